@@ -111,7 +111,7 @@ def replay(config: RunConfig, rows: Sequence[Record], say: Say, labelled: int = 
         late: dict[str, dict[int, str]] = {}
         for start in range(done - done % REQUEST, len(rows), REQUEST):
             part = rows[start : start + REQUEST]
-            request = played.answer([Input(Content(row.text), group=row.group) for row in part])
+            request = played.answer([Input(Content(row.text or ""), group=row.group or "") for row in part])
             late[request] = {place: str(row.label) for place, row in enumerate(part) if place % labelled == 0}
         for request, labels in late.items():
             played.feedback(request, labels)

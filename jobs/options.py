@@ -110,10 +110,10 @@ def _option(model: type[Config], name: str) -> inspect.Parameter:
     """The option of one field; an empty default is None, so that a command knows which options are set."""
     field = model.model_fields[name]
     kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType]
-    kind = kinds[0] if isinstance(field.annotation, UnionType) else field.annotation
+    kind: Any = kinds[0] if isinstance(field.annotation, UnionType) else field.annotation
     if field.annotation == tuple[str, ...]:
         kind = list[str]
     option = typer.Option(f"--{name.replace('_', '-')}", metavar=_METAVARS.get(kind), help=field.description)
     default = None if field.default == () else field.default
-    annotation = Annotated[kind if default is not None else kind | None, option]
+    annotation: Any = Annotated[kind if default is not None else kind | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

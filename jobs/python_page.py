@@ -46,6 +46,7 @@ GIVEN = {"Cascade"}  # by another name, and not constructed by callers
 LEFT_OUT = {"extra_repr"}  # what torch asks of its modules
 WIDTH = 88  # of a signature's line, that the site shows without scrolling
 
+_STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 _WORD = re.compile(r"(?<![\w.\"'])[A-Za-z_]\w*")
 _MODULE = re.compile(r"\b(?:[a-z_]\w*\.)+(?=[A-Za-z_])")
 
@@ -125,7 +126,7 @@ def _signature(name: str, function: Any) -> list[str]:
 
 
 def _parameter(parameter: inspect.Parameter, function: Any) -> str:
-    stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    stars = _STARS.get(parameter.kind, "")
     word = f"{stars}{parameter.name}: {_annotation(function, parameter.name)}"
     return word if parameter.default is parameter.empty else f"{word} = {_literal(parameter.default)}"
 

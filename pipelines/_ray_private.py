@@ -22,8 +22,8 @@ JOB_LOGGERS = (
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
-_SERVE_DEFAULTS = {"grpc_options": None, "global_tracing_config": None, "controller_options": None}
-_BARE = {"no_monitor": True, "include_log_monitor": False, "dashboard_agent_listen_port": 0}
+_SERVE_DEFAULTS: dict[str, Any] = {"grpc_options": None, "global_tracing_config": None, "controller_options": None}
+_BARE: dict[str, Any] = {"no_monitor": True, "include_log_monitor": False, "dashboard_agent_listen_port": 0}
 logger = logging.getLogger("ray.serve")
 _KCM_ERROR = re.compile(r"^\s*kcm\.errors\.\w+: (.+)$", re.MULTILINE)
 _JOB_LOGS = ", last available logs"
@@ -58,7 +58,7 @@ def bare_node() -> Iterator[None]:
     """
     from ray._private import node, parameter, services, utils
 
-    get_node = services.get_node
+    get_node: Any = services.get_node
 
     def get_node_at_once(gcs_address: str, node_id: str) -> Any:
         _wait_for_node(gcs_address, node_id)
@@ -89,11 +89,12 @@ def trainers_without_cleaner() -> Iterator[None]:
     """
     from ray._private.worker import get_dashboard_url
     from ray.train.v2._internal.execution.callback import ControllerCallback
-    from ray.train.v2.api import data_parallel_trainer as trainers
+    from ray.train.v2.api import data_parallel_trainer
 
     if get_dashboard_url():
         yield
         return
+    trainers: Any = data_parallel_trainer
     theirs, trainers.PlacementGroupCleanerCallback = trainers.PlacementGroupCleanerCallback, ControllerCallback
     try:
         yield
@@ -114,7 +115,7 @@ def _wait_for_node(gcs_address: str, node_id: str, timeout_s: float = 30.0) -> N
 
 def reread_authentication() -> None:
     """Let Ray see the environment's authentication settings, which it reads once, when it is imported."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()

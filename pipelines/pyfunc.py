@@ -27,7 +27,11 @@ from kcm.inputs.vectors import FEATURES
 from kcm.large import UpstreamConfig
 from pipelines.tracking.tracking import Tracking
 
-_PARTS = {"text": DataType.string, "image": DataType.binary, FEATURES: Array(DataType.double)}
+_PARTS: dict[str, DataType | Array] = {
+    "text": DataType.string,
+    "image": DataType.binary,
+    FEATURES: Array(DataType.double),
+}
 
 
 class ModelConfig(Config):
@@ -94,4 +98,4 @@ def _signature(bundle: Bundle) -> ModelSignature:
     answered = [
         ColSpec(DataType.double if name in NUMBERS else DataType.string, name, required=False) for name in COLUMNS
     ]
-    return ModelSignature(inputs=Schema([*given, *known]), outputs=Schema(answered))
+    return ModelSignature(inputs=Schema([*given, *known]), outputs=Schema([*answered]))

@@ -109,7 +109,7 @@ def write_challenger_report(
 def _log_provenance(config: RunConfig, done: Mapping[str, Any], result: Mapping[str, Any], tracking: Tracking) -> None:
     """Record how accuracy went over tasks, which rows were learned, and which artefacts the bundle was made of."""
     rows = done["tasks"]
-    learned = {name: result[name]["accuracy_matrix"] for name in config.trained}
+    learned: dict[str, Any] = {name: result[name]["accuracy_matrix"] for name in config.trained}
     tracking.log_learning(learned, list(rows.names.tasks))
     tracking.log_rows(rows.name, rows.fingerprint, rows.where, rows.summary.rows)
     tracking.log_lineage({stage: artefact.fingerprint for stage, artefact in done.items()})

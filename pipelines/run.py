@@ -24,7 +24,7 @@ from pipelines.stages.features import Features
 from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.prompts import ChoosePrompts
 from pipelines.stages.register import Register
-from pipelines.stages.retrieval import Retrieval
+from pipelines.stages.retrieval import Retrieval, RetrievalArtefact
 from pipelines.stages.stage import Stage, run_stages
 from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
@@ -86,8 +86,8 @@ def retrieval(config: RunConfig, settings: RetrievalConfig, reporter: Reporter |
     stages = [*(stage.of(config) for stage in SEARCH), Retrieval.of(config, retrieval=settings)]
     with run_context(config, stages, reporter) as context:
         *_, (_, artefact) = run_stages(stages, context)
-    result: dict[str, Any] = artefact.result
-    return result
+    assert isinstance(artefact, RetrievalArtefact)
+    return artefact.result
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def ask_shards(
 
 
 def _took(answers: Sequence[LargeAnswer], failed_N: np.ndarray) -> Took:
-    reasons = Counter(UNFINISHED + (answers[row].error or "") for row in np.flatnonzero(failed_N))
+    reasons = Counter(UNFINISHED + (answers[row].error or "") for row in np.flatnonzero(failed_N).tolist())
     tokens, currency = (sum(getattr(each.cost, name) for each in answers) for name in ("tokens", "currency"))
     return {"rows": len(answers), "tokens": tokens, "currency": currency} | reasons
 

@@ -99,13 +99,17 @@ def _joined(found: Sequence[tuple[Gallery, np.ndarray]]) -> list[Gallery]:
         for network in ("judge", "small")
     }
     return [
-        replace(gallery, **{name: both(gallery, cosine_QG, name).fused(weight) for name, weight in weights.items()})
+        replace(
+            gallery,
+            judge=both(gallery, cosine_QG, "judge").fused(weights["judge"]),
+            small=both(gallery, cosine_QG, "small").fused(weights["small"]),
+        )
         for gallery, cosine_QG in found
     ]
 
 
 def _cosines(vectors: Vectors, images_U: np.ndarray, texts_C: np.ndarray) -> np.ndarray:
-    return (vectors.images[images_U] @ vectors.texts[texts_C].T).astype(np.float64)
+    return np.asarray(vectors.images[images_U] @ vectors.texts[texts_C].T, dtype=np.float64)
 
 
 def _match_scores(
@@ -115,7 +119,7 @@ def _match_scores(
     parts = list(_blocks(collaborator, images_UK, texts_CK))
     judge, small = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
     shape = (len(images_UK), len(texts_CK))
-    return tuple((each[:, match] - each[:, no_match]).reshape(shape) for each in (judge, small))  # type: ignore[return-value]
+    return tuple((each[:, match] - each[:, no_match]).reshape(shape) for each in (judge, small))
 
 
 def _blocks(

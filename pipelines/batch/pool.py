@@ -66,11 +66,11 @@ def map_shards(
     scratch.mkdir(parents=True, exist_ok=True)
     plan = Plan(sources, sizes_of(sources, storage), rows_per_piece, scratch, set(storage.names(scratch)))
     bar.update(plan.num_done, plan.num_rows)
-    here = cluster is None or not ray.is_initialized()
-    build = _Build(worker, arguments if here else {name: ray.put(value) for name, value in arguments.items()})
-    hands: dict[str, Any] = {"build": build, "storage": storage, "look": look, "fetches": not here}
+    cluster = cluster if ray.is_initialized() else None
+    build = _Build(worker, arguments if cluster is None else {n: ray.put(value) for n, value in arguments.items()})
+    hands: dict[str, Any] = {"build": build, "storage": storage, "look": look, "fetches": cluster is not None}
     made: dict[str, Made] = {}
-    for num_rows, shard in _here(Hands(**hands), plan) if here else _pooled(hands, plan, cluster):
+    for num_rows, shard in _here(Hands(**hands), plan) if cluster is None else _pooled(hands, plan, cluster):
         made |= {} if shard is None else {shard.kept.path.name: shard}
         plan.num_done += num_rows
         bar.update(plan.num_done, plan.num_rows)
@@ -240,7 +240,7 @@ def _pooled(hands: Mapping[str, Any], plan: Plan, cluster: ClusterConfig) -> Ite
 
 def pool_of(kind: type, cluster: ClusterConfig, size: int, **arguments: Any) -> list[Any]:
     """Actors that encode or ask; one that dies is started anew, and asked again."""
-    remote = ray.remote(kind).options(
+    remote: Any = ray.remote(kind).options(
         num_cpus=0 if cluster.use_gpu else 1,
         num_gpus=cluster.gpus_per_encoder if cluster.use_gpu else 0,
         max_restarts=-1,

@@ -48,7 +48,7 @@ def preview(
     base = ClassBase(dim, num_labels, "lda", 1.0, _SHRINKAGE)
     try:
         base.add(base.sums_of(tensors(chain.from_iterable(shards.values()), "train")))
-    except (torch.linalg.LinAlgError, ZeroDivisionError):  # all vectors are alike, or no row has a label
+    except (torch.linalg.LinAlgError, ZeroDivisionError):  # type: ignore[attr-defined]  # vectors are alike, or no label
         return {}
     found: Preview = {}
     for task, paths in shards.items():

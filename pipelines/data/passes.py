@@ -59,7 +59,8 @@ def on_ray_data(
         apply, batch_size=None, batch_format="pyarrow", label_selector=here
     )
     found: dict[int, Any] = {}
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+    batches: Iterable[pa.Table] = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    for batch in batches:
         found |= zip(batch["index"].to_pylist(), map(pickle.loads, batch["result"].to_pylist()), strict=True)
     for index in range(len(items)):
         if isinstance(found[index], KcmError):

@@ -69,7 +69,7 @@ class RaySource(SourceConfig, ColumnsConfig):
         place = Place(where=f"ray.data.{_READ}{self.read}", stem=self.read)
         with _reading(place.where):
             dataset = self._dataset()
-            first = dataset.take_batch(_FIRST_ROWS, batch_format="pyarrow") if dataset.schema() else None
+            first: pa.Table = dataset.take_batch(_FIRST_ROWS, batch_format="pyarrow") if dataset.schema() else None
             if first is None or not len(first):
                 raise DataError("there are no rows", where=place.where)
             layout = Layout.found_in(_chunk(first, 1), place, self, vectors)
@@ -106,7 +106,7 @@ class BlockShard(Shard):
     """A table in the object store; `first` is the number of its first row among all, from 1."""
 
     where: str
-    block: ray.ObjectRef
+    block: ray.ObjectRef[pa.Table]
     first: int
     normaliser: Normaliser
 

@@ -74,7 +74,7 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
             if state.attempts.due(seen.champion, start, watermark, configuration) is None:
                 return nothing | state.write()
         current = state.champions.agreed().champion
-        attempt = labels and state.attempts.relabelled(_fingerprint(labels), configuration)
+        attempt = state.attempts.relabelled(_fingerprint(labels), configuration) if labels else None
         if attempt is None:
             labels = None
             attempt = state.attempts.next(current, window_start(config, current), watermark, configuration)

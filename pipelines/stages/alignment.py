@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from kcm.config import Config
-from kcm.encoders import EncoderConfig, TowersConfig
+from kcm.encoders.config import AlignmentConfig, EncoderConfig, TowersConfig
 from kcm.encoders.dual.aligned import save_aligned
-from kcm.encoders.dual.alignment import AlignmentConfig, fit_alignment
+from kcm.encoders.dual.alignment import fit_alignment
 from kcm.errors import DataError
 from kcm.large import LargeConfig
 from kcm.tasks import TaskSequence

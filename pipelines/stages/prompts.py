@@ -53,7 +53,7 @@ class Prompting(Plan):
             shutil.copytree(tuned.below(name), folder)
             (prompter,) = run_remotely(_prompter, given)
             folders = {mode: folder / mode for mode in self.modes if mode != "none"}
-            took = {
+            took: dict[str, Any] = {
                 mode: self._answer(prompter, mode, shards, below, attempt.scratch / name / mode, attempt)
                 for mode, below in folders.items()
             }

@@ -109,7 +109,7 @@ class Register(Stage, Plan):
         if champions.followed(candidate):
             reason = "it was the champion before"
         elif current is None or current.champion.digest != candidate.digest:
-            reason, found = self._held_back(artefact, current and current.champion, context)
+            reason, found = self._held_back(artefact, current.champion if current else None, context)
         if reason is None:
             champions.introduce(candidate)
         self._tell(number, current, reason, found, context)

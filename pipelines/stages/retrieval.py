@@ -88,7 +88,8 @@ class Measuring(Plan):
         small, large = (Vectors(embedded(each, "image"), embedded(each, "text")) for each in (self.small, self.large))
         certify_rows = split_fingerprint(_certify_ids(sequence))
         spend = look_spend(attempt.context.store, certify_rows, self.certificate, attempt.fingerprint)
-        measured, deployed = {}, {}
+        measured: dict[str, Any] = {}
+        deployed: dict[str, Retrieved] = {}
         for name in tuned.plan.config.collaborators:
             collaborator = tuned.load(name).collaborator
             found = galleries(rows, small, large, collaborator, sequence.label_names)
@@ -174,11 +175,11 @@ def _differences(deployed: Mapping[str, Retrieved]) -> dict[str, Any]:
     first, *others = deployed
 
     def minus(model: str, other: str) -> dict[str, float] | None:
-        pair = (getattr(deployed[name], model) == 0 for name in (first, other))
-        return _ends(paired_difference(*pair, deployed[first].rows.group))
+        one, two = (getattr(deployed[name], model) == 0 for name in (first, other))
+        return _ends(paired_difference(one, two, deployed[first].rows.group))
 
     return {f"{first} - {other}": {model: minus(model, other) for model in ("cascade", "small")} for other in others}
 
 
 def _ends(interval: Interval | None) -> dict[str, float] | None:
-    return interval and asdict(interval)
+    return asdict(interval) if interval else None

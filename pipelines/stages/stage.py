@@ -2,7 +2,8 @@
 
 A stage is a frozen model whose fields are named after sections of the run's configuration. A `Plan` is all that its
 artefact depends on: the stage itself, or what it makes of its fields and the artefacts it reads. The fingerprint covers
-all fields of the plan, so that none can be forgotten.
+all fields of the plan, so that none can be forgotten. `*_: Any, **reads: Any` in a signature stands for the artefacts
+that a subclass names in its own.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ class Plan(Config):
         """The fields that the fingerprint covers, as plain values."""
         return self.model_dump(mode="json", exclude=_operational(self))
 
-    def dependencies(self, **reads: Artefact) -> tuple[Artefact, ...]:
+    def dependencies(self, *_: Any, **reads: Any) -> tuple[Artefact, ...]:
         """The artefacts that the fingerprint covers: by default all that the stage reads."""
         return tuple(reads.values())
 
     @abstractmethod
-    def write(self, attempt: Attempt, **reads: Any) -> None:
+    def write(self, attempt: Attempt, *_: Any, **reads: Any) -> None:
         """Fill the attempt's folder, from the artefacts that the stage reads."""
 
 
@@ -61,12 +62,13 @@ class Stage(Config):
         """Whether this run has the stage; without it, its readers read the earlier artefact of the same kind."""
         return True
 
-    def plan(self, context: Context, **reads: Any) -> Plan:
+    def plan(self, context: Context, *_: Any, **reads: Any) -> Plan:
         """All that the artefact depends on."""
-        assert isinstance(self, Plan)
-        return self
+        own: object = self
+        assert isinstance(own, Plan)
+        return own
 
-    def version_of(self, plan: Plan, **reads: Any) -> int:
+    def version_of(self, plan: Any, *_: Any, **reads: Any) -> int:
         """The version of what is made of these artefacts, where a change of the stage concerns some of them alone."""
         return self.version
 
@@ -75,7 +77,7 @@ class Stage(Config):
 
     def build(self, done: Mapping[str, Artefact], context: Context) -> Artefact:
         """The stage's artefact, from the finished artefacts in `done` by kind."""
-        reads = {kind: done[kind] for kind in self.reads}
+        reads: dict[str, Any] = {kind: done[kind] for kind in self.reads}
         plan = self.plan(context, **reads)
         version = self.version_of(plan, **reads)
         recipe = Recipe(self.stage, version, plan.section(), plan.dependencies(**reads))

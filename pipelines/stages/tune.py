@@ -181,7 +181,7 @@ def _search(
     if results.errors:
         raise KcmError(f"{len(results.errors)} of {len(results)} trials failed: {results.errors[0]}", where="tune")
     trials: dict[str, list[dict[str, Any]]] = {name: [] for name in plan.plan.config.collaborators}
-    for result in results:
+    for result in results:  # type: ignore[attr-defined]  # by its __getitem__
         name, params = split_off(result.config)
         reached = {objective: result.metrics[objective] for objective in (*OBJECTIVES, CERTIFIED_KEEP_RATE)}
         trials[name].append({"number": len(trials[name]), "collaborator": name, "params": params} | reached)
@@ -200,7 +200,7 @@ def _tuner(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = search_space(config, plan.plan)
     distributions = OptunaSearch.convert_search_space({name: ray_tune.choice(values) for name, values in space.items()})
-    searchers = {}
+    searchers: dict[str, OptunaSearch] = {}
     for name in plan.plan.config.collaborators:
         points = earlier.first_points(name, max(1, config.num_trials // 2)) if earlier else []
         searchers[name] = OptunaSearch(  # with the space: a search that is killed before its first trial has no other

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -28,6 +28,9 @@ from kcm._messages import status_of, store_fault
 from kcm.errors import ConfigError
 from pipelines.store.files import Files, LocalFiles, Stat, StorageError
 from pipelines.store.ranges import Ranges
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
 
 SCHEMES = ("s3", "gs")
 MOST_COPIED = 5 * 2**30  # bytes of an object that S3 copies by one request
@@ -235,13 +238,13 @@ def _endpoint() -> str:
 @lru_cache(maxsize=64)
 def _opened(uri: str, endpoint: str) -> Any:
     """The client of a prefix, with its connections; one for each process."""
-    timeouts: dict[str, Any] = {"connect_timeout": "5s", "timeout": "300s"}
+    timeouts: ClientConfig = {"connect_timeout": "5s", "timeout": "300s"}
     more: dict[str, Any] = {}
     if uri.startswith("s3://") and endpoint:
         more["endpoint"] = endpoint
         if endpoint.startswith("http://"):
             timeouts["allow_http"] = True
-    retries: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}  # `_ask` tries for longer
+    retries: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}  # `_ask` tries for longer
     try:
         return store.from_url(uri, client_options=timeouts, retry_config=retries, **more)
     except (exceptions.BaseError, ValueError) as error:

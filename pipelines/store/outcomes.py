@@ -143,4 +143,4 @@ def over_labels(probabilities_NC: np.ndarray, label_N: np.ndarray, num_labels: i
     """
     known_NC = probabilities_NC[:, :num_labels] / probabilities_NC[:, :num_labels].sum(axis=1, keepdims=True)
     known_NC[(label_N < 0) | (label_N >= num_labels)] = np.nan
-    return known_NC.astype(np.float32)
+    return np.asarray(known_NC, dtype=np.float32)

@@ -46,7 +46,7 @@ def run_workers(
         train_worker,
         train_loop_config={"worker": worker},
         scaling_config=ScalingConfig(
-            num_workers=cluster.num_workers,
+            num_workers=cluster.num_workers,  # type: ignore[arg-type]  # the types are those of an older ScalingConfig
             use_gpu=cluster.use_gpu,
             resources_per_worker={"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if cluster.use_gpu else {}),
         ),

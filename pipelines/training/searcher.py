@@ -27,7 +27,7 @@ class SideBySide(Searcher):
         self._owners: dict[str, str] = {}  # collaborator by trial
         self._running: set[str] = set()
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> Any:
         """The next point of the collaborator whose turn it is; FINISHED after the last one."""
         given = Counter(self._owners.values())
         running = Counter(self._owners[trial] for trial in self._running)
@@ -37,7 +37,9 @@ class SideBySide(Searcher):
         name = min(due, key=lambda each: (running[each], given[each]))
         self._owners[trial_id] = name
         self._running.add(trial_id)
-        return {_COLLABORATOR: name} | self._searchers[name].suggest(trial_id)
+        point = self._searchers[name].suggest(trial_id)
+        assert point is not None  # it has as many as it is asked for
+        return {_COLLABORATOR: name} | point
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the searcher that has suggested the trial; it knows none that came after the state a kill has left."""

@@ -150,7 +150,7 @@ def _writer_lease(worker: WorkerPlan) -> AbstractContextManager[Lease]:
 def _resume(worker: WorkerPlan, ranks: Ranks, lease: Lease | None) -> None:
     """Train from the newest checkpoint, else from the parents, else from the beginning."""
     files = worker.storage.files
-    trainers = {name: worker.plan.trainer(name, ranks) for name in worker.plan.config.collaborators}
+    trainers: dict[str, Trainer] = {name: worker.plan.trainer(name, ranks) for name in worker.plan.config.collaborators}
     note = partial(write_note, files, NOTES) if ranks.rank == 0 else lambda line: None
     state = newest_checkpoint(files, fingerprint=worker.fingerprint, say=note)
     steps = ranks.gather(state["steps"] if state else 0)

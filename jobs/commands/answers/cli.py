@@ -119,7 +119,7 @@ def predict(
             assets_dir=site.assets_path,
             reporter=Reporter(),
             upstreams=site.serve.large.upstreams,
-            missing=missing and missing.value,
+            missing=missing.value if missing else None,
             suffix=format and f".{format.value}",
             overwrite=overwrite,
         )

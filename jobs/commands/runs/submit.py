@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Literal
 
 import aiohttp
 import yaml
@@ -27,18 +26,16 @@ from pipelines._ray_private import JOB_LOGGERS, job_failure, reread_authenticati
 from pipelines.cluster.authentication import MODE
 from pipelines.config import RunConfig
 
-AuthMode = Literal["disabled", "token"]
 CONFIG = "config.yaml"
 POLL_S = 0.5  # between two looks at the state of a job whose log has ended
 
 
-def submit(stage: str, config: RunConfig, address: str, auth: AuthMode) -> str:
+def submit(stage: str, config: RunConfig, address: str, auth: str) -> str:
     """Submit `kcm STAGE CONFIG` to the cluster at `address`, print its log until it ends, return its id.
 
     The configuration travels with all its values, and relative paths as those of this machine: on several machines they
-    must lie on shared storage. With `auth` token, Ray reads the token from RAY_AUTH_TOKEN or
-    from the file RAY_AUTH_TOKEN_PATH. KcmError when no cluster answers, when it refuses the job, or when the job does
-    not succeed.
+    must lie on shared storage. `auth` is disabled, or token, which Ray reads from RAY_AUTH_TOKEN or from the file
+    RAY_AUTH_TOKEN_PATH. KcmError when no cluster answers, when it refuses the job, or when the job does not succeed.
     """
     client = _client(address, auth)
     with tempfile.TemporaryDirectory(prefix="kcm-job-") as folder:
@@ -76,7 +73,7 @@ def pack(folder: Path, config: RunConfig) -> None:
         shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
 
 
-def _client(address: str, auth: AuthMode) -> JobSubmissionClient:
+def _client(address: str, auth: str) -> JobSubmissionClient:
     # Set both ways of finding and entering a cluster: else a RAY_ADDRESS of the shell overrides the address asked for,
     # and a token left in the home folder changes how the client must connect.
     os.environ["RAY_API_SERVER_ADDRESS"], os.environ[MODE] = address, auth

@@ -67,7 +67,10 @@ def assets(
         for name in names or [name for name, asset in ASSETS.items() if not asset.by_name]:
             with reporter.bar(name, "steps") as bar:
                 folder = fetch(
-                    name, assets_path, offline=offline, progress=lambda _, done, steps, bar=bar: bar.update(done, steps)
+                    name,
+                    assets_path,
+                    offline=offline,
+                    progress=lambda _, done, steps, bar=bar: bar.update(done, steps),  # type: ignore[misc]
                 )
             reporter.say(f"[bold]{name}[/bold] is at {folder}")
             result[name] = str(folder)

@@ -99,7 +99,7 @@ class JudgedWindow:
     @property
     def champion_kept(self) -> NDArray[np.bool_]:
         """What was kept when it was answered, [N]."""
-        return np.asarray(self.table["route"].to_pylist(), dtype=object) == "small"
+        return np.array([route == "small" for route in self.table["route"].to_pylist()], dtype=bool)
 
     @property
     def unit(self) -> NDArray[np.object_]:

@@ -53,7 +53,7 @@ class Rows:
     @property
     def known(self) -> NDArray[np.bool_]:
         """Whether the large model's answer is there."""
-        return self.asked & self.table["large_label"].notna().to_numpy()
+        return np.asarray(self.asked & self.table["large_label"].notna(), dtype=bool)
 
     @property
     def disagrees(self) -> NDArray[np.bool_]:

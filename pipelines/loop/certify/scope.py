@@ -122,4 +122,6 @@ def _objections(table: pd.DataFrame, policy: Policy, scope: WindowScope) -> list
 def utc_of(when: Any) -> datetime:
     """A time of the log, which is in UTC whether it says so or not."""
     stamp = pd.Timestamp(when)
-    return (stamp.tz_localize(UTC) if stamp.tzinfo is None else stamp.tz_convert(UTC)).to_pydatetime()
+    stamp = stamp.tz_localize(UTC) if stamp.tzinfo is None else stamp.tz_convert(UTC)
+    in_utc: datetime = stamp.to_pydatetime()
+    return in_utc

@@ -56,7 +56,7 @@ class Pointer:
     def current(self) -> Current | None:
         """The champion, None before the first one."""
         held = self._control.get(self._key)
-        return held and Current(held.version, Champion.model_validate_json(held.value))
+        return None if held is None else Current(held.version, Champion.model_validate_json(held.value))
 
     def swap(self, expected: int, champion: Champion) -> bool:
         """Make another the champion; False, and nothing is changed, where it is no longer number `expected`."""

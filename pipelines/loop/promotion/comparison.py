@@ -113,10 +113,10 @@ def without_traffic(
     one, other = _common(champion, challenger, None)
     deployed = challenger.bundle.certificates[None]
     small, large = zip(before.seconds, after.seconds, strict=True)
-    spent = [
+    before_s, after_s = (
         small_s + float((~kept).mean() if len(kept) else 1.0) * large_s
         for small_s, large_s, kept in zip(small, large, (before.kept, after.kept), strict=True)
-    ]
+    )
     encoders = [load_encoder(each.bundle, assets_path) for each in (champion, challenger)]
     sides = [SmallSide(each.bundle, encoder) for each, encoder in zip((champion, challenger), encoders, strict=True)]
     return [
@@ -130,7 +130,7 @@ def without_traffic(
             max_call_rate=certificate.max_call_rate,
             bound=deployed.call_rate_bound,
         ),
-        gates.cost(*spent, limits.max_cost),
+        gates.cost(before_s, after_s, limits.max_cost),
         gates.latency(*latencies(*sides), limits.max_latency),
     ]
 

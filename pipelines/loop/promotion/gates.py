@@ -117,7 +117,8 @@ def old_tasks(tasks: Mapping[str, Paired], max_loss: float) -> PromotionGate:
     A task whose interval holds `max_loss` is undecided: it may lose that much, and there are too few rows to tell. All
     tasks have to pass, so no level is shared among them.
     """
-    figures, verdicts = {}, {}
+    figures: dict[str, dict[str, Any]] = {}
+    verdicts: dict[str, Verdict] = {}
     for task, rows in tasks.items():
         loss = paired_difference(rows.champion, rows.challenger, rows.group, LEVEL)
         if loss is None:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from kcm.cascade.search import TuneConfig
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import ConfigError
+from kcm.kan import MLP
 from pipelines.context import Attempt, Context
 from pipelines.loop.stages.window import WindowArtefact
 from pipelines.stages.evaluate import EvaluatedArtefact
@@ -66,7 +67,7 @@ class Extend(Stage):
 
     parent: Any  # a BundleArtefact
 
-    def version_of(self, plan: Extension, features: FeaturesArtefact, **reads: Artefact) -> int:  # type: ignore[override]
+    def version_of(self, plan: Extension, features: FeaturesArtefact, **reads: Artefact) -> int:
         """The next one for tasks that are larger than a window, whose rows came in another order before."""
         return self.version + plan.has_lanes(features.num_train_rows)
 
@@ -85,8 +86,9 @@ class Extend(Stage):
             context.reporter.say("this learner trains on the rows of all tasks anew: an update costs as much as a run")
         choice, network = _choice_of(tuned, name), config.network
         if tuned.plan.kind(name) == "mlp":  # the width that matches the KAN's goes with the number of labels
-            width = tuned.load(name).collaborator.judge.widths[1]
-            network = network.model_copy(update={"mlp_width": width})
+            judge = tuned.load(name).collaborator.judge
+            assert isinstance(judge, MLP)
+            network = network.model_copy(update={"mlp_width": judge.widths[1]})
         weights = {"large_weight": choice.large_weight, "judge_weight": choice.judge_weight}
         return Extension(
             collaborators=(name,),

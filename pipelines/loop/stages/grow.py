@@ -81,9 +81,12 @@ class Grow(Stage):
         return Growth(parent=sequence)
 
 
-class GrownEncoding(Encoding):
+class GrownEncoding(Plan):
     """The champion's features, and those of the window's task: as the log has them, else by the same encoder."""
 
+    encoder: EncoderConfig
+    identity: str
+    device: str
     parent: Any = Field(exclude=True)  # a FeaturesArtefact
 
     def dependencies(self, window: WindowArtefact, sequence: SequenceArtefact) -> tuple[Artefact, ...]:
@@ -127,7 +130,9 @@ class GrowFeatures(Stage):
                 where="encoder",
                 mend="Give the champion's encoder, or `kcm run` anew",
             )
-        return GrownEncoding(**dict(encoding), parent=earlier)
+        return GrownEncoding(
+            encoder=encoding.encoder, identity=encoding.identity, device=encoding.device, parent=earlier
+        )
 
 
 class LoggedAnswers(Plan):

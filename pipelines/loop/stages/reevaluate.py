@@ -73,7 +73,7 @@ class Recertification(Plan):
             floor=floor,
             delta=self._spent(attempt),
             bet=bet,
-            labels=self.labels and self.labels.plan.draw,
+            labels=None if self.labels is None else self.labels.plan.draw,
         )
         folder = attempt.folder / name
         folder.mkdir()

@@ -80,7 +80,7 @@ class Drift:
 
     @property
     def _disagreement(self) -> DecisionAlarm | None:
-        return self._monitor and self._monitor.disagreement
+        return self._monitor.disagreement if self._monitor else None
 
     def _bet(self, seen: Sequence[Judgement]) -> None:
         features_ND = np.stack([each.features_D for each in seen])

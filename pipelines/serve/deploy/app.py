@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve import Application, Deployment
+from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions, ProxyLocation
 from ray.serve.schema import LoggingConfig
 
@@ -61,8 +62,8 @@ def build_app(release: Release, config: ServeConfig, assets_dir: Path, *, checke
     """
     if not checked:
         require_servable(release, config, assets_dir)
-    options = large_options(config) | {"user_config": release.user_config}
-    large = Large.options(**options).bind(config.large, assets_dir.absolute(), config.feedback, config.limits)
+    given = config.large, assets_dir.absolute(), config.feedback, config.limits
+    large = _bound(Large, large_options(config), release, *given)
     return build_door(release, config, assets_dir, large, encoder=_encoder(release, config, assets_dir))
 
 
@@ -70,8 +71,8 @@ def _encoder(release: Release, config: ServeConfig, assets_dir: Path) -> Applica
     """The encoder's deployment, where it is not the door that encodes."""
     if config.encoder is None:
         return None
-    options = deployment_options(config.encoder, config) | {"user_config": release.user_config}
-    return EncoderReplica.options(**options).bind(config.encoder, assets_dir.absolute())
+    options = deployment_options(config.encoder, config)
+    return _bound(EncoderReplica, options, release, config.encoder, assets_dir.absolute())
 
 
 def require_servable(release: Release, config: ServeConfig, assets_dir: Path) -> None:
@@ -104,12 +105,17 @@ def build_door(
     assets_dir: Path,
     large: Application,
     *,
-    door: Deployment = Door,
+    door: Any = Door,
     encoder: Application | None = None,
 ) -> Application:
     """The door in front of any deployment whose `answer` maps items and a release to a list of large answers."""
-    options = door_options(config) | {"user_config": release.user_config}
-    return door.options(**options).bind(config, assets_dir.absolute(), large, encoder)
+    return _bound(door, door_options(config), release, config, assets_dir.absolute(), large, encoder)
+
+
+def _bound(deployment: Any, options: Mapping[str, Any], release: Release, *arguments: Any) -> Application:
+    """A Deployment with its options and arguments. mypy takes a decorated class for the class that it was."""
+    application: Application = deployment.options(**options, user_config=release.user_config).bind(*arguments)
+    return application
 
 
 def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str, Any]:

@@ -121,8 +121,9 @@ class DoorReplica:
         guard = Guard(small_side, release.version, config.on_refuted, void=void)
         guard.act(refuted=False)  # it may be void, or have expired
         auditor = await self._auditor(self._writer, release, bundle, escalation, guard) if self._writer else None
-        monitor = auditor and auditor.monitor
-        drift = bundle.drift and Drift(bundle.drift, release.version, self._writer, self._metrics, monitor)
+        monitor = auditor.monitor if auditor else None
+        reference = bundle.drift
+        drift = Drift(reference, release.version, self._writer, self._metrics, monitor) if reference else None
         freeze()
         return CascadeVersion(small_side, judging, escalation, config, release.version, auditor, guard, drift)
 

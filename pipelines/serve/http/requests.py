@@ -22,7 +22,8 @@ _STRICT = ConfigDict(extra="forbid")
 
 def predict_request(limits: LimitsConfig) -> type[BaseModel]:
     """The body of `POST /v1/predict`."""
-    inputs = Annotated[list[_item(limits)], Field(min_length=1, max_length=limits.max_items)]  # type: ignore[misc]
+    item: Any = _item(limits)
+    inputs = Annotated[list[item], Field(min_length=1, max_length=limits.max_items)]
     return create_model("PredictRequest", __config__=_STRICT, inputs=(inputs, ...))
 
 
@@ -58,10 +59,11 @@ def _item(limits: LimitsConfig) -> type[BaseModel]:
         str,
         Field(max_length=MAX_NAME, description="What it belongs to, such as a conversation: that is not split apart."),
     ]
+    validators: dict[str, Any] = {"something": model_validator(mode="after")(_something)}
     return create_model(
         "Item",
         __config__=_STRICT,
-        __validators__={"something": model_validator(mode="after")(_something)},
+        __validators__=validators,
         text=(text, ""),
         image=(image, b""),
         features=(features | None, None),
@@ -95,7 +97,7 @@ def feedback_request(limits: LimitsConfig) -> type[BaseModel]:
     item = create_model("FeedbackItem", __config__=_STRICT, **fields)
     request_id = Annotated[str, Field(pattern=REQUEST_ID_PATTERN, description="Of the request that was answered.")]
     labels = Annotated[
-        list[item],  # type: ignore[valid-type]
+        list[item],
         Field(min_length=1, max_length=limits.max_items),
         AfterValidator(_distinct),
     ]

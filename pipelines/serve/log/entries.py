@@ -123,4 +123,4 @@ class Event(NamedTuple):
     share: float
     lost: bool
     final: bool
-    answered_at: datetime
+    answered_at: datetime.datetime

@@ -81,7 +81,7 @@ class Record:
 
     def _lives_here(self) -> bool:
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < 1
+            return bool(abs(psutil.Process(self.pid).create_time() - self.started) < 1)
         except psutil.NoSuchProcess:
             return False
         except psutil.AccessDenied:  # another user's, so it is there

@@ -96,7 +96,7 @@ class RemoteEncoder:
             return self._attempt(inputs)
 
     def _attempt(self, inputs: Sequence[Content]) -> np.ndarray:
-        response = self._replicas.encode.remote(list(inputs), self._release, self.identity)
+        response: Any = self._replicas.encode.remote(list(inputs), self._release, self.identity)
         try:
             features_ND: np.ndarray = response.result(timeout_s=self._timeout_s)
         except BackPressureError:

@@ -88,7 +88,7 @@ class Escalation:
         self, items: Sequence[Item], left_s: float, attempt_s: float | None = None
     ) -> list[LargeAnswer] | LargeUnavailable:
         timeout_s = min(left_s, attempt_s or self._config.attempt_timeout_s)
-        response = self._large.answer.remote(list(items), self._release)
+        response: Any = self._large.answer.remote(list(items), self._release)
         try:
             answers = await asyncio.wait_for(response, timeout_s)
         except BackPressureError:

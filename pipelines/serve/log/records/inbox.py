@@ -123,8 +123,8 @@ def inbox_items(
     chosen = chosen.where(*_of(application, attempt), *(() if state is None else (i.state == state,)))
     rows = connection.execute(chosen.order_by(i.position).limit(limit)).all()
     return [
-        InboxItem(f"{request}/{item}", *rest, in_utc(answered_at), small, large)
-        for request, item, *rest, answered_at, small, large in rows
+        InboxItem(f"{request}/{item}", position, state, label, text, image, task, in_utc(answered_at), small, large)
+        for request, item, position, state, label, text, image, task, answered_at, small, large in rows
     ]
 
 
@@ -139,7 +139,8 @@ def inbox_counts(connection: Connection, application: str, attempt: str) -> dict
     """How many items of an inbox are in each state."""
     i = INBOX.c
     found = connection.execute(select(i.state, func.count()).where(*_of(application, attempt)).group_by(i.state)).all()
-    return {"drawn": 0, "labelled": 0, "skipped": 0} | {state: int(number) for state, number in found}
+    counts: dict[State, int] = {"drawn": 0, "labelled": 0, "skipped": 0}
+    return counts | {state: int(number) for state, number in found}
 
 
 def store_answers(connection: Connection, application: str, attempt: str, answers: Mapping[str, str | None]) -> None:
@@ -161,9 +162,11 @@ def store_answers_once(
     """
     asked = asked_for(connection, application)
     for each, label in answers.items():
-        this = asked and _of_item(application, asked.attempt, each)
-        row = this and connection.execute(select(INBOX.c.state, INBOX.c.label).where(*this).with_for_update()).first()
-        if asked is None or row is None:
+        if asked is None:
+            raise UnknownItemError(each)
+        this = _of_item(application, asked.attempt, each)
+        row = connection.execute(select(INBOX.c.state, INBOX.c.label).where(*this).with_for_update()).first()
+        if row is None:
             raise UnknownItemError(each)
         if label is not None and label not in asked.labels:
             raise UnknownLabelError(each)
