@@ -28,7 +28,7 @@ class TuneConfig(Config):
     num_trials: int = Field(16, ge=1, description="Trials for each collaborator.")
     max_loss: float = Field(0.005, ge=0, lt=1, description="Accuracy that the searched threshold may lose on validate.")
     gates: tuple[GateName, ...] = Field(
-        ("confidence", "deferral"),
+        ("confidence", "signals"),
         min_length=1,
         description="Gate scores: confidence, margin, entropy, deferral, signals, or your own.",
     )
