@@ -240,8 +240,10 @@ def _named(text: str, body: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _message(text: str) -> str:
+    """What a refusal says: OpenAI's `error`, or FastAPI's `detail`; else all of it."""
     try:
-        error = from_json(text)["error"]
+        body = from_json(text)
+        error = body["error"] if "error" in body else body["detail"]
         return str(error["message"] if isinstance(error, dict) else error)
     except (ValueError, KeyError, TypeError):
         return text[:2000]
