@@ -244,6 +244,8 @@ def _message(text: str) -> str:
     try:
         body = from_json(text)
         error = body["error"] if "error" in body else body["detail"]
+        if isinstance(error, list):  # of faults; each repeats what it is about, which may be the text of an item
+            return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error)
         return str(error["message"] if isinstance(error, dict) else error)
     except (ValueError, KeyError, TypeError):
         return text[:2000]

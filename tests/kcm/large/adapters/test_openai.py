@@ -191,6 +191,16 @@ def test_a_parameter_that_fastapi_does_not_expect_is_left_out(model, upstream, t
     assert (answer.label, "response_format" in upstream.requests[1]) == (1, False)
 
 
+def test_what_a_refusal_repeats_of_the_text_is_neither_told_nor_obeyed(model, upstream, turn):
+    """Promise: FastAPI repeats what it refuses; a text in it gets into no message, and switches no parameter off."""
+    fault = {"type": "dict_type", "loc": ["body"], "msg": "Input should be a valid dictionary", "input": "no logprobs!"}
+    upstream.plan(turn(422, json.dumps({"detail": [fault]})))
+    refused, fine = model().answer(items("no logprobs!", "y"))
+    assert refused.error == "status 422: body: Input should be a valid dictionary"
+    assert fine.label == 1
+    assert all("logprobs" in body for body in upstream.requests)
+
+
 def test_a_server_that_calls_the_limit_otherwise_gets_its_name_for_it(model, upstream, turn):
     """Promise: a server that knows only max_completion_tokens gets its limit under this name."""
     upstream.plan(turn(400, json.dumps({"error": {"message": "Use 'max_completion_tokens', not 'max_tokens'."}})))
