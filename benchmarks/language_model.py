@@ -35,6 +35,7 @@ from pipelines.run import run
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "language_model.json"
 CLEAR = 2.0  # tweets whose mean rating is beyond it are clearly good or bad
+EVEN = 0.5  # the share of one of two labels, which an answer gets at least
 EPSILON = 0.1  # what so few certify rows can promise
 
 
@@ -85,6 +86,7 @@ def measured(config: RunConfig, model: str) -> dict[str, Any]:
         "rows_asked": usage["rows"],
         "off_label": float((table["large_label"].to_numpy() < 0).mean()),
         "with_probabilities": float(np.isfinite(surest_N).mean()),
+        "surer_than_even": float((surest_N > EVEN + 1e-6).mean()),
         "tokens_a_row": tokens,
         "seconds_a_row": seconds,
         **{key: overall[key] for key in ("num_rows", "small_accuracy", "large_accuracy", "cascade_accuracy")},
