@@ -2,8 +2,9 @@
 
     kcm assets reviews SmolLM2-135M-Instruct-GGUF
     python benchmarks/language_model.py [--write]                                  SmolLM2-135M, llama.cpp
+    python benchmarks/language_model.py --server transformers [--write]            the same, `transformers serve`
     python benchmarks/language_model.py --base-url http://HOST/v1 --model NAME     any other, such as a larger one
-    python benchmarks/language_model.py --served [--write]                         the same behind a served cascade
+    python benchmarks/language_model.py --served [--write]                         any of them behind a served cascade
 
 Clear tweets of the `reviews` data; the stages of `kcm run` up to its figures, so that every row is asked once and the
 answers lie in --storage. Tokens and seconds are those of the server's answers. With --served, texts that are new to all
@@ -14,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from by_steps import BY_STEPS, REVIEWS
+from language_model_own import MODELS, OwnServer
 from language_model_served import NUM_TEXTS, played
 from machine import machine
 from rich.pretty import pprint
@@ -34,30 +34,9 @@ from pipelines.run import run
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "language_model.json"
-SMOLLM = "SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf"
 CLEAR = 2.0  # tweets whose mean rating is beyond it are clearly good or bad
+EVEN = 0.5  # the share of one of two labels, which an answer gets at least
 EPSILON = 0.1  # what so few certify rows can promise
-
-
-class OwnServer:
-    """llama.cpp's server in a process of its own, which may be killed and started again at the same address."""
-
-    def __init__(self, gguf: Path, port: int) -> None:
-        self.gguf, self.port = gguf, port
-        self.base_url = f"http://127.0.0.1:{port}/v1"
-        self.start()
-
-    def start(self) -> None:
-        """Start it, and return once it answers."""
-        command = [sys.executable, str(HERE / "language_model_server.py"), str(self.gguf), "--port", str(self.port)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        assert self.process.stdout is not None
-        self.process.stdout.readline()  # it says when it is ready
-
-    def kill(self) -> None:
-        """End it without a warning."""
-        self.process.kill()
-        self.process.wait()
 
 
 def clear_tweets(assets: Path) -> list[tuple[float, str]]:
@@ -107,6 +86,7 @@ def measured(config: RunConfig, model: str) -> dict[str, Any]:
         "rows_asked": usage["rows"],
         "off_label": float((table["large_label"].to_numpy() < 0).mean()),
         "with_probabilities": float(np.isfinite(surest_N).mean()),
+        "surer_than_even": float((surest_N > EVEN + 1e-6).mean()),
         "tokens_a_row": tokens,
         "seconds_a_row": seconds,
         **{key: overall[key] for key in ("num_rows", "small_accuracy", "large_accuracy", "cascade_accuracy")},
@@ -120,8 +100,9 @@ def measured(config: RunConfig, model: str) -> dict[str, Any]:
 def main() -> None:
     """Start a server unless one is named, run, print, and write down with `--write`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--server", choices=list(MODELS), default="llama.cpp", help="the server that is started")
     parser.add_argument("--base-url", metavar="URL", help="a server that runs, up to before /chat/completions")
-    parser.add_argument("--model", default="SmolLM2-135M", help="the model, as the server knows it")
+    parser.add_argument("--model", help="of that server, as it knows it")
     parser.add_argument("--num-rows", type=int, default=240)
     parser.add_argument("--port", type=int, default=8765, help="of the server that is started")
     parser.add_argument("--served", action="store_true", help="play on the cascade, served, in place of measuring it")
@@ -130,25 +111,28 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--write", action="store_true", help=f"keep the figures in {RESULTS.name}")
     arguments = parser.parse_args()
+    model = arguments.model or MODELS[arguments.server]
     rows = arguments.storage / f"tweets-{arguments.num_rows}.jsonl"
     clear = clear_tweets(arguments.assets)
     write_rows(clear[: arguments.num_rows], rows)
-    own = None if arguments.base_url else OwnServer(arguments.assets / SMOLLM, arguments.port)
+    own = (
+        None if arguments.base_url else OwnServer(arguments.server, arguments.assets, arguments.storage, arguments.port)
+    )
     try:
         base_url = own.base_url if own else arguments.base_url
-        config = configured(base_url, arguments.model, rows, arguments)
+        config = configured(base_url, model, rows, arguments)
         if arguments.served:
             texts = [text for _, text in clear[arguments.num_rows :][:NUM_TEXTS]]
             found = {"served": served_part(config, arguments, base_url, texts, own)}
         else:
-            found = measured(config, arguments.model)
+            found = measured(config, model)
     finally:
         if own:
             own.kill()
     pprint(found)
     if arguments.write:
         kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        kept[arguments.model] = kept.get(arguments.model, {}) | found
+        kept[model] = kept.get(model, {}) | found
         RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 

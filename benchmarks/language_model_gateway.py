@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 
 RETRY_AFTER_S = 1
+JSON = {"Content-Type": "application/json"}  # which servers on FastAPI insist on
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Gateway:
             self._under_way += 1
         started = time.perf_counter()
         try:
-            reply = httpx.post(f"{self.server}/chat/completions", content=question, timeout=120)
+            reply = httpx.post(f"{self.server}/chat/completions", content=question, headers=JSON, timeout=120)
         except httpx.HTTPError:
             self.broken += 1
             raise

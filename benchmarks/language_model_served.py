@@ -30,7 +30,7 @@ from kcm.config import parse_config
 from kcm.inputs.content import Content
 from kcm.large import Item, OpenAiConfig
 from kcm.large.adapters.openai import openai_identity
-from kcm.large.prompting.replies import answer_schema
+from kcm.large.prompting.replies import answer_schema, matching_label, reply_label
 from pipelines._ray_private import end_serve
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
@@ -43,7 +43,8 @@ from pipelines.serve.release import Release
 CLIENTS, CROWD = 4, 16  # the crowd comes under overload
 DOWN_S = 3.0
 NUM_MIXED, NUM_STREAMED, NUM_RESTART, NUM_GONE, NUM_OVERLOAD = 40, 7, 16, 28, 32  # restart and outage: NUM_GONE
-NUM_TEXTS = NUM_MIXED + 2 * (NUM_STREAMED + NUM_GONE + NUM_OVERLOAD) + 20  # about half of which are escalated
+NUM_TEXTS = NUM_MIXED + 2 * (NUM_STREAMED + NUM_GONE + 2 * NUM_OVERLOAD) + 20  # about half of which are escalated
+MAX_TOKENS = 26  # of an answer, as the cascade itself allows these labels
 SERVED_S = 45.0  # what a request may take
 
 
@@ -140,17 +141,19 @@ def summary(answers: Sequence[Answered]) -> dict[str, Any]:
 
 def kept(url: str, texts: Sequence[str], passing: Gateway) -> dict[str, Any]:
     """What the small side keeps, and what that saves: tokens and seconds as of the items that were escalated."""
-    before = passing.tokens, passing.seconds
+    before, answered = (passing.tokens, passing.seconds), passing.answered.total()
     answers = crowd(url, texts, CLIENTS)
-    escalated, small = (sum(answer.route == route for answer in answers) for route in ("large", "small"))
+    small = sum(answer.route == "small" for answer in answers)
+    escalated = passing.answered.total() - answered  # with those whose answer is no label
     after = passing.tokens, passing.seconds
     tokens, seconds = ((total - earlier) / escalated for total, earlier in zip(after, before, strict=True))
     return summary(answers) | {
+        "answered_calls": escalated,
         "kept": small,
         "saved": {"tokens": small * tokens, "seconds": small * seconds},
         "milliseconds": {
-            route: 1000 * float(np.median([each.seconds for each in answers if each.route == route]))
-            for route in ("small", "large")
+            "kept": 1000 * float(np.median([each.seconds for each in answers if each.route == "small"])),
+            "escalated": 1000 * float(np.median([each.seconds for each in answers if each.route != "small"])),
         },
     }
 
@@ -166,40 +169,53 @@ def restarted(url: str, texts: Sequence[str], passing: Gateway, life: Life) -> d
         time.sleep(DOWN_S)
         life.start()
 
+    first = passing.answered.total()
     answers = crowd(url, texts, CLIENTS, restart)
     paid = passing.answered.total()
     crowd(url, [each.text for each in answers if each.route == "large"], CLIENTS)
-    return summary(answers) | {"lost_calls": passing.broken, "paid_again": passing.answered.total() - paid}
+    return summary(answers) | {
+        "answered_calls": paid - first,
+        "lost_calls": passing.broken,
+        "paid_again": passing.answered.total() - paid,
+    }
 
 
-def outage(url: str, texts: Sequence[str], life: Life) -> dict[str, Any]:
+def outage(url: str, texts: Sequence[str], passing: Gateway, life: Life) -> dict[str, Any]:
     """The server is gone for as long as it is asked; then how many requests it takes until it answers again."""
     life.kill()
     answers = crowd(url, texts, CLIENTS)
     life.start()
-    after: list[Answered] = []
-    while not after or after[-1].route != "large":
-        after.append(ask(url, texts[len(after) % len(texts)]))
-    return summary(answers) | {"requests_until_it_answers_again": len(after)}
+    before, after = passing.answered.total(), 0
+    while passing.answered.total() == before:
+        ask(url, texts[after % len(texts)])
+        after += 1
+    return summary(answers) | {"requests_until_it_answers_again": after}
 
 
-def overloaded(url: str, texts: Sequence[str], passing: Gateway, room: int) -> dict[str, Any]:
-    """More clients than the server takes questions at once; it refuses the others with 429."""
-    passing.room, refused = room, passing.refused
+def overloaded(url: str, texts: Sequence[str], passing: Gateway, room: int | None) -> dict[str, Any]:
+    """More clients than the server takes questions at once; it refuses the others with 429, or has no limit."""
+    passing.room, refused, double = room, passing.refused, passing.double
+    answered = passing.answered.total()
     answers = crowd(url, texts, CROWD)
     passing.room = None
-    return summary(answers) | {"clients": CROWD, "room": room, "refused_calls": passing.refused - refused}
+    return summary(answers) | {
+        "clients": CROWD,
+        "room": room,
+        "refused_calls": passing.refused - refused,
+        "answered_calls": passing.answered.total() - answered,
+        "answered_twice": passing.double - double,
+    }
 
 
 def settled(server: str, model: OpenAiConfig, labels: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
     """The server's answers as streams: when the label is settled, out of all tokens that are written and of the time.
 
-    The first text warms up what all questions share, and is not counted.
+    The first text warms up what all questions share, and is not counted; nor is an answer without a label.
     """
-    shares, written = [], []
+    shares, written, without = [], [], 0
     for text in texts:
         messages = [asdict(message) for message in model.messages(labels, Item("", Content(text)))]
-        body = {"model": model.model, "messages": messages, "temperature": 0, "stream": True}
+        body = {"model": model.model, "messages": messages, "temperature": 0, "max_tokens": MAX_TOKENS, "stream": True}
         body |= {"response_format": answer_schema(labels)}
         so_far, at_token, at_s, num_tokens, started = "", 0, 0.0, 0, time.perf_counter()
         with httpx.stream("POST", f"{server}/chat/completions", json=body, timeout=60) as stream:
@@ -209,12 +225,20 @@ def settled(server: str, model: OpenAiConfig, labels: Sequence[str], texts: Sequ
                 if not piece:
                     continue
                 so_far, num_tokens = so_far + piece, num_tokens + 1
-                if not at_token and any(label in so_far for label in labels):
+                if not at_token and any(label in so_far.casefold() for label in labels):
                     at_token, at_s = num_tokens, time.perf_counter() - started
+        if text == texts[0]:
+            continue
+        if matching_label(reply_label(so_far), labels) is None:
+            without += 1
+            continue
         shares.append(1 - at_s / (time.perf_counter() - started))
         written.append((at_token, num_tokens))
-    of_tokens, tokens = (float(np.mean(column[1:])) for column in zip(*written, strict=True))
-    return {"settled_after_tokens": of_tokens, "of_tokens": tokens, "seconds_left": float(np.mean(shares[1:]))}
+    found: dict[str, Any] = {"answers": len(texts) - 1, "without_a_label": without}
+    if not written:
+        return found
+    of_tokens, tokens = (float(np.mean(column)) for column in zip(*written, strict=True))
+    return found | {"settled_after_tokens": of_tokens, "of_tokens": tokens, "seconds_left": float(np.mean(shares))}
 
 
 def played(
@@ -232,6 +256,7 @@ def played(
             found["kept"] = kept(url, texts[:NUM_MIXED], passing)
             if life is not None:
                 found["restart"] = restarted(url, hard[:NUM_RESTART], passing, life)
-                found["outage"] = outage(url, hard[NUM_RESTART:NUM_GONE], life)
+                found["outage"] = outage(url, hard[NUM_RESTART:NUM_GONE], passing, life)
             found["overload"] = overloaded(url, hard[NUM_GONE:][:NUM_OVERLOAD], passing, room)
+            found["no_limit"] = overloaded(url, hard[NUM_GONE + NUM_OVERLOAD :][:NUM_OVERLOAD], passing, None)
         return found | {"questions_answered_twice": passing.double}

@@ -240,8 +240,12 @@ def _named(text: str, body: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _message(text: str) -> str:
+    """What a refusal says: OpenAI's `error`, or FastAPI's `detail`; else all of it."""
     try:
-        error = from_json(text)["error"]
+        body = from_json(text)
+        error = body["error"] if "error" in body else body["detail"]
+        if isinstance(error, list):  # of faults; each repeats what it is about, which may be the text of an item
+            return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error)
         return str(error["message"] if isinstance(error, dict) else error)
     except (ValueError, KeyError, TypeError):
         return text[:2000]

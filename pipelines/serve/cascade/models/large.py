@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from pipelines.serve.release import Release, ReleaseCache
 
 if TYPE_CHECKING:
     from kcm.large.response_cache import ResponseStore
+
+logger = logging.getLogger("ray.serve")
 
 ANSWERED_WITHIN = 0.9  # of the time that a call has: the answers still have to get back to the door
 
@@ -70,7 +73,10 @@ class Large:
 
     async def _loaded(self, bundle: FrozenModels) -> Loaded:
         model = await asyncio.to_thread(self._large_model, bundle)
-        await asyncio.to_thread(model.answer, [PROBE])  # a model that cannot answer must not be used
+        # A model that cannot answer must not be used; a server may be back later, and a budget raised.
+        (answer,) = await asyncio.to_thread(model.answer, [PROBE])
+        if answer.error and not answer.off_label:  # said here alone, for clients are answered by the small model
+            logger.warning("the large model does not answer a probe: %s", answer.error)
         freeze()
         return Loaded(self._queue(model), self._pictures(bundle))
 

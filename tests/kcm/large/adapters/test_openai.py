@@ -119,6 +119,8 @@ def test_hostile_text_stays_in_its_message(model, upstream):
         ("Positive.", 1),
         ('"negative"', 0),
         ("**late delivery**", 2),
+        ("<<<\nlate delivery\n>>>", None),
+        ("The text is a positive one.", None),
         ("posit", None),
         ("positive or negative", None),
         ('{"label": "great"}', None),
@@ -182,6 +184,23 @@ def test_a_parameter_that_the_server_does_not_know_is_left_out(model, upstream, 
     assert [parameter in body for body in upstream.requests] == [True, False, False]
 
 
+def test_a_parameter_that_fastapi_does_not_expect_is_left_out(model, upstream, turn):
+    """Promise: `transformers serve` answers 422 to fields that it has no name for; these are left out likewise."""
+    upstream.plan(turn(422, json.dumps({"detail": "Unexpected fields in the request: {'response_format'}"})))
+    (answer,) = model().answer(items("one"))
+    assert (answer.label, "response_format" in upstream.requests[1]) == (1, False)
+
+
+def test_what_a_refusal_repeats_of_the_text_is_neither_told_nor_obeyed(model, upstream, turn):
+    """Promise: FastAPI repeats what it refuses; a text in it gets into no message, and switches no parameter off."""
+    fault = {"type": "dict_type", "loc": ["body"], "msg": "Input should be a valid dictionary", "input": "no logprobs!"}
+    upstream.plan(turn(422, json.dumps({"detail": [fault]})))
+    refused, fine = model().answer(items("no logprobs!", "y"))
+    assert refused.error == "status 422: body: Input should be a valid dictionary"
+    assert fine.label == 1
+    assert all("logprobs" in body for body in upstream.requests)
+
+
 def test_a_server_that_calls_the_limit_otherwise_gets_its_name_for_it(model, upstream, turn):
     """Promise: a server that knows only max_completion_tokens gets its limit under this name."""
     upstream.plan(turn(400, json.dumps({"error": {"message": "Use 'max_completion_tokens', not 'max_tokens'."}})))
@@ -208,6 +227,23 @@ def test_a_server_that_stays_in_trouble_is_given_up(model, upstream, turn):
     lost, fine = model().answer(items("x", "y"))
     assert (lost.label, lost.error, lost.off_label) == (None, "status 503: no capacity", False)
     assert fine.label == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "pinned to 'small'"}},
+        {"error": "pinned to 'small'"},
+        {"detail": "pinned to 'small'"},
+    ],
+    ids=["of OpenAI", "as text", "of FastAPI"],
+)
+def test_a_refusal_is_told_in_the_server_s_words(model, upstream, turn, body):
+    """Promise: the reason is one sentence, whichever field the server puts it into; the request is not sent again."""
+    upstream.plan(turn(400, json.dumps(body)))
+    (answer,) = model().answer(items("x"))
+    assert (answer.label, answer.error, answer.outage) == (None, "status 400: pinned to 'small'", False)
+    assert len(upstream.requests) == 1
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])

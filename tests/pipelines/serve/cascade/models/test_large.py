@@ -20,7 +20,7 @@ from pipelines.serve.cascade.models import large as module
 from pipelines.serve.cascade.models.large import Large, budget_store
 from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig, LimitsConfig
 from pipelines.serve.release import Release
-from tests.fake_upstream import FakeUpstream, Turn, label
+from tests.fake_upstream import FakeUpstream, Turn, completion, label
 from tests.pipelines.serve.stubs import picture
 
 LABELS = ("negative", "positive")
@@ -113,6 +113,25 @@ def test_versions_with_the_same_large_model_have_it_in_memory_once(upstream: Fak
     answers = asyncio.run(both())
     assert len(answers) == 3
     assert len(upstream.requests) == 4  # three questions and one probe
+
+
+@pytest.mark.parametrize(
+    ("turn", "told"),
+    [
+        (Turn(400, '{"detail": "Server is pinned to \'small\'"}'), ["status 400: Server is pinned to 'small'"]),
+        (completion("no label"), []),
+        (label("positive"), []),
+    ],
+    ids=["refused", "off-label", "a label"],
+)
+def test_a_model_that_does_not_answer_the_probe_is_told_of(
+    upstream: FakeUpstream, caplog: pytest.LogCaptureFixture, turn: Turn, told: list[str]
+) -> None:
+    """Promise: the operator reads why, where clients only find that the small model answers."""
+    upstream.otherwise = lambda _: turn
+    asyncio.run(replica(upstream, FeedbackConfig(), max_calls=None).answer(items("a question"), RELEASE))
+    probes = [said.split(": ", 1)[1] for said in caplog.messages if "does not answer a probe" in said]
+    assert probes == told
 
 
 class Sees:
