@@ -121,10 +121,9 @@ def encoded(context: Context, encoder: EncoderConfig, rows: pa.Table, *, scratch
 def rows_together(total: int, batch_size: int, num_actors: int) -> int:
     """Rows that an actor encodes and commits together, several forward passes of them.
 
-    Each piece costs what a dozen rows cost, and the fewer rows it has, the more padding its forward passes, which hold
-    rows of like length; with a dozen pieces or more for every actor all end at about the same time.
+    Each piece costs what a dozen rows cost; with sixteen pieces or more for every actor all end at about the same time.
     """
-    return max(batch_size, min(16 * batch_size, total // (12 * num_actors)))
+    return max(batch_size, min(8 * batch_size, total // (16 * num_actors)))
 
 
 def refuse(faults: Mapping[int, str], ids: pa.ChunkedArray) -> None:

@@ -21,7 +21,7 @@ BAR = SimpleNamespace(update=lambda done, total: None)
 
 @pytest.mark.parametrize(
     ("num_rows", "num_actors", "expected"),
-    [(100, 2, 64), (11_200, 2, 466), (1_000_000, 2, 1024), (11_200, 64, 64)],
+    [(100, 2, 64), (11_200, 2, 350), (1_000_000, 2, 512), (11_200, 64, 64)],
 )
 def test_pieces_of_rows(num_rows: int, num_actors: int, expected: int) -> None:
     assert rows_together(num_rows, 64, num_actors) == expected
