@@ -53,7 +53,7 @@ CLINC: dict[str, Any] = {
         "adapter": "classifier",
         "encoder": {"model": "sentence-transformers/all-mpnet-base-v2", "batch_size": 32},
     },
-    "tune": {"num_trials": 4},
+    "tune": {"num_trials": 4, "gates": ["confidence", "deferral"]},
     "certificate": {"epsilon": 0.03, "delta": 0.1},
 }
 FIGURES: dict[str, Callable[[Answers], np.ndarray]] = {
