@@ -22,7 +22,7 @@ COPY constraints.txt /home/ray/constraints.txt
 RUN pip install --no-cache-dir --index-url "${TORCH_INDEX}" "torch==${TORCH_VERSION}"
 COPY --from=wheel /home/ray/wheel /home/ray/wheel
 # By its file: on PyPI the name belongs to another project.
-RUN pip install --no-cache-dir --constraint /home/ray/constraints.txt "$(echo /home/ray/wheel/kcm-*.whl)[postgres]"
+RUN pip install --no-cache-dir --constraint /home/ray/constraints.txt "$(echo /home/ray/wheel/kcm_cascade-*.whl)[postgres]"
 WORKDIR /home/ray/work
 EXPOSE 8000
 CMD ["kcm", "--help"]

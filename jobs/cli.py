@@ -64,7 +64,7 @@ def _show_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version as installed
 
-        typer.echo(installed("kcm"))
+        typer.echo(installed("kcm-cascade"))
         raise typer.Exit
 
 

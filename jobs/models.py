@@ -28,7 +28,7 @@ def served_model(config: ServedRun | None, model: str | None) -> Release:
     """
     if config is None:
         if model is None:
-            raise KcmError("no model is named", mend="Name a run, a bundle or a registered model")
+            raise KcmError("no model is named", hint="Name a run, a bundle or a registered model")
         version, folder = fetch_registered(model)
         return Release(version=version, bundle=folder)
     uri = config.tracking.uri_in(config.storage_folder)

@@ -58,7 +58,7 @@ def named_model(source: str | None, bundle: Path | None, model: str | None) -> s
     if len(named) == 1:
         return named[0]
     what = f"{' and '.join(named)} name {len(named)} models" if named else "no model is named"
-    raise KcmError(what, mend="Give one of BUNDLE, --bundle DIR and --model NAME@ALIAS")
+    raise KcmError(what, hint="Give one of BUNDLE, --bundle DIR and --model NAME@ALIAS")
 
 
 def is_watched() -> bool:

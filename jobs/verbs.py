@@ -52,9 +52,9 @@ def serve(
     What is served is the `bundle` in a folder, the registered `model` NAME@ALIAS or NAME/VERSION, or the champion.
     """
     if bundle and model:
-        raise ConfigError("bundle and model name two models", mend="Give one of them")
+        raise ConfigError("bundle and model name two models", hint="Give one of them")
     if config is None and bundle is None and model is None:
-        raise ConfigError("a configuration is missing", mend="Only a bundle or a model can do without it")
+        raise ConfigError("a configuration is missing", hint="Only a bundle or a model can do without it")
     loaded = None if config is None else _config(config, overrides)
     release = served_folder(Path(bundle)) if bundle else served_model(loaded, model)
     site = Site.of(loaded) if loaded else Site().with_feedback_in(Path(bundle).parent if bundle else Path())
@@ -67,5 +67,5 @@ def _config(given: Given, overrides: Iterable[str]) -> RunConfig:
     if isinstance(given, str | Path):
         return load_config(RunConfig, Path(given), overrides)
     if list(overrides):
-        raise ConfigError("overrides change a file, and none is given", mend="Change the mapping")
+        raise ConfigError("overrides change a file, and none is given", hint="Change the mapping")
     return parse_config(RunConfig, given, where="config") if isinstance(given, Mapping) else given

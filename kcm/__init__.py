@@ -39,7 +39,7 @@ def __getattr__(name: str) -> Any:
     elif name == "__version__":
         from importlib.metadata import version
 
-        found = version("kcm")
+        found = version("kcm-cascade")
     elif name.startswith("_") or (verb := _verbs().get(name)) is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     else:

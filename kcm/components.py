@@ -80,7 +80,7 @@ class Family:
         found = [each for each in self.known() if each.tag == tag]
         if len({each.path for each in found}) > 1:
             packages = " and ".join(each.package for each in found)
-            raise ConfigError(f"{packages} both register a {self.name} {tag!r}", mend="Give package.module:Class")
+            raise ConfigError(f"{packages} both register a {self.name} {tag!r}", hint="Give package.module:Class")
         if not found:
             raise ConfigError(f"unknown {self.name} {tag!r}, {self._instead(tag)}")
         return found[0].path
@@ -93,7 +93,7 @@ class Family:
         except Exception as error:  # a user's module may fail in any way
             raise ConfigError(
                 f"cannot import {module!r} for the {self.name} {path!r} ({type(error).__name__}: {error})",
-                mend="Install its package, on every node",
+                hint="Install its package, on every node",
             ) from error
         try:
             component = attrgetter(name)(found)
@@ -104,7 +104,7 @@ class Family:
             ) from None
         base = self.abstract()
         if not (isinstance(component, type) and issubclass(component, base)):
-            raise ConfigError(f"{path!r} is no {self.name}", mend=f"Derive it from {self.base.replace(':', '.')}")
+            raise ConfigError(f"{path!r} is no {self.name}", hint=f"Derive it from {self.base.replace(':', '.')}")
         if inspect.isabstract(component):
             missing = ", ".join(sorted(component.__abstractmethods__))
             raise ConfigError(f"{path!r} lacks what every {self.name} has: {missing}")

@@ -92,7 +92,7 @@ def read_values(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
-        raise ConfigError("no such configuration file", where=str(path), mend="`kcm init TABLE` writes one") from None
+        raise ConfigError("no such configuration file", where=str(path), hint="`kcm init TABLE` writes one") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"not a YAML file: {' '.join(str(error).split())}", where=str(path)) from None
     if not isinstance(values, dict):
@@ -105,7 +105,7 @@ def read_values(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
 def _apply(values: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
-        raise ConfigError(f"bad override {override!r}", where="--set", mend="Write it as key.path=value")
+        raise ConfigError(f"bad override {override!r}", where="--set", hint="Write it as key.path=value")
     *parents, leaf = dotted.split(".")
     node = values
     for parent in parents:

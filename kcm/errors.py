@@ -8,25 +8,25 @@ from kcm.redact import redacted
 class KcmError(Exception):
     """Base of every user error; printed as one line, without a traceback.
 
-    `what` states the fault with the offending value, `where` the file, field or item, `mend` the fix. Secrets in any of
+    `what` states the fault with the offending value, `where` the file, field or item, `hint` the fix. Secrets in any of
     them are masked.
     """
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
-        self.what, self.where, self.mend = what, where, mend
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        self.what, self.where, self.hint = what, where, hint
         super().__init__(what)
 
     def __str__(self) -> str:
         place = f" ({self.where})" if self.where else ""
-        remedy = f". {self.mend}" if self.mend else ""
+        remedy = f". {self.hint}" if self.hint else ""
         return redacted(f"{self.what}{place}{remedy}")
 
     def __reduce__(self) -> tuple[object, ...]:  # crosses Ray's process boundaries unharmed
-        return _rebuild, (type(self), self.what, self.where, self.mend)
+        return _rebuild, (type(self), self.what, self.where, self.hint)
 
 
-def _rebuild(kind: type[KcmError], what: str, where: str, mend: str) -> KcmError:
-    return kind(what, where=where, mend=mend)
+def _rebuild(kind: type[KcmError], what: str, where: str, hint: str) -> KcmError:
+    return kind(what, where=where, hint=hint)
 
 
 class ConfigError(KcmError):

@@ -46,7 +46,7 @@ def fetch_verified(uri: str, model: str, root: Path) -> tuple[str, Path]:
         raise ArtefactError(
             f"the bundle of {version} is another one than was registered: {digest[:12]}, not {registered[:12]}",
             where=str(folder),
-            mend="Delete the folder; if it comes back like this, find out who changed it in the artifact store",
+            hint="Delete the folder; if it comes back like this, find out who changed it in the artifact store",
         )
     return version, folder
 
@@ -59,7 +59,7 @@ def fetch(source: str) -> Path:
     """
     model = source.removeprefix(SCHEME)
     if model == source or not model:
-        raise KcmError(f"not a registered model: {source!r}", mend="Write models:/NAME@ALIAS or models:/NAME/VERSION")
+        raise KcmError(f"not a registered model: {source!r}", hint="Write models:/NAME@ALIAS or models:/NAME/VERSION")
     return fetch_registered(model)[1]
 
 
@@ -99,8 +99,8 @@ def _registered(uri: str, model: str) -> tuple[str, str]:
     found = _resolved(uri, model)
     version = f"{found.name}/{found.version}"
     if (digest := found.tags.get(DIGEST_TAG)) is None:
-        mend = "Start the run that made it again, which records it"
-        raise ArtefactError(f"no digest was registered with {version}", where=uri, mend=mend)
+        hint = "Start the run that made it again, which records it"
+        raise ArtefactError(f"no digest was registered with {version}", where=uri, hint=hint)
     return version, digest
 
 
@@ -111,9 +111,9 @@ def _resolved(uri: str, model: str) -> ModelVersion:
 
     database = Path(uri.removeprefix(SQLITE))
     if uri.startswith(SQLITE) and not database.exists():  # which a client would create
-        mend = "Start `kcm run` first, or name the registry of other runs by `tracking.uri` or MLFLOW_TRACKING_URI"
+        hint = "Start `kcm run` first, or name the registry of other runs by `tracking.uri` or MLFLOW_TRACKING_URI"
         raise KcmError(
-            f"no registered model {model!r}: no runs are recorded here", where=str(database.parent), mend=mend
+            f"no registered model {model!r}: no runs are recorded here", where=str(database.parent), hint=hint
         )
     name, at, alias = model.partition("@")
     try:
@@ -123,5 +123,5 @@ def _resolved(uri: str, model: str) -> ModelVersion:
         name, _, number = model.rpartition("/")
         return client.get_model_version(name, number)
     except MlflowException as error:
-        mend = "Register one by `kcm run`, or name one that is registered"
-        raise KcmError(f"no registered model {model!r}", where=uri, mend=mend) from error
+        hint = "Register one by `kcm run`, or name one that is registered"
+        raise KcmError(f"no registered model {model!r}", where=uri, hint=hint) from error

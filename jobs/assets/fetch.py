@@ -69,7 +69,7 @@ def is_complete(name: str, assets_dir: Path) -> bool:
 def _asset_named(name: str) -> Asset:
     if name in ASSETS:
         return ASSETS[name]
-    raise AssetError(f"unknown asset {name!r}", mend=f"Known are {', '.join(sorted(ASSETS))}")
+    raise AssetError(f"unknown asset {name!r}", hint=f"Known are {', '.join(sorted(ASSETS))}")
 
 
 def _fill(
@@ -99,7 +99,7 @@ def _fill(
     raise AssetError(
         f"cannot get asset {asset.name!r} from {', nor from '.join(reasons)}{skipped}",
         where=str(folder),
-        mend="Check the network and run `kcm assets` again, or put a folder with the files there and name its path",
+        hint="Check the network and run `kcm assets` again, or put a folder with the files there and name its path",
     )
 
 

@@ -144,7 +144,7 @@ def _default_index(timeout: float) -> str:
     """The index that pip asks where none is configured, from pip's help."""
     if found := _DEFAULT_INDEX.search(_pip(["download", "--help"], timeout)):
         return found[1]
-    raise AssetError("pip does not say which index it asks", where="pip download --help", mend="Set PIP_INDEX_URL")
+    raise AssetError("pip does not say which index it asks", where="pip download --help", hint="Set PIP_INDEX_URL")
 
 
 def _pip(arguments: list[str], timeout: float) -> str:

@@ -90,7 +90,7 @@ def forget(
         from pipelines.serve.log.forgetting import forget_caller, forget_request
 
         if (caller is None) == (request is None):
-            raise KcmError("name whose items are to be forgotten", mend="Give either --caller or --request")
+            raise KcmError("name whose items are to be forgotten", hint="Give either --caller or --request")
         url, application = _log_of(config, overrides)
         with _written(url) as database:
             if caller is not None:
@@ -102,7 +102,7 @@ def forget(
             raise KcmError(
                 f"the log holds nothing of {what}, or has forgotten it",
                 where=application,
-                mend="What was answered just now is in the log a second later",
+                hint="What was answered just now is in the log a second later",
             )
         result |= {"items": forgotten.num_items, "units": sorted(forgotten.units)}
         typer.echo(f"{forgotten.num_items} items of {what} are forgotten")
@@ -183,8 +183,8 @@ def _written(url: str) -> Iterator[Database]:
     try:
         yield database
     except LogUnavailableError as error:
-        mend = "Call it again: what is forgotten by now stays so"
-        raise KcmError(f"the log cannot be written: {error}", where=url, mend=mend) from error
+        hint = "Call it again: what is forgotten by now stays so"
+        raise KcmError(f"the log cannot be written: {error}", where=url, hint=hint) from error
     finally:
         database.close()
 

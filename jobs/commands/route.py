@@ -290,7 +290,7 @@ def _certified(
     found = frame.certify(asked, ledger)
     if currency and found["mean_costs"] is None:
         raise KcmError(
-            "--currency names the unit of costs, but none are known on test rows", mend="Give --large-cost COLUMN"
+            "--currency names the unit of costs, but none are known on test rows", hint="Give --large-cost COLUMN"
         )
     found["costs"] = found["mean_costs"] | {"currency": currency} if currency else None
     path = frame.certificate_path(asked, found)

@@ -187,7 +187,7 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             raise ConfigError(
                 f"learner {self._config.tag!r} takes all rows so far, and they are not kept",
                 where="KANClassifier.partial_fit",
-                mend="Use another learner, or `fit` on all rows",
+                hint="Use another learner, or `fit` on all rows",
             )
         collaborator = Collaborator(features.shape[1], num_labels, network, "kan", self._seed).double()
         collaborator.add_module("normalizer", nn.Identity())  # rows are scaled already, each feature by itself

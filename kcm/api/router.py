@@ -68,7 +68,7 @@ class Router:
     def predict(self, frame: pd.DataFrame) -> NDArray[np.object_]:
         """`small` or `large` for every row, [N], by the certified decision. Raises ConfigError before there is one."""
         if self.policy is None:
-            raise ConfigError("nothing is certified yet", where="Router.predict", mend="Call certify, or use scores")
+            raise ConfigError("nothing is certified yet", where="Router.predict", hint="Call certify, or use scores")
         opened = self._opened(frame)
         return np.where(self.policy.keep(opened.scores, opened.table.task), "small", "large").astype(object)
 
@@ -79,7 +79,7 @@ class Router:
     @property
     def _router(self) -> FittedRouter:
         if self.fitted is None:
-            raise ConfigError("the router is not fitted", where="Router", mend="Call fit")
+            raise ConfigError("the router is not fitted", where="Router", hint="Call fit")
         return self.fitted
 
 

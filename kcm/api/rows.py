@@ -40,7 +40,7 @@ def inputs_of(
     is the column `features`. Raises DataError for a column that is missing, and for what is no input.
     """
     if isinstance(inputs, str | bytes | Content | Mapping):
-        raise DataError("that is one input, and many are expected", where="predict", mend="Give a list of one")
+        raise DataError("that is one input, and many are expected", where="predict", hint="Give a list of one")
     parts: dict[str, str] = {"text": text, "image": image}
     needed: dict[str, str] = {part: parts[part] for part in reads if part in parts}
     columns = tuple(vector) if "vector" in reads else None
@@ -59,7 +59,7 @@ def _input(number: int, row: Any, needed: Mapping[str, str], task: str, id: str,
         return Input(row)
     if not isinstance(row, Mapping):
         kind = type(row).__name__
-        raise DataError(f"input {number} is a {kind}", where="predict", mend="Give texts, mappings, or a DataFrame")
+        raise DataError(f"input {number} is a {kind}", where="predict", hint="Give texts, mappings, or a DataFrame")
     _require(needed, list(row))
     text = _cell(row, needed["text"]) if "text" in needed else None
     if not isinstance(text, str | None):

@@ -20,12 +20,12 @@ def folder_of(source: str | Path) -> Path:
     scheme, colon, _ = given.partition(":")
     if not colon or len(scheme) == 1 or Path(given).exists():  # one letter is a drive
         if not Path(given).is_dir():
-            raise ArtefactError("no such folder", where=given, mend="Give a bundle's folder, or models:/NAME@ALIAS")
+            raise ArtefactError("no such folder", where=given, hint="Give a bundle's folder, or models:/NAME@ALIAS")
         return Path(given)
     known = {entry.name: entry for entry in entry_points(group=SCHEMES)}
     if scheme not in known:
         names = ", ".join(f"{name}:" for name in sorted(known)) or "none"
-        raise ConfigError(f"unknown scheme {scheme!r}", where=given, mend=f"Give a folder; known schemes are {names}")
+        raise ConfigError(f"unknown scheme {scheme!r}", where=given, hint=f"Give a folder; known schemes are {names}")
     fetch: Any = known[scheme].load()
     found: Path = fetch(given)
     return found

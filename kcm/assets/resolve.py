@@ -31,14 +31,14 @@ def resolve(
     A folder `assets_dir/model` is an asset, and used only while its files have the hashes that its manifest states.
     `weights` is the pattern of the files with the weights. An id that the hub's own cache already holds is taken from
     there without asking. The commit of the first time is recorded in `assets_dir` and is the one taken from then on.
-    Raises AssetError, naming the command or the path to mend it.
+    Raises AssetError, naming the command or the path to repair it.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
     if folder.is_absolute() or model.startswith(("./", "../", "~")):
         raise AssetError(
-            f"no such model folder {model!r}", mend="Give a folder that exists, or the id of a model on the hub"
+            f"no such model folder {model!r}", hint="Give a folder that exists, or the id of a model on the hub"
         )
     asset = assets_dir / model
     if asset.exists():
@@ -47,7 +47,7 @@ def resolve(
         raise AssetError(
             f"asset {model!r} is damaged: no {MANIFEST} in its folder states the hashes that its files have",
             where=str(asset),
-            mend=f"Run `kcm assets {model}`, or move the folder away",
+            hint=f"Run `kcm assets {model}`, or move the folder away",
         )
     return _from_hub(model, assets_dir, weights, connect_timeout, timeout)
 
@@ -64,7 +64,7 @@ def _from_hub(model: str, assets_dir: Path, weights: str, connect_timeout: float
             raise AssetError(
                 f"asset {model!r} has not been fetched, nor can it be had from the hub: {error.what}",
                 where=str(assets_dir),
-                mend=f"Run `kcm assets {model}`, name a local folder, or check the id and the network",
+                hint=f"Run `kcm assets {model}`, name a local folder, or check the id and the network",
             ) from None
     if revision is None:
         _pin(pin, found.name)  # the hub's cache names the folder of a snapshot after its commit
@@ -92,6 +92,6 @@ def _cached(model: str, weights: str, revision: str | None) -> Path | None:
         return None
     except HFValidationError:
         raise AssetError(
-            f"{model!r} is neither a folder nor the id of a model", mend="Write an id as owner/name"
+            f"{model!r} is neither a folder nor the id of a model", hint="Write an id as owner/name"
         ) from None
     return folder if any(folder.glob(weights)) else None

@@ -130,7 +130,7 @@ def bundle_digest(folder: Path) -> str:
     try:
         return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
     except OSError:
-        raise ArtefactError(f"no {MANIFEST} here", where=str(folder), mend="Give the folder of a bundle") from None
+        raise ArtefactError(f"no {MANIFEST} here", where=str(folder), hint="Give the folder of a bundle") from None
 
 
 def load_encoder(models: FrozenModels, assets_dir: Path, device: str = "cpu") -> Encoder:
@@ -191,7 +191,7 @@ def _require_same(what: str, found: str, expected: str, where: str) -> None:
         raise ArtefactError(
             f"the {what} is another one than the bundle was made with: {found[:12]}, not {expected[:12]}",
             where=where,
-            mend="Fetch the original, or train and certify again with this one",
+            hint="Fetch the original, or train and certify again with this one",
         )
 
 
@@ -260,5 +260,5 @@ class Components(Config):
                     f"the bundle's {each.family} {each.tag!r} is {each.path}{package}, which is not at hand:"
                     f" {error.what}",
                     where=str(folder),
-                    mend=f"Install {each.package or each.path.partition(':')[0]}, on every node",
+                    hint=f"Install {each.package or each.path.partition(':')[0]}, on every node",
                 ) from None

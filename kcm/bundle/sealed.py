@@ -35,7 +35,7 @@ class SealedFolder:
         try:
             text = (folder / manifest).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            raise ArtefactError(f"no {manifest} here", where=str(folder), mend="Give the folder of a bundle") from None
+            raise ArtefactError(f"no {manifest} here", where=str(folder), hint="Give the folder of a bundle") from None
         self.digest = hashlib.sha256(text).hexdigest()
         try:
             content = json.loads(text)
@@ -46,7 +46,7 @@ class SealedFolder:
             raise ArtefactError(
                 f"written in format {written!r}, this version reads {format_version}",
                 where=str(folder / manifest),
-                mend="Write the bundle again with this version",
+                hint="Write the bundle again with this version",
             )
         for name, expected in self.files.items():
             self._verify(name, expected)
@@ -92,9 +92,9 @@ class SealedFolder:
         try:
             found = _digest(path)
         except OSError:
-            raise ArtefactError("a file is missing", where=str(path), mend="Fetch the bundle again") from None
+            raise ArtefactError("a file is missing", where=str(path), hint="Fetch the bundle again") from None
         if found != expected:
-            raise ArtefactError("a file is not what the manifest says", where=str(path), mend="Fetch the bundle again")
+            raise ArtefactError("a file is not what the manifest says", where=str(path), hint="Fetch the bundle again")
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def sealing(folder: Path, manifest: str, format_version: int) -> Iterator[Path]:
     Raises ArtefactError when `folder` exists.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArtefactError("there is something here already", where=str(folder), mend="Choose a new folder")
+        raise ArtefactError("there is something here already", where=str(folder), hint="Choose a new folder")
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)

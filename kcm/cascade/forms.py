@@ -99,4 +99,4 @@ class FittedForm(GateForm):
 
     def unfitted(self) -> GateHead:
         """Raises ConfigError: there is none."""
-        raise ConfigError(f"the gate {self.gate!r} needs its fitted head", where="gate", mend="Fit one on validate")
+        raise ConfigError(f"the gate {self.gate!r} needs its fitted head", where="gate", hint="Fit one on validate")

@@ -89,7 +89,7 @@ class Policy(Config):
             values = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ArtefactError(
-                f"no policy can be read: {error}", where=str(file), mend="Run the stage again"
+                f"no policy can be read: {error}", where=str(file), hint="Run the stage again"
             ) from None
         return parse_config(cls, values, where=str(file))
 

@@ -58,7 +58,7 @@ class ScoredOutcomes:
         """The rows of `table`, all of one prompt mode, with their gate scores [N]."""
         modes = sorted(set(table.prompt))
         if len(modes) > 1:
-            raise DataError(f"rows of several prompt modes: {', '.join(modes)}", where="prompt", mend="Select one")
+            raise DataError(f"rows of several prompt modes: {', '.join(modes)}", where="prompt", hint="Select one")
         changed = modes != ["none"]
         return cls(
             score=np.asarray(score, dtype=np.float64),
@@ -102,5 +102,5 @@ class ScoredOutcomes:
     def by_task(self) -> dict[str, ScoredOutcomes]:
         """The rows of every task; raises DataError where rows carry none."""
         if self.task is None:
-            raise DataError("rows carry no task", where="task", mend="Give a task column or use the global scope")
+            raise DataError("rows carry no task", where="task", hint="Give a task column or use the global scope")
         return {str(name): self.select(self.task == name) for name in dict.fromkeys(self.task)}

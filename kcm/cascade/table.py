@@ -137,7 +137,7 @@ class OutcomeTable:
         missing = sorted(set(_required()) - set(table.column_names))
         if names is None or missing:
             what = f"columns missing: {', '.join(missing)}" if missing else "no label names in the schema metadata"
-            raise DataError(f"not an outcome table, {what}", where=str(path), mend="Write it with to_parquet")
+            raise DataError(f"not an outcome table, {what}", where=str(path), hint="Write it with to_parquet")
         known = [field.name for field in fields(cls) if field.name in table.column_names]
         return cls(label_names=tuple(names), **{name: _from_arrow(table[name], len(names)) for name in known})
 

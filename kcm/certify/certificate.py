@@ -292,7 +292,7 @@ def _path(
         raise ConfigError(
             "method 'regret' cannot test a policy whose prompt changes the large model's answers",
             where="certificate.method",
-            mend="Use 'net' or 'auto'",
+            hint="Use 'net' or 'auto'",
         )
     grid = frozen_grid(validate, searched.cut, beyond=limited)
 

@@ -99,7 +99,7 @@ class Ledger(Looks):
             return []
         except (ValueError, TypeError):
             raise ArtefactError(
-                "the ledger of looks is damaged", where=str(self.path), mend="Restore it, or certify on fresh rows"
+                "the ledger of looks is damaged", where=str(self.path), hint="Restore it, or certify on fresh rows"
             ) from None
         return list(looks)
 

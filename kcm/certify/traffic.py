@@ -61,7 +61,7 @@ class Traffic:
 
     def __post_init__(self) -> None:
         if not 0 < self.floor <= 1:
-            raise DataError(f"the least probability is {self.floor}", where="floor", mend="It must lie in (0, 1]")
+            raise DataError(f"the least probability is {self.floor}", where="floor", hint="It must lie in (0, 1]")
         for name, kind in (("score", float), ("asked", bool), ("probability", float), ("disagrees", bool)):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind))
             if getattr(self, name).shape != self.score.shape:
@@ -73,7 +73,7 @@ class Traffic:
             raise DataError(
                 f"{(~inside).sum()} decisions have a probability outside [{self.floor}, 1]",
                 where="probability",
-                mend="Begin the window after the audit share was last below its announced floor",
+                hint="Begin the window after the audit share was last below its announced floor",
             )
         if self.unit is not None and len(self.unit) != len(self.score):
             raise DataError(f"length {len(self.unit)}, expected {len(self.score)}", where="unit")
@@ -91,7 +91,7 @@ class TrafficPath:
 
     def __init__(self, traffic: Traffic, epsilon: float, delta: float, bet: float) -> None:
         if not 0 < bet <= LARGEST_BET:
-            raise ConfigError(f"bet = {bet}", where="certificate", mend=f"It must lie in (0, {LARGEST_BET}]")
+            raise ConfigError(f"bet = {bet}", where="certificate", hint=f"It must lie in (0, {LARGEST_BET}]")
         self.epsilon, self.delta, self._floor = epsilon, delta, traffic.floor
         self._bets_G, self._weights_G = _mixture(bet)
         self.fewest_units = self._fewest_units()

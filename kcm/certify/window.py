@@ -43,7 +43,7 @@ def certify_traffic(
         raise ConfigError(
             "a window of traffic is not certified within every task",
             where="certificate.every_task",
-            mend="Set it to false; a policy with a threshold per task is certified task by task",
+            hint="Set it to false; a policy with a threshold per task is certified task by task",
         )
     spend = delta / 2 if config.max_call_rate is not None else delta
     path: ThresholdPath

@@ -37,7 +37,7 @@ class RidgeSums:
         if not len(inputs_NP):
             return
         if not inputs_NP.isfinite().all():
-            raise DataError("features contain NaN or infinity", mend="Compute the features again, or drop the rows")
+            raise DataError("features contain NaN or infinity", hint="Compute the features again, or drop the rows")
         # A symmetric product in place, half the work of a general one; transposing makes C's order Fortran's.
         blas.dsyrk(1.0, inputs_NP.numpy().T, beta=1.0, c=self.gram_PP.numpy().T, lower=1, overwrite_c=1)
         self.cross_PK.addmm_(inputs_NP.T, targets_NK)

@@ -70,7 +70,7 @@ class ClassBase(nn.Module):
         for features_ND, labels_N in rows:
             x_ND = F.normalize(features_ND.double(), dim=-1)
             if not x_ND.isfinite().all():
-                raise DataError("features contain NaN or infinity", mend="Compute the features again, or drop the rows")
+                raise DataError("features contain NaN or infinity", hint="Compute the features again, or drop the rows")
             count_C.index_add_(0, labels_N, torch.ones(len(labels_N), dtype=torch.float64))
             sum_CD.index_add_(0, labels_N, x_ND)
             if self.kind == "lda":

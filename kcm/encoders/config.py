@@ -186,7 +186,7 @@ class NetworkConfig(EncoderConfig):
             return self.in_use == "onnx"
         if self.precision == "int8":
             raise ConfigError(
-                f"precision int8 does not run on {device}", where="encoder.precision", mend="Use float32 or bfloat16"
+                f"precision int8 does not run on {device}", where="encoder.precision", hint="Use float32 or bfloat16"
             )
         return False
 

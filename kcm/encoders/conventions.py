@@ -72,7 +72,7 @@ class Conventions:
             raise ConfigError(
                 f"the model has no prompt {name!r}",
                 where="encoder.prompt",
-                mend=f"Its prompts are {', '.join(map(repr, known))}" if known else "It has none: leave it out",
+                hint=f"Its prompts are {', '.join(map(repr, known))}" if known else "It has none: leave it out",
             )
         return known[name]
 
@@ -142,7 +142,7 @@ def _unknown(kind: str, folder: Path) -> ConfigError:
     return ConfigError(
         f"the model makes its vectors by the module {kind}, which is not known here",
         where=str(folder / MODULES),
-        mend="Choose another model, or set pooling: mean to take its token vectors alone",
+        hint="Choose another model, or set pooling: mean to take its token vectors alone",
     )
 
 

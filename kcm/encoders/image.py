@@ -160,7 +160,7 @@ def _pooled(output: Any, pooling: str) -> Tensor:
     hidden: Tensor = output if isinstance(output, Tensor) else output.last_hidden_state
     if pooling == "cls":
         if hidden.ndim != 3:
-            raise ConfigError("the model has no tokens, so no first one", where="encoder.pooling", mend="Use mean")
+            raise ConfigError("the model has no tokens, so no first one", where="encoder.pooling", hint="Use mean")
         return hidden[:, 0]
     if hidden.ndim == 2:
         return hidden
@@ -180,7 +180,7 @@ def image_side(config: ImageEncoderConfig, model_path: Path) -> int:
         side = sides.get("height") or sides.get("shortest_edge")
         if isinstance(side, int):
             return side
-    raise ConfigError("the model does not say its resolution", where=str(model_path), mend="Set encoder.side")
+    raise ConfigError("the model does not say its resolution", where=str(model_path), hint="Set encoder.side")
 
 
 def _load(model_path: Path) -> nn.Module:
@@ -188,7 +188,7 @@ def _load(model_path: Path) -> nn.Module:
         return load_efficientnet(model_path)
     model = load_backbone(model_path)
     if getattr(model, "main_input_name", "") != "pixel_values":
-        raise AssetError("the model does not read pictures", where=str(model_path), mend="Use kind: text")
+        raise AssetError("the model does not read pictures", where=str(model_path), hint="Use kind: text")
     loaded: nn.Module = model
     return loaded
 

@@ -75,7 +75,7 @@ class PrecomputedEncoder:
 
     def __init__(self, config: PrecomputedConfig) -> None:
         if config.dim is None:
-            raise ConfigError("the length of the vectors is not known", where="encoder.dim", mend="Give their length")
+            raise ConfigError("the length of the vectors is not known", where="encoder.dim", hint="Give their length")
         self.dim, self.identity = config.dim, precomputed_identity(config)
 
     def read(self, content: Content) -> Content:

@@ -174,7 +174,7 @@ def _exportable(config: TextEncoderConfig, model_path: Path) -> Exportable:
     """The network in float32 with its tokenizer. Raises AssetError for a tokenizer that Python alone can run."""
     tokens = _tokenizer(config, model_path)
     if not isinstance(tokens, FastTokens):
-        raise AssetError("the model has no fast tokenizer", where=str(model_path), mend="Use runtime: torch")
+        raise AssetError("the model has no fast tokenizer", where=str(model_path), hint="Use runtime: torch")
     found = tokens.encode(_PROBES)
     probes = [tokens.batch(found), *(tokens.batch([each]) for each in (found[0], found[-1]))]
     axes = {name: {0: "batch", 1: "tokens"} for name in probes[0]}

@@ -132,7 +132,7 @@ def _activation(path: str) -> nn.Module:
     name = path.rpartition(".")[2]
     kind = getattr(nn, name, None)
     if not (path.startswith(_ACTIVATIONS) and isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise AssetError(f"the model's activation is {path}", mend="Only those of torch.nn are run")
+        raise AssetError(f"the model's activation is {path}", hint="Only those of torch.nn are run")
     module: nn.Module = kind()
     return module
 

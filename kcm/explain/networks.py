@@ -25,7 +25,7 @@ def with_curves(network: nn.Module) -> CurveNetwork:
         return network
     raise ConfigError(
         f"the collaborator's networks are of the kind {type(network).__name__}, which has no edge functions to show",
-        mend="Explain a KCM bundle of splines or quadratic units",
+        hint="Explain a KCM bundle of splines or quadratic units",
     )
 
 

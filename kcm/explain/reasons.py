@@ -65,7 +65,7 @@ def reasons_for(
     Raise DataError for an input of another width, ConfigError for a label that does not exist.
     """
     if not 0 <= label < network.widths[-1]:
-        raise ConfigError(f"label = {label}", where="explain", mend=f"It must be from 0 to {network.widths[-1] - 1}")
+        raise ConfigError(f"label = {label}", where="explain", hint=f"It must be from 0 to {network.widths[-1] - 1}")
     shares = attribution(network, x_I.unsqueeze(0))
     share_I, slope_H = shares.contributions[0, label], shares.slopes[0, label]
     by_edge_HI = slope_H.unsqueeze(1) * first_changes(network, x_I.unsqueeze(0))[0]

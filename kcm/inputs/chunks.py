@@ -70,7 +70,7 @@ def readable(location: Location, suffixes: Sequence[str]) -> Iterator[None]:
     """A block that reads `location`, of a suffix among `suffixes`; errors become a DataError with the reason."""
     if location.suffix not in suffixes:
         raise DataError(
-            f"unknown kind of file {location.suffix!r}", where=str(location), mend=f"Use {', '.join(suffixes)}"
+            f"unknown kind of file {location.suffix!r}", where=str(location), hint=f"Use {', '.join(suffixes)}"
         )
     try:
         with naming_location(location):
@@ -84,13 +84,13 @@ def readable(location: Location, suffixes: Sequence[str]) -> Iterator[None]:
             raise _not_utf8(location) from None
         if is_longer_than_a_block(error):
             raise DataError(
-                f"a row is longer than {BLOCK_BYTES >> 20} MiB", where=str(location), mend="Is a quote left open?"
+                f"a row is longer than {BLOCK_BYTES >> 20} MiB", where=str(location), hint="Is a quote left open?"
             ) from None
         raise DataError(f"cannot read the file: {' '.join(str(error).split())[:300]}", where=str(location)) from None
 
 
 def _not_utf8(location: Location) -> DataError:
-    return DataError("the file is not UTF-8", where=str(location), mend="Convert it, for example with iconv")
+    return DataError("the file is not UTF-8", where=str(location), hint="Convert it, for example with iconv")
 
 
 def _read_csv(location: Location, wanted: Wanted) -> Iterator[Chunk]:

@@ -53,7 +53,7 @@ class Location:
         if scheme == "file":
             return cls(inner)
         if scheme not in ("s3", "gs", "gcs"):
-            raise DataError(f"cannot read from {scheme}://", where=str(path), mend="Use a local path, s3:// or gs://")
+            raise DataError(f"cannot read from {scheme}://", where=str(path), hint="Use a local path, s3:// or gs://")
         bucket = inner.partition("/")[0]
         return cls(inner, f"{scheme}://{bucket}" + (f"?{options}" if options else ""))
 
@@ -184,8 +184,8 @@ def naming_location(location: Location) -> Iterator[None]:
     except PermissionError as error:
         raise DataError(f"there is no right to read it: {error.strerror or error}", where=str(location)) from None
     except OSError as error:
-        what, mend = _fault_of(error, location)
-        raise DataError(what, where=str(location), mend=mend) from None
+        what, hint = _fault_of(error, location)
+        raise DataError(what, where=str(location), hint=hint) from None
 
 
 def stem_of(relative: str) -> str:

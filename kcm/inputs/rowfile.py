@@ -106,8 +106,8 @@ class RowFile(ABC):
         for column in filter(None, (self.text_column, self.task_column, self.image_column)):
             if column not in self.schema.names:
                 nearest = difflib.get_close_matches(column, self.schema.names, n=1, cutoff=0.0)
-                mend = f"Did you mean {nearest[0]!r}?" if nearest else "The file has no columns"
-                raise DataError(f"no column {column!r}", where=str(self.location), mend=mend)
+                hint = f"Did you mean {nearest[0]!r}?" if nearest else "The file has no columns"
+                raise DataError(f"no column {column!r}", where=str(self.location), hint=hint)
 
 
 class CsvFile(RowFile):
@@ -245,7 +245,7 @@ def open_rows(
 def known_suffix(location: Location, suffix: str) -> str:
     """The suffix of a file of rows; DataError naming the supported ones."""
     if suffix not in FORMATS:
-        raise DataError(f"unknown suffix {suffix!r}", where=str(location), mend=f"Use one of {', '.join(FORMATS)}")
+        raise DataError(f"unknown suffix {suffix!r}", where=str(location), hint=f"Use one of {', '.join(FORMATS)}")
     return suffix
 
 

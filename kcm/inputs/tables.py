@@ -48,11 +48,11 @@ def missing_column(column: str, field: str, names: Sequence[str], where: str) ->
         return DataError(
             f"there is a single column, {names[0][:60]!r}",
             where=where,
-            mend=f"Its cells seem to be separated by {other!r}: write them with commas, or with tabs as .tsv",
+            hint=f"Its cells seem to be separated by {other!r}: write them with commas, or with tabs as .tsv",
         )
     nearest = difflib.get_close_matches(column, names, n=1, cutoff=0.0)
     shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
     hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
     return DataError(
-        f"there is no column {column!r} ({field})", where=where, mend=f"{hint}The columns are {shown or 'none'}"
+        f"there is no column {column!r} ({field})", where=where, hint=f"{hint}The columns are {shown or 'none'}"
     )

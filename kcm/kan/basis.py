@@ -33,12 +33,12 @@ class Grid:
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise ConfigError(f"grid_size = {self.size}", mend="It counts the intervals of the grid: at least 1")
+            raise ConfigError(f"grid_size = {self.size}", hint="It counts the intervals of the grid: at least 1")
         if self.order not in (1, 2, 3):
-            raise ConfigError(f"spline_order = {self.order}", mend="Use 1, 2 or 3")
+            raise ConfigError(f"spline_order = {self.order}", hint="Use 1, 2 or 3")
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ConfigError(
-                f"grid_range = ({self.low}, {self.high})", mend="Give two finite numbers, the lower first"
+                f"grid_range = ({self.low}, {self.high})", hint="Give two finite numbers, the lower first"
             )
 
     @property
@@ -126,9 +126,9 @@ def normal_means(grid: Grid) -> Tensor:
 def check_input(x: Tensor, row: torch.Size) -> None:
     """Raise DataError unless `x` is floating point and its last dimension is that of `row`."""
     if not x.is_floating_point():
-        raise DataError(f"x holds {x.dtype}", mend="A KAN takes floating-point numbers: call x.float()")
+        raise DataError(f"x holds {x.dtype}", hint="A KAN takes floating-point numbers: call x.float()")
     if x.shape[-1:] != row:
-        raise DataError(f"x has shape {tuple(x.shape)}", mend=f"Its last dimension must be {row[0]}")
+        raise DataError(f"x has shape {tuple(x.shape)}", hint=f"Its last dimension must be {row[0]}")
 
 
 def edge_features(x: Tensor, grid: Grid) -> Tensor:

@@ -56,7 +56,7 @@ class KANLinear(nn.Module):
         """Raise ConfigError for a width, grid or order that is out of range."""
         super().__init__()
         if in_features < 1 or out_features < 1:
-            raise ConfigError(f"widths of a layer = ({in_features}, {out_features})", mend="Both must be at least 1")
+            raise ConfigError(f"widths of a layer = ({in_features}, {out_features})", hint="Both must be at least 1")
         self.in_features, self.out_features, self.hidden = in_features, out_features, hidden
         self._row = torch.Size([in_features])
         self.grid = Grid(grid_size, spline_order, *grid_range)
@@ -122,7 +122,7 @@ class KANLinear(nn.Module):
         A centred layer moves the constants of its edges into the bias: the function is the same, not every curve.
         """
         if not self.has_base and coefficients_OFI[:, 0].any():
-            raise ConfigError("the layer has no base", mend="Give coefficients whose first block is zero")
+            raise ConfigError("the layer has no base", hint="Give coefficients whose first block is zero")
         kept_OFI = coefficients_OFI[:, 1 - self.has_base :]
         self.weight.copy_((kept_OFI / self.scale).flatten(1))
         if self.bias is not None:

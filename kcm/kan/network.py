@@ -35,7 +35,7 @@ class KAN(nn.Module):
         """Raise ConfigError for fewer than two widths, or a width, grid or order that is out of range."""
         super().__init__()
         if len(widths) < 2:
-            raise ConfigError(f"widths = {list(widths)}", mend="Give at least the inputs and the outputs")
+            raise ConfigError(f"widths = {list(widths)}", hint="Give at least the inputs and the outputs")
         generator = torch.Generator().manual_seed(seed)
         last = len(widths) - 2
         self.layers = nn.ModuleList(

@@ -51,7 +51,7 @@ class RandomReLU(nn.Module):
         layers = [network] if isinstance(network, RandomReLU) else network.kan_layers
         if len(layers) > 1:
             widths = list(network.widths)
-            raise ConfigError(f"widths = {widths}", mend="A random layer is matched to a KAN of one layer")
+            raise ConfigError(f"widths = {widths}", hint="A random layer is matched to a KAN of one layer")
         num_outputs, width = layers[0].weight.shape
         return cls(network.widths[0], width, num_outputs, seed=seed)
 

@@ -208,7 +208,7 @@ class LargeConfig(Component):
                 raise ConfigError(
                     f"adapter {self.adapter!r} cannot use prompt mode {mode!r}",
                     where="large.adapter",
-                    mend=f"Use {' or '.join(sorted(self.prompt_modes))}",
+                    hint=f"Use {' or '.join(sorted(self.prompt_modes))}",
                 )
 
 

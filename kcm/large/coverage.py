@@ -50,13 +50,13 @@ class Coverage:
                 num_lacking += int(is_lacking.sum())
         return cls(num_rows, num_lacking, first)
 
-    def require(self, where: str, mend: str) -> None:
-        """Raise DataError where a row has no answer; `where` names the table of answers, `mend` says what helps."""
+    def require(self, where: str, hint: str) -> None:
+        """Raise DataError where a row has no answer; `where` names the table of answers, `hint` says what helps."""
         if self.num_lacking:
             raise DataError(
                 f"{self.num_lacking:,} of {self.num_rows:,} rows have no recorded answer, the first is {self.first!r}",
                 where=where,
-                mend=mend,
+                hint=hint,
             )
 
 

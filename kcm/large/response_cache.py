@@ -191,7 +191,7 @@ class ResponseCache:
             raise ArtefactError(
                 f"cannot use the store of paid answers: {' '.join(str(cause).split())}",
                 where=make_url(self._store.url).render_as_string() if self._store else "in memory",
-                mend="Free or repair it",
+                hint="Free or repair it",
             ) from error
 
 

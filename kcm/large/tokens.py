@@ -169,7 +169,7 @@ def language_model_digest(gguf_file: str | None, model_path: Path) -> str:
     if not weights or not all(file.is_file() for file in weights):
         what = f"no file {gguf_file!r}" if gguf_file else "no weights as *.safetensors"
         raise AssetError(
-            f"the folder holds {what}", where=str(model_path), mend="Name the file of GGUF weights in large.gguf_file"
+            f"the folder holds {what}", where=str(model_path), hint="Name the file of GGUF weights in large.gguf_file"
         )
     digest = hashlib.sha256()
     for file in (*weights, *(model_path / name for name in _TOKENIZER)):

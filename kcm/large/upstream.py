@@ -167,7 +167,7 @@ class Upstream:
                 continue
             if status in (401, 403, 404):
                 raise ConfigError(
-                    f"the server refuses: {reason}", where=self._url, mend="Check large.model, base_url and the key"
+                    f"the server refuses: {reason}", where=self._url, hint="Check large.model, base_url and the key"
                 )
             if status not in _BUSY:
                 raise RequestRefused(reason)

@@ -191,19 +191,19 @@ def require_linear(network: NetworkConfig) -> None:
         raise ConfigError(
             f"network.hidden = {list(network.hidden)}, and the analytic learner solves for a single layer",
             where="network.hidden",
-            mend="Set network.hidden: []",
+            hint="Set network.hidden: []",
         )
     if network.scaling != "unit":
         raise ConfigError(
             f"network.scaling = {network.scaling!r} depends on which task comes first, the analytic learner must not",
             where="network.scaling",
-            mend="Set network.scaling: unit",
+            hint="Set network.scaling: unit",
         )
     if network.base != "none":
         raise ConfigError(
             f"network.base = {network.base!r}, to which a closed form adds nothing: it solves for all rows",
             where="network.base",
-            mend="Set network.base: none",
+            hint="Set network.base: none",
         )
 
 
@@ -214,7 +214,7 @@ def designs(collaborator: Collaborator) -> list[Design]:
     if len(found) < len(networks):
         raise ConfigError(
             f"networks of kind {collaborator.kind!r} are not linear in their weights",
-            mend="Give a single layer (network.hidden: []) of kind 'kan', 'random_relu' or 'linear'",
+            hint="Give a single layer (network.hidden: []) of kind 'kan', 'random_relu' or 'linear'",
         )
     return found
 

@@ -71,7 +71,7 @@ class Replay(Learner):
             raise ConfigError(
                 f"memory = {self.memory.capacity} is smaller than the number of labels, {num_labels}",
                 where="learner.memory",
-                mend=f"Give at least {num_labels}, or 0 to remember nothing",
+                hint=f"Give at least {num_labels}, or 0 to remember nothing",
             )
 
     def grow(self, collaborator: Collaborator) -> None:

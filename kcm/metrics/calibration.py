@@ -26,7 +26,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         raise DataError("logits contain NaN", where="temperature")
     answerable_N = np.isfinite(np.take_along_axis(logits_NC, labels_N[:, None], 1)[:, 0])
     if not answerable_N.any():
-        raise DataError("no rows to fit a temperature on", where="temperature", mend="Give validate rows")
+        raise DataError("no rows to fit a temperature on", where="temperature", hint="Give validate rows")
     logits_NC, labels_N = logits_NC[answerable_N], labels_N[answerable_N]
 
     def at(log_temperature: float) -> float:

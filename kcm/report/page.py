@@ -109,7 +109,7 @@ def write_page(page: str, path: Path) -> None:
         os.replace(unfinished, path)
     except OSError as error:
         reason = f"the report cannot be written: {error.strerror}"
-        raise ArtefactError(reason, where=str(path), mend="Free space or choose another folder") from None
+        raise ArtefactError(reason, where=str(path), hint="Free space or choose another folder") from None
 
 
 def _render(template: str, **values: Any) -> str:

@@ -84,7 +84,7 @@ def candidates(
             f"top_k = {max(config.top_k)}, but a gallery of task {smallest.task!r} has "
             f"{smallest.relevant.shape[1]} items in split {smallest.split}",
             where="retrieval.top_k",
-            mend="Lower it, or give more rows",
+            hint="Lower it, or give more rows",
         )
     return [
         candidate

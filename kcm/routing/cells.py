@@ -99,7 +99,7 @@ class Cells:
         self.refuse(column, ~np.isin(values, (0.0, 1.0)), cells, rule, "Scores need a stated threshold: correct_at")
         return np.asarray(values == 1.0)
 
-    def refuse(self, column: str, bad: ArrayLike, values: Any, rule: str, mend: str = "") -> None:
+    def refuse(self, column: str, bad: ArrayLike, values: Any, rule: str, hint: str = "") -> None:
         """Raise a DataError that names the first bad rows, with what they hold."""
         rows = np.flatnonzero(np.asarray(bad))
         if len(rows) == 0:
@@ -107,7 +107,7 @@ class Cells:
         cells = np.asarray(values, dtype=object)
         shown = "; ".join(f"{self._row_names[row]}: {_shown(cells[row])}" for row in rows[:_SHOWN])
         more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-        raise DataError(f"{rule}: {shown}{more}", where=f"{self._where}, column {column!r}", mend=mend)
+        raise DataError(f"{rule}: {shown}{more}", where=f"{self._where}, column {column!r}", hint=hint)
 
     @staticmethod
     def _parsed(cells: pd.Series[Any]) -> NDArray[np.float64]:

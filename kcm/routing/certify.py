@@ -55,12 +55,12 @@ def certify_table(
     tasks, DataError for a given split without validate or certify rows.
     """
     if request.scope != "global" and table.task is None:
-        raise ConfigError(f"scope {request.scope!r} needs a task column", where="--scope", mend="Give --task COLUMN")
+        raise ConfigError(f"scope {request.scope!r} needs a task column", where="--scope", hint="Give --task COLUMN")
     validate, certify = np.flatnonzero(splits == "validate"), np.flatnonzero(splits == "certify")
     for name, rows in (("validate", validate), ("certify", certify)):
         if len(rows) == 0 and table.split is not None:
             raise DataError(
-                f"the split column has no {name} rows", where="split", mend="Search and certificate need rows each"
+                f"the split column has no {name} rows", where="split", hint="Search and certificate need rows each"
             )
     promise = promise_of(request)
     delta, look = _spend(table, certify, score_N, request, ledger)

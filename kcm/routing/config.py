@@ -54,10 +54,10 @@ class RouteColumns(Config):
             raise ConfigError(
                 "it is not clear who was right",
                 where="columns",
-                mend="Give small_correct and large_correct, or small_prediction, large_prediction and label",
+                hint="Give small_correct and large_correct, or small_prediction, large_prediction and label",
             )
         if self.confidence and self.score:
-            raise ConfigError("confidence and score are two gate scores", where="columns", mend="Give one of them")
+            raise ConfigError("confidence and score are two gate scores", where="columns", hint="Give one of them")
         if self.correct_at is not None and not self.small_correct:
             raise ConfigError("correct_at has no effect without small_correct and large_correct", where="columns")
         if self.small_cost and not self.large_cost:
@@ -104,25 +104,25 @@ class ReplayColumns(RouteColumns):
                 raise ConfigError(
                     "it is not clear which side was asked",
                     where="columns",
-                    mend="Give route, propensity and correct together, and no answers of both sides",
+                    hint="Give route, propensity and correct together, and no answers of both sides",
                 )
         else:
             if not all(both) and not (self.small_prediction and self.large_prediction):
                 raise ConfigError(
                     "it is not clear what was answered",
                     where="columns",
-                    mend="Give small_correct and large_correct, or both predictions; or route, propensity and correct",
+                    hint="Give small_correct and large_correct, or both predictions; or route, propensity and correct",
                 )
             if any(both) and (self.label or self.small_prediction or self.large_prediction):
-                raise ConfigError("correctness is given twice", where="columns", mend="Leave out the predictions")
+                raise ConfigError("correctness is given twice", where="columns", hint="Leave out the predictions")
             if not self.large_propensity:
                 raise ConfigError(
                     "nothing says with which probability the large model was asked",
                     where="columns.large_propensity",
-                    mend="A log without propensities cannot be replayed; name their column",
+                    hint="A log without propensities cannot be replayed; name their column",
                 )
         if self.confidence and self.score:
-            raise ConfigError("confidence and score are two gate scores", where="columns", mend="Give one of them")
+            raise ConfigError("confidence and score are two gate scores", where="columns", hint="Give one of them")
 
 
 class RequestConfig(Config):

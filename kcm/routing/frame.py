@@ -75,7 +75,7 @@ class RoutingFrame:
             raise ConfigError(
                 f"{encoder.config.model!r} is not the encoder that the router was fitted with",
                 where="--router",
-                mend="Use the same weights, or fit again",
+                hint="Use the same weights, or fit again",
             )
         return encoder, note
 
@@ -101,7 +101,7 @@ class RoutingFrame:
             return self.router.scores(self.table, self.inputs)
         if self.table.confidence is None:
             raise DataError(
-                "there is no gate score", where="columns", mend="Name a confidence or score column, or give --router"
+                "there is no gate score", where="columns", hint="Name a confidence or score column, or give --router"
             )
         return self.table.confidence
 

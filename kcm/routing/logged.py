@@ -66,11 +66,11 @@ class ReplayFrame:
             for threshold in thresholds or thresholds_by_share(score_N, SHARES):
                 routes[f"score > {threshold:.6g}"] = (score_N > threshold).astype(np.float64)
         elif thresholds:
-            raise DataError("there is no score to compare with a threshold", where="columns", mend="Name a score")
+            raise DataError("there is no score to compare with a threshold", where="columns", hint="Name a score")
         if self.keep is not None:
             routes["column keep"] = self.keep
         if not routes:
-            raise DataError("there is no route to replay", where="columns", mend="Name a score or keep, or a router")
+            raise DataError("there is no route to replay", where="columns", hint="Name a score or keep, or a router")
         traffic = self.traffic
         return {
             "num_rows": len(traffic),
@@ -91,7 +91,7 @@ def _traffic(
     if seen.differs is not None:
         both = seen.small.asked & seen.large.asked
         if not both.any():
-            raise DataError("no row has the answers of both sides", where="log", mend="Name the label")
+            raise DataError("no row has the answers of both sides", where="log", hint="Name the label")
         differs_model = _model(both, seen.differs, inputs, table.group).clip(0, 1)
     return replace(seen, small=modelled[0], large=modelled[1], differs_model=differs_model, group=table.group)
 

@@ -80,10 +80,10 @@ class LoggedTraffic:
                 raise DataError(
                     f"the probability that the {name} model was asked must lie in (0, 1] in every row",
                     where="propensity",
-                    mend="Nothing can be said of rows that had no chance; leave out the time without audits",
+                    hint="Nothing can be said of rows that had no chance; leave out the time without audits",
                 )
         if Units(self.group, len(self)).count < 2:
-            raise DataError(f"{len(self)} rows of one unit", where="log", mend="An interval takes two units at least")
+            raise DataError(f"{len(self)} rows of one unit", where="log", hint="An interval takes two units at least")
 
     def __len__(self) -> int:
         return len(self.small.asked)

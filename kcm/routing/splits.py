@@ -51,7 +51,7 @@ def folds(names: Sequence[str], num_folds: int, seed: int) -> NDArray[np.int64]:
         raise DataError(
             f"{len(units)} items or groups cannot make {num_folds} folds",
             where="--num-folds",
-            mend="Give more rows" if len(units) < 2 else f"Use at most {len(units)}",
+            hint="Give more rows" if len(units) < 2 else f"Use at most {len(units)}",
         )
     size = np.bincount(code)
     fold_of_unit, rows_in_fold = np.empty(len(units), dtype=np.int64), np.zeros(num_folds, dtype=np.int64)
@@ -71,7 +71,7 @@ def _split_at(share: float) -> str:
 
 
 def _refuse_shared(
-    table: RoutingTable, split: NDArray[np.object_], key: NDArray[np.object_], what: str, mend: str
+    table: RoutingTable, split: NDArray[np.object_], key: NDArray[np.object_], what: str, hint: str
 ) -> None:
     frame = pd.DataFrame({"key": key, "split": split, "name": table.name}).dropna(subset=["key"])
     first = frame.drop_duplicates("key").set_index("key")
@@ -84,5 +84,5 @@ def _refuse_shared(
         f"{len(shared)} rows repeat what another split holds: {row['name']} ({row['split']}) and"
         f" {first['name'][row['key']]} ({first['split'][row['key']]}) hold {what}",
         where="split",
-        mend=mend,
+        hint=hint,
     )

@@ -44,7 +44,7 @@ def units_of_equal_cpu(setting: Setting, stream: Stream, folder: Path) -> EqualC
         raise ConfigError(
             f"learner {setting.learner.name!r} has no closed form, and match = 'cpu' is for random units in one",
             where="match",
-            mend="Choose match: latency, or the learner analytic",
+            hint="Choose match: latency, or the learner analytic",
         )
     shape = [setting.model_dump(mode="json"), stream.in_features, stream.num_labels, torch.get_num_threads()]
     path = folder / f"{hashlib.sha256(canonical(shape)).hexdigest()[:16]}.json"

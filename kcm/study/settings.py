@@ -98,7 +98,7 @@ def has_memory(learner: str) -> bool:
 def check_name(name: str, known: Iterable[str], what: str, where: str = "") -> None:
     """Raise ConfigError for a name that is not among `known`."""
     if name not in (names := list(known)):
-        raise ConfigError(f"unknown {what} {name!r}", where=where, mend=f"Known are {', '.join(names)}")
+        raise ConfigError(f"unknown {what} {name!r}", where=where, hint=f"Known are {', '.join(names)}")
 
 
 def _merged(wide: Mapping[str, Any], narrow: Mapping[str, Any]) -> dict[str, Any]:

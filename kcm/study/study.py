@@ -107,7 +107,7 @@ def plan(config: StudyConfig, settings: Settings, num_labels: int) -> list[tuple
             raise ConfigError(
                 f"memory_per_class = {memory:g} is a memory of {round(memory * num_labels)} rows,"
                 f" smaller than the number of classes, {num_labels}",
-                mend="Give at least 1, or 0 for no memory",
+                hint="Give at least 1, or 0 for no memory",
             )
     planned = [(cell, _setting(cell, settings, num_labels)) for cell in config.cells()]
     for _, setting in planned:

@@ -134,5 +134,5 @@ def check_bad_rows(bad_rows: Iterable[BadRow], num_bad: int, num_rows: int, limi
     raise DataError(
         f"{num_bad} of {num_rows} rows are bad, more than max_bad_rows = {limit} allows: {shown}",
         where=where,
-        mend="Mend the rows, or raise max_bad_rows",
+        hint="Correct the rows, or raise max_bad_rows",
     )

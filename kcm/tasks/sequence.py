@@ -117,7 +117,7 @@ class TaskSequence:
                 none_label=description["none_label"],
             )
         except (OSError, ValueError, KeyError, pa.ArrowException, ArtefactError) as error:
-            raise ArtefactError(f"not a task sequence: {error}", where=str(folder), mend="Build it again") from None
+            raise ArtefactError(f"not a task sequence: {error}", where=str(folder), hint="Build it again") from None
 
 
 def read_description(folder: Path) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def task_shards(folder: Path, task: int, names: Collection[str] | None = None) -
     files = [shard_file(folder, task, shard) for shard in range(len(found))]
     for file in files:
         if file.name not in there:
-            raise ArtefactError("a shard is missing", where=str(file), mend="Put it back, or build it again")
+            raise ArtefactError("a shard is missing", where=str(file), hint="Put it back, or build it again")
     return files
 
 

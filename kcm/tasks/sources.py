@@ -114,5 +114,5 @@ def refuse_vectors(vectors: Sequence[str], kind: str) -> None:
         raise ConfigError(
             f"the rows of a source of the kind {kind!r} have no column {vectors[0]!r}",
             where="encoder",
-            mend="Read them with source.kind = files, or choose an encoder of texts or pictures",
+            hint="Read them with source.kind = files, or choose an encoder of texts or pictures",
         )

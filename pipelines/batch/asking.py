@@ -94,7 +94,7 @@ def ask_shards(
     failed = sum(reasons.values())
     summary = f"{failed} of {usage['rows']} rows, most often: {max(reasons, key=reasons.__getitem__)}"
     if failed == usage["rows"]:
-        raise DataError(f"the large model failed on {summary}", where="large", mend="Mend it and start again")
+        raise DataError(f"the large model failed on {summary}", where="large", hint="Mend it and start again")
     context.reporter.say(f"[yellow]the large model failed on {escape(summary)}[/yellow]")
     return made, usage | {"failed": failed}
 

@@ -67,9 +67,9 @@ def writable(target: Location) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what, mend = _fault_of(error, target)
+        what, hint = _fault_of(error, target)
         where = target.folder if isinstance(error, FileNotFoundError) and target.is_local else target
-        raise ArtefactError(what, where=str(where), mend=mend) from error
+        raise ArtefactError(what, where=str(where), hint=hint) from error
 
 
 def _fault_of(error: OSError, target: Location) -> tuple[str, str]:

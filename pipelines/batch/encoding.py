@@ -132,5 +132,5 @@ def refuse(faults: Mapping[int, str], ids: pa.ChunkedArray) -> None:
         return
     named = ", ".join(f"{ids[row]} ({fault})" for row, fault in sorted(faults.items())[:5])
     raise DataError(
-        f"no features for {len(faults)} rows: {named}", mend="Check these rows, the encoder's dtype and weights"
+        f"no features for {len(faults)} rows: {named}", hint="Check these rows, the encoder's dtype and weights"
     )

@@ -81,7 +81,7 @@ class Part:
         raise ArtefactError(
             "the output exists, and was not made of this input by this model with these settings",
             where=str(self.target),
-            mend="Name another, or replace it by --overwrite",
+            hint="Name another, or replace it by --overwrite",
         )
 
     def begin(self, command: str) -> None:
@@ -121,15 +121,15 @@ def parts_of(source: str | Path, output: str | Path, suffix: str | None = None) 
         return [_part_of_file(origin, out, suffix)]
     kind = out.kind()
     if kind == fs.FileType.File or posixpath.splitext(out.name)[1] in FORMATS:
-        raise ArtefactError("the answers to several files go to a folder", where=str(out), mend="Name a folder")
+        raise ArtefactError("the answers to several files go to a folder", where=str(out), hint="Name a folder")
     _require_folder(out)
     for file in files:
         if file.location.store == out.store and _is_below(file.location, out):
             raise DataError(
-                "the output folder holds files of the input", where=str(file.location), mend="Name another output"
+                "the output folder holds files of the input", where=str(file.location), hint="Name another output"
             )
     if origin.store == out.store and not origin.is_pattern and _is_below(out, origin):
-        raise DataError("the output lies in the input", where=str(out), mend="Name another output")
+        raise DataError("the output lies in the input", where=str(out), hint="Name another output")
     parts: dict[str, Part] = {}
     for file in files:
         name = stem_of(file.relative)
@@ -159,25 +159,25 @@ def _files(origin: Location) -> list[FoundFile] | None:
         return None
     if found := [file for file in origin.files(recursive=True) if file.location.suffix in FORMATS]:
         return found
-    raise DataError("the folder holds no file of rows", where=str(origin), mend=f"Use {', '.join(FORMATS)}")
+    raise DataError("the folder holds no file of rows", where=str(origin), hint=f"Use {', '.join(FORMATS)}")
 
 
 def _part_of_file(source: Location, out: Location, suffix: str | None) -> Part:
     written = written_suffix(out)
     if suffix not in (None, written):
-        raise DataError(f"the output is to be {suffix}", where=str(out), mend="Its suffix says the format")
+        raise DataError(f"the output is to be {suffix}", where=str(out), hint="Its suffix says the format")
     known_suffix(source, source.suffix)
     if source.store == out.store and _real(source) == _real(out):
-        raise DataError("the output would replace the input", where=str(source), mend="Name another output")
+        raise DataError("the output would replace the input", where=str(source), hint="Name another output")
     _require_folder(out)
     if out.kind() == fs.FileType.Directory:
-        raise ArtefactError("the output is a folder", where=str(out), mend="Name a file: the input is one")
+        raise ArtefactError("the output is a folder", where=str(out), hint="Name a file: the input is one")
     return Part(source, out, missing_of(out))
 
 
 def _require_folder(out: Location) -> None:
     if out.is_local and not Path(out.folder.path).is_dir():
-        raise ArtefactError("no such folder", where=str(out.folder), mend="Create it first")
+        raise ArtefactError("no such folder", where=str(out.folder), hint="Create it first")
 
 
 def _is_below(inner: Location, outer: Location) -> bool:

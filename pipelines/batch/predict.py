@@ -231,7 +231,7 @@ def _look(parts: Sequence[Part], columns: Columns, command: str, overwrite: bool
             raise DataError(
                 f"not all files have a column {others[0]!r}: {owner}",
                 where=str(each.part.source),
-                mend="Answer files of different columns apart",
+                hint="Answer files of different columns apart",
             )
     return looked
 
@@ -243,7 +243,7 @@ def _require_ids(parts: Sequence[Part], jobs: Sequence[Job]) -> None:
             raise DataError(
                 f"the rows have no column {job.rows.id_column!r}, by which recorded answers are found",
                 where=str(job.part.source),
-                mend="Add it: positions are no names where there are several files",
+                hint="Add it: positions are no names where there are several files",
             )
 
 

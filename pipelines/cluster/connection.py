@@ -74,13 +74,13 @@ def join(address: str) -> None:
             ray.init(address=address, **_QUIET)
     except ConnectionError as error:
         raise KcmError(
-            f"no Ray cluster answers: {error}", where=address, mend="Start one, or drop the address"
+            f"no Ray cluster answers: {error}", where=address, hint="Start one, or drop the address"
         ) from error
     except AuthenticationError as error:
         raise KcmError(
             f"the Ray cluster refuses us: {str(error).partition('. ')[0]}",
             where=address,
-            mend="Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file of its token",
+            hint="Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file of its token",
         ) from error
 
 
@@ -113,14 +113,14 @@ def require_room(config: ClusterConfig) -> None:
             f"{fewest} train workers of {config.cpus_per_worker:g} CPUs each have no room in a local cluster of"
             f" {config.num_cpus}",
             where="cluster.num_workers",
-            mend="Lower it or cluster.cpus_per_worker, or raise cluster.num_cpus",
+            hint="Lower it or cluster.cpus_per_worker, or raise cluster.num_cpus",
         )
     if config.cpus_of_trial > config.num_cpus:
         raise ConfigError(
             f"a trial and its {config.workers_per_trial} train workers take {config.cpus_of_trial:g} CPUs, a local"
             f" cluster has {config.num_cpus}",
             where="cluster.workers_per_trial",
-            mend="Lower it or cluster.cpus_per_worker, or raise cluster.num_cpus",
+            hint="Lower it or cluster.cpus_per_worker, or raise cluster.num_cpus",
         )
 
 

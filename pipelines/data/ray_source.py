@@ -91,7 +91,7 @@ class RaySource(SourceConfig, ColumnsConfig):
             raise ConfigError(
                 f"ray.data.{_READ}{self.read} has no argument {unknown[0]!r}",
                 where="source.args",
-                mend=f"Did you mean {nearest!r}?",
+                hint=f"Did you mean {nearest!r}?",
             )
         if isinstance(url := args.get("connection_factory"), str):
             args["connection_factory"] = partial(_connection, url)
@@ -176,7 +176,7 @@ def _reading(where: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise ConfigError(
-            f"it needs a package that is not installed: {error}", where=where, mend="Install it on every node"
+            f"it needs a package that is not installed: {error}", where=where, hint="Install it on every node"
         ) from None
     except Exception as error:
         raise DataError(f"cannot read the rows: {_reason(error)}", where=where) from error

@@ -60,7 +60,7 @@ class Attempts:
                 f"the log ends at decision {watermark}, the window begins after {champion.after}, where"
                 f" {champion.version} was promoted",
                 where="log",
-                mend="Restore the log; or `kcm promote` the champion again, and the window begins at its end",
+                hint="Restore the log; or `kcm promote` the champion again, and the window begins at its end",
             )
         if (earlier := self.interrupted()) and _goes_on(earlier, champion, after, configuration):
             return earlier

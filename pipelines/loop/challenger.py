@@ -125,7 +125,7 @@ def champion_bundle(state: LoopState, attempt: Attempt) -> BundleArtefact:
         raise ArtefactError(
             f"the bundle of {found.version} is another one: {digest[:12]}, not {attempt.champion[:12]}",
             where=str(artefact.bundle),
-            mend="Restore it, or `kcm promote` another version",
+            hint="Restore it, or `kcm promote` another version",
         )
     return artefact
 

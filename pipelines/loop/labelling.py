@@ -44,13 +44,13 @@ def challenger_of(config: RunConfig, state: LoopState) -> Challenger:
     turn = turns[-1] if turns else None
     if current is None or turn is None or not turn["candidate"]:
         raise DataError(
-            "no challenger waits for labels", where=config.name, mend="`kcm update` trains one; labels follow it"
+            "no challenger waits for labels", where=config.name, hint="`kcm update` trains one; labels follow it"
         )
     if current.champion.digest not in (turn["champion_digest"], turn["digest"]):
         raise DataError(
             f"{current.champion.version} became the champion after {turn['version']} was trained beside another",
             where=config.name,
-            mend="Start `kcm update` again",
+            hint="Start `kcm update` again",
         )
     artefact = state.store.named(Register.stage, turn["candidate"]["bundle"]).as_a(BundleArtefact)
     evaluated = artefact.source(EvaluatedArtefact, Reevaluate.stage)

@@ -82,7 +82,7 @@ def purge(state: LoopState, key: bytes, units: Collection[str]) -> Purged:
         return found
     with alone(state.store):
         if state.attempts.interrupted() is not None:
-            raise KcmError("a turn was interrupted", where=state.name, mend="`kcm update` ends it; then purge")
+            raise KcmError("a turn was interrupted", where=state.name, hint="`kcm update` ends it; then purge")
         sequences = {each.fingerprint for each in _sequences(state) if _holds(each, key, units)}
         _require_other_champion(state, sequences)
         for artefact in state.store.finished(""):
@@ -135,7 +135,7 @@ def _require_other_champion(state: LoopState, sequences: Collection[str]) -> Non
         raise KcmError(
             f"{champion.version}, the champion, was trained on what is to be removed",
             where=state.name,
-            mend="`kcm update` trains the next one without it; then purge",
+            hint="`kcm update` trains the next one without it; then purge",
         )
 
 

@@ -55,7 +55,7 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
     MLflow's alias. The champion is what it was then.
     """
     if config.update is None:
-        raise ConfigError("there is no section `update`", where=config.name, mend="Add `update: {}` to the file")
+        raise ConfigError("there is no section `update`", where=config.name, hint="Add `update: {}` to the file")
     reporter = reporter or Reporter()
     started = time.monotonic()
     state = LoopState.of(config)
@@ -107,11 +107,11 @@ def approve(config: RunConfig, version: str, deliver: Deliver = nothing_served) 
         raise KcmError(
             f"version {number} does not wait for approval",
             where=config.name,
-            mend=f"Waiting are {', '.join(names)}" if names else "None does; `kcm versions` tells why",
+            hint=f"Waiting are {', '.join(names)}" if names else "None does; `kcm versions` tells why",
         )
     turn = found[-1]
     if reason := state.champions.pointer.rejected(turn["digest"]):
-        raise KcmError(f"version {number} was stopped: {reason}", where=config.name, mend="`kcm promote` insists")
+        raise KcmError(f"version {number} was stopped: {reason}", where=config.name, hint="`kcm promote` insists")
     champion = Champion.model_validate(turn["candidate"])
     promoted = _promote(config, state, champion, {current.digest}, turn["upto"], deliver)
     state.attempts.close(turn["attempt"], {k: v for k, v in turn.items() if k != "attempt"} | promoted)
@@ -200,7 +200,7 @@ def _promote(
             raise KcmError(
                 f"{current.champion.version} became the champion while {candidate.version} was trained beside another",
                 where=config.name,
-                mend="Start `kcm update` again: it starts from the champion of today",
+                hint="Start `kcm update` again: it starts from the champion of today",
             )
         delivery = deliver(candidate.version)
         if delivery.stopped is not None:

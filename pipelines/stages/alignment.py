@@ -94,7 +94,7 @@ def _fitted_on(sequence: TaskSequence, share: float, seed: int) -> pa.Table:
     """The matching train rows that a head of this share is fitted on: id, text and image."""
     if MATCH not in sequence.label_names:
         raise DataError(
-            f"no label {MATCH!r} tells which rows match", where="encoder.towers", mend="Use a source of kind pairs"
+            f"no label {MATCH!r} tells which rows match", where="encoder.towers", hint="Use a source of kind pairs"
         )
     match = sequence.label_names.index(MATCH)
     parts = []
@@ -116,7 +116,7 @@ def _without(sequence: TaskSequence, share: float, seed: int) -> TaskSequence:
             raise DataError(
                 f"task {task.name!r} has no train rows of every label left beside those of the alignment head",
                 where="encoder.towers.share",
-                mend="Lower it, or add rows",
+                hint="Lower it, or add rows",
             )
         tasks.append(dataclasses.replace(task, splits={**task.splits, "train": train.select(kept)}))
     return dataclasses.replace(sequence, tasks=tuple(tasks))

@@ -60,7 +60,7 @@ def compare(artefact: BundleArtefact, served: Bundle, devices: tuple[str, str], 
         raise KcmError(
             f"the large model answers under prompt {served.policy.prompt!r}: its answers cannot be compared",
             where=artefact.where,
-            mend=f"Serve the large model as it was certified, in {certified.large}",
+            hint=f"Serve the large model as it was certified, in {certified.large}",
         )
     recipe = Recipe(STAGE, VERSION, {"computed_by": computed_by.model_dump()}, (artefact,))
     write = partial(_write, artefact=artefact, served=served, devices=devices)
@@ -76,7 +76,7 @@ def _require_rows(artefact: Artefact) -> None:
         raise KcmError(
             "it was certified on traffic, which cannot be replayed",
             where=artefact.where,
-            mend="Serve it as it was certified, or `kcm update` with the cluster that computes as the service does",
+            hint="Serve it as it was certified, or `kcm update` with the cluster that computes as the service does",
         ) from None
 
 

@@ -79,7 +79,7 @@ class Features(Stage):
             raise ConfigError(
                 f"the large model reads the vectors {', '.join(backbone.vector_columns)}, which are not the encoder's",
                 where="large.encoder",
-                mend="Give both the same columns, or the large model an encoder of texts or pictures",
+                hint="Give both the same columns, or the large model an encoder of texts or pictures",
             )
 
     def plan(self, context: Context, sequence: SequenceArtefact) -> Encoding:

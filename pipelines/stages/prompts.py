@@ -157,7 +157,7 @@ class ChoosePrompts(Stage):
             raise ConfigError(
                 f"method 'regret' cannot test prompt mode {modes[0]!r}, which changes the large model's answers",
                 where="certificate.method",
-                mend="Use 'net' or 'auto'",
+                hint="Use 'net' or 'auto'",
             )
 
     def applies(self) -> bool:

@@ -117,7 +117,7 @@ class Retrieval(Stage):
             raise ConfigError(
                 "retrieval needs two dual encoders",
                 where="encoder, large",
-                mend="Give encoders of kind image_text, the large one to adapter 'classifier'",
+                hint="Give encoders of kind image_text, the large one to adapter 'classifier'",
             )
 
     def plan(

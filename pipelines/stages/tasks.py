@@ -45,7 +45,7 @@ class Rows(Plan):
     def write(self, attempt: Attempt) -> None:
         """The sequence in its own folder format."""
         if self.written is None:
-            raise ArtefactError("the rows were removed a moment ago", where="tasks", mend="Start again")
+            raise ArtefactError("the rows were removed a moment ago", where="tasks", hint="Start again")
         for file in self.written.iterdir():
             shutil.move(file, attempt.folder / file.name)
 

@@ -94,11 +94,11 @@ class Artefact:
             self.storage.files.get(self.storage.name(path), draft)
             if digest(draft) != self.manifest["files"].get(name):
                 raise ArtefactError(
-                    "the file is not what its manifest says", where=str(path), mend="Run the stage again: `kcm verify`"
+                    "the file is not what its manifest says", where=str(path), hint="Run the stage again: `kcm verify`"
                 )
             draft.replace(path)
         except FileNotFoundError:
-            raise ArtefactError("the file is missing", where=str(path), mend="Run the stage again") from None
+            raise ArtefactError("the file is missing", where=str(path), hint="Run the stage again") from None
         finally:
             draft.unlink(missing_ok=True)
         return path
@@ -201,14 +201,14 @@ class ArtefactStore:
             self.storage.files.delete([probe])
         except OSError as error:
             raise ArtefactError(
-                f"cannot write: {error.strerror}", where=str(self.root), mend="Choose another storage_path"
+                f"cannot write: {error.strerror}", where=str(self.root), hint="Choose another storage_path"
             ) from error
 
     @classmethod
     def existing(cls, place: str | Path) -> ArtefactStore:
         """The store of a place that is one already. ArtefactError where there are no artefacts."""
         if next(Storage.at(place).files.list(ARTEFACTS), None) is None:
-            raise ArtefactError("no artefacts here", where=str(place), mend="Give the storage_path of a run")
+            raise ArtefactError("no artefacts here", where=str(place), hint="Give the storage_path of a run")
         return cls(place)
 
     @property
@@ -239,7 +239,7 @@ class ArtefactStore:
             read_manifest(self.storage, home, anew=True)
             return finished_at(self.storage, home)
         raise ArtefactError(
-            f"the {stage} artefact {fingerprint} is missing", where=str(home), mend="Put it back, or run again"
+            f"the {stage} artefact {fingerprint} is missing", where=str(home), hint="Put it back, or run again"
         )
 
     def finished(self, stage: str) -> list[Artefact]:
@@ -287,7 +287,7 @@ class ArtefactStore:
             if found:
                 self.storage.drop([scratch])
                 return found, not won
-        raise LockedError(f"another process took over the {recipe.stage} artefact", where=key, mend="Start again")
+        raise LockedError(f"another process took over the {recipe.stage} artefact", where=key, hint="Start again")
 
     def _clear(self, home: Path) -> None:
         """Remove what damaged or interrupted attempts left, but for their scratch."""
@@ -328,16 +328,16 @@ def write_json(path: Path, value: object) -> None:
 
 @contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into errors that say how to mend them."""
+    """Turn the operating system's refusals to write into errors that say how to fix them."""
     try:
         yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise ArtefactError(
-                "the disk is full", where=str(folder), mend="Free some space and start again: finished work is kept"
+                "the disk is full", where=str(folder), hint="Free some space and start again: finished work is kept"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise ArtefactError(
-                f"cannot write: {error.strerror}", where=str(folder), mend="Choose another storage_path"
+                f"cannot write: {error.strerror}", where=str(folder), hint="Choose another storage_path"
             ) from error
         raise

@@ -55,7 +55,7 @@ def read_checkpoint(files: Files, name: str, *, fingerprint: str) -> dict[str, A
                 raise ArtefactError(
                     f"the checkpoint is of configuration {manifest['fingerprint']}, this run is {fingerprint}",
                     where=where,
-                    mend="Give the run another storage_path, or remove the checkpoint",
+                    hint="Give the run another storage_path, or remove the checkpoint",
                 )
             state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError:

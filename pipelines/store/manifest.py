@@ -46,7 +46,7 @@ def publish(
         hashes = pool.map(storage.files.noted_sha256, [there[name].name for name in others])
         kept = dict(zip(others, hashes, strict=True))
     if missing := sorted(known.keys() - there.keys()):
-        raise ArtefactError(f"the storage has lost {missing[0]}", where=str(attempt), mend="Start again")
+        raise ArtefactError(f"the storage has lost {missing[0]}", where=str(attempt), hint="Start again")
     manifest = dict(recipe) | {
         "format": FORMAT,
         "attempt": attempt.name,
@@ -74,7 +74,7 @@ def read_manifest(storage: Storage, home: Path, *, anew: bool = False) -> dict[s
         raise ArtefactError(
             f"written in format {manifest['format']}, this version reads up to {FORMAT}",
             where=str(home),
-            mend="Use the newer version, or another storage_path",
+            hint="Use the newer version, or another storage_path",
         )
     return manifest
 

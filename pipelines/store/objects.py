@@ -206,12 +206,12 @@ class ObjectFiles(Files):
                 )
             raise FileNotFoundError(f"{self.where}/{name}") from None
         except (exceptions.BaseError, OSError, ValueError) as error:
-            reason, mend = _reason(error)
-            raise self._error(reason, name, mend) from error
+            reason, hint = _reason(error)
+            raise self._error(reason, name, hint) from error
         raise AssertionError("unreachable")
 
-    def _error(self, reason: str, name: str, mend: str) -> StorageError:
-        return StorageError(reason, where=f"{self.where}/{name}".rstrip("/"), mend=mend)
+    def _error(self, reason: str, name: str, hint: str) -> StorageError:
+        return StorageError(reason, where=f"{self.where}/{name}".rstrip("/"), hint=hint)
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -221,7 +221,7 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> tuple[str, str]:
-    """What went wrong in a few words, and how to mend it. The answers of servers name keys, and are not repeated."""
+    """What went wrong in a few words, and how to fix it. The answers of servers name keys, and are not repeated."""
     if (fault := store_fault(error)) in ("expired", "refused"):
         what = "have expired" if fault == "expired" else "are refused"
         return f"the credentials {what}", "Renew them and start again: finished work is kept"

@@ -103,7 +103,7 @@ def alone(store: ArtefactStore) -> Iterator[None]:
     with leased(store.control, CLEANING, "the storage"):
         for key, holder in held(store.control, "leases"):
             if key != CLEANING:
-                raise LockedError(f"the storage is in use by {holder}", where=key, mend="Wait for it to end")
+                raise LockedError(f"the storage is in use by {holder}", where=key, hint="Wait for it to end")
         yield
 
 

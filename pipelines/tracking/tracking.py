@@ -72,7 +72,7 @@ class Tracking:
             found = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
             run = found[0] if found else client.create_run(experiment_id, run_name=name, tags={KEY_TAG: key})
         except MlflowException as error:
-            raise KcmError(f"MLflow does not answer: {error}", where=uri, mend="Check tracking.uri") from error
+            raise KcmError(f"MLflow does not answer: {error}", where=uri, hint="Check tracking.uri") from error
         file = storage_path / "runs" / name / UNSENT
         outbox = Outbox(file, functools.partial(send, uri), is_outage, say, where=f"MLflow at {uri}")
         return cls(uri, run.info.run_id, experiment_id, outbox)
@@ -233,8 +233,8 @@ def answering(uri: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         reason = " ".join(str(error).split())[:500]
-        mend = "Start again once it answers: finished work is kept"
-        raise KcmError(f"MLflow does not do its part: {reason}", where=uri, mend=mend) from error
+        hint = "Start again once it answers: finished work is kept"
+        raise KcmError(f"MLflow does not do its part: {reason}", where=uri, hint=hint) from error
 
 
 def fetch_model(uri: str, model: str, target: Path) -> Path:
@@ -245,7 +245,7 @@ def fetch_model(uri: str, model: str, target: Path) -> Path:
     try:
         return Path(mlflow.artifacts.download_artifacts(f"models:/{model}", dst_path=str(target)))
     except MlflowException as error:
-        raise KcmError(f"no registered model {model!r}: {error}", where=uri, mend="Run `kcm run` first") from error
+        raise KcmError(f"no registered model {model!r}: {error}", where=uri, hint="Run `kcm run` first") from error
 
 
 def champion_of(uri: str, model_name: str) -> str:
@@ -271,7 +271,7 @@ def registered_version(uri: str, model_name: str, fingerprint: str) -> str:
     with answering(uri):
         found = _registered(MlflowClient(uri), model_name, fingerprint)
     if found is None:
-        raise KcmError(f"no version of {model_name!r} is artefact {fingerprint}", where=uri, mend="Run `kcm run` again")
+        raise KcmError(f"no version of {model_name!r} is artefact {fingerprint}", where=uri, hint="Run `kcm run` again")
     return found
 
 

@@ -344,4 +344,4 @@ def test_config_prints_the_reference(tmp_path: Path) -> None:
 def test_version_is_the_installed_one() -> None:
     from importlib.metadata import version
 
-    assert kcm("version").stdout == kcm("--version").stdout == version("kcm") + "\n"
+    assert kcm("version").stdout == kcm("--version").stdout == version("kcm-cascade") + "\n"

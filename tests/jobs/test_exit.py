@@ -37,7 +37,7 @@ def test_a_killed_command_leaves_a_file_that_says_so(tmp_path: Path) -> None:
 
 
 def test_what_a_person_can_mend_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    error = DataError("2 rows have\nno text", where="rows.csv", mend="Fill them in")
+    error = DataError("2 rows have\nno text", where="rows.csv", hint="Fill them in")
     assert end(error, tmp_path / "out.json") == 2
     line = "2 rows have no text (rows.csv). Fill them in"
     assert capsys.readouterr().err == f"error: {line}\n"

@@ -38,7 +38,7 @@ def test_a_secret_is_masked(text: str) -> None:
     assert "***" in redacted(text)
     assert redacted(redacted(text)) == redacted(text)
     assert SECRET not in str(KcmError(text))
-    assert SECRET not in str(KcmError("fault", where=text, mend=text))
+    assert SECRET not in str(KcmError("fault", where=text, hint=text))
 
 
 @pytest.mark.parametrize(

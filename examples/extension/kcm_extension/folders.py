@@ -28,7 +28,7 @@ class FoldersSource(SourceConfig):
         root = Path(self.path).expanduser()
         folders = sorted(root.glob("*/"))
         if not folders:
-            raise DataError("no folder of a label is here", where=self.path, mend="Lay the texts out as LABEL/NAME.txt")
+            raise DataError("no folder of a label is here", where=self.path, hint="Lay the texts out as LABEL/NAME.txt")
         shards = tuple(Folder(str(folder), folder) for folder in folders)
         return Source(name=root.name, shards=shards, labels=tuple(folder.name for folder in folders))
 

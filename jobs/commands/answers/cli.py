@@ -98,7 +98,7 @@ def predict(
         if file is None and source is not None:  # one argument is FILE
             source, file = None, source
         if file is None:
-            raise KcmError("FILE is missing", mend="Give the rows to answer")
+            raise KcmError("FILE is missing", hint="Give the rows to answer")
         announce(f"loading {named_model(source, bundle, model)}, to answer {file}")
         loaded = load(config, overrides) if config else None
         from jobs.commands.serving.serving import Site

@@ -170,7 +170,7 @@ class Explainer:
             raise DataError(
                 "the bundle holds no rows on which to judge which edges matter",
                 where="--rows",
-                mend="Give a file of some hundred rows by --rows FILE",
+                hint="Give a file of some hundred rows by --rows FILE",
             )
         return known[:PROBE_ROWS]
 

@@ -68,7 +68,7 @@ def _asked(inbox: Inbox, ask: Callable[[InboxItem, Sequence[str]], str]) -> int:
 def _assigned(given: Sequence[str]) -> list[tuple[str, str]]:
     pairs = [each.partition("=") for each in given]
     if bad := [item for item, sign, label in pairs if not (item and sign and label)]:
-        raise ConfigError(f"{bad[0]!r} names no label", where="--label", mend="Write ID=LABEL")
+        raise ConfigError(f"{bad[0]!r} names no label", where="--label", hint="Write ID=LABEL")
     return [(item, label) for item, _, label in pairs]
 
 

@@ -50,7 +50,7 @@ def promote(config: RunConfig, version: str, *, by: By = "promote") -> dict[str,
     name, _, number = version.rpartition("/")
     if name and name != champions.model:
         raise KcmError(
-            f"{version!r} is a version of another model", where=champions.uri, mend=f"Name one of {champions.model!r}"
+            f"{version!r} is a version of another model", where=champions.uri, hint=f"Name one of {champions.model!r}"
         )
     release = served_model(config, f"{champions.model}/{number}")
     require_servable(release, Site.of(config).serve, config.assets_path)
@@ -79,14 +79,14 @@ def rollback(config: RunConfig, version: str | None = None, reason: str = "rolle
     pointer = state.champions.pointer
     current = pointer.current()
     if current is None:
-        raise KcmError(f"{config.name!r} has no champion to roll back", mend="Start `kcm run` first")
+        raise KcmError(f"{config.name!r} has no champion to roll back", hint="Start `kcm run` first")
     today = current.champion
     earlier = [
         each for each in pointer.history() if each.digest != today.digest and pointer.rejected(each.digest) is None
     ]
     if version is None and not earlier:
         raise KcmError(
-            f"{today.version} has had no other champion before it that was not rolled back", mend="Name a VERSION"
+            f"{today.version} has had no other champion before it that was not rolled back", hint="Name a VERSION"
         )
     result = promote(config, version or earlier[-1].version, by="rollback")
     if result["version"] != today.version:

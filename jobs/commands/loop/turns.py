@@ -90,7 +90,7 @@ def versions(config: RunConfig) -> dict[str, Any]:
     pointer = state.champions.pointer
     current = pointer.current()
     if current is None:
-        raise KcmError(f"{config.name!r} has no champion", mend="Start `kcm run` first")
+        raise KcmError(f"{config.name!r} has no champion", hint="Start `kcm run` first")
     turns = {turn["digest"]: turn for turn in state.attempts.turns() if turn["digest"]}
     history = {champion.digest: champion for champion in pointer.history()}
     known = {digest: champion.version for digest, champion in history.items()}

@@ -33,5 +33,5 @@ def version(json: JsonFile = None, debug: Debug = False) -> None:
     with reported(json, debug) as result:
         from importlib.metadata import version as installed
 
-        result["version"] = installed("kcm")
+        result["version"] = installed("kcm-cascade")
         typer.echo(result["version"])

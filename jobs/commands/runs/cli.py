@@ -79,9 +79,9 @@ def submit(
         from jobs.commands.runs.submit import submit as submit_job
 
         if stage not in ("run", *STAGES):
-            raise KcmError(f"unknown stage {stage!r}", mend="Known are run, " + ", ".join(STAGES))
+            raise KcmError(f"unknown stage {stage!r}", hint="Known are run, " + ", ".join(STAGES))
         if auth not in ("disabled", "token"):
-            raise KcmError(f"unknown mode {auth!r}", where="--auth or RAY_AUTH_MODE", mend="Known are disabled, token")
+            raise KcmError(f"unknown mode {auth!r}", where="--auth or RAY_AUTH_MODE", hint="Known are disabled, token")
         result["submission_id"] = submit_job(stage, load(config, overrides), address, auth)
 
 

@@ -60,7 +60,7 @@ def submit(stage: str, config: RunConfig, address: str, auth: str) -> str:
         raise KcmError(f"lost the cluster while following job {job}: {error}", where=address) from error
     if end.status is not JobStatus.SUCCEEDED:
         reason = job_failure(end.message or "no reason given")  # the log was printed already
-        raise KcmError(f"job {job} ended as {end.status}: {reason}", where=address, mend="Its log stands above")
+        raise KcmError(f"job {job} ended as {end.status}: {reason}", where=address, hint="Its log stands above")
     return job
 
 
@@ -84,7 +84,7 @@ def _client(address: str, auth: str) -> JobSubmissionClient:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise KcmError(
-            f"no Ray cluster to submit to: {error}", where=address, mend="Give the address of the cluster's dashboard"
+            f"no Ray cluster to submit to: {error}", where=address, hint="Give the address of the cluster's dashboard"
         ) from error
 
 

@@ -34,10 +34,10 @@ def serve(
     """Serve a model over HTTP until Ctrl-C; the champion of CONFIG, unless --bundle or --model names another."""
     with reported(json, debug) as result:
         if bundle and model:
-            raise KcmError("--bundle and --model name two models", mend="Give one of them")
+            raise KcmError("--bundle and --model name two models", hint="Give one of them")
         if config is None and (overrides or not (bundle or model)):
-            mend = "Only --bundle DIR or --model NAME@ALIAS without --set can do without it"
-            raise KcmError("CONFIG is missing", mend=mend)
+            hint = "Only --bundle DIR or --model NAME@ALIAS without --set can do without it"
+            raise KcmError("CONFIG is missing", hint=hint)
         announce(f"looking for {bundle or model or f'the champion of {config}'}")
 
         def prepare() -> tuple[Release, Site]:

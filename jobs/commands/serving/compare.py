@@ -61,5 +61,5 @@ def _artefact(store: ArtefactStore, digest: str) -> BundleArtefact:
     raise ArtefactError(
         f"no bundle {digest[:12]} here, so that its certify rows are not known",
         where=str(store.root),
-        mend="Name the storage of the run that made it",
+        hint="Name the storage of the run that made it",
     )

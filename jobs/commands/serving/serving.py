@@ -110,7 +110,7 @@ def _require_shared_log(config: ServeConfig) -> None:
     raise ConfigError(
         f"SQLite cannot be written by {config.num_replicas} replicas on several machines",
         where="serve.feedback.url",
-        mend="Name a PostgreSQL database, postgresql+psycopg://USER@HOST/NAME, or set serve.num_replicas to 1",
+        hint="Name a PostgreSQL database, postgresql+psycopg://USER@HOST/NAME, or set serve.num_replicas to 1",
     )
 
 

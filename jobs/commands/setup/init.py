@@ -36,10 +36,10 @@ def initialise(
     """
     file = output or Path(f"{table.stem}.yaml")
     if file.exists():
-        raise ConfigError("the file is there already", where=str(file), mend="Name another by --output, or delete it")
+        raise ConfigError("the file is there already", where=str(file), hint="Name another by --output, or delete it")
     frame = read_frame(table, KINDS)
     if frame.empty:
-        raise DataError("the file holds no rows", where=str(table), mend="Give one with a header and rows below it")
+        raise DataError("the file holds no rows", where=str(table), hint="Give one with a header and rows below it")
     columns = _columns(frame, tuple(map(str, frame.columns)), given, ask, str(table))
     from jobs.commands.setup.first_config import first_config  # imports a run's whole configuration: seconds
 
@@ -73,17 +73,17 @@ def _columns(
             found = replace(found, **{kind: None if answer == NONE else answer})
     found = replace(found, cost=cost_column(frame, found.large))
     if found.label is None:
-        raise DataError("no column looks like labels", where=where, mend=f"Give --label, one of {', '.join(names)}")
+        raise DataError("no column looks like labels", where=where, hint=f"Give --label, one of {', '.join(names)}")
     if found.text is None and found.image is None:
-        raise DataError("no column looks like texts", where=where, mend=f"Give --text, one of {', '.join(names)}")
+        raise DataError("no column looks like texts", where=where, hint=f"Give --text, one of {', '.join(names)}")
     if frame[found.label].nunique() < 2:
-        mend = f"Add rows with another, or give --label, one of {', '.join(names)}"
-        raise DataError(f"the column {found.label!r} has one label alone", where=where, mend=mend)
+        hint = f"Add rows with another, or give --label, one of {', '.join(names)}"
+        raise DataError(f"the column {found.label!r} has one label alone", where=where, hint=hint)
     if found.large and not found.id:
         raise DataError(
             f"the answers in {found.large!r} belong to rows without an id",
             where=where,
-            mend="Add a column `id` that is unique, or give --large none",
+            hint="Add a column `id` that is unique, or give --large none",
         )
     return found
 

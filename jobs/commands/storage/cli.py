@@ -39,7 +39,7 @@ def verify(storage: StorageSource, json: JsonFile = None, debug: Debug = False) 
         typer.echo(f"{result['artefacts']} artefacts, {len(result['damaged'])} damaged files", err=True)
         if result["damaged"]:
             raise KcmError(
-                f"damaged: {', '.join(result['damaged'][:5])}", where=storage, mend="Run again: they are made anew"
+                f"damaged: {', '.join(result['damaged'][:5])}", where=storage, hint="Run again: they are made anew"
             )
 
 

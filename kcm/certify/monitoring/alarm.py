@@ -49,7 +49,7 @@ class RateAlarm:
     def __init__(self, limit: float, delta: float) -> None:
         for name, value in (("limit", limit), ("delta", delta)):
             if not 0 < value < 1:
-                raise ConfigError(f"{name} = {value}", where="alarm", mend="It must lie between 0 and 1")
+                raise ConfigError(f"{name} = {value}", where="alarm", hint="It must lie between 0 and 1")
         self.limit, self.delta = limit, delta
         self.num_decisions = 0
         self.largest = 1.0  # the e-value's largest so far, which decides

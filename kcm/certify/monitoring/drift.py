@@ -44,7 +44,7 @@ class DistanceReference:
     def fit(cls, features_ND: NDArray[np.float32], delta: float, seed: int) -> DistanceReference:
         """From certify rows [N, D]; the limit holds with probability 1 - delta. DataError for fewer than 100 rows."""
         if len(features_ND) < FEWEST_ROWS:
-            raise DataError(f"{len(features_ND)} rows", where="drift", mend=f"Give at least {FEWEST_ROWS} certify rows")
+            raise DataError(f"{len(features_ND)} rows", where="drift", hint=f"Give at least {FEWEST_ROWS} certify rows")
         order = np.random.default_rng(seed).permutation(len(features_ND))
         reference, calibration = np.array_split(features_ND[order].astype(np.float32), 2)
         reference = reference[:MOST_ROWS]
@@ -74,7 +74,7 @@ class LabelReference:
         Half of the rows say which labels are rare, the other half how rare. DataError for fewer than 100 rows.
         """
         if len(labels_N) < FEWEST_ROWS:
-            raise DataError(f"{len(labels_N)} rows", where="drift", mend=f"Give at least {FEWEST_ROWS} certify rows")
+            raise DataError(f"{len(labels_N)} rows", where="drift", hint=f"Give at least {FEWEST_ROWS} certify rows")
         order = np.random.default_rng(seed).permutation(len(labels_N))
         chosen, calibration = np.array_split(labels_N[order], 2)
         counts = np.bincount(chosen, minlength=num_labels)

@@ -176,7 +176,7 @@ def _model(model_path: Path, settings: DualSettings) -> Any:
         raise AssetError(
             f"a {model.config.model_type} model is no dual encoder",
             where=str(model_path),
-            mend="Name a model such as CLIP or SigLIP, or align two encoders",
+            hint="Name a model such as CLIP or SigLIP, or align two encoders",
         )
     longest = model.config.text_config.max_position_embeddings
     if settings.max_length > longest:

@@ -144,7 +144,7 @@ class ImageTextConfig(NetworkConfig):
             raise ConfigError(
                 "the alignment head of these towers has not been fitted",
                 where="encoder.towers",
-                mend="`kcm run` fits it; name the folder of the fitted head as `model`",
+                hint="`kcm run` fits it; name the folder of the fitted head as `model`",
             )
         return resolve(self.model, assets_dir)
 

@@ -74,7 +74,7 @@ def exported(identity: str, precision: Precision, assets_dir: Path, make: Callab
         raise AssetError(
             f"cannot write the exported network: {error.strerror or error}",
             where=str(folder),
-            mend="Make the assets writable once, or use runtime: torch",
+            hint="Make the assets writable once, or use runtime: torch",
         ) from None
     return folder
 
@@ -121,7 +121,7 @@ def _write_onnx(network: Exportable, file: Path) -> None:
             )
     except Exception as error:  # the exporter raises whatever it meets
         reason = " ".join(str(error).split())[:300]
-        raise AssetError(f"the network cannot be exported: {reason}", mend="Use runtime: torch") from error
+        raise AssetError(f"the network cannot be exported: {reason}", hint="Use runtime: torch") from error
 
 
 def _quantise(file: Path) -> None:
@@ -150,7 +150,7 @@ def _quantise(file: Path) -> None:
         whole.unlink()
     if not any(node.op_type == "MatMulInteger" for node in onnx.load(file).graph.node):
         raise AssetError(
-            "int8 changes nothing of this network: it has no products of matrices", mend="Use precision: float32"
+            "int8 changes nothing of this network: it has no products of matrices", hint="Use precision: float32"
         )
 
 
@@ -172,13 +172,13 @@ def _distance(network: Exportable, file: Path, precision: Precision, folder: Pat
         raise AssetError(
             f"int8 turns a probe's vector too far: cosine {cosine:.3f}, at least {INT8_COSINE} is asked for",
             where=str(folder),
-            mend="Use precision: float32",
+            hint="Use precision: float32",
         )
     if precision != "int8" and not largest <= TOLERANCE:
         raise AssetError(
             f"the exported network is not what torch computes: it is off by {largest:.1e}, at most {TOLERANCE:.0e} is"
             " allowed",
             where=str(folder),
-            mend="Use runtime: torch",
+            hint="Use runtime: torch",
         )
     return {"largest_difference": largest, "smallest_cosine": cosine}

@@ -18,7 +18,7 @@ def folder_digest(model_path: Path, files: Sequence[str], settings: str) -> str:
     weights = sorted(model_path.glob("*.safetensors"))
     if not weights or not (model_path / "config.json").is_file():
         raise AssetError(
-            "the folder holds no model", where=str(model_path), mend="It needs config.json and weights as *.safetensors"
+            "the folder holds no model", where=str(model_path), hint="It needs config.json and weights as *.safetensors"
         )
     digest = hashlib.sha256()
     for file in [*weights, model_path / "config.json", *(model_path / name for name in files)]:

@@ -66,7 +66,7 @@ def first_changes(network: CurveNetwork, x_NI: Tensor, reference_I: Tensor | Non
     """
     first = network.kan_layers[0]
     if x_NI.dim() != 2 or x_NI.shape[1] != network.widths[0]:
-        raise DataError(f"x has shape {tuple(x_NI.shape)}", mend=f"Give rows of {network.widths[0]} features")
+        raise DataError(f"x has shape {tuple(x_NI.shape)}", hint=f"Give rows of {network.widths[0]} features")
     values_NHI = edge_values(first, network.curve_inputs(x_NI))
     if len(network.kan_layers) == 1:
         return values_NHI
@@ -77,7 +77,7 @@ def _reference(x_NI: Tensor, reference_I: Tensor | None) -> Tensor:
     if reference_I is None:
         return x_NI.new_zeros(x_NI.shape[1])
     if reference_I.shape != x_NI.shape[1:]:
-        raise DataError(f"reference has shape {tuple(reference_I.shape)}", mend=f"Give {tuple(x_NI.shape[1:])}")
+        raise DataError(f"reference has shape {tuple(reference_I.shape)}", hint=f"Give {tuple(x_NI.shape[1:])}")
     return reference_I
 
 

@@ -25,7 +25,7 @@ def edge_curve(layer: CurveLayer, i: int, j: int, points_P: Tensor | None = None
     """
     for name, index, count in (("i", i, layer.in_features), ("j", j, layer.out_features)):
         if not 0 <= index < count:
-            raise ConfigError(f"{name} = {index}", where="edge_curve", mend=f"It must be from 0 to {count - 1}")
+            raise ConfigError(f"{name} = {index}", where="edge_curve", hint=f"It must be from 0 to {count - 1}")
     if points_P is None:
         points_P = torch.linspace(*layer.span, 201)
     points_P = points_P.to(layer.constant)

@@ -60,7 +60,7 @@ def plot_network(
     from matplotlib import pyplot
 
     if top < 1:
-        raise ConfigError(f"top = {top}", where="plot_network", mend="Draw at least one edge per layer")
+        raise ConfigError(f"top = {top}", where="plot_network", hint="Draw at least one edge per layer")
     layers: Sequence[CurveLayer] = network.kan_layers
     scores = importance(network, x_NI)
     names = [_names(inputs, layers[0].in_features, "input"), _names(outputs, network.widths[-1], "output")]
@@ -108,7 +108,7 @@ def _names(names: Sequence[str] | None, count: int, kind: str) -> list[str]:
     if names is None:
         return [f"{kind} {index}" for index in range(count)]
     if len(names) != count:
-        raise ConfigError(f"{len(names)} names for {count} {kind}s", where="plot_network", mend="Name each one once")
+        raise ConfigError(f"{len(names)} names for {count} {kind}s", where="plot_network", hint="Name each one once")
     return list(names)
 
 

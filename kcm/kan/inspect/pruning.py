@@ -40,12 +40,12 @@ def prune(network: KAN, x_NI: Tensor, threshold: float, labels_N: Tensor | None 
     outside [0, 1), or one that leaves a layer without edges.
     """
     if not 0 <= threshold < 1:
-        raise ConfigError(f"threshold = {threshold}", where="prune", mend="It must be at least 0 and below 1")
+        raise ConfigError(f"threshold = {threshold}", where="prune", hint="It must be at least 0 and below 1")
     kept = _settle(
         [(score_OI > 0) & (score_OI >= threshold * score_OI.max()) for score_OI in importance(network, x_NI)]
     )
     if not all(kept_OI.any() for kept_OI in kept):
-        raise ConfigError(f"threshold = {threshold} removes every edge of a layer", where="prune", mend="Lower it")
+        raise ConfigError(f"threshold = {threshold} removes every edge of a layer", where="prune", hint="Lower it")
 
     layers = network.kan_layers
     alive = [

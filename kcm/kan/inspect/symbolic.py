@@ -78,7 +78,7 @@ def symbolic_fits(layer: CurveLayer, i: int, j: int, points_P: Tensor | None = N
     x, y = (values.double().cpu().numpy() for values in edge_curve(layer, i, j, points_P))
     x, first = np.unique(x, return_index=True)
     if len(x) < 5:
-        raise ConfigError(f"points hold {len(x)} different values", where="to_symbolic", mend="A fit needs at least 5")
+        raise ConfigError(f"points hold {len(x)} different values", where="to_symbolic", hint="A fit needs at least 5")
     chosen = np.linspace(0, len(x) - 1, min(len(x), _MAX_POINTS)).astype(int)
     x, y = x[chosen], y[first[chosen]]
     if np.ptp(y) < 1e-9:
@@ -95,7 +95,7 @@ def formula(network: KAN, x_NI: Tensor, names: Sequence[str] | None = None, digi
     num_inputs, layers = network.widths[0], network.kan_layers
     names = [f"x{i + 1}" for i in range(num_inputs)] if names is None else names
     if len(names) != num_inputs:
-        raise ConfigError(f"{len(names)} names for {num_inputs} inputs", where="formula", mend="Name each one once")
+        raise ConfigError(f"{len(names)} names for {num_inputs} inputs", where="formula", hint="Name each one once")
     nodes: list[Any] = [sympy.Symbol(name) for name in names]
     for layer, seen_NI in zip(layers, layer_inputs(layers, x_NI), strict=True):
         nodes = [_sum_of_edges(layer, seen_NI, nodes, j) for j in range(layer.out_features)]

@@ -103,7 +103,7 @@ def masked(probabilities_NC: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarra
     restricted_NC = probabilities_NC.copy()
     for row, prompt in enumerate(prompts):
         if prompt.mode == "soft":
-            raise ConfigError("a classifier cannot read soft prompts", where="large.adapter", mend="Use none or hard")
+            raise ConfigError("a classifier cannot read soft prompts", where="large.adapter", hint="Use none or hard")
         if prompt.mode == "hard":
             restricted_NC[row] = _restricted(probabilities_NC[row], prompt.allowed(probabilities_NC.shape[1]))
     return restricted_NC

@@ -81,7 +81,7 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
         raise ConfigError(
             f"the bundle's large model is asked at {self.base_url}, which is not allowed here",
             where="large.base_url",
-            mend="If it may get your texts, name it and the variable of its key in serve.large.upstreams of CONFIG",
+            hint="If it may get your texts, name it and the variable of its key in serve.large.upstreams of CONFIG",
         )
 
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
@@ -279,7 +279,7 @@ def api_key(config: OpenAiConfig) -> str | None:
     raise ConfigError(
         f"the environment variable {config.api_key_env} {'holds no key' if key else 'is not set'}",
         where="large.api_key_env",
-        mend="Export the server's key under this name, or set api_key_env to null where it needs none",
+        hint="Export the server's key under this name, or set api_key_env to null where it needs none",
     )
 
 

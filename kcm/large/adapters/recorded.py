@@ -112,7 +112,7 @@ def repeated(item: str, path: str) -> DataError:
 def unanswered(count: int, first: str, path: str) -> DataError:
     """The error for items without an answer, of which there are `count`."""
     return DataError(
-        f"{count} items have no recorded answer, the first is {first!r}", where=path, mend="Add them to the table"
+        f"{count} items have no recorded answer, the first is {first!r}", where=path, hint="Add them to the table"
     )
 
 
@@ -140,7 +140,7 @@ def _answer_table(frame: pd.DataFrame, config: RecordedConfig, label_names: Sequ
         raise DataError(
             f"label {names.iloc[wrong[0]]!r} is not in the label list",
             where=f"{config.path}, item {ids.iloc[wrong[0]]!r}",
-            mend=f"Did you mean {nearest[0]!r}?" if nearest else "",
+            hint=f"Did you mean {nearest[0]!r}?" if nearest else "",
         )
     given = {"seconds": "seconds", "tokens": "tokens", "currency": config.currency_column}
     numbers = {name: _numbers(frame, column, ids, config.path) for name, column in given.items()}

@@ -36,6 +36,6 @@ def has_grown(state: Mapping[str, Any], names: Sequence[str], *, mask_unseen: bo
         raise ConfigError(
             f"train.mask_unseen = false: labels of later tasks took part when {theirs} were trained",
             where="train.mask_unseen",
-            mend="Set train.mask_unseen: true and train all tasks anew",
+            hint="Set train.mask_unseen: true and train all tasks anew",
         )
     return True

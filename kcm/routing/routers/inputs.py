@@ -92,7 +92,7 @@ def router_inputs(
         numbers.append(arithmetic_checks(texts, responses))
     if not numbers:
         raise DataError(
-            "there is nothing to route by", where="columns", mend="Name a text, features, confidence or score column"
+            "there is nothing to route by", where="columns", hint="Name a text, features, confidence or score column"
         )
     return RouterInputs(np.concatenate(numbers, -1), np.concatenate(encodings, -1), csr_array(hstack(words)))
 

@@ -126,7 +126,7 @@ class Router:
                 f"{known.sum()} {split} rows are among those that the router was fitted on, the first is"
                 f" {table.name[np.flatnonzero(known)[0]]}",
                 where="--router",
-                mend="Use rows that it has not seen, or the table and seed that it was fitted with",
+                hint="Use rows that it has not seen, or the table and seed that it was fitted with",
             )
 
     def _fitted(self, table: RoutingTable) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
@@ -148,7 +148,7 @@ class Router:
     def read(cls, folder: Path) -> Router:
         """Read what `write` wrote; ArtefactError where it is missing or damaged."""
         if not (folder / MANIFEST).is_file():
-            raise ArtefactError("no router here", where=str(folder), mend="Fit one with `kcm route fit`")
+            raise ArtefactError("no router here", where=str(folder), hint="Fit one with `kcm route fit`")
         sealed = SealedFolder(folder, MANIFEST, FORMAT)
         config = sealed.config(RouterConfig, "config.json")
         head = RoutingHead(config.num_numbers, config.num_features, config.num_buckets)

@@ -85,7 +85,7 @@ def load_mapping(path: str) -> dict[str, list[str]]:
         raise DataError(f"not a JSON or YAML file: {' '.join(str(error).split())}", where=path) from None
     if not isinstance(content, dict) or not all(isinstance(values, list) and values for values in content.values()):
         raise DataError(
-            "expected a mapping from task to a list of labels", where=path, mend='As in {"banking": ["pin_change"]}'
+            "expected a mapping from task to a list of labels", where=path, hint='As in {"banking": ["pin_change"]}'
         )
     return {str(task): [str(value) for value in values] for task, values in content.items()}
 
@@ -106,7 +106,7 @@ def _inverted(mapping: Mapping[str, Sequence[str]], keys: Iterable[str], what: s
     if unknown := sorted(inverted.keys() - known):
         nearest = difflib.get_close_matches(unknown[0], sorted(known), n=1)
         hint = f"Did you mean {nearest[0]!r}?" if nearest else ""
-        raise DataError(f"no row has {what} {unknown[0]!r}", where="tasks.mapping", mend=hint)
+        raise DataError(f"no row has {what} {unknown[0]!r}", where="tasks.mapping", hint=hint)
     return inverted
 
 
@@ -149,7 +149,7 @@ def _check_task_column(names: Sequence[str], scenario: Scenario) -> None:
     if names != [""]:
         return
     ways = "source.task_column" if scenario == "domain_incremental" else "num_tasks, mapping or source.task_column"
-    raise ConfigError(f"nothing tells the tasks of a {scenario} scenario apart", where="tasks", mend=f"Set {ways}")
+    raise ConfigError(f"nothing tells the tasks of a {scenario} scenario apart", where="tasks", hint=f"Set {ways}")
 
 
 def _check_disjoint(plan: TaskPlan) -> None:
@@ -160,6 +160,6 @@ def _check_disjoint(plan: TaskPlan) -> None:
                 raise DataError(
                     f"class {label!r} appears in two tasks, {seen[label]!r} and {name!r}",
                     where="tasks.scenario = class_incremental",
-                    mend="Use domain_incremental or task_incremental, or group by num_tasks or mapping",
+                    hint="Use domain_incremental or task_incremental, or group by num_tasks or mapping",
                 )
             seen[label] = name

@@ -210,7 +210,7 @@ class SequenceBuild:
             raise ConfigError(
                 "out_of_scope = 'keep', but nothing says which rows have none of the labels",
                 where="tasks.out_of_scope",
-                mend="Set source.out_of_scope_label",
+                hint="Set source.out_of_scope_label",
             )
         outside = source.out_of_scope_label if config.out_of_scope == "keep" else None
         placement = Placement(plan, labels, outside, self.seed)
@@ -239,7 +239,7 @@ class SequenceBuild:
                     f"max_rows_per_task = {limit} is less than the rows of one group of task"
                     f" {placement.plan.names[task]!r}",
                     where="tasks.max_rows_per_task",
-                    mend="Raise it",
+                    hint="Raise it",
                 )
         return _thresholds(ranked, dict.fromkeys(ranked, limit))
 

@@ -1,6 +1,6 @@
 """What every task needs, checked by counts before any work starts; and a salt that gives it to small tables.
 
-A draw by hash can leave a small task's split empty, or with a single class. Nothing is moved to mend that: another salt
+A draw by hash can leave a small task's split empty, or with a single class. Nothing is moved for that: another salt
 draws all units anew, and more rows help.
 """
 
@@ -43,7 +43,7 @@ def check_labels(labels: Sequence[str], present: Collection[str], where: str) ->
     """Raise DataError when there are fewer than two classes, or one of the label list has no row."""
     if absent := [label for label in labels if label not in present]:
         raise DataError(
-            f"label {absent[0]!r} of the label list has no row", where=where, mend="Remove it from source.labels"
+            f"label {absent[0]!r} of the label list has no row", where=where, hint="Remove it from source.labels"
         )
     if len(labels) < 2:
         raise DataError(f"there is only one class, {', '.join(map(repr, labels)) or 'none'}", where=where)
@@ -56,7 +56,7 @@ def check_sizes(plan: TaskPlan, num_rows: Sequence[int]) -> None:
             raise DataError(
                 f"task {name!r} has {count} rows for {len(labels)} classes and {len(SPLITS)} splits",
                 where="tasks",
-                mend="Add rows, or raise max_rows_per_task",
+                hint="Add rows, or raise max_rows_per_task",
             )
 
 
@@ -91,13 +91,13 @@ def split_error(
 
     `rows` are some of every task and label, `lacks` says what splits lack, given the cells that have rows.
     """
-    error = SplitError(found.what, where="tasks", mend=f"Add {found.split} rows of {_those(found)}")
+    error = SplitError(found.what, where="tasks", hint=f"Add {found.split} rows of {_those(found)}")
     error.salt = working_salt(rows, lacks, origins, fractions)
     if error.salt is not None:
-        error.mend = f"tasks.salt={error.salt} draws splits with all that they need"
+        error.hint = f"tasks.salt={error.salt} draws splits with all that they need"
     elif NOT_GIVEN in origins or SPLITS.index(found.split) not in origins:
         more = math.ceil(math.log(1 - _LIKELY) / math.log(1 - fractions[found.split]))
-        error.mend = f"Add about {more} rows of {_those(found)}, raise max_rows_per_task, or change the fractions"
+        error.hint = f"Add about {more} rows of {_those(found)}, raise max_rows_per_task, or change the fractions"
     return error
 
 

@@ -131,7 +131,7 @@ class Layout:
             raise DataError(
                 f"there is a column 'split', which {self.where} lacks",
                 where=place.where,
-                mend="Name it in split_column, or remove it",
+                hint="Name it in split_column, or remove it",
             )
         for part, column in self.columns.items():
             if column and column not in names:
@@ -151,7 +151,7 @@ class Layout:
             raise DataError(
                 f"column {column!r} holds {kind} ({found}), in {self.where} it holds {first}",
                 where=where,
-                mend="Give both files the same type",
+                hint="Give both files the same type",
             )
 
 

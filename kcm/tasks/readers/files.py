@@ -213,7 +213,7 @@ def _files(path: str) -> list[FoundFile]:
     if kind == fs.FileType.Directory:
         return _of_folder(location)
     if kind == fs.FileType.NotFound:
-        raise DataError(f"no such file {path!r}", where="source.path", mend=_similar(location))
+        raise DataError(f"no such file {path!r}", where="source.path", hint=_similar(location))
     return [FoundFile(location, location.name, location.size())]
 
 
@@ -228,10 +228,10 @@ def _of_folder(folder: Location) -> list[FoundFile]:
         raise DataError(
             f"the folder holds files of several kinds, {', '.join(kinds)}, and none named after a split",
             where=str(folder),
-            mend=f"Name them train.csv, test.csv, …, or give a pattern such as {folder}/*{kinds[0]}",
+            hint=f"Name them train.csv, test.csv, …, or give a pattern such as {folder}/*{kinds[0]}",
         )
     if not found:
-        raise DataError("the folder holds no data file", where=str(folder), mend=f"Use {', '.join(_KINDS)}")
+        raise DataError("the folder holds no data file", where=str(folder), hint=f"Use {', '.join(_KINDS)}")
     return found
 
 

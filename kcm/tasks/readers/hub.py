@@ -73,7 +73,7 @@ def export(
             raise DataError(
                 f"cannot load data set {config.id!r}: {error.what}",
                 where="source.id",
-                mend="Check the id and the network, or give a local file with source.kind = files",
+                hint="Check the id and the network, or give a local file with source.kind = files",
             ) from None
         digest = hashlib.sha256(json.dumps({split: sha256_of(path) for split, path in files.items()}).encode())
         folder = root / digest.hexdigest()[:32]

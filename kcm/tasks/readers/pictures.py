@@ -38,7 +38,7 @@ class PicturesSource(SourceConfig):
         folder = Location.of(self.path)
         files = [file for file in folder.files(recursive=True) if file.location.suffix in SUFFIXES]
         if not files:
-            raise DataError("the folder holds no picture", where=self.path, mend=f"Known are {', '.join(SUFFIXES)}")
+            raise DataError("the folder holds no picture", where=self.path, hint=f"Known are {', '.join(SUFFIXES)}")
         levels = self.folders or _levels(files)
         shards = [PicturesShard(str(folder), tuple(part), levels) for part in _parts(files, SHARD_BYTES)]
         return Source(folder.name, tuple(shards), self.labels, self.out_of_scope_label)

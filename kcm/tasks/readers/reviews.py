@@ -47,7 +47,7 @@ def read_reviews(assets_dir: Path) -> Iterator[Record]:
     """Records of all four domains, in the order of the files. Raises AssetError when the asset has not been fetched."""
     folder = assets_dir / "reviews"
     if not is_intact(folder):
-        raise AssetError("asset 'reviews' has not been fetched", where=str(assets_dir), mend="Run `kcm assets`")
+        raise AssetError("asset 'reviews' has not been fetched", where=str(assets_dir), hint="Run `kcm assets`")
     for domain, (file, has_documents) in _DOMAINS.items():
         yield from _domain(domain, folder / file, has_documents)
 

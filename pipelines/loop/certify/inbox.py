@@ -212,12 +212,12 @@ class Inbox:
         answers: dict[str, str | None] = {}
         for each, label, skip in zip(*(_cells(column) for column in (frame["id"], frame["label"], skips)), strict=True):
             if skip.lower() not in (*_YES, *_NO):
-                raise DataError(f"skip = {skip!r} of {each}", where=str(path), mend="Write yes, or leave it empty")
+                raise DataError(f"skip = {skip!r} of {each}", where=str(path), hint="Write yes, or leave it empty")
             skipped = skip.lower() in _YES
             if skipped and label:
-                raise DataError(f"{each} is labelled and skipped", where=str(path), mend="Choose one")
+                raise DataError(f"{each} is labelled and skipped", where=str(path), hint="Choose one")
             if answers.get(each, label or None) != (label or None):
-                raise DataError(f"{each} occurs twice with two labels", where=str(path), mend="Keep one of them")
+                raise DataError(f"{each} occurs twice with two labels", where=str(path), hint="Keep one of them")
             if skipped or label:
                 answers[each] = label or None
         self.answer(answers)
@@ -252,7 +252,7 @@ class Inbox:
             with self._database.writing() as connection:
                 yield connection
         except LogUnavailableError as error:
-            raise KcmError(f"the log cannot be written: {error}", where=self._url, mend="Nothing was stored") from error
+            raise KcmError(f"the log cannot be written: {error}", where=self._url, hint="Nothing was stored") from error
 
 
 def with_inbox(window: pa.Table, states: Mapping[tuple[str, int], tuple[State, str | None, float]]) -> pa.Table:
@@ -274,10 +274,10 @@ def _cells(column: pd.Series[Any]) -> list[str]:
     return ["" if pd.isna(cell) else str(cell).strip() for cell in column]
 
 
-def _refuse(bad: Sequence[str], what: str, mend: str) -> None:
+def _refuse(bad: Sequence[str], what: str, hint: str) -> None:
     if bad:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-        raise DataError(f"{what}: {', '.join(bad[:_SHOWN])}{more}", where="inbox", mend=mend)
+        raise DataError(f"{what}: {', '.join(bad[:_SHOWN])}{more}", where="inbox", hint=hint)
 
 
 def _now() -> datetime.datetime:

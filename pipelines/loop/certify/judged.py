@@ -125,7 +125,7 @@ def window_features(
         raise DataError(
             f"nothing is stored of the inputs of {len(missing)} decisions, the first is {missing[0]}",
             where="serve.feedback.store_payloads",
-            mend="Set it to text or all, and begin the window after that",
+            hint="Set it to text or all, and begin the window after that",
         )
     made_MD = encoded(context, encoder, rows, scratch=scratch, bar=bar)
     if not stored.any():

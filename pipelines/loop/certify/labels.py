@@ -157,14 +157,14 @@ def labelled_traffic(rows: Rows, traffic: Traffic, threshold: float, labels: Lab
             f"{strange.sum()} items of the inbox were not drawn by attempt {labels.attempt}, the first is "
             f"{rows.items()[int(np.argmax(strange))]}",
             where="inbox",
-            mend="Labels count for the challenger that they were drawn for",
+            hint="Labels count for the challenger that they were drawn for",
         )
     given = table["inbox_probability"].to_numpy(dtype=np.float64)
     if (shown & ~(np.abs(given - rho_N) < 1e-9)).any():
         raise DataError(
             f"labels were drawn with another probability than attempt {labels.attempt} gave them, or with none",
             where="inbox",
-            mend="Volunteered labels cannot certify",
+            hint="Volunteered labels cannot certify",
         )
     never = disputed & ~rows.known  # no label could tell whether the large model would have been right
     answered, lost = np.zeros((2, len(rows)), dtype=bool)

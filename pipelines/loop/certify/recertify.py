@@ -102,7 +102,7 @@ def _certify(
             f"decisions {scope.after + 1} to {scope.upto} hold none of a certify unit that follows the policy's common"
             " decision",
             where=f"application {scope.application}",
-            mend="Wait for more traffic",
+            hint="Wait for more traffic",
         )
     traffic = rows.traffic(floor)
     labelled = None if labels is None else labelled_traffic(rows, traffic, decision.cut, labels)

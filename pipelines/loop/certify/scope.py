@@ -46,9 +46,9 @@ class WindowScope:
 def refuse(table: pd.DataFrame, policy: Policy, scope: WindowScope) -> None:
     """Raise DataError for the first thing that voids the promise."""
     where = f"application {scope.application}, decisions {scope.after + 1} to {scope.upto}"
-    for bad, what, mend in _objections(table, policy, scope):
+    for bad, what, hint in _objections(table, policy, scope):
         if bad:
-            raise DataError(what, where=where, mend=mend)
+            raise DataError(what, where=where, hint=hint)
 
 
 def _objections(table: pd.DataFrame, policy: Policy, scope: WindowScope) -> list[tuple[bool, str, str]]:

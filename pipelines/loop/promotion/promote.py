@@ -35,7 +35,7 @@ class Champions:
             raise KcmError(
                 f"another version became the champion while {champion.version} was made ready",
                 where=self.model,
-                mend="Look at `kcm versions`, and start again",
+                hint="Look at `kcm versions`, and start again",
             )
         return self.mirror()
 
@@ -89,7 +89,7 @@ class Champions:
                 f"MLflow's champion of {self.model!r} is version {alias}, which nobody has promoted:"
                 f" it is version {current.champion.number}",
                 where=self.uri,
-                mend=f"Say which one counts: `kcm promote CONFIG {alias}`, or `kcm promote CONFIG"
+                hint=f"Say which one counts: `kcm promote CONFIG {alias}`, or `kcm promote CONFIG"
                 f" {current.champion.number}`",
             )
         return current
@@ -101,7 +101,7 @@ class Champions:
         """
         if (current := self.pointer.current()) is None:
             raise KcmError(
-                f"{self.model!r} has no champion", where=self.uri, mend="Start `kcm run`, or `kcm promote` a version"
+                f"{self.model!r} has no champion", where=self.uri, hint="Start `kcm run`, or `kcm promote` a version"
             )
         return current
 

@@ -79,7 +79,7 @@ class Extend(Stage):
             raise ConfigError(
                 "train.mask_unseen = false: labels to come took part when the champion was trained",
                 where="train.mask_unseen",
-                mend="Set train.mask_unseen: true and `kcm run` anew",
+                hint="Set train.mask_unseen: true and `kcm run` anew",
             )
         name = deployed_of(self.parent)
         if config.learner.build(config.seed).restarts:

@@ -56,7 +56,7 @@ class Growth(Plan):
                 raise DataError(
                     f"the large model answered no decision of a {split} unit",
                     where=f"the window of task {window.task!r}",
-                    mend="Wait for more traffic, or raise serve.audit.share",
+                    hint="Wait for more traffic, or raise serve.audit.share",
                 )
         inherit(attempt, self.parent, window.forgotten_rows, without=DESCRIPTION)
         append_task(self.parent.file(DESCRIPTION).parent, attempt.folder, task, names.labels)
@@ -105,7 +105,7 @@ class GrownEncoding(Plan):
             raise DataError(
                 f"stored features have {features_ND.shape[1]} numbers, those of the champion {self.parent.dim}",
                 where="the log",
-                mend="Begin the window after the change of encoder",
+                hint="Begin the window after the change of encoder",
             )
         # What encoding took is not logged: a row costs what it costs elsewhere.
         seconds = float(np.median(self.parent.task(0)[SECONDS].to_numpy()))
@@ -128,7 +128,7 @@ class GrowFeatures(Stage):
             raise ConfigError(
                 f"the encoder is {encoding.identity}, that of the champion {earlier.identity}",
                 where="encoder",
-                mend="Give the champion's encoder, or `kcm run` anew",
+                hint="Give the champion's encoder, or `kcm run` anew",
             )
         return GrownEncoding(
             encoder=encoding.encoder, identity=encoding.identity, device=encoding.device, parent=earlier
@@ -185,7 +185,7 @@ class GrowOutcomes(Stage):
             raise ConfigError(
                 f"the large model's head was fitted without the label {window.new_labels[0]!r}",
                 where="update.more_labels",
-                mend="Run anew with rows of that label, or take a large model that is asked",
+                hint="Run anew with rows of that label, or take a large model that is asked",
             )
         large = sequence.large_with_head(self.large)
         return LoggedAnswers(identity=large.identity(sequence.names.answers, context.assets_path), parent=earlier)

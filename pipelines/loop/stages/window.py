@@ -203,9 +203,9 @@ class WindowPlan(Plan):
 
     def _refuse(self, rows: pa.Table, missing: int) -> None:
         where = f"application {self.application}, decisions {self.after + 1} to {self.upto}"
-        for bad, what, mend in self._objections(rows, missing):
+        for bad, what, hint in self._objections(rows, missing):
             if bad:
-                raise DataError(what, where=where, mend=mend)
+                raise DataError(what, where=where, hint=hint)
 
     def _objections(self, rows: pa.Table, missing: int) -> list[tuple[bool, str, str]]:
         """Whether each objection holds, what it says, and what to do."""
@@ -286,7 +286,7 @@ class Window(Stage):
             raise ArtefactError(
                 "the champion does not list the units that it was trained on: an older version made it",
                 where=str(parent.bundle),
-                mend="`kcm run` makes one that an update can start from",
+                hint="`kcm run` makes one that an update can start from",
             )
         key, forgotten = self.log.unit_key, self.log.forgotten(self.application)
         try:
@@ -297,7 +297,7 @@ class Window(Stage):
             raise ArtefactError(
                 f"the rows that the champion was trained on cannot be read: {error}",
                 where=str(parent.folder),
-                mend="Restore the storage path that it was made in, or `kcm run` anew",
+                hint="Restore the storage path that it was made in, or `kcm run` anew",
             ) from None
         return WindowPlan(
             application=self.application,

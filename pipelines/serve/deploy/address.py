@@ -24,7 +24,7 @@ def require_free_address(config: ServeConfig) -> None:
 def address_taken(config: ServeConfig) -> KcmError:
     """The error for an address at which something else listens."""
     return KcmError(
-        "the address is taken", where=f"{config.host}:{config.port}", mend="Choose another with --set serve.port=PORT"
+        "the address is taken", where=f"{config.host}:{config.port}", hint="Choose another with --set serve.port=PORT"
     )
 
 

@@ -84,14 +84,14 @@ def require_servable(release: Release, config: ServeConfig, assets_dir: Path) ->
         raise ConfigError(
             f"audit.share = {config.audit.share}, but there is no log that an audit could be drawn in",
             where="serve.feedback.url",
-            mend="Set it, such as sqlite:////absolute/path.db",
+            hint="Set it, such as sqlite:////absolute/path.db",
         )
     bundle = FrozenModels.read_models(release.bundle)
     if not bundle.large.servable:
         raise ArtefactError(
             "recorded answers cannot be served: they are known for recorded rows alone",
             where=str(release.bundle),
-            mend="Train with a large model that answers new inputs, such as `classifier`",
+            hint="Train with a large model that answers new inputs, such as `classifier`",
         )
     require_models(bundle, assets_dir, config.large.upstreams)
     budget_store(bundle.large.at(config.large.upstreams), config.feedback)
@@ -219,7 +219,7 @@ def wait_until_ready(config: ServeConfig, timeout_s: float) -> str:
             raise KcmError(f"the application failed: {' '.join(application.message.split())[-600:]}", where=url)
         if time.monotonic() > deadline:
             raise KcmError(
-                f"not ready after {timeout_s:g} s: {why}", where=url, mend="See whether something else holds the port"
+                f"not ready after {timeout_s:g} s: {why}", where=url, hint="See whether something else holds the port"
             )
         time.sleep(0.1)
     return url

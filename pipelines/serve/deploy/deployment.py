@@ -122,7 +122,7 @@ def change_release(
         raise KcmError(
             "the application was not deployed from a file",
             where=APP_NAME,
-            mend="Start it by `kcm serve`, or by `serve deploy` of what `kcm serve --build` writes",
+            hint="Start it by `kcm serve`, or by `serve deploy` of what `kcm serve --build` writes",
         )
     _apply(before | {APP_NAME: with_release(before[APP_NAME], release)})
     try:
@@ -178,7 +178,7 @@ def serves(status: dict[str, Any], release: Release) -> bool:
         raise KcmError(
             f"version {release.version} is refused: {refused['reason']}",
             where=APP_NAME,
-            mend=f"Version {status['version']} goes on",
+            hint=f"Version {status['version']} goes on",
         )
     if status["version"] != release.version or (trial is None) != (release.challenger is None):
         return False
@@ -191,7 +191,7 @@ def serves(status: dict[str, Any], release: Release) -> bool:
         raise KcmError(
             f"challenger {trial['version']} is dropped: {trial['dropped']}",
             where=APP_NAME,
-            mend=f"Version {status['version']} goes on without it",
+            hint=f"Version {status['version']} goes on without it",
         )
     return trial["digest"] is not None
 

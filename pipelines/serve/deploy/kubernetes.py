@@ -71,15 +71,15 @@ def _call(client: httpx.Client, config: RayServiceConfig, method: str, body: dic
         raise KcmError(
             f"Kubernetes does not answer: {type(error).__name__}",
             where=config.server,
-            mend="Look at serve.rayservice.server; outside of the cluster, start `kubectl proxy`",
+            hint="Look at serve.rayservice.server; outside of the cluster, start `kubectl proxy`",
         ) from None
     if response.status_code == 409:
-        raise _ChangedError("somebody else changes the resource all the time", where=_named(config), mend="Start again")
+        raise _ChangedError("somebody else changes the resource all the time", where=_named(config), hint="Start again")
     if response.is_error:
         raise KcmError(
             f"Kubernetes refuses to {method.lower()} it: {response.status_code} {_reason(response)}",
             where=_named(config),
-            mend="The service account needs the verbs get and patch on rayservices in that namespace",
+            hint="The service account needs the verbs get and patch on rayservices in that namespace",
         )
     return response.json()
 
@@ -96,7 +96,7 @@ def _client(config: RayServiceConfig) -> httpx.Client:
         raise ConfigError(
             f"the service account cannot be read: {error}",
             where="serve.rayservice",
-            mend="Outside of the cluster set token_file and ca_file, to null behind `kubectl proxy`",
+            hint="Outside of the cluster set token_file and ca_file, to null behind `kubectl proxy`",
         ) from None
     return httpx.Client(base_url=config.server, headers=headers, verify=verify, timeout=config.timeout_s)
 

@@ -43,7 +43,7 @@ def with_champion(text: str, release: Release, *, where: str) -> str:
         raise ConfigError(
             "no cascade is deployed by this file",
             where=where,
-            mend="Name what `kcm serve --build` has written, or a manifest with a RayService",
+            hint="Name what `kcm serve --build` has written, or a manifest with a RayService",
         )
     return yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, width=120)
 

@@ -37,7 +37,7 @@ class Keys:
             self._names = _read(file)
         except OSError as error:
             raise ConfigError(
-                f"the keys cannot be read: {error.strerror}", where=str(file), mend="Write a line NAME SHA256 per key"
+                f"the keys cannot be read: {error.strerror}", where=str(file), hint="Write a line NAME SHA256 per key"
             ) from None
 
     def caller(self, key: str) -> str | None:
@@ -78,12 +78,12 @@ def _read(file: Path) -> dict[str, str]:
             continue
         match = _LINE.fullmatch(content)
         if match is None:  # the line is not shown: it may hold a key in place of its hash
-            mend = 'Write NAME SHA256, the hash by: printf %s "$KEY" | sha256sum'
-            raise ConfigError("not a name and a hash", where=f"{file}, line {number}", mend=mend)
+            hint = 'Write NAME SHA256, the hash by: printf %s "$KEY" | sha256sum'
+            raise ConfigError("not a name and a hash", where=f"{file}, line {number}", hint=hint)
         if match["digest"] == _OF_NOTHING:
-            mend = 'Make the hash of a key: printf %s "$KEY" | sha256sum'
-            raise ConfigError("the hash of an empty key", where=f"{file}, line {number}", mend=mend)
+            hint = 'Make the hash of a key: printf %s "$KEY" | sha256sum'
+            raise ConfigError("the hash of an empty key", where=f"{file}, line {number}", hint=hint)
         names[match["digest"]] = match["name"]
     if not names:
-        raise ConfigError("there is no key", where=str(file), mend="Write a line NAME SHA256 per key")
+        raise ConfigError("there is no key", where=str(file), hint="Write a line NAME SHA256 per key")
     return names

@@ -155,7 +155,7 @@ def leased(control: Control, key: str, what: str, *, wait_s: float = 0.0) -> Ite
 def refuse_while_held(control: Control, key: str, what: str) -> None:
     """Raise LockedError while somebody holds the lease of `key`."""
     for _, holder in held(control, key):
-        raise LockedError(f"{what} by {holder}", where=key, mend="Wait for it to end")
+        raise LockedError(f"{what} by {holder}", where=key, hint="Wait for it to end")
 
 
 def held(control: Control, above: str) -> list[tuple[str, str]]:
@@ -191,7 +191,7 @@ def _awaited(control: Control, key: str, what: str, wait_s: float) -> Lease:
             raise LockedError(
                 f"{what} is being written by {record.holder}",
                 where=key,
-                mend="Wait for it to end, or stop that process",
+                hint="Wait for it to end, or stop that process",
             )
         time.sleep(control.poll_s)
 

@@ -32,7 +32,7 @@ class StoredLedger(Looks):
             raise ArtefactError(
                 "the ledger of looks is damaged",
                 where=_key(fingerprint),
-                mend="Restore it, or certify on fresh rows",
+                hint="Restore it, or certify on fresh rows",
             ) from None
 
 

@@ -68,7 +68,7 @@ class Control:
                 return False
         except PermissionError as error:  # what Linux says of a file system that has no hard links
             raise ArtefactError(
-                f"cannot link files: {error.strerror}", where=self._files.uri, mend="Choose another storage_path"
+                f"cannot link files: {error.strerror}", where=self._files.uri, hint="Choose another storage_path"
             ) from error
         if self._was_overtaken(key, version):
             self._files.delete([name])

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
 
 def fail() -> NoReturn:
-    raise ArtefactError("the disk is full", where="/storage", mend="Free some space")
+    raise ArtefactError("the disk is full", where="/storage", hint="Free some space")
 
 
 class FailingActor:

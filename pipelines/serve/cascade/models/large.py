@@ -131,6 +131,6 @@ def budget_store(large: LargeConfig, log: FeedbackConfig) -> ResponseStore | Non
         raise ConfigError(
             "the large model has a budget (max_calls or max_cost), and there is no database for replicas to share it",
             where="serve.feedback.url",
-            mend="Set it, or drop the budget",
+            hint="Set it, or drop the budget",
         )
     return ResponseStore.in_log(log.url, log.timeout_s)

@@ -30,6 +30,6 @@ def export(log: LogReader, application: str, file: Path, after: int, upto: int) 
             replace_durably(draft, file)
     except (OSError, pa.ArrowException) as error:
         raise KcmError(
-            f"the log cannot be written out: {error}", where=str(file), mend="See whether there is room"
+            f"the log cannot be written out: {error}", where=str(file), hint="See whether there is room"
         ) from error
     return number

@@ -199,7 +199,7 @@ class LogReader:
             raise DataError(
                 f"{number} decisions without probability or unit: a service of an older version wrote them",
                 where=f"numbers {after + 1} to {upto} of {self._url}",
-                mend=f"Stop services of older versions, and begin the window after number {last}",
+                hint=f"Stop services of older versions, and begin the window after number {last}",
             )
 
 
@@ -207,7 +207,7 @@ def require_log(url: str) -> None:
     """Raise DataError where the file of an SQLite log does not exist: who opens it would make it."""
     path = make_url(url).database or ""
     if url.startswith("sqlite") and not Path(path).exists():
-        raise DataError("there is no log: nothing has been served yet", where=path, mend="Start `kcm serve` first")
+        raise DataError("there is no log: nothing has been served yet", where=path, hint="Start `kcm serve` first")
 
 
 def _could_be(application: str) -> ColumnElement[bool]:

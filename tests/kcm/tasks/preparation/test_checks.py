@@ -1,4 +1,4 @@
-"""The error on a small table whose draw lacks something says how to mend it."""
+"""The error on a small table whose draw lacks something says how to fix it."""
 
 from __future__ import annotations
 
