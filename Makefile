@@ -1,6 +1,5 @@
 # Everything sets up .venv when it is missing or older than pyproject.toml and constraints.txt.
 #   make demo       fetch the assets, run the main job, print the result table
-#   make loop       a cascade that learns a new domain from its traffic, and is certified on it
 #   make serve      serve the model that the demo registered
 #   make test       lint, unit tests, integration tests on the real assets
 #   make test-slow  what `make test` leaves out: lost nodes, killed runs, a browser, a language model, long series
@@ -9,7 +8,7 @@
 #   make docs       the documentation as a site, in site/
 
 .DELETE_ON_ERROR:
-.PHONY: docs demo loop serve test test-slow test-assets check lint size constraints python clean
+.PHONY: docs demo serve test test-slow test-assets check lint size constraints python clean
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -26,10 +25,6 @@ PYTHON ?= $(shell for python in $(CANDIDATES); do \
 demo: $(INSTALLED)
 	$(BIN)/kcm assets
 	$(BIN)/kcm run $(CONFIG)
-
-loop: $(INSTALLED)
-	$(BIN)/kcm assets
-	$(BIN)/python -m jobs.loop_demo jobs/configs/loop.yaml
 
 serve: $(INSTALLED)
 	$(BIN)/kcm serve $(CONFIG)

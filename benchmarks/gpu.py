@@ -31,7 +31,6 @@ from rich.console import Console
 from steps import answer, seconds, train_step
 from torch import nn
 
-from jobs.commands.serving.compare import compare_served
 from jobs.commands.serving.serving import Site, serving
 from jobs.models import served_model
 from kcm.config import load_config
@@ -156,16 +155,6 @@ def served(device: str, assets: Path) -> dict[str, Any]:
     return {route: {"count": len(times), "median_ms": statistics.median(times)} for route, times in taken.items()}
 
 
-def compared(device: str, assets: Path) -> dict[str, Any]:
-    """The certify rows of a cascade certified on CPUs, on the GPU; in a rehearsal, in torch."""
-    with tempfile.TemporaryDirectory() as storage:
-        config = _config("cpu", assets, storage)
-        run(config, promote=True)
-        elsewhere: dict[str, Any] = {"gpus": 0.5} if device == "cuda" else {"runtime": "torch"}
-        settings = type(config.serve).model_validate(elsewhere | {"large": elsewhere})
-        return compare_served(config.model_copy(update={"serve": settings}))
-
-
 def _config(device: str, assets: Path, storage: str) -> RunConfig:
     changes = [f"assets_path={assets}", f"storage_path={storage}", f"cluster.use_gpu={device == 'cuda'}"]
     return load_config(RunConfig, REVIEWS, [*changes, "cluster.num_encoders=1"])
@@ -176,7 +165,6 @@ PARTS: dict[str, Part] = {
     "encoders": encoders,
     "job": job,
     "serving": served,
-    "compared": compared,
 }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from loop_earliest import first_certified
 from loop_scene import Scene, Taken
 from rich.console import Console
 
@@ -27,14 +28,13 @@ from kcm.tasks.hashing import shuffled
 from kcm.tasks.readers.reviews import read_reviews
 from kcm.tasks.rows import Record
 from pipelines.loop.certify.lineage import LineageLedger
-from pipelines.loop.earliest import first_certified
 from pipelines.loop.state import LoopState
 
 OLD, NEW = ("reviews", "movies", "editorials"), "tweets"
 OLD_ROWS, TRAFFIC, HELD_OUT = 600, 1500, 500  # of each old domain; of tweets; of tweets that nobody learns
 LABELLED = 5
 # So few rows, and mpnet in int8, that the whole takes minutes: 600 certify decisions at a share of .8 afford a
-# disagreement of 1% at epsilon .03. The rest is `make loop`'s own.
+# disagreement of 1% at epsilon .03. The rest is the demonstration's own.
 VALUES = {
     "certificate.epsilon": 0.03,
     "tune.num_trials": 2,

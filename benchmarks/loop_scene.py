@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from loop_replay import Replay
 
 from jobs.commands.serving.serving import Site
 from jobs.models import served_model
@@ -27,13 +28,12 @@ from kcm.inputs.content import Content
 from kcm.tasks.rows import Record
 from pipelines.config import RunConfig
 from pipelines.loop.labelling import opened_inbox
-from pipelines.loop.replay import Replay
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback
 from pipelines.serve.log.location import log_url
 
 ROOT = Path(__file__).parents[1]
-CONFIG = ROOT / "jobs/configs/loop.yaml"
+CONFIG = Path(__file__).with_name("loop_demo.yaml")
 LOG = "log.txt"  # beside a scene: what its commands said
 REQUEST = 32
 

@@ -31,7 +31,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": storage.verify,
     "gc": storage.gc,
     "serve": serving.serve,
-    "compare": serving.compare,
     "promote": loop.promote,
     "update": loop.update,
     "versions": loop.versions,

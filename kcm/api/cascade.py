@@ -165,4 +165,4 @@ def load_cascade(
         beside.submit(require_models, bundle, assets_dir, upstreams)  # what it finds wrong, loading raises
         small_side = load_small_side(bundle, assets_dir, device, top_k)
     large_model = load_large(bundle, assets_dir, device, upstreams=upstreams, responses=responses)
-    return Cascade(small_side, large_model, bundle.void_on(folder, device, device))
+    return Cascade(small_side, large_model, bundle.void_on(device, device))

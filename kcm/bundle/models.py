@@ -62,13 +62,12 @@ class FrozenModels:
         """What computes both sides on these devices."""
         return ComputedBy(encoder=self.encoder.computed_by(encoder_device), large=self.large.computed_by(large_device))
 
-    def void_on(self, folder: Path, encoder_device: str, large_device: str) -> str | None:
-        """Why the certificate of the bundle, which lies in `folder`, does not hold on these devices; None if it does.
+    def void_on(self, encoder_device: str, large_device: str) -> str | None:
+        """Why the certificate of the bundle does not hold on these devices; None if it does.
 
         Raises ConfigError for a precision that a device cannot compute.
         """
-        serving = self.computed_by(encoder_device, large_device)
-        return void_reason(self.certified_by, folder, self.digest, serving)
+        return void_reason(self.certified_by, self.computed_by(encoder_device, large_device))
 
     @property
     def answer_names(self) -> tuple[str, ...]:

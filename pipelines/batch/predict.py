@@ -159,7 +159,7 @@ def predict(
     command = _digest(_FORMAT, bundle.digest, columns, missing if lists_missing else None)
     looked = _look(parts, columns, command, overwrite)
     require_models(bundle, assets_dir, upstreams)
-    void = bundle.void_on(bundle_folder, cluster.device, cluster.device)
+    void = bundle.void_on(cluster.device, cluster.device)
     if void:
         reporter.say(f"the certificate is void here: {escape(void)}")
     jobs = [Job(each.part, each.rows, command, lists_missing) for each in looked if each.rows]

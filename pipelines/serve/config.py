@@ -31,7 +31,7 @@ class ReplicaConfig(Config):
     runtime: Literal["torch", "onnx"] | None = Field(
         default=None,
         description="What computes a frozen encoder on CPUs, where its precision leaves a choice; null: what the "
-        "certificate was issued with. Another one voids it until `kcm compare` has found the same answers.",
+        "certificate was issued with. Another one voids it.",
     )
     max_ongoing_requests: int = Field(default=64, ge=1, description="Requests that a replica works on at once.")
     max_queued_requests: int = Field(

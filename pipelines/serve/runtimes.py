@@ -27,4 +27,4 @@ def void_release(release: Release, config: ServeConfig) -> str | None:
     Raises ConfigError for a precision that a device cannot compute.
     """
     models = as_served(FrozenModels.read_models(release.bundle), config)
-    return models.void_on(release.bundle, *devices_of(config))
+    return models.void_on(*devices_of(config))

@@ -2,8 +2,7 @@
 
 What is kept: every artefact whose fingerprint stands in a run's result or in a record of the loop (all champions, since
 a rollback may go to any; all challengers, by their digest), the artefacts that the bundles among them name, the bundles
-that these continue, and all that any of them was made of; and what `compare` found of a bundle that is kept, by which
-its certificate counts in another runtime on every node. Interrupted work is kept as well: it will be gone on with.
+that these continue, and all that any of them was made of. Interrupted work is kept as well: it will be gone on with.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from pipelines.store.manifest import EMPTIED, MANIFEST, encoded, file_hashes, ma
 
 CLEANING = "leases/gc"  # held while files are removed; no run begins meanwhile
 _BUNDLE, _LINEAGE = "bundle/bundle.json", "bundle/lineage.json"  # of a bundle's artefact; the first gives its digest
-_COMPARE = "compare"  # the stage whose artefacts nobody names: they are found by their bundle
 _NAME = re.compile(r"\b[0-9a-f]{16}(?:[0-9a-f]{48})?\b")  # of an artefact, or of a bundle
 
 
@@ -160,11 +158,7 @@ def _referred(store: ArtefactStore, artefacts: Mapping[Path, Artefact]) -> set[P
         if home in bundles:
             names += _NAME.findall(bundles[home].file(_LINEAGE).read_text(encoding="utf-8"))
         pending += [by_name[name] for name in names if name in by_name]
-    return reached | {
-        home
-        for home, each in artefacts.items()
-        if each.stage == _COMPARE and {by_name.get(name) for name in each.manifest["inputs"].values()} <= reached
-    }
+    return reached
 
 
 def _named(store: ArtefactStore) -> set[str]:

@@ -48,7 +48,7 @@ class Explainer:
         image_column: str = "image",
     ) -> None:
         self.bundle = Bundle.read(folder)
-        self.void = self.bundle.void_on(folder, "cpu", "cpu")
+        self.void = self.bundle.void_on("cpu", "cpu")
         self.networks = {name: with_curves(network) for name, network in self.bundle.collaborator.networks.items()}
         self.side: SmallSide = load_small_side(self.bundle, assets_dir)
         self.probe_ND = self._probe(rows, text_column, image_column)

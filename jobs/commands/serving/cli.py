@@ -1,4 +1,4 @@
-"""`kcm serve` and `kcm compare`."""
+"""`kcm serve`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.exit import reported
-from jobs.options import BundleFolder, ConfigFile, Debug, JsonFile, ModelName, Overrides, announce, load
+from jobs.options import BundleFolder, Debug, JsonFile, ModelName, Overrides, announce
 from kcm.errors import KcmError
 
 if TYPE_CHECKING:
@@ -75,31 +75,3 @@ def serve(
                 result["url"] = url
                 typer.echo(f"{release.version} answers at {url}/v1/predict, described at {url}/docs; Ctrl-C stops it")
                 wait_for_interruption()
-
-
-def compare(
-    config: ConfigFile,
-    version: Annotated[
-        str | None, typer.Argument(metavar="[VERSION]", help="Number of a registered version; else the champion.")
-    ] = None,
-    overrides: Overrides = None,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
-    """Replay all certify rows in the runtimes that `kcm serve` uses: with the same answers the certificate counts."""
-    with reported(json, debug) as result:
-        announce(f"looking for {f'version {version}' if version else 'the champion'} of {config}")
-        from jobs.commands.serving.compare import compare_served
-
-        result |= compare_served(load(config, overrides), version)
-        if result["void"]:
-            raise KcmError(f"the certificate of {result['version']} is void here: {result['void']}")
-        if result["certified_by"] is None:
-            typer.echo(f"{result['version']} has no certificate")
-        elif not result["num_rows"]:
-            typer.echo(f"{result['version']} is served as it was certified")
-        else:
-            typer.echo(
-                f"{result['version']}: all {result['num_rows']} certify rows are answered and routed as they were"
-                " certified; a service that starts now relies on the certificate"
-            )

@@ -117,7 +117,7 @@ class DoorReplica:
             judging = await asyncio.to_thread(self._judging, bundle, release)
         small_side = self._small_side(bundle, judging.encoder)
         escalation = Escalation(self._large, release, len(large_names(bundle)), config.large, self._breaker)
-        void = bundle.void_on(release.bundle, *devices_of(config))
+        void = bundle.void_on(*devices_of(config))
         guard = Guard(small_side, release.version, config.on_refuted, void=void)
         guard.act(refuted=False)  # it may be void, or have expired
         auditor = await self._auditor(self._writer, release, bundle, escalation, guard) if self._writer else None

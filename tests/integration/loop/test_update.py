@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from benchmarks.loop_replay import Replay
 from jobs.assets import ASSETS, fetch
 from jobs.commands.loop.turns import update, versions
 from jobs.models import served_model
@@ -22,7 +23,6 @@ from kcm.bundle.bundle import Bundle
 from kcm.inputs.content import Content
 from kcm.tasks.readers.reviews import read_reviews
 from pipelines.config import RunConfig
-from pipelines.loop.replay import Replay
 from pipelines.loop.state import LoopState
 from pipelines.run import run
 from pipelines.serve.log.decisions import DecisionLog

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -21,15 +18,10 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from rich.console import Console
-from typer.testing import CliRunner
 
 from jobs.assets import ASSETS, fetch
-from jobs.cli import app
-from jobs.commands.serving.serving import Site
-from jobs.models import served_model
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.computed import COMPARED
 from kcm.bundle.runtime import load_small_side
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.table import OutcomeTable
@@ -44,7 +36,6 @@ from pipelines.progress import Reporter
 from pipelines.run import STAGES, run
 from pipelines.serve.deploy.app import build_app, start
 from pipelines.serve.deploy.haproxy import free_port
-from pipelines.serve.deploy.replica import DoorReplica
 from pipelines.serve.release import Release
 from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
@@ -147,52 +138,6 @@ def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) 
     assert {bundle.encoder.in_use, bundle.large.in_use} <= {"torch", "onnx"}
     assert len(bundle.metrics["frontier"]["accuracy"]) == len(bundle.metrics["frontier"]["call_rate"])
     assert len(bundle.learner_state["memory"]["ids"]) > 0
-
-
-def test_a_certificate_counts_in_another_runtime_once_all_rows_were_compared(result, config, tmp_path) -> None:
-    """Promise: `kcm compare` finds what no service before it could know, and computes it once."""
-    file = tmp_path / "run.yaml"
-    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    release = served_model(config, None)
-    bundle = Bundle.read(release.bundle)
-    in_use = {"runtime": bundle.encoder.in_use, "large.runtime": bundle.large.in_use}
-    other = {name: {"torch": "onnx", "onnx": "torch"}[runtime] for name, runtime in in_use.items()}
-    options = [option for name, runtime in other.items() for option in ("--set", f"serve.{name}={runtime}")]
-    elsewhere = load_config(RunConfig, file, options[1::2])
-    before = model_card(release, elsewhere)
-    assert before["standing"] == "void"
-    assert "nobody has compared them" in before["void"]
-    assert "is served as it was certified" in CliRunner().invoke(app, ["compare", str(file)]).output
-
-    command = ["compare", str(file), *options, "--json", str(tmp_path / "compared.json")]
-    for state in ("done in", "already there"):
-        (release.bundle / COMPARED).unlink(missing_ok=True)  # each node has its own copy of the bundle
-        compared = CliRunner().invoke(app, command)
-        assert compared.exit_code == 0, compared.output
-        assert re.search(rf"compare\s+{state}", compared.output)
-        assert "are answered and routed as they were certified" in compared.output
-        found = json.loads((tmp_path / "compared.json").read_text())
-        assert (found["num_rows"], found["num_different"], found["void"]) == (num_certify_rows(result), 0, None)
-    after = model_card(release, elsewhere)
-    assert (after["standing"], after["void"], after["policy"]) == ("holds", None, bundle.policy.model_dump())
-
-
-def num_certify_rows(result: dict[str, Any]) -> int:
-    tasks = TaskSequence.load(Path(result["artefacts"]["tasks"])).tasks
-    return sum(len(task.splits["certify"]) for task in tasks)
-
-
-def model_card(release: Release, config: RunConfig) -> Any:
-    """What the door of a service that `kcm serve` would start says of its model."""
-
-    async def found() -> Any:
-        replica = DoorReplica(Site.of(config).serve, config.assets_path, SimpleNamespace())  # type: ignore[arg-type]
-        await replica._service.stage(release)
-        door = httpx.ASGITransport(replica.api())
-        async with httpx.AsyncClient(transport=door, base_url="http://localhost") as client:
-            return (await client.get("/v1/model")).json()
-
-    return asyncio.run(found())
 
 
 def test_mlflow_loads_the_champion(result: dict[str, Any], config: RunConfig) -> None:

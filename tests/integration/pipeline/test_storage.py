@@ -19,6 +19,7 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.loop_replay import Replay
 from jobs.commands.loop.turns import update
 from jobs.models import served_model
 from kcm.api.cascade import load_cascade
@@ -28,7 +29,6 @@ from pipelines.config import RunConfig
 from pipelines.loop.certify.lineage import LineageLedger
 from pipelines.loop.promotion.champion import Champion
 from pipelines.loop.purging import purge
-from pipelines.loop.replay import Replay
 from pipelines.loop.state import LoopState, log_reader
 from pipelines.run import run
 from pipelines.serve.log.database import Database

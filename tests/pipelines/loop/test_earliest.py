@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from benchmarks.loop_earliest import STEP, earliest
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.traffic import decisions_needed
 from pipelines.loop.certify.judged import JudgedWindow
-from pipelines.loop.earliest import STEP, earliest
 from tests.pipelines.loop.windows import made_window, scope_of
 
 EVERY = 4  # one decision in so many is of a validate unit, the others certify

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.computed import Comparison, ComputedBy, keep_comparison
+from kcm.bundle.computed import ComputedBy
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import TextEncoderConfig
@@ -84,25 +84,6 @@ def test_in_another_runtime_it_is_void_and_everything_is_escalated(
     assert "onnx on cpu" in caplog.text
     assert "torch on cpu" in caplog.text
     assert loaded(release, ServeConfig(runtime="torch", on_refuted="report")).small_side.policy == KEEPS
-
-
-def test_where_all_certify_rows_were_answered_alike_it_holds_there_too(release: Release) -> None:
-    digest = Bundle.read(release.bundle).digest
-    config = ServeConfig(runtime="torch")
-    assert void_release(release, config)
-    keep_comparison(release.bundle, digest, Comparison(computed_by=TORCH, num_rows=9, num_different=0))
-    version = loaded(release, config)
-    assert version.guard is not None
-    assert (version.guard.standing, version.small_side.policy) == ("holds", KEEPS)
-
-
-def test_where_a_row_differs_it_stays_void(release: Release) -> None:
-    digest = Bundle.read(release.bundle).digest
-    keep_comparison(release.bundle, digest, Comparison(computed_by=TORCH, num_rows=9, num_different=1))
-    version = loaded(release, ServeConfig(runtime="torch"))
-    assert version.guard is not None
-    assert version.guard.standing == "void"
-    assert "1 of 9 certify rows" in (version.guard.void or "")
 
 
 def test_a_version_that_shares_the_encoder_of_another_is_computed_as_that_one(release: Release) -> None:

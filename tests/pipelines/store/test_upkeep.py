@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from kcm.errors import LockedError
-from pipelines.stages.compare import STAGE
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.control.lease import leased, refuse_while_held
 from pipelines.store.files import digest
@@ -83,16 +82,6 @@ def test_champions_challengers_and_the_bundles_they_continue_are_kept(store: Art
     store.control.create("loop/app/champion", json.dumps({"bundle": champion.fingerprint}).encode())
     store.control.create("loop/app/attempts", json.dumps({"turn": {"digest": bundle_digest(challenger)}}).encode())
     assert set(find_garbage(store).homes) == homes([forgotten])
-
-
-def test_a_comparison_is_kept_as_long_as_its_bundle(store: ArtefactStore) -> None:
-    """By it a certificate counts in another runtime: a node that has no copy of it would compute all rows again."""
-    champion, forgotten = build(store, "register", 0), build(store, "register", 1)
-    kept = build(store, STAGE, 0, champion)
-    removed = [forgotten, build(store, STAGE, 1, forgotten), build(store, "window", 0, champion)]
-    store.control.create("loop/app/champion", json.dumps({"bundle": champion.fingerprint}).encode())
-    assert set(collect_garbage(store).homes) == homes(removed)
-    assert set(store.homes()) == homes([champion, kept])
 
 
 def test_interrupted_work_is_kept_and_an_overtaken_attempt_is_not(store: ArtefactStore) -> None:

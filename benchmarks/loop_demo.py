@@ -1,4 +1,4 @@
-"""`make loop`: a champion that knows three domains meets the traffic of a fourth, learns it, and is certified on it.
+"""A champion that knows three domains meets the traffic of a fourth, learns it, and is certified on it.
 
 The service is played in this process: its cascade answers every sentence, its log keeps every decision, and most of
 what it keeps is audited. A fifth of the labels arrives late, from the people who sent the sentences; then a person
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from loop_earliest import first_certified
+from loop_replay import Replay
 
 from jobs.commands.loop.promotion import promote, rollback
 from jobs.commands.loop.turns import approve, update
-from jobs.exit import reported
 from jobs.models import served_model
-from jobs.options import Debug, JsonFile
 from jobs.views.loop import outcome
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input
@@ -29,14 +29,13 @@ from kcm.tasks.readers.reviews import read_reviews
 from kcm.tasks.rows import Record
 from pipelines.config import RunConfig
 from pipelines.loop.certify.lineage import LineageLedger
-from pipelines.loop.earliest import first_certified
 from pipelines.loop.labelling import opened_inbox
-from pipelines.loop.replay import Replay
 from pipelines.loop.state import LoopState, watermark_of
 from pipelines.run import run
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.location import log_url
 
+CONFIG = Path(__file__).with_name("loop_demo.yaml")
 REQUEST = 64  # sentences of a request
 LABELLED = 5  # one sentence in so many is labelled by whoever sent it
 RATES = (0.0, 0.005, 0.01)  # of disagreement on what is kept, for which the needed traffic is printed
@@ -138,18 +137,14 @@ def label(config: RunConfig, rows: Sequence[Record], say: Say) -> None:
 
 
 def main(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG")] = Path("jobs/configs/loop.yaml"),
+    config: Annotated[Path, typer.Argument(metavar="CONFIG")] = CONFIG,
     domain: Annotated[str, typer.Option(metavar="NAME", help="Whose sentences are the traffic.")] = "tweets",
     max_rows: Annotated[int | None, typer.Option(metavar="N", help="Sentences of traffic, at most.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE")] = None,
-    json: JsonFile = None,
-    debug: Debug = False,
 ) -> None:
     """Run the demonstration of the loop; the last line is the path of loop.json."""
-    with reported(json, debug) as result:
-        loaded = load_config(RunConfig, config, overrides or [])
-        result["result_path"] = str(demonstrate(loaded, domain, max_rows, lambda line: typer.echo(line, err=True)))
-        typer.echo(result["result_path"])
+    loaded = load_config(RunConfig, config, overrides or [])
+    typer.echo(demonstrate(loaded, domain, max_rows, lambda line: typer.echo(line, err=True)))
 
 
 if __name__ == "__main__":
