@@ -1,9 +1,9 @@
 """KCM against MCM, linear and nearest class mean, by learner and memory, on CLINC150, reviews and digits.
 
     python benchmarks/continual.py [--only clinc:replay@2] [--num-seeds 3] [--write]
-    python benchmarks/continual.py --tune        choose the settings in jobs/configs/benchmark/, on held-out streams
+    python benchmarks/continual.py --tune        choose the settings in benchmarks/settings/, on held-out streams
     python benchmarks/continual.py --tasks 500   memory and CPU time per task over many tasks
-    python benchmarks/continual.py --cell        CPU seconds of a cell of `kcm benchmark continual` at its defaults
+    python benchmarks/continual.py --study STUDY.yaml [--set num_seeds=5] [--json FILE]     on your own table
 
 CLINC150 comes from the hub, or from --clinc FILE (data_full.json of its authors); the tables by domain need --domains
 FILE (their domains.json). Every finished cell is kept in --storage, from which an interrupted run resumes. Cells share
@@ -24,10 +24,8 @@ from typing import Any
 
 import torch
 import yaml
-from continual_cell import cell_view, measure_cell
 from continual_plan import (
     ALL_NETWORKS,
-    DESCRIPTIVE_SEEDS,
     HELD_OUT_SEED,
     HELD_OUT_STREAMS,
     DataSet,
@@ -38,26 +36,23 @@ from continual_plan import (
 from continual_scale import measure_scale, scale_view
 from rich.console import Console
 from rich.table import Table
-
-from jobs.commands.benchmark import DEFAULT_SETTINGS
-from jobs.views.benchmark import ProgressBars, study_view
-from kcm.study import (
-    Record,
-    Records,
+from study.cell import Record, Records
+from study.data import Stream, read_data
+from study.matching import units_of_equal_cpu
+from study.settings import (
+    DEFAULT_SETTINGS,
     Settings,
-    Stream,
-    StudyConfig,
-    Trial,
-    aggregate,
+    TriedSetting,
     best_overrides,
-    read_data,
-    run_cells,
+    overrides_of,
     sensitivity,
     trials_of,
 )
-from kcm.study.equal_cpu import units_of_equal_cpu
-from kcm.study.study import matched, plan
-from kcm.study.tuning import overrides_of
+from study.study import StudyConfig, aggregate, matched, plan, run_cells, run_study
+from study.view import ProgressBars, study_view
+
+from kcm.config import load_config
+from kcm.errors import KcmError
 
 RESULTS = Path(__file__).parent / "results" / "continual.json"
 PER_SEED = ("average_accuracy", "forgetting_first", "tail")
@@ -94,9 +89,9 @@ class Bench:
             tables[data.name] |= aggregate(records)
         return tables
 
-    def tune(self) -> dict[Path, list[Trial]]:
+    def tune(self) -> dict[Path, list[TriedSetting]]:
         """Every trial of every network, scored on the validate rows of the held-out streams, by file of settings."""
-        trials: dict[Path, list[Trial]] = {}
+        trials: dict[Path, list[TriedSetting]] = {}
         for data, _ in self.chosen():
             if not data.tuned:
                 continue
@@ -109,7 +104,7 @@ class Bench:
                         found += self._trials(data, row, space)
         return trials
 
-    def _trials(self, data: DataSet, row: Row, space: Mapping[str, Sequence[Any]]) -> Iterator[Trial]:
+    def _trials(self, data: DataSet, row: Row, space: Mapping[str, Sequence[Any]]) -> Iterator[TriedSetting]:
         streams = self.num_seeds or HELD_OUT_STREAMS
         study = data.study(row, score_on="validate", first_seed=HELD_OUT_SEED, num_seeds=streams)
         for values in trials_of(space):
@@ -117,7 +112,7 @@ class Bench:
             settings = Settings(tried).over(best_settings(data))
             for cell in aggregate(self._records(data, study, settings))["cells"]:
                 score = cell["aggregated"]["average_accuracy"]["mean"]
-                yield Trial(f"{row.name}/{cell['network']}", values, score)
+                yield TriedSetting(f"{row.name}/{cell['network']}", values, score)
 
     def _records(self, data: DataSet, study: StudyConfig, settings: Settings) -> list[Record]:
         """The records of a study's cells; a worker computes its share of them."""
@@ -213,7 +208,7 @@ def _laid_out(value: Any, indent: str = "") -> str:
     return f"{brackets[0]}\n{inner}" + f",\n{inner}".join(parts) + f"\n{indent}{brackets[1]}"
 
 
-def write_settings(path: Path, trials: Sequence[Trial]) -> None:
+def write_settings(path: Path, trials: Sequence[TriedSetting]) -> None:
     """Commit the best settings of a data set; places that were not tuned now stay as they are."""
     best = Settings(best_overrides(trials)).over(Settings.load(path))
     note = (
@@ -224,7 +219,7 @@ def write_settings(path: Path, trials: Sequence[Trial]) -> None:
     path.write_text(note + yaml.safe_dump(dict(best.overrides), sort_keys=True), encoding="utf-8")
 
 
-def report_trials(console: Console, name: str, trials: Sequence[Trial]) -> None:
+def report_trials(console: Console, name: str, trials: Sequence[TriedSetting]) -> None:
     """How much hangs on the learning rate, and the best trial of each place."""
     table = Table(title=f"{name}: validate, held-out streams; best score in % by learning rate")
     rates = sorted({rate for scores in sensitivity(trials).values() for rate in scores}, key=float)
@@ -239,6 +234,19 @@ def report_trials(console: Console, name: str, trials: Sequence[Trial]) -> None:
     console.print(table)
 
 
+def own_study(console: Console, arguments: argparse.Namespace) -> None:
+    """Learn the tasks of a table one after the other, by every network and learner, and compare what is left."""
+    try:
+        config = load_config(StudyConfig, arguments.study, arguments.set or ())
+        with ProgressBars() as bars:
+            result = run_study(config, Settings.load(arguments.settings), arguments.assets, arguments.storage, bars)
+    except KcmError as error:
+        sys.exit(f"error: {error}")
+    console.print(study_view(result))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -248,7 +256,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--write", action="store_true", help="commit figures, or settings, to their files")
     parser.add_argument("--tune", action="store_true", help="choose settings instead of measuring")
     parser.add_argument("--tasks", type=int, metavar="N", help="measure memory and CPU time over N synthetic tasks")
-    parser.add_argument("--cell", action="store_true", help="measure a cell at the defaults; --clinc must be a file")
+    parser.add_argument("--study", type=Path, metavar="FILE", help="YAML of a study of your own; see docs/continual.md")
+    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="override a value of --study; repeatable")
+    parser.add_argument("--settings", type=Path, default=DEFAULT_SETTINGS, help="how each learner trains each network")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result of --study")
     parser.add_argument("--clinc", default="clinc/clinc_oos", metavar="FILE_OR_HUB_ID", help="CLINC150")
     parser.add_argument("--domains", type=Path, metavar="FILE", help="JSON: domain -> its intents")
     parser.add_argument("--storage", type=Path, default=Path("storage/benchmark"))
@@ -269,12 +280,8 @@ def main() -> None:
         if arguments.write:
             write_results("scale", found)
         return
-    if arguments.cell:
-        seeds = arguments.num_seeds or DESCRIPTIVE_SEEDS
-        found = measure_cell(console, Path(arguments.clinc), seeds, arguments.storage, arguments.assets)
-        console.print(cell_view(found))
-        if arguments.write:
-            write_results("cell", found)
+    if arguments.study:
+        own_study(console, arguments)
         return
     bench = Bench(arguments)
     if arguments.list:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from sklearn.datasets import load_digits
+from study.settings import LEARNERS, has_memory
+from study.study import StudyConfig
 
 from kcm.config import parse_config
-from kcm.study import LEARNERS, StudyConfig
-from kcm.study.settings import has_memory
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-SETTINGS = Path(__file__).parents[1] / "jobs" / "configs" / "benchmark"
+SETTINGS = Path(__file__).parent / "settings"
 
 # Benchmarks tune on validate, so it gets rows; data with splits of their own keep them.
 FRACTIONS = {"train": 0.6, "validate": 0.15, "certify": 0.05, "test": 0.2}

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from study.cell import Cell, run_cell
+from study.data import Stream
+from study.settings import LEARNERS, Settings, has_memory
+from study.study import flatness
 
 from kcm.learners.base import Batch
 from kcm.learners.training.stream import TensorRows
-from kcm.study import LEARNERS, Cell, Settings, Stream, flatness, run_cell
-from kcm.study.settings import has_memory
 
 FEATURES, LABELS, TRAIN_ROWS, TEST_ROWS = 64, 10, 64, 2
 JOINT_TASKS = 40  # joint training of task i reads i tasks, so it gets fewer of them

@@ -22,6 +22,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from study.data import cached_features
 
 from kcm.bundle.runtime import logits
 from kcm.collaborator.collaborator import Collaborator
@@ -33,7 +34,6 @@ from kcm.learners.base import Batch
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
 from kcm.metrics.calibration import fit_temperature
-from kcm.study.features import cached_features
 from kcm.tasks import TaskSequence, build_sequence
 from kcm.tasks.plan.splits import Split
 from kcm.tasks.preparation.checks import SplitError

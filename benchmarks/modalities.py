@@ -24,18 +24,24 @@ import numpy as np
 from machine import machine
 from rich.console import Console
 from rich.pretty import pprint
+from study.settings import (
+    DEFAULT_SETTINGS,
+    LEARNING_RATE,
+    Settings,
+    TriedSetting,
+    best_overrides,
+    overrides_of,
+    trials_of,
+)
+from study.study import StudyConfig, over_seeds, run_study
+from study.view import ProgressBars
 
-from jobs.commands.benchmark import DEFAULT_SETTINGS
-from jobs.views.benchmark import ProgressBars
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.table import SPLITS, Split
 from kcm.config import load_config
 from kcm.metrics.intervals import Interval, accuracy_interval, paired_difference
 from kcm.metrics.routing import cost_saved
 from kcm.retrieval.search import RetrievalConfig
-from kcm.study import Settings, StudyConfig, run_study
-from kcm.study.aggregate import over_seeds
-from kcm.study.tuning import LEARNING_RATE, Trial, best_overrides, overrides_of, trials_of
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.run import STAGES, run_context
@@ -180,7 +186,7 @@ def _tuned(study: StudyConfig, places: Places, bars: ProgressBars) -> Settings:
         tried = Settings({f"replay/{network}": overrides_of(values) for network in study.networks}).over(base)
         for cell in run_study(held_out, tried, places.assets, places.storage, bars)["cells"]:
             score = cell["aggregated"]["average_accuracy"]["mean"]
-            trials.append(Trial(f"replay/{cell['network']}", values, score))
+            trials.append(TriedSetting(f"replay/{cell['network']}", values, score))
     return Settings(best_overrides(trials)).over(base)
 
 

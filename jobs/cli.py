@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands import benchmark, log, route
+from jobs.commands import log, route
 from jobs.commands.answers import cli as answers
 from jobs.commands.loop import cli as loop
 from jobs.commands.reference import cli as reference
@@ -44,7 +44,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "components": reference.components,
     "version": reference.version,
 }
-GROUPS = {"route": route.app, "benchmark": benchmark.app, "log": log.app}
+GROUPS = {"route": route.app, "log": log.app}
 
 app = typer.Typer(
     name="kcm",

@@ -17,8 +17,7 @@ from kcm.learners.training.config import TrainConfig
 from kcm.tasks import TasksConfig
 from pipelines.served_run import ServedRun
 
-# How a run learns that names no learner: what forgets least of all that train, on held-out streams, and needs no tuning
-# (`python benchmarks/default_learner.py`, docs/continual.md).
+# How a run learns that names no learner: what forgets least of all that train, and needs no tuning (docs/continual.md).
 DEFAULT_LEARNING: dict[str, dict[str, Any]] = {
     "network": {
         "hidden": [],

@@ -1,11 +1,19 @@
-"""A cell of a study: one network, learned by one learner with one memory size, on the stream of one seed."""
+"""A cell of a study: one network, learned by one learner with one memory size, on the stream of one seed.
+
+A finished cell is kept on disk, as one JSON file named by a fingerprint of all that decides its figures.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +23,61 @@ from torch.nn import functional as F
 
 from kcm.collaborator.collaborator import Collaborator, NetworkKind
 from kcm.collaborator.distill import DistillConfig
+from kcm.errors import ArtefactError
 from kcm.inputs.labels import UNLABELLED
 from kcm.kan.mlp import num_parameters
 from kcm.learners.training.trainer import Trainer
 from kcm.metrics.continual import shot_accuracies, third_accuracies
-from kcm.study.means import NearestClassMean
-from kcm.study.settings import Setting, StudyNetwork, kind_of
-from kcm.study.stream import Stream
+
+from .data import Stream
+from .settings import Setting, StudyNetwork, kind_of
+
+
+class NearestClassMean:
+    """Means of unit vectors by class; the answer is the class whose mean is nearest, among those seen so far."""
+
+    def __init__(self, in_features: int, num_labels: int) -> None:
+        self.sum_CD = torch.zeros(num_labels, in_features, dtype=torch.float64)
+        self.count_C = torch.zeros(num_labels, dtype=torch.float64)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the state."""
+        return self.sum_CD.nbytes + self.count_C.nbytes
+
+    def add(self, features_ND: Tensor, labels_N: Tensor) -> None:
+        """Take rows into the means of their classes."""
+        self.sum_CD.index_add_(0, labels_N, _unit(features_ND))
+        self.count_C.index_add_(0, labels_N, torch.ones(len(labels_N), dtype=torch.float64))
+
+    def scores(self, features_ND: Tensor) -> Tensor:
+        """2 x m_c - |m_c|^2, [N, C], whose largest is the nearest mean; -inf for classes not seen yet."""
+        mean_CD = self.sum_CD / self.count_C.clamp_min(1)[:, None]
+        score_NC = 2 * _unit(features_ND) @ mean_CD.T - mean_CD.square().sum(1)
+        return score_NC.masked_fill(self.count_C == 0, -torch.inf)
+
+
+def _unit(features_ND: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(features_ND.double(), dim=-1)
+
+
+def flushes_denormals() -> bool:
+    """Whether this thread treats denormal floats as zero."""
+    return sys.float_info.min / 2 == 0
+
+
+@contextmanager
+def for_small_steps() -> Iterator[None]:
+    """Let torch use this thread alone in the block, with denormal floats as zero; what was set before is restored."""
+    num_threads, flushed = torch.get_num_threads(), flushes_denormals()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed)
+        torch.set_num_threads(num_threads)
+
 
 VERSION = 2
 """Raised when a cell gives other figures than before, which makes stored ones void."""
@@ -167,3 +223,40 @@ def base_bytes(collaborator: Collaborator) -> int:
 def canonical(value: Any) -> bytes:
     """A value as JSON that does not depend on the order of keys, for fingerprints."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+class Records:
+    """The cells of any number of studies; a folder may be shared, also by studies that run at the same time."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raise ArtefactError when the folder cannot be made."""
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArtefactError(f"cannot make the folder: {error.strerror}", where=str(folder)) from None
+
+    def get(self, fingerprint: str) -> Record | None:
+        """The record of a finished cell; None where there is none, or where it is damaged."""
+        try:
+            record: Record = json.loads(self._path(fingerprint).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return record
+
+    def put(self, fingerprint: str, record: Record) -> None:
+        """Store a finished cell, whole or not at all."""
+        path = self._path(fingerprint)
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(record), encoding="utf-8")
+        partial.replace(path)
+
+    def _path(self, fingerprint: str) -> Path:
+        return self.folder / f"{fingerprint}.json"
+
+
+def cell_fingerprint(cell: Cell, setting: Setting | None, stream_fingerprint: str) -> str:
+    """Hexadecimal digest of what decides the figures of a cell."""
+    described = None if setting is None else setting.model_dump(mode="json")
+    parts = [VERSION, cell.network, cell.learner, cell.memory_per_class, cell.seed, described, stream_fingerprint]
+    return hashlib.sha256(canonical(parts)).hexdigest()[:32]

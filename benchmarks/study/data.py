@@ -1,8 +1,9 @@
-"""The data of a study: where its rows come from, and the streams that its seeds draw from them."""
+"""The data of a study: its rows, their features (encoded once, kept on disk), and the stream that each seed draws."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,14 +11,125 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from kcm.encoders import Encoder, EncoderConfig
+from kcm.errors import ArtefactError, DataError
 from kcm.inputs.content import TEXT, Content, Part, contents
-from kcm.study.features import cached_features
-from kcm.study.stream import Stream, make_stream
+from kcm.learners.base import Batch
+from kcm.learners.training.stream import TensorRows
 from kcm.tasks import TasksConfig, TaskSequence, build_sequence
 from kcm.tasks.preparation.checks import SplitError
 from kcm.tasks.sources import Source, TableShard
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Tasks with the splits `train` and `test`, in the order in which they are learned.
+
+    `test` is whatever split the study scores. Where the task of a row is known when it is answered (`task_known`), only
+    labels of that task can be the answer. `fingerprint` names the content: rows, splits, order and features.
+    """
+
+    tasks: Sequence[TensorRows]
+    num_labels: int
+    in_features: int
+    fingerprint: str
+    task_known: bool = False
+
+    @property
+    def train_counts(self) -> np.ndarray:
+        """Train rows of every class, int [C]."""
+        counts_C = np.zeros(self.num_labels, dtype=np.int64)
+        for task in self.tasks:
+            for label, count in task.label_counts("train").items():
+                counts_C[label] += count
+        return counts_C
+
+
+def make_stream(
+    sequence: TaskSequence, features: Mapping[Content, np.ndarray], features_identity: str, score_on: str
+) -> Stream:
+    """The stream of a sequence whose rows have `features`, float32 [D] by content; `score_on` is the split scored."""
+    digest = hashlib.sha256(f"{features_identity}\0{score_on}\0{sequence.scenario}\0{sequence.label_names}".encode())
+    tasks = []
+    for task in sequence.tasks:
+        splits = {}
+        for role, split in (("train", "train"), ("test", score_on)):
+            data = task.splits[split]  # type: ignore[index]  # a name of SPLITS
+            ids, rows, labels = list(data["id"]), contents(data["text"], data["image"]), list(data["label"])
+            keys = [content.key for content in rows]
+            digest.update(f"{task.name}\0{role}\0{ids}\0{keys}\0{labels}\n".encode())
+            splits[role] = ids, _batch([features[content] for content in rows], labels)
+        tasks.append(TensorRows(task.name, splits))
+    in_features = len(next(iter(features.values())))
+    task_known = sequence.scenario == "task_incremental"
+    return Stream(tasks, len(sequence.label_names), in_features, digest.hexdigest(), task_known)
+
+
+def _batch(vectors: Sequence[np.ndarray], labels: Sequence[int]) -> Batch:
+    no_large = torch.full((len(labels), 1), torch.nan)
+    return Batch(torch.from_numpy(np.stack(vectors)), torch.tensor(labels), no_large, torch.ones(len(labels)))
+
+
+_CHUNK = 512  # rows between two updates of the progress
+
+
+def cached_features(
+    rows: Iterable[Content],
+    encoder: Callable[[], Encoder],
+    identity: str,
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[Content, np.ndarray]:
+    """Float32 features [D] by content, each encoded once; `encoder` loads the model, and only where it is needed.
+
+    `identity` is the encoder's. Raises DataError, naming it, when the encoder gives a NaN.
+    """
+    by_key = {content.key: content for content in rows}
+    keys = sorted(by_key)
+    unique = [by_key[key] for key in keys]
+    digest = hashlib.sha256("\0".join([identity, *keys]).encode()).hexdigest()[:32]
+    path = folder / f"features-{digest}.npy"
+    vectors_ND = _read(path)
+    if vectors_ND is None or len(vectors_ND) != len(unique):
+        vectors_ND = _encode(unique, encoder(), progress)
+        _write(path, vectors_ND)
+    return dict(zip(unique, vectors_ND, strict=True))
+
+
+def _encode(rows: list[Content], encoder: Encoder, progress: Callable[[int, int], None] | None) -> np.ndarray:
+    # Encoders batch texts of like length, so let every chunk have texts of like length.
+    order = np.argsort([content.size for content in rows], kind="stable")
+    vectors_ND = np.empty((len(rows), encoder.dim), dtype=np.float32)
+    for start in range(0, len(rows), _CHUNK):
+        index = order[start : start + _CHUNK]
+        vectors_ND[index] = encoder.encode([rows[i] for i in index])
+        if progress is not None:
+            progress(start + len(index), len(rows))
+    if len(bad := np.flatnonzero(~np.isfinite(vectors_ND).all(axis=1))):
+        raise DataError(f"the encoder gave NaN for {len(bad)} rows, such as {rows[bad[0]].key[:60]!r}")
+    return vectors_ND
+
+
+def _read(path: Path) -> np.ndarray | None:
+    try:
+        vectors: np.ndarray = np.load(path, allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return vectors
+
+
+def _write(path: Path, vectors_ND: np.ndarray) -> None:
+    partial = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as stream:
+            np.save(stream, vectors_ND)
+        partial.replace(path)
+    except OSError as error:
+        raise ArtefactError(f"cannot store features: {error.strerror}", where=str(path)) from None
+
 
 _MAX_SALTS = 8  # each of the seeds may ask for another one
 

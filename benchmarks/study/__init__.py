@@ -1,0 +1,1 @@
+"""Studies: networks and learners compared over seeds on one task sequence, in one process."""

@@ -1,0 +1,160 @@
+"""A study compares what it was asked to, computes every cell once, and refuses what cannot be compared."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from benchmarks.study import study as study_module
+from benchmarks.study.cell import NearestClassMean, run_cell
+from benchmarks.study.matching import EqualCpu, search
+from benchmarks.study.settings import DEFAULT_SETTINGS, LEARNERS, Settings, TriedSetting, best_overrides, has_memory
+from benchmarks.study.study import StudyConfig, run_study
+from kcm.config import parse_config
+from kcm.errors import ConfigError, DataError
+
+QUICK = {
+    "default": {"train": {"num_epochs": 4, "batch_size": 16, "learning_rate": 0.02}},
+    "replay": {"learner": {"batch_size": 32}},
+}
+Config = Callable[..., StudyConfig]
+Run = Callable[[StudyConfig], dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def digits_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 digits: pixel_0 to pixel_63, category."""
+    images, labels = load_digits(return_X_y=True)
+    path = tmp_path_factory.mktemp("digits") / "digits.csv"
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow([*(f"pixel_{i}" for i in range(64)), "category"])
+        writer.writerows([*image.astype(int), label] for image, label in zip(images[:600], labels[:600], strict=True))
+    return path
+
+
+@pytest.fixture
+def config(digits_csv: Path) -> Config:
+    """`config(networks=…, tasks={…})` is a study of the digits in five tasks."""
+
+    def make(**values: Any) -> StudyConfig:
+        source = {"kind": "files", "path": str(digits_csv)}
+        tasks = {"source": source, "scenario": "class_incremental", "num_tasks": 5, **values.pop("tasks", {})}
+        fixed = {"tasks": tasks, "encoder": {"model": "none"}, "feature_columns": ["pixel_*"], "num_seeds": 1}
+        return parse_config(StudyConfig, {**fixed, **values})
+
+    return make
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs a study with few epochs; a second run finds the first one's storage."""
+    return lambda config: run_study(config, Settings(QUICK), tmp_path, tmp_path / "storage")
+
+
+def test_every_network_meets_every_learner_at_every_memory_that_means_something_to_it(config: Config, run: Run) -> None:
+    networks = ["kan", "mlp", "ncm"]
+    cells = run(config(networks=networks, learners=["finetune", "replay"], memory_per_class=[0, 2]))["cells"]
+    learned = [("finetune", None), ("replay", 0), ("replay", 2)]
+    expected = [*((network, *cell) for network in ("kan", "mlp") for cell in learned), ("ncm", None, None)]
+    assert [(cell["network"], cell["learner"], cell["memory_per_class"]) for cell in cells] == expected
+    kan, mlp = cells[0]["num_parameters"], cells[3]["num_parameters"]
+    assert mlp == pytest.approx(kan, rel=0.02)
+
+
+def test_replay_forgets_less_than_finetuning_and_joint_training_bounds_both(config: Config, run: Run) -> None:
+    result = run(config(networks=["kan"], learners=["finetune", "replay", "joint"]))
+    finetune, replay, joint = (cell["per_seed"][0] for cell in result["cells"])
+    assert finetune["average_accuracy"] < 0.35  # the last task's two classes of ten
+    assert finetune["forgetting_first"] > replay["forgetting_first"] + 0.2
+    assert joint["average_accuracy"] > 0.85
+    assert finetune["gap_to_joint"] == pytest.approx(joint["average_accuracy"] - finetune["average_accuracy"])
+
+
+def test_networks_are_compared_by_seeds_in_pairs(config: Config, run: Run) -> None:
+    result = run(config(networks=["kan", "linear"], learners=["analytic"], num_seeds=3))
+    kan, linear = ([seed["average_accuracy"] for seed in cell["per_seed"]] for cell in result["cells"])
+    (difference,) = result["differences"]
+    mean = sum(a - b for a, b in zip(kan, linear, strict=True)) / 3
+    assert difference["average_accuracy"]["estimate"] == pytest.approx(mean)
+    assert difference["average_accuracy"]["degrees_of_freedom"] == 2
+    assert len({str(seed["R"]) for seed in result["cells"][0]["per_seed"]}) == 3  # other orders, other classes per task
+
+
+def test_an_interrupted_study_goes_on_where_it_stopped_and_a_finished_one_computes_nothing(
+    config: Config, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, computed = config(num_seeds=2), []
+
+    def counting(cell: Any, setting: Any, stream: Any, stop_at: int = 3) -> Any:
+        if len(computed) == stop_at:
+            raise KeyboardInterrupt
+        computed.append(cell)
+        return run_cell(cell, setting, stream)
+
+    monkeypatch.setattr(study_module, "run_cell", counting)
+    with pytest.raises(KeyboardInterrupt):
+        run(asked)
+    monkeypatch.setattr(study_module, "run_cell", lambda *cell: counting(*cell, stop_at=99))
+    finished = run(asked)
+    assert len(computed) == len(set(computed)) == 4
+    assert run(asked) == finished
+    assert len(computed) == 4
+
+
+def test_a_study_scored_on_validate_never_reads_test(config: Config, run: Run) -> None:
+    validate, test = (run(config(networks=["ncm"], score_on=split)) for split in ("validate", "test"))
+    assert validate["cells"][0]["per_seed"][0]["R"] != test["cells"][0]["per_seed"][0]["R"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learners": ["repaly"]}, r"unknown learner 'repaly', known are .*replay"),
+        ({"networks": ["cnn"]}, r"'kan', 'mlp', 'linear', 'random_relu' or 'ncm'"),
+        ({"memory_per_class": [0.5]}, r"smaller than the number of classes, 10"),
+        ({"tasks": {"num_tasks": 11}}, r"num_tasks = 11, but there are 10 labels"),
+        ({"feature_columns": ["pixels_*"]}, r"no column 'pixels_\*'.*mean 'pixel_"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_any_work(
+    config: Config, run: Run, monkeypatch: pytest.MonkeyPatch, values: Any, message: str
+) -> None:
+    monkeypatch.setattr(study_module, "run_cell", lambda *_: pytest.fail("worked"))
+    with pytest.raises((ConfigError, DataError), match=message):
+        run(config(**values))
+
+
+@pytest.mark.parametrize("path", sorted(DEFAULT_SETTINGS.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_settings_of_the_benchmarks_are_settings(path: Path) -> None:
+    settings = Settings.load(path).over(Settings.load(DEFAULT_SETTINGS))
+    for learner in LEARNERS:
+        setting = settings.setting("kan", learner, 2 if has_memory(learner) else None, 10)
+        assert setting.network.shared
+
+
+def test_the_narrowest_override_wins_and_the_first_of_equal_trials() -> None:
+    settings = Settings({"default": {"train": {"batch_size": 8}}, "replay/kan": {"train": {"batch_size": 16}}})
+    batches = [settings.setting(network, "replay", 2, 10).train.batch_size for network in ("kan", "mlp")]  # type: ignore[arg-type]
+    assert batches == [16, 8]
+    tried = [TriedSetting("replay/kan", {"train.batch_size": size}, score) for size, score in ((4, 0.5), (8, 0.5))]
+    assert best_overrides(tried) == {"replay/kan": {"train": {"batch_size": 4}}}
+
+
+def test_the_width_of_equal_cpu_time_is_found_by_its_growth() -> None:
+    assert search(lambda width: (width / 500) ** 2.5, 100).width == pytest.approx(500, rel=0.02)
+    assert search(lambda width: 2.0, 100) == EqualCpu(100, 2.0)
+
+
+def test_the_nearest_mean_is_of_unit_vectors_among_classes_seen() -> None:
+    means = NearestClassMean(2, 3)
+    means.add(torch.tensor([[5.0, 0.0], [0.0, 0.1]]), torch.tensor([0, 2]))
+    scores = means.scores(torch.tensor([[1.0, 0.2], [0.2, 1.0]]))
+    assert scores.argmax(1).tolist() == [0, 2]
+    assert torch.isinf(scores[:, 1]).all()
