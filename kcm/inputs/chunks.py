@@ -1,7 +1,11 @@
-"""The reader of tables: CSV, TSV, JSON lines and Parquet files as Arrow tables, a bounded number of rows at a time.
+"""The reader of tables: files of every kind as Arrow tables, a bounded number of rows at a time.
 
-Cells of a CSV or TSV file stay text, so that a label "NA" and an id "007" stay as they are. Columns of Parquet keep
-their types. In JSON lines a column of a chunk has the type of its values where they have one, else it is text.
+Cells of CSV, TSV and Excel files are text, so that a label "NA" and an id "007" stay as they are. Columns of Parquet
+and Arrow files keep their types. In JSON a column of a chunk has the type of its values where they have one, else it is
+text. A row that cannot be used keeps its place, and `Chunk.faults` says why.
+
+pyarrow parses CSV, not DuckDB: DuckDB drops bad rows without their places, knows three encodings, and reads object
+stores by an extension that it downloads.
 """
 
 from __future__ import annotations
@@ -9,65 +13,90 @@ from __future__ import annotations
 import csv
 import io
 import json
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from kcm._messages import ends_within_quotes, is_longer_than_a_block, is_not_utf8
-from kcm.errors import DataError
+from kcm._messages import is_longer_than_a_block
+from kcm.errors import ConfigError, DataError
+from kcm.inputs.cells import is_text, written
 from kcm.inputs.location import Location, naming_location
+from kcm.inputs.textfile import UNDECODABLE, UNKNOWN_FORMAT, TextFormat, open_text, read_header
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+try:
+    import python_calamine
+except ImportError:  # the extra `excel`
+    python_calamine = None  # type: ignore[assignment]
+
 MAX_DEPTH = 100  # levels of a JSON value: what reads and writes it calls itself for each
-BLOCK_BYTES = 4 << 20  # that are parsed at once, up to 32 being read ahead; no row of a CSV file may be longer
-CHUNK_BYTES = 32 << 20  # of a Parquet file's values, unpacked
+BLOCK_BYTES = 4 << 20  # of a CSV file, parsed at once; no row may be longer
+CHUNK_BYTES = 32 << 20  # of the values of a chunk
 _MAX_ROWS = 65_536
 _READ_BYTES = 1 << 20  # of a column of a local Parquet file, at once
+_END_OF_FILE = "\0end"  # appended to a CSV file as a row: a file that was cut within quotes swallows it
+_UNDECODABLE_FAULT = "the row holds bytes that are not of the file's encoding"
 
-Faults: TypeAlias = Mapping[int, str]
 Wanted: TypeAlias = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive rows of a file. `first` is the number of the first among the file's rows, from 1.
+    """Consecutive rows of a file. `first` is the number of the first among the rows of its part, from 1.
 
     `faults` say why a row cannot be used, by its position in the chunk. `short` does the same for rows of a CSV file
-    with too few fields, whose missing cells are empty: whether that is a fault is the caller's to say. `names` are the
-    columns of the file; those that it has had so far where not `all_names`. `typed` says that types are the file's own.
+    with too few fields, whose missing cells are empty: the caller decides whether that is a fault. `names` are the
+    columns of the file; those that occurred so far where not `all_names`. `part` is the key of a JSON mapping that the
+    rows stand under. `objects` are the rows of a JSON file as they came.
     """
 
     table: pa.Table
     first: int
     names: tuple[str, ...]
-    num_rows: int
-    faults: Faults = field(default_factory=dict)
-    short: Faults = field(default_factory=dict)
+    faults: Mapping[int, str] = field(default_factory=dict)
+    short: Mapping[int, str] = field(default_factory=dict)
     all_names: bool = True
-    typed: bool = False
+    part: str = ""
+    objects: Sequence[dict[str, Any]] | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the chunk."""
+        return len(self.table) if self.objects is None else len(self.objects)
 
 
-def read_chunks(location: Location, wanted: Wanted = lambda name: True) -> Iterator[Chunk]:
-    """The rows of a file in order, with its columns that are `wanted`.
+def read_chunks(
+    location: Location,
+    wanted: Wanted = lambda name: True,
+    text_format: TextFormat = UNKNOWN_FORMAT,
+    groups: range | None = None,
+) -> Iterator[Chunk]:
+    """The rows of a file in order, with its columns that are `wanted`; of some row groups of a Parquet file.
 
-    Raises DataError, with one line that names the file, for one that is missing, cut, of another kind than its suffix
-    says, not UTF-8, or has a column name twice.
+    Raises DataError, with one line that names the file, for a file that is missing, cut, of another kind than its
+    suffix says, or has a column name twice.
     """
-    readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_json_lines, ".parquet": _read_parquet}
-    with readable(location, tuple(readers)):
-        yield from readers[location.suffix](location, wanted)
+    with readable(location):
+        if location.suffix == ".parquet":
+            yield from _read_parquet(location, wanted, groups)
+        else:
+            yield from _READERS[location.suffix](location, wanted, text_format)
 
 
 @contextmanager
-def readable(location: Location, suffixes: Sequence[str]) -> Iterator[None]:
-    """A block that reads `location`, of a suffix among `suffixes`; errors become a DataError with the reason."""
+def readable(location: Location, suffixes: Iterable[str] = ()) -> Iterator[None]:
+    """A block that reads `location`, of a suffix among `suffixes` or all known; errors become a DataError of one line.
+
+    The line names the file and the reason.
+    """
+    suffixes = tuple(suffixes) or SUFFIXES
     if location.suffix not in suffixes:
         raise DataError(
             f"unknown kind of file {location.suffix!r}", where=str(location), hint=f"Use {', '.join(suffixes)}"
@@ -75,13 +104,9 @@ def readable(location: Location, suffixes: Sequence[str]) -> Iterator[None]:
     try:
         with naming_location(location):
             yield
-    except UnicodeDecodeError:
-        raise _not_utf8(location) from None
     except RecursionError:
         raise DataError("cannot read the file: a value is nested too deeply", where=str(location)) from None
     except (ValueError, csv.Error, pa.ArrowException) as error:
-        if is_not_utf8(error):
-            raise _not_utf8(location) from None
         if is_longer_than_a_block(error):
             raise DataError(
                 f"a row is longer than {BLOCK_BYTES >> 20} MiB", where=str(location), hint="Is a quote left open?"
@@ -89,192 +114,143 @@ def readable(location: Location, suffixes: Sequence[str]) -> Iterator[None]:
         raise DataError(f"cannot read the file: {' '.join(str(error).split())[:300]}", where=str(location)) from None
 
 
-def _not_utf8(location: Location) -> DataError:
-    return DataError("the file is not UTF-8", where=str(location), hint="Convert it, for example with iconv")
-
-
-def _read_csv(location: Location, wanted: Wanted) -> Iterator[Chunk]:
-    tabs = location.suffix == ".tsv"
-    with location.open() as raw:
-        source = _Source(raw)
-        names = _header(source, tabs)
-        if not names:
-            return
-        rows = _CsvRows(names, "\t" if tabs else ",", [name for name in names if wanted(name)])
-        yield from rows.read(source)
-
-
-def _header(source: _Source, tabs: bool) -> tuple[str, ...]:
-    """The column names; none of an empty file."""
-    head = source.head
-    if not head.removeprefix(b"\xef\xbb\xbf").strip():
-        return ()
-    head = head[: head.rfind(b"\n") + 1] or head  # a character may be cut at the end
-    head.decode()
-    names: list[str] = pa_csv.open_csv(
-        pa.py_buffer(head),
-        read_options=pa_csv.ReadOptions(use_threads=False, block_size=max(len(head), 1024)),
-        parse_options=pa_csv.ParseOptions(
-            delimiter="\t" if tabs else ",", newlines_in_values=True, invalid_row_handler=lambda row: "skip"
-        ),
-    ).schema.names
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"the column {twice!r} occurs twice in the header")
-    return tuple(names)
+def _read_csv(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
+    text_format = text_format.found_in(location)
+    delimiter = text_format.delimiter or ","
+    with open_text(location, text_format.encoding or "utf-8") as stream:
+        if names := read_header(stream, delimiter):
+            columns = [name for name in names if wanted(name)] or [names[-1]]
+            yield from _CsvRows(names, delimiter, columns).read(stream)
 
 
 class _CsvRows:
-    """Arrow's reader, and the rows that have another number of fields than the header, put back in their places."""
+    """Arrow's reader, with the rows that it rejects put back in their places."""
 
-    def __init__(self, names: tuple[str, ...], delimiter: str, kept: Sequence[str]) -> None:
-        self._names, self._delimiter, self._kept = names, delimiter, list(kept) or [names[-1]]
-        self._odd: list[tuple[int, list[str]]] = []  # (position among all rows, its fields), in order
-        self._num_blank, self._last_odd, self._is_cut = 0, -1, False
+    def __init__(self, names: tuple[str, ...], delimiter: str, columns: list[str]) -> None:
+        self._names, self._delimiter, self._columns = names, delimiter, columns
+        self._rejected: dict[int, list[str]] = {}  # fields by the row's position among all rows; in order
+        self._num_blank, self._is_whole = 0, False
 
-    def read(self, source: _Source) -> Iterator[Chunk]:
+    def read(self, stream: io.TextIOWrapper) -> Iterator[Chunk]:
         reader = pa_csv.open_csv(
-            pa.PythonFile(source, mode="r"),
-            # In one thread, rows are numbered; it takes less time in all.
-            read_options=pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+            pa.PythonFile(_Utf8(stream), mode="r"),
+            # One thread, so that rows can be numbered; it takes less CPU time in all.
+            read_options=pa_csv.ReadOptions(use_threads=False, block_size=4 * BLOCK_BYTES, column_names=self._names),
             parse_options=pa_csv.ParseOptions(
-                delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=self._put_aside
+                delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=self._reject
             ),
             convert_options=pa_csv.ConvertOptions(
                 strings_can_be_null=False,
-                include_columns=list(dict.fromkeys([*self._kept, self._names[-1]])),  # the last tells a cut file
-                column_types={name: pa.string() for name in self._names},
+                include_columns=self._columns,
+                column_types=dict.fromkeys(self._names, pa.string()),
             ),
         )
-        position, last = 0, ""
-        is_empty = True
+        position = 0
         for batch in reader:
-            if len(batch):
-                last = batch[self._names[-1]][-1].as_py()
-            chunk = self._merged(pa.table(batch).select(self._kept), position)
+            table = pa.table(batch)
+            if len(self._names) == 1 and len(table) and table[0][-1].as_py() == _END_OF_FILE:
+                self._is_whole, table = True, table.slice(0, len(table) - 1)
+            chunk = self._chunk(table, position)
             position += chunk.num_rows
-            is_empty = False
-            yield chunk
-        if self._odd or is_empty:
-            chunk = self._merged(reader.schema.empty_table().select(self._kept), position)
-            position += chunk.num_rows
-            yield chunk
-        if self._is_cut if self._last_odd == position - 1 else source.is_cut(last, self._delimiter):
+            if chunk.num_rows:
+                yield chunk
+        if self._rejected or not position:
+            yield self._chunk(reader.schema.empty_table(), position, is_last=True)
+        if not self._is_whole:
             raise ValueError("it ends within a quoted cell; the file seems to be cut")
 
-    def _put_aside(self, row: pa_csv.InvalidRow) -> str:
-        if not row.text.strip(" "):
+    def _reject(self, row: pa_csv.InvalidRow) -> str:
+        if row.text == _END_OF_FILE:
+            self._is_whole = True
+        elif not row.text.strip(" "):
             self._num_blank += 1
-            return "skip"
-        self._last_odd = row.number - 2 - self._num_blank  # the header is row 1
-        self._odd.append((self._last_odd, next(csv.reader([row.text], delimiter=self._delimiter), [])))
-        self._is_cut = row.text.count('"') % 2 == 1 and _is_open(row.text, self._delimiter)
+        else:
+            fields = next(csv.reader([row.text], delimiter=self._delimiter), [])
+            self._rejected[row.number - 1 - self._num_blank] = fields
         return "skip"
 
-    def _merged(self, table: pa.Table, first: int) -> Chunk:
-        """A table whose first row has the position `first` among all rows, with the odd rows in their places."""
-        num_odd = self._odd_within(len(table), first)
-        odd, self._odd = self._odd[:num_odd], self._odd[num_odd:]
-        if not odd:
-            return Chunk(table, first + 1, self._names, len(table))
-        cells = [dict(zip(self._names, fields, strict=False)) for _, fields in odd]
-        between = pa.table(
-            {name: pa.array([row.get(name, "") for row in cells], pa.string()) for name in table.schema.names}
-        )
-        is_odd = np.zeros(len(table) + num_odd, dtype=bool)
-        is_odd[[position - first for position, _ in odd]] = True
-        order = np.where(is_odd, len(table) + np.cumsum(is_odd) - 1, np.cumsum(~is_odd) - 1)
-        messages = {at - first: f"{len(found)} fields instead of {len(self._names)}" for at, found in odd}
-        too_long = {at - first for at, found in odd if len(found) > len(self._names)}
+    def _chunk(self, table: pa.Table, first: int, *, is_last: bool = False) -> Chunk:
+        """The rows of `table`, the first of which has the position `first`, and the rejected ones among them."""
+        after = first + len(table) + len(self._rejected)
+        accepted_N = np.setdiff1d(np.arange(first, after), list(self._rejected))[: len(table)]
+        end = after if is_last else int(accepted_N[-1]) + 1 if len(table) else first
+        rejected = {position: self._rejected.pop(position) for position in list(self._rejected) if position < end}
+        if rejected:
+            rows = [dict(zip(self._names, fields, strict=False)) for fields in rejected.values()]
+            cells = [[row.get(name, "") for row in rows] for name in table.schema.names]
+            table = pa.concat_tables([table, pa.table(cells, schema=table.schema)])
+            table = table.take(np.argsort(np.concatenate([accepted_N, list(rejected)])))
+        width = len(self._names)
+        messages = {at - first: f"{len(fields)} fields instead of {width}" for at, fields in rejected.items()}
+        too_long = {at - first for at, fields in rejected.items() if len(fields) > width}
+        table, faults = _checked(table)
+        faults |= {at: message for at, message in messages.items() if at in too_long}
         return Chunk(
-            pa.concat_tables([table, between]).take(order),
-            first + 1,
-            self._names,
-            len(order),
-            {at: message for at, message in messages.items() if at in too_long},
-            {at: message for at, message in messages.items() if at not in too_long},
+            table, first + 1, self._names, faults, {at: text for at, text in messages.items() if at not in too_long}
         )
 
-    def _odd_within(self, num_rows: int, first: int) -> int:
-        """How many of the odd rows come before the row that follows these `num_rows`."""
-        if not num_rows:
-            return len(self._odd)
-        # The odd row number k lies behind (its position - first - k) rows of the batch.
-        return bisect_left(range(len(self._odd)), num_rows, key=lambda k: self._odd[k][0] - first - k)
 
+class _Utf8(io.RawIOBase):
+    """A text as a stream of UTF-8 bytes, with `_END_OF_FILE` as its last row."""
 
-class _Source(io.RawIOBase):
-    """A stream that shows its first bytes before it is read, and remembers its last ones."""
-
-    def __init__(self, stream: pa.NativeFile) -> None:
+    def __init__(self, text: io.TextIOWrapper) -> None:
         super().__init__()
-        self._stream = stream
-        self.head: bytes = stream.read(1 << 20)
-        self._unread, self._tail = self.head, b""
+        self._text, self._is_finished = text, False
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        given: bytes
-        given, self._unread = (self._unread, b"") if self._unread else (self._stream.read(size), b"")
-        if 0 <= size < len(given):
-            given, self._unread = given[:size], given[size:]
-        if given:
-            self._tail = (self._tail + given[-(1 << 16) :])[-(1 << 16) :]
-        return given
-
-    def is_cut(self, last: str, delimiter: str) -> bool:
-        """Whether the stream ended within a quoted cell, which was read as `last`."""
-        end = self._tail.rstrip(b"\r\n")
-        cell = last.rstrip("\r\n").replace('"', '""').encode()[-(1 << 15) :]
-        opening = end[: len(end) - len(cell)][-2:]
-        return end.endswith(cell) and opening[-1:] == b'"' and opening[:-1] in (b"", b"\n", b"\r", delimiter.encode())
+        data = self._text.read(max(size // 4, 1)).encode()  # a letter has up to four bytes
+        if not data and not self._is_finished:
+            self._is_finished = True
+            return f"\n{_END_OF_FILE}\n".encode()
+        return data
 
 
-def _is_open(row: str, delimiter: str) -> bool:
-    """Whether a row ends within a quoted cell."""
-    try:
-        return not list(csv.reader([row], delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        return ends_within_quotes(error)
+def _checked(table: pa.Table) -> tuple[pa.Table, dict[int, str]]:
+    """A table without the mark of undecodable bytes, and faults of the rows that hold it."""
+    faults: dict[int, str] = {}
+    for number, name in enumerate(table.schema.names):
+        if is_text(table.schema.field(name).type):
+            marked_N = pc.fill_null(pc.match_substring(table[name], UNDECODABLE), False).to_numpy()
+            if marked_N.any():
+                faults |= dict.fromkeys(np.flatnonzero(marked_N).tolist(), _UNDECODABLE_FAULT)
+                table = table.set_column(number, name, pc.replace_substring(table[name], UNDECODABLE, "\ufffd"))
+    return table, faults
 
 
-def _read_json_lines(location: Location, wanted: Wanted) -> Iterator[Chunk]:
+def _read_json_lines(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
     names: dict[str, None] = {}
     first = 1
-    for lines in line_blocks(location):
-        rows, faults = [], {}
-        for position, (number, line) in enumerate(lines):
-            row, fault = json_object(line)
-            rows.append(row)
-            if fault:
-                faults[position] = f"line {number}: {fault}"
-        for row in rows:
-            names.update(dict.fromkeys(row))
-        kept = [name for name in names if wanted(name)]
-        yield Chunk(columns_of(rows, kept), first, tuple(names), len(rows), faults, all_names=False)
-        first += len(rows)
+    with open_text(location, text_format.found_in(location).encoding or "utf-8") as stream:
+        lines = ((number, line) for number, line in enumerate(stream, start=1) if line.strip())
+        while block := _block(lines):
+            objects, faults = [], {}
+            for position, (number, line) in enumerate(block):
+                row, fault = _json_object(line)
+                objects.append(row)
+                names.update(dict.fromkeys(row))
+                if fault:
+                    faults[position] = f"line {number}: {fault}"
+            yield _objects_chunk(objects, first, names, wanted, faults, all_names=False)
+            first += len(objects)
 
 
-def line_blocks(location: Location) -> Iterator[list[tuple[int, str]]]:
-    """The lines of a file that are not blank, with their numbers from 1, some megabytes at a time."""
-    with location.open() as raw:
-        block: list[tuple[int, str]] = []
-        size = 0
-        for number, line in enumerate(io.TextIOWrapper(raw, encoding="utf-8-sig", newline="\n"), start=1):
-            if not line.strip():
-                continue
-            block.append((number, line))
-            size += len(line)
-            if size >= BLOCK_BYTES:
-                yield block
-                block, size = [], 0
-        if block:
-            yield block
+def _block(lines: Iterator[tuple[int, str]]) -> list[tuple[int, str]]:
+    """The next lines, some megabytes of them."""
+    block: list[tuple[int, str]] = []
+    size = 0
+    while size < BLOCK_BYTES and (pair := next(lines, None)):
+        block.append(pair)
+        size += len(pair[1])
+    return block
 
 
-def json_object(line: str) -> tuple[dict[str, Any], str]:
+def _json_object(line: str) -> tuple[dict[str, Any], str]:
     """The object that a line holds; or an empty one and why the line holds none that can be used."""
+    if UNDECODABLE in line:
+        return {}, _UNDECODABLE_FAULT
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
@@ -293,63 +269,176 @@ def json_object(line: str) -> tuple[dict[str, Any], str]:
 def _is_deep(value: object) -> bool:
     level = [value]
     for _ in range(MAX_DEPTH):
-        containers = [each for each in level if isinstance(each, dict | list)]
-        level = [child for each in containers for child in (each.values() if isinstance(each, dict) else each)]
-    return any(isinstance(each, dict | list) for each in level)
+        containers = [inner for inner in level if isinstance(inner, dict | list)]
+        level = [child for inner in containers for child in (inner.values() if isinstance(inner, dict) else inner)]
+    return any(isinstance(inner, dict | list) for inner in level)
 
 
-def columns_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.Table:
-    """Rows of Python values as columns; null where a row has no such key."""
-    return pa.table([_column([row.get(name) for row in rows]) for name in names], names=list(names))
+def _read_json(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
+    """A list of objects, or a mapping from part to such a list, read whole; or else JSON lines under this suffix.
+
+    CLINC150 has [text, label] pairs in place of objects.
+    """
+    with open_text(location, text_format.found_in(location).encoding or "utf-8") as stream:
+        content = stream.read()
+    try:
+        value = json.loads(content)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data" or not content.lstrip().startswith("{"):
+            raise
+        yield from _read_json_lines(location, wanted, text_format)
+        return
+    parts = value if isinstance(value, dict) else {"": value}
+    if not parts or not all(isinstance(rows, list) for rows in parts.values()):
+        raise ValueError("expected a list of objects, or a mapping from split to a list")
+    for part, rows in parts.items():
+        objects = [_object(row, number) for number, row in enumerate(rows, start=1)]
+        names = dict.fromkeys(name for row in objects for name in row)
+        left, first = iter(objects), 1
+        while batch := list(islice(left, _MAX_ROWS)):
+            faults = dict.fromkeys(
+                (at for at, row in enumerate(batch) if UNDECODABLE in str(row.values())), _UNDECODABLE_FAULT
+            )
+            yield _objects_chunk(batch, first, names, wanted, faults, part=part)
+            first += len(batch)
+
+
+def _object(row: object, number: int) -> dict[str, Any]:
+    if isinstance(row, list) and len(row) == 2:
+        return dict(zip(("text", "label"), row, strict=True))
+    if not isinstance(row, dict):
+        raise ValueError(f"row {number} is neither an object nor a [text, label] pair")
+    return row
+
+
+def _objects_chunk(
+    objects: list[dict[str, Any]],
+    first: int,
+    names: Iterable[str],
+    wanted: Wanted,
+    faults: Mapping[int, str],
+    *,
+    all_names: bool = True,
+    part: str = "",
+) -> Chunk:
+    columns = [name for name in names if wanted(name)]
+    table = pa.table([_column([row.get(name) for row in objects]) for name in columns], names=columns)
+    return Chunk(table, first, tuple(names), faults, all_names=all_names, part=part, objects=objects)
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Values of one type as what they are; of several types, each as Python writes it, NaN as null."""
+    """Values of one type as they are; of several types, as text."""
     kinds = set(map(type, values)) - {type(None)}
     with suppress(pa.ArrowException, OverflowError, UnicodeEncodeError):  # mixed lists; long integers; surrogates
         if kinds <= {str}:
             return pa.array(values, pa.string())
         if kinds in ({int}, {float}, {bool}, {list}) or (kinds == {dict} and all(map(_is_picture, values))):
             return pa.array(values)
-    return pa.array([_text(value) for value in values], pa.string())
+    return pa.array(map(written, values), pa.string())
 
 
 def _is_picture(value: dict[str, Any] | None) -> bool:
     return value is None or value.keys() <= {"bytes", "path"}
 
 
-def _text(value: object) -> str | None:
-    if value is None or value != value:  # NaN is the only value that differs from itself
-        return None
-    # Lone surrogates, which JSON can spell and UTF-8 cannot, are spelled out.
-    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+def _read_excel(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
+    """The first sheet; its first row that is not blank holds the names."""
+    if python_calamine is None:
+        raise ConfigError(
+            "Excel files need a package that is not installed",
+            where=str(location),
+            hint="pip install 'kcm-cascade[excel]'",
+        )
+    try:
+        workbook = python_calamine.load_workbook(io.BytesIO(location.open().read()))
+        sheet = workbook.get_sheet_by_index(0).to_python()
+    except python_calamine.CalamineError as error:
+        raise ValueError(str(error)) from None
+    rows = [cells for row in sheet if any(cells := [written(value) or "" for value in row])]
+    if not rows:
+        return
+    names = read_header(io.TextIOWrapper(io.BytesIO(_csv_line(rows[0])), "utf-8", newline=""), ",")
+    columns = {name: number for number, name in enumerate(names) if wanted(name)}
+    for start in range(1, max(len(rows), 2), _MAX_ROWS):
+        block = rows[start : start + _MAX_ROWS]
+        table = pa.table({name: pa.array([row[at] for row in block], pa.string()) for name, at in columns.items()})
+        yield Chunk(table, start, names)
 
 
-def _read_parquet(location: Location, wanted: Wanted) -> Iterator[Chunk]:
+def _csv_line(cells: Sequence[str]) -> bytes:
+    line = io.StringIO()
+    csv.writer(line).writerow(cells)
+    return line.getvalue().encode()
+
+
+def _read_arrow(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
+    """Arrow's file format, which Feather has too, or its stream format."""
+    source = location.open_at()
+    is_file = source.read(6) == b"ARROW1"
+    source.seek(0)
+    if is_file:
+        file = pa.ipc.open_file(source)
+        batches: Iterable[pa.RecordBatch] = map(file.get_batch, range(file.num_record_batches))
+        yield from _typed_chunks(batches, file.schema, wanted)
+    else:
+        stream = pa.ipc.open_stream(source)
+        yield from _typed_chunks(stream, stream.schema, wanted)
+
+
+def _read_parquet(location: Location, wanted: Wanted, groups: range | None) -> Iterator[Chunk]:
     with open_parquet(location) as file:
-        yield from parquet_chunks(file, wanted, range(file.num_row_groups))
+        groups = range(file.num_row_groups) if groups is None else groups
+        before = [file.metadata.row_group(number).num_rows for number in range(groups.start)]
+        columns = [name for name in file.schema_arrow.names if wanted(name)]
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for number in groups:
+                group = file.metadata.row_group(number)
+                size = group.total_byte_size // max(group.num_rows, 1)
+                rows = min(max(CHUNK_BYTES // max(size, 1), 16), _MAX_ROWS)
+                yield from file.iter_batches(batch_size=rows, row_groups=[number], columns=columns)
+
+        yield from _typed_chunks(batches(), file.schema_arrow, wanted, 1 + sum(before))
 
 
 def open_parquet(location: Location) -> pq.ParquetFile:
-    """A Parquet file, opened: read bit by bit here, where that costs nothing, and a row group at once from a store."""
+    """An opened Parquet file. A local one is read piece by piece, one in a store a row group at once."""
     if location.is_local:
         return pq.ParquetFile(location.open_at(), buffer_size=_READ_BYTES, pre_buffer=False)
     return pq.ParquetFile(location.open_at(), pre_buffer=True)
 
 
-def parquet_chunks(file: pq.ParquetFile, wanted: Wanted, groups: range) -> Iterator[Chunk]:
-    """The rows of some row groups of an open file."""
-    names = tuple(file.schema_arrow.names)
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"the column {twice!r} occurs twice")
-    meta = file.metadata
-    first = 1 + sum(meta.row_group(group).num_rows for group in range(groups.start))
-    kept = [name for name in names if wanted(name)]
-    if not meta.num_rows:
-        yield Chunk(file.schema_arrow.empty_table().select(kept), 1, names, 0, typed=True)
-    for group in groups:
-        size = meta.row_group(group).total_byte_size // max(meta.row_group(group).num_rows, 1)
-        batch_size = min(max(CHUNK_BYTES // max(size, 1), 16), _MAX_ROWS)
-        for batch in file.iter_batches(batch_size=batch_size, row_groups=[group], columns=kept):
-            yield Chunk(pa.table(batch), first, names, len(batch), typed=True)
-            first += len(batch)
+def _typed_chunks(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, wanted: Wanted, first: int = 1
+) -> Iterator[Chunk]:
+    names = tuple(schema.names)
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"the column {repeated!r} occurs twice")
+    columns = [name for name in names if wanted(name)]
+    is_empty = True
+    for batch in batches:
+        table = pa.table(batch).select(columns)
+        step = max(1, min(_MAX_ROWS, CHUNK_BYTES * len(table) // max(table.nbytes, 1)))
+        for start in range(0, len(table), step):
+            is_empty = False
+            part = table.slice(start, step)
+            yield Chunk(part, first, names)
+            first += len(part)
+    if is_empty:
+        yield Chunk(schema.empty_table().select(columns), first, names)
+
+
+_READERS: dict[str, Callable[[Location, Wanted, TextFormat], Iterator[Chunk]]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".json": _read_json,
+    ".arrow": _read_arrow,
+    ".feather": _read_arrow,
+    ".xlsx": _read_excel,
+    ".xls": _read_excel,
+    ".ods": _read_excel,
+}
+TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+SUFFIXES = (*_READERS, ".parquet")

@@ -32,7 +32,7 @@ def read_frame(path: str | Path, kinds: Collection[str]) -> pd.DataFrame:
 def _tables(path: str | Path, kinds: Collection[str]) -> Iterator[pa.Table]:
     location = Location.of(path)
     is_empty = True
-    with readable(location, tuple(kinds)):
+    with readable(location, kinds):
         for chunk in read_chunks(location):
             for position, fault in chunk.faults.items():
                 raise ValueError(f"row {chunk.first + position}: {fault}")
@@ -44,12 +44,6 @@ def _tables(path: str | Path, kinds: Collection[str]) -> Iterator[pa.Table]:
 
 def missing_column(column: str, field: str, names: Sequence[str], where: str) -> DataError:
     """The error for a `column`, of the option `field`, that is not in `names`; it gives the nearest name."""
-    if len(names) == 1 and (other := next((mark for mark in ";\t|" if mark in names[0]), None)):
-        return DataError(
-            f"there is a single column, {names[0][:60]!r}",
-            where=where,
-            hint=f"Its cells seem to be separated by {other!r}: write them with commas, or with tabs as .tsv",
-        )
     nearest = difflib.get_close_matches(column, names, n=1, cutoff=0.0)
     shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
     hint = f"Did you mean {nearest[0]!r}? " if nearest else ""

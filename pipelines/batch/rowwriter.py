@@ -116,7 +116,7 @@ def writing(target: Location, source: RowFile, answers: pa.Schema) -> Iterator[R
 
 def written_suffix(target: Location) -> str:
     """The suffix that says how a file is written; DataError naming the supported ones."""
-    return known_suffix(target, posixpath.splitext(target.name)[1])
+    return known_suffix(target, posixpath.splitext(target.name)[1], tuple(WRITERS))
 
 
 def _field(value: Any) -> Any:

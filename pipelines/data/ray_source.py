@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool
 from kcm.errors import ConfigError, DataError, KcmError
 from kcm.inputs.chunks import Chunk
 from kcm.redact import redacted
-from kcm.tasks.readers.columns import ColumnsConfig, Layout, Normaliser, Place
+from kcm.tasks.readers.columns import ColumnsConfig, Normaliser, TableLayout, TablePlace
 from kcm.tasks.sources import Shard, Source, SourceConfig
 from pipelines.batch.pool import silence_ray_data
 
@@ -66,13 +66,13 @@ class RaySource(SourceConfig, ColumnsConfig):
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
         if not ray.is_initialized():
             raise ConfigError("a source of the kind 'ray' is read on a cluster, and none is connected", where="source")
-        place = Place(where=f"ray.data.{_READ}{self.read}", stem=self.read)
+        place = TablePlace(where=f"ray.data.{_READ}{self.read}", stem=self.read)
         with _reading(place.where):
             dataset = self._dataset()
             first: pa.Table = dataset.take_batch(_FIRST_ROWS, batch_format="pyarrow") if dataset.schema() else None
             if first is None or not len(first):
                 raise DataError("there are no rows", where=place.where)
-            layout = Layout.found_in(_chunk(first, 1), place, self, vectors)
+            layout = TableLayout.found_in(_chunk(first, 1), place, self, vectors)
             read = dataset.select_columns([name for name in first.schema.names if layout.wants(name)])
             blocks = read.to_arrow_refs()
             sizes = ray.get([_num_rows.remote(block) for block in blocks])
@@ -136,7 +136,7 @@ def _chunk(table: pa.Table, first: int) -> Chunk:
                 [chunk.storage for chunk in table[field.name].chunks], type=field.type.storage_type
             )
             table = table.set_column(number, field.name, storage)
-    return Chunk(table, first, tuple(table.schema.names), len(table), typed=True)
+    return Chunk(table, first, tuple(table.schema.names))
 
 
 def _connection(url: str) -> Any:

@@ -16,10 +16,9 @@ from pydantic import Field
 from kcm.assets import hub
 from kcm.assets.digest import sha256_of
 from kcm.errors import AssetError, DataError
-from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
-from kcm.tasks.readers.columns import ColumnsConfig, Layout, Place
-from kcm.tasks.readers.files import FoundTable
+from kcm.tasks.readers.columns import ColumnsConfig, TablePlace
+from kcm.tasks.readers.files import FoundTable, layout_of
 from kcm.tasks.sources import Source, SourceConfig
 
 
@@ -36,15 +35,12 @@ class HubSource(SourceConfig, ColumnsConfig):
         """One table per split of the data set, class labels by their names. Raises DataError when it is not there."""
         files = export(self, assets_dir)
         tables = [
-            FoundTable(Location.of(path), Place(f"{self.id}: {split}", split, split), path.stat().st_size)
+            FoundTable(Location.of(path), TablePlace(f"{self.id}: {split}", split, split), path.stat().st_size)
             for split, path in files.items()
         ]
-        first = next((chunk for table in tables for chunk in read_chunks(table.location) if chunk.num_rows), None)
-        if first is None:
-            raise DataError(f"data set {self.id!r} has no rows", where="source.id")
-        layout = Layout.found_in(first, tables[0].place, self, vectors)
+        layout, _ = layout_of(tables, self, vectors)
         layout = replace(layout, classes=_class_names(next(iter(files.values()))))
-        shards = [shard for table in tables for shard in table.shards(layout, self)]
+        shards = [shard for table in tables for shard in table.shards(layout)]
         return Source(self.id, tuple(shards), self.labels, self.out_of_scope_label)
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kcm.errors import DataError
+from kcm.errors import ConfigError, DataError
+from kcm.inputs import chunks
 from kcm.tasks.readers.files import FilesSource
 from kcm.tasks.rows import Record
+from tests.kcm.inputs.table_files import WRITERS
 
 ROWS = [{"text": 'Größe, "ok"', "label": "NA", "who": "x"}, {"text": "007", "label": "1", "who": "y"}]
 
@@ -35,13 +37,66 @@ def write(path, rows):
     return path
 
 
-@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "parquet"])
-def test_every_kind_of_file_gives_the_same_rows_as_text(kind, tmp_path):
-    found = records(write(tmp_path / f"data.{kind}", ROWS), group_column="who")
-    assert found == [
-        Record("data-1", 'Größe, "ok"', "NA", group="x"),
-        Record("data-2", "007", "1", group="y"),
+TABLE = [
+    {"id": 7, "text": 'Größe, "ok"; two', "label": "NA", "stars": 4},
+    {"id": 8, "text": "two\nlines", "label": "007", "stars": 5},
+    {"id": 9, "text": "café | à la carte", "label": "NA", "stars": 4},
+]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_kind_of_file_gives_the_same_rows(name: str, tmp_path: Path) -> None:
+    WRITERS[name](TABLE, tmp_path / name)
+    assert records(tmp_path / name, id_column="id", group_column="stars") == [
+        Record("7", 'Größe, "ok"; two', "NA", group="4"),
+        Record("8", "two\nlines", "007", group="5"),
+        Record("9", "café | à la carte", "NA", group="4"),
     ]
+
+
+@pytest.mark.parametrize("name", ["chats.jsonl", "chats.json", "chats.parquet", "chats.csv"])
+@pytest.mark.parametrize("with_label", [True, False])
+def test_the_text_of_a_chat_is_the_user_s_last_and_its_label_the_reply(
+    name: str, with_label: bool, tmp_path: Path
+) -> None:
+    chat = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": "greeting"},
+        {"role": "user", "content": "where is my card"},
+        {"role": "assistant", "content": "card_arrival"},
+    ]
+    row = {"messages": json.dumps(chat) if name.endswith("csv") else chat} | ({"label": "card"} if with_label else {})
+    WRITERS[name.replace("chats", "rows")]([row], tmp_path / name)
+    (found,) = records(tmp_path / name, text_column="messages", label_column="label" if with_label else "messages")
+    assert (found.text, found.label) == ("where is my card", "card" if with_label else "card_arrival")
+
+
+def test_the_messages_of_other_tools_are_understood_and_one_without_a_reply_has_no_label(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "what is"}, {"type": "text", "text": "this"}]
+    rows = [
+        {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "greeting"}]},
+        {"conversations": [{"from": "human", "value": "hi"}]},
+        {"conversations": [{"role": "user", "content": parts}, {"role": "assistant", "content": "question"}]},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = records(tmp_path / "rows.jsonl", text_column="conversations", label_column="conversations")
+    assert [(row.text, row.label) for row in found] == [("hi", "greeting"), ("hi", None), ("what is\nthis", "question")]
+
+
+def test_a_format_that_is_given_is_not_found_out(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_bytes("text;a,b;label\nпривет;1;x\n".encode("cp1251"))
+    (found,) = records(tmp_path / "data.csv", delimiter=";", encoding="cp1251")
+    assert (found.text, found.label) == ("привет", "x")
+    with pytest.raises(ConfigError, match=r"unknown encoding 'cp9'"):
+        records(tmp_path / "data.csv", encoding="cp9")
+
+
+def test_excel_without_its_package_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    WRITERS["rows.xlsx"](TABLE, tmp_path / "rows.xlsx")
+    monkeypatch.setattr(chunks, "python_calamine", None)
+    with pytest.raises(ConfigError, match=r"not installed.*pip install 'kcm-cascade\[excel\]'"):
+        records(tmp_path / "rows.xlsx")
 
 
 @pytest.mark.parametrize("kind", ["json", "jsonl", "parquet"])
@@ -108,7 +163,6 @@ def test_a_missing_file_names_what_lies_beside_it(write_csv, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("data.csv", "text,label\nGr\xf6\xdfe,a\n".encode("latin-1"), "not UTF-8"),
         ("data.csv", b"", "no rows"),
         ("data.csv", b"text,label\n", "no rows"),
         ("data.csv", b'text,label\n"open,a\n', "cannot read the file"),
@@ -118,7 +172,8 @@ def test_a_missing_file_names_what_lies_beside_it(write_csv, tmp_path):
         ("data.json", b'["text only"]', "row 1 is neither"),
         ("data.json", b"[" * 200_000, "nested too deeply"),
         ("data.parquet", b"not parquet", "cannot read the file"),
-        ("data.xlsx", b"", r"unknown kind of file '\.xlsx'"),
+        ("data.xlsx", b"", r"cannot read the file"),
+        ("data.docx", b"", r"unknown kind of file '\.docx'"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(name, content, message, tmp_path):
