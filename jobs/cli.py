@@ -1,69 +1,103 @@
-"""The `kcm` command line: the list of its commands. Each is declared beside its work, and can write its result as JSON.
+"""The `kcm` command line: the table of its commands.
 
-Heavy modules (torch, ray, mlflow) are imported by the command that needs them, so that `kcm --help` is quick.
+A command's module is imported when the command is called, since torch, Ray and MLflow take seconds to import. The lists
+of `kcm -h` and of the shell's completion are made from docstrings, which are read without an import.
 """
 
 from __future__ import annotations
 
+import ast
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from jobs.commands import log, route
-from jobs.commands.answers import cli as answers
-from jobs.commands.loop import cli as loop
-from jobs.commands.reference import cli as reference
-from jobs.commands.runs import cli as runs
-from jobs.commands.serving import cli as serving
-from jobs.commands.setup import cli as setup
-from jobs.commands.storage import cli as storage
 from jobs.exit import INTERRUPTED
 
-# In the order in which `kcm --help` lists them.
-COMMANDS: dict[str, Callable[..., None]] = {
-    "run": runs.run,
-    **dict(runs.stage_commands()),
-    "init": setup.init,
-    "assets": setup.assets,
-    "migrate": storage.migrate,
-    "verify": storage.verify,
-    "gc": storage.gc,
-    "serve": serving.serve,
-    "promote": loop.promote,
-    "update": loop.update,
-    "versions": loop.versions,
-    "rollback": loop.rollback,
-    "approve": loop.approve,
-    "labels": loop.labels,
-    "predict": answers.predict,
-    "explain": answers.explain,
-    "submit": runs.submit,
-    "config": reference.config,
-    "components": reference.components,
-    "version": reference.version,
+# In the order in which `kcm -h` lists them: the module and the function of each, or the `app` of a group of commands.
+COMMANDS = {
+    "run": "jobs.commands.run:run",
+    "init": "jobs.commands.setup.cli:init",
+    "assets": "jobs.commands.setup.cli:assets",
+    "verify": "jobs.commands.storage:verify",
+    "gc": "jobs.commands.storage:gc",
+    "serve": "jobs.commands.serving.cli:serve",
+    "promote": "jobs.commands.loop.cli:promote",
+    "update": "jobs.commands.loop.cli:update",
+    "versions": "jobs.commands.loop.cli:versions",
+    "rollback": "jobs.commands.loop.cli:rollback",
+    "approve": "jobs.commands.loop.cli:approve",
+    "labels": "jobs.commands.loop.cli:labels",
+    "predict": "jobs.commands.answers.cli:predict",
+    "explain": "jobs.commands.answers.cli:explain",
+    "submit": "jobs.commands.submit:submit",
+    "config": "jobs.commands.reference:config",
+    "route": "jobs.commands.route:app",
+    "log": "jobs.commands.log:app",
 }
-GROUPS = {"route": route.app, "log": log.app}
+
+
+def load(name: str) -> Any:
+    """The command, or the group of commands, of this name; imports its module."""
+    module, _, attribute = COMMANDS[name].partition(":")
+    target = getattr(import_module(module), attribute)
+    if not isinstance(target, typer.Typer):
+        target, function = typer.Typer(add_completion=False, rich_markup_mode=None), target
+        target.command(name)(function)
+    return typer.main.get_command(target)
+
+
+class CommandTable(TyperGroup):
+    """A group whose commands are listed by their docstrings, and imported when they are called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
+        """The command for a list: its name and its help."""
+        return TyperCommand(cmd_name, help=_docstring(COMMANDS[cmd_name])) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that is called, imported."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is None or command is None:
+            return name, command, rest
+        if sys.stderr.isatty() and not ctx.resilient_parsing:
+            typer.echo(f"loading kcm {name}", err=True)
+        return name, load(name), rest
+
+
+def _docstring(target: str) -> str:
+    """The docstring of a function, or of the module of a group, from its source."""
+    module, _, attribute = target.partition(":")
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    documented: list[Any] = [node for node in tree.body if getattr(node, "name", "") == attribute]
+    text = ast.get_docstring(documented[0] if documented else tree) or ""
+    return text if documented else text.partition(": ")[2].capitalize()
+
 
 app = typer.Typer(
     name="kcm",
+    cls=CommandTable,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
-for _name, _group in GROUPS.items():
-    app.add_typer(_group, name=_name)
 
 
 def _show_version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version as installed
-
-        typer.echo(installed("kcm-cascade"))
+        typer.echo(version("kcm-cascade"))
         raise typer.Exit
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
-from kcm.config import Config
+from kcm.config import Config, load_config
 from kcm.errors import KcmError
 
 if TYPE_CHECKING:
@@ -44,17 +44,14 @@ ModelT = TypeVar("ModelT", bound=Config)
 
 def load(config: Path, overrides: list[str] | None) -> RunConfig:
     """The configuration of a run in the file `config`, with `overrides`; imports what a run needs."""
-    from kcm.config import parse_config, read_values
-
-    values = read_values(config, overrides or [])  # a missing file is reported before seconds of imports
     from pipelines.config import RunConfig
 
-    return parse_config(RunConfig, values, where=str(config))
+    return load_config(RunConfig, config, overrides or ())
 
 
 def named_model(source: str | None, bundle: Path | None, model: str | None) -> str:
     """What a command's argument, --bundle or --model names. Raises KcmError where that is nothing, or several."""
-    named = [str(each) for each in (source, bundle, model) if each]
+    named = [str(name) for name in (source, bundle, model) if name]
     if len(named) == 1:
         return named[0]
     what = f"{' and '.join(named)} name {len(named)} models" if named else "no model is named"
@@ -72,10 +69,7 @@ def is_asked() -> bool:
 
 
 def announce(what: str) -> None:
-    """Print what takes the next seconds, on a terminal; elsewhere stderr holds progress and errors alone.
-
-    A command calls it before it imports what takes the seconds.
-    """
+    """Print what takes the next seconds, on a terminal; elsewhere stderr holds progress and errors alone."""
     if is_watched():
         typer.echo(what, err=True)
 

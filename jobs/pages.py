@@ -6,9 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import typer
-
-from jobs.cli import app
+from jobs.cli import COMMANDS, load
 from jobs.python_page import python_page
 from kcm.report.glossary import measures, words
 
@@ -30,10 +28,10 @@ This page is printed by `python -m jobs.pages glossary`.
 COMMON = {"--set", "--json", "--debug", "--help"}  # said once
 
 
-def commands_reference(application: typer.Typer) -> str:
+def commands_reference() -> str:
     """Markdown for all commands, those of groups after their group."""
-    root = typer.main.get_command(application)
-    return "\n".join([COMMANDS_HEAD, *_sections("kcm", root)])
+    sections = [section for name in COMMANDS for section in _sections(f"kcm {name}", load(name))]
+    return "\n".join([COMMANDS_HEAD, *sections])
 
 
 def glossary_page() -> str:
@@ -82,7 +80,7 @@ def _cell(text: str) -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
-    "commands": lambda: commands_reference(app),
+    "commands": commands_reference,
     "glossary": glossary_page,
     "python": python_page,
 }

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_origin
 from pydantic import BaseModel
 
 import kcm
-from jobs.commands.reference.configuration import table_of_keys
+from jobs.configuration_page import table_of_keys
 from kcm import errors
 from kcm.bundle.answers import Input, Unreadable
 from kcm.explain.explanation import Explanation

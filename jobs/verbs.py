@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from jobs.commands.loop.turns import update as take_turn
 from jobs.commands.serving.serving import Site, serving
 from jobs.models import served_folder, served_model
 from kcm.config import load_config, parse_config
@@ -34,8 +35,6 @@ def update(config: Given, overrides: Iterable[str] = ()) -> dict[str, Any]:
 
     Gives the content of loop.json. Raises KcmError as the command fails.
     """
-    from jobs.commands.loop.turns import update as take_turn
-
     return take_turn(_config(config, overrides))
 
 

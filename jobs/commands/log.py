@@ -21,6 +21,7 @@ TIMEOUT_S = 30.0
 app = typer.Typer(
     help="What the log of a served cascade holds, the log as a file, and deletion from it.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
 )
 

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from jobs.exit import reported
 from jobs.options import AssetsPath, Debug, JsonFile, announce, options_of
+from jobs.views.route import certificate_view, evaluation_view, progress_bars, replay_view, search_view
+from jobs.views.table import result_console
+from kcm.config import parse_config
 from kcm.errors import KcmError
+from kcm.report.page import ReportInputs, write_report
+from kcm.report.reading import routed
+from kcm.report.words import recommendation
 from kcm.routing.config import ReplayColumns, RequestConfig, RouteColumns, RouteGateChoice
-
-if TYPE_CHECKING:
-    from kcm.routing.frame import RoutingFrame
+from kcm.routing.evaluate import EvaluateConfig
+from kcm.routing.evaluate import evaluate as compare
+from kcm.routing.frame import RoutingFrame
+from kcm.routing.logged import ReplayFrame
 
 app = typer.Typer(
     help="Route between two models from a table of their logged answers, without training either.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
 )
 
@@ -67,13 +76,6 @@ def evaluate(
     """
     with reported(json, debug) as result:
         announce(f"reading {table}, and loading an encoder")
-        from jobs.views.route import evaluation_view, progress_bars
-        from jobs.views.table import result_console
-        from kcm.config import parse_config
-        from kcm.routing.evaluate import EvaluateConfig
-        from kcm.routing.evaluate import evaluate as compare
-        from kcm.routing.frame import RoutingFrame
-
         options = {"num_folds": num_folds, "num_repeats": num_repeats, "max_loss": max_loss, "seed": seed}
         config = parse_config(EvaluateConfig, options, where="options")
         with progress_bars() as progress:
@@ -109,9 +111,6 @@ def fit(
     """
     with reported(json, debug) as result:
         announce(f"reading {table}, and loading an encoder")
-        from jobs.views.route import progress_bars
-        from kcm.routing.frame import RoutingFrame
-
         with progress_bars() as progress:
             frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path, progress=progress)
             result |= frame.fit(seed, output, gate)
@@ -138,10 +137,6 @@ def search(
     """
     with reported(json, debug) as result:
         announce(f"reading {table}")
-        from jobs.views.route import search_view
-        from jobs.views.table import result_console
-        from kcm.routing.frame import RoutingFrame
-
         frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
         result |= frame.search(seed, max_loss)
         result_console().print(search_view(result))
@@ -187,11 +182,6 @@ def certify(
     """
     with reported(json, debug) as result:
         announce(f"reading {table}")
-        from jobs.views.route import certificate_view
-        from jobs.views.table import result_console
-        from kcm.config import parse_config
-        from kcm.routing.frame import RoutingFrame
-
         asked = parse_config(RequestConfig, request, where="options")
         frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
         result |= _certified(frame, asked, ledger, currency)[0]
@@ -222,13 +212,6 @@ def report(
     """
     with reported(json, debug) as result:
         announce(f"reading {table}")
-        import platform
-
-        from kcm.config import parse_config
-        from kcm.report.page import ReportInputs, write_report
-        from kcm.report.reading import routed
-        from kcm.routing.frame import RoutingFrame
-
         asked = parse_config(RequestConfig, request, where="options")
         frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
         found, path = _certified(frame, asked, ledger, currency)
@@ -271,10 +254,6 @@ def replay(
     """
     with reported(json, debug) as result:
         announce(f"reading {log}")
-        from jobs.views.route import replay_view
-        from jobs.views.table import result_console
-        from kcm.routing.logged import ReplayFrame
-
         frame = ReplayFrame.open(log, columns_file, columns, encoder, assets_path, router)
         result |= frame.replay(threshold or [])
         result_console().print(replay_view(result))
@@ -284,9 +263,6 @@ def _certified(
     frame: RoutingFrame, asked: RequestConfig, ledger: Path | None, currency: str | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `certify` finds, with prices where the unit of the table's costs is named and advice; and its path."""
-    from kcm.report.reading import routed
-    from kcm.report.words import recommendation
-
     found = frame.certify(asked, ledger)
     if currency and found["mean_costs"] is None:
         raise KcmError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from jobs.assets import ASSETS
-from jobs.cli import app, main
-from jobs.commands.runs.cli import STAGES
+from jobs.cli import COMMANDS, app, load, main
+from jobs.commands.run import STAGES
 from kcm.errors import DataError
 from pipelines.config import RunConfig
 
@@ -48,7 +49,7 @@ class FakeRun:
 @pytest.fixture
 def fake_run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     fake = FakeRun({"name": "reviews"})
-    monkeypatch.setitem(sys.modules, "pipelines.run", SimpleNamespace(run=fake))
+    monkeypatch.setattr("jobs.commands.run.run_stages", fake)
     return fake
 
 
@@ -64,6 +65,17 @@ def test_a_turn_of_the_loop_that_has_nothing_to_do_waits_for_no_heavy_module() -
     script = "import jobs.commands.loop.turns, sys; print(sorted({'datasets', 'mlflow', 'ray'} & set(sys.modules)))"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert shown.stdout == "[]\n"
+
+
+def test_the_list_of_commands_has_their_help_and_loads_none() -> None:
+    script = (
+        "import jobs.cli, sys; jobs.cli.app(['-h'], standalone_mode=False); print({'torch', 'ray'} & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines()[-1] == "set()"
+    for name in COMMANDS:
+        help_text = load(name).get_short_help_str(30).removesuffix("...")
+        assert re.search(rf"^  {name} +{re.escape(help_text)}", shown, re.M), name
 
 
 def test_help_has_a_short_name_everywhere() -> None:
@@ -149,9 +161,9 @@ def test_assets_are_where_the_environment_says_unless_the_configuration_does(
     fake_run: FakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("KCM_ASSETS", str(tmp_path / "known"))
-    kcm("train", REVIEWS)
+    kcm("run", REVIEWS, "--until", "train")
     assert fake_run.config.assets_path == tmp_path / "known"
-    kcm("train", REVIEWS, "--set", f"assets_path={tmp_path}/own")
+    kcm("run", REVIEWS, "--until", "train", "--set", f"assets_path={tmp_path}/own")
     assert fake_run.config.assets_path == tmp_path / "own"
     fetched: list[Path] = []
     monkeypatch.setattr("jobs.assets.fetch", lambda name, folder, **_: fetched.append(folder) or folder)
@@ -163,19 +175,18 @@ def test_the_scheme_of_a_bundle_must_be_known() -> None:
     assert "unknown scheme 'modles'" in kcm("predict", "modles:/x", "rows.csv", "--output", "a.csv").stderr
 
 
-def test_there_is_a_command_for_every_stage() -> None:
+def test_a_run_can_end_with_every_stage_that_it_always_has() -> None:
     from pipelines.run import STAGES as STAGES_OF_THE_RUN
     from pipelines.stages.stage import Stage
 
     always = tuple(stage.stage for stage in STAGES_OF_THE_RUN if stage.applies is Stage.applies)
     assert tuple(STAGES) == always
-    assert all(kcm(stage, "--help").exit_code == 0 for stage in STAGES)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_runs_up_to_itself(stage: str, fake_run: FakeRun, tmp_path: Path) -> None:
-    shown = kcm(stage, REVIEWS, "--json", str(tmp_path / "out.json"))
-    assert shown.exit_code == 0
+    shown = kcm("run", REVIEWS, "--until", stage, "--json", str(tmp_path / "out.json"))
+    assert (shown.exit_code, shown.stdout) == (0, "")
     assert fake_run.until == stage
     assert json.loads((tmp_path / "out.json").read_text()) == {"name": "reviews"}
 
@@ -183,7 +194,7 @@ def test_a_stage_runs_up_to_itself(stage: str, fake_run: FakeRun, tmp_path: Path
 def test_run_ends_with_the_table_and_then_the_path_alone(fake_run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     path = "/a/rather/long/path/that/no/terminal/of/a/hundred/columns/holds" * 3 + "/result.json"
     fake_run.result = {"result_path": path}
-    monkeypatch.setattr("jobs.views.table.result_view", lambda result: "THE TABLE")
+    monkeypatch.setattr("jobs.commands.run.result_view", lambda result: "THE TABLE")
     shown = kcm("run", REVIEWS)
     assert (shown.exit_code, fake_run.until) == (0, None)
     assert shown.stdout.splitlines() == ["THE TABLE", path]
@@ -208,8 +219,8 @@ def test_a_person_is_asked_before_a_run_in_vain(
     fake_run: FakeRun,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("jobs.commands.runs.cli.is_asked", lambda: at_a_terminal)
-    monkeypatch.setattr("jobs.views.table.result_view", lambda result: "THE TABLE")
+    monkeypatch.setattr("jobs.commands.run.is_asked", lambda: at_a_terminal)
+    monkeypatch.setattr("jobs.commands.run.result_view", lambda result: "THE TABLE")
     fake_run.in_vain, fake_run.result = True, {"result_path": "result.json"}
     shown = CliRunner().invoke(app, ["run", REVIEWS, *words], input=typed)
     assert shown.exit_code == code
@@ -218,7 +229,7 @@ def test_a_person_is_asked_before_a_run_in_vain(
 
 
 def test_overrides_reach_the_run(fake_run: FakeRun) -> None:
-    kcm("train", REVIEWS, "--set", "train.num_epochs=7", "--set", "learner={name: finetune}")
+    kcm("run", REVIEWS, "--until", "train", "--set", "train.num_epochs=7", "--set", "learner={name: finetune}")
     assert fake_run.config.train.num_epochs == 7
     assert fake_run.config.learner.name == "finetune"
 
@@ -247,10 +258,11 @@ def test_overrides_reach_the_run(fake_run: FakeRun) -> None:
             ["serve", REVIEWS, "--set", "storage_path=nothing"],
             "no registered model 'reviews@champion': no runs are recorded here",
         ),
-        (["submit", "trian", REVIEWS], "unknown stage 'trian'. Known are run, tasks, features"),
-        (["submit", "train", REVIEWS, "--auth", "tokens"], "unknown mode 'tokens'"),
-        (["submit", "train", "absent.yaml"], "no such configuration file (absent.yaml)"),
-        (["submit", "train", REVIEWS, "--address", "http://127.0.0.1:9"], "no Ray cluster to submit to"),
+        (["submit", REVIEWS, "--until", "trian"], "unknown stage 'trian' (--until). Known are tasks, features"),
+        (["run", REVIEWS, "--until", "trian"], "unknown stage 'trian'"),
+        (["submit", REVIEWS, "--auth", "tokens"], "unknown mode 'tokens'"),
+        (["submit", "absent.yaml"], "no such configuration file (absent.yaml)"),
+        (["submit", REVIEWS, "--address", "http://127.0.0.1:9"], "no Ray cluster to submit to"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -275,7 +287,7 @@ def test_an_error_of_the_run_is_one_line(fake_run: FakeRun) -> None:
 
 
 def test_a_missing_argument_shows_the_usage() -> None:
-    shown = kcm("train")
+    shown = kcm("run")
     assert shown.exit_code == 2
     assert "Missing argument 'CONFIG'" in shown.stderr
 
@@ -285,7 +297,7 @@ def test_a_missing_argument_shows_the_usage() -> None:
     "path", sorted({*CONFIGS.glob("*.yaml")} - {CONFIGS / "serve.yaml"}), ids=lambda path: path.stem
 )
 def test_every_configuration_that_ships_is_valid(path: Path, fake_run: FakeRun) -> None:
-    shown = kcm("tasks", str(path))
+    shown = kcm("run", str(path), "--until", "tasks")
     assert (shown.exit_code, shown.stderr) == (0, "")
     assert fake_run.config.name == path.stem
 
@@ -341,7 +353,19 @@ def test_config_prints_the_reference(tmp_path: Path) -> None:
     assert kcm("config").stdout.startswith("# Configuration\n")
 
 
+def test_components_are_listed_with_where_they_come_from(outside_package: Path, tmp_path: Path) -> None:
+    ended = kcm("config", "--components", "--json", str(tmp_path / "components.json"))
+    assert ended.exit_code == 0
+    lines = [line.split() for line in ended.stdout.splitlines()]
+    assert ["replay", "built", "in", "kcm.learners.replay:ReplayConfig"] in lines
+    assert ["anchor", "anchoring", "1.2", "anchor:AnchorConfig"] in lines
+    found = json.loads((tmp_path / "components.json").read_text())
+    assert list(found) == ["source", "encoder", "large model", "learner", "gate score"]
+    letters = {"tag": "letters", "path": "letters:LettersConfig", "package": "anchoring", "version": "1.2"}
+    assert found["encoder"][-1] == letters
+
+
 def test_version_is_the_installed_one() -> None:
     from importlib.metadata import version
 
-    assert kcm("version").stdout == kcm("--version").stdout == version("kcm-cascade") + "\n"
+    assert kcm("--version").stdout == version("kcm-cascade") + "\n"

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
-from typer.main import get_command
 
-from jobs.cli import app
+from jobs.cli import COMMANDS
 from kcm.config import parse_config
 from pipelines.serve.deploy import client_headers
 from pipelines.serve.deploy.app import AppConfig
@@ -140,7 +139,9 @@ def test_the_service_asks_for_keys_and_keeps_its_log_in_a_database() -> None:
         environment = {each["name"]: each for each in container["env"]}
         assert "value" not in environment["PGPASSWORD"]
         assert environment["PGPASSWORD"]["valueFrom"]["secretKeyRef"]["name"] == "kcm-postgres"
-    assert '"$(echo /home/ray/wheel/kcm-*.whl)[postgres]"' in DOCKERFILE  # by name it would be another project's
+    assert (
+        '"$(echo /home/ray/wheel/kcm_cascade-*.whl)[postgres]"' in DOCKERFILE
+    )  # by name it would be another project's
 
 
 CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
@@ -158,7 +159,7 @@ def test_every_cluster_that_serves_drops_the_headers_that_clients_must_not_send(
 def test_the_job_runs_a_command_that_exists() -> None:
     program, command, *_ = shlex.split(manifests("rayjob")[0]["spec"]["entrypoint"])
     assert program == "kcm"
-    assert command in get_command(app).commands  # type: ignore[attr-defined]
+    assert command in COMMANDS
 
 
 def serve_files() -> dict[str, dict[str, Any]]:

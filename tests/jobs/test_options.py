@@ -62,7 +62,6 @@ def test_the_command_gets_what_was_given_and_what_has_a_default(words: list[str]
         (["route", "evaluate", "absent.csv"], "reading absent.csv"),
         (["route", "fit", "absent.csv", "--output", "router"], "reading absent.csv"),
         (["log", "stats", "absent.yaml"], "reading the log of absent.yaml"),
-        (["benchmark", "retrieval", "absent.yaml"], "reading absent.yaml"),
         (["verify", "absent"], "reading absent"),
     ],
 )

@@ -49,7 +49,7 @@ def test_overrides_change_a_file_alone(asked: list[Any]) -> None:
 
 
 def test_a_turn_of_the_loop_is_that_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.commands.loop.turns.update", lambda config: {"turn": config.name})
+    monkeypatch.setattr("jobs.verbs.take_turn", lambda config: {"turn": config.name})
     assert verbs.update(REVIEWS) == {"turn": "reviews"}
 
 

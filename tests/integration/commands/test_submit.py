@@ -135,7 +135,7 @@ def test_a_submitted_stage_succeeds_and_leaves_its_artefact(head: Head, config: 
     assert httpx.post(f"{head.dashboard}/api/jobs/", json={"entrypoint": "true"}).status_code == 401
     json_file = tmp_path / "out.json"
     place = ("--address", head.dashboard, "--auth", "token")
-    ended = head.kcm("submit", "features", str(config), *place, "--json", str(json_file))
+    ended = head.kcm("submit", str(config), "--until", "features", *place, "--json", str(json_file))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "features" in ended.stdout  # the job's own log
     assert json.loads(json_file.read_text())["submission_id"].startswith("raysubmit_")
@@ -146,7 +146,7 @@ def test_a_submitted_stage_succeeds_and_leaves_its_artefact(head: Head, config: 
 @pytest.mark.parametrize("head", ["disabled"], indirect=True)
 def test_a_job_that_fails_gives_a_non_zero_exit_and_its_reason(head: Head, config: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").unlink()
-    ended = head.kcm("submit", "features", str(config), "--address", head.dashboard)
+    ended = head.kcm("submit", str(config), "--until", "features", "--address", head.dashboard)
     assert ended.returncode == 2
     assert "rows.csv" in ended.stdout  # the reason, in the job's log
     assert "ended as FAILED" in ended.stderr

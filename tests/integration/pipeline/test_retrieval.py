@@ -1,19 +1,20 @@
-"""Retrieval from the command line, on a stand-in of MSCOCO: towers are aligned, CLIP and BERT are tiny ones."""
+"""Retrieval on a stand-in of MSCOCO: towers are aligned, CLIP and BERT are tiny ones."""
 
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from jobs.cli import app
+from kcm.config import load_config
+from kcm.retrieval.search import RetrievalConfig
 from kcm.tasks import TaskSequence
+from pipelines.config import RunConfig
+from pipelines.run import retrieval
 from tests.tiny_bert import save_bert
 from tests.tiny_clip import save_clip
 
@@ -65,12 +66,8 @@ def test_the_papers_retrieval_setting_runs_on_a_stand_in(coco, tmp_path):
         "cluster.num_encoders": "1",  # a second one takes longer to start than it saves
         "cluster.num_workers": "1",
     }
-    options = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
-    done = CliRunner().invoke(
-        app, ["benchmark", "retrieval", str(CONFIG), *options, "--top-k", "3", "--json", str(tmp_path / "r.json")]
-    )
-    assert done.exit_code == 0, done.output
-    found = json.loads((tmp_path / "r.json").read_text())["collaborators"]
+    config = load_config(RunConfig, CONFIG, [f"{key}={value}" for key, value in changes.items()])
+    found = retrieval(config, RetrievalConfig(top_k=(3,)))["collaborators"]
     assert set(found) == {"kcm", "mcm"}
     for each in found.values():
         recall = each["deployed"]["recall"]["overall"]

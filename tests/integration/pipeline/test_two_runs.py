@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 def test_a_killed_run_continues_where_it_was(assets_dir, tmp_path, monkeypatch) -> None:
     for name in ASSETS:
         fetch(name, assets_dir)
-    arguments = [sys.executable, "-m", "jobs.cli", "features", str(CONFIG)]
+    arguments = [sys.executable, "-m", "jobs.cli", "run", str(CONFIG), "--until", "features"]
     overrides = SMALL | {"storage_path": tmp_path, "assets_path": assets_dir, "encoder.batch_size": 8}
     for key, value in overrides.items():
         arguments += ["--set", f"{key}={value}"]

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from jobs.commands.storage.upkeep import storage_of
+from jobs.commands.storage import storage_of
 from kcm.errors import ConfigError
 from pipelines.store.artefact import ArtefactStore
 from tests.pipelines.store.test_upkeep import build, refer
@@ -43,7 +43,7 @@ def test_what_nothing_refers_to_is_listed_and_removed_only_when_asked(place: str
 
 
 def test_a_folder_without_artefacts_is_refused_and_not_made_a_storage(tmp_path: Path) -> None:
-    for command in ("verify", "gc", "migrate"):
+    for command in ("verify", "gc"):
         code, _, stderr = kcm(command, str(tmp_path / "typo"))
         assert code == 2
         assert "no artefacts here" in stderr

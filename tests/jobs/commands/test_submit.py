@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from ray.job_submission import JobStatus
 
-from jobs.commands.runs import submit as module
-from jobs.commands.runs.submit import CONFIG, pack, submit
+from jobs.commands import submit as module
+from jobs.commands.submit import CONFIG, pack, submit_job
 from kcm.config import load_config, parse_config
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
@@ -48,7 +48,7 @@ class FakeClient:
 
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
-    reviews = Path(__file__).parents[4] / "jobs" / "configs" / "reviews.yaml"
+    reviews = Path(__file__).parents[3] / "jobs" / "configs" / "reviews.yaml"
     return load_config(RunConfig, reviews, [f"storage_path={tmp_path}", "train.num_epochs=7", "seed=3"])
 
 
@@ -73,14 +73,14 @@ def test_the_packages_and_the_whole_configuration_travel_and_nothing_else(config
 def test_the_job_is_the_command_and_its_log_is_printed(
     config: RunConfig, client: FakeClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert submit("train", config, ADDRESS, "disabled") == "job-1"
-    assert client.entrypoint == f"python -m jobs.cli train {CONFIG}"
+    assert submit_job(config, "train", ADDRESS, "disabled") == "job-1"
+    assert client.entrypoint == f"python -m jobs.cli run {CONFIG} --until train"
     assert client.sent == [CONFIG, "jobs", "kcm", "pipelines"]
     assert capsys.readouterr().out == "epoch 1\nepoch 2\n"
 
 
 def test_the_address_and_the_mode_asked_for_win_over_the_shells(config: RunConfig, client: FakeClient) -> None:
-    submit("train", config, ADDRESS, "token")
+    submit_job(config, "train", ADDRESS, "token")
     assert client.environment == {"RAY_API_SERVER_ADDRESS": ADDRESS, "RAY_AUTH_MODE": "token"}
 
 
@@ -88,13 +88,13 @@ def test_a_failed_job_is_an_error_without_its_log_a_second_time(config: RunConfi
     client.status = JobStatus.FAILED
     client.message = "Job entrypoint command failed with exit code 2, last available logs (truncated): epoch 1"
     with pytest.raises(KcmError, match=r"job-1 ended as FAILED: Job entrypoint command failed with exit code 2 \("):
-        submit("train", config, ADDRESS, "disabled")
+        submit_job(config, "train", ADDRESS, "disabled")
 
 
 def test_a_stopped_job_is_an_error(config: RunConfig, client: FakeClient) -> None:
     client.status = JobStatus.STOPPED
     with pytest.raises(KcmError, match="ended as STOPPED"):
-        submit("train", config, ADDRESS, "disabled")
+        submit_job(config, "train", ADDRESS, "disabled")
 
 
 def breaking(error: BaseException) -> Callable[[str], AsyncIterator[str]]:
@@ -109,7 +109,7 @@ def test_a_log_that_breaks_off_does_not_end_the_job(
     config: RunConfig, client: FakeClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(client, "tail_job_logs", breaking(RuntimeError("closed")))
-    assert submit("train", config, ADDRESS, "disabled") == "job-1"
+    assert submit_job(config, "train", ADDRESS, "disabled") == "job-1"
     assert "the log of job job-1 broke off (closed)" in capsys.readouterr().err
 
 
@@ -120,7 +120,7 @@ def test_an_interruption_says_that_the_job_goes_on(
     with pytest.raises(
         KeyboardInterrupt, match=r"goes on; stop it by: ray job stop --address http://cluster:8265 job-1"
     ):
-        submit("train", config, ADDRESS, "disabled")
+        submit_job(config, "train", ADDRESS, "disabled")
 
 
 def test_a_cluster_that_goes_away_is_an_error(
@@ -131,7 +131,7 @@ def test_a_cluster_that_goes_away_is_an_error(
 
     monkeypatch.setattr(client, "get_job_info", gone)
     with pytest.raises(KcmError, match="lost the cluster while following job job-1"):
-        submit("train", config, ADDRESS, "disabled")
+        submit_job(config, "train", ADDRESS, "disabled")
 
 
 def test_a_refused_job_is_an_error(config: RunConfig, client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_a_refused_job_is_an_error(config: RunConfig, client: FakeClient, monkey
 
     monkeypatch.setattr(client, "submit_job", refuse)
     with pytest.raises(KcmError, match="the cluster refused the job"):
-        submit("train", config, ADDRESS, "disabled")
+        submit_job(config, "train", ADDRESS, "disabled")
 
 
 def test_paths_of_this_folder_are_found_by_a_job_that_works_in_another(

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from jobs.commands.reference.configuration import configuration_reference
+from jobs.configuration_page import configuration_reference
 from kcm.config import Config
 
-PAGE = Path(__file__).parents[4] / "docs" / "configuration.md"
+PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
 class Cat(Config):

@@ -1,4 +1,4 @@
-"""Submission of a command to a Ray cluster as a job, and following it to its end."""
+"""`kcm submit`: a run as a job on a Ray cluster, followed to its end."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Annotated
 
 import aiohttp
+import typer
 import yaml
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 import jobs
 import kcm
 import pipelines
+from jobs.commands.run import Until, check_stage
+from jobs.exit import reported
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce
+from kcm.config import load_config
 from kcm.errors import KcmError
 from kcm.paths import with_absolute_paths
 from kcm.redact import redacted
@@ -30,21 +36,47 @@ CONFIG = "config.yaml"
 POLL_S = 0.5  # between two looks at the state of a job whose log has ended
 
 
-def submit(stage: str, config: RunConfig, address: str, auth: str) -> str:
-    """Submit `kcm STAGE CONFIG` to the cluster at `address`, print its log until it ends, return its id.
+def submit(
+    config: ConfigFile,
+    until: Until = None,
+    address: Annotated[str, typer.Option(metavar="URL", help="The cluster's dashboard.")] = "http://127.0.0.1:8265",
+    auth: Annotated[
+        str,
+        typer.Option(
+            envvar="RAY_AUTH_MODE",
+            metavar="MODE",
+            help="disabled, or token (from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH).",
+        ),
+    ] = "disabled",
+    overrides: Overrides = None,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Run CONFIG as a job on a cluster and follow its log; a job that fails gives a non-zero exit."""
+    with reported(json, debug) as result:
+        check_stage(until)
+        if auth not in ("disabled", "token"):
+            raise KcmError(f"unknown mode {auth!r}", where="--auth or RAY_AUTH_MODE", hint="Known are disabled, token")
+        announce(f"reading {config}, and looking for the cluster at {address}")
+        result["submission_id"] = submit_job(load_config(RunConfig, config, overrides or ()), until, address, auth)
+
+
+def submit_job(config: RunConfig, until: str | None, address: str, auth: str) -> str:
+    """Submit `kcm run CONFIG` to the cluster at `address`, print its log until it ends, return its id.
 
     The configuration travels with all its values, and relative paths as those of this machine: on several machines they
     must lie on shared storage. `auth` is disabled, or token, which Ray reads from RAY_AUTH_TOKEN or from the file
     RAY_AUTH_TOKEN_PATH. KcmError when no cluster answers, when it refuses the job, or when the job does not succeed.
     """
     client = _client(address, auth)
+    words = ["--until", until] if until else []
     with tempfile.TemporaryDirectory(prefix="kcm-job-") as folder:
         pack(Path(folder), config)
         try:
             job = client.submit_job(
-                entrypoint=shlex.join(["python", "-m", "jobs.cli", stage, CONFIG]),
+                entrypoint=shlex.join(["python", "-m", "jobs.cli", "run", CONFIG, *words]),
                 runtime_env={"working_dir": folder},
-                metadata={"stage": stage, "run": config.name},
+                metadata={"run": config.name},
             )
         except RuntimeError as error:
             raise KcmError(f"the cluster refused the job: {error}", where=address) from error

@@ -1,1 +1,0 @@
-"""What a configuration can say."""

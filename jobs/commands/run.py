@@ -1,0 +1,73 @@
+"""`kcm run`: all stages of a configuration, or those up to one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobs.exit import reported
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce, is_asked
+from jobs.views.table import result_console, result_view
+from kcm.config import load_config
+from kcm.errors import KcmError
+from pipelines.config import RunConfig
+from pipelines.progress import Reporter
+from pipelines.run import run as run_stages
+
+STAGES = ("tasks", "features", "outcomes", "train", "tune", "evaluate", "register")  # those of every run
+
+Until = Annotated[
+    str | None,
+    typer.Option(metavar="STAGE", help="Stop after tasks, features, outcomes, train, tune, evaluate or register."),
+]
+
+
+def check_stage(until: str | None) -> None:
+    """Raise KcmError for a stage that does not exist."""
+    if until is not None and until not in STAGES:
+        raise KcmError(f"unknown stage {until!r}", where="--until", hint="Known are " + ", ".join(STAGES))
+
+
+def run(
+    config: ConfigFile,
+    until: Until = None,
+    promote: Annotated[
+        bool | None,
+        typer.Option(
+            "--promote/--no-promote",
+            help="Whether the version becomes the champion; without either, if it saves something and is not worse than"
+            " the present one.",
+        ),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Go on where everything would be escalated; asked on a terminal alone.")
+    ] = False,
+    overrides: Overrides = None,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Run every stage of CONFIG, print the result table, and the path of result.json as the last line.
+
+    Finished stages come from the storage. With --until the stages up to that one run, and nothing is printed.
+    """
+    with reported(json, debug) as result:
+        check_stage(until)
+        announce(f"reading {config}, and starting Ray")
+        reporter = Reporter(in_vain=_ask_to_go_on) if is_asked() and not yes else Reporter()
+        result |= run_stages(
+            load_config(RunConfig, config, overrides or ()), until=until, reporter=reporter, promote=promote
+        )
+        if until is None:
+            result_console().print(result_view(result))
+            typer.echo(result["result_path"])
+
+
+def _ask_to_go_on() -> None:
+    """Ask the person who was just warned; KeyboardInterrupt unless they want it."""
+    try:
+        goes_on = typer.confirm("go on?", err=True)
+    except typer.Abort:  # Ctrl-C or Ctrl-D
+        goes_on = False
+    if not goes_on:
+        raise KeyboardInterrupt("stopped before anything was paid")

@@ -1,1 +1,0 @@
-"""Runs: here, a stage of them, or on another cluster as a job."""

@@ -1,0 +1,76 @@
+"""`kcm verify` and `kcm gc`: the upkeep of a storage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.exit import reported
+from jobs.options import Debug, JsonFile, announce
+from kcm.config import load_config
+from kcm.errors import ConfigError, KcmError
+from pipelines.config import RunConfig
+from pipelines.store.artefact import ArtefactStore
+from pipelines.store.objects import normalised
+from pipelines.store.upkeep import collect_garbage, find_garbage
+from pipelines.store.upkeep import verify as damaged_files
+
+StorageSource = Annotated[
+    str,
+    typer.Argument(metavar="CONFIG|STORAGE", help="A run's YAML file, or the storage_path of runs: a folder or a URI."),
+]
+
+
+def verify(storage: StorageSource, json: JsonFile = None, debug: Debug = False) -> None:
+    """Read and hash every file of every artefact, name the damaged ones, and exit with 2 where there are any."""
+    with reported(json, debug) as result:
+        announce(f"reading {storage}")
+        num_artefacts, damaged = damaged_files(ArtefactStore.existing(storage_of(storage)))
+        result |= {"artefacts": num_artefacts, "damaged": damaged}
+        for name in damaged:
+            typer.echo(name)
+        typer.echo(f"{num_artefacts} artefacts, {len(damaged)} damaged files", err=True)
+        if damaged:
+            raise KcmError(f"damaged: {', '.join(damaged[:5])}", where=storage, hint="Run again: they are made anew")
+
+
+def gc(
+    storage: StorageSource,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove them; without it they are only listed.")] = False,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """List the artefacts that no run, champion or challenger refers to, or remove them."""
+    with reported(json, debug) as result:
+        announce(f"reading {storage}")
+        store = ArtefactStore.existing(storage_of(storage))
+        garbage = collect_garbage(store) if delete else find_garbage(store)
+        names = [f"{home.parent.name}/{home.name}" for home in garbage.homes]
+        result |= {
+            "deleted": delete,
+            "garbage": names,
+            "overtaken_attempts": len(garbage.attempts),
+            "bytes": garbage.size,
+            "kept": garbage.kept,
+            "interrupted": garbage.interrupted,
+        }
+        for name in names:
+            typer.echo(name)
+        typer.echo(
+            f"{len(names)} artefacts and {len(garbage.attempts)} attempts, {garbage.size / 1e6:.1f} MB,"
+            f" {'removed' if delete else 'can be removed by --delete'};"
+            f" {garbage.kept} artefacts are referred to, {garbage.interrupted} interrupted ones are kept",
+            err=True,
+        )
+
+
+def storage_of(named: str) -> str | Path:
+    """The storage that a command's argument names: a storage path, or the file of a run's configuration."""
+    if Path(named).is_file():
+        return load_config(RunConfig, Path(named)).storage_path
+    try:
+        return normalised(named)
+    except ValueError as error:
+        raise ConfigError(str(error), where=named) from None

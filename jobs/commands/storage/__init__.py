@@ -1,1 +1,0 @@
-"""The upkeep of a storage."""
