@@ -8,7 +8,7 @@ from jobs.options import named_model
 from kcm.api.sources import folder_of
 from kcm.bundle.models import FrozenModels
 from kcm.errors import KcmError
-from pipelines.registry import fetch_registered, fetch_verified
+from pipelines.registry.models import fetch_registered, fetch_verified
 from pipelines.serve.release import Release
 from pipelines.served_run import ServedRun
 from pipelines.tracking.config import CHAMPION

@@ -18,8 +18,8 @@ from kcm.report.page import ReportInputs, drawings, write_report
 from kcm.report.words import prices_of, recommendation
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.loop.promotion.champion import Pointer
-from pipelines.loop.promotion.gates import PromotionGate
+from pipelines.registry.champion import Pointer
+from pipelines.registry.gates import PromotionGate
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.tracking.tracking import Tracking, registered_version
 

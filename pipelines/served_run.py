@@ -14,6 +14,7 @@ from kcm.costs import CostsConfig
 from kcm.large import LargeConfig
 from pipelines.cluster.config import ClusterConfig
 from pipelines.loop.config import AUDIT_SHARE, UpdateConfig
+from pipelines.registry.config import GateConfig
 from pipelines.serve.config import ServeConfig
 from pipelines.store.objects import normalised
 from pipelines.store.storage import Storage
@@ -132,6 +133,11 @@ class ServedRun(Config):
     def application(self) -> str:
         """The name under which the decisions stand in the log."""
         return self.serve.application or self.name
+
+    @property
+    def gate_limits(self) -> GateConfig:
+        """The limits that a version must keep to become the champion."""
+        return self.update.gates if self.update else GateConfig()
 
     @property
     def storage_folder(self) -> Path:

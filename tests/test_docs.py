@@ -25,7 +25,7 @@ from benchmarks.scale_table import measured, memory_table
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.outlook import outlook
 from mkdocs_links import on_page_markdown
-from pipelines.pyfunc import register_model
+from pipelines.registry.pyfunc import register_model
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracking import Tracking, set_champion
 from tests.kcm.bundle.test_runtime import loadable

@@ -16,10 +16,6 @@ from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.loop.attempts import Attempt
 from pipelines.loop.certify.inbox import GivenLabels
-from pipelines.loop.promotion import gates
-from pipelines.loop.promotion.champion import Champion
-from pipelines.loop.promotion.gates import PromotionGate
-from pipelines.loop.promotion.promote import champion_now
 from pipelines.loop.stages.examine import GATES, Examine, GatesArtefact
 from pipelines.loop.stages.extend import Choose, Extend
 from pipelines.loop.stages.grow import Grow, GrowFeatures, GrowOutcomes
@@ -27,7 +23,11 @@ from pipelines.loop.stages.reevaluate import Reevaluate
 from pipelines.loop.stages.window import Window, WindowArtefact
 from pipelines.loop.state import LoopState, log_reader
 from pipelines.progress import Reporter
-from pipelines.pyfunc import register_model
+from pipelines.registry import gates
+from pipelines.registry.champion import Champion
+from pipelines.registry.gates import PromotionGate
+from pipelines.registry.promote import champion_now
+from pipelines.registry.pyfunc import register_model
 from pipelines.result import write_challenger_report
 from pipelines.run import run_context
 from pipelines.stages.evaluate import EvaluatedArtefact

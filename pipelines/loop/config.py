@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from kcm.config import Config
 from kcm.tasks.plan.splits import Fractions
+from pipelines.registry.config import GateConfig
 
 AUDIT_SHARE = 0.05  # of a run that has a section `update` and names no other
 
@@ -35,19 +36,6 @@ class CanaryConfig(Config):
         if not value or value[-1] != 1 or value[0] <= 0 or any(a >= b for a, b in pairwise(value)):
             raise ValueError("the shares must rise to 1, such as [0.05, 0.25, 1.0]")
         return value
-
-
-class GateConfig(Config):
-    """The limits of the promotion gates; the certificate's own stand in section `certificate`."""
-
-    max_old_task_loss: float = Field(
-        0.01, gt=0, lt=1, description="Accuracy that no old task may lose against the champion, by its interval."
-    )
-    max_cost: float = Field(1.05, gt=0, description="Cost of an answer, times the champion's, on the window.")
-    max_latency: float = Field(1.5, gt=0, description="Time of the small side for an item, times the champion's.")
-    panel_size: int = Field(
-        32, ge=0, description="Inputs that the large model is asked again, to notice another model behind its name."
-    )
 
 
 class UpdateConfig(Config):

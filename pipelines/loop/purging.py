@@ -22,8 +22,8 @@ from pipelines.loop.certify.judged import PAYLOAD
 from pipelines.loop.stages.grow import Grow
 from pipelines.loop.stages.window import ROWS, Window
 from pipelines.loop.state import LoopState
-from pipelines.loop.units import rows_of
 from pipelines.stages.register import BundleArtefact, Register
+from pipelines.stages.units import rows_of
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.sequence import SequenceArtefact

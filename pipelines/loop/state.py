@@ -10,9 +10,9 @@ from typing import Any
 from kcm.redact import redacted_values
 from pipelines.config import RunConfig
 from pipelines.loop.attempts import Attempts
-from pipelines.loop.promotion.champion import Champion, Pointer
-from pipelines.loop.promotion.promote import Champions
 from pipelines.loop.triggers import Seen
+from pipelines.registry.champion import Champion, Pointer
+from pipelines.registry.promote import Champions
 from pipelines.serve.log.location import log_url, log_watermark
 from pipelines.serve.log.reading.window import LogReader
 from pipelines.serve.log.records.drift import drifted

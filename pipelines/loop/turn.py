@@ -16,10 +16,10 @@ from rich.markup import escape
 from kcm.errors import ConfigError, DataError, KcmError
 from pipelines.config import RunConfig
 from pipelines.loop.attempts import Attempt, configuration_fingerprint
-from pipelines.loop.promotion.champion import Champion
-from pipelines.loop.promotion.promote import champion_now, promoting
 from pipelines.loop.state import LoopState, inboxes_key, watermark_of, window_start
 from pipelines.progress import Reporter
+from pipelines.registry.champion import Champion
+from pipelines.registry.promote import champion_now, promoting
 from pipelines.store.artefact import storage_errors
 from pipelines.store.control.journal import Journal
 from pipelines.store.control.lease import leased
@@ -27,7 +27,7 @@ from pipelines.store.control.lease import leased
 if TYPE_CHECKING:  # takes seconds to import, and a turn without work does not need it
     from pipelines.loop.certify.inbox import GivenLabels
     from pipelines.loop.challenger import BuiltChallenger
-    from pipelines.loop.promotion.gates import PromotionGate, Verdict
+    from pipelines.registry.gates import PromotionGate, Verdict
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class _Turn:
     def take(self) -> dict[str, Any]:
         """What became of the attempt, as `loop.json` tells it."""
         from pipelines.loop.challenger import build_challenger
-        from pipelines.loop.promotion.gates import overall
+        from pipelines.registry.gates import overall
 
         built = build_challenger(self.config, self.state, self.attempt, self.labels, self.reporter)
         verdict = overall(built.gates)

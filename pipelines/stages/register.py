@@ -20,17 +20,17 @@ from kcm.large import LargeConfig
 from pipelines.batch.pool import run_remotely
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt, Context
-from pipelines.loop.config import GateConfig, UpdateConfig
-from pipelines.loop.promotion import gates
-from pipelines.loop.promotion.champion import Champion, Current, Pointer
-from pipelines.loop.promotion.comparison import Version, without_traffic
-from pipelines.loop.promotion.gates import PromotionGate
-from pipelines.loop.promotion.promote import Champions, champion_now
-from pipelines.loop.units import trained_units
+from pipelines.registry import gates
+from pipelines.registry.champion import Champion, Current, Pointer
+from pipelines.registry.comparison import Version, without_traffic
+from pipelines.registry.config import GateConfig
+from pipelines.registry.gates import PromotionGate
+from pipelines.registry.promote import Champions, champion_now
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.location import log_watermark
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.stage import Plan, Stage
+from pipelines.stages.units import trained_units
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
@@ -65,7 +65,7 @@ class Register(Stage, Plan):
     tracking: TrackingConfig = Field(exclude=True)
     serve: ServeConfig = Field(exclude=True)
     certificate: CertificateConfig = Field(exclude=True)
-    update: UpdateConfig | None = Field(exclude=True)  # its limits decide what is promoted, not what is made
+    gate_limits: GateConfig = Field(exclude=True)  # they decide what is promoted, not what is made
 
     @property
     def continues(self) -> str | None:
@@ -93,7 +93,7 @@ class Register(Stage, Plan):
         if context.tracking is None:
             return
         model = self.tracking.model_of(self.name)
-        from pipelines.pyfunc import register_model  # brings most of MLflow
+        from pipelines.registry.pyfunc import register_model  # brings most of MLflow
 
         number = register_model(context.tracking, model, artefact.bundle, artefact.fingerprint)
         champions = Champions(Pointer(context.store.control, self.name), context.tracking.uri, model)
@@ -125,12 +125,11 @@ class Register(Stage, Plan):
             return reason, []
         if champion is None:
             return None, []
-        limits = self.update.gates if self.update else GateConfig()
         before = context.store.named(self.stage, champion.bundle).as_a(BundleArtefact)
         found = without_traffic(
             Version.of(before, before.bundle),
             Version.of(artefact, artefact.bundle),
-            limits,
+            self.gate_limits,
             self.certificate,
             context.assets_path,
         )

@@ -10,8 +10,8 @@ import pytest
 from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
 from pipelines.config import RunConfig
-from pipelines.loop.promotion.champion import Pointer
-from pipelines.loop.promotion.promote import Champions, champion_now
+from pipelines.registry.champion import Pointer
+from pipelines.registry.promote import Champions, champion_now
 from pipelines.store.artefact import CONTROL
 from pipelines.store.control.records import Control
 from pipelines.tracking.tracking import Tracking

@@ -19,10 +19,10 @@ from pipelines.cluster.authentication import LocalCluster, find_cluster, setting
 from pipelines.cluster.connection import join, prepare_environment
 from pipelines.config import RunConfig
 from pipelines.loop.promotion.canary import roll_out
-from pipelines.loop.promotion.champion import By
-from pipelines.loop.promotion.promote import champion_now, promoting
 from pipelines.loop.state import LoopState, log_reader, watermark_of
 from pipelines.loop.turn import Delivery
+from pipelines.registry.champion import By
+from pipelines.registry.promote import champion_now, promoting
 from pipelines.serve.deploy.app import require_servable
 from pipelines.serve.deploy.deployment import (
     RunningService,

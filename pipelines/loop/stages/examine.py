@@ -24,11 +24,12 @@ from kcm.large import Item, LargeConfig, LargeModel, UpstreamConfig
 from kcm.tasks.hashing import draw
 from pipelines.context import Attempt, Context
 from pipelines.loop.certify.judged import JudgedWindow
-from pipelines.loop.config import GateConfig, UpdateConfig
-from pipelines.loop.promotion import gates
-from pipelines.loop.promotion.comparison import Version, latencies, old_tasks, probed
-from pipelines.loop.promotion.gates import PromotionGate
+from pipelines.loop.config import UpdateConfig
 from pipelines.loop.stages.reevaluate import JUDGED
+from pipelines.registry import gates
+from pipelines.registry.comparison import Version, latencies, old_tasks, probed
+from pipelines.registry.config import GateConfig
+from pipelines.registry.gates import PromotionGate
 from pipelines.serve.config import ServeConfig
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact

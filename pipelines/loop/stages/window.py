@@ -25,10 +25,10 @@ from kcm.tasks.plan.splits import Fractions, Split, purpose
 from pipelines.context import Attempt, Context
 from pipelines.loop.certify.scope import MAX_MISSING, WindowScope
 from pipelines.loop.config import UpdateConfig
-from pipelines.loop.units import rows_of, units_of
 from pipelines.serve.config import ServeConfig
 from pipelines.stages.register import BundleArtefact
 from pipelines.stages.stage import Plan, Stage
+from pipelines.stages.units import rows_of, units_of
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.features import FeaturesArtefact
 

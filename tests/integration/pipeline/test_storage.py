@@ -27,9 +27,9 @@ from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig
 from pipelines.loop.certify.lineage import LineageLedger
-from pipelines.loop.promotion.champion import Champion
 from pipelines.loop.purging import purge
 from pipelines.loop.state import LoopState, log_reader
+from pipelines.registry.champion import Champion
 from pipelines.run import run
 from pipelines.serve.log.database import Database
 from pipelines.serve.log.decisions import DecisionLog

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from kcm.bundle.bundle import Bundle
-from pipelines.pyfunc import register_model
+from pipelines.registry.pyfunc import register_model
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracking import Tracking, set_champion

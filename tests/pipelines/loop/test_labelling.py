@@ -22,8 +22,8 @@ from pipelines.loop.certify.judged import NEW, JudgedWindow
 from pipelines.loop.certify.lineage import LineageLedger
 from pipelines.loop.certify.recertify import certify_window
 from pipelines.loop.labelling import opened_inbox, sufficient_labels, withdraw_labels
-from pipelines.loop.promotion.champion import Champion
 from pipelines.loop.state import LoopState
+from pipelines.registry.champion import Champion
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.location import log_url
 from pipelines.store.artefact import Recipe, write_json

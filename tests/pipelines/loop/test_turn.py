@@ -20,11 +20,11 @@ from pipelines.loop import challenger, labelling
 from pipelines.loop import turn as turns
 from pipelines.loop.attempts import Attempt
 from pipelines.loop.challenger import BuiltChallenger
-from pipelines.loop.promotion.champion import Champion
-from pipelines.loop.promotion.gates import PromotionGate, Verdict
-from pipelines.loop.promotion.promote import champion_now
 from pipelines.loop.state import LoopState, inboxes_key
 from pipelines.loop.turn import Delivery, approve, update
+from pipelines.registry.champion import Champion
+from pipelines.registry.gates import PromotionGate, Verdict
+from pipelines.registry.promote import champion_now
 from pipelines.store.control.journal import Journal
 from pipelines.store.control.lease import leased
 from pipelines.tracking.tracking import Tracking, champion_of, set_champion
@@ -256,7 +256,7 @@ def test_an_alias_that_was_moved_by_hand_stops_the_loop(loop: Loop) -> None:
 
 def test_the_time_of_day_decides_nothing(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: a clock that jumps back years changes no window and no order."""
-    monkeypatch.setattr("pipelines.loop.promotion.promote.utc_now", lambda: "1970-01-01T00:00:00+00:00")
+    monkeypatch.setattr("pipelines.registry.promote.utc_now", lambda: "1970-01-01T00:00:00+00:00")
     assert update(loop.config)["promoted"]
     loop.watermark = 900
     result = update(loop.config)

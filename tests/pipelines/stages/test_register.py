@@ -16,9 +16,9 @@ from kcm.certify.monitoring.drift import DriftReference
 from kcm.config import parse_config
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.loop.promotion.champion import Pointer
-from pipelines.loop.promotion.gates import PromotionGate, Verdict
 from pipelines.progress import Reporter
+from pipelines.registry.champion import Pointer
+from pipelines.registry.gates import PromotionGate, Verdict
 from pipelines.stages import register
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.store import outcome_table
@@ -47,7 +47,7 @@ class Published:
         monkeypatch.setattr(register, "without_traffic", self._gates)
         monkeypatch.setattr(register.Version, "of", lambda artefact, bundle: artefact.fingerprint)
         monkeypatch.setattr(ArtefactStore, "named", lambda store, stage, name: self.artefact(name))
-        monkeypatch.setattr("pipelines.pyfunc.register_model", lambda tracking, model, bundle, name: name)
+        monkeypatch.setattr("pipelines.registry.pyfunc.register_model", lambda tracking, model, bundle, name: name)
         monkeypatch.setattr("pipelines.tracking.tracking.set_champion", lambda *_: None)
 
     def __call__(self, version: str, *, promote: bool | None = None) -> dict[str, Any]:

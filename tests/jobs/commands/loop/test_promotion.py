@@ -18,8 +18,8 @@ from jobs.commands.serving.start import service_folder
 from kcm.errors import KcmError
 from pipelines.cluster.authentication import MODE, TOKEN, TOKEN_PATH, local_token, write_address
 from pipelines.config import RunConfig
-from pipelines.loop.promotion.champion import By, Pointer
 from pipelines.loop.state import LoopState
+from pipelines.registry.champion import By, Pointer
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Decision, Origin
 from pipelines.serve.release import Release

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.large import LargeAnswer
-from pipelines.loop.config import GateConfig
 from pipelines.loop.stages import examine
 from pipelines.loop.stages.examine import Examination
+from pipelines.registry.config import GateConfig
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 
 NUM = 40  # rows of a task

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from pipelines.loop.promotion.gates import (
+from pipelines.registry.gates import (
     Paired,
     answers_probe,
     call_rate,

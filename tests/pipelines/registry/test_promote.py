@@ -8,8 +8,8 @@ import pytest
 
 from kcm.bundle.models import bundle_digest
 from kcm.errors import KcmError
-from pipelines.loop.promotion.champion import Champion, Pointer
-from pipelines.loop.promotion.promote import Champions, champion_now
+from pipelines.registry.champion import Champion, Pointer
+from pipelines.registry.promote import Champions, champion_now
 from pipelines.store.control.records import Control
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracking import Tracking, champion_of, set_champion

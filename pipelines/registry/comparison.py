@@ -27,9 +27,9 @@ from kcm.cascade.table import joined_groups
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import KcmError
 from pipelines.batch.scored_parts import scored_parts
-from pipelines.loop.config import GateConfig
-from pipelines.loop.promotion import gates
-from pipelines.loop.promotion.gates import Paired, PromotionGate
+from pipelines.registry import gates
+from pipelines.registry.config import GateConfig
+from pipelines.registry.gates import Paired, PromotionGate
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact

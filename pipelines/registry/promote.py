@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kcm.errors import KcmError
-from pipelines.loop.promotion.champion import By, Champion, Current, Pointer, utc_now
+from pipelines.registry.champion import By, Champion, Current, Pointer, utc_now
 from pipelines.store.control.lease import leased
 from pipelines.store.control.records import Control
 

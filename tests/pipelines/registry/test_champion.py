@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.loop.promotion.champion import Champion, Current, Pointer
+from pipelines.registry.champion import Champion, Current, Pointer
 from pipelines.store.control.records import Control
 
 

@@ -16,8 +16,8 @@ from kcm.api.rows import COLUMNS
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import bundle_digest
 from kcm.errors import ConfigError
-from pipelines import registry
-from pipelines.pyfunc import register_model
+from pipelines.registry import models as registry
+from pipelines.registry.pyfunc import register_model
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracking import Tracking, set_champion
 from tests.kcm.bundle.test_runtime import loadable
@@ -79,7 +79,10 @@ def test_the_bundle_is_found_with_its_own_digest(in_use: Path, registered: tuple
     assert version == "reviews/1"
     assert bundle_digest(copy) == bundle_digest(in_use) == Bundle.read(copy).digest
     assert {file.name for file in copy.iterdir()} > {"MLmodel", "requirements.txt", "bundle.json"}
-    assert [line.partition("==")[0] for line in (copy / "requirements.txt").read_text().split()] == ["mlflow", "kcm"]
+    assert [line.partition("==")[0] for line in (copy / "requirements.txt").read_text().split()] == [
+        "mlflow",
+        "kcm-cascade",
+    ]
 
 
 @pytest.mark.parametrize("source", ["models:/reviews@champion", "models:/reviews/1"])
