@@ -5,17 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
-    SerializerFunctionWrapHandler,
     ValidationError,
-    model_serializer,
-    model_validator,
 )
 
 from kcm.errors import ConfigError
@@ -23,38 +19,11 @@ from kcm.redact import HIDDEN
 
 
 class Config(BaseModel):
-    """Base of every configuration model: immutable, no unknown keys, no lossy conversion.
-
-    `added` names fields that came later and change nothing at their default: there they are not written, so that what
-    earlier versions made from the same settings has the same fingerprint, and is found again. For the same reason a
-    field is written by the name that `renamed` gives, which it had before and may still be read by.
-    """
-
-    added: ClassVar[frozenset[str]] = frozenset()
-    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Base of every configuration model: immutable, no unknown keys, no lossy conversion."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
     )
-
-    @model_serializer(mode="wrap")
-    def _without_added(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = write(self)
-        fields = type(self).model_fields
-        at_default = {name for name in self.added if getattr(self, name) == fields[name].default}
-        if not (at_default or self.renamed):
-            return values
-        return {self.renamed.get(name, name): value for name, value in values.items() if name not in at_default}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_earlier_names(cls, values: Any) -> Any:
-        if not (cls.renamed and isinstance(values, dict)):
-            return values
-        if twice := next((name for name, before in cls.renamed.items() if {name, before} <= values.keys()), None):
-            raise ValueError(f"{twice} and {cls.renamed[twice]} are the same setting: give one of them")
-        names = {before: name for name, before in cls.renamed.items()}
-        return {names.get(key, key): value for key, value in values.items()}
 
     @classmethod
     def form_of(cls, value: object) -> type[Config]:

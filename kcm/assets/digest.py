@@ -1,10 +1,14 @@
-"""SHA-256 of files, streamed."""
+"""SHA-256 of files, streamed, and of the folders of models."""
 
 from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
 from pathlib import Path
+
+from kcm.errors import AssetError
+
+_DECIDING = (".safetensors", ".json", ".txt", ".model")  # weights, architecture, tokenizer, settings
 
 
 def sha256_of(path: Path) -> str:
@@ -22,3 +26,22 @@ def weights_sha256(path: Path) -> str:
 @lru_cache(maxsize=256)
 def _sha256_in(path: Path, _state: tuple[int, ...]) -> str:
     return sha256_of(path)
+
+
+def folder_digest(model_path: Path, settings: str) -> str:
+    """Hexadecimal digest over all files of a model that may decide its output, and the settings of who uses it.
+
+    Neither the folder's name nor what `kcm assets` notes in it is part of it. Raises AssetError for a folder without a
+    config or weights as safetensors.
+    """
+    files = sorted(file for file in model_path.rglob("*") if file.suffix in _DECIDING and file.name != "asset.json")
+    kinds = {file.suffix for file in files}
+    if not {".safetensors", ".json"} <= kinds:
+        raise AssetError(
+            "the folder holds no model", where=str(model_path), hint="It needs config.json and weights as *.safetensors"
+        )
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(model_path)} {weights_sha256(file)}\n".encode())
+    digest.update(settings.encode())
+    return digest.hexdigest()

@@ -17,7 +17,7 @@ from kcm.bundle.sealed import SealedFolder
 from kcm.components import FAMILIES, Component
 from kcm.config import Config
 from kcm.encoders import Encoder, EncoderConfig
-from kcm.encoders.runtime.network import Runtime
+from kcm.encoders.config import Runtime
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import Part
 from kcm.large import LargeConfig, LargeModel, LinearHead, Resources, UpstreamConfig

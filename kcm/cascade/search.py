@@ -23,7 +23,6 @@ class TuneConfig(Config):
     """The search space; every list is a set of values to choose from, one value fixes it."""
 
     operational: ClassVar[frozenset[str]] = frozenset({"prompt_modes", "warm_start"})  # another stage's, and a hint
-    added: ClassVar[frozenset[str]] = frozenset({"sgd_rates"})
 
     num_trials: int = Field(16, ge=1, description="Trials for each collaborator.")
     max_loss: float = Field(0.005, ge=0, lt=1, description="Accuracy that the searched threshold may lose on validate.")

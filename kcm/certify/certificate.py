@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import AwareDatetime, Field
@@ -70,8 +70,6 @@ class Certificate(Config):
     cannot be kept: escalating everything always keeps the promise of accuracy. `window` is there where logged traffic
     was certified, and then the promise expires.
     """
-
-    added: ClassVar[frozenset[str]] = frozenset({"window", "statement"})
 
     method: Method
     epsilon: float

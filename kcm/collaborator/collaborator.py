@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import ClassVar, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -25,10 +25,6 @@ NetworkKind = Literal["kan", "mlp", "random_relu", "linear"]
 
 class NetworkConfig(Config):
     """Shape of the judge and of the small model; an MLP takes the widths that match the KAN's parameter count."""
-
-    added: ClassVar[frozenset[str]] = frozenset(
-        {"basis", "base_activation", "centred", "zero_start", "base", "base_scale", "base_shrinkage"}
-    )
 
     hidden: tuple[int, ...] = Field((16,), description="Widths of the KAN's hidden layers; empty for a single layer.")
     grid_size: int = Field(5, ge=1, description="Intervals of the spline grid.")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 from weakref import WeakValueDictionary
 
 from pydantic import Field, model_validator
@@ -16,10 +15,11 @@ from pydantic import Field, model_validator
 from kcm.components import FAMILIES, Component, Family
 from kcm.config import Config
 from kcm.encoders.base import Encoder
-from kcm.encoders.runtime.fastest import fastest
-from kcm.encoders.runtime.network import Precision, Runtime
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import Content, Part
+
+Runtime = Literal["auto", "torch", "onnx"]
+Precision = Literal["float32", "bfloat16", "int8"]
 
 # Encoders are frozen: versions of a model that share one need it in memory once, for as long as any of them is used.
 _IN_USE: WeakValueDictionary[tuple[EncoderConfig, str, str], Encoder] = WeakValueDictionary()
@@ -121,7 +121,7 @@ class EncoderConfig(Component):
         return self
 
     def resolved(self, assets_dir: Path, device: str = "cpu") -> EncoderConfig:
-        """The same encoder in the faster runtime where its own is `auto`; raises what `load` raises."""
+        """The same encoder in the runtime that `auto` stands for; raises what `load` raises."""
         return self
 
 
@@ -132,19 +132,16 @@ class NetworkConfig(EncoderConfig):
     `kcm.encoders.runtime.export.TOLERANCE`, is not.
     """
 
-    added: ClassVar[frozenset[str]] = frozenset({"runtime"})
-    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({"precision": "dtype"})
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "batch_size", "runtime"})  # or by identity
 
     runtime: Runtime = Field(
         "auto",
-        description="What computes it on CPUs: `torch`, `onnx`, or `auto`: the faster one, which a run measures and "
-        "records; where nothing has measured, torch, or what the precision needs. On GPUs it is torch.",
+        description="What computes it on CPUs: `torch`, `onnx`, or `auto`: ONNX Runtime where the network can be "
+        "exported, which a run finds out and records, else torch. On GPUs it is torch.",
     )
     precision: Precision = Field(
         "float32",
-        description="Precision of the network: bfloat16 by torch alone, int8 (products of matrices) by onnx alone. It "
-        "was called `dtype`, which is still read.",
+        description="Precision of the network: bfloat16 by torch alone, int8 (products of matrices) by onnx alone.",
     )
 
     @model_validator(mode="after")
@@ -153,10 +150,6 @@ class NetworkConfig(EncoderConfig):
         if needed and self.runtime not in ("auto", needed):
             raise ValueError(f"precision {self.precision} needs runtime {needed}")
         return self
-
-    @abstractmethod
-    def probes(self) -> Sequence[Content]:
-        """Inputs on which runtimes are compared, of the sizes that are usual."""
 
     @property
     def in_use(self) -> Runtime | None:
@@ -175,7 +168,12 @@ class NetworkConfig(EncoderConfig):
             return self.in_runtime(self.in_use)
         if device != "cpu":
             return self.in_runtime("torch")
-        return self.in_runtime(fastest(assets_dir, self.identity(assets_dir), lambda: self._seconds(assets_dir)))
+        exported = self.in_runtime("onnx")
+        try:
+            exported.build(assets_dir)
+        except (AssetError, ImportError):
+            return self.in_runtime("torch")
+        return exported
 
     def is_exported(self, device: str) -> bool:
         """Whether an export is what runs: on a GPU it is torch, as it was before there was a choice.
@@ -190,38 +188,13 @@ class NetworkConfig(EncoderConfig):
             )
         return False
 
-    def _seconds(self, assets_dir: Path) -> dict[Runtime, float]:
-        """What the probes take in each runtime, one by one and together; of torch alone where only that works."""
-        by_torch = self.in_runtime("torch").build(assets_dir)
-        try:
-            by_onnx = self.in_runtime("onnx").build(assets_dir)
-        except (AssetError, ImportError):
-            return {"torch": 0.0}
-        probes = list(self.probes())
-        encoders: dict[Runtime, Encoder] = {"torch": by_torch, "onnx": by_onnx}
-        rounds = [
-            {runtime: encoding_seconds(encoder, probes) for runtime, encoder in encoders.items()}
-            for _ in range(_ROUNDS)  # in turn, so that a slow spell of the machine hits both
-        ]
-        return {runtime: min(each[runtime] for each in rounds) for runtime in encoders}
 
-
-_ROUNDS = 3  # of a measurement; the quickest counts, since others use the machine as well
 _NEEDS: Mapping[str, Runtime] = MappingProxyType({"bfloat16": "torch", "int8": "onnx"})
 
 
 def kind_of(device: str) -> str:
     """The kind of a torch device: cuda for cuda:0."""
     return device.partition(":")[0]
-
-
-def encoding_seconds(encoder: Encoder, probes: Sequence[Content]) -> float:
-    """Seconds that an encoder takes for all probes together, and for the first four one by one."""
-    started = time.perf_counter()
-    encoder.encode(probes)
-    for probe in probes[:4]:
-        encoder.encode([probe])
-    return time.perf_counter() - started
 
 
 class AlignmentConfig(Config):

@@ -16,16 +16,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kcm.assets import resolve
+from kcm.assets import folder_digest, resolve
 from kcm.encoders.base import Encoder
 from kcm.encoders.config import NetworkConfig
 from kcm.encoders.efficientnet import MODEL_TYPE, load_efficientnet
-from kcm.encoders.runtime.backbone import dtype_of, load_backbone
-from kcm.encoders.runtime.export import NETWORK, Exportable, exported
-from kcm.encoders.runtime.identity import folder_digest
-from kcm.encoders.runtime.network import Network, OnnxNetwork, TorchNetwork
+from kcm.encoders.runtime.export import NETWORK, exported
+from kcm.encoders.runtime.network import Network, OnnxNetwork
+from kcm.encoders.runtime.torch_network import Exportable, TorchNetwork, dtype_of, load_backbone
 from kcm.errors import AssetError, ConfigError
-from kcm.inputs.content import IMAGE, PROBE, Content, Part
+from kcm.inputs.content import IMAGE, Content, Part
 from kcm.inputs.pictures import MAX_PIXELS, squares, with_square
 from kcm.paths import LocalPath
 
@@ -64,9 +63,6 @@ class ImageEncoderConfig(NetworkConfig):
 
     def identity(self, assets_dir: Path) -> str:
         return image_identity(self, resolve(self.model, assets_dir))
-
-    def probes(self) -> Sequence[Content]:
-        return [PROBE] * 8  # what is in a picture makes no difference
 
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
         """Decodes and shrinks the picture to the model's side."""
@@ -152,7 +148,7 @@ def image_identity(config: ImageEncoderConfig, model_path: Path) -> str:
     settings = (
         f"side {config.side}\npooling {config.pooling}\ndtype {config.precision}\nmax_pixels {config.max_pixels}\n"
     )
-    return folder_digest(model_path, (_PREPROCESSOR,), settings)
+    return folder_digest(model_path, settings)
 
 
 def _pooled(output: Any, pooling: str) -> Tensor:

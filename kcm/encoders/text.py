@@ -1,60 +1,39 @@
-"""Text encoders: any transformers model with a tokenizer, one unit vector per text.
+"""Text encoders: any model that sentence-transformers reads, one unit vector per text.
 
-In ONNX Runtime neither torch, transformers nor the weights are loaded. Shapes: N texts, D features.
+How token vectors become one vector (pooling, dense layers, prompts) is what sentence-transformers makes of the model's
+folder. Shapes: N texts, B
+texts of a batch, T tokens, D features.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import replace
+import json
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
+from tokenizers import Tokenizer
 
-from kcm.assets import resolve
+from kcm.assets import folder_digest, resolve
 from kcm.encoders.base import Encoder
 from kcm.encoders.config import NetworkConfig
-from kcm.encoders.conventions import Conventions, backbone_folder, read_conventions
-from kcm.encoders.runtime.export import NETWORK, Exportable, exported
-from kcm.encoders.runtime.identity import folder_digest
-from kcm.encoders.runtime.network import Network, OnnxNetwork, TorchNetwork
-from kcm.encoders.tokens import FastTokens, Tokenizer, runs, tokens_of
-from kcm.errors import AssetError
-from kcm.inputs.content import TEXT, Content, Part, contents
+from kcm.encoders.runtime.export import NETWORK, exported
+from kcm.encoders.runtime.network import OnnxNetwork
+from kcm.errors import AssetError, ConfigError
+from kcm.inputs.content import TEXT, Content, Part
 from kcm.paths import LocalPath
 
-if TYPE_CHECKING:  # an exported network needs no torch
-    from kcm.encoders.text_network import TextNetwork
-
-# A tokenizer is either whole in tokenizer.json, or lies in the files of its slow form.
-_SLOW_TOKENIZER = (
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "tokenizer.model",
-)
-
-_TOKENIZER = "tokenizer.json"  # in the folder of an export
-# Of the lengths of sentences and short messages.
-_PROBES = [
-    "Good.",
-    "The film was long, but I did not want it to end; the last scene alone is worth the evening.",
-    "Does it come with a cable?",
-    "I would like to move $250 from my savings to my checking account before the end of the month, please.",
-    *(" ".join(["and then it was said that nothing had been decided"] * count) for count in (1, 2, 3, 5)),
-    "¿Qué hora es? 3,14 — naïve café ☕ https://example.org/?q=1",
-]
+TOKENIZER = "tokenizer.json"  # in the folder of an export
+_CHARACTERS_AT_ONCE = 2048  # about 512 tokens: a larger batch leaves the caches of a core
+_MODULES, _PROMPTS = "modules.json", "config_sentence_transformers.json"
 
 
 class TextEncoderConfig(NetworkConfig):
     """A frozen text model by hub id or folder, and how its token vectors become one vector."""
 
-    added: ClassVar[frozenset[str]] = NetworkConfig.added | {"prompt", "truncate_dim"}
     reads: ClassVar[frozenset[Part]] = TEXT
 
     model: Annotated[str, LocalPath] = Field(description="Id of the model on the hub, or a local folder.")
@@ -77,7 +56,7 @@ class TextEncoderConfig(NetworkConfig):
     )
 
     @model_validator(mode="after")
-    def _prompts_are_conventions(self) -> Self:
+    def _prompts_need_the_models_own_pooling(self) -> Self:
         if self.prompt is not None and self.pooling != "auto":
             raise ValueError("prompt names one of the model's own, which goes with pooling: auto")
         return self
@@ -91,22 +70,19 @@ class TextEncoderConfig(NetworkConfig):
         if not self.is_exported(device):
             return TextEncoder(self, folder, device)
         identity = text_identity(self, folder)
-        export = exported(identity, self.precision, assets_dir, lambda: _exportable(self, folder))
+        export = exported(identity, self.precision, assets_dir, lambda: _in_torch().exportable(self, folder))
         return TextEncoder(self, folder, device, export)
 
     def identity(self, assets_dir: Path) -> str:
         return text_identity(self, resolve(self.model, assets_dir))
-
-    def probes(self) -> Sequence[Content]:
-        return contents(_PROBES)
 
 
 class TextEncoder:
     """A frozen text encoder on one device.
 
     `model_path` is the folder that `kcm.assets.resolve` gives for `config.model`, `export` that of the exported
-    network, None for torch. Raises AssetError when transformers cannot load the folder or it lacks weights, ConfigError
-    for a prompt that the model does not have, or a module that is not known here.
+    network, None for torch. Raises AssetError when the model cannot be loaded or lacks weights, ConfigError for a
+    prompt that the model does not have, or a module that is not part of sentence-transformers.
     """
 
     reads = TextEncoderConfig.reads
@@ -116,19 +92,13 @@ class TextEncoder:
     ) -> None:
         self.config = config
         self.identity = text_identity(config, model_path)
-        conventions = _conventions(config, model_path)
-        self._prompt, self._lower_case = conventions.prompt(config.prompt), conventions.lower_case
-        self._tokens: Tokenizer
-        self._network: Network
-        if export is None:
-            self._tokens = _tokenizer(config, model_path)
-            self._network = TorchNetwork(_module(config, model_path, self._tokens), device)
-        else:
-            self._tokens = FastTokens.read((export / _TOKENIZER).read_text(encoding="utf-8"), config.max_length)
-            self._network = OnnxNetwork(export / NETWORK)
+        prompt = prompt_text(config, model_path)
+        self._embed: Callable[[list[str]], np.ndarray] = (
+            _OnnxTexts(export, prompt) if export else _in_torch().TorchTexts(config, model_path, device)
+        )
         # Dynamic int8 quantisation has one scale per call: with one text per call, features depend on no other text.
         self._batch_size = 1 if config.precision == "int8" else config.batch_size
-        self.dim = self._network(self._tokens.batch(self._tokens.encode(["a text"]))).shape[1]
+        self.dim = self._embed(["a text"]).shape[1]
 
     def read(self, content: Content) -> Content:
         """The content itself: there is nothing to decode."""
@@ -137,86 +107,88 @@ class TextEncoder:
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Unit vectors, float32 [N, D], in the order of the inputs; batches hold texts of like length."""
         features_ND = np.empty((len(inputs), self.dim), dtype=np.float32)
-        if not len(inputs):
-            return features_ND
-        tokens = self._tokens.encode([self._written(content.text) for content in inputs])
-        for index in runs(np.array([len(ids) for ids, _ in tokens]), self._batch_size):
-            features_ND[index] = self._network(self._tokens.batch([tokens[i] for i in index]))
+        texts = [content.text for content in inputs]
+        left = sorted(range(len(texts)), key=lambda position: len(texts[position]))
+        while left:
+            size = min(self._batch_size, max(1, _CHARACTERS_AT_ONCE // max(1, len(texts[left[-1]]))))
+            index, left = left[-size:], left[:-size]
+            features_ND[index] = self._embed([texts[position] for position in index])
         return features_ND
 
-    def _written(self, text: str) -> str:
-        text = self._prompt + text
-        return text.lower() if self._lower_case else text
+
+class _OnnxTexts:
+    """Unit vectors of a batch by the exported network and the tokenizer beside it."""
+
+    def __init__(self, export: Path, prompt: str) -> None:
+        self._network, self._prompt = OnnxNetwork(export / NETWORK), prompt
+        self._tokenizer = Tokenizer.from_file(str(export / TOKENIZER))
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        found = self._tokenizer.encode_batch_fast([self._prompt + text for text in texts])
+        arrays = {
+            "input_ids": np.array([row.ids for row in found], dtype=np.int64),
+            "attention_mask": np.array([row.attention_mask for row in found], dtype=np.int64),
+            "token_type_ids": np.array([row.type_ids for row in found], dtype=np.int64),
+        }
+        return self._network(arrays)
 
 
-def _conventions(config: TextEncoderConfig, model_path: Path) -> Conventions:
-    """What the configuration asks for: what the folder says, or a pooling and nothing else."""
-    if config.pooling == "auto":
-        found = read_conventions(model_path)
-    else:
-        found = Conventions(backbone_folder(model_path), (config.pooling,))
-    return replace(found, truncate_dim=config.truncate_dim or found.truncate_dim)
-
-
-def _module(config: TextEncoderConfig, model_path: Path, tokens: Tokenizer) -> TextNetwork:
-    from kcm.encoders.text_network import build_text_network
-
-    conventions = _conventions(config, model_path)
-    prompt, num_skipped = conventions.prompt(config.prompt), 0
-    if conventions.skip_prompt and prompt:
-        (ids, _), (alone, _) = tokens.encode([prompt, ""])
-        ends = len(alone) > 0 and ids[-1] == alone[-1]  # the tokenizer ends every text with this token
-        num_skipped = len(ids) - ends
-    return build_text_network(model_path, conventions, config.precision, num_skipped=num_skipped)
-
-
-def _exportable(config: TextEncoderConfig, model_path: Path) -> Exportable:
-    """The network in float32 with its tokenizer. Raises AssetError for a tokenizer that Python alone can run."""
-    tokens = _tokenizer(config, model_path)
-    if not isinstance(tokens, FastTokens):
-        raise AssetError("the model has no fast tokenizer", where=str(model_path), hint="Use runtime: torch")
-    found = tokens.encode(_PROBES)
-    probes = [tokens.batch(found), *(tokens.batch([each]) for each in (found[0], found[-1]))]
-    axes = {name: {0: "batch", 1: "tokens"} for name in probes[0]}
-    return Exportable(_module(config, model_path, tokens), probes, axes, {_TOKENIZER: tokens.text})
+def prompt_text(config: TextEncoderConfig, model_path: Path) -> str:
+    """What is put before each text: the prompt that is named, else the model's default. Raises ConfigError."""
+    file = model_path / _PROMPTS
+    settings = _json(file) if config.pooling == "auto" and file.is_file() else {}
+    prompts = settings.get("prompts") or {}
+    name = config.prompt or settings.get("default_prompt_name")
+    if name is not None and name not in prompts:
+        raise ConfigError(
+            f"the model has no prompt {name!r}",
+            where="encoder.prompt",
+            hint=f"Its prompts are {', '.join(map(repr, sorted(prompts)))}" if prompts else "It has none: leave it out",
+        )
+    return (prompts[name] or "") if name is not None else ""
 
 
 def text_identity(config: TextEncoderConfig, model_path: Path) -> str:
-    """Hexadecimal digest over weights, architecture, tokenizer, conventions, length and precision.
+    """Hexadecimal digest over all files of the model, prompt, pooling, lengths and precision.
 
-    Raises AssetError when the folder lacks a config or weights as safetensors, ConfigError for unknown conventions.
+    Raises AssetError when the folder holds no weights as safetensors, ConfigError for unknown prompts or modules.
     """
-    conventions = _conventions(config, model_path)
-    folder = model_path / conventions.backbone
-    is_whole = (folder / "tokenizer.json").is_file()
-    files = ["tokenizer_config.json", *(("tokenizer.json",) if is_whole else _SLOW_TOKENIZER)]
-    files += [os.path.relpath(model_path / each, folder) for each in conventions.files]
-    settings = f"pooling {'+'.join(conventions.poolings)}\nmax_length {config.max_length}\ndtype {config.precision}\n"
-    return folder_digest(folder, files, settings + _unusual(config, conventions))
+    if config.pooling == "auto":
+        refuse_foreign_modules(model_path)
+    settings = (config.pooling, prompt_text(config, model_path), config.truncate_dim, config.max_length)
+    return folder_digest(model_path, f"text {settings!r} {config.precision}\n")
 
 
-def _unusual(config: TextEncoderConfig, conventions: Conventions) -> str:
-    """What an identity says of conventions beyond the pooling; empty for those that have no effect on the vectors."""
-    prompt = conventions.prompt(config.prompt)
-    steps = [f"{step.kind} {step.config}" for step in conventions.steps]
-    while steps and steps[-1].startswith("Normalize"):  # every encoder's vectors are normalised at the end
-        steps.pop()
-    facts = {
-        "steps": steps,
-        "prompt": prompt,
-        "skips it": conventions.skip_prompt and bool(prompt),
-        "lower case": conventions.lower_case,
-        "truncate_dim": conventions.truncate_dim,
-    }
-    return "".join(f"{name} {value}\n" for name, value in facts.items() if value)
+def backbone_folder(model_path: Path) -> Path:
+    """The folder of the transformer among the modules that the model's folder lists; itself where it lists none."""
+    listed = _modules(model_path)
+    return model_path / listed[0]["path"] if listed else model_path
 
 
-def _tokenizer(config: TextEncoderConfig, model_path: Path) -> Tokenizer:
-    from transformers import AutoTokenizer  # an exported network needs no transformers
+def refuse_foreign_modules(model_path: Path) -> None:
+    """Raise ConfigError for a module of another package than sentence-transformers: it would be imported and run."""
+    for module in _modules(model_path):
+        if not module["type"].startswith("sentence_transformers."):
+            raise ConfigError(
+                f"the model makes its vectors by the module {module['type']}, which is not of sentence-transformers",
+                where=str(model_path / _MODULES),
+                hint="Choose another model, or set pooling: mean to take its token vectors alone",
+            )
 
-    folder = model_path / _conventions(config, model_path).backbone
+
+def _modules(model_path: Path) -> list[dict[str, str]]:
+    file = model_path / _MODULES
+    listed: list[dict[str, str]] = _json(file) if file.is_file() else []
+    return listed
+
+
+def _in_torch() -> Any:
+    """The same model in torch: its libraries take seconds to import, which an exported network need not wait for."""
+    return import_module("kcm.encoders.text_model")
+
+
+def _json(file: Path) -> Any:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise AssetError(f"cannot load the encoder: {' '.join(str(error).split())}", where=str(folder)) from None
-    return tokens_of(tokenizer, min(config.max_length, tokenizer.model_max_length))
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AssetError(f"cannot be read: {error}", where=str(file)) from None

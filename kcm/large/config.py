@@ -17,8 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from kcm.components import FAMILIES, Component, Family
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
-from kcm.encoders.config import kind_of
-from kcm.encoders.runtime.network import Runtime
+from kcm.encoders.config import Runtime, kind_of
 from kcm.errors import ConfigError
 from kcm.inputs.content import Part
 from kcm.large.base import Item, LargeModel

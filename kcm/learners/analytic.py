@@ -39,8 +39,6 @@ class AnalyticConfig(LearnerConfig):
     projections and leaves P = mixing + I + 1; `basis: relu` is RanPAC's own, with P = mixing.
     """
 
-    added: ClassVar[frozenset[str]] = frozenset({"equal_classes", "logit_adjustment"})
-
     strength: float | None = Field(
         None,
         ge=MIN_STRENGTH,

@@ -15,7 +15,7 @@ an end nothing does.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -32,8 +32,6 @@ from kcm.tasks.hashing import row_key
 
 class MemoryConfig(LearnerConfig):
     """What all learners with a memory have in common."""
-
-    added: ClassVar[frozenset[str]] = frozenset({"margin"})
 
     memory: int = Field(
         400, ge=0, description="Rows remembered over all tasks: at least one per label, or 0 for none at all."

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow.compute as pc
@@ -117,7 +117,6 @@ class Evaluate(Stage, Plan):
 
     stage, version, unit = "evaluate", 2, "collaborators"
     reads, writes = ("features", "outcomes", "tuned"), EvaluatedArtefact
-    added: ClassVar[frozenset[str]] = frozenset({"choose"})
 
     certificate: CertificateConfig
     choose: bool = False

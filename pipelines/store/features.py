@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kcm.encoders.runtime.network import Runtime
+from kcm.encoders.config import Runtime
 from kcm.tasks.columns import list_column, matrix
 from kcm.tasks.rowindex import RowIndex, index_file
 from kcm.tasks.shards import ShardWriter, shard_file

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from kcm.encoders.runtime.network import Runtime
+from kcm.encoders.config import Runtime
 from kcm.large import LargeAnswer, LinearHead, PromptMode
 from kcm.tasks.columns import list_column, matrix
 from pipelines.store.artefact import write_json

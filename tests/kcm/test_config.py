@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field, ValidationError
@@ -19,18 +19,6 @@ class Cat(Config):
 class Dog(Config):
     kind: Literal["dog"] = "dog"
     barking: float = Field(1.0, gt=0)
-
-
-class Bird(Config):
-    added: ClassVar[frozenset[str]] = frozenset({"song", "wings"})
-
-    name: str = "a bird"
-    song: str = "none"
-    wings: int = 2
-
-
-class Aviary(Config):
-    birds: tuple[Bird, ...] = (Bird(),)
 
 
 class Home(Config):
@@ -93,14 +81,3 @@ def test_a_missing_file_is_named(tmp_path) -> None:
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         Home(name="x").name = "y"
-
-
-@pytest.mark.parametrize("mode", ["python", "json"])
-def test_fields_that_came_later_are_not_written_at_their_default_at_any_depth(mode) -> None:
-    aviary = Aviary(birds=(Bird(), Bird(song="trill")))
-    written = aviary.model_dump(mode=mode)
-    assert list(written["birds"]) == [{"name": "a bird"}, {"name": "a bird", "song": "trill"}]
-    assert parse_config(Aviary, aviary.model_dump()) == aviary
-    assert Aviary.model_validate_json(aviary.model_dump_json()) == aviary
-    left = aviary.model_dump(exclude={"birds": {1: {"song": True}}})
-    assert list(left["birds"]) == [{"name": "a bird"}, {"name": "a bird"}]

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kcm.assets import folder_digest
 from kcm.encoders.base import Encoder
 from kcm.encoders.config import TowersConfig
 from kcm.encoders.dual.alignment import WEIGHTS, AlignmentHead
-from kcm.encoders.runtime.identity import folder_digest
 from kcm.inputs.content import Content
 
 _CONFIG, _MODEL_TYPE = "config.json", "alignment-head"
@@ -57,5 +57,5 @@ def read_towers(folder: Path) -> TowersConfig | None:
 
 def aligned_identity(folder: Path, image_identity: str, text_identity: str) -> str:
     """Digest of an alignment head and of the encoders below it."""
-    parts = (folder_digest(folder, (), "alignment head\n"), image_identity, text_identity)
+    parts = (folder_digest(folder, "alignment head\n"), image_identity, text_identity)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

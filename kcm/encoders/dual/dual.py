@@ -15,15 +15,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from kcm.encoders.runtime.backbone import dtype_of
-from kcm.encoders.runtime.export import NETWORK, Exportable, exported
-from kcm.encoders.runtime.identity import folder_digest
-from kcm.encoders.runtime.network import Network, OnnxNetwork, Precision, TorchNetwork
+from kcm.assets import folder_digest
+from kcm.encoders.config import Precision
+from kcm.encoders.runtime.export import NETWORK, exported
+from kcm.encoders.runtime.network import Network, OnnxNetwork
+from kcm.encoders.runtime.torch_network import Exportable, TorchNetwork, dtype_of
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import PROBE, Content
 from kcm.inputs.pictures import read_all, upright
-
-_FILES = ("preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json")
 
 
 class DualEncoder(Protocol):
@@ -54,10 +53,7 @@ class DualSettings:
 
     def identity(self, model_path: Path) -> str:
         """Digest of all that decides what the model of a folder gives."""
-        settings = f"max_length {self.max_length}\nmax_pixels {self.max_pixels}\n"
-        if self.precision != "float32":  # left out: identities are older than the choice of a precision
-            settings += f"precision {self.precision}\n"
-        return folder_digest(model_path, _FILES, settings)
+        return folder_digest(model_path, f"dual {self.max_length} {self.max_pixels} {self.precision}\n")
 
 
 class PretrainedDual:

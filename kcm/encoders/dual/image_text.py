@@ -5,9 +5,8 @@ Shapes: N inputs, K dimensions of the dual encoder's space.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal, Self
 from weakref import WeakValueDictionary
 
@@ -16,13 +15,12 @@ from pydantic import Field, model_validator
 
 from kcm.assets import resolve
 from kcm.encoders.base import Encoder
-from kcm.encoders.config import NetworkConfig, TowersConfig
+from kcm.encoders.config import NetworkConfig, Runtime, TowersConfig
 from kcm.encoders.dual.aligned import AlignedDual, aligned_identity, read_towers
 from kcm.encoders.dual.alignment import AlignmentHead
 from kcm.encoders.dual.dual import DualEncoder, DualSettings, PretrainedDual, pretrained_reader
-from kcm.encoders.runtime.network import Runtime
 from kcm.errors import ConfigError
-from kcm.inputs.content import PROBE, Content, Part, UnreadableError
+from kcm.inputs.content import Content, Part, UnreadableError
 from kcm.inputs.pictures import MAX_PIXELS
 from kcm.paths import LocalPath
 
@@ -46,8 +44,6 @@ class ImageTextConfig(NetworkConfig):
     """
 
     dual: ClassVar[bool] = True
-    added: ClassVar[frozenset[str]] = frozenset({"runtime", "precision"})
-    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "towers", "batch_size", "runtime"})
 
     model: Annotated[str, LocalPath] = Field(
@@ -110,9 +106,6 @@ class ImageTextConfig(NetworkConfig):
 
     def resolved(self, assets_dir: Path, device: str = "cpu") -> Self:
         return self if self.in_use is None else super().resolved(assets_dir, device)
-
-    def probes(self) -> Sequence[Content]:
-        return [PROBE] * 8
 
     @property
     def _settings(self) -> DualSettings:

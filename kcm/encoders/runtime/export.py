@@ -13,44 +13,32 @@ one scale does not fit. With them all-mpnet-base-v2 turns sentences by a cosine 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
+import onnxruntime
 from filelock import FileLock
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from kcm.assets.manifest import is_intact, write_manifest
-from kcm.encoders.runtime.network import Arrays, OnnxNetwork, Precision, TorchNetwork
+from kcm.encoders.config import Precision
+from kcm.encoders.runtime.network import OnnxNetwork
 from kcm.errors import AssetError
 
 if TYPE_CHECKING:  # an exported network needs no torch
-    from torch import nn
+    from kcm.encoders.runtime.torch_network import Exportable
 
 NETWORK = "network.onnx"
 TOLERANCE = 1e-5
 INT8_COSINE = 0.95
 
-_VERSION = 2  # of what is written here
-_OPSET = 17
-
-
-@dataclass(frozen=True)
-class Exportable:
-    """A network and what it takes to export and check it.
-
-    `module` takes tensors by the names of `probes`, batches of different sizes. `dynamic` names the axes that may have
-    any length, by input. `files` are what the encoder needs besides, by name.
-    """
-
-    module: nn.Module
-    probes: Sequence[Arrays]
-    dynamic: Mapping[str, Mapping[int, str]]
-    files: Mapping[str, str] = field(default_factory=dict)
+_VERSION = 3  # of what is written here
 
 
 def exported(identity: str, precision: Precision, assets_dir: Path, make: Callable[[], Exportable]) -> Path:
@@ -58,9 +46,7 @@ def exported(identity: str, precision: Precision, assets_dir: Path, make: Callab
 
     Raises AssetError where the network cannot be exported, differs from torch, or the assets cannot be written.
     """
-    import onnxruntime
-
-    facts = {"identity": identity, "version": _VERSION, "opset": _OPSET, "onnxruntime": onnxruntime.__version__}
+    facts = {"identity": identity, "version": _VERSION, "onnxruntime": onnxruntime.__version__}
     key = hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:32]
     folder = assets_dir / ".onnx" / key
     if is_intact(folder):
@@ -85,7 +71,7 @@ def _export(folder: Path, precision: Precision, network: Exportable, facts: Mapp
     draft.mkdir()
     try:
         file = draft / NETWORK
-        _write_onnx(network, file)
+        network.write(file)
         if precision == "int8":
             _quantise(file)
         distance = _distance(network, file, precision, folder)
@@ -99,37 +85,7 @@ def _export(folder: Path, precision: Precision, network: Exportable, facts: Mapp
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _write_onnx(network: Exportable, file: Path) -> None:
-    import torch
-
-    module, first = network.module.eval(), network.probes[0]
-    tensors = {name: torch.from_numpy(array) for name, array in first.items()}
-    axes = {name: dict(axes) for name, axes in network.dynamic.items()} | {"vectors": {0: "batch"}}
-    try:
-        with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about tracing; what it gets wrong, the probes of other sizes show
-            torch.onnx.export(
-                module,
-                (),
-                str(file),
-                kwargs=tensors,
-                input_names=list(tensors),
-                output_names=["vectors"],
-                dynamic_axes=axes,
-                opset_version=_OPSET,
-                dynamo=False,
-            )
-    except Exception as error:  # the exporter raises whatever it meets
-        reason = " ".join(str(error).split())[:300]
-        raise AssetError(f"the network cannot be exported: {reason}", hint="Use runtime: torch") from error
-
-
 def _quantise(file: Path) -> None:
-    import logging
-
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
     whole = file.with_suffix(".float32")
     file.replace(whole)
     advice = logging.getLogger()
@@ -164,8 +120,8 @@ def _narrowing(model: Any) -> list[str]:
 
 def _distance(network: Exportable, file: Path, precision: Precision, folder: Path) -> dict[str, float]:
     """How far the export is from torch on the probes. Raises AssetError where that is too far."""
-    ours, exact = OnnxNetwork(file), TorchNetwork(network.module)
-    pairs = [(ours(probe), exact(probe)) for probe in network.probes]
+    export = OnnxNetwork(file)
+    pairs = [(export(probe), exact_BD) for probe, exact_BD in zip(network.probes, network.vectors(), strict=True)]
     cosine = min(float((a * b).sum(axis=1).min()) for a, b in pairs)
     largest = max(float(np.abs(a - b).max()) for a, b in pairs)
     if precision == "int8" and not cosine >= INT8_COSINE:

@@ -39,7 +39,6 @@ class RecordedConfig(LargeConfig):
     `tokens`, `error`, and what the answer cost. A row without a label is a failed answer.
     """
 
-    added: ClassVar[frozenset[str]] = frozenset({"currency_column"})
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})
     reads: ClassVar[frozenset[Part]] = frozenset()
     servable: ClassVar[bool] = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import nn
@@ -15,8 +15,6 @@ from kcm.learners.training.optimizers import SGD, AdamW, Optimizer
 
 class TrainConfig(Config):
     """How every task is trained."""
-
-    added: ClassVar[frozenset[str]] = frozenset({"optimizer", "sgd_rate"})
 
     num_epochs: int = Field(20, ge=1, description="Passes over the train rows of a task.")
     batch_size: int = Field(64, ge=1, description="Rows of a step, over all workers together.")

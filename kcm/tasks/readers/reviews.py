@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -30,8 +30,6 @@ _DOMAINS = {
 
 class ReviewsSource(SourceConfig):
     """Amazon reviews, movie reviews, newspaper editorials and tweets, each a domain."""
-
-    added: ClassVar[frozenset[str]] = frozenset({"domains"})
 
     domains: tuple[Literal["reviews", "movies", "editorials", "tweets"], ...] = Field(
         ("reviews", "movies", "editorials", "tweets"), min_length=1, description="Which of them are read."

@@ -6,7 +6,7 @@ certify decisions, and the attempt is written into the lineage's ledger before t
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -34,8 +34,6 @@ JUDGED = "window.parquet"
 
 class Recertification(Plan):
     """What is promised, for how long, and by which labels on disagreements, if any."""
-
-    added: ClassVar[frozenset[str]] = frozenset({"labels"})
 
     application: str
     certificate: CertificateConfig

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property, reduce
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -117,8 +117,6 @@ class WindowArtefact(Artefact):
 
 class WindowPlan(Plan):
     """Which decisions, read how, and what they must fit."""
-
-    added: ClassVar[frozenset[str]] = frozenset({"new_labels"})
 
     application: str
     after: int

@@ -50,10 +50,10 @@ def test_texts_have_the_same_vectors_in_either_runtime(pooling, batch_size, mode
     assert by_onnx.dim == by_torch.dim
 
 
-def test_an_export_is_made_once_and_then_needs_neither_weights_nor_transformers(model_folder, tmp_path, monkeypatch):
+def test_an_export_is_made_once_and_then_needs_neither_torch_nor_transformers(model_folder, tmp_path, monkeypatch):
     config = text(model_folder, runtime="onnx")
     expected = config.load(tmp_path).encode(TEXTS)
-    for module in ("transformers", "kcm.encoders.text_network"):
+    for module in ("transformers", "torch", "kcm.encoders.text_model"):
         monkeypatch.setitem(sys.modules, module, None)  # importing it fails
     np.testing.assert_array_equal(config.load(tmp_path).encode(TEXTS), expected)
     assert len(exports(tmp_path)) == 1
@@ -130,31 +130,14 @@ def test_a_precision_that_the_runtime_does_not_have_is_refused(precision, runtim
         parse_config(TextEncoderConfig, {"model": "m", "precision": precision, "runtime": runtime})
 
 
-def test_precision_is_still_read_by_its_earlier_name_and_written_by_it():
-    config = parse_config(TextEncoderConfig, {"model": "m", "dtype": "bfloat16"})
-    assert config == TextEncoderConfig(model="m", precision="bfloat16")
-    assert config.model_dump()["dtype"] == "bfloat16"
-    assert TextEncoderConfig.model_validate(config.model_dump(mode="json")) == config
-    with pytest.raises(ConfigError, match="precision and dtype are the same setting"):
-        parse_config(TextEncoderConfig, {"model": "m", "dtype": "float32", "precision": "float32"})
-
-
 def test_auto_becomes_a_runtime_that_gives_the_same_and_stays_that(model_folder, tmp_path):
     config = text(model_folder)
     assert config.in_use == "auto"
     found = config.resolved(tmp_path)
-    assert found.in_use in ("torch", "onnx")
+    assert found.in_use == "onnx"
     assert found.resolved(tmp_path) == found
     np.testing.assert_allclose(found.load(tmp_path).encode(TEXTS), config.load(tmp_path).encode(TEXTS), atol=1e-5)
     assert exports(tmp_path)
-
-
-@pytest.mark.parametrize("faster", ["torch", "onnx"])
-def test_auto_is_the_runtime_that_was_faster(faster, model_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "kcm.encoders.config.encoding_seconds", lambda encoder, probes: 1.0 if encoder.config.runtime == faster else 2.0
-    )
-    assert text(model_folder).resolved(tmp_path).in_use == faster
 
 
 def test_auto_is_torch_where_the_network_cannot_be_exported(model_folder, tmp_path, monkeypatch):
@@ -186,5 +169,5 @@ def test_assets_that_cannot_be_written_are_told(tmp_path, monkeypatch):
 
 
 def test_images_know_the_settings_too():
-    config = parse_config(ImageEncoderConfig, {"kind": "image", "model": "m", "dtype": "bfloat16"})
+    config = parse_config(ImageEncoderConfig, {"kind": "image", "model": "m", "precision": "bfloat16"})
     assert config.in_use == "torch"

@@ -56,7 +56,7 @@ def test_tokens_beyond_the_length_are_cut_off(model_folder):
 
 
 def test_bfloat16_is_close_to_float32_and_comes_out_as_float32(model_folder):
-    low, full = (encoder(model_folder, dtype=dtype).encode(contents(TEXTS)) for dtype in ("bfloat16", "float32"))
+    low, full = (encoder(model_folder, precision=name).encode(contents(TEXTS)) for name in ("bfloat16", "float32"))
     assert low.dtype == np.float32
     assert 0 < np.abs(low - full).max() < 0.1
     assert np.linalg.norm(low, axis=1) == pytest.approx(np.ones(len(TEXTS)), abs=1e-5)

@@ -166,7 +166,6 @@ def test_a_search_of_before_is_one_of_the_same_space(changes, space) -> None:
         {"encoder": {"model": "small", "pooling": "mean", "batch_size": 8}},
         {"encoder": {"model": "small", "pooling": "mean", "batch_size": 7, "runtime": "onnx"}},
         {"encoder": {"model": "small", "pooling": "mean", "batch_size": 7, "precision": "float32"}},
-        {"encoder": {"model": "small", "pooling": "mean", "batch_size": 7, "dtype": "float32"}},
         {"large": SERVER | {"num_concurrent": 9}},
         {"tracking": {"experiment": "another"}},
     ],

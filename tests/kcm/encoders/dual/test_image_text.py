@@ -230,7 +230,3 @@ def test_towers_have_their_own_runtime():
         parse_config(
             ImageTextConfig, {"towers": {"image": {"kind": "pixels"}, "text": {"model": "m"}}, "runtime": "onnx"}
         )
-
-
-def test_what_earlier_versions_wrote_of_a_model_has_no_new_keys():
-    assert not {"runtime", "precision", "dtype"} & ImageTextConfig(model="m").model_dump().keys()

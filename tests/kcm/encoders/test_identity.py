@@ -20,7 +20,7 @@ def test_a_copy_elsewhere_and_another_batch_size_keep_the_identity(model_folder,
     assert TextEncoder(TextEncoderConfig(model=str(copy)), copy).identity == identity(model_folder)
 
 
-@pytest.mark.parametrize("options", [{"pooling": "cls"}, {"max_length": 64}, {"dtype": "bfloat16"}])
+@pytest.mark.parametrize("options", [{"pooling": "cls"}, {"max_length": 64}, {"precision": "bfloat16"}])
 def test_what_changes_the_vectors_changes_the_identity(options, model_folder):
     assert identity(model_folder, **options) != identity(model_folder)
 

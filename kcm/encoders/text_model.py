@@ -1,0 +1,110 @@
+"""A text encoder in torch, by sentence-transformers, and what it takes to export it.
+
+sentence-transformers has an ONNX backend of its own, which needs a package that does not import beside current
+transformers; so the export is made here. Shapes: B texts of a batch, T tokens, D features.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from safetensors import SafetensorError
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from kcm.encoders.runtime.torch_network import Exportable, dtype_of, load_backbone
+from kcm.encoders.text import TOKENIZER, TextEncoderConfig, backbone_folder, prompt_text
+from kcm.errors import AssetError
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # in the order of the module's arguments
+_PROBES = (
+    "Good.",
+    "The film was long, but I did not want it to end; the last scene alone is worth the evening.",
+    "¿Qué hora es? 3,14 — naïve café ☕ https://example.org/?q=1",
+    "It was said again that nothing had been decided. " * 5,
+)
+
+
+class TorchTexts:
+    """Unit vectors of a batch by torch. The lock is there since tokenizers of transformers are not thread-safe."""
+
+    def __init__(self, config: TextEncoderConfig, model_path: Path, device: str) -> None:
+        self._model, self._prompt = load_model(config, model_path, device), prompt_text(config, model_path)
+        self._lock = Lock()
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        with self._lock:
+            vectors_BD = self._model.encode(
+                texts, prompt=self._prompt, batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True
+            )
+        return nn.functional.normalize(vectors_BD.float(), dim=-1).cpu().numpy()
+
+
+def load_model(config: TextEncoderConfig, model_path: Path, device: str = "cpu") -> SentenceTransformer:
+    """The model of a folder with the pooling, precision and lengths of the configuration; raises as `TextEncoder`."""
+    backbone = backbone_folder(model_path)
+    options = {"dtype": dtype_of(config.precision), "use_safetensors": True}
+    load_backbone(backbone)  # sentence-transformers would draw missing weights at random
+    try:
+        if config.pooling == "auto":
+            model = SentenceTransformer(
+                str(model_path), device=device, local_files_only=True, model_kwargs=options, trust_remote_code=False
+            )
+        else:
+            transformer = Transformer(str(backbone), model_kwargs=options)
+            pooling = Pooling(transformer.get_embedding_dimension(), config.pooling)
+            model = SentenceTransformer(modules=[transformer, pooling], device=device)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise AssetError(f"cannot load the encoder: {' '.join(str(error).split())}", where=str(model_path)) from None
+    model.max_seq_length = max_tokens(config, model)
+    model.truncate_dim = config.truncate_dim or model.truncate_dim
+    return model.eval()
+
+
+def max_tokens(config: TextEncoderConfig, model: SentenceTransformer) -> int:
+    """Tokens of a text that are read: those that the configuration allows, or fewer where the model takes fewer."""
+    return min(config.max_length, model.max_seq_length or config.max_length)
+
+
+class _SentenceVectors(nn.Module):
+    """A model of sentence-transformers as a module from arrays to unit vectors, as exporters want it."""
+
+    def __init__(self, model: SentenceTransformer, prompt_length: int | None) -> None:
+        super().__init__()
+        self.model, self.truncate_dim, self.prompt_length = model, model.truncate_dim, prompt_length
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Unit vectors, float32 [B, D], from ids, mask and type ids [B, T]."""
+        features: dict[str, Tensor | int] = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None:
+            features["token_type_ids"] = token_type_ids
+        if self.prompt_length is not None:
+            features["prompt_length"] = self.prompt_length
+        vectors_BD: Tensor = self.model(features)["sentence_embedding"][:, : self.truncate_dim]
+        return nn.functional.normalize(vectors_BD.float(), dim=-1)
+
+
+def exportable(config: TextEncoderConfig, model_path: Path) -> Exportable:
+    """The network in float32 with its tokenizer. Raises AssetError for a tokenizer that Python alone can run."""
+    model = load_model(config.model_copy(update={"precision": "float32"}), model_path)
+    tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
+    if not isinstance(tokenizer, Tokenizer):
+        raise AssetError("the model has no fast tokenizer", where=str(model_path), hint="Use runtime: torch")
+    prompt = prompt_text(config, model_path)
+    batches = [model.preprocess([*texts], prompt=prompt) for texts in (_PROBES, _PROBES[:1], _PROBES[-1:])]
+    names = [name for name in _INPUTS if name in batches[0]]
+    probes = [{name: batch[name].numpy() for name in names} for batch in batches]
+    axes = {name: {0: "batch", 1: "tokens"} for name in probes[0]}
+    tokenizer.enable_truncation(max_tokens(config, model))
+    tokenizer.enable_padding(
+        direction=model.tokenizer.padding_side,
+        pad_id=model.tokenizer.pad_token_id or 0,
+        pad_token=model.tokenizer.pad_token or "[PAD]",
+    )
+    prompt_length = batches[0].get("prompt_length")
+    module = _SentenceVectors(model, None if prompt_length is None else int(prompt_length))
+    return Exportable(module, probes, axes, {TOKENIZER: tokenizer.to_str()})
