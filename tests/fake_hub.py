@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -50,6 +51,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._respond(with_body=False)
 
+    def do_POST(self) -> None:
+        """Which of some paths exist, as clients of data sets ask."""
+        fake: FakeHub = self.server.fake  # type: ignore[attr-defined]
+        fake.requests.append(self.path)
+        asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        names = parse_qs(asked).get("paths") or json.loads(asked or "{}").get("paths", [])
+        body = json.dumps(_entries({name: fake.files[name] for name in names if name in fake.files})).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -75,12 +89,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _content(self, fake: FakeHub) -> bytes | None:
         path = self.path.partition("?")[0]
         if path.startswith("/api/") and "/tree/" in path:
-            entries = [
-                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                for name, content in fake.files.items()
-            ]
-            return json.dumps(entries).encode()
+            return json.dumps(_entries(fake.files)).encode()
         if path.startswith("/api/"):
             siblings = [{"rfilename": name} for name in fake.files]
             return json.dumps({"id": "owner/name", "sha": COMMIT, "siblings": siblings}).encode()
-        return fake.files.get(path.partition(f"/resolve/{COMMIT}/")[2])
+        return fake.files.get(path.partition("/resolve/")[2].partition("/")[2])
+
+
+def _entries(files: dict[str, bytes]) -> list[dict[str, object]]:
+    return [
+        {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+        for name, content in files.items()
+    ]

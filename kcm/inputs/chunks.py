@@ -1,8 +1,8 @@
 """The reader of tables: files of every kind as Arrow tables, a bounded number of rows at a time.
 
-Cells of CSV, TSV and Excel files are text, so that a label "NA" and an id "007" stay as they are. Columns of Parquet
-and Arrow files keep their types. In JSON a column of a chunk has the type of its values where they have one, else it is
-text. A row that cannot be used keeps its place, and `Chunk.faults` says why.
+Cells of CSV and TSV files are text, so that a label "NA" and an id "007" stay as they are. Columns of Parquet
+and Arrow files keep their types. In JSON and Excel a column of a chunk has the type of its values where they have one,
+else it is text. A row that cannot be used keeps its place, and `Chunk.faults` says why.
 
 pyarrow parses CSV, not DuckDB: DuckDB drops bad rows without their places, knows three encodings, and reads object
 stores by an extension that it downloads.
@@ -54,7 +54,7 @@ class Chunk:
     `faults` say why a row cannot be used, by its position in the chunk. `short` does the same for rows of a CSV file
     with too few fields, whose missing cells are empty: the caller decides whether that is a fault. `names` are the
     columns of the file; those that occurred so far where not `all_names`. `part` is the key of a JSON mapping that the
-    rows stand under. `objects` are the rows of a JSON file as they came.
+    rows stand under. `objects` are the rows of a JSON or Excel file as they came.
     """
 
     table: pa.Table
@@ -321,9 +321,13 @@ def _objects_chunk(
     all_names: bool = True,
     part: str = "",
 ) -> Chunk:
-    columns = [name for name in names if wanted(name)]
-    table = pa.table([_column([row.get(name) for row in objects]) for name in columns], names=columns)
+    table = table_of(objects, [name for name in names if wanted(name)])
     return Chunk(table, first, tuple(names), faults, all_names=all_names, part=part, objects=objects)
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.Table:
+    """Rows of Python values as columns; null where a row has no such key."""
+    return pa.table([_column([row.get(name) for row in rows]) for name in names], names=list(names))
 
 
 def _column(values: list[Any]) -> pa.Array:
@@ -332,7 +336,7 @@ def _column(values: list[Any]) -> pa.Array:
     with suppress(pa.ArrowException, OverflowError, UnicodeEncodeError):  # mixed lists; long integers; surrogates
         if kinds <= {str}:
             return pa.array(values, pa.string())
-        if kinds in ({int}, {float}, {bool}, {list}) or (kinds == {dict} and all(map(_is_picture, values))):
+        if kinds in ({int}, {float}, {bool}, {bytes}, {list}) or (kinds == {dict} and all(map(_is_picture, values))):
             return pa.array(values)
     return pa.array(map(written, values), pa.string())
 
@@ -354,15 +358,22 @@ def _read_excel(location: Location, wanted: Wanted, text_format: TextFormat) -> 
         sheet = workbook.get_sheet_by_index(0).to_python()
     except python_calamine.CalamineError as error:
         raise ValueError(str(error)) from None
-    rows = [cells for row in sheet if any(cells := [written(value) or "" for value in row])]
+    rows = [row for row in sheet if any(cell != "" for cell in row)]
     if not rows:
         return
-    names = read_header(io.TextIOWrapper(io.BytesIO(_csv_line(rows[0])), "utf-8", newline=""), ",")
-    columns = {name: number for number, name in enumerate(names) if wanted(name)}
+    header = _csv_line([written(cell) or "" for cell in rows[0]])
+    names = read_header(io.TextIOWrapper(io.BytesIO(header), "utf-8", newline=""), ",")
     for start in range(1, max(len(rows), 2), _MAX_ROWS):
         block = rows[start : start + _MAX_ROWS]
-        table = pa.table({name: pa.array([row[at] for row in block], pa.string()) for name, at in columns.items()})
-        yield Chunk(table, start, names)
+        objects = [dict(zip(names, map(_excel_value, row), strict=False)) for row in block]
+        yield _objects_chunk(objects, start, names, wanted, {})
+
+
+def _excel_value(cell: object) -> object:
+    """A cell as JSON has values: an empty one is null, whole numbers are integers, dates are text."""
+    if isinstance(cell, float) and cell.is_integer():
+        return int(cell)
+    return cell if isinstance(cell, str | float | bool) and cell != "" else written(cell) or None
 
 
 def _csv_line(cells: Sequence[str]) -> bytes:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from kcm.components import FAMILIES, Component, Family
 from kcm.errors import ConfigError
+from kcm.inputs.chunks import Chunk
 from kcm.tasks.rows import Record, records_of, rows_of
 
 _RECORDS_AT_ONCE = 10_000
@@ -106,6 +107,10 @@ class SourceConfig(Component):
 
         Raises DataError or AssetError where the source is missing or has not the columns named.
         """
+
+    def chunks(self, assets_dir: Path) -> Iterator[Chunk]:
+        """The rows as they are, a bounded number at a time, for `kcm init`, which does not know their columns."""
+        raise NotImplementedError
 
 
 def refuse_vectors(vectors: Sequence[str], kind: str) -> None:

@@ -13,7 +13,14 @@ from jobs.options import AssetsPath, Debug, JsonFile, announce
 
 
 def init(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Your rows as .csv, .tsv or .parquet.")],
+    table: Annotated[
+        str,
+        typer.Argument(
+            metavar="TABLE",
+            help="Your rows: a CSV, TSV, JSON, JSON lines, Parquet, Arrow or Excel file, a folder or pattern of them; "
+            "hf://OWNER/NAME; or a table of a database, such as sqlite:///rows.db?table=NAME.",
+        ),
+    ],
     text: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Column with the text; guessed without it.")
     ] = None,

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
+from jobs.commands.setup.findings import bad_row_lines, rare_lines
 from kcm.certify.outlook import outlook
 from kcm.config import parse_config
+from kcm.errors import ConfigError
+from kcm.inputs.cells import written
 from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.preparation.checks import SplitError
-from kcm.tasks.readers.guess import Columns
+from kcm.tasks.readers.guess import REPLY, GuessedColumns
+from kcm.tasks.rows import BadRow, read_bad_rows
+from kcm.tasks.sequence import BAD_ROWS
+from kcm.tasks.sources import Source
 from kcm.tasks.summary import Summary, read_summary
 from pipelines.config import RunConfig
 from pipelines.stages.overview import overview
 
+ASSETS = Path("assets")
 _MILDEST = 0.1  # epsilon beyond which a certificate says too little to be worth a run
 _FEW_ROWS = 5000
+_FEWEST = 3  # rows of a label: fewer cannot be in train, certify and test
+_MAX_RARE = _MAX_BAD = 0.2  # share of the rows that may be left out
+_USUAL_BAD = 0.01  # the default of tasks.max_bad_rows
 _HEAD = """\
 # Written by `kcm init {table}`. Every key is explained in docs/configuration.md.
 #
@@ -42,13 +54,30 @@ _NETWORK_OF_PICTURES = "efficientnet-lite2"
 _PICTURES = tuple({"kind": "image", "model": _NETWORK_OF_PICTURES, "side": side} for side in (96, 160))
 
 
-def first_config(table: Path, file: Path, columns: Columns, num_rows: int) -> tuple[str, Summary, list[str]]:
-    """The YAML of `file` for a table, what its rows are, and the lines that a run would say of them.
+@dataclass(frozen=True)
+class FirstConfig:
+    """The YAML of a configuration, the rows that a run uses, and the lines that describe them."""
 
-    Raises DataError for rows that no run can use.
+    content: str
+    num_rows: int
+    lines: list[str]
+
+
+def first_config(
+    table: str, name: str, source: dict[str, Any], file: Path, columns: GuessedColumns, frame: pd.DataFrame
+) -> FirstConfig:
+    """The configuration `file` of a run on `table`, whose first rows are `frame`.
+
+    Raises DataError for rows that no run can use, ConfigError for recorded answers that lie in no file.
     """
-    values = _configuration(table, columns, num_rows)
+    values = {"name": name} | _sections(source, columns, len(frame))
+    rare = _rare_labels(frame, columns)
+    leaves_out = bool(rare) and sum(rare.values()) <= _MAX_RARE * len(frame)
+    if leaves_out:
+        labels = {label for label in map(written, frame[columns.label]) if label and label.strip()}
+        values["tasks"]["source"]["labels"] = sorted(labels - rare.keys())
     summary, lines = _checked(values)
+    lines += rare_lines(rare, _FEWEST, left_out=leaves_out)
     commands = [] if columns.text else [f"kcm assets {_NETWORK_OF_PICTURES}"]
     commands += [f"kcm run {file}"] if columns.large else [f"kcm run {file}", f"kcm serve {file}"]
     encoder = "mpnet" if columns.text else "the same network on larger pictures,"
@@ -57,22 +86,22 @@ def first_config(table: Path, file: Path, columns: Columns, num_rows: int) -> tu
         commands="\n".join(f"#   {command}" for command in commands),
         large=_RECORDED if columns.large else _CLASSIFIER.format(encoder=encoder),
     )
-    return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True), summary, lines
+    return FirstConfig(head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True), summary.num_rows, lines)
 
 
-def _configuration(table: Path, columns: Columns, num_rows: int) -> dict[str, Any]:
+def _sections(source: dict[str, Any], columns: GuessedColumns, num_rows: int) -> dict[str, Any]:
     """What the run is to be; settings for few rows are those of the demo."""
-    known = {"group_column": columns.group, "task_column": columns.task, "split_column": columns.split}
-    source = {
-        "kind": "files",
-        "path": str(table),
+    named = {
         "text_column": columns.text,
         "image_column": columns.image,
-        "label_column": columns.label,
+        "label_column": columns.label and columns.label.removesuffix(REPLY),
         "id_column": columns.id,
-    } | known
+        "group_column": columns.group,
+        "task_column": columns.task,
+        "split_column": columns.split,
+    }
     tasks: dict[str, Any] = {
-        "source": {name: value for name, value in source.items() if value is not None or name == "text_column"},
+        "source": source | {key: name for key, name in named.items() if name is not None or key == "text_column"},
         "scenario": "domain_incremental" if columns.task else "class_incremental",
     }
     if columns.task is None:
@@ -80,48 +109,76 @@ def _configuration(table: Path, columns: Columns, num_rows: int) -> dict[str, An
     if num_rows < _FEW_ROWS and columns.split is None:  # a certificate needs rows
         tasks["fractions"] = {"train": 0.40, "validate": 0.15, "certify": 0.27, "test": 0.18}
     small, large = _TEXTS if columns.text else _PICTURES
-    recorded = {"adapter": "recorded", "path": str(table), "id_column": columns.id, "label_column": columns.large}
-    if columns.cost:
-        recorded["currency_column"] = columns.cost
-    values: dict[str, Any] = {
-        "name": "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in table.stem).lstrip("._-")
-        or "run",
+    return {
         "tasks": tasks,
         "encoder": small,
-        "large": recorded if columns.large else {"adapter": "classifier", "encoder": large},
+        "large": _recorded(source, columns) if columns.large else {"adapter": "classifier", "encoder": large},
+        # The better gate on validate is deployed, and either can be read whole.
+        "tune": {"gates": ["confidence", "signals"]},
+        "certificate": {"epsilon": 0.02, "delta": 0.1},
     }
-    gates = ["confidence", "signals"]  # the better one on validate is deployed, and either can be read whole
-    return values | {"tune": {"gates": gates}, "certificate": {"epsilon": 0.02, "delta": 0.1}}
+
+
+def _recorded(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]:
+    if not Path(str(source.get("path"))).is_file():
+        raise ConfigError(
+            f"the answers in {columns.large!r} can be read from a local file alone",
+            where="--large",
+            hint="Write the rows to one CSV or Parquet file, or give --large none",
+        )
+    large = {
+        "adapter": "recorded",
+        "path": source["path"],
+        "id_column": columns.id,
+        "label_column": columns.large,
+        "currency_column": columns.cost,
+    }
+    return {key: value for key, value in large.items() if value is not None}
+
+
+def _rare_labels(frame: pd.DataFrame, columns: GuessedColumns) -> dict[str, int]:
+    """Labels with too few rows, and how many; none where the table says which row is in which split."""
+    if columns.split is not None or columns.label is None:
+        return {}
+    counts = frame[columns.label].map(written).str.strip().replace("", None).value_counts()
+    rare = {str(label): int(count) for label, count in counts.items() if count < _FEWEST}
+    return rare if len(counts) - len(rare) >= 2 else {}
 
 
 def _checked(values: dict[str, Any]) -> tuple[Summary, list[str]]:
-    """The rows as the run will see them, and what it will say; epsilon is raised to what these rows can certify."""
+    """The rows, and what a run will say of them; salt, bad rows and epsilon are set to what these rows need."""
+    tasks = values["tasks"]
+    tasks["max_bad_rows"] = f"{_MAX_BAD:.0%}"
     config = parse_config(RunConfig, values, where="kcm init")
+    source = config.tasks.source.build(config.assets_path)
     try:
-        summary = _summary(config)
+        summary, bad_rows = _build(config, source)
     except SplitError as error:
         if error.salt is None:
             raise
-        values["tasks"]["salt"] = error.salt  # few rows need a lucky draw
-        config = parse_config(RunConfig, values, where="kcm init")
-        summary = _summary(config)
+        tasks["salt"] = error.salt  # few rows need a lucky draw
+        summary, bad_rows = _build(parse_config(RunConfig, values, where="kcm init"), source)
+    total = summary.num_rows + summary.num_bad
+    del tasks["max_bad_rows"]
+    if summary.num_bad > _USUAL_BAD * total:
+        tasks["max_bad_rows"] = summary.num_bad
+    config = parse_config(RunConfig, values, where="kcm init")
     found = outlook(summary.certify_units, config.certificate, config.tune.scopes)
-    hopeless = not found.possible and (found.epsilon is None or found.epsilon > _MILDEST)
-    if not found.possible and found.epsilon is not None and not hopeless:
+    is_hopeless = not found.possible and (found.epsilon is None or found.epsilon > _MILDEST)
+    if not found.possible and found.epsilon is not None and not is_hopeless:
         values["certificate"]["epsilon"] = round(found.epsilon, 3)
         config = parse_config(RunConfig, values, where="kcm init")
-    lines = list(
-        overview(
-            summary, config.certificate, config.tune.scopes, config.tasks.fractions, servable=config.large.servable
-        )
+    lines = overview(
+        summary, config.certificate, config.tune.scopes, config.tasks.fractions, servable=config.large.servable
     )
-    return summary, [*lines, _HOPELESS] if hopeless else lines
+    bad = bad_row_lines(bad_rows, total, tasks.get("max_bad_rows"))
+    return summary, [*lines, *bad, *([_HOPELESS] if is_hopeless else [])]
 
 
-def _summary(config: RunConfig) -> Summary:
-    """The rows, built as the run will build them."""
-    source = config.tasks.source.build(config.assets_path)
+def _build(config: RunConfig, source: Source) -> tuple[Summary, list[BadRow]]:
+    """The rows, built as the run will build them, and the bad ones."""
     reads = config.encoder.reads | config.large.reads
     with tempfile.TemporaryDirectory() as folder:
         write_sequence(config.tasks, Path(folder), source, config.seed, reads=reads)
-        return read_summary(Path(folder))
+        summary = read_summary(Path(folder))
+        return summary, list(read_bad_rows(Path(folder) / BAD_ROWS)[: summary.num_bad])

@@ -2,90 +2,198 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import sqlalchemy
 
+from jobs.commands.setup.findings import findings, format_line, type_counts
+from jobs.commands.setup.first_config import ASSETS, first_config
+from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
-from kcm.inputs.tables import missing_column, read_frame
-from kcm.tasks.readers.guess import Columns, cost_column, guess_columns
+from kcm.inputs.cells import chat_texts, has_chats
+from kcm.inputs.chunks import TEXTS
+from kcm.inputs.location import stem_of
+from kcm.inputs.tables import missing_column
+from kcm.inputs.textfile import UNKNOWN_FORMAT
+from kcm.tasks.config import TasksConfig
+from kcm.tasks.readers.files import find_tables
+from kcm.tasks.readers.guess import REPLY, GuessedColumns, cost_column, guess_columns
+from kcm.tasks.sources import SourceConfig
 
-KINDS = (".csv", ".tsv", ".parquet")
-ASKED = {
+QUESTIONS = {
     "text": "Column with the text",
     "label": "Column with the label",
     "large": "Column with the large model's answers",
 }
 NONE = "none"  # the answer where there is no such column
+_SAMPLE_ROWS, _SAMPLE_BYTES = 100_000, 256 << 20
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The first rows of a table, all of them unless `is_sample`.
+
+    A column of chats is two: what the user said last, and under its name and `REPLY` what the assistant replied.
+    `types` counts the values of each kind by column, where a file tells them.
+    """
+
+    frame: pd.DataFrame
+    types: dict[str, Counter[str]]
+    is_sample: bool
 
 
 def initialise(
-    table: Path,
-    output: Path | None,
-    given: dict[str, str | None],
-    ask: Callable[[str, str], str] | None = None,
+    table: str, output: Path | None, given: dict[str, str | None], ask: Callable[[str, str], str] | None = None
 ) -> dict[str, Any]:
-    """Write a YAML file for `table`, and give its path and the lines that a run would say of the rows.
+    """Write a YAML file for `table`, and give its path and the lines that describe the rows.
 
     `given` are columns by kind, text, label and large, that are known; `ask` is put the question and the guess for each
     of the others where there is a person. Raises DataError for a table that cannot be used, ConfigError for a file that
     is there already.
     """
-    file = output or Path(f"{table.stem}.yaml")
+    source = source_of(table)
+    name = _name_of(source)
+    file = output or Path(f"{name}.yaml")
     if file.exists():
         raise ConfigError("the file is there already", where=str(file), hint="Name another by --output, or delete it")
-    frame = read_frame(table, KINDS)
-    if frame.empty:
-        raise DataError("the file holds no rows", where=str(table), hint="Give one with a header and rows below it")
-    columns = _columns(frame, tuple(map(str, frame.columns)), given, ask, str(table))
-    from jobs.commands.setup.first_config import first_config  # imports a run's whole configuration: seconds
-
-    content, summary, lines = first_config(table, file, columns, len(frame))
+    lines = _text_format(source)
+    preview = _preview(parse_config(TasksConfig, {"source": source}, where="kcm init").source, table)
+    columns = _columns(preview.frame, given, ask, table)
+    config = first_config(table, name, source, file, columns, preview.frame)
+    lines += findings(preview.frame, columns, preview.types, is_sample=preview.is_sample)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content, encoding="utf-8")
+        file.write_text(config.content, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write the file: {error.strerror}", where=str(file)) from error
-    return {"config": str(file), "rows": summary.num_rows, "columns": vars(columns), "overview": lines}
+    overview = [*lines, *config.lines]
+    return {"config": str(file), "rows": config.num_rows, "columns": vars(columns), "overview": overview}
+
+
+def source_of(table: str) -> dict[str, Any]:
+    """The source section for what a user named: a file, folder or pattern, a data set of the hub, or a database.
+
+    Raises ConfigError for a URL of a database without `?table=NAME`.
+    """
+    scheme, _, rest = table.partition("://")
+    if not rest or scheme in ("s3", "gs", "gcs", "file"):
+        return {"kind": "files", "path": table}
+    if scheme == "hf":  # hf://owner/name/subset@revision; clients of the hub write hf://datasets/…
+        path, _, revision = rest.removeprefix("datasets/").strip("/").partition("@")
+        owner, name, subset, *_ = [*path.split("/"), "", ""]
+        values = {"kind": "hub", "id": f"{owner}/{name}".strip("/"), "subset": subset, "revision": revision}
+        return {key: value for key, value in values.items() if value}
+    try:
+        url = sqlalchemy.make_url(table)
+    except sqlalchemy.exc.ArgumentError:
+        raise ConfigError("it is neither a file nor a URL that can be read", where=table) from None
+    if not url.query.get("table"):
+        raise ConfigError(
+            "the URL of a database names no table",
+            where=url.render_as_string(),
+            hint="End it with ?table=NAME. Files are read from local paths, s3:// and gs://, data sets from hf://",
+        )
+    plain = url.difference_update_query(["table"]).render_as_string(hide_password=False)
+    return {"kind": "sql", "url": plain, "table": url.query["table"]}
+
+
+def _name_of(source: dict[str, Any]) -> str:
+    """A name for the run: the file, folder, data set or table without suffixes."""
+    named = str(source.get("path") or source.get("table") or source["id"]).partition("?")[0].rstrip("/")
+    parts = [part for part in named.split("/") if not re.search(r"[*?\[]", part)]
+    stem = Path(stem_of(parts[-1] if parts else "")).name
+    return re.sub(r"[^\w.-]", "_", stem).lstrip("._-") or "run"
+
+
+def _text_format(source: dict[str, Any]) -> list[str]:
+    """Write the format of a single text file into the source, and say it."""
+    tables = find_tables(source["path"]) if source["kind"] == "files" else []
+    if len(tables) != 1 or tables[0].location.suffix not in TEXTS:
+        return []
+    location = tables[0].location
+    found = UNKNOWN_FORMAT.found_in(location)
+    source["encoding"] = found.encoding
+    if location.suffix in (".csv", ".tsv"):
+        source["delimiter"] = found.delimiter
+    return [format_line(location, found)]
+
+
+def _preview(source: SourceConfig, where: str) -> Preview:
+    frames, types = [], type_counts(())
+    num_rows = num_bytes = 0
+    is_sample = False
+    for chunk in source.chunks(ASSETS):
+        if is_sample := num_rows >= _SAMPLE_ROWS or num_bytes >= _SAMPLE_BYTES:
+            break
+        usable = np.delete(np.arange(chunk.num_rows), list(chunk.faults))
+        frames.append(_with_chats(chunk.table.take(usable)).to_pandas())
+        for name, counts in type_counts(chunk.objects or ()).items():
+            types[name] += counts
+        num_rows += chunk.num_rows
+        num_bytes += chunk.table.nbytes
+    if not num_rows:
+        raise DataError("the file holds no rows", where=where, hint="Give one with a header and rows below it")
+    return Preview(pd.concat(frames, ignore_index=True), types, is_sample)
+
+
+def _with_chats(table: pa.Table) -> pa.Table:
+    """The table with two columns of text for each one of chats."""
+    for name in table.schema.names:
+        column = table[name]
+        if has_chats(column):
+            table = table.append_column(f"{name}{REPLY}", chat_texts(column, "assistant"))
+            table = table.set_column(table.schema.names.index(name), name, chat_texts(column, "user"))
+    return table
 
 
 def _columns(
-    frame: pd.DataFrame,
-    names: tuple[str, ...],
-    given: dict[str, str | None],
-    ask: Callable[[str, str], str] | None,
-    where: str,
-) -> Columns:
+    frame: pd.DataFrame, given: dict[str, str | None], ask: Callable[[str, str], str] | None, where: str
+) -> GuessedColumns:
+    names = tuple(map(str, frame.columns))
     chosen = {kind: column for kind, column in given.items() if column}
     for kind, column in chosen.items():
         _require(column, f"--{kind}", names, where)
+        if kind == "label" and f"{column}{REPLY}" in names:  # of chats
+            chosen[kind] = f"{column}{REPLY}"
     known = {kind: column for kind, column in chosen.items() if column != NONE}
-    found = guess_columns(frame, text=known.get("text"), label=known.get("label"))
-    for kind, question in ASKED.items():
+    columns = guess_columns(frame, text=known.get("text"), label=known.get("label"))
+    for kind, question in QUESTIONS.items():
         if kind in chosen:
-            found = replace(found, **{kind: known.get(kind)})
+            columns = replace(columns, **{kind: known.get(kind)})
         elif ask is not None:
-            answer = ask(question, getattr(found, kind) or NONE)
+            answer = ask(question, getattr(columns, kind) or NONE)
             _require(answer, kind, names, where)
-            found = replace(found, **{kind: None if answer == NONE else answer})
-    found = replace(found, cost=cost_column(frame, found.large))
-    if found.label is None:
+            columns = replace(columns, **{kind: None if answer == NONE else answer})
+    columns = replace(columns, cost=cost_column(frame, columns.large))
+    if columns.label is None:
         raise DataError("no column looks like labels", where=where, hint=f"Give --label, one of {', '.join(names)}")
-    if found.text is None and found.image is None:
+    if columns.text is None and columns.image is None:
         raise DataError("no column looks like texts", where=where, hint=f"Give --text, one of {', '.join(names)}")
-    if frame[found.label].nunique() < 2:
-        hint = f"Add rows with another, or give --label, one of {', '.join(names)}"
-        raise DataError(f"the column {found.label!r} has one label alone", where=where, hint=hint)
-    if found.large and not found.id:
+    num_labels = frame[columns.label].astype(str).nunique()
+    other = f"give --label, one of {', '.join(names)}"
+    if num_labels < 2:
+        raise DataError(f"the column {columns.label!r} has one label alone", where=where, hint=f"Add rows, or {other}")
+    if num_labels > max(len(frame) / 2, 10):
         raise DataError(
-            f"the answers in {found.large!r} belong to rows without an id",
+            f"the column {columns.label!r} has {num_labels:,} values in {len(frame):,} rows, too many for labels",
+            where=where,
+            hint=other.capitalize(),
+        )
+    if columns.large and not columns.id:
+        raise DataError(
+            f"the answers in {columns.large!r} belong to rows without an id",
             where=where,
             hint="Add a column `id` that is unique, or give --large none",
         )
-    return found
+    return columns
 
 
 def _require(column: str, field: str, names: tuple[str, ...], where: str) -> None:

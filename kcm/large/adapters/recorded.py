@@ -15,7 +15,7 @@ from pydantic import Field
 
 from kcm.assets.digest import sha256_of
 from kcm.errors import DataError
-from kcm.inputs.chunks import readable
+from kcm.inputs.chunks import SUFFIXES, readable
 from kcm.inputs.content import Part
 from kcm.inputs.location import Location
 from kcm.inputs.tables import missing_column, read_frames
@@ -29,11 +29,11 @@ PROBABILITIES = "probabilities"
 NO_ANSWER = "no recorded answer"
 _PROBABILITY = "probability:"
 _CURRENCY = "currency"
-_KINDS = (".csv", ".parquet")
+_KINDS = SUFFIXES
 
 
 class RecordedConfig(LargeConfig):
-    """A CSV or Parquet table with one row per item.
+    """A table with one row per item, in any kind of file that rows are read from.
 
     It has an id, a label by its name, and where known the columns `probability:NAME` for every label, `seconds`,
     `tokens`, `error`, and what the answer cost. A row without a label is a failed answer.
@@ -45,7 +45,7 @@ class RecordedConfig(LargeConfig):
     is_recorded: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset({"path"})  # by the identity
 
-    path: Annotated[str, LocalPath] = Field(description="CSV or Parquet file with the answers.")
+    path: Annotated[str, LocalPath] = Field(description="File with the answers: CSV, JSON lines, Parquet, Excel, …")
     id_column: str = Field(default="id", description="Column with the id of the item.")
     label_column: str = Field(default="label", description="Column with the name of the label that was answered.")
     currency_column: str = Field(

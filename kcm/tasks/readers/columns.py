@@ -154,9 +154,10 @@ class Normaliser:
         """
         columns, size = self.layout.columns, chunk.num_rows
         parts = {name: self._text(chunk, name) for name in ("text", "label", "group", "task", "split", "id")}
+        numbers = pa.array(np.arange(chunk.first, chunk.first + size)).cast(pa.string())
+        numbered = pc.binary_join_element_wise(self.place.stem, numbers, "-")
         if not columns["id"]:
-            numbers = pa.array(np.arange(chunk.first, chunk.first + size)).cast(pa.string())
-            parts["id"] = pc.binary_join_element_wise(self.place.stem, numbers, "-")
+            parts["id"] = numbered
         if not columns["split"]:
             parts["split"] = _constant(self.place.split, size)
         faults = fault_column(chunk.faults, size)
@@ -164,6 +165,11 @@ class Normaliser:
         if vector is not None:
             parts["vector"], wrong = vector.values(chunk.table, self.place.where)
             faults = pc.if_else(pc.equal(faults, ""), wrong, faults)
+        if chunk.faults:  # the fault is the reason that is listed, not the cells that it leaves empty
+            is_faulty = pc.not_equal(faults, "")
+            parts["id"] = pc.if_else(pc.and_(is_faulty, parts["id"].is_null()), numbered, parts["id"])
+            for name in ("text", "label", "group", "task", "split"):
+                parts[name] = pc.if_else(is_faulty, pc.fill_null(parts[name], ""), parts[name])
         schema = row_schema(vector.dim if vector else None)
         step = _PICTURES_PER_TABLE if columns["image"] else max(size, 1)
         for start in range(0, size, step):

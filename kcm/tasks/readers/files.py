@@ -53,12 +53,19 @@ class FilesSource(SourceConfig, ColumnsConfig):
     )
 
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
-        tables = find_tables(self.path, TextFormat(self.delimiter, self.encoding))
+        tables = self._tables()
         layout, parts = layout_of(tables, self, vectors)
         is_clinc = any(part.startswith(f"{_CLINC_OUT_OF_SCOPE}_") for part in parts)
         out_of_scope = self.out_of_scope_label or (_CLINC_OUT_OF_SCOPE if is_clinc else None)
         shards = [shard for table in tables for shard in table.shards(layout)]
         return Source(self.name, tuple(shards), self.labels, out_of_scope)
+
+    def chunks(self, assets_dir: Path) -> Iterator[Chunk]:
+        """The rows as they are, a bounded number at a time."""
+        return (chunk for table in self._tables() for chunk in table.chunks())
+
+    def _tables(self) -> list[FoundTable]:
+        return find_tables(self.path, TextFormat(self.delimiter, self.encoding))
 
     @property
     def name(self) -> str:

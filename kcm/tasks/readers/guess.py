@@ -20,11 +20,12 @@ _NAMES = {
 }
 _COSTS = ("cost", "price", "usd", "currency")  # the last word of the name of a column of costs
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff")
+REPLY = " (reply)"  # ends the name of a column that holds what the assistant said in a column of chats
 _SAME = 0.9  # share of a column's values that must be labels for it to hold a model's answers
 
 
 @dataclass(frozen=True)
-class Columns:
+class GuessedColumns:
     """The column of each kind; None where there seems to be none.
 
     `large` holds a large model's answers, `cost` what each of them cost.
@@ -41,7 +42,7 @@ class Columns:
     cost: str | None = None
 
 
-def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | None = None) -> Columns:
+def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | None = None) -> GuessedColumns:
     """What the columns seem to hold; `text` and `label` are known where they are given."""
     strings = {
         str(name): frame[name].dropna().astype(str).str.strip().loc[lambda cells: cells != ""]
@@ -70,17 +71,21 @@ def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | 
     id_ = named("id", [name for name in free() if unique[name] == num_rows])
     taken.add(id_)
     if label is None:
-        label = named("label", free()) or _labels_by_content(free(), unique, num_rows)
+        replies = [name for name in free() if name.endswith(REPLY)]
+        label = next(iter([*filter(None, [named("label", free())]), *replies]), None)
+        label = label or _labels_by_content(free(), unique, num_rows)
         taken.add(label)
     if text is None:
-        text = named("text", free()) or _longest(free(), strings, unique, num_rows)
+        chats = [name for name in free() if f"{name}{REPLY}" in strings]
+        text = next(iter([*filter(None, [named("text", free())]), *chats]), None)
+        text = text or _longest(free(), strings, unique, num_rows)
         taken.add(text)
     large = None if label is None else _answers(free(), strings, set(strings.get(label, ())), label)
     taken.add(large)
     task = named("task", [name for name in free() if 2 <= unique[name] <= 50])
     taken.add(task)
     group = named("group", [name for name in free() if 1 < unique[name] < num_rows])
-    return Columns(text, image, label, id_, group, task, split, large, cost_column(frame, large))
+    return GuessedColumns(text, image, label, id_, group, task, split, large, cost_column(frame, large))
 
 
 def cost_column(frame: pd.DataFrame, large: str | None) -> str | None:
@@ -124,6 +129,8 @@ def _answers(names: Iterable[str], strings: dict[str, pd.Series], labels: Collec
     """The column whose values are nearly all labels, and not in all rows the label itself."""
     for name in names:
         cells = strings[name]
+        if name.endswith(REPLY):
+            continue
         if len(cells) and cells.isin(list(labels)).mean() >= _SAME and not cells.equals(strings[label]):
             return name
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from pydantic import Field
 from kcm.assets import hub
 from kcm.assets.digest import sha256_of
 from kcm.errors import AssetError, DataError
+from kcm.inputs.chunks import Chunk
 from kcm.inputs.location import Location
 from kcm.tasks.readers.columns import ColumnsConfig, TablePlace
 from kcm.tasks.readers.files import FoundTable, layout_of
@@ -33,15 +34,21 @@ class HubSource(SourceConfig, ColumnsConfig):
 
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
         """One table per split of the data set, class labels by their names. Raises DataError when it is not there."""
-        files = export(self, assets_dir)
-        tables = [
-            FoundTable(Location.of(path), TablePlace(f"{self.id}: {split}", split, split), path.stat().st_size)
-            for split, path in files.items()
-        ]
+        tables = self._tables(assets_dir)
         layout, _ = layout_of(tables, self, vectors)
-        layout = replace(layout, classes=_class_names(next(iter(files.values()))))
+        layout = replace(layout, classes=_class_names(tables[0].location))
         shards = [shard for table in tables for shard in table.shards(layout)]
         return Source(self.id, tuple(shards), self.labels, self.out_of_scope_label)
+
+    def chunks(self, assets_dir: Path) -> Iterator[Chunk]:
+        """The rows as they are, a bounded number at a time."""
+        return (chunk for table in self._tables(assets_dir) for chunk in table.chunks())
+
+    def _tables(self, assets_dir: Path) -> list[FoundTable]:
+        return [
+            FoundTable(Location.of(path), TablePlace(f"{self.id}: {split}", split, split), path.stat().st_size)
+            for split, path in export(self, assets_dir).items()
+        ]
 
 
 def export(
@@ -78,9 +85,9 @@ def export(
     return {split: folder / path.name for split, path in files.items()}
 
 
-def _class_names(path: Path) -> Mapping[str, tuple[str, ...]]:
+def _class_names(location: Location) -> Mapping[str, tuple[str, ...]]:
     """The names of the classes that a column's numbers stand for, from what `datasets` writes beside a schema."""
-    written = (pq.read_schema(path).metadata or {}).get(b"huggingface", b"{}")
+    written = (pq.read_schema(location.path).metadata or {}).get(b"huggingface", b"{}")
     features = json.loads(written).get("info", {}).get("features", {})
     return {
         column: tuple(feature["names"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,15 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
+from jobs.commands.setup.init import initialise, source_of
 from kcm.config import load_config
 from kcm.inputs.content import Content
 from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.large.base import Item
 from kcm.tasks import build_sequence
 from pipelines.config import RunConfig
+from tests.fake_hub import FakeHub
+from tests.kcm.inputs.table_files import WRITERS
 
 
 def intents(num_rows: int, num_labels: int = 10) -> pd.DataFrame:
@@ -134,9 +139,7 @@ def test_a_person_is_asked_for_what_is_not_given(at: Path, monkeypatch: pytest.M
         questions.append((question, guess))
         return guess
 
-    from jobs.commands.setup.init import initialise
-
-    result = initialise(at / "asked.csv", None, {"label": "topic"}, ask)
+    result = initialise("asked.csv", None, {"label": "topic"}, ask)
     assert questions == [("Column with the text", "utterance"), ("Column with the large model's answers", "none")]
     assert result["columns"]["label"] == "topic"
 
@@ -157,3 +160,138 @@ def test_what_cannot_be_done_is_said(at: Path, words: list[str], message: str) -
     shown: Any = init(*words)
     assert shown.exit_code == 2
     assert message in shown.stderr
+
+
+def rows_of(num_rows: int) -> list[dict[str, object]]:
+    """Rows with letters beyond ASCII, commas and semicolons in their texts, and numbers as labels of a column."""
+    return [
+        {"nr": n, "text": f"Größe; Café, Fall {n} über {kind}", "label": kind}
+        for n, kind in ((n, ("rot", "grün", "blau", "weiß")[n % 4]) for n in range(num_rows))
+    ]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_gives_a_configuration_that_runs_on_the_same_rows(at: Path, name: str) -> None:
+    WRITERS[name](rows_of(200), at / name)
+    shown = init(name, "--output", "first.yaml")
+    assert shown.exit_code == 0, shown.stderr
+    assert "200 rows, 4 labels: " in shown.stderr
+    config = load_config(RunConfig, at / "first.yaml")
+    records = list(config.tasks.source.build(at).records)
+    assert [(row.text, row.label) for row in records] == [(row["text"], row["label"]) for row in rows_of(200)]
+    build_sequence(config.tasks, config.assets_path, config.seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "delimiter", "encoding"),
+    [
+        ("semicolons.csv", "semicolons.csv: cells separated by semicolons, encoding utf-8", ";", "utf-8"),
+        ("latin.csv", "latin.csv: cells separated by semicolons, encoding cp1252 (as Latin-1;", ";", "cp1252"),
+        ("mark.csv", "cells separated by commas, encoding utf-8 with a byte-order mark, which is", ",", "utf-8-sig"),
+        ("excel_unicode.csv", "cells separated by tabs, encoding utf-16", "\t", "utf-16"),
+        ("rows.jsonl", "rows.jsonl: encoding utf-8", None, "utf-8"),
+    ],
+)
+def test_delimiter_and_encoding_are_said_and_written_into_the_configuration(
+    at: Path, name: str, line: str, delimiter: str | None, encoding: str
+) -> None:
+    WRITERS[name](rows_of(200), at / name)
+    assert line in init(name, "--output", "first.yaml").stderr
+    source = load_config(RunConfig, at / "first.yaml").tasks.source
+    assert (source.delimiter, source.encoding) == (delimiter, encoding)
+
+
+def test_what_is_odd_in_a_table_is_named_with_counts_and_what_was_done(at: Path) -> None:
+    rows: list[dict[str, Any]] = [{"id": n, **row} for n, row in enumerate(rows_of(200))]
+    rows[1]["text"] = rows[6]["text"]
+    rows[2]["label"] = 7
+    rows[3]["label"] = ""
+    rows[4]["text"] = None
+    rows[6]["id"] = 5
+    lines = [json.dumps(row) for row in rows]
+    (at / "odd.jsonl").write_bytes(b"\xef\xbb\xbf" + "\n".join([*lines[:50], "{broken", *lines[50:]]).encode())
+    shown = init("odd.jsonl")
+    assert shown.exit_code == 0, shown.stderr
+    for line in (
+        "odd.jsonl: encoding utf-8 with a byte-order mark, which is skipped",
+        "column 'label' mixes types (text 199, numbers 1): all are read as text",
+        "column 'id' repeats 1 id: rows are named by their numbers instead",
+        "1 label with fewer than 3 rows ('7' 1): their rows are left out",
+        "left out: 1 row, not a JSON object: Expecting property name enclosed in double quotes (row 51)",
+        "left out: 1 row, missing label (row 4)",
+        "left out: 1 row, missing text (row 5)",
+        "2 rows have a content that others have too",
+        "warning: 1 text with several labels",
+        "left out: 1 row, label '7' is not in the label list (row 3)",
+        "tasks.max_bad_rows is set to 4: 4 of 201 rows are bad",
+    ):
+        assert line in shown.stderr, shown.stderr
+    config = load_config(RunConfig, at / "odd.yaml")
+    assert "7" not in build_sequence(config.tasks, config.assets_path, config.seed).label_names
+
+
+def test_chats_are_labelled_by_the_assistant_s_reply_or_by_a_column(at: Path) -> None:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"question {n} about {'xyz'[n % 3]}"},
+                {"role": "assistant", "content": f"answer_{'xyz'[n % 3]}"},
+            ]
+        }
+        for n in range(200)
+    ]
+    (at / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert "200 rows, 3 labels: answer_x 67" in init("chats.jsonl").stderr
+    source = load_config(RunConfig, at / "chats.yaml").tasks.source
+    assert (source.text_column, source.label_column) == ("messages", "messages")
+    (at / "gold.jsonl").write_text("\n".join(json.dumps(row | {"label": "ab"[n % 2]}) for n, row in enumerate(rows)))
+    assert "200 rows, 2 labels: a 100, b 100" in init("gold.jsonl").stderr
+    for number, row in enumerate(rows):
+        row["messages"][1]["content"] = f"reply {number}"
+    (at / "free.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert "200 values in 200 rows, too many for labels" in init("free.jsonl").stderr
+
+
+def test_a_table_of_a_database_is_read_by_its_url(at: Path) -> None:
+    with sqlite3.connect(at / "rows.db") as database:
+        pd.DataFrame(rows_of(200)).to_sql("items", database, index=False)
+    shown = init("sqlite:///rows.db?table=items")
+    assert (shown.exit_code, shown.stdout) == (0, "items.yaml\n"), shown.stderr
+    config = load_config(RunConfig, at / "items.yaml")
+    assert len(list(config.tasks.source.build(at).records)) == 200
+    for url, message in (
+        ("sqlite:///rows.db", "names no table"),
+        ("sqlite:///rows.db?table=itms", "no table 'itms' .*The tables are items"),
+        ("sqlite:///gone.db?table=items", "no such file"),
+        ("postgresql://me:secret@host/db?table=items", "it holds a password: leave it out"),
+        ("ftp://host/rows.csv", "names no table"),
+    ):
+        refused = init(url, "--output", "other.yaml")
+        assert refused.exit_code == 2
+        assert re.search(message, refused.stderr), refused.stderr
+        assert "secret" not in refused.stderr
+
+
+def test_a_data_set_of_the_hub_is_read_by_its_name(at: Path, hub: FakeHub) -> None:
+    pd.DataFrame(rows_of(200)).to_csv(at / "train.csv", index=False)
+    hub.files = {"train.csv": (at / "train.csv").read_bytes(), "README.md": b""}
+    shown = init("hf://owner/name")
+    assert shown.exit_code == 0, shown.stderr
+    assert "200 rows, 4 labels: " in shown.stderr
+    source = load_config(RunConfig, at / "name.yaml").tasks.source
+    assert (source.kind, source.id, source.text_column) == ("hub", "owner/name", "text")
+    assert source_of("hf://datasets/owner/name/plus@v1") == {
+        "kind": "hub",
+        "id": "owner/name",
+        "subset": "plus",
+        "revision": "v1",
+    }
+
+
+def test_a_folder_of_files_is_one_table(at: Path) -> None:
+    (at / "parts").mkdir()
+    for number in range(2):
+        rows = [row | {"text": f"{row['text']} {number}"} for row in rows_of(100)]
+        WRITERS["rows.parquet"](rows, at / "parts" / f"{number}.parquet")
+    assert "200 rows, 4 labels" in init("parts").stderr
+    assert load_config(RunConfig, at / "parts.yaml").tasks.source.path == "parts"
