@@ -44,10 +44,10 @@ from pipelines.serve.cascade.models.pictures import PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import AuditConfig, FeedbackConfig, ServeConfig
+from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Origin
-from pipelines.serve.log.monitor.audit import Auditor
-from pipelines.serve.log.monitor.monitor import Monitor
+from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.tables import DECISIONS
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release

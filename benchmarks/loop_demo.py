@@ -32,8 +32,8 @@ from pipelines.loop.certify.lineage import LineageLedger
 from pipelines.loop.labelling import opened_inbox
 from pipelines.loop.state import LoopState, watermark_of
 from pipelines.run import run
+from pipelines.serve.config import log_url
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.location import log_url
 
 CONFIG = Path(__file__).with_name("loop_demo.yaml")
 REQUEST = 64  # sentences of a request

@@ -28,9 +28,9 @@ from kcm.bundle.bundle import Bundle
 from kcm.tasks.readers.reviews import read_reviews
 from pipelines.loop.certify.lineage import LineageLedger
 from pipelines.loop.state import LoopState, log_reader, watermark_of
+from pipelines.serve.config import log_url
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.location import log_url
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.training.artefacts import TrainedArtefact

@@ -12,14 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kcm.api.cascade import Cascade
 from kcm.bundle.answers import Answer, Failure, Input, Judgement, Unreadable
 from kcm.errors import DataError
 from kcm.large import Item, LargeAnswer
 from kcm.tasks.units import unit_digest
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Decision, Escalated, Feedback, Origin
-from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
 
 
 @dataclass
@@ -52,15 +54,10 @@ class Replay:
         kept = [place for place, answer in enumerate(answers) if answer.route == "small"]
         drawn = [place for place in kept if self._random.random() < self.share]
         escalated = [place for place, answer in enumerate(answers) if answer.route != "small"]
-        if escalated:
-            known = [
-                Escalated(place, answers[place], inputs[place].task, given.probabilities)
-                for place, given in zip(escalated, large, strict=True)
-            ]
-            self.log.add_escalated(request, self.version, known)
+        probabilities = {place: given.probabilities for place, given in zip(escalated, large, strict=True)}
         self.log.add_decisions(
             [
-                self._decision(request, place, inputs, judgements, answers, place in drawn)
+                self._decision(request, place, inputs, judgements, answers, place in drawn, probabilities.get(place))
                 for place in range(len(inputs))
             ]
         )
@@ -80,17 +77,20 @@ class Replay:
         judgements: Sequence[Judgement],
         answers: Sequence[Answer],
         drawn: bool,
-    ) -> Decision:
+        probabilities_C: NDArray[np.floating] | None,
+    ) -> LoggedDecision:
         bundle, given, judgement = self.cascade.small_side.bundle, inputs[place], judgements[place]
-        label = bundle.answer_names[judgement.label]
-        return Decision(
+        by_large = answers[place].route == "large"
+        return LoggedDecision(
             Origin(request),
             place,
             self.version,
             answers[place].route,
             self.share,
-            label if drawn else None,
-            small_label=label,
+            drawn,
+            small_label=bundle.answer_names[judgement.label],
+            large_label=answers[place].label if by_large else None,
+            large_probabilities_C=probabilities_C if by_large else None,
             gate_score=judgement.gate_score,
             task=given.task,
             unit=unit_digest(given.content, given.group),

@@ -28,9 +28,9 @@ from kcm.inputs.content import Content
 from kcm.tasks.rows import Record
 from pipelines.config import RunConfig
 from pipelines.loop.labelling import opened_inbox
+from pipelines.serve.config import log_url
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback
-from pipelines.serve.log.location import log_url
 
 ROOT = Path(__file__).parents[1]
 CONFIG = Path(__file__).with_name("loop_demo.yaml")

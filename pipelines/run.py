@@ -17,7 +17,7 @@ from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.progress import Reporter
 from pipelines.result import collect
-from pipelines.serve.log.location import log_url
+from pipelines.serve.config import log_url
 from pipelines.stages.alignment import Alignment
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.features import Features

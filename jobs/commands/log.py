@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +12,7 @@ from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce
 from kcm.errors import KcmError
 
 if TYPE_CHECKING:
-    from pipelines.serve.log.database import Database
+    from pipelines.config import RunConfig
 
 TIMEOUT_S = 30.0
 
@@ -33,10 +31,10 @@ def stats(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None
         announce(f"reading the log of {config}")
         from jobs.views.log import stats_view
         from jobs.views.table import result_console
-        from pipelines.serve.log.reading.stats import log_stats
-        from pipelines.serve.log.reading.window import LogReader
+        from pipelines.serve.log.stats import log_stats
+        from pipelines.serve.log.window import LogReader
 
-        url, application = _log_of(config, overrides)
+        _, url, application = _log_of(config, overrides)
         with LogReader(url) as log:
             watermark = log.watermark(application)
             result |= {"watermark": watermark, "missing": log.gaps(application, 0, watermark)}
@@ -60,13 +58,12 @@ def export(
     """Write the decisions as Parquet, a row for each, with all that is known of it by now."""
     with reported(json, debug) as result:
         announce(f"reading the log of {config}")
-        from pipelines.serve.log.reading.export import export as write_log
-        from pipelines.serve.log.reading.window import LogReader
+        from pipelines.serve.log.window import LogReader
 
-        url, application = _log_of(config, overrides)
+        _, url, application = _log_of(config, overrides)
         with LogReader(url) as log:
             end = log.watermark(application) if upto is None else min(upto, log.watermark(application))
-            number = write_log(log, application, output, after, end)
+            number = log.export(application, output, after, end)
         result |= {"application": application, "decisions": number, "after": after, "upto": end, "file": str(output)}
         typer.echo(str(output))
 
@@ -88,17 +85,22 @@ def forget(
     """
     with reported(json, debug) as result:
         announce(f"reading the log of {config}")
-        from pipelines.serve.log.forgetting import forget_caller, forget_request
+        from contextlib import closing
+
+        from pipelines.serve.log.database import LogUnavailableError, require_log
+        from pipelines.serve.log.decisions import DecisionLog
 
         if (caller is None) == (request is None):
             raise KcmError("name whose items are to be forgotten", hint="Give either --caller or --request")
-        url, application = _log_of(config, overrides)
-        with _written(url) as database:
-            if caller is not None:
-                forgotten, what = forget_caller(database, application, caller), f"caller {caller!r}"
-            else:
-                request_id, item = _parsed(str(request))
-                forgotten, what = forget_request(database, application, request_id, item), f"request {request!r}"
+        run, url, application = _log_of(config, overrides)
+        require_log(url)
+        what = f"caller {caller!r}" if caller is not None else f"request {request!r}"
+        try:
+            with closing(DecisionLog(url, TIMEOUT_S, application)) as log:
+                forgotten = log.forget_request(*_parsed(str(request))) if caller is None else log.forget_caller(caller)
+        except LogUnavailableError as error:
+            hint = "Call it again: what is forgotten by now stays so"
+            raise KcmError(f"the log cannot be written: {error}", where=url, hint=hint) from error
         if not forgotten.num_items:
             raise KcmError(
                 f"the log holds nothing of {what}, or has forgotten it",
@@ -107,7 +109,7 @@ def forget(
             )
         result |= {"items": forgotten.num_items, "units": sorted(forgotten.units)}
         typer.echo(f"{forgotten.num_items} items of {what} are forgotten")
-        result |= _told_of_holders(config, overrides, url, forgotten.units)
+        result |= _holders(run, url, forgotten.units)
 
 
 @app.command()
@@ -118,76 +120,52 @@ def purge(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None
     """
     with reported(json, debug) as result:
         announce(f"reading the log of {config}")
-        from kcm.config import load_config
-        from pipelines.config import RunConfig
         from pipelines.loop.purging import purge as purge_artefacts
         from pipelines.loop.state import LoopState
-        from pipelines.serve.log.reading.window import LogReader
+        from pipelines.serve.log.window import LogReader
 
-        url, application = _log_of(config, overrides)
+        run, url, application = _log_of(config, overrides)
         with LogReader(url) as log:
             key, units = log.unit_key, log.forgotten(application)
-        found = purge_artefacts(LoopState.of(load_config(RunConfig, config, overrides or [])), key, units)
-        result |= {"units": len(units), "emptied": found.emptied, "windows": found.windows}
-        counted = f"{len(found.emptied)} artefacts are emptied, {len(found.windows)} windows erased"
+        purged = purge_artefacts(LoopState.of(run), key, units)
+        result |= {"units": len(units), "emptied": purged.emptied, "windows": purged.windows}
+        counted = f"{len(purged.emptied)} artefacts are emptied, {len(purged.windows)} windows erased"
         typer.echo(f"{len(units)} forgotten units: {counted}")
 
 
-def _told_of_holders(
-    config: Path, overrides: list[str] | None, url: str, units: frozenset[str]
-) -> dict[str, list[str]]:
+def _holders(run: RunConfig, url: str, units: frozenset[str]) -> dict[str, list[str]]:
     """Say which versions and which artefacts of the storage still hold these units, and what to do."""
-    from kcm.config import load_config
-    from pipelines.config import RunConfig
     from pipelines.loop.purging import remembered
     from pipelines.loop.state import LoopState
-    from pipelines.serve.log.reading.window import LogReader
+    from pipelines.serve.log.window import LogReader
 
     with LogReader(url) as log:
-        key = log.unit_key
-    found = remembered(LoopState.of(load_config(RunConfig, config, overrides or [])), key, units)
-    if found.versions:
-        learned = ", ".join(found.versions)
+        holders = remembered(LoopState.of(run), log.unit_key, units)
+    if holders.versions:
+        versions = ", ".join(holders.versions)
         typer.echo(
-            f"learned by {learned}: the next `kcm update` trains without them; `kcm log purge` empties what is older"
+            f"learned by {versions}: the next `kcm update` trains without them; `kcm log purge` empties what is older"
         )
-    if found.unreadable:
-        typer.echo(f"not known of {', '.join(found.unreadable)}: the artefacts that they were made of are gone")
-    for folder in found.folders:
+    if holders.unreadable:
+        typer.echo(f"not known of {', '.join(holders.unreadable)}: the artefacts that they were made of are gone")
+    for folder in holders.folders:
         typer.echo(f"rows are kept in {folder}")
     return {
-        "versions": list(found.versions),
-        "unreadable": list(found.unreadable),
-        "folders": [str(folder) for folder in found.folders],
+        "versions": list(holders.versions),
+        "unreadable": list(holders.unreadable),
+        "folders": [str(folder) for folder in holders.folders],
     }
 
 
-def _log_of(config: Path, overrides: list[str] | None) -> tuple[str, str]:
-    """The URL of the log of a run's service, and the application whose decisions they are."""
+def _log_of(config: Path, overrides: list[str] | None) -> tuple[RunConfig, str, str]:
+    """A run, the URL of the log of its service, and the application whose decisions they are."""
     from jobs.commands.serving.serving import Site
     from kcm.config import load_config
     from pipelines.config import RunConfig
 
-    serve = Site.of(load_config(RunConfig, config, overrides or [])).serve
-    assert serve.feedback.url is not None  # a site has a log and a name
-    assert serve.application is not None
-    return serve.feedback.url, serve.application
-
-
-@contextmanager
-def _written(url: str) -> Iterator[Database]:
-    from pipelines.serve.log.database import Database, LogUnavailableError
-    from pipelines.serve.log.reading.window import require_log
-
-    require_log(url)
-    database = Database(url, TIMEOUT_S)
-    try:
-        yield database
-    except LogUnavailableError as error:
-        hint = "Call it again: what is forgotten by now stays so"
-        raise KcmError(f"the log cannot be written: {error}", where=url, hint=hint) from error
-    finally:
-        database.close()
+    run = load_config(RunConfig, config, overrides or [])
+    serve: Any = Site.of(run).serve  # a site has a log and a name
+    return run, serve.feedback.url, serve.application
 
 
 def _parsed(request: str) -> tuple[str, int | None]:

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.markup import escape
 
 from jobs.views.table import line, percent, plain_table
-from pipelines.serve.log.records.inbox import InboxItem
+from pipelines.serve.log.inbox import InboxItem
 
 Numbers = Mapping[str, Any]
 SKIP, STOP = "s", "q"  # keys that are no labels' numbers

@@ -37,8 +37,6 @@ def stats_view(result: Mapping[str, Any]) -> Group:
     if new := result["new_labels"]:
         shown = ", ".join(f"{escape(label)} ({number:,})" for label, number in list(new.items())[:MOST_SHOWN])
         lines["new labels"] = f"{shown}; `update.more_labels` has them learned"
-    if result["older"]:
-        lines["older"] = f"{result['older']:,} decisions of an older version, which belong to no application"
     return Group(table, *(line(name, value) for name, value in lines.items()))
 
 

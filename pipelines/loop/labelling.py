@@ -17,9 +17,9 @@ from pipelines.loop.certify.lineage import LineageLedger
 from pipelines.loop.stages.reevaluate import JUDGED, Reevaluate
 from pipelines.loop.stages.window import WindowArtefact
 from pipelines.loop.state import LoopState, inboxes_key
+from pipelines.serve.config import log_url
 from pipelines.serve.log.database import Database, LogUnavailableError
-from pipelines.serve.log.location import log_url
-from pipelines.serve.log.records.inbox import close_inboxes
+from pipelines.serve.log.inbox import close_inboxes
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.store.control.journal import Journal

@@ -13,9 +13,9 @@ from pipelines.loop.attempts import Attempts
 from pipelines.loop.triggers import Seen
 from pipelines.registry.champion import Champion, Pointer
 from pipelines.registry.promote import Champions
-from pipelines.serve.log.location import log_url, log_watermark
-from pipelines.serve.log.reading.window import LogReader
-from pipelines.serve.log.records.drift import drifted
+from pipelines.serve.config import log_url
+from pipelines.serve.log.alarm import drifted
+from pipelines.serve.log.window import LogReader, log_watermark
 from pipelines.store.artefact import ArtefactStore, write_json
 
 LOOP = "loop.json"
@@ -111,7 +111,7 @@ def log_reader(config: RunConfig) -> LogReader:
 
 def watermark_of(config: RunConfig) -> int:
     """The number of the last decision that a window of a run's application may end with; 0 where nothing is logged."""
-    return log_watermark(config.serve, config.storage_folder, config.application)
+    return log_watermark(log_url(config.serve, config.storage_folder), config.application)
 
 
 def window_start(config: RunConfig, champion: Champion) -> int:

@@ -228,9 +228,6 @@ class FeedbackConfig(Config):
         description="Different new labels that a caller may give within 24 hours, where they are kept.",
     )
     timeout_s: float = Field(default=2.0, gt=0, description="Time that the database may take to store something.")
-    breaker: BreakerConfig = Field(
-        default=BreakerConfig(failures=1, rest_s=1.0), description="When the database is left alone."
-    )
 
     @field_validator("url")
     @classmethod
@@ -255,6 +252,7 @@ class FeedbackConfig(Config):
         return value
 
 
+LOG_FILE = "feedback.db"  # in the storage, where no other log is configured
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # where Kubernetes shows a pod who it is
 
 
@@ -392,3 +390,8 @@ class ServeConfig(BatchingConfig):
                     "or the largest request that is allowed never finds room"
                 )
         return self
+
+
+def log_url(serve: ServeConfig, storage_path: Path) -> str:
+    """The URL of the log of a run that keeps its artefacts in `storage_path`."""
+    return serve.feedback.url or f"sqlite:///{storage_path.absolute() / LOG_FILE}"

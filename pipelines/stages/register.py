@@ -26,8 +26,8 @@ from pipelines.registry.comparison import Version, without_traffic
 from pipelines.registry.config import GateConfig
 from pipelines.registry.gates import PromotionGate
 from pipelines.registry.promote import Champions, champion_now
-from pipelines.serve.config import ServeConfig
-from pipelines.serve.log.location import log_watermark
+from pipelines.serve.config import ServeConfig, log_url
+from pipelines.serve.log.window import log_watermark
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.stages.units import trained_units
@@ -102,7 +102,7 @@ class Register(Stage, Plan):
             bundle_digest(artefact.bundle),
             artefact.fingerprint,
             by="run",
-            after=log_watermark(self.serve, context.store.root, self.serve.application or self.name),
+            after=log_watermark(log_url(self.serve, context.store.root), self.serve.application or self.name),
         )
         found: list[PromotionGate] = []
         current, reason = champions.pointer.current(), None

@@ -12,7 +12,7 @@ from kcm.errors import ConfigError
 from pipelines.config import RunConfig
 from pipelines.loop.certify.inbox import Inbox
 from pipelines.loop.labelling import opened_inbox
-from pipelines.serve.log.records.inbox import InboxItem
+from pipelines.serve.log.inbox import InboxItem
 
 
 def labels(

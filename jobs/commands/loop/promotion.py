@@ -23,6 +23,7 @@ from pipelines.loop.state import LoopState, log_reader, watermark_of
 from pipelines.loop.turn import Delivery
 from pipelines.registry.champion import By
 from pipelines.registry.promote import champion_now, promoting
+from pipelines.serve.config import log_url
 from pipelines.serve.deploy.app import require_servable
 from pipelines.serve.deploy.deployment import (
     RunningService,
@@ -31,8 +32,7 @@ from pipelines.serve.deploy.deployment import (
     is_running,
     write_down,
 )
-from pipelines.serve.log.location import log_url
-from pipelines.serve.log.reading.trial import TrialLog
+from pipelines.serve.log.trial import TrialLog
 from pipelines.serve.release import Release
 from pipelines.serve.runtimes import void_release
 from pipelines.tracking.config import DIGEST_TAG

@@ -20,10 +20,9 @@ from kcm.large import UpstreamConfig
 from pipelines._ray_private import end_serve
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.config import ServeConfig, log_url
 from pipelines.serve.deploy.deployment import deploy, deployment_file
 from pipelines.serve.deploy.environment import prepare_environment
-from pipelines.serve.log.location import log_url
 from pipelines.serve.release import Release
 from pipelines.served_run import ServedRun
 

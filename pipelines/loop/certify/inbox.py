@@ -8,7 +8,6 @@ looks at what they certify so far.
 from __future__ import annotations
 
 import csv
-import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -25,18 +24,19 @@ from kcm.config import Config
 from kcm.errors import DataError, KcmError
 from kcm.inputs.tables import missing_column, read_frame
 from pipelines.loop.certify.labels import LabelDraw, drawn_items, label_tests
-from pipelines.serve.log.database import Database, LogUnavailableError, insert
-from pipelines.serve.log.records.inbox import (
+from pipelines.serve.log.database import Database, LogUnavailableError
+from pipelines.serve.log.inbox import (
     AskedFor,
     InboxItem,
     State,
+    draw_items,
     inbox_items,
     inbox_states,
     item_of,
     open_inbox,
     store_answers,
 )
-from pipelines.serve.log.records.standing import LabelTest, Standing, standing_of
+from pipelines.serve.log.standing import LabelTest, Standing, standing_of
 from pipelines.serve.log.tables import INBOX
 
 COLUMNS = ("id", "text", "task", "label", "skip")  # of the file for teams that label elsewhere
@@ -106,23 +106,18 @@ class Inbox:
         items = drawn_items(
             self._judged, self._scores, self._small_labels, plan.policy, floor=plan.floor, labels=plan.draw
         )
-        now = _now()
         rows = [
             {
                 "request_id": each.request_id,
                 "item": each.item,
-                "attempt": plan.attempt,
-                "application": plan.application,
                 "probability": each.probability,
                 "position": each.position,
                 "small_label": each.small_label,
-                "drawn_at": now,
             }
             for each in items
         ]
-        if rows:
-            with self._writing() as connection:
-                connection.execute(insert(connection, INBOX), rows)
+        with self._writing() as connection:
+            draw_items(connection, plan.application, plan.attempt, rows)
         return len(rows)
 
     def ask(self) -> None:
@@ -278,7 +273,3 @@ def _refuse(bad: Sequence[str], what: str, hint: str) -> None:
     if bad:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise DataError(f"{what}: {', '.join(bad[:_SHOWN])}{more}", where="inbox", hint=hint)
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)

@@ -19,7 +19,7 @@ from kcm.certify.traffic import Traffic
 from kcm.errors import DataError
 from kcm.tasks.hashing import draw
 from pipelines.loop.certify.rows import Rows
-from pipelines.serve.log.records.standing import DisputedItem, LabelTest, outcome
+from pipelines.serve.log.standing import DisputedItem, LabelTest, outcome
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ from kcm.config import Config
 from kcm.errors import KcmError
 from pipelines.loop.config import CanaryConfig
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.reading.trial import Trial
-from pipelines.serve.log.records.heartbeat import RENEW_S
+from pipelines.serve.log.trial import RENEW_S, TrialFigures
 from pipelines.serve.release import Challenger, Release
 
 POLL_S = 1.0
@@ -48,7 +47,7 @@ class TrialReader(Protocol):
     def last(self) -> int:
         """The number of the last decision."""
 
-    def read(self, after: int, champion: str, challenger: str) -> Trial:
+    def read(self, after: int, champion: str, challenger: str) -> TrialFigures:
         """The requests of a trial."""
 
     def renew(self, version: str) -> None:
@@ -135,7 +134,7 @@ class Rollout:
         self._try_out(stage, "canary", share)
         ended_at: float | None = None
 
-        def decided(trial: Trial) -> bool:
+        def decided(trial: TrialFigures) -> bool:
             nonlocal ended_at
             verdict = judge(
                 trial.challenger, limits, DELTA, stage=stage, share=share, num_stages=len(self.config.stages)
@@ -165,7 +164,7 @@ class Rollout:
         )
         self.service.change(self.release.model_copy(update={"challenger": trial}))
 
-    def _wait(self, done: Callable[[Trial], bool]) -> Trial:
+    def _wait(self, done: Callable[[TrialFigures], bool]) -> TrialFigures:
         """Read the trial again and again until it is `done`."""
         while True:
             if reason := self.service.dropped(self.challenger.version):

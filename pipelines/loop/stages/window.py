@@ -37,7 +37,7 @@ RULE = 1  # of purposes; another number draws them anew
 
 
 class Log(Protocol):
-    """What is read of the decision log, whose reader is `pipelines.serve.log.reading.window.LogReader`."""
+    """What is read of the decision log, whose reader is `pipelines.serve.log.window.LogReader`."""
 
     def window(self, application: str, after: int, upto: int) -> pa.Table:
         """The decisions with numbers in (after, upto], in their order."""

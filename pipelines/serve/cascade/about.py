@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from markupsafe import Markup
 
 from kcm.certify.certificate import certificates_json
@@ -12,12 +10,12 @@ from kcm.report.page import model_section
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.log.alarm import drifted
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.monitor.history import History
-from pipelines.serve.log.records.drift import drifted
+from pipelines.serve.log.history import History
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Releases
-from pipelines.serve.schemas import ChallengerCard, DriftCard, LoopRecord, ModelCard, Refusal, Traffic, VersionRecord
+from pipelines.serve.schemas import ChallengerCard, DriftCard, LoopRecord, ModelCard, Refusal, Traffic
 
 
 class About:
@@ -98,10 +96,9 @@ class About:
     async def loop(self) -> LoopRecord:
         """What all versions have answered by the log, or Refusal while it cannot be read."""
         try:
-            chapters = await self._history.chapters()
+            versions = await self._history.versions()
         except LogUnavailableError:
             raise Refusal(503, "the log cannot be read", self._config.retry_after_s) from None
-        versions = [VersionRecord(**asdict(each.tenure), **each.figures) for each in chapters]
         return LoopRecord(
             num_items=sum(each.num_items for each in versions),
             num_escalated=sum(each.num_escalated for each in versions),
@@ -113,5 +110,4 @@ class About:
         drift = self._releases.current.drift
         if drift is None:
             return DriftCard(watched=False)
-        evidence = {name: each.e_value for name, each in drift.evidence.items()}
-        return DriftCard(watched=True, e_values=evidence, drifted=drifted(evidence))
+        return DriftCard(watched=True, e_values=drift.e_values, drifted=drifted(drift.e_values))

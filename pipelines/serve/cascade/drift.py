@@ -11,10 +11,10 @@ import numpy as np
 from kcm.bundle.answers import Judgement
 from kcm.certify.monitoring.alarm import RateAlarm
 from kcm.certify.monitoring.drift import ALARM_DELTA, DriftReference
+from pipelines.serve.log.alarm import COMBINED, DecisionAlarm
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.monitor.decision_alarm import DecisionAlarm
-from pipelines.serve.log.monitor.monitor import Monitor
-from pipelines.serve.log.records.drift import COMBINED, Evidence
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 
@@ -50,7 +50,7 @@ class Drift:
         self._alarms = {name: RateAlarm(limit, ALARM_DELTA) for name, limit in limits.items()}
         self._waiting: list[Judgement] = []
         self._looking: asyncio.Task[None] | None = None
-        self.evidence: dict[str, Evidence] = {}
+        self.e_values: dict[str, float] = {}
 
     def add(self, judgements: Sequence[Judgement]) -> None:
         """Have items that were judged looked at soon."""
@@ -73,10 +73,10 @@ class Drift:
         try:
             self._sum_up()
             if self._log:
-                await self._log.put_drift(self._version, self.evidence)
+                await self._log.call(DecisionLog.put_drift, self._version, self.e_values)
         except LogUnavailableError as error:
             logger.warning("drift of version %s is not in the log: %s", self._version, error)
-        self._metrics.set_drift(self._version, {name: each.e_value for name, each in self.evidence.items()})
+        self._metrics.set_drift(self._version, self.e_values)
 
     @property
     def _disagreement(self) -> DecisionAlarm | None:
@@ -96,12 +96,8 @@ class Drift:
         known: dict[str, RateAlarm | DecisionAlarm] = dict(self._alarms)
         if self._disagreement:
             known["disagreement"] = self._disagreement
-        evidence = {name: (each.e_value, each.num_decisions) for name, each in known.items()}
-        mean = float(np.mean([e_value for e_value, _ in evidence.values()])) if evidence else 1.0
-        evidence[COMBINED] = mean, max((number for _, number in evidence.values()), default=0)
-        for name, (e_value, number) in evidence.items():
-            largest = max(e_value, self.evidence[name].largest if name in self.evidence else 1.0)
-            self.evidence[name] = Evidence(e_value, largest, number)
+        e_values = {name: alarm.e_value for name, alarm in known.items()}
+        self.e_values = e_values | {COMBINED: float(np.mean(list(e_values.values()))) if e_values else 1.0}
 
     async def _look_soon(self) -> None:
         await asyncio.sleep(LOOK_AFTER_S)

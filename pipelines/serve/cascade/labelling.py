@@ -8,7 +8,8 @@ from typing import Any
 
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.records.inbox import AnsweredError, InboxItem, InboxView, UnknownItemError, UnknownLabelError
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.inbox import AnsweredError, InboxItem, InboxView, UnknownItemError, UnknownLabelError
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.schemas import AskedItem, LabelsCounted, LabelsResponse, LabelStanding, Refusal
 
@@ -25,7 +26,7 @@ class Labelling:
         """The labels that are asked for, and the first open items."""
         log = self._log_for(caller)
         try:
-            view = await log.inbox(limit)
+            view = await log.call(DecisionLog.inbox, limit)
         except LogUnavailableError:
             raise self._unavailable("the log cannot be read") from None
         if view is None:
@@ -45,8 +46,8 @@ class Labelling:
         """
         log = self._log_for(caller)
         try:
-            await log.answer_inbox(answers, again=again)
-            view = await log.inbox(0)
+            await log.call(DecisionLog.answer_inbox, answers, again=again)
+            view = await log.call(DecisionLog.inbox, 0)
         except UnknownItemError as error:
             raise Refusal(404, f"item {error}: no label of it is asked for; see /v1/labels") from None
         except UnknownLabelError as error:
@@ -72,15 +73,15 @@ class Labelling:
 
 
 def _counted(view: InboxView) -> dict[str, Any]:
-    counts, standing = view.counts, view.standing
+    standing = view.standing
+    shown = LabelStanding(
+        certified=standing.certified, stricter=standing.stricter, bound=standing.bound, epsilon=standing.epsilon
+    )
     return {
-        "num_open": counts["drawn"],
-        "num_labelled": counts["labelled"],
-        "num_skipped": counts["skipped"],
-        "standing": standing
-        and LabelStanding(
-            certified=standing.certified, stricter=standing.stricter, bound=standing.bound, epsilon=standing.epsilon
-        ),
+        "num_open": standing.num_open,
+        "num_labelled": standing.num_labelled,
+        "num_skipped": standing.num_skipped,
+        "standing": shown if view.asked.tests else None,
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,14 +11,11 @@ from kcm.large import LargeAnswer
 from kcm.tasks.units import unit_digest
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.version import CascadeVersion
-from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.entries import Decision, Escalated, Origin, Shadow
+from pipelines.serve.log.entries import LoggedDecision, Origin, Shadow
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import Challenger
 from pipelines.serve.schemas import PredictResponse, Refusal
-
-logger = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True)
@@ -51,49 +47,44 @@ class Recorder:
             trial = found.trial
             if trial and trial.version == found.version.name:
                 self._metrics.challenger_failed(trial.version)
-            if self._log and trial and trial.version == found.version.name:
-                status = error.status if isinstance(error, Refusal) else 500
-                try:
-                    await self._log.add_failure(origin.request_id, trial.version, trial.stage, status)
-                except LogUnavailableError:
-                    self._metrics.unstored("failure")
+                if self._log:
+                    status = error.status if isinstance(error, Refusal) else 500
+                    self._log.add_failure(origin.request_id, trial.version, trial.stage, status)
             raise
 
-    async def escalated(
-        self, inputs: Sequence[Input], response: PredictResponse, large: Sequence[LargeAnswer] | LargeUnavailable
+    def decisions(
+        self,
+        found: Judged,
+        inputs: Sequence[Input],
+        origin: Origin,
+        response: PredictResponse,
+        large: Sequence[LargeAnswer] | LargeUnavailable,
     ) -> None:
-        places = [index for index, answer in enumerate(response.answers) if answer.route != "small"]
-        if self._log is None or not places:
-            return
-        known = [None] * len(places) if isinstance(large, LargeUnavailable) else [each.probabilities for each in large]
-        escalated = [
-            Escalated(index, response.answers[index], inputs[index].task, probabilities_C)
-            for index, probabilities_C in zip(places, known, strict=True)
-        ]
-        try:
-            await self._log.add_escalated(response.request_id, response.model_version, escalated)
-        except LogUnavailableError as error:
-            self._metrics.unstored("escalated")
-            logger.warning("request %s: its escalated answers are not stored: %s", response.request_id, error)
+        """Add every item to the log with the draw of its audit, and start the audits.
 
-    def decisions(self, found: Judged, inputs: Sequence[Input], origin: Origin, response: PredictResponse) -> None:
-        """Add every item to the log with the draw of its audit, and start the audits."""
+        `large` are the large model's answers to the items that were not kept, in their order.
+        """
         if (log := self._log) is None:
             return
         version, trial = found.version, found.trial
         auditor, bundle = version.auditor, version.small_side.bundle
         drawn = auditor.draw(response.answers, found.audit_share) if auditor else {}
+        escalated = [index for index, answer in enumerate(response.answers) if answer.route != "small"]
+        given_answers = [] if isinstance(large, LargeUnavailable) else large
+        probabilities = {index: answer.probabilities for index, answer in zip(escalated, given_answers, strict=False)}
         log.add_decisions(
             [
-                Decision(
+                LoggedDecision(
                     origin,
                     index,
                     response.model_version,
                     answer.route,
                     found.audit_share,
-                    drawn.get(index),
+                    drawn=index in drawn,
                     small_label=bundle.answer_names[judgement.label],
                     gate_score=judgement.gate_score,
+                    large_label=answer.label if answer.route == "large" else None,
+                    large_probabilities_C=probabilities.get(index) if answer.route == "large" else None,
                     task=given.task,
                     unit=unit_digest(given.content, given.group),
                     large_identity=bundle.large_identity,

@@ -21,9 +21,9 @@ from pipelines.serve.cascade.recording import Judged, Recorder
 from pipelines.serve.cascade.version import MAX_RATIO, CascadeVersion
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.decisions import ConflictError, NewLabelsError, UnknownRequestError
+from pipelines.serve.log.decisions import ConflictError, DecisionLog, NewLabelsError, UnknownRequestError
 from pipelines.serve.log.entries import Feedback, Origin
-from pipelines.serve.log.records.heartbeat import Lease
+from pipelines.serve.log.trial import TrialLease
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import Challenger, Release, Releases, Served
@@ -90,7 +90,7 @@ class CascadeService:
             await auditor.settled()
 
     async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
-        """Answer a request by one version, or raise Refusal. Escalated answers are in the log before it returns."""
+        """Answer a request by one version, or raise Refusal."""
         served = self._releases.served
         clock = time.perf_counter  # finer than the event loop's, which may count milliseconds
         with _counting_errors(self._metrics.refused):
@@ -114,9 +114,8 @@ class CascadeService:
                         total_s=ended - started,
                     ),
                 )
-        await self._recorder.escalated(inputs, response, large)
         self._traffic.count(response.answers)
-        self._recorder.decisions(found, inputs, origin, response)
+        self._recorder.decisions(found, inputs, origin, response, large)
         if found.version.drift and (found.version.guard is None or found.version.guard.standing == "holds"):
             found.version.drift.add(found.judgements)
         self._metrics.answered(response)
@@ -167,13 +166,13 @@ class CascadeService:
 
     async def _end_without_signs_of_life(self, version: str) -> None:
         """Drop a challenger whose trial nobody controls any more: what it answers is watched by nobody."""
-        lease = Lease()
+        lease = TrialLease()
         while True:
-            beats = None
+            heartbeats = None
             if self._log:
                 with suppress(LogUnavailableError):
-                    beats = await self._log.beats(version)
-            if lease.ended(beats):
+                    heartbeats = await self._log.call(DecisionLog.heartbeats, version)
+            if lease.ended(heartbeats):
                 self._releases.drop(version, "the process that tries it out has sent no heartbeat")
                 self._metrics.set_challenger(version, 0.0)
             await asyncio.sleep(LEASE_POLL_S)

@@ -24,8 +24,8 @@ from pipelines.serve.cascade.models.escalation import Escalation, LargeUnavailab
 from pipelines.serve.cascade.models.judging import Judging, Unjudged, Verdict
 from pipelines.serve.cascade.models.pictures import TooManyPixelsError
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.entries import Shadow
-from pipelines.serve.log.monitor.audit import Auditor
 from pipelines.serve.schemas import Refusal
 
 _FIELDS: Mapping[Part, str] = {"text": "text", "image": "image", "vector": "features"}  # of a request's items
@@ -92,7 +92,7 @@ class CascadeVersion:
     def shadows(self, judgements: Sequence[Judgement]) -> list[Shadow]:
         """What this version would have done with inputs that another one answered."""
         names = self.small_side.bundle.answer_names
-        return [Shadow(self.name, each.gate_score, names[each.label], each.keeps) for each in judgements]
+        return [Shadow(self.name, names[each.label], each.keeps) for each in judgements]
 
     async def escalate(
         self, inputs: Sequence[Input], judgements: Sequence[Judgement], timeout_s: float

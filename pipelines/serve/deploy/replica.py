@@ -31,9 +31,9 @@ from pipelines.serve.heap import freeze
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.http.middleware.requestlog import request_log, to_logger
+from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.monitor.audit import Auditor
-from pipelines.serve.log.monitor.monitor import Monitor
+from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import Exposition, ServeMetrics
 from pipelines.serve.rate import RateLimit

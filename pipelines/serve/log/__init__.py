@@ -1,1 +1,1 @@
-"""The log: each answered item with its caller and version, audits, true labels, and the monitor over them."""
+"""The decision log: its tables, what is written into it, and what is read from it."""

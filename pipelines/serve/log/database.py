@@ -1,47 +1,55 @@
-"""The log's database: connections to its tables in SQLite or PostgreSQL.
+"""The log's database: where it is, and transactions on its tables in SQLite or PostgreSQL.
 
-SQLite in WAL mode serves the replicas of one machine, PostgreSQL those of several. Alembic makes the tables, and lets
-those that an older version made grow.
+SQLite in WAL mode serves the replicas of one machine, PostgreSQL those of several.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import secrets
+import socket
 import sqlite3
-import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, event, func, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
-from sqlalchemy.pool import QueuePool
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
+
+from kcm.errors import DataError
+from pipelines.serve.log.tables import DECISIONS, META, SCHEMA, SCHEMA_VERSION
 
 _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-_MIGRATIONS = "pipelines.serve.log:migrations"
-_LOCK = 0x6B636D  # of PostgreSQL's advisory locks, held while the tables grow
-_TURNS = _LOCK + 1  # held while decisions are numbered
-_upgrading = threading.Lock()  # Alembic keeps what it works on in a global variable
+_CREATING = 0x6B636D  # PostgreSQL's advisory lock while the tables are made
+_NUMBERING = _CREATING + 1  # shared by transactions that number decisions
+_MIN_CONNECT_S = 2  # libpq waits no shorter
+_KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}  # seconds, seconds, probes
 
 
 class LogUnavailableError(Exception):
-    """Nothing was stored: the database is gone, locked, full, failing, or of a newer version."""
+    """Nothing was stored: the database is gone, locked, full, silent, failing, or of another version."""
 
 
 class Database:
-    """Transactions on the log's tables, which are made or brought up to date before the first one.
+    """Transactions on the log's tables, which are made before the first one.
 
-    Every call blocks, for `timeout_s` at most where the database is locked.
+    Every call blocks, for `timeout_s` at most where the database is locked, and until `interrupt` where it is silent.
     """
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self._url, self._timeout_s = make_url(url), timeout_s
-        self._engine = _engine(self._url, timeout_s)
+        self._sqlite = self._url.get_backend_name() == "sqlite"
+        self._engine = _sqlite_engine(self._url, timeout_s) if self._sqlite else _postgres_engine(self._url, timeout_s)
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
+        if not self._sqlite:
+            event.listen(self._engine, "connect", lambda connection, _: self._connections.add(connection))
         self._ready = False
 
     @contextmanager
@@ -53,22 +61,39 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A transaction whose statements all see the same state; it holds up no writer."""
-        sqlite_only = self._url.get_backend_name() == "sqlite"
-        options = {"begin": "BEGIN"} if sqlite_only else {"isolation_level": "REPEATABLE READ"}
+        options = {"begin": "BEGIN"} if self._sqlite else {"isolation_level": "REPEATABLE READ"}
         with self._transaction(self._engine.execution_options(**options)) as connection:
             yield connection
+
+    def watermark(self, *where: ColumnElement[bool]) -> int:
+        """The highest number of such decisions below which none will ever be added; 0 without decisions.
+
+        PostgreSQL's transactions commit out of the order of their numbers, so that those under way are waited for.
+        SQLite's come one by one.
+        """
+        last = select(func.max(DECISIONS.c.number)).where(*where)
+        with self.reading() if self._sqlite else self.writing() as connection:
+            if not self._sqlite:  # the statement after this one sees what was committed meanwhile
+                connection.execute(select(func.pg_advisory_xact_lock(_NUMBERING)))
+            return connection.scalar(last) or 0
 
     def open(self) -> None:
         """Make what is missing; LogUnavailableError where that cannot be done now, and is tried again later."""
         with _unavailable():
             self._prepare()
 
+    def interrupt(self) -> None:
+        """Have the calls under way fail, from another thread: a connection that is cut says nothing for minutes."""
+        for connection in list(self._connections):
+            with suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
+
     def truncate(self) -> None:
         """Empty SQLite's write-ahead log, which holds what has been deleted; with a reader on it, a later write does.
 
         Elsewhere nothing is done: PostgreSQL overwrites what was deleted in its own time.
         """
-        if self._url.get_backend_name() == "sqlite":
+        if self._sqlite:
             with suppress(sqlite3.Error), closing(_connect(self._url, "rw", self._timeout_s)) as connection:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -87,28 +112,26 @@ class Database:
         """Once: a database that disappears later is not replaced by an empty one, but missed."""
         if self._ready:
             return
-        # Another replica may be at it at the same moment, and holds the lock for longer than one statement may wait.
+        # Another replica may be making the file, and locks it for longer than SQLite lets one wait.
         for attempt in Retrying(
-            retry=retry_if_exception_type(SQLAlchemyError),
-            stop=stop_after_attempt(5) | stop_after_delay(self._timeout_s),
+            retry=retry_if_exception_type((SQLAlchemyError, sqlite3.Error)),
+            stop=stop_after_delay(self._timeout_s),
             wait=wait_random(0.01, 0.1),
             reraise=True,
         ):
             with attempt:
-                if self._url.get_backend_name() == "sqlite":
-                    _create_sqlite(self._url, self._timeout_s)
-                with _upgrading, self._engine.begin() as connection:
-                    upgrade(connection)
+                if self._sqlite:
+                    with closing(_connect(self._url, "rwc", self._timeout_s)) as connection:
+                        connection.execute("PRAGMA journal_mode=WAL")
+                with self._engine.begin() as connection:
+                    _create_tables(connection)
         self._ready = True
 
 
-def take_turns(connection: Connection) -> None:
-    """Let what is numbered in this transaction be committed before anything that gets a higher number.
-
-    PostgreSQL's transactions would commit out of the order of their numbers; those of SQLite come one by one.
-    """
+def share_numbers(connection: Connection) -> None:
+    """Number decisions in this transaction, beside other writers; `Database.watermark` waits until it ends."""
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(_TURNS)))
+        connection.execute(select(func.pg_advisory_xact_lock_shared(_NUMBERING)))
 
 
 def erase_content(connection: Connection) -> None:
@@ -117,80 +140,82 @@ def erase_content(connection: Connection) -> None:
         connection.exec_driver_sql("PRAGMA secure_delete = ON")
 
 
-def in_utc(moment: datetime) -> datetime:
-    """A time of the log in its zone, without which SQLite gives it back."""
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
 def insert(connection: Connection, table: Table) -> Any:
     """An insertion that passes over rows which are there already."""
     return _INSERTS[connection.dialect.name](table).on_conflict_do_nothing()
 
 
-def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Bring the tables up to date; who comes second waits, and finds nothing left to do."""
-    from alembic import command
-    from alembic.config import Config as AlembicConfig
-    from alembic.util import CommandError
+def log_key(connection: Connection) -> bytes:
+    """The key of the hashes in this log, which was made with its tables."""
+    return bytes.fromhex(connection.scalars(select(META.c.key)).one())
 
+
+def log_exists(url: str) -> bool:
+    """Whether something may have been logged: an SQLite log has its file."""
+    return not url.startswith("sqlite") or Path(make_url(url).database or "").exists()
+
+
+def require_log(url: str) -> None:
+    """Raise DataError where the file of an SQLite log does not exist: opening it would make it."""
+    if not log_exists(url):
+        raise DataError(
+            "there is no log: nothing has been served yet",
+            where=make_url(url).database or url,
+            hint="Start `kcm serve` first",
+        )
+
+
+def _create_tables(connection: Connection) -> None:
+    """Make the tables, or find those of this version; whoever comes second waits, and finds them."""
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
-    config = AlembicConfig()
-    config.set_main_option("script_location", _MIGRATIONS)
-    config.attributes["connection"] = connection
-    try:
-        command.upgrade(config, revision)
-    except CommandError as error:
-        raise LogUnavailableError(f"the tables are of another version of this package: {error}") from error
+        connection.execute(select(func.pg_advisory_xact_lock(_CREATING)))
+    existing = inspect(connection).get_table_names()
+    if META.name not in existing and DECISIONS.name in existing:
+        raise LogUnavailableError("its tables are of an older version of this package: begin a new log")
+    SCHEMA.create_all(connection)
+    row = {"id": 1, "version": SCHEMA_VERSION, "key": secrets.token_hex(32)}
+    connection.execute(insert(connection, META), [row])
+    version = connection.scalar(select(META.c.version))
+    if version != SCHEMA_VERSION:
+        raise LogUnavailableError(f"its tables are of version {version}, this package reads {SCHEMA_VERSION}")
 
 
 @contextmanager
 def _unavailable() -> Iterator[None]:
     try:
         yield
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, sqlite3.Error) as error:
         raise LogUnavailableError(type(error).__name__) from error
 
 
-def _engine(url: URL, timeout_s: float) -> Engine:
-    if url.get_backend_name() == "sqlite":
-        # Connections stay open: SQLite would end its write-ahead log with the last one, and begin it with the next.
-        engine = create_engine("sqlite://", creator=lambda: _connect(url, "rw", timeout_s), poolclass=QueuePool)
-        event.listen(engine, "begin", _begin)
-        event.listen(engine, "connect", lambda connection, record: record.info.update(file=_file_of(url)))
-        event.listen(engine, "checkout", lambda connection, record, _: _require_file(url, record.info["file"]))
-        return engine
+def _postgres_engine(url: URL, timeout_s: float) -> Engine:
+    """One connection is kept. The server ends long statements, TCP a link that is cut."""
     milliseconds = int(timeout_s * 1000)
+    limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
     return create_engine(
         url,
         pool_pre_ping=True,
-        pool_size=2,
-        max_overflow=0,
+        pool_size=1,
+        max_overflow=2,
         pool_timeout=timeout_s,
         connect_args={
-            "connect_timeout": max(1, round(timeout_s)),
-            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
+            "connect_timeout": max(_MIN_CONNECT_S, math.ceil(timeout_s)),
+            "tcp_user_timeout": milliseconds,
+            "options": " ".join(f"-c {limit}={milliseconds}" for limit in limits),
+            **_KEEPALIVES,
         },
     )
 
 
-def _file_of(url: URL) -> tuple[int, int] | None:
-    """Which file is at the URL; None where there is none."""
-    try:
-        found = os.stat(url.database or "")
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _require_file(url: URL, file: tuple[int, int] | None) -> None:
-    """Have the pool connect anew where another file is there now: a deleted one could be written to for ever."""
-    if file is None or _file_of(url) != file:
-        raise DisconnectionError("the file is another one")
+def _sqlite_engine(url: URL, timeout_s: float) -> Engine:
+    """Each transaction opens the file: one that was deleted or replaced is noticed, and never written to."""
+    engine = create_engine("sqlite://", creator=lambda: _connect(url, "rw", timeout_s), poolclass=NullPool)
+    event.listen(engine, "begin", _begin)
+    return engine
 
 
 def _begin(connection: Connection) -> None:
-    """What writes takes the lock at once: who reads first would be refused it where another has written meanwhile."""
+    """A writing transaction takes the lock at once: one that reads first is refused it after another has written."""
     connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN IMMEDIATE"))
 
 
@@ -201,14 +226,3 @@ def _connect(url: URL, mode: str, timeout_s: float) -> sqlite3.Connection:
     )
     connection.execute("PRAGMA synchronous=FULL")  # a commit survives the loss of power, not of the process alone
     return connection
-
-
-def _create_sqlite(url: URL, timeout_s: float) -> None:
-    try:
-        connection = _connect(url, "rwc", timeout_s)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise SQLAlchemyError(str(error)) from error

@@ -1,50 +1,38 @@
-"""The decision log: every answered item and who asked, audits, escalated answers and true labels."""
+"""The repository of the decision log, as a service uses it: every answered item, its audit, and true labels."""
 
 from __future__ import annotations
 
 import datetime
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Table, case, delete, func, literal, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, exists, func, literal, or_, select, update
 
-from pipelines.serve.log.database import Database, in_utc, insert, take_turns
-from pipelines.serve.log.entries import Decision, Escalated, Event, Feedback, Tally, utc_now
-from pipelines.serve.log.records.drift import Evidence, write_drift
-from pipelines.serve.log.records.heartbeat import beats
-from pipelines.serve.log.records.inbox import (
-    InboxView,
-    asked_for,
-    inbox_counts,
-    inbox_items,
-    inbox_states,
-    store_answers_once,
-)
-from pipelines.serve.log.records.payloads import as_bytes, expired
-from pipelines.serve.log.records.standing import standing_of
-from pipelines.serve.log.records.tenures import Tenure, tenures
-from pipelines.serve.log.records.watched import Watched, put_watched, take_watch
-from pipelines.serve.log.rows import audit_row, decision_row, escalated_row, hashed, payload_row, shadow_row, storable
+from pipelines.serve.log.database import Database, erase_content, insert, log_key, share_numbers
+from pipelines.serve.log.entries import Feedback, LoggedDecision, as_bytes, hashed, storable, utc_now
+from pipelines.serve.log.inbox import InboxView, inbox_view, store_answers_once
+from pipelines.serve.log.stats import version_facts
 from pipelines.serve.log.tables import (
-    ALARMS,
-    AUDITS,
     DECISIONS,
-    ESCALATED,
+    DRIFT,
     FAILURES,
     FEEDBACK,
-    FORGOTTEN,
     INBOX,
-    LOG_KEY,
     PAYLOADS,
-    SHADOWS,
+    VERSIONS,
     of_items,
+    same_item,
 )
 
 APPLICATION = "kcm"  # the name of an application that has none
+NOBODY = "forgotten"  # the caller of what is forgotten
+STEP = 500  # items that are deleted in one transaction: other writes wait for it
+MAX_LEASE = datetime.timedelta(hours=1)
 
 
 class UnknownRequestError(Exception):
@@ -59,6 +47,50 @@ class ConflictError(Exception):
     """An item has another label already; nothing of the request was stored."""
 
 
+@dataclass(frozen=True)
+class Tally:
+    """Items of a version that are alike, and how many there are of them.
+
+    `state` is the audit's (None without one), `agrees` whether both sides gave the same label, `small_right` and
+    `large_right` whether that is the true one. What is not known is None.
+    """
+
+    number: int
+    audit_share: float
+    route: str
+    state: str | None = None
+    agrees: bool | None = None
+    small_right: bool | None = None
+    large_right: bool | None = None
+
+
+class Event(NamedTuple):
+    """A decision as the alarm sees it: `lost` where a loss is known of it, `final` unless that may still change."""
+
+    number: int
+    share: float
+    lost: bool
+    final: bool
+    answered_at: datetime.datetime
+
+
+@dataclass(frozen=True)
+class AlarmRecord:
+    """The state of a version's alarms by revision `revision`, and whether this process may advance it."""
+
+    revision: int
+    state: Mapping[str, Any]
+    held: bool
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """How many items were forgotten, and the units that they are of."""
+
+    num_items: int
+    units: frozenset[str]
+
+
 class DecisionLog:
     """Stores durably or raises LogUnavailableError; every call blocks, for `timeout_s` at most where it must wait.
 
@@ -66,31 +98,30 @@ class DecisionLog:
     """
 
     def __init__(self, url: str, timeout_s: float, application: str = APPLICATION) -> None:
-        self._database, self._application = Database(url, timeout_s), application
+        self.database, self._application = Database(url, timeout_s), application
         self._writer = secrets.token_hex(8)
+        self._key: bytes | None = None
 
     def open(self) -> None:
         """As `Database.open`."""
-        self._database.open()
+        self.database.open()
 
     def close(self) -> None:
         """As `Database.close`."""
-        self._database.close()
+        self.database.close()
 
-    def add_decisions(self, decisions: Sequence[Decision]) -> None:
-        """Commit answered items in their order, and the audits that are drawn, before any of these is made."""
-        with self._database.writing() as connection:
-            take_turns(connection)
-            key = log_key(connection)
-            shared = {"application": self._application, "writer": self._writer}
-            rows = [shared | decision_row(each, key) for each in decisions]
-            connection.execute(insert(connection, DECISIONS), rows)
-            if drawn := [audit_row(each) for each in decisions if each.drawn_label is not None]:
-                connection.execute(insert(connection, AUDITS), drawn)
-            if payloads := [payload_row(each, each.payload, self._application) for each in decisions if each.payload]:
-                connection.execute(insert(connection, PAYLOADS), payloads)
-            if shadows := [shadow_row(each, each.shadow) for each in decisions if each.shadow]:
-                connection.execute(insert(connection, SHADOWS), shadows)
+    def add_decisions(self, decisions: Sequence[LoggedDecision]) -> None:
+        """Commit answered items in their order, with the audits that are drawn, before any of these is made."""
+        shared = {"application": self._application, "writer": self._writer}
+        with self.database.writing() as connection:
+            key = self._key_by(connection)
+            share_numbers(connection)
+            connection.execute(insert(connection, DECISIONS), [shared | decision.row(key) for decision in decisions])
+            rows = [row for decision in decisions if (row := decision.payload_row())]
+            if rows:
+                connection.execute(
+                    insert(connection, PAYLOADS), [row | {"application": self._application} for row in rows]
+                )
 
     def finish_audits(
         self,
@@ -102,14 +133,14 @@ class DecisionLog:
 
         What is forgotten by now stays so.
         """
-        known = {item: as_bytes(probabilities_C) for item, probabilities_C in (probabilities or {}).items()}
-        with self._database.writing() as connection:
+        d, by_item = DECISIONS.c, probabilities or {}
+        with self.database.writing() as connection:
             for item, label in labels.items():
-                answer = {"large_label": label, "large_probabilities": known.get(item)}
-                state = "lost" if label is None else "answered"
-                this = (AUDITS.c.request_id == request_id) & (AUDITS.c.item == item)
-                forgotten = select(FORGOTTEN.c.item).where(of_items(FORGOTTEN, [(request_id, item)])).exists()
-                connection.execute(update(AUDITS).where(this, ~forgotten).values(answer | {"state": state}))
+                this = (d.request_id == request_id) & (d.item == item) & d.state.is_not(None) & d.forgotten_at.is_(None)
+                answer: dict[str, Any] = {"state": "lost" if label is None else "answered", "large_label": label}
+                if item in by_item:
+                    answer["large_probabilities"] = as_bytes(by_item[item])
+                connection.execute(update(DECISIONS).where(this).values(answer))
 
     def add_feedback(
         self, request_id: str, caller: str | None, labels: Sequence[Feedback], max_new: int | None = None
@@ -120,113 +151,75 @@ class DecisionLog:
         another label already, and NewLabelsError where the caller would have given more than `max_new` different new
         labels within a day.
         """
+        d, f = DECISIONS.c, FEEDBACK.c
         wanted = {label.item: label.label for label in labels}
         new = {label.label for label in labels if label.new}
-        with self._database.writing() as connection:
-            owner = hashed(caller, log_key(connection))
-            issued = select(DECISIONS.c.item).where(
-                DECISIONS.c.request_id == request_id, DECISIONS.c.caller == owner, DECISIONS.c.item.in_(list(wanted))
-            )
+        with self.database.writing() as connection:
+            owner = hashed(caller, self._key_by(connection))
+            issued = select(d.item).where(d.request_id == request_id, d.caller == owner, d.item.in_(list(wanted)))
             if missing := wanted.keys() - set(connection.scalars(issued)):
                 raise UnknownRequestError(f"item {min(missing)} was not answered for this caller")
-            if new and max_new is not None and len(new | _new_labels(connection, owner)) > max_new:
-                raise NewLabelsError(f"a caller may give {max_new} new labels within 24 hours")
+            if new and max_new is not None:
+                since = utc_now() - datetime.timedelta(days=1)
+                given = select(f.label).where(f.caller == owner, f.received_at > since, f.new.is_(True)).distinct()
+                if len(new | set(connection.scalars(given))) > max_new:
+                    raise NewLabelsError(f"a caller may give {max_new} new labels within 24 hours")
             shared = {"request_id": request_id, "caller": owner, "received_at": utc_now()}
             connection.execute(insert(connection, FEEDBACK), [storable(shared | asdict(label)) for label in labels])
-            stored = select(FEEDBACK.c.item, FEEDBACK.c.label).where(
-                FEEDBACK.c.request_id == request_id, FEEDBACK.c.item.in_(list(wanted))
-            )
+            stored = select(f.item, f.label).where(f.request_id == request_id, f.item.in_(list(wanted)))
             differing = [item for item, label in connection.execute(stored).all() if wanted[item] != label]
             if differing:
                 raise ConflictError(f"item {min(differing)} has another label already")
 
-    def tenures(self) -> list[Tenure]:
-        """The versions that have answered, the first one first."""
-        with self._database.reading() as connection:
-            return tenures(connection, self._application)
-
     def inbox(self, limit: int) -> InboxView | None:
         """The first open items of the inbox that people are asked about; None where none is open."""
-        with self._database.reading() as connection:
-            asked = asked_for(connection, self._application)
-            if asked is None:
-                return None
-            named = self._application, asked.attempt
-            items, counts = inbox_items(connection, *named, "drawn", limit), inbox_counts(connection, *named)
-            states = inbox_states(connection, *named) if asked.tests else {}
-        standing = standing_of(asked.tests, states) if asked.tests else None
-        return InboxView(asked, items, counts, standing)
+        with self.database.reading() as connection:
+            return inbox_view(connection, self._application, limit)
 
     def answer_inbox(self, answers: Mapping[str, str | None], *, again: bool) -> None:
         """Commit what a person says of items of the open inbox, or store none; as `store_answers_once`."""
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             store_answers_once(connection, self._application, answers, again=again)
-
-    def add_escalated(self, request_id: str, model_version: str, escalated: Sequence[Escalated]) -> None:
-        """Commit the answers to escalated items."""
-        shared = {"request_id": request_id, "model_version": model_version, "answered_at": utc_now()}
-        with self._database.writing() as connection:
-            rows = [storable(shared | escalated_row(each)) for each in escalated]
-            connection.execute(insert(connection, ESCALATED), rows)
 
     def add_failure(self, request_id: str, model_version: str, stage: int, status: int) -> None:
         """Commit that a challenger did not answer a request that it took, and the HTTP status of that."""
-        row = {
-            "request_id": request_id,
-            "application": self._application,
-            "model_version": model_version,
-            "stage": stage,
-            "status": status,
-            "failed_at": utc_now(),
-        }
-        with self._database.writing() as connection:
+        row = {"request_id": request_id, "application": self._application, "model_version": model_version}
+        with self.database.writing() as connection:
+            row |= {"stage": stage, "status": status, "failed_at": utc_now()}  # type: ignore[dict-item]
             connection.execute(insert(connection, FAILURES), [row])
 
     def expire(self, keep_days: float | None, keep_bytes: int | None) -> int:
         """Delete payloads that are too old or too many, STEP of them at most; the number that was deleted."""
+        p = PAYLOADS.c
+        own = (p.application == self._application) & (p.num_bytes > 0)  # an empty one stands for a forgotten input
+        oldest = select(p.request_id, p.item, p.num_bytes, p.stored_at).where(own).order_by(p.stored_at).limit(STEP)
         before = None if keep_days is None else utc_now() - datetime.timedelta(days=keep_days)
-        with self._database.reading() as connection:
-            doomed = expired(connection, self._application, before=before, keep_bytes=keep_bytes)
-        if doomed:
-            with self._database.writing() as connection:
-                connection.execute(delete(PAYLOADS).where(of_items(PAYLOADS, doomed)))
-        return len(doomed)
-
-    def beats(self, model_version: str) -> int | None:
-        """As `heartbeat.beats`."""
-        with self._database.reading() as connection:
-            return beats(connection, self._application, model_version)
+        with self.database.reading() as connection:
+            total = int(connection.scalar(select(func.sum(p.num_bytes)).where(own)) or 0)
+            rows = connection.execute(oldest).all()
+        excess, expired = 0 if keep_bytes is None else total - keep_bytes, []
+        for request_id, item, num_bytes, stored_at in rows:
+            if excess <= 0 and not (before and stored_at < before):
+                break
+            expired.append((request_id, item))
+            excess -= num_bytes
+        if expired:
+            with self.database.writing() as connection:
+                connection.execute(delete(PAYLOADS).where(of_items(PAYLOADS, expired)))
+        return len(expired)
 
     def tallies(self, model_version: str) -> list[Tally]:
-        """All items that a version answered, counted by what is known of them; audited ones are not counted twice."""
-        d, a, f = DECISIONS.c, AUDITS.c, FEEDBACK.c
-        count = func.count()
-        answered = select(count, d.audit_share, d.route).where(d.model_version == model_version)
-        kinds = (d.audit_share, d.route, a.probability, a.state)
-        found = (a.small_label == a.large_label, f.label == a.small_label, f.label == a.large_label)
-        audited = (
-            select(count, *kinds, *found)
-            .select_from(
-                AUDITS.join(DECISIONS, (a.request_id == d.request_id) & (a.item == d.item)).outerjoin(
-                    FEEDBACK, (a.request_id == f.request_id) & (a.item == f.item) & f.new.is_not(True)
-                )
-            )
-            .where(d.model_version == model_version)
-        )
-        with self._database.reading() as connection:
-            totals = {
-                (share, route): number
-                for number, share, route in connection.execute(answered.group_by(d.audit_share, d.route))
-            }
-            tallies = [Tally(*row) for row in connection.execute(audited.group_by(*kinds, *found))]
-        for tally in tallies:
-            totals[tally.audit_share, tally.route] -= tally.number
-        return tallies + [Tally(number, share, route) for (share, route), number in totals.items() if number]
-
-    def put_drift(self, model_version: str, evidence: Mapping[str, Evidence]) -> None:
-        """Commit what this replica knows of drift by now."""
-        with self._database.writing() as connection:
-            write_drift(connection, self._application, model_version, self._writer, evidence)
+        """All items that a version answered, counted by what is known of them."""
+        d, f = DECISIONS.c, FEEDBACK.c
+        count, own = func.count(), and_(d.application == self._application, d.model_version == model_version)
+        alike = (d.audit_share, d.route, d.state)
+        known = (d.small_label == d.large_label, f.label == d.small_label, f.label == d.large_label)
+        joined = DECISIONS.outerjoin(FEEDBACK, same_item(DECISIONS, FEEDBACK) & f.new.is_not(True))
+        others = select(count, *alike).where(own, d.state.is_(None)).group_by(*alike)
+        audited = select(count, *alike, *known).select_from(joined).where(own, d.state.is_not(None))
+        with self.database.reading() as connection:
+            audits = [Tally(*row) for row in connection.execute(audited.group_by(*alike, *known))]
+            return audits + [Tally(*row) for row in connection.execute(others)]
 
     def events(self, model_version: str, after: int, limit: int, *, label_free: bool) -> list[Event]:
         """Decisions of a version above a number, in order, and what is known of each by now.
@@ -234,73 +227,152 @@ class DecisionLog:
         A loss is a disagreement with the large model where `label_free`, else one in which a label says that the large
         model is right. Degraded answers, and those of a time without audits, are left out.
         """
-        d, a, f, i = DECISIONS.c, AUDITS.c, FEEDBACK.c, INBOX.c
-        differs = (a.state == "answered") & (a.small_label != a.large_label)
-        labelled = f.label.is_not(None) | i.label.is_not(None)  # by one of the inboxes that it was drawn for
-        lost = differs if label_free else differs & ((f.label == a.large_label) | (i.label == a.large_label))
+        d, f, i = DECISIONS.c, FEEDBACK.c, INBOX.c
 
-        def same(other: Any) -> Any:
-            return (other.request_id == d.request_id) & (other.item == d.item)
+        def labelled(right: ColumnElement[bool], right_in_inbox: ColumnElement[bool]) -> ColumnElement[bool]:
+            return or_(right, exists().where(same_item(DECISIONS, INBOX), right_in_inbox))
 
-        known = same(f) & f.new.is_not(True)
-
-        def any_row(holds: Any) -> Any:
-            return func.coalesce(func.max(case((holds, 1), else_=0)), 0)
-
-        waits_for_label = literal(0) if label_free else any_row(differs) * (1 - any_row(labelled))
+        differs = (d.state == "answered") & (d.small_label != d.large_label)
+        lost, pending = differs, d.state == "drawn"
+        if not label_free:
+            lost = differs & labelled(f.label == d.large_label, i.label == d.large_label)
+            pending = or_(pending, differs & ~labelled(f.label.is_not(None), i.label.is_not(None)))
+        joined = DECISIONS.outerjoin(FEEDBACK, same_item(DECISIONS, FEEDBACK) & f.new.is_not(True))
+        upto = self.database.watermark()
         chosen = (
-            select(d.number, d.audit_share, any_row(lost), any_row(a.state == "drawn"), waits_for_label, d.answered_at)
-            .select_from(DECISIONS.outerjoin(AUDITS, same(a)).outerjoin(FEEDBACK, known).outerjoin(INBOX, same(i)))
-            .where(d.model_version == model_version, d.number > after, d.audit_share > 0, d.route != "small_degraded")
-            .group_by(d.number, d.audit_share, d.answered_at)
+            select(d.number, d.audit_share, case((lost, 1), else_=0), case((pending, 0), else_=1), d.answered_at)
+            .select_from(joined)
+            .where(d.application == self._application, d.model_version == model_version)
+            .where(d.number > after, d.number <= upto, d.audit_share > 0, d.route != "small_degraded")
             .order_by(d.number)
             .limit(limit)
         )
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return [
-                Event(number, share, bool(lost), not (drawn or unlabelled), in_utc(at))
-                for number, share, lost, drawn, unlabelled, at in connection.execute(chosen)
+                Event(number, share, bool(is_lost), bool(final), answered_at)
+                for number, share, is_lost, final, answered_at in connection.execute(chosen)
             ]
 
-    def take_watch(self, model_version: str, lease: datetime.timedelta) -> Watched:
-        """As `watched.take_watch`, for this process and from now on."""
-        with self._database.writing() as connection:
-            return take_watch(connection, self._application, model_version, self._writer, utc_now(), lease)
+    def version_facts(self) -> list[dict[str, Any]]:
+        """As `stats.version_facts`."""
+        with self.database.reading() as connection:
+            return version_facts(connection, self._application)
 
-    def put_watched(self, model_version: str, revision: int, state: Mapping[str, Any]) -> bool:
-        """As `watched.put_watched`, for this process."""
-        with self._database.writing() as connection:
-            return put_watched(connection, self._application, model_version, self._writer, revision, state)
+    def put_drift(self, model_version: str, e_values: Mapping[str, float]) -> None:
+        """Commit what this replica knows of drift by now, in the place of what it wrote before."""
+        key = {"application": self._application, "model_version": model_version, "writer": self._writer}
+        with self.database.writing() as connection:
+            connection.execute(delete(DRIFT).where(*(DRIFT.c[name] == value for name, value in key.items())))
+            connection.execute(DRIFT.insert(), [{**key, "e_values": dict(e_values), "updated_at": utc_now()}])
 
-    def raise_alarm(self, model_version: str, epsilon: float, regret_low: float) -> bool:
-        """Commit that a version's certificate is refuted. True where this is the first alarm of the version."""
-        last = select(func.max(DECISIONS.c.number)).where(DECISIONS.c.model_version == model_version).scalar_subquery()
-        row = {"model_version": model_version, "epsilon": epsilon, "regret_low": regret_low, "raised_at": utc_now()}
-        with self._database.writing() as connection:
-            alarm = insert(connection, ALARMS).values(row | {"upto": last})
-            return connection.execute(alarm.returning(ALARMS.c.model_version)).first() is not None
+    def heartbeats(self, model_version: str) -> int | None:
+        """Heartbeats of the process that tries out a version; None where there was none."""
+        return self._version_value(model_version, VERSIONS.c.heartbeats) or None
 
-    def has_alarm(self, model_version: str) -> bool:
+    def is_refuted(self, model_version: str) -> bool:
         """Whether a version's certificate was ever refuted."""
-        with self._database.reading() as connection:
-            return bool(connection.scalar(select(func.count()).where(ALARMS.c.model_version == model_version)))
+        return self._version_value(model_version, VERSIONS.c.refuted_at) is not None
+
+    def refute(self, model_version: str) -> bool:
+        """Commit that a version's certificate is refuted. True where this is the first time."""
+        d, v = DECISIONS.c, VERSIONS.c
+        own = (d.application == self._application) & (d.model_version == model_version)
+        last = func.coalesce(select(func.max(d.number)).where(own).scalar_subquery(), 0)
+        with self._version(model_version) as (connection, this):
+            values = {"refuted_at": utc_now(), "refuted_upto": last}
+            return connection.execute(update(VERSIONS).where(this, v.refuted_at.is_(None)).values(values)).rowcount == 1
+
+    def beat(self, model_version: str) -> None:
+        """Say that the trial of a version goes on."""
+        with self._version(model_version) as (connection, this):
+            connection.execute(update(VERSIONS).where(this).values(heartbeats=VERSIONS.c.heartbeats + 1))
+
+    def hold_alarms(self, model_version: str, lease: datetime.timedelta) -> AlarmRecord:
+        """The state of a version's alarms, held by this process for `lease` unless another one holds it.
+
+        The lease saves work. What keeps the state right is its revision: `put_alarms` names the one that was read.
+        """
+        v, now = VERSIONS.c, utc_now()
+        with self._version(model_version) as (connection, this):
+            row = connection.execute(
+                select(v.holder, v.held_until, v.revision, v.alarms).where(this).with_for_update()
+            ).one()
+            # One that reaches far ahead was written by a clock that has been set right since.
+            others = row.holder not in (None, self._writer) and now < row.held_until < now + MAX_LEASE
+            if not others:
+                held = {"holder": self._writer, "held_until": now + min(lease, MAX_LEASE)}
+                connection.execute(update(VERSIONS).where(this).values(held))
+        return AlarmRecord(row.revision, row.alarms or {}, held=not others)
+
+    def put_alarms(self, model_version: str, revision: int, state: Mapping[str, Any]) -> bool:
+        """Write the state that follows on `revision`; False, and nothing is written, where that is not the last one."""
+        v = VERSIONS.c
+        with self._version(model_version) as (connection, this):
+            mine = update(VERSIONS).where(this, v.holder == self._writer, v.revision == revision)
+            return connection.execute(mine.values(revision=revision + 1, alarms=dict(state))).rowcount == 1
+
+    def forget_caller(self, caller: str) -> Forgotten:
+        """Forget all items of a caller, in steps; what is forgotten is on disk when it returns."""
+        with self.database.reading() as connection:
+            owner = hashed(caller, self._key_by(connection))
+        return self._forget(DECISIONS.c.caller == owner)
+
+    def forget_request(self, request_id: str, item: int | None = None) -> Forgotten:
+        """Forget the items of a request, or one of them; what is forgotten is on disk when it returns."""
+        this = DECISIONS.c.item == item if item is not None else literal(True)
+        return self._forget((DECISIONS.c.request_id == request_id) & this)
 
     def read(self, table: Table) -> list[dict[str, Any]]:
         """All rows of a table, in the order of its key."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             key = [column for column in table.c if column.name in ("request_id", "item")] or table.primary_key
             rows = connection.execute(select(table).order_by(*key))
             return [dict(row) for row in rows.mappings()]
 
+    def _forget(self, chosen: ColumnElement[bool]) -> Forgotten:
+        d = DECISIONS.c
+        own = (d.application == self._application) & d.forgotten_at.is_(None)
+        step = select(d.request_id, d.item, d.unit).where(chosen, own).limit(STEP)
+        num_items, units = 0, set()
+        while True:
+            with self.database.writing() as connection:
+                rows = connection.execute(step).all()
+                if rows:
+                    _forget_items(connection, [(row.request_id, row.item) for row in rows])
+            num_items += len(rows)
+            units |= {row.unit for row in rows if row.unit}
+            if len(rows) < STEP:
+                break
+        self.database.truncate()
+        return Forgotten(num_items, frozenset(units))
 
-def _new_labels(connection: Connection, owner: str) -> set[str]:
-    """The new labels that a caller has given within a day."""
-    f = FEEDBACK.c
-    since = utc_now() - datetime.timedelta(days=1)
-    given = select(f.label).where(f.caller == owner, f.new.is_(True), f.received_at > since)
-    return set(connection.scalars(given.distinct()))
+    def _version_value(self, model_version: str, column: ColumnElement[Any]) -> Any:
+        v = VERSIONS.c
+        with self.database.reading() as connection:
+            return connection.scalar(
+                select(column).where(v.application == self._application, v.model_version == model_version)
+            )
+
+    @contextmanager
+    def _version(self, model_version: str) -> Iterator[tuple[Connection, ColumnElement[bool]]]:
+        """A transaction on the row of a version, which is made before; with the condition that selects it."""
+        v, key = VERSIONS.c, {"application": self._application, "model_version": model_version}
+        with self.database.writing() as connection:
+            connection.execute(insert(connection, VERSIONS), [key])
+            yield connection, (v.application == self._application) & (v.model_version == model_version)
+
+    def _key_by(self, connection: Connection) -> bytes:
+        self._key = self._key or log_key(connection)
+        return self._key
 
 
-def log_key(connection: Connection) -> bytes:
-    """The log's own key, which was made with its tables."""
-    return bytes.fromhex(connection.scalars(select(LOG_KEY.c.value)).one())
+def _forget_items(connection: Connection, items: Sequence[tuple[str, int]]) -> None:
+    """Delete the content of items. The decision stays, and an empty payload, so that one sent again is not stored."""
+    erase_content(connection)
+    fields = ("client_request_id", "gate_score", "small_label", "large_label", "large_probabilities", "shadow_label")
+    blank: dict[str, Any] = {**dict.fromkeys(fields), "caller": NOBODY, "forgotten_at": utc_now()}
+    connection.execute(update(DECISIONS).where(of_items(DECISIONS, items)).values(blank))
+    blank = {"text": None, "image": None, "features": None, "num_bytes": 0}
+    connection.execute(update(PAYLOADS).where(of_items(PAYLOADS, items)).values(blank))
+    for table in (FEEDBACK, INBOX):
+        connection.execute(delete(table).where(of_items(table, items)))

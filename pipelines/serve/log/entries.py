@@ -1,16 +1,28 @@
-"""What is put into the log and read from it: answered items and what becomes of them, as plain values."""
+"""What is put into the log: answered items, what is kept of their inputs, and true labels."""
 
 from __future__ import annotations
 
 import datetime
+import hmac
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from hashlib import sha256
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.bundle.answers import Answer, Route
-from pipelines.serve.log.records.payloads import Payload
+from kcm.bundle.answers import Route
+from kcm.inputs.content import Content
+from kcm.tasks.units import unit_of
+
+PayloadParts = Literal["none", "text", "all"]
+
+MAX_NAME = 200  # characters of a label or a task, as wide as the columns are
+ANONYMOUS = "anonymous"  # the caller in the log where no keys are required
+_COLUMNS = (
+    *("item", "model_version", "large_identity", "gate_score", "route", "audit_share", "probability", "answered_at"),
+    *("sequence", "stage", "seconds"),
+)
 
 
 @dataclass(frozen=True)
@@ -22,31 +34,51 @@ class Origin:
     client_request_id: str | None = None
 
 
+@dataclass(frozen=True)
+class Shadow:
+    """What a challenger would have done with an item that the champion answered."""
+
+    model_version: str
+    small_label: str
+    keeps: bool
+
+
+@dataclass(frozen=True)
+class Payload:
+    """The parts of an input that are kept; features are float32, little-endian."""
+
+    text: str | None = None
+    image: bytes | None = None
+    features: bytes | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """How much it takes; a character counts as one."""
+        return sum(len(part) for part in (self.text, self.image, self.features) if part)
+
+    @classmethod
+    def of(cls, content: Content, features_D: NDArray[np.float32], parts: PayloadParts) -> Payload | None:
+        """What is kept of an input."""
+        if parts == "all":
+            return cls(content.text or None, content.image or None, as_bytes(features_D))
+        return cls(content.text) if parts == "text" and content.text else None
+
+
 def utc_now() -> datetime.datetime:
     """The time in UTC."""
     return datetime.datetime.now(datetime.UTC)
 
 
 @dataclass(frozen=True)
-class Shadow:
-    """What a challenger would have done with an item that the champion answered."""
+class LoggedDecision:
+    """One answered item.
 
-    model_version: str
-    gate_score: float
-    small_label: str
-    keeps: bool
-
-
-@dataclass(frozen=True)
-class Decision:
-    """One answered item, and its audit where one was drawn.
-
-    `audit_share` is the probability with which kept items were drawn when it was answered, 0 without audits; it does
-    not depend on the item. `drawn_label` is the small model's answer where the item was drawn, else None. `unit` is the
-    digest of its unit (`kcm.tasks.units.unit_digest`), `payload` what is kept of its input. `sequence` counts what a
-    replica has answered. An update learns from no item whose unit, score or small label is None. While a challenger is
-    tried out, `stage` is that of its trial, `seconds` what the request took, and `shadow` what the challenger would
-    have done.
+    `audit_share` is the probability with which kept items were drawn for an audit when it was answered, 0 without
+    audits; it does not depend on the item. `drawn` says whether this one was. `large_label` and `large_probabilities_C`
+    are the large model's answer to an escalated item. `unit` is the digest of its unit (`kcm.tasks.units.unit_digest`),
+    `payload` what is kept of its input. `sequence` counts what a replica has answered. An update learns from no item
+    whose unit, score or small label is None. While a challenger is tried out, `stage` is that of its trial, `seconds`
+    what the request took, and `shadow` what the challenger would have done.
     """
 
     origin: Origin
@@ -54,9 +86,11 @@ class Decision:
     model_version: str
     route: Route
     audit_share: float = 0.0
-    drawn_label: str | None = None
+    drawn: bool = False
     small_label: str | None = None
     gate_score: float | None = None
+    large_label: str | None = None
+    large_probabilities_C: NDArray[np.floating] | None = None
     task: str | None = None
     unit: bytes | None = None
     large_identity: str | None = None
@@ -69,18 +103,33 @@ class Decision:
 
     @property
     def probability(self) -> float:
-        """That of the large model being asked about this item."""
+        """Probability that the large model is asked about this item."""
         return self.audit_share if self.route == "small" else 1.0
 
+    def row(self, key: bytes) -> dict[str, Any]:
+        """Its columns; `key` is the log's, for what is stored as a keyed hash."""
+        probabilities_C, shadow = self.large_probabilities_C, self.shadow
+        return {name: getattr(self, name) for name in _COLUMNS} | {
+            "request_id": self.origin.request_id,
+            "client_request_id": self.origin.client_request_id,
+            "caller": hashed(self.origin.caller, key),
+            "unit": None if self.unit is None else unit_of(self.unit, key),
+            "task": _name(self.task),
+            "small_label": _name(self.small_label),
+            "state": "drawn" if self.drawn else None,
+            "large_label": _name(self.large_label),
+            "large_probabilities": None if probabilities_C is None else as_bytes(probabilities_C),
+            "shadow_version": shadow and shadow.model_version,
+            "shadow_label": shadow and _name(shadow.small_label),
+            "shadow_keeps": shadow and shadow.keeps,
+        }
 
-@dataclass(frozen=True)
-class Escalated:
-    """The answer to an item that was not kept, and the large model's probabilities [C] where they are known."""
-
-    item: int
-    answer: Answer
-    task: str | None = None
-    large_probabilities_C: NDArray[np.floating] | None = None
+    def payload_row(self) -> dict[str, Any] | None:
+        """The columns of its payload, if there is one."""
+        if self.payload is None:
+            return None
+        row = vars(self.payload) | {"num_bytes": self.payload.num_bytes, "stored_at": self.answered_at}
+        return storable(row | {"request_id": self.origin.request_id, "item": self.item})
 
 
 @dataclass(frozen=True)
@@ -97,30 +146,21 @@ class Feedback:
     new: bool | None = None
 
 
-@dataclass(frozen=True)
-class Tally:
-    """Items of a version that are alike, and how many there are of them.
-
-    Of audited items `probability` is that of the draw, `state` the audit's (None for items without one), `agrees`
-    whether both sides gave the same label, `small_right` and `large_right` whether that is the true one. What is not
-    known is None.
-    """
-
-    number: int
-    audit_share: float
-    route: str
-    probability: float = 1.0
-    state: str | None = None
-    agrees: bool | None = None
-    small_right: bool | None = None
-    large_right: bool | None = None
+def hashed(caller: str | None, key: bytes) -> str:
+    """A keyed hash of the caller: it distinguishes callers in this log and matches nothing in another one."""
+    return ANONYMOUS if caller is None else hmac.new(key, caller.encode(), sha256).hexdigest()
 
 
-class Event(NamedTuple):
-    """A decision as the alarm sees it: `lost` where a loss is known of it, `final` unless that may still change."""
+def as_bytes(values: NDArray[np.floating]) -> bytes:
+    """The values as float32, little-endian."""
+    return values.astype("<f4").tobytes()
 
-    number: int
-    share: float
-    lost: bool
-    final: bool
-    answered_at: datetime.datetime
+
+def storable(row: dict[str, Any]) -> dict[str, Any]:
+    """Without the character NUL, which PostgreSQL cannot store in a text."""
+    return {name: value.replace("\x00", "") if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _name(name: str | None) -> str | None:
+    """A name that PostgreSQL can store: a refused decision would be retried with every batch."""
+    return name and name.replace("\x00", "")[:MAX_NAME]

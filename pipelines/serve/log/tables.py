@@ -1,211 +1,195 @@
-"""The log's tables, each as it is now; `migrations` state how they came to be."""
+"""The log's tables, declared once. `log_meta` names their version; nothing older is read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Boolean,
-    Column,
-    ColumnElement,
-    DateTime,
-    Float,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    tuple_,
-)
+import sqlalchemy as sa
+from sqlalchemy import Column, ColumnElement, DateTime, Float, Index, Integer, LargeBinary, String, Table, Text
 
-SCHEMA = MetaData()
+SCHEMA_VERSION = 1
+SCHEMA = sa.MetaData()
 
 
-def _of_items(name: str, *columns: Column[Any]) -> Table:
+class UtcTime(sa.TypeDecorator[datetime]):
+    """A time in UTC, also where the database gives it back without its zone, as SQLite does."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """The stored time with its zone."""
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+_NAME = String(200)
+_HASH = String(64)
+_NUMBER = sa.BigInteger().with_variant(Integer, "sqlite")
+
+
+def _item_table(name: str, *columns: Column[Any]) -> Table:
     """A table with one row for an item of a request, however often that is sent."""
     request_id = Column("request_id", String(128), primary_key=True)
     return Table(name, SCHEMA, request_id, Column("item", Integer, primary_key=True), *columns)
 
 
-# Every answered item, kept ones too. `number` grows in the order of commits; `audit_share` is the share that was in
-# force, whatever the item's route; `probability` is that of the large model being asked. `caller` and `unit` are keyed
-# hashes. A replica, `writer`, counts its answers in `sequence`. While a challenger is tried out, `stage` is that of
-# its trial and `seconds` what the request took. What older versions wrote ends at `answered_at`.
+# One row for every answered item, kept ones too. `caller` and `unit` are keyed hashes. `audit_share` is the share of
+# kept items that was audited at that moment, `probability` the probability that the large model was asked about this
+# item. `state` is the state of its audit: null (not drawn), drawn, answered or lost. `large_label` is the large model's
+# answer, of escalated and of audited items. A replica, `writer`, counts its answers in `sequence`. During the trial of
+# a challenger, `stage` is its stage, `seconds` the time of the request and `shadow_*` what the challenger would have
+# done. What is forgotten keeps its route, probability, state and unit.
 DECISIONS = Table(
     "decisions",
     SCHEMA,
-    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("number", _NUMBER, primary_key=True, autoincrement=True),
+    Column("application", _NAME, nullable=False),
     Column("request_id", String(128), nullable=False),
     Column("item", Integer, nullable=False),
     Column("client_request_id", String(128)),
-    Column("caller", String(64), nullable=False),
-    Column("model_version", String(200), nullable=False),
+    Column("caller", _HASH, nullable=False),
+    Column("model_version", _NAME, nullable=False),
+    Column("large_identity", _NAME),
+    Column("unit", _HASH),
+    Column("task", _NAME),
+    Column("gate_score", Float),
+    Column("small_label", _NAME),
     Column("route", String(20), nullable=False),
     Column("audit_share", Float, nullable=False),
-    Column("answered_at", DateTime(timezone=True), nullable=False),
-    Column("application", String(200)),
-    Column("task", String(200)),
-    Column("unit", String(64)),
-    Column("gate_score", Float),
-    Column("small_label", String(200)),
-    Column("probability", Float),
-    Column("large_identity", String(200)),
-    Column("writer", String(32)),
-    Column("sequence", BigInteger),
+    Column("probability", Float, nullable=False),
+    Column("state", String(10)),
+    Column("large_label", _NAME),
+    Column("large_probabilities", LargeBinary),  # float32, little-endian, in the order of the version's answers
+    Column("answered_at", UtcTime, nullable=False),
+    Column("writer", String(32), nullable=False),
+    Column("sequence", sa.BigInteger),
     Column("stage", Integer),
     Column("seconds", Float),
-    UniqueConstraint("request_id", "item"),
+    Column("shadow_version", _NAME),
+    Column("shadow_label", _NAME),
+    Column("shadow_keeps", sa.Boolean),
+    Column("forgotten_at", UtcTime),
+    sa.UniqueConstraint("request_id", "item"),
     sqlite_autoincrement=True,
 )
-Index("decisions_by_version", DECISIONS.c.model_version, DECISIONS.c.audit_share, DECISIONS.c.route)
 Index("decisions_by_application", DECISIONS.c.application, DECISIONS.c.number)
-# What was classified, where it is kept: `features` are float32, little-endian, and so are `large_probabilities` below.
-PAYLOADS = _of_items(
+Index(
+    "decisions_by_version",
+    *(
+        DECISIONS.c.application,
+        DECISIONS.c.model_version,
+        DECISIONS.c.state,
+        DECISIONS.c.audit_share,
+        DECISIONS.c.route,
+    ),
+)
+_FORGOTTEN = sa.text("forgotten_at IS NOT NULL")
+Index("decisions_forgotten", DECISIONS.c.application, sqlite_where=_FORGOTTEN, postgresql_where=_FORGOTTEN)
+# Inputs, where they are kept: `features` are float32, little-endian. An empty row stands for a forgotten input.
+PAYLOADS = _item_table(
     "payloads",
-    Column("application", String(200), nullable=False),
+    Column("application", _NAME, nullable=False),
     Column("text", Text),
     Column("image", LargeBinary),
     Column("features", LargeBinary),
-    Column("num_bytes", BigInteger, nullable=False),
-    Column("stored_at", DateTime(timezone=True), nullable=False),
+    Column("num_bytes", sa.BigInteger, nullable=False),
+    Column("stored_at", UtcTime, nullable=False),
 )
 Index("payloads_by_age", PAYLOADS.c.application, PAYLOADS.c.stored_at, PAYLOADS.c.num_bytes)
-FEEDBACK = _of_items(
+# Labels that callers gave. `new`: the version that answers by then does not know the label.
+FEEDBACK = _item_table(
     "feedback",
-    Column("label", String(200), nullable=False),
+    Column("label", _NAME, nullable=False),
     Column("text", Text),
-    Column("task", String(200)),
-    Column("received_at", DateTime(timezone=True), nullable=False),
-    Column("caller", String(64)),  # null in rows from before callers were kept
-    Column("new", Boolean),  # whether the version that answers by then does not know the label; null: it does
+    Column("task", _NAME),
+    Column("received_at", UtcTime, nullable=False),
+    Column("caller", _HASH, nullable=False),
+    Column("new", sa.Boolean),
 )
-ESCALATED = _of_items(
-    "escalated",
-    Column("model_version", String(200), nullable=False),
-    Column("route", String(20), nullable=False),
-    Column("label", String(200), nullable=False),
-    Column("probabilities", JSON, nullable=False),
-    Column("confidence", Float, nullable=False),
-    Column("gate_score", Float, nullable=False),
-    Column("cost_s", Float, nullable=False),
-    Column("text", Text),  # of rows from before payloads were kept
-    Column("task", String(200)),
-    Column("answered_at", DateTime(timezone=True), nullable=False),
-    Column("large_probabilities", LargeBinary),  # in the order of the version's answers, where they are known
-)
-AUDITS = _of_items(
-    "audits",
-    Column("model_version", String(200), nullable=False),
-    Column("probability", Float, nullable=False),
-    Column("small_label", String(200), nullable=False),
-    Column("large_label", String(200)),  # null until the large model has answered, and where it never does
-    Column("audited_at", DateTime(timezone=True), nullable=False),
-    Column("state", String(10), nullable=False, server_default="drawn"),  # drawn, answered or lost
-    Column("large_probabilities", LargeBinary),
-)
+Index("feedback_by_caller", FEEDBACK.c.caller, FEEDBACK.c.received_at)
 # Items that a person is asked about, written before they are shown; an attempt draws an item once.
-INBOX = _of_items(
+INBOX = _item_table(
     "inbox",
-    Column("attempt", String(200), primary_key=True),
-    Column("application", String(200), nullable=False),
+    Column("attempt", _NAME, primary_key=True),
+    Column("application", _NAME, nullable=False),
     Column("probability", Float, nullable=False),
     Column("position", Integer, nullable=False),
     Column("state", String(10), nullable=False, server_default="drawn"),  # drawn, labelled or skipped
-    Column("label", String(200)),
-    Column("drawn_at", DateTime(timezone=True), nullable=False),
-    Column("labelled_at", DateTime(timezone=True)),
-    Column("small_label", String(200)),  # what the challenger answers
+    Column("label", _NAME),
+    Column("small_label", _NAME),  # the challenger's answer
+    Column("drawn_at", UtcTime, nullable=False),
+    Column("labelled_at", UtcTime),
 )
 Index("inbox_by_attempt", INBOX.c.application, INBOX.c.attempt, INBOX.c.position)
-# What items are drawn for: the challenger, and the labels that may be given.
+# What items are drawn for: the challenger, the labels that may be given, and what they are to certify.
 INBOXES = Table(
     "inboxes",
     SCHEMA,
-    Column("application", String(200), primary_key=True),
-    Column("attempt", String(200), primary_key=True),
-    Column("model_version", String(200), nullable=False),
-    Column("labels", JSON, nullable=False),
-    Column("opened_at", DateTime(timezone=True), nullable=False),
-    Column("closed_at", DateTime(timezone=True)),  # once another challenger has taken its place
-    Column("tests", JSON),  # what the labels are to certify
+    Column("application", _NAME, primary_key=True),
+    Column("attempt", _NAME, primary_key=True),
+    Column("model_version", _NAME, nullable=False),
+    Column("labels", sa.JSON, nullable=False),
+    Column("tests", sa.JSON, nullable=False),
+    Column("opened_at", UtcTime, nullable=False),
+    Column("closed_at", UtcTime),
 )
-# Items whose content was deleted; their units are taken out of memories by the next update.
-FORGOTTEN = _of_items(
-    "forgotten",
-    Column("application", String(200)),
-    Column("unit", String(64)),
-    Column("forgotten_at", DateTime(timezone=True), nullable=False),
-)
-# What a challenger would have done with items that the champion answered.
-SHADOWS = _of_items(
-    "shadows",
-    Column("model_version", String(200), nullable=False),
-    Column("gate_score", Float, nullable=False),
-    Column("small_label", String(200), nullable=False),
-    Column("keeps", Boolean, nullable=False),
-)
-# Requests that a challenger took and did not answer, as far as that is not the caller's fault.
+# Requests that a challenger took and did not answer, unless the caller was at fault.
 FAILURES = Table(
     "failures",
     SCHEMA,
     Column("request_id", String(128), primary_key=True),
-    Column("application", String(200), nullable=False),
-    Column("model_version", String(200), nullable=False),
+    Column("application", _NAME, nullable=False),
+    Column("model_version", _NAME, nullable=False),
     Column("stage", Integer, nullable=False),
     Column("status", Integer, nullable=False),
-    Column("failed_at", DateTime(timezone=True), nullable=False),
+    Column("failed_at", UtcTime, nullable=False),
 )
 Index("failures_by_version", FAILURES.c.application, FAILURES.c.model_version)
-# Evidence of drift that each replica has gathered about a version: the wealth of an e-process, and its suspicion.
+
+# Evidence of drift that a replica has gathered: the wealth of an e-process for each quantity.
 DRIFT = Table(
     "drift",
     SCHEMA,
-    Column("application", String(200), primary_key=True),
-    Column("model_version", String(200), primary_key=True),
+    Column("application", _NAME, primary_key=True),
+    Column("model_version", _NAME, primary_key=True),
     Column("writer", String(32), primary_key=True),
-    Column("quantity", String(40), primary_key=True),
-    Column("e_value", Float, nullable=False),
-    Column("largest", Float, nullable=False),
-    Column("num_decisions", BigInteger, nullable=False),
-    Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column("e_values", sa.JSON, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
 )
-ALARMS = Table(
-    "alarms",
+# What is known of a version. `refuted_at`: when its certificate was refuted, by decisions up to `refuted_upto`.
+# `heartbeats` of the process that tries it out. `alarms` is the state of its alarms, which `holder` advances.
+VERSIONS = Table(
+    "versions",
     SCHEMA,
-    Column("model_version", String(200), primary_key=True),
-    Column("epsilon", Float, nullable=False),
-    Column("regret_low", Float, nullable=False),
-    Column("raised_at", DateTime(timezone=True), nullable=False),
-    Column("upto", BigInteger),  # the last decision that may have raised it
+    Column("application", _NAME, primary_key=True),
+    Column("model_version", _NAME, primary_key=True),
+    Column("refuted_at", UtcTime),
+    Column("refuted_upto", sa.BigInteger),
+    Column("heartbeats", sa.BigInteger, nullable=False, server_default="0"),
+    Column("holder", String(32)),
+    Column("held_until", UtcTime),
+    Column("revision", sa.BigInteger, nullable=False, server_default="0"),
+    Column("alarms", sa.JSON),
 )
-# Challengers that are tried out, and the heartbeats of the process that tries one out.
-TRIALS = Table(
-    "trials",
+# One row: the version of these tables, and the key of the hashes.
+META = Table(
+    "log_meta",
     SCHEMA,
-    Column("application", String(200), primary_key=True),
-    Column("model_version", String(200), primary_key=True),
-    Column("beats", BigInteger, nullable=False, server_default="0"),
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", Integer, nullable=False),
+    Column("key", _HASH, nullable=False),
 )
-# What is known of each version's promise: one process advances it, all others read it.
-MONITORS = Table(
-    "monitors",
-    SCHEMA,
-    Column("application", String(200), primary_key=True),
-    Column("model_version", String(200), primary_key=True),
-    Column("holder", String(32), nullable=False),
-    Column("until", DateTime(timezone=True), nullable=False),
-    Column("revision", BigInteger, nullable=False, server_default="0"),
-    Column("state", JSON, nullable=False),
-)
-LOG_KEY = Table("log_key", SCHEMA, Column("value", String(64), primary_key=True))
 
 
 def of_items(table: Table, items: Sequence[tuple[str, int]]) -> ColumnElement[bool]:
     """The rows of these items of requests."""
-    return tuple_(table.c.request_id, table.c.item).in_(items)
+    return sa.tuple_(table.c.request_id, table.c.item).in_(items)
+
+
+def same_item(one: Table, other: Table) -> ColumnElement[bool]:
+    """That rows of two tables are about the same item."""
+    return sa.and_(one.c.request_id == other.c.request_id, one.c.item == other.c.item)

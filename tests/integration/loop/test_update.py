@@ -25,8 +25,8 @@ from kcm.tasks.readers.reviews import read_reviews
 from pipelines.config import RunConfig
 from pipelines.loop.state import LoopState
 from pipelines.run import run
+from pipelines.serve.config import log_url
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.location import log_url
 from tests.integration.pipeline.test_run import SMALL, small_config
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]

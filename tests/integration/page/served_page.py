@@ -36,9 +36,8 @@ from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.log.database import Database, insert
 from pipelines.serve.log.decisions import APPLICATION, DecisionLog
-from pipelines.serve.log.entries import Decision, Feedback, Origin
-from pipelines.serve.log.records.inbox import AskedFor, open_inbox
-from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
+from pipelines.serve.log.inbox import AskedFor, open_inbox
 from pipelines.serve.log.tables import INBOX
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
@@ -108,7 +107,7 @@ def drawn_inbox(url: str, labels: tuple[str, ...], num: int = 6) -> None:
     texts = [Payload(f"text {n} {HOSTILE}") for n in range(num)]
     log.add_decisions(
         [
-            Decision(Origin(f"r{n}"), 0, "films/7", "small", 0.2, labels[0], small_label=labels[0], payload=text)
+            LoggedDecision(Origin(f"r{n}"), 0, "films/7", "small", 0.2, True, labels[0], payload=text)
             for n, text in enumerate(texts)
         ]
     )
@@ -138,13 +137,14 @@ def three_versions(url: str) -> None:
     for version, num, large in ((5, 100, 60), (6, 200, 80), (7, 100, 20)):
         log.add_decisions(
             [
-                Decision(
+                LoggedDecision(
                     Origin(f"r{version}-{n}"),
                     0,
                     f"films/{version}",
                     "large" if n < large else "small",
                     0.5,
-                    "good" if n >= large and n % 2 else None,
+                    n >= large and n % 2 == 1,
+                    "good",
                     answered_at=start + timedelta(days=version - 5),
                 )
                 for n in range(num)
@@ -153,7 +153,7 @@ def three_versions(url: str) -> None:
         for n in range(large + 1, num, 2):
             log.finish_audits(f"r{version}-{n}", {0: "bad" if n % 5 == 0 else "good"})
     log.add_feedback("r5-99", None, [Feedback(0, "bad")])
-    log.raise_alarm("films/5", 0.02, 0.05)
+    log.refute("films/5")
     log.close()
 
 

@@ -31,10 +31,8 @@ from pipelines.loop.purging import purge
 from pipelines.loop.state import LoopState, log_reader
 from pipelines.registry.champion import Champion
 from pipelines.run import run
-from pipelines.serve.log.database import Database
+from pipelines.serve.config import log_url
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.forgetting import forget_request
-from pipelines.serve.log.location import log_url
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.control.records import Control, Versioned
 from pipelines.store.features import SECONDS
@@ -218,8 +216,7 @@ def test_the_loop_on_a_bucket_is_gone_on_with_by_nodes_that_have_nothing(
     assert (first["version"], first["after"], first["upto"]) == ("extended/2", 0, NUM_DECISIONS)
     assert not on_another_node("third")["changed"]
     play(config, texts[NUM_DECISIONS : 2 * NUM_DECISIONS])
-    database = Database(config.serve.feedback.url, 30.0)
-    units = forget_request(database, "extended", forgotten).units
+    units = DecisionLog(config.serve.feedback.url, 30.0, "extended").forget_request(forgotten).units
     second = on_another_node("fourth")
     assert (second["version"], second["after"]) == ("extended/3", NUM_DECISIONS)
     state = json.loads(ObjectFiles(served_bucket).read("runs/extended/loop.json"))

@@ -16,9 +16,8 @@ from kcm.inputs.content import Content
 from kcm.tasks.units import unit_digest
 from pipelines.loop.purging import Purged
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Decision, Feedback, Origin
-from pipelines.serve.log.reading.window import WINDOW
-from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
+from pipelines.serve.log.window import WINDOW
 from tests.conftest import ROOT
 
 REVIEWS = ROOT / "jobs/configs/reviews.yaml"
@@ -44,12 +43,20 @@ def log(tmp_path: Path) -> DecisionLog:
     for number, caller in enumerate(["ann", "bob", "", "ann", "bob", "ann", "ann"]):
         if caller:
             route = "large" if number == 4 else "small"
-            payload, drawn = Payload(f"text {number}"), "bad" if number % 2 else None
+            payload = Payload(f"text {number}")
             unit = unit_digest(Content(f"text {number}"))
             version = "films/1" if number < 3 else "films/2"
             origin = Origin(f"r{number}", caller)
             log.add_decisions(
-                [Decision(origin, 0, version, route, 0.5, drawn, "bad", 0.5, None, unit, "large", payload, number + 1)]
+                [
+                    LoggedDecision(
+                        *(origin, 0, version, route, 0.5, number % 2 == 1, "bad", 0.5),
+                        unit=unit,
+                        large_identity="large",
+                        payload=payload,
+                        sequence=number + 1,
+                    )
+                ]
             )
     log.finish_audits("r1", {0: "good"})
     log.finish_audits("r3", {0: None})
@@ -59,7 +66,7 @@ def log(tmp_path: Path) -> DecisionLog:
 
 def test_stats_count_what_is_there_and_what_is_missing(tmp_path: Path, log: DecisionLog) -> None:
     found = result_of(tmp_path, "stats")
-    assert (found["decisions"], found["missing"], found["watermark"], found["older"]) == (6, 1, 6, 0)
+    assert (found["decisions"], found["missing"], found["watermark"]) == (6, 1, 6)
     assert found["versions"] == {"films/1": {"small": 2}, "films/2": {"small": 3, "large": 1}}
     assert found["audits"] == {"answered": 1, "drawn": 1, "lost": 1}
     assert (found["labels"], found["inbox"], found["forgotten"]) == (1, {}, 0)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from kcm.inputs.content import Content
 from kcm.tasks.units import unit_digest, unit_of
-from pipelines.serve.log.reading.window import WINDOW
+from pipelines.serve.log.window import WINDOW
 
 KEY = b"0123456789abcdef"
 START = datetime(2026, 3, 1, tzinfo=UTC)

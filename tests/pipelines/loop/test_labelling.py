@@ -24,8 +24,8 @@ from pipelines.loop.certify.recertify import certify_window
 from pipelines.loop.labelling import opened_inbox, sufficient_labels, withdraw_labels
 from pipelines.loop.state import LoopState
 from pipelines.registry.champion import Champion
+from pipelines.serve.config import log_url
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.location import log_url
 from pipelines.store.artefact import Recipe, write_json
 from tests.pipelines.loop.windows import NUM, made_inbox, made_window, scope_of
 
@@ -132,7 +132,7 @@ def test_the_service_asks_from_the_command_on_until_the_labels_are_used(turned: 
         number = len(inbox.items())
     view = log.inbox(1)
     assert view is not None
-    assert (view.asked.version, view.asked.labels, view.counts["drawn"]) == ("reviews/2", ("yes", "no"), number)
+    assert (view.asked.version, view.asked.labels, view.standing.num_open) == ("reviews/2", ("yes", "no"), number)
     assert (view.items[0].small_label, view.items[0].position) == ("yes", 0)
     withdraw_labels(found.config)
     assert log.inbox(1) is None

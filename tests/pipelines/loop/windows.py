@@ -16,8 +16,7 @@ from kcm.tasks.units import unit_digest
 from pipelines.loop.certify.inbox import Inbox, InboxPlan
 from pipelines.loop.certify.scope import WindowScope
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Decision, Origin
-from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.entries import LoggedDecision, Origin, Payload
 
 NUM = 9000  # decisions of an inbox's window
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -89,7 +88,7 @@ def made_inbox(folder: Path, window: pa.Table) -> Asked:
     log.open()
     log.add_decisions(
         [
-            Decision(
+            LoggedDecision(
                 Origin(request),
                 0,
                 "reviews/1",

@@ -21,7 +21,7 @@ from pipelines.config import RunConfig
 from pipelines.loop.state import LoopState
 from pipelines.registry.champion import By, Pointer
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Decision, Origin
+from pipelines.serve.log.entries import LoggedDecision, Origin
 from pipelines.serve.release import Release
 from pipelines.tracking.config import CHAMPION
 from pipelines.tracking.tracking import champion_of, set_champion
@@ -200,9 +200,9 @@ def test_a_champion_of_an_update_that_its_traffic_refutes_is_rolled_back_by_itse
     monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
     promote(config, "1", by=by)
     log = DecisionLog(f"sqlite:///{config.storage_path.absolute()}/feedback.db", 5.0, config.name)
-    log.add_decisions([Decision(Origin("r"), 0, "reviews/1", "small", 0.5)])
+    log.add_decisions([LoggedDecision(Origin("r"), 0, "reviews/1", "small", 0.5)])
     if alarmed:
-        log.raise_alarm("reviews/1", 0.02, 0.05)
+        log.refute("reviews/1")
     log.close()
     done = rollback_if_refuted(config)
     goes_back = by == "update" and alarmed

@@ -19,7 +19,7 @@ from pipelines.loop.attempts import Attempt
 from pipelines.loop.state import LoopState
 from pipelines.loop.triggers import Seen
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Decision, Origin
+from pipelines.serve.log.entries import LoggedDecision, Origin
 from tests.jobs.conftest import registered
 
 CONFIG = Path(__file__).parents[4] / "jobs/configs/reviews.yaml"
@@ -66,7 +66,7 @@ def test_versions_are_listed_with_their_state_lineage_and_reasons(config: RunCon
 def test_versions_tell_who_answered_the_last_decisions(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     log = DecisionLog(f"sqlite:///{config.storage_path}/feedback.db", 5.0, "reviews")
     for number, version in enumerate(("reviews/1", "reviews/2", "reviews/1", "reviews/2", "reviews/2", "reviews/2")):
-        log.add_decisions([Decision(Origin(f"r{number}"), 0, version, "small", 0.5)])
+        log.add_decisions([LoggedDecision(Origin(f"r{number}"), 0, version, "small", 0.5)])
     monkeypatch.setattr(turns, "RECENT", 5)
     found = {each["version"]: each["traffic"] for each in versions(config)["versions"]}
     assert found == {"reviews/3": 0.0, "reviews/2": 0.8, "reviews/1": 0.2}

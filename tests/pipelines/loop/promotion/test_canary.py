@@ -15,7 +15,7 @@ from kcm.errors import KcmError
 from pipelines.loop.config import CanaryConfig
 from pipelines.loop.promotion import canary
 from pipelines.loop.promotion.canary import Rollout, RolloutOutcome
-from pipelines.serve.log.reading.trial import Trial
+from pipelines.serve.log.trial import TrialFigures
 from pipelines.serve.release import Challenger, Release
 
 CHAMPION, CHALLENGER = (Release(version=name, bundle=Path("/bundles") / name) for name in ("one", "two"))
@@ -65,12 +65,12 @@ class World:
     def last(self) -> int:
         return 17
 
-    def read(self, after: int, champion: str, challenger: str) -> Trial:
+    def read(self, after: int, champion: str, challenger: str) -> TrialFigures:
         assert (after, champion, challenger) == (17, "one", "two")
         own = [requests([stage] * count, **self.rates.get(stage, {})) for stage, count in self.counts.items() if stage]
         parts = own or [requests([])]
         joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])}
-        return Trial(requests([0] * self.counts.get(0, 0), **self.rates.get(0, {})), Requests(**joined))
+        return TrialFigures(requests([0] * self.counts.get(0, 0), **self.rates.get(0, {})), Requests(**joined))
 
     def renew(self, version: str) -> None:
         self.renewed.append(version)

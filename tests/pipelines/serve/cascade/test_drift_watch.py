@@ -13,11 +13,11 @@ from kcm.bundle.answers import Judgement
 from kcm.certify.monitoring.drift import DriftReference
 from pipelines.serve.cascade.drift import MOST, Drift
 from pipelines.serve.config import FeedbackConfig
+from pipelines.serve.log.alarm import COMBINED, drifted
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Decision, Origin
-from pipelines.serve.log.monitor.monitor import Monitor
-from pipelines.serve.log.reading.window import LogReader
-from pipelines.serve.log.records.drift import COMBINED, drifted
+from pipelines.serve.log.entries import LoggedDecision, Origin
+from pipelines.serve.log.monitor import Monitor
+from pipelines.serve.log.window import LogReader
 from pipelines.serve.log.writer import LogWriter
 from tests.pipelines.serve.stubs import NoMetrics
 
@@ -65,14 +65,13 @@ def watched(drift: Drift, looks: int, **kind: Any) -> None:
 
 
 def e_values(drift: Drift) -> dict[str, float]:
-    return {name: each.e_value for name, each in drift.evidence.items()}
+    return drift.e_values
 
 
 def test_traffic_like_the_certify_rows_is_no_drift(reference: DriftReference) -> None:
     drift = Drift(reference, "1", None, NoMetrics())  # type: ignore[arg-type]
     watched(drift, 20)
     assert drifted(e_values(drift)) is None
-    assert drift.evidence["distance"].num_decisions == 20 * MOST
 
 
 @pytest.mark.parametrize(
@@ -94,7 +93,7 @@ def test_disagreement_is_read_from_the_log_and_all_evidence_is_written_there(
     reference: DriftReference, url: str
 ) -> None:
     log = DecisionLog(url, 5.0, "films")
-    log.add_decisions([Decision(Origin("r"), item, "1", "small", 0.5, "bad") for item in range(400)])
+    log.add_decisions([LoggedDecision(Origin("r"), item, "1", "small", 0.5, True, "bad") for item in range(400)])
     log.finish_audits("r", dict.fromkeys(range(400), "good"))
 
     async def look() -> None:
@@ -136,13 +135,19 @@ def test_the_door_looks_at_a_bounded_number_of_items_and_soon(
     reference: DriftReference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.serve.cascade.drift.LOOK_AFTER_S", 0.01)
+    looked: list[int] = []
+
+    class Counting(Drift):
+        def _bet(self, seen: Any) -> None:
+            looked.append(len(seen))
+            super()._bet(seen)
 
     async def add() -> None:
-        drift = Drift(reference, "1", None, NoMetrics())  # type: ignore[arg-type]
+        drift = Counting(reference, "1", None, NoMetrics())  # type: ignore[arg-type]
         for _ in range(5):
             drift.add(judgements(100, seed=1))
-        while not drift.evidence:
+        while not drift.e_values:
             await asyncio.sleep(0.01)
-        assert drift.evidence["labels"].num_decisions == MOST
+        assert looked == [MOST]
 
     asyncio.run(asyncio.wait_for(add(), 10))

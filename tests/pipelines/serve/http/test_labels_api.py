@@ -17,9 +17,8 @@ from pipelines.serve.config import AuthConfig, FeedbackConfig, ServeConfig
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.log.database import Database, insert
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Decision, Origin
-from pipelines.serve.log.records.inbox import AskedFor, close_inboxes, open_inbox
-from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.entries import LoggedDecision, Origin, Payload
+from pipelines.serve.log.inbox import AskedFor, close_inboxes, open_inbox
 from pipelines.serve.log.tables import INBOX
 from pipelines.serve.log.writer import LogWriter
 
@@ -57,7 +56,15 @@ def drawn(tmp_path: Path, service: Any, client_of: Callable[..., TestClient]) ->
     url = f"sqlite:///{tmp_path / 'log.db'}"
     log = DecisionLog(url, 5.0, "films")
     decided = [
-        Decision(Origin(f"r{n}"), 0, "films/1", "small", drawn_label="good", payload=Payload(f"text {n}", b"picture"))
+        LoggedDecision(
+            Origin(f"r{n}"),
+            0,
+            "films/1",
+            "small",
+            drawn=True,
+            small_label="good",
+            payload=Payload(f"text {n}", b"picture"),
+        )
         for n in range(NUM)
     ]
     log.add_decisions(decided)
@@ -74,7 +81,7 @@ def drawn(tmp_path: Path, service: Any, client_of: Callable[..., TestClient]) ->
 
 def fill(connection: Any) -> None:
     open_inbox(connection, "films", AskedFor("a1", "films/2", LABELS))
-    now = Decision(Origin("r"), 0, "v", "small").answered_at
+    now = LoggedDecision(Origin("r"), 0, "v", "small").answered_at
     shared = {"item": 0, "attempt": "a1", "application": "films", "probability": 1.0, "drawn_at": now}
     rows = [shared | {"request_id": f"r{n}", "position": NUM - 1 - n, "small_label": "good"} for n in range(NUM)]
     connection.execute(insert(connection, INBOX), rows)

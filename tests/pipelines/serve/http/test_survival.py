@@ -26,7 +26,7 @@ import uvicorn
 from pipelines.serve.http.api import create_api
 from pipelines.serve.config import LimitsConfig
 from pipelines.serve.config import FeedbackConfig
-from pipelines.serve.log.entries import Decision, Origin
+from pipelines.serve.log.entries import LoggedDecision, Origin
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.schemas import FeedbackResponse
 
@@ -35,7 +35,7 @@ log = LogWriter(FeedbackConfig(timeout_s=10.0), sys.argv[1])
 
 class Service:
     async def feedback(self, request_id, caller, labels):
-        log.add_decisions([Decision(Origin(request_id, caller), label.item, "1", "small") for label in labels])
+        log.add_decisions([LoggedDecision(Origin(request_id, caller), label.item, "1", "small") for label in labels])
         await log.add_feedback(request_id, caller, labels)
         return FeedbackResponse(request_id=request_id, stored=len(labels))
 

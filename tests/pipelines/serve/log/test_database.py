@@ -22,7 +22,7 @@ from kcm.errors import ConfigError
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.database import Database, LogUnavailableError, upgrade
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Decision, Feedback, Origin
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
 from pipelines.serve.log.tables import AUDITS, DECISIONS, FEEDBACK, SCHEMA
 
 VERSION = {"version_table": "kcm_log_version"}
@@ -86,7 +86,7 @@ def test_a_database_from_before_alembic_grows_and_loses_nothing(any_url: str, en
             assert [row[: len(rows[0])] for row in grown] == rows
         assert compare_metadata(MigrationContext.configure(connection, opts=VERSION), SCHEMA) == []
     assert [row["state"] for row in log.read(AUDITS)] == ["answered", "lost"]
-    log.add_decisions([Decision(Origin("r3"), 0, "films/4", "small")])
+    log.add_decisions([LoggedDecision(Origin("r3"), 0, "films/4", "small")])
     log.add_feedback("r3", None, [Feedback(0, "good")])
     assert [row["request_id"] for row in log.read(FEEDBACK)] == ["r1", "r3"]
     log.close()
@@ -123,7 +123,7 @@ def test_a_log_from_before_the_loop_grows_and_loses_nothing(any_url: str, engine
             assert grown[: len(row)] == row
             assert set(grown[len(row) :]) <= {None}
         assert compare_metadata(MigrationContext.configure(connection, opts=VERSION), SCHEMA) == []
-    log.add_decisions([Decision(Origin("r2"), 0, "films/4", "large", unit=b"u")])
+    log.add_decisions([LoggedDecision(Origin("r2"), 0, "films/4", "large", unit=b"u")])
     assert [row["probability"] for row in log.read(DECISIONS)] == [None, 1.0]
     log.close()
 
@@ -172,7 +172,7 @@ def test_tables_of_a_newer_version_are_left_alone_and_it_is_said_why(any_url: st
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE kcm_log_version SET version_num = '9999'")
     with pytest.raises(LogUnavailableError, match=r"another version of this package.*9999"):
-        DecisionLog(any_url, 5.0).add_decisions([Decision(Origin("r"), 0, "1", "small")])
+        DecisionLog(any_url, 5.0).add_decisions([LoggedDecision(Origin("r"), 0, "1", "small")])
 
 
 def test_it_shares_a_database_with_another_application_that_uses_alembic(any_url: str, engine: Engine) -> None:
@@ -189,7 +189,9 @@ def test_what_is_raised_within_a_transaction_undoes_it(any_url: str) -> None:
     database = Database(any_url, 5.0)
     row = {"request_id": "r", "item": 0, "model_version": "1", "probability": 1.0, "small_label": "a"}
     with pytest.raises(RuntimeError), database.writing() as connection:  # noqa: PT012
-        connection.execute(AUDITS.insert(), row | {"audited_at": Decision(Origin("r"), 0, "1", "small").answered_at})
+        connection.execute(
+            AUDITS.insert(), row | {"audited_at": LoggedDecision(Origin("r"), 0, "1", "small").answered_at}
+        )
         raise RuntimeError
     with database.reading() as connection:
         assert connection.execute(AUDITS.select()).all() == []
@@ -198,10 +200,10 @@ def test_what_is_raised_within_a_transaction_undoes_it(any_url: str) -> None:
 
 def test_readers_see_one_state_and_hold_up_no_writer(any_url: str) -> None:
     log, database = DecisionLog(any_url, 1.0), Database(any_url, 1.0)
-    log.add_decisions([Decision(Origin("before"), 0, "1", "small")])
+    log.add_decisions([LoggedDecision(Origin("before"), 0, "1", "small")])
     with database.reading() as connection:
         first = connection.execute(DECISIONS.select()).all()
-        log.add_decisions([Decision(Origin("meanwhile"), 0, "1", "small")])
+        log.add_decisions([LoggedDecision(Origin("meanwhile"), 0, "1", "small")])
         assert connection.execute(DECISIONS.select()).all() == first
     assert len(log.read(DECISIONS)) == 2
     log.close()
@@ -218,7 +220,7 @@ def test_sqlite_keeps_a_write_ahead_log_and_waits_for_the_disk(path: Path, url: 
 
 
 def labelled(log: DecisionLog, request_id: str, **more: Any) -> None:
-    log.add_decisions([Decision(Origin(request_id), 0, "1", "small")])
+    log.add_decisions([LoggedDecision(Origin(request_id), 0, "1", "small")])
     log.add_feedback(request_id, None, [Feedback(0, "good", **more)])
 
 

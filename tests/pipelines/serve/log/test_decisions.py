@@ -13,8 +13,7 @@ import pytest
 
 from kcm.bundle.answers import Answer, Route
 from pipelines.serve.log.decisions import ConflictError, DecisionLog, UnknownRequestError
-from pipelines.serve.log.entries import Decision, Escalated, Feedback, Origin, Tally
-from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.entries import Escalated, Feedback, LoggedDecision, Origin, Payload, Tally
 from pipelines.serve.log.tables import AUDITS, DECISIONS, ESCALATED, FEEDBACK, PAYLOADS
 
 ANSWER = Answer("good", {"good": 0.75, "bad": 0.25}, 0.6, 0.4, 1.5, "large", False, 0.2)
@@ -29,7 +28,7 @@ def log(any_url: str) -> Iterator[DecisionLog]:
 
 def answer(log: DecisionLog, request_id: str, num_items: int = 1, caller: str | None = None) -> None:
     origin = Origin(request_id, caller)
-    log.add_decisions([Decision(origin, item, "1", "small") for item in range(num_items)])
+    log.add_decisions([LoggedDecision(origin, item, "1", "small") for item in range(num_items)])
 
 
 def labels(log: DecisionLog) -> list[tuple[Any, ...]]:
@@ -99,7 +98,7 @@ def test_callers_can_be_distinguished_and_not_be_named(log: DecisionLog, tmp_pat
 
 def test_a_decision_has_the_client_s_id_beside_its_own(log: DecisionLog) -> None:
     for request_id in ("r1", "r2"):
-        log.add_decisions([Decision(Origin(request_id, client_request_id="mine"), 0, "films/3", "large", 0.25)])
+        log.add_decisions([LoggedDecision(Origin(request_id, client_request_id="mine"), 0, "films/3", "large", 0.25)])
     first, second = log.read(DECISIONS)
     assert first["client_request_id"] == second["client_request_id"] == "mine"
     assert (first["model_version"], first["route"], first["audit_share"]) == ("films/3", "large", 0.25)
@@ -127,7 +126,7 @@ def test_writers_at_once_lose_nothing(log: DecisionLog) -> None:
 
 
 def test_an_audit_is_drawn_before_it_has_an_outcome(log: DecisionLog) -> None:
-    drawn = [Decision(Origin("r1"), item, "1", "small", 0.5, "bad") for item in range(3)]
+    drawn = [LoggedDecision(Origin("r1"), item, "1", "small", 0.5, "bad") for item in range(3)]
     log.add_decisions(drawn)
     assert [row["state"] for row in log.read(AUDITS)] == ["drawn"] * 3
     log.finish_audits("r1", {0: "good", 1: None})
@@ -142,9 +141,11 @@ def test_an_audit_is_drawn_before_it_has_an_outcome(log: DecisionLog) -> None:
 
 def test_the_tallies_of_a_version_count_every_item_once_by_what_is_known_of_it(log: DecisionLog) -> None:
     routes: list[tuple[Route, str | None]] = [("small", "bad")] * 5 + [("small", None), ("large", None)]
-    log.add_decisions([Decision(Origin("r1"), i, "1", route, 0.5, drawn) for i, (route, drawn) in enumerate(routes)])
-    log.add_decisions([Decision(Origin("r2"), 0, "2", "small", 0.5, "bad")])
-    log.add_decisions([Decision(Origin("r3"), 0, "1", "small_degraded", 0.5)])
+    log.add_decisions(
+        [LoggedDecision(Origin("r1"), i, "1", route, 0.5, drawn) for i, (route, drawn) in enumerate(routes)]
+    )
+    log.add_decisions([LoggedDecision(Origin("r2"), 0, "2", "small", 0.5, "bad")])
+    log.add_decisions([LoggedDecision(Origin("r3"), 0, "1", "small_degraded", 0.5)])
     log.finish_audits("r1", {0: "good", 1: "good", 2: "bad", 3: None})
     log.add_feedback("r1", None, [Feedback(0, "good"), Feedback(2, "good"), Feedback(5, "good"), Feedback(6, "good")])
     found = set(log.tallies("1"))
@@ -175,7 +176,7 @@ def test_applications_that_share_a_log_delete_what_is_their_own(any_url: str) ->
         ages = [3, 2, 1, 0]
         log.add_decisions(
             [
-                Decision(
+                LoggedDecision(
                     Origin(f"{name}{days}"), 0, "1", "small", payload=Payload("x" * 100, b"y" * 50, b"z" * 50),
                     answered_at=now - datetime.timedelta(days=days, hours=1),
                 )
@@ -198,7 +199,7 @@ def test_applications_that_share_a_log_delete_what_is_their_own(any_url: str) ->
 def test_what_a_label_is_called_stops_no_batch(log: DecisionLog) -> None:
     """Promise: a name that a column cannot hold does not keep the batch that it is in from the log."""
     long, payload = "x" * 300, Payload("\x00")
-    odd = Decision(Origin("r1"), 0, "1", "small", 1.0, long, small_label=long, task="a\x00b", payload=payload)
-    log.add_decisions([odd, Decision(Origin("r2"), 0, "1", "small")])
+    odd = LoggedDecision(Origin("r1"), 0, "1", "small", 1.0, long, small_label=long, task="a\x00b", payload=payload)
+    log.add_decisions([odd, LoggedDecision(Origin("r2"), 0, "1", "small")])
     assert [row["small_label"] for row in log.read(DECISIONS)] == [long[:200], None]
     assert log.read(AUDITS)[0]["small_label"] == long[:200]

@@ -18,20 +18,19 @@ from kcm.tasks.units import unit_digest
 from pipelines.serve.log import forgetting
 from pipelines.serve.log.database import Database, insert
 from pipelines.serve.log.decisions import DecisionLog, UnknownRequestError
-from pipelines.serve.log.entries import Decision, Escalated, Feedback, Origin
+from pipelines.serve.log.entries import Escalated, Feedback, LoggedDecision, Origin, Payload
 from pipelines.serve.log.forgetting import forget_caller, forget_request
-from pipelines.serve.log.monitor.monitor import bounds
-from pipelines.serve.log.reading.window import LogReader
-from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.monitor import bounds
 from pipelines.serve.log.tables import AUDITS, FORGOTTEN, INBOX, PAYLOADS
+from pipelines.serve.log.window import LogReader
 
 SECRET = "the private text of ann"
 
 
-def decision(request_id: str, item: int, route: Route, caller: str, **values: Any) -> Decision:
+def decision(request_id: str, item: int, route: Route, caller: str, **values: Any) -> LoggedDecision:
     known = {"audit_share": 0.5, "small_label": SECRET, "gate_score": 0.5, "unit": unit_digest(Content(SECRET))}
     known["payload"] = Payload(SECRET, SECRET.encode(), SECRET.encode().ljust(24))
-    return Decision(Origin(request_id, caller, SECRET), item, "films/3", route, **(known | values))
+    return LoggedDecision(Origin(request_id, caller, SECRET), item, "films/3", route, **(known | values))
 
 
 def answered(log: DecisionLog, request_id: str, caller: str) -> None:

@@ -18,8 +18,7 @@ from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log import writer as room
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import ConflictError, DecisionLog, UnknownRequestError
-from pipelines.serve.log.entries import Decision, Feedback, Origin
-from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK, PAYLOADS
 from pipelines.serve.log.writer import LogWriter
 
@@ -32,8 +31,8 @@ def opened(url: str, timeout_s: float = 0.05, rest_s: float = 60.0, **options: A
     )
 
 
-def decision(request_id: str) -> Decision:
-    return Decision(Origin(request_id), 0, "1", "small")
+def decision(request_id: str) -> LoggedDecision:
+    return LoggedDecision(Origin(request_id), 0, "1", "small")
 
 
 def stored(url: str, table: Any = FEEDBACK) -> list[str]:

@@ -13,10 +13,10 @@ from kcm.bundle.answers import Answer, Failure, Input, Route
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.config import AuditConfig, FeedbackConfig
+from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Decision, Origin
-from pipelines.serve.log.monitor.audit import Auditor
-from pipelines.serve.log.monitor.monitor import Monitor
+from pipelines.serve.log.entries import LoggedDecision, Origin
+from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.tables import AUDITS
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import AuditOutcome
@@ -67,7 +67,7 @@ class Audits:
         drawn, share = self.auditor.draw(answers, self.share), self.share
         self.log.add_decisions(
             [
-                Decision(Origin(request_id), index, "1", each.route, share, drawn.get(index))
+                LoggedDecision(Origin(request_id), index, "1", each.route, share, drawn.get(index))
                 for index, each in enumerate(answers)
             ]
         )

@@ -13,8 +13,8 @@ import pytest
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.database import Database, LogUnavailableError, insert
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Decision, Feedback, Origin
-from pipelines.serve.log.monitor.history import History
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
+from pipelines.serve.log.history import History
 from pipelines.serve.log.tables import INBOX
 from pipelines.serve.log.writer import LogWriter
 
@@ -23,10 +23,10 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 
 def decision(
     number: int, version: str, route: Literal["small", "large", "small_degraded"] = "small", *, drawn: bool = False
-) -> Decision:
+) -> LoggedDecision:
     at = START + timedelta(days=number)
     label = "good" if drawn else None
-    return Decision(Origin(f"r{number}"), 0, version, route, 0.5, label, small_label="good", answered_at=at)
+    return LoggedDecision(Origin(f"r{number}"), 0, version, route, 0.5, label, small_label="good", answered_at=at)
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ import pytest
 from sqlalchemy import update
 
 from kcm.bundle.answers import Route
-from kcm.cascade.policy import Decision as PolicyDecision
+from kcm.cascade.policy import LoggedDecision as PolicyDecision
 from kcm.certify.certificate import Certificate
 from pipelines.serve.config import FeedbackConfig
+from pipelines.serve.log.alarm import DecisionAlarm
 from pipelines.serve.log.database import Database
 from pipelines.serve.log.decisions import DecisionLog, UnknownRequestError
-from pipelines.serve.log.entries import Decision, Feedback, Origin, Tally
-from pipelines.serve.log.monitor.decision_alarm import DecisionAlarm
-from pipelines.serve.log.monitor.monitor import Monitor, bounds
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Tally
+from pipelines.serve.log.monitor import Monitor, bounds
 from pipelines.serve.log.tables import FEEDBACK, MONITORS
 from pipelines.serve.log.writer import LogWriter
 
@@ -73,7 +73,7 @@ class Traffic:
         differs_N = self._rng.random(number) < disagree
         self._log.add_decisions(
             [
-                Decision(origin, item, "1", route, self._share, "small's" if drawn else None)
+                LoggedDecision(origin, item, "1", route, self._share, "small's" if drawn else None)
                 for item, drawn in enumerate(drawn_N)
             ]
         )
@@ -136,7 +136,7 @@ def test_whoever_gives_labels_and_to_which_answers_cannot_raise_a_false_alarm(lo
 
 
 def test_labels_count_under_the_version_that_answered(log: DecisionLog) -> None:
-    log.add_decisions([Decision(Origin("r"), item, "1", "small", 1.0, "a") for item in range(100)])
+    log.add_decisions([LoggedDecision(Origin("r"), item, "1", "small", 1.0, "a") for item in range(100)])
     log.finish_audits("r", dict.fromkeys(range(100), "b"))
     log.add_feedback("r", None, [Feedback(item, "b") for item in range(100)])
     assert bounds(log.tallies("1"), certificate(0.05)).alarm
@@ -147,7 +147,7 @@ def test_labels_count_under_the_version_that_answered(log: DecisionLog) -> None:
 def test_a_true_label_counts_once_whether_it_comes_before_or_after_the_audit_ends(
     log: DecisionLog, label_first: bool
 ) -> None:
-    log.add_decisions([Decision(Origin("r"), 0, "1", "small", 0.5, "bad")])
+    log.add_decisions([LoggedDecision(Origin("r"), 0, "1", "small", 0.5, "bad")])
     steps = [lambda: log.add_feedback("r", None, [Feedback(0, "good")]), lambda: log.finish_audits("r", {0: "good"})]
     for step in steps if label_first else reversed(steps):
         step()
@@ -334,7 +334,7 @@ def test_labels_that_come_late_are_still_seen(url: str, log: DecisionLog) -> Non
 def test_a_long_log_is_read_in_pieces_and_only_once(
     url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.serve.log.monitor.monitor.AT_ONCE", 50)
+    monkeypatch.setattr("pipelines.serve.log.monitor.AT_ONCE", 50)
     traffic = Traffic(log, share=1.0)
     traffic.answer(330, disagree=0.2)
     log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(330)])
@@ -353,8 +353,10 @@ def test_a_long_log_is_read_in_pieces_and_only_once(
 
 def test_a_disagreement_waits_for_its_label_and_an_audit_for_its_end(log: DecisionLog) -> None:
     """Promise: what the log says of a decision is final, or the alarm knows that it is not."""
-    log.add_decisions([Decision(Origin("r"), item, "1", "small", 0.5, "a") for item in range(4)])
-    log.add_decisions([Decision(Origin("r"), 4, "1", "small", 0.5), Decision(Origin("r"), 5, "1", "large", 0.5)])
+    log.add_decisions([LoggedDecision(Origin("r"), item, "1", "small", 0.5, "a") for item in range(4)])
+    log.add_decisions(
+        [LoggedDecision(Origin("r"), 4, "1", "small", 0.5), LoggedDecision(Origin("r"), 5, "1", "large", 0.5)]
+    )
     log.finish_audits("r", {0: "a", 1: "b", 2: None})
 
     def known(label_free: bool) -> list[tuple[bool, bool]]:
@@ -368,7 +370,7 @@ def test_a_disagreement_waits_for_its_label_and_an_audit_for_its_end(log: Decisi
 
 
 def test_many_events_cause_one_reading_of_the_log(url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.serve.log.monitor.monitor.CHECK_AFTER_S", 0.01)
+    monkeypatch.setattr("pipelines.serve.log.monitor.CHECK_AFTER_S", 0.01)
     Traffic(log, share=1.0).answer(10)
     recorder = Recorder()
 

@@ -9,8 +9,8 @@ import pytest
 
 from kcm.bundle.answers import Answer, Route
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Decision, Escalated, Origin, Shadow
-from pipelines.serve.log.reading.trial import Trial, TrialLog
+from pipelines.serve.log.entries import Escalated, LoggedDecision, Origin, Shadow
+from pipelines.serve.log.trial import TrialFigures, TrialLog
 
 NOT_ASKED = "not asked"
 
@@ -37,7 +37,7 @@ class Traffic:
         log = self.log if application == "films" else DecisionLog(self._url, 5.0, application)
         log.add_decisions(
             [
-                Decision(
+                LoggedDecision(
                     Origin(name),
                     index,
                     version,
@@ -73,7 +73,7 @@ def traffic(url: str) -> Iterator[Traffic]:
     traffic.log.close()
 
 
-def read(url: str, after: int = 0) -> Trial:
+def read(url: str, after: int = 0) -> TrialFigures:
     log = TrialLog(url, "films")
     try:
         return log.read(after, "one", "two")

@@ -20,18 +20,17 @@ from kcm.bundle.answers import Answer, Route
 from kcm.errors import DataError, KcmError
 from kcm.inputs.content import Content
 from kcm.tasks.units import unit_digest, unit_of
+from pipelines.serve.log import window as room
 from pipelines.serve.log.database import Database, insert, take_turns
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Decision, Escalated, Feedback, Origin
-from pipelines.serve.log.reading import window as room
-from pipelines.serve.log.reading.window import WINDOW, LogReader
-from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.entries import Escalated, Feedback, LoggedDecision, Origin, Payload
 from pipelines.serve.log.tables import DECISIONS, INBOX
+from pipelines.serve.log.window import WINDOW, LogReader
 
 ANSWER = Answer("good", {"good": 0.75}, 0.6, 0.4, 1.5, "large", False, 0.2)
 
 
-def decision(request_id: str, item: int = 0, route: Route = "small", **values: Any) -> Decision:
+def decision(request_id: str, item: int = 0, route: Route = "small", **values: Any) -> LoggedDecision:
     known = {
         "audit_share": 0.25,
         "small_label": "bad",
@@ -39,7 +38,7 @@ def decision(request_id: str, item: int = 0, route: Route = "small", **values: A
         "unit": unit_digest(Content(request_id)),
         "large_identity": "large/7",
     }
-    return Decision(Origin(request_id), item, "films/3", route, **(known | values))
+    return LoggedDecision(Origin(request_id), item, "films/3", route, **(known | values))
 
 
 @pytest.fixture
@@ -203,8 +202,8 @@ def test_what_never_came_into_the_log_is_missed(log: DecisionLog, reader: LogRea
 ANSWERS = """
 import asyncio, itertools, sys
 from pipelines.serve.config import FeedbackConfig
-from pipelines.serve.log.entries import Decision, Origin
-from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.entries import LoggedDecision, Origin
+from pipelines.serve.log.entries import Payload
 from pipelines.serve.log.writer import LogWriter
 
 
@@ -213,7 +212,7 @@ async def answer():
     await log.open()
     for number in itertools.count():
         payload = Payload("x" * 1000)
-        log.add_decisions([Decision(Origin(f"r{number:06}"), 0, "1", "small", 0.5, unit=b"u", payload=payload)])
+        log.add_decisions([LoggedDecision(Origin(f"r{number:06}"), 0, "1", "small", 0.5, unit=b"u", payload=payload)])
         if number % 100 == 0:
             await log.flush()
             print(number, flush=True)

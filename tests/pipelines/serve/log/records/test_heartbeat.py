@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.reading.trial import TrialLog
-from pipelines.serve.log.records.heartbeat import LEASE_S, Lease
+from pipelines.serve.log.trial import LEASE_S, TrialLease, TrialLog
 
 
 def test_a_lease_ends_without_new_signs_of_life_and_lives_with_them() -> None:
     now = [1000.0]
-    lease = Lease(lambda: now[0])
+    lease = TrialLease(lambda: now[0])
     for beats in (None, 1, 2, 2):
         now[0] += 0.9 * LEASE_S if beats != 2 else 0.5 * LEASE_S
         assert not lease.ended(beats)

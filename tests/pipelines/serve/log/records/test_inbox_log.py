@@ -11,10 +11,9 @@ import pytest
 
 from pipelines.serve.log.database import Database, insert
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Decision, Origin
+from pipelines.serve.log.entries import LoggedDecision, Origin, Payload
 from pipelines.serve.log.forgetting import forget_request
-from pipelines.serve.log.records.inbox import AnsweredError, AskedFor, UnknownItemError, UnknownLabelError, open_inbox
-from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.inbox import AnsweredError, AskedFor, UnknownItemError, UnknownLabelError, open_inbox
 from pipelines.serve.log.tables import INBOX
 
 
@@ -23,7 +22,10 @@ def log(any_url: str, tmp_path: Path) -> Iterator[DecisionLog]:
     """Three items, r2 to be asked first."""
     log = DecisionLog(any_url, 5.0, "films")
     log.add_decisions(
-        [Decision(Origin(f"r{n}"), 0, "films/1", "small", 0.5, "good", payload=Payload(f"text {n}")) for n in range(3)]
+        [
+            LoggedDecision(Origin(f"r{n}"), 0, "films/1", "small", 0.5, "good", payload=Payload(f"text {n}"))
+            for n in range(3)
+        ]
     )
     log.finish_audits("r2", {0: "bad"})
     shared = {"item": 0, "attempt": "a", "application": "films", "probability": 1.0, "drawn_at": datetime.now(UTC)}

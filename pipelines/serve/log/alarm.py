@@ -14,16 +14,18 @@ The price is that a decision without an outcome holds up those after it, until i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 
 from kcm.certify.monitoring.alarm import RateAlarm
-from pipelines.serve.log.entries import Event
+from kcm.certify.monitoring.drift import ALARM_DELTA
+from pipelines.serve.log.decisions import Event
 
 AUDIT_WAIT = timedelta(minutes=10)  # in which an audit ends, unless its replica was killed
+COMBINED = "combined"  # the mean over all quantities of drift, which is an e-process as each of them is
 
 
 class DecisionAlarm:
@@ -40,10 +42,10 @@ class DecisionAlarm:
 
     def advance(self, events: Sequence[Event], now: datetime) -> bool:
         """Bet on decisions above `after`, in their order; whether on all of them: else the next one is waited for."""
-        settled = next((place for place, each in enumerate(events) if self._waits_for(each, now)), len(events))
+        settled = next((place for place, event in enumerate(events) if self._waits_for(event, now)), len(events))
         if settled:
-            share_N = np.array([each.share for each in events[:settled]], dtype=np.float64)
-            lost_N = np.array([each.lost for each in events[:settled]], dtype=bool)
+            share_N = np.array([event.share for event in events[:settled]], dtype=np.float64)
+            lost_N = np.array([event.lost for event in events[:settled]], dtype=bool)
             self._alarm.observe(np.where(lost_N, 1 / share_N, 0.0), share_N)
             self.after = events[settled - 1].number
         return settled == len(events)
@@ -84,3 +86,10 @@ class DecisionAlarm:
 
     def _waits_for(self, event: Event, now: datetime) -> bool:
         return not event.final and timedelta(0) <= now - event.answered_at < self._wait
+
+
+def drifted(e_values: Mapping[str, float]) -> str | None:
+    """Which quantity has drifted the most, where all of them together say that something has."""
+    if e_values.get(COMBINED, 1.0) < 1 / ALARM_DELTA:
+        return None
+    return max((name for name in e_values if name != COMBINED), key=lambda name: e_values[name])

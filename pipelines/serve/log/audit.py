@@ -13,7 +13,8 @@ from kcm.bundle.answers import Answer, Failure, Input
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.config import AuditConfig
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.monitor.monitor import Monitor
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 
@@ -46,11 +47,8 @@ class Auditor:
 
     def draw(self, answers: Sequence[Answer], share: float) -> dict[int, str]:
         """Labels of the kept items of a request that are to be audited, each drawn with the probability `share`."""
-        return {
-            index: answer.label
-            for index, answer in enumerate(answers)
-            if answer.route == "small" and self._random.random() < share
-        }
+        kept = {item: answer.label for item, answer in enumerate(answers) if answer.route == "small"}
+        return {item: label for item, label in kept.items() if self._random.random() < share}
 
     def begin(self, request_id: str, inputs: Sequence[Input], drawn: Mapping[int, str]) -> None:
         """Start to audit the drawn items, whose decisions have been added to the log; returns at once."""
@@ -76,10 +74,12 @@ class Auditor:
             await self._log.flush()
             outcome = await self._ask(items) if items else _BUSY
             if not isinstance(outcome, Failure):
-                labels = dict(zip(drawn, map(self._name, outcome), strict=True))
-                heard = zip(drawn, outcome, strict=True)
-                probabilities = {item: each.probabilities for item, each in heard if each.probabilities is not None}
-            await self._log.finish_audits(request_id, labels, probabilities)
+                answers = dict(zip(drawn, outcome, strict=True))
+                labels = {item: self._name(answer) for item, answer in answers.items()}
+                probabilities = {
+                    item: p_C for item, answer in answers.items() if (p_C := answer.probabilities) is not None
+                }
+            await self._log.call(DecisionLog.finish_audits, request_id, labels, probabilities)
         except LogUnavailableError as error:
             logger.warning("request %s: its audits are lost: %s", request_id, error)
             labels = dict.fromkeys(drawn)

@@ -13,17 +13,16 @@ from datetime import UTC, datetime, timedelta
 from kcm.certify.certificate import Certificate
 from kcm.certify.monitoring.drift import ALARM_DELTA
 from kcm.certify.monitoring.monitor import Observations, loss_interval
+from pipelines.serve.log.alarm import DecisionAlarm
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.entries import Tally
-from pipelines.serve.log.monitor.decision_alarm import DecisionAlarm
-from pipelines.serve.log.records.watched import MOST_LEASE
+from pipelines.serve.log.decisions import DecisionLog, Tally
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 
 CHECK_AFTER_S = 5.0  # time in which events are gathered before the log is read
 RECALL_AFTER_S = 1.0  # time in which an alarm of another replica is seen, while there is traffic
 _REST = 50  # a check that takes t seconds is followed by a rest of 50 t: a long log takes 2% of a thread at most
-AT_ONCE = 100_000  # decisions that are read together
+MAX_EVENTS = 20_000  # decisions that are read together: labels wait for it
 LEASE_S = 30.0  # after which another process may watch in the place of one that says nothing
 PROMISE, DISAGREEMENT = "promise", "disagreement"  # what is watched, in the record
 _DELTA = 0.1  # of a version without a certificate
@@ -74,7 +73,7 @@ def _disagreement(tally: Tally) -> Observations:
         return Observations(tally.number, tally.audit_share)
     known = tally.state == "answered" and tally.agrees is not None  # else it has been forgotten
     low, high = (float(not tally.agrees),) * 2 if known else (0.0, 1.0)
-    return Observations(tally.number, tally.audit_share, tally.probability, low, high)
+    return Observations(tally.number, tally.audit_share, tally.audit_share, low, high)
 
 
 def _regret(tally: Tally, credits_wins: bool) -> Observations:
@@ -84,7 +83,7 @@ def _regret(tally: Tally, credits_wins: bool) -> Observations:
     low, high = lowest, 1.0
     if tally.state == "answered" and tally.small_right is not None:
         low = high = max(lowest, float(bool(tally.large_right)) - float(tally.small_right))
-    return Observations(tally.number, tally.audit_share, tally.probability, low, high)
+    return Observations(tally.number, tally.audit_share, tally.audit_share, low, high)
 
 
 class Monitor:
@@ -114,8 +113,8 @@ class Monitor:
         self._log, self._version, self._certificate, self._metrics = log, version, certificate, metrics
         self._act = act
         self._alarms: dict[str, DecisionAlarm] = {}
-        if certificate is not None and (found := _alarm_of(certificate, timedelta(seconds=label_wait_s))):
-            self._alarms[PROMISE] = found
+        if certificate is not None and (alarm := _alarm_of(certificate, timedelta(seconds=label_wait_s))):
+            self._alarms[PROMISE] = alarm
         if disagreement is not None:
             self._alarms[DISAGREEMENT] = DecisionAlarm(disagreement, ALARM_DELTA, label_free=True)
         self._scheduled: asyncio.Task[None] | None = None
@@ -137,51 +136,51 @@ class Monitor:
 
     async def recall(self) -> bool:
         """Act upon an alarm that any replica has given, if one has. Raises LogUnavailableError."""
-        refuted = await self._log.has_alarm(self._version)
+        refuted = await self._log.call(DecisionLog.is_refuted, self._version)
         self._act(refuted)
         return refuted
 
     async def check(self) -> Bounds | None:
-        """Advance the record of the version, commit an alarm, show both. Raises LogUnavailableError.
+        """Advance the alarms of the version, commit that one is given, show the bounds. Raises LogUnavailableError.
 
         None where another process does; what that has written is read then.
         """
         refuted = await self.recall()
         lease = timedelta(seconds=max(LEASE_S, 2 * _REST * self._took_s))
-        record = await self._log.take_watch(self._version, min(lease, MOST_LEASE))
-        for name, each in self._alarms.items():
-            each.load_state_dict(record.state.get(name))
+        record = await self._log.call(DecisionLog.hold_alarms, self._version, lease)
+        for name, alarm in self._alarms.items():
+            alarm.load_state_dict(record.state.get(name))
         if not record.held:
             self._hide()
             return None
-        tallies = await self._log.tallies(self._version)
-        found = bounds(tallies, self._certificate)
-        for each in self._alarms.values():
-            await self._advance(each)
-        state = {name: each.state_dict() for name, each in self._alarms.items()}
-        if not await self._log.put_watched(self._version, record.revision, state):
+        tallies = await self._log.call(DecisionLog.tallies, self._version)
+        for alarm in self._alarms.values():
+            await self._advance(alarm)
+        state = {name: alarm.state_dict() for name, alarm in self._alarms.items()}
+        if not await self._log.call(DecisionLog.put_alarms, self._version, record.revision, state):
             return None  # another process was faster: what was computed here is dropped, and read again next time
         promise = self._alarms.get(PROMISE)
-        alarm = (promise is not None and promise.alarm) or _interval_refutes(tallies, self._certificate)
-        if alarm and self._certificate and not refuted:
-            low = (found.disagreement if self._certificate.method == "traffic" else found.regret)[0]
-            if await self._log.raise_alarm(self._version, self._certificate.epsilon, low):
+        alarmed = (promise is not None and promise.alarm) or _interval_refutes(tallies, self._certificate)
+        if alarmed and self._certificate and not refuted:
+            if await self._log.call(DecisionLog.refute, self._version):
                 logger.error(
                     "version %s loses more than the %g that its certificate allows",
                     self._version,
                     self._certificate.epsilon,
                 )
             self._act(True)
-        found = replace(found, alarm=alarm or refuted)
-        self._metrics.set_bounds(self._version, disagreement=found.disagreement, regret=found.regret, alarm=found.alarm)
+        shown = replace(bounds(tallies, self._certificate), alarm=alarmed or refuted)
+        self._metrics.set_bounds(self._version, disagreement=shown.disagreement, regret=shown.regret, alarm=shown.alarm)
         self._showing = True
-        return found
+        return shown
 
     async def _advance(self, alarm: DecisionAlarm) -> None:
         """Bet on what is new in the log; a long log in pieces."""
         while True:
-            events = await self._log.events(self._version, alarm.after, AT_ONCE, label_free=alarm.label_free)
-            if not alarm.advance(events, datetime.now(UTC)) or len(events) < AT_ONCE:
+            events = await self._log.call(
+                DecisionLog.events, self._version, alarm.after, MAX_EVENTS, label_free=alarm.label_free
+            )
+            if not alarm.advance(events, datetime.now(UTC)) or len(events) < MAX_EVENTS:
                 return
 
     def _hide(self) -> None:

@@ -1,1 +1,0 @@
-"""How the log's tables have grown, revision by revision."""

@@ -1,1 +1,0 @@
-"""The log as others read it: windows of decisions, statistics, and what became of a challenger."""

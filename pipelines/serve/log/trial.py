@@ -1,0 +1,154 @@
+"""The trial of a challenger, as the log has it: its requests, and the heartbeats of the process that controls it.
+
+That process counts heartbeats in the log; the service looks whether the count still rises, by a clock of its own, so
+that clocks which differ end no trial.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sqlalchemy import select
+
+from kcm.certify.monitoring.trial import Requests
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.tables import DECISIONS, FAILURES
+
+RENEW_S = 10.0  # time between two heartbeats
+LEASE_S = 60.0  # time without one after which a trial ends
+_TYPES = {"stage": np.int64, "seconds": np.float64, "audit_share": np.float64}
+
+
+@dataclass(frozen=True, eq=False)
+class TrialFigures:
+    """The requests of a trial, by who answered them.
+
+    `champion`: with what the challenger, as their shadow, would have lost; `challenger`: those that it took.
+    """
+
+    champion: Requests
+    challenger: Requests
+
+
+class TrialLog:
+    """Reads the trials of an application; every call blocks, and raises LogUnavailableError."""
+
+    def __init__(self, url: str, application: str, timeout_s: float = 10.0) -> None:
+        self._log, self._application = DecisionLog(url, timeout_s, application), application
+
+    def last(self) -> int:
+        """The number of the last decision, 0 without any; a trial that begins now comes after it."""
+        return self._log.database.watermark()
+
+    def read(self, after: int, champion: str, challenger: str) -> TrialFigures:
+        """The trial of `challenger` beside `champion`, of decisions with numbers above `after`."""
+        d, f = DECISIONS.c, FAILURES.c
+        decisions = (
+            select(
+                *(d.request_id, d.stage, d.seconds, d.route, d.audit_share, d.model_version, d.state),
+                *(d.small_label, d.large_label, d.shadow_version, d.shadow_label, d.shadow_keeps),
+            )
+            .where(d.application == self._application, d.number > after, d.stage.is_not(None))
+            .where(d.model_version.in_([champion, challenger]))
+            .order_by(d.number)
+        )
+        failures = select(f.stage).where(f.application == self._application, f.model_version == challenger)
+        with self._log.database.reading() as connection:
+            result = connection.execute(decisions)
+            rows = pd.DataFrame(result.all(), columns=list(result.keys())).astype(_TYPES)
+            failed = np.array(connection.scalars(failures.order_by(f.failed_at)).all(), dtype=np.int64)
+        by_champion, by_challenger = rows[rows["model_version"] == champion], rows[rows["model_version"] == challenger]
+        return TrialFigures(
+            _requests(_as_shadow(by_champion, challenger)),
+            _with_failures(_requests(_as_answered(by_challenger)), failed),
+        )
+
+    def renew(self, version: str) -> None:
+        """Say that the trial of a version goes on."""
+        self._log.beat(version)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._log.close()
+
+
+class TrialLease:
+    """Ends `LEASE_S` after the heartbeats were last seen to rise, or after it was made."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._heartbeats: int | None = None
+        self._renewed = clock()
+
+    def ended(self, heartbeats: int | None) -> bool:
+        """Whether the trial has ended, by the number of heartbeats now; None where it cannot be read."""
+        if heartbeats is not None and heartbeats != self._heartbeats:
+            self._heartbeats, self._renewed = heartbeats, self._clock()
+        return self._clock() - self._renewed > LEASE_S
+
+
+def _as_answered(rows: pd.DataFrame) -> pd.DataFrame:
+    """Items with what their answers lost: of a kept item, where the large model says otherwise."""
+    asked = (rows["route"] == "small") & rows["state"].notna()
+    known = asked & (rows["state"] == "answered") & rows["large_label"].notna()  # not forgotten
+    differs = known & (rows["large_label"] != rows["small_label"])
+    return rows.assign(asked=asked, known=known, differs=differs, probability=rows["audit_share"])
+
+
+def _as_shadow(rows: pd.DataFrame, challenger: str) -> pd.DataFrame:
+    """Items with what the challenger would have lost in the champion's place."""
+    escalated = rows["route"] != "small"
+    keeps = rows["shadow_keeps"].eq(True) & (rows["shadow_version"] == challenger)
+    asked = keeps & (escalated | rows["state"].notna())
+    known = asked & rows["large_label"].notna()
+    differs = known & (rows["large_label"] != rows["shadow_label"])
+    probability = rows["audit_share"].where(~escalated, 1.0)
+    return rows.assign(asked=asked, known=known, differs=differs, probability=probability)
+
+
+def _requests(items: pd.DataFrame) -> Requests:
+    """Items joined to their requests. A request of a moment without audits counts as audited and lost throughout."""
+    watched = items["audit_share"] > 0
+    weight = 1 / items["probability"].where(items["asked"] & watched, 1.0)
+    unknown = items["differs"] | (items["asked"] & ~items["known"])
+    items = items.assign(
+        low=items["differs"] * weight,
+        high=(unknown * weight).where(watched, 1.0),
+        share=items["audit_share"].where(watched, 1.0),
+    )
+    grouped = items.groupby("request_id", sort=False)
+    first = grouped[["stage", "seconds", "share"]].first()
+    return Requests(
+        stage=first["stage"].to_numpy(dtype=np.int64),
+        num_items=grouped.size().to_numpy(dtype=np.int64),
+        failed=np.zeros(len(first), dtype=bool),
+        seconds=first["seconds"].to_numpy(dtype=np.float64),
+        lost_low=grouped["low"].mean().to_numpy(dtype=np.float64),
+        lost_high=grouped["high"].mean().to_numpy(dtype=np.float64),
+        share=first["share"].to_numpy(dtype=np.float64),
+    )
+
+
+def _with_failures(answered: Requests, failed_stages: NDArray[np.int64]) -> Requests:
+    """The requests with those that failed, each among those of its stage."""
+    stage = np.concatenate([answered.stage, failed_stages])
+    order = np.argsort(stage, kind="stable")
+
+    def joined(values: NDArray[Any], of_failed: float) -> NDArray[Any]:
+        return np.concatenate([values, np.full(len(failed_stages), of_failed, dtype=values.dtype)])[order]
+
+    return Requests(
+        stage=stage[order],
+        num_items=joined(answered.num_items, 1),
+        failed=joined(answered.failed, True),
+        seconds=joined(answered.seconds, np.nan),
+        lost_low=joined(answered.lost_low, 0.0),
+        lost_high=joined(answered.lost_high, 0.0),
+        share=joined(answered.share, 1.0),
+    )

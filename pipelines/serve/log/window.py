@@ -1,0 +1,262 @@
+"""Windows of the log: the decisions of an application between two numbers, with all that is known of each by now."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, func, or_, select
+
+from kcm.durable import replace_durably
+from kcm.errors import KcmError
+from pipelines.serve.log.database import Database, LogUnavailableError, log_exists, log_key, require_log
+from pipelines.serve.log.entries import utc_now
+from pipelines.serve.log.tables import DECISIONS, DRIFT, FEEDBACK, INBOX, PAYLOADS, VERSIONS, same_item
+
+MAX_ROWS, MAX_BYTES = 10_000, 64 * 2**20  # of a batch; a single input may be larger
+DRIFT_EXPIRES = timedelta(hours=1)  # a replica that has written nothing for so long is gone
+
+# One row per decision, in the order of `number`. What has been forgotten has neither labels nor score nor payload.
+WINDOW = pa.schema(
+    [
+        ("number", pa.int64()),
+        ("request_id", pa.string()),
+        ("item", pa.int32()),
+        ("caller", pa.string()),  # a keyed hash, as `unit` is
+        ("model_version", pa.string()),
+        ("large_identity", pa.string()),
+        ("unit", pa.string()),
+        ("task", pa.string()),
+        ("gate_score", pa.float64()),
+        ("small_label", pa.string()),
+        ("route", pa.string()),
+        ("probability", pa.float64()),  # of the large model being asked: 1 where it was escalated
+        ("audit_share", pa.float64()),
+        ("state", pa.string()),  # of the large model's answer: null (not asked for), drawn, answered or lost
+        ("large_label", pa.string()),
+        ("large_probabilities", pa.list_(pa.float32())),  # in the order of the version's answers
+        ("label", pa.string()),  # that a caller volunteered
+        ("inbox_label", pa.string()),
+        ("inbox_probability", pa.float64()),
+        ("inbox_state", pa.string()),  # null (not drawn), drawn, labelled or skipped
+        ("text", pa.string()),
+        ("image", pa.binary()),
+        ("features", pa.list_(pa.float32())),
+        ("answered_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+
+class LogReader:
+    """Reads the log at `url` while it is written; raises KcmError where it cannot be read, DataError without one."""
+
+    def __init__(self, url: str, timeout_s: float = 60.0) -> None:
+        require_log(url)
+        self._url, self._database = url, Database(url, timeout_s)
+
+    def __enter__(self) -> LogReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._database.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that reads."""
+        with self._translated(), self._database.reading() as connection:
+            yield connection
+
+    @property
+    def unit_key(self) -> bytes:
+        """The key of `kcm.tasks.units.unit_of` in this log."""
+        with self.reading() as connection:
+            return log_key(connection)
+
+    def watermark(self, application: str) -> int:
+        """The highest number below which no decision will ever be added; 0 without decisions."""
+        with self._translated():
+            return self._database.watermark(DECISIONS.c.application == application)
+
+    def window(self, application: str, after: int, upto: int) -> pa.Table:
+        """The decisions with after < number <= upto, with the columns of WINDOW."""
+        return pa.Table.from_batches(self.batches(application, after, upto), WINDOW)
+
+    def batches(self, application: str, after: int, upto: int) -> Iterator[pa.RecordBatch]:
+        """As `window`, piece by piece, for what does not fit in memory."""
+        while after < upto:
+            with self.reading() as connection:
+                end = _end_of_batch(connection, application, after, upto)
+                if end is None:
+                    return
+                rows = connection.execute(_rows(_within(application, after, end))).all()
+            yield _batch(rows)
+            after = end
+
+    def export(self, application: str, file: Path, after: int, upto: int) -> int:
+        """Write a window to a Parquet file, which appears whole or not at all; the number of its decisions.
+
+        Raises KcmError where the file cannot be written.
+        """
+        num_rows = 0
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=file.parent, prefix=".") as folder:
+                draft = Path(folder) / file.name
+                with pq.ParquetWriter(draft, WINDOW, compression="zstd") as writer:
+                    for batch in self.batches(application, after, upto):
+                        writer.write_batch(batch)
+                        num_rows += batch.num_rows
+                replace_durably(draft, file)
+        except (OSError, pa.ArrowException) as error:
+            raise KcmError(
+                f"the log cannot be written out: {error}", where=str(file), hint="See whether there is room"
+            ) from error
+        return num_rows
+
+    def gaps(self, application: str, after: int, upto: int) -> int:
+        """How many decisions are missing among those of the window: they were answered and never came into the log.
+
+        Every replica counts what it answers. What a killed replica had answered in its last second follows its last
+        row, and is not missed. Unused numbers mean nothing: those of PostgreSQL are used up by what was sent twice.
+        """
+        d, missing = DECISIONS.c, 0
+        by_writer = select(d.writer, func.max(d.sequence), func.count(d.sequence)).group_by(d.writer)
+        with self.reading() as connection:
+            for writer, last, number in connection.execute(by_writer.where(_within(application, after, upto))).all():
+                earlier = select(d.sequence).where(_within(application, 0, after), d.writer == writer)
+                before = connection.scalar(earlier.order_by(d.number.desc()).limit(1)) if last != number else 0
+                missing += max(0, (last or 0) - (before or 0) - number)
+        return missing
+
+    def counts(self, application: str, after: int) -> tuple[int, int, int]:
+        """How many decisions came after a number, and how many of them have a large answer, and a person's label."""
+        d = DECISIONS.c
+        labelled = or_(
+            exists().where(same_item(DECISIONS, FEEDBACK)),
+            exists().where(same_item(DECISIONS, INBOX), INBOX.c.label.is_not(None)),
+        )
+        sums = [
+            func.coalesce(func.sum(case((found, 1), else_=0)), 0) for found in (d.large_label.is_not(None), labelled)
+        ]
+        with self.reading() as connection:
+            chosen = select(func.count(), *sums).where(d.application == application, d.number > after)
+            decisions, large_answers, labels = connection.execute(chosen).one()
+        return int(decisions), int(large_answers), int(labels)
+
+    def shares(self, application: str, num_decisions: int) -> dict[str, float]:
+        """What each version answered of the last so many decisions."""
+        d = DECISIONS.c
+        last = select(d.model_version).where(d.application == application).order_by(d.number.desc())
+        recent = last.limit(num_decisions).subquery()
+        with self.reading() as connection:
+            rows = connection.execute(select(recent.c.model_version, func.count()).group_by(recent.c.model_version))
+            counts: dict[str, int] = dict(rows.tuples().all())
+        total = sum(counts.values())
+        return {version: number / total for version, number in counts.items()}
+
+    def drift(self, application: str, version: str) -> dict[str, float]:
+        """The e-value of each quantity of a version: the mean over its replicas, each of which sees a part of it.
+
+        Empty where no replica has written anything of late.
+        """
+        t = DRIFT.c
+        mine = (t.application == application) & (t.model_version == version)
+        with self.reading() as connection:
+            rows = connection.scalars(select(t.e_values).where(mine, t.updated_at > utc_now() - DRIFT_EXPIRES)).all()
+        names = sorted({name for e_values in rows for name in e_values})
+        return {name: float(np.mean([e_values[name] for e_values in rows if name in e_values])) for name in names}
+
+    def alarm(self, application: str, version: str) -> int | None:
+        """The last decision that may have refuted the certificate of a version; None where it was not refuted."""
+        v = VERSIONS.c
+        mine = (v.application == application) & (v.model_version == version)
+        with self.reading() as connection:
+            return connection.scalar(select(v.refuted_upto).where(mine))
+
+    def forgotten(self, application: str) -> frozenset[str]:
+        """The units of forgotten items, which must leave the memory of the next version."""
+        d = DECISIONS.c
+        mine = (d.application == application) & d.forgotten_at.is_not(None) & d.unit.is_not(None)
+        with self.reading() as connection:
+            return frozenset(connection.scalars(select(d.unit).where(mine)))
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except LogUnavailableError as error:
+            raise KcmError(f"the log cannot be read: {error}", where=self._url) from error
+
+
+def log_watermark(url: str, application: str) -> int:
+    """The number of the last decision that a window of an application may end with; 0 where nothing is logged."""
+    if not log_exists(url):
+        return 0
+    with LogReader(url) as log:
+        return log.watermark(application)
+
+
+def _within(application: str, after: int, upto: int) -> ColumnElement[bool]:
+    d = DECISIONS.c
+    return and_(d.application == application, d.number > after, d.number <= upto)
+
+
+def _end_of_batch(connection: Connection, application: str, after: int, upto: int) -> int | None:
+    """The number of the last decision of the batch that begins after a number; None where no decision is left."""
+    d, p = DECISIONS.c, PAYLOADS.c
+    joined = DECISIONS.outerjoin(PAYLOADS, same_item(DECISIONS, PAYLOADS))
+    sizes = select(d.number, p.num_bytes).select_from(joined).where(_within(application, after, upto))
+    end, num_bytes = None, 0
+    for number, size in connection.execute(sizes.order_by(d.number).limit(MAX_ROWS)):
+        num_bytes += size or 0
+        if end is not None and num_bytes > MAX_BYTES:
+            break
+        end = number
+    return end
+
+
+def _rows(within: ColumnElement[bool]) -> Select[Any]:
+    """The columns of WINDOW in their order; of the inbox what was drawn last."""
+    d, f, i, p = DECISIONS.c, FEEDBACK.c, INBOX.c, PAYLOADS.c
+    other = INBOX.alias()
+    last = select(other.c.attempt).where(same_item(DECISIONS, other)).order_by(other.c.drawn_at.desc()).limit(1)  # type: ignore[arg-type]
+    joined = (
+        DECISIONS.outerjoin(FEEDBACK, same_item(DECISIONS, FEEDBACK))
+        .outerjoin(PAYLOADS, same_item(DECISIONS, PAYLOADS))
+        .outerjoin(INBOX, same_item(DECISIONS, INBOX) & (i.attempt == last.scalar_subquery()))
+    )
+    kept = (d.route == "small") & or_(d.state.is_(None), d.state != "answered")  # else it has been forgotten
+    columns: dict[str, ColumnElement[Any]] = {
+        "state": case((d.large_label.is_not(None), "answered"), (kept, d.state), else_="lost"),
+        "label": f.label,
+        "task": func.coalesce(d.task, f.task),
+        "text": func.coalesce(p.text, f.text),
+        "inbox_label": i.label,
+        "inbox_probability": i.probability,
+        "inbox_state": i.state,
+        "image": p.image,
+        "features": p.features,
+    }
+    chosen = [columns[name].label(name) if name in columns else d[name] for name in WINDOW.names]
+    return select(*chosen).select_from(joined).where(within).order_by(d.number)
+
+
+def _batch(rows: Sequence[Any]) -> pa.RecordBatch:
+    arrays = []
+    for field, values in zip(WINDOW, zip(*rows, strict=True), strict=True):
+        if pa.types.is_list(field.type):
+            values = tuple(None if value is None else np.frombuffer(value, "<f4") for value in values)
+        arrays.append(pa.array(values, field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=WINDOW)
