@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,9 +58,7 @@ from kcm.tasks.columns import list_column
 from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.shards import GROUP_ROWS, SHARD_ROWS, ShardWriter, task_shards
 from pipelines.batch.encoding import encode_shards
-from pipelines.batch.lookup import look_up
-from pipelines.batch.pool import Made
-from pipelines.cluster.config import ClusterConfig
+from pipelines.batch.recorded import look_up_shards
 from pipelines.store.storage import Storage
 
 BATCH_SIZE, WINDOW, NUM_WORKERS = 1024, 16, (1, 2, 4, 16)
@@ -176,33 +174,23 @@ def features(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]
         )
         bar: Any = SimpleNamespace(update=lambda done, total: None)
         started = time.process_time()
-        made = encode_shards(
-            context, PrecomputedConfig(column="embedding"), sources, scratch=place / "features", bar=bar
-        )
+        encoder, features, outcomes = PrecomputedConfig(column="embedding"), place / "features", place / "outcomes"
+        encode_shards(context, encoder, sources, features, scratch=place / "units", bar=bar)
         copied, started = time.process_time() - started, time.process_time()
         large = RecordedConfig(path=str(place / "answers.parquet"))
-        answers, _ = look_up(
-            large,
-            ("no", "yes"),
-            sources,
-            num_labels=2,
-            cluster=ClusterConfig(),
-            scratch=place / "outcomes",
-            storage=Storage.at(place),
-            bar=bar,
-        )
+        look_up_shards(large, ("no", "yes"), sources, outcomes, 2, Storage.at(place))
         looked_up = time.process_time() - started
         bytes_of = {
             name: round(sum(file.stat().st_size for file in files) / count)
-            for name, files in (("rows", sources.values()), ("features", _paths(made)), ("outcomes", _paths(answers)))
+            for name, files in (
+                ("rows", sources.values()),
+                ("features", features.iterdir()),
+                ("outcomes", outcomes.iterdir()),
+            )
         }
         rates = {"copied": round(count / copied), "looked_up": round(count / looked_up)}
         found.append({"rows": count, "features": dim, "rows_per_cpu_s": rates, "bytes_of_a_row": bytes_of})
     return found
-
-
-def _paths(made: Mapping[str, Made]) -> list[Path]:
-    return [each.kept.path for each in made.values()]
 
 
 def train(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:

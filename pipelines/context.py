@@ -81,15 +81,18 @@ class Attempt:
     bar: Bar
     noted: dict[str, str] = field(default_factory=dict)
 
+    def note(self, hashes: Mapping[str, str], folder: Path | None = None) -> None:
+        """Note the SHA-256 of files that are in the storage, by their names in the attempt's folder or one below it."""
+        above = (folder or self.folder).relative_to(self.folder)
+        self.noted.update({(above / name).as_posix(): sha256 for name, sha256 in hashes.items()})
+
     def take(self, kept: Mapping[str, Kept], folder: Path | None = None) -> None:
         """Make files of the storage, by their new names, files of the attempt's folder or of one below it.
 
         They stay where they are until the artefact is finished, so that a kill in between costs nothing.
         """
         below = folder or self.folder
-        placed = self.context.store.storage.place(kept, below)
-        above = below.relative_to(self.folder)
-        self.noted.update({(above / name).as_posix(): sha256 for name, sha256 in placed.items()})
+        self.note(self.context.store.storage.place(kept, below), below)
 
     @property
     def storage(self) -> Storage:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -41,12 +42,12 @@ class RowIndex:
         return cls._load(file) if file.exists() else cls.read(shards)
 
     @classmethod
-    def read(cls, shards: Sequence[Path]) -> RowIndex:
+    def read(cls, shards: Sequence[Path | BinaryIO]) -> RowIndex:
         """The index of some shards from their columns split and label."""
         return cls.joined((shard, cls._of_shard(shard)) for shard in shards)
 
     @classmethod
-    def joined(cls, parts: Iterable[tuple[Path, RowIndex]]) -> RowIndex:
+    def joined(cls, parts: Iterable[tuple[Path | BinaryIO, RowIndex]]) -> RowIndex:
         """The index of some shards in their order, of which each has its own."""
         ranges: dict[str, range] = {}
         labels: dict[str, Counter[int]] = {}
@@ -63,7 +64,7 @@ class RowIndex:
         return cls(ranges, labels, tuple(shard_rows))
 
     @classmethod
-    def _of_shard(cls, shard: Path) -> RowIndex:
+    def _of_shard(cls, shard: Path | BinaryIO) -> RowIndex:
         ranges: dict[str, range] = {}
         labels: dict[str, dict[int, int]] = {}
         split, label_N = _columns(shard)
@@ -101,11 +102,11 @@ def index_file(first_shard: Path) -> Path:
     return first_shard.with_suffix(INDEX)
 
 
-def _in_pieces(split: str, shard: Path) -> DataError:
+def _in_pieces(split: str, shard: Path | BinaryIO) -> DataError:
     return DataError(f"the rows of split {split!r} are not contiguous", where=str(shard))
 
 
-def _columns(shard: Path) -> tuple[pa.Array, np.ndarray]:
+def _columns(shard: Path | BinaryIO) -> tuple[pa.Array, np.ndarray]:
     """Split and label of every row."""
     columns = read_table(shard, columns=["split", "label"])
     return columns["split"].combine_chunks(), columns["label"].to_numpy()

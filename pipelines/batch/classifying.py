@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -20,10 +21,9 @@ from kcm.inputs.labels import UNLABELLED
 from kcm.large import LargeConfig, LinearHead
 from kcm.large.streamed_head import LabelledRows, StreamedFit, fit_streamed
 from kcm.tasks.hashing import row_key
-from kcm.tasks.shards import SHARD_ROWS
-from pipelines.batch.pieces import Took
-from pipelines.batch.pool import Made, map_shards, run_remotely
-from pipelines.cluster.config import ClusterConfig
+from pipelines.batch.mapping import run_remotely
+from pipelines.batch.shards import Counts, RowFunction, map_shards
+from pipelines.context import Context
 from pipelines.progress import Bar
 from pipelines.store.features import SECONDS, feature_matrix
 from pipelines.store.outcomes import Answers
@@ -31,19 +31,6 @@ from pipelines.store.storage import Storage
 
 MAX_FITTED_ROWS = 65_536  # that are fitted in one memory; of more, every step reads them anew
 NUM_FOLDS = 5  # of a fit by steps
-
-
-class FittedHead(Protocol):
-    """A head, and what it would say of the rows that it was fitted on had they been left out."""
-
-    @property
-    def head(self) -> LinearHead:
-        """The head of all rows."""
-        ...
-
-    def probabilities(self, rows: pa.Table) -> np.ndarray:
-        """Class probabilities float32 [N, C] of rows of features, out-of-fold where the head was fitted on them."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -83,61 +70,59 @@ class FittedBySteps:
         return probabilities_NC
 
 
-class Classify:
-    """Gives rows the probabilities of a head, and out-of-fold ones where it was fitted on them."""
+RowHead: TypeAlias = FittedAtOnce | FittedBySteps
 
-    unfinished: ClassVar[str | None] = None
 
-    def __init__(self, fitted: FittedHead) -> None:
-        self._fitted = fitted
+def row_classifier(fitted: RowHead) -> RowFunction:
+    """A function that gives rows the probabilities of a head, at the cost of encoding them."""
 
-    def __call__(self, rows: pa.Table, source: Path) -> tuple[pa.Table, Took]:
-        """The answers to rows of features; each costs what encoding it took."""
-        probabilities = self._fitted.probabilities(rows)
+    def classify(rows: pa.Table) -> tuple[pa.Table, Counts]:
+        probabilities_NC = fitted.probabilities(rows)
         answers = Answers(
-            label_N=probabilities.argmax(axis=1),
-            probabilities_NC=probabilities,
+            label_N=probabilities_NC.argmax(axis=1),
+            probabilities_NC=probabilities_NC,
             cost_N=rows[SECONDS].to_numpy(),
             failed_N=np.zeros(len(rows), dtype=bool),
         )
         return answers.table(rows), {}
 
+    return classify
 
-def classify(
+
+def classify_shards(
+    context: Context,
     large: LargeConfig,
     num_labels: int,
     seed: int,
     sources: Mapping[str, Path],
+    folder: Path,
     *,
-    cluster: ClusterConfig,
     scratch: Path,
-    storage: Storage,
     bar: Bar,
-) -> tuple[dict[str, Made], LinearHead]:
-    """A file with the answers to the rows of every shard of features: the files by name, and the head."""
-    fitted: FittedHead
+) -> tuple[dict[str, str], LinearHead]:
+    """Write a file with the answers to every shard of features to `folder`: their SHA-256 by name, and the head."""
+    storage = context.store.storage
     (fitted,) = run_remotely(_fit, (large, num_labels, seed, list(sources.values()), storage))
-    made, _ = map_shards(
+    hashes, _ = map_shards(
         sources,
-        Classify,
-        {"fitted": fitted},
-        rows_per_piece=SHARD_ROWS,
-        cluster=cluster,
+        partial(row_classifier, fitted),
+        folder,
+        cluster=context.cluster,
         scratch=scratch,
         storage=storage,
         bar=bar,
     )
-    return made, fitted.head
+    return hashes, fitted.head
 
 
-def _fit(large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], storage: Storage) -> FittedHead:
-    """Fit the head on this node, to which all shards come: it may read them in every step."""
+def _fit(large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], storage: Storage) -> RowHead:
+    """Fit the head on this node, to which all shards come: every step may read them."""
     return fit_rows(large, num_labels, seed, [storage.fetch(shard) for shard in shards])
 
 
 def fit_rows(
     large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], limit: int = MAX_FITTED_ROWS
-) -> FittedHead:
+) -> RowHead:
     """Fit the head on the labelled train rows: at once up to `limit` of them, and beyond by steps that read them all.
 
     The rows with the smallest keys choose the strength of the penalty, and where the steps begin.

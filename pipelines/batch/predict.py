@@ -1,62 +1,86 @@
-"""Batch prediction: files of any size through the cascade, on Ray; finished ones survive a kill.
+"""Batch prediction: files of any size through a cascade, on Ray; finished files and blocks of rows survive a kill.
 
-One task for each part reads its file, has the actors of a pool answer the rows, and writes them; the driver holds
-counts. Reading and writing is not done by the actors themselves, since a single large file is to keep all of them busy
-and a row of CSV or JSON lines can be found only by reading all before it. Rows that are on their way are bounded: a
-task has a few small blocks for each actor, whatever the size of its file.
+Each file is cut into blocks of rows. The actor that answers a block reads it and writes it, with the answers, to a
+hidden folder beside the output. When all blocks of a file are there, its output is written from them, in order.
+
+    answers/2024/.a.csv.blocks/DIGEST/000000001024-000000002048.parquet
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from pyarrow import fs
 from rich.markup import escape
 
+from kcm.api.cascade import load_cascade
+from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import require_models
+from kcm.bundle.runtime import fault_of
 from kcm.cascade.policy import OnLargeFailure
 from kcm.errors import DataError
+from kcm.inputs.content import Content, PartError
 from kcm.inputs.location import Location
+from kcm.inputs.pictures import picture_of
 from kcm.inputs.rowfile import RowFile, open_rows
+from kcm.inputs.vectors import vector_in
 from kcm.large import UpstreamConfig
 from kcm.large.adapters.recorded import NO_ANSWER
-from kcm.large.coverage import Coverage
 from kcm.large.response_cache import ResponseStore
-from pipelines.batch.drafts import make_folder
-from pipelines.batch.parts import Part, Record, missing_of, parts_of
-from pipelines.batch.pool import pool_of, result_of
+from kcm.parquet import read_table, write_table
+from kcm.tasks.shards import GROUP_ROWS
+from pipelines.batch.drafts import drafted, make_folder
+from pipelines.batch.mapping import map_with_actors
+from pipelines.batch.outputs import FileRecord, PredictedFile, missing_of, predicted_files
+from pipelines.batch.recorded import require_recorded
 from pipelines.batch.rowwriter import writing
-from pipelines.batch.scoring import ANSWERS, UNFINISHED, Score, added_columns
+from pipelines.batch.shards import unit_rows
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
-from pipelines.progress import Reporter
+from pipelines.progress import Bar, Reporter
 from pipelines.store.storage import cache_folder
 
-CHUNK_SIZE = 256  # rows that are read together
-BLOCK_BYTES = 64 * 1024  # of rows that an actor is given at a time: few enough that small files keep all actors busy
-BLOCKS_PER_ACTOR = 2  # that a part has on their way: one is answered, the next is there already
+ANSWERS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("label", pa.string()),
+        ("judge_confidence", pa.float64()),
+        ("answer_probability", pa.float64()),
+        ("gate_score", pa.float64()),
+        ("route", pa.string()),
+        ("cost_s", pa.float64()),
+        ("error", pa.string()),
+    ]
+)
+UNFINISHED = "unfinished"  # the column that says which rows another attempt may answer
+_MISSING_HINT = (
+    "Give --missing list or --missing answer_small: what is known is written, and the escalated rows that are to be put"
+    " to your own model"
+)
 FILES_AT_ONCE = 8  # that are looked at before anything is encoded
+FEWEST_ROWS, MOST_ROWS, MOST_PICTURES = 32, GROUP_ROWS, 128  # of a block
 
 Missing = Literal["answer_small", "list"]
 _ON_MISSING: dict[Missing, OnLargeFailure] = {"answer_small": "answer_small", "list": "error"}
-_IDS_AT_ONCE = 4096
-_FORMAT = 1  # of what is written; another one makes finished parts anew
+_FORMAT = 2  # of what is written; another number makes finished files anew
 
 
 @dataclass(frozen=True)
-class Columns:
+class InputColumns:
     """The columns of a file that are read, None for those that are not, and below which folder its pictures lie."""
 
     text: str | None
@@ -70,36 +94,13 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A part that was looked at: its record where it is finished, else its file, scanned."""
+class Block:
+    """Rows `start` to `stop` of a file, and where they go with their answers."""
 
-    part: Part
-    record: Record | None
-    rows: RowFile | None
-
-    @property
-    def names(self) -> Sequence[str]:
-        """The columns of its file."""
-        names: Sequence[str] = self.rows.schema.names if self.rows else self.record.columns if self.record else ()
-        return names
-
-
-@dataclass(frozen=True)
-class Job:
-    """A part that is to be made, of a scanned file."""
-
-    part: Part
     rows: RowFile
-    command: str
-    lists_missing: bool
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a part reports while it is made: rows that were answered, and at the end its record."""
-
-    num_rows: int
-    record: Record | None = None
+    start: int
+    stop: int
+    target: Location
 
 
 def predict(
@@ -123,7 +124,8 @@ def predict(
 
     The input is a file, a folder or a pattern, here or in an object store. The suffix of a file gives its format: .csv,
     .jsonl or .parquet. The answers to one file are the file `output_path`; those to several are a folder of files under
-    the same names, in the format of `suffix`, else in that of the input.
+    the same names, in the format of `suffix`, else in that of the input. Files of this machine are answered on this
+    machine, files of an object store by all nodes.
 
     The columns with texts and pictures are read as far as the bundle's models need them, those of vectors as the
     bundle's encoder names them, or `features`. Paths of pictures must lead below `image_root`, the folder of the input
@@ -147,9 +149,9 @@ def predict(
     Raises DataError for an input that cannot be read, ArtefactError for a bundle that cannot be used and for an output
     that cannot be written, ConfigError for a server that is not among `upstreams`, before anything is computed.
     """
-    parts = parts_of(input_path, output_path, suffix)
+    files = predicted_files(input_path, output_path, suffix)
     bundle = Bundle.read(bundle_folder)
-    columns = Columns(
+    columns = InputColumns(
         text_column if "text" in bundle.reads else None,
         task_column,
         image_column if "image" in bundle.reads else None,
@@ -157,38 +159,41 @@ def predict(
     )
     lists_missing = missing is not None and not bundle.large.servable
     command = _digest(_FORMAT, bundle.digest, columns, missing if lists_missing else None)
-    looked = _look(parts, columns, command, overwrite)
+    scanned, records = _look(files, columns, command, overwrite)
     require_models(bundle, assets_dir, upstreams)
-    void = bundle.void_on(cluster.device, cluster.device)
-    if void:
+    if void := bundle.void_on(cluster.device, cluster.device):
         reporter.say(f"the certificate is void here: {escape(void)}")
-    jobs = [Job(each.part, each.rows, command, lists_missing) for each in looked if each.rows]
-    made = [each.record for each in looked if each.record]
-    if bundle.large.is_recorded and jobs:
-        _require_ids(parts, jobs)
+    if bundle.large.is_recorded and scanned:
+        _require_ids(scanned, len(files))
         if missing is None:
-            _require_answers(bundle, [job.rows for job in jobs])
-    if made:
-        reporter.say(f"{len(made)} of {len(parts)} files are answered already")
+            ids = (rows.select(["id"]) for file in scanned.values() for rows in _without_pictures(file))
+            require_recorded(bundle.large, bundle.answer_names, ids, _MISSING_HINT)
+    if records:
+        reporter.say(f"{len(records)} of {len(files)} files are answered already")
     responses = _paid(Location.of(output_path))
-    arguments = {
-        "bundle_folder": bundle_folder.absolute(),
-        "assets_dir": assets_dir.absolute(),
-        "device": cluster.device,
-        "upstreams": tuple(upstreams),
-        "responses": ResponseStore.in_file(responses),
-        "on_missing": _ON_MISSING[missing] if missing and lists_missing else None,
-    }
-    if jobs:
-        jobs[0].part.begin(command)  # where nothing can be written is known before anything is encoded
-        made += _made(jobs, made, arguments, cluster, reporter)
-    if not any(record.unfinished for record in made):
+    build = partial(
+        CascadeAnswerer,
+        bundle_folder.absolute(),
+        assets_dir.absolute(),
+        cluster.device,
+        upstreams=tuple(upstreams),
+        responses=ResponseStore.in_file(responses),
+        on_missing=_ON_MISSING[missing] if missing and lists_missing else None,
+    )
+    if scanned:
+        next(iter(scanned)).begin(command)  # where nothing can be written is known before anything is encoded
+        only_here = bundle.large.remote or any(file.is_local for file in scanned)  # paid answers are in a file here
+        with connected(cluster), reporter.bar("predict", "rows") as bar:
+            answered = partial(map_with_actors, build, cluster=cluster, only_here=only_here)
+            for record in _made(scanned, command, answered, records, bar, lists_missing=lists_missing):
+                records.append(record)
+    if not any(record.unfinished for record in records):
         responses.unlink(missing_ok=True)  # the output has all answers now
-    routes = sum((Counter(record.routes) for record in made), Counter[str]())
+    routes = sum((Counter(record.routes) for record in records), Counter[str]())
     result = {
         "output": str(output_path),
-        "files": len(parts),
-        "answered_before": len(parts) - len(jobs),
+        "files": len(files),
+        "answered_before": len(files) - len(scanned),
         "rows": routes.total(),
         "routes": dict(routes),
         "void": void,
@@ -196,7 +201,111 @@ def predict(
     if not lists_missing:
         return result
     waiting = str(missing_of(Location.of(output_path)))
-    return result | {"missing": sum(record.missing for record in made), "missing_path": waiting}
+    return result | {"missing": sum(record.missing for record in records), "missing_path": waiting}
+
+
+def added_columns(source: RowFile) -> dict[str, str]:
+    """The columns of `ANSWERS` and their names in the output beside the columns of `source`."""
+    taken = set(source.schema.names)
+    names = {name: name for name in ANSWERS.names if name != "id" or source.id_column not in taken}
+    for name in names:
+        while names[name] in taken:
+            names[name] = f"kcm_{names[name]}"
+    return names
+
+
+class CascadeAnswerer:
+    """Answers blocks of rows by the cascade of a bundle."""
+
+    def __init__(
+        self,
+        bundle_folder: Path,
+        assets_dir: Path,
+        device: str,
+        *,
+        upstreams: Sequence[UpstreamConfig] = (),
+        responses: ResponseStore | None = None,
+        on_missing: OnLargeFailure | None = None,
+    ) -> None:
+        self._cascade = load_cascade(bundle_folder, assets_dir, device, upstreams=upstreams, responses=responses)
+        self._read = BlockReader()
+        if on_missing is not None:
+            small_side = self._cascade.small_side
+            small_side.policy = small_side.policy.model_copy(update={"on_large_failure": on_missing})
+
+    def __call__(self, block: Block) -> int:
+        """Write a block with its answers; its number of rows."""
+        rows = self._read(block)
+        answered = self.answer(block.rows, rows).append_column("payload", rows["payload"])
+        with drafted(block.target) as draft:
+            write_table(answered, draft)
+        return len(answered)
+
+    def answer(self, source: RowFile, rows: pa.Table) -> pa.Table:
+        """The columns of `ANSWERS`, and `UNFINISHED`, for rows of `source`; those that cannot be answered say why."""
+        bundle = self._cascade.small_side.bundle
+        contents = self._contents(source, rows)
+        inputs = [
+            Input(content, row["task"], row["id"])
+            for (content, _), row in zip(contents, rows.select(["task", "id"]).to_pylist(), strict=True)
+        ]
+        faults = [
+            known or fault or fault_of(bundle, example)
+            for known, (_, fault), example in zip(rows["fault"].to_pylist(), contents, inputs, strict=True)
+        ]
+        answers = iter(
+            self._cascade.answer([item for item, fault in zip(inputs, faults, strict=True) if fault is None])
+        )
+        given = [next(answers) if fault is None else Unreadable(fault) for fault in faults]
+        records = [{"id": item.id} | _record(answer) for item, answer in zip(inputs, given, strict=True)]
+        may_pass = [bundle.large.servable and _large_failed(answer) for answer in given]
+        return pa.Table.from_pylist(records, schema=ANSWERS).append_column(UNFINISHED, [may_pass])
+
+    def _contents(self, source: RowFile, rows: pa.Table) -> list[tuple[Content, str]]:
+        """What each row shows, and what is wrong with it."""
+        bundle = self._cascade.small_side.bundle
+        texts = rows["text"].to_pylist()
+        with_vectors = "vector" in bundle.reads
+        if not with_vectors and not source.image_column:
+            return [(Content(text or ""), "") for text in texts]
+        found = []
+        for text, record in zip(texts, source.records(rows["payload"]), strict=True):
+            image, fault, vector = None, "", None
+            if source.image_column:
+                image, fault = picture_of(record.get(source.image_column), source.location.folder, source.image_root)
+            try:
+                vector = vector_in(record, bundle.encoder.vector_columns) if with_vectors else None
+            except PartError as error:
+                fault = str(error)
+            found.append((Content(text or "", image or b"", vector=vector), fault))
+        return found
+
+
+class BlockReader:
+    """Reads the rows of blocks. Rows before a block are passed over without their pictures.
+
+    A file is read on from where the last block of it ended, so that it is read once if blocks come in order.
+    """
+
+    def __init__(self) -> None:
+        self._location: Location | None = None
+        self._first = 0
+
+    def __call__(self, block: Block) -> pa.Table:
+        """The rows of a block, whose column `image` is empty."""
+        if block.rows.location != self._location or block.start < self._first:
+            self._location, self._first = block.rows.location, 0
+            self._chunks = _without_pictures(block.rows)
+            self._chunk = next(self._chunks)
+        tables = []
+        while True:
+            end = self._first + len(self._chunk)
+            if block.start < end:
+                start = max(block.start - self._first, 0)
+                tables.append(self._chunk.slice(start, min(block.stop, end) - self._first - start))
+            if end >= block.stop:
+                return pa.concat_tables(tables)
+            self._first, self._chunk = end, next(self._chunks)
 
 
 def _digest(*settings: object) -> str:
@@ -211,165 +320,148 @@ def _paid(out: Location) -> Path:
     return cache_folder() / f"{_digest(out)}.paid"
 
 
-def _look(parts: Sequence[Part], columns: Columns, command: str, overwrite: bool) -> list[Looked]:
-    """Look at each part.
+def _look(
+    files: Sequence[PredictedFile], columns: InputColumns, command: str, overwrite: bool
+) -> tuple[dict[PredictedFile, RowFile], list[FileRecord]]:
+    """The files that are to be answered, scanned, and the records of those that are finished.
 
     Raises DataError for a file that cannot be read, or has other columns than the first, and ArtefactError for an
     output that something else has written.
     """
 
-    def look(part: Part) -> Looked:
-        record = part.finished(command, overwrite=overwrite)
-        return Looked(part, record, None if record else columns.open(part.source))
+    def look(file: PredictedFile) -> tuple[FileRecord | None, RowFile | None]:
+        record = file.finished(command, overwrite=overwrite)
+        return record, None if record else columns.open(file.source)
 
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        looked = list(pool.map(look, parts))
-    first = set(looked[0].names)
-    for each in looked:
-        if others := sorted(first.symmetric_difference(each.names)):
-            owner = "this file has it" if others[0] in each.names else f"{parts[0].source} has it"
+        looked = dict(zip(files, pool.map(look, files), strict=True))
+    names = {
+        file: rows.schema.names if rows else record.columns if record else () for file, (record, rows) in looked.items()
+    }
+    for file, own in names.items():
+        if others := sorted(set(names[files[0]]).symmetric_difference(own)):
+            owner = "this file has it" if others[0] in own else f"{files[0].source} has it"
             raise DataError(
                 f"not all files have a column {others[0]!r}: {owner}",
-                where=str(each.part.source),
+                where=str(file.source),
                 hint="Answer files of different columns apart",
             )
-    return looked
+    scanned = {file: rows for file, (_, rows) in looked.items() if rows}
+    return scanned, [record for record, _ in looked.values() if record]
 
 
-def _require_ids(parts: Sequence[Part], jobs: Sequence[Job]) -> None:
+def _require_ids(scanned: Mapping[PredictedFile, RowFile], num_files: int) -> None:
     """Raise DataError where rows of several files have no ids, by which recorded answers are found."""
-    for job in jobs:
-        if len(parts) > 1 and job.rows.id_column not in job.rows.schema.names:
+    for file, rows in scanned.items():
+        if num_files > 1 and rows.id_column not in rows.schema.names:
             raise DataError(
-                f"the rows have no column {job.rows.id_column!r}, by which recorded answers are found",
-                where=str(job.part.source),
+                f"the rows have no column {rows.id_column!r}, by which recorded answers are found",
+                where=str(file.source),
                 hint="Add it: positions are no names where there are several files",
             )
 
 
-def _require_answers(bundle: Bundle, files: Sequence[RowFile]) -> None:
-    """Raise DataError for rows that recorded answers lack, with their number."""
-    answered = (table["id"] for table in bundle.large.answer_tables(bundle.answer_names))
-    Coverage.of(answered, lambda: (chunk["id"] for file in files for chunk in file.chunks(_IDS_AT_ONCE))).require(
-        bundle.large.location,
-        "Give --missing list or --missing answer_small: what is known is written, and the escalated rows that are to"
-        " be put to your own model",
-    )
+def _without_pictures(rows: RowFile) -> Iterator[pa.Table]:
+    """The rows of a file, without reading the pictures that they name."""
+    plain = copy(rows)
+    plain.image_column = None
+    return plain.chunks(GROUP_ROWS)
 
 
 def _made(
-    jobs: Sequence[Job],
-    before: Sequence[Record],
-    arguments: dict[str, Any],
-    cluster: ClusterConfig,
-    reporter: Reporter,
-) -> list[Record]:
-    """Make parts on the cluster, as many at a time as there are actors; the records of all of them."""
-    done = sum(record.rows for record in before)
-    total = done + sum(job.rows.num_rows for job in jobs)
-    # A picture is a block of its own, or nearly so.
-    num_blocks = sum(-(-job.rows.num_rows // (1 if job.rows.image_column else CHUNK_SIZE)) for job in jobs)
-    waiting, made = deque(jobs), list[Record]()
-    running = set[Any]()  # streams of steps
-    with connected(cluster), reporter.bar("predict", "rows") as bar:
-        bar.update(done, total)
-        actors = pool_of(Score, cluster, max(1, min(cluster.num_encoders, num_blocks)), **arguments)
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        make = ray.remote(make_part)
-        try:
-            while waiting or running:
-                while waiting and len(running) < len(actors):
-                    job = waiting.popleft()
-                    place = here if job.part.is_local else "SPREAD"  # other nodes need not see the files of this one
-                    options = make.options(
-                        num_cpus=0, num_returns="streaming", max_retries=3, scheduling_strategy=place
-                    )
-                    running.add(options.remote(job, actors))
-                ready: Any = ray.wait(list(running), num_returns=1)[0][0]
-                try:
-                    step: Step = result_of(next(ready))
-                except StopIteration:
-                    running.discard(ready)
-                    continue
-                done += step.num_rows
-                bar.update(done, total)
-                if step.record:
-                    made.append(step.record)
-        finally:
-            for each in running:
-                ray.cancel(each)
-            for actor in actors:
-                ray.kill(actor)
-    return made
+    scanned: Mapping[PredictedFile, RowFile],
+    command: str,
+    answered: Callable[[Sequence[Block]], Iterator[int]],
+    before: Sequence[FileRecord],
+    bar: Bar,
+    *,
+    lists_missing: bool,
+) -> Iterator[FileRecord]:
+    """Answer and write files; the record of each."""
+    done, num_rows = sum(record.rows for record in before), sum(rows.num_rows for rows in scanned.values())
+    total, size = done + num_rows, unit_rows(num_rows, FEWEST_ROWS)
+    stamps = {file: file.source.stamp() for file in scanned}  # before rows are read: what changes is made again
+    blocks, there = dict[PredictedFile, list[Block]](), set[str]()
+    for file, rows in scanned.items():
+        folder = file.blocks / _digest(command, file.source, stamps[file] or uuid.uuid4().hex)[:16]
+        make_folder(folder)
+        blocks[file] = list(_blocks(rows, min(size, MOST_PICTURES if rows.image_column else MOST_ROWS), folder))
+        if folder.kind() == fs.FileType.Directory:  # of a bucket, once it holds a file
+            there |= {str(found.location) for found in folder.files(recursive=False)}
+    everything = [block for group in blocks.values() for block in group]
+    counts = answered([block for block in everything if str(block.target) not in there])
+    for file, group in blocks.items():
+        for block in group:
+            done += block.stop - block.start if str(block.target) in there else next(counts)
+            bar.update(done, total)
+        yield write_file(file, scanned[file], group, command, stamps[file], lists_missing=lists_missing)
 
 
-def make_part(job: Job, actors: Sequence[Any]) -> Iterator[Step]:
-    """Write one part, and tell of each step."""
-    part, rows = job.part, job.rows
-    part.begin(job.command)
-    stamp = part.source.stamp()  # before the first row is read: what changes meanwhile is made again
+def _blocks(rows: RowFile, size: int, folder: Location) -> Iterator[Block]:
+    for start in range(0, rows.num_rows, size):
+        stop = min(start + size, rows.num_rows)
+        yield Block(rows, start, stop, folder / f"{start:012}-{stop:012}.parquet")
+
+
+def write_file(
+    file: PredictedFile,
+    rows: RowFile,
+    blocks: Sequence[Block],
+    command: str,
+    stamp: str | None,
+    *,
+    lists_missing: bool,
+) -> FileRecord:
+    """Write the output of a file from its blocks, which are gone then; its record."""
+    file.begin(command)
     names = added_columns(rows)
-    schema = pa.schema([(named, ANSWERS.field(name).type) for name, named in names.items()])
+    schema = pa.schema([(new_name, ANSWERS.field(name).type) for name, new_name in names.items()])
     missing_schema = pa.schema([schema.field(names["id"])] if "id" in names else [])
     routes: Counter[str] = Counter()
     num_missing = num_unfinished = 0
-    if job.lists_missing:
-        make_folder(part.missing.folder)
-    with (
-        writing(part.target, rows, schema) as writer,
-        writing(part.missing, rows, missing_schema) if job.lists_missing else nullcontext() as missing_writer,
-    ):
-        for payload, answered in _answered(rows, actors):
+    with ExitStack() as stack:
+        write = stack.enter_context(writing(file.target, rows, schema))
+        if lists_missing:
+            make_folder(file.missing.folder)
+            write_missing = stack.enter_context(writing(file.missing, rows, missing_schema))
+        for block in blocks:
+            answered = _read_block(block)
             answers = answered.select(list(names)).rename_columns(list(names.values()))
-            writer.write(payload, answers)
+            write(answered["payload"], answers)
             routes.update(route or "error" for route in answered["route"].to_pylist())
             num_unfinished += pc.sum(answered[UNFINISHED]).as_py() or 0
-            if missing_writer is not None:
+            if lists_missing:
                 degraded, silent = pc.equal(answered["route"], "small_degraded"), pc.equal(answered["error"], NO_ANSWER)
                 is_missing = pc.fill_null(pc.or_kleene(degraded, silent), False)
-                waiting = answers.filter(is_missing)
-                missing_writer.write(payload.filter(is_missing), waiting.select(missing_schema.names))
-                num_missing += len(waiting)
-            yield Step(len(answers))
-    record = Record(
-        command=job.command,
-        source=str(part.source),
+                waiting = answers.filter(is_missing).select(missing_schema.names)
+                write_missing(answered["payload"].filter(is_missing), waiting)
+                num_missing += pc.sum(is_missing).as_py() or 0
+    record = FileRecord(
+        command=command,
+        source=str(file.source),
         stamp=stamp,
-        size=part.target.size(),
+        size=file.target.size(),
         columns=tuple(rows.schema.names),
         rows=routes.total(),
         routes=dict(routes),
         missing=num_missing,
         unfinished=num_unfinished,
     )
-    part.write(record)
-    yield Step(0, record)
+    file.write(record)
+    file.drop_blocks()
+    return record
 
 
-def _answered(rows: RowFile, actors: Sequence[Any]) -> Iterator[tuple[pa.ChunkedArray, pa.Table]]:
-    """Payloads and answers of all rows in their order; the next block goes to the actor that has least to do."""
-    source = ray.put(rows)
-    load = dict.fromkeys(actors, 0)
-    running: dict[Any, Any] = {}  # the actor that answers, by its answer to be
-    waiting: deque[tuple[pa.ChunkedArray, Any]] = deque()  # blocks that are not written yet, in order
-    for block in _blocks(rows.chunks(CHUNK_SIZE)):
-        if len(waiting) >= BLOCKS_PER_ACTOR * len(actors):
-            payload, answer = waiting.popleft()
-            yield payload, result_of(answer)
-        for answer in ray.wait(list(running), num_returns=len(running), timeout=0)[0] if running else ():
-            load[running.pop(answer)] -= 1
-        actor = min(actors, key=load.__getitem__)
-        load[actor] += 1
-        answer = actor.answer.remote(source, block)
-        running[answer] = actor
-        waiting.append((block["payload"], answer))
-    for payload, answer in waiting:
-        yield payload, result_of(answer)
+def _read_block(block: Block) -> pa.Table:
+    with block.target.open_at() as stream:
+        return read_table(stream)
 
 
-def _blocks(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Chunks, cut into blocks of about `BLOCK_BYTES`."""
-    for chunk in chunks:
-        size = max(1, BLOCK_BYTES * len(chunk) // max(chunk.nbytes, 1))
-        for start in range(0, len(chunk), size):
-            yield chunk.slice(start, size)
+def _large_failed(answer: Answer | Failure) -> bool:
+    return not isinstance(answer, Unreadable) if isinstance(answer, Failure) else answer.degraded
+
+
+def _record(answer: Answer | Failure) -> dict[str, Any]:
+    if isinstance(answer, Failure):
+        return {"error": answer.reason}
+    return {name: getattr(answer, name) for name in ANSWERS.names if name not in ("id", "error")}

@@ -1,136 +1,91 @@
-"""Writers of rows with their answers to CSV, JSON lines or Parquet, a chunk at a time; a file appears when complete."""
+"""Writers of rows with their answers to CSV, JSON lines or Parquet; a file appears when it is complete."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import posixpath
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import csv
 
 from kcm.inputs.location import Location
 from kcm.inputs.rowfile import RowFile, known_suffix
 from pipelines.batch.drafts import drafted, writable
 
-
-class RowWriter(ABC):
-    """Writes the rows of `source` beside a table of answers with the columns `answers`.
-
-    Every method raises ArtefactError where the operating system refuses.
-    """
-
-    def __init__(self, path: Path, target: Location, source: RowFile, answers: pa.Schema) -> None:
-        self.path, self.target, self.source = path, target, source  # `target` is what the file will be
-        self.schema = pa.schema([*source.schema, *answers])
-        with writable(target):
-            self._open()
-
-    def write(self, payload: pa.ChunkedArray, answers: pa.Table) -> None:
-        """Append rows: their payloads as `source` read them, and their answers."""
-        with writable(self.target):
-            self._append(payload, answers)
-
-    def close(self) -> None:
-        """Finish the file."""
-        with writable(self.target):
-            self._close()
-
-    @abstractmethod
-    def _open(self) -> None: ...
-
-    @abstractmethod
-    def _append(self, payload: pa.ChunkedArray, answers: pa.Table) -> None: ...
-
-    @abstractmethod
-    def _close(self) -> None: ...
-
-
-class CsvWriter(RowWriter):
-    """Comma-separated values; null is an empty field, nested values are JSON."""
-
-    def _open(self) -> None:
-        self._file: IO[str] = self.path.open("w", encoding="utf-8", newline="")
-        self._writer = csv.writer(self._file)
-        self._writer.writerow(self.schema.names)
-
-    def _append(self, payload: pa.ChunkedArray, answers: pa.Table) -> None:
-        columns = [*self.source.columns(payload).columns, *answers.columns]
-        self._writer.writerows(zip(*([_field(v) for v in c.to_pylist()] for c in columns), strict=True))
-
-    def _close(self) -> None:
-        self._file.close()
-
-
-class JsonLinesWriter(RowWriter):
-    """One JSON object a line."""
-
-    def _open(self) -> None:
-        self._file: IO[str] = self.path.open("w", encoding="utf-8")
-
-    def _append(self, payload: pa.ChunkedArray, answers: pa.Table) -> None:
-        for record, answer in zip(self.source.records(payload), answers.to_pylist(), strict=True):
-            self._file.write(_json(record | answer) + "\n")
-
-    def _close(self) -> None:
-        self._file.close()
-
-
-class ParquetWriter(RowWriter):
-    """Parquet with the source's column types."""
-
-    def _open(self) -> None:
-        self._writer = pq.ParquetWriter(self.path, self.schema)
-
-    def _append(self, payload: pa.ChunkedArray, answers: pa.Table) -> None:
-        columns = [*self.source.columns(payload).columns, *answers.columns]
-        self._writer.write_table(pa.table(columns, schema=self.schema))
-
-    def _close(self) -> None:
-        self._writer.close()
-
-
-WRITERS: dict[str, type[RowWriter]] = {".csv": CsvWriter, ".jsonl": JsonLinesWriter, ".parquet": ParquetWriter}
+WRITTEN = (".csv", ".jsonl", ".parquet")
 
 
 @contextmanager
-def writing(target: Location, source: RowFile, answers: pa.Schema) -> Iterator[RowWriter]:
-    """A writer within the block; the file is there after a normal end, and else as it was.
+def writing(
+    target: Location, source: RowFile, answers: pa.Schema
+) -> Iterator[Callable[[pa.ChunkedArray, pa.Table], None]]:
+    """A function within the block that appends rows: payloads as `source` read them, and a table of answers.
 
-    Raises ArtefactError where nothing can be written, and DataError for an unknown suffix.
+    The file is there after a normal end of the block, and else as it was. Raises ArtefactError where nothing can be
+    written, and DataError for an unknown suffix.
     """
-    kind = WRITERS[written_suffix(target)]
-    with drafted(target) as draft:
-        writer = kind(draft, target, source, answers)
-        try:
-            yield writer
-        finally:
-            writer.close()
+    schema = pa.schema([*source.schema, *answers])
+    suffix = written_suffix(target)
+    if suffix == ".csv":
+        schema = pa.schema([(field.name, field.type if _is_plain(field.type) else pa.string()) for field in schema])
+    with drafted(target) as draft, ExitStack() as stack:
+        with writable(target):
+            writer = _opened(draft, suffix, schema, stack)
+
+        def write(payload: pa.ChunkedArray, answer_rows: pa.Table) -> None:
+            with writable(target):
+                if suffix == ".jsonl":
+                    for record, answer in zip(source.records(payload), answer_rows.to_pylist(), strict=True):
+                        writer.write((_json(record | answer) + "\n").encode())
+                    return
+                columns = [*source.columns(payload).columns, *answer_rows.columns]
+                if suffix == ".csv":
+                    columns = list(map(_plain_column, columns))
+                writer.write_table(pa.table(columns, schema=schema))
+
+        yield write
 
 
 def written_suffix(target: Location) -> str:
     """The suffix that says how a file is written; DataError naming the supported ones."""
-    return known_suffix(target, posixpath.splitext(target.name)[1], tuple(WRITERS))
+    return known_suffix(target, posixpath.splitext(target.name)[1], WRITTEN)
 
 
-def _field(value: Any) -> Any:
-    return _json(value) if isinstance(value, dict | list) else value
+def _opened(path: Path, suffix: str, schema: pa.Schema, stack: ExitStack) -> Any:
+    if suffix == ".jsonl":
+        return stack.enter_context(path.open("wb"))
+    if suffix == ".parquet":
+        return stack.enter_context(pq.ParquetWriter(path, schema))
+    return stack.enter_context(csv.CSVWriter(path, schema))
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether Arrow writes values of a type to CSV as people do."""
+    return bool(pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column as it is written to CSV: nested values are JSON, other values that CSV lacks are text."""
+    if _is_plain(column.type):
+        return column
+    values = (_json(value) if isinstance(value, dict | list) else value for value in column.to_pylist())
+    return pa.chunked_array([[None if value is None else str(value) for value in values]], pa.string())
 
 
 def _json(value: Any) -> str:
-    return json.dumps(_plain(value), default=str, allow_nan=False)
+    return json.dumps(_finite(value), default=str, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def _finite(value: Any) -> Any:
     """`value` without NaN and infinity, which JSON lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _plain(child) for key, child in value.items()}
-    return [_plain(child) for child in value] if isinstance(value, list) else value
+        return {key: _finite(child) for key, child in value.items()}
+    return [_finite(child) for child in value] if isinstance(value, list) else value

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from kcm.cascade.gate import Gate
 from kcm.cascade.table import Split
 from kcm.collaborator.collaborator import Collaborator
 from kcm.large import PromptMode
-from pipelines.batch.pool import in_order
+from pipelines.batch.mapping import map_items
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import OutcomePart, PartFiles, outcome_part, under_prompts
 from pipelines.store.outcomes import OutcomesArtefact
@@ -31,8 +32,8 @@ def scored_parts(
     `prompted` are the folders of the answers under further prompt modes. `shown` is the share; a row is in the sample
     by a hash of its id, whatever part it lies in.
     """
-    calls = [(files,) for files in PartFiles.all_of(features, outcomes, splits)]
-    parts = in_order(_scored, calls, (collaborator, gate, features.names, features.storage, shown))
+    score = partial(_scored, collaborator, gate, features.names, features.storage, shown)
+    parts = map_items(score, PartFiles.all_of(features, outcomes, splits))
     return under_prompts(parts, features, outcomes, splits, prompted) if prompted else parts
 
 

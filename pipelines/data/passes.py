@@ -13,7 +13,7 @@ import ray.data
 
 from kcm.errors import KcmError
 from kcm.tasks.preparation.build import Workers, in_process
-from pipelines.batch.pool import silence_ray_data
+from pipelines.batch.mapping import silence_ray_data
 from pipelines.context import Context
 
 MANY_ROWS = 200_000  # from which on a cluster is worth its start

@@ -25,7 +25,7 @@ from kcm.inputs.chunks import Chunk
 from kcm.redact import redacted
 from kcm.tasks.readers.columns import ColumnsConfig, Normaliser, TableLayout, TablePlace
 from kcm.tasks.sources import Shard, Source, SourceConfig
-from pipelines.batch.pool import silence_ray_data
+from pipelines.batch.mapping import silence_ray_data
 
 _READ = "read_"
 _FIRST_ROWS, _ROWS_AT_ONCE = 1000, 16_384

@@ -37,7 +37,7 @@ from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import Interval
 from kcm.metrics.prompting import prompt_effect
 from kcm.parquet import read_table
-from pipelines.batch.pool import run_remotely
+from pipelines.batch.mapping import run_remotely
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt
 from pipelines.stages.stage import Plan, Stage

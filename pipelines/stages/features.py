@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -15,13 +16,14 @@ from kcm.large import LargeConfig
 from kcm.tasks.rowindex import RowIndex
 from kcm.tasks.shards import task_shards
 from pipelines.batch.encoding import encode_shards
-from pipelines.batch.pool import kept, run_anywhere
+from pipelines.batch.mapping import map_items, run_remotely
 from pipelines.batch.preview import preview, preview_lines
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Recipe, write_json
 from pipelines.store.features import PREVIEW, FeaturesArtefact, write_runtime
 from pipelines.store.sequence import SequenceArtefact
+from pipelines.store.storage import Storage
 
 
 class Encoding(Plan):
@@ -45,17 +47,17 @@ class Encoding(Plan):
         """
         context = attempt.context
         encoder = self.encoder.resolved(context.assets_path, self.device)  # here, once, for all actors
-        made = encode_shards(
-            context, encoder, sequence.all_shards, scratch=attempt.scratch, bar=attempt.bar, look=_index_of
-        )
-        attempt.take(kept(made))
-        tasks: dict[str, list[Path]] = {}
-        for number, name in enumerate(sequence.names.tasks):
-            shards = tasks[name] = task_shards(attempt.folder, number, made)
-            RowIndex.joined((shard, made[shard.name].seen) for shard in shards).save(shards[0])
+        storage, sources = context.store.storage, sequence.all_shards
+        made = encode_shards(context, encoder, sources, attempt.folder, scratch=attempt.scratch, bar=attempt.bar)
+        attempt.note(made)
+        tasks = {name: task_shards(attempt.folder, number, made) for number, name in enumerate(sequence.names.tasks)}
+        shards = list(chain.from_iterable(tasks.values()))
+        indices = dict(zip(shards, map_items(partial(_index_of, storage), shards), strict=True))
+        for parts in tasks.values():
+            RowIndex.joined((shard, indices[shard]) for shard in parts).save(parts[0])
         write_runtime(attempt.folder, encoder.in_use)
         if self.previewed:
-            (found,) = run_anywhere(preview, (tasks, len(sequence.names.labels), context.store.storage.readable))
+            (found,) = run_remotely(preview, (tasks, len(sequence.names.labels), storage.readable))
             write_json(attempt.folder / PREVIEW, found)
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
@@ -92,6 +94,6 @@ class Features(Stage):
             context.reporter.say(f"[dim]{escape(line)}[/dim]")
 
 
-def _index_of(shard: Path) -> RowIndex:
-    """Where the splits of a shard are: that of its task is left beside the features, for whoever trains on them."""
-    return RowIndex.read([shard])
+def _index_of(storage: Storage, shard: Path) -> RowIndex:
+    """Where the splits of a shard are. The index of its task is written beside the features, for training."""
+    return RowIndex.read([storage.readable(shard)])

@@ -9,9 +9,9 @@ from pydantic import Field, InstanceOf
 
 from kcm.large import LargeConfig
 from pipelines.batch.asking import LargeSpec, ask_shards
-from pipelines.batch.classifying import classify
-from pipelines.batch.lookup import look_up
-from pipelines.batch.pool import kept
+from pipelines.batch.classifying import classify_shards
+from pipelines.batch.mapping import run_remotely
+from pipelines.batch.recorded import look_up_shards
 from pipelines.context import Attempt, Context
 from pipelines.stages.features import Encoding
 from pipelines.stages.stage import Plan, Stage
@@ -21,7 +21,7 @@ from pipelines.store.outcomes import HEAD, OutcomesArtefact, write_identity
 from pipelines.store.sequence import SequenceArtefact
 
 
-class Classify(Plan):
+class ClassifierOutcomes(Plan):
     """A linear head on the large encoder's features, fitted on the labelled train rows of all tasks.
 
     Train rows carry out-of-fold probabilities, which are as confident as those of new rows.
@@ -38,23 +38,23 @@ class Classify(Plan):
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers, and the head."""
         names, context = sequence.names, attempt.context
-        made, head = classify(
+        made, head = classify_shards(
+            context,
             self.large,
             len(names.labels),
             self.seed,
             self.embedded.all_shards,
-            cluster=context.cluster,
+            attempt.folder,
             scratch=attempt.scratch,
-            storage=attempt.context.store.storage,
             bar=attempt.bar,
         )
-        attempt.take(kept(made))
+        attempt.note(made)
         head.save(attempt.folder / HEAD)
         identity = self.large.identity(names.labels, context.assets_path, head=head)
         write_identity(attempt.folder, identity, runtime=self.embedded.runtime, device=self.embedded.device)
 
 
-class Lookup(Plan):
+class RecordedOutcomes(Plan):
     """Recorded answers, found by id."""
 
     large: LargeConfig
@@ -62,21 +62,14 @@ class Lookup(Plan):
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers."""
-        made, took = look_up(
-            self.large,
-            sequence.names.answers,
-            sequence.all_shards,
-            num_labels=len(sequence.names.labels),
-            cluster=attempt.context.cluster,
-            scratch=attempt.scratch,
-            storage=attempt.context.store.storage,
-            bar=attempt.bar,
-        )
-        attempt.take(kept(made))
-        write_identity(attempt.folder, self.identity, **took)
+        names, storage = sequence.names, attempt.context.store.storage
+        given = self.large, names.answers, sequence.all_shards, attempt.folder, len(names.labels), storage
+        ((made, usage),) = run_remotely(look_up_shards, given)
+        attempt.note(made)
+        write_identity(attempt.folder, self.identity, **usage)
 
 
-class Ask(Plan):
+class AskedOutcomes(Plan):
     """Answers of a model that needs no fitting."""
 
     large: LargeConfig
@@ -88,9 +81,11 @@ class Ask(Plan):
         names, context = sequence.names, attempt.context
         large = self.large.resolved(context.assets_path, self.device)
         spec = LargeSpec(large, names.answers, len(names.labels))
-        made, took = ask_shards(context, spec, sequence.all_shards, scratch=attempt.scratch, bar=attempt.bar)
-        attempt.take(kept(made))
-        write_identity(attempt.folder, self.identity, runtime=large.in_use, device=self.device, **took)
+        made, usage = ask_shards(
+            context, spec, sequence.all_shards, attempt.folder, scratch=attempt.scratch, bar=attempt.bar
+        )
+        attempt.note(made)
+        write_identity(attempt.folder, self.identity, runtime=large.in_use, device=self.device, **usage)
 
 
 class Outcomes(Stage):
@@ -110,9 +105,9 @@ class Outcomes(Stage):
         if large.fits_on_train:
             assert large.backbone is not None  # what it is fitted on
             embedded = Encoding.of(large.backbone, context).build(sequence, context, label=self.stage)
-            return Classify(large=large, seed=self.seed, embedded=embedded)
+            return ClassifierOutcomes(large=large, seed=self.seed, embedded=embedded)
         answer_names = sequence.names.answers
         identity = large.identity(answer_names, context.assets_path)
         if large.is_recorded:
-            return Lookup(large=large, identity=identity)
-        return Ask(large=large, identity=identity, device=context.cluster.device)
+            return RecordedOutcomes(large=large, identity=identity)
+        return AskedOutcomes(large=large, identity=identity, device=context.cluster.device)

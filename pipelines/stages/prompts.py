@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from kcm.certify.ledger import look_delta
 from kcm.errors import ConfigError
 from kcm.large import LargeConfig, PromptMode, Prompts, PromptsConfig, hard_candidates
 from pipelines.batch.asking import LargeSpec, ask_shards
-from pipelines.batch.pool import kept, run_anywhere, run_remotely
+from pipelines.batch.mapping import map_items, run_remotely
 from pipelines.batch.prompting import PromptedShard, Prompter, write_masked, write_questions
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt, Context
@@ -71,20 +72,18 @@ class Prompting(Plan):
     ) -> dict[str, Any]:
         """Write the answers to all rows under a mode, a file per shard; gives what they took together."""
         folder.mkdir()
-        context, names, answers = attempt.context, prompter.names, scratch / "answers"
-        storage = context.store.storage
+        context, names, storage = attempt.context, prompter.names, attempt.context.store.storage
         if self.large.fits_on_train:  # a mask tells its answers without asking
-            masked = run_anywhere(write_masked, *((prompter, mode, each, answers, storage) for each in shards))
-            attempt.take({each.path.name: each for each, _ in masked}, folder)
+            masked = list(map_items(partial(write_masked, prompter, mode, storage, folder), shards))
+            hashes = {shard.rows.name: sha256 for shard, (sha256, _) in zip(shards, masked, strict=True)}
+            attempt.note(hashes, folder)
             return {"rows": sum(num_rows for _, num_rows in masked)}
-        questions = run_anywhere(
-            write_questions, *((prompter, mode, each, scratch / "questions", storage) for each in shards)
-        )
+        write = partial(write_questions, prompter, mode, storage, scratch / "questions")
+        questions = {file.name: file for file in map_items(write, shards)}
         spec = LargeSpec(self.large, names.answers, len(names.labels))
-        files = {each.path.name: each.path for each in questions}
-        made, took = ask_shards(context, spec, files, mode, scratch=answers, bar=attempt.bar)
-        attempt.take(kept(made), folder)
-        return took
+        hashes, usage = ask_shards(context, spec, questions, folder, mode, scratch=scratch / "answers", bar=attempt.bar)
+        attempt.note(hashes, folder)
+        return usage
 
 
 def _prompter(

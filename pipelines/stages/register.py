@@ -17,7 +17,7 @@ from kcm.certify.certificate import CertificateConfig, why_not_promotable
 from kcm.certify.monitoring.drift import FEWEST_ROWS, DriftReference
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
-from pipelines.batch.pool import run_remotely
+from pipelines.batch.mapping import run_remotely
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt, Context
 from pipelines.registry import gates

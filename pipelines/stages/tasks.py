@@ -22,8 +22,8 @@ from kcm.tasks import TasksConfig
 from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.sequence import BAD_ROWS
 from kcm.tasks.sources import Source
-from pipelines.batch.lookup import coverage
-from pipelines.batch.pool import run_remotely
+from pipelines.batch.mapping import run_remotely
+from pipelines.batch.recorded import recorded_for_shards
 from pipelines.context import Attempt, Context
 from pipelines.data.known_sources import KnownSource
 from pipelines.data.passes import workers_of
@@ -147,8 +147,8 @@ class Tasks(Stage):
             return
         context.connect()
         shards = tuple(artefact.all_shards.values())
-        (found,) = run_remotely(coverage, (self.large, artefact.names.answers, shards, context.store.storage))
-        found.require(self.large.location, "Add their answers to the table, or take the rows out")
+        hint = "Add their answers to the table, or take the rows out"
+        run_remotely(recorded_for_shards, (self.large, artefact.names.answers, shards, context.store.storage, hint))
         context.store.control.create(checked, b"")
 
 

@@ -31,7 +31,7 @@ from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.tasks import TasksConfig
-from pipelines.batch.pool import run_remotely
+from pipelines.batch.mapping import run_remotely
 from pipelines.cluster.config import CPUS_PER_TRIAL
 from pipelines.context import Attempt, Context
 from pipelines.progress import polled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import partial
 
 import pyarrow as pa
 
@@ -11,7 +12,7 @@ from kcm.inputs.content import Content
 from kcm.tasks.plan.splits import Split
 from kcm.tasks.sequence import read_shard
 from kcm.tasks.units import unit_digest, unit_of
-from pipelines.batch.pool import in_order
+from pipelines.batch.mapping import map_items
 from pipelines.store.sequence import SequenceArtefact, contents_of
 
 
@@ -61,14 +62,15 @@ def _digests(sequence: SequenceArtefact) -> Iterator[tuple[str, str | bytes, Spl
         for number, task in enumerate(sequence.names.tasks)
         for path in sequence.shards(number)
     ]
-    for found in in_order(_digests_of, shards, (sequence,)):
+    for found in map_items(partial(_digests_of, sequence), shards):
         yield from found
 
 
-def _digests_of(sequence: SequenceArtefact, shard: str, is_grown: bool) -> list[tuple[str, str | bytes, Split]]:
+def _digests_of(sequence: SequenceArtefact, shard: tuple[str, bool]) -> list[tuple[str, str | bytes, Split]]:
     """The same of one shard; its rows are read some at a time: they hold pictures."""
+    name, is_grown = shard
     found: list[tuple[str, str | bytes, Split]] = []
-    for batch in read_shard(sequence.file(shard)).to_batches(max_chunksize=1024):
+    for batch in read_shard(sequence.file(name)).to_batches(max_chunksize=1024):
         rows = pa.table(batch)
         for row, content in zip(rows.select(["id", "group", "split"]).to_pylist(), contents_of(rows), strict=True):
             if is_grown:

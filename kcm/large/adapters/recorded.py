@@ -99,20 +99,13 @@ class RecordedModel:
         self.identity = sha256_of(config.file)
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
-        """The recorded answers; an item without one fails. `kcm.large.coverage` tells beforehand which."""
+        """The recorded answers; an item without one fails. `require_recorded` tells beforehand which."""
         return [self._answers.get(item.id) or LargeAnswer(None, None, Cost(), NO_ANSWER) for item in items]
 
 
 def repeated(item: str, path: str) -> DataError:
     """The error for an item with more than one answer."""
     return DataError(f"two answers for item {item!r}", where=path)
-
-
-def unanswered(count: int, first: str, path: str) -> DataError:
-    """The error for items without an answer, of which there are `count`."""
-    return DataError(
-        f"{count} items have no recorded answer, the first is {first!r}", where=path, hint="Add them to the table"
-    )
 
 
 def matrix_of(table: pa.Table) -> NDArray[np.float32]:

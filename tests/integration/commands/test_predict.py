@@ -28,7 +28,7 @@ from kcm.errors import ArtefactError, DataError
 from kcm.inputs.content import Content
 from kcm.inputs.location import Location, stem_of
 from kcm.large import RecordedConfig
-from pipelines.batch.parts import RECORD
+from pipelines.batch.outputs import RECORD
 from pipelines.batch.predict import predict
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter

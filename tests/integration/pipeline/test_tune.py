@@ -23,8 +23,8 @@ from kcm.config import parse_config
 from kcm.large import NO_PROMPT
 from kcm.tasks import Task, TaskSequence
 from kcm.tasks.columns import list_column
-from pipelines.batch import pool
-from pipelines.batch.pool import run_remotely
+from pipelines.batch import mapping
+from pipelines.batch.mapping import run_remotely
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.config import RunConfig
 from pipelines.context import Context
@@ -180,7 +180,7 @@ def test_the_gate_of_signals_is_searched_and_read_back_with_what_it_was_fitted_o
     assert "neighbours" in [signal.name for signal in found.gate.head.signals]
     given = search.features, search.outcomes, ("validate",)
     scores = np.concatenate([part.scores(found.gate) for part in outcome_parts(found.collaborator, *given)])
-    monkeypatch.setattr(pool, "_FEW", 0)  # by other processes, however few the parts are
+    monkeypatch.setattr(mapping, "FEW_ITEMS", 0)  # by other processes, however few the parts are
     elsewhere = [part.scores(found.gate) for part in scored_parts(found.collaborator, found.gate, *given)]
     np.testing.assert_allclose(np.concatenate(elsewhere), scores)
     assert scores.shape == found.validate_scores.shape

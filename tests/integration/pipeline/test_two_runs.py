@@ -43,11 +43,11 @@ def test_a_killed_run_continues_where_it_was(assets_dir, tmp_path, monkeypatch) 
     seen: dict[Path, int] = {}
 
     def watched(sources: Any, *rest: Any, scratch: Path, **more: Any) -> Any:
-        """Look at the pieces whenever rows are done: they go when their shard is whole."""
+        """Look at the units whenever rows are done: they go when the artefact is finished."""
         bar = more.pop("bar")
 
         def update(done: int, total: int) -> None:
-            seen.update({part: part.stat().st_mtime_ns for part in scratch.glob("[!.]*.piece")})
+            seen.update({part: part.stat().st_mtime_ns for part in scratch.glob("[!.]*.unit")})
             bar.update(done, total)
 
         return original(sources, *rest, scratch=scratch, bar=SimpleNamespace(update=update), **more)
@@ -63,7 +63,7 @@ def test_a_killed_run_continues_where_it_was(assets_dir, tmp_path, monkeypatch) 
 def wait_for_parts(storage: Path, count: int = 3, timeout_s: float = 300) -> list[Path]:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        parts = list(storage.rglob("scratch/[!.]*.piece"))
+        parts = list(storage.rglob("scratch/[!.]*.unit"))
         if len(parts) >= count:
             return parts
         time.sleep(0.02)

@@ -49,8 +49,8 @@ def asked(context, upstream, tmp_path, **changes):
     write_rows(tmp_path, 0, ROWS)
     sources = {"answers.parquet": tmp_path / "task-0000.parquet"}
     spec = LargeSpec(large, LABELS, len(LABELS))
-    made, took = ask_shards(context, spec, sources, scratch=tmp_path / "scratch", bar=bar)
-    return pq.read_table(made["answers.parquet"].kept.path), took
+    _, took = ask_shards(context, spec, sources, tmp_path / "made", scratch=tmp_path / "scratch", bar=bar)
+    return pq.read_table(tmp_path / "made" / "answers.parquet"), took
 
 
 def test_answers_come_in_order_with_what_they_took(context, upstream, tmp_path) -> None:

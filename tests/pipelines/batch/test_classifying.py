@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from kcm.large import ClassifierConfig
 from kcm.tasks.columns import list_column
-from pipelines.batch.classifying import Classify, FittedAtOnce, FittedBySteps, fit_rows
+from pipelines.batch.classifying import FittedAtOnce, FittedBySteps, fit_rows, row_classifier
 
 LARGE = ClassifierConfig(num_folds=2)
 
@@ -34,7 +34,7 @@ def test_few_rows_are_all_fitted_and_get_out_of_fold_answers(tmp_path) -> None:
     fitted = fit_rows(LARGE, 2, 0, [path])
     assert isinstance(fitted, FittedAtOnce)
     assert fitted.ids.to_pylist() == [f"row {n}" for n in range(80)]
-    table, _ = Classify(fitted)(pq.read_table(path), path)
+    table, _ = row_classifier(fitted)(pq.read_table(path))
     answered = np.array(table["large_probabilities"].to_pylist(), dtype=np.float32)
     np.testing.assert_array_equal(answered[:80], fitted.out_of_fold_NC)
     assert table["large_cost"].to_pylist() == [0.5] * 100
@@ -48,7 +48,7 @@ def test_more_rows_are_fitted_by_steps_whatever_their_shards(tmp_path) -> None:
     assert isinstance(one, FittedBySteps)
     np.testing.assert_allclose(one.head.weight_CD, three.head.weight_CD, atol=1e-3)
     rows = pq.read_table(path)
-    answered = Classify(one)(rows, path)[0]["large_probabilities"].to_pylist()
+    answered = row_classifier(one)(rows)[0]["large_probabilities"].to_pylist()
     plain = one.head.probabilities(np.array(rows["features"].to_pylist(), dtype=np.float32))
     differs = (np.array(answered, dtype=np.float32) != plain).any(axis=1)
     assert differs[:80].all()  # out of fold

@@ -1,4 +1,4 @@
-"""Rows travel to actors in blocks of several forward passes, and of few enough rows that all actors end together."""
+"""Features are those of the rows that were given, and rows without features are named."""
 
 from __future__ import annotations
 
@@ -12,19 +12,11 @@ import pytest
 from kcm.encoders import PixelsConfig, PrecomputedConfig
 from kcm.errors import DataError
 from kcm.tasks.columns import list_column, matrix
-from pipelines.batch.encoding import Copy, Encode, encode_shards, rows_together
+from pipelines.batch.encoding import encode_shards, row_encoder, vector_copier
 from pipelines.store.features import write_rows
 from pipelines.store.storage import Storage
 
 BAR = SimpleNamespace(update=lambda done, total: None)
-
-
-@pytest.mark.parametrize(
-    ("num_rows", "num_actors", "expected"),
-    [(100, 2, 64), (11_200, 2, 350), (1_000_000, 2, 512), (11_200, 64, 64)],
-)
-def test_pieces_of_rows(num_rows: int, num_actors: int, expected: int) -> None:
-    assert rows_together(num_rows, 64, num_actors) == expected
 
 
 def rows(values_ND: np.ndarray) -> pa.Table:
@@ -39,10 +31,9 @@ def test_vectors_of_rows_become_their_features_whatever_the_shards(tmp_path) -> 
     values_ND = np.random.default_rng(0).normal(size=(2500, 3)).astype(np.float32)
     write_rows(tmp_path, 0, rows(values_ND))
     context = SimpleNamespace(assets_path=tmp_path, cluster=None, store=SimpleNamespace(storage=Storage.at(tmp_path)))
-    made = encode_shards(
-        context, PrecomputedConfig(column="v"), {"a": tmp_path / "task-0000.parquet"}, scratch=tmp_path / "s", bar=BAR
-    )
-    table = pq.read_table(made["a"].kept.path)
+    sources, folder = {"a": tmp_path / "task-0000.parquet"}, tmp_path / "made"
+    encode_shards(context, PrecomputedConfig(column="v"), sources, folder, scratch=tmp_path / "s", bar=BAR)
+    table = pq.read_table(folder / "a")
     np.testing.assert_array_equal(matrix(table["features"]), values_ND)
     assert table["id"].to_pylist() == [f"row {n}" for n in range(2500)]
     assert table["group"].to_pylist()[:2] == ["g", None]
@@ -57,14 +48,16 @@ def test_a_vector_that_cannot_be_trained_on_is_named_by_row_and_file(tmp_path) -
     shard = tmp_path / "task-0000.parquet"
     context = SimpleNamespace(assets_path=tmp_path, cluster=None, store=SimpleNamespace(storage=Storage.at(tmp_path)))
     with pytest.raises(DataError) as error:
-        encode_shards(context, PrecomputedConfig(column="v"), {"a": shard}, scratch=tmp_path / "s", bar=BAR)
+        encode_shards(
+            context, PrecomputedConfig(column="v"), {"a": shard}, tmp_path / "made", scratch=tmp_path / "s", bar=BAR
+        )
     assert "row 2 (the vector holds a number that is not finite)" in str(error.value)
     assert error.value.where == str(shard)
     with pytest.raises(DataError, match=r"row 0 \(the vector has 3 numbers instead of 5\)"):
-        Copy(PrecomputedConfig(column="v", dim=5), tmp_path)(rows(np.ones((2, 3), np.float32)), shard)
+        vector_copier(PrecomputedConfig(column="v", dim=5), tmp_path)(rows(np.ones((2, 3), np.float32)))
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path) -> None:
     given = pa.table({"id": ["a", "b"], "image": pa.array([b"not a picture"] * 2, pa.large_binary())})
     with pytest.raises(DataError, match=r"no features for 2 rows: a \(.*\), b \("):
-        Encode(PixelsConfig(side=2), tmp_path, "cpu")(given, tmp_path)
+        row_encoder(PixelsConfig(side=2), tmp_path, "cpu")(given)

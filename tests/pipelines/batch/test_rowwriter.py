@@ -37,10 +37,10 @@ def as_parquet(path: Path) -> None:
 
 def copy(source: Path, target: Path) -> None:
     file = open_rows(source, "text")
-    with writing(Location.of(target), file, ANSWERS) as writer:
+    with writing(Location.of(target), file, ANSWERS) as write:
         for chunk in file.chunks(2):
             answers = {"label": [f"label {row}" for row in chunk["id"].to_pylist()], "confidence": [0.5] * len(chunk)}
-            writer.write(chunk["payload"], pa.table(answers, schema=ANSWERS))
+            write(chunk["payload"], pa.table(answers, schema=ANSWERS))
 
 
 READ: dict[str, Callable[[Path], list[dict[str, object]]]] = {

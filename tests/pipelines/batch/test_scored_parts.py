@@ -53,13 +53,13 @@ def test_parts_of_other_processes_whose_arrays_cannot_be_written_are_scored_and_
     """As Ray gives them: they lie in memory that all processes of a node share."""
     given: Any = (*written(ArtefactStore(tmp_path), index=True), SPLITS)
 
-    def as_from_ray(function: Any, calls: Any, shared: Any) -> Iterator[Any]:
-        for call in calls:
+    def as_from_ray(function: Any, items: Any) -> Iterator[Any]:
+        for item in items:
             buffers: list[pickle.PickleBuffer] = []
-            sent = pickle.dumps(function(*shared, *call), protocol=5, buffer_callback=buffers.append)
+            sent = pickle.dumps(function(item), protocol=5, buffer_callback=buffers.append)
             yield pickle.loads(sent, buffers=[bytes(buffer) for buffer in buffers])
 
-    monkeypatch.setattr(module, "in_order", as_from_ray)
+    monkeypatch.setattr(module, "map_items", as_from_ray)
     collaborator: Any = None
     parts = list(scored_parts(collaborator, GATE, *given))
     assert not parts[0].scores(GATE).flags.writeable

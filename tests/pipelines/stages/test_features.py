@@ -16,14 +16,14 @@ def written_by(encoder, folder, monkeypatch) -> tuple[FeaturesArtefact, list]:
     """The artefact that an encoder's rows make, and what the actors were given."""
     given = []
 
-    def encode_shards(context, encoder, sources, scratch, bar, look):
+    def encode_shards(context, encoder, sources, folder, scratch, bar):
         given.append(encoder)
         return {}
 
     monkeypatch.setattr(features, "encode_shards", encode_shards)
     sequence = SimpleNamespace(all_shards={}, names=SimpleNamespace(tasks=()))
-    context = SimpleNamespace(assets_path=folder)
-    attempt = SimpleNamespace(context=context, folder=folder, scratch=folder, bar=None, take=lambda kept: None)
+    context = SimpleNamespace(assets_path=folder, store=SimpleNamespace(storage=None))
+    attempt = SimpleNamespace(context=context, folder=folder, scratch=folder, bar=None, note=lambda hashes: None)
     Encoding(encoder=encoder, identity="i", device="cpu").write(attempt, sequence)
     return FeaturesArtefact("features", folder.name, folder), given
 

@@ -1,8 +1,6 @@
-"""Recorded answers find their rows, whatever the order of either and however many parts they are joined in."""
+"""Recorded answers find their rows, whatever the order of either."""
 
 from __future__ import annotations
-
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +9,11 @@ import pytest
 
 from kcm.errors import DataError
 from kcm.large import RecordedConfig
-from pipelines.batch import lookup
-from pipelines.batch.lookup import look_up
+from pipelines.batch.recorded import look_up_shards, require_recorded
 from pipelines.store.features import write_rows
 from pipelines.store.storage import Storage
 
 LABELS = ("no", "yes")
-BAR = SimpleNamespace(update=lambda done, total: None)
 
 
 def answers(tmp_path, ids) -> RecordedConfig:
@@ -37,16 +33,7 @@ def answers(tmp_path, ids) -> RecordedConfig:
 
 def found(tmp_path, large):
     sources = {path.name: path for path in sorted(tmp_path.glob("task-*.parquet"))}
-    return look_up(
-        large,
-        LABELS,
-        sources,
-        num_labels=2,
-        cluster=None,
-        scratch=tmp_path / "scratch",
-        storage=Storage.at(tmp_path),
-        bar=BAR,
-    )
+    return look_up_shards(large, LABELS, sources, tmp_path / "made", 2, Storage.at(tmp_path))
 
 
 @pytest.fixture
@@ -57,12 +44,11 @@ def rows(tmp_path):
     return [f"row {n}" for n in range(40)]
 
 
-@pytest.mark.parametrize("in_part", [7, 1_000_000])
-def test_answers_in_any_order_come_in_the_order_of_the_rows(rows, tmp_path, monkeypatch, in_part) -> None:
-    monkeypatch.setattr(lookup, "ROWS_PER_PART", in_part)
+def test_answers_in_any_order_come_in_the_order_of_the_rows(rows, tmp_path) -> None:
     shuffled = [rows[n] for n in np.random.default_rng(0).permutation(40)]
     made, took = found(tmp_path, answers(tmp_path, [*shuffled, "row 99"]))  # and one that nobody asks for
-    tables = [pq.read_table(made[f"task-000{number}.parquet"].kept.path) for number in range(2)]
+    assert list(made) == ["task-0000.parquet", "task-0001.parquet"]
+    tables = [pq.read_table(tmp_path / "made" / name) for name in made]
     table = pa.concat_tables(tables)
     assert table["id"].to_pylist() == rows
     assert table["large_label"].to_pylist() == [-1 if n == 7 else 1 - n % 2 for n in range(40)]
@@ -73,9 +59,15 @@ def test_answers_in_any_order_come_in_the_order_of_the_rows(rows, tmp_path, monk
     assert took == {"rows": 40, "tokens": 80, "currency": 0.0}
 
 
-def test_a_row_without_an_answer_or_with_two_is_named(rows, tmp_path) -> None:
-    with pytest.raises(DataError, match="1 items have no recorded answer, the first is 'row 39'"):
-        found(tmp_path, answers(tmp_path, rows[:-1]))
+def test_rows_without_an_answer_are_counted_and_the_first_is_named(rows, tmp_path) -> None:
+    large = answers(tmp_path, [*reversed(rows[:18]), *rows[20:39], "row 99"])
+    message = r"3 of 40 rows have no recorded answer, the first is 'row 18' .*answers\.parquet"
+    with pytest.raises(DataError, match=message):
+        found(tmp_path, large)
+    tables = [pa.table({"id": rows[start : start + 7]}) for start in range(0, 40, 7)]
+    with pytest.raises(DataError, match=message):
+        require_recorded(large, LABELS, tables, "Add them")
+    require_recorded(large, LABELS, [pa.table({"id": rows[:18]})], "Add them")
 
 
 def test_two_answers_for_a_row_are_refused(rows, tmp_path) -> None:

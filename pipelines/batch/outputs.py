@@ -23,12 +23,12 @@ from kcm.errors import ArtefactError, DataError
 from kcm.inputs.location import FoundFile, Location, naming_location, stem_of
 from kcm.inputs.rowfile import FORMATS, known_suffix
 from pipelines.batch.drafts import drafted, make_folder, writable
-from pipelines.batch.rowwriter import written_suffix
+from pipelines.batch.rowwriter import WRITTEN, written_suffix
 
 RECORD = ".kcm"
 
 
-class Record(Config):
+class FileRecord(Config):
     """What a part was made of, and what it holds. `size` are its bytes, None until it is finished.
 
     `command` is a digest of model and settings, `stamp` says which content the source had; None: that is not known.
@@ -47,7 +47,7 @@ class Record(Config):
 
 
 @dataclass(frozen=True)
-class Part:
+class PredictedFile:
     """One file of the input, the file of its answers, and that of its rows that lack a recorded answer."""
 
     source: Location
@@ -59,7 +59,7 @@ class Part:
         """Whether some of it lies on this machine."""
         return self.source.is_local or self.target.is_local
 
-    def finished(self, command: str, *, overwrite: bool) -> Record | None:
+    def finished(self, command: str, *, overwrite: bool) -> FileRecord | None:
         """The record of a part that a command need not make again; None for one that it has to make.
 
         Raises ArtefactError for a file that something else has written, unless `overwrite`.
@@ -87,9 +87,19 @@ class Part:
     def begin(self, command: str) -> None:
         """Say whose the part is, so that a killed command can go on; ArtefactError where nothing can be written."""
         make_folder(self.target.folder)
-        self.write(Record(command=command, source=str(self.source)))
+        self.write(FileRecord(command=command, source=str(self.source)))
 
-    def write(self, record: Record) -> None:
+    @property
+    def blocks(self) -> Location:
+        """The folder of the blocks of rows that are answered, until the file is finished."""
+        return self.target.folder / f".{self.target.name}.blocks"
+
+    def drop_blocks(self) -> None:
+        """Remove the blocks, those of earlier attempts with other settings among them."""
+        if self.blocks.kind() == fs.FileType.Directory:
+            self.blocks.file_system.delete_dir(self.blocks.path)
+
+    def write(self, record: FileRecord) -> None:
         """Replace the record."""
         with drafted(self._record) as draft, writable(self._record):
             draft.write_text(record.model_dump_json(), encoding="utf-8")
@@ -98,17 +108,17 @@ class Part:
     def _record(self) -> Location:
         return self.target.folder / f".{self.target.name}{RECORD}"
 
-    def _read(self) -> Record | None:
+    def _read(self) -> FileRecord | None:
         """The record; None where there is none, or it is of another version."""
         with naming_location(self._record):
             try:
                 with self._record.file_system.open_input_stream(self._record.path, compression=None) as stream:
-                    return Record.model_validate_json(stream.read())
+                    return FileRecord.model_validate_json(stream.read())
             except (FileNotFoundError, ValueError):
                 return None
 
 
-def parts_of(source: str | Path, output: str | Path, suffix: str | None = None) -> list[Part]:
+def predicted_files(source: str | Path, output: str | Path, suffix: str | None = None) -> list[PredictedFile]:
     """The parts of an input: one of a file, written to `output`; of a folder or pattern, one for each of its files.
 
     The latter lie in the folder `output`, under the names of the input files, in the format of `suffix`, else in that
@@ -130,11 +140,11 @@ def parts_of(source: str | Path, output: str | Path, suffix: str | None = None) 
             )
     if origin.store == out.store and not origin.is_pattern and _is_below(out, origin):
         raise DataError("the output lies in the input", where=str(out), hint="Name another output")
-    parts: dict[str, Part] = {}
+    parts: dict[str, PredictedFile] = {}
     for file in files:
-        name = stem_of(file.relative)
-        name += suffix or known_suffix(file.location, file.location.suffix)
-        part = Part(file.location, out / name, missing_of(out) / name)
+        read = known_suffix(file.location, file.location.suffix)
+        name = stem_of(file.relative) + (suffix or (read if read in WRITTEN else ".csv"))
+        part = PredictedFile(file.location, out / name, missing_of(out) / name)
         if (other := parts.setdefault(name, part)) is not part:
             raise DataError(f"{name} would hold the answers to two files", where=f"{other.source}, {part.source}")
     return list(parts.values())
@@ -162,7 +172,7 @@ def _files(origin: Location) -> list[FoundFile] | None:
     raise DataError("the folder holds no file of rows", where=str(origin), hint=f"Use {', '.join(FORMATS)}")
 
 
-def _part_of_file(source: Location, out: Location, suffix: str | None) -> Part:
+def _part_of_file(source: Location, out: Location, suffix: str | None) -> PredictedFile:
     written = written_suffix(out)
     if suffix not in (None, written):
         raise DataError(f"the output is to be {suffix}", where=str(out), hint="Its suffix says the format")
@@ -172,7 +182,7 @@ def _part_of_file(source: Location, out: Location, suffix: str | None) -> Part:
     _require_folder(out)
     if out.kind() == fs.FileType.Directory:
         raise ArtefactError("the output is a folder", where=str(out), hint="Name a file: the input is one")
-    return Part(source, out, missing_of(out))
+    return PredictedFile(source, out, missing_of(out))
 
 
 def _require_folder(out: Location) -> None:

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-import pipelines.batch.scoring as stage
+import pipelines.batch.predict as stage
 from kcm.bundle.answers import Answer, Failure, Input
 from kcm.inputs.content import TEXT, Content
 from kcm.inputs.rowfile import open_rows
-from pipelines.batch.scoring import UNFINISHED, Score, added_columns
+from pipelines.batch.predict import UNFINISHED, CascadeAnswerer, added_columns
 
 CONFIDENCE = ("judge_confidence", "answer_probability")
 
@@ -45,7 +45,7 @@ def scored(path: Path, content: str, task_column: str | None = None) -> list[dic
     path.write_text(content, encoding="utf-8")
     file = open_rows(path, "text", task_column)
     (chunk,) = file.chunks(100)
-    return Score(path, path, "cpu").answer(file, chunk).to_pylist()
+    return CascadeAnswerer(path, path, "cpu").answer(file, chunk).to_pylist()
 
 
 def test_a_row_that_cannot_be_answered_says_why_and_the_others_are_answered(

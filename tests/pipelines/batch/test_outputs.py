@@ -11,7 +11,7 @@ from kcm.errors import ArtefactError, DataError, KcmError
 from kcm.inputs import location
 from kcm.inputs.location import Location
 from pipelines.batch.drafts import drafted
-from pipelines.batch.parts import Part, Record, missing_of, parts_of
+from pipelines.batch.outputs import FileRecord, PredictedFile, missing_of, predicted_files
 
 Put = Callable[[str, bytes], str]
 
@@ -30,17 +30,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "rows"
 
 
-def names(parts: list[Part], out: str | Path) -> list[tuple[str, str]]:
+def names(parts: list[PredictedFile], out: str | Path) -> list[tuple[str, str]]:
     start = len(Location.of(out).path) + 1
     return [(part.source.name, part.target.path[start:]) for part in parts]
 
 
-def finish(part: Part, command: str = "one", unfinished: int = 0) -> Record:
+def finish(part: PredictedFile, command: str = "one", unfinished: int = 0) -> FileRecord:
     """Make a part as a prediction does."""
     part.begin(command)
     with drafted(part.target) as draft:
         draft.write_text("answers")
-    record = Record(
+    record = FileRecord(
         command=command,
         source=str(part.source),
         stamp=part.source.stamp(),
@@ -52,7 +52,7 @@ def finish(part: Part, command: str = "one", unfinished: int = 0) -> Record:
 
 
 def test_a_file_becomes_a_file(folder: Path, tmp_path: Path) -> None:
-    (part,) = parts_of(folder / "a.csv", tmp_path / "out.parquet")
+    (part,) = predicted_files(folder / "a.csv", tmp_path / "out.parquet")
     assert (part.target, part.missing) == (
         Location.of(tmp_path / "out.parquet"),
         Location.of(tmp_path / "out.missing.parquet"),
@@ -63,7 +63,7 @@ def test_a_file_becomes_a_file(folder: Path, tmp_path: Path) -> None:
 def test_a_folder_becomes_a_folder_with_files_of_the_same_names(
     folder: Path, tmp_path: Path, suffix: str | None
 ) -> None:
-    parts = parts_of(folder, out := tmp_path / "answers", suffix)
+    parts = predicted_files(folder, out := tmp_path / "answers", suffix)
     assert names(parts, out) == [
         ("b.jsonl.gz", f"2024/b{suffix or '.jsonl'}"),
         ("a.csv", f"a{suffix or '.csv'}"),
@@ -73,7 +73,7 @@ def test_a_folder_becomes_a_folder_with_files_of_the_same_names(
 
 def test_a_pattern_stands_for_the_files_that_match(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "answers"
-    assert names(parts_of(f"{folder}/**/b*", out), out) == [("b.jsonl.gz", "2024/b.jsonl")]
+    assert names(predicted_files(f"{folder}/**/b*", out), out) == [("b.jsonl.gz", "2024/b.jsonl")]
 
 
 def test_stores_are_read_and_written_as_folders_are(put_anywhere: Put) -> None:
@@ -81,7 +81,7 @@ def test_stores_are_read_and_written_as_folders_are(put_anywhere: Put) -> None:
     put_anywhere("in/b.csv", b"text\n")
     for source in (f"{root}{options}", f"{root}*.csv{options}"):
         out = f"{root.removesuffix('in/')}out{options}"
-        first, second = parts_of(source, out)
+        first, second = predicted_files(source, out)
         assert names([first, second], out) == [("a.csv", "a.csv"), ("b.csv", "b.csv")]
     made = finish(first)
     assert first.finished("one", overwrite=False) == made
@@ -94,7 +94,7 @@ def test_stores_are_read_and_written_as_folders_are(put_anywhere: Put) -> None:
 
 
 def test_a_part_is_finished_for_the_same_rows_model_and_settings_alone(folder: Path, tmp_path: Path) -> None:
-    (part,) = parts_of(folder / "a.csv", tmp_path / "out.csv")
+    (part,) = predicted_files(folder / "a.csv", tmp_path / "out.csv")
     assert part.finished("one", overwrite=False) is None
     part.begin("one")
     assert part.finished("one", overwrite=False) is None
@@ -108,10 +108,10 @@ def test_a_part_is_finished_for_the_same_rows_model_and_settings_alone(folder: P
 
 
 def test_what_something_else_has_written_is_refused_unless_it_is_to_be_replaced(folder: Path, tmp_path: Path) -> None:
-    (part,) = parts_of(folder / "a.csv", out := tmp_path / "out.csv")
+    (part,) = predicted_files(folder / "a.csv", out := tmp_path / "out.csv")
     out.write_text("mine")
     (folder / "c.csv").write_text("text\nother\n")
-    (other,) = parts_of(folder / "c.csv", out)
+    (other,) = predicted_files(folder / "c.csv", out)
     for change, asked, command in (
         (lambda: None, part, "one"),
         (lambda: finish(part), part, "two"),
@@ -152,22 +152,22 @@ def test_what_cannot_be_used_is_named(folder: Path, tmp_path: Path, source: str,
     for name in ("file", "twice/x.csv", "twice/x.csv.gz"):
         (tmp_path / name).touch()
     with pytest.raises(KcmError, match=message):
-        parts_of(source if "://" in source else f"{tmp_path}/{source}", tmp_path / out)
+        predicted_files(source if "://" in source else f"{tmp_path}/{source}", tmp_path / out)
 
 
 def test_a_format_is_no_other_than_the_output_s_suffix(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"to be \.parquet.*out\.csv"):
-        parts_of(folder / "a.csv", tmp_path / "out.csv", ".parquet")
+        predicted_files(folder / "a.csv", tmp_path / "out.csv", ".parquet")
 
 
 def test_a_bucket_that_does_not_exist_is_named_whichever_side_it_is_on(put: Put, s3_server: str) -> None:
     known, absent = put("in/a.csv", b"text\n"), f"s3://absent/a.csv?endpoint_override={s3_server}"
     for source, out in ((absent, known), (known, absent)):
         with pytest.raises(DataError, match=r"the bucket 'absent' does not exist \(s3://absent/a\.csv\)"):
-            parts_of(source, out)
+            predicted_files(source, out)
 
 
 def test_a_folder_in_which_nothing_can_be_written_is_named(folder: Path) -> None:
-    (part,) = parts_of(folder / "a.csv", "/proc/out.csv")
+    (part,) = predicted_files(folder / "a.csv", "/proc/out.csv")
     with pytest.raises(ArtefactError, match=r"no such folder \(/proc\)|cannot write.*/proc"):
         part.begin("one")

@@ -1,0 +1,154 @@
+"""Run a function over many items: by Ray Data on a cluster, else in this process.
+
+Ray Data runs an item again where its worker or node dies. Items and results are small: references to files, hashes,
+counts. The process that works on an item reads its rows from the storage and writes what it makes to the storage.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from kcm.errors import KcmError
+from pipelines.cluster.config import ClusterConfig
+
+FEW_ITEMS = 8  # this process is done with so many before others have started
+RETRIES = 3
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+def map_items(function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> Iterator[ResultT]:
+    """The results of `function` in the order of the items, by tasks on any node; few items by this process.
+
+    A KcmError of the function is raised here.
+    """
+    if len(items) < FEW_ITEMS or not ray.is_initialized():
+        return map(function, items)
+
+    def apply(batch: pa.Table) -> pa.Table:
+        return _apply(function, batch)
+
+    return _on_ray_data(items, apply, num_cpus=1)
+
+
+def map_with_actors(
+    build: Callable[[], Callable[[ItemT], ResultT]],
+    items: Sequence[ItemT],
+    cluster: ClusterConfig | None,
+    *,
+    only_here: bool = False,
+) -> Iterator[ResultT]:
+    """The same by the function that `build` returns, which each of `num_encoders` actors builds once.
+
+    Without a cluster this process builds it. With `only_here` the actors are on the node of this process, whose files
+    they need; they reserve no CPUs, of which the head of a cluster may have none.
+    """
+    if cluster is None or not ray.is_initialized():
+        return _in_process(build, items)
+    return _on_ray_data(
+        items,
+        _Actor,
+        fn_constructor_args=(build,),
+        compute=ActorPoolStrategy(size=min(cluster.num_encoders, max(1, len(items)))),
+        num_cpus=0 if cluster.use_gpu or only_here else 1,
+        num_gpus=cluster.gpus_per_encoder if cluster.use_gpu else 0,
+        max_task_retries=RETRIES,  # else a row that kills its process is tried for ever
+        label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()} if only_here else None,
+    )
+
+
+def run_remotely(function: Callable[..., Any], *calls: tuple[Any, ...]) -> list[Any]:
+    """The results of a function for the arguments of each call, by other processes of this node, which see its files.
+
+    There are as many at a time as this process has cores. Without a cluster it runs in this process.
+    """
+    if not ray.is_initialized():
+        return [function(*arguments) for arguments in calls]
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    remote = ray.remote(function).options(num_cpus=0, max_retries=RETRIES, scheduling_strategy=here)
+    cores, running = len(os.sched_getaffinity(0)), list[Any]()
+    for number, arguments in enumerate(calls):
+        if number >= cores:
+            ray.wait([running[number - cores]])
+        running.append(remote.remote(*arguments))
+    try:
+        return [ray.get(result) for result in running]
+    except RayTaskError as error:
+        if isinstance(error.cause, KcmError):
+            raise error.cause from None
+        raise
+
+
+def silence_ray_data() -> None:
+    """Turn off Ray Data's progress output; the stage has its own bar."""
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def _in_process(build: Callable[[], Callable[[ItemT], ResultT]], items: Sequence[ItemT]) -> Iterator[ResultT]:
+    if items:
+        yield from map(build(), items)
+
+
+def _on_ray_data(items: Sequence[Any], worker: Any, **options: Any) -> Iterator[Any]:
+    """Each item is a block of its own, so that it is one task. Results that come early wait for those before them."""
+    if not items:
+        return
+    silence_ray_data()
+    pickled = [ray.cloudpickle.dumps(item) for item in items]
+    blocks = [pa.table({"index": [index], "item": [item]}) for index, item in enumerate(pickled)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Ray 2.60 has no other way yet to limit retries
+        dataset = ray.data.from_arrow(blocks).map_batches(worker, batch_size=None, batch_format="pyarrow", **options)
+    early: dict[int, Any] = {}
+    following = 0
+    batches: Iterable[Any] = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    for batch in batches:
+        early |= zip(batch["index"].to_pylist(), map(pickle.loads, batch["result"].to_pylist()), strict=True)
+        while following in early:
+            result = early.pop(following)
+            if isinstance(result, KcmError):
+                raise result
+            yield result
+            following += 1
+
+
+class _Actor:
+    """Builds its function with the first item, not when it starts, so that an error of `build` is a result too."""
+
+    def __init__(self, build: Callable[[], Callable[[Any], Any]]) -> None:
+        self._build = build
+        self._function: Callable[[Any], Any] | None = None
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return _apply(self._call, batch)
+
+    def _call(self, item: Any) -> Any:
+        self._function = self._function or self._build()
+        return self._function(item)
+
+
+def _apply(function: Callable[[Any], Any], batch: pa.Table) -> pa.Table:
+    """The results of a block of items. A KcmError is a result, since Ray would wrap it."""
+    results = []
+    for item in batch["item"].to_pylist():
+        try:
+            results.append(function(pickle.loads(item)))
+        except KcmError as error:
+            results.append(error)
+    return pa.table({"index": batch["index"], "result": pa.array(map(pickle.dumps, results), pa.large_binary())})

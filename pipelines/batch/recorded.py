@@ -1,0 +1,123 @@
+"""Recorded answers to the rows of a sequence: both are joined by id in a database on disk, with bounded memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from kcm.errors import DataError
+from kcm.large import LargeConfig
+from kcm.large.adapters.recorded import matrix_of, repeated
+from kcm.parquet import read_table
+from pipelines.batch.shards import Counts, write_shard
+from pipelines.store.outcomes import Answers, over_labels
+from pipelines.store.storage import Storage
+
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "1GB"}  # DuckDB spills beyond it
+_USAGE = ("rows", "tokens", "currency")
+
+
+def look_up_shards(
+    large: LargeConfig,
+    answer_names: tuple[str, ...],
+    sources: Mapping[str, Path],
+    folder: Path,
+    num_labels: int,
+    storage: Storage,
+) -> tuple[dict[str, str], Counts]:
+    """Write a file with the recorded answers to the rows of every shard to `folder`: their SHA-256, and the usage.
+
+    Raises DataError for a row without an answer, two answers for one row, and a table that cannot be right.
+    """
+    rows = (read_table(storage.readable(source), columns=["id", "split"]) for source in sources.values())
+    with _joined(large, answer_names, rows) as database:
+        _require_all(database, large.location, "Add them to the table")
+        hashes = {}
+        for shard, name in enumerate(sources):
+            query = "SELECT * FROM joined WHERE shard = ? ORDER BY place"
+            answers = _answers(database.sql(query, params=[shard]).to_arrow_table(), num_labels)
+            hashes[name] = write_shard(storage, [answers], folder / name)
+        usage = database.sql("SELECT count(*), sum(tokens)::BIGINT, sum(currency) FROM joined").fetchall()[0]
+    return hashes, {name: value or 0 for name, value in zip(_USAGE, usage, strict=True)}
+
+
+def require_recorded(large: LargeConfig, answer_names: tuple[str, ...], rows: Iterable[pa.Table], hint: str) -> None:
+    """Raise DataError where rows have no recorded answer, and for a table of answers that cannot be right.
+
+    `rows` are tables with the column `id`; the error counts all that have none, and names the first.
+    """
+    with _joined(large, answer_names, rows) as database:
+        _require_all(database, large.location, hint)
+
+
+def recorded_for_shards(
+    large: LargeConfig, answer_names: tuple[str, ...], shards: Iterable[Path], storage: Storage, hint: str
+) -> None:
+    """`require_recorded` for the rows of shards."""
+    ids = (read_table(storage.readable(shard), columns=["id"]) for shard in shards)
+    require_recorded(large, answer_names, ids, hint)
+
+
+@contextmanager
+def _joined(
+    large: LargeConfig, answer_names: tuple[str, ...], rows: Iterable[pa.Table]
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database with the table `joined`: every row with its answer, whose columns are null where it has none.
+
+    `shard` counts the tables of `rows`, `place` the rows of one. Raises DataError for two answers to one item.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="kcm-") as folder,
+        duckdb.connect(Path(folder, "answers.duckdb"), config=_SETTINGS) as database,
+    ):
+        _insert(database, "answers", large.answer_tables(answer_names))
+        numbered = (
+            table.append_column("shard", pa.array([shard] * len(table), pa.int64())).append_column(
+                "place", pa.array(range(len(table)), pa.int64())
+            )
+            for shard, table in enumerate(rows)
+        )
+        _insert(database, "rows", numbered)
+        (twice,) = database.sql(
+            "SELECT min(id) FROM (SELECT id FROM answers GROUP BY id HAVING count(*) > 1)"
+        ).fetchall()
+        if twice[0] is not None:
+            raise repeated(twice[0], large.location)
+        database.execute("CREATE TABLE joined AS FROM rows LEFT JOIN answers USING (id) ORDER BY shard, place")
+        yield database
+
+
+def _insert(database: duckdb.DuckDBPyConnection, name: str, tables: Iterable[pa.Table]) -> None:
+    """Make a table of Arrow tables with the same columns, one of them at least."""
+    for number, table in enumerate(tables):
+        database.register("given", table)
+        database.execute(f"INSERT INTO {name} FROM given" if number else f"CREATE TABLE {name} AS FROM given")
+        database.unregister("given")
+
+
+def _require_all(database: duckdb.DuckDBPyConnection, where: str, hint: str) -> None:
+    num_rows, num_lacking = database.sql("SELECT count(*), count(*) - count(label) FROM joined").fetchall()[0]
+    if num_lacking:
+        query = "SELECT id FROM joined WHERE label IS NULL ORDER BY shard, place LIMIT 1"
+        (first,) = database.sql(query).fetchall()[0]
+        raise DataError(
+            f"{num_lacking:,} of {num_rows:,} rows have no recorded answer, the first is {first!r}",
+            where=where,
+            hint=hint,
+        )
+
+
+def _answers(rows: pa.Table, num_labels: int) -> pa.Table:
+    label_N = rows["label"].to_numpy()
+    answers = Answers(
+        label_N=label_N,
+        probabilities_NC=over_labels(matrix_of(rows), label_N, num_labels),
+        cost_N=rows["seconds"].to_numpy(),
+        failed_N=label_N < 0,
+    )
+    return answers.table(rows)

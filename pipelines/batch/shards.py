@@ -1,0 +1,216 @@
+"""Make a file of every shard: the same rows in the same order, with what a worker makes of them.
+
+A shard is cut into units of some thousand rows. The process that works on a unit writes it to the storage, so a kill
+costs the units that were being made, and no node needs the files of another one. When all units are there, those of
+each shard are joined.
+
+    scratch/task-0003.00001.0000004096-0000008192.unit    what is made of rows 4,096 to 8,191 of a shard
+    folder/task-0003.00001.parquet                        the shard
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kcm.errors import DataError
+from kcm.parquet import open_file, read_table, sound
+from kcm.tasks.shards import GROUP_ROWS, ShardWriter, open_shard, shard_file
+from pipelines.batch.mapping import map_items, map_with_actors
+from pipelines.cluster.config import ClusterConfig
+from pipelines.progress import Bar
+from pipelines.store.artefact import storage_errors
+from pipelines.store.files import digest
+from pipelines.store.storage import AT_ONCE, Storage
+
+UNIT_ROWS = 4 * GROUP_ROWS  # at most
+FAILED = "failed: "  # begins the counts of rows that the next attempt makes again, by reason
+_COUNTS = "counts"
+
+Counts: TypeAlias = dict[str, float]
+RowFunction: TypeAlias = Callable[[pa.Table], tuple[pa.Table, Counts]]
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Rows `start` to `stop` of a shard, and the file of what is made of them."""
+
+    source: Path
+    start: int
+    stop: int
+    target: Path
+
+
+def unit_rows(num_rows: int, at_least: int) -> int:
+    """Rows of a unit: enough units that all workers end at about the same time, and not more than a kill may cost.
+
+    It depends on no number of workers, since what a network computes may depend on which rows it is given together.
+    """
+    share = num_rows // 32
+    return max(at_least, min(UNIT_ROWS, share - share % GROUP_ROWS if share > GROUP_ROWS else share))
+
+
+def map_shards(
+    sources: Mapping[str, Path],
+    build: Callable[[], RowFunction],
+    folder: Path,
+    *,
+    rows_per_unit: int | None = None,
+    cluster: ClusterConfig | None,
+    scratch: Path,
+    storage: Storage,
+    bar: Bar,
+) -> tuple[dict[str, str], Counts]:
+    """Write a file of every shard to `folder`: their SHA-256 by name, and the sum of what the workers counted.
+
+    `sources` are the shards by the names of their files in `folder`. `build` returns a function that is given at most
+    `GROUP_ROWS` rows of a shard, and returns as many rows, and counts. Units that `scratch` holds from an attempt that
+    was interrupted are not made again, but for those with failed rows. Without `cluster` this process makes all.
+    Raises what the function raises, and ArtefactError for a shard that cannot be read.
+    """
+    sizes = dict(zip(sources, _at_once(partial(num_rows_of, storage=storage), sources.values()), strict=True))
+    size = rows_per_unit or UNIT_ROWS
+    units = {name: _units(source, sizes[name], size, scratch / name) for name, source in sources.items()}
+    everything = list(chain.from_iterable(units.values()))
+    there = set(storage.names(scratch))
+    made = [unit for unit in everything if unit.target.name in there]
+    earlier = zip(made, _at_once(partial(_counts_of, storage=storage), [unit.target for unit in made]), strict=True)
+    known = {unit: counts for unit, counts in earlier if not any(name.startswith(FAILED) for name in counts)}
+    num_done, num_rows = sum(unit.stop - unit.start for unit in known), sum(sizes.values())
+    bar.update(num_done, num_rows)
+    left = [unit for unit in everything if unit not in known]
+    for unit, counts in zip(left, map_with_actors(partial(UnitWriter, build, storage), left, cluster), strict=True):
+        known[unit] = counts
+        num_done += unit.stop - unit.start
+        bar.update(num_done, num_rows)
+    joins = [([unit.target for unit in units[name]], folder / name) for name in sources]
+    return dict(zip(sources, map_items(partial(_join, storage), joins), strict=True)), total(known.values())
+
+
+class UnitWriter:
+    """Makes units by a function of rows, and writes them to the storage."""
+
+    def __init__(self, build: Callable[[], RowFunction], storage: Storage) -> None:
+        self._function, self._storage, self._rows = build(), storage, ShardReader(storage)
+
+    def __call__(self, unit: Unit) -> Counts:
+        """Make a unit, and count."""
+        try:
+            made = [self._function(rows) for rows in self._rows(unit.source, unit.start, unit.stop)]
+        except DataError as error:
+            error.where = error.where or str(unit.source)
+            raise
+        counts = total(counted for _, counted in made)
+        table = pa.concat_tables(table for table, _ in made)
+        table = table.replace_schema_metadata({_COUNTS: json.dumps(counts, sort_keys=True)})
+        with storage_errors(unit.target), tempfile.TemporaryDirectory(prefix="kcm-") as local:
+            file = Path(local, unit.target.name)
+            with open_shard(file, table.schema) as writer:
+                writer.write_table(table)
+            put_file(self._storage, file, unit.target)
+        return counts
+
+
+class ShardReader:
+    """Rows of shards by their numbers; of a shard that is not here the ranges that are needed are fetched.
+
+    The last row group is held, so that it is read once for the units within it.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._source: Path | None = None
+
+    def __call__(self, source: Path, start: int, stop: int) -> Iterator[pa.Table]:
+        """Rows `start` to `stop`, those of each row group together; one empty table where there are none."""
+        if source != self._source:
+            self._source, self._readable, self._group = source, self._storage.readable(source), -1
+            self._file = open_file(self._readable, pre_buffer=True)
+        if start == stop:
+            yield self._file.schema_arrow.empty_table()
+        first = 0
+        for group in range(self._file.num_row_groups):
+            end = first + self._file.metadata.row_group(group).num_rows
+            if first < stop and start < end:
+                rows = self._read(group)
+                yield rows.slice(max(start - first, 0), min(stop, end) - max(start, first))
+            first = end
+
+    def _read(self, group: int) -> pa.Table:
+        if group != self._group:
+            with sound(self._readable):
+                self._table = self._file.read_row_group(group)
+            self._group = group
+        return self._table
+
+
+def put_file(storage: Storage, file: Path, target: Path) -> str:
+    """Make a file of this node a file of the storage; its SHA-256."""
+    sha256 = digest(file)
+    storage.files.put(storage.name(target), file, sha256)
+    return sha256
+
+
+def num_rows_of(shard: Path, storage: Storage) -> int:
+    """The rows of a shard, from its footer alone. ArtefactError for one that cannot be read."""
+    with sound(shard):
+        return int(pq.read_metadata(storage.readable(shard)).num_rows)
+
+
+def write_shard(storage: Storage, tables: Iterable[pa.Table], target: Path) -> str:
+    """Write tables as one shard of the storage, of row groups that are read by index; its SHA-256."""
+    left = iter(tables)
+    first = next(left)
+    with tempfile.TemporaryDirectory(prefix="kcm-") as local:
+        with ShardWriter(Path(local), 0, first.schema) as writer:
+            for table in chain([first], left):
+                writer.write(table)
+        return put_file(storage, shard_file(Path(local), 0, 0), target)
+
+
+def total(parts: Iterable[Mapping[str, float]]) -> Counts:
+    """The sum of counts, by name."""
+    summed: Counts = {}
+    for part in parts:
+        summed |= {name: summed.get(name, 0) + count for name, count in part.items()}
+    return summed
+
+
+def _units(source: Path, num_rows: int, size: int, target: Path) -> list[Unit]:
+    """The units of a shard; one of no rows for a shard without rows, which tells the columns."""
+    ranges = [(start, min(start + size, num_rows)) for start in range(0, max(num_rows, 1), size)]
+    return [
+        Unit(source, start, stop, target.with_name(f"{target.name}.{start:010}-{stop:010}.unit"))
+        for start, stop in ranges
+    ]
+
+
+def _join(storage: Storage, shard: tuple[Sequence[Path], Path]) -> str:
+    """Write a shard from its units; its SHA-256."""
+    units, target = shard
+    return write_shard(
+        storage, (read_table(storage.readable(unit)).replace_schema_metadata() for unit in units), target
+    )
+
+
+def _counts_of(unit: Path, storage: Storage) -> Counts:
+    """What was counted when a unit was made."""
+    counts: Counts = json.loads((pq.read_metadata(storage.readable(unit)).metadata or {})[_COUNTS.encode()])
+    return counts
+
+
+def _at_once(function: Callable[[Path], ResultT], paths: Iterable[Path]) -> list[ResultT]:
+    """The results for files of which little is read, several at a time."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(function, paths))

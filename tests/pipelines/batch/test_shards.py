@@ -1,0 +1,185 @@
+"""Every shard is made with its rows in their order, what is committed is kept, and no node needs another's files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from kcm.errors import ArtefactError
+from kcm.parquet import read_table
+from pipelines.batch.shards import FAILED, UNIT_ROWS, map_shards, unit_rows
+from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
+from pipelines.store.features import write_rows
+from pipelines.store.upkeep import verify
+from tests.pipelines.made_parts import Fetched
+
+SIZES = (2500, 10, 0)
+NUM_ROWS = sum(SIZES)
+SOURCES, MADE = Recipe("tasks", 1, {}), Recipe("features", 1, {})
+
+
+class Doubler:
+    """Doubles numbers; is interrupted after some calls, and fails on some rows."""
+
+    left: ClassVar[int] = 10**9
+    calls: ClassVar[int] = 0
+    failures: ClassVar[int] = 0
+
+    def __call__(self, rows: pa.Table) -> tuple[pa.Table, dict[str, float]]:
+        if Doubler.left == 0:
+            raise KeyboardInterrupt
+        Doubler.left, Doubler.calls = Doubler.left - 1, Doubler.calls + 1
+        failed: dict[str, float] = {f"{FAILED}tired": 1} if Doubler.calls <= Doubler.failures else {}
+        doubled = pa.table({"id": rows["id"], "doubled": pc.multiply(rows["id"], 2)})
+        return doubled, {"rows": len(rows)} | failed
+
+
+@pytest.fixture(autouse=True)
+def uninterrupted() -> None:
+    Doubler.left, Doubler.calls, Doubler.failures = 10**9, 0, 0
+
+
+@pytest.fixture
+def store(place: str) -> ArtefactStore:
+    """A storage with an artefact of three shards, of which this node has nothing if it is a bucket."""
+    store = ArtefactStore(place)
+
+    def write(folder: Path, scratch: Path) -> None:
+        for number, size in enumerate(SIZES):
+            write_rows(folder, number, pa.table({"id": np.arange(size) + 10_000 * number}))
+
+    store.build(SOURCES, write)
+    if store.storage.is_remote:
+        shutil.rmtree(store.root)
+    return store
+
+
+def shards_of(store: ArtefactStore) -> dict[str, Path]:
+    found = store.find(SOURCES)
+    assert found is not None
+    return {name: found.path / name for name in found.manifest["files"]}
+
+
+def mapped(store: ArtefactStore, folder: Path, scratch: Path, together: int = 300, **options: Any) -> tuple[Any, ...]:
+    """Hashes, counts, and what the bar showed."""
+    marks: list[tuple[int, int]] = []
+    bar: Any = SimpleNamespace(update=lambda done, total: marks.append((done, total)))
+    build: Callable[[], Any] = options.pop("build", Doubler)
+    cluster = options.pop("cluster", None)
+    found = map_shards(
+        shards_of(store),
+        build,
+        folder,
+        rows_per_unit=together,
+        cluster=cluster,
+        scratch=scratch,
+        storage=store.storage,
+        bar=bar,
+    )
+    return *found, marks
+
+
+def built(store: ArtefactStore, **options: Any) -> Artefact:
+    """The artefact of a pass."""
+    noted: dict[str, str] = {}
+
+    def write(folder: Path, scratch: Path) -> None:
+        noted.update(mapped(store, folder, scratch, **options)[0])
+        (folder / "note.json").write_text("{}")
+
+    return store.build(MADE, write, noted)[0]
+
+
+@pytest.mark.parametrize("together", [70, 1024, 10_000])
+def test_rows_come_in_their_order_whatever_is_made_together(store: ArtefactStore, together: int) -> None:
+    folder, scratch = store.root / "made", store.root / "scratch"
+    hashes, counts, marks = mapped(store, folder, scratch, together)
+    for name, source in shards_of(store).items():
+        table = read_table(store.storage.readable(folder / name))
+        assert table["id"].equals(read_table(store.storage.readable(source))["id"])
+        assert table["doubled"].to_pylist() == [2 * number for number in table["id"].to_pylist()]
+        assert hashes[name] == store.storage.files.sha256(store.storage.name(folder / name))
+    assert counts == {"rows": NUM_ROWS}
+    assert marks[-1] == (NUM_ROWS, NUM_ROWS)
+
+
+def test_an_interrupted_pass_goes_on_with_what_is_missing_on_another_node(
+    store: ArtefactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Doubler.left = 5
+    with pytest.raises(KeyboardInterrupt):
+        built(store)
+    Doubler.left = 10**9
+    monkeypatch.setenv("KCM_CACHE", str(tmp_path / "another node"))
+    again = ArtefactStore(store.storage.files.uri)
+    made = built(again)
+    assert Doubler.calls == 9 + 2 + 1 + 1, "nine units of a shard, of which two cross row groups, and one of each other"
+    assert verify(again) == (2, [])
+    assert set(made.manifest["files"]) == {*shards_of(again), "note.json"}
+
+
+def test_units_with_failed_rows_are_made_again_and_counted_anew(store: ArtefactStore) -> None:
+    folder, scratch = store.root / "made", store.root / "scratch"
+    Doubler.failures = 1
+    assert mapped(store, folder, scratch, 1024)[1] == {"rows": NUM_ROWS, f"{FAILED}tired": 1}
+    calls = Doubler.calls
+    assert mapped(store, folder, scratch, 1024)[1] == {"rows": NUM_ROWS}
+    assert Doubler.calls == calls + 1
+    assert mapped(store, folder, scratch, 1024)[1] == {"rows": NUM_ROWS}
+    assert Doubler.calls == calls + 1
+
+
+def test_on_a_bucket_no_shard_is_fetched_as_a_whole_and_nothing_is_left_on_this_node(
+    node_bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = ArtefactStore(node_bucket)
+
+    def write(folder: Path, scratch: Path) -> None:
+        write_rows(folder, 0, pa.table({"id": np.random.default_rng(0).integers(0, 2**60, 5000)}))
+
+    store.build(SOURCES, write)
+    shutil.rmtree(store.root)
+    fetched = Fetched(monkeypatch)
+    made = built(store, together=512)
+    assert fetched.shards == []
+    assert not list(store.root.rglob("*.parquet"))
+    assert verify(store) == (2, [])
+    assert [name for name in made.manifest["files"] if name.endswith(".parquet")] == ["task-0000.parquet"]
+    assert store.storage.names(made.home / "scratch") == []
+
+
+def test_a_damaged_shard_is_named(place: str, store: ArtefactStore) -> None:
+    source = shards_of(store)["task-0000.parquet"]
+    name = store.storage.name(source)
+    content = bytearray(store.storage.files.read(name))
+    content[1000] ^= 1
+    store.storage.files.write(name, bytes(content))
+    found = {"task-0000.parquet": source}
+    bar: Any = SimpleNamespace(update=lambda done, total: None)
+    with pytest.raises(ArtefactError, match="CRC checksum verification failed") as error:
+        map_shards(
+            found,
+            Doubler,
+            store.root / "made",
+            cluster=None,
+            scratch=store.root / "scratch",
+            storage=store.storage,
+            bar=bar,
+        )
+    assert str(error.value.where).endswith(name)
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "at_least", "expected"),
+    [(100, 64, 64), (11_200, 64, 350), (50_000, 64, 1024), (10_000_000, 64, UNIT_ROWS), (10, 9000, 9000)],
+)
+def test_units_are_many_and_small(num_rows: int, at_least: int, expected: int) -> None:
+    assert unit_rows(num_rows, at_least) == expected
