@@ -1,0 +1,83 @@
+"""Shards of a bucket are made by actors that share no files with the driver, whatever their number and their deaths."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from kcm.errors import DataError
+from pipelines.batch.mapping import map_items
+from pipelines.batch.shards import map_shards, write_shard
+from pipelines.cluster.config import ClusterConfig
+from pipelines.store.objects import ObjectFiles
+from pipelines.store.storage import Storage
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+SIZES = (2500, 10)
+
+
+@pytest.fixture
+def storage(served_bucket: str, tmp_path: Path) -> Storage:
+    """A bucket whose folder on this node, and so on every other, can hold no file: it would lie in a file."""
+    (tmp_path / "file").touch()
+    return Storage(ObjectFiles(served_bucket), tmp_path / "file" / "node")
+
+
+def doubled(death: Path | None) -> Any:
+    """Doubles numbers; the process that meets row 700 first dies."""
+
+    def double(rows: pa.Table) -> tuple[pa.Table, dict[str, float]]:
+        if death is not None and 700 in rows["id"].to_pylist() and not death.exists():
+            death.touch()
+            os._exit(1)
+        return pa.table({"id": rows["id"], "doubled": pc.multiply(rows["id"], 2)}), {"rows": len(rows)}
+
+    return double
+
+
+def refused(rows: pa.Table) -> Any:
+    raise DataError("no such row", where="rows")
+
+
+def made(storage: Storage, name: str, num_encoders: int, build: Any) -> tuple[dict[str, str], dict[str, float]]:
+    sources = {}
+    for number, size in enumerate(SIZES):
+        source = storage.root / "tasks" / f"task-{number:04}.parquet"
+        write_shard(storage, [pa.table({"id": np.arange(size)})], source)
+        sources[source.name] = source
+    bar: Any = SimpleNamespace(update=lambda done, total: None)
+    return map_shards(
+        sources,
+        build,
+        storage.root / name,
+        rows_per_unit=100,
+        cluster=ClusterConfig(num_encoders=num_encoders),
+        scratch=storage.root / f"{name} units",
+        storage=storage,
+        bar=bar,
+    )
+
+
+def test_no_actor_needs_a_file_of_another_node_and_a_death_costs_no_row(storage: Storage, tmp_path: Path) -> None:
+    alone = made(storage, "one", 1, partial(doubled, None))
+    assert alone[1] == {"rows": sum(SIZES)}
+    assert made(storage, "three", 3, partial(doubled, tmp_path / "death")) == alone
+    assert (tmp_path / "death").exists()
+    assert storage.files.sha256("three/task-0000.parquet") == alone[0]["task-0000.parquet"]
+
+
+def test_an_error_for_a_person_comes_as_it_was_raised(storage: Storage) -> None:
+    with pytest.raises(DataError, match=r"no such row \(rows\)"):
+        made(storage, "refused", 2, lambda: refused)
+
+
+def test_results_come_in_the_order_of_the_items() -> None:
+    assert list(map_items(str, range(40))) == list(map(str, range(40)))
