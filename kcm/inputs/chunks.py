@@ -29,7 +29,7 @@ from kcm._messages import is_longer_than_a_block
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.cells import is_text, written
 from kcm.inputs.location import Location, naming_location
-from kcm.inputs.textfile import UNDECODABLE, UNKNOWN_FORMAT, TextFormat, open_text, read_header
+from kcm.inputs.textfile import UNDECODABLE, UNKNOWN_FORMAT, TextFormat, column_names, open_text, read_header
 
 try:
     import python_calamine
@@ -361,8 +361,7 @@ def _read_excel(location: Location, wanted: Wanted, text_format: TextFormat) -> 
     rows = [row for row in sheet if any(cell != "" for cell in row)]
     if not rows:
         return
-    header = _csv_line([written(cell) or "" for cell in rows[0]])
-    names = read_header(io.TextIOWrapper(io.BytesIO(header), "utf-8", newline=""), ",")
+    names = column_names([written(cell) or "" for cell in rows[0]])
     for start in range(1, max(len(rows), 2), _MAX_ROWS):
         block = rows[start : start + _MAX_ROWS]
         objects = [dict(zip(names, map(_excel_value, row), strict=False)) for row in block]
@@ -374,12 +373,6 @@ def _excel_value(cell: object) -> object:
     if isinstance(cell, float) and cell.is_integer():
         return int(cell)
     return cell if isinstance(cell, str | float | bool) and cell != "" else written(cell) or None
-
-
-def _csv_line(cells: Sequence[str]) -> bytes:
-    line = io.StringIO()
-    csv.writer(line).writerow(cells)
-    return line.getvalue().encode()
 
 
 def _read_arrow(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:

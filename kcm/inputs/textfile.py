@@ -9,6 +9,7 @@ import codecs
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kcm.errors import ConfigError
@@ -88,8 +89,12 @@ def find_delimiter(text: str, usual: str = ",") -> str:
 
 def read_header(stream: io.TextIOWrapper, delimiter: str) -> tuple[str, ...]:
     """The column names, which are read from the stream; () for an empty file. Raises ValueError for a repeated name."""
-    row = next((row for row in csv.reader(stream, delimiter=delimiter) if any(map(str.strip, row))), [])
-    names = [name.strip() or f"column_{number}" for number, name in enumerate(row, start=1)]
+    return column_names(next((row for row in csv.reader(stream, delimiter=delimiter) if any(map(str.strip, row))), []))
+
+
+def column_names(header: Sequence[str]) -> tuple[str, ...]:
+    """The cells of a header as names; an empty one is named by its number. Raises ValueError for a repeated name."""
+    names = [name.strip() or f"column_{number}" for number, name in enumerate(header, start=1)]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(f"the column {repeated!r} occurs twice in the header")
     return tuple(names)

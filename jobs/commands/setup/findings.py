@@ -78,7 +78,7 @@ def rare_lines(rare: Mapping[str, int], fewest: int, *, left_out: bool) -> Itera
     if rare:
         names = ", ".join(f"{label!r} {count:,}" for label, count in list(rare.items())[:_SHOWN])
         more = ", …" if len(rare) > _SHOWN else ""
-        action = "their rows are left out: label more, and add them to tasks.source.labels" if left_out else "kept"
+        action = "left out; label more rows, and add them to tasks.source.labels" if left_out else "kept"
         yield f"{count(len(rare), 'label')} with fewer than {fewest} rows ({names}{more}): {action}"
 
 

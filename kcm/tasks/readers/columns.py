@@ -160,12 +160,19 @@ class Normaliser:
             parts["id"] = numbered
         if not columns["split"]:
             parts["split"] = _constant(self.place.split, size)
-        faults = fault_column(chunk.faults, size)
+        if columns["label"]:
+            blank = pc.equal(pc.utf8_trim_whitespace(parts["label"]), "")
+            parts["label"] = pc.if_else(blank, None, parts["label"])
+        needed = [parts[name] for name in ("text", "label") if columns[name]]
+        lacks_N = np.any([pc.fill_null(pc.equal(cells, ""), True).to_numpy(False) for cells in needed], axis=0)
+        short = {row: fault for row, fault in chunk.short.items() if lacks_N[row]}  # other cells may be empty
+        bad = {**chunk.faults, **short}
+        faults = fault_column(bad, size)
         vector = self.layout.vector
         if vector is not None:
             parts["vector"], wrong = vector.values(chunk.table, self.place.where)
             faults = pc.if_else(pc.equal(faults, ""), wrong, faults)
-        if chunk.faults:  # the fault is the reason that is listed, not the cells that it leaves empty
+        if bad:  # the fault is the reason that is listed, not the cells that it leaves empty
             is_faulty = pc.not_equal(faults, "")
             parts["id"] = pc.if_else(pc.and_(is_faulty, parts["id"].is_null()), numbered, parts["id"])
             for name in ("text", "label", "group", "task", "split"):

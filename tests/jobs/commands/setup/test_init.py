@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from kcm.tasks import build_sequence
 from pipelines.config import RunConfig
 from tests.fake_hub import FakeHub
 from tests.kcm.inputs.table_files import WRITERS
+from tests.postgres import BACKENDS
 
 
 def intents(num_rows: int, num_labels: int = 10) -> pd.DataFrame:
@@ -216,7 +218,7 @@ def test_what_is_odd_in_a_table_is_named_with_counts_and_what_was_done(at: Path)
         "odd.jsonl: encoding utf-8 with a byte-order mark, which is skipped",
         "column 'label' mixes types (text 199, numbers 1): all are read as text",
         "column 'id' repeats 1 id: rows are named by their numbers instead",
-        "1 label with fewer than 3 rows ('7' 1): their rows are left out",
+        "1 label with fewer than 3 rows ('7' 1): left out; label more rows",
         "left out: 1 row, not a JSON object: Expecting property name enclosed in double quotes (row 51)",
         "left out: 1 row, missing label (row 4)",
         "left out: 1 row, missing text (row 5)",
@@ -252,16 +254,28 @@ def test_chats_are_labelled_by_the_assistant_s_reply_or_by_a_column(at: Path) ->
     assert "200 values in 200 rows, too many for labels" in init("free.jsonl").stderr
 
 
-def test_a_table_of_a_database_is_read_by_its_url(at: Path) -> None:
-    with sqlite3.connect(at / "rows.db") as database:
-        pd.DataFrame(rows_of(200)).to_sql("items", database, index=False)
-    shown = init("sqlite:///rows.db?table=items")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_table_of_a_database_is_read_by_its_url(at: Path, backend: str, request: pytest.FixtureRequest) -> None:
+    url = "sqlite:///rows.db"
+    if backend == "postgres":
+        url = request.getfixturevalue("postgres_url").replace("+psycopg", "")
+    rows = pd.DataFrame([{**row, "day": date(2026, 1, 2)} for row in rows_of(200)])
+    rows.to_sql("items", url.replace("postgresql:", "postgresql+psycopg:"), index=False)
+    shown = init(f"{url}{'&' if '?' in url else '?'}table=items")
     assert (shown.exit_code, shown.stdout) == (0, "items.yaml\n"), shown.stderr
     config = load_config(RunConfig, at / "items.yaml")
-    assert len(list(config.tasks.source.build(at).records)) == 200
+    records = list(config.tasks.source.build(at).records)
+    assert sorted(row.text or "" for row in records) == sorted(str(row["text"]) for row in rows_of(200))
+    build_sequence(config.tasks, config.assets_path, config.seed)
+
+
+def test_a_database_that_cannot_be_read_says_why(at: Path) -> None:
+    with sqlite3.connect(at / "rows.db") as database:
+        database.execute("create table items (text, label)")
     for url, message in (
         ("sqlite:///rows.db", "names no table"),
         ("sqlite:///rows.db?table=itms", "no table 'itms' .*The tables are items"),
+        ("sqlite:///rows.db?table=items", "holds no rows"),
         ("sqlite:///gone.db?table=items", "no such file"),
         ("postgresql://me:secret@host/db?table=items", "it holds a password: leave it out"),
         ("ftp://host/rows.csv", "names no table"),

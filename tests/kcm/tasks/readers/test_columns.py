@@ -44,7 +44,7 @@ WHEN = datetime.datetime(2026, 1, 2)
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        (pa.array(["a", None, ""]), ["a", None, ""]),
+        (pa.array(["a", None, ""]), ["a", None, None]),
         (pa.array([3, None]), ["3", None]),
         (pa.array([1.0, 2.5, 1e20, float("nan"), None]), ["1", "2.5", "1e+20", None, None]),
         (pa.array([True, None]), ["True", None]),

@@ -194,14 +194,19 @@ def test_a_line_that_is_no_object_is_a_fault_of_its_row_and_of_no_other(tmp_path
     ]
 
 
-def test_a_row_with_more_fields_than_the_header_is_a_bad_row_and_a_short_one_is_not(tmp_path):
-    (tmp_path / "data.csv").write_text('label,text,more\nx,a,\n\nx,b\nx,c,d,"e,f"\nx,"g\nh",i\n')
+def test_a_row_with_more_fields_than_the_header_is_a_bad_row_and_a_short_one_if_it_lacks_text_or_label(tmp_path):
+    (tmp_path / "data.csv").write_text('label,text,more\nx,a,\n\nx,b\nx,c,d,"e,f"\nx,"g\nh",i\ncut\n')
     assert [(record.id, record.text, record.fault) for record in records(tmp_path / "data.csv")] == [
         ("data-1", "a", ""),
         ("data-2", "b", ""),
         ("data-3", "c", "4 fields instead of 3"),
         ("data-4", "g\nh", ""),
+        ("data-5", "", "1 fields instead of 3"),
     ]
+
+
+def test_a_blank_label_is_missing(write_csv):
+    assert [record.label for record in records(write_csv([("a", " "), ("b", ""), ("c", "x")]))] == [None, None, "x"]
 
 
 def test_a_folder_of_several_kinds_of_files_says_how_to_name_them(write_csv, tmp_path):
