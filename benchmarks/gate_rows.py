@@ -34,8 +34,9 @@ from kcm.learners.base import Batch
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
 from kcm.metrics.calibration import fit_temperature
-from kcm.tasks import TaskSequence, build_sequence
+from kcm.tasks import TaskSequence
 from kcm.tasks.plan.splits import Split
+from kcm.tasks.preparation.build import build_sequence
 from kcm.tasks.preparation.checks import SplitError
 from pipelines.config import RunConfig
 

@@ -26,7 +26,7 @@ from kcm.config import load_config
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import Content
 from kcm.tasks.readers.reviews import read_reviews
-from kcm.tasks.rows import Record
+from kcm.tasks.rows import SourceRow
 from pipelines.config import RunConfig
 from pipelines.loop.certify.lineage import LineageLedger
 from pipelines.loop.labelling import opened_inbox
@@ -95,7 +95,7 @@ def took(config: RunConfig, state: LoopState, num_rows: int) -> str:
     return f"the first certificate took {found:,} decisions"
 
 
-def replay(config: RunConfig, rows: Sequence[Record], say: Say, labelled: int = LABELLED) -> None:
+def replay(config: RunConfig, rows: Sequence[SourceRow], say: Say, labelled: int = LABELLED) -> None:
     """Put the rows to the champion, request by request; labels come when all is answered, of one in `labelled`.
 
     What an earlier, interrupted demonstration has logged is not sent again.
@@ -119,7 +119,7 @@ def replay(config: RunConfig, rows: Sequence[Record], say: Say, labelled: int = 
     say(f"{len(rows):,} decisions are logged")
 
 
-def label(config: RunConfig, rows: Sequence[Record], say: Say) -> None:
+def label(config: RunConfig, rows: Sequence[SourceRow], say: Say) -> None:
     """Answer the challenger's inbox by the true labels, in its order, until they suffice."""
     truth = {row.text: str(row.label) for row in rows}
     try:

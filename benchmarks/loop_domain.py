@@ -26,7 +26,7 @@ from kcm.inputs.content import Content
 from kcm.metrics.intervals import paired_difference
 from kcm.tasks.hashing import shuffled
 from kcm.tasks.readers.reviews import read_reviews
-from kcm.tasks.rows import Record
+from kcm.tasks.rows import SourceRow
 from pipelines.loop.certify.lineage import LineageLedger
 from pipelines.loop.state import LoopState
 
@@ -144,7 +144,7 @@ def _beside(one: Measured, two: Measured) -> str:
     return f"{mean:+.1f} points of calls ({low:+.1f} to {high:+.1f})"
 
 
-def _source(file: Path, rows: Sequence[Record]) -> dict[str, str]:
+def _source(file: Path, rows: Sequence[SourceRow]) -> dict[str, str]:
     """Rows as a table, and the configuration of a source that reads it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     columns = {name: [getattr(row, name) for row in rows] for name in ("id", "text", "label", "task")}
@@ -153,7 +153,7 @@ def _source(file: Path, rows: Sequence[Record]) -> dict[str, str]:
     return {"tasks.source": f"{{kind: files, path: {file}, group_column: group, task_column: task}}"}
 
 
-def _measured(cascade: Cascade, rows: Sequence[Record]) -> Measured:
+def _measured(cascade: Cascade, rows: Sequence[SourceRow]) -> Measured:
     answers = cascade.answer([Input(Content(row.text)) for row in rows])
     good = [answer for answer in answers if isinstance(answer, Answer)]
     assert len(good) == len(rows)

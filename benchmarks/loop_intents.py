@@ -25,7 +25,7 @@ from kcm.bundle.answers import Answer, Input
 from kcm.inputs.content import Content
 from kcm.large.prompting.prompts import NO_PROMPT, question
 from kcm.tasks.hashing import draw, shuffled
-from kcm.tasks.rows import Record
+from kcm.tasks.rows import SourceRow
 
 BASE, NEW, TURNS = 40, 10, 2  # intents
 TAUGHT, AGAIN, FRESH, MEASURED = 60, 25, 90, 10  # rows of an intent: at first, in a window, when it is new, measured
@@ -98,7 +98,7 @@ class Ended:
 def _turn(scene: Scene, window: Sequence[tuple[str, str]], seed: int, truth: Mapping[str, str]) -> Ended:
     """Traffic, its labels, a turn, labels on disagreements, a second one, and approval where it waits for that."""
     order = shuffled((text for text, _ in window), seed, "traffic")
-    requests = scene.play([Record(id=text, text=text, label=truth[text]) for text in order])
+    requests = scene.play([SourceRow(id=text, text=text, label=truth[text]) for text in order])
     scene.send_labels(requests, LABELLED)
     turn, _ = scene.result_of("update")
     labels = scene.label(truth)

@@ -25,7 +25,7 @@ from kcm.bundle.answers import Input
 from kcm.config import load_config
 from kcm.errors import DataError
 from kcm.inputs.content import Content
-from kcm.tasks.rows import Record
+from kcm.tasks.rows import SourceRow
 from pipelines.config import RunConfig
 from pipelines.loop.labelling import opened_inbox
 from pipelines.serve.config import log_url
@@ -108,7 +108,7 @@ class Scene:
                 kept.unlink()
         _copy(self.folder / name, self.storage)
 
-    def play(self, rows: Sequence[Record]) -> dict[str, Sequence[Record]]:
+    def play(self, rows: Sequence[SourceRow]) -> dict[str, Sequence[SourceRow]]:
         """Put rows to the champion, in this process; the rows of each request by its id."""
         config, requests = self.config, {}
         version = served_model(config, None).version
@@ -119,7 +119,7 @@ class Scene:
                 requests[replay.answer([Input(Content(row.text), group=row.group) for row in part])] = part
         return requests
 
-    def send_labels(self, requests: Mapping[str, Sequence[Record]], labelled: int) -> None:
+    def send_labels(self, requests: Mapping[str, Sequence[SourceRow]], labelled: int) -> None:
         """Labels of whoever sent the rows of these requests, for one in `labelled`."""
         new = self.config.update.more_labels if self.config.update else ()
         with self._log() as log:

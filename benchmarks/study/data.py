@@ -18,7 +18,8 @@ from kcm.errors import ArtefactError, DataError
 from kcm.inputs.content import TEXT, Content, Part, contents
 from kcm.learners.base import Batch
 from kcm.learners.training.stream import TensorRows
-from kcm.tasks import TasksConfig, TaskSequence, build_sequence
+from kcm.tasks import TasksConfig, TaskSequence
+from kcm.tasks.preparation.build import build_sequence
 from kcm.tasks.preparation.checks import SplitError
 from kcm.tasks.sources import Source, TableShard
 

@@ -52,7 +52,7 @@ def split_name(written: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SourceRow:
     """One row of a source.
 
     None is a missing value; an empty `text`, `group`, `task`, `split` or `image` stands for no such column. `image` is
@@ -70,7 +70,7 @@ class Record:
     vector: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
 
-def rows_of(records: Sequence[Record]) -> pa.Table:
+def rows_of(records: Sequence[SourceRow]) -> pa.Table:
     """Records as normalised rows."""
     dim = next((len(record.vector) for record in records if record.vector is not None), None)
     schema = row_schema(dim)
@@ -79,14 +79,14 @@ def rows_of(records: Sequence[Record]) -> pa.Table:
     )
 
 
-def records_of(table: pa.Table) -> Iterator[Record]:
+def records_of(table: pa.Table) -> Iterator[SourceRow]:
     """Normalised rows one by one."""
     names = row_schema().names
     vectors: list[NDArray[np.float32] | None] = [None] * len(table)
     if "vector" in table.schema.names:
         vectors = [None if cell is None else np.array(cell, np.float32) for cell in table["vector"].to_pylist()]
     for vector, *values in zip(vectors, *(table[name].to_pylist() for name in names), strict=True):
-        yield Record(**dict(zip(names, values, strict=True)), vector=vector)
+        yield SourceRow(**dict(zip(names, values, strict=True)), vector=vector)
 
 
 @dataclass(frozen=True, slots=True)

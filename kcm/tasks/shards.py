@@ -8,7 +8,7 @@ Whoever writes something of every row (features, outcomes) keeps the same rows i
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +48,21 @@ def open_shard(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """A writer of a shard. Vectors are written as they are: of numbers that all differ a dictionary saves nothing."""
     plain = [field.name for field in schema if not pa.types.is_fixed_size_list(field.type)]
     return open_writer(path, schema, use_dictionary=plain)
+
+
+def in_groups(tables: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
+    """The rows of tables in whole row groups, the last of which may be smaller."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting = [pa.concat_tables([*waiting, table])]
+        whole = len(waiting[0]) - len(waiting[0]) % GROUP_ROWS
+        yield from (_batch(waiting[0].slice(start, GROUP_ROWS)) for start in range(0, whole, GROUP_ROWS))
+        waiting = [waiting[0].slice(whole)]
+    yield from (_batch(table) for table in waiting if len(table))
+
+
+def _batch(rows: pa.Table) -> pa.RecordBatch:
+    return rows.combine_chunks().to_batches()[0]
 
 
 class ShardWriter:

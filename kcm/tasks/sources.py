@@ -15,7 +15,7 @@ from pydantic import Field
 from kcm.components import FAMILIES, Component, Family
 from kcm.errors import ConfigError
 from kcm.inputs.chunks import Chunk
-from kcm.tasks.rows import Record, records_of, rows_of
+from kcm.tasks.rows import SourceRow, records_of, rows_of
 
 _RECORDS_AT_ONCE = 10_000
 
@@ -64,7 +64,7 @@ class Source:
 
     @classmethod
     def of_records(
-        cls, name: str, records: Iterable[Record], labels: Sequence[str] = (), out_of_scope_label: str | None = None
+        cls, name: str, records: Iterable[SourceRow], labels: Sequence[str] = (), out_of_scope_label: str | None = None
     ) -> Source:
         """A source of rows in memory."""
         left, tables = iter(records), []
@@ -79,7 +79,7 @@ class Source:
             yield from shard.read()
 
     @property
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[SourceRow]:
         """The rows one by one."""
         for table in self.tables():
             yield from records_of(table)

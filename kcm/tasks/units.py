@@ -1,19 +1,30 @@
-"""Units: rows that must stay together because they share their content or their group."""
+"""Units: rows that must stay together because they share their group or, where they have none, their content.
+
+A unit is named by a digest: of its group, else of its content. The functions of many rows at once give the names that
+the functions of one input give, which serving uses. N rows.
+"""
 
 from __future__ import annotations
 
 import hmac
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from kcm.inputs.content import Content, image_digest
 
+_PLAIN_SPACES = r"[\x00-\x1f\x7f]|^ | $|  "  # an ASCII text without these has its own lower case as its key
+_CONTENTS_AT_ONCE = 1024  # rows with pictures or vectors that are in memory as Python objects
+
 
 def content_key(row: Content) -> str:
-    """A key that rows of equal content share, from the bytes of picture and vector, and the text's key.
+    """A key that rows of equal content share: from the bytes of picture and vector, and from the text's key.
 
     A picture that was encoded again has another key.
     """
@@ -32,22 +43,55 @@ def text_key(text: str) -> str:
 
 def unit_digest(content: Content, group: str = "") -> bytes:
     """A digest of the unit of one input alone, which is its group, else its content."""
-    return sha256((f"group\0{group}" if group else content_key(content)).encode(errors="surrogatepass")).digest()
+    return _digest(f"group\0{group}" if group else content_key(content))
 
 
 def unit_of(digest: bytes, key: bytes) -> str:
-    """The name of a unit in a log, a keyed hash in 32 hexadecimal digits: it tells nothing to who has no `key`."""
+    """The name of a unit in a log, 32 hexadecimal digits: a keyed hash, which tells nothing without the key."""
     return hmac.digest(key, digest, "sha256")[:16].hex()
+
+
+def text_keys(texts: pa.Array) -> pa.Array:
+    """The `text_key` of every text [N]; ASCII texts, which are most, in one pass."""
+    keys = pc.ascii_lower(texts)
+    odd = pc.or_(pc.invert(pc.string_is_ascii(texts)), pc.match_substring_regex(texts, _PLAIN_SPACES))
+    if not pc.any(odd).as_py():
+        return keys
+    return pc.replace_with_mask(keys, odd, pa.array(map(text_key, texts.filter(odd).to_pylist()), pa.string()))
+
+
+def content_names(rows: pa.Table) -> list[str]:
+    """The content of every row [N]: the first 32 hexadecimal digits of its `unit_digest`.
+
+    `rows` has the column text, which holds text keys, and the columns image and vector where these are read.
+    """
+    if rows.column_names == ["text"]:
+        return _names(pc.binary_join_element_wise("text", rows["text"], "\0").to_pylist())
+    names: list[str] = []
+    for batch in rows.to_batches(max_chunksize=_CONTENTS_AT_ONCE):
+        columns = {name: batch[name].to_pylist() for name in batch.schema.names if name != "vector"}
+        if "vector" in batch.schema.names:
+            vectors = batch["vector"]
+            columns["vector"] = list(vectors.flatten().to_numpy().reshape(len(batch), vectors.type.list_size))
+        contents = (
+            Content(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)
+        )
+        names += _names(map(content_key, contents))
+    return names
+
+
+def group_names(groups: pa.Array) -> list[str]:
+    """The group of every row [N]: the first 32 hexadecimal digits of its `unit_digest`; "" for rows without one."""
+    coded = pc.dictionary_encode(groups)
+    names = [_names([f"group\0{group}"])[0] if group else "" for group in coded.dictionary.to_pylist()]
+    return [names[code] for code in coded.indices.to_pylist()]
 
 
 def connected_units(contents: Sequence[str], groups: Sequence[str]) -> list[str]:
     """The name of every row's unit, where rows that share a text or a group, directly or through others, are one.
 
-    A row without a group ("") is connected by its text alone. A unit with groups is called by the first of them.
+    A row without a group ("") is connected by its text alone. A unit with groups is named after the first of them.
     """
-    from scipy.sparse import coo_array  # takes its time to import, and who names single units needs no graph
-    from scipy.sparse.csgraph import connected_components
-
     keys: dict[str, int] = {}
     edges: list[tuple[int, int]] = []
     for row, (content, group) in enumerate(zip(contents, groups, strict=True)):
@@ -62,3 +106,11 @@ def connected_units(contents: Sequence[str], groups: Sequence[str]) -> list[str]
         number = int(component[len(contents) + index])
         names_of[number] = min(name, names_of.get(number, name))
     return [names_of[int(number)] for number in component[: len(contents)]]
+
+
+def _names(keys: Iterable[str]) -> list[str]:
+    return [_digest(key)[:16].hex() for key in keys]
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode(errors="surrogatepass")).digest()

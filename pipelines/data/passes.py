@@ -1,10 +1,13 @@
-"""Passes over the blocks of a source on Ray Data, or in this process where rows are few: it starts in no time."""
+"""The steps of `tasks` on Ray Data, on all nodes; in this process where rows are few, since a cluster takes seconds."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import ray
@@ -13,64 +16,79 @@ import ray.data
 
 from kcm.errors import KcmError
 from kcm.tasks.preparation.build import Workers, in_process
+from kcm.tasks.preparation.payload import SequenceFolder
 from pipelines.batch.mapping import silence_ray_data
 from pipelines.context import Context
+from pipelines.store.storage import Storage
 
 MANY_ROWS = 200_000  # from which on a cluster is worth its start
 
 ItemT = TypeVar("ItemT")
-ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class StoredFolder(SequenceFolder):
+    """A folder of a storage: of a bucket, a file is uploaded as soon as it is whole, and is on no node afterwards."""
+
+    storage: Storage
+
+    @contextmanager
+    def new(self, name: str) -> Iterator[Path]:
+        """A file to be written, which is part of the storage afterwards."""
+        with super().new(name) as draft:
+            yield draft
+        if self.storage.is_remote:
+            self.storage.hand_over(self.path / name)
+
+    def open(self, name: str) -> pa.NativeFile:
+        """A file that some node wrote; of a bucket, only what is read is fetched."""
+        if not self.storage.is_remote:
+            return super().open(name)
+        return pa.PythonFile(self.storage.files.open(self.storage.name(self.path / name)), mode="r")
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files that are needed no more."""
+        self.storage.drop(self.path / name for name in names)
 
 
 def workers_of(context: Context) -> Workers:
-    """Who runs the passes over rows on their way to the storage: all nodes where they see its folder, else this one.
+    """Who reads and writes the rows of a run: all nodes, or this process where rows are few."""
 
-    Blocks lie in files: of a bucket's storage they are on the disk of this node until the sequence is finished.
-    """
-
-    def by_rows(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], num_rows: int) -> Iterable[ResultT]:
-        """The function of every item, in order: on the cluster, where they hold many rows together."""
+    def by_rows(
+        function: Callable[[ItemT], Iterable[pa.Table]], items: Sequence[ItemT], num_rows: int
+    ) -> Iterable[pa.Table]:
         if num_rows < MANY_ROWS or len(items) < 2:
             return in_process(function, items, num_rows)
         context.connect()
-        return on_ray_data(function, items, num_rows, only_here=context.store.storage.is_remote)
+        return on_ray_data(function, items, num_rows)
 
     return by_rows
 
 
 def on_ray_data(
-    function: Callable[[ItemT], ResultT], items: Sequence[ItemT], num_rows: int, *, only_here: bool = False
-) -> Iterable[ResultT]:
-    """The function of every item, in order, by tasks of Ray Data: one is done again where its worker dies.
+    function: Callable[[ItemT], Iterable[pa.Table]], items: Sequence[ItemT], num_rows: int
+) -> Iterator[pa.Table]:
+    """The tables of every item, by tasks of Ray Data: one is done again where its worker dies.
 
-    With `only_here` by processes of this node. A KcmError of the function is raised here, the first item's first.
+    A KcmError of the function is raised here as it is.
     """
     silence_ray_data()
-    # Ray's own pickle: an item may hold a reference to an object, which another process finds in no other way.
-    rows = pa.table({"index": range(len(items)), "item": [ray.cloudpickle.dumps(item) for item in items]})
-    blocks = [rows.slice(index, 1) for index in range(len(items))]
 
-    def apply(batch: pa.Table) -> pa.Table:
-        done = [_outcome(function, pickle.loads(item)) for item in batch["item"].to_pylist()]
-        return pa.table({"index": batch["index"], "result": [pickle.dumps(result) for result in done]})
+    def tables_of(batch: pa.Table) -> Iterator[pa.Table]:
+        for item in batch["item"].to_pylist():
+            yield from function(pickle.loads(item))
 
-    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()} if only_here else None
-    dataset = ray.data.from_arrow(blocks).map_batches(
-        apply, batch_size=None, batch_format="pyarrow", label_selector=here
-    )
-    found: dict[int, Any] = {}
-    batches: Iterable[pa.Table] = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    for batch in batches:
-        found |= zip(batch["index"].to_pylist(), map(pickle.loads, batch["result"].to_pylist()), strict=True)
-    for index in range(len(items)):
-        if isinstance(found[index], KcmError):
-            raise found[index]
-        yield found[index]
-
-
-def _outcome(function: Callable[[ItemT], ResultT], item: ItemT) -> ResultT | KcmError:
-    """Errors for a person travel as they are: Ray would wrap them."""
+    # Ray's own pickle: an item may hold a reference to an object of Ray.
+    rows = [pa.table({"item": [ray.cloudpickle.dumps(item)]}) for item in items]
+    done = ray.data.from_arrow(rows).map_batches(tables_of, batch_size=None, batch_format="pyarrow")
     try:
-        return function(item)
-    except KcmError as error:
-        return error
+        yield from done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    except Exception as error:
+        raise _kcm_error(error) or error from None
+
+
+def _kcm_error(error: BaseException | None) -> KcmError | None:
+    """The error for a person that a task of Ray raised, if that was its cause."""
+    while error is not None and not isinstance(error, KcmError):
+        error = getattr(error, "cause", None) or error.__cause__
+    return error

@@ -20,23 +20,23 @@ from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
 from kcm.tasks import TasksConfig
 from kcm.tasks.preparation.build import write_sequence
-from kcm.tasks.sequence import BAD_ROWS
+from kcm.tasks.sequence import BAD_ROWS, DESCRIPTION
 from kcm.tasks.sources import Source
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.recorded import recorded_for_shards
 from pipelines.context import Attempt, Context
 from pipelines.data.known_sources import KnownSource
-from pipelines.data.passes import workers_of
+from pipelines.data.passes import StoredFolder, workers_of
 from pipelines.stages.overview import overview
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, Recipe
 from pipelines.store.sequence import Names, SequenceArtefact
 
 
-class Rows(Plan):
+class SequencePlan(Plan):
     """A task sequence; its identity is the content of the rows, not the name of their file.
 
-    `written` is the folder that the rows were written to; None where the artefact is there, and nothing was read.
+    `written` is the folder with the rows; None where the artefact is there already, and nothing was read.
     """
 
     content: str
@@ -46,8 +46,11 @@ class Rows(Plan):
         """The sequence in its own folder format."""
         if self.written is None:
             raise ArtefactError("the rows were removed a moment ago", where="tasks", hint="Start again")
-        for file in self.written.iterdir():
-            shutil.move(file, attempt.folder / file.name)
+        storage = attempt.context.store.storage
+        shards = [self.written / name for name in storage.names(self.written) if name.endswith(".parquet")]
+        attempt.take({shard.name: storage.known(shard) for shard in shards})
+        for name in (BAD_ROWS, DESCRIPTION):
+            shutil.copyfile(self.written / name, attempt.folder / name)
 
 
 class Tasks(Stage):
@@ -71,9 +74,9 @@ class Tasks(Stage):
         try:
             return super().build(done, context)
         finally:
-            shutil.rmtree(_written(context), ignore_errors=True)
+            context.store.storage.drop([_written(context)])
 
-    def plan(self, context: Context) -> Rows:
+    def plan(self, context: Context) -> SequencePlan:
         """The rows by their digest; written first where no run has read these files.
 
         So faults of the data and its labels stop the run before hours of encoding.
@@ -84,7 +87,7 @@ class Tasks(Stage):
         known = KnownSource.of(context.store.control, source, self._decides())
         if known.digest and (found := self._finished(known.digest, context)):
             shutil.copyfile(found.file(BAD_ROWS), context.run_folder / BAD_ROWS)
-            rows, names = Rows(content=known.digest), found.as_a(SequenceArtefact).names
+            rows, names = SequencePlan(content=known.digest), found.as_a(SequenceArtefact).names
         else:
             rows = self._write(source, context)
             known.remember(rows.content)
@@ -107,21 +110,22 @@ class Tasks(Stage):
         }
 
     def _finished(self, digest: str, context: Context) -> Artefact | None:
-        return context.store.find(Recipe(self.stage, self.version, Rows(content=digest).section()))
+        return context.store.find(Recipe(self.stage, self.version, SequencePlan(content=digest).section()))
 
-    def _write(self, source: Source, context: Context) -> Rows:
+    def _write(self, source: Source, context: Context) -> SequencePlan:
         folder = _written(context)
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        storage = context.store.storage
+        storage.drop([folder])  # of a run that was killed
         digest = write_sequence(
             self.tasks,
-            folder,
+            StoredFolder(folder, storage),
             source,
             self.seed,
             reads=self.encoder.reads | self.large.reads,
             bad_rows_file=context.run_folder / BAD_ROWS,
             workers=workers_of(context),
         )
-        return Rows(content=digest, written=folder)
+        return SequencePlan(content=digest, written=folder)
 
     def publish(self, artefact: SequenceArtefact, context: Context) -> None:
         """Say what the rows are and what could be certified with them, before anything is paid.

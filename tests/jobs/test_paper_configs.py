@@ -17,7 +17,7 @@ from transformers import ResNetConfig, ResNetModel
 from kcm.config import load_config
 from kcm.inputs.content import contents
 from kcm.large import Item, Prompt
-from kcm.tasks import build_sequence
+from kcm.tasks.preparation.build import build_sequence
 from kcm.tasks.readers import hub
 from pipelines.config import RunConfig
 from tests.fake_upstream import FakeUpstream

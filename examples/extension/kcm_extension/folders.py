@@ -12,7 +12,7 @@ from pydantic import Field
 
 from kcm.errors import DataError
 from kcm.paths import LocalPath
-from kcm.tasks.rows import Record, rows_of
+from kcm.tasks.rows import SourceRow, rows_of
 from kcm.tasks.sources import Shard, Source, SourceConfig, refuse_vectors
 
 FILES_AT_ONCE = 1000
@@ -45,7 +45,7 @@ class Folder(Shard):
         for start in range(0, len(files), FILES_AT_ONCE):
             yield rows_of([self._record(file) for file in files[start : start + FILES_AT_ONCE]])
 
-    def _record(self, file: Path) -> Record:
+    def _record(self, file: Path) -> SourceRow:
         """A row; of a file that is not UTF-8 a bad one, which is listed by its id."""
         label = self.folder.name
         text, fault = "", ""
@@ -53,4 +53,4 @@ class Folder(Shard):
             text = file.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             fault = "not UTF-8"
-        return Record(id=f"{label}/{file.stem}", text=text, label=label, fault=fault)
+        return SourceRow(id=f"{label}/{file.stem}", text=text, label=label, fault=fault)

@@ -1,8 +1,7 @@
-"""Splits that share no content and no group: a function of a row's unit and a salt, and of nothing else.
+"""The split of a row: a function of its unit and a salt, and of nothing else.
 
-The unit of a row is its group, else its content (text, picture or vector). Rows added later move no row. A row whose
-content lies in units of different splits would connect them: it is dropped. Splits that come with the data are
-honoured. N rows.
+The unit of a row is its group, else its content (text, picture or vector). Rows added later move no row. Splits that
+come with the data are kept. N rows.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from kcm.tasks.hashing import draw
 
 Split = Literal["train", "validate", "certify", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-NOT_GIVEN = len(SPLITS)  # the origin of a row whose split is to be drawn
+NOT_GIVEN = -1  # the origin of a row whose split is drawn; it sorts before the places of given splits
 
 
 def _whole(fractions: dict[Split, float]) -> dict[Split, float]:
@@ -34,9 +33,9 @@ DEFAULT_FRACTIONS: dict[Split, float] = {"train": 0.5, "validate": 0.15, "certif
 
 
 def purpose(salt: str, unit: str, fractions: Mapping[Split, float]) -> Split:
-    """The split of a unit by its name alone: the rule of a decision's purpose.
+    """The split of a unit by its name alone; decisions of a service are given their purpose by the same rule.
 
-    Nothing is stratified and nothing moves: units that come later change no unit's split. Another `salt` draws anew.
+    Nothing is stratified, and units that come later change no unit's split. Another `salt` draws all of them again.
     """
     drawn = np.array([draw(salt, "purpose", unit)])
     return SPLITS[int(drawn_splits(drawn, np.array([NOT_GIVEN]), {NOT_GIVEN}, fractions)[0])]
@@ -48,10 +47,10 @@ def drawn_splits(
     origins: Collection[int],
     fractions: Mapping[Split, float],
 ) -> NDArray[np.int8]:
-    """The split of every row as a place in SPLITS, by the draw of its unit; `origins` are those of all rows.
+    """The split of every row as a place in SPLITS, by the draw of its unit.
 
-    With given splits, `validate` and `certify` are carved from the given validate rows, else from train, and a missing
-    `test` from train.
+    `origin_N` are given splits as places in SPLITS, or NOT_GIVEN; `origins` are those that occur anywhere. Certify rows
+    that are not given are taken from the given validate rows, and other missing splits from the given train rows.
     """
     split_N = np.empty(len(draw_N), dtype=np.int8)
     for origin in np.unique(origin_N):

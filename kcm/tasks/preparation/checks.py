@@ -1,7 +1,7 @@
-"""What every task needs, checked by counts before any work starts; and a salt that gives it to small tables.
+"""What every task needs, checked by counts before any work starts, and a salt that gives it to small tables.
 
-A draw by hash can leave a small task's split empty, or with a single class. Nothing is moved for that: another salt
-draws all units anew, and more rows help.
+A draw by hash can leave a split of a small task empty, or with a single class. No row is moved for that: another salt
+draws all units again, and more rows help.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from kcm.errors import DataError
 from kcm.tasks.hashing import draws
 from kcm.tasks.plan.scenarios import Scenario, TaskPlan
 from kcm.tasks.plan.splits import NOT_GIVEN, SPLITS, Split, drawn_splits
-from kcm.tasks.preparation.placing import Candidates
 
 Cell = tuple[int, int, int]  # task, split, label
 _NUM_SALTS = 64
@@ -25,7 +24,7 @@ _LIKELY = 0.9  # how sure one wants to be that more rows help
 
 
 class SplitError(DataError):
-    """A split that lacks what it needs; `salt` is one that gives it, where there is one."""
+    """A split that lacks what it needs; `salt` gives it, where some salt does."""
 
     salt: int | None = None
 
@@ -82,43 +81,43 @@ def shortage(plan: TaskPlan, cells: Collection[Cell], labels: Sequence[str], sce
 
 def split_error(
     found: Shortage,
-    rows: Candidates,
+    rows: pa.Table,
     lacks: Callable[[Collection[Cell]], Shortage | None],
     origins: Collection[int],
     fractions: Mapping[Split, float],
 ) -> SplitError:
-    """The error for a shortage, with what mends it: a salt, or how many more rows.
+    """The error for a shortage, with what helps: a salt, or how many more rows.
 
     `rows` are some of every task and label, `lacks` says what splits lack, given the cells that have rows.
     """
-    error = SplitError(found.what, where="tasks", hint=f"Add {found.split} rows of {_those(found)}")
+    those = f"class {found.label!r}" if found.label else "every class"
+    error = SplitError(found.what, where="tasks", hint=f"Add {found.split} rows of {those}")
     error.salt = working_salt(rows, lacks, origins, fractions)
     if error.salt is not None:
         error.hint = f"tasks.salt={error.salt} draws splits with all that they need"
     elif NOT_GIVEN in origins or SPLITS.index(found.split) not in origins:
         more = math.ceil(math.log(1 - _LIKELY) / math.log(1 - fractions[found.split]))
-        error.hint = f"Add about {more} rows of {_those(found)}, raise max_rows_per_task, or change the fractions"
+        error.hint = f"Add about {more} rows of {those}, raise max_rows_per_task, or change the fractions"
     return error
 
 
-def _those(found: Shortage) -> str:
-    return f"class {found.label!r}" if found.label else "every class"
-
-
 def working_salt(
-    rows: Candidates,
+    rows: pa.Table,
     lacks: Callable[[Collection[Cell]], Shortage | None],
     origins: Collection[int],
     fractions: Mapping[Split, float],
 ) -> int | None:
-    """The first of a few dozen salts whose splits have all that they need; None where there is none."""
-    units, unit_N = np.unique(rows.unit.astype(str), return_inverse=True)
-    content_N = pd.factorize(rows.content)[0] * (NOT_GIVEN + 1) + rows.origin  # those of other origins do not meet
+    """The first of a few dozen salts whose splits have all that they need; None where there is none.
+
+    `rows` have the columns task, label, origin, unit and content.
+    """
+    frame = rows.to_pandas()
+    unit_N, units = pd.factorize(frame["unit"])
+    origin_N = frame["origin"].to_numpy()
     for salt in range(_NUM_SALTS):
-        drawn_N = draws(salt, "purpose", units.tolist())[unit_N]
-        split_N = drawn_splits(drawn_N, rows.origin, origins, fractions)
-        kept_N = split_N == pd.Series(split_N).groupby(content_N).transform("min").to_numpy()
-        cells = np.unique(np.stack([rows.task, split_N, rows.label], axis=1)[kept_N], axis=0)
-        if lacks([(task, split, label) for task, split, label in cells.tolist()]) is None:
+        frame["split"] = drawn_splits(draws(salt, "purpose", units)[unit_N], origin_N, origins, fractions)
+        first_N = frame.groupby(["content", "origin"])["split"].transform("min")  # rows of other origins do not meet
+        kept = frame.loc[frame["split"] == first_N, ["task", "split", "label"]].drop_duplicates()
+        if lacks(list(kept.itertuples(index=False, name=None))) is None:
             return salt
     return None

@@ -20,7 +20,7 @@ from kcm.errors import DataError
 from kcm.paths import LocalPath
 from kcm.tasks.hashing import draw
 from kcm.tasks.readers.files import FilesSource
-from kcm.tasks.rows import Record, rows_of
+from kcm.tasks.rows import SourceRow, rows_of
 from kcm.tasks.sources import Shard, Source, SourceConfig, refuse_vectors
 
 _PAIRS_AT_ONCE = 256
@@ -83,8 +83,8 @@ class PairsShard(Shard):
             yield rows_of(part)
 
 
-def _pairs(records: Sequence[Record], task: str, config: PairsSource) -> Iterator[Record]:
-    units: dict[str, dict[str, list[Record]]] = {}
+def _pairs(records: Sequence[SourceRow], task: str, config: PairsSource) -> Iterator[SourceRow]:
+    units: dict[str, dict[str, list[SourceRow]]] = {}
     for number, record in enumerate(records, start=1):
         caption = (record.text or "").strip()
         too_long = len(caption) > config.max_caption
@@ -99,7 +99,7 @@ def _pairs(records: Sequence[Record], task: str, config: PairsSource) -> Iterato
         yield from _split_pairs(members, task, config.pair_seed)
 
 
-def _split_pairs(units: dict[str, list[Record]], task: str, seed: int) -> Iterator[Record]:
+def _split_pairs(units: dict[str, list[SourceRow]], task: str, seed: int) -> Iterator[SourceRow]:
     ordered = sorted(units, key=lambda unit: (draw(seed, "pairs", f"{task}\0{unit}"), unit))
     blocks = [ordered[start : start + 2] for start in range(0, len(ordered) - len(ordered) % 2, 2)]
     blocks[-1] += ordered[2 * len(blocks) :]  # three where one is left
@@ -111,9 +111,9 @@ def _split_pairs(units: dict[str, list[Record]], task: str, seed: int) -> Iterat
                 yield _pair(record, others[number % len(others)], f"{task}\0{min(block)}", task)
 
 
-def _pair(record: Record, other: Record, group: str, task: str, fault: str = "") -> Record:
+def _pair(record: SourceRow, other: SourceRow, group: str, task: str, fault: str = "") -> SourceRow:
     """The picture of one row with the caption of the other; named after both where they differ."""
-    return Record(
+    return SourceRow(
         id=record.id if other is record else f"{record.id} / {other.id}",
         text=other.text,
         label=MATCH if other is record else NO_MATCH,

@@ -14,7 +14,7 @@ from pydantic import Field
 from kcm.errors import DataError
 from kcm.inputs.location import FoundFile, Location, naming_location
 from kcm.paths import LocalPath
-from kcm.tasks.rows import Record, rows_of, split_name
+from kcm.tasks.rows import SourceRow, rows_of, split_name
 from kcm.tasks.sources import Shard, Source, SourceConfig, refuse_vectors
 
 Level = Literal["split", "task", "label"]
@@ -57,7 +57,7 @@ class PicturesShard(Shard):
         for part in _parts(self.files, TABLE_BYTES):
             yield rows_of([self._record(file) for file in part])
 
-    def _record(self, file: FoundFile) -> Record:
+    def _record(self, file: FoundFile) -> SourceRow:
         parts: dict[str, str] = dict(zip(self.levels, file.relative.split("/")[:-1], strict=False))
         image, fault = b"", ""
         try:
@@ -66,7 +66,7 @@ class PicturesShard(Shard):
         except DataError as error:
             fault = f"no image file {file.relative!r}: {error.what}"
         task, split = (parts.get(level) if level in self.levels else "" for level in ("task", "split"))
-        return Record(file.relative, "", parts.get("label"), task=task, split=split, image=image, fault=fault)
+        return SourceRow(file.relative, "", parts.get("label"), task=task, split=split, image=image, fault=fault)
 
 
 def _levels(files: Sequence[FoundFile]) -> tuple[Level, ...]:

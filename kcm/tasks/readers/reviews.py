@@ -13,7 +13,7 @@ from pydantic import Field
 
 from kcm.assets import is_intact
 from kcm.errors import AssetError
-from kcm.tasks.rows import Record
+from kcm.tasks.rows import SourceRow
 from kcm.tasks.sources import Source, SourceConfig, refuse_vectors
 
 LABELS = ("negative", "positive")
@@ -41,7 +41,7 @@ class ReviewsSource(SourceConfig):
         return Source.of_records("reviews", records, LABELS)
 
 
-def read_reviews(assets_dir: Path) -> Iterator[Record]:
+def read_reviews(assets_dir: Path) -> Iterator[SourceRow]:
     """Records of all four domains, in the order of the files. Raises AssetError when the asset has not been fetched."""
     folder = assets_dir / "reviews"
     if not is_intact(folder):
@@ -50,13 +50,13 @@ def read_reviews(assets_dir: Path) -> Iterator[Record]:
         yield from _domain(domain, folder / file, has_documents)
 
 
-def _domain(domain: str, path: Path, has_documents: bool) -> Iterator[Record]:
+def _domain(domain: str, path: Path, has_documents: bool) -> Iterator[SourceRow]:
     with path.open(encoding="utf-8") as stream:
         for line in stream:
             number, rating, text = line.rstrip("\n").split("\t", maxsplit=2)
             if abs(float(rating)) <= _UNDECIDED:
                 continue
-            yield Record(
+            yield SourceRow(
                 id=f"{domain}/{number}",
                 text=text,
                 label=LABELS[float(rating) > 0],

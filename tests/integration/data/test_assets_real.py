@@ -13,7 +13,8 @@ from kcm.encoders import TextEncoder, TextEncoderConfig
 from kcm.encoders.efficientnet import load_efficientnet
 from kcm.inputs.content import contents
 from kcm.large import fit_head
-from kcm.tasks import TasksConfig, build_sequence
+from kcm.tasks import TasksConfig
+from kcm.tasks.preparation.build import build_sequence
 
 pytestmark = pytest.mark.integration
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,18 @@ from kcm.config import parse_config
 from kcm.errors import DataError
 from kcm.tasks import TasksConfig
 from kcm.tasks.preparation.build import write_sequence
-from kcm.tasks.rows import Record, rows_of
+from kcm.tasks.rows import SourceRow, rows_of
+from kcm.tasks.sequence import BAD_ROWS
 from kcm.tasks.sources import Shard, Source, TableShard
-from pipelines.data.passes import on_ray_data
+from pipelines.data.passes import StoredFolder, on_ray_data
+from pipelines.store.storage import Storage
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
 
 def test_workers_write_the_same_files_and_their_errors_arrive(tmp_path: Path) -> None:
     records = [
-        Record(f"r{i % 990}", f"text {i % 700}", f"label-{i % 4}", group=f"document {i // 3}" if i % 2 else "")
+        SourceRow(f"r{i % 990}", f"text {i % 700}", f"label-{i % 4}", group=f"document {i // 3}" if i % 2 else "")
         for i in range(1000)
     ]
     source = Source("rows", tuple(TableShard(str(i), rows_of(records[i::5])) for i in range(5)))
@@ -66,6 +68,26 @@ def test_the_driver_holds_counts(tmp_path: Path) -> None:
     assert grown < more / 50, f"{grown:,} bytes more for {more:,} bytes more of rows"
 
 
+def test_no_step_needs_the_disk_of_another_node(served_bucket: str, tmp_path: Path) -> None:
+    """Promise: on a bucket any node does any step: what was written elsewhere comes from the bucket."""
+    storage = Storage.at(served_bucket)
+    folder = StoredFolder(storage.root / "runs" / "one" / "sequence", storage)
+
+    def by_new_nodes(function: Callable[[Any], Iterator[pa.Table]], items: Sequence[Any], _: int) -> Iterator[pa.Table]:
+        for item in items:
+            yield from function(item)
+            for file in {*folder.path.iterdir()} - {folder.path / BAD_ROWS}:
+                file.unlink()
+
+    source = Source("rows", tuple(MadeShard(number) for number in range(3)))
+    config = parse_config(TasksConfig, {"scenario": "class_incremental", "num_tasks": 2})
+    digest = write_sequence(config, folder, source, 0, workers=by_new_nodes)
+    assert digest == write_sequence(config, tmp_path / "here", source, 0)
+    assert sorted(storage.names(folder.path)) == ["task-0000.parquet", "task-0001.parquet"]
+    for name in storage.names(folder.path):
+        assert storage.fetch(folder.path / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
 class MadeShard(Shard):
     """Rows that are made where they are read."""
 
@@ -76,8 +98,8 @@ class MadeShard(Shard):
         """Six thousand rows of a hundred words."""
         words = " word" * 100
         ids = range(6000 * self.number, 6000 * (self.number + 1))
-        yield rows_of([Record(f"r{i}", f"{i}{words}", f"label-{i % 4}", group=f"g{i // 50}") for i in ids])
+        yield rows_of([SourceRow(f"r{i}", f"{i}{words}", f"label-{i % 4}", group=f"g{i // 50}") for i in ids])
 
 
-def _fail(number: int) -> int:
+def _fail(number: int) -> Iterator[pa.Table]:
     raise DataError("no such shard", where=str(number))

@@ -12,11 +12,12 @@ import pytest
 
 from kcm.config import parse_config
 from kcm.inputs.content import TEXT
-from kcm.tasks import SPLITS, TasksConfig, TaskSequence, build_sequence
-from kcm.tasks.preparation.build import SequenceBuild, in_process
-from kcm.tasks.preparation.overlap import Status
-from kcm.tasks.preparation.splitting import states
-from kcm.tasks.rows import Record, read_bad_rows
+from kcm.tasks import SPLITS, TasksConfig, TaskSequence
+from kcm.tasks.plan.scenarios import TaskPlan
+from kcm.tasks.preparation.build import SequenceBuild, build_sequence, in_process
+from kcm.tasks.preparation.database import FactsDatabase
+from kcm.tasks.preparation.payload import SequenceFolder
+from kcm.tasks.rows import SourceRow, read_bad_rows
 from kcm.tasks.rows import rows_of as normalised
 from kcm.tasks.sequence import BAD_ROWS
 from kcm.tasks.sources import Source, TableShard
@@ -76,7 +77,7 @@ def rows_of() -> Callable[..., pa.Table]:
         labels = labels or ["a"] * len(texts)
         return normalised(
             [
-                Record(str(i), text, labels[i], **{name: values[i] for name, values in columns.items()})
+                SourceRow(str(i), text, labels[i], **{name: values[i] for name, values in columns.items()})
                 for i, text in enumerate(texts)
             ]
         )
@@ -97,17 +98,22 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Splits]:
     """`split(table, …, fractions=…, salt=…)` draws splits; every table is a shard of the source."""
 
     def drawn(*tables: pa.Table, salt: int = 0, **values: object) -> Splits:
-        folder = tmp_path_factory.mktemp("split")
+        folder = SequenceFolder(tmp_path_factory.mktemp("split"))
         config = parse_config(TasksConfig, {"salt": salt, "max_bad_rows": "100%", **values})
         source = Source("rows", tuple(TableShard(str(i), table) for i, table in enumerate(tables)))
-        build = SequenceBuild(config, source, 0, folder, folder, in_process)
-        build.clean(TEXT)
-        build.split(None)
-        found: dict[str, str] = {}
-        for block in build.blocks:
-            for row_id, state in zip(block.payload()["id"].to_pylist(), states(block), strict=True):
-                if state["status"] == Status.KEPT:
-                    found[row_id] = SPLITS[state["split"]]
-        return Splits(found, {row.id: row.reason for row in read_bad_rows(folder / BAD_ROWS)})
+        with FactsDatabase(folder.path) as facts:
+            build = SequenceBuild(config, source, 0, TEXT, folder, in_process, facts)
+            build.read_facts()
+            build.draw_splits(None)
+            cells = facts.cells()
+            plan = TaskPlan(("all",), (), False, {task: 0 for task, _ in cells})
+            facts.assign_tasks(plan, sorted({label for _, label in cells}), None)
+            facts.choose({})
+            facts.place(1_000_000)
+            places = [facts.places(*block).to_pylist() for block in facts.blocks()]
+        return Splits(
+            {row["id"]: SPLITS[row["split"]] for rows in places for row in rows},
+            {row.id: row.reason for row in read_bad_rows(folder.path / BAD_ROWS)},
+        )
 
     return drawn

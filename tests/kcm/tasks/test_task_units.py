@@ -1,9 +1,51 @@
-"""Rows that share a text or a group make one unit."""
+"""Rows that share a text or a group make one unit, named alike for many rows at once and for one input."""
 
 from __future__ import annotations
 
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
 from kcm.inputs.content import Content
-from kcm.tasks.units import connected_units, content_key, text_key, unit_digest, unit_of
+from kcm.tasks.units import (
+    connected_units,
+    content_key,
+    content_names,
+    group_names,
+    text_key,
+    text_keys,
+    unit_digest,
+    unit_of,
+)
+
+texts = st.lists(
+    st.one_of(
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
+        st.text(" \t\x1c\x85aBß", max_size=8),
+        st.sampled_from(["plain text", "Plain  TEXT", " edge", "ﬁne", "İ", ""]),
+    ),
+    max_size=12,
+)
+
+
+@given(texts)
+def test_names_of_many_rows_are_those_of_each_alone(values: list[str]) -> None:
+    array = pa.array(values, pa.string())
+    keys = text_keys(array)
+    assert keys.to_pylist() == [text_key(value) for value in values]
+    assert content_names(pa.table({"text": keys})) == [unit_digest(Content(value))[:16].hex() for value in values]
+    groups = [unit_digest(Content(), value)[:16].hex() if value else "" for value in values]
+    assert group_names(array) == groups
+
+
+def test_pictures_and_vectors_are_part_of_a_content() -> None:
+    columns = {"text": ["a", "b"], "image": [b"1", b"2"], "vector": list(np.arange(4, dtype=np.float32).reshape(2, 2))}
+    for names in (["text", "image"], ["text", "vector"], ["text", "image", "vector"]):
+        vectors = pa.array(columns["vector"], pa.list_(pa.float32(), 2))
+        table = pa.table({name: vectors if name == "vector" else columns[name] for name in names})
+        rows = [Content(**{name: columns[name][row] for name in names}) for row in range(2)]
+        assert content_names(table) == [unit_digest(row)[:16].hex() for row in rows]
 
 
 def test_case_white_space_and_width_make_no_other_text():

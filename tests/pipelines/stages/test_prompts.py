@@ -19,7 +19,7 @@ from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.tasks import shards
 from kcm.tasks.columns import list_column
-from kcm.tasks.preparation import writing
+from kcm.tasks.preparation import build
 from kcm.tasks.shards import task_shards
 from pipelines.config import RunConfig
 from pipelines.context import Context
@@ -158,7 +158,7 @@ def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of a few rows, so that a small task has several, and some of them hold train rows alone."""
-    for module in (shards, writing):
+    for module in (shards, build):
         monkeypatch.setattr(module, "SHARD_ROWS", SHARD_ROWS)
     monkeypatch.setattr(shards, "GROUP_ROWS", 4)
 

@@ -21,7 +21,7 @@ from kcm.config import load_config
 from kcm.inputs.content import Content
 from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.large.base import Item
-from kcm.tasks import build_sequence
+from kcm.tasks.preparation.build import build_sequence
 from pipelines.config import RunConfig
 from tests.fake_hub import FakeHub
 from tests.kcm.inputs.table_files import WRITERS

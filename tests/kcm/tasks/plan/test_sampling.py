@@ -2,39 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kcm.errors import DataError
 from kcm.tasks import SPLITS
-from kcm.tasks.plan.sampling import (
-    LongTailConfig,
-    first_ranks,
-    head_to_tail,
-    join_ranks,
-    long_tail_sizes,
-    threshold,
-)
-
-ranks = st.lists(st.integers(0, 12).map(lambda rank: rank / 16), max_size=30)
-
-
-@given(blocks=st.lists(ranks, min_size=1, max_size=4), limit=st.integers(1, 20))
-def test_a_threshold_over_blocks_is_that_over_all_rows(blocks: list[list[float]], limit: int) -> None:
-    joined = first_ranks(np.array(blocks[0]), limit)
-    for block in blocks[1:]:
-        joined = join_ranks(joined, first_ranks(np.array(block), limit), limit)
-    rows = sorted(rank for block in blocks for rank in block)
-    kept: list[float] = []  # the oracle: whole ranks, until one does not fit
-    for rank in sorted(set(rows)):
-        if len(kept) + rows.count(rank) > limit:
-            break
-        kept += [rank] * rows.count(rank)
-    stop = threshold(joined, limit)
-    assert [rank for rank in rows if rank < stop] == kept
+from kcm.tasks.plan.sampling import LongTailConfig, head_to_tail, long_tail_sizes
 
 
 def test_a_cap_keeps_whole_groups_in_their_old_order_and_nests(write_csv, build):

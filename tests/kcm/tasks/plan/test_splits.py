@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kcm.inputs.content import Content
 from kcm.tasks.plan.splits import DEFAULT_FRACTIONS, SPLITS, Fractions, purpose
-from kcm.tasks.rows import Record
+from kcm.tasks.rows import SourceRow
 from kcm.tasks.rows import rows_of as normalised
 from kcm.tasks.units import text_key, unit_digest
 
@@ -31,7 +31,7 @@ tables = st.lists(
 
 def as_records(table, given=lambda i: ""):
     return normalised(
-        [Record(str(i), text, label, group, task, given(i)) for i, (text, label, group, task) in enumerate(table)]
+        [SourceRow(str(i), text, label, group, task, given(i)) for i, (text, label, group, task) in enumerate(table)]
     )
 
 

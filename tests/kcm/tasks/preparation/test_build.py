@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,8 +15,8 @@ import pytest
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.labels import OUT_OF_SCOPE
-from kcm.tasks import SPLITS, TasksConfig, TaskSequence, build_sequence
-from kcm.tasks.readers.files import FileShard, FilesSource
+from kcm.tasks import SPLITS, TasksConfig, TaskSequence
+from kcm.tasks.readers.files import FileShard
 
 
 def ids(sequence: TaskSequence, split: str) -> set[str]:
@@ -51,27 +48,19 @@ def test_another_process_with_another_hash_seed_builds_the_same(write_csv, label
     path = write_csv(labelled(200, 4))
     script = (
         "import sys; from pathlib import Path; from kcm.tasks import *\n"
+        "from kcm.tasks.preparation.build import write_sequence\n"
         "from kcm.tasks.readers.files import FilesSource\n"
         "config = TasksConfig(source=FilesSource(path=sys.argv[1]), scenario='class_incremental', num_tasks=2,"
         " order='shuffled', max_rows_per_task=80)\n"
-        "build_sequence(config, Path('none'), 5).save(Path(sys.argv[2]))"
+        "print(write_sequence(config, Path(sys.argv[2]), config.source.build(Path('none')), 5))"
     )
-    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    another = {"PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"}
-    subprocess.run([sys.executable, "-c", script, str(path), str(theirs)], check=True, env=another)
-    config = TasksConfig(
-        source=FilesSource(path=str(path)),
-        scenario="class_incremental",
-        num_tasks=2,
-        order="shuffled",
-        max_rows_per_task=80,
-    )
-    build_sequence(config, Path("none"), 5).save(ours)
+    folders = tmp_path / "one", tmp_path / "two"
     digests = {
-        hashlib.sha256(b"".join(file.read_bytes() for file in sorted(folder.iterdir()))).hexdigest()
-        for folder in (ours, theirs)
+        subprocess.check_output([sys.executable, "-c", script, str(path), str(folder)], env={"PYTHONHASHSEED": seed})
+        for folder, seed in zip(folders, "12", strict=True)
     }
-    assert len(digests) == 1
+    files = {b"".join(file.read_bytes() for file in sorted(folder.iterdir())) for folder in folders}
+    assert len(digests) == len(files) == 1
 
 
 def test_a_cap_holds_per_task(write_csv, build, labelled):

@@ -1,23 +1,26 @@
-"""A sequence is the same files whatever the blocks, buckets and shards in which its rows go."""
+"""A sequence is the same files whatever the blocks and shards in which its rows come, and whoever works on them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from kcm.config import parse_config
 from kcm.errors import DataError
+from kcm.inputs.content import IMAGE, TEXT, Part
 from kcm.tasks import SPLITS, TasksConfig, shards
-from kcm.tasks.preparation import blocks, exchange, writing
+from kcm.tasks.preparation import build, database, facts
 from kcm.tasks.preparation.build import in_process, write_sequence
-from kcm.tasks.rows import Record, rows_of
+from kcm.tasks.rows import SourceRow, rows_of
 from kcm.tasks.sequence import read_rows
 from kcm.tasks.shards import task_shards
 from kcm.tasks.sources import Source, TableShard
@@ -31,7 +34,9 @@ def some_rows(count: int = 1200) -> pa.Table:
         text = f"Größe {draw.integers(3 * count // 4)}\u2003naïve ✓" if i % 7 else f"  Plain TEXT {i % 91} "
         label = "" if i % 13 == 0 else "none" if i % 17 == 0 else f"label-{i % 4}"
         group = f"document {i // 3}" if i % 2 else ""
-        records.append(Record(f"r{i % (count - 5)}", "" if i % 301 == 0 else text, label, group, task="xy"[i % 8 > 3]))
+        records.append(
+            SourceRow(f"r{i % (count - 5)}", "" if i % 301 == 0 else text, label, group, task="xy"[i % 8 > 3])
+        )
     return rows_of(records)
 
 
@@ -53,7 +58,7 @@ def written(folder: Path, rows: Sequence[pa.Table], workers: Any = in_process) -
 
 def last_first(function: Callable[[Any], Any], items: Sequence[Any], num_rows: int) -> Iterable[Any]:
     """Workers that begin at the other end."""
-    return [function(item) for item in items[::-1]][::-1]
+    return [table for item in items[::-1] for table in function(item)]
 
 
 @pytest.fixture(scope="module")
@@ -65,19 +70,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, byte
 def test_neither_blocks_nor_shards_of_the_source_change_a_byte(
     block_rows: int, whole: tuple[str, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "SHARD_ROWS", block_rows * 10)
+    monkeypatch.setattr(facts, "SHARD_ROWS", block_rows * 10)
     rows = some_rows()
     bounds = [0, 10, 10, 500, 1200]
     tables = [rows.slice(start, stop - start) for start, stop in pairwise(bounds)]
     assert written(tmp_path / "parts", tables, last_first) == whole
 
 
-def test_the_number_of_buckets_merged_at_once_changes_no_byte(
+def test_neither_threads_nor_memory_change_a_byte(
     whole: tuple[str, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "ROWS_AT_ONCE", 100)
-    assert len(exchange.bucket_ranges(1200)) > 8
-    assert written(tmp_path / "buckets", [some_rows()]) == whole
+    monkeypatch.setattr(database, "MEMORY_LIMIT", "20MB")
+    assert written(tmp_path / "spilled", [some_rows()]) == whole
 
 
 def test_another_row_is_another_digest(whole: tuple[str, dict[str, bytes]], tmp_path: Path) -> None:
@@ -91,10 +95,9 @@ def test_another_row_is_another_digest(whole: tuple[str, dict[str, bytes]], tmp_
 def test_a_task_of_many_rows_has_several_shards_in_the_order_of_the_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (shards, writing):
-        monkeypatch.setattr(module, "SHARD_ROWS", 128)
+    monkeypatch.setattr(build, "SHARD_ROWS", 128)
     monkeypatch.setattr(shards, "GROUP_ROWS", 32)
-    records = [Record(str(i), f"text {i}", "ab"[i % 2]) for i in range(1000)]
+    records = [SourceRow(str(i), f"text {i}", "ab"[i % 2]) for i in range(1000)]
     config = parse_config(TasksConfig, {"scenario": "class_incremental", "num_tasks": 1})
     write_sequence(config, tmp_path / "sequence", Source.of_records("rows", records), 0)
     files = task_shards(tmp_path / "sequence", 0)
@@ -106,18 +109,37 @@ def test_a_task_of_many_rows_has_several_shards_in_the_order_of_the_source(
         assert numbers == sorted(numbers)
 
 
-def test_one_text_in_all_rows_and_one_group_of_all_rows_are_a_row_of_the_shuffle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[int] = []
-    merged = exchange.merged
-    monkeypatch.setattr(exchange, "merged", lambda records, how: seen.append(len(records)) or merged(records, how))
-    rows = rows_of([Record(str(i), "the same", "ab"[i % 2], group="one") for i in range(4000)])
-    source = Source("rows", tuple(TableShard(str(i), rows.slice(i * 1000, 1000)) for i in range(4)))
+def test_rows_that_change_between_the_two_readings_are_refused(tmp_path: Path) -> None:
+    class Changing(TableShard):
+        readings: ClassVar[list[int]] = []
+
+        def read(self) -> Iterator[pa.Table]:
+            self.readings.append(1)
+            yield self.table if len(self.readings) == 1 else self.table.slice(1)
+
+    rows = rows_of([SourceRow(str(i), f"text {i}", "ab"[i % 2]) for i in range(100)])
     config = parse_config(TasksConfig, {"num_tasks": 1, "scenario": "class_incremental"})
-    with pytest.raises(DataError, match=r"has no \w+ rows"):
-        write_sequence(config, tmp_path / "sequence", source, 0)
-    assert max(seen[-2:]) == 4  # the last two merges are those of contents and groups over the four blocks
+    with pytest.raises(DataError, match=r"the rows changed while they were read \(changing\)"):
+        write_sequence(config, tmp_path / "sequence", Source("rows", (Changing("changing", rows),)), 0)
+
+
+@pytest.mark.parametrize("reads", [TEXT, IMAGE, TEXT | IMAGE])
+def test_a_row_keeps_what_is_read_of_it(reads: frozenset[Part], tmp_path: Path) -> None:
+    rows = [SourceRow(str(i), f"text {i}", "ab"[i % 2], image=picture(i)) for i in range(100)]
+    config = parse_config(TasksConfig, {"num_tasks": 1, "scenario": "class_incremental"})
+    write_sequence(config, tmp_path / "sequence", Source.of_records("rows", rows), 0, reads=reads)
+    for row in read_rows(tmp_path / "sequence", 0).to_pylist():
+        given = rows[int(row["id"])]
+        assert (row["text"], row["image"]) == (
+            given.text if "text" in reads else "",
+            given.image if "image" in reads else b"",
+        )
+
+
+def picture(shade: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (2, 2), shade).save(file, "PNG")
+    return file.getvalue()
 
 
 def test_a_source_without_rows_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from kcm.errors import ConfigError, DataError
 from kcm.inputs import chunks
 from kcm.tasks.readers.files import FilesSource
-from kcm.tasks.rows import Record
+from kcm.tasks.rows import SourceRow
 from tests.kcm.inputs.table_files import WRITERS
 
 ROWS = [{"text": 'Größe, "ok"', "label": "NA", "who": "x"}, {"text": "007", "label": "1", "who": "y"}]
@@ -48,9 +48,9 @@ TABLE = [
 def test_every_kind_of_file_gives_the_same_rows(name: str, tmp_path: Path) -> None:
     WRITERS[name](TABLE, tmp_path / name)
     assert records(tmp_path / name, id_column="id", group_column="stars") == [
-        Record("7", 'Größe, "ok"; two', "NA", group="4"),
-        Record("8", "two\nlines", "007", group="5"),
-        Record("9", "café | à la carte", "NA", group="4"),
+        SourceRow("7", 'Größe, "ok"; two', "NA", group="4"),
+        SourceRow("8", "two\nlines", "007", group="5"),
+        SourceRow("9", "café | à la carte", "NA", group="4"),
     ]
 
 
@@ -103,8 +103,8 @@ def test_excel_without_its_package_says_what_to_install(tmp_path: Path, monkeypa
 def test_numbers_become_text_and_null_is_missing(kind, tmp_path):
     rows = [{"text": "a", "label": 3, "id": 10}, {"text": None, "label": 4, "id": 11}]
     assert records(write(tmp_path / f"data.{kind}", rows), id_column="id") == [
-        Record("10", "a", "3"),
-        Record("11", None, "4"),
+        SourceRow("10", "a", "3"),
+        SourceRow("11", None, "4"),
     ]
 
 
@@ -130,9 +130,9 @@ def test_the_layout_of_clinc150_is_recognised(tmp_path):
     content = {"train": [["pay my bill", "pay_bill"]], "val": [["balance", "balance"]], "oos_test": [["moo", "oos"]]}
     path.write_text(json.dumps(content))
     assert records(path) == [
-        Record("train-1", "pay my bill", "pay_bill", split="train"),
-        Record("val-1", "balance", "balance", split="val"),
-        Record("oos_test-1", "moo", "oos", split="test"),
+        SourceRow("train-1", "pay my bill", "pay_bill", split="train"),
+        SourceRow("val-1", "balance", "balance", split="val"),
+        SourceRow("oos_test-1", "moo", "oos", split="test"),
     ]
     assert FilesSource(path=str(path)).build(tmp_path).out_of_scope_label == "oos"
 
@@ -142,8 +142,8 @@ def test_the_layout_of_banking77_is_recognised(write_csv, tmp_path):
     write_csv([("card lost", "lost_card")], ("text", "category"), "bank/test.csv")
     (tmp_path / "bank" / "categories.json").write_text('["card_arrival", "lost_card"]')
     assert records(tmp_path / "bank") == [
-        Record("test-1", "card lost", "lost_card", split="test"),
-        Record("train-1", "where is my card", "card_arrival", split="train"),
+        SourceRow("test-1", "card lost", "lost_card", split="test"),
+        SourceRow("train-1", "where is my card", "card_arrival", split="train"),
     ]
     assert FilesSource(path=str(tmp_path / "bank")).build(tmp_path).out_of_scope_label is None
 

@@ -8,7 +8,7 @@ import pytest
 from kcm.assets import hub
 from kcm.errors import AssetError, DataError
 from kcm.tasks.readers.hub import HubSource
-from kcm.tasks.rows import Record
+from kcm.tasks.rows import SourceRow
 
 
 def test_class_labels_come_by_name_and_splits_by_theirs(monkeypatch, tmp_path):
@@ -24,9 +24,9 @@ def test_class_labels_come_by_name_and_splits_by_theirs(monkeypatch, tmp_path):
     monkeypatch.setattr(hub, "export_data_set", export)
     source = HubSource(id="owner/name").build(tmp_path)
     assert list(source.records) == [
-        Record("train-1", "a", "yes", split="train"),
-        Record("train-2", "b", None, split="train"),
-        Record("validation-1", "c", "no", split="validation"),
+        SourceRow("train-1", "a", "yes", split="train"),
+        SourceRow("train-2", "b", None, split="train"),
+        SourceRow("validation-1", "c", "no", split="validation"),
     ]
 
 

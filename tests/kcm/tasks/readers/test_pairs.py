@@ -12,7 +12,8 @@ from PIL import Image
 
 from kcm.errors import DataError
 from kcm.inputs.content import IMAGE, TEXT
-from kcm.tasks import TasksConfig, build_sequence
+from kcm.tasks import TasksConfig
+from kcm.tasks.preparation.build import build_sequence
 from kcm.tasks.readers.pairs import PairsSource
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import IMAGE, PROBE
-from kcm.tasks import TasksConfig, build_sequence
+from kcm.tasks import TasksConfig
+from kcm.tasks.preparation.build import build_sequence
 from kcm.tasks.readers import pictures
 from kcm.tasks.readers.pictures import PicturesSource
 

@@ -7,7 +7,7 @@ import pytest
 from kcm.assets.manifest import write_manifest
 from kcm.errors import AssetError
 from kcm.tasks.readers.reviews import ReviewsSource, read_reviews
-from kcm.tasks.rows import Record
+from kcm.tasks.rows import SourceRow
 
 LINES = {
     "amazonReviewSnippets_GroundTruth.txt": "1_1\t-0.9\tno sound .\r\n1_2\t-0.5\tso so\r\n12_3\t0.51\tnice\ttab\r\n",
@@ -30,11 +30,11 @@ def assets_dir(tmp_path):
 
 def test_ratings_beyond_a_half_become_labels_and_sentences_stay_with_their_document(assets_dir):
     assert list(read_reviews(assets_dir)) == [
-        Record("reviews/1_1", "no sound .", "negative", "reviews/1", "reviews"),
-        Record("reviews/12_3", "nice\ttab", "positive", "reviews/12", "reviews"),
-        Record("movies/1", "The clichés\u0085disappear", "positive", "", "movies"),
-        Record("editorials/3_7", "dull", "negative", "editorials/3", "editorials"),
-        Record("tweets/1", "yay &amp; yay", "positive", "", "tweets"),
+        SourceRow("reviews/1_1", "no sound .", "negative", "reviews/1", "reviews"),
+        SourceRow("reviews/12_3", "nice\ttab", "positive", "reviews/12", "reviews"),
+        SourceRow("movies/1", "The clichés\u0085disappear", "positive", "", "movies"),
+        SourceRow("editorials/3_7", "dull", "negative", "editorials/3", "editorials"),
+        SourceRow("tweets/1", "yay &amp; yay", "positive", "", "tweets"),
     ]
 
 

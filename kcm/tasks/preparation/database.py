@@ -1,0 +1,315 @@
+"""The facts of all rows in a DuckDB file, and the statements that find their splits, tasks and places.
+
+    facts      every row as `preparation.facts` found it
+    drawn      usable rows with their split: no faults, and the first row of every id
+    verdicts   those that share a content or a group, with a reason for those that another split must not have
+    members    the rows of the tasks, as far as a cap per task goes
+    chosen     the rows that are kept: members without bridging ones, and without what a long tail cuts
+    placed     where the chosen rows are written
+    pieces     rows of one block that lie together in one shard of a task
+
+DuckDB keeps to a limit of memory and spills to disk. No result depends on its threads: rows are ranked by hashes, then
+by `place`, which grows in the order of the source. A split is its place in SPLITS: train 0, validate 1, certify 2,
+test 3, from less to more pure; NOT_GIVEN is less than all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from duckdb.func import ARROW
+
+from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
+from kcm.tasks.plan.scenarios import TaskPlan
+from kcm.tasks.plan.splits import SPLITS, Split, drawn_splits
+
+MEMORY_LIMIT = "400MB"  # of tables and intermediate results; what is beyond it lies on disk
+_ROWS_AT_ONCE = 10_000  # of a listing, as Python objects
+_TRAIN, _CERTIFY = SPLITS.index("train"), SPLITS.index("certify")
+_SPLIT_NAMES = f"[{', '.join(map(repr, SPLITS))}]"  # a list of DuckDB counts from 1
+
+# `place` is the order of the source: the shard, then the position in it.
+_FACTS = """
+CREATE TABLE facts (
+    shard INTEGER, block INTEGER, position BIGINT, id VARCHAR, fault VARCHAR, label VARCHAR, task VARCHAR,
+    origin TINYINT, content UUID, unit UUID, draw DOUBLE, cap_rank DOUBLE, tail_rank DOUBLE, task_draw DOUBLE,
+    place BIGINT)
+"""
+_MORE = """
+INSERT INTO facts
+    SELECT * REPLACE (content::UUID AS content, unit::UUID AS unit), (shard::BIGINT << 40) + position FROM more
+"""
+
+# The first row of an id is kept, and later ones are bad rows. Rows without a label can only train.
+_DRAWN = f"""
+CREATE TABLE first_rows AS
+    SELECT id, min(place) AS first FROM facts WHERE fault IS NULL GROUP BY id HAVING count(*) > 1;
+CREATE TABLE drawn AS
+    SELECT facts.* EXCLUDE fault, label <> '' AS labelled,
+        CASE WHEN label = '' THEN {_TRAIN} ELSE drawn_split(draw, origin) END AS split
+    FROM facts LEFT JOIN first_rows USING (id)
+    WHERE fault IS NULL AND (first IS NULL OR first = place);
+"""
+
+# What rows of equal content, and rows of one group, are. Only what several rows share matters, so the tables are small.
+_SHARED = """
+CREATE TABLE contents AS
+    SELECT content, max(origin) FILTER (labelled) AS purest_given,
+        min(split) FILTER (labelled) AS first_split, max(split) FILTER (labelled) AS purest_split
+    FROM drawn GROUP BY content HAVING count(*) > 1;
+CREATE TABLE groups AS
+    SELECT unit, max(origin) FILTER (labelled) AS purest_given, max(split) FILTER (labelled) AS purest_split
+    FROM drawn WHERE unit <> content GROUP BY unit
+    HAVING min(origin) <> max(origin) OR (bool_or(labelled) AND NOT bool_and(labelled));
+CREATE TABLE bridges AS
+    SELECT content, origin, min(split) AS first_split
+    FROM drawn WHERE labelled GROUP BY content, origin HAVING min(split) < max(split);
+"""
+
+# A row leaves its content, or its group, to a purer split: a labelled row to purer given ones, a row without a label to
+# all that measure. A drawn row whose content lies in units of several splits would connect them: train keeps it, then
+# validate, then certify, since what has taught cannot measure. A row without a label leaves its content to labelled
+# train rows as well. Rows without a group whose content others have too become a unit: `repeats`.
+_VERDICTS = f"""
+CREATE TABLE verdicts AS
+    SELECT place, contents.content IS NOT NULL AND drawn.unit = drawn.content AS repeats,
+        CASE WHEN labelled THEN drawn.origin ELSE 0 END AS purity,
+        CASE WHEN labelled THEN contents.purest_given ELSE contents.purest_split END AS purest_content,
+        CASE WHEN labelled THEN groups.purest_given ELSE groups.purest_split END AS purest_group,
+        CASE WHEN purest_content > purity THEN purest_content WHEN purest_group > purity THEN purest_group END AS purer,
+        coalesce(purer IS NULL AND labelled AND bridges.first_split < split, false) AS bridging,
+        CASE
+            WHEN NOT labelled AND contents.first_split = 0 THEN 'its content is also in a labelled row'
+            WHEN purer IS NOT NULL THEN $part || ' or group is also in split ' || {_SPLIT_NAMES}[purer + 1]
+            WHEN bridging THEN $part || ' is also in split ' || {_SPLIT_NAMES}[bridges.first_split + 1]
+        END AS reason
+    FROM drawn
+    LEFT JOIN contents ON contents.content = drawn.content
+    LEFT JOIN groups ON groups.unit = drawn.unit AND drawn.unit <> drawn.content
+    LEFT JOIN bridges ON bridges.content = drawn.content AND bridges.origin = drawn.origin
+    WHERE contents.content IS NOT NULL OR groups.unit IS NOT NULL
+"""
+_COUNTS = """
+SELECT (SELECT count(*) FROM facts) - (SELECT count(*) FROM drawn), count(reason),
+    count(*) FILTER (repeats AND reason IS NULL)
+FROM verdicts
+"""
+
+# Bad rows come first, each kind in the order of the source.
+_LEFT_OUT = """
+SELECT shard, position, coalesce(id, ''), reason FROM (
+    SELECT shard, position, place, id, fault AS reason, 0 AS rank FROM facts WHERE fault IS NOT NULL
+    UNION ALL
+    SELECT shard, position, place, id, 'duplicate id', 0 FROM facts JOIN first_rows USING (id)
+    WHERE fault IS NULL AND place > first
+    UNION ALL
+    SELECT shard, position, place, id, reason, 1 FROM drawn JOIN verdicts USING (place) WHERE reason IS NOT NULL
+) ORDER BY rank, place
+"""
+
+_CELLS = """
+SELECT task, label FROM drawn LEFT JOIN verdicts USING (place)
+WHERE labelled AND reason IS NULL GROUP BY task, label ORDER BY min(place)
+"""
+
+# A row belongs to the task of its label, or of its value of the task column. One without a label of the list belongs to
+# the task that its value names, else to one that its id draws. Bridging rows are kept for the search of another salt.
+_MEMBERS = """
+CREATE TABLE members AS
+    SELECT place, shard, block, position, id, unit, content, origin, split, cap_rank, tail_rank,
+        labels.number AS label, bridging IS true AS bridging,
+        CASE WHEN repeats THEN 'content ' || replace(content::VARCHAR, '-', '') END AS unit_name,
+        CASE
+            WHEN labels.number >= 0 THEN tasks.number
+            ELSE coalesce(named.number, floor(task_draw * $num_tasks)::INTEGER)
+        END AS task
+    FROM drawn
+    LEFT JOIN verdicts USING (place)
+    JOIN labels ON labels.name = drawn.label
+    LEFT JOIN tasks ON tasks.name = CASE WHEN $by_label THEN drawn.label ELSE drawn.task END
+    LEFT JOIN named ON named.name = drawn.task
+    WHERE reason IS NULL OR bridging
+"""
+
+# The units with the lowest ranks are kept, as far as they fit whole; rows without a label have a cap of their own.
+_CAPS = f"""
+CREATE TABLE sized_units AS
+    SELECT task, label = {UNLABELLED} AS pool, cap_rank, count(*) AS num_rows,
+        sum(num_rows) OVER (PARTITION BY task, pool ORDER BY cap_rank) AS total
+    FROM members WHERE NOT bridging GROUP BY task, pool, cap_rank
+"""
+_TOO_LARGE = "SELECT min(task) FROM sized_units WHERE total = num_rows AND total > $limit"
+_WITHIN_CAPS = f"""
+DELETE FROM members
+    USING (SELECT task, pool, min(cap_rank) AS stop FROM sized_units WHERE total > $limit GROUP BY task, pool) AS caps
+    WHERE members.task = caps.task AND (label = {UNLABELLED}) = pool AND cap_rank >= stop
+"""
+
+# A long tail keeps the train rows of a label that have the lowest ranks.
+_CUT = f"""
+CREATE OR REPLACE TABLE cut AS
+    SELECT place FROM members JOIN sizes USING (task, label) WHERE split = {_TRAIN} AND NOT bridging
+    QUALIFY row_number() OVER (PARTITION BY task, label ORDER BY tail_rank, place) > size
+"""
+
+# No network has a class for train rows that are out of scope.
+_CHOSEN = f"""
+CREATE OR REPLACE VIEW chosen AS
+    SELECT * FROM members ANTI JOIN cut USING (place)
+    WHERE NOT bridging AND NOT (split = {_TRAIN} AND label = {OUT_OF_SCOPE})
+"""
+_CELL_COUNTS = "SELECT task, split, label, count(*) FROM chosen GROUP BY ALL ORDER BY task, split, label"
+_CERTIFY_UNITS = f"SELECT task, count(DISTINCT unit) FROM chosen WHERE split = {_CERTIFY} GROUP BY task"
+
+# Another salt could keep these rows: the first of every task and label, and bridging ones too.
+_CANDIDATES = """
+SELECT task, label, origin, replace(unit::VARCHAR, '-', '') AS unit, replace(content::VARCHAR, '-', '') AS content
+FROM members WHERE label >= 0 AND task IS NOT NULL
+QUALIFY row_number() OVER (PARTITION BY task, label ORDER BY place) <= $limit
+ORDER BY place
+"""
+
+# The rows of a task lie split by split, those without a label of the list last, in the order of the source. They are
+# sorted by block, since they are read again so.
+_PLACED = """
+CREATE TABLE placed AS
+    SELECT task, split, label, label < 0 AS outside, shard, block, position, id, unit_name,
+        (row_number() OVER (PARTITION BY task ORDER BY split, label < 0, place) - 1) // $shard_rows AS target
+    FROM chosen ORDER BY shard, block
+"""
+_PIECES = """
+CREATE TABLE pieces AS
+    SELECT *, row_number() OVER (PARTITION BY shard, block ORDER BY task, split, outside, target) - 1 AS batch
+    FROM (SELECT DISTINCT task, target, split, outside, shard, block FROM placed)
+"""
+_BLOCKS = "SELECT DISTINCT shard, block FROM pieces ORDER BY shard, block"
+_PLACES = """
+SELECT position, id, label, split, unit_name,
+    dense_rank() OVER (ORDER BY task, split, outside, target) - 1 AS batch
+FROM placed WHERE shard = $shard AND block = $block ORDER BY batch, position
+"""
+_TARGETS = "SELECT DISTINCT task, target FROM pieces ORDER BY task, target"
+_PIECES_OF = """
+SELECT shard, block, batch FROM pieces WHERE task = $task AND target = $target ORDER BY split, outside, shard, block
+"""
+
+
+class FactsDatabase:
+    """The facts of the rows of one source; a context, which closes the file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._db = duckdb.connect(str(folder / "facts.duckdb"))  # what spills lies beside it
+        self._db.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET preserve_insertion_order = false")
+        self._db.execute("PRAGMA force_compression = 'uncompressed'")  # a tenth of all CPU, for a file of some minutes
+        self._db.execute(_FACTS)
+        self.origins: frozenset[int] = frozenset()  # given splits that occur, NOT_GIVEN among them
+        self.num_bad = self.num_overlapping = self.num_repeating = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    def add(self, facts: pa.Table) -> None:
+        """Add the facts of some rows."""
+        self._db.register("more", facts)
+        self._db.execute(_MORE)
+        self._db.unregister("more")
+
+    def shard_sizes(self) -> dict[int, int]:
+        """The number of rows of every shard that has any, bad ones too."""
+        return dict(self._rows("SELECT shard, count(*) FROM facts GROUP BY shard ORDER BY shard"))
+
+    def judge(self, fractions: Mapping[Split, float], part: str) -> None:
+        """Draw the splits, and find the rows that share a content or a group with another split.
+
+        `part` names what a content is, for the reasons.
+        """
+        self.origins = frozenset(row[0] for row in self._rows("SELECT DISTINCT origin FROM facts WHERE fault IS NULL"))
+
+        def drawn_split(draw_N: pa.ChunkedArray, origin_N: pa.ChunkedArray) -> pa.Array:
+            return pa.array(drawn_splits(np.asarray(draw_N), np.asarray(origin_N), self.origins, fractions))
+
+        self._db.create_function("drawn_split", drawn_split, ["DOUBLE", "TINYINT"], "TINYINT", type=ARROW)
+        self._db.execute(_DRAWN)
+        self._db.execute(_SHARED)
+        self._db.execute(_VERDICTS, {"part": f"its {part}"})
+        ((self.num_bad, self.num_overlapping, self.num_repeating),) = self._rows(_COUNTS)
+
+    def left_out(self) -> Iterator[tuple[int, int, str, str]]:
+        """Shard, position, id and reason of the rows that are left out, bad ones first."""
+        cursor = self._db.cursor().execute(_LEFT_OUT)
+        while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+            yield from rows
+
+    def cells(self) -> list[tuple[str, str]]:
+        """The pairs of task value and label that occur, in the order of their first rows."""
+        return self._rows(_CELLS)
+
+    def assign_tasks(self, plan: TaskPlan, labels: Sequence[str], outside: str | None) -> None:
+        """Find the task of every row; `outside` is the label of rows that are out of scope, where they are kept."""
+        special = {"": UNLABELLED} | ({} if outside is None else {outside: OUT_OF_SCOPE})
+        self._register("labels", {label: number for number, label in enumerate(labels)} | special)
+        self._register("tasks", plan.numbers)
+        self._register("named", {name: number for number, name in enumerate(plan.names)})
+        self._db.execute(_MEMBERS, {"num_tasks": len(plan.names), "by_label": plan.by_label})
+
+    def cap(self, limit: int) -> int | None:
+        """Keep at most `limit` rows of every task; the first task that has a unit of more rows, if any."""
+        self._db.execute(_CAPS)
+        ((too_large,),) = self._rows(_TOO_LARGE, limit=limit)
+        self._db.execute(_WITHIN_CAPS, {"limit": limit})
+        return None if too_large is None else int(too_large)
+
+    def choose(self, sizes: Mapping[tuple[int, int], int]) -> dict[tuple[int, int, int], int]:
+        """Keep at most so many train rows of a task and label; the number of rows by task, split and label."""
+        pairs = np.array([(*pair, size) for pair, size in sizes.items()], dtype=np.int64).reshape(-1, 3)
+        self._db.register("sizes", pa.table(dict(zip(("task", "label", "size"), pairs.T, strict=True))))
+        self._db.execute(_CUT)
+        self._db.execute(_CHOSEN)
+        return {(task, split, label): count for task, split, label, count in self._rows(_CELL_COUNTS)}
+
+    def candidates(self, limit: int) -> pa.Table:
+        """At most `limit` rows of each task and label that another salt could keep: task, label, origin and digests."""
+        return self._table(_CANDIDATES, limit=limit)
+
+    def certify_units(self) -> dict[int, int]:
+        """The number of units among the certify rows of each task."""
+        return dict(self._rows(_CERTIFY_UNITS))
+
+    def place(self, shard_rows: int) -> None:
+        """Find the place of every row in the shards of the tasks, which hold at most so many rows."""
+        self._db.execute(_PLACED, {"shard_rows": shard_rows})
+        self._db.execute(_PIECES)
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """Shard and number of the blocks with rows that are kept."""
+        return self._rows(_BLOCKS)
+
+    def places(self, shard: int, block: int) -> pa.Table:
+        """The rows of a block that are kept, sorted by the shards of tasks; `batch` counts its pieces."""
+        return self._table(_PLACES, shard=shard, block=block)
+
+    def targets(self) -> list[tuple[int, int]]:
+        """Task and number of the shards to be written."""
+        return self._rows(_TARGETS)
+
+    def pieces(self, task: int, target: int) -> list[tuple[int, int, int]]:
+        """Shard, block and batch of the pieces of a task's shard, in order."""
+        return self._rows(_PIECES_OF, task=task, target=target)
+
+    def _register(self, table: str, numbers: Mapping[str, int]) -> None:
+        columns = {"name": pa.array(numbers, pa.string()), "number": pa.array(numbers.values(), pa.int32())}
+        self._db.register(table, pa.table(columns))
+
+    def _rows(self, query: str, **values: object) -> list[Any]:
+        return self._db.execute(query, values).fetchall()
+
+    def _table(self, query: str, **values: object) -> pa.Table:
+        return self._db.sql(query, params=values).to_arrow_table()
