@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from by_steps import REPLAY_ON_LDA
 from machine import machine
 from rich.console import Console
 from rich.table import Table
@@ -53,6 +54,7 @@ CLINC: dict[str, Any] = {
         "adapter": "classifier",
         "encoder": {"model": "sentence-transformers/all-mpnet-base-v2", "batch_size": 32},
     },
+    **REPLAY_ON_LDA,
     "tune": {"num_trials": 4, "gates": ["confidence", "deferral"]},
     "certificate": {"epsilon": 0.03, "delta": 0.1},
 }

@@ -12,23 +12,17 @@ from kcm.collaborator.collaborator import CollaboratorName, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.encoders import EncoderConfig
 from kcm.large import PromptsConfig
-from kcm.learners import LearnerConfig, ReplayConfig
+from kcm.learners import AnalyticConfig, LearnerConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.tasks import TasksConfig
 from pipelines.served_run import ServedRun
 
-# How a run learns that names no learner: what forgets least of all that train, and needs no tuning (docs/continual.md).
+# How a run learns that names no learner: in closed form, whose quadratic curves are the answer, forget nothing and need
+# no tuning (docs/continual.md).
 DEFAULT_LEARNING: dict[str, dict[str, Any]] = {
-    "network": {
-        "hidden": [],
-        "spline_order": 1,
-        "base_activation": "none",
-        "centred": True,
-        "zero_start": True,
-        "base": "lda",
-    },
-    "learner": {"name": "replay", "memory": 1000, "batch_size": 256, "margin": 4.0},
-    "train": {"optimizer": "sgd", "sgd_rate": 0.1, "num_epochs": 3, "mask_unseen": True},
+    "network": {"hidden": [], "basis": "quadratic", "mixing": 2048},
+    "learner": {"name": "analytic"},
+    "train": {"mask_unseen": True},
 }
 
 
@@ -45,9 +39,9 @@ class RunConfig(ServedRun):
     encoder: EncoderConfig
     network: NetworkConfig = NetworkConfig()
     learner: LearnerConfig = Field(
-        ReplayConfig(),
-        description="Named none, replay with asymmetric cross-entropy under SGD over LDA, with `network` and `train`"
-        " to suit it where these are not set: see docs/continual.md.",
+        AnalyticConfig(),
+        description="Named none, `analytic`, with `network` and `train` to suit it where these are not set: see"
+        " docs/continual.md.",
     )
     train: TrainConfig = TrainConfig()
     distill: DistillConfig = DistillConfig()

@@ -44,14 +44,14 @@ def test_a_run_that_names_no_learner_learns_as_own_data_does() -> None:
 
 
 def test_what_is_set_beside_no_named_learner_stays() -> None:
-    config = load_config(RunConfig, OWN_DATA, [*UNNAMED, "learner={memory: 77}", "network={hidden: [8]}"])
-    assert (config.learner.memory, config.learner.margin) == (77, 4.0)
-    assert (config.network.hidden, config.network.base) == ((8,), "lda")
+    config = load_config(RunConfig, OWN_DATA, [*UNNAMED, "learner={strength: 0.01}", "network={mixing: 64}"])
+    assert (config.learner.name, config.learner.strength) == ("analytic", 0.01)
+    assert (config.network.basis, config.network.mixing) == ("quadratic", 64)
 
 
 def test_a_named_learner_takes_its_sections_as_they_stand() -> None:
     config = load_config(RunConfig, OWN_DATA, [*UNNAMED, "learner={name: replay}"])
-    assert (config.learner.margin, config.network.base, config.train.optimizer) == (None, "none", "adamw")
+    assert (config.learner.margin, config.network.basis, config.train.mask_unseen) == (None, "spline", False)
 
 
 def test_assets_lie_in_a_folder() -> None:
