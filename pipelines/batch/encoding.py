@@ -74,7 +74,7 @@ def encode_shards(
     """
     storage = context.store.storage
     if encoder.vector_columns:
-        build, size = partial(vector_copier, encoder, context.assets_path), None
+        build, size = partial(vector_copier, encoder, context.assets_path), SHARD_ROWS
     else:
         build = partial(row_encoder, encoder, context.assets_path, context.cluster.device)
         size = unit_rows(sum(num_rows_of(shard, storage) for shard in sources.values()), encoder.batch_size)

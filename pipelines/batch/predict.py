@@ -80,20 +80,6 @@ _FORMAT = 2  # of what is written; another number makes finished files anew
 
 
 @dataclass(frozen=True)
-class InputColumns:
-    """The columns of a file that are read, None for those that are not, and below which folder its pictures lie."""
-
-    text: str | None
-    task: str | None
-    image: str | None
-    image_root: Location | None
-
-    def open(self, location: Location) -> RowFile:
-        """Scan a file."""
-        return open_rows(location, self.text, self.task, self.image, image_root=self.image_root)
-
-
-@dataclass(frozen=True)
 class Block:
     """Rows `start` to `stop` of a file, and where they go with their answers."""
 
@@ -151,15 +137,15 @@ def predict(
     """
     files = predicted_files(input_path, output_path, suffix)
     bundle = Bundle.read(bundle_folder)
-    columns = InputColumns(
-        text_column if "text" in bundle.reads else None,
-        task_column,
-        image_column if "image" in bundle.reads else None,
-        Location.of(image_root) if image_root else None,
-    )
+    columns: dict[str, Any] = {
+        "text_column": text_column if "text" in bundle.reads else None,
+        "task_column": task_column,
+        "image_column": image_column if "image" in bundle.reads else None,
+        "image_root": Location.of(image_root) if image_root else None,
+    }
     lists_missing = missing is not None and not bundle.large.servable
     command = _digest(_FORMAT, bundle.digest, columns, missing if lists_missing else None)
-    scanned, records = _look(files, columns, command, overwrite)
+    scanned, records = _look(files, partial(open_rows, **columns), command, overwrite)
     require_models(bundle, assets_dir, upstreams)
     if void := bundle.void_on(cluster.device, cluster.device):
         reporter.say(f"the certificate is void here: {escape(void)}")
@@ -321,7 +307,7 @@ def _paid(out: Location) -> Path:
 
 
 def _look(
-    files: Sequence[PredictedFile], columns: InputColumns, command: str, overwrite: bool
+    files: Sequence[PredictedFile], scan: Callable[[Location], RowFile], command: str, overwrite: bool
 ) -> tuple[dict[PredictedFile, RowFile], list[FileRecord]]:
     """The files that are to be answered, scanned, and the records of those that are finished.
 
@@ -331,7 +317,7 @@ def _look(
 
     def look(file: PredictedFile) -> tuple[FileRecord | None, RowFile | None]:
         record = file.finished(command, overwrite=overwrite)
-        return record, None if record else columns.open(file.source)
+        return record, None if record else scan(file.source)
 
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         looked = dict(zip(files, pool.map(look, files), strict=True))

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from kcm.errors import DataError
 from kcm.parquet import open_file, read_table, sound
-from kcm.tasks.shards import GROUP_ROWS, ShardWriter, open_shard, shard_file
+from kcm.tasks.shards import GROUP_ROWS, SHARD_ROWS, ShardWriter, open_shard, shard_file
 from pipelines.batch.mapping import map_items, map_with_actors
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar
@@ -66,7 +66,7 @@ def map_shards(
     build: Callable[[], RowFunction],
     folder: Path,
     *,
-    rows_per_unit: int | None = None,
+    rows_per_unit: int = SHARD_ROWS,
     cluster: ClusterConfig | None,
     scratch: Path,
     storage: Storage,
@@ -75,13 +75,13 @@ def map_shards(
     """Write a file of every shard to `folder`: their SHA-256 by name, and the sum of what the workers counted.
 
     `sources` are the shards by the names of their files in `folder`. `build` returns a function that is given at most
-    `GROUP_ROWS` rows of a shard, and returns as many rows, and counts. Units that `scratch` holds from an attempt that
-    was interrupted are not made again, but for those with failed rows. Without `cluster` this process makes all.
-    Raises what the function raises, and ArtefactError for a shard that cannot be read.
+    `GROUP_ROWS` rows of a shard, and returns as many rows, and counts. A unit is a whole shard unless `rows_per_unit`
+    says less. Units that `scratch` holds from an interrupted attempt are not made again, but for those with failed
+    rows. Without `cluster` this process makes all units. Raises what the function raises, and ArtefactError for a shard
+    that cannot be read.
     """
     sizes = dict(zip(sources, _at_once(partial(num_rows_of, storage=storage), sources.values()), strict=True))
-    size = rows_per_unit or UNIT_ROWS
-    units = {name: _units(source, sizes[name], size, scratch / name) for name, source in sources.items()}
+    units = {name: _units(source, sizes[name], rows_per_unit, scratch / name) for name, source in sources.items()}
     everything = list(chain.from_iterable(units.values()))
     there = set(storage.names(scratch))
     made = [unit for unit in everything if unit.target.name in there]
@@ -106,18 +106,21 @@ class UnitWriter:
 
     def __call__(self, unit: Unit) -> Counts:
         """Make a unit, and count."""
-        try:
-            made = [self._function(rows) for rows in self._rows(unit.source, unit.start, unit.stop)]
-        except DataError as error:
-            error.where = error.where or str(unit.source)
-            raise
-        counts = total(counted for _, counted in made)
-        table = pa.concat_tables(table for table, _ in made)
-        table = table.replace_schema_metadata({_COUNTS: json.dumps(counts, sort_keys=True)})
+        counts: Counts = {}
         with storage_errors(unit.target), tempfile.TemporaryDirectory(prefix="kcm-") as local:
-            file = Path(local, unit.target.name)
-            with open_shard(file, table.schema) as writer:
+            file, writer = Path(local, unit.target.name), None
+            for rows in self._rows(unit.source, unit.start, unit.stop):
+                try:
+                    table, counted = self._function(rows)
+                except DataError as error:
+                    error.where = error.where or str(unit.source)
+                    raise
+                writer = writer or open_shard(file, table.schema)
                 writer.write_table(table)
+                counts = total((counts, counted))
+            assert writer is not None  # a unit without rows is one empty table
+            writer.add_key_value_metadata({_COUNTS: json.dumps(counts, sort_keys=True)})
+            writer.close()
             put_file(self._storage, file, unit.target)
         return counts
 
@@ -197,8 +200,11 @@ def _units(source: Path, num_rows: int, size: int, target: Path) -> list[Unit]:
 
 
 def _join(storage: Storage, shard: tuple[Sequence[Path], Path]) -> str:
-    """Write a shard from its units; its SHA-256."""
+    """Write a shard from its units; its SHA-256. One unit is a shard already, which the storage copies by itself."""
     units, target = shard
+    if len(units) == 1:
+        storage.files.copy(storage.name(units[0]), storage.name(target))
+        return storage.files.noted_sha256(storage.name(target))
     return write_shard(
         storage, (read_table(storage.readable(unit)).replace_schema_metadata() for unit in units), target
     )

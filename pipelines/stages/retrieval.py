@@ -28,12 +28,12 @@ from kcm.errors import ConfigError
 from kcm.inputs.content import Part
 from kcm.large import LargeConfig
 from kcm.metrics.intervals import Interval, paired_difference
+from kcm.retrieval.galleries import Vectors, galleries, matching_rows
 from kcm.retrieval.gallery import Gallery
 from kcm.retrieval.quality import Retrieved
 from kcm.retrieval.search import Candidate, RetrievalConfig, candidates, cheapest, queries, within_share
 from kcm.tasks import TaskSequence
 from pipelines.batch.encoding import encoded
-from pipelines.batch.galleries import Vectors, galleries, matching_rows
 from pipelines.context import Attempt, Context
 from pipelines.stages.evaluate import look_spend
 from pipelines.stages.stage import Plan, Stage

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.retrieval.galleries import IMAGE_TO_TEXT, TEXT_TO_IMAGE, Vectors, galleries
 from kcm.tasks.readers.pairs import LABELS
-from pipelines.batch.galleries import IMAGE_TO_TEXT, TEXT_TO_IMAGE, Vectors, galleries
 
 NUM, DIM = 30, 6
 

@@ -75,7 +75,7 @@ def galleries(
             }
             for way, asked in ((IMAGE_TO_TEXT, member_U), (TEXT_TO_IMAGE, caption_C)):
                 turned = way == TEXT_TO_IMAGE
-                oriented = {name: each.T if turned else each for name, each in scores.items()}
+                oriented = {name: score_UC.T if turned else score_UC for name, score_UC in scores.items()}
                 group = columns["group"][asked]
                 gallery = Gallery(**oriented, ids=columns["id"][asked], group=group, task=task, split=split, way=way)
                 found.append((gallery, cosine_UC.T if turned else cosine_UC))
