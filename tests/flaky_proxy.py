@@ -1,14 +1,15 @@
-"""A proxy before an HTTP server that drops, delays and duplicates requests, as a bad network does."""
+"""Proxies that behave as bad networks do: requests are dropped, delayed and duplicated, or a link falls silent."""
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -115,3 +116,34 @@ class FlakyProxy:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+class SilentProxy:
+    """Forwards TCP connections to a Unix socket; while `silent` it holds every byte back and closes nothing."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self.silent = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[int]:
+        """The port of the proxy on 127.0.0.1, within the block and its event loop."""
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            self.silent = False
+            server.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_unix_connection(self._target)
+        await asyncio.gather(self._pump(reader, server_writer), self._pump(server_reader, writer))
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await source.read(65536):
+                while self.silent:
+                    await asyncio.sleep(0.01)
+                sink.write(data)
+                await sink.drain()
+        sink.close()

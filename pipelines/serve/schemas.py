@@ -127,6 +127,7 @@ class Status(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     status: Literal["ok", "ready"]
+    degraded: Annotated[str | None, Field(description="What does not work while answers go on: the log.")] = None
 
 
 class Reason(BaseModel):

@@ -184,6 +184,10 @@ class CascadeService:
         """Why requests cannot be answered yet; None once the large model has answered a probe."""
         return self._waiting_for
 
+    def degraded(self) -> str | None:
+        """What does not work while answers go on; None where all does."""
+        return "log" if self._log and not self._log.available else None
+
     async def metrics(self) -> str:
         """All metrics, in Prometheus' text format."""
         return await self._exposition()

@@ -106,7 +106,7 @@ def create_api(
         """One input has gone the whole way, through the collaborator and the large model."""
         if waiting := service.waiting_for():
             raise Refusal(503, f"not ready: {waiting}", retry_after_s=1)
-        return Status(status="ready")
+        return Status(status="ready", degraded=service.degraded())
 
     @api.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> str:

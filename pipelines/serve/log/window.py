@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, func, or_, select
 
 from kcm.durable import replace_durably
-from kcm.errors import KcmError
+from kcm.errors import DataError, KcmError
 from pipelines.serve.log.database import Database, LogUnavailableError, log_exists, log_key, require_log
 from pipelines.serve.log.entries import utc_now
 from pipelines.serve.log.tables import DECISIONS, DRIFT, FEEDBACK, INBOX, PAYLOADS, VERSIONS, same_item
@@ -90,8 +90,15 @@ class LogReader:
             return self._database.watermark(DECISIONS.c.application == application)
 
     def window(self, application: str, after: int, upto: int) -> pa.Table:
-        """The decisions with after < number <= upto, with the columns of WINDOW."""
-        return pa.Table.from_batches(self.batches(application, after, upto), WINDOW)
+        """The decisions with after < number <= upto, with the columns of WINDOW.
+
+        Raises DataError for decisions without a unit: they have no split.
+        """
+        window = pa.Table.from_batches(self.batches(application, after, upto), WINDOW)
+        if number := window["unit"].null_count:
+            where = f"numbers {after + 1} to {upto} of {self._url}"
+            raise DataError(f"{number} decisions without a unit", where=where, hint="Begin the window after them")
+        return window
 
     def batches(self, application: str, after: int, upto: int) -> Iterator[pa.RecordBatch]:
         """As `window`, piece by piece, for what does not fit in memory."""

@@ -103,6 +103,9 @@ class StubService:
     def waiting_for(self) -> str | None:
         return self.waiting
 
+    def degraded(self) -> str | None:
+        return None
+
     def failed(self) -> None:
         self.num_failed += 1
 

@@ -1,4 +1,4 @@
-"""How the log's tables are made, grow, and are written to disk."""
+"""How the log's tables are made, and are written to disk."""
 
 from __future__ import annotations
 
@@ -13,40 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, inspect, text
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError
 from pipelines.serve.config import FeedbackConfig
-from pipelines.serve.log.database import Database, LogUnavailableError, upgrade
+from pipelines.serve.log.database import Database, LogUnavailableError
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
-from pipelines.serve.log.tables import AUDITS, DECISIONS, FEEDBACK, SCHEMA
-
-VERSION = {"version_table": "kcm_log_version"}
-
-# What was in a database before Alembic held its tables, word for word; DATETIME is TIMESTAMP WITH TIME ZONE elsewhere.
-BASELINE = """
-CREATE TABLE IF NOT EXISTS feedback (
-    request_id VARCHAR(128) NOT NULL, item INTEGER NOT NULL, label VARCHAR(200) NOT NULL, text TEXT, task VARCHAR(200),
-    received_at DATETIME NOT NULL, PRIMARY KEY (request_id, item));
-CREATE TABLE IF NOT EXISTS escalated (
-    request_id VARCHAR(128) NOT NULL, item INTEGER NOT NULL, model_version VARCHAR(200) NOT NULL,
-    route VARCHAR(20) NOT NULL, label VARCHAR(200) NOT NULL, probabilities JSON NOT NULL, confidence FLOAT NOT NULL,
-    gate_score FLOAT NOT NULL, cost_s FLOAT NOT NULL, text TEXT, task VARCHAR(200), answered_at DATETIME NOT NULL,
-    PRIMARY KEY (request_id, item));
-CREATE TABLE IF NOT EXISTS audits (
-    request_id VARCHAR(128) NOT NULL, item INTEGER NOT NULL, model_version VARCHAR(200) NOT NULL,
-    probability FLOAT NOT NULL, small_label VARCHAR(200) NOT NULL, large_label VARCHAR(200),
-    audited_at DATETIME NOT NULL, PRIMARY KEY (request_id, item));
-INSERT INTO feedback VALUES ('r1', 0, 'good', 'A film', 'movies', '2026-01-02 03:04:05.000006');
-INSERT INTO escalated VALUES ('r1', 1, 'films/3', 'large', 'bad', '{"bad": 1.0}', .6, .4, .2, NULL, NULL,
-    '2026-01-02 03:04:05.000006');
-INSERT INTO audits VALUES ('r1', 0, 'films/3', .5, 'good', 'bad', '2026-01-02 03:04:05.000006');
-INSERT INTO audits VALUES ('r2', 0, 'films/3', .5, 'good', NULL, '2026-01-02 03:04:05.000006');
-"""
+from pipelines.serve.log.tables import DECISIONS, FEEDBACK, VERSIONS
 
 
 @pytest.fixture
@@ -55,90 +30,6 @@ def engine(any_url: str) -> Iterator[Engine]:
     engine = create_engine(any_url)
     yield engine
     engine.dispose()
-
-
-def fill_baseline(engine: Engine) -> None:
-    kind = "DATETIME" if engine.dialect.name == "sqlite" else "TIMESTAMP WITH TIME ZONE"
-    with engine.begin() as connection:
-        for statement in BASELINE.replace("DATETIME", kind).split(";"):
-            if statement.strip():
-                connection.exec_driver_sql(statement)
-
-
-def test_the_migrations_end_in_the_tables_as_they_are_stated(any_url: str, engine: Engine) -> None:
-    Database(any_url, 5.0).open()
-    with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection, opts=VERSION), SCHEMA) == []
-
-
-def test_a_database_from_before_alembic_grows_and_loses_nothing(any_url: str, engine: Engine) -> None:
-    """Promise: a log that an older version wrote is taken over with every row, and written to."""
-    fill_baseline(engine)
-    before = {}
-    with engine.connect() as connection:
-        for name in ("feedback", "escalated", "audits"):
-            before[name] = connection.execute(text(f"SELECT * FROM {name} ORDER BY request_id, item")).all()
-    log = DecisionLog(any_url, 5.0)
-    log.open()
-    with engine.connect() as connection:
-        for name, rows in before.items():
-            grown = connection.execute(text(f"SELECT * FROM {name} ORDER BY request_id, item")).all()
-            assert [row[: len(rows[0])] for row in grown] == rows
-        assert compare_metadata(MigrationContext.configure(connection, opts=VERSION), SCHEMA) == []
-    assert [row["state"] for row in log.read(AUDITS)] == ["answered", "lost"]
-    log.add_decisions([LoggedDecision(Origin("r3"), 0, "films/4", "small")])
-    log.add_feedback("r3", None, [Feedback(0, "good")])
-    assert [row["request_id"] for row in log.read(FEEDBACK)] == ["r1", "r3"]
-    log.close()
-
-
-# What the release before the loop wrote, into tables of its revision.
-OF_0002 = """
-INSERT INTO decisions (request_id, item, caller, model_version, route, audit_share, answered_at)
-    VALUES ('r1', 0, 'abc', 'films/3', 'small', .5, '2026-01-02 03:04:05.000006');
-INSERT INTO audits (request_id, item, model_version, probability, small_label, large_label, audited_at, state)
-    VALUES ('r1', 0, 'films/3', .5, 'good', 'bad', '2026-01-02 03:04:05.000006', 'answered');
-INSERT INTO escalated
-    VALUES ('r1', 1, 'films/3', 'large', 'bad', '{"bad": 1.0}', .6, .4, .2, 'A film', NULL,
-    '2026-01-02 03:04:05.000006');
-INSERT INTO feedback VALUES ('r1', 0, 'good', NULL, NULL, '2026-01-02 03:04:05.000006', 'abc');
-"""
-
-
-def test_a_log_from_before_the_loop_grows_and_loses_nothing(any_url: str, engine: Engine) -> None:
-    """Promise: its rows stay as they were, without what nobody wrote down then."""
-    with engine.begin() as connection:
-        upgrade(connection, "0002")
-        for statement in OF_0002.split(";")[:-1]:
-            connection.exec_driver_sql(statement)
-    before = {}
-    with engine.connect() as connection:
-        for name in ("decisions", "audits", "escalated", "feedback", "log_key"):
-            before[name] = connection.execute(text(f"SELECT * FROM {name}")).all()
-    log = DecisionLog(any_url, 5.0)
-    log.open()
-    with engine.connect() as connection:
-        for name, (row,) in before.items():
-            (grown,) = connection.execute(text(f"SELECT * FROM {name}")).all()
-            assert grown[: len(row)] == row
-            assert set(grown[len(row) :]) <= {None}
-        assert compare_metadata(MigrationContext.configure(connection, opts=VERSION), SCHEMA) == []
-    log.add_decisions([LoggedDecision(Origin("r2"), 0, "films/4", "large", unit=b"u")])
-    assert [row["probability"] for row in log.read(DECISIONS)] == [None, 1.0]
-    log.close()
-
-
-def test_an_instance_of_the_version_before_may_go_on_writing(any_url: str, engine: Engine) -> None:
-    fill_baseline(engine)
-    log = DecisionLog(any_url, 5.0)
-    log.open()
-    with engine.begin() as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO audits (request_id, item, model_version, probability, small_label, audited_at)"
-            " VALUES ('r9', 0, 'films/3', .5, 'good', '2026-01-02 03:04:05.000006')"
-        )
-    assert log.read(AUDITS)[-1]["state"] == "drawn"
-    log.close()
 
 
 STARTS = """
@@ -156,7 +47,7 @@ def test_processes_that_start_at_once_make_the_tables_once(any_url: str, engine:
     ends = [process.communicate("go\n", timeout=120) for process in processes]
     assert [(process.returncode, end[1]) for process, end in zip(processes, ends, strict=True)] == [(0, "")] * 3
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT count(*) FROM log_key")).scalar() == 1
+        assert connection.execute(text("SELECT count(*) FROM log_meta")).scalar() == 1
 
 
 def test_threads_that_start_at_once_make_the_tables_once(any_url: str) -> None:
@@ -167,12 +58,20 @@ def test_threads_that_start_at_once_make_the_tables_once(any_url: str) -> None:
         database.close()
 
 
-def test_tables_of_a_newer_version_are_left_alone_and_it_is_said_why(any_url: str, engine: Engine) -> None:
+def test_tables_of_another_version_are_left_alone_and_it_is_said_why(any_url: str, engine: Engine) -> None:
     Database(any_url, 5.0).open()
     with engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE kcm_log_version SET version_num = '9999'")
-    with pytest.raises(LogUnavailableError, match=r"another version of this package.*9999"):
-        DecisionLog(any_url, 5.0).add_decisions([LoggedDecision(Origin("r"), 0, "1", "small")])
+        connection.exec_driver_sql("UPDATE log_meta SET version = 9999")
+    with pytest.raises(LogUnavailableError, match="of version 9999"):
+        DecisionLog(any_url, 0.5).add_decisions([LoggedDecision(Origin("r"), 0, "1", "small")])
+
+
+def test_a_log_from_before_the_tables_had_a_version_is_not_touched(any_url: str, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE decisions (number INTEGER)")
+    with pytest.raises(LogUnavailableError, match="begin a new log"):
+        Database(any_url, 0.5).open()
+    assert inspect(engine).get_table_names() == ["decisions"]
 
 
 def test_it_shares_a_database_with_another_application_that_uses_alembic(any_url: str, engine: Engine) -> None:
@@ -187,14 +86,11 @@ def test_it_shares_a_database_with_another_application_that_uses_alembic(any_url
 
 def test_what_is_raised_within_a_transaction_undoes_it(any_url: str) -> None:
     database = Database(any_url, 5.0)
-    row = {"request_id": "r", "item": 0, "model_version": "1", "probability": 1.0, "small_label": "a"}
     with pytest.raises(RuntimeError), database.writing() as connection:  # noqa: PT012
-        connection.execute(
-            AUDITS.insert(), row | {"audited_at": LoggedDecision(Origin("r"), 0, "1", "small").answered_at}
-        )
+        connection.execute(VERSIONS.insert(), {"application": "films", "model_version": "1"})
         raise RuntimeError
     with database.reading() as connection:
-        assert connection.execute(AUDITS.select()).all() == []
+        assert connection.execute(VERSIONS.select()).all() == []
     database.close()
 
 

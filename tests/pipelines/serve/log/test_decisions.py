@@ -8,15 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from kcm.bundle.answers import Answer, Route
-from pipelines.serve.log.decisions import ConflictError, DecisionLog, UnknownRequestError
-from pipelines.serve.log.entries import Escalated, Feedback, LoggedDecision, Origin, Payload, Tally
-from pipelines.serve.log.tables import AUDITS, DECISIONS, ESCALATED, FEEDBACK, PAYLOADS
-
-ANSWER = Answer("good", {"good": 0.75, "bad": 0.25}, 0.6, 0.4, 1.5, "large", False, 0.2)
+from kcm.bundle.answers import Route
+from pipelines.serve.log.decisions import ConflictError, DecisionLog, Tally, UnknownRequestError
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
+from pipelines.serve.log.tables import DECISIONS, FEEDBACK, PAYLOADS
 
 
 @pytest.fixture
@@ -105,16 +102,6 @@ def test_a_decision_has_the_client_s_id_beside_its_own(log: DecisionLog) -> None
     assert second["number"] > first["number"]
 
 
-def test_escalated_answers_are_kept_with_all_that_the_large_model_said(log: DecisionLog) -> None:
-    known_C = np.array([0.25, 0.75], np.float64)
-    log.add_escalated("r1", "films/3", [Escalated(1, ANSWER, "films", known_C), Escalated(2, ANSWER)])
-    first, second = log.read(ESCALATED)
-    assert (first["item"], first["model_version"], first["route"], first["label"]) == (1, "films/3", "large", "good")
-    assert (first["probabilities"], first["task"]) == ({"good": 0.75, "bad": 0.25}, "films")
-    assert np.frombuffer(first["large_probabilities"], "<f4").tolist() == [0.25, 0.75]
-    assert (second["task"], second["large_probabilities"]) == (None, None)
-
-
 def test_writers_at_once_lose_nothing(log: DecisionLog) -> None:
     def write(number: int) -> None:
         answer(log, f"r{number % 20}")
@@ -126,11 +113,11 @@ def test_writers_at_once_lose_nothing(log: DecisionLog) -> None:
 
 
 def test_an_audit_is_drawn_before_it_has_an_outcome(log: DecisionLog) -> None:
-    drawn = [LoggedDecision(Origin("r1"), item, "1", "small", 0.5, "bad") for item in range(3)]
+    drawn = [LoggedDecision(Origin("r1"), item, "1", "small", 0.5, True, "bad") for item in range(3)]
     log.add_decisions(drawn)
-    assert [row["state"] for row in log.read(AUDITS)] == ["drawn"] * 3
+    assert [row["state"] for row in log.read(DECISIONS)] == ["drawn"] * 3
     log.finish_audits("r1", {0: "good", 1: None})
-    rows = log.read(AUDITS)
+    rows = log.read(DECISIONS)
     assert [(row["state"], row["small_label"], row["large_label"]) for row in rows] == [
         ("answered", "bad", "good"),
         ("lost", "bad", None),
@@ -140,21 +127,21 @@ def test_an_audit_is_drawn_before_it_has_an_outcome(log: DecisionLog) -> None:
 
 
 def test_the_tallies_of_a_version_count_every_item_once_by_what_is_known_of_it(log: DecisionLog) -> None:
-    routes: list[tuple[Route, str | None]] = [("small", "bad")] * 5 + [("small", None), ("large", None)]
+    routes: list[tuple[Route, bool]] = [("small", True)] * 5 + [("small", False), ("large", False)]
     log.add_decisions(
-        [LoggedDecision(Origin("r1"), i, "1", route, 0.5, drawn) for i, (route, drawn) in enumerate(routes)]
+        [LoggedDecision(Origin("r1"), i, "1", route, 0.5, drawn, "bad") for i, (route, drawn) in enumerate(routes)]
     )
-    log.add_decisions([LoggedDecision(Origin("r2"), 0, "2", "small", 0.5, "bad")])
+    log.add_decisions([LoggedDecision(Origin("r2"), 0, "2", "small", 0.5, True, "bad")])
     log.add_decisions([LoggedDecision(Origin("r3"), 0, "1", "small_degraded", 0.5)])
     log.finish_audits("r1", {0: "good", 1: "good", 2: "bad", 3: None})
     log.add_feedback("r1", None, [Feedback(0, "good"), Feedback(2, "good"), Feedback(5, "good"), Feedback(6, "good")])
     found = set(log.tallies("1"))
     assert found == {
-        Tally(1, 0.5, "small", 0.5, "answered", False, False, True),
-        Tally(1, 0.5, "small", 0.5, "answered", False, None, None),
-        Tally(1, 0.5, "small", 0.5, "answered", True, False, False),
-        Tally(1, 0.5, "small", 0.5, "lost", None, None, None),
-        Tally(1, 0.5, "small", 0.5, "drawn", None, None, None),
+        Tally(1, 0.5, "small", "answered", False, False, True),
+        Tally(1, 0.5, "small", "answered", False, None, None),
+        Tally(1, 0.5, "small", "answered", True, False, False),
+        Tally(1, 0.5, "small", "lost", None, None, None),
+        Tally(1, 0.5, "small", "drawn", None, None, None),
         Tally(1, 0.5, "small"),
         Tally(1, 0.5, "large"),
         Tally(1, 0.5, "small_degraded"),
@@ -163,9 +150,9 @@ def test_the_tallies_of_a_version_count_every_item_once_by_what_is_known_of_it(l
 
 
 def test_an_alarm_is_raised_once_and_stays(log: DecisionLog) -> None:
-    assert not log.has_alarm("1")
-    assert [log.raise_alarm("1", 0.02, low) for low in (0.03, 0.04)] == [True, False]
-    assert (log.has_alarm("1"), log.has_alarm("2")) == (True, False)
+    assert not log.is_refuted("1")
+    assert [log.refute("1") for _ in range(2)] == [True, False]
+    assert (log.is_refuted("1"), log.is_refuted("2")) == (True, False)
 
 
 def test_applications_that_share_a_log_delete_what_is_their_own(any_url: str) -> None:
@@ -199,7 +186,6 @@ def test_applications_that_share_a_log_delete_what_is_their_own(any_url: str) ->
 def test_what_a_label_is_called_stops_no_batch(log: DecisionLog) -> None:
     """Promise: a name that a column cannot hold does not keep the batch that it is in from the log."""
     long, payload = "x" * 300, Payload("\x00")
-    odd = LoggedDecision(Origin("r1"), 0, "1", "small", 1.0, long, small_label=long, task="a\x00b", payload=payload)
+    odd = LoggedDecision(Origin("r1"), 0, "1", "small", 1.0, True, long, task="a\x00b", payload=payload)
     log.add_decisions([odd, LoggedDecision(Origin("r2"), 0, "1", "small")])
     assert [row["small_label"] for row in log.read(DECISIONS)] == [long[:200], None]
-    assert log.read(AUDITS)[0]["small_label"] == long[:200]

@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 from sqlalchemy import Connection, create_engine, func, inspect, select, text
 
-from kcm.bundle.answers import Answer, Route
+from kcm.bundle.answers import Route
 from kcm.inputs.content import Content
 from kcm.tasks.units import unit_digest
-from pipelines.serve.log import forgetting
+from pipelines.serve.log import decisions as room
 from pipelines.serve.log.database import Database, insert
 from pipelines.serve.log.decisions import DecisionLog, UnknownRequestError
-from pipelines.serve.log.entries import Escalated, Feedback, LoggedDecision, Origin, Payload
-from pipelines.serve.log.forgetting import forget_caller, forget_request
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
 from pipelines.serve.log.monitor import bounds
-from pipelines.serve.log.tables import AUDITS, FORGOTTEN, INBOX, PAYLOADS
+from pipelines.serve.log.tables import DECISIONS, INBOX, PAYLOADS
 from pipelines.serve.log.window import LogReader
 
 SECRET = "the private text of ann"
@@ -35,12 +34,10 @@ def decision(request_id: str, item: int, route: Route, caller: str, **values: An
 
 def answered(log: DecisionLog, request_id: str, caller: str) -> None:
     """A request of an audited, an escalated and a kept item, each with all that may be known of it."""
-    answer = Answer(SECRET, {SECRET: 0.75}, 0.6, 0.4, 1.5, "large", False, 0.2)
-    log.add_escalated(request_id, "films/3", [Escalated(1, answer, None, np.ones(2))])
     log.add_decisions(
         [
-            decision(request_id, 0, "small", caller, drawn_label=SECRET),
-            decision(request_id, 1, "large", caller),
+            decision(request_id, 0, "small", caller, drawn=True),
+            decision(request_id, 1, "large", caller, large_label=SECRET, large_probabilities_C=np.ones(2)),
             decision(request_id, 2, "small", caller),
         ]
     )
@@ -86,7 +83,7 @@ def test_nothing_of_a_caller_is_left_and_the_others_keep_all(
         with database.writing() as connection:
             connection.execute(insert(connection, INBOX), [row | {"request_id": name} for name in ("r1", "r2")])
         of_bob = reader.window("films", 0, after).to_pylist()
-        assert forget_caller(database, "films", "ann").num_items == 3
+        assert log.forget_caller("ann").num_items == 3
         assert reader.window("films", 0, after).to_pylist() == of_bob
         tombs = reader.window("films", after, reader.watermark("films")).to_pylist()
         units = reader.forgotten("films")
@@ -100,34 +97,32 @@ def test_nothing_of_a_caller_is_left_and_the_others_keep_all(
     said = ["small_label", "gate_score", "large_label", "large_probabilities", "label", "inbox_state"]
     assert {row[name] for row in tombs for name in [*said, "text", "image", "features"]} == {None}
     assert units == {unit}
-    assert [row["state"] for row in log.read(AUDITS)] == ["answered", "answered"]
-    forget_caller(database, "films", "bob")
+    assert [row["state"] for row in log.read(DECISIONS) if row["state"]] == ["answered", "answered"]
+    log.forget_caller("bob")
     assert SECRET not in dump(any_url)
 
 
-def test_one_item_of_a_request_can_be_forgotten(log: DecisionLog, database: Database) -> None:
+def test_one_item_of_a_request_can_be_forgotten(log: DecisionLog) -> None:
     answered(log, "r1", "ann")
-    assert forget_request(database, "films", "r1", 1).num_items == 1
+    assert log.forget_request("r1", 1).num_items == 1
     assert [(row["item"], row["text"]) for row in log.read(PAYLOADS)] == [(0, SECRET), (1, None), (2, SECRET)]
-    assert forget_request(database, "films", "r1").num_items == 2
-    assert forget_request(database, "films", "r1").num_items == 0
-    assert len(log.read(FORGOTTEN)) == 3
+    assert log.forget_request("r1").num_items == 2
+    assert log.forget_request("r1").num_items == 0
+    assert all(row["forgotten_at"] for row in log.read(DECISIONS))
 
 
-def test_an_application_forgets_nothing_of_another(any_url: str, log: DecisionLog, database: Database) -> None:
+def test_an_application_forgets_nothing_of_another(any_url: str, log: DecisionLog) -> None:
     answered(log, "r1", "ann")
-    assert forget_caller(database, "books", "ann").num_items == 0
-    assert forget_request(database, "books", "r1").num_items == 0
+    assert DecisionLog(any_url, 5.0, "books").forget_caller("ann").num_items == 0
+    assert DecisionLog(any_url, 5.0, "books").forget_request("r1").num_items == 0
     assert SECRET in dump(any_url)
 
 
-def test_what_comes_late_of_a_forgotten_request_is_not_stored(
-    any_url: str, log: DecisionLog, database: Database
-) -> None:
+def test_what_comes_late_of_a_forgotten_request_is_not_stored(any_url: str, log: DecisionLog) -> None:
     """Promise: an audit under way, a batch that is sent again and a label that comes later bring nothing back."""
-    batch = [decision("r1", 0, "small", "ann", drawn_label=SECRET)]
+    batch = [decision("r1", 0, "small", "ann", drawn=True)]
     log.add_decisions(batch)
-    forget_caller(database, "films", "ann")
+    log.forget_caller("ann")
     log.add_decisions(batch)
     log.finish_audits("r1", {0: SECRET}, {0: np.ones(2)})
     with pytest.raises(UnknownRequestError):
@@ -136,28 +131,30 @@ def test_what_comes_late_of_a_forgotten_request_is_not_stored(
 
 
 def test_many_items_are_forgotten_in_steps_and_who_is_stopped_goes_on(
-    any_url: str, log: DecisionLog, database: Database, monkeypatch: pytest.MonkeyPatch
+    any_url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forgetting, "STEP", 2)
+    monkeypatch.setattr(room, "STEP", 2)
     for number in range(3):
         answered(log, f"r{number}", "ann")
-    writing, num_forgotten = database.writing, []
+    writing, num_forgotten = log.database.writing, []
 
     @contextmanager
     def stopped() -> Iterator[Connection]:
         with writing() as connection:
             yield connection
-            num_forgotten.append(connection.scalar(select(func.count()).select_from(FORGOTTEN)))
+            num_forgotten.append(connection.scalar(select(func.count(DECISIONS.c.forgotten_at))))
             if len(num_forgotten) == 3:
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(database, "writing", stopped)
+        patch.setattr(log.database, "writing", stopped)
         with pytest.raises(KeyboardInterrupt):
-            forget_caller(database, "films", "ann")
+            log.forget_caller("ann")
     assert num_forgotten == [2, 4, 6]
-    assert len(log.read(FORGOTTEN)) == 4  # the step that was stopped is undone as a whole
-    assert forget_caller(database, "films", "ann").num_items == 5
+    assert (
+        sum(row["forgotten_at"] is not None for row in log.read(DECISIONS)) == 4
+    )  # the step that was stopped is undone as a whole
+    assert log.forget_caller("ann").num_items == 5
     assert SECRET not in dump(any_url)
 
 
@@ -174,21 +171,17 @@ def test_the_file_itself_holds_nothing_of_it(path: Path, url: str) -> None:
         other.execute("SELECT * FROM payloads").fetchall()
         answered(log, "r2", "ann")
         assert held()
-        database = Database(url, 5.0)
-        forget_caller(database, "films", "ann")
+        log.forget_caller("ann")
         assert not held()
-        database.close()
     log.close()
 
 
-def test_a_forgotten_disagreement_widens_the_bounds_and_is_not_taken_for_one(
-    log: DecisionLog, database: Database
-) -> None:
-    names = {"audit_share": 1.0, "drawn_label": "bad"}
+def test_a_forgotten_disagreement_widens_the_bounds_and_is_not_taken_for_one(log: DecisionLog) -> None:
+    names = {"audit_share": 1.0, "drawn": True, "small_label": "bad"}
     log.add_decisions([decision("r1", item, "small", "ann", **names) for item in range(50)])
     log.finish_audits("r1", dict.fromkeys(range(50), "bad"))
     before = bounds(log.tallies("films/3"), None)
-    forget_caller(database, "films", "ann")
+    log.forget_caller("ann")
     after = bounds(log.tallies("films/3"), None)
     assert after.disagreement[0] == before.disagreement[0] == 0
     assert after.disagreement[1] > before.disagreement[1]

@@ -3,17 +3,17 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Coroutine
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy.engine import make_url
 
 from kcm.bundle.answers import Route
 from kcm.inputs.content import Content
-from pipelines.serve.breaker import BreakerConfig
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log import writer as room
 from pipelines.serve.log.database import LogUnavailableError
@@ -21,14 +21,14 @@ from pipelines.serve.log.decisions import ConflictError, DecisionLog, UnknownReq
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK, PAYLOADS
 from pipelines.serve.log.writer import LogWriter
+from tests.flaky_proxy import SilentProxy
+from tests.postgres import BACKENDS
 
 LABELS = [Feedback(0, "good")]
 
 
-def opened(url: str, timeout_s: float = 0.05, rest_s: float = 60.0, **options: Any) -> LogWriter:
-    return LogWriter(
-        FeedbackConfig(timeout_s=timeout_s, breaker=BreakerConfig(failures=1, rest_s=rest_s)), url, **options
-    )
+def opened(url: str, timeout_s: float = 0.05, **options: Any) -> LogWriter:
+    return LogWriter(FeedbackConfig(timeout_s=timeout_s), url, **options)
 
 
 def decision(request_id: str) -> LoggedDecision:
@@ -67,53 +67,73 @@ def test_decisions_are_in_the_log_soon_without_being_waited_for(url: str, monkey
     run(write())
 
 
-def test_decisions_wait_while_the_database_fails_and_the_oldest_give_way(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("limits", "kept"),
+    [
+        ({}, 6),
+        ({"MAX_QUEUED": 2}, 6),  # the others wait on disk
+        ({"MAX_QUEUED_BYTES": 50}, 6),
+        ({"MAX_QUEUED": 2, "MAX_SPILLED_BYTES": 0}, 2),
+        ({"MAX_QUEUED": 2, "BATCH": 3}, 6),
+    ],
+)
+def test_decisions_wait_while_the_database_is_gone_and_what_finds_no_room_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], kept: int
 ) -> None:
-    """Promise: a database that comes back finds what was answered meanwhile; what is lost is counted."""
-    monkeypatch.setattr(room, "MAX_BUFFERED", 3)
-    monkeypatch.setattr(room, "BUFFER_S", 0.01)
+    """Promise: a database that comes back finds what was answered meanwhile, in its order."""
+    for name, value in {"BUFFER_S": 60.0, "REST_S": 0.01, **limits}.items():
+        monkeypatch.setattr(room, name, value)
     dropped: list[tuple[str, int]] = []
 
     async def write() -> None:
         later = f"sqlite:///{tmp_path}/later/feedback.db"
-        writing = opened(later, rest_s=0.01, dropped=lambda kind, number: dropped.append((kind, number)))
-        for number in range(5):
-            writing.add_decisions([decision(f"r{number}")])
-            with pytest.raises(LogUnavailableError):
-                await writing.flush()
-        (tmp_path / "later").mkdir()
-        while True:
-            with suppress(LogUnavailableError):
-                await writing.flush()
-                break
-            await asyncio.sleep(0.02)
-        assert stored(later, DECISIONS) == ["r2", "r3", "r4"]
-
-    run(write())
-    assert dropped == [("decision", 1)] * 2
-
-
-def test_payloads_give_way_before_their_decisions(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: a database that is gone for long takes no more memory than was said, and costs no decision."""
-    monkeypatch.setattr(room, "MAX_BUFFERED_BYTES", 100)
-    dropped: list[tuple[str, int]] = []
-
-    async def write() -> None:
-        later = f"sqlite:///{tmp_path}/later/feedback.db"
-        writing = opened(later, rest_s=0.01, dropped=lambda kind, number: dropped.append((kind, number)))
+        writing = opened(later, dropped=lambda kind, number: dropped.append((kind, number)))
         for number in range(6):
             writing.add_decisions([replace(decision(f"r{number}"), payload=Payload("x" * 20))])
             with pytest.raises(LogUnavailableError):
                 await writing.flush()
+        assert not writing.available
         (tmp_path / "later").mkdir()
         await asyncio.sleep(0.02)
         await writing.flush()
-        assert stored(later, DECISIONS) == [f"r{number}" for number in range(6)]
-        assert stored(later, PAYLOADS) == ["r4", "r5"]
+        assert writing.available
+        assert stored(later, DECISIONS) == stored(later, PAYLOADS) == [f"r{number}" for number in range(kept)]
+        writing.close()
 
     run(write())
-    assert dropped == [("payload", 4)]
+    assert dropped == [("decision", 1)] * (6 - kept)
+
+
+if "postgres" in BACKENDS:
+
+    def test_a_silent_database_holds_no_answer_and_gets_all_when_it_speaks_again(
+        postgres: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Promise: where a link is cut without a word, answers go on, labels are refused by a deadline."""
+        monkeypatch.setattr(room, "QUEUE_S", 0.1)
+        proxy = SilentProxy(f"{postgres}/.s.PGSQL.5432")
+
+        async def write() -> None:
+            async with proxy.running() as port:
+                writing = opened(f"postgresql+psycopg://kcm@127.0.0.1:{port}/{make_url(postgres_url).database}", 0.3)
+                await writing.open()
+                writing.add_decisions([decision("r0")])
+                await writing.flush()
+                proxy.silent = True
+                with pytest.raises(LogUnavailableError, match="silent"):
+                    await writing.add_feedback("r0", None, LABELS)
+                writing.add_decisions([decision(f"r{number}") for number in range(1, 200)])
+                with pytest.raises(LogUnavailableError):
+                    await writing.flush()
+                assert not writing.available
+                proxy.silent = False
+                while not writing.available or len(await asyncio.to_thread(stored, postgres_url, DECISIONS)) < 200:
+                    await asyncio.sleep(0.05)
+                await writing.add_feedback("r0", None, LABELS)
+                await asyncio.to_thread(writing.close)
+            assert stored(postgres_url) == ["r0"]
+
+        asyncio.run(asyncio.wait_for(write(), 60))
 
 
 def test_payloads_are_kept_as_configured(url: str) -> None:
@@ -220,9 +240,11 @@ def test_while_the_database_is_locked_one_write_waits_and_the_others_fail_at_onc
     assert attempts == ["r0"]
 
 
-def test_it_recovers(tmp_path: Path) -> None:
+def test_it_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "REST_S", 0.01)
+
     async def write() -> None:
-        writing = opened(f"sqlite:///{tmp_path}/later/feedback.db", timeout_s=1.0, rest_s=0.01)
+        writing = opened(f"sqlite:///{tmp_path}/later/feedback.db", timeout_s=1.0)
         await writing.open()
         (tmp_path / "later").mkdir()
         await asyncio.sleep(0.02)

@@ -12,20 +12,20 @@ import pytest
 from sqlalchemy import update
 
 from kcm.bundle.answers import Route
-from kcm.cascade.policy import LoggedDecision as PolicyDecision
+from kcm.cascade.policy import Decision
 from kcm.certify.certificate import Certificate
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.alarm import DecisionAlarm
 from pipelines.serve.log.database import Database
-from pipelines.serve.log.decisions import DecisionLog, UnknownRequestError
-from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Tally
+from pipelines.serve.log.decisions import DecisionLog, Tally, UnknownRequestError
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
 from pipelines.serve.log.monitor import Monitor, bounds
-from pipelines.serve.log.tables import FEEDBACK, MONITORS
+from pipelines.serve.log.tables import FEEDBACK, VERSIONS
 from pipelines.serve.log.writer import LogWriter
 
 
 def certificate(epsilon: float, method: str = "regret") -> Certificate:
-    kept = PolicyDecision(decision="threshold", threshold=1.0)
+    kept = Decision(decision="threshold", threshold=1.0)
     return Certificate(
         method=method,  # type: ignore[arg-type]
         epsilon=epsilon,
@@ -46,7 +46,7 @@ def certificate(epsilon: float, method: str = "regret") -> Certificate:
 
 
 def audited(number: int, share: float = 1.0, **known: Any) -> Tally:
-    return Tally(number, share, "small", share, **{"state": "answered"} | known)
+    return Tally(number, share, "small", **{"state": "answered"} | known)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ class Traffic:
         differs_N = self._rng.random(number) < disagree
         self._log.add_decisions(
             [
-                LoggedDecision(origin, item, "1", route, self._share, "small's" if drawn else None)
+                LoggedDecision(origin, item, "1", route, self._share, bool(drawn), "small's")
                 for item, drawn in enumerate(drawn_N)
             ]
         )
@@ -136,7 +136,7 @@ def test_whoever_gives_labels_and_to_which_answers_cannot_raise_a_false_alarm(lo
 
 
 def test_labels_count_under_the_version_that_answered(log: DecisionLog) -> None:
-    log.add_decisions([LoggedDecision(Origin("r"), item, "1", "small", 1.0, "a") for item in range(100)])
+    log.add_decisions([LoggedDecision(Origin("r"), item, "1", "small", 1.0, True, "a") for item in range(100)])
     log.finish_audits("r", dict.fromkeys(range(100), "b"))
     log.add_feedback("r", None, [Feedback(item, "b") for item in range(100)])
     assert bounds(log.tallies("1"), certificate(0.05)).alarm
@@ -147,7 +147,7 @@ def test_labels_count_under_the_version_that_answered(log: DecisionLog) -> None:
 def test_a_true_label_counts_once_whether_it_comes_before_or_after_the_audit_ends(
     log: DecisionLog, label_first: bool
 ) -> None:
-    log.add_decisions([LoggedDecision(Origin("r"), 0, "1", "small", 0.5, "bad")])
+    log.add_decisions([LoggedDecision(Origin("r"), 0, "1", "small", 0.5, True, "bad")])
     steps = [lambda: log.add_feedback("r", None, [Feedback(0, "good")]), lambda: log.finish_audits("r", {0: "good"})]
     for step in steps if label_first else reversed(steps):
         step()
@@ -228,11 +228,11 @@ def test_one_process_watches_whichever_comes_first_and_an_alarm_outlives_it(
     traffic.answer(100, disagree=1.0)
     log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(100)])
     assert asyncio.run(look()) == [True, False, False]
-    (record,) = log.read(MONITORS)
-    assert (record["revision"], record["state"]["promise"]["after"]) == (1, 100)
+    (record,) = log.read(VERSIONS)
+    assert (record["revision"], record["alarms"]["promise"]["after"]) == (1, 100)
     for _ in range(5):
         traffic.answer(400)  # a good time afterwards
-    monkeypatch.setattr("pipelines.serve.log.records.watched.MOST_LEASE", timedelta(0))  # the first one is killed
+    monkeypatch.setattr("pipelines.serve.log.decisions.MAX_LEASE", timedelta(0))  # the first one is killed
     writers = writers[1:]
     recorders = recorders[1:]
     assert asyncio.run(look())[0]
@@ -240,21 +240,21 @@ def test_one_process_watches_whichever_comes_first_and_an_alarm_outlives_it(
     second = recorders[0].seen[0]
     assert second["alarm"]
     assert second["regret"][0] < 0.2
-    assert log.read(MONITORS)[0]["state"]["promise"]["after"] == 2100
+    assert log.read(VERSIONS)[0]["alarms"]["promise"]["after"] == 2100
 
 
 def test_a_process_that_was_overtaken_writes_nothing_and_shows_nothing(url: str, log: DecisionLog) -> None:
     """Promise: what is written follows on what was read; who is late finds out, and reads."""
     Traffic(log, share=1.0).answer(50)
     first, second = (DecisionLog(url, 5.0) for _ in range(2))
-    held = first.take_watch("1", timedelta(seconds=30))
-    assert (held.held, held.revision, second.take_watch("1", timedelta(seconds=30)).held) == (True, 0, False)
-    assert first.take_watch("1", timedelta(0)).held  # its lease ends
-    assert second.take_watch("1", timedelta(seconds=30)).held
-    assert not first.put_watched("1", 0, {"late": True})
-    assert second.put_watched("1", 0, {})
-    assert not second.put_watched("1", 0, {"again": True})
-    assert log.read(MONITORS)[0]["state"] == {}
+    held = first.hold_alarms("1", timedelta(seconds=30))
+    assert (held.held, held.revision, second.hold_alarms("1", timedelta(seconds=30)).held) == (True, 0, False)
+    assert first.hold_alarms("1", timedelta(0)).held  # its lease ends
+    assert second.hold_alarms("1", timedelta(seconds=30)).held
+    assert not first.put_alarms("1", 0, {"late": True})
+    assert second.put_alarms("1", 0, {})
+    assert not second.put_alarms("1", 0, {"again": True})
+    assert log.read(VERSIONS)[0]["alarms"] == {}
 
 
 def test_figures_are_hidden_where_another_process_shows_them(url: str, log: DecisionLog) -> None:
@@ -265,13 +265,13 @@ def test_figures_are_hidden_where_another_process_shows_them(url: str, log: Deci
         monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.2), recorder)
         await monitor.check()
         with Database(url, 5.0).writing() as connection:
-            connection.execute(update(MONITORS).values(holder="another"))
+            connection.execute(update(VERSIONS).values(holder="another"))
         await monitor.check()
         await monitor.check()
 
     asyncio.run(look())
     assert [set(each) for each in recorder.seen][1:] == [{"hidden"}]
-    assert not other.take_watch("1", timedelta(seconds=1)).held
+    assert not other.hold_alarms("1", timedelta(seconds=1)).held
 
 
 @pytest.mark.parametrize(("method", "labelled"), [("regret", True), ("traffic", False)])
@@ -334,7 +334,7 @@ def test_labels_that_come_late_are_still_seen(url: str, log: DecisionLog) -> Non
 def test_a_long_log_is_read_in_pieces_and_only_once(
     url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.serve.log.monitor.AT_ONCE", 50)
+    monkeypatch.setattr("pipelines.serve.log.monitor.MAX_EVENTS", 50)
     traffic = Traffic(log, share=1.0)
     traffic.answer(330, disagree=0.2)
     log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(330)])
@@ -342,18 +342,18 @@ def test_a_long_log_is_read_in_pieces_and_only_once(
     async def look() -> None:
         for _ in range(2):  # a second process goes on from what the first has written
             await Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.5), Recorder()).check()
-            monkeypatch.setattr("pipelines.serve.log.records.watched.MOST_LEASE", timedelta(0))
+            monkeypatch.setattr("pipelines.serve.log.decisions.MAX_LEASE", timedelta(0))
 
     asyncio.run(look())
     whole = DecisionAlarm(0.5, 0.05, label_free=False)
     assert whole.advance(log.events("1", 0, 1000, label_free=False), datetime.now(UTC))
-    assert log.read(MONITORS)[0]["state"]["promise"] == whole.state_dict()
+    assert log.read(VERSIONS)[0]["alarms"]["promise"] == whole.state_dict()
     assert whole.num_decisions == 330
 
 
 def test_a_disagreement_waits_for_its_label_and_an_audit_for_its_end(log: DecisionLog) -> None:
     """Promise: what the log says of a decision is final, or the alarm knows that it is not."""
-    log.add_decisions([LoggedDecision(Origin("r"), item, "1", "small", 0.5, "a") for item in range(4)])
+    log.add_decisions([LoggedDecision(Origin("r"), item, "1", "small", 0.5, True, "a") for item in range(4)])
     log.add_decisions(
         [LoggedDecision(Origin("r"), 4, "1", "small", 0.5), LoggedDecision(Origin("r"), 5, "1", "large", 0.5)]
     )

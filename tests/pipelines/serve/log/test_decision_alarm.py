@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.serve.log.alarm import DecisionAlarm
-from pipelines.serve.log.entries import Event
+from pipelines.serve.log.decisions import Event
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND, WAIT = timedelta(seconds=1), timedelta(minutes=10)

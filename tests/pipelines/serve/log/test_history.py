@@ -25,8 +25,7 @@ def decision(
     number: int, version: str, route: Literal["small", "large", "small_degraded"] = "small", *, drawn: bool = False
 ) -> LoggedDecision:
     at = START + timedelta(days=number)
-    label = "good" if drawn else None
-    return LoggedDecision(Origin(f"r{number}"), 0, version, route, 0.5, label, small_label="good", answered_at=at)
+    return LoggedDecision(Origin(f"r{number}"), 0, version, route, 0.5, drawn, "good", answered_at=at)
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def url(any_url: str) -> str:
     log.add_decisions([decision(4, "films/2", "large"), decision(5, "films/2", "small_degraded")])
     log.finish_audits("r1", {0: "bad"})
     log.add_feedback("r1", None, [Feedback(0, "bad")])
-    log.raise_alarm("films/1", 0.02, 0.05)
+    log.refute("films/1")
     log.close()
     other = DecisionLog(url, 5.0, "books")
     other.add_decisions([decision(6, "books/1")])
@@ -63,18 +62,18 @@ def writer(url: str) -> Iterator[LogWriter]:
 
 
 def test_each_version_has_its_dates_counts_labels_and_alarm(writer: LogWriter) -> None:
-    first, second = asyncio.run(History(writer).chapters())
-    assert (first.tenure.version, second.tenure.version) == ("films/1", "films/2")
-    assert (first.tenure.since, first.tenure.until) == (START + timedelta(days=1), START + timedelta(days=3))
+    first, second = asyncio.run(History(writer).versions())
+    assert (first.version, second.version) == ("films/1", "films/2")
+    assert (first.since, first.until) == (START + timedelta(days=1), START + timedelta(days=3))
     assert (first.num_items, first.num_escalated, first.num_audited) == (3, 1, 1)
     assert (second.num_items, second.num_escalated, second.num_audited) == (2, 2, 0)
-    assert (first.tenure.num_labels, second.tenure.num_labels) == (1, 1)  # a skipped item is no label
-    assert first.tenure.refuted_at is not None
-    assert second.tenure.refuted_at is None
+    assert (first.num_labels, second.num_labels) == (1, 1)  # a skipped item is no label
+    assert first.refuted_at is not None
+    assert second.refuted_at is None
 
 
 def test_bounds_are_given_only_where_something_was_audited(writer: LogWriter) -> None:
-    first, second = asyncio.run(History(writer).chapters())
+    first, second = asyncio.run(History(writer).versions())
     assert first.disagreement is not None
     assert 0 <= first.disagreement[0] <= 1 / 3 <= first.disagreement[1] <= 1
     assert second.disagreement is None
@@ -85,12 +84,12 @@ def test_the_log_is_not_read_with_every_look_at_the_page(writer: LogWriter, url:
     history = History(writer, clock=lambda: next(moments))
 
     async def look() -> None:
-        before = await history.chapters()  # took a second: a rest of fifty follows
+        before = await history.versions()  # took a second: a rest of fifty follows
         log = DecisionLog(url, 5.0, "films")
         log.add_decisions([decision(9, "films/3")])
         log.close()
-        assert await history.chapters() is before
-        assert [each.tenure.version for each in await history.chapters()] == ["films/1", "films/2", "films/3"]
+        assert await history.versions() is before
+        assert [each.version for each in await history.versions()] == ["films/1", "films/2", "films/3"]
 
     asyncio.run(look())
 
@@ -98,10 +97,10 @@ def test_the_log_is_not_read_with_every_look_at_the_page(writer: LogWriter, url:
 def test_without_a_log_there_is_nothing_to_tell_and_one_that_is_gone_is_an_error(
     tmp_path: Path,
 ) -> None:
-    assert asyncio.run(History(None).chapters()) == []
+    assert asyncio.run(History(None).versions()) == []
     writer = LogWriter(FeedbackConfig(), f"sqlite:///{tmp_path / 'gone.db'}", application="films")
-    assert asyncio.run(History(writer).chapters()) == []
+    assert asyncio.run(History(writer).versions()) == []
     (tmp_path / "gone.db").unlink()
     with pytest.raises(LogUnavailableError):
-        asyncio.run(History(writer).chapters())
+        asyncio.run(History(writer).versions())
     writer.close()

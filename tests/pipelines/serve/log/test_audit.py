@@ -17,7 +17,7 @@ from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import LoggedDecision, Origin
 from pipelines.serve.log.monitor import Monitor
-from pipelines.serve.log.tables import AUDITS
+from pipelines.serve.log.tables import DECISIONS
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import AuditOutcome
 
@@ -48,7 +48,7 @@ class Large:
     async def ask(self, items: Sequence[Item]) -> list[LargeAnswer] | Failure:
         self.asked += [item.content.text for item in items]
         if self._url:
-            self.states += [row["state"] for row in DecisionLog(self._url, 1.0).read(AUDITS)]
+            self.states += [row["state"] for row in DecisionLog(self._url, 1.0).read(DECISIONS)]
         if self.go:
             await self.go.wait()
         return self._outcome if isinstance(self._outcome, Failure) else [self._outcome] * len(items)
@@ -67,7 +67,7 @@ class Audits:
         drawn, share = self.auditor.draw(answers, self.share), self.share
         self.log.add_decisions(
             [
-                LoggedDecision(Origin(request_id), index, "1", each.route, share, drawn.get(index))
+                LoggedDecision(Origin(request_id), index, "1", each.route, share, index in drawn, each.label)
                 for index, each in enumerate(answers)
             ]
         )
@@ -123,7 +123,7 @@ def test_a_draw_is_in_the_log_before_the_large_model_is_asked(url: str) -> None:
 
     run(audit())
     assert large.states == ["drawn"]
-    (row,) = DecisionLog(url, 1.0).read(AUDITS)
+    (row,) = DecisionLog(url, 1.0).read(DECISIONS)
     assert (row["request_id"], row["item"], row["model_version"], row["probability"]) == ("r", 0, "1", 0.999)
     assert (row["small_label"], row["large_label"], row["state"]) == ("bad", "good", "answered")
     assert "a private text" not in str(row)
@@ -152,7 +152,7 @@ def test_audits_that_fail_or_are_too_many_are_lost_and_the_log_says_so(url: str)
     assert recorder.outcomes[:2] == ["lost", "lost"]
     assert sorted(recorder.outcomes[2:]) == ["agree"] * 2 + ["lost"] * 3
     assert len(waiting.asked) == 2
-    states = {row["request_id"]: row["state"] for row in DecisionLog(url, 1.0).read(AUDITS)}
+    states = {row["request_id"]: row["state"] for row in DecisionLog(url, 1.0).read(DECISIONS)}
     assert states.pop("failing") == states.pop("silent") == "lost"
     assert states == {"r0": "answered", "r1": "answered", "r2": "lost", "r3": "lost", "r4": "lost"}
 
@@ -186,4 +186,4 @@ def test_an_outcome_that_the_log_does_not_take_stays_unknown(url: str, monkeypat
 
     run(audit())
     assert recorder.outcomes == ["lost"]
-    assert [row["state"] for row in DecisionLog(url, 1.0).read(AUDITS)] == ["drawn"]
+    assert [row["state"] for row in DecisionLog(url, 1.0).read(DECISIONS)] == ["drawn"]
