@@ -49,7 +49,7 @@ def predict(
         str | None,
         typer.Argument(
             metavar="FILE",
-            help="Rows as .csv, .jsonl or .parquet: a file, a folder or a pattern, local, s3:// or gs://.",
+            help="Rows in any kind of file that `kcm init` reads: a file, a folder or a pattern, local, s3:// or gs://.",
             show_default=False,
         ),
     ] = None,

@@ -71,7 +71,7 @@ def first_config(
     Raises DataError for rows that no run can use, ConfigError for recorded answers that lie in no file.
     """
     values = {"name": name} | _sections(source, columns, len(frame))
-    rare = _rare_labels(frame, columns)
+    rare = {} if source["kind"] == "hub" else _rare_labels(frame, columns)  # the hub's labels are numbers of names
     leaves_out = bool(rare) and sum(rare.values()) <= _MAX_RARE * len(frame)
     if leaves_out:
         labels = {label for label in map(written, frame[columns.label]) if label and label.strip()}

@@ -20,6 +20,7 @@ from kcm.inputs.chunks import Chunk
 from kcm.inputs.location import Location
 from kcm.tasks.readers.columns import ColumnsConfig, TablePlace
 from kcm.tasks.readers.files import FoundTable, layout_of
+from kcm.tasks.rows import split_name
 from kcm.tasks.sources import Source, SourceConfig
 
 
@@ -33,7 +34,10 @@ class HubSource(SourceConfig, ColumnsConfig):
     )
 
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
-        """One table per split of the data set, class labels by their names. Raises DataError when it is not there."""
+        """One table per split of the data set, class labels by their names. Raises DataError when it is not there.
+
+        A split of another name than train, validation, test and the like gives rows for all splits.
+        """
         tables = self._tables(assets_dir)
         layout, _ = layout_of(tables, self, vectors)
         layout = replace(layout, classes=_class_names(tables[0].location))
@@ -46,7 +50,11 @@ class HubSource(SourceConfig, ColumnsConfig):
 
     def _tables(self, assets_dir: Path) -> list[FoundTable]:
         return [
-            FoundTable(Location.of(path), TablePlace(f"{self.id}: {split}", split, split), path.stat().st_size)
+            FoundTable(
+                Location.of(path),
+                TablePlace(f"{self.id}: {split}", split, split if split_name(split) else ""),
+                path.stat().st_size,
+            )
             for split, path in export(self, assets_dir).items()
         ]
 

@@ -14,6 +14,7 @@ import pytest
 from kcm.errors import DataError
 from kcm.inputs.location import Location
 from kcm.inputs.rowfile import RowFile, open_rows
+from tests.kcm.inputs.table_files import WRITERS
 
 
 def rows_of(file: RowFile, size: int = 2) -> list[dict[str, object]]:
@@ -185,3 +186,21 @@ def test_chats_are_answered_by_what_the_user_said_last_and_written_back_as_they_
     file = open_rows(tmp_path / "rows.jsonl", "messages")
     assert [row["text"] for row in rows_of(file)] == ["where is it"]
     assert payloads_of(file) == [chat]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_kind_of_file_is_answered_by_the_same_texts_and_ids_and_keeps_its_columns(
+    tmp_path: Path, name: str
+) -> None:
+    rows = [{"id": 7, "text": "Größe, ok", "stars": 4}, {"id": 8, "text": "two\nlines", "stars": 5}]
+    WRITERS[name](rows, tmp_path / name)
+    file = open_rows(tmp_path / name, "text")
+    assert file.num_rows == 2
+    assert [(row["id"], row["text"], row["fault"]) for row in rows_of(file)] == [
+        ("7", "Größe, ok", None),
+        ("8", "two\nlines", None),
+    ]
+    [chunk] = file.chunks(10)
+    assert [{key: str(value) for key, value in row.items()} for row in file.columns(chunk["payload"]).to_pylist()] == [
+        {key: str(value) for key, value in row.items()} for row in rows
+    ]

@@ -16,7 +16,11 @@ def test_class_labels_come_by_name_and_splits_by_theirs(monkeypatch, tmp_path):
         features = datasets.Features(
             {"text": datasets.Value("string"), "intent": datasets.ClassLabel(names=["no", "yes"])}
         )
-        rows = {"train": {"text": ["a", "b"], "intent": [1, -1]}, "validation": {"text": ["c"], "intent": [0]}}
+        rows = {
+            "train": {"text": ["a", "b"], "intent": [1, -1]},
+            "validation": {"text": ["c"], "intent": [0]},
+            "sft": {"text": ["d"], "intent": [1]},
+        }
         for split, columns in rows.items():
             datasets.Dataset.from_dict(columns, features=features).to_parquet(folder / f"{split}.parquet")
         return {split: folder / f"{split}.parquet" for split in rows}
@@ -27,6 +31,7 @@ def test_class_labels_come_by_name_and_splits_by_theirs(monkeypatch, tmp_path):
         SourceRow("train-1", "a", "yes", split="train"),
         SourceRow("train-2", "b", None, split="train"),
         SourceRow("validation-1", "c", "no", split="validation"),
+        SourceRow("sft-1", "d", "yes"),
     ]
 
 
