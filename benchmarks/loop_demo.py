@@ -28,8 +28,8 @@ from kcm.inputs.content import Content
 from kcm.tasks.readers.reviews import read_reviews
 from kcm.tasks.rows import SourceRow
 from pipelines.config import RunConfig
-from pipelines.loop.certify.lineage import LineageLedger
-from pipelines.loop.labelling import opened_inbox
+from pipelines.loop.inbox import opened_inbox
+from pipelines.loop.recertify import LineageLedger
 from pipelines.loop.state import LoopState, watermark_of
 from pipelines.run import run
 from pipelines.serve.config import log_url

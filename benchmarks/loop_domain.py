@@ -27,7 +27,7 @@ from kcm.metrics.intervals import paired_difference
 from kcm.tasks.hashing import shuffled
 from kcm.tasks.readers.reviews import read_reviews
 from kcm.tasks.rows import SourceRow
-from pipelines.loop.certify.lineage import LineageLedger
+from pipelines.loop.recertify import LineageLedger
 from pipelines.loop.state import LoopState
 
 OLD, NEW = ("reviews", "movies", "editorials"), "tweets"

@@ -27,9 +27,10 @@ from kcm.certify.certificate import Certificate, CertificateConfig
 from kcm.certify.labelled import LabelledTest, LabelledTraffic
 from kcm.certify.ledger import look_delta
 from kcm.certify.traffic import Traffic, decisions_needed
-from pipelines.loop.certify.labels import LabelDraw
-from pipelines.loop.certify.recertify import certify_window, planned_bet
-from pipelines.loop.certify.scope import WindowScope
+from pipelines.loop.disputes import InboxPlan
+from pipelines.loop.judged import JudgedWindow
+from pipelines.loop.recertify import certify_window, planned_bet
+from pipelines.loop.window import WindowFacts
 
 EPSILON, DELTA, UPDATES, HISTORIES = 0.02, 0.1, 6, 500
 ASKED, RUNS = 2000, 100  # answers of the large model for kept items in a window that is labelled
@@ -93,30 +94,33 @@ def _update(rng: np.random.Generator, scenario: str, attempt: str, number: int) 
     # On the window: what no search knows, and a challenger that is just bad enough.
     worst = EPSILON * (1.01 if rng.random() < 0.5 else 0.3)
     edge = _threshold(window, worst, expected=number % 2 == 0)
-    labels = LabelDraw(attempt) if number % 2 == 0 else None
-    policy = Policy(decision=KEEP_ALL if labels is None else Decision.of(edge))
-    small = ["small"] * window.table.num_rows
+    spend, size = look_delta(DELTA, number), window.table.num_rows
+    policy = Policy(decision=KEEP_ALL if number % 2 else Decision.of(edge))
+    labels = None
+    if number % 2 == 0:
+        labels = InboxPlan(
+            attempt=attempt,
+            application="simulated",
+            version="simulated/1",
+            policy=policy,
+            labels=("small", "large"),
+            floor=share,
+            epsilon=EPSILON,
+            delta=spend,
+        )
     table = window.table if labels is None else _labelled(rng, window, edge, labels, scenario)
-    found = Policy(decision=Decision.of(edge))
-    bet = planned_bet(validate.table, validate.score, ["small"] * 1000, found, EPSILON, share)
-    scope = WindowScope(
-        application="simulated",
-        after=0,
-        upto=window.table.num_rows,
-        num_decisions=window.table.num_rows,
-        large_identity="large",
-        now=START + timedelta(days=30),
+    before = JudgedWindow.of(validate.table, validate.score, ["small"] * 1000)
+    facts = WindowFacts(
+        application="simulated", after=0, upto=size, num_decisions=size, large_identity="large", share_floor=share
     )
     _, certificates = certify_window(
-        table,
-        window.score,
-        small,
+        JudgedWindow.of(table, window.score, ["small"] * size),
         policy,
         config,
-        scope=scope,
-        floor=share,
-        delta=look_delta(DELTA, number),
-        bet=bet,
+        facts,
+        delta=spend,
+        bet=planned_bet(before, Policy(decision=Decision.of(edge)), EPSILON, share),
+        expires_at=START + timedelta(days=30),
         labels=labels,
     )
     certificate = certificates[None]
@@ -179,17 +183,17 @@ def _threshold(window: Simulated, loss: float, *, expected: bool) -> float:
 
 
 def _labelled(
-    rng: np.random.Generator, window: Simulated, threshold: float, labels: LabelDraw, scenario: str
+    rng: np.random.Generator, window: Simulated, threshold: float, labels: InboxPlan, scenario: str
 ) -> pa.Table:
     """The window after people answered what the attempt put before them; the true label is the large model's.
 
     An adversary labels the challenger's errors alone and skips all else.
     """
     table = window.table
-    items = [f"{request}/0" for request in table["request_id"].to_pylist()]
-    rho = labels.probabilities(table["probability"].to_numpy(), window.floor)
+    judged = JudgedWindow.of(table, window.score, ["small"] * table.num_rows)
+    rho = labels.probability(judged)
     differs = np.array([label == "large" for label in table["large_label"].to_pylist()])
-    shown = differs & (window.score > threshold) & labels.drawn(items, rho)
+    shown = differs & (window.score > threshold) & labels.drawn(judged)
     skips = rng.random(len(shown)) < (0.3 if scenario == "adversary" else 0.0)
     state = np.where(shown, np.where(skips, "skipped", "labelled"), None)
     columns: dict[str, Any] = {

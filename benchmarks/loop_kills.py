@@ -26,7 +26,7 @@ from rich.console import Console
 
 from kcm.bundle.bundle import Bundle
 from kcm.tasks.readers.reviews import read_reviews
-from pipelines.loop.certify.lineage import LineageLedger
+from pipelines.loop.recertify import LineageLedger
 from pipelines.loop.state import LoopState, log_reader, watermark_of
 from pipelines.serve.config import log_url
 from pipelines.serve.deploy.haproxy import free_port

@@ -27,7 +27,7 @@ from kcm.errors import DataError
 from kcm.inputs.content import Content
 from kcm.tasks.rows import SourceRow
 from pipelines.config import RunConfig
-from pipelines.loop.labelling import opened_inbox
+from pipelines.loop.inbox import opened_inbox
 from pipelines.serve.config import log_url
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import typer
 from rich.console import Group
 from rich.markup import escape
 
 from jobs.views.table import line, percent, plain_table
-from pipelines.serve.log.inbox import InboxItem
 
 Numbers = Mapping[str, Any]
-SKIP, STOP = "s", "q"  # keys that are no labels' numbers
 
 
 def labels_view(result: Numbers) -> Group:
@@ -31,25 +28,14 @@ def labels_view(result: Numbers) -> Group:
         else f"not certified: it may lose {at_most} points, {epsilon} are allowed; another challenger may do better"
     )
     lines = [line("labels", counted), line("standing", verdict)]
-    if result["exported"] is not None:
-        lines.append(line("exported", f"{result['exported']} items"))
+    if result["written"] is not None:
+        lines.append(line("written", f"{result['written']} items"))
     if not result["items"] or standing["certified"]:
         return Group(*lines)
     table = plain_table("Open items, the most useful first")
     for heading in ("id", "task", "input"):
         table.add_column(heading, overflow="fold")
-    for each in result["items"]:
-        shown = each["text"] or ("a picture" if each["has_image"] else "nothing is stored of it")
-        table.add_row(escape(each["id"]), escape(each["task"] or "–"), escape(shown))
+    for item in result["items"]:
+        shown = item["text"] or ("a picture" if item["has_image"] else "nothing is stored of it")
+        table.add_row(escape(item["id"]), escape(item["task"] or "–"), escape(shown))
     return Group(table, *lines, line("known", ", ".join(result["labels"])))
-
-
-def ask(item: InboxItem, labels: Sequence[str]) -> str:
-    """Ask a person about one item on the terminal."""
-    typer.echo(f"\n{item.id}" + (f" ({item.task})" if item.task else ""))
-    typer.echo(item.text or "(a picture or nothing is stored: see --export)")
-    typer.echo("  ".join([*(f"{n} {label}" for n, label in enumerate(labels, 1)), f"{SKIP} skip", f"{STOP} stop"]))
-    keys = {str(n) for n in range(1, len(labels) + 1)} | {SKIP, STOP}
-    while (key := str(typer.prompt("label")).strip().lower()) not in keys:
-        typer.echo("That is none of the keys.")
-    return key

@@ -1,4 +1,9 @@
-"""The way of a challenger: from a window of the log to a registered version with its promotion gates."""
+"""From a window of the log to a registered challenger with its promotion gates.
+
+    window -> grow -> features, outcomes -> extend -> choose -> reevaluate -> register -> gates
+
+Each step is an artefact, so that what was killed anywhere goes on where it was.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +16,17 @@ from pydantic import Field
 from rich.markup import escape
 
 from kcm.bundle.models import bundle_digest
-from kcm.errors import ArtefactError
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.loop.attempts import Attempt
-from pipelines.loop.certify.inbox import GivenLabels
-from pipelines.loop.stages.examine import GATES, Examine, GatesArtefact
-from pipelines.loop.stages.extend import Choose, Extend
-from pipelines.loop.stages.grow import Grow, GrowFeatures, GrowOutcomes
-from pipelines.loop.stages.reevaluate import Reevaluate
-from pipelines.loop.stages.window import Window, WindowArtefact
+from pipelines.loop.attempts import UpdateAttempt
+from pipelines.loop.disputes import GivenLabels
+from pipelines.loop.examine import GATES, Examine, GatesArtefact
+from pipelines.loop.extend import Choose, Extend, choice_of
+from pipelines.loop.grow import Grow, GrowFeatures, GrowOutcomes
+from pipelines.loop.parent import Parent
+from pipelines.loop.recertify import Recertify
 from pipelines.loop.state import LoopState, log_reader
+from pipelines.loop.window import LogWindow, WindowArtefact
 from pipelines.progress import Reporter
 from pipelines.registry import gates
 from pipelines.registry.champion import Champion
@@ -38,6 +43,7 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.tracking.tracking import PARENT_TAG, Tracking
 
 VERDICT_TAG, WINDOW_TAG = "kcm.verdict", "kcm.window"
+_VERDICTS = {"pass": 1.0, "undecided": 0.5, "fail": 0.0}  # as metrics
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class RegisterChallenger(Register):
 
 
 def build_challenger(
-    config: RunConfig, state: LoopState, attempt: Attempt, labels: GivenLabels | None, reporter: Reporter
+    config: RunConfig, state: LoopState, attempt: UpdateAttempt, labels: GivenLabels | None, reporter: Reporter
 ) -> BuiltChallenger:
     """Go as far as the promotion gates, the cheap ones first; a window with too little ends at the first.
 
@@ -72,22 +78,30 @@ def build_challenger(
     certified from.
     """
     assert config.update is not None
-    parent = champion_bundle(state, attempt)
-    window = _window(config, state, attempt, parent, reporter)
-    counts = window.description["counts"]
-    asked = sum(state == "labelled" for state, *_ in labels.answers.values()) if labels else 0
-    figures = {"labels": counts["labels"] + asked, "labels_asked_for": asked, "decisions": counts["decisions"]}
-    if unknown := window.description.get("labels_unknown"):
-        figures["labels_unknown"] = unknown
+    champions = reversed(state.champions.pointer.history())
+    parent = Parent.of(state.store, next(champion for champion in champions if champion.digest == attempt.champion))
+    context = Context(config.name, state.store, config.assets_path, config.cluster, reporter)
+    with log_reader(config) as log:  # no cluster is needed for it
+        stage = LogWindow.read_from(log, config, parent, attempt.after, attempt.upto)
+        window = stage.build({}, context).as_a(WindowArtefact)
+    facts = window.facts
+    asked_for = sum(answer[0] == "labelled" for answer in labels.answers.values()) if labels else 0
+    figures: dict[str, Any] = {
+        "labels": facts.num_labels + asked_for,
+        "labels_asked_for": asked_for,
+        "decisions": facts.num_decisions,
+    }
+    if facts.unknown_labels:
+        figures["labels_unknown"] = facts.unknown_labels
     enough = gates.enough_rows(
-        counts["large_answers"],
-        counts["labels"],
+        facts.num_large_answers,
+        facts.num_labels,
         min_large_answers=config.update.min_large_answers,
         min_labels=config.update.min_labels,
     )
     if enough.verdict == "fail":
         return BuiltChallenger([enough], figures=figures)
-    stages = stages_of(config, parent, attempt, labels)
+    stages = stages_of(config, parent, labels)
     with run_context(config, stages, reporter) as context:
         context.tracking = Tracking.open(
             config.tracking,
@@ -101,57 +115,33 @@ def build_challenger(
             return _registered(config, attempt, done, enough, figures, context)
 
 
-def stages_of(
-    config: RunConfig, parent: BundleArtefact, attempt: Attempt, labels: GivenLabels | None = None
-) -> list[Stage]:
+def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = None) -> list[Stage]:
     """What follows the window, in its order; with `labels` the challenger is certified by them."""
+    assert config.update is not None
+    upstreams = config.serve.large.upstreams
+    if config.large.upstream is not None:
+        upstreams = (*upstreams, config.large.upstream)
     return [
         Grow.of(config, parent=parent),
         GrowFeatures.of(config, parent=parent),
         GrowOutcomes.of(config, parent=parent),
-        Extend.of(config, parent=parent),
-        Choose.of(config, parent=parent),
-        Reevaluate.of(config, labels=labels),
-        RegisterChallenger.of(config, parent=attempt.champion),
-        Examine.of(config, parent=parent),
-    ]
-
-
-def champion_bundle(state: LoopState, attempt: Attempt) -> BundleArtefact:
-    """The bundle that an attempt starts from. ArtefactError where it is missing, or is another one."""
-    found = next(each for each in reversed(state.champions.pointer.history()) if each.digest == attempt.champion)
-    artefact = state.store.named(Register.stage, found.bundle).as_a(BundleArtefact)
-    if (digest := bundle_digest(artefact.bundle)) != attempt.champion:
-        raise ArtefactError(
-            f"the bundle of {found.version} is another one: {digest[:12]}, not {attempt.champion[:12]}",
-            where=str(artefact.bundle),
-            hint="Restore it, or `kcm promote` another version",
-        )
-    return artefact
-
-
-def _window(
-    config: RunConfig, state: LoopState, attempt: Attempt, parent: BundleArtefact, reporter: Reporter
-) -> WindowArtefact:
-    """The window's decisions; no cluster is needed for them."""
-    context = Context(config.name, state.store, config.assets_path, config.cluster, reporter)
-    with log_reader(config) as log:
-        stage = Window.of(
+        Extend.of_parent(parent),
+        Choose.of(config, choice=choice_of(parent), max_loss=config.tune.max_loss),
+        Recertify.of(config, expires_days=config.update.expires_days, labels=labels),
+        RegisterChallenger.of(config, parent=parent.bundle.digest),
+        Examine.of(
             config,
-            application=config.application,
-            after=attempt.after,
-            upto=attempt.upto,
-            promoted_after=attempt.after,
-            alarm=None,  # windows begin after the alarm
+            champion=parent.artefact.fingerprint,
+            limits=config.update.gates,
             parent=parent,
-            log=log,
-        )
-        return stage.build({}, context).as_a(WindowArtefact)
+            upstreams=upstreams,
+        ),
+    ]
 
 
 def _registered(
     config: RunConfig,
-    attempt: Attempt,
+    attempt: UpdateAttempt,
     done: Mapping[str, Artefact],
     enough: PromotionGate,
     figures: Mapping[str, Any],
@@ -163,28 +153,28 @@ def _registered(
     bundle = done[BundleArtefact.kind].as_a(BundleArtefact)
     examined = done[GatesArtefact.kind].as_a(GatesArtefact)
     evaluated = done[EvaluatedArtefact.kind].as_a(EvaluatedArtefact)
-    found = [enough, *examined.gates]
-    model, digest = config.tracking.model_of(config.name), bundle_digest(bundle.bundle)
+    usage = done[OutcomesArtefact.kind].as_a(OutcomesArtefact).usage
+    found = [enough, *examined.verdicts.gates]
+    model = config.tracking.model_of(config.name)
     tags = {
         PARENT_TAG: attempt.champion,
         VERDICT_TAG: gates.overall(found),
         WINDOW_TAG: f"{attempt.after + 1}-{attempt.upto}",
     }
     number = register_model(tracking, model, bundle.bundle, bundle.fingerprint, tags)
-    before, after = examined.calls_saved
-    name = next(iter(evaluated.result))
-    certificate = evaluated.certificates(name)[None]
-    verdicts = {"pass": 1.0, "undecided": 0.5, "fail": 0.0}
-    metrics: dict[str, float | None] = {f"gates/{gate.name}": verdicts[gate.verdict] for gate in found}
+    version = f"{model}/{number}"
     report = context.store.root / "runs" / config.name / f"challenger-{number}.html"
     lineage = {artefact.stage: artefact.fingerprint for artefact in done.values()}
-    usage = done[OutcomesArtefact.kind].as_a(OutcomesArtefact).usage
-    write_challenger_report(config, evaluated, found, f"{model}/{number}", lineage, usage, report)
+    write_challenger_report(config, evaluated, found, version, lineage, usage, report)
     context.store.storage.keep(report)
+    before, after = examined.verdicts.calls_saved
+    metrics: dict[str, float | None] = {f"gates/{gate.name}": _VERDICTS[gate.verdict] for gate in found}
     tracking.log({}, metrics | {"calls_saved/before": before, "calls_saved/after": after}, examined.folder / GATES)
     tracking.log({}, {}, report)
     tracking.finish()
-    candidate = champion_now(f"{model}/{number}", digest, bundle.fingerprint, by="update", parent=attempt.champion)
+    certificate = evaluated.certificates(evaluated.deployed)[None]
+    digest = bundle_digest(bundle.bundle)
+    candidate = champion_now(version, digest, bundle.fingerprint, by="update", parent=attempt.champion)
     return BuiltChallenger(
         found,
         candidate,

@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 
 from kcm.errors import ArtefactError, KcmError
 from kcm.parquet import read_table, write_table
-from pipelines.loop.certify.judged import PAYLOAD
-from pipelines.loop.stages.grow import Grow
-from pipelines.loop.stages.window import ROWS, Window
+from pipelines.loop.grow import Grow
+from pipelines.loop.judged import PAYLOAD
 from pipelines.loop.state import LoopState
+from pipelines.loop.window import ROWS, LogWindow
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.stages.units import rows_of
 from pipelines.store.artefact import Artefact
@@ -64,7 +64,7 @@ def remembered(state: LoopState, key: bytes, units: Collection[str]) -> Remember
                 folders[sequence.folder] = None
         except (ArtefactError, OSError):
             unreadable.append(version)
-    for window in state.store.finished(Window.stage):
+    for window in state.store.finished(LogWindow.stage):
         held = read_table(window.folder / ROWS, columns=["unit"])["unit"]
         if pc.any(pc.is_in(held, pa.array(units, pa.string()))).as_py():
             folders[window.folder] = None
@@ -89,7 +89,7 @@ def purge(state: LoopState, key: bytes, units: Collection[str]) -> Purged:
             if artefact.stage not in _KEPT and not is_emptied(artefact) and _owner(artefact) in sequences:
                 empty(state.store, artefact)
                 found.emptied.append(f"{artefact.stage}/{artefact.fingerprint}")
-        for window in state.store.finished(Window.stage):
+        for window in state.store.finished(LogWindow.stage):
             if _erase(state, window, units):
                 found.windows.append(f"{window.stage}/{window.fingerprint}")
     return found

@@ -1,4 +1,4 @@
-"""What the loop remembers of an application, and `loop.json`, which shows it to people and other programs."""
+"""What the loop remembers of an application, where its log stands, and `loop.json`, which shows it to people."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from kcm.redact import redacted_values
+from kcm.report.page import render_loop, write_page
 from pipelines.config import RunConfig
 from pipelines.loop.attempts import Attempts
-from pipelines.loop.triggers import Seen
 from pipelines.registry.champion import Champion, Pointer
 from pipelines.registry.promote import Champions
 from pipelines.serve.config import log_url
-from pipelines.serve.log.alarm import drifted
 from pipelines.serve.log.window import LogReader, log_watermark
 from pipelines.store.artefact import ArtefactStore, write_json
 
@@ -56,36 +55,43 @@ class LoopState:
             "rolled_back": self.rolled_back(),
         }
 
+    def waiting(self, champion: Champion) -> list[dict[str, Any]]:
+        """The turns whose challengers wait for a person, to follow this champion."""
+        return [
+            turn
+            for turn in self.attempts.turns()
+            if turn.get("awaits_approval") and turn["champion_digest"] == champion.digest
+        ]
+
     def rolled_back(self) -> dict[str, Any] | None:
         """The last version that was rolled back or stopped on traffic: what it was, why, when; None without one."""
         rejections = self.champions.pointer.rejections()
         if not rejections:
             return None
         last = rejections[-1]
-        versions = {each.digest: each.version for each in self.champions.pointer.history()}
-        versions |= {turn["digest"]: turn["version"] for turn in self.attempts.turns() if turn.get("digest")}
         current = self.champions.pointer.current()
         return {
-            "version": versions.get(last["digest"]),
+            "version": self.versions().get(last["digest"]),
             "champion": current and current.champion.version,
             "reason": last["reason"],
             "at": last["at"],
         }
 
+    def versions(self) -> dict[str, str]:
+        """Every version that was a champion or a challenger, by the digest of its bundle."""
+        versions = {champion.digest: champion.version for champion in self.champions.pointer.history()}
+        return versions | {turn["digest"]: turn["version"] for turn in self.attempts.turns() if turn.get("digest")}
+
     def bundles(self) -> dict[str, str]:
-        """Every version that was a champion or a challenger, and the artefact of `register` that holds its bundle."""
-        known = {each.version: each.bundle for each in self.champions.pointer.history()}
-        for turn in self.attempts.turns():
-            if candidate := turn.get("candidate"):
-                known.setdefault(candidate["version"], candidate["bundle"])
-        return known
+        """Every such version, and the artefact of `register` that holds its bundle."""
+        turns = (turn["candidate"] for turn in self.attempts.turns() if turn.get("candidate"))
+        bundles = {candidate["version"]: candidate["bundle"] for candidate in turns}
+        return bundles | {champion.version: champion.bundle for champion in self.champions.pointer.history()}
 
     def write(self) -> dict[str, str]:
         """Write `loop.json` and the page beside it, unless they tell it already, and give their paths."""
         content, page = redacted_values(self.as_json()), self.path.with_suffix(".html")
         if not (page.exists() and self._shows(content)):
-            from kcm.report.page import render_loop, write_page  # which takes its time to import
-
             write_page(render_loop(content), page)
             write_json(self.path, content)  # last: whatever is in it is on the page
         for path in (self.path, page):
@@ -97,11 +103,6 @@ class LoopState:
             return bool(json.loads(self.path.read_text(encoding="utf-8")) == content)
         except (OSError, ValueError):
             return False
-
-
-def inboxes_key(name: str) -> str:
-    """Where the plans of a run's inboxes are written down."""
-    return f"loop/{name}/inboxes"
 
 
 def log_reader(config: RunConfig) -> LogReader:
@@ -123,18 +124,3 @@ def window_start(config: RunConfig, champion: Champion) -> int:
         return champion.after
     with log_reader(config) as log:
         return max(champion.after, log.alarm(config.application, champion.version) or 0)
-
-
-def look_at_log(config: RunConfig) -> Seen:
-    """What the log holds beyond the last attempt, and whether the champion's certificate is refuted."""
-    state = LoopState.of(config)
-    current = state.champions.agreed().champion
-    if not (watermark := watermark_of(config)):
-        return Seen()
-    turns = [turn["upto"] for turn in state.attempts.turns() if turn["champion_digest"] == current.digest]
-    after = min(watermark, max([current.after, *turns]))
-    with log_reader(config) as log:
-        decisions, large_answers, labels = log.counts(config.application, after)
-        refuted = log.alarm(config.application, current.version) is not None
-        drift = drifted(log.drift(config.application, current.version))
-        return Seen(decisions, large_answers, labels, refuted=refuted, drift=drift, champion=current.version)

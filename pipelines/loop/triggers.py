@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from pipelines.config import RunConfig
 from pipelines.loop.config import UpdateConfig
+from pipelines.loop.state import LoopState, log_reader, watermark_of
+from pipelines.serve.log.alarm import drifted
 
 Cause = tuple[str | None, str]  # a champion, and what is wrong with it
 
 
 @dataclass(frozen=True)
-class Seen:
+class NewTraffic:
     """What the log holds beyond the last attempt, and what the monitor of the champion says.
 
     `decisions`, `large_answers` and `labels` are new ones. `refuted`: the certificate of `champion` is; `drift`: what
@@ -28,37 +31,49 @@ class Seen:
     drift: str | None = None
     champion: str | None = None
 
+    @classmethod
+    def of(cls, config: RunConfig) -> NewTraffic:
+        """What the log of a run's application holds."""
+        state = LoopState.of(config)
+        champion = state.champions.agreed().champion
+        if not (watermark := watermark_of(config)):
+            return cls()
+        ends = [turn["upto"] for turn in state.attempts.turns() if turn["champion_digest"] == champion.digest]
+        after = min(watermark, max([champion.after, *ends]))
+        with log_reader(config) as log:
+            decisions, large_answers, labels = log.counts(config.application, after)
+            refuted = log.alarm(config.application, champion.version) is not None
+            drift = drifted(log.drift(config.application, champion.version))
+        return cls(decisions, large_answers, labels, refuted=refuted, drift=drift, champion=champion.version)
+
     @property
     def causes(self) -> frozenset[Cause]:
         """What calls for an attempt whatever has come in: the champion, and what is wrong with it."""
-        found = [
-            (self.refuted, "the certificate is refuted"),
-            (self.drift is not None, f"drift: {self.drift}"),
-        ]
-        return frozenset((self.champion, what) for holds, what in found if holds)
+        signs = ((self.refuted, "the certificate is refuted"), (self.drift is not None, f"drift: {self.drift}"))
+        return frozenset((self.champion, what) for holds, what in signs if holds)
 
 
-def due(seen: Seen, idle_s: float, config: UpdateConfig, tried: Collection[Cause] = ()) -> str | None:
+def due(traffic: NewTraffic, idle_s: float, config: UpdateConfig, tried: Collection[Cause] = ()) -> str | None:
     """Why an attempt is due, `idle_s` seconds after the last one; None where it is not.
 
     Without new decisions nothing is: there would be nothing to learn from. Nor is it for a cause that an attempt was
     made for already: an attempt that could not help would be made again and again.
     """
-    if seen.decisions == 0:
+    if traffic.decisions == 0:
         return None
-    if fresh := seen.causes - set(tried):
+    if fresh := traffic.causes - set(tried):
         return max(fresh, key=lambda cause: cause[1])[1]  # a refuted certificate before drift
-    if seen.large_answers >= config.new_large_answers:
-        return f"{seen.large_answers} new answers of the large model"
-    if seen.labels >= config.new_labels:
-        return f"{seen.labels} new labels"
+    if traffic.large_answers >= config.new_large_answers:
+        return f"{traffic.large_answers} new answers of the large model"
+    if traffic.labels >= config.new_labels:
+        return f"{traffic.labels} new labels"
     if idle_s >= config.every_s:
         return f"{idle_s:.0f} s since the last attempt"
     return None
 
 
 def watch(
-    look: Callable[[], Seen],
+    look: Callable[[], NewTraffic],
     attempt: Callable[[str], None],
     config: UpdateConfig,
     *,
@@ -72,10 +87,10 @@ def watch(
     """
     last, tried = clock(), frozenset[Cause]()
     while True:
-        seen = look()
-        tried &= seen.causes
-        if (reason := due(seen, clock() - last, config, tried)) is not None:
-            tried = seen.causes
+        traffic = look()
+        tried &= traffic.causes
+        if (reason := due(traffic, clock() - last, config, tried)) is not None:
+            tried = traffic.causes
             attempt(reason)
             last = clock()
         sleep(config.poll_s)

@@ -106,43 +106,26 @@ def approve(
 
 def labels(
     config: ConfigFile,
-    given: Annotated[
-        list[str] | None, typer.Option("--label", metavar="ID=LABEL", help="Label an item; repeatable.")
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write all items, as .csv, .jsonl or .json (Label Studio)."),
     ] = None,
-    skipped: Annotated[
-        list[str] | None, typer.Option("--skip", metavar="ID", help="Skip an item, which counts as lost; repeatable.")
-    ] = None,
-    ask: Annotated[bool, typer.Option("--ask", help="Show one item after the other, and take a key for each.")] = False,
-    export: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write all items as CSV, for labelling elsewhere.")
-    ] = None,
-    taken: Annotated[
-        Path | None, typer.Option("--import", metavar="FILE", help="Store the labels of such a file.")
-    ] = None,
+    taken: Annotated[Path | None, typer.Option("--in", metavar="FILE", help="Store the labels of such a file.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Open items that are listed.")] = 10,
     overrides: Overrides = None,
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """List the few items worth a person's label, store labels, and say what they certify so far.
+    """List the few items worth a person's label, exchange them as a file, and say what the labels so far certify.
 
     They are disagreements of the last turn's challenger with the large model, drawn at random: with enough of them
-    labelled, `kcm update` may let it keep more.
+    labelled, there or on the page of the service, `kcm update` may let it keep more.
     """
     with reported(json, debug) as result:
         announce(f"reading the items of {config}")
         from jobs.commands.loop.labels import labels as label_items
-        from jobs.views.labels import ask as ask_person
         from jobs.views.labels import labels_view
         from jobs.views.table import result_console
 
-        result |= label_items(
-            load(config, overrides),
-            given=given or [],
-            skipped=skipped or [],
-            export=export,
-            taken=taken,
-            limit=limit,
-            ask=ask_person if ask else None,
-        )
+        result |= label_items(load(config, overrides), out=out, taken=taken, limit=limit)
         result_console().print(labels_view(result))

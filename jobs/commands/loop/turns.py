@@ -10,8 +10,8 @@ from jobs.views.loop import outcome
 from kcm.config import Config
 from kcm.errors import DataError, KcmError, LockedError
 from pipelines.config import RunConfig
-from pipelines.loop.state import LoopState, log_reader, look_at_log, watermark_of
-from pipelines.loop.triggers import Seen
+from pipelines.loop.state import LoopState, log_reader, watermark_of
+from pipelines.loop.triggers import NewTraffic
 from pipelines.loop.triggers import watch as watch_log
 from pipelines.loop.turn import Deliver, Delivery
 from pipelines.loop.turn import approve as approve_version
@@ -57,10 +57,10 @@ def watch(config: RunConfig, say: Callable[[str], None]) -> None:
         except (DataError, LockedError) as error:
             say(str(error))
 
-    def look() -> Seen:
+    def look() -> NewTraffic:
         if (done := rollback_if_refuted(config)) is not None:
             say(f"{done['rolled_back']} is rolled back to {done['version']}: {done['reason']}")
-        return look_at_log(config)
+        return NewTraffic.of(config)
 
     watch_log(look, attempt, settings, clock=time.monotonic, sleep=time.sleep)
 

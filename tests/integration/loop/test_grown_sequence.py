@@ -22,9 +22,12 @@ from kcm.tasks.shards import shard_file
 from kcm.tasks.units import unit_digest
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.loop.stages.extend import Choose, Extend
-from pipelines.loop.stages.grow import Grow, GrowFeatures, GrowOutcomes
-from pipelines.loop.stages.window import Window, WindowArtefact
+from pipelines.loop.challenger import stages_of
+from pipelines.loop.extend import Choose, Extend
+from pipelines.loop.grow import GrowFeatures
+from pipelines.loop.parent import Parent
+from pipelines.loop.window import LogWindow, WindowArtefact
+from pipelines.registry.champion import Champion as CurrentChampion
 from pipelines.run import STAGES
 from pipelines.stages.register import BundleArtefact
 from pipelines.stages.stage import Stage, run_stages
@@ -80,17 +83,13 @@ class Champion:
 
     def update(self, log: MadeLog, until: type[Stage] = Choose, **more: Any) -> dict[str, Artefact]:
         """The artefacts of an update up to a stage; a window is read once, and again under another salt alone."""
-        parent = self.artefacts["register"].as_a(BundleArtefact)
+        parent = Parent(self.bundle, Bundle.read(self.bundle.bundle))
         config = parse_config(RunConfig, SETTINGS | self.where | {"update": SETTINGS["update"] | more})
-        window = Window.of(
-            config, application="grown", after=0, upto=log.table.num_rows, promoted_after=0, alarm=None,
-            parent=parent, log=log,
-        )  # fmt: skip
-        stages: list[Stage] = [window]
-        for each in (Grow, GrowFeatures, GrowOutcomes, Extend, Choose):
-            stages.append(each.of(config, parent=parent))
-            if each is until:
-                break
+        reader: Any = log
+        window = LogWindow.read_from(reader, config, parent, 0, log.table.num_rows)
+        stages: list[Stage] = [window, *stages_of(config, parent)]
+        last = next(place for place, stage in enumerate(stages) if isinstance(stage, until))
+        stages = stages[: last + 1]
         return dict(run_stages(stages, self.context))
 
     @property
@@ -241,7 +240,7 @@ def test_what_was_forgotten_leaves_rows_and_memory(champion: Champion, traffic: 
     log = traffic(seed=5)
     log.forgets = frozenset({unit(row["text"])})
     update = champion.update(log)
-    assert update["window"].as_a(WindowArtefact).forgotten_rows == {held}
+    assert update["window"].as_a(WindowArtefact).facts.forgotten_rows == (held,)
     for kind in ("grow", "features", "outcomes"):
         ids = {
             each for n in range(3) for each in pq.read_table(shard_file(update[kind].folder, n, 0))["id"].to_pylist()
@@ -257,7 +256,7 @@ def test_a_window_without_answers_says_what_is_missing(champion: Champion, traff
 
 
 def test_a_champion_lists_what_trained_and_one_that_does_not_is_no_parent(
-    champion: Champion, traffic: Callable[..., MadeLog], monkeypatch: pytest.MonkeyPatch
+    champion: Champion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = Bundle.read(champion.bundle.bundle)
     sequence = champion.artefacts["tasks"].as_a(SequenceArtefact)
@@ -265,18 +264,19 @@ def test_a_champion_lists_what_trained_and_one_that_does_not_is_no_parent(
         listed = unit_digest(Content(row["text"]))[:16].hex() in bundle.trained_units
         assert listed == (row["split"] in ("train", "validate"))
     monkeypatch.setattr(Bundle, "read", lambda folder: replace(bundle, trained_units=None))
+    named = CurrentChampion(
+        digest=bundle.digest, version="grown/1", bundle=champion.bundle.fingerprint, promoted_at="", by="run"
+    )
     with pytest.raises(ArtefactError, match="does not list the units"):
-        champion.update(traffic())
+        Parent.of(champion.context.store, named)
 
 
 def test_a_champion_that_saw_labels_before_their_time_cannot_go_on(
-    champion: Champion, traffic: Callable[..., MadeLog], monkeypatch: pytest.MonkeyPatch
+    champion: Champion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update = champion.update(traffic())
     tuned = champion.artefacts["tune"].as_a(TunedArtefact)
     open_eyed = tuned.plan.config.train.model_copy(update={"mask_unseen": False})
     plan = TrainerPlan(tuned.plan.config.model_copy(update={"train": open_eyed}), (), 26, 2)
     monkeypatch.setattr(TunedArtefact, "plan", plan)
-    stage = Extend(parent=champion.bundle)
     with pytest.raises(ConfigError, match="mask_unseen"):
-        stage.plan(champion.context, window=update["window"].as_a(WindowArtefact))
+        Extend.of_parent(Parent(champion.bundle, Bundle.read(champion.bundle.bundle)))

@@ -26,8 +26,8 @@ from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig
-from pipelines.loop.certify.lineage import LineageLedger
 from pipelines.loop.purging import purge
+from pipelines.loop.recertify import LineageLedger
 from pipelines.loop.state import LoopState, log_reader
 from pipelines.registry.champion import Champion
 from pipelines.run import run

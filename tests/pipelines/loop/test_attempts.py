@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,23 +21,31 @@ def attempts(tmp_path: Path) -> Attempts:
     return Attempts(Control(tmp_path), "demo")
 
 
+def begin(attempts: Attempts, champion: Champion, after: int, watermark: int, configuration: str) -> Any:
+    """The attempt that is due, which begins to work; None where none is."""
+    attempt = attempts.due(champion, after, watermark, configuration)
+    if attempt is not None:
+        attempts.open(attempt)
+    return attempt
+
+
 def test_a_window_reaches_from_the_last_promotion_to_the_watermark(attempts: Attempts) -> None:
-    attempt = attempts.next(CHAMPION, CHAMPION.after, 300, "c")
+    attempt = begin(attempts, CHAMPION, CHAMPION.after, 300, "c")
     assert (attempt.after, attempt.upto, attempt.champion) == (100, 300, "one")
 
 
 def test_where_nothing_was_logged_since_the_promotion_there_is_nothing_to_do(attempts: Attempts) -> None:
-    assert attempts.next(CHAMPION, CHAMPION.after, 100, "c") is None
+    assert begin(attempts, CHAMPION, CHAMPION.after, 100, "c") is None
 
 
 def test_a_killed_attempt_goes_on_with_its_own_window_though_the_log_has_grown(attempts: Attempts) -> None:
-    first = attempts.next(CHAMPION, CHAMPION.after, 300, "c")
-    assert attempts.next(CHAMPION, CHAMPION.after, 900, "c") == first
+    first = begin(attempts, CHAMPION, CHAMPION.after, 300, "c")
+    assert begin(attempts, CHAMPION, CHAMPION.after, 900, "c") == first
 
 
 def test_a_killed_attempt_goes_on_after_it_has_promoted_its_challenger(attempts: Attempts) -> None:
-    first = attempts.next(CHAMPION, CHAMPION.after, 300, "c")
-    assert attempts.next(NEXT, NEXT.after, 900, "c") == first
+    first = begin(attempts, CHAMPION, CHAMPION.after, 300, "c")
+    assert begin(attempts, NEXT, NEXT.after, 900, "c") == first
 
 
 @pytest.mark.parametrize(
@@ -50,41 +59,41 @@ def test_a_killed_attempt_goes_on_after_it_has_promoted_its_challenger(attempts:
 def test_an_interrupted_attempt_is_given_up_where_champion_or_configuration_changed(
     attempts: Attempts, champion: Champion, configuration: str
 ) -> None:
-    attempts.next(CHAMPION, CHAMPION.after, 300, "c")
-    assert attempts.next(champion, champion.after, 900, configuration).upto == 900
+    begin(attempts, CHAMPION, CHAMPION.after, 300, "c")
+    assert begin(attempts, champion, champion.after, 900, configuration).upto == 900
 
 
 def test_a_finished_attempt_is_not_repeated_until_the_log_grows(attempts: Attempts) -> None:
-    first = attempts.next(CHAMPION, CHAMPION.after, 300, "c")
+    first = begin(attempts, CHAMPION, CHAMPION.after, 300, "c")
     attempts.close(first.name, {"promoted": False})
-    assert attempts.next(CHAMPION, CHAMPION.after, 300, "c") is None
-    assert attempts.next(CHAMPION, CHAMPION.after, 301, "c").upto == 301
+    assert begin(attempts, CHAMPION, CHAMPION.after, 300, "c") is None
+    assert begin(attempts, CHAMPION, CHAMPION.after, 301, "c").upto == 301
 
 
 def test_a_refused_attempt_starts_anew_or_with_a_longer_window(attempts: Attempts) -> None:
     """What was refused may have been mended since: a bundle put back, or traffic that had been missing."""
-    first = attempts.next(CHAMPION, CHAMPION.after, 300, "c")
+    first = begin(attempts, CHAMPION, CHAMPION.after, 300, "c")
     attempts.refuse(first.name, "the parent bundle is missing")
-    assert attempts.next(CHAMPION, CHAMPION.after, 300, "c") == first
+    assert begin(attempts, CHAMPION, CHAMPION.after, 300, "c") == first
     attempts.refuse(first.name, "too few decisions")
-    assert attempts.next(CHAMPION, CHAMPION.after, 900, "c").upto == 900
+    assert begin(attempts, CHAMPION, CHAMPION.after, 900, "c").upto == 900
     assert attempts.turns() == []
 
 
 def test_what_is_written_later_of_a_turn_takes_its_place(attempts: Attempts) -> None:
     """A version that waits for approval is promoted later."""
-    first = attempts.next(CHAMPION, CHAMPION.after, 300, "c")
+    first = begin(attempts, CHAMPION, CHAMPION.after, 300, "c")
     attempts.close(first.name, {"promoted": False})
     attempts.close(first.name, {"promoted": True})
     assert attempts.turns() == [{"attempt": first.name, "promoted": True}]
 
 
 def test_a_window_that_begins_after_an_alarm_is_another_attempt(attempts: Attempts) -> None:
-    attempts.next(CHAMPION, 100, 300, "c")
-    attempt = attempts.next(CHAMPION, 250, 900, "c")
+    begin(attempts, CHAMPION, 100, 300, "c")
+    attempt = begin(attempts, CHAMPION, 250, 900, "c")
     assert (attempt.after, attempt.upto) == (250, 900)
 
 
 def test_a_log_that_ends_before_the_last_promotion_is_refused(attempts: Attempts) -> None:
     with pytest.raises(DataError, match="the log ends at decision 99, the window begins after 100"):
-        attempts.next(CHAMPION, CHAMPION.after, 99, "c")
+        begin(attempts, CHAMPION, CHAMPION.after, 99, "c")

@@ -10,24 +10,17 @@ from benchmarks.loop_earliest import STEP, earliest
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.traffic import decisions_needed
-from pipelines.loop.certify.judged import JudgedWindow
-from tests.pipelines.loop.windows import made_window, scope_of
+from tests.pipelines.loop.windows import facts_of, judged_of, made_window
 
 EVERY = 4  # one decision in so many is of a validate unit, the others certify
 
 
 def found(num: int, rate: float, share: float) -> int | None:
     window = made_window(num, rate=rate, share=share)
-    columns = {
-        "purpose": ["validate" if place % EVERY == 0 else "certify" for place in range(num)],
-        "challenger_score": np.random.default_rng(1).random(num),
-        "challenger_label": ["yes"] * num,
-        "challenger_keeps": [True] * num,
-    }
-    for name, values in columns.items():
-        window = window.append_column(name, pa.array(values))
-    judged, policy = JudgedWindow(window), Policy(decision=KEEP_ALL)
-    return earliest(judged, policy, CertificateConfig(), scope=scope_of(window), floor=share, delta=0.06)
+    purpose = ["validate" if place % EVERY == 0 else "certify" for place in range(num)]
+    judged = judged_of(window.append_column("purpose", pa.array(purpose)), np.random.default_rng(1).random(num))
+    facts = facts_of(window, share_floor=share)
+    return earliest(judged, Policy(decision=KEEP_ALL), CertificateConfig(), facts, delta=0.06)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.8])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipelines.loop.config import UpdateConfig
-from pipelines.loop.triggers import Seen, due, watch
+from pipelines.loop.triggers import NewTraffic, due, watch
 
 CONFIG = UpdateConfig(every_s=600, new_large_answers=100, new_labels=10, poll_s=5)
 
@@ -13,16 +13,16 @@ CONFIG = UpdateConfig(every_s=600, new_large_answers=100, new_labels=10, poll_s=
 @pytest.mark.parametrize(
     ("seen", "idle_s", "reason"),
     [
-        (Seen(decisions=50, large_answers=20), 10, None),
-        (Seen(decisions=500, large_answers=100), 10, "100 new answers of the large model"),
-        (Seen(decisions=50, labels=10), 10, "10 new labels"),
-        (Seen(decisions=50), 600, "600 s since the last attempt"),
-        (Seen(decisions=1, refuted=True), 0, "the certificate is refuted"),
-        (Seen(decisions=1, drift="call rate"), 0, "drift: call rate"),
-        (Seen(refuted=True, drift="call rate"), 9999, None),
+        (NewTraffic(decisions=50, large_answers=20), 10, None),
+        (NewTraffic(decisions=500, large_answers=100), 10, "100 new answers of the large model"),
+        (NewTraffic(decisions=50, labels=10), 10, "10 new labels"),
+        (NewTraffic(decisions=50), 600, "600 s since the last attempt"),
+        (NewTraffic(decisions=1, refuted=True), 0, "the certificate is refuted"),
+        (NewTraffic(decisions=1, drift="call rate"), 0, "drift: call rate"),
+        (NewTraffic(refuted=True, drift="call rate"), 9999, None),
     ],
 )
-def test_what_starts_an_attempt(seen: Seen, idle_s: float, reason: str | None) -> None:
+def test_what_starts_an_attempt(seen: NewTraffic, idle_s: float, reason: str | None) -> None:
     assert due(seen, idle_s, CONFIG) == reason
 
 
@@ -30,17 +30,17 @@ def test_a_cause_starts_one_attempt_and_another_one_after_it_has_ended() -> None
     """Promise: an alarm that no attempt can answer does not start one after the other."""
     looks = iter(
         [
-            Seen(decisions=1, refuted=True, champion="films/1"),
-            Seen(decisions=9, refuted=True, champion="films/1"),
-            Seen(decisions=9, refuted=True, drift="labels", champion="films/1"),
-            Seen(decisions=9, drift="labels", champion="films/1"),
-            Seen(decisions=9, refuted=True, drift="labels", champion="films/1"),
-            Seen(decisions=9, drift="labels", champion="films/2"),
+            NewTraffic(decisions=1, refuted=True, champion="films/1"),
+            NewTraffic(decisions=9, refuted=True, champion="films/1"),
+            NewTraffic(decisions=9, refuted=True, drift="labels", champion="films/1"),
+            NewTraffic(decisions=9, drift="labels", champion="films/1"),
+            NewTraffic(decisions=9, refuted=True, drift="labels", champion="films/1"),
+            NewTraffic(decisions=9, drift="labels", champion="films/2"),
         ]
     )
     started: list[str] = []
 
-    def look() -> Seen:
+    def look() -> NewTraffic:
         if (seen := next(looks, None)) is None:
             raise KeyboardInterrupt
         return seen
@@ -59,8 +59,8 @@ def test_a_watch_attempts_when_something_is_due_and_waits_for_the_schedule_anew_
         if now[0] > 1500:
             raise KeyboardInterrupt
 
-    def look() -> Seen:
-        return Seen(decisions=1, refuted=now[0] == 300)
+    def look() -> NewTraffic:
+        return NewTraffic(decisions=1, refuted=now[0] == 300)
 
     with pytest.raises(KeyboardInterrupt):
         watch(look, lambda why: started.append((now[0], why)), CONFIG, clock=lambda: now[0], sleep=sleep)

@@ -16,16 +16,16 @@ from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
 from kcm.errors import ArtefactError, DataError, KcmError, LockedError
 from pipelines.config import RunConfig
-from pipelines.loop import challenger, labelling
+from pipelines.loop import challenger, inbox
 from pipelines.loop import turn as turns
-from pipelines.loop.attempts import Attempt
+from pipelines.loop.attempts import UpdateAttempt
 from pipelines.loop.challenger import BuiltChallenger
-from pipelines.loop.state import LoopState, inboxes_key
+from pipelines.loop.parent import Parent
+from pipelines.loop.state import LoopState
 from pipelines.loop.turn import Delivery, approve, update
 from pipelines.registry.champion import Champion
 from pipelines.registry.gates import PromotionGate, Verdict
 from pipelines.registry.promote import champion_now
-from pipelines.store.control.journal import Journal
 from pipelines.store.control.lease import leased
 from pipelines.tracking.tracking import Tracking, champion_of, set_champion
 
@@ -64,7 +64,7 @@ class Loop:
         return champion_now(f"{self.config.name}/{number}", bundle_digest(bundle), name, by="run")
 
     def build(
-        self, config: RunConfig, state: LoopState, attempt: Attempt, labels: object, reporter: object
+        self, config: RunConfig, state: LoopState, attempt: UpdateAttempt, labels: object, reporter: object
     ) -> BuiltChallenger:
         self.built.append(attempt.name)
         if self.fault:
@@ -267,9 +267,7 @@ def test_labels_that_suffice_certify_the_challenger_anew_once(loop: Loop, monkey
     """Promise: its networks are not trained again, and it may follow itself under a stricter threshold."""
     first = update(loop.config)
     labels = SimpleNamespace(model_dump=lambda mode: {"answers": {"r1/0": "good"}})
-    Journal(loop.state.store.control, inboxes_key("reviews")).append(lambda _: {"attempt": "the first"})
-    monkeypatch.setattr(labelling, "sufficient_labels", lambda _: labels)
-    monkeypatch.setattr(labelling, "withdraw_labels", lambda _: None)
+    monkeypatch.setattr(inbox, "sufficient_labels", lambda *_: labels)
     again = update(loop.config)
     assert (again["relabelled"], again["promoted"], loop.champion) == (True, True, "reviews/3")
     assert [again[end] for end in ("after", "upto")] == [first[end] for end in ("after", "upto")]
@@ -292,7 +290,6 @@ def test_a_full_disk_is_reported_in_a_line_and_the_turn_goes_on_once_there_is_ro
 
 @pytest.mark.parametrize("fault", ["missing", "another"])
 def test_a_parent_bundle_that_is_not_there_stops_the_turn_before_it_reads_the_log(loop: Loop, fault: str) -> None:
-    attempt = Attempt(champion=loop.state.champions.agreed().champion.digest, after=0, upto=500, configuration="c")
     home = loop.config.storage_path / "artefacts" / "register" / "first"
     if fault == "another":
         (home / "attempt-1" / "bundle").mkdir(parents=True)
@@ -302,4 +299,4 @@ def test_a_parent_bundle_that_is_not_there_stops_the_turn_before_it_reads_the_lo
         "the register artefact first is missing" if fault == "missing" else "the bundle of reviews/1 is another one"
     )
     with pytest.raises(ArtefactError, match=expected):
-        challenger.champion_bundle(loop.state, attempt)
+        Parent.of(loop.state.store, loop.state.champions.agreed().champion)

@@ -13,8 +13,10 @@ import pyarrow as pa
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.inputs.content import Content
 from kcm.tasks.units import unit_digest
-from pipelines.loop.certify.inbox import Inbox, InboxPlan
-from pipelines.loop.certify.scope import WindowScope
+from pipelines.loop.disputes import InboxPlan
+from pipelines.loop.inbox import Inbox
+from pipelines.loop.judged import JudgedWindow
+from pipelines.loop.window import WindowFacts
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import LoggedDecision, Origin, Payload
 
@@ -54,17 +56,38 @@ def made_window(num: int, *, rate: float = 0.0, share: float = 0.2, seed: int = 
     return pa.table(made | columns)
 
 
-def scope_of(window: pa.Table, **changes: Any) -> WindowScope:
-    """What is known of a made window, a day after it."""
+def facts_of(window: pa.Table, **changes: Any) -> WindowFacts:
+    """What is known of a made window."""
     known = {
         "application": "reviews",
         "after": 100,
         "upto": 100 + window.num_rows,
         "num_decisions": window.num_rows,
         "large_identity": "large-1",
-        "now": START + timedelta(minutes=window.num_rows, days=1),
+        "share_floor": 0.2,
     }
-    return WindowScope(**known | changes)
+    return WindowFacts.model_validate(known | changes)
+
+
+def judged_of(window: pa.Table, scores: Any = None) -> JudgedWindow:
+    """A challenger that answers `yes` everywhere, by default with the same gate score."""
+    num = window.num_rows
+    return JudgedWindow.of(window, np.zeros(num) if scores is None else scores, ["yes"] * num)
+
+
+def plan_of(attempt: str = "a1", **changes: Any) -> InboxPlan:
+    """The plan of the labels of a challenger that keeps everything."""
+    known = {
+        "attempt": attempt,
+        "application": "reviews",
+        "version": "reviews/2",
+        "policy": Policy(decision=KEEP_ALL),
+        "labels": ("yes", "no", "none of these"),
+        "floor": 0.2,
+        "epsilon": 0.02,
+        "delta": 0.06,
+    }
+    return InboxPlan.model_validate(known | changes)
 
 
 @dataclass
@@ -76,7 +99,7 @@ class Asked:
     url: str
 
     def again(self) -> Inbox:
-        return Inbox(self.url, self.inbox.plan, self.window, [0.0] * NUM, ["yes"] * NUM)
+        return Inbox(self.url, self.inbox.plan, judged_of(self.window))
 
 
 def made_inbox(folder: Path, window: pa.Table) -> Asked:
@@ -101,14 +124,4 @@ def made_inbox(folder: Path, window: pa.Table) -> Asked:
         ]
     )
     log.close()
-    plan = InboxPlan(
-        attempt="a1",
-        application="reviews",
-        version="reviews/2",
-        policy=Policy(decision=KEEP_ALL),
-        labels=("yes", "no", "none of these"),
-        floor=0.2,
-        epsilon=0.02,
-        delta=0.06,
-    )
-    return Asked(Inbox(url, plan, window, [0.0] * NUM, ["yes"] * NUM), window, url)
+    return Asked(Inbox(url, plan_of(), judged_of(window)), window, url)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from jobs.cli import app
 from jobs.commands.loop import labels
-from pipelines.loop.certify.inbox import Inbox
+from pipelines.loop.inbox import Inbox
 from tests.pipelines.loop.windows import Asked, made_inbox, made_window
 
 
@@ -51,39 +51,23 @@ def test_open_items_are_listed_with_what_is_missing(run: Any, asked: Asked) -> N
     assert "yes, no, none of these" in shown.output
 
 
-def test_labels_and_skips_are_stored_and_bad_ones_refused_whole(run: Any, asked: Asked, tmp_path: Path) -> None:
-    first, second, third = (each.id for each in asked.inbox.items(limit=3))
-    shown = run("--label", f"{first}=no", "--skip", second, "--json", str(tmp_path / "out.json"))
-    assert shown.exit_code == 0, shown.output
-    standing = json.loads((tmp_path / "out.json").read_text())["standing"]
-    assert (standing["num_labelled"], standing["num_skipped"]) == (1, 1)
-    for bad, message in ((f"{third}=maybe", "list of labels"), ("r0/9=no", "not in the inbox"), (third, "ID=LABEL")):
-        shown = run("--label", f"{third}=yes", "--label", bad)
-        assert shown.exit_code != 0
-        assert message in shown.output
-    assert asked.inbox.items()[2].state == "drawn"
-
-
-def test_a_person_answers_until_no_label_is_needed(run: Any, asked: Asked) -> None:
-    shown = run("--ask", typed="7\ns\n" + "1\n" * 200)
-    assert shown.exit_code == 0, shown.output
-    assert "That is none of the keys." in shown.output
-    assert "certified: reviews/2 loses at most" in shown.output
-    standing = asked.inbox.standing()
-    assert standing.num_skipped == 1
-    assert standing.num_open > 0
-
-
-def test_a_person_may_stop(run: Any, asked: Asked) -> None:
-    assert "1 labelled" in run("--ask", typed="2\nq\n").output
-
-
 def test_a_file_goes_out_and_comes_back(run: Any, asked: Asked, tmp_path: Path) -> None:
-    file = tmp_path / "inbox.csv"
-    number = len(asked.inbox.items())
-    assert f"{number} items" in run("--export", str(file)).output
+    file, number = tmp_path / "inbox.csv", len(asked.inbox.items())
+    assert f"{number} items" in run("--out", str(file)).output
     head, *rows = file.read_text().splitlines()
     file.write_text("\n".join([head, *(row.removesuffix(",,") + ",yes," for row in rows)]) + "\n")
-    shown = run("--import", str(file))
+    shown = run("--in", str(file), "--json", str(tmp_path / "out.json"))
     assert f"{number} labelled, 0 skipped, 0 open" in shown.output
     assert "start `kcm update`" in shown.output
+    assert json.loads((tmp_path / "out.json").read_text())["stored"] == number
+
+
+def test_a_bad_file_is_an_error_in_a_line_and_stores_nothing(run: Any, asked: Asked, tmp_path: Path) -> None:
+    first, second = (item.id for item in asked.inbox.items(limit=2))
+    (tmp_path / "bad.jsonl").write_text(
+        "\n".join(json.dumps({"id": item, "label": label}) for item, label in ((first, "yes"), (second, "maybe")))
+    )
+    shown = run("--in", str(tmp_path / "bad.jsonl"))
+    assert shown.exit_code != 0
+    assert "not in the list of labels" in shown.output
+    assert asked.inbox.items(limit=1)[0].state == "drawn"

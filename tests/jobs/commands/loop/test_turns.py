@@ -15,9 +15,9 @@ from jobs.commands.loop.turns import versions
 from jobs.views.loop import outcome
 from kcm.errors import DataError, KcmError
 from pipelines.config import RunConfig
-from pipelines.loop.attempts import Attempt
+from pipelines.loop.attempts import UpdateAttempt
 from pipelines.loop.state import LoopState
-from pipelines.loop.triggers import Seen
+from pipelines.loop.triggers import NewTraffic
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import LoggedDecision, Origin
 from tests.jobs.conftest import registered
@@ -48,7 +48,7 @@ def config(tmp_path: Path) -> RunConfig:
     made = registered(tmp_path)
     state = LoopState.of(made)
     champion = state.champions.agreed().champion
-    attempt = Attempt(champion=champion.digest, after=10, upto=500, configuration="c")
+    attempt = UpdateAttempt(champion=champion.digest, after=10, upto=500, configuration="c")
     state.attempts.close(attempt.name, TURN | {"champion_digest": champion.digest})
     return made
 
@@ -149,7 +149,7 @@ def test_a_watch_goes_on_after_a_refused_window(monkeypatch: pytest.MonkeyPatch,
         return result
 
     monkeypatch.setattr(turns, "update", update)
-    monkeypatch.setattr(turns, "look_at_log", lambda _: Seen(decisions=9, labels=50))
+    monkeypatch.setattr(NewTraffic, "of", lambda _: NewTraffic(decisions=9, labels=50))
     monkeypatch.setattr(turns.time, "sleep", lambda _: None)
     with pytest.raises(KcmError, match="the log is gone"):
         turns.watch(config, lines.append)

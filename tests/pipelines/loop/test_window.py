@@ -5,18 +5,20 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.compute as pc
 import pytest
 
 from kcm.errors import DataError
-from pipelines.context import Attempt, Context
-from pipelines.loop.stages.window import WindowArtefact, WindowPlan
+from pipelines.context import Context
+from pipelines.loop.window import LogWindow, WindowArtefact, WindowFacts, require_sound
 from pipelines.progress import Reporter
-from pipelines.store.artefact import ArtefactStore, Recipe
-from tests.pipelines.loop.logged import MadeLog, decisions, unit
+from pipelines.store.artefact import ArtefactStore
+from tests.pipelines.loop.logged import START, MadeLog, decisions, unit
 
 TEXTS = [f"text {number}" for number in range(400)]
 SPLITS = {"train": 0.4, "validate": 0.1, "certify": 0.3, "test": 0.2}
@@ -29,6 +31,13 @@ def write(tmp_path: Path) -> Write:
 
     def write(log: MadeLog | None = None, **changes: Any) -> WindowArtefact:
         log = log or MadeLog(decisions(TEXTS, ["good"] * 400))
+        bundle = SimpleNamespace(
+            label_names=("bad", "good"),
+            none_label=None,
+            task_names=("films",),
+            large_identity="large-1",
+            policy=SimpleNamespace(prompt=changes.pop("prompt", "none")),
+        )
         known = {
             "application": "made",
             "after": 0,
@@ -36,29 +45,15 @@ def write(tmp_path: Path) -> Write:
             "champion": "digest",
             "salt": "s",
             "fractions": SPLITS,
-            "rule": 1,
             "task": "traffic-{number}",
-            "labels": ("bad", "good"),
-            "more_labels": (),
-            "none_label": None,
-            "tasks": ("films",),
-            "large_identity": "large-1",
-            "prompt": "none",
-            "promoted_after": 0,
-            "alarm": None,
-            "forgotten_rows": (),
+            "bundle": bundle,
             "log": log,
-            "held": {},
+            "split_by_unit": {},
         }
-        plan = WindowPlan.model_validate(known | changes)
+        plan = LogWindow.model_validate(known | changes)
         context = Context("made", ArtefactStore(tmp_path), tmp_path, reporter=Reporter())
-        recipe = Recipe("window", 1, plan.section())
-
-        def attempt(attempt: Attempt) -> None:
-            plan.write(attempt)
-
         shutil.rmtree(tmp_path / "artefacts", ignore_errors=True)  # the log is another one under the same name
-        return context.build(recipe, attempt).as_a(WindowArtefact)
+        return plan.build({}, context).as_a(WindowArtefact)
 
     return write
 
@@ -79,18 +74,18 @@ def test_more_traffic_moves_no_unit_and_another_salt_does(write: Write) -> None:
 
 def test_a_unit_that_the_champion_holds_keeps_its_split(write: Write) -> None:
     held = {unit(text): "test" for text in TEXTS[:40]} | {unit(text): "train" for text in TEXTS[40:80]}
-    window = write(held=held)
+    window = write(split_by_unit=held)
     assert window.table["purpose"].to_pylist()[:80] == ["test"] * 40 + ["train"] * 40
-    assert "80 decisions" in window.description["refused"][0]
+    assert window.facts.num_held == 80
 
 
 def test_new_labels_of_callers_are_counted_and_stop_nothing_where_they_are_kept(write: Write) -> None:
     rows = decisions(TEXTS, ["good"] * 400)
     for number in range(7):
         rows[number]["label"] = "refund"
-    assert write(MadeLog(rows), new_labels="keep").description["labels_unknown"] == {"refund": 7}
+    assert write(MadeLog(rows), new_labels="keep").facts.unknown_labels == {"refund": 7}
     known = write(MadeLog(rows), new_labels="keep", more_labels=("refund",))
-    assert (known.new_labels, known.description["labels_unknown"]) == (("refund",), {})
+    assert (known.facts.new_labels, known.facts.unknown_labels) == (("refund",), {})
 
 
 def test_a_forgotten_decision_has_no_purpose(write: Write) -> None:
@@ -106,7 +101,7 @@ def test_the_callers_name_the_task_where_they_agree_on_a_new_one(write: Write) -
         rows = decisions(TEXTS, ["good"] * 400)
         for number, row in enumerate(rows):
             row["task"] = tasks[number % len(tasks)]
-        return write(MadeLog(rows)).task
+        return write(MadeLog(rows)).facts.task
 
     assert named("books") == "books"
     assert named("books", "films") == named("films") == named(None) == named("books", None) == "traffic-400"
@@ -115,21 +110,17 @@ def test_the_callers_name_the_task_where_they_agree_on_a_new_one(write: Write) -
 def test_what_a_certificate_has_to_know_of_the_window(write: Write) -> None:
     rows = decisions(TEXTS, ["good"] * 400)
     rows[7]["audit_share"] = rows[7]["probability"] = 0.25
-    window = write(MadeLog(rows), promoted_after=0, alarm=12)
-    scope = window.scope(30)
-    assert window.share_floor == 0.25
-    assert (scope.num_decisions, scope.num_missing, scope.alarm) == (400, 0, 12)
-    trained = {name for name, each in zip(window.table["unit"], window.table["purpose"], strict=True)}
-    certified = set(window.of_purpose("certify")["unit"].to_pylist())
-    assert len(trained) == 400
+    window = write(MadeLog(rows))
+    assert (window.facts.share_floor, window.facts.num_decisions, window.facts.num_missing) == (0.25, 400, 0)
+    certified, trained = (set(window.of_purpose(name)["unit"].to_pylist()) for name in ("certify", "train"))
     assert certified
-    assert not certified & set(scope.trained_units)
+    assert not certified & trained
 
 
 def test_labels_that_are_announced_are_new_and_others_are_refused(write: Write) -> None:
     rows = decisions(TEXTS, ["good"] * 400)
     rows[0]["label"], rows[1]["inbox_label"] = "odd", "bad"
-    assert write(MadeLog(rows), more_labels=("odd", "even")).new_labels == ("odd",)
+    assert write(MadeLog(rows), more_labels=("odd", "even")).facts.new_labels == ("odd",)
     with pytest.raises(DataError, match="'odd', which is not in the list"):
         write(MadeLog(rows))
 
@@ -156,7 +147,6 @@ def test_one_such_decision_refuses_the_window(write: Write, change: dict[str, An
     [
         (MadeLog(decisions(TEXTS, ["good"] * 400), lost=1), {}, "1 decisions are missing"),
         (MadeLog([]), {}, "no decision"),
-        (None, {"promoted_after": 1}, "before the champion was promoted, after decision 1"),
         (None, {"prompt": "soft"}, "prompt soft"),
     ],
 )
@@ -167,4 +157,12 @@ def test_such_a_window_is_refused(write: Write, log: MadeLog | None, change: dic
 
 def test_one_decision_in_a_thousand_may_be_missing(write: Write) -> None:
     texts = [f"text {number}" for number in range(1000)]
-    assert write(MadeLog(decisions(texts, ["good"] * 1000), lost=1)).description["counts"]["missing"] == 1
+    assert write(MadeLog(decisions(texts, ["good"] * 1000), lost=1)).facts.num_missing == 1
+
+
+def test_decisions_from_the_future_are_refused() -> None:
+    log = MadeLog(decisions(TEXTS[:3], ["good"] * 3))
+    facts = WindowFacts(application="made", after=0, upto=3, large_identity="large-1", num_decisions=3)
+    require_sound(log.table, facts, START)
+    with pytest.raises(DataError, match="not come yet"):
+        require_sound(log.table, facts, START - timedelta(days=5))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
 
 from kcm.bundle.bundle import Bundle
@@ -18,16 +17,15 @@ from kcm.certify.certificate import CertificateConfig, certificates_json
 from kcm.config import load_config
 from kcm.errors import DataError
 from pipelines.config import RunConfig
-from pipelines.loop.certify.judged import NEW, JudgedWindow
-from pipelines.loop.certify.lineage import LineageLedger
-from pipelines.loop.certify.recertify import certify_window
-from pipelines.loop.labelling import opened_inbox, sufficient_labels, withdraw_labels
+from pipelines.loop.inbox import opened_inbox, sufficient_labels, withdraw_labels
+from pipelines.loop.judged import JudgedWindow
+from pipelines.loop.recertify import LineageLedger, certify_window
 from pipelines.loop.state import LoopState
 from pipelines.registry.champion import Champion
 from pipelines.serve.config import log_url
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.store.artefact import Recipe, write_json
-from tests.pipelines.loop.windows import NUM, made_inbox, made_window, scope_of
+from tests.pipelines.loop.windows import NUM, START, facts_of, judged_of, made_inbox, made_window
 
 
 def champion(digest: str, bundle: str = "none") -> Champion:
@@ -46,7 +44,8 @@ class Turned:
         self.state.champions.pointer.swap(0, champion("parent"))
         store = self.state.store
         window, _ = store.build(
-            Recipe("window", 1, {}), lambda folder, _: write_json(folder / "window.json", {"share_floor": 0.2})
+            Recipe("window", 1, {}),
+            lambda folder, _: write_json(folder / "window.json", facts_of(self.window).model_dump(mode="json")),
         )
         evaluated, _ = store.build(Recipe("reevaluate", 1, {}, (window,)), self._evaluate)
         bundle, _ = store.build(Recipe("register", 1, {}, (evaluated,)), lambda folder, _: (folder / "bundle").mkdir())
@@ -58,26 +57,21 @@ class Turned:
         self.state.attempts.close("turn", turn | changes)
 
     def _evaluate(self, folder: Path, _: Path) -> None:
+        judged, facts = judged_of(self.window), facts_of(self.window)
         policy, certificates = certify_window(
-            self.window,
-            np.zeros(NUM),
-            ["yes"] * NUM,
+            judged,
             Policy(decision=KEEP_ALL),
             CertificateConfig(),
-            scope=scope_of(self.window),
-            floor=0.2,
+            facts,
             delta=0.06,
             bet=0.9,
+            expires_at=START + timedelta(days=30),
         )
         (folder / "kcm").mkdir()
         policy.save(folder / "kcm")
         write_json(folder / "kcm" / "certificates.json", certificates_json(certificates))
         write_json(folder / "result.json", {"kcm": {}})
-        table = self.window.drop_columns(["text"]).append_column("purpose", pa.array(["certify"] * NUM))
-        said: tuple[Any, ...] = (np.zeros(NUM), ["yes"] * NUM, [False] * NUM)
-        for name, column in zip(NEW, said, strict=True):
-            table = table.append_column(name, pa.array(column))
-        JudgedWindow(table).write(folder / "kcm" / "window.parquet")
+        JudgedWindow(judged.rows.assign(purpose="certify")).write(folder / "kcm" / "window.parquet")
 
 
 @pytest.fixture
@@ -134,23 +128,23 @@ def test_the_service_asks_from_the_command_on_until_the_labels_are_used(turned: 
     assert view is not None
     assert (view.asked.version, view.asked.labels, view.standing.num_open) == ("reviews/2", ("yes", "no"), number)
     assert (view.items[0].small_label, view.items[0].position) == ("yes", 0)
-    withdraw_labels(found.config)
+    withdraw_labels(found.config, found.state)
     assert log.inbox(1) is None
-    sufficient_labels(found.config)  # a look at them asks nobody
+    sufficient_labels(found.config, found.state)  # a look at them asks nobody
     assert log.inbox(1) is None
     log.close()
 
 
 def test_labels_suffice_once_they_certify_what_was_searched(turned: Callable[[float], Turned]) -> None:
     found = turned(0.05)
-    assert sufficient_labels(found.config) is None
+    assert sufficient_labels(found.config, found.state) is None
     assert not LineageLedger(found.state.store.control, "reviews").attempts()
     with opened_inbox(found.config) as inbox:
         items = inbox.items()
         inbox.answer(dict.fromkeys([each.id for each in items[:3]], "yes"))
-        assert sufficient_labels(found.config) is None
+        assert sufficient_labels(found.config, found.state) is None
         inbox.answer(dict.fromkeys([each.id for each in items], "yes"))
-    labels = sufficient_labels(found.config)
+    labels = sufficient_labels(found.config, found.state)
     assert labels is not None
     assert labels.plan.policy.decision == KEEP_ALL
     assert set(labels.answers) == {each.id for each in items}

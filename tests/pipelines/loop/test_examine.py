@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.large import LargeAnswer
-from pipelines.loop.stages import examine
-from pipelines.loop.stages.examine import Examination
+from pipelines.loop import examine
+from pipelines.loop.examine import Examine
 from pipelines.registry.config import GateConfig
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 
@@ -57,7 +57,7 @@ def asked(outcomes: OutcomesArtefact, monkeypatch: pytest.MonkeyPatch, shift: in
     )
     challenger: Any = SimpleNamespace(large=SimpleNamespace(upstream=None))
     context: Any = SimpleNamespace(assets_path=Path(), cluster=SimpleNamespace(device="cpu"))
-    examination = Examination.model_construct(limits=GateConfig(panel_size=32), seed=0, upstreams=())
+    examination = Examine.model_construct(limits=GateConfig(panel_size=32), seed=0, upstreams=())
     gate = examination.panel(challenger, features, outcomes, names, context)
     return gate.verdict, lengths, tasks
 

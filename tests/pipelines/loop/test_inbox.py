@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +12,11 @@ import pytest
 from kcm.cascade.policy import KEEP_ALL
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import DataError, KcmError
-from pipelines.loop.certify.inbox import Inbox
-from pipelines.loop.certify.recertify import certify_window
+from pipelines.loop.inbox import Inbox
+from pipelines.loop.recertify import certify_window
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.window import LogReader
-from tests.pipelines.loop.windows import NUM, Asked, made_inbox, made_window, scope_of
+from tests.pipelines.loop.windows import NUM, START, Asked, facts_of, judged_of, made_inbox, made_window
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +63,14 @@ def test_labels_certify_step_by_step_and_the_certificate_says_the_same(asked: As
     assert standing.num_labelled == labels < 80
     assert bounds == sorted(bounds, reverse=True)
     policy, certificates = certify_window(
-        asked.inbox.given().of(asked.window),
-        np.zeros(NUM),
-        ["yes"] * NUM,
+        judged_of(asked.window).with_labels(asked.inbox.given().answers),
         asked.inbox.plan.policy,
         CertificateConfig(),
-        scope=scope_of(asked.window),
-        floor=0.2,
+        facts_of(asked.window),
         delta=0.06,
         bet=0.9,
-        labels=asked.inbox.plan.draw,
+        expires_at=START,
+        labels=asked.inbox.plan,
     )
     assert policy.decision == KEEP_ALL
     assert certificates[None].bound == pytest.approx(standing.bound)
@@ -120,60 +116,6 @@ def test_unknown_items_and_labels_are_refused_and_nothing_is_stored(
     assert len(asked.inbox.items("drawn")) == len(asked.inbox.items())
 
 
-def test_a_file_goes_out_and_comes_back(asked: Asked, tmp_path: Path) -> None:
-    number, path = asked.inbox.fill(), tmp_path / "inbox.csv"
-    assert asked.inbox.export(path) == number
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row, (label, skip) in zip(rows, [("no", ""), ("", "yes"), ("none of these", "")], strict=False):
-        row |= {"label": label, "skip": skip}
-    write(path, rows)
-    assert asked.inbox.take(path) == 3
-    assert [(each.state, each.label) for each in asked.inbox.items(limit=4)] == [
-        ("labelled", "no"),
-        ("skipped", None),
-        ("labelled", "none of these"),
-        ("drawn", None),
-    ]
-    asked.inbox.export(path)
-    assert asked.inbox.take(path) == 3
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"label": "no", "skip": "yes"}, "labelled and skipped"),
-        ({"skip": "maybe"}, "skip = 'maybe'"),
-        ({"id": "r0/7", "label": "no"}, "not in the inbox"),
-        ({"label": "NO"}, "not in the list"),
-    ],
-)
-def test_a_file_with_one_bad_row_is_refused_whole(
-    asked: Asked, tmp_path: Path, change: dict[str, str], message: str
-) -> None:
-    path = tmp_path / "inbox.csv"
-    asked.inbox.fill()
-    asked.inbox.export(path)
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    write(path, [rows[0] | {"label": "no"}, rows[1] | change, *rows[2:]])
-    with pytest.raises(DataError, match=message):
-        asked.inbox.take(path)
-    assert len(asked.inbox.items("drawn")) == len(rows)
-
-
-def test_an_item_with_two_labels_and_a_file_without_labels_are_refused(asked: Asked, tmp_path: Path) -> None:
-    path = tmp_path / "inbox.csv"
-    asked.inbox.fill()
-    first = asked.inbox.items(limit=1)[0].id
-    path.write_text(f"id,label\n{first},yes\n{first},no\n")
-    with pytest.raises(DataError, match="two labels"):
-        asked.inbox.take(path)
-    path.write_text("id,lable\nr1/0,yes\n")
-    with pytest.raises(DataError, match="label"):
-        asked.inbox.take(path)
-
-
 def test_the_log_gives_the_labels_of_the_attempt_back(asked: Asked) -> None:
     asked.inbox.fill()
     first = asked.inbox.items(limit=1)[0]
@@ -186,13 +128,6 @@ def test_the_log_gives_the_labels_of_the_attempt_back(asked: Asked) -> None:
 
 
 def test_a_log_that_is_gone_is_said_in_one_line(asked: Asked, tmp_path: Path) -> None:
-    gone = Inbox(f"sqlite:///{tmp_path / 'no folder' / 'log.db'}", asked.inbox.plan, asked.window, [0.0], ["yes"])
+    gone = Inbox(f"sqlite:///{tmp_path / 'no folder' / 'log.db'}", asked.inbox.plan, judged_of(asked.window))
     with pytest.raises(KcmError, match="the log cannot be read"):
         gone.items()
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)

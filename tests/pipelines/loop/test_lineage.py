@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.loop.certify.lineage import LineageLedger
+from pipelines.loop.recertify import LineageLedger
 from pipelines.store.control.records import Control
 
 

@@ -15,8 +15,7 @@ from kcm.errors import ConfigError
 from kcm.learners import JointConfig, LearnerConfig, ReplayConfig
 from kcm.learners.training.config import TrainConfig
 from pipelines.context import Context
-from pipelines.loop.stages import extend
-from pipelines.loop.stages.extend import Choose, Extend, Extension
+from pipelines.loop.extend import Extend, choice_of
 from pipelines.store.artefact import ArtefactStore
 from pipelines.training.worker import TrainerConfig, TrainerPlan
 
@@ -45,9 +44,9 @@ class Search:
 
 @pytest.fixture
 def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The plan of stage `extend` for a champion that was trained so, and what it said."""
+    """Stage `extend` for a champion that was trained so, and what it said."""
 
-    def of(learner: LearnerConfig, *, name: str = "kcm", mask_unseen: bool = True) -> tuple[Extension, list[str]]:
+    def of(learner: LearnerConfig, *, name: str = "kcm", mask_unseen: bool = True) -> tuple[Extend, list[str]]:
         config = TrainerConfig(
             collaborators=(name, "kcm"),
             network=NetworkConfig(hidden=(8,)),
@@ -56,13 +55,12 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             distill=DistillConfig(smoothing=0.2),
             seed=4,
         )
-        monkeypatch.setattr(extend, "deployed_of", lambda parent: name)
-        monkeypatch.setattr(extend, "tuned_of", lambda parent: Search(TrainerPlan(config, (), 16, 2)))
         said: list[str] = []
         context = Context("made", ArtefactStore(tmp_path), tmp_path)
         monkeypatch.setattr(context.reporter, "say", said.append)
-        window = SimpleNamespace(forgotten_rows=frozenset({"a"}))
-        return Extend(parent=None).plan(context, window=window), said
+        parent: Any = SimpleNamespace(collaborator=name, tuned=Search(TrainerPlan(config, (), 16, 2)))
+        assert (choice_of(parent).gate, choice_of(parent).scope) == ("margin", "global")
+        return Extend.of_parent(parent).plan(context), said
 
     return of
 
@@ -72,7 +70,7 @@ def test_the_deployed_collaborator_alone_goes_on_as_its_search_has_chosen(extend
     assert plan.collaborators == ("kcm",)
     assert (plan.train.sgd_rate, plan.train.learning_rate) == (0.02, TrainConfig().learning_rate)
     assert (plan.distill.large_weight, plan.distill.judge_weight, plan.distill.smoothing) == (3.0, 0.25, 0.2)
-    assert (plan.seed, plan.learner, plan.forgotten_rows) == (4, ReplayConfig(), {"a"})
+    assert (plan.seed, plan.learner) == (4, ReplayConfig())
     assert plan.network == NetworkConfig(hidden=(8,))
     assert said == []
 
@@ -93,11 +91,3 @@ def test_joint_training_says_what_it_costs(extended: Any) -> None:
 def test_labels_must_have_been_masked(extended: Any) -> None:
     with pytest.raises(ConfigError, match=r"train\.mask_unseen = false"):
         extended(ReplayConfig(), mask_unseen=False)
-
-
-def test_gate_and_scope_are_the_champions(extended: Any, tmp_path: Path) -> None:
-    extended(ReplayConfig())  # which puts the search in place
-    chosen = Choose(tune={"max_loss": 0.03}, certificate={}, parent=None).plan(
-        Context("made", ArtefactStore(tmp_path), tmp_path)
-    )
-    assert (chosen.choice.gate, chosen.choice.scope, chosen.max_loss) == ("margin", "global", 0.03)

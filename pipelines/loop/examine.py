@@ -1,0 +1,182 @@
+"""Stage `gates`: the promotion gates of a challenger that is trained, certified and bundled, in `gates.json`."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import Field
+
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.models import load_encoder, load_large, with_first_labels
+from kcm.bundle.runtime import SmallSide
+from kcm.certify.certificate import CertificateConfig
+from kcm.config import Config
+from kcm.errors import KcmError
+from kcm.inputs.content import contents
+from kcm.large import Item, LargeModel, UpstreamConfig
+from kcm.tasks.hashing import draw
+from pipelines.context import Attempt, Context
+from pipelines.loop.judged import JudgedWindow
+from pipelines.loop.recertify import JUDGED
+from pipelines.registry import gates
+from pipelines.registry.comparison import Version, latencies, old_tasks, probed
+from pipelines.registry.config import GateConfig
+from pipelines.registry.gates import PromotionGate
+from pipelines.stages.evaluate import EvaluatedArtefact
+from pipelines.stages.register import BundleArtefact
+from pipelines.stages.stage import Plan, Stage
+from pipelines.store.artefact import Artefact, write_json
+from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcomes import OutcomesArtefact
+
+GATES = "gates.json"
+
+
+class Verdicts(Config):
+    """`gates.json`: the gates, the cheap ones first, and the share of the window's unlearned decisions that are kept.
+
+    `calls_saved`: by the champion, as it was then, and by the challenger.
+    """
+
+    gates: list[PromotionGate]
+    calls_saved: tuple[float, float]
+
+
+class GatesArtefact(Artefact):
+    """The verdicts of the promotion gates."""
+
+    kind = "gates"
+
+    @cached_property
+    def verdicts(self) -> Verdicts:
+        """The content of `gates.json`."""
+        return Verdicts.model_validate(json.loads((self.folder / GATES).read_text(encoding="utf-8")))
+
+
+class Examine(Stage, Plan):
+    """`gates.json`, against a champion and these limits; `upstreams` are the servers that the large model may ask."""
+
+    stage, version, unit = "gates", 1, "gates"
+    reads, writes = ("features", "outcomes", "evaluated", "bundle"), GatesArtefact
+
+    champion: str = Field(description="Fingerprint of the champion's bundle.")
+    certificate: CertificateConfig
+    limits: GateConfig
+    seed: int
+    parent: Any = Field(exclude=True)  # a Parent
+    upstreams: tuple[UpstreamConfig, ...] = Field(exclude=True)
+
+    def write(
+        self,
+        attempt: Attempt,
+        features: FeaturesArtefact,
+        outcomes: OutcomesArtefact,
+        evaluated: EvaluatedArtefact,
+        bundle: BundleArtefact,
+    ) -> None:
+        """The verdicts; what does not answer a probe is not measured."""
+        new = Version(Bundle.read(bundle.bundle), features, outcomes)
+        old = replace(new, bundle=self.parent.bundle)  # its rows are among those of the challenger
+        challenger, champion = new.bundle, old.bundle
+        context, limits, name = attempt.context, self.limits, evaluated.deployed
+        judged = JudgedWindow.read(evaluated.folder / name / JUDGED).of_purpose("certify", "test")
+        kept_before, kept_after = judged.champion_kept, judged.keeps(evaluated.policy(name))
+        saved = [float(kept_N.mean()) if len(judged) else 0.0 for kept_N in (kept_before, kept_after)]
+        found = [probed(challenger, context.assets_path)]
+        if found[0].verdict != "fail":
+            if limits.panel_size:
+                found.append(self.panel(challenger, features, outcomes, champion.task_names, context))
+            certificate, (small_s, large_s) = challenger.certificates[None], new.answered.seconds
+            encoder = load_encoder(challenger, context.assets_path)
+            costs = [small_s + (1 - share if len(judged) else 0.0) * large_s for share in saved]
+            found += [
+                gates.old_tasks(old_tasks(old, new), limits.max_old_task_loss),
+                gates.certified(certificate),
+                gates.call_rate(
+                    ~kept_before,
+                    ~kept_after,
+                    judged.unit,
+                    max_call_rate=self.certificate.max_call_rate,
+                    bound=certificate.call_rate_bound,
+                ),
+                gates.cost(costs[0], costs[1], limits.max_cost),
+                gates.latency(
+                    *latencies(SmallSide(champion, encoder), SmallSide(challenger, encoder)), limits.max_latency
+                ),
+            ]
+        verdicts = Verdicts(gates=found, calls_saved=(saved[0], saved[1]))
+        write_json(attempt.folder / GATES, verdicts.model_dump(mode="json"))
+
+    def panel(
+        self,
+        challenger: Bundle,
+        features: FeaturesArtefact,
+        outcomes: OutcomesArtefact,
+        tasks: Sequence[str],
+        context: Context,
+    ) -> PromotionGate:
+        """Ask the large model twice what it answered before, outside of every cache of answers.
+
+        The question is that of then: labels that came later are not offered.
+        """
+        old = [number for number, name in enumerate(features.names.tasks) if name in tasks]
+        num_labels = min(_num_labels(outcomes, number) for number in old)
+        old = [number for number in old if _num_labels(outcomes, number) == num_labels]
+        questions = panel_questions(features, outcomes, old, self.limits.panel_size, self.seed)
+
+        def load() -> LargeModel:
+            models = with_first_labels(challenger, num_labels, context.assets_path, self.upstreams)
+            return load_large(models, context.assets_path, context.cluster.device, upstreams=self.upstreams)
+
+        def answered(model: LargeModel) -> NDArray[np.int64]:
+            answers = model.answer([question.item for question in questions])
+            return np.array([-1 if answer.label is None else answer.label for answer in answers], dtype=np.int64)
+
+        try:
+            model = load()
+            first = answered(model)
+            second = answered(model if challenger.large.upstream is None else load())  # else from its cache of answers
+        except KcmError as error:
+            return PromotionGate(name="panel", verdict="fail", reason=str(error))
+        earlier = np.array([question.earlier for question in questions], dtype=np.int64)
+        return gates.replay_panel(earlier, first, second)
+
+
+class PanelQuestion(NamedTuple):
+    """An input that the large model has answered before, with the number of the label that it answered."""
+
+    item: Item
+    earlier: int
+
+
+def panel_questions(
+    features: FeaturesArtefact, outcomes: OutcomesArtefact, tasks: Sequence[int], size: int, seed: int
+) -> list[PanelQuestion]:
+    """Test rows of these tasks, drawn by their ids: the same as long as the tasks are."""
+    sequence = features.sequence.load()
+    drawn: list[tuple[float, str, PanelQuestion]] = []
+    for number in tasks:
+        answers = outcomes.task(number, split="test").select(["id", "large_label", "large_error"])
+        rows = sequence.rows(number).select(["id", "text", "image"])
+        shown = contents(rows["text"].to_pylist(), rows["image"].to_pylist())
+        content = dict(zip(rows["id"].to_pylist(), shown, strict=True))
+        drawn += [
+            (draw(seed, "panel", name), name, PanelQuestion(Item(name, content[name]), label))
+            for name, label, error in zip(*answers.to_pydict().values(), strict=True)
+            if not error and name in content
+        ]
+    return [question for *_, question in heapq.nsmallest(size, drawn, key=lambda entry: entry[:2])]
+
+
+def _num_labels(outcomes: OutcomesArtefact, number: int) -> int:
+    """The length of the label list that the large model chose from when it answered the rows of a task."""
+    column = pq.read_schema(outcomes.readable(outcomes.shards(number)[0].name)).field("large_probabilities")
+    return int(column.type.list_size)

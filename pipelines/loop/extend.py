@@ -1,0 +1,132 @@
+"""Stages `extend` and `choose` of an update: the networks learn one more task, then gate and policy are chosen.
+
+Hyper-parameters are those that the champion's search has chosen; nothing is searched but the policy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any, Self
+
+from pydantic import Field
+from rich.markup import escape
+
+from kcm.certify.certificate import CertificateConfig
+from kcm.errors import ConfigError
+from kcm.kan import MLP
+from pipelines.context import Attempt, Context
+from pipelines.loop.parent import Parent
+from pipelines.loop.window import WindowArtefact
+from pipelines.stages.stage import Plan, Stage
+from pipelines.store.artefact import Artefact, write_json
+from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.training.artefacts import SEARCH, TRIALS, TrainedArtefact, TunedArtefact
+from pipelines.training.driver import run_workers
+from pipelines.training.trial import Choice, TrialPlan
+from pipelines.training.worker import TrainerConfig, TrainerPlan, WorkerPlan
+
+
+class Extend(Stage, Plan, TrainerConfig):
+    """The champion's collaborator, trained on one more task as it was trained before."""
+
+    stage, version, reads, writes, unit = "extend", 1, ("window", "features", "outcomes"), TrainedArtefact, "steps"
+
+    tuned: Any = Field(exclude=True)  # the champion's TunedArtefact
+
+    @classmethod
+    def of_parent(cls, parent: Parent) -> Self:
+        """The hyper-parameters that the champion's search has chosen. ConfigError for one that cannot go on."""
+        tuned, name = parent.tuned, parent.collaborator
+        config = tuned.plan.config
+        if not config.train.mask_unseen:
+            raise ConfigError(
+                "train.mask_unseen = false: labels to come took part when the champion was trained",
+                where="train.mask_unseen",
+                hint="Set train.mask_unseen: true and `kcm run` anew",
+            )
+        choice, network = choice_of(parent), config.network
+        if tuned.plan.kind(name) == "mlp":  # the width that matches the KAN's goes with the number of labels
+            judge = tuned.load(name).collaborator.judge
+            assert isinstance(judge, MLP)
+            network = network.model_copy(update={"mlp_width": judge.widths[1]})
+        weights = {"large_weight": choice.large_weight, "judge_weight": choice.judge_weight}
+        return cls(
+            collaborators=(name,),
+            network=network,
+            learner=config.learner,
+            train=config.train.with_rate(choice.learning_rate),
+            distill=config.distill.model_copy(update=weights),
+            seed=config.seed,
+            tuned=tuned,
+        )
+
+    def plan(self, context: Context, *_: Any, **reads: Any) -> Self:
+        """Itself."""
+        if self.learner.build(self.seed).restarts:
+            context.reporter.say("this learner trains on the rows of all tasks anew: an update costs as much as a run")
+        return self
+
+    def version_of(self, plan: Any, features: FeaturesArtefact, **reads: Any) -> int:
+        """The next one for tasks that are larger than a window, whose rows came in another order before."""
+        return self.version + self.has_lanes(features.num_train_rows)
+
+    def dependencies(self, window: WindowArtefact, **reads: Artefact) -> tuple[Artefact, ...]:
+        """The grown features and outcomes, which lack forgotten rows, and the champion's networks."""
+        return *reads.values(), self.tuned
+
+    def write(
+        self, attempt: Attempt, window: WindowArtefact, features: FeaturesArtefact, outcomes: OutcomesArtefact
+    ) -> None:
+        """The state of a trainer that has learned one more task."""
+        context = attempt.context
+        plan = TrainerPlan.of(self, features, outcomes)
+        worker = WorkerPlan(
+            replace(plan, artefacts=(*plan.artefacts, self.tuned)),
+            attempt.fingerprint,
+            attempt.storage,
+            context.cluster.checkpoint_every,
+            parents={name: self.tuned.state_file(name) for name in self.collaborators},
+            forgotten_rows=frozenset(window.facts.forgotten_rows),
+        )
+        record = context.tracking.log_metrics if context.tracking else None
+        states = run_workers(
+            worker, context.cluster, attempt.bar, lambda line: context.reporter.say(escape(line)), record
+        )
+        TrainedArtefact.write(attempt.folder, states, self.collaborators)
+
+
+class Choose(Stage, Plan):
+    """Gate and policy of the extended collaborator, in the form of a search of one trial: the champion's choice."""
+
+    stage, version, unit = "choose", 1, "trials"
+    reads, writes = ("features", "outcomes", "trained"), TunedArtefact
+
+    choice: Choice
+    max_loss: float
+    certificate: CertificateConfig
+
+    def write(
+        self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, trained: TrainedArtefact
+    ) -> None:
+        """Fit the gate and find the policy on the validate rows of all tasks."""
+        plan = TrainerPlan.of(trained.config, features, outcomes)
+        (name,) = plan.config.collaborators
+        trial = TrialPlan(
+            plan=plan,
+            features=features,
+            outcomes=outcomes,
+            trained=trained,
+            scratch=attempt.storage,
+            max_loss=self.max_loss,
+            certificate=self.certificate,
+        )
+        objectives = trial.write_best(attempt.folder / name, name, self.choice)
+        found = {"number": 0, "collaborator": name, "params": asdict(self.choice), "pareto": True}
+        write_json(attempt.folder / TRIALS, [found | objectives])
+        write_json(attempt.folder / SEARCH, {"space": None, "started_from": None})
+
+
+def choice_of(parent: Parent) -> Choice:
+    """What the champion's search has chosen."""
+    return Choice(**parent.tuned.choice(parent.collaborator))

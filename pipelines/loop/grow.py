@@ -1,0 +1,254 @@
+"""Stages `grow`, `features` and `outcomes` of an update: the champion's sequence with the window as one more task.
+
+What was there is taken over, not made again: the new task alone costs work, however long the sequence is. What of a
+window becomes the rows of the task:
+
+    train      every answer of the large model is part of the distillation pool, unweighted; labels of people join it
+    validate   decisions that the large model answered; their label is what a person said who was asked, else its answer
+    test       likewise
+    certify    nothing: its decisions are certified on as they are, and never become rows
+
+Labels that people volunteer train, and do nothing else: people report errors, they are no sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from kcm.encoders import EncoderConfig
+from kcm.errors import ConfigError, DataError
+from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
+from kcm.large import LargeConfig
+from kcm.learners import LearnerConfig
+from kcm.parquet import read_table, write_table
+from kcm.tasks import Task
+from kcm.tasks.plan.splits import SPLITS, Split
+from kcm.tasks.rowindex import INDEX
+from kcm.tasks.sequence import DESCRIPTION, append_task, dataset_of
+from kcm.tasks.shards import GROUP_ROWS
+from pipelines.context import Attempt, Context
+from pipelines.loop.judged import row_ids, window_features
+from pipelines.loop.window import WindowArtefact
+from pipelines.stages.features import Encoding, Features
+from pipelines.stages.outcomes import Outcomes
+from pipelines.stages.stage import Plan, Stage
+from pipelines.store.artefact import Artefact
+from pipelines.store.features import SECONDS, FeaturesArtefact, features_table, write_rows
+from pipelines.store.outcomes import IDENTITY, Answers, OutcomesArtefact, write_identity
+from pipelines.store.sequence import Names, SequenceArtefact
+from pipelines.store.sharded import ShardedArtefact
+from pipelines.store.storage import Kept
+
+
+class Grow(Stage, Plan):
+    """The champion's task sequence, and the window as one more task."""
+
+    stage, version, reads, writes, unit = "grow", 1, ("window",), SequenceArtefact, "tasks"
+
+    learner: LearnerConfig = Field(exclude=True)
+    seed: int = Field(exclude=True)
+    parent: Any = Field(exclude=True)  # a Parent
+
+    def plan(self, context: Context, window: WindowArtefact) -> Grow:
+        """Itself; ConfigError for a memory without room for the labels that come."""
+        self.learner.build(self.seed).check(len(self.parent.sequence.names.labels) + len(window.facts.new_labels))
+        return self
+
+    def dependencies(self, window: WindowArtefact) -> tuple[Artefact, ...]:
+        """The window and the champion's sequence."""
+        return window, self.parent.sequence
+
+    def write(self, attempt: Attempt, window: WindowArtefact) -> None:
+        """The sequence with one more task. DataError for a window without rows to measure or to choose on."""
+        sequence, facts = self.parent.sequence, window.facts
+        known: Names = sequence.names
+        names = Names((*known.tasks, facts.task), (*known.labels, *facts.new_labels), known.none_label)
+        task = task_of(window.table, facts.task, names)
+        for split in ("train", "validate", "test"):
+            if not len(task.splits[split]):
+                raise DataError(
+                    f"the large model answered no decision of a {split} unit",
+                    where=f"the window of task {facts.task!r}",
+                    hint="Wait for more traffic, or raise serve.audit.share",
+                )
+        inherit(attempt, sequence, facts.forgotten_rows, without=DESCRIPTION)
+        append_task(sequence.file(DESCRIPTION).parent, attempt.folder, task, names.labels)
+
+
+class GrowFeatures(Stage, Plan):
+    """The champion's features, and those of the window's task: as the log has them, else by the same encoder."""
+
+    stage, version, reads, writes = Features.stage, Features.version, ("window", "sequence"), FeaturesArtefact
+
+    encoder: EncoderConfig = Field(exclude=True)  # the champion's, or it is refused
+    parent: Any = Field(exclude=True)  # a Parent
+
+    def plan(self, context: Context, window: WindowArtefact, sequence: SequenceArtefact) -> GrowFeatures:
+        """Itself; ConfigError where the encoder is not the champion's."""
+        identity = Encoding.of(sequence.with_head(self.encoder), context).identity
+        if identity != self.parent.features.identity:
+            raise ConfigError(
+                f"the encoder is {identity}, that of the champion {self.parent.features.identity}",
+                where="encoder",
+                hint="Give the champion's encoder, or `kcm run` anew",
+            )
+        return self
+
+    def dependencies(self, window: WindowArtefact, sequence: SequenceArtefact) -> tuple[Artefact, ...]:
+        """The grown sequence, which is made of the window, and the champion's features."""
+        return sequence, self.parent.features
+
+    def write(self, attempt: Attempt, window: WindowArtefact, sequence: SequenceArtefact) -> None:
+        """One Parquet file per task, of which the last alone is made."""
+        earlier: FeaturesArtefact = self.parent.features
+        inherit(attempt, earlier, window.facts.forgotten_rows)
+        number = len(sequence.names.tasks) - 1
+        rows = sequence.task(number)
+        encoder = sequence.with_head(self.encoder).in_runtime(earlier.runtime)
+        features_ND = window_features(
+            _decisions(window, rows), encoder, attempt.context, scratch=attempt.scratch, bar=attempt.bar
+        )
+        if features_ND.shape[1] != earlier.dim:
+            raise DataError(
+                f"stored features have {features_ND.shape[1]} numbers, those of the champion {earlier.dim}",
+                where="the log",
+                hint="Begin the window after the change of encoder",
+            )
+        # What encoding took is not logged: a row costs what it costs elsewhere.
+        seconds = float(np.median(earlier.task(0)[SECONDS].to_numpy()))
+        write_rows(attempt.folder, number, features_table(rows, features_ND, np.full(len(rows), seconds)))
+
+
+class GrowOutcomes(Stage, Plan):
+    """The champion's outcomes, and the large model's answers in the log to the rows of the window's task."""
+
+    stage, version, reads, writes = Outcomes.stage, Outcomes.version, ("window", "sequence"), OutcomesArtefact
+
+    large: LargeConfig
+    parent: Any = Field(exclude=True)  # a Parent
+
+    def dependencies(self, window: WindowArtefact, sequence: SequenceArtefact) -> tuple[Artefact, ...]:
+        """The grown sequence, which is made of the window, and the champion's outcomes."""
+        return sequence, self.parent.outcomes
+
+    def write(self, attempt: Attempt, window: WindowArtefact, sequence: SequenceArtefact) -> None:
+        """One Parquet file per task, of which the last alone is made."""
+        earlier: OutcomesArtefact = self.parent.outcomes
+        identity = self._identity(window, sequence, attempt.context)
+        inherit(attempt, earlier, window.facts.forgotten_rows, without=IDENTITY)
+        write_identity(attempt.folder, identity, runtime=earlier.runtime, device=earlier.device)
+        names, number = sequence.names, len(sequence.names.tasks) - 1
+        rows = sequence.task(number)
+        decisions = _decisions(window, rows)
+        labels = {label: position for position, label in enumerate(names.answers)}
+        label_N = np.array([labels.get(label, -1) for label in decisions["large_label"].to_pylist()], dtype=np.int64)
+        # What an answer took is not logged: it costs what it costs elsewhere.
+        cost = float(np.median(earlier.task(0)["large_cost"].to_numpy()))
+        answers = Answers(
+            label_N=label_N,
+            probabilities_NC=_over_labels(decisions["large_probabilities"], label_N, len(names.labels)),
+            cost_N=np.full(len(rows), cost),
+            failed_N=decisions["large_label"].is_null().to_numpy(),
+        )
+        write_rows(attempt.folder, number, answers.table(rows))
+
+    def _identity(self, window: WindowArtefact, sequence: SequenceArtefact, context: Context) -> str:
+        """The identity of the large model, which another list of labels changes.
+
+        ConfigError for a large model whose head was fitted on a run's rows and knows no other label.
+        """
+        earlier: OutcomesArtefact = self.parent.outcomes
+        new_labels = window.facts.new_labels
+        if not new_labels:
+            return earlier.identity
+        if earlier.head is not None:
+            raise ConfigError(
+                f"the large model's head was fitted without the label {new_labels[0]!r}",
+                where="update.more_labels",
+                hint="Run anew with rows of that label, or take a large model that is asked",
+            )
+        return sequence.large_with_head(self.large).identity(sequence.names.answers, context.assets_path)
+
+
+def task_of(window: pa.Table, name: str, names: Names) -> Task:
+    """The task that a window becomes; `names` are those of the grown sequence, its label list included.
+
+    Rows of a split are in the order of their decisions, those that are out of scope last. A row's group is its unit.
+    """
+    numbers = {label: number for number, label in enumerate(names.labels)}
+    if names.none_label is not None:
+        numbers[names.none_label] = OUT_OF_SCOPE
+    splits = {split: _rows(window, split, numbers) for split in SPLITS}
+    present = {label for rows in splits.values() for label in rows["label"]}
+    labels = tuple(label for number, label in enumerate(names.labels) if number in present)
+    return Task(name, labels, {split: dataset_of(rows) for split, rows in splits.items()})
+
+
+def inherit(attempt: Attempt, earlier: ShardedArtefact, forgotten: Collection[str], *, without: str = "") -> None:
+    """Make the files of a finished artefact, but for the one named, those of an attempt, by the storage itself.
+
+    Shards that hold rows of `forgotten` ids are written anew, without them.
+    """
+    left = {without}
+    for name, path in earlier.all_shards.items() if forgotten else ():
+        rows = read_table(earlier.file(name))
+        kept = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(sorted(forgotten)))))
+        if len(kept) < len(rows):
+            write_table(kept, attempt.folder / name, row_group_size=GROUP_ROWS)
+            left |= {name, f"{path.name.partition('.')[0]}{INDEX}"}  # the index counts all rows
+    files = earlier.manifest["files"]
+    attempt.take({name: Kept(earlier.path / name, files[name]) for name in files if name not in left})
+
+
+def _rows(window: pa.Table, split: Split, numbers: Mapping[str, int]) -> dict[str, list[object]]:
+    """The columns of a split."""
+    table = window.filter(pc.fill_null(pc.equal(window["purpose"], pa.scalar(split)), False))
+    if split == "certify":
+        table = table.slice(0, 0)
+    measured = split != "train"
+    given = pc.coalesce(table["inbox_label"], table["large_label"] if measured else table["label"])
+    answered = table["large_label"].is_valid()
+    labels = [numbers.get(label, UNLABELLED) for label in given.to_pylist()]
+    if measured:  # a large model may name what is not in the list
+        chosen = pc.and_(answered, pa.array([label != UNLABELLED for label in labels], pa.bool_()))
+    else:  # networks have no output for none-of-these: such a row teaches by what the large model says of it
+        chosen = pc.or_(answered, given.is_valid())
+        labels = [UNLABELLED if label == OUT_OF_SCOPE else label for label in labels]
+    table = table.append_column("id", row_ids(table)).append_column("number_of_label", pa.array(labels, pa.int64()))
+    table = table.filter(chosen)
+    outside = pc.equal(table["number_of_label"], OUT_OF_SCOPE)  # these rows lie together, after the others
+    table = pa.concat_tables([table.filter(pc.invert(outside)), table.filter(outside)])
+    return {
+        "id": table["id"].to_pylist(),
+        "text": pc.fill_null(table["text"], "").to_pylist(),
+        "image": pc.fill_null(table["image"], b"").to_pylist(),
+        "label": table["number_of_label"].to_pylist(),
+        "group": table["unit"].to_pylist(),
+    }
+
+
+def _decisions(window: WindowArtefact, rows: pa.Table) -> pa.Table:
+    """The window's decisions that became these rows, in the order of the rows."""
+    places = pc.index_in(rows["id"], value_set=row_ids(window.table).combine_chunks())
+    return window.table.take(places)
+
+
+def _over_labels(column: pa.ChunkedArray, label_N: np.ndarray, num_labels: int) -> np.ndarray:
+    """Probabilities float32 [N, C] over the label list; NaN where there are none, or none of the labels was answered.
+
+    The log has them over the answers that the large model had, whose first ones are the labels.
+    """
+    over_NC = np.full((len(label_N), num_labels), np.nan, dtype=np.float32)
+    for row, (given, label) in enumerate(zip(column.to_pylist(), label_N, strict=True)):
+        if given is None or not 0 <= label < num_labels:
+            continue
+        known = np.asarray(given[:num_labels], dtype=np.float64)
+        over_NC[row] = 0.0
+        over_NC[row, : len(known)] = known / known.sum()
+    return over_NC

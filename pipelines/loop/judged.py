@@ -1,0 +1,200 @@
+"""The decisions of a window beside what a frozen challenger says of them.
+
+Shapes: N decisions, in the order of their numbers; D features, C labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike, NDArray
+
+from kcm.bundle.runtime import logits
+from kcm.cascade.gate import Gate
+from kcm.cascade.policy import Policy
+from kcm.certify.traffic import Traffic
+from kcm.collaborator.collaborator import Collaborator
+from kcm.encoders import EncoderConfig
+from kcm.errors import DataError
+from kcm.parquet import read_table, write_table
+from pipelines.batch.encoding import encoded
+from pipelines.context import Context
+from pipelines.progress import Bar
+
+PAYLOAD = ("text", "image", "features", "large_probabilities")  # columns that no certificate reads
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedWindow:
+    """Decisions [N] in the columns of the log's reader, without payload.
+
+    `challenger_score` and `challenger_label` are the challenger's gate score and answer.
+    """
+
+    rows: pd.DataFrame
+
+    @classmethod
+    def of(cls, window: pa.Table, scores_N: ArrayLike, labels_N: Sequence[str]) -> JudgedWindow:
+        """The rows of `window` with these gate scores and answers. DataError where the lengths differ."""
+        score_N, label_N = np.asarray(scores_N, dtype=np.float64), np.array(list(labels_N), dtype=object)
+        if not window.num_rows == len(score_N) == len(label_N):
+            raise DataError(
+                f"{window.num_rows} decisions, {len(score_N)} gate scores and {len(label_N)} answers", where="window"
+            )
+        plain = window.drop_columns([name for name in PAYLOAD if name in window.column_names])
+        return cls(plain.to_pandas().assign(challenger_score=score_N, challenger_label=label_N))
+
+    @classmethod
+    def by(
+        cls,
+        collaborator: Collaborator,
+        gate: Gate,
+        window: pa.Table,
+        features_ND: NDArray[np.float32],
+        label_names: Sequence[str],
+    ) -> JudgedWindow:
+        """The rows of `window` as a collaborator judges their features."""
+        judge_NC, small_NC = logits(collaborator, features_ND)
+        label_N = np.asarray(label_names, dtype=object)[small_NC.argmax(axis=1)]
+        return cls.of(window, gate.score(features_ND, judge_NC, small_NC), label_N.tolist())
+
+    @classmethod
+    def read(cls, file: Path) -> JudgedWindow:
+        """Read what `write` wrote."""
+        return cls(read_table(file).to_pandas())
+
+    def write(self, file: Path) -> None:
+        """Write it as Parquet."""
+        write_table(pa.Table.from_pandas(self.rows, preserve_index=False), file)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def select(self, chosen: ArrayLike) -> JudgedWindow:
+        """The decisions that a mask [N] picks."""
+        return JudgedWindow(self.rows[np.asarray(chosen, dtype=bool)].reset_index(drop=True))
+
+    def of_purpose(self, *purposes: str) -> JudgedWindow:
+        """The decisions of these purposes."""
+        return self.select(self.rows["purpose"].isin(purposes))
+
+    def of_task(self, task: str | None, own: Collection[str]) -> JudgedWindow:
+        """The decisions that a threshold of `task` is for; None stands for all tasks without a threshold in `own`."""
+        return self.select(self.rows["task"] == task if task is not None else ~self.rows["task"].isin(list(own)))
+
+    @property
+    def score(self) -> NDArray[np.float64]:
+        """The challenger's gate scores, [N]."""
+        return np.asarray(self.rows["challenger_score"], dtype=np.float64)
+
+    @property
+    def label(self) -> NDArray[np.object_]:
+        """The challenger's answers, [N]."""
+        return np.asarray(self.rows["challenger_label"], dtype=object)
+
+    @property
+    def large_label(self) -> NDArray[np.object_]:
+        """The large model's answers, [N]; NaN or None where there is none."""
+        return np.asarray(self.rows["large_label"], dtype=object)
+
+    @property
+    def unit(self) -> NDArray[np.object_]:
+        """What was drawn together, [N]."""
+        return np.asarray(self.rows["unit"], dtype=object)
+
+    @property
+    def probability(self) -> NDArray[np.float64]:
+        """The probability with which the large model was asked, [N]."""
+        return np.asarray(self.rows["probability"], dtype=np.float64)
+
+    @property
+    def items(self) -> NDArray[np.object_]:
+        """The name of each item, `request id/item`, [N]."""
+        pairs = zip(self.rows["request_id"], self.rows["item"], strict=True)
+        return np.array([f"{request}/{item}" for request, item in pairs], dtype=object)
+
+    @property
+    def champion_kept(self) -> NDArray[np.bool_]:
+        """What was kept when it was answered, [N]."""
+        return np.asarray(self.rows["route"] == "small", dtype=bool)
+
+    @property
+    def asked(self) -> NDArray[np.bool_]:
+        """Whether the large model was asked: always where the item was escalated, [N]."""
+        return np.asarray(~self.champion_kept | self.rows["state"].notna(), dtype=bool)
+
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """Whether the large model was asked and its answer is there, [N]."""
+        return np.asarray(self.asked & self.rows["large_label"].notna(), dtype=bool)
+
+    @property
+    def disagrees(self) -> NDArray[np.bool_]:
+        """Whether the challenger answers otherwise than the large model, or that has not answered, [N]."""
+        return np.asarray(~self.answered | (self.large_label != self.label), dtype=bool)
+
+    def keeps(self, policy: Policy) -> NDArray[np.bool_]:
+        """What the challenger keeps under a policy on its gate score, [N]."""
+        tasks = [None if pd.isna(task) else str(task) for task in self.rows["task"]]
+        return np.asarray(policy.keep(self.score, tasks), dtype=bool)
+
+    def traffic(self, floor: float) -> Traffic:
+        """As a certificate reads it; `floor` is the least share that was audited."""
+        return Traffic(
+            score=self.score,
+            asked=self.asked,
+            probability=self.probability,
+            disagrees=self.disagrees,
+            floor=floor,
+            unit=self.unit,
+        )
+
+    def with_labels(self, answers: Mapping[str, tuple[str, str | None]]) -> JudgedWindow:
+        """With state and label of the items of an inbox, by their names, and of no other: volunteered labels go."""
+        known = [answers.get(item, (None, None)) for item in self.items]
+        states, labels = ([answer[place] for answer in known] for place in (0, 1))
+        return JudgedWindow(self.rows.assign(inbox_state=states, inbox_label=labels))
+
+
+def window_features(
+    window: pa.Table, encoder: EncoderConfig, context: Context, *, scratch: Path, bar: Bar
+) -> NDArray[np.float32]:
+    """Features [N, D] of a window's rows: those that were stored, else the encoder's of what was stored of the input.
+
+    Raises DataError for rows of which nothing was stored.
+    """
+    stored = window["features"].is_valid().to_numpy(zero_copy_only=False)
+    if stored.all():
+        return _matrix(window["features"])
+    text, image = (pc.fill_null(window[name], empty) for name, empty in (("text", ""), ("image", b"")))
+    rows = pa.table({"id": row_ids(window), "text": text, "image": image}).filter(pa.array(~stored))
+    blank = pc.and_(pc.equal(pc.binary_length(rows["text"]), 0), pc.equal(pc.binary_length(rows["image"]), 0))
+    if missing := rows.filter(blank)["id"].to_pylist():
+        raise DataError(
+            f"nothing is stored of the inputs of {len(missing)} decisions, the first is {missing[0]}",
+            where="serve.feedback.store_payloads",
+            hint="Set it to text or all, and begin the window after that",
+        )
+    made_MD = encoded(context, encoder, rows, scratch=scratch, bar=bar)
+    features_ND = np.empty((len(window), made_MD.shape[1]), dtype=np.float32)
+    features_ND[~stored] = made_MD
+    if stored.any():
+        features_ND[stored] = _matrix(window.filter(pa.array(stored))["features"])
+    return features_ND
+
+
+def row_ids(window: pa.Table) -> pa.ChunkedArray:
+    """The ids that decisions have as rows of a task."""
+    return pc.binary_join_element_wise(window["request_id"], window["item"].cast(pa.string()), "/")
+
+
+def _matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """A column of equally long lists as float32 [N, D]."""
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.array(flat, dtype=np.float32).reshape(len(column), -1)  # a copy: Arrow's own memory is read-only

@@ -1,0 +1,135 @@
+"""The inbox as a file for labelling elsewhere, and what people said of it read back.
+
+The name of the file decides its form: `.csv`, `.jsonl` (one object a line), or `.json` (tasks of Label Studio). A cell
+of a CSV file that a spreadsheet would read as a formula begins with an apostrophe, which is taken off when it is read.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kcm.errors import DataError
+from pipelines.serve.log.inbox import InboxItem
+
+COLUMNS = ("id", "text", "task", "label", "skip")
+FORMS = (".csv", ".jsonl", ".json")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the beginning of one
+_YES, _NO = ("1", "true", "yes", "x"), ("", "0", "false", "no", "none")
+
+
+def write_items(items: Sequence[InboxItem], path: Path) -> None:
+    """Write items for labelling elsewhere; a picture is in `.jsonl` and `.json`, and only named by its id in `.csv`.
+
+    What the two models answered is left out: a person who sees it agrees with it more often.
+    """
+    form = _form(path)
+    if form == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows([_guarded(str(cell)) for cell in _row(item).values()] for item in items)
+    elif form == ".jsonl":
+        lines = (json.dumps(_row(item) | _picture(item), ensure_ascii=False) for item in items)
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    else:
+        path.write_text(json.dumps([_label_studio_task(item) for item in items], ensure_ascii=False), encoding="utf-8")
+
+
+def read_answers(path: Path) -> dict[str, str | None]:
+    """The label of each item by its id, None for one that is skipped; items without either are left out.
+
+    Raises DataError, naming the item, for one that is labelled and skipped, or labelled twice and differently.
+    """
+    form, where = _form(path), str(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        rows = list(_csv_rows(text) if form == ".csv" else _json_rows(text, lines=form == ".jsonl"))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"the file cannot be read: {error}", where=where) from None
+    answers: dict[str, str | None] = {}
+    for row in rows:
+        if missing := {"id", "label"} - row.keys():
+            raise DataError(f"there is no {min(missing)!r}", where=where, hint=f"Known are {', '.join(COLUMNS)}")
+        item, label, skip = (str(row.get(name) or "").strip() for name in ("id", "label", "skip"))
+        if skip.lower() not in (*_YES, *_NO):
+            raise DataError(f"skip = {skip!r} of {item}", where=where, hint="Write yes, or leave it empty")
+        skipped = skip.lower() in _YES
+        if skipped and label:
+            raise DataError(f"{item} is labelled and skipped", where=where, hint="Choose one")
+        if answers.get(item, label or None) != (label or None):
+            raise DataError(f"{item} occurs twice with two labels", where=where, hint="Keep one of them")
+        if skipped or label:
+            answers[item] = label or None
+    return answers
+
+
+def _form(path: Path) -> str:
+    if path.suffix.lower() not in FORMS:
+        raise DataError(f"unknown kind of file {path.suffix!r}", where=str(path), hint=f"Known are {', '.join(FORMS)}")
+    return path.suffix.lower()
+
+
+def _row(item: InboxItem) -> dict[str, str]:
+    values = item.id, item.text or "", item.task or "", item.label or "", "yes" if item.state == "skipped" else ""
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _picture(item: InboxItem) -> dict[str, str]:
+    if item.image is None:
+        return {}
+    kind = "png" if item.image.startswith(b"\x89PNG") else "jpeg"
+    return {"image": f"data:image/{kind};base64,{base64.b64encode(item.image).decode()}"}
+
+
+def _label_studio_task(item: InboxItem) -> dict[str, Any]:
+    """A task of Label Studio; what was said already is an annotation of a control named `label` on the text."""
+    shown = {"id": item.id, "text": item.text or "", "task": item.task or ""} | _picture(item)
+    choice = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [item.label]}}
+    if item.state == "drawn":
+        return {"data": shown}
+    result = [] if item.label is None else [choice]
+    return {"data": shown, "annotations": [{"result": result, "was_cancelled": item.label is None}]}
+
+
+def _csv_rows(text: str) -> Iterator[dict[str, str]]:
+    header = text.partition("\n")[0]
+    delimiter = max((",", ";", "\t"), key=header.count)  # some spreadsheets write others
+    for row in csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter):
+        if None in row:
+            raise ValueError(f"the row of {row.get('id')} has more cells than the header")
+        yield {name: _unguarded(cell or "") for name, cell in row.items()}
+
+
+def _json_rows(text: str, *, lines: bool) -> Iterator[Mapping[str, Any]]:
+    """Rows from JSON Lines, or from a list of rows or of tasks of Label Studio."""
+    rows = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
+    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+        raise ValueError("it holds no list of objects")
+    for row in rows:
+        yield from _said(row) if "data" in row else (row,)
+
+
+def _said(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What each annotation of a task of Label Studio says; a cancelled one is a skip."""
+    for annotation in task.get("annotations", ()):
+        results = annotation.get("result", ())
+        choices = [choice for result in results for choice in result.get("value", {}).get("choices", ())]
+        if len(choices) > 1:
+            raise ValueError(f"{task['data'].get('id')} has {len(choices)} labels in one annotation")
+        skipped = bool(annotation.get("was_cancelled"))
+        yield {"id": task["data"].get("id"), "label": "" if skipped else "".join(choices), "skip": skipped}
+
+
+def _guarded(cell: str) -> str:
+    """The cell, which no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell.lstrip("'").startswith(_FORMULA) else cell
+
+
+def _unguarded(cell: str) -> str:
+    """What `_guarded` was given."""
+    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell

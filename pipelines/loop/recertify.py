@@ -1,0 +1,225 @@
+"""Stage `reevaluate`: the challenger certified on a window of traffic, and measured on the test rows of all tasks.
+
+It does what `evaluate` does for a run, but reads no labelled certify rows: the certificate comes from the window's
+certify decisions (docs/traffic.md), and the attempt is written into the lineage's ledger before they are read. Labels
+that people volunteered are never read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
+from kcm.cascade.table import SPLITS
+from kcm.certify.certificate import CertificateConfig, CertifiedWindow
+from kcm.certify.ledger import look_delta
+from kcm.certify.traffic import plan_bet
+from kcm.certify.window import TrafficCertificate, certify_traffic
+from kcm.encoders import EncoderConfig
+from kcm.errors import DataError
+from pipelines.batch.scored_parts import scored_parts
+from pipelines.context import Attempt
+from pipelines.loop.disputes import GivenLabels, InboxPlan, labelled_traffic
+from pipelines.loop.judged import JudgedWindow, window_features
+from pipelines.loop.window import WindowArtefact, WindowFacts, utc_of
+from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, curves_of, result_of
+from pipelines.stages.stage import Plan, Stage
+from pipelines.store.control.journal import Journal
+from pipelines.store.control.records import Control
+from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcome_table import ScoredTable, kept_parts
+from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.training.artefacts import TunedArtefact
+
+JUDGED = "window.parquet"
+
+
+@dataclass(frozen=True)
+class Look:
+    """One attempt to certify: its number v, from 1, its name, the delta that all share, and what this one may spend."""
+
+    number: int
+    attempt: str
+    delta: float
+    spend: float
+
+
+class LineageLedger:
+    """What every attempt to certify a challenger of one application may spend of one delta.
+
+    Attempt v spends 6 delta / (pi^2 v^2). These sum to delta over all attempts, so that all certificates that the loop
+    ever issues for an application hold together with probability 1 - delta. Attempts that failed count, and so do those
+    of earlier champions; a new window resets nothing.
+    """
+
+    def __init__(self, control: Control, application: str) -> None:
+        self._journal = Journal(control, f"loop/{application}/ledger")
+
+    def spend(self, attempt: str, delta: float) -> Look:
+        """Record an attempt, before its window is read; recording it again gives the same entry."""
+        entry = self._journal.append(
+            lambda number: asdict(Look(number, attempt, delta, look_delta(delta, number))),
+            same=lambda entry: bool(entry["attempt"] == attempt),
+        )
+        return Look(**entry)
+
+    def next_spend(self, delta: float) -> float:
+        """What the next attempt would spend."""
+        return look_delta(delta, len(self._journal.entries()) + 1)
+
+    def attempts(self) -> list[Look]:
+        """All attempts, the first one first."""
+        return [Look(**entry) for entry in self._journal.entries()]
+
+
+def certify_window(
+    judged: JudgedWindow,
+    policy: Policy,
+    config: CertificateConfig,
+    facts: WindowFacts,
+    *,
+    delta: float,
+    bet: float,
+    expires_at: datetime,
+    labels: InboxPlan | None = None,
+) -> tuple[Policy, dict[str | None, TrafficCertificate]]:
+    """The policy to deploy and its certificates by task; None is the key of the decision for all other requests.
+
+    `judged` holds the certify decisions of the window of `facts`. `policy` was found on validate: the result deploys,
+    for every decision in it, the searched threshold or the stricter certified one. `delta` is what the lineage's ledger
+    gives to this attempt, `bet` that of `planned_bet`. Every decision of the policy spends an equal share of delta; a
+    task without rows loses its own threshold and follows the common one.
+
+    With `labels`, disagreements that were drawn for labelling are lost only where their label says so. Raises DataError
+    for decisions of another purpose, and for a challenger that shows the large model what the champion did not.
+    """
+    if policy.prompt != "none":
+        raise DataError(
+            "the log has no answers under prompt `none` beside those under another",
+            where=facts.where,
+            hint="Update a champion whose policy, like the challenger's, has prompt none",
+        )
+    if "purpose" in judged.rows and (others := int((judged.rows["purpose"] != "certify").sum())):
+        raise DataError(f"{others} decisions are of no certify unit", where=facts.where)
+    share = delta / (1 + len(policy.task_decisions))
+    certificates: dict[str | None, TrafficCertificate] = {}
+    for task, decision in ((None, policy.decision), *policy.task_decisions.items()):
+        rows = judged.of_task(task, policy.task_decisions)
+        if len(rows) or task is None:
+            certificates[task] = _certify(rows, decision, config, facts, share, bet, expires_at, labels)
+    tasks = {task: certificate.route for task, certificate in certificates.items() if task is not None}
+    deployed = policy.model_copy(update={"decision": certificates[None].route, "task_decisions": tasks})
+    return deployed, certificates
+
+
+def planned_bet(judged: JudgedWindow, policy: Policy, epsilon: float, floor: float) -> float:
+    """The constant bet for the certify decisions, from the window's validate decisions at the policy's thresholds.
+
+    Without validate decisions the largest bet, which is the best where nothing disagrees.
+    """
+    if not len(judged):
+        return plan_bet(np.zeros(1), floor * epsilon)
+    lost_N = judged.asked & judged.disagrees & judged.keeps(policy)
+    losses_U = pd.Series(np.where(lost_N, floor / judged.probability, 0.0)).groupby(judged.unit).mean()
+    return plan_bet(losses_U.to_numpy(), floor * epsilon)
+
+
+def _certify(
+    rows: JudgedWindow,
+    decision: Decision,
+    config: CertificateConfig,
+    facts: WindowFacts,
+    delta: float,
+    bet: float,
+    expires_at: datetime,
+    labels: InboxPlan | None,
+) -> TrafficCertificate:
+    if not len(rows):
+        raise DataError(
+            f"decisions {facts.after + 1} to {facts.upto} hold none of a certify unit that follows the policy's common"
+            " decision",
+            where=f"application {facts.application}",
+            hint="Wait for more traffic",
+        )
+    traffic, answered_at = rows.traffic(facts.share_floor), rows.rows["answered_at"]
+    labelled = None if labels is None else labelled_traffic(rows, traffic, decision.cut, labels)
+    window = CertifiedWindow(
+        application=facts.application,
+        after=facts.after,
+        upto=facts.upto,
+        begins_at=utc_of(answered_at.min()),
+        ends_at=utc_of(answered_at.max()),
+        expires_at=expires_at,
+        num_decisions=len(rows),
+        num_asked=int(traffic.asked.sum()),
+        num_labels=0 if labelled is None else int((labelled.answered & rows.answered).sum()),
+    )
+    if decision == ESCALATE_ALL:
+        labelled = None  # nothing is kept, so that nothing is disputed
+    return certify_traffic(traffic, decision, config, window, delta=delta, bet=bet, labelled=labelled)
+
+
+class Recertify(Stage, Plan):
+    """`result.json` and `report.json`; the outcome table, deployed policy and certificates, and the judged window.
+
+    `labels` are those on disagreements by which the challenger of an earlier attempt is certified anew.
+    """
+
+    stage, version, unit = "reevaluate", 1, "collaborators"
+    reads, writes = ("window", "features", "outcomes", "tuned"), EvaluatedArtefact
+
+    name: str
+    certificate: CertificateConfig
+    expires_days: float
+    labels: GivenLabels | None = None
+    encoder: EncoderConfig = Field(exclude=True)  # by the fingerprint of the features
+
+    def write(
+        self,
+        attempt: Attempt,
+        window: WindowArtefact,
+        features: FeaturesArtefact,
+        outcomes: OutcomesArtefact,
+        tuned: TunedArtefact,
+    ) -> None:
+        """Certify and measure the collaborator; its view of the window is written beside."""
+        name = tuned.plan.config.collaborators[0]
+        found, names, facts = tuned.load(name), features.names, window.facts
+        rows = window.of_purpose("validate", "certify", "test")
+        encoder = features.sequence.with_head(self.encoder).in_runtime(features.runtime)
+        features_ND = window_features(rows, encoder, attempt.context, scratch=attempt.scratch, bar=attempt.bar)
+        judged = JudgedWindow.by(found.collaborator, found.gate, rows, features_ND, names.labels)
+        validate, certify = judged.of_purpose("validate"), judged.of_purpose("certify")
+        policy, certificates = certify_window(
+            certify if self.labels is None else certify.with_labels(self.labels.answers),
+            found.policy,
+            self.certificate,
+            facts,
+            delta=self._spend(attempt),
+            bet=planned_bet(validate, found.policy, self.certificate.epsilon, facts.share_floor),
+            expires_at=datetime.now(UTC) + timedelta(days=self.expires_days),
+            labels=None if self.labels is None else self.labels.plan,
+        )
+        folder = attempt.folder / name
+        folder.mkdir()
+        parts = scored_parts(found.collaborator, found.gate, features, outcomes, SPLITS)
+        scored = ScoredTable.of(kept_parts(parts, folder / OUTCOMES), found.gate, found.validate_scores, found.policy)
+        EvaluatedArtefact.write_deployed(folder, policy, certificates)
+        judged.write(folder / JUDGED)
+        EvaluatedArtefact.write_measured(
+            attempt.folder,
+            {name: result_of(scored, policy, certificates, found, names.tasks)},
+            {name: curves_of(scored, certificates[None], self.certificate)},
+        )
+
+    def _spend(self, attempt: Attempt) -> float:
+        """What the look may spend; that of labels was written down before they were drawn."""
+        if self.labels is not None:
+            return self.labels.plan.delta
+        ledger = LineageLedger(attempt.context.store.control, self.name)
+        return ledger.spend(attempt.fingerprint, self.certificate.delta).spend

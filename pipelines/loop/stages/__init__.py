@@ -1,1 +1,0 @@
-"""The stages of an update that a run does not have."""

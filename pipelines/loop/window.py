@@ -1,0 +1,247 @@
+"""Stage `window`: the logged decisions that an update learns from and certifies on, each with the purpose of its unit.
+
+The purpose of a unit (train, validate, certify or test) is drawn by a hash of its name. A unit whose rows the
+champion's sequence already holds keeps the split that it has there: nothing that was trained on is certified on, and
+nothing that was held out is trained on. A window that would void a promise is refused before anything is computed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from functools import cached_property, reduce
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from kcm.config import Config
+from kcm.errors import ArtefactError, DataError
+from kcm.large.prompting.prompts import PromptMode
+from kcm.parquet import read_table, write_table
+from kcm.tasks.plan.splits import Fractions, Split, purpose
+from pipelines.config import RunConfig
+from pipelines.context import Attempt
+from pipelines.loop.parent import Parent
+from pipelines.serve.log.window import LogReader
+from pipelines.stages.stage import Plan, Stage
+from pipelines.stages.units import rows_of, units_of
+from pipelines.store.artefact import Artefact, write_json
+
+ROWS, FACTS = "window.parquet", "window.json"
+MAX_MISSING = 0.001  # share of a window's decisions that may be missing from the log
+_RULE = 1  # of purposes; another number draws them anew
+_AHEAD = timedelta(days=1)  # by which a clock may be wrong
+_FRESH = "Begin the window after that: `kcm promote` the champion again"
+
+
+class WindowFacts(Config):
+    """`window.json`: what is known of a window beside its rows.
+
+    Its decisions have numbers in (`after`, `upto`]. `num_missing` of them never reached the log. `share_floor` is the
+    least share of kept items that was audited, pi_min; `prompt` is what the champion showed the large model.
+    `new_labels` are in no list of the champion's and will be learned, `unknown_labels` will not, with their counts.
+    `forgotten_rows` are ids of the champion's rows that were deleted from the log.
+    """
+
+    application: str
+    after: int
+    upto: int
+    large_identity: str
+    prompt: PromptMode = "none"
+    task: str = ""
+    share_floor: float = 1.0
+    num_decisions: int
+    num_missing: int = 0
+    num_large_answers: int = 0
+    num_labels: int = 0
+    num_held: int = Field(0, description="Decisions of units that keep the split of the champion's sequence.")
+    purposes: dict[str, int] = Field({})
+    new_labels: tuple[str, ...] = ()
+    unknown_labels: dict[str, int] = Field({})
+    forgotten_rows: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """The window in an error."""
+        return f"application {self.application}, decisions {self.after + 1} to {self.upto}"
+
+
+class WindowArtefact(Artefact):
+    """The decisions of a window with their purposes, and what is known of it as a whole."""
+
+    kind = "window"
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The decisions in the columns of the log's reader, with `purpose`; null for what must not be learned from."""
+        return read_table(self.folder / ROWS)
+
+    @cached_property
+    def facts(self) -> WindowFacts:
+        """The content of `window.json`."""
+        return WindowFacts.model_validate(json.loads((self.folder / FACTS).read_text(encoding="utf-8")))
+
+    def of_purpose(self, *purposes: Split) -> pa.Table:
+        """The decisions of these purposes."""
+        return self.table.filter(pc.is_in(self.table["purpose"], pa.array(purposes)))
+
+
+class LogWindow(Stage, Plan):
+    """`window.parquet` and `window.json` of the decisions in (`after`, `upto`].
+
+    `champion` is the digest of the parent's bundle, which decides labels, tasks and large model. `split_by_unit` are
+    the splits of the units that the champion's sequence holds.
+    """
+
+    stage, version, writes, unit = "window", 1, WindowArtefact, "decisions"
+
+    application: str
+    after: int
+    upto: int
+    champion: str
+    salt: str
+    fractions: Fractions
+    task: str
+    more_labels: tuple[str, ...] = ()
+    new_labels: Literal["refuse", "keep"] = "refuse"
+    forgotten_rows: tuple[str, ...] = ()
+    rule: int = _RULE
+    bundle: Any = Field(exclude=True)  # the champion's Bundle
+    log: Any = Field(exclude=True)  # a LogReader
+    split_by_unit: dict[str, Split] = Field(exclude=True)
+
+    @classmethod
+    def read_from(cls, log: LogReader, config: RunConfig, parent: Parent, after: int, upto: int) -> Self:
+        """The window of a run's application. ArtefactError where the champion's rows are missing."""
+        assert config.update is not None
+        key, forgotten = log.unit_key, log.forgotten(config.application)
+        try:
+            split_by_unit = units_of(parent.sequence, key)
+            forgotten_rows = rows_of(parent.sequence, key, forgotten) if forgotten else []
+        except (ArtefactError, OSError) as error:
+            raise ArtefactError(
+                f"the rows that the champion was trained on cannot be read: {error}",
+                where=str(parent.artefact.folder),
+                hint="Restore the storage path that it was made in, or `kcm run` anew",
+            ) from None
+        labels = parent.bundle.label_names
+        return cls(
+            application=config.application,
+            after=after,
+            upto=upto,
+            champion=parent.bundle.digest,
+            salt=config.update.salt,
+            fractions=config.update.fractions,
+            task=config.update.task,
+            more_labels=tuple(label for label in config.update.more_labels if label not in labels),
+            new_labels=config.serve.feedback.new_labels,
+            forgotten_rows=tuple(forgotten_rows),
+            bundle=parent.bundle,
+            log=log,
+            split_by_unit={unit: split for unit, split in split_by_unit.items() if unit not in forgotten},
+        )
+
+    def write(self, attempt: Attempt) -> None:
+        """Read the log. DataError, in one line, for a window that nothing may be learned from."""
+        rows: pa.Table = self.log.window(self.application, self.after, self.upto)
+        learnable = (rows[name].is_valid() for name in ("unit", "gate_score", "small_label"))
+        usable = reduce(pc.and_, learnable).to_pylist()  # forgotten decisions are not
+        units = [unit if good else None for unit, good in zip(rows["unit"].to_pylist(), usable, strict=True)]
+        purposes = [unit and self._purpose(unit) for unit in units]
+        known = {*self.bundle.label_names, *self.more_labels, self.bundle.none_label, None}
+        labels, asked_for = Counter(rows["label"].to_pylist()), set(rows["inbox_label"].to_pylist())
+        facts = WindowFacts(
+            application=self.application,
+            after=self.after,
+            upto=self.upto,
+            large_identity=self.bundle.large_identity,
+            prompt=self.bundle.policy.prompt,
+            task=self._task_name(rows),
+            share_floor=pc.min(rows["audit_share"]).as_py() or 0.0,
+            num_decisions=len(rows),
+            num_missing=self.log.gaps(self.application, self.after, self.upto),
+            num_large_answers=len(rows) - rows["large_label"].null_count,
+            num_labels=len(rows) - pc.coalesce(rows["inbox_label"], rows["label"]).null_count,
+            num_held=sum(unit in self.split_by_unit for unit in units),
+            purposes=dict(sorted(Counter(name or "none" for name in purposes).items())),
+            new_labels=tuple(label for label in self.more_labels if label in labels or label in asked_for),
+            unknown_labels={label: count for label, count in labels.most_common() if label not in known},
+            forgotten_rows=self.forgotten_rows,
+        )
+        require_sound(rows, facts)
+        given = asked_for | (labels.keys() if self.new_labels == "refuse" else set())
+        if strange := sorted(given - known):
+            raise DataError(
+                f"people gave the label {strange[0]!r}, which is not in the list",
+                where=facts.where,
+                hint="Name it in update.more_labels, or delete that feedback with `kcm log forget`",
+            )
+        write_table(rows.append_column("purpose", pa.array(purposes, pa.string())), attempt.folder / ROWS)
+        write_json(attempt.folder / FACTS, facts.model_dump(mode="json"))
+
+    def _purpose(self, unit: str) -> Split:
+        return self.split_by_unit.get(unit) or purpose(f"{self.salt}\0{self.rule}", unit, self.fractions)
+
+    def _task_name(self, rows: pa.Table) -> str:
+        """The callers' name where they all give one that is new, else the configured one."""
+        named, known = set(rows["task"].to_pylist()), self.bundle.task_names
+        if len(named) == 1 and (only := named.pop()) is not None and only not in known:
+            return str(only)
+        name = self.task.format(number=self.upto)
+        return name if name not in known else f"{name}-{self.after}"
+
+
+def require_sound(rows: pa.Table, facts: WindowFacts, now: datetime | None = None) -> None:
+    """Raise DataError for the first thing that would void a certificate on these decisions."""
+    if not len(rows):
+        raise DataError(
+            "the log holds no decision", where=facts.where, hint="Wait for traffic, and look at serve.application"
+        )
+    silent, improbable = (_num_without(rows[name]) for name in ("audit_share", "probability"))
+    nameless = sum(not version for version in rows["model_version"].to_pylist())
+    others = sorted(set(pc.unique(rows["large_identity"]).to_pylist()) - {facts.large_identity, None})
+    missing = facts.num_missing / (facts.num_missing + len(rows))
+    latest = utc_of(pc.max(rows["answered_at"]).as_py())
+    objections = [
+        (
+            facts.prompt != "none",
+            f"the champion shows the large model prompt {facts.prompt}, the log has no answers without it",
+            "Set tune.prompt_modes: [none] and run anew",
+        ),
+        (nameless, f"{nameless} decisions have no version", _FRESH),
+        (silent, f"nothing was audited when {silent} decisions were made", f"Set serve.audit.share. {_FRESH}"),
+        (improbable, f"{improbable} decisions have no probability of having been audited", _FRESH),
+        (
+            missing > MAX_MISSING,
+            f"{facts.num_missing} decisions are missing from the log, {100 * missing:.2g}% of the window",
+            f"{100 * MAX_MISSING:g}% may be missing. {_FRESH}",
+        ),
+        (others, f"answers are of another large model, {', '.join(others[:3])}, than {facts.large_identity}", _FRESH),
+        (
+            latest > (now or datetime.now(UTC)) + _AHEAD,
+            f"decisions are dated up to {latest}, which has not come yet",
+            "Set the clocks right; a certificate expires by them",
+        ),
+    ]
+    for holds, what, hint in objections:
+        if holds:
+            raise DataError(what, where=facts.where, hint=hint)
+
+
+def utc_of(when: Any) -> datetime:
+    """A time of the log, which is in UTC whether it says so or not."""
+    stamp = pd.Timestamp(when)
+    stamp = stamp.tz_localize(UTC) if stamp.tzinfo is None else stamp.tz_convert(UTC)
+    in_utc: datetime = stamp.to_pydatetime()
+    return in_utc
+
+
+def _num_without(column: pa.ChunkedArray) -> int:
+    """How many values of a column are not above zero."""
+    values = pc.fill_null(column.cast(pa.float64()), np.nan).to_numpy()
+    return int((~(values > 0)).sum())

@@ -1,0 +1,107 @@
+"""An inbox goes out as a file and what people said comes back, from spreadsheets and from Label Studio alike."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kcm.errors import DataError
+from pipelines.loop.inbox import Inbox
+from pipelines.loop.label_files import FORMS, read_answers, write_items
+from pipelines.serve.log.inbox import InboxItem
+from tests.pipelines.loop.windows import START, made_inbox, made_window
+
+HOSTILE = ('=HYPERLINK("http://x";"y")', "+1", "-1", "@SUM(A1)", "\t=1", "'=1", 'a, "b"\nc; d', "<b>it</b>")
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Iterator[Inbox]:
+    inbox = made_inbox(tmp_path, made_window(9000, rate=0.05)).inbox
+    inbox.fill()
+    yield inbox
+    inbox.close()
+
+
+def item(
+    number: int, text: str | None, label: str | None = None, *, skipped: bool = False, image: Any = None
+) -> InboxItem:
+    state = "skipped" if skipped else "labelled" if label else "drawn"
+    return InboxItem(f"r{number}/0", number, state, label, text, image, "films", START, "yes", "no")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_was_said_comes_back_as_it_went_out(tmp_path: Path, form: str) -> None:
+    items = [item(0, "a", "=yes"), item(1, "b", skipped=True), item(2, "c"), item(3, None, "none of these", image=b"x")]
+    write_items(items, tmp_path / f"inbox{form}")
+    assert read_answers(tmp_path / f"inbox{form}") == {"r0/0": "=yes", "r1/0": None, "r3/0": "none of these"}
+
+
+def test_no_cell_is_a_formula_and_no_model_s_answer_is_shown(tmp_path: Path) -> None:
+    file = tmp_path / "inbox.csv"
+    write_items([item(number, text) for number, text in enumerate(HOSTILE)], file)
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    assert list(rows[0]) == ["id", "text", "task", "label", "skip"]
+    for row, text in zip(rows, HOSTILE, strict=True):
+        assert row["text"].lstrip("'") == text.lstrip("'")
+        assert not row["text"].startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_of_an_inbox_certifies_as_labels_one_by_one(inbox: Inbox, tmp_path: Path, form: str) -> None:
+    file = tmp_path / f"inbox{form}"
+    write_items(inbox.items(), file)
+    if form == ".csv":  # a spreadsheet of another country
+        text = file.read_text().replace(",,", ";;").replace(",", ";", 2).replace(",skip", ";skip")
+        rows = [line.split(",") for line in file.read_text().splitlines()[1:]]
+        text = "\ufeffid;text;task;label;skip\n" + "".join(f"{row[0]};{row[1]};;yes;\n" for row in rows)
+        file.write_text(text)
+    elif form == ".jsonl":
+        lines = [json.loads(line) | {"label": "yes"} for line in file.read_text().splitlines()]
+        file.write_text("\n".join(json.dumps(line) for line in lines))
+    else:
+        said = {"result": [{"type": "choices", "value": {"choices": ["yes"]}}], "was_cancelled": False}
+        file.write_text(json.dumps([task | {"annotations": [said]} for task in json.loads(file.read_text())]))
+    inbox.answer(read_answers(file))
+    standing = inbox.standing()
+    assert (standing.certified, standing.num_open) == (True, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "id,label,skip\nr1/0,no,yes\n", "labelled and skipped"),
+        ("a.csv", "id,label,skip\nr1/0,,maybe\n", "skip = 'maybe'"),
+        ("a.csv", "id,label\nr1/0,yes\nr1/0,no\n", "two labels"),
+        ("a.csv", "id,lable\nr1/0,yes\n", "there is no 'label'"),
+        ("a.csv", "id,label\nr1/0,yes,no\n", "more cells than the header"),
+        ("a.jsonl", '{"id": "r1/0"}', "there is no 'label'"),
+        ("a.jsonl", "{", "cannot be read"),
+        ("a.json", '{"id": 1}', "no list of objects"),
+        ("a.xlsx", "", "unknown kind of file '.xlsx'"),
+        (
+            "a.json",
+            '[{"data": {"id": "r1/0"}, "annotations": [{"result": [{"value": {"choices": ["yes", "no"]}}]}]}]',
+            "2 labels in one annotation",
+        ),
+    ],
+)
+def test_a_file_with_one_bad_row_is_refused_in_a_line(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message) as refused:
+        read_answers(tmp_path / name)
+    assert "\n" not in str(refused.value)
+
+
+def test_items_and_labels_that_are_not_in_the_inbox_store_nothing(inbox: Inbox, tmp_path: Path) -> None:
+    first = inbox.items(limit=1)[0].id
+    for row, message in ((f"{first},NO", "not in the list"), ("r0/7,no", "not in the inbox")):
+        (tmp_path / "a.csv").write_text(f"id,label\n{row}\n")
+        with pytest.raises(DataError, match=message):
+            inbox.answer(read_answers(tmp_path / "a.csv"))
+    assert len(inbox.items("drawn")) == len(inbox.items())
