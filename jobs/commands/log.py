@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from jobs.commands.serving.serving import Site
 from jobs.exit import reported
 from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce
+from jobs.views.log import stats_view
+from jobs.views.table import result_console
+from kcm.config import load_config
 from kcm.errors import KcmError
-
-if TYPE_CHECKING:
-    from pipelines.config import RunConfig
+from pipelines.config import RunConfig
+from pipelines.loop.purging import purge as purge_artefacts
+from pipelines.loop.purging import remembered
+from pipelines.loop.state import LoopState
+from pipelines.serve.log.database import LogUnavailableError, require_log
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.stats import log_stats
+from pipelines.serve.log.window import LogReader
 
 TIMEOUT_S = 30.0
 
@@ -29,11 +39,6 @@ def stats(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None
     """Count decisions by version and route, audits, labels, and the bytes that are kept of inputs."""
     with reported(json, debug) as result:
         announce(f"reading the log of {config}")
-        from jobs.views.log import stats_view
-        from jobs.views.table import result_console
-        from pipelines.serve.log.stats import log_stats
-        from pipelines.serve.log.window import LogReader
-
         _, url, application = _log_of(config, overrides)
         with LogReader(url) as log:
             watermark = log.watermark(application)
@@ -58,8 +63,6 @@ def export(
     """Write the decisions as Parquet, a row for each, with all that is known of it by now."""
     with reported(json, debug) as result:
         announce(f"reading the log of {config}")
-        from pipelines.serve.log.window import LogReader
-
         _, url, application = _log_of(config, overrides)
         with LogReader(url) as log:
             end = log.watermark(application) if upto is None else min(upto, log.watermark(application))
@@ -85,11 +88,6 @@ def forget(
     """
     with reported(json, debug) as result:
         announce(f"reading the log of {config}")
-        from contextlib import closing
-
-        from pipelines.serve.log.database import LogUnavailableError, require_log
-        from pipelines.serve.log.decisions import DecisionLog
-
         if (caller is None) == (request is None):
             raise KcmError("name whose items are to be forgotten", hint="Give either --caller or --request")
         run, url, application = _log_of(config, overrides)
@@ -120,10 +118,6 @@ def purge(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None
     """
     with reported(json, debug) as result:
         announce(f"reading the log of {config}")
-        from pipelines.loop.purging import purge as purge_artefacts
-        from pipelines.loop.state import LoopState
-        from pipelines.serve.log.window import LogReader
-
         run, url, application = _log_of(config, overrides)
         with LogReader(url) as log:
             key, units = log.unit_key, log.forgotten(application)
@@ -135,9 +129,6 @@ def purge(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None
 
 def _holders(run: RunConfig, url: str, units: frozenset[str]) -> dict[str, list[str]]:
     """Say which versions and which artefacts of the storage still hold these units, and what to do."""
-    from pipelines.loop.purging import remembered
-    from pipelines.loop.state import LoopState
-    from pipelines.serve.log.window import LogReader
 
     with LogReader(url) as log:
         holders = remembered(LoopState.of(run), log.unit_key, units)
@@ -159,9 +150,6 @@ def _holders(run: RunConfig, url: str, units: frozenset[str]) -> dict[str, list[
 
 def _log_of(config: Path, overrides: list[str] | None) -> tuple[RunConfig, str, str]:
     """A run, the URL of the log of its service, and the application whose decisions they are."""
-    from jobs.commands.serving.serving import Site
-    from kcm.config import load_config
-    from pipelines.config import RunConfig
 
     run = load_config(RunConfig, config, overrides or [])
     serve: Any = Site.of(run).serve  # a site has a log and a name

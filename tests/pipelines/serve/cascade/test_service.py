@@ -193,6 +193,7 @@ def test_without_the_log_predictions_go_on_and_are_counted_while_feedback_is_to_
             response = await service.predict([ASKED], Origin("r2"))
             with pytest.raises(Refusal, match="nothing was stored") as caught:
                 await service.feedback("r1", None, [Feedback(0, "good")])
+            assert service.degraded() == "log"
         assert response.answers[0].label == "good"
         assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
         assert recorder.lost == ["feedback"]
