@@ -107,9 +107,9 @@ class Location:
             return int(self.file_system.get_file_info(self.path).size or 0)
 
     def stamp(self) -> str | None:
-        """What is another when the content may be: size, times and inode of a file here, the entity tag of an object.
+        """A text that changes whenever the content may have: size, times and inode of a file, entity tag of an object.
 
-        None where that cannot be known: the file was changed a moment ago, or its store gives no tags.
+        None where nobody can tell: the file was changed a moment ago, or its store gives no tags.
         """
         if self.is_local:
             with naming_location(self):
@@ -117,9 +117,9 @@ class Location:
             settled = time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED_S
             return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}-{stat.st_ino}" if settled else None
         with naming_location(self), self.file_system.open_input_stream(self.path, compression=None) as stream:
-            known = {name.lower(): value.decode() for name, value in (stream.metadata() or {}).items()}
-        size = known.get("content-length") or known.get("size")  # S3 says the one, Google's store the other
-        return f"{size}-{known['etag']}" if size and "etag" in known else None
+            metadata = {name.lower(): value.decode() for name, value in (stream.metadata() or {}).items()}
+        size = metadata.get("content-length") or metadata.get("size")  # of S3, of Google's store
+        return f"{size}-{metadata['etag']}" if size and "etag" in metadata else None
 
     def open(self) -> pa.NativeFile:
         """A stream of the content, decompressed where the name ends with .gz, .bz2, .zst or .lz4."""
@@ -133,13 +133,13 @@ class Location:
     def files(self, *, recursive: bool) -> list[FoundFile]:
         """The files below a folder, in the order of their paths; hidden ones (names from `.` or `_`) are left out."""
         with naming_location(self):
-            found = self.file_system.get_file_info(fs.FileSelector(self.path, recursive=recursive))
+            infos = self.file_system.get_file_info(fs.FileSelector(self.path, recursive=recursive))
         start = len(self.path.rstrip("/")) + 1
         files = [
-            FoundFile(Location(each.path, self.store), each.path[start:], each.size or 0)
-            for each in found
-            if each.type == fs.FileType.File
-            and not any(part.startswith((".", "_")) for part in each.path[start:].split("/"))
+            FoundFile(Location(info.path, self.store), info.path[start:], info.size or 0)
+            for info in infos
+            if info.type == fs.FileType.File
+            and not any(part.startswith((".", "_")) for part in info.path[start:].split("/"))
         ]
         return sorted(files, key=lambda file: file.relative.split("/"))
 

@@ -28,7 +28,7 @@ _SAME = 0.9  # share of a column's values that must be labels for it to hold a m
 class GuessedColumns:
     """The column of each kind; None where there seems to be none.
 
-    `large` holds a large model's answers, `cost` what each of them cost.
+    `large` holds the answers of a large model, `cost` what each answer cost.
     """
 
     text: str | None
@@ -57,8 +57,8 @@ def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | 
     num_rows = len(frame)
 
     def named(kind: str, among: Iterable[str]) -> str | None:
-        known = {name.lower().replace(" ", "_"): name for name in among}
-        return next((known[name] for name in _NAMES[kind] if name in known), None)
+        plain = {name.lower().replace(" ", "_"): name for name in among}
+        return next((plain[name] for name in _NAMES[kind] if name in plain), None)
 
     taken: set[str | None] = {text, label, *pictures, *_costs(frame)}
     image = named("image", pictures) or next(iter(pictures), None)
@@ -72,13 +72,11 @@ def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | 
     taken.add(id_)
     if label is None:
         replies = [name for name in free() if name.endswith(REPLY)]
-        label = next(iter([*filter(None, [named("label", free())]), *replies]), None)
-        label = label or _labels_by_content(free(), unique, num_rows)
+        label = named("label", free()) or next(iter(replies), None) or _labels_by_content(free(), unique, num_rows)
         taken.add(label)
     if text is None:
         chats = [name for name in free() if f"{name}{REPLY}" in strings]
-        text = next(iter([*filter(None, [named("text", free())]), *chats]), None)
-        text = text or _longest(free(), strings, unique, num_rows)
+        text = named("text", free()) or next(iter(chats), None) or _longest(free(), strings, unique, num_rows)
         taken.add(text)
     large = None if label is None else _answers(free(), strings, set(strings.get(label, ())), label)
     taken.add(large)
@@ -92,9 +90,9 @@ def cost_column(frame: pd.DataFrame, large: str | None) -> str | None:
     """What the answers in `large` cost: gpt_cost beside gpt or gpt_answer, else large_cost, or cost alone."""
     if large is None:
         return None
-    of_whom = {name: "_".join(_words(name)[:-1]) for name in _costs(frame) if name != large}
-    own = [name for name, whose in of_whom.items() if whose and "_".join(_words(large)).startswith(whose)]
-    return next(iter([*own, *(name for name, whose in of_whom.items() if whose in ("", "large"))]), None)
+    prefixes = {name: "_".join(_words(name)[:-1]) for name in _costs(frame) if name != large}
+    own = [name for name, prefix in prefixes.items() if prefix and "_".join(_words(large)).startswith(prefix)]
+    return next(iter([*own, *(name for name, prefix in prefixes.items() if prefix in ("", "large"))]), None)
 
 
 def _costs(frame: pd.DataFrame) -> list[str]:
@@ -129,8 +127,11 @@ def _answers(names: Iterable[str], strings: dict[str, pd.Series], labels: Collec
     """The column whose values are nearly all labels, and not in all rows the label itself."""
     for name in names:
         cells = strings[name]
-        if name.endswith(REPLY):
-            continue
-        if len(cells) and cells.isin(list(labels)).mean() >= _SAME and not cells.equals(strings[label]):
+        if (
+            not name.endswith(REPLY)
+            and len(cells)
+            and cells.isin(list(labels)).mean() >= _SAME
+            and not cells.equals(strings[label])
+        ):
             return name
     return None
