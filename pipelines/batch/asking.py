@@ -47,7 +47,7 @@ def row_answerer(spec: LargeSpec, mode: PromptMode, assets_dir: Path, resources:
         given = model.answer(_items(rows))
         answers = Answers.of(given, spec.num_labels)
         reasons = Counter(FAILED + (given[row].error or "") for row in np.flatnonzero(answers.failed_N).tolist())
-        tokens, currency = (sum(getattr(each.cost, name) for each in given) for name in ("tokens", "currency"))
+        tokens, currency = (sum(getattr(one.cost, name) for one in given) for name in ("tokens", "currency"))
         return answers.table(rows, mode), {"rows": len(given), "tokens": tokens, "currency": currency} | reasons
 
     return answer

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from kcm.errors import KcmError
 from pipelines.cluster.config import ClusterConfig
 
-FEW_ITEMS = 8  # this process is done with so many before others have started
+FEW_ITEMS = 32  # this process is done with so many before Ray Data has started, which takes about 4 s
 RETRIES = 3
 
 ItemT = TypeVar("ItemT")

@@ -1,10 +1,11 @@
 """The files of a prediction: which are read, which are written, and which are finished.
 
-A part is a file of the input with its answers. Beside each lies a small hidden file, the record, that says what the
-part was made of:
+Each file of the input becomes a file with its answers. Hidden beside it lie a record, which says what it was made of,
+and the blocks of rows that are answered, until it is finished:
 
-    answers/2024/a.csv             a part, of rows/2024/a.csv
+    answers/2024/a.csv             the answers to rows/2024/a.csv
     answers/2024/.a.csv.kcm        its record
+    answers/2024/.a.csv.blocks/    its blocks
     answers.missing/2024/a.csv     its rows that wait for a recorded answer, under --missing
 """
 
@@ -29,7 +30,7 @@ RECORD = ".kcm"
 
 
 class FileRecord(Config):
-    """What a part was made of, and what it holds. `size` are its bytes, None until it is finished.
+    """What an output was made of, and what it holds. `size` are its bytes, None until it is finished.
 
     `command` is a digest of model and settings, `stamp` says which content the source had; None: that is not known.
     `unfinished` counts the rows that the large model failed on, which the next attempt asks about again.
@@ -60,7 +61,7 @@ class PredictedFile:
         return self.source.is_local or self.target.is_local
 
     def finished(self, command: str, *, overwrite: bool) -> FileRecord | None:
-        """The record of a part that a command need not make again; None for one that it has to make.
+        """The record of an output that a command need not make again; None for one that it has to make.
 
         Raises ArtefactError for a file that something else has written, unless `overwrite`.
         """
@@ -85,7 +86,7 @@ class PredictedFile:
         )
 
     def begin(self, command: str) -> None:
-        """Say whose the part is, so that a killed command can go on; ArtefactError where nothing can be written."""
+        """Note which command makes the output, so that it can go on; ArtefactError where nothing can be written."""
         make_folder(self.target.folder)
         self.write(FileRecord(command=command, source=str(self.source)))
 
@@ -119,7 +120,7 @@ class PredictedFile:
 
 
 def predicted_files(source: str | Path, output: str | Path, suffix: str | None = None) -> list[PredictedFile]:
-    """The parts of an input: one of a file, written to `output`; of a folder or pattern, one for each of its files.
+    """What is made of an input: `output` of a file; of a folder or pattern, an output for each of its files.
 
     The latter lie in the folder `output`, under the names of the input files, in the format of `suffix`, else in that
     of the input. Raises DataError for an input that is not there or is no file of rows, ArtefactError for an output

@@ -15,7 +15,9 @@ from typing import BinaryIO, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 
+from kcm.collaborator.class_base import ClassBase
 from kcm.parquet import open_file, sound
 from kcm.tasks.columns import matrix
 
@@ -33,10 +35,6 @@ def preview(
     `shards` are the files of each task, `readable` what they are read from. Empty where there is nothing to compute it
     from.
     """
-    import torch  # seconds that whoever only names this function need not wait
-
-    from kcm.collaborator.class_base import ClassBase
-
     files = {path: open_file(readable(path), pre_buffer=True) for paths in shards.values() for path in paths}
     step = math.ceil(sum(file.metadata.num_rows for file in files.values()) / _ROWS)
     dim = next(iter(files.values())).schema_arrow.field("features").type.list_size

@@ -10,7 +10,7 @@ import pipelines.batch.predict as stage
 from kcm.bundle.answers import Answer, Failure, Input
 from kcm.inputs.content import TEXT, Content
 from kcm.inputs.rowfile import open_rows
-from pipelines.batch.predict import UNFINISHED, CascadeAnswerer, added_columns
+from pipelines.batch.predict import UNFINISHED, Block, BlockReader, CascadeAnswerer, added_columns
 
 CONFIDENCE = ("judge_confidence", "answer_probability")
 
@@ -77,3 +77,14 @@ def test_the_cascade_is_given_id_and_task(tmp_path: Path, cascade: StubCascade) 
 def test_no_column_of_the_input_is_overwritten(tmp_path: Path, header: str, expected: list[str]) -> None:
     (tmp_path / "in.csv").write_text(f"{header}\n", encoding="utf-8")
     assert list(added_columns(open_rows(tmp_path / "in.csv", "text")).values()) == expected
+
+
+def test_blocks_are_read_in_any_order_and_no_picture_that_is_passed_over(tmp_path: Path) -> None:
+    rows = [f"{number},{number}.png" for number in range(2500)]
+    (tmp_path / "in.csv").write_text("\n".join(["text,image", *rows]) + "\n", encoding="utf-8")
+    file = open_rows(tmp_path / "in.csv", "text", image_column="image")
+    read = BlockReader()
+    for start, stop in ((0, 1000), (1000, 1100), (2000, 2500), (5, 6), (900, 2100)):
+        found = read(Block(file, start, stop, file.location))
+        assert found["text"].to_pylist() == list(map(str, range(start, stop)))
+        assert set(found["fault"].to_pylist()) == {None}, "there are no such pictures"
