@@ -16,7 +16,7 @@ from pipelines.cluster.config import ClusterConfig
 from pipelines.loop.config import AUDIT_SHARE, UpdateConfig
 from pipelines.registry.config import GateConfig
 from pipelines.serve.config import ServeConfig
-from pipelines.store.objects import normalised
+from pipelines.store.files import normalised
 from pipelines.store.storage import Storage
 from pipelines.tracking.config import TrackingConfig
 

@@ -13,7 +13,7 @@ from kcm.config import load_config
 from kcm.errors import ConfigError, KcmError
 from pipelines.config import RunConfig
 from pipelines.store.artefact import ArtefactStore
-from pipelines.store.objects import normalised
+from pipelines.store.files import normalised
 from pipelines.store.upkeep import collect_garbage, find_garbage
 from pipelines.store.upkeep import verify as damaged_files
 

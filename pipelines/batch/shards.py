@@ -30,7 +30,6 @@ from pipelines.batch.mapping import map_items, map_with_actors
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar
 from pipelines.store.artefact import storage_errors
-from pipelines.store.files import digest
 from pipelines.store.storage import AT_ONCE, Storage
 
 UNIT_ROWS = 4 * GROUP_ROWS  # at most
@@ -121,7 +120,7 @@ class UnitWriter:
             assert writer is not None  # a unit without rows is one empty table
             writer.add_key_value_metadata({_COUNTS: json.dumps(counts, sort_keys=True)})
             writer.close()
-            put_file(self._storage, file, unit.target)
+            self._storage.put_file(unit.target, file)
         return counts
 
 
@@ -158,13 +157,6 @@ class ShardReader:
         return self._table
 
 
-def put_file(storage: Storage, file: Path, target: Path) -> str:
-    """Make a file of this node a file of the storage; its SHA-256."""
-    sha256 = digest(file)
-    storage.files.put(storage.name(target), file, sha256)
-    return sha256
-
-
 def num_rows_of(shard: Path, storage: Storage) -> int:
     """The rows of a shard, from its footer alone. ArtefactError for one that cannot be read."""
     with sound(shard):
@@ -179,7 +171,7 @@ def write_shard(storage: Storage, tables: Iterable[pa.Table], target: Path) -> s
         with ShardWriter(Path(local), 0, first.schema) as writer:
             for table in chain([first], left):
                 writer.write(table)
-        return put_file(storage, shard_file(Path(local), 0, 0), target)
+        return storage.put_file(target, shard_file(Path(local), 0, 0)).sha256
 
 
 def total(parts: Iterable[Mapping[str, float]]) -> Counts:

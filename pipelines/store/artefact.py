@@ -30,7 +30,6 @@ from kcm.errors import ArtefactError, LockedError
 from kcm.redact import redacted_values
 from pipelines.store.control.lease import leased
 from pipelines.store.control.records import Control
-from pipelines.store.files import digest
 from pipelines.store.manifest import (
     ATTEMPT,
     EMPTIED,
@@ -45,6 +44,8 @@ from pipelines.store.manifest import (
 from pipelines.store.storage import Storage
 
 ARTEFACTS, CONTROL = "artefacts", "control"  # finished work; leases and pointers, below the storage path
+LAYOUT = "layout"  # the file below the storage path that tells its layout
+CURRENT_LAYOUT = b"1\n"
 _whole: set[Path] = set()  # attempts that this process has fetched
 
 
@@ -88,20 +89,10 @@ class Artefact:
         path = self.path / name
         if self.storage is None or not self.storage.is_remote or path.is_file():
             return path
-        draft = path.with_name(f".{uuid.uuid4().hex}")  # another process may be at it too
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self.storage.files.get(self.storage.name(path), draft)
-            if digest(draft) != self.manifest["files"].get(name):
-                raise ArtefactError(
-                    "the file is not what its manifest says", where=str(path), hint="Run the stage again: `kcm verify`"
-                )
-            draft.replace(path)
+            return self.storage.fetch(path, self.manifest["files"].get(name, ""))
         except FileNotFoundError:
             raise ArtefactError("the file is missing", where=str(path), hint="Run the stage again") from None
-        finally:
-            draft.unlink(missing_ok=True)
-        return path
 
     def below(self, name: str) -> Path:
         """A folder in it with its own files, not those further below, fetched where they are not here yet."""
@@ -197,12 +188,28 @@ class ArtefactStore:
         probe = f".writable-{uuid.uuid4().hex[:8]}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            self.storage.files.write(probe, b"")
+            self.storage.files.create(probe, b"")
             self.storage.files.delete([probe])
         except OSError as error:
             raise ArtefactError(
                 f"cannot write: {error.strerror}", where=str(self.root), hint="Choose another storage_path"
             ) from error
+        self._require_layout()
+
+    def _require_layout(self) -> None:
+        """Note the layout of a new storage. ArtefactError for a storage that was written in another one."""
+        files = self.storage.files
+        if files.create(LAYOUT, CURRENT_LAYOUT):
+            if next(files.list(ARTEFACTS), None) is None:
+                return
+            files.delete([LAYOUT])
+        elif files.read(LAYOUT) == CURRENT_LAYOUT:
+            return
+        raise ArtefactError(
+            "the storage was written in another layout, by another version of kcm",
+            where=files.uri,
+            hint="Start anew with another storage_path",
+        )
 
     @classmethod
     def existing(cls, place: str | Path) -> ArtefactStore:
@@ -298,10 +305,7 @@ class ArtefactStore:
 
 def finished_at(storage: Storage, home: Path) -> Artefact:
     """The artefact of a home, in the attempt that its manifest names."""
-    attempt = ""  # before format 2
-    with suppress(FileNotFoundError):
-        attempt = read_manifest(storage, home).get("attempt", "")
-    return Artefact(home.parent.name, home.name, home / attempt, storage)
+    return Artefact(home.parent.name, home.name, home / read_manifest(storage, home)["attempt"], storage)
 
 
 def damaged_files(storage: Storage, artefact: Artefact, *, thorough: bool) -> Iterator[str]:
@@ -310,7 +314,7 @@ def damaged_files(storage: Storage, artefact: Artefact, *, thorough: bool) -> It
     Those whose size and mark are as noted are taken for sound, unless it is to be `thorough`.
     """
     manifest = artefact.manifest
-    hashes, marks, there = manifest["files"], manifest.get("marks", {}), listed_files(storage, artefact.path)
+    hashes, marks, there = manifest["files"], manifest["marks"], listed_files(storage, artefact.path)
     yield from sorted(hashes.keys() ^ there.keys())
     for name in sorted(hashes.keys() & there.keys()):
         stat = there[name]

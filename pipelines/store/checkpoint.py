@@ -48,8 +48,9 @@ def read_checkpoint(files: Files, name: str, *, fingerprint: str) -> dict[str, A
     if manifest is None:
         raise damaged
     try:
-        with files.local(f"{name}/{STATE}") as path:
-            if digest(path) != manifest["sha256"]:
+        with tempfile.TemporaryDirectory(prefix="kcm-") as folder:
+            path = Path(folder) / STATE
+            if files.get(f"{name}/{STATE}", path) != manifest["sha256"]:
                 raise damaged
             if manifest["fingerprint"] != fingerprint:
                 raise ArtefactError(

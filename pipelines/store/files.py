@@ -1,28 +1,50 @@
-"""Files by name below a URI: a folder that all nodes see, or a prefix of a bucket.
+"""The one client of a storage: files by name below a folder that all nodes see, or below a prefix of a bucket.
 
-Both kinds can create a file unless it is there, which is all that leases, manifests, the ledger and the champion
-pointer need (`pipelines.store.control`): a folder by hard links, a bucket by conditional puts. A file of a bucket is
-whole or absent; so is one of a folder that was written by these methods.
+obstore speaks to both. Three rules make a storage safe for several writers: a file is whole or absent, `create` writes
+it only if it is absent (leases, manifests, the ledger and the champion pointer need nothing else), and a listing tells
+by the entity tag whether a file has changed.
+
+Credentials and endpoints of buckets come from the usual variables of the environment, in every process of its own:
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL; GOOGLE_SERVICE_ACCOUNT,
+GOOGLE_APPLICATION_CREDENTIALS. None is stored, and none is part of a pickled value.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
-import shutil
+import tempfile
 import uuid
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+from urllib.parse import unquote, urlsplit
 
+import obstore
+from obstore import exceptions, store
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from kcm._messages import status_of, store_fault
 from kcm.durable import create_durably
-from kcm.errors import ArtefactError
+from kcm.errors import ArtefactError, ConfigError
 
-_DRAFT = re.compile(r"\.[0-9a-f]{32}")  # a file of a folder that is being written
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+SCHEMES = ("s3", "gs")
+MOST_COPIED = 5 * 2**30  # bytes of an object that S3 copies by one request
+PATIENCE_S = 120.0  # how long a bucket that does not answer is waited for
+_CHUNK = 8 * 2**20
+_WRITER, _SHA256 = "kcm-writer", "kcm-sha256"  # attributes of objects
+_DRAFT = re.compile(r"(.*/)?\.[0-9a-f]{32}")  # a file that `create_durably` is writing
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+ResultT = TypeVar("ResultT")
 
 
 class StorageError(ArtefactError):
@@ -31,7 +53,7 @@ class StorageError(ArtefactError):
 
 @dataclass(frozen=True)
 class Stat:
-    """A file as a listing has it; `mark` changes whenever its content may have changed."""
+    """A file as a listing has it; `mark` is its entity tag, which changes whenever its content may have changed."""
 
     name: str
     size: int
@@ -39,180 +61,286 @@ class Stat:
     modified: float  # seconds since 1970, by the clock of the storage
 
 
-class Files(ABC):
-    """Files by name (parts joined by slashes) below a URI; any process may hold a copy."""
+@dataclass(frozen=True)
+class Files:
+    """Files by name (parts joined by slashes) below a URI; any process may hold a copy.
 
-    poll_s: ClassVar[float]  # between two looks at a file that another process writes
+    A missing file raises FileNotFoundError. Other faults raise OSError in a folder, and StorageError in a bucket, where
+    what may pass by itself is tried again for `PATIENCE_S`.
+    """
+
+    uri: str
+
+    @classmethod
+    def at(cls, place: str | Path) -> Files:
+        """The files of a storage path. ValueError for a scheme that no storage has."""
+        return cls(normalised(place))
 
     @property
-    @abstractmethod
-    def uri(self) -> str:
-        """Where they lie."""
+    def is_remote(self) -> bool:
+        """Whether they are in a bucket."""
+        return "://" in self.uri
 
-    @abstractmethod
+    @property
+    def poll_s(self) -> float:
+        """How long to wait between two looks at a file that another process writes."""
+        return 1.0 if self.is_remote else 0.0
+
     def below(self, name: str) -> Files:
         """The files below a name."""
+        return Files(f"{self.uri}/{name}") if name else self
 
-    @abstractmethod
     def create(self, name: str, content: bytes) -> bool:
-        """Write a file that is not there; False, and nothing is changed, where it is. Of many writers one succeeds."""
+        """Write a file that is not there; False, and nothing is changed, where it is. Of many writers one succeeds.
 
-    @abstractmethod
+        The content is durable before this returns: obstore flushes no folder's files to disk, so `create_durably` does.
+        A put to a bucket whose answer was lost is sent again, and then finds the object there: an attribute tells whose
+        it is.
+        """
+        if not self.is_remote:
+            return create_durably(Path(self.uri) / name, content)
+        writer = uuid.uuid4().hex
+        try:
+            options: dict[str, Any] = {"mode": "create", "attributes": {_WRITER: writer}}
+            self._ask(name, lambda key: obstore.put(self._store, key, content, **options))
+        except exceptions.AlreadyExistsError:
+            with suppress(FileNotFoundError):
+                return self._attribute(name, _WRITER) == writer
+            return False
+        return True
+
     def write(self, name: str, content: bytes) -> None:
         """Write a file, or replace it."""
-
-    @abstractmethod
-    def put(self, name: str, source: Path, sha256: str) -> None:
-        """Write a file with the content of a local one, or replace it."""
-
-    @abstractmethod
-    def read(self, name: str) -> bytes:
-        """The content. FileNotFoundError where there is no such file."""
-
-    @abstractmethod
-    def get(self, name: str, target: Path) -> None:
-        """Write the content to a local file. FileNotFoundError where there is no such file."""
-
-    @abstractmethod
-    def open(self, name: str) -> BinaryIO:
-        """The content, of which only what is read is fetched. FileNotFoundError where there is no such file."""
-
-    @abstractmethod
-    def copy(self, name: str, target: str) -> None:
-        """Give a file, which nobody writes to any more, another name too, by the storage itself.
-
-        FileNotFoundError where there is no such file.
-        """
-
-    @abstractmethod
-    def list(self, name: str = "") -> Iterator[Stat]:
-        """The files below a name, at any depth, in no order."""
-
-    @abstractmethod
-    def sha256(self, name: str) -> str:
-        """The SHA-256 of the content, read anew. FileNotFoundError where there is no such file."""
-
-    @abstractmethod
-    def noted_sha256(self, name: str) -> str:
-        """The SHA-256 that was noted when the file was written, where the storage keeps one; else read anew."""
-
-    @abstractmethod
-    def delete(self, names: Iterable[str]) -> None:
-        """Remove files; those that are not there are passed over."""
-
-    @abstractmethod
-    def local(self, name: str) -> Any:
-        """A context with the path of a local file with the content. FileNotFoundError where there is no such file."""
-
-
-@dataclass(frozen=True)
-class LocalFiles(Files):
-    """Files of a folder that all nodes see. Raises OSError."""
-
-    root: Path
-    poll_s: ClassVar[float] = 0.0
-
-    @property
-    def uri(self) -> str:
-        """The folder."""
-        return str(self.root)
-
-    def below(self, name: str) -> Files:
-        """The files of a folder in it."""
-        return LocalFiles(self.root / name)
-
-    def create(self, name: str, content: bytes) -> bool:
-        """Write a file that is not there, on disk before this returns."""
-        return create_durably(self.root / name, content)
-
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file so that a reader sees the old one or the new one."""
-        with self._draft(name) as draft:
-            draft.write_bytes(content)
+        self._ask(name, lambda key: obstore.put(self._store, key, content))
 
     def put(self, name: str, source: Path, sha256: str) -> None:
-        """Copy a file here."""
-        with self._draft(name) as draft:
-            shutil.copyfile(source, draft)
+        """Write a file with the content of a local one, or replace it; a large one is sent in parts."""
+        noted = {_SHA256: sha256} if self.is_remote else None
+        self._ask(name, lambda key: obstore.put(self._store, key, source, attributes=noted))
 
     def read(self, name: str) -> bytes:
         """The content."""
-        return (self.root / name).read_bytes()
+        return self._ask(name, lambda key: bytes(obstore.get(self._store, key).bytes()))
 
-    def get(self, name: str, target: Path) -> None:
-        """Copy a file from here."""
-        shutil.copyfile(self.root / name, target)
+    def get(self, name: str, target: Path) -> str:
+        """Write the content to a local file, and give its SHA-256. StorageError where `put` noted another one."""
+
+        def download(key: str) -> str:
+            response, sha256 = obstore.get(self._store, key), hashlib.sha256()
+            with target.open("wb") as file:
+                for chunk in response.stream(min_chunk_size=_CHUNK):
+                    file.write(chunk)
+                    sha256.update(chunk)
+            if self.is_remote and response.attributes.get(_SHA256, sha256.hexdigest()) != sha256.hexdigest():
+                raise self._error("the file is not what was written", name, "Run the stage again: `kcm verify`")
+            return sha256.hexdigest()
+
+        return self._ask(name, download)
 
     def open(self, name: str) -> BinaryIO:
-        """The file itself."""
-        return (self.root / name).open("rb")
+        """The content; of an object only the parts that are read are fetched, by a request each."""
+        if not self.is_remote:
+            return (Path(self.uri) / name).open("rb")
+        size = self._ask(name, lambda key: int(obstore.head(self._store, key)["size"]))
+
+        def fetch(start: int, length: int) -> memoryview:
+            return self._ask(
+                name, lambda key: memoryview(obstore.get_range(self._store, key, start=start, length=length))
+            )
+
+        return cast(BinaryIO, RangeFile(f"{self.uri}/{name}", size, fetch))
 
     def copy(self, name: str, target: str) -> None:
-        """Link a file, or copy it where the file system cannot link."""
-        with self._draft(target) as draft:
-            try:
-                os.link(self.root / name, draft)
-            except FileNotFoundError:
-                raise
-            except OSError:
-                shutil.copyfile(self.root / name, draft)
+        """Give a file, which nobody writes to any more, another name too, with what was noted of it.
+
+        The storage does it itself: a folder by a link. Only an object that is too large passes through this node.
+        """
+        size = self._ask(name, lambda key: int(obstore.head(self._store, key)["size"]))
+        if not self.is_remote or size <= MOST_COPIED:
+            self._ask(name, lambda key: obstore.copy(self._store, key, self._key(target)))
+            return
+        with tempfile.TemporaryDirectory(prefix="kcm-") as folder:
+            self.put(target, path := Path(folder) / "copy", self.get(name, path))
 
     def list(self, name: str = "") -> Iterator[Stat]:
-        """The files below a folder; the mark is the time of the last change in nanoseconds."""
-        folders = [self.root / name]
-        while folders:
-            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if _DRAFT.fullmatch(entry.name):
-                        continue
-                    if entry.is_dir():
-                        folders.append(Path(entry.path))
-                        continue
-                    with suppress(FileNotFoundError):  # removed since it was listed
-                        known = entry.stat()
-                        path = os.path.relpath(entry.path, self.root)
-                        yield Stat(path, known.st_size, str(known.st_mtime_ns), known.st_mtime)
+        """The files below a name, at any depth, in no order."""
+
+        def listed(key: str) -> list[Any]:
+            return [item for page in obstore.list(self._store, key or None, chunk_size=1000) for item in page]
+
+        start = len(self._key("x")) - 1
+        for item in self._ask(name, listed):
+            if not _DRAFT.fullmatch(path := item["path"][start:]):
+                mark = (item["e_tag"] or "").strip('"')
+                yield Stat(path, item["size"], mark, item["last_modified"].timestamp())
 
     def sha256(self, name: str) -> str:
-        """The SHA-256 of the content."""
-        return digest(self.root / name)
+        """The SHA-256 of the content, read anew."""
+
+        def hashed(key: str) -> str:
+            sha256 = hashlib.sha256()
+            for chunk in obstore.get(self._store, key).stream(min_chunk_size=_CHUNK):
+                sha256.update(chunk)
+            return sha256.hexdigest()
+
+        return self._ask(name, hashed)
 
     def noted_sha256(self, name: str) -> str:
-        """The SHA-256 of the content: a folder keeps no notes."""
-        return self.sha256(name)
+        """The SHA-256 that was sent with an object; of a file in a folder, which has no notes, the content's."""
+        return (self._attribute(name, _SHA256) if self.is_remote else None) or self.sha256(name)
 
     def delete(self, names: Iterable[str]) -> None:
-        """Remove files, and the folders that this leaves empty."""
+        """Remove files; those that are not there are passed over."""
+        if self.is_remote:
+            if keys := list(names):
+                self._ask("", lambda _: obstore.delete(self._store, keys))
+            return
         for name in names:
-            (self.root / name).unlink(missing_ok=True)
-            for folder in (self.root / name).parents:
-                if folder == self.root:
-                    break
-                try:
-                    folder.rmdir()
-                except OSError:
-                    break
+            with suppress(FileNotFoundError):
+                self._ask(name, lambda key: obstore.delete(self._store, [key]))
 
-    @contextmanager
-    def local(self, name: str) -> Iterator[Path]:
-        """The file itself."""
-        if not (self.root / name).is_file():
-            raise FileNotFoundError(name)
-        yield self.root / name
+    @property
+    def _store(self) -> Any:
+        return _client(self.uri, _endpoint()) if self.is_remote else _folders()
 
-    @contextmanager
-    def _draft(self, name: str) -> Iterator[Path]:
-        target = self.root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{uuid.uuid4().hex}")
+    def _key(self, name: str) -> str:
+        """The name as the client knows it: that of a folder begins at the root of the file system."""
+        return name if self.is_remote else f"{self.uri}/{name}".strip("/")
+
+    def _attribute(self, name: str, attribute: str) -> str | None:
+        attributes = self._ask(name, lambda key: dict(obstore.get(self._store, key, options={"head": True}).attributes))
+        return attributes.get(attribute)
+
+    def _ask(self, name: str, request: Callable[[str], ResultT]) -> ResultT:
+        """The answer to a request about a file."""
+        key = self._key(name)
+        if not self.is_remote:
+            try:
+                return request(key)
+            except exceptions.BaseError as error:
+                code = _OS_ERROR.search(str(error))
+                raise OSError(int(code[1]), os.strerror(int(code[1])), f"/{key}") if code else error from error
         try:
-            yield draft
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
+            for attempt in Retrying(
+                retry=retry_if_exception(_may_pass),
+                stop=stop_after_delay(PATIENCE_S),
+                wait=wait_random_exponential(0.1, max=5),
+                reraise=True,
+            ):
+                with attempt:
+                    return request(key)
+        except exceptions.AlreadyExistsError:
+            raise
+        except FileNotFoundError as error:
+            if store_fault(error) == "no bucket":
+                hint = "Create it, or choose another storage_path"
+                raise self._error("the bucket does not exist", name, hint) from error
+            raise FileNotFoundError(f"{self.uri}/{name}") from None
+        except (exceptions.BaseError, OSError, ValueError) as error:
+            raise self._error(*_reason(error, name)) from error
+        raise AssertionError("unreachable")
+
+    def _error(self, reason: str, name: str, hint: str) -> StorageError:
+        return StorageError(reason, where=f"{self.uri}/{name}".rstrip("/"), hint=hint)
+
+
+class RangeFile(io.RawIOBase):
+    """A file of `size` bytes elsewhere, of which only what is read is fetched; obstore's own reader lacks `closed`,
+    which pyarrow asks for.
+    """
+
+    def __init__(self, name: str, size: int, fetch: Callable[[int, int], memoryview]) -> None:
+        self.name, self._size, self._fetch = name, size, fetch
+        self._position = 0
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """It can be read at any place."""
+        return True
+
+    def tell(self) -> int:
+        """The place of the next read."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a place, which nothing is fetched for."""
+        self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as there is content."""
+        length = min(len(buffer), self._size - self._position)
+        if length <= 0:
+            return 0
+        buffer[:length] = self._fetch(self._position, length)
+        self._position += length
+        return length
+
+
+def normalised(place: str | Path) -> str:
+    """A storage path as it is compared and written down: an absolute path, or a URI without a slash at its end.
+
+    ValueError for a scheme that no storage has.
+    """
+    text = str(place)
+    if "://" not in text:
+        return str(Path(text).expanduser().absolute())
+    parts = urlsplit(text)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return str(Path(unquote(parts.path)))
+    if parts.scheme not in SCHEMES or not parts.netloc or "@" in parts.netloc:
+        known = ", ".join(f"{scheme}://BUCKET/PREFIX" for scheme in SCHEMES)
+        raise ValueError(f"name a folder that all nodes see, or {known}; credentials come from the environment")
+    return text.rstrip("/")
 
 
 def digest(path: Path) -> str:
     """The SHA-256 of a local file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether a fault may pass by itself: no answer, a broken one, a server's own error, a conflict of two puts."""
+    broken = isinstance(error, exceptions.GenericError | exceptions.JoinError)
+    return broken and store_fault(error) not in ("expired", "refused")
+
+
+def _reason(error: BaseException, name: str) -> tuple[str, str, str]:
+    """What went wrong in a few words, where, and how to fix it; servers' answers name keys, and are not repeated."""
+    if (fault := store_fault(error)) in ("expired", "refused"):
+        what = "have expired" if fault == "expired" else "are refused"
+        return f"the credentials {what}", name, "Renew them and start again: finished work is kept"
+    if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
+        return "no right to read or write here", name, "Ask for it, or check the credentials in the environment"
+    reason = f"the storage does not answer as it should: {status_of(error) or type(error).__name__}"
+    return reason, name, "Start again when it does: finished work is kept"
+
+
+def _endpoint() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+@lru_cache(maxsize=1)
+def _folders() -> store.LocalStore:
+    """The client of all folders of this node."""
+    return store.LocalStore()
+
+
+@lru_cache(maxsize=64)
+def _client(uri: str, endpoint: str) -> Any:
+    """The client of a prefix, with its connections; one for each process."""
+    timeouts: ClientConfig = {"connect_timeout": "5s", "timeout": "300s"}
+    more: dict[str, Any] = {}
+    if uri.startswith("s3://") and endpoint:
+        more["endpoint"] = endpoint
+        if endpoint.startswith("http://"):
+            timeouts["allow_http"] = True
+    retries: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}  # `_ask` tries for longer
+    try:
+        return store.from_url(uri, client_options=timeouts, retry_config=retries, **more)
+    except (exceptions.BaseError, ValueError) as error:
+        raise ConfigError(f"not a storage: {error}", where=uri) from error

@@ -1,9 +1,9 @@
 """A storage, and the folder of this node where its files are read and written by path.
 
-Of a storage that is a folder, seen by all nodes, they are the same. A bucket has a folder on each node, below
-`KCM_CACHE`, else the user's cache folder: files are written there and then kept (`keep`), and fetched on first use
-(`fetch`). It has the same path on every node, so that paths travel. A file in it is whole; what an artefact holds never
-changes, so it can be used again, and removed whenever nothing runs.
+A storage that is a folder, seen by all nodes, is that folder. A bucket has a folder on each node, below `KCM_CACHE`,
+else the user's cache folder: files are written there and then uploaded, and fetched on first use. It has the same path
+on every node, so that paths can be sent to workers. Its files are whole, and an artefact never changes, so what was
+fetched is used again. The folder may be removed whenever nothing runs.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pipelines.store.files import Files, LocalFiles, StorageError, digest
-from pipelines.store.objects import files_at, normalised
+from pipelines.store.files import Files, StorageError, digest
 
 AT_ONCE = 16  # requests for small things that are sent together
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A file of a storage, by its path in a node's folder, and its SHA-256 as whoever wrote it noted it."""
+    """A file of a storage: its path in a node's folder, and the SHA-256 that its writer computed."""
 
     path: Path
     sha256: str
@@ -44,15 +43,15 @@ class Storage:
     @classmethod
     def at(cls, place: str | Path) -> Storage:
         """The storage of a storage path."""
-        files = files_at(normalised(place))
-        if isinstance(files, LocalFiles):
-            return cls(files, files.root)
+        files = Files.at(place)
+        if not files.is_remote:
+            return cls(files, Path(files.uri))
         return cls(files, cache_folder() / hashlib.sha256(files.uri.encode()).hexdigest()[:16])
 
     @property
     def is_remote(self) -> bool:
-        """Whether its files are somewhere else than in the folder of this node."""
-        return self.files.uri != str(self.root)
+        """Whether its files are in a bucket."""
+        return self.files.is_remote
 
     def below(self, path: Path) -> Storage:
         """The part of the storage below a path of the folder."""
@@ -63,24 +62,28 @@ class Storage:
         name = path.relative_to(self.root).as_posix()
         return "" if name == "." else name
 
+    def put_file(self, target: Path, source: Path) -> Kept:
+        """Write a local file into the storage under the name of `target`; nothing is left of it in a node's folder."""
+        stored = Kept(target, digest(source))
+        self.files.put(self.name(target), source, stored.sha256)
+        return stored
+
     def keep(self, path: Path) -> None:
-        """Make a file, or all files of a folder, part of the storage: they outlive this node."""
-        if not self.is_remote:
-            return
-        paths = [each for each in sorted(path.rglob("*")) if each.is_file()] if path.is_dir() else [path]
-        for each in paths:
-            self.files.put(self.name(each), each, digest(each))
+        """Upload a file of the node's folder, or all files of a folder in it, so that they outlive this node."""
+        if self.is_remote:
+            for file in [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else [path]:
+                self.put_file(file, file)
 
     def hand_over(self, path: Path) -> Kept:
-        """Keep a file that this node needs no more: of a bucket it is gone here."""
-        kept = Kept(path, digest(path))
-        if self.is_remote:
-            self.files.put(self.name(path), path, kept.sha256)
-            self.leave(path)
-        return kept
+        """Upload a file and delete the copy in this node's folder, which does not need it any more."""
+        if not self.is_remote:
+            return Kept(path, digest(path))
+        stored = self.put_file(path, path)
+        self.leave(path)
+        return stored
 
     def leave(self, path: Path) -> None:
-        """Have a file of a bucket no longer here."""
+        """Delete the copy of a bucket's file in this node's folder."""
         if self.is_remote:
             path.unlink(missing_ok=True)
 
@@ -89,29 +92,35 @@ class Storage:
         return Kept(path, self.files.noted_sha256(self.name(path)))
 
     def place(self, kept: Mapping[str, Kept], folder: Path) -> dict[str, str]:
-        """Give files names below a folder too, without a byte passing through this node; their hashes by name."""
+        """Copy files to new names below a folder within the storage, and give their hashes by name."""
 
         def copy(name: str) -> None:
             self.files.copy(self.name(kept[name].path), self.name(folder / name))
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(copy, kept))
-        return {name: each.sha256 for name, each in kept.items()}
+        return {name: file.sha256 for name, file in kept.items()}
 
     def readable(self, path: Path) -> Path | BinaryIO:
-        """What pyarrow is given to read a file, of which only what is read is fetched where it is not here.
+        """What pyarrow reads a file from; of an object that is not here only the ranges that are read are fetched.
 
-        FileNotFoundError where it is not in the storage either.
+        FileNotFoundError where the storage does not hold it either.
         """
         return path if path.is_file() else self.files.open(self.name(path))
 
-    def fetch(self, path: Path) -> Path:
-        """The path of a file that the storage holds, which is here from now on. FileNotFoundError where it is not."""
+    def fetch(self, path: Path, sha256: str | None = None) -> Path:
+        """The path of a file that the storage holds, which is here from now on. FileNotFoundError where there is none.
+
+        StorageError for a file that is fetched and has another hash than `sha256`.
+        """
         if not path.is_file() and self.is_remote:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f".{uuid.uuid4().hex}")  # another process may be at it too
+            draft = path.with_name(f".{uuid.uuid4().hex}")  # another process may fetch it too
             try:
-                self.files.get(self.name(path), draft)
+                fetched = self.files.get(self.name(path), draft)
+                if sha256 not in (None, fetched):
+                    hint = "Run the stage again: `kcm verify`"
+                    raise StorageError("the file is not what its manifest says", where=str(path), hint=hint)
                 draft.replace(path)
             finally:
                 draft.unlink(missing_ok=True)
@@ -121,22 +130,18 @@ class Storage:
 
     def mirror(self, folder: Path) -> None:
         """Make a folder here hold exactly the files that the storage has below it."""
-        if not self.is_remote:
-            return
-        for path in self._prune(folder):
+        for path in self.forget(folder):
             self.fetch(path)
 
-    def forget(self, folder: Path) -> None:
-        """Remove what a folder here holds and the storage has not: it was never kept."""
-        if self.is_remote:
-            self._prune(folder)
-
-    def _prune(self, folder: Path) -> set[Path]:
-        there = {self.root / stat.name for stat in self.files.list(self.name(folder))}
+    def forget(self, folder: Path) -> set[Path]:
+        """Delete the files of a folder here that a bucket does not hold, and give those that it holds."""
+        if not self.is_remote:
+            return set()
+        stored = {self.root / stat.name for stat in self.files.list(self.name(folder))}
         for path in folder.rglob("*") if folder.exists() else ():
-            if path.is_file() and path not in there:
+            if path.is_file() and path not in stored:
                 path.unlink()
-        return there
+        return stored
 
     def names(self, folder: Path) -> list[str]:
         """The names, relative to a folder, of the files that the storage has below it."""
@@ -156,27 +161,27 @@ class Storage:
 
 
 class Follower:
-    """Keeps what another writes below a folder: each file once it has stopped changing between two looks."""
+    """Uploads what another writes below a folder: each file once it has stopped changing between two looks."""
 
     def __init__(self, storage: Storage, folder: Path) -> None:
         self._storage, self._folder = storage, folder
         self._seen: dict[Path, tuple[int, int]] = {}
-        self._kept: dict[Path, tuple[int, int]] = {}
+        self._uploaded: dict[Path, tuple[int, int]] = {}
         self._looked = float("-inf")
 
     def look(self) -> None:
-        """Keep what has stopped changing, unless the last look was just now; what cannot be kept waits for the next."""
+        """Upload what has stopped changing, unless the last look was just now; what fails waits for the next look."""
         if not self._storage.is_remote or time.monotonic() - self._looked < self._storage.files.poll_s:
             return
         for path in sorted(self._folder.rglob("*")):
             with suppress(FileNotFoundError, StorageError):
                 if not path.is_file():
                     continue
-                known = path.stat()
-                state = (known.st_size, known.st_mtime_ns)
-                if self._seen.get(path) == state != self._kept.get(path):
+                stat = path.stat()
+                state = (stat.st_size, stat.st_mtime_ns)
+                if self._seen.get(path) == state != self._uploaded.get(path):
                     self._storage.keep(path)
-                    self._kept[path] = state
+                    self._uploaded[path] = state
                 self._seen[path] = state
         self._looked = time.monotonic()
 

@@ -19,7 +19,7 @@ from kcm.errors import LockedError
 from pipelines.store.artefact import ARTEFACTS, CONTROL, Artefact, ArtefactStore, damaged_files, finished_at
 from pipelines.store.control.lease import held, leased
 from pipelines.store.files import digest
-from pipelines.store.manifest import EMPTIED, MANIFEST, encoded, file_hashes, marks_of, read_manifest
+from pipelines.store.manifest import EMPTIED, MANIFEST, encoded, file_hashes, listed_files, marks_of, read_manifest
 
 CLEANING = "leases/gc"  # held while files are removed; no run begins meanwhile
 _BUNDLE, _LINEAGE = "bundle/bundle.json", "bundle/lineage.json"  # of a bundle's artefact; the first gives its digest
@@ -27,7 +27,10 @@ _NAME = re.compile(r"\b[0-9a-f]{16}(?:[0-9a-f]{48})?\b")  # of an artefact, or o
 
 
 def verify(store: ArtefactStore) -> tuple[int, list[str]]:
-    """How many artefacts there are, and the damaged files of all, as STAGE/FINGERPRINT/FILE, all read and hashed."""
+    """How many artefacts there are, and the damaged files of all, as STAGE/FINGERPRINT/FILE, all read and hashed.
+
+    Sound files of a copied storage have other marks, which are noted, so that a run need not hash them again.
+    """
     homes, damaged = sorted(store.homes()), list[str]()
     for home in homes:
         above = f"{home.parent.name}/{home.name}"
@@ -37,7 +40,10 @@ def verify(store: ArtefactStore) -> tuple[int, list[str]]:
             damaged.append(f"{above}/{MANIFEST}")
             continue
         found = finished_at(store.storage, home)
-        damaged += [f"{above}/{name}" for name in damaged_files(store.storage, found, thorough=True)]
+        names = list(damaged_files(store.storage, found, thorough=True))
+        damaged += [f"{above}/{name}" for name in names]
+        if not names and (marks := marks_of(listed_files(store.storage, found.path))) != found.manifest["marks"]:
+            _tell(store, found, {"marks": marks})
     return len(homes), damaged
 
 
@@ -69,10 +75,9 @@ def find_garbage(store: ArtefactStore) -> Garbage:
             garbage.size += sum(below.values())
         else:
             garbage.kept += 1
-            finished = {MANIFEST, artefacts[home].path.name}
-            if home.name not in finished:  # of format 1, whose files lie beside the manifest
-                garbage.attempts += [home / name for name in sorted(below.keys() - finished)]
-                garbage.size += sum(size for name, size in below.items() if name not in finished)
+            overtaken = sorted(below.keys() - {MANIFEST, artefacts[home].path.name})
+            garbage.attempts += [home / name for name in overtaken]
+            garbage.size += sum(below[name] for name in overtaken)
     return garbage
 
 
@@ -113,7 +118,8 @@ def rewrite(store: ArtefactStore, artefact: Artefact, change: Callable[[Path], N
     """
     change(artefact.folder)
     store.storage.keep(artefact.path)
-    _tell(store, artefact, {"files": file_hashes(artefact.path), "marks": marks_of(store.storage, artefact.path)})
+    marks = marks_of(listed_files(store.storage, artefact.path))
+    _tell(store, artefact, {"files": file_hashes(artefact.path), "marks": marks})
 
 
 def empty(store: ArtefactStore, artefact: Artefact) -> None:

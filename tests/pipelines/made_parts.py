@@ -17,9 +17,8 @@ from kcm.tasks.rowindex import RowIndex
 from kcm.tasks.shards import GROUP_ROWS, ShardWriter, shard_file
 from pipelines.store.artefact import ArtefactStore, Recipe
 from pipelines.store.features import SECONDS, FeaturesArtefact
-from pipelines.store.objects import ObjectFiles
+from pipelines.store.files import Files, RangeFile
 from pipelines.store.outcomes import Answers, OutcomesArtefact
-from pipelines.store.ranges import Ranges
 from pipelines.store.sequence import Names
 
 DIM = 32
@@ -77,15 +76,15 @@ class Fetched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.shards, self.ranges = list[str](), 0
-        get, readinto = ObjectFiles.get, Ranges.readinto
+        get, readinto = Files.get, RangeFile.readinto
 
-        def watched_get(files: ObjectFiles, name: str, target: Path) -> None:
+        def watched_get(files: Files, name: str, target: Path) -> str:
             self.shards += [name] if name.endswith(".parquet") else []
-            get(files, name, target)
+            return get(files, name, target)
 
-        def watched_read(file: Ranges, buffer: Any) -> int:
+        def watched_read(file: RangeFile, buffer: Any) -> int:
             self.ranges += (length := readinto(file, buffer))
             return length
 
-        monkeypatch.setattr(ObjectFiles, "get", watched_get)
-        monkeypatch.setattr(Ranges, "readinto", watched_read)
+        monkeypatch.setattr(Files, "get", watched_get)
+        monkeypatch.setattr(RangeFile, "readinto", watched_read)

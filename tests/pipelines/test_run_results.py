@@ -12,8 +12,7 @@ from kcm.errors import DataError
 from pipelines import run as module
 from pipelines.config import RunConfig
 from pipelines.run import run_context
-from pipelines.store.files import StorageError
-from pipelines.store.objects import files_at
+from pipelines.store.files import Files, StorageError
 from pipelines.store.storage import Storage
 
 CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"
@@ -38,7 +37,7 @@ def fail(config: RunConfig) -> None:
 def test_a_run_that_fails_keeps_its_bad_rows_and_no_token(config: RunConfig) -> None:
     with pytest.raises(DataError, match="too many"):
         fail(config)
-    names = [stat.name for stat in files_at(config.storage_path).list("runs")]
+    names = [stat.name for stat in Files.at(config.storage_path).list("runs")]
     assert names == ["runs/reviews/bad_rows.csv"]
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from kcm.errors import ArtefactError
 from pipelines.store.files import Files
-from pipelines.store.objects import files_at
 
 KEEP = 16  # versions of a key that `prune` leaves: readers are never that far behind
 
@@ -31,7 +30,7 @@ class Control:
     """The records below one place, a folder or files, by key: parts of [A-Za-z0-9._-] joined by slashes."""
 
     def __init__(self, place: Path | Files) -> None:
-        self._files = place if isinstance(place, Files) else files_at(place)
+        self._files = place if isinstance(place, Files) else Files.at(place)
 
     @property
     def uri(self) -> str:

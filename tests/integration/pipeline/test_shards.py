@@ -17,7 +17,7 @@ from kcm.errors import DataError
 from pipelines.batch.mapping import map_items
 from pipelines.batch.shards import map_shards, write_shard
 from pipelines.cluster.config import ClusterConfig
-from pipelines.store.objects import ObjectFiles
+from pipelines.store.files import Files
 from pipelines.store.storage import Storage
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -28,7 +28,7 @@ SIZES = (2500, 10)
 def storage(served_bucket: str, tmp_path: Path) -> Storage:
     """A bucket whose folder on this node, and so on every other, can hold no file: it would lie in a file."""
     (tmp_path / "file").touch()
-    return Storage(ObjectFiles(served_bucket), tmp_path / "file" / "node")
+    return Storage(Files(served_bucket), tmp_path / "file" / "node")
 
 
 def doubled(death: Path | None) -> Any:

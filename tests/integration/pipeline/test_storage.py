@@ -36,7 +36,7 @@ from pipelines.serve.log.decisions import DecisionLog
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.control.records import Control, Versioned
 from pipelines.store.features import SECONDS
-from pipelines.store.objects import ObjectFiles
+from pipelines.store.files import Files
 from pipelines.store.sharded import ShardedArtefact
 from pipelines.store.upkeep import verify
 from tests.flaky_proxy import FAULTS, FlakyProxy
@@ -58,7 +58,7 @@ def test_no_increment_is_lost_where_requests_are_dropped_delayed_and_duplicated(
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
 
         def count(times: int) -> None:
-            control = Control(ObjectFiles(served_bucket))
+            control = Control(Files(served_bucket))
             for _ in range(times):
                 while True:
                     current = control.get("counter") or Versioned(0, b"0")
@@ -70,7 +70,7 @@ def test_no_increment_is_lost_where_requests_are_dropped_delayed_and_duplicated(
             thread.start()
         for thread in threads:
             thread.join()
-        assert Control(ObjectFiles(served_bucket)).get("counter") == Versioned(24, b"24")
+        assert Control(Files(served_bucket)).get("counter") == Versioned(24, b"24")
     assert proxy.faults.keys() == set(FAULTS)
 
 
@@ -105,7 +105,7 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str], timeou
 
 
 @contextmanager
-def killed_at(name: str, files: ObjectFiles, server: ObjectServer) -> Iterator[None]:
+def killed_at(name: str, files: Files, server: ObjectServer) -> Iterator[None]:
     """A block in which the server is killed, and started again, as soon as there are files below a name."""
 
     def kill() -> None:
@@ -142,7 +142,7 @@ def test_a_run_on_a_bucket_is_taken_over_by_another_node_behind_a_bad_network(
     command = [sys.executable, "-m", "jobs.cli", "run", str(tmp_path / "run.yaml")]
     ours = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     ours["PYTHONPATH"] = os.pathsep.join(filter(None, [str(cluster_path), os.environ.get("PYTHONPATH")]))
-    files = ObjectFiles(served_bucket)
+    files = Files(served_bucket)
     first = subprocess.Popen(
         command, env=ours, start_new_session=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -219,7 +219,7 @@ def test_the_loop_on_a_bucket_is_gone_on_with_by_nodes_that_have_nothing(
     units = DecisionLog(config.serve.feedback.url, 30.0, "extended").forget_request(forgotten).units
     second = on_another_node("fourth")
     assert (second["version"], second["after"]) == ("extended/3", NUM_DECISIONS)
-    state = json.loads(ObjectFiles(served_bucket).read("runs/extended/loop.json"))
+    state = json.loads(Files(served_bucket).read("runs/extended/loop.json"))
     assert [turn["version"] for turn in state["turns"]] == ["extended/2", "extended/3"]
     looks = LineageLedger(ArtefactStore(served_bucket).control, "extended").attempts()
     assert [look.number for look in looks] == [1, 2]
@@ -249,14 +249,14 @@ def test_the_loop_on_a_bucket_is_gone_on_with_by_nodes_that_have_nothing(
 
 def fetched_here(work: Callable[[], object]) -> list[str]:
     """What this process fetches of buckets while it does some work, as a driver does."""
-    names, get = list[str](), ObjectFiles.get
+    names, get = list[str](), Files.get
 
-    def watched(files: ObjectFiles, name: str, target: Path) -> None:
+    def watched(files: Files, name: str, target: Path) -> str:
         names.append(name)
-        get(files, name, target)
+        return get(files, name, target)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ObjectFiles, "get", watched)
+        patch.setattr(Files, "get", watched)
         work()
     return names
 

@@ -34,7 +34,7 @@ from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
 from pipelines.store.checkpoint import STATE, checkpoints, write_checkpoint
 from pipelines.store.features import write_rows
-from pipelines.store.files import LocalFiles
+from pipelines.store.files import Files
 from pipelines.store.storage import Storage
 from pipelines.training.driver import run_workers
 from pipelines.training.worker import PROGRESS, TaskFiles, TrainerConfig, TrainerPlan, WorkerPlan
@@ -242,8 +242,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_the_terminal_says_so(sho
         while trainer.position.total < steps:
             trainer.step()
         state = {name: each.state_dict() for name, each in trainers.items()} | {"steps": steps}
-        write_checkpoint(LocalFiles(tmp_path), f"attempt-1/{folder}", state, fingerprint="this", steps=steps)
-    newest = tmp_path / checkpoints(LocalFiles(tmp_path))[0] / STATE
+        write_checkpoint(Files.at(tmp_path), f"attempt-1/{folder}", state, fingerprint="this", steps=steps)
+    newest = tmp_path / checkpoints(Files.at(tmp_path))[0] / STATE
     newest.write_bytes(newest.read_bytes()[:-100])
     said: list[str] = []
     state = train(worker_plan(short, tmp_path), say=said.append)
@@ -252,7 +252,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_the_terminal_says_so(sho
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(plan, tmp_path) -> None:
-    write_checkpoint(LocalFiles(tmp_path), "attempt-1/checkpoint-x", {"steps": 5}, fingerprint="another", steps=5)
+    write_checkpoint(Files.at(tmp_path), "attempt-1/checkpoint-x", {"steps": 5}, fingerprint="another", steps=5)
     with pytest.raises(ArtefactError, match=r"another.*this"):
         train(worker_plan(plan, tmp_path))
     assert not (tmp_path / PROGRESS).exists()  # no worker was started for it

@@ -12,11 +12,16 @@ from pathlib import Path
 import pytest
 
 from kcm.errors import ArtefactError
-from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, damaged_files, storage_errors, write_json
-from pipelines.store.files import LocalFiles
+from pipelines.store.artefact import (
+    LAYOUT,
+    Artefact,
+    ArtefactStore,
+    Recipe,
+    damaged_files,
+    storage_errors,
+)
+from pipelines.store.files import Files
 from pipelines.store.manifest import MANIFEST, encoded, publish
-from pipelines.store.objects import ObjectFiles
-from pipelines.store.upkeep import collect_garbage, verify
 
 RECIPE = Recipe("features", 1, {"encoder": "tiny"})
 
@@ -80,7 +85,7 @@ def test_a_cache_hit_hashes_nothing(place: str, monkeypatch: pytest.MonkeyPatch)
     def hashed(*args: object) -> str:
         raise AssertionError("a file was read")
 
-    for kind in (LocalFiles, ObjectFiles):
+    for kind in (Files, Files):
         monkeypatch.setattr(kind, "sha256", hashed)
         monkeypatch.setattr(kind, "get", hashed)
     assert store.build(RECIPE, must_not_run)[1]
@@ -248,21 +253,16 @@ def test_an_artefact_knows_what_it_was_made_of(tmp_path) -> None:
         trained.source(Artefact, "tune")
 
 
-def test_a_manifest_of_a_later_format_is_refused_and_one_without_a_number_is_read(tmp_path) -> None:
-    store = ArtefactStore(tmp_path)
-    artefact = store.build(RECIPE, write_data)[0]
-    manifest = artefact.manifest
-    assert manifest.pop("format") == 2
-    write_json(artefact.home / MANIFEST, manifest)
-    assert store.find(RECIPE) == artefact
-    write_json(artefact.home / MANIFEST, manifest | {"format": 3})
-    for read in (
-        lambda: store.build(RECIPE, must_not_run),
-        lambda: store.named(artefact.stage, artefact.fingerprint),
-        lambda: store.finished(artefact.stage),
-        lambda: verify(store),
-        lambda: collect_garbage(store),
-    ):
-        with pytest.raises(ArtefactError, match="written in format 3, this version reads up to 2"):
-            read()
-    assert (artefact.folder / "data.txt").exists()  # what is not understood is not removed
+def test_a_storage_of_another_layout_is_named_and_left_as_it_is(place: str) -> None:
+    files = ArtefactStore(place).storage.files
+    files.delete([LAYOUT])
+    ArtefactStore(place)  # nothing was written in it yet
+    ArtefactStore(place).build(RECIPE, write_data)
+    files.delete([LAYOUT])
+    for _ in range(2):
+        with pytest.raises(ArtefactError, match=r"another layout.*Start anew with another storage_path"):
+            ArtefactStore(place)
+    files.write(LAYOUT, b"0")
+    with pytest.raises(ArtefactError, match="another layout"):
+        ArtefactStore.existing(place)
+    assert any(stat.name.endswith(MANIFEST) for stat in files.list())

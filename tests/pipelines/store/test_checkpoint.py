@@ -16,16 +16,16 @@ from pipelines.store.checkpoint import (
     prune_checkpoints,
     write_checkpoint,
 )
-from pipelines.store.files import LocalFiles
+from pipelines.store.files import Files
 
 
 def write(root, steps: int, fingerprint: str = "mine") -> None:
     state = {"steps": steps, "weights": torch.full((3,), float(steps))}
-    write_checkpoint(LocalFiles(root), f"attempt-1/checkpoint-{steps}", state, fingerprint=fingerprint, steps=steps)
+    write_checkpoint(Files.at(root), f"attempt-1/checkpoint-{steps}", state, fingerprint=fingerprint, steps=steps)
 
 
 def newest(root, lines: list[str] | None = None):
-    return newest_checkpoint(LocalFiles(root), fingerprint="mine", say=(lines if lines is not None else []).append)
+    return newest_checkpoint(Files.at(root), fingerprint="mine", say=(lines if lines is not None else []).append)
 
 
 def test_the_checkpoint_with_the_most_steps_wins(tmp_path) -> None:
@@ -94,7 +94,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path) -> None:
 def test_checkpoints_are_listed_newest_first(tmp_path) -> None:
     for steps in (5, 500, 50):
         write(tmp_path, steps)
-    found = checkpoints(LocalFiles(tmp_path))
+    found = checkpoints(Files.at(tmp_path))
     assert found == [f"attempt-1/checkpoint-{steps}" for steps in (500, 50, 5)]
 
 
@@ -102,5 +102,5 @@ def test_the_newest_two_sound_checkpoints_are_kept(tmp_path) -> None:
     for steps in (5, 50, 500, 5000):
         write(tmp_path, steps)
     cut(tmp_path / "attempt-1/checkpoint-500" / STATE)
-    prune_checkpoints(LocalFiles(tmp_path))
-    assert sorted(path.name for path in (tmp_path / "attempt-1").iterdir()) == ["checkpoint-50", "checkpoint-5000"]
+    prune_checkpoints(Files.at(tmp_path))
+    assert checkpoints(Files.at(tmp_path)) == ["attempt-1/checkpoint-5000", "attempt-1/checkpoint-50"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import pickle
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from obstore import exceptions
 
-from pipelines.store import objects as module
-from pipelines.store.files import Files, LocalFiles, StorageError, digest
-from pipelines.store.objects import ObjectFiles, files_at, normalised
+from pipelines.store import files as module
+from pipelines.store.files import Files, RangeFile, StorageError, digest, normalised
 
 
 def names(files: Files, above: str = "") -> list[str]:
@@ -21,7 +20,7 @@ def names(files: Files, above: str = "") -> list[str]:
 
 
 def test_files_are_written_read_listed_and_removed_alike(place: str, tmp_path: Path) -> None:
-    files = files_at(place)
+    files = Files.at(place)
     assert names(files) == []
     files.write("a/one", b"1")
     files.write("a/one", b"2")
@@ -34,19 +33,18 @@ def test_files_are_written_read_listed_and_removed_alike(place: str, tmp_path: P
     files.get("a/b c/ü", tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == b"three"
     assert files.sha256("a/b c/ü") == files.noted_sha256("a/b c/ü") == digest(tmp_path / "source")
-    with files.local("a/one") as path:
-        assert path.read_bytes() == b"2"
     files.delete(["a/one", "a/nothing"])
     assert names(files) == ["a/b c/ü"]
 
 
 def test_a_file_that_is_not_there_is_told(place: str, tmp_path: Path) -> None:
-    files = files_at(place)
+    files = Files.at(place)
     looks: list[Callable[[], object]] = [
         lambda: files.read("x"),
         lambda: files.get("x", tmp_path / "y"),
         lambda: files.sha256("x"),
-        lambda: files.local("x").__enter__(),
+        lambda: files.open("x"),
+        lambda: files.copy("x", "y"),
     ]
     for look in looks:
         with pytest.raises(FileNotFoundError):
@@ -54,7 +52,7 @@ def test_a_file_that_is_not_there_is_told(place: str, tmp_path: Path) -> None:
 
 
 def test_a_mark_changes_with_the_content(place: str) -> None:
-    files = files_at(place)
+    files = Files.at(place)
     files.write("x", b"1")
     (before,) = files.list()
     files.write("x", b"2")
@@ -64,14 +62,14 @@ def test_a_mark_changes_with_the_content(place: str) -> None:
 
 
 def test_files_below_a_name_are_the_same_files(place: str) -> None:
-    files = files_at(place)
+    files = Files.at(place)
     files.below("a").below("b").write("x", b"1")
     assert files.read("a/b/x") == b"1"
     assert pickle.loads(pickle.dumps(files.below("a"))).read("b/x") == b"1"
 
 
 def test_of_sixteen_creators_one_succeeds_every_time(place: str) -> None:
-    files, rounds = files_at(place), 3
+    files, rounds = Files.at(place), 3
     for number in range(rounds):
         won: list[int] = []
         ready = threading.Barrier(16)
@@ -92,7 +90,7 @@ def test_of_sixteen_creators_one_succeeds_every_time(place: str) -> None:
 def test_a_creation_whose_answer_was_lost_is_known_for_ours_when_it_is_sent_again(
     node_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files, put = ObjectFiles(node_bucket), module.obstore.put
+    files, put = Files(node_bucket), module.obstore.put
     lost = iter([True])
 
     def broken(*args: object, **options: object) -> object:
@@ -107,7 +105,7 @@ def test_a_creation_whose_answer_was_lost_is_known_for_ours_when_it_is_sent_agai
 
 
 def test_a_download_is_held_against_what_was_uploaded(node_bucket: str, tmp_path: Path) -> None:
-    files = ObjectFiles(node_bucket)
+    files = Files(node_bucket)
     (tmp_path / "source").write_bytes(b"1")
     files.put("x", tmp_path / "source", digest(tmp_path / "source"))
     files.put("y", tmp_path / "source", "0" * 64)  # as of bytes that changed on their way
@@ -122,8 +120,8 @@ def test_a_copy_keeps_what_was_noted_however_large_the_file_is(
 ) -> None:
     monkeypatch.setattr(module, "MOST_COPIED", most)
     if most:
-        monkeypatch.setattr(ObjectFiles, "get", None)  # nothing comes here
-    files = ObjectFiles(node_bucket)
+        monkeypatch.setattr(Files, "get", None)  # nothing comes here
+    files = Files(node_bucket)
     (tmp_path / "source").write_bytes(b"1")
     files.put("x", tmp_path / "source", "noted" * 2 if most else digest(tmp_path / "source"))
     files.copy("x", "a/ü")
@@ -132,7 +130,7 @@ def test_a_copy_keeps_what_was_noted_however_large_the_file_is(
 
 
 def test_a_conflict_of_two_puts_is_tried_again(node_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    files, put = ObjectFiles(node_bucket), module.obstore.put
+    files, put = Files(node_bucket), module.obstore.put
     conflicts = iter(range(2))
 
     def conflicting(*args: object, **options: object) -> object:
@@ -163,14 +161,14 @@ def test_a_refusal_or_an_outage_is_named_without_what_the_server_said_of_keys(
     monkeypatch.setattr(module.obstore, "put", refused)
     monkeypatch.setattr(module, "PATIENCE_S", 0.3)
     with pytest.raises(StorageError, match=said) as raised:
-        ObjectFiles(node_bucket).write("x", b"1")
+        Files(node_bucket).write("x", b"1")
     assert "finished work is kept" in str(raised.value)
     assert "AKIA" not in str(raised.value)
 
 
 def test_a_bucket_that_does_not_exist_is_named(node_bucket: str) -> None:
     with pytest.raises(StorageError, match=r"the bucket does not exist \(s3://nowhere-at-all/x"):
-        ObjectFiles("s3://nowhere-at-all").write("x", b"1")
+        Files("s3://nowhere-at-all").write("x", b"1")
 
 
 @pytest.mark.parametrize(
@@ -194,14 +192,24 @@ def test_what_is_no_storage_path_is_refused(place: str) -> None:
 
 
 def test_a_file_that_is_being_written_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files, source, seen = LocalFiles(tmp_path / "here"), tmp_path / "source", []
-    source.write_bytes(b"1")
-    copy = shutil.copyfile
+    files, link, listed = Files.at(tmp_path / "here"), os.link, list[list[str]]()
 
-    def copied(source: Path, draft: Path) -> None:
-        copy(source, draft)
-        seen.append((draft.exists(), names(files)))
+    def linked(draft: Path, target: Path) -> None:
+        assert draft.exists()
+        listed.append(names(files))
+        link(draft, target)
 
-    monkeypatch.setattr(shutil, "copyfile", copied)
-    files.put("x", source, digest(source))
-    assert (seen, names(files)) == ([(True, [])], ["x"])
+    monkeypatch.setattr(os, "link", linked)
+    assert files.create("x", b"1")
+    assert (listed, names(files)) == ([[]], ["x"])
+
+
+def test_only_the_ranges_of_a_file_that_are_read_are_fetched(node_bucket: str) -> None:
+    files = Files(node_bucket)
+    files.write("x", b"0123456789")
+    with files.open("x") as file:
+        assert isinstance(file, RangeFile)
+        file.seek(-4, os.SEEK_END)
+        assert (file.read(2), file.tell()) == (b"67", 8)
+        assert file.read(10) == b"89"
+        assert file.read(10) == b""

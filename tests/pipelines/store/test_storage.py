@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.store.files import LocalFiles, StorageError
-from pipelines.store.objects import ObjectFiles
+from pipelines.store.files import Files, StorageError
 from pipelines.store.storage import Follower, Storage
 
 
@@ -26,8 +25,8 @@ def write(path: Path, text: str) -> Path:
 def test_a_folder_is_its_own_storage_and_nothing_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = Storage.at(tmp_path)
     path = write(storage.root / "a" / "b", "1")
-    monkeypatch.setattr(LocalFiles, "put", None)
-    monkeypatch.setattr(LocalFiles, "get", None)
+    monkeypatch.setattr(Files, "put", None)
+    monkeypatch.setattr(Files, "get", None)
     storage.keep(path)
     storage.mirror(storage.root / "a")
     assert storage.fetch(path) == path
@@ -104,7 +103,7 @@ def test_what_is_dropped_is_gone_here_and_there(storage: Storage) -> None:
 def test_a_file_is_followed_once_it_stops_changing_and_a_fault_waits_for_the_next_look(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ObjectFiles, "poll_s", 0.0)
+    monkeypatch.setattr(Files, "poll_s", 0.0)
     path = write(storage.root / "search" / "state.json", "1")
     follower = Follower(storage, path.parent)
     follower.look()

@@ -11,7 +11,7 @@ import pytest
 from kcm.errors import LockedError
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.control.lease import leased, refuse_while_held
-from pipelines.store.files import digest
+from pipelines.store.files import Files, digest
 from pipelines.store.manifest import MANIFEST
 from pipelines.store.upkeep import CLEANING, collect_garbage, find_garbage, verify
 
@@ -55,6 +55,17 @@ def test_every_damaged_file_is_named_wherever_it_is(store: ArtefactStore) -> Non
     assert count == 4
     assert set(damaged) == files | {f"features/{torn.fingerprint}/{MANIFEST}"}
     assert f"features/{sound.fingerprint}/data.txt" not in damaged
+
+
+def test_verify_notes_the_marks_of_a_copied_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artefact = build(ArtefactStore(tmp_path / "storage"), "features", 0)
+    shutil.copytree(tmp_path / "storage", tmp_path / "copy")
+    store = ArtefactStore(tmp_path / "copy")
+    assert verify(store) == (1, [])
+    monkeypatch.setattr(Files, "sha256", None)  # a run need not hash it again
+    assert store.find(Recipe("features", 1, {"number": 0})) == Artefact(
+        "features", artefact.fingerprint, tmp_path / "copy" / artefact.path.relative_to(tmp_path / "storage")
+    )
 
 
 def test_what_a_run_refers_to_and_what_that_was_made_of_is_kept(store: ArtefactStore) -> None:

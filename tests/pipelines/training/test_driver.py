@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.store.files import LocalFiles
+from pipelines.store.files import Files
 from pipelines.training.driver import StorageMonitor
 from pipelines.training.worker import METRICS, NOTES, progress_writer, write_note
 
 
 def test_notes_of_workers_reach_the_person_once(tmp_path: Path) -> None:
-    files, lines = LocalFiles(tmp_path), list[str]()
+    files, lines = Files.at(tmp_path), list[str]()
     write_note(files, NOTES, "of an earlier run")
     monitor = StorageMonitor(files, lines.append)
     assert monitor.progress() is None
@@ -21,7 +21,7 @@ def test_notes_of_workers_reach_the_person_once(tmp_path: Path) -> None:
 
 
 def test_progress_is_what_rank_0_showed_last(tmp_path: Path) -> None:
-    files = LocalFiles(tmp_path)
+    files = Files.at(tmp_path)
     monitor = StorageMonitor(files, print)
     show = progress_writer(files, total=50, workers=2, every_s=0)
     for steps in (20, 30):
@@ -30,7 +30,7 @@ def test_progress_is_what_rank_0_showed_last(tmp_path: Path) -> None:
 
 
 def test_metrics_of_workers_are_recorded_as_they_come(tmp_path: Path) -> None:
-    files, found = LocalFiles(tmp_path), list[object]()
+    files, found = Files.at(tmp_path), list[object]()
     write_note(files, METRICS, '{"step": 1}')  # of an attempt whose driver was killed
     monitor = StorageMonitor(files, print, found.append)
     for step in (2, 3):

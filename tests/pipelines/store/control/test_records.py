@@ -11,23 +11,22 @@ import pytest
 
 from kcm.errors import ArtefactError
 from pipelines.store.control.records import KEEP, Control, Versioned
-from pipelines.store.files import LocalFiles
-from pipelines.store.objects import files_at
+from pipelines.store.files import Files
 
 
 def test_a_key_that_nobody_wrote_has_no_value(place: str) -> None:
-    assert Control(files_at(place)).get("champion/app") is None
+    assert Control(Files.at(place)).get("champion/app") is None
 
 
 def test_only_the_first_creation_counts(place: str) -> None:
-    control = Control(files_at(place))
+    control = Control(Files.at(place))
     assert control.create("champion/app", b"one")
     assert not control.create("champion/app", b"two")
     assert control.get("champion/app") == Versioned(1, b"one")
 
 
 def test_a_swap_of_what_was_read_before_another_swap_changes_nothing(place: str) -> None:
-    control = Control(files_at(place))
+    control = Control(Files.at(place))
     control.create("champion/app", b"one")
     assert control.swap("champion/app", 1, b"two")
     assert not control.swap("champion/app", 1, b"three")
@@ -36,13 +35,13 @@ def test_a_swap_of_what_was_read_before_another_swap_changes_nothing(place: str)
 
 
 def test_a_version_that_was_never_written_cannot_be_swapped(place: str) -> None:
-    control = Control(files_at(place))
+    control = Control(Files.at(place))
     assert not control.swap("champion/app", 3, b"four")
     assert control.get("champion/app") is None
 
 
 def test_a_pruned_key_keeps_its_value_and_goes_on_counting(place: str) -> None:
-    control = Control(files_at(place))
+    control = Control(Files.at(place))
     for version in range(KEEP + 5):
         assert control.swap("lease", version, str(version).encode())
     control.prune("lease")
@@ -52,7 +51,7 @@ def test_a_pruned_key_keeps_its_value_and_goes_on_counting(place: str) -> None:
 
 
 def test_a_key_below_another_one_is_a_key_of_its_own(place: str) -> None:
-    control = Control(files_at(place))
+    control = Control(Files.at(place))
     control.create("loop/app", b"one")
     control.create("loop/app/champion", b"two")
     assert control.get("loop/app") == Versioned(1, b"one")
@@ -65,14 +64,14 @@ def test_a_writer_that_slept_until_its_version_was_pruned_has_not_won(
     control, others = Control(tmp_path), Control(tmp_path)
     control.create("lease", b"0")
 
-    def late(files: LocalFiles, name: str, content: bytes) -> bool:
+    def late(files: Files, name: str, content: bytes) -> bool:
         monkeypatch.undo()
         for version in range(1, KEEP + 5):
             assert others.swap("lease", version, b"others")
         others.prune("lease")
         return files.create(name, content)
 
-    monkeypatch.setattr(LocalFiles, "create", late)
+    monkeypatch.setattr(Files, "create", late)
     assert not control.swap("lease", 1, b"mine")
     assert {each.value for each in control.history("lease")} == {b"others"}
 
@@ -88,7 +87,7 @@ def add(root: Path, rounds: int) -> None:
 
 
 def test_no_increment_of_several_processes_is_lost(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # threads of obstore do not survive a fork
     workers = [context.Process(target=add, args=(tmp_path, 40)) for _ in range(4)]
     for worker in workers:
         worker.start()

@@ -10,11 +10,11 @@ from kcm.certify.ledger import look_delta
 from kcm.errors import ArtefactError
 from pipelines.store.control.ledger import StoredLedger
 from pipelines.store.control.records import Control
-from pipelines.store.objects import files_at
+from pipelines.store.files import Files
 
 
 def test_sixteen_writers_take_sixteen_looks(place: str) -> None:
-    control = Control(files_at(place))
+    control = Control(Files.at(place))
     threads = [
         threading.Thread(target=StoredLedger(control).look, args=("rows", 0.1, f"purpose {number}"))
         for number in range(16)
@@ -30,7 +30,7 @@ def test_sixteen_writers_take_sixteen_looks(place: str) -> None:
 
 
 def test_the_same_purpose_is_the_same_look_and_other_rows_begin_anew(place: str) -> None:
-    ledger = StoredLedger(Control(files_at(place)))
+    ledger = StoredLedger(Control(Files.at(place)))
     first = ledger.look("rows", 0.1, "reviews")
     assert ledger.look("rows", 0.1, "reviews") == first
     assert ledger.look("rows", 0.1, "another").number == 2
@@ -38,7 +38,7 @@ def test_the_same_purpose_is_the_same_look_and_other_rows_begin_anew(place: str)
 
 
 def test_a_damaged_look_is_refused(place: str) -> None:
-    control = Control(files_at(place))
+    control = Control(Files.at(place))
     control.create("ledger/rows", b"{")
     with pytest.raises(ArtefactError, match="ledger of looks is damaged"):
         StoredLedger(control).look("rows", 0.1, "reviews")
