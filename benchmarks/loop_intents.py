@@ -107,7 +107,7 @@ def _turn(scene: Scene, window: Sequence[tuple[str, str]], seed: int, truth: Map
         turn = again if again["changed"] else turn
     if turn["awaits_approval"]:
         console.print(f"{turn['version']} waits: {turn['reason']}")
-        turn |= scene.result_of("approve", turn["version"])[0]
+        turn |= scene.result_of("promote", turn["version"], "--approve")[0]
     return Ended(turn["version"], turn["promoted"], turn["reason"], labels, turn["certificate"])
 
 

@@ -31,7 +31,6 @@ COMMANDS = {
     "update": "jobs.commands.loop.cli:update",
     "versions": "jobs.commands.loop.cli:versions",
     "rollback": "jobs.commands.loop.cli:rollback",
-    "approve": "jobs.commands.loop.cli:approve",
     "labels": "jobs.commands.loop.cli:labels",
     "predict": "jobs.commands.answers.cli:predict",
     "explain": "jobs.commands.answers.cli:explain",

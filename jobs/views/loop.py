@@ -29,7 +29,7 @@ def outcome(result: Numbers) -> str:
     if result["promoted"]:
         return f"{version} is the champion: {result['reason']}"
     if result["awaits_approval"]:
-        return f"{version} waits for `kcm approve`: {result['reason']}"
+        return f"{version} waits for `kcm promote --approve`: {result['reason']}"
     return f"{version} is not promoted: {result['reason']}"
 
 

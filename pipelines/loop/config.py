@@ -45,7 +45,8 @@ class UpdateConfig(Config):
     """
 
     approval: Literal["auto", "manual"] = Field(
-        "auto", description="auto: what passes every promotion gate is promoted; manual: `kcm approve` promotes it."
+        "auto",
+        description="Who promotes what passes all promotion gates: the update, or a person by `kcm promote --approve`.",
     )
     min_large_answers: int = Field(
         200, ge=1, description="Answers of the large model in a window, below which an attempt learns nothing."

@@ -1,19 +1,31 @@
-"""The commands of the loop: `kcm promote`, `update`, `versions`, `rollback`, `approve` and `labels`."""
+"""The commands of the loop: `kcm promote`, `update`, `versions`, `rollback` and `labels`."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from jobs.commands.loop import promotion, turns
 from jobs.exit import reported
 from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce, load
+from jobs.views.labels import labels_view
+from jobs.views.loop import turn_view, versions_view
+from jobs.views.table import result_console
+from pipelines.config import RunConfig
+from pipelines.loop.inbox import opened_inbox
+from pipelines.loop.label_files import read_answers, write_items
 
 
 def promote(
     config: ConfigFile,
     version: Annotated[str, typer.Argument(metavar="VERSION", help="Number of a registered version, older or newer.")],
+    approve: Annotated[
+        bool,
+        typer.Option("--approve", help="Only where it waits for approval, and by shadow and canary where one serves."),
+    ] = False,
     overrides: Overrides = None,
     json: JsonFile = None,
     debug: Debug = False,
@@ -21,11 +33,14 @@ def promote(
     """Make VERSION the champion, and let the running service change to it without a failed request."""
     with reported(json, debug) as result:
         announce(f"looking for version {version} of {config}")
-        from jobs.commands.loop.promotion import promote as promote_version
-
-        result |= promote_version(load(config, overrides), version)
-        where = "and is served" if result["served"] else "; nothing is being served"
-        typer.echo(f"{result['version']} is the champion {where}".replace(" ;", ";"))
+        loaded = load(config, overrides)
+        if approve:
+            result |= turns.approve(loaded, version)
+            outcome = "is the champion" if result["promoted"] else f"is not promoted: {result['reason']}"
+        else:
+            result |= promotion.promote(loaded, version)
+            outcome = f"is the champion{' and is served' if result['served'] else '; nothing is being served'}"
+        typer.echo(f"{result['version']} {outcome}")
 
 
 def update(
@@ -40,9 +55,6 @@ def update(
     """Let the served cascade learn from its traffic, certify it again, and promote it; the last line is loop.json."""
     with reported(json, debug) as result:
         announce(f"looking for what the champion of {config} has not learned")
-        from jobs.commands.loop import turns
-        from jobs.views.loop import turn_view
-        from jobs.views.table import result_console
 
         loaded = load(config, overrides)
         if watch:
@@ -57,11 +69,8 @@ def versions(config: ConfigFile, overrides: Overrides = None, json: JsonFile = N
     """List the champion, earlier champions and challengers: lineage, promotion gates, windows of certificates."""
     with reported(json, debug) as result:
         announce(f"reading the versions of {config}")
-        from jobs.commands.loop.turns import versions as all_versions
-        from jobs.views.loop import versions_view
-        from jobs.views.table import result_console
 
-        result |= all_versions(load(config, overrides))
+        result |= turns.versions(load(config, overrides))
         result_console().print(versions_view(result))
 
 
@@ -80,28 +89,10 @@ def rollback(
     """Go back to an earlier champion under load; today's is never promoted by itself again."""
     with reported(json, debug) as result:
         announce(f"looking for {f'version {version}' if version else 'the champion before'} of {config}")
-        from jobs.commands.loop.promotion import rollback as roll_back
 
-        result |= roll_back(load(config, overrides), version, reason)
+        result |= promotion.rollback(load(config, overrides), version, reason)
         where = "and is served" if result["served"] else "again; nothing is being served"
         typer.echo(f"{result['rolled_back']} is rolled back: {result['version']} is the champion {where}")
-
-
-def approve(
-    config: ConfigFile,
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="Number of a version that waits for approval.")],
-    overrides: Overrides = None,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
-    """Promote a version that no promotion gate refused, and that waits for a person."""
-    with reported(json, debug) as result:
-        announce(f"looking for version {version} of {config}")
-        from jobs.commands.loop.turns import approve as approve_version
-
-        result |= approve_version(load(config, overrides), version)
-        outcome = "is the champion" if result["promoted"] else f"is not promoted: {result['reason']}"
-        typer.echo(f"{result['version']} {outcome}")
 
 
 def labels(
@@ -123,9 +114,33 @@ def labels(
     """
     with reported(json, debug) as result:
         announce(f"reading the items of {config}")
-        from jobs.commands.loop.labels import labels as label_items
-        from jobs.views.labels import labels_view
-        from jobs.views.table import result_console
 
-        result |= label_items(load(config, overrides), out=out, taken=taken, limit=limit)
+        result |= labels_of(load(config, overrides), out=out, taken=taken, limit=limit)
         result_console().print(labels_view(result))
+
+
+def labels_of(
+    config: RunConfig, *, out: Path | None = None, taken: Path | None = None, limit: int = 10
+) -> dict[str, Any]:
+    """Store the labels of the file `taken`, write all items to the file `out`, and say what the labels so far certify.
+
+    Gives the first open items, `limit` at the most. Raises DataError for what cannot be stored; nothing is stored then.
+    """
+    with opened_inbox(config) as inbox:
+        answers = {} if taken is None else read_answers(taken)
+        inbox.answer(answers)
+        items = inbox.items()
+        if out is not None:
+            write_items(items, out)
+        open_items = [item for item in items if item.state == "drawn"]
+        return {
+            "version": inbox.plan.version,
+            "labels": list(inbox.plan.labels),
+            "stored": len(answers),
+            "written": None if out is None else len(items),
+            "standing": asdict(inbox.standing()),
+            "items": [
+                {"id": item.id, "task": item.task, "text": item.text, "has_image": item.image is not None}
+                for item in open_items[:limit]
+            ],
+        }

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from jobs.commands.loop.promotion import delivered, rollback_if_refuted
 from jobs.views.loop import outcome
 from kcm.config import Config
 from kcm.errors import DataError, KcmError, LockedError
@@ -13,7 +14,7 @@ from pipelines.config import RunConfig
 from pipelines.loop.state import LoopState, log_reader, watermark_of
 from pipelines.loop.triggers import NewTraffic
 from pipelines.loop.triggers import watch as watch_log
-from pipelines.loop.turn import Deliver, Delivery
+from pipelines.loop.turn import Deliver
 from pipelines.loop.turn import approve as approve_version
 from pipelines.loop.turn import update as take_turn
 
@@ -48,7 +49,6 @@ def watch(config: RunConfig, say: Callable[[str], None]) -> None:
     assert config.update is not None or update(config) is not None  # which says what is missing
     settings = config.update
     assert settings is not None
-    from jobs.commands.loop.promotion import rollback_if_refuted
 
     def attempt(reason: str) -> None:
         say(f"an attempt starts: {reason}")
@@ -71,14 +71,8 @@ def approve(config: RunConfig, version: str) -> dict[str, Any]:
 
 
 def _to_traffic(config: RunConfig) -> Deliver:
-    """How a version comes to answer traffic; Ray Serve, which takes its time to import, only if one does."""
-
-    def deliver(version: str) -> Delivery:
-        from jobs.commands.loop.promotion import delivered
-
-        return delivered(config, version)
-
-    return deliver
+    """How a version comes to answer traffic."""
+    return lambda version: delivered(config, version)
 
 
 def versions(config: RunConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
-from jobs.commands.loop import labels
+from jobs.commands.loop import cli
 from pipelines.loop.inbox import Inbox
 from tests.pipelines.loop.windows import Asked, made_inbox, made_window
 
@@ -26,7 +26,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
     def opened(_: Any) -> Iterator[Inbox]:
         yield asked.inbox
 
-    monkeypatch.setattr(labels, "opened_inbox", opened)
+    monkeypatch.setattr(cli, "opened_inbox", opened)
     yield asked
     asked.inbox.close()
 

@@ -90,7 +90,7 @@ def test_a_rolled_back_version_is_listed_as_stopped(config: RunConfig, monkeypat
     ("changes", "line"),
     [
         ({"promoted": True, "reason": "every promotion gate has passed"}, "reviews/3 is the champion: every"),
-        ({"awaits_approval": True}, "reviews/3 waits for `kcm approve`: tweets"),
+        ({"awaits_approval": True}, "reviews/3 waits for `kcm promote --approve`: tweets"),
         ({}, "reviews/3 is not promoted: tweets loses"),
         ({"version": None, "reason": "7 answers"}, "no version is not promoted: 7 answers"),
     ],
@@ -129,7 +129,7 @@ def test_versions_and_rollback_are_commands(config: RunConfig, monkeypatch: pyte
 
 
 def test_a_version_that_does_not_wait_is_not_approved(config: RunConfig) -> None:
-    shown = kcm("approve", str(CONFIG), "3", "--set", f"storage_path={config.storage_path}")
+    shown = kcm("promote", str(CONFIG), "3", "--approve", "--set", f"storage_path={config.storage_path}")
     assert shown.exit_code == 2
     assert "version 3 does not wait for approval" in shown.stderr
     assert len(shown.stderr.strip().splitlines()) == 1
