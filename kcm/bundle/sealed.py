@@ -12,15 +12,14 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError
-
-if TYPE_CHECKING:  # a folder can be verified without torch, which takes seconds to import
-    from torch import Tensor
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -65,7 +64,6 @@ class SealedFolder:
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of a safetensors file."""
-        from safetensors.torch import load_file
 
         try:
             tensors: dict[str, Tensor] = load_file(self._path(name))
@@ -125,7 +123,6 @@ def write_json(path: Path, value: object) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file."""
-    from safetensors.torch import save_file
 
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
 
@@ -145,7 +142,6 @@ def write_state(folder: Path, state: Mapping[str, object]) -> None:
 
 def _split(value: object, path: str, tensors: dict[str, Tensor]) -> object:
     """`value` with every tensor replaced by a reference to its entry in `tensors`."""
-    from torch import Tensor
 
     if isinstance(value, Tensor):
         name = f"{len(tensors)}.{path}"  # numbered, since a key may hold a dot

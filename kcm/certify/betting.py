@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
 
 class BettingTest:
@@ -38,7 +39,6 @@ class BettingTest:
 
     def upper_bound(self) -> float:
         """The largest level that is not rejected at `delta`; unique, because the wealth only grows with the level."""
-        from scipy.optimize import brentq  # takes its time to import; who only reads certificates needs no root
 
         top = 1 - 1e-6
 

@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from kcm.certify.traffic import Traffic
@@ -149,7 +150,6 @@ class LabelledTest:
     @property
     def bound(self) -> float:
         """Upper confidence bound, at delta, on the accuracy that the challenger loses against the large model."""
-        from scipy.optimize import brentq  # takes its time to import; who only reads certificates needs no root
 
         def excess(loss: float) -> float:
             return self._log_wealth(self._floor * loss) - math.log(1 / self.delta)

@@ -10,7 +10,9 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.special import rel_entr
+from scipy.stats import beta, binom
 
 from kcm.metrics.units import Units
 
@@ -50,7 +52,6 @@ def binomial_upper_bound(total_loss: float, num_units: int, delta: float) -> flo
     """Clopper-Pearson: the largest level that `binomial_p_value` does not reject at `delta`."""
     if total_loss >= num_units:
         return 1.0
-    from scipy.stats import beta
 
     return float(beta.ppf(1 - delta, total_loss + 1, num_units - total_loss))
 
@@ -68,7 +69,6 @@ def hoeffding_bentkus_p_value(total_loss: float, num_units: int, level: float) -
 
 def hoeffding_bentkus_upper_bound(total_loss: float, num_units: int, delta: float) -> float:
     """The largest level that `hoeffding_bentkus_p_value` does not reject at `delta`."""
-    from scipy.optimize import brentq  # takes its time to import; who only reads certificates needs no root
 
     mean = total_loss / num_units
 
@@ -86,6 +86,5 @@ def fewest_binomial(epsilon: float, delta: float) -> int:
 
 
 def _binomial_cdf(count: float, num_units: int, level: float) -> float:
-    from scipy.stats import binom  # half a second of every process that only loads a bundle
 
     return float(binom.cdf(count, num_units, level))

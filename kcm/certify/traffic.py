@@ -30,6 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import logsumexp
 
 from kcm.cascade.frontier import lowest_threshold
@@ -125,7 +126,6 @@ class TrafficPath:
 
     def upper_bound(self, threshold: float) -> float:
         """Upper confidence bound, at delta, on the mean disagreement on what is kept at `threshold`."""
-        from scipy.optimize import brentq  # takes its time to import; who only reads certificates needs no root
 
         count = self._count(threshold)
 
@@ -166,7 +166,6 @@ def plan_bet(losses: ArrayLike, level: float) -> float:
 
     It maximises the mean of ln(1 - nu (X - level)); the rows must not be those of the window.
     """
-    from scipy.optimize import minimize_scalar
 
     x = np.asarray(losses, dtype=np.float64)
 
@@ -182,7 +181,6 @@ def units_needed(losses: ArrayLike, level: float, delta: float) -> int | None:
 
     With the bet that is planned on them; `level` is the floor times epsilon. None where no number suffices.
     """
-    from scipy.optimize import brentq
 
     x = np.asarray(losses, dtype=np.float64)
     bets_G, weights_G = _mixture(plan_bet(x, level))

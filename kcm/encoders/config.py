@@ -125,7 +125,7 @@ class EncoderConfig(Component):
         return self
 
 
-class NetworkConfig(EncoderConfig):
+class NetworkEncoderConfig(EncoderConfig):
     """A frozen network that runs in torch or, exported, in ONNX Runtime.
 
     Precision changes the features and is part of the encoder's identity; the runtime, checked to be within

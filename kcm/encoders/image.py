@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kcm.assets import folder_digest, resolve
 from kcm.encoders.base import Encoder
-from kcm.encoders.config import NetworkConfig
+from kcm.encoders.config import NetworkEncoderConfig
 from kcm.encoders.efficientnet import MODEL_TYPE, load_efficientnet
 from kcm.encoders.runtime.export import NETWORK, exported
 from kcm.encoders.runtime.network import Network, OnnxNetwork
@@ -32,7 +32,7 @@ _PREPROCESSOR = "preprocessor_config.json"
 _PIXELS = "pixels"
 
 
-class ImageEncoderConfig(NetworkConfig):
+class ImageEncoderConfig(NetworkEncoderConfig):
     """A frozen vision model by hub id or folder, and at which resolution it sees pictures."""
 
     reads: ClassVar[frozenset[Part]] = IMAGE

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from kcm.assets import folder_digest, resolve
 from kcm.encoders.base import Encoder
-from kcm.encoders.config import NetworkConfig
+from kcm.encoders.config import NetworkEncoderConfig
 from kcm.encoders.runtime.export import NETWORK, exported
 from kcm.encoders.runtime.network import OnnxNetwork
 from kcm.errors import AssetError, ConfigError
@@ -31,7 +31,7 @@ _CHARACTERS_AT_ONCE = 2048  # about 512 tokens: a larger batch leaves the caches
 _MODULES, _PROMPTS = "modules.json", "config_sentence_transformers.json"
 
 
-class TextEncoderConfig(NetworkConfig):
+class TextEncoderConfig(NetworkEncoderConfig):
     """A frozen text model by hub id or folder, and how its token vectors become one vector."""
 
     reads: ClassVar[frozenset[Part]] = TEXT

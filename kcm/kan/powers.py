@@ -28,7 +28,7 @@ _MAX_INTERVALS = 5
 
 
 @dataclass(frozen=True)
-class Window:
+class KnotWindow:
     """Neighbouring intervals of a grid: `knots` holds their ends, `low` to `high`."""
 
     knots: tuple[float, ...]
@@ -65,12 +65,12 @@ class Window:
 
 
 @lru_cache
-def windows(grid: Grid) -> tuple[Window, ...]:
+def windows(grid: Grid) -> tuple[KnotWindow, ...]:
     """Split the grid evenly into windows of at most five intervals."""
     count = math.ceil(grid.size / _MAX_INTERVALS)
     edges = [grid.size * w // count for w in range(count + 1)]
     knots = [grid.low + (grid.high - grid.low) * k / grid.size for k in range(grid.size)] + [grid.high]
-    return tuple(Window(tuple(knots[first : last + 1])) for first, last in itertools.pairwise(edges))
+    return tuple(KnotWindow(tuple(knots[first : last + 1])) for first, last in itertools.pairwise(edges))
 
 
 def power_terms(x_NI: Tensor, grid: Grid) -> Iterator[Tensor]:
@@ -128,7 +128,7 @@ def fold_matrix(grid: Grid, dtype: torch.dtype) -> Tensor:
     return torch.block_diag(torch.ones(1, 1, dtype=torch.float64), solution_FK).to(dtype)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _enter(x_NI: Tensor, window: Window) -> Tensor:
+def _enter(x_NI: Tensor, window: KnotWindow) -> Tensor:
     v_NI = x_NI.clamp(window.low, window.high)
     return v_NI.sub_(window.centre) if window.centre else v_NI
 
@@ -141,7 +141,7 @@ def _odd_power_(s: Tensor, order: int) -> Tensor:
 
 
 @lru_cache
-def _open_range(window: Window, grid: Grid, dtype: torch.dtype) -> tuple[float, float]:
+def _open_range(window: KnotWindow, grid: Grid, dtype: torch.dtype) -> tuple[float, float]:
     """Bounds that admit low <= x < high strictly between them: no x counts in two windows, the last takes x = high."""
     low, high, infinity = (torch.tensor(bound, dtype=dtype) for bound in (window.low, window.high, math.inf))
     high = torch.nextafter(high, infinity) if window.high == grid.high else high

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
+from scipy.special import softmax
 
 from kcm.errors import ArtefactError, DataError
 from kcm.tasks.hashing import draw
@@ -30,7 +31,6 @@ class LinearHead:
 
     def probabilities(self, features_ND: np.ndarray) -> np.ndarray:
         """Class probabilities, float32 [N, C]."""
-        from scipy.special import softmax  # takes its time to import; heads are read by what never asks one
 
         probabilities_NC: np.ndarray = softmax(features_ND @ self.weight_CD.T + self.bias_C, axis=1)
         return probabilities_NC.astype(np.float32)

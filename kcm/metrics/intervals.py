@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.stats import norm, t, ttest_rel
 
 from kcm.metrics.units import unit_codes
 
@@ -80,7 +82,6 @@ def paired_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.95) 
     mean = float((first_S - second_S).mean())
     if np.ptp(first_S - second_S) < 1e-12:  # equal but for rounding
         return SeedInterval(mean, mean, mean, len(first_S) - 1)
-    from scipy.stats import ttest_rel  # half a second of every process that asks for no interval
 
     ends = ttest_rel(first_S, second_S).confidence_interval(level)
     return SeedInterval(mean, float(ends.low), float(ends.high), len(first_S) - 1)
@@ -99,7 +100,6 @@ def resampled_mean(values: ArrayLike, held_out_share: float, level: float = 0.95
         return None
     mean, num_folds = float(values_J.mean()), len(values_J)
     error = math.sqrt((1 / num_folds + held_out_share) * float(values_J.var(ddof=1)))
-    from scipy.stats import t
 
     half = float(t.ppf((1 + level) / 2, num_folds - 1)) * error
     return SeedInterval(mean, mean - half, mean + half, num_folds - 1)
@@ -121,7 +121,6 @@ def effective_rows(values: ArrayLike, group: ArrayLike | None = None, level: flo
     num_groups = int(unit_codes(group).max()) + 1
     if num_groups < 2:
         return 0.0
-    from scipy.stats import t
 
     few_groups = (_z(level) / float(t.ppf((1 + level) / 2, num_groups - 1))) ** 2
     return len(values_N) / design_effect(values_N, group) * few_groups
@@ -154,12 +153,10 @@ def _end(excess: Callable[[float], float], inside: float, outermost: float) -> f
     if inside == outermost or excess(outermost) <= 0:
         return outermost
     start = inside + 1e-9 * (outermost - inside)  # without wins or losses the statistic is 0/0 at the estimate itself
-    from scipy.optimize import brentq
 
     return float(brentq(excess, start, outermost, xtol=1e-10))
 
 
 def _z(level: float) -> float:
-    from scipy.stats import norm
 
     return float(norm.ppf((1 + level) / 2))

@@ -38,7 +38,7 @@ class RetrievalConfig(Config):
 
 
 @dataclass(frozen=True)
-class Choice:
+class Shortlist:
     """How an escalated query is answered."""
 
     top_k: int
@@ -53,7 +53,7 @@ class Candidate:
     `share` is what a call scores of the pairs that large-only scores for the mean query.
     """
 
-    choice: Choice
+    choice: Shortlist
     gate: Gate
     rows: ScoredOutcomes
     share: float
@@ -63,7 +63,7 @@ class Candidate:
         return ScoredOutcomes.of(table, self.gate.score(None, _places(table.judge_logits), _places(table.small_logits)))
 
 
-def queries(galleries: Sequence[Gallery], split: Split, choice: Choice) -> OutcomeTable:
+def queries(galleries: Sequence[Gallery], split: Split, choice: Shortlist) -> OutcomeTable:
     """The queries of a split under the mode of a choice, in the order of the galleries."""
     tables = [
         gallery.outcomes(choice.mode, choice.top_k, choice.weight) for gallery in galleries if gallery.split == split
@@ -124,14 +124,14 @@ def within_share(found: Sequence[Candidate], max_share: float) -> tuple[Candidat
     return best[1], Decision.of(best[2])
 
 
-def _choices(validate: Sequence[Gallery], config: RetrievalConfig) -> Iterator[Choice]:
+def _choices(validate: Sequence[Gallery], config: RetrievalConfig) -> Iterator[Shortlist]:
     for k in config.top_k:
-        yield Choice(k, "hard", 0.0)
-        yield Choice(k, "soft", fit_weight([gallery.shown(k) for gallery in validate]))
+        yield Shortlist(k, "hard", 0.0)
+        yield Shortlist(k, "soft", fit_weight([gallery.shown(k) for gallery in validate]))
 
 
 def _gated(
-    choice: Choice, table: OutcomeTable, galleries: Sequence[Gallery], gates: Sequence[GateName], seed: int
+    choice: Shortlist, table: OutcomeTable, galleries: Sequence[Gallery], gates: Sequence[GateName], seed: int
 ) -> Iterator[Candidate]:
     temperature = fit_temperature(table.judge_logits, table.label)
     pairs = [gallery.relevant.shape for gallery in galleries if gallery.split == "validate"]

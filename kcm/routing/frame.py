@@ -22,7 +22,7 @@ from kcm.metrics.calibration import reliability
 from kcm.routing import certify as certificates
 from kcm.routing.config import RequestConfig, RouteColumns, RouteGateChoice
 from kcm.routing.routers.inputs import NO_ENCODER, Progress, RouterInputs, find_encoder, router_inputs, silent
-from kcm.routing.routers.router import Router
+from kcm.routing.routers.router import FittedRouter
 from kcm.routing.splits import with_splits
 from kcm.routing.table import RoutingTable, read_table
 
@@ -37,7 +37,7 @@ class RoutingFrame:
     columns: RouteColumns
     encoder: str | None
     assets_dir: Path
-    router: Router | None = None
+    router: FittedRouter | None = None
     progress: Progress = silent
 
     @classmethod
@@ -55,7 +55,7 @@ class RoutingFrame:
 
         Raises KcmError for anything that cannot be used, before any work starts.
         """
-        router = Router.read(router_folder) if router_folder else None
+        router = FittedRouter.read(router_folder) if router_folder else None
         columns = named_columns(RouteColumns, router, columns_file, overrides)
         return cls(read_table(path, columns), columns, encoder, assets_dir, router, progress)
 
@@ -105,13 +105,13 @@ class RoutingFrame:
             )
         return self.table.confidence
 
-    def fitted(self, seed: int, gate: RouteGateChoice = "auto") -> tuple[Router, str, int]:
+    def fitted(self, seed: int, gate: RouteGateChoice = "auto") -> tuple[FittedRouter, str, int]:
         """A router fitted on the train rows, else on the validate rows; that split, and the number of its rows."""
         splits = with_splits(self.table, seed)
         split = "train" if (splits == "train").any() else "validate"
         rows = np.flatnonzero(splits == split)
         encoder = self._encoder[0]
-        router = Router.fit(
+        router = FittedRouter.fit(
             self.table.select(rows),
             self.inputs.select(rows),
             self.columns,
@@ -176,7 +176,7 @@ class RoutingFrame:
 
 
 def named_columns(
-    model: type[ColumnsT], router: Router | None, columns_file: Path | None, overrides: Mapping[str, Any]
+    model: type[ColumnsT], router: FittedRouter | None, columns_file: Path | None, overrides: Mapping[str, Any]
 ) -> ColumnsT:
     """The columns of the router, of the file, and of `overrides`, the later ones winning.
 

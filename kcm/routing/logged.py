@@ -18,7 +18,7 @@ from kcm.routing.frame import RoutingFrame, named_columns
 from kcm.routing.replay import Floats, LoggedTraffic, Side, thresholds_by_share
 from kcm.routing.routers.head import fit_head
 from kcm.routing.routers.inputs import RouterInputs
-from kcm.routing.routers.router import Router
+from kcm.routing.routers.router import FittedRouter
 from kcm.routing.table import RoutingTable, read_inputs
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the rows, that are kept where no threshold is given
@@ -47,7 +47,7 @@ class ReplayFrame:
 
         Raises KcmError for anything that cannot be used: a log without propensities, and rows that had no chance.
         """
-        router = Router.read(router_folder) if router_folder else None
+        router = FittedRouter.read(router_folder) if router_folder else None
         columns = named_columns(ReplayColumns, router, columns_file, overrides)
         columns.check()
         data = read_columns(path)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from torch import Tensor
 
 from kcm.cascade.fitted.monotone import MonotoneFit, fit_monotone, log_loss, monotone_kan
@@ -33,7 +34,7 @@ class Signal:
 
 
 @dataclass(frozen=True, eq=False)
-class Curves:
+class SignalCurves:
     """Fitted curves; `low_F` and `high_F` are the ends of every signal, beyond which a curve is flat."""
 
     signals: tuple[Signal, ...]
@@ -44,15 +45,15 @@ class Curves:
     @classmethod
     def fitted(
         cls, signals: Sequence[Signal], values_NF: NDArray[np.float64], target_N: NDArray[np.float64], strength: float
-    ) -> Curves:
-        """Curves whose sum is the log-odds of `target_N`."""
+    ) -> SignalCurves:
+        """SignalCurves whose sum is the log-odds of `target_N`."""
         low_F, high_F = np.quantile(values_NF, _ENDS, axis=0)
         directions = [each.direction for each in signals]
         fit = fit_monotone(_scaled(values_NF, low_F, high_F), directions, target_N, strength)
         return cls(tuple(signals), low_F, high_F, fit)
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], known: Sequence[Signal]) -> Curves:
+    def of(cls, tensors: Mapping[str, Tensor], known: Sequence[Signal]) -> SignalCurves:
         """The curves that `tensors` has saved, over some of the `known` signals."""
         kan = monotone_kan(len(tensors["signal_F"]))
         kan.kan_layers[0].weight.copy_(tensors["curves"])
@@ -111,7 +112,6 @@ def best_strength(score_by: Mapping[float, NDArray[np.float64]], target_N: NDArr
 
 def distinct(columns: Mapping[str, NDArray[np.float64]]) -> tuple[str, ...]:
     """Signals that vary, without those that order rows as an earlier one does."""
-    from scipy.stats import rankdata  # takes longer to import than all else that answering needs
 
     kept: dict[str, NDArray[np.float64]] = {}
     for name, column in columns.items():

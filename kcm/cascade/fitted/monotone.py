@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from scipy.special import expit
 
 from kcm.kan import KAN, KANLinear
@@ -69,8 +70,6 @@ def fit_monotone(
         pull_P = penalty_PP @ steps_P
         value = float((np.logaddexp(0, log_odds_N) - target_N * log_odds_N).sum() + steps_P @ pull_P / 2)
         return value, np.concatenate([[excess_N.sum()], design_NP.T @ excess_N + pull_P])
-
-    from scipy.optimize import minimize  # takes its time to import; what answers fits nothing
 
     found = minimize(
         loss, np.zeros(1 + design_NP.shape[1]), jac=True, method="L-BFGS-B", bounds=[(-_LIMIT, _LIMIT), *bounds]

@@ -2,7 +2,7 @@
 
 Every number has a direction known beforehand: an answer is surer where the judge is, where class means and remembered
 rows are near and agree, and where answers of its label were right; less sure where the large model is right on that
-label. Curves may only go that way, so that a person can check them. The gate score is
+label. SignalCurves may only go that way, so that a person can check them. The gate score is
 
     g(x) = -log-odds that a large call gains, P(small wrong, large right) = constant + sum of curves
 
@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kcm.cascade.fitted.curves import Curves, Signal, best_strength, distinct
+from kcm.cascade.fitted.curves import Signal, SignalCurves, best_strength, distinct
 from kcm.cascade.fitted.monotone import STRENGTHS, unit_folds
 from kcm.cascade.forms import FittedForm, FittedHead, GateInputs, GateRows
 from kcm.cascade.reference import Reference
@@ -83,7 +83,7 @@ class SignalsHead:
     what the small side has kept of the rows that it learned.
     """
 
-    curves: Curves
+    curves: SignalCurves
     rates_2C: NDArray[np.float64]
     reference: Reference
 
@@ -94,7 +94,7 @@ class SignalsHead:
         if missing := [name for name in names if name not in tensors]:
             raise RuntimeError(f"the gate 'signals' lacks {', '.join(missing)}")
         reference = Reference(**{field.name: tensors[field.name] for field in fields(Reference)})
-        return cls(Curves.of(tensors, SIGNALS), tensors["rates_2C"].numpy(), reference)
+        return cls(SignalCurves.of(tensors, SIGNALS), tensors["rates_2C"].numpy(), reference)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that was fitted."""
@@ -181,10 +181,10 @@ class SignalRows:
         return np.stack(rates)
 
     def head(self, strength: float, reference: Reference | None = None) -> SignalsHead:
-        """Curves fitted to all rows."""
+        """SignalCurves fitted to all rows."""
         by_name = {each.name: each for each in SIGNALS}
         signals = [by_name[name] for name in (*self.names, *_RATES)]
-        curves = Curves.fitted(signals, self.values_NF, self.nothing_gained, strength)
+        curves = SignalCurves.fitted(signals, self.values_NF, self.nothing_gained, strength)
         return SignalsHead(curves, self.rates_2C, reference or Reference.nothing())
 
     def left_out(self, strength: float) -> NDArray[np.float64]:

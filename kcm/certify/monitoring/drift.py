@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import beta
 
 from kcm.certify.pvalues import binomial_upper_bound
 from kcm.errors import DataError
@@ -50,7 +51,6 @@ class DistanceReference:
         reference = reference[:MOST_ROWS]
         distances = np.sort(_distances(calibration, reference))
         count = max(1, round(TYPICAL * len(distances)))
-        from scipy.stats import beta  # half a second of every process that only loads a bundle
 
         limit = float(beta.ppf(1 - delta, count, len(distances) - count + 1))
         return cls(reference, float(distances[-count]), limit)
@@ -82,7 +82,6 @@ class LabelReference:
         within = np.cumsum(counts[ascending]) <= TYPICAL * len(chosen)
         rare = frozenset(int(label) for label in ascending[within])
         count = int(np.isin(calibration, list(rare)).sum())
-        from scipy.stats import beta
 
         return cls(rare, float(beta.ppf(1 - delta, count + 1, len(calibration) - count)))
 

@@ -30,6 +30,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.special import expit, logsumexp
 
 from kcm.errors import DataError
@@ -67,7 +68,6 @@ def loss_interval(groups: Sequence[Observations], delta: float, *, credits_wins:
     number_G = np.array([each.number for each in groups], dtype=np.float64)
     share_G = np.array([each.share for each in groups])
     weight_G = share_G / np.array([each.probability for each in groups])
-    from scipy.optimize import brentq  # takes its time to import; nothing is searched before labels have come
 
     low_G = weight_G * np.array([each.low for each in groups])
     high_G = weight_G * np.array([each.high for each in groups])

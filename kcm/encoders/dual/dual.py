@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from kcm.assets import folder_digest
 from kcm.encoders.config import Precision
@@ -149,7 +150,6 @@ class _TextNetwork(nn.Module):
 
 
 def _tokenizer(model_path: Path) -> Any:
-    from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(model_path, local_files_only=True)
@@ -158,7 +158,6 @@ def _tokenizer(model_path: Path) -> Any:
 
 
 def _model(model_path: Path, settings: DualSettings) -> Any:
-    from transformers import AutoModel
 
     try:
         model, report = AutoModel.from_pretrained(
@@ -184,7 +183,6 @@ def _model(model_path: Path, settings: DualSettings) -> Any:
 
 def pretrained_reader(model_path: Path, max_pixels: int) -> Callable[[Content], Content]:
     """How a pretrained dual encoder reads pictures, by its image processor. Raises AssetError where there is none."""
-    from transformers import AutoImageProcessor  # takes two seconds to import, and no other encoder needs it
 
     try:
         processor = AutoImageProcessor.from_pretrained(model_path, local_files_only=True)

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from kcm.assets import resolve
 from kcm.encoders.base import Encoder
-from kcm.encoders.config import NetworkConfig, Runtime, TowersConfig
+from kcm.encoders.config import NetworkEncoderConfig, Runtime, TowersConfig
 from kcm.encoders.dual.aligned import AlignedDual, aligned_identity, read_towers
 from kcm.encoders.dual.alignment import AlignmentHead
 from kcm.encoders.dual.dual import DualEncoder, DualSettings, PretrainedDual, pretrained_reader
@@ -36,7 +36,7 @@ _READS: dict[Output, frozenset[Part]] = {
 }
 
 
-class ImageTextConfig(NetworkConfig):
+class ImageTextConfig(NetworkEncoderConfig):
     """A dual encoder over pictures and texts: a pretrained one by id or folder, or two encoders to be aligned.
 
     A run fits the alignment head before it encodes, and continues with the head's folder. Runtime and precision are

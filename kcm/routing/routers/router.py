@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_tensors
-from kcm.cascade.fitted.curves import Curves
+from kcm.cascade.fitted.curves import SignalCurves
 from kcm.cascade.frontier import Frontier
 from kcm.config import Config
 from kcm.errors import ArtefactError, DataError
@@ -43,7 +43,7 @@ class RouterConfig(Config):
 
 
 @dataclass(frozen=True, eq=False)
-class Router:
+class FittedRouter:
     """Gate scores for any rows: out-of-fold ones for the rows it was fitted on.
 
     `items` int64 are the fitted rows' digests, ascending, `left_out` their scores. `curves` are those of the gate
@@ -54,7 +54,7 @@ class Router:
     head: RoutingHead
     items: NDArray[np.int64]
     left_out: NDArray[np.float64]
-    curves: Curves | None = None
+    curves: SignalCurves | None = None
 
     @classmethod
     def fit(
@@ -67,7 +67,7 @@ class Router:
         encoder_identity: str | None = None,
         progress: Progress = silent,
         gate: RouteGateChoice = "auto",
-    ) -> Router:
+    ) -> FittedRouter:
         """Fit on every row of `table`.
 
         The score is P(small right) - P(large right) as the head estimates it, or that of curves over this and other
@@ -145,7 +145,7 @@ class Router:
                 write_tensors(draft / "curves.safetensors", self.curves.tensors(ROUTE_SIGNALS))
 
     @classmethod
-    def read(cls, folder: Path) -> Router:
+    def read(cls, folder: Path) -> FittedRouter:
         """Read what `write` wrote; ArtefactError where it is missing or damaged."""
         if not (folder / MANIFEST).is_file():
             raise ArtefactError("no router here", where=str(folder), hint="Fit one with `kcm route fit`")
@@ -154,7 +154,9 @@ class Router:
         head = RoutingHead(config.num_numbers, config.num_features, config.num_buckets)
         head.load_state_dict(sealed.tensors("head.safetensors"))
         fitted = sealed.tensors("fitted.safetensors")
-        curves = Curves.of(sealed.tensors("curves.safetensors"), ROUTE_SIGNALS) if config.gate == "signals" else None
+        curves = (
+            SignalCurves.of(sealed.tensors("curves.safetensors"), ROUTE_SIGNALS) if config.gate == "signals" else None
+        )
         return cls(config, head, fitted["items"].numpy(), fitted["left_out"].numpy(), curves)
 
 

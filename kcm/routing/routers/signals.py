@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.cascade.fitted.curves import Curves, Signal, best_strength, distinct
+from kcm.cascade.fitted.curves import Signal, SignalCurves, best_strength, distinct
 from kcm.cascade.fitted.monotone import STRENGTHS, unit_folds
 from kcm.metrics.units import Units
 from kcm.routing.routers.arithmetic import arithmetic_checks
@@ -46,14 +46,16 @@ def route_signals(table: RoutingTable, expected_N: NDArray[np.float64]) -> dict[
     return found
 
 
-def score_route(curves: Curves, table: RoutingTable, expected_N: NDArray[np.float64]) -> NDArray[np.float64]:
+def score_route(curves: SignalCurves, table: RoutingTable, expected_N: NDArray[np.float64]) -> NDArray[np.float64]:
     """Log-odds that a large call gains nothing, [N]."""
     known = route_signals(table, expected_N)
     return curves.score(np.stack([known[each.name] for each in curves.signals], 1))
 
 
-def fit_route(table: RoutingTable, expected_N: NDArray[np.float64], seed: int) -> tuple[Curves, NDArray[np.float64]]:
-    """Curves, and the scores [N] that rows get from curves which never saw their fold.
+def fit_route(
+    table: RoutingTable, expected_N: NDArray[np.float64], seed: int
+) -> tuple[SignalCurves, NDArray[np.float64]]:
+    """SignalCurves, and the scores [N] that rows get from curves which never saw their fold.
 
     `expected_N` are the routing head's out-of-fold estimates: curves that saw what the head remembers would trust it.
     """
@@ -64,12 +66,12 @@ def fit_route(table: RoutingTable, expected_N: NDArray[np.float64], seed: int) -
     values_NF = np.stack([known[each.name] for each in signals], 1)
     target_N = (table.small_correct | ~table.large_correct).astype(np.float64)
     fold_N = unit_folds(Units(table.group, len(table)), seed)
-    fitted = {strength: Curves.fitted(signals, values_NF, target_N, strength) for strength in STRENGTHS}
+    fitted = {strength: SignalCurves.fitted(signals, values_NF, target_N, strength) for strength in STRENGTHS}
     scores = {strength: np.full(len(table), curves.constant) for strength, curves in fitted.items()}
     for fold in np.unique(fold_N):
         out_N = fold_N == fold
         for strength, score_N in scores.items():
-            others = Curves.fitted(signals, values_NF[~out_N], target_N[~out_N], strength)
+            others = SignalCurves.fitted(signals, values_NF[~out_N], target_N[~out_N], strength)
             # The constant is that of the whole: one of their own would order folds by how their other rows fared.
             score_N[out_N] += others.contributions(values_NF[out_N]).sum(1)
     best = best_strength(scores, target_N)

@@ -6,7 +6,7 @@ import pytest
 
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import DataError
-from kcm.retrieval.search import Choice, RetrievalConfig, candidates, cheapest, queries, within_share
+from kcm.retrieval.search import RetrievalConfig, Shortlist, candidates, cheapest, queries, within_share
 
 CONFIG = RetrievalConfig(top_k=(2, 5))
 
@@ -26,6 +26,6 @@ def test_a_list_longer_than_a_gallery_is_refused(galleries):
 
 
 def test_a_choice_is_what_its_queries_are_answered_with(galleries):
-    table = queries(galleries, "validate", Choice(5, "soft", 1.0))
+    table = queries(galleries, "validate", Shortlist(5, "soft", 1.0))
     assert set(table.split) == {"validate"}
     assert set(table.prompt) == {"soft"}

@@ -12,7 +12,7 @@ from kcm.cascade.frontier import Frontier
 from kcm.errors import ArtefactError, DataError
 from kcm.routing.config import RouteColumns, RouteGateChoice
 from kcm.routing.routers.inputs import router_inputs
-from kcm.routing.routers.router import Router
+from kcm.routing.routers.router import FittedRouter
 from kcm.routing.table import RoutingTable, read_table
 
 COLUMNS = RouteColumns(small_correct="s", large_correct="l", text="t", confidence="c")
@@ -31,15 +31,15 @@ def table(table_file: Callable[..., Path]) -> RoutingTable:
     return read_table(path, COLUMNS)
 
 
-def fit(table: RoutingTable, gate: RouteGateChoice = "auto") -> Router:
-    return Router.fit(table, router_inputs(table, None, is_confidence=True), COLUMNS, seed=0, gate=gate)
+def fit(table: RoutingTable, gate: RouteGateChoice = "auto") -> FittedRouter:
+    return FittedRouter.fit(table, router_inputs(table, None, is_confidence=True), COLUMNS, seed=0, gate=gate)
 
 
 @pytest.mark.parametrize("gate", ["deferral", "signals"])
 def test_a_router_read_again_scores_alike(table: RoutingTable, tmp_path: Path, gate: RouteGateChoice) -> None:
     router = fit(table.select(np.arange(80)), gate)
     router.write(tmp_path / "router")
-    again = Router.read(tmp_path / "router")
+    again = FittedRouter.read(tmp_path / "router")
     assert again.config == router.config
     inputs = router_inputs(table, None, is_confidence=True)
     np.testing.assert_array_equal(again.scores(table, inputs), router.scores(table, inputs))
@@ -78,10 +78,10 @@ def test_fitted_rows_may_not_certify(table: RoutingTable) -> None:
 
 def test_what_is_no_router_is_refused(table: RoutingTable, tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="no router here"):
-        Router.read(tmp_path)
+        FittedRouter.read(tmp_path)
     fit(table).write(tmp_path / "router")
     with pytest.raises(ArtefactError, match="something here already"):
         fit(table).write(tmp_path / "router")
     (tmp_path / "router" / "head.safetensors").write_bytes(b"changed")
     with pytest.raises(ArtefactError, match="not what the manifest says"):
-        Router.read(tmp_path / "router")
+        FittedRouter.read(tmp_path / "router")
