@@ -30,12 +30,14 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
-def map_items(function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> Iterator[ResultT]:
-    """The results of `function` in the order of the items, by tasks on any node; few items by this process.
+def map_items(
+    function: Callable[[ItemT], ResultT], items: Sequence[ItemT], *, few: int = FEW_ITEMS
+) -> Iterator[ResultT]:
+    """The results of `function` in the order of the items, by tasks on any node; fewer than `few` by this process.
 
     A KcmError of the function is raised here.
     """
-    if len(items) < FEW_ITEMS or not ray.is_initialized():
+    if len(items) < few or not ray.is_initialized():
         return map(function, items)
 
     def apply(batch: pa.Table) -> pa.Table:

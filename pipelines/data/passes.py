@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,20 +9,17 @@ from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
-import ray
-import ray.cloudpickle
-import ray.data
 
-from kcm.errors import KcmError
 from kcm.tasks.preparation.build import Workers, in_process
-from kcm.tasks.preparation.payload import SequenceFolder
-from pipelines.batch.mapping import silence_ray_data
+from kcm.tasks.preparation.folder import SequenceFolder
+from pipelines.batch.mapping import map_items
 from pipelines.context import Context
 from pipelines.store.storage import Storage
 
 MANY_ROWS = 200_000  # from which on a cluster is worth its start
 
 ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
@@ -54,41 +50,10 @@ class StoredFolder(SequenceFolder):
 def workers_of(context: Context) -> Workers:
     """Who reads and writes the rows of a run: all nodes, or this process where rows are few."""
 
-    def by_rows(
-        function: Callable[[ItemT], Iterable[pa.Table]], items: Sequence[ItemT], num_rows: int
-    ) -> Iterable[pa.Table]:
+    def by_rows(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], num_rows: int) -> Iterable[ResultT]:
         if num_rows < MANY_ROWS or len(items) < 2:
             return in_process(function, items, num_rows)
         context.connect()
-        return on_ray_data(function, items, num_rows)
+        return map_items(function, items, few=2)
 
     return by_rows
-
-
-def on_ray_data(
-    function: Callable[[ItemT], Iterable[pa.Table]], items: Sequence[ItemT], num_rows: int
-) -> Iterator[pa.Table]:
-    """The tables of every item, by tasks of Ray Data: one is done again where its worker dies.
-
-    A KcmError of the function is raised here as it is.
-    """
-    silence_ray_data()
-
-    def tables_of(batch: pa.Table) -> Iterator[pa.Table]:
-        for item in batch["item"].to_pylist():
-            yield from function(pickle.loads(item))
-
-    # Ray's own pickle: an item may hold a reference to an object of Ray.
-    rows = [pa.table({"item": [ray.cloudpickle.dumps(item)]}) for item in items]
-    done = ray.data.from_arrow(rows).map_batches(tables_of, batch_size=None, batch_format="pyarrow")
-    try:
-        yield from done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    except Exception as error:
-        raise _kcm_error(error) or error from None
-
-
-def _kcm_error(error: BaseException | None) -> KcmError | None:
-    """The error for a person that a task of Ray raised, if that was its cause."""
-    while error is not None and not isinstance(error, KcmError):
-        error = getattr(error, "cause", None) or error.__cause__
-    return error

@@ -12,6 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from itertools import chain, groupby
@@ -28,15 +29,14 @@ from kcm.tasks.plan.scenarios import TaskPlan, load_mapping, plan_tasks
 from kcm.tasks.plan.splits import SPLITS
 from kcm.tasks.preparation.checks import Cell, check_labels, check_sizes, shortage, split_error
 from kcm.tasks.preparation.cleaning import CleaningRules
-from kcm.tasks.preparation.database import FactsDatabase
-from kcm.tasks.preparation.facts import FactRules, facts_of_shard
+from kcm.tasks.preparation.database import PLACES, FactsDatabase
+from kcm.tasks.preparation.facts import FactRules, write_facts
+from kcm.tasks.preparation.folder import SequenceFolder
 from kcm.tasks.preparation.payload import (
-    SequenceFolder,
     SourceShardJob,
     TaskShardJob,
     sort_shard,
     sorted_file,
-    write_places,
     write_task_shard,
 )
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
@@ -46,6 +46,7 @@ from kcm.tasks.sources import Source
 from kcm.tasks.summary import Summary
 
 ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 _CANDIDATES = 256  # rows of every task and label by which a salt is judged
 _CHECKS_AT_ONCE = 16  # files of which the footers are read together
@@ -53,23 +54,21 @@ _TRAIN = SPLITS.index("train")
 
 
 class Workers(Protocol):
-    """Runs a function over many items, in any processes; the tables come in any order.
+    """Runs a function over many items, in any processes; results come in the order of the items.
 
     `num_rows` is about the number of rows that all of the items hold together.
     """
 
     def __call__(
-        self, function: Callable[[ItemT], Iterable[pa.Table]], items: Sequence[ItemT], num_rows: int
-    ) -> Iterable[pa.Table]:
-        """The tables of every item."""
+        self, function: Callable[[ItemT], ResultT], items: Sequence[ItemT], num_rows: int
+    ) -> Iterable[ResultT]:
+        """The results of all items."""
         ...
 
 
-def in_process(
-    function: Callable[[ItemT], Iterable[pa.Table]], items: Sequence[ItemT], num_rows: int
-) -> Iterable[pa.Table]:
+def in_process(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], num_rows: int) -> Iterable[ResultT]:
     """One item after another, in this process."""
-    return chain.from_iterable(map(function, items))
+    return map(function, items)
 
 
 def build_sequence(
@@ -118,42 +117,47 @@ def write_sequence(
         return build.write()
 
 
+@dataclass
 class SequenceBuild:
     """The steps from a source to a sequence, and what they count."""
 
-    def __init__(
-        self,
-        config: TasksConfig,
-        source: Source,
-        seed: int,
-        reads: frozenset[Part],
-        folder: SequenceFolder,
-        workers: Workers,
-        facts: FactsDatabase,
-    ) -> None:
-        self.config, self.source, self.seed = config, source, seed
-        self.folder, self.workers, self.facts = folder, workers, facts
-        self.order_seed = seed if config.order_seed is None else config.order_seed
-        outside = source.out_of_scope_label
-        cleaning = CleaningRules(
-            (*source.labels, outside) if source.labels and outside else source.labels,
-            reads,
-            config.unlabelled == "keep",
-        )
-        self.outside = outside if config.out_of_scope == "keep" else None
-        self.rules = FactRules(
-            cleaning,
-            seed if config.salt is None else config.salt,
-            seed,
+    config: TasksConfig
+    source: Source
+    seed: int
+    reads: frozenset[Part]
+    folder: SequenceFolder
+    workers: Workers
+    facts: FactsDatabase
+    shard_sizes: dict[int, int] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    plan: TaskPlan = field(default_factory=lambda: TaskPlan((), (), False, {}))
+    cells: dict[Cell, int] = field(default_factory=dict)  # rows that are kept, by task, split and label
+    long_tail: tuple[str, ...] = ()
+
+    @property
+    def order_seed(self) -> int:
+        """The seed of the orders of tasks, classes and long tail."""
+        return self.seed if self.config.order_seed is None else self.config.order_seed
+
+    @property
+    def outside(self) -> str | None:
+        """The label of rows that are out of scope, where they are kept."""
+        return self.source.out_of_scope_label if self.config.out_of_scope == "keep" else None
+
+    @property
+    def rules(self) -> FactRules:
+        """What makes a row usable, and what its draws are seeded by."""
+        config, known = self.config, self.source.labels
+        if known and self.source.out_of_scope_label:
+            known = (*known, self.source.out_of_scope_label)
+        return FactRules(
+            CleaningRules(known, self.reads, config.unlabelled == "keep"),
+            self.seed if config.salt is None else config.salt,
+            self.seed,
             self.outside,
             caps=config.max_rows_per_task is not None,
             tails=config.long_tail is not None,
         )
-        self.shard_sizes: dict[int, int] = {}
-        self.labels: tuple[str, ...] = ()
-        self.plan = TaskPlan((), (), False, {})
-        self.cells: dict[Cell, int] = {}  # rows that are kept, by task, split and label
-        self.long_tail: tuple[str, ...] = ()
 
     @property
     def num_rows(self) -> int:
@@ -163,17 +167,22 @@ class SequenceBuild:
     def read_facts(self) -> None:
         """Read the facts of all shards. The first is read here: it tells how many rows there may be."""
         shards = list(enumerate(self.source.shards))
-        read = partial(facts_of_shard, rules=self.rules)
-        for table in in_process(read, shards[:1], 0):
-            self.facts.add(table)
+        read = partial(write_facts, rules=self.rules, folder=self.folder)
+        self._add_facts(map(read, shards[:1]))
         expected = sum(self.facts.shard_sizes().values()) * len(shards)
         with ThreadPoolExecutor(_CHECKS_AT_ONCE) as threads:
             list(threads.map(lambda shard: shard.check(), self.source.shards[1:]))
-        for table in self.workers(read, shards[1:], expected):
-            self.facts.add(table)
+        self._add_facts(self.workers(read, shards[1:], expected))
         self.shard_sizes = self.facts.shard_sizes()
         if not self.num_rows:
             raise DataError("there are no rows", where=self.source.name)
+
+    def _add_facts(self, names: Iterable[str]) -> None:
+        for name in names:
+            with self.folder.open(name) as file, pa.ipc.open_file(file) as batches:
+                for number in range(batches.num_record_batches):
+                    self.facts.add(pa.Table.from_batches([batches.get_batch(number)]))
+            self.folder.remove([name])
 
     def draw_splits(self, bad_rows_file: Path | None) -> None:
         """Draw the splits, list the rows that are left out, and raise DataError where too many are bad."""
@@ -278,29 +287,23 @@ class SequenceBuild:
             for shard, blocks in groupby(self.facts.blocks(), key=lambda block: block[0])
         ]
         for job in sources:
-            write_places(job, (self.facts.places(job.number, block) for block in job.blocks), self.folder)
+            places = (self.facts.places(job.number, block) for block in job.blocks)
+            self.folder.write_batches(job.places, PLACES, places)
         sort = partial(sort_shard, folder=self.folder, parts=self.rules.cleaning.parts)
         for _ in self.workers(sort, sources, self.num_rows):
             pass
         targets = [
-            TaskShardJob(task, number, tuple((sorted_file(*piece), batch) for *piece, batch in pieces))
+            TaskShardJob(task, number, tuple((sorted_file(shard, block), batch) for shard, block, batch in pieces))
             for task, number in self.facts.targets()
             for pieces in [self.facts.pieces(task, number)]
         ]
-        digests: dict[tuple[int, int], str] = {}
-        for table in self.workers(partial(write_task_shard, folder=self.folder), targets, self.num_rows):
-            digests |= {(row["task"], row["number"]): row["digest"] for row in table.to_pylist()}
+        digests = list(self.workers(partial(write_task_shard, folder=self.folder), targets, self.num_rows))
         self.folder.remove(name for job in sources for name in (job.places, *job.sorted_files))
         write_description(self.folder.path, self._description())
-        identity = [
-            self.source.name,
-            self.config.scenario,
-            self.labels,
-            self.outside,
-            self.plan.names,
-            self.plan.labels,
-        ]
-        return sha256(json.dumps([identity, sorted(digests.items())]).encode()).hexdigest()
+        plan = self.plan
+        identity = [self.source.name, self.config.scenario, self.labels, self.outside, plan.names, plan.labels]
+        shards = [(job.task, job.number, digest) for job, digest in zip(targets, digests, strict=True)]
+        return sha256(json.dumps([identity, shards]).encode()).hexdigest()
 
     def _description(self) -> dict[str, object]:
         """What is known of the sequence without its rows."""

@@ -193,6 +193,16 @@ SELECT position, id, label, split, unit_name,
     dense_rank() OVER (ORDER BY task, split, outside, target) - 1 AS batch
 FROM placed WHERE shard = $shard AND block = $block ORDER BY batch, position
 """
+PLACES = pa.schema(  # of the rows of a block that are kept
+    {
+        "position": pa.int64(),
+        "id": pa.string(),
+        "label": pa.int32(),
+        "split": pa.int8(),
+        "unit_name": pa.string(),
+        "batch": pa.int64(),
+    }
+)
 _TARGETS = "SELECT DISTINCT task, target FROM pieces ORDER BY task, target"
 _PIECES_OF = """
 SELECT shard, block, batch FROM pieces WHERE task = $task AND target = $target ORDER BY split, outside, shard, block
@@ -294,7 +304,7 @@ class FactsDatabase:
 
     def places(self, shard: int, block: int) -> pa.Table:
         """The rows of a block that are kept, sorted by the shards of tasks; `batch` counts its pieces."""
-        return self._table(_PLACES, shard=shard, block=block)
+        return self._table(_PLACES, shard=shard, block=block).cast(PLACES)
 
     def targets(self) -> list[tuple[int, int]]:
         """Task and number of the shards to be written."""

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from kcm.tasks.hashing import draws
 from kcm.tasks.preparation.cleaning import CleaningRules, faults, origins
+from kcm.tasks.preparation.folder import SequenceFolder
 from kcm.tasks.shards import SHARD_ROWS
 from kcm.tasks.sources import Shard
 from kcm.tasks.units import content_names, group_names, text_keys
@@ -53,13 +54,18 @@ class FactRules:
     tails: bool = False
 
 
-def facts_of_shard(job: tuple[int, Shard], rules: FactRules) -> Iterator[pa.Table]:
-    """The facts of a shard, a table for each block; `job` is its place among the shards, and the shard."""
+def write_facts(job: tuple[int, Shard], rules: FactRules, folder: SequenceFolder) -> str:
+    """Write the facts of a shard, block by block; the name of the file. `job` is its number, and the shard."""
     number, shard = job
-    start = 0
-    for block, rows in enumerate(blocks(shard.read())):
-        yield facts_of(rows, rules, number, block, start)
-        start += len(rows)
+
+    def tables() -> Iterator[pa.Table]:
+        start = 0
+        for block, rows in enumerate(blocks(shard.read())):
+            yield facts_of(rows, rules, number, block, start)
+            start += len(rows)
+
+    folder.write_batches(name := f"facts-{number:05d}.arrow", FACTS, tables())
+    return name
 
 
 def blocks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

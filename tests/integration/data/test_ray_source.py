@@ -15,8 +15,7 @@ from kcm.config import Config, parse_config
 from kcm.errors import ConfigError, DataError
 from kcm.tasks.readers.files import FilesSource
 from kcm.tasks.sources import Source, SourceConfig
-from pipelines.data.passes import on_ray_data
-from pipelines.data.ray_source import BlockShard
+from pipelines.batch.mapping import map_items
 
 
 class Run(Config):
@@ -42,6 +41,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def read_all(shard: Any) -> pa.Table:
+    return pa.concat_tables(shard.read())
+
+
 @pytest.mark.integration
 @pytest.mark.usefixtures("ray_cluster")
 class TestOnACluster:
@@ -54,7 +57,7 @@ class TestOnACluster:
         columns = {"id_column": "id"}
         found = source("parquet", columns=columns, vectors=("embedding",), paths=str(folder))
         assert len(found.shards) > 2
-        there = pa.concat_tables(on_ray_data(BlockShard.read, found.shards, 600)).sort_by("id")
+        there = pa.concat_tables(map_items(read_all, found.shards, few=1))
         here = pa.concat_tables(FilesSource(path=str(folder), id_column="id").build(folder, ("embedding",)).tables())
         assert there.combine_chunks().equals(here.combine_chunks())
 

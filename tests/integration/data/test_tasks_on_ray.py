@@ -17,10 +17,15 @@ from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.rows import SourceRow, rows_of
 from kcm.tasks.sequence import BAD_ROWS
 from kcm.tasks.sources import Shard, Source, TableShard
-from pipelines.data.passes import StoredFolder, on_ray_data
+from pipelines.batch.mapping import map_items
+from pipelines.data.passes import StoredFolder
 from pipelines.store.storage import Storage
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+
+
+def on_ray_data(function: Callable[[Any], Any], items: Sequence[Any], num_rows: int) -> Iterator[Any]:
+    return map_items(function, items, few=1)
 
 
 def test_workers_write_the_same_files_and_their_errors_arrive(tmp_path: Path) -> None:
@@ -73,9 +78,9 @@ def test_no_step_needs_the_disk_of_another_node(served_bucket: str, tmp_path: Pa
     storage = Storage.at(served_bucket)
     folder = StoredFolder(storage.root / "runs" / "one" / "sequence", storage)
 
-    def by_new_nodes(function: Callable[[Any], Iterator[pa.Table]], items: Sequence[Any], _: int) -> Iterator[pa.Table]:
+    def by_new_nodes(function: Callable[[Any], Any], items: Sequence[Any], num_rows: int) -> Iterator[Any]:
         for item in items:
-            yield from function(item)
+            yield function(item)
             for file in {*folder.path.iterdir()} - {folder.path / BAD_ROWS}:
                 file.unlink()
 
@@ -101,5 +106,5 @@ class MadeShard(Shard):
         yield rows_of([SourceRow(f"r{i}", f"{i}{words}", f"label-{i % 4}", group=f"g{i // 50}") for i in ids])
 
 
-def _fail(number: int) -> Iterator[pa.Table]:
+def _fail(number: int) -> None:
     raise DataError("no such shard", where=str(number))

@@ -16,7 +16,7 @@ from kcm.tasks import SPLITS, TasksConfig, TaskSequence
 from kcm.tasks.plan.scenarios import TaskPlan
 from kcm.tasks.preparation.build import SequenceBuild, build_sequence, in_process
 from kcm.tasks.preparation.database import FactsDatabase
-from kcm.tasks.preparation.payload import SequenceFolder
+from kcm.tasks.preparation.folder import SequenceFolder
 from kcm.tasks.rows import SourceRow, read_bad_rows
 from kcm.tasks.rows import rows_of as normalised
 from kcm.tasks.sequence import BAD_ROWS

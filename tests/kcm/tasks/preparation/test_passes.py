@@ -58,7 +58,7 @@ def written(folder: Path, rows: Sequence[pa.Table], workers: Any = in_process) -
 
 def last_first(function: Callable[[Any], Any], items: Sequence[Any], num_rows: int) -> Iterable[Any]:
     """Workers that begin at the other end."""
-    return [table for item in items[::-1] for table in function(item)]
+    return [function(item) for item in items[::-1]][::-1]
 
 
 @pytest.fixture(scope="module")
