@@ -205,7 +205,8 @@ def read_data(
         reads = TEXT  # the numbers, written as one
     else:
         source = config.source.build(assets_dir)
-    source = source.in_memory  # read once, for all seeds
+    tables = tuple(TableShard(shard.where, table) for shard in source.shards for table in shard.read())
+    source = replace(source, shards=tables)  # read once, for all seeds
     build = partial(build_sequence, assets_dir=assets_dir, seed=0, reads=reads, source=source)
     return StudyData(_sequences(config, seeds, build, _MAX_SALTS), num_features)
 

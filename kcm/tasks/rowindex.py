@@ -34,7 +34,7 @@ class RowIndex:
 
     @classmethod
     def of_shards(cls, shards: Sequence[Path]) -> RowIndex:
-        """The index that `save` left beside the first shard; where there is none, as in older storages, by reading.
+        """The index that `save` left beside the first shard; where there is none, as after rows were forgotten, read.
 
         Raises DataError for a split in two pieces, ArtefactError for a shard that cannot be read.
         """

@@ -1,4 +1,4 @@
-"""Rows as sources give them, normalised, and the usable rows among them."""
+"""Rows as sources give them, in one schema, and the list of those that cannot be used."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class SourceRow:
 
 
 def rows_of(records: Sequence[SourceRow]) -> pa.Table:
-    """Records as normalised rows."""
+    """Rows as a table."""
     dim = next((len(record.vector) for record in records if record.vector is not None), None)
     schema = row_schema(dim)
     return pa.table(
@@ -80,7 +80,7 @@ def rows_of(records: Sequence[SourceRow]) -> pa.Table:
 
 
 def records_of(table: pa.Table) -> Iterator[SourceRow]:
-    """Normalised rows one by one."""
+    """The rows of a table one by one."""
     names = row_schema().names
     vectors: list[NDArray[np.float32] | None] = [None] * len(table)
     if "vector" in table.schema.names:
@@ -113,12 +113,10 @@ def write_bad_rows(bad_rows: Iterable[BadRow], path: Path) -> None:
 
 
 def read_bad_rows(path: Path) -> tuple[BadRow, ...]:
-    """The rows that `write_bad_rows` listed; earlier versions did not write where they are."""
+    """The rows that `write_bad_rows` listed."""
     with path.open(encoding="utf-8", newline="") as stream:
-        return tuple(
-            BadRow(row["id"], row["reason"], row.get("file", ""), int(row.get("row", 0)))
-            for row in csv.DictReader(stream)
-        )
+        rows = csv.DictReader(stream)
+        return tuple(BadRow(row["id"], row["reason"], row["file"], int(row["row"])) for row in rows)
 
 
 def check_bad_rows(bad_rows: Iterable[BadRow], num_bad: int, num_rows: int, limit: int | str, where: str) -> None:

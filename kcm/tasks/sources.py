@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar
@@ -34,10 +34,10 @@ class Shard(ABC):
         """
 
     def check(self) -> None:  # noqa: B027  # most kinds tell nothing before they are read
-        """Raise DataError for what shows without a look at the rows, before those of the first shards cost time."""
+        """Raise DataError for faults that show without reading rows; called for all shards before rows are read."""
 
     def stamp(self) -> str | None:
-        """What is another whenever the rows are; None where only reading them tells."""
+        """A text that changes whenever the rows change; None where only reading them tells."""
         return None
 
 
@@ -83,13 +83,6 @@ class Source:
         """The rows one by one."""
         for table in self.tables():
             yield from records_of(table)
-
-    @property
-    def in_memory(self) -> Source:
-        """The same source, read."""
-        return replace(
-            self, shards=tuple(TableShard(each.where, table) for each in self.shards for table in each.read())
-        )
 
 
 class SourceConfig(Component):
