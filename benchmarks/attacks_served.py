@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import psutil
 from fastapi import FastAPI
+from machine import free_port
 from numpy.typing import NDArray
 from ray import serve
 from serve_stubs import StubEncoder
@@ -35,17 +36,16 @@ from kcm.inputs.content import Content
 from kcm.large import OpenAiConfig
 from kcm.large.adapters.openai import openai_identity
 from kcm.learners import FinetuneConfig
-from pipelines._ray_private import end_serve
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
+from pipelines.serve.cascade.loading import VersionLoader
 from pipelines.serve.cascade.models.large import Large
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import build_door, deployment_options, start
 from pipelines.serve.deploy.door import Door
 from pipelines.serve.deploy.environment import prepare_environment
-from pipelines.serve.deploy.haproxy import free_port
-from pipelines.serve.deploy.replica import DoorReplica
 from pipelines.serve.release import Release
+from pipelines.serve.sources import FixedSource
 
 LABELS = ("bad", "good")
 KEYS = {"ann": "key-of-ann", "eve": "key-of-eve"}
@@ -99,13 +99,8 @@ class Sorting(SmallSide):
         ]
 
 
-class AttackedReplica(DoorReplica):
-    """A replica around a small side that sorts by the text, with one path more."""
-
-    def api(self) -> FastAPI:
-        api = super().api()
-        api.add_api_route(MEASURED, Suffering().figures, include_in_schema=False)
-        return api
+class AttackedLoader(VersionLoader):
+    """Loads versions around a small side that sorts by the text."""
 
     def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
         if "image" in bundle.reads:
@@ -117,10 +112,14 @@ class AttackedReplica(DoorReplica):
 
 
 class AttackedDoor(Door.func_or_class):  # type: ignore[name-defined, misc]
-    """The door of such replicas."""
+    """The door of such versions, with one path more."""
 
-    def replica_class(self) -> type[DoorReplica]:
-        return AttackedReplica
+    loader_class = AttackedLoader
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        api: FastAPI = super().__serve_build_asgi_app__()
+        api.add_api_route(MEASURED, Suffering().figures, include_in_schema=False)
+        return api
 
 
 class _Server(ThreadingHTTPServer):
@@ -207,15 +206,15 @@ def target(kind: Kind) -> Iterator[Target]:
         folder = Path(name)
         config = serve_config(kind, folder, upstream.base_url)
         release = Release(version="films/1", bundle=written(kind, folder, upstream.base_url))
-        options = {"user_config": release.model_dump(mode="json")}
-        large = Large.options(**deployment_options(config.large, config), **options).bind(
-            config.large, folder, config.feedback, config.limits
+        source = FixedSource(release)
+        large = Large.options(**deployment_options(config.large, config)).bind(
+            source, config.large, folder, config.feedback, config.limits
         )
-        app = build_door(release, config, folder, large, door=serve.deployment(name="door")(AttackedDoor))
+        app = build_door(source, config, folder, large, door=serve.deployment(name="door")(AttackedDoor))
         try:
             yield Target(start(app, config), upstream, config, folder)
         finally:
-            end_serve()
+            serve.shutdown()
             upstream.close()
 
 

@@ -26,13 +26,13 @@ from typing import Any
 
 import httpx
 import torch
-from machine import machine
+from machine import free_port, machine
 from rich.console import Console
 from steps import answer, seconds, train_step
 from torch import nn
 
-from jobs.commands.serving.serving import Site, serving
-from jobs.models import served_model
+from jobs.commands.serving.service import ServiceSettings, serving
+from jobs.models import served_source
 from kcm.config import load_config
 from kcm.encoders import TextEncoderConfig
 from kcm.inputs.content import contents
@@ -40,7 +40,6 @@ from kcm.kan import KAN, MLP
 from kcm.tasks.readers.reviews import read_reviews
 from pipelines.config import RunConfig
 from pipelines.run import run
-from pipelines.serve.deploy.haproxy import free_port
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 REVIEWS = Path(__file__).parents[1] / "jobs" / "configs" / "reviews.yaml"
@@ -143,7 +142,10 @@ def served(device: str, assets: Path) -> dict[str, Any]:
         halves = {"encoder": {"gpus": share}, "large": {"gpus": share}, "port": free_port()}
         config = config.model_copy(update={"serve": type(config.serve).model_validate(halves)})
         texts = sentences(assets, 200)
-        with serving(served_model(config, None), Site.of(config)) as url, httpx.Client(base_url=url) as client:
+        with (
+            serving(served_source(config, None, None), ServiceSettings.of(config)) as url,
+            httpx.Client(base_url=url) as client,
+        ):
             standing = client.get("/v1/model").raise_for_status().json()["standing"]
             assert standing == "holds", standing  # what trained on a GPU is served on one
             taken: dict[str, list[float]] = {}

@@ -21,6 +21,8 @@ from typing import Any, Protocol
 import httpx
 import numpy as np
 from language_model_gateway import Gateway, gateway
+from machine import free_port
+from ray import serve
 
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
@@ -31,14 +33,13 @@ from kcm.inputs.content import Content
 from kcm.large import Item, OpenAiConfig
 from kcm.large.adapters.openai import openai_identity
 from kcm.large.prompting.replies import answer_schema, matching_label, reply_label
-from pipelines._ray_private import end_serve
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import build_app, start
 from pipelines.serve.deploy.environment import prepare_environment
-from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.release import Release
+from pipelines.serve.sources import FixedSource
 
 CLIENTS, CROWD = 4, 16  # the crowd comes under overload
 DOWN_S = 3.0
@@ -104,9 +105,9 @@ def service(bundle: Path, model: OpenAiConfig, assets: Path, log: Path) -> Itera
     with connected(ClusterConfig()):
         config = serve_config(log, model)
         try:
-            yield start(build_app(Release(version="tweets/1", bundle=bundle), config, assets), config)
+            yield start(build_app(FixedSource(Release(version="tweets/1", bundle=bundle)), config, assets), config)
         finally:
-            end_serve()
+            serve.shutdown()
 
 
 def ask(url: str, text: str) -> Answered:

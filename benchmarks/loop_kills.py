@@ -21,6 +21,7 @@ import httpx
 import psutil
 import torch
 from loop_scene import SMALL, Scene
+from machine import free_port
 from mlflow import MlflowClient
 from rich.console import Console
 
@@ -29,7 +30,6 @@ from kcm.tasks.readers.reviews import read_reviews
 from pipelines.loop.recertify import LineageLedger
 from pipelines.loop.state import LoopState, log_reader, watermark_of
 from pipelines.serve.config import log_url
-from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK
 from pipelines.stages.register import BundleArtefact, Register

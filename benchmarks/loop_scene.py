@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 from loop_replay import Replay
 
-from jobs.commands.serving.serving import Site
+from jobs.commands.serving.service import ServiceSettings
 from jobs.models import served_model
 from kcm.api.cascade import Cascade, load_cascade
 from kcm.bundle.answers import Input
@@ -158,7 +158,7 @@ class Scene:
     def cascade(self, version: str | None = None) -> Cascade:
         """A registered version, or the champion."""
         config = self.config
-        bundle, upstreams = served_model(config, version).bundle, Site.of(config).serve.large.upstreams
+        bundle, upstreams = served_model(config, version).bundle, ServiceSettings.of(config).serve.large.upstreams
         return load_cascade(bundle, self.assets, upstreams=upstreams)
 
     @property

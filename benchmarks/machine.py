@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import socket
 from pathlib import Path
 
 import torch
@@ -20,3 +21,10 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

@@ -19,19 +19,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from machine import machine
+from machine import free_port, machine
 from rich.console import Console
 from rich.table import Table
 from serve_models import Bare
 from serve_parts import Bench, memory, stub, swaps, throughput
 from serve_sites import Place
 
-from jobs.commands.serving.serving import Site
+from jobs.commands.serving.service import ServiceSettings
 from jobs.models import served_folder, served_model
 from kcm.config import load_config
 from kcm.tasks.readers.reviews import read_reviews
 from pipelines.config import RunConfig
-from pipelines.serve.deploy.haproxy import free_port
 
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 REVIEWS = Path(__file__).parents[1] / "jobs" / "configs" / "reviews.yaml"
@@ -128,7 +127,7 @@ def main() -> None:
     config = load_config(RunConfig, arguments.config, arguments.overrides)
     release = served_folder(arguments.bundle) if arguments.bundle else served_model(config, None)
     settings = config.serve.model_copy(update={"port": free_port()})
-    site = Site(serve=settings, cluster=config.cluster, assets_path=config.assets_path)
+    site = ServiceSettings(serve=settings, cluster=config.cluster, assets_path=config.assets_path)
     texts = [record.text for record in read_reviews(config.assets_path) if record.text]
     random.Random(0).shuffle(texts)
     bench = Bench(Place(release, site), texts[:NUM_TEXTS], arguments.seconds, arguments.requests)

@@ -30,13 +30,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from machine import machine
+from machine import free_port, machine
 from rich.console import Console
 from rich.table import Table
 from serve_load import Plan, run
 
 from kcm.tasks.readers.reviews import read_reviews
-from pipelines.serve.deploy.haproxy import free_port
 
 HERE = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "serve_against.json"

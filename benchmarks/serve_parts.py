@@ -16,8 +16,6 @@ from serve_load import Load, Plan, run
 from serve_models import Bare
 from serve_sites import Place
 
-from pipelines.serve.deploy.deployment import change_release
-
 CLOSED = (1, 8, 64)
 NUM_SWAPS, SWAP_SECONDS = 20, 90.0  # at least so many
 QUEUES_FILL_S = 12.0  # until then kept items are answered at once and escalated ones only gather
@@ -130,7 +128,7 @@ def swaps(bench: Bench) -> dict[str, Any]:
             loading = clients.submit(run, Plan(url, bench.texts, SWAP_SECONDS, rate=capacity / 2))
             while not loading.done():
                 started = time.perf_counter()
-                change_release(bench.place.release.model_copy(update={"version": f"swap-{len(changes)}"}))
+                bench.place.promote(f"swap-{len(changes)}")
                 changes.append(time.perf_counter() - started)
             during = loading.result()
         version = httpx.get(f"{url}/v1/model", timeout=60).json()["model_version"]

@@ -17,9 +17,9 @@ from kcm.inputs.content import Content, Part
 from kcm.large import Item, LargeAnswer, LargeModel
 from kcm.large.adapters.classifier import answers_from
 from kcm.large.base import Cost
+from pipelines.serve.cascade.loading import VersionLoader
 from pipelines.serve.cascade.models.large import Large
 from pipelines.serve.deploy.door import Door
-from pipelines.serve.deploy.replica import DoorReplica
 from pipelines.serve.release import Release
 
 
@@ -68,8 +68,8 @@ class EscalatesAll(SmallSide):
         return [nothing] * len(inputs)
 
 
-class ReplicaToLarge(DoorReplica):
-    """A replica that hands every item on to the large model, and has no encoder."""
+class LoaderToLarge(VersionLoader):
+    """Loads versions that hand every item on to the large model, and have no encoder."""
 
     def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
         return StubEncoder(bundle.collaborator.in_features)
@@ -81,12 +81,11 @@ class ReplicaToLarge(DoorReplica):
 class DoorToLarge(Door.func_or_class):  # type: ignore[name-defined, misc]
     """The door of the large model alone: the same interface."""
 
-    def replica_class(self) -> type[DoorReplica]:
-        return ReplicaToLarge
+    loader_class = LoaderToLarge
 
 
-class ReplicaWithStub(DoorReplica):
-    """A replica with the bundle's own networks behind a stub encoder; it keeps everything, as an echo does."""
+class LoaderWithStub(VersionLoader):
+    """Loads the bundle's own networks behind a stub encoder; they keep everything, as an echo does."""
 
     def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
         return StubEncoder(bundle.collaborator.in_features)
@@ -96,10 +95,9 @@ class ReplicaWithStub(DoorReplica):
 
 
 class DoorWithStub(Door.func_or_class):  # type: ignore[name-defined, misc]
-    """The door of such replicas."""
+    """The door of such versions."""
 
-    def replica_class(self) -> type[DoorReplica]:
-        return ReplicaWithStub
+    loader_class = LoaderWithStub
 
 
 class LargeStub(Large.func_or_class):  # type: ignore[name-defined, misc]

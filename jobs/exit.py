@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 import threading
@@ -16,8 +17,8 @@ import typer
 
 from kcm.errors import KcmError
 from kcm.redact import redacted, redacted_values
-from pipelines._ray_private import kcm_error_text
 
+_KCM_ERROR = re.compile(r"^\s*kcm\.errors\.\w+: (.+)$", re.MULTILINE)
 UNEXPECTED, USER_ERROR, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
@@ -74,9 +75,15 @@ def _terminable(terminated: threading.Event) -> Iterator[None]:
 
 
 def _user_error(error: Exception) -> str | None:
-    """The message of a KcmError, also of one that another process of Ray raised; None for other errors."""
+    """The message of a KcmError, also of one that another process of Ray raised; None for other errors.
+
+    Ray Data keeps only the traceback of a worker's exception, as text.
+    """
     cause = getattr(error, "cause", error)
-    return str(cause) if isinstance(cause, KcmError) else kcm_error_text(error)
+    if isinstance(cause, KcmError):
+        return str(cause)
+    messages = _KCM_ERROR.findall(str(error))
+    return messages[-1] if messages else None
 
 
 def _fail(text: str, code: int, json_file: Path | None, debug: bool) -> None:

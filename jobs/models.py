@@ -10,6 +10,7 @@ from kcm.bundle.models import FrozenModels
 from kcm.errors import KcmError
 from pipelines.registry.models import fetch_registered, fetch_verified
 from pipelines.serve.release import Release
+from pipelines.serve.sources import ChampionSource, FixedSource, Source
 from pipelines.served_run import ServedRun
 from pipelines.tracking.config import CHAMPION
 
@@ -35,6 +36,15 @@ def served_model(config: ServedRun | None, model: str | None) -> Release:
     asked = model or f"{config.tracking.model_of(config.name)}@{CHAMPION}"
     version, folder = fetch_verified(uri, asked, config.storage_folder / "served")
     return Release(version=version, bundle=folder)
+
+
+def served_source(config: ServedRun | None, bundle: Path | None, model: str | None) -> Source:
+    """What a service serves: a bundle or a registered model for good, without either the champion of the run."""
+    if bundle:
+        return FixedSource(served_folder(bundle))
+    if model or config is None:
+        return FixedSource(served_model(config, model))
+    return ChampionSource(str(config.storage_path), config.name)
 
 
 def bundle_of(source: str | None, bundle: Path | None, model: str | None, config: ServedRun | None = None) -> Path:

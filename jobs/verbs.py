@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from jobs.commands.loop.turns import update as take_turn
-from jobs.commands.serving.serving import Site, serving
-from jobs.models import served_folder, served_model
+from jobs.commands.serving.service import ServiceSettings, serving
+from jobs.models import served_source
 from kcm.config import load_config, parse_config
 from kcm.errors import ConfigError
 from pipelines.config import RunConfig
@@ -55,10 +55,11 @@ def serve(
     if config is None and bundle is None and model is None:
         raise ConfigError("a configuration is missing", hint="Only a bundle or a model can do without it")
     loaded = None if config is None else _config(config, overrides)
-    release = served_folder(Path(bundle)) if bundle else served_model(loaded, model)
-    site = Site.of(loaded) if loaded else Site().with_feedback_in(Path(bundle).parent if bundle else Path())
-    require_servable(release, site.serve, site.assets_path)
-    with serving(release, site) as url:
+    settings = ServiceSettings.of(loaded) if loaded else ServiceSettings()
+    settings = settings.with_feedback_in(Path(bundle).parent if bundle else Path())
+    source = served_source(loaded, Path(bundle) if bundle else None, model)
+    require_servable(source.first(), settings.serve, settings.assets_path)
+    with serving(source, settings) as url:
         yield url
 
 

@@ -232,7 +232,7 @@ def test_imports_in_functions_and_relative_ones_are_found(tmp_path: Path) -> Non
 
 def test_a_worker_starts_without_what_only_others_need() -> None:
     """Each of these takes a second or more of every process that Ray starts; what the first brings, the next has."""
-    workers = ("pipelines.batch.encoding", "pipelines.training.trial", "pipelines.serve.deploy.replica")
+    workers = ("pipelines.batch.encoding", "pipelines.training.trial", "pipelines.serve.deploy.door")
     slow = {"mlflow", "optuna", "sklearn", "torch._dynamo", "transformers.image_processing_utils"}
     steps = [f"import {worker}; print({worker!r}, {slow} & sys.modules.keys())" for worker in workers]
     loaded = subprocess.run(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.commands.serving.serving import Site
+from jobs.commands.serving.service import ServiceSettings
 from jobs.exit import reported
 from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce
 from jobs.views.log import stats_view
@@ -152,7 +152,7 @@ def _log_of(config: Path, overrides: list[str] | None) -> tuple[RunConfig, str, 
     """A run, the URL of the log of its service, and the application whose decisions they are."""
 
     run = load_config(RunConfig, config, overrides or [])
-    serve: Any = Site.of(run).serve  # a site has a log and a name
+    serve: Any = ServiceSettings.of(run).serve  # a service has a log and a name
     return run, serve.feedback.url, serve.application
 
 

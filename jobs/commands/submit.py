@@ -28,7 +28,7 @@ from kcm.config import load_config
 from kcm.errors import KcmError
 from kcm.paths import with_absolute_paths
 from kcm.redact import redacted
-from pipelines._ray_private import JOB_LOGGERS, job_failure, reread_authentication
+from pipelines._ray_private import reread_authentication
 from pipelines.cluster.authentication import MODE
 from pipelines.config import RunConfig
 
@@ -91,7 +91,7 @@ def submit_job(config: RunConfig, until: str | None, address: str, auth: str) ->
     except OSError as error:
         raise KcmError(f"lost the cluster while following job {job}: {error}", where=address) from error
     if end.status is not JobStatus.SUCCEEDED:
-        reason = job_failure(end.message or "no reason given")  # the log was printed already
+        reason = (end.message or "no reason given").partition(", last available logs")[0]  # which were printed already
         raise KcmError(f"job {job} ended as {end.status}: {reason}", where=address, hint="Its log stands above")
     return job
 
@@ -110,8 +110,7 @@ def _client(address: str, auth: str) -> JobSubmissionClient:
     # and a token left in the home folder changes how the client must connect.
     os.environ["RAY_API_SERVER_ADDRESS"], os.environ[MODE] = address, auth
     reread_authentication()
-    for name in JOB_LOGGERS:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.disable(logging.INFO)  # Ray's client tells of every upload
     try:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, ValueError) as error:

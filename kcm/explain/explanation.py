@@ -126,10 +126,15 @@ def explain(bundle: Bundle, example: Input, judgements: Sequence[Judgement], top
     judged = int(logits_NC[0].argmax())
     logit_N = logits_NC[:, judged]
     effects = (logit_N[0] - logit_N[1:]).tolist()
-    called = partial(feature_name, bundle)
     reasons = {
         name: reasons_for(
-            network, inputs_NI[0], int((network(inputs_NI[:1]) + base_NC[:1]).argmax()), top, base_NC[0], called
+            network,
+            inputs_NI[0],
+            int((network(inputs_NI[:1]) + base_NC[:1]).argmax()),
+            top,
+            base_NC[0],
+            partial(feature_name, bundle),
+            bundle.label_names,
         )
         for name, network in networks_with_curves(collaborator).items()
     }

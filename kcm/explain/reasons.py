@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ class Contribution:
 
     `feature` is the input's number and `value` what the network sees of it, after the normaliser. `through` is the
     output of the first layer by which most of it came, `carried`; in a network of one layer that is the label itself,
-    and all of it. What the edge there adds counts `slope` times in the logit.
+    and all of it. What the edge there adds counts `slope` times in the logit. The edge leads to `to`, a label or a
+    hidden node; at `points` it would add `curve` to the logit.
     """
 
     feature: int
@@ -29,11 +30,14 @@ class Contribution:
     carried: float
     slope: float
     name: str
+    to: str = ""
+    points: tuple[float, ...] = ()
+    curve: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Reasons:
-    """The contributions to the logit of `label`, the largest first; `rest` is what all others added.
+    """The contributions to the logit of `label`, called `label_name`, the largest first; `rest` is what others added.
 
     `baseline` is the logit of the reference input; in a network of one layer the constant beside its curves, which is
     zero for splines. `base` is what class means add, which no curve shows, so that logit = baseline + base + sum of
@@ -48,6 +52,7 @@ class Reasons:
     contributions: tuple[Contribution, ...]
     rest: float
     exact: bool
+    label_name: str = ""
 
 
 def reasons_for(
@@ -57,10 +62,12 @@ def reasons_for(
     top: int = 10,
     base_C: Tensor | None = None,
     name: Callable[[int], str] = "feature {}".format,
+    label_names: Sequence[str] = (),
 ) -> Reasons:
     """The `top` largest contributions, by size, to the logit of `label` for the scaled input `x_I` [I].
 
-    `base_C` are the logits that the network is added to, `name` calls an input of the curves by its number.
+    `base_C` are the logits that the network is added to, `name` calls an input of the curves by its number, and
+    `label_names` are those of the labels.
 
     Raise DataError for an input of another width, ConfigError for a label that does not exist.
     """
@@ -72,14 +79,36 @@ def reasons_for(
     through_I = by_edge_HI.abs().argmax(0)
     value_I = network.curve_inputs(x_I)
     chosen = share_I.abs().argsort(descending=True, stable=True)[:top].tolist()
+    names, exact = label_names or [str(number) for number in range(network.widths[-1])], len(network.kan_layers) == 1
     contributions = tuple(
-        Contribution(i, float(value_I[i]), float(share_I[i]), h, float(by_edge_HI[h, i]), float(slope_H[h]), name(i))
+        _with_curve(
+            network,
+            Contribution(
+                i,
+                float(value_I[i]),
+                float(share_I[i]),
+                h,
+                float(by_edge_HI[h, i]),
+                float(slope_H[h]),
+                name(i),
+                to=names[h] if exact else f"hidden node {h}",
+            ),
+        )
         for i, h in zip(chosen, through_I[chosen].tolist(), strict=True)
     )
     total, baseline = float(share_I.sum()), float(shares.baseline[label])
     rest = total - sum(each.contribution for each in contributions)
     base = 0.0 if base_C is None else float(base_C[label])
-    return Reasons(label, baseline + base + total, baseline, base, contributions, rest, len(network.kan_layers) == 1)
+    return Reasons(label, baseline + base + total, baseline, base, contributions, rest, exact, names[label])
+
+
+def _with_curve(network: CurveNetwork, contribution: Contribution) -> Contribution:
+    points_P, curve_P = contribution_curve(network, contribution)
+    return replace(
+        contribution,
+        points=tuple(round(point, 4) for point in points_P.tolist()),
+        curve=tuple(round(value, 5) for value in curve_P.tolist()),
+    )
 
 
 @torch.no_grad()

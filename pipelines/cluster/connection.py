@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
 
 from kcm.errors import ConfigError, KcmError
-from pipelines._ray_private import bare_node, loopback_kept
-from pipelines.cluster.authentication import local_token, write_address
+from pipelines._ray_private import loopback_kept
+from pipelines.cluster.authentication import local_token
 from pipelines.cluster.config import ClusterConfig
-from pipelines.cluster.signals import handlers_restored
 
 MIB = 2**20
 
@@ -39,11 +38,10 @@ def prepare_environment() -> None:
 
 
 @contextmanager
-def connected(config: ClusterConfig, folder: Path | None = None) -> Iterator[None]:
+def connected(config: ClusterConfig) -> Iterator[None]:
     """A connection to the cluster within the block; an open connection is left open.
 
-    A local cluster asks for a token and listens on `config.node_ip`. Its address and token are in `folder`, which only
-    its owner can read (`pipelines.cluster.authentication.find_cluster`).
+    A local cluster asks for a token of its own and listens on `config.node_ip`, its dashboard on loopback.
     """
     if ray.is_initialized():
         yield
@@ -52,15 +50,14 @@ def connected(config: ClusterConfig, folder: Path | None = None) -> Iterator[Non
     require_room(config)
     address = _address(config)
     with ExitStack() as stack:
-        private = None if address else stack.enter_context(local_token(folder))
+        if not address:
+            stack.enter_context(local_token())
         with _silent_stderr(), handlers_restored(signal.SIGTERM):
             if address:
                 join(address)
             else:
                 _start(config)
         stack.callback(ray.shutdown)  # before the token goes
-        if private:  # a local cluster
-            write_address(private, ray.get_runtime_context().gcs_address)
         yield
 
 
@@ -86,13 +83,14 @@ def join(address: str) -> None:
 
 def _start(config: ClusterConfig) -> None:
     """Start a local cluster."""
-    with loopback_kept(), bare_node():
+    with loopback_kept():
         ray.init(
             # Somebody else's cluster on this machine, which Ray would find by itself, is not ours to use.
             address="local",
             num_cpus=config.num_cpus,
             object_store_memory=config.object_store_mib * MIB,
-            include_dashboard=False,
+            include_dashboard=True,  # Ray Train asks it which of its controllers are dead
+            dashboard_host="127.0.0.1",
             _node_ip_address=config.node_ip,
             **_QUIET,
         )
@@ -135,3 +133,20 @@ def _silent_stderr() -> Iterator[None]:
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
+
+
+@contextmanager
+def handlers_restored(*signals: signal.Signals) -> Iterator[None]:
+    """Restore the present handlers of `signals` after the block.
+
+    They are set again even where Python sees no change: Ray's C++ side replaces the SIGTERM handler below Python.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers, in Ray too
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -24,6 +24,7 @@ from pipelines.progress import Reporter
 from pipelines.registry.champion import Champion
 from pipelines.registry.gates import Verdict, overall
 from pipelines.registry.promote import champion_now, promoting
+from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.store.artefact import storage_errors
 from pipelines.store.control.lease import leased
 
@@ -39,10 +40,10 @@ class Delivery:
     stages: list[dict[str, Any]] = field(default_factory=list)
 
 
-Deliver = Callable[[str], Delivery]  # brings a registered version, NAME/NUMBER, through shadow and canary
+Deliver = Callable[[Champion], Delivery]  # brings a registered version through shadow and canary
 
 
-def nothing_served(version: str) -> Delivery:
+def nothing_served(candidate: Champion) -> Delivery:
     """The delivery where no service runs."""
     return Delivery(served=False)
 
@@ -191,11 +192,8 @@ def _promote(
                 where=config.name,
                 hint="Start `kcm update` again: it starts from the champion of today",
             )
-        delivery = deliver(candidate.version)
-        if delivery.stopped is not None:
-            champions.pointer.reject(candidate.digest, delivery.stopped, upto=upto)
-            stopped = {"promoted": False, "awaits_approval": False, "reason": f"stopped on traffic: {delivery.stopped}"}
-            return stopped | {"canary": delivery.stages}
+        delivery = deliver(candidate)
+        stopped, served = delivery.stopped, delivery.served
         renewed = champion_now(
             candidate.version,
             candidate.digest,
@@ -204,8 +202,17 @@ def _promote(
             after=watermark_of(config),
             parent=candidate.parent,
         )
-        champions.promote(renewed, expected=current.number)
-    return promoted | {"served": delivery.served, "canary": delivery.stages}
+        if stopped is None:
+            try:
+                timeout_s = config.serve.load_timeout_s
+                served = champions.promote(renewed, expected=current.number, timeout_s=timeout_s)
+            except RefusedByServiceError as error:
+                stopped = str(error)
+        if stopped is not None:
+            champions.pointer.reject(candidate.digest, stopped, upto=upto)
+            refused = {"promoted": False, "awaits_approval": False, "reason": f"stopped on traffic: {stopped}"}
+            return refused | {"canary": delivery.stages}
+    return promoted | {"served": served, "canary": delivery.stages}
 
 
 def _configuration(config: RunConfig) -> str:

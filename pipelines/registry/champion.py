@@ -1,7 +1,8 @@
 """The champion of an application: a pointer that is swapped, with its history, and the versions it must not go to.
 
-The pointer is the truth. MLflow's alias is its mirror, written after it; `mirrored` tells an alias that a crash left
-behind from one that somebody has moved.
+The pointer is the truth: what is served follows it, and so does MLflow's alias, which is its mirror; `mirrored` tells
+an alias that a crash left behind from one that somebody has moved. Beside the champion the pointer names a challenger,
+for as long as it is tried out on traffic.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from kcm.config import Config
+from pipelines.registry.replicas import ReplicaReports
 from pipelines.store.control.journal import Journal
-from pipelines.store.control.records import Control
+from pipelines.store.control.records import Control, Versioned
 
+REGISTER, BUNDLE = "register", "bundle"  # the stage that makes bundles, and the folder of one in its artefact
 By = Literal["run", "update", "rollback", "promote"]
 
 
@@ -36,12 +39,37 @@ class Champion(Config):
         return self.version.rpartition("/")[2]
 
 
+class Challenger(Config):
+    """A version that is tried out beside the champion."""
+
+    digest: str = Field(description="Digest of the bundle.")
+    version: str = Field(description="Registered version, NAME/NUMBER.")
+    bundle: str = Field(description="Fingerprint of the artefact of stage `register` that holds the bundle.")
+    stage: int = Field(0, ge=0, description="Stage of the trial; 0 for the shadow.")
+    share: float = Field(0.0, ge=0, le=1, description="Share of the callers that it answers; as a shadow none.")
+
+    @property
+    def mode(self) -> Literal["shadow", "canary"]:
+        """Whether it answers anybody."""
+        return "canary" if self.share else "shadow"
+
+
+class _Record(Config):
+    """What the pointer holds."""
+
+    champion: Champion
+    since: int = Field(description="Number of the record that made it the champion.")
+    challenger: Challenger | None = None
+
+
 @dataclass(frozen=True)
 class Current:
-    """The champion, and how many came before it, itself included: what a swap has to name."""
+    """The champion and its challenger. A promotion names `number`, the champion it replaces; trials change `record`."""
 
     number: int
     champion: Champion
+    challenger: Challenger | None
+    record: int
 
 
 class Pointer:
@@ -52,43 +80,87 @@ class Pointer:
         self._mirrored, self._rejected = (
             Journal(control, f"loop/{application}/{name}") for name in ("mirrored", "rejected")
         )
+        self.reports = ReplicaReports(control, application)
 
     def current(self) -> Current | None:
-        """The champion, None before the first one."""
+        """The champion and its challenger, None before the first champion."""
         held = self._control.get(self._key)
-        return None if held is None else Current(held.version, Champion.model_validate_json(held.value))
+        return None if held is None else _current(held)
 
-    def swap(self, expected: int, champion: Champion) -> bool:
-        """Make another the champion; False, and nothing is changed, where it is no longer number `expected`."""
-        return self._control.swap(self._key, expected, champion.model_dump_json().encode())
+    def swap(self, expected: int, champion: Champion) -> Current | None:
+        """Make another the champion, and end any trial; None, and nothing is changed, where it is not `expected`."""
+        while True:
+            current = self.current()
+            if (current.number if current else 0) != expected:
+                return None
+            record = current.record if current else 0
+            if now := self._write(record, _Record(champion=champion, since=record + 1)):
+                return now
+
+    def try_out(self, challenger: Challenger | None) -> Current:
+        """Set the challenger beside the champion, or end its trial. There is a champion."""
+        while True:
+            current = self.current()
+            assert current is not None
+            if current.challenger == challenger:
+                return current
+            record = _Record(champion=current.champion, since=current.number, challenger=challenger)
+            if now := self._write(current.record, record):
+                return now
+
+    def take_back(self, promotion: Current, before: Current) -> bool:
+        """Make the champion before a promotion the champion again, as if it had never been replaced.
+
+        False, and nothing is changed, where the pointer has moved on.
+        """
+        record = _Record(champion=before.champion, since=before.number)
+        return self._write(promotion.record, record) is not None
 
     def history(self) -> list[Champion]:
-        """All champions, the first one first."""
-        return [Champion.model_validate_json(each.value) for each in self._control.history(self._key)]
+        """All champions, the first one first, without promotions that were taken back."""
+        champions: list[_Record] = []
+        for held in self._control.history(self._key):
+            record = _Record.model_validate_json(held.value)
+            while champions and champions[-1].since >= record.since:
+                champions.pop()
+            champions.append(record)
+        return [record.champion for record in champions]
 
     def mark_mirrored(self, number: int) -> None:
         """Remember that MLflow's alias shows champion `number`."""
-        self._mirrored.append(lambda _: {"number": number}, same=lambda each: bool(each["number"] == number))
+        self._mirrored.append(lambda _: {"number": number}, same=lambda entry: bool(entry["number"] == number))
 
     def is_mirrored(self, number: int) -> bool:
         """Whether MLflow's alias was made to show champion `number`."""
-        return any(each["number"] == number for each in self._mirrored.entries())
+        return any(entry["number"] == number for entry in self._mirrored.entries())
 
     def reject(self, digest: str, reason: str, *, upto: int | None = None) -> None:
         """Never promote a version by itself again, nor another from the same watermark `upto`."""
-        entry = {"digest": digest, "reason": reason, "upto": upto, "at": utc_now()}
-        self._rejected.append(lambda _: entry, same=lambda each: bool(each["digest"] == digest))
+        rejection = {"digest": digest, "reason": reason, "upto": upto, "at": utc_now()}
+        self._rejected.append(lambda _: rejection, same=lambda entry: bool(entry["digest"] == digest))
 
     def rejected(self, digest: str, *, upto: int | None = None) -> str | None:
         """Why a version, or one from this watermark, must not be promoted by itself; None where it may."""
-        for each in self._rejected.entries():
-            if each["digest"] == digest or (upto is not None and each["upto"] == upto):
-                return str(each["reason"])
+        for entry in self._rejected.entries():
+            if entry["digest"] == digest or (upto is not None and entry["upto"] == upto):
+                return str(entry["reason"])
         return None
 
     def rejections(self) -> list[dict[str, Any]]:
         """All rejections: digest, reason, watermark and time."""
         return self._rejected.entries()
+
+    def _write(self, record: int, content: _Record) -> Current | None:
+        """The pointer after a swap of record `record`; None where another record followed it."""
+        value = content.model_dump_json().encode()
+        if not self._control.swap(self._key, record, value):
+            return None
+        return _current(Versioned(record + 1, value))
+
+
+def _current(held: Versioned) -> Current:
+    record = _Record.model_validate_json(held.value)
+    return Current(record.since, record.champion, record.challenger, held.version)
 
 
 def utc_now() -> str:

@@ -1,7 +1,8 @@
 """Promotion: the one way in which a version becomes the champion, whoever asks for it.
 
-The pointer is swapped first, MLflow's alias follows. A crash in between is made good by the next one who looks; an
-alias that somebody moved by hand is refused.
+The pointer is swapped first. Replicas of a service follow it; where one of them refuses the version, the promotion is
+taken back. MLflow's alias comes last. A crash in between is made good by the next one who looks; an alias that somebody
+moved by hand is refused.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from dataclasses import dataclass
 
 from kcm.errors import KcmError
 from pipelines.registry.champion import By, Champion, Current, Pointer, utc_now
+from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.store.control.lease import leased
 from pipelines.store.control.records import Control
 
 PROMOTION_WAIT_S = 600.0  # of one who promotes while another does: a served version takes its time to load
+LOAD_TIMEOUT_S = 300.0  # time that replicas get to load a version, unless the configuration says otherwise
+CHAMPION_LEASE = "leases/champion/{}"  # of whoever promotes; replicas see by its renewals that a trial goes on
 
 
 @dataclass(frozen=True)
@@ -26,28 +30,51 @@ class Champions:
     uri: str
     model: str
 
-    def promote(self, champion: Champion, *, expected: int) -> Current:
-        """Make a version the champion after champion number `expected`, and let the alias follow.
+    def promote(self, champion: Champion, *, expected: int, timeout_s: float = LOAD_TIMEOUT_S) -> bool:
+        """Make a version the champion after champion number `expected`; gives whether replicas serve it now.
 
-        Raises KcmError, with nothing changed, where another one became the champion meanwhile.
+        Raises KcmError where another one became the champion meanwhile, and RefusedByServiceError, with the champion as
+        it was, where a replica refuses the version or has not loaded it in time.
         """
-        if not self.pointer.swap(expected, champion):
+        before = self.pointer.current()
+        promotion = self.pointer.swap(expected, champion)
+        if promotion is None:
             raise KcmError(
                 f"another version became the champion while {champion.version} was made ready",
                 where=self.model,
                 hint="Look at `kcm versions`, and start again",
             )
-        return self.mirror()
+        try:
+            served = self._followed_by_replicas(promotion, timeout_s)
+        except BaseException:
+            if before:
+                self.pointer.take_back(promotion, before)
+            raise
+        self.mirror()
+        return served
+
+    def _followed_by_replicas(self, promotion: Current, timeout_s: float) -> bool:
+        """Whether there are replicas, each of which serves the champion."""
+        version = promotion.champion.version
+        reports = self.pointer.reports.settled(promotion.record, timeout_s)
+        for report in reports:
+            if report.version != version:
+                raise RefusedByServiceError(
+                    f"version {version} is refused: {report.refused.get(version, 'no reason was given')}",
+                    where=self.model,
+                    hint=f"Version {report.version} goes on",
+                )
+        return bool(reports)
 
     def followed(self, champion: Champion) -> bool:
         """Whether a version was the champion before, and another one followed."""
         current = self.pointer.current()
         if current is None or current.champion.digest == champion.digest:
             return False
-        return any(each.digest == champion.digest for each in self.pointer.history())
+        return any(earlier.digest == champion.digest for earlier in self.pointer.history())
 
-    def introduce(self, champion: Champion) -> Champion | None:
-        """Make a version that a run has made the champion; one that was it before is not brought back.
+    def introduce(self, champion: Champion, *, timeout_s: float = LOAD_TIMEOUT_S) -> Champion | None:
+        """Make a version that a run has made the champion, as `promote`; one that was it before is not brought back.
 
         Gives the champion that stays, None where it is now this one.
         """
@@ -58,7 +85,7 @@ class Champions:
             return None
         if current is not None and self.followed(champion):
             return current.champion
-        self.promote(champion, expected=current.number if current else 0)
+        self.promote(champion, expected=current.number if current else 0, timeout_s=timeout_s)
         return None
 
     def mirror(self) -> Current:
@@ -125,5 +152,8 @@ def champion_now(
 def promoting(control: Control, application: str) -> Iterator[None]:
     """Hold the right to promote, so that what is served and the pointer change in the same order."""
     what = f"the champion of {application!r}"
-    with leased(control, f"leases/champion/{application}", what, wait_s=PROMOTION_WAIT_S):
+    with leased(control, CHAMPION_LEASE.format(application), what, wait_s=PROMOTION_WAIT_S):
+        pointer = Pointer(control, application)
+        if (current := pointer.current()) and current.challenger:  # whose trial was killed
+            pointer.try_out(None)
         yield

@@ -253,25 +253,6 @@ class FeedbackConfig(Config):
 
 
 LOG_FILE = "feedback.db"  # in the storage, where no other log is configured
-_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # where Kubernetes shows a pod who it is
-
-
-class RayServiceConfig(Config):
-    """The RayService that KubeRay deploys the service from; who promotes may get and patch it."""
-
-    name: str = Field(min_length=1, description="Its name.")
-    namespace: str = Field(default="default", min_length=1, description="Its namespace.")
-    server: PlainUrl = Field(
-        default="https://kubernetes.default.svc",
-        description="Kubernetes' API, by default as pods see it; `kubectl proxy` gives http://127.0.0.1:8001.",
-    )
-    token_file: Path | None = Field(
-        default=_ACCOUNT / "token", description="File with the token, read at each call; null: the server needs none."
-    )
-    ca_file: Path | None = Field(
-        default=_ACCOUNT / "ca.crt", description="Certificates that the server is checked by; null: the usual ones."
-    )
-    timeout_s: float = Field(default=10.0, gt=0, description="Time that a call may take.")
 
 
 class ServeConfig(BatchingConfig):
@@ -318,16 +299,6 @@ class ServeConfig(BatchingConfig):
         description="What is done once a version's certificate is refuted, void or has expired: escalate_all: keep "
         "nothing; tighten: keep the surest half of what was kept, of which nothing is promised; report: go on, and say "
         "so.",
-    )
-    resource: Path | None = Field(
-        default=None,
-        description="File that the service is deployed from by `serve deploy` or KubeRay, which promotion keeps in "
-        "step; else applying it again undoes a promotion.",
-    )
-    rayservice: RayServiceConfig | None = Field(
-        default=None,
-        description="The RayService that KubeRay reconciles the service to, which promotion patches; else the operator "
-        "undoes a promotion.",
     )
     encoder: ReplicaConfig | None = Field(
         default=None, description="Replicas of the encoder alone, where it has GPUs; null: the door encodes."

@@ -1,4 +1,4 @@
-"""The releases in memory: which one a door serves, how another replaces it, and what other deployments keep."""
+"""The releases in memory: which one a replica serves, how another replaces it, and what other deployments keep."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from kcm.config import Config, parse_config
+from kcm.config import Config
 
 MAX_KEPT = 3  # versions in memory: champion, challenger, and the one before, to which a rollback is immediate
 
@@ -22,29 +22,24 @@ logger = logging.getLogger("ray.serve")
 LoadedT = TypeVar("LoadedT")
 
 
-class Challenger(Config):
+class ChallengerRelease(Config):
     """A version beside the one that is served: it judges the same traffic unseen, or answers some of the callers."""
 
     version: str = Field(min_length=1, max_length=200, description="What clients are told that it answers.")
-    bundle: Path = Field(description="Folder of the bundle, seen by all nodes.")
-    mode: Literal["shadow", "canary"] = Field(default="shadow", description="Whether it answers anybody.")
+    bundle: Path = Field(description="Folder of the bundle.")
+    artefact: str | None = Field(default=None, description="Artefact of the storage that holds the bundle, if any.")
     share: float = Field(default=0.0, ge=0, le=1, description="Share of the callers that it answers; 0 as a shadow.")
     stage: int = Field(default=0, ge=0, description="Stage of the canary, which the log names.")
-    leased: bool = Field(
-        default=False,
-        description="Whether the trial ends by itself, once its heartbeats in the log have ended.",
-    )
 
-    @model_validator(mode="after")
-    def _shadows_answer_nobody(self) -> Challenger:
-        if (self.mode == "canary") != (self.share > 0):
-            raise ValueError(f"mode {self.mode!r} with share {self.share}: a canary has a share above 0, a shadow none")
-        return self
+    @property
+    def mode(self) -> Literal["shadow", "canary"]:
+        """Whether it answers anybody."""
+        return "canary" if self.share else "shadow"
 
     @property
     def release(self) -> Release:
         """The release that makes it the champion."""
-        return Release(version=self.version, bundle=self.bundle)
+        return Release(version=self.version, bundle=self.bundle, artefact=self.artefact)
 
     def answers(self, caller: str | None, request_id: str) -> bool:
         """Whether it is this caller's version; whoever has it at one share has it at any larger one.
@@ -61,18 +56,14 @@ class Release(Config):
     """A version of the model: what clients are told it is, and the folder of its bundle, the same on every node."""
 
     version: str = Field(min_length=1, max_length=200, description="What clients are told.")
-    bundle: Path = Field(description="Folder of the bundle, seen by all nodes.")
-    challenger: Challenger | None = Field(default=None, description="A version that is tried out beside it.")
+    bundle: Path = Field(description="Folder of the bundle, the same on every node.")
+    artefact: str | None = Field(default=None, description="Artefact of the storage that holds the bundle, if any.")
+    challenger: ChallengerRelease | None = Field(default=None, description="A version that is tried out beside it.")
 
     @property
     def champion(self) -> Release:
         """The release without its challenger."""
         return self.model_copy(update={"challenger": None})
-
-    @property
-    def user_config(self) -> dict[str, Any]:
-        """As deployments are told of it."""
-        return self.model_dump(mode="json", exclude_none=True)
 
 
 class RefusedRelease(Config):
@@ -215,7 +206,7 @@ class Releases(Generic[LoadedT]):
             if self._loading is asyncio.current_task():
                 self._loading = None
 
-    async def _join(self, release: Release, champion: LoadedT, challenger: Challenger) -> None:
+    async def _join(self, release: Release, champion: LoadedT, challenger: ChallengerRelease) -> None:
         """Load a challenger beside its champion."""
         self._being_loaded = challenger.version
         try:
@@ -233,7 +224,7 @@ class Releases(Generic[LoadedT]):
             self._kept[release] = await self._load(release, self._served.champion if self._served else None)
         self._kept.move_to_end(release)
         used = {release, self.release.champion} if self._served else {release}
-        for oldest in [each for each in self._kept if each not in used][: max(0, len(self._kept) - MAX_KEPT)]:
+        for oldest in [kept for kept in self._kept if kept not in used][: max(0, len(self._kept) - MAX_KEPT)]:
             del self._kept[oldest]
         return self._kept[release]
 
@@ -248,16 +239,6 @@ class ReleaseCache(Generic[LoadedT]):
     def __init__(self, load: Callable[[Release], Awaitable[LoadedT]]) -> None:
         self._load = load
         self._tasks: OrderedDict[Release, asyncio.Task[LoadedT]] = OrderedDict()
-
-    async def prepare(self, user_config: dict[str, Any]) -> None:
-        """Load what a configuration names: wait for the first champion, load others in the background."""
-        first = not self._tasks
-        release = parse_config(Release, user_config, where="user_config")
-        loading = self._task(release.champion)
-        if first:
-            await loading
-        if release.challenger:
-            self._task(release.challenger.release)
 
     async def get(self, release: Release) -> LoadedT:
         """What was loaded of a release."""

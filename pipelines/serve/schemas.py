@@ -11,7 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from kcm.bundle.answers import Answer
 from kcm.cascade.policy import Policy
 from kcm.certify.certificate import Certificate
+from kcm.explain.gate import GateReading
+from kcm.explain.reasons import Reasons
 from kcm.inputs.content import Part
+from kcm.large.prompting.shown import Shown
 from pipelines.serve.breaker import State
 from pipelines.serve.release import RefusedRelease
 
@@ -33,7 +36,33 @@ class PredictResponse(BaseModel):
     timings: Timings
 
 
-class Traffic(BaseModel):
+class ExplainResponse(BaseModel):
+    """How the small side came to its decision. Unlike other answers it repeats the input."""
+
+    model_version: str
+    request_id: str
+    label: Annotated[str, Field(description="The small model's answer.")]
+    judge_label: Annotated[str, Field(description="The judge's answer, which the words speak for or against.")]
+    judge_confidence: Annotated[float, Field(description="The judge's probability of its own label.")]
+    answer_probability: Annotated[float, Field(description="The small model's probability of its answer.")]
+    escalated: bool
+    words: Annotated[
+        tuple[tuple[str, float], ...],
+        Field(description="First words of the text, and how much lower the judge's logit of its answer is without."),
+    ]
+    cells: Annotated[
+        list[list[float]] | None,
+        Field(description="What the parts of a picture add to the judge's logit of its answer, by rows, if known."),
+    ]
+    reasons: Annotated[dict[str, Reasons], Field(description="What the logit of a network's own answer is made of.")]
+    no_curves: Annotated[str | None, Field(description="Why there are no reasons, where there are none.")]
+    gate: Annotated[GateReading | None, Field(description="What the gate score is made of, where it is of curves.")]
+    shown: Annotated[
+        Shown, Field(description="The question to the large model: as it is sent where the input is escalated.")
+    ]
+
+
+class ReplicaTraffic(BaseModel):
     """Items that this replica answered since it started, whatever the version."""
 
     small: int = 0
@@ -109,7 +138,9 @@ class ModelCard(BaseModel):
     ] = "holds"
     void: Annotated[str | None, Field(description="Why what was certified elsewhere does not hold here.")] = None
     drift: DriftCard = DriftCard(watched=False)
-    traffic: Annotated[Traffic, Field(description="Items by route, of the replica that answers, since it started.")]
+    traffic: Annotated[
+        ReplicaTraffic, Field(description="Items by route, of the replica that answers, since it started.")
+    ]
     call_rate: Annotated[float | None, Field(description="Share of these items that the policy escalated.")]
     cost_saved: Annotated[
         float | None,
@@ -121,7 +152,7 @@ class ModelCard(BaseModel):
     challenger: Annotated[ChallengerCard | None, Field(description="The version that is tried out beside it.")] = None
 
 
-class Status(BaseModel):
+class Health(BaseModel):
     """How the service is."""
 
     model_config = ConfigDict(frozen=True)

@@ -21,11 +21,12 @@ from pipelines.batch.mapping import run_remotely
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt, Context
 from pipelines.registry import gates
-from pipelines.registry.champion import Champion, Current, Pointer
+from pipelines.registry.champion import BUNDLE, REGISTER, Champion, Current, Pointer
 from pipelines.registry.comparison import Version, without_traffic
 from pipelines.registry.config import GateConfig
 from pipelines.registry.gates import PromotionGate
 from pipelines.registry.promote import Champions, champion_now
+from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.serve.config import ServeConfig, log_url
 from pipelines.serve.log.window import log_watermark
 from pipelines.stages.evaluate import EvaluatedArtefact
@@ -37,7 +38,6 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.tracking.config import TrackingConfig
 from pipelines.training.artefacts import Tuned, TunedArtefact
 
-BUNDLE = "bundle"
 _MOST_DRIFT_ROWS = 65_536  # about, whose features tell how far apart inputs lie
 DRIFT_DELTA = 0.05  # probability that a limit on drift is too low; as much again is left to false alarms
 
@@ -56,7 +56,7 @@ class BundleArtefact(Artefact):
 class Register(Stage, Plan):
     """The bundle, in the store, and in the registry as the champion; idempotent."""
 
-    stage, version, unit = "register", 4, "bundles"
+    stage, version, unit = REGISTER, 4, "bundles"
     reads, writes = ("features", "outcomes", "tuned", "evaluated"), BundleArtefact
 
     name: str
@@ -111,7 +111,10 @@ class Register(Stage, Plan):
         elif current is None or current.champion.digest != candidate.digest:
             reason, found = self._held_back(artefact, current.champion if current else None, context)
         if reason is None:
-            champions.introduce(candidate)
+            try:
+                champions.introduce(candidate, timeout_s=self.serve.load_timeout_s)
+            except RefusedByServiceError as error:
+                reason = str(error)
         self._tell(number, current, reason, found, context)
 
     def _held_back(

@@ -14,9 +14,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchTrainer
 
 from kcm.errors import KcmError
-from pipelines._ray_private import trainers_without_cleaner
 from pipelines.cluster.config import ClusterConfig
-from pipelines.cluster.signals import handlers_restored
+from pipelines.cluster.connection import handlers_restored
 from pipelines.progress import Bar, polled
 from pipelines.store.checkpoint import newest_checkpoint
 from pipelines.store.files import Files, StorageError
@@ -57,7 +56,7 @@ def run_workers(
         ),
     )
     try:
-        with polled(bar, monitor.progress), handlers_restored(signal.SIGINT), trainers_without_cleaner():
+        with polled(bar, monitor.progress), handlers_restored(signal.SIGINT):
             trainer.fit()
         monitor.look()  # what came after the last look
     except TrainingFailedError as error:

@@ -137,7 +137,7 @@ def test_a_registered_model_is_served_without_a_configuration(
     written: list[Any] = []
     monkeypatch.setattr("pipelines.serve.deploy.app.require_servable", lambda *_: None)
     monkeypatch.setattr("pipelines.serve.runtimes.void_release", lambda *_: "the encoder runs elsewhere")
-    monkeypatch.setattr("jobs.commands.serving.serving.write_deployment", lambda *given: written.append(given))
+    monkeypatch.setattr("jobs.commands.serving.service.write_deployment", lambda *given: written.append(given))
     monkeypatch.chdir(tmp_path)
     shown = kcm("serve", "--model", "reviews@champion", "--build", "serve.yaml")
     assert shown.exit_code == 0, shown.stderr

@@ -14,9 +14,8 @@ from ray.serve.schema import ServeDeploySchema
 
 from jobs.cli import COMMANDS
 from kcm.config import parse_config
-from pipelines.serve.deploy import client_headers
 from pipelines.serve.deploy.app import AppConfig
-from pipelines.serve.release import Release
+from pipelines.serve.sources import ChampionSource
 from tests.ray_private import validate_autoscaler
 
 ROOT = Path(__file__).parents[2]
@@ -144,16 +143,16 @@ def test_the_service_asks_for_keys_and_keeps_its_log_in_a_database() -> None:
     )  # by name it would be another project's
 
 
-CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+CALLBACK, MIDDLEWARE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "pipelines.serve.deploy.environment:middleware"
 
 
 def test_every_cluster_that_serves_drops_the_headers_that_clients_must_not_send(aws: dict[str, Any]) -> None:
     for template in groups_of(manifests("rayservice")[0]):
         (container,) = template["spec"]["containers"]
-        assert {each["name"]: each.get("value") for each in container["env"]}[CALLBACK] == client_headers.IMPORT_PATH
+        assert {each["name"]: each.get("value") for each in container["env"]}[CALLBACK] == MIDDLEWARE
     for commands in (aws["head_start_ray_commands"], aws["worker_start_ray_commands"]):
         (start,) = [command for command in commands if "ray start" in command]
-        assert f"RAY_AUTH_MODE=token {CALLBACK}={client_headers.IMPORT_PATH} ray start" in start
+        assert f"RAY_AUTH_MODE=token {CALLBACK}={MIDDLEWARE} ray start" in start
 
 
 def test_the_job_runs_a_command_that_exists() -> None:
@@ -180,6 +179,5 @@ def test_the_service_deploys_an_application_that_exists(name: str) -> None:
     assert callable(getattr(importlib.import_module(module), name))
     config = parse_config(AppConfig, application.args)
     assert config.serve.large.num_replicas == 2
-    assert {each.name for each in application.deployments} <= {"door", "large"}
-    for deployment in application.deployments:
-        assert parse_config(Release, deployment.user_config) == config.release
+    assert isinstance(config.source, ChampionSource)
+    assert application.deployments == []  # what is served is the pointer's to say

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from jobs.commands.serving.serving import Site
+from jobs.commands.serving.service import ServiceSettings
 from kcm.config import Config, parse_config
 from kcm.errors import ConfigError
 from kcm.redact import redacted_values
@@ -48,7 +48,7 @@ def holds_text(annotation: Any) -> bool:
 FIELDS = sorted(
     {
         (model.__qualname__, name): (model, name)
-        for root in (RunConfig, Site, AppConfig)
+        for root in (RunConfig, ServiceSettings, AppConfig)
         for model in models(root)
         for name, field in model.model_fields.items()
         if holds_text(field.annotation)

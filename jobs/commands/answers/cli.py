@@ -101,12 +101,12 @@ def predict(
             raise KcmError("FILE is missing", hint="Give the rows to answer")
         announce(f"loading {named_model(source, bundle, model)}, to answer {file}")
         loaded = load(config, overrides) if config else None
-        from jobs.commands.serving.serving import Site
+        from jobs.commands.serving.service import ServiceSettings
         from jobs.models import bundle_of
         from pipelines.batch.predict import predict as predict_files
         from pipelines.progress import Reporter
 
-        site = Site.of(loaded) if loaded else Site()
+        settings = ServiceSettings.of(loaded) if loaded else ServiceSettings()
         result |= predict_files(
             bundle_of(source, bundle, model, loaded),
             file,
@@ -115,10 +115,10 @@ def predict(
             image_column=image_column,
             image_root=image_root,
             task_column=task_column,
-            cluster=site.cluster,
-            assets_dir=site.assets_path,
+            cluster=settings.cluster,
+            assets_dir=settings.assets_path,
             reporter=Reporter(),
-            upstreams=site.serve.large.upstreams,
+            upstreams=settings.serve.large.upstreams,
             missing=missing.value if missing else None,
             suffix=format and f".{format.value}",
             overwrite=overwrite,

@@ -72,7 +72,7 @@ def approve(config: RunConfig, version: str) -> dict[str, Any]:
 
 def _to_traffic(config: RunConfig) -> Deliver:
     """How a version comes to answer traffic."""
-    return lambda version: delivered(config, version)
+    return lambda candidate: delivered(config, candidate)
 
 
 def versions(config: RunConfig) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Serving on a cluster, until it is interrupted."""
+"""`kcm serve`."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from jobs.commands.serving import service
 from jobs.exit import reported
+from jobs.models import served_source
 from jobs.options import BundleFolder, Debug, JsonFile, ModelName, Overrides, announce
+from kcm.config import load_config
 from kcm.errors import KcmError
-
-if TYPE_CHECKING:
-    from jobs.commands.serving.serving import Site
-    from pipelines.serve.release import Release
+from pipelines.serve.deploy.app import require_servable
+from pipelines.serve.runtimes import void_release
+from pipelines.served_run import ServedRun
 
 
 def serve(
@@ -31,7 +33,7 @@ def serve(
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Serve a model over HTTP until Ctrl-C; the champion of CONFIG, unless --bundle or --model names another."""
+    """Serve a model over HTTP until Ctrl-C: the champion of CONFIG, whoever promotes it, or --bundle or --model."""
     with reported(json, debug) as result:
         if bundle and model:
             raise KcmError("--bundle and --model name two models", hint="Give one of them")
@@ -39,39 +41,22 @@ def serve(
             hint = "Only --bundle DIR or --model NAME@ALIAS without --set can do without it"
             raise KcmError("CONFIG is missing", hint=hint)
         announce(f"looking for {bundle or model or f'the champion of {config}'}")
-
-        def prepare() -> tuple[Release, Site]:
-            from jobs.commands.serving.serving import Site
-            from jobs.models import served_folder, served_model
-            from kcm.config import load_config
-            from pipelines.served_run import ServedRun
-
-            loaded = load_config(ServedRun, config, overrides or []) if config else None
-            release = served_folder(bundle) if bundle else served_model(loaded, model)
-            site = Site.of(loaded) if loaded else Site().with_feedback_in(bundle.parent if bundle else Path())
-            result["version"] = release.version
-            from pipelines.serve.deploy.app import require_servable  # takes its time, and the model is known by now
-            from pipelines.serve.runtimes import void_release
-
-            require_servable(release, site.serve, site.assets_path)
-            if void := void_release(release, site.serve):
-                result["void"] = void
-                typer.echo(f"the certificate of {release.version} is void here: {void}", err=True)
-            return release, site
-
+        run = load_config(ServedRun, config, overrides or []) if config else None
+        settings = service.ServiceSettings.of(run) if run else service.ServiceSettings()
+        source = served_source(run, bundle, model)
+        settings = settings.with_feedback_in(bundle.parent if bundle else Path())
+        release = source.first()
+        result["version"] = release.version
+        require_servable(release, settings.serve, settings.assets_path)
+        if void := void_release(release, settings.serve):
+            result["void"] = void
+            typer.echo(f"the certificate of {release.version} is void here: {void}", err=True)
         if build:
-            from jobs.commands.serving.serving import write_deployment
-
-            write_deployment(build, *prepare())
+            service.write_deployment(build, source, settings)
             typer.echo(str(build))
             return
-        from jobs.commands.serving.start import cluster_beside
-
-        with cluster_beside(config, overrides or (), bundle, prepare) as (release, site):
-            from jobs.commands.serving.serving import loads, serving, wait_for_interruption
-
-            typer.echo(loads(release), err=True)
-            with serving(release, site) as url:
-                result["url"] = url
-                typer.echo(f"{release.version} answers at {url}/v1/predict, described at {url}/docs; Ctrl-C stops it")
-                wait_for_interruption()
+        typer.echo(service.loading_message(release), err=True)
+        with service.serving(source, settings) as url:
+            result["url"] = url
+            typer.echo(f"{release.version} answers at {url}/v1/predict, described at {url}/docs; Ctrl-C stops it")
+            service.wait_for_interruption()

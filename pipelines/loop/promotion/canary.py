@@ -8,20 +8,18 @@ decides; here the service and the log are asked.
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 from kcm.certify.monitoring.trial import Limits, StageVerdict, judge, upper_bound
 from kcm.config import Config
 from kcm.errors import KcmError
 from pipelines.loop.config import CanaryConfig
-from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.trial import RENEW_S, TrialFigures
-from pipelines.serve.release import Challenger, Release
+from pipelines.registry.champion import Challenger, Pointer
+from pipelines.registry.replicas import ReplicaReport
+from pipelines.serve.log.trial import TrialFigures
 
 POLL_S = 1.0
 REST = 5  # a reading of the log that takes t seconds is followed by a rest of 5 t
@@ -31,14 +29,20 @@ DELTA = 0.1  # probability that a challenger as bad as a limit passes, and that 
 logger = logging.getLogger(__name__)
 
 
-class Service(Protocol):
+class TrialService(Protocol):
     """The running service, as a trial needs it."""
 
-    def change(self, release: Release) -> None:
-        """Serve a release in every replica; KcmError where one does not."""
+    def try_out(self, stage: int, share: float) -> None:
+        """Let the challenger see the traffic of every replica, and answer this share of the callers.
 
-    def dropped(self, version: str) -> str | None:
-        """Why a replica has dropped this challenger, if one has."""
+        Raises KcmError where a replica does not.
+        """
+
+    def dropped(self) -> str | None:
+        """Why a replica has dropped the challenger, if one has."""
+
+    def end(self) -> None:
+        """Let the champion answer everybody."""
 
 
 class TrialReader(Protocol):
@@ -50,16 +54,41 @@ class TrialReader(Protocol):
     def read(self, after: int, champion: str, challenger: str) -> TrialFigures:
         """The requests of a trial."""
 
-    def renew(self, version: str) -> None:
-        """Say that the trial of a challenger goes on."""
+
+@dataclass(frozen=True)
+class PointerTrial:
+    """A trial by the champion pointer: replicas follow what it says of the challenger."""
+
+    pointer: Pointer
+    challenger: Challenger
+    timeout_s: float
+
+    def try_out(self, stage: int, share: float) -> None:
+        """Name the challenger in the pointer, and wait until every replica tries it out."""
+        current = self.pointer.try_out(self.challenger.model_copy(update={"stage": stage, "share": share}))
+        self._require_accepted(self.pointer.reports.settled(current.record, self.timeout_s))
+
+    def dropped(self) -> str | None:
+        """What a replica reports of the challenger."""
+        refusals = (report.refused.get(self.challenger.version) for _, report in self.pointer.reports.read().values())
+        return next(filter(None, refusals), None)
+
+    def end(self) -> None:
+        """Take the challenger out of the pointer."""
+        self.pointer.try_out(None)
+
+    def _require_accepted(self, reports: Sequence[ReplicaReport]) -> None:
+        version = self.challenger.version
+        for report in reports:
+            if reason := report.refused.get(version):
+                raise KcmError(f"a replica dropped it: {reason}", where=version)
 
 
 class RolloutOutcome(Config):
-    """How a trial ended: what is served now, why, and what each stage has shown."""
+    """How a trial ended, why, and what each stage has shown."""
 
-    promoted: bool
+    passed: bool
     reason: str
-    release: Release
     stages: tuple[StageVerdict, ...] = ()
 
 
@@ -69,16 +98,18 @@ class _StoppedError(Exception):
 
 @dataclass
 class Rollout:
-    """One trial. `epsilon` is what the challenger's certificate allows it to lose.
+    """One trial of the version `challenger` beside `champion`.
+
+    `epsilon` is what the challenger's certificate allows it to lose.
 
     `label_free` says that the certificate bounds its disagreement with the large model by epsilon. Where labels did,
     disagreement may be larger, and must not exceed what the shadow has shown by more than epsilon.
     """
 
-    release: Release
-    challenger: Release
+    champion: str
+    challenger: str
     config: CanaryConfig
-    service: Service
+    service: TrialService
     log: TrialReader
     epsilon: float
     label_free: bool
@@ -87,27 +118,27 @@ class Rollout:
     stages: list[StageVerdict] = field(default_factory=list)
 
     def run(self) -> RolloutOutcome:
-        """Promote the challenger in the service, or leave the champion there; returns how it ended."""
-        champion = self.release.champion
+        """Bring the challenger through all stages; else the champion answers everybody again.
+
+        A challenger that has passed still answers the callers of the last stage: a promotion ends that.
+        """
         self._deadline, self._after = self.clock() + self.config.timeout_s, self.log.last()
         try:
             limits = self._shadow()
             for stage, share in enumerate(self.config.stages, start=1):
                 self._canary(stage, share, limits)
-            self.service.change(self.challenger.champion)
         except (_StoppedError, KcmError) as error:
-            self.service.change(champion)
-            logger.warning("challenger %s is rolled back: %s", self.challenger.version, error)
-            return RolloutOutcome(promoted=False, reason=str(error), release=champion, stages=tuple(self.stages))
+            self.service.end()
+            logger.warning("challenger %s is rolled back: %s", self.challenger, error)
+            return RolloutOutcome(passed=False, reason=str(error), stages=tuple(self.stages))
         except BaseException:
-            self.service.change(champion)
+            self.service.end()
             raise
-        reason = "every stage has passed"
-        return RolloutOutcome(promoted=True, reason=reason, release=self.challenger.champion, stages=tuple(self.stages))
+        return RolloutOutcome(passed=True, reason="every stage has passed", stages=tuple(self.stages))
 
     def _shadow(self) -> Limits:
         """Let the challenger see the traffic, and find its limits."""
-        self._try_out(0, "shadow", 0.0)
+        self.service.try_out(0, 0.0)
         trial = self._wait(lambda trial: trial.champion.num_decisions(0) >= self.config.shadow_decisions)
         seen = trial.champion
         shown = upper_bound(seen.lost_high, seen.share, DELTA)
@@ -131,7 +162,7 @@ class Rollout:
 
     def _canary(self, stage: int, share: float, limits: Limits) -> None:
         """Let the challenger answer a share of the callers until the stage is decided."""
-        self._try_out(stage, "canary", share)
+        self.service.try_out(stage, share)
         ended_at: float | None = None
 
         def decided(trial: TrialFigures) -> bool:
@@ -153,24 +184,13 @@ class Rollout:
         if (last := self.stages[-1]).verdict != "pass":
             raise _StoppedError(f"stage {stage} at {share:.0%} of the callers is undecided: {last.reason}")
 
-    def _try_out(self, stage: int, mode: Literal["shadow", "canary"], share: float) -> None:
-        trial = Challenger(
-            version=self.challenger.version,
-            bundle=self.challenger.bundle,
-            mode=mode,
-            share=share,
-            stage=stage,
-            leased=True,
-        )
-        self.service.change(self.release.model_copy(update={"challenger": trial}))
-
     def _wait(self, done: Callable[[TrialFigures], bool]) -> TrialFigures:
         """Read the trial again and again until it is `done`."""
         while True:
-            if reason := self.service.dropped(self.challenger.version):
+            if reason := self.service.dropped():
                 raise _StoppedError(f"the service dropped it: {reason}")
             started = self.clock()
-            trial = self.log.read(self._after, self.release.version, self.challenger.version)
+            trial = self.log.read(self._after, self.champion, self.challenger)
             if done(trial):
                 return trial
             if self.clock() > self._deadline:
@@ -180,44 +200,3 @@ class Rollout:
                     " a trial may take (update.canary.timeout_s)"
                 )
             self.sleep(max(POLL_S, REST * (self.clock() - started)))
-
-
-def roll_out(
-    release: Release,
-    challenger: Release,
-    config: CanaryConfig,
-    *,
-    service: Service,
-    log: TrialReader,
-    epsilon: float,
-    label_free: bool,
-) -> RolloutOutcome:
-    """Bring `challenger` through shadow and canary beside `release`, and serve it alone, or `release` as before.
-
-    Raises KcmError where the champion itself cannot be served again. See `Rollout` for the arguments.
-    """
-    with _signs_of_life(log, challenger.version):
-        return Rollout(release, challenger, config, service, log, epsilon, label_free).run()
-
-
-@contextmanager
-def _signs_of_life(log: TrialReader, version: str) -> Iterator[None]:
-    """Say regularly that the trial goes on, in a thread; where this process is killed, the service ends the trial."""
-    ended = threading.Event()
-
-    def renew() -> None:
-        while True:
-            try:
-                log.renew(version)
-            except LogUnavailableError as error:  # which the trial itself finds out
-                logger.warning("no heartbeat for challenger %s: %s", version, error)
-            if ended.wait(RENEW_S):
-                return
-
-    thread = threading.Thread(target=renew, name="signs-of-life", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()

@@ -14,7 +14,7 @@ from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.log.entries import LoggedDecision, Origin, Shadow
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
-from pipelines.serve.release import Challenger
+from pipelines.serve.release import ChallengerRelease
 from pipelines.serve.schemas import PredictResponse, Refusal
 
 
@@ -28,7 +28,7 @@ class Judged:
     version: CascadeVersion
     judgements: list[Judgement]
     audit_share: float
-    trial: Challenger | None = None
+    trial: ChallengerRelease | None = None
     shadow: list[Shadow] | None = None
 
 

@@ -6,14 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from kcm.bundle.answers import Input, Judgement
 from pipelines.serve.breaker import Breaker
-from pipelines.serve.cascade.about import About
-from pipelines.serve.cascade.explanations import Explanation
+from pipelines.serve.cascade.cards import Cards
 from pipelines.serve.cascade.labelling import Labelling
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.models.judging import Unjudged
@@ -21,19 +20,26 @@ from pipelines.serve.cascade.recording import Judged, Recorder
 from pipelines.serve.cascade.version import MAX_RATIO, CascadeVersion
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.decisions import ConflictError, DecisionLog, NewLabelsError, UnknownRequestError
+from pipelines.serve.log.decisions import ConflictError, NewLabelsError, UnknownRequestError
 from pipelines.serve.log.entries import Feedback, Origin
-from pipelines.serve.log.trial import TrialLease
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
-from pipelines.serve.release import Challenger, Release, Releases, Served
-from pipelines.serve.schemas import FeedbackResponse, PredictResponse, Refusal, Timings, Traffic
+from pipelines.serve.release import ChallengerRelease, Release, Releases, Served
+from pipelines.serve.schemas import ExplainResponse, FeedbackResponse, PredictResponse, Refusal, ReplicaTraffic, Timings
 
 PROBE_INTERVAL_S = 0.5
-LEASE_POLL_S = 1.0
 AUDITED_BELOW = 0.25  # of the callers: as long as a canary answers fewer, all that it keeps is audited
 
 logger = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True)
+class ServingState:
+    """The version that a replica serves, whether it loads another, and why it serves none of `refused`."""
+
+    version: str
+    loading: bool
+    refused: dict[str, str]
 
 
 class CascadeService:
@@ -57,9 +63,8 @@ class CascadeService:
         self.labelling = Labelling(log, config)
         self._recorder = Recorder(log, metrics)
         self._releases: Releases[CascadeVersion] = Releases(self._load_and_try, CascadeVersion.require_beside)
-        self._leasing: asyncio.Task[None] | None = None
-        self._traffic = Traffic()
-        self.about = About(self._releases, config, breaker, log, self._traffic)
+        self._traffic = ReplicaTraffic()
+        self.cards = Cards(self._releases, config, breaker, log, self._traffic)
         self._waiting_for: str | None = "the large model has not answered yet"
         self._started = self._explaining = False
 
@@ -69,12 +74,19 @@ class CascadeService:
             self._metrics.set_challenger(before.version, 0.0)
         await self._releases.stage(release)
         self._started = True
-        if self._leasing:
-            self._leasing.cancel()
         if trial := release.challenger:
             self._metrics.set_challenger(trial.version, trial.share)
-            if trial.leased:
-                self._leasing = asyncio.create_task(self._end_without_signs_of_life(trial.version))
+
+    def drop(self, version: str, reason: str) -> None:
+        """Go on without the challenger of this version."""
+        self._releases.drop(version, reason)
+        self._metrics.set_challenger(version, 0.0)
+
+    def state(self) -> ServingState:
+        """What is served and what was refused, for whoever promotes."""
+        releases = self._releases
+        refused = {each.version: each.reason for each in (releases.refused, releases.dropped) if each}
+        return ServingState(releases.release.version, releases.loading is not None, refused)
 
     async def become_ready(self) -> None:
         """Put a probe to the large model until it answers."""
@@ -122,7 +134,7 @@ class CascadeService:
         self._metrics.set_load(found.version.judging.num_waiting, self._traffic.call_rate, self._breaker.state)
         return response
 
-    async def explain(self, given: Input, top: int, request_id: str) -> Explanation:
+    async def explain(self, given: Input, top: int, request_id: str) -> ExplainResponse:
         """Explain one decision, or raise Refusal; one at a time, since each costs as much as some dozen predictions."""
         with _counting_errors(self._metrics.explained):
             if self._explaining:
@@ -164,20 +176,7 @@ class CascadeService:
             auditor.monitor.schedule()
         return FeedbackResponse(request_id=request_id, stored=len(labels))
 
-    async def _end_without_signs_of_life(self, version: str) -> None:
-        """Drop a challenger whose trial nobody controls any more: what it answers is watched by nobody."""
-        lease = TrialLease()
-        while True:
-            heartbeats = None
-            if self._log:
-                with suppress(LogUnavailableError):
-                    heartbeats = await self._log.call(DecisionLog.heartbeats, version)
-            if lease.ended(heartbeats):
-                self._releases.drop(version, "the process that tries it out has sent no heartbeat")
-                self._metrics.set_challenger(version, 0.0)
-            await asyncio.sleep(LEASE_POLL_S)
-
-    def _trial(self) -> Challenger | None:
+    def _trial(self) -> ChallengerRelease | None:
         return self._releases.release.challenger if self._started else None
 
     def waiting_for(self) -> str | None:

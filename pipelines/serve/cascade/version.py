@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kcm.bundle.answers import Answer, Failure, Input, Judgement, Unreadable
+from kcm.bundle.models import large_names
 from kcm.bundle.runtime import SmallSide, probe_of
 from kcm.encoders.precomputed import vector_fault
 from kcm.errors import DataError
-from kcm.explain.explanation import variants
+from kcm.explain.explanation import explain, variants
+from kcm.explain.places import heat_map
 from kcm.inputs.content import Part, UnreadableError
 from kcm.large import LargeAnswer
+from pipelines.serve.cascade.certificate_guard import CertificateGuard
 from pipelines.serve.cascade.drift import Drift
-from pipelines.serve.cascade.explanations import Explanation, explanation
-from pipelines.serve.cascade.guard import Guard
 from pipelines.serve.cascade.models.batcher import QueueFullError
 from pipelines.serve.cascade.models.encoder import EncoderFailedError
 from pipelines.serve.cascade.models.escalation import Escalation, LargeUnavailable
@@ -26,10 +27,11 @@ from pipelines.serve.cascade.models.pictures import TooManyPixelsError
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.entries import Shadow
-from pipelines.serve.schemas import Refusal
+from pipelines.serve.schemas import ExplainResponse, Refusal
 
 _FIELDS: Mapping[Part, str] = {"text": "text", "image": "image", "vector": "features"}  # of a request's items
 
+NO_CURVES = "The networks of this model are MLPs, which have no edge functions to show."
 MAX_RATIO = 2.0  # of what judging costs the challenger to what it costs the champion
 GRACE_S = 0.5  # seconds beyond it that are allowed: a busy machine makes any step slow now and then
 
@@ -64,7 +66,7 @@ class CascadeVersion:
     config: ServeConfig
     name: str
     auditor: Auditor | None = None
-    guard: Guard | None = None
+    guard: CertificateGuard | None = None
     drift: Drift | None = None
     pace: Pace = field(default_factory=Pace)
 
@@ -117,13 +119,31 @@ class CascadeVersion:
             answers.append(answer)
         return answers
 
-    async def explain(self, given: Input, top: int, request_id: str) -> Explanation:
+    async def explain(self, given: Input, top: int, request_id: str) -> ExplainResponse:
         """Say why this input is decided as it is. The judgements of its variants queue with other items."""
         self.require_known([given], "input")
         varied = variants(given, self.config.limits.max_items - 1)
         (judgements,) = await self._verdicts(varied, "input", self)
-        return await asyncio.to_thread(
-            explanation, self.small_side, given, self.judged(judgements), top, version=self.name, request_id=request_id
+        return await asyncio.to_thread(self._explanation, given, self.judged(judgements), top, request_id)
+
+    def _explanation(self, given: Input, judgements: Sequence[Judgement], top: int, request_id: str) -> ExplainResponse:
+        side, bundle = self.small_side, self.small_side.bundle
+        found = explain(bundle, given, judgements, top)
+        cells = heat_map(bundle, found.judgement.features_D)
+        return ExplainResponse(
+            model_version=self.name,
+            request_id=request_id,
+            label=found.label,
+            judge_label=found.judge_label,
+            judge_confidence=found.judgement.judge_confidence,
+            answer_probability=found.answer_probability,
+            escalated=not found.judgement.keeps,
+            words=found.words,
+            cells=None if cells is None else [[round(cell, 4) for cell in row] for row in cells.tolist()],
+            reasons=found.reasons,
+            no_curves=None if found.reasons else NO_CURVES,
+            gate=found.gate,
+            shown=bundle.large.shown(large_names(bundle), side.question(given, found.judgement)),
         )
 
     async def judge_probe(self) -> None:

@@ -1,7 +1,9 @@
-"""Builds the served cascade, and starts it."""
+"""Builds the served cascade as an application of Ray Serve, writes the file that deploys it, and starts it."""
 
 from __future__ import annotations
 
+import errno
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -9,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from ray import serve
-from ray.exceptions import RayError
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions, ProxyLocation
 from ray.serve.schema import LoggingConfig
@@ -19,60 +20,64 @@ from ray.serve.schema import LoggingConfig
 from kcm.bundle.models import FrozenModels, require_models
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
-from pipelines._ray_private import end_serve, is_bind_failure, start_serve, wait_for_proxies
 from pipelines.serve.cascade.models.encoder import EncoderReplica
 from pipelines.serve.cascade.models.large import Large, budget_store
 from pipelines.serve.config import ReplicaConfig, ServeConfig
-from pipelines.serve.deploy.address import address_taken, url_of
 from pipelines.serve.deploy.door import Door
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.release import Release
+from pipelines.serve.sources import ChampionSource, FixedSource, Source
 
 APP_NAME = "kcm"
+IMPORT_PATH = "pipelines.serve.deploy.app:application"
+LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)  # the service writes a line per request itself
 
 
 class AppConfig(Config):
-    """The arguments of `application`; its paths lie on storage that every node sees."""
+    """The arguments of `application`; its paths lie on storage that every node sees.
 
-    bundle: Path
+    Either `storage_path` and `name`, whose champion is followed, or `bundle`, which is served for good.
+    """
+
+    storage_path: str | None = Field(default=None, description="Storage of the run whose champion is served.")
+    name: str | None = Field(default=None, description="Name of that run.")
+    bundle: Path | None = Field(default=None, description="Folder of the bundle that is served for good.")
     version: str | None = Field(default=None, description="What clients are told; the bundle's digest without one.")
     assets_path: Path
     serve: ServeConfig = ServeConfig()
-    checked: bool = Field(
-        default=False, description="Whether who deploys has done what `require_servable` does, over the same files."
-    )
+
+    @model_validator(mode="after")
+    def _one_model(self) -> AppConfig:
+        if (self.storage_path is None) != (self.name is None) or (self.name is None) == (self.bundle is None):
+            raise ValueError("give storage_path and name of a run, whose champion is followed, or bundle alone")
+        return self
 
     @property
-    def release(self) -> Release:
-        """The version to start with. Raises ArtefactError where the folder holds no bundle."""
+    def source(self) -> Source:
+        """Where the release comes from. Raises ArtefactError where `bundle` holds none."""
+        if self.storage_path is not None and self.name is not None:
+            return ChampionSource(self.storage_path, self.name)
+        assert self.bundle is not None
         version = self.version or FrozenModels.read_models(self.bundle).digest[:12]
-        return Release(version=version, bundle=self.bundle.absolute())
+        return FixedSource(Release(version=version, bundle=self.bundle.absolute()))
 
 
 def application(arguments: dict[str, Any]) -> Application:
     """Ray Serve's entry point for deployments by file: `import_path: pipelines.serve.deploy.app:application`."""
     config = parse_config(AppConfig, arguments, where="args of the application")
-    return build_app(config.release, config.serve, config.assets_path, checked=config.checked)
+    require_servable(config.source.first(), config.serve, config.assets_path)
+    return build_app(config.source, config.serve, config.assets_path)
 
 
-def build_app(release: Release, config: ServeConfig, assets_dir: Path, *, checked: bool = False) -> Application:
-    """The cascade of a bundle as a Ray Serve application.
-
-    Raises what `require_servable` raises, before anything is started, unless that was `checked`.
-    """
-    if not checked:
-        require_servable(release, config, assets_dir)
-    given = config.large, assets_dir.absolute(), config.feedback, config.limits
-    large = _bound(Large, large_options(config), release, *given)
-    return build_door(release, config, assets_dir, large, encoder=_encoder(release, config, assets_dir))
-
-
-def _encoder(release: Release, config: ServeConfig, assets_dir: Path) -> Application | None:
-    """The encoder's deployment, where it is not the door that encodes."""
-    if config.encoder is None:
-        return None
-    options = deployment_options(config.encoder, config)
-    return _bound(EncoderReplica, options, release, config.encoder, assets_dir.absolute())
+def build_app(source: Source, config: ServeConfig, assets_dir: Path) -> Application:
+    """The cascade as a Ray Serve application; its release has passed `require_servable`."""
+    given = source, config.large, assets_dir.absolute(), config.feedback, config.limits
+    large = _bound(Large, large_options(config), *given)
+    encoder = None
+    if config.encoder is not None:
+        options = deployment_options(config.encoder, config)
+        encoder = _bound(EncoderReplica, options, source, config.encoder, assets_dir.absolute())
+    return build_door(source, config, assets_dir, large, encoder=encoder)
 
 
 def require_servable(release: Release, config: ServeConfig, assets_dir: Path) -> None:
@@ -100,7 +105,7 @@ def require_servable(release: Release, config: ServeConfig, assets_dir: Path) ->
 
 
 def build_door(
-    release: Release,
+    source: Source,
     config: ServeConfig,
     assets_dir: Path,
     large: Application,
@@ -109,12 +114,12 @@ def build_door(
     encoder: Application | None = None,
 ) -> Application:
     """The door in front of any deployment whose `answer` maps items and a release to a list of large answers."""
-    return _bound(door, door_options(config), release, config, assets_dir.absolute(), large, encoder)
+    return _bound(door, door_options(config), source, config, assets_dir.absolute(), large, encoder)
 
 
-def _bound(deployment: Any, options: Mapping[str, Any], release: Release, *arguments: Any) -> Application:
+def _bound(deployment: Any, options: Mapping[str, Any], *arguments: Any) -> Application:
     """A Deployment with its options and arguments. mypy takes a decorated class for the class that it was."""
-    application: Application = deployment.options(**options, user_config=release.user_config).bind(*arguments)
+    application: Application = deployment.options(**options).bind(*arguments)
     return application
 
 
@@ -133,7 +138,7 @@ def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str
 
 
 def door_options(config: ServeConfig) -> dict[str, Any]:
-    """Ray Serve's options of the door, which counts its requests itself (`pipelines.serve.http.middleware.room`).
+    """Ray Serve's options of the door, which counts its requests itself (`RequestLimit` of the middleware).
 
     Ray's limits leave room for as many again: a request has to come in to be refused.
     """
@@ -160,67 +165,91 @@ def large_options(config: ServeConfig) -> dict[str, Any]:
     return options | {"autoscaling_config": scaling}
 
 
-def start(app: Application, config: ServeConfig, *, ready_timeout_s: float = 120.0) -> str:
-    """Run the application on the connected cluster and give its URL once it is ready.
-
-    Raises KcmError when something else holds the port, or the application does not become ready in time.
-    """
-    start_proxy(config)
-    wait_for_proxy(config)
-    serve.run(app, name=APP_NAME, route_prefix="/", logging_config=LOGGING)
-    return wait_until_ready(config, ready_timeout_s)
-
-
-# Our own line per request, in requestlog.py, takes the place of the access log.
-LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)
-
-
-def start_proxy(config: ServeConfig) -> None:
-    """Start the cluster's proxy, HAProxy or Ray Serve's own, on loopback unless the config says otherwise.
-
-    It does not wait for it: an application can be deployed meanwhile.
-    """
-    start_serve(
-        proxy_location=proxy_location(config),
-        http_options=HTTPOptions(**http_settings(config)),
-        global_logging_config=LOGGING,
-    )
+def deployment_file(source: Source, config: ServeConfig, assets_dir: Path) -> dict[str, Any]:
+    """The content of a file for `serve deploy`."""
+    if isinstance(source, ChampionSource):
+        model = {"storage_path": source.storage_path, "name": source.name}
+    else:
+        model = {"bundle": str(source.release.bundle), "version": source.release.version}
+    return {
+        "proxy_location": _proxy_location(config).value,
+        "http_options": _http_options(config),
+        "logging_config": {"encoding": LOGGING.encoding, "enable_access_log": LOGGING.enable_access_log},
+        "applications": [
+            {
+                "name": APP_NAME,
+                "route_prefix": "/",
+                "import_path": IMPORT_PATH,
+                "args": model
+                | {
+                    "assets_path": str(assets_dir.absolute()),
+                    "serve": config.model_dump(mode="json", exclude_unset=True),
+                },
+            }
+        ],
+    }
 
 
-def wait_for_proxy(config: ServeConfig, timeout_s: float = 60.0) -> None:
-    """Return once the proxy listens. Where something else holds the port, Serve ends and KcmError is raised."""
-    try:
-        wait_for_proxies(timeout_s)
-    except RayError as error:
-        end_serve()
-        if not is_bind_failure(error):
-            raise
-        raise address_taken(config) from None
-
-
-def proxy_location(config: ServeConfig) -> ProxyLocation:
+def _proxy_location(config: ServeConfig) -> ProxyLocation:
     """Where proxies run: on the head alone if they listen on loopback, which no other node can reach."""
     return ProxyLocation.HeadOnly if config.listens_on_loopback else ProxyLocation.EveryNode
 
 
-def http_settings(config: ServeConfig) -> dict[str, Any]:
-    """The proxy's options."""
+def _http_options(config: ServeConfig) -> dict[str, Any]:
     # The door keeps its own deadline and answers; the proxy's only ends requests that never reached it.
     return {"host": config.host, "port": config.port, "request_timeout_s": 2 * config.timeout_s}
 
 
-def wait_until_ready(config: ServeConfig, timeout_s: float) -> str:
-    """The URL of the application, once it is ready; KcmError when it fails, or is not ready in time."""
+def start(app: Application, config: ServeConfig, *, ready_timeout_s: float = 120.0) -> str:
+    """Run the application on the connected cluster and give its URL once it is ready.
+
+    Raises KcmError when something else holds the port, or the application does not become ready in time; nothing of
+    it is left then.
+    """
+    if not serve.status().proxies:  # else it is Serve itself that listens there
+        require_free_address(config)
+    options = HTTPOptions(**_http_options(config))
+    try:
+        serve.start(proxy_location=_proxy_location(config), http_options=options, logging_config=LOGGING)
+        serve.run(app, name=APP_NAME, route_prefix="/", logging_config=LOGGING)
+        return _wait_until_ready(config, ready_timeout_s)
+    except RuntimeError as error:  # what Ray Serve raises for an application that cannot be deployed
+        serve.shutdown()
+        raise KcmError(f"the application failed: {' '.join(str(error).split())[-600:]}", where=url_of(config)) from None
+    except BaseException:
+        serve.shutdown()
+        raise
+
+
+def require_free_address(config: ServeConfig) -> None:
+    """Raise KcmError where something else on this machine listens where the proxy is to."""
+    family, kind, protocol, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has just ended does not listen
+        try:
+            probe.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise KcmError(
+                    "the address is taken",
+                    where=f"{config.host}:{config.port}",
+                    hint="Choose another with --set serve.port=PORT",
+                ) from None
+
+
+def url_of(config: ServeConfig) -> str:
+    """The URL of a service on this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
+
+
+def _wait_until_ready(config: ServeConfig, timeout_s: float) -> str:
+    """The URL of the application, once it is ready; KcmError when it is not in time."""
     url = url_of(config)
     deadline = time.monotonic() + timeout_s
-    while why := _not_ready(url):
-        application = serve.status().applications.get(APP_NAME)
-        if application and application.status == "DEPLOY_FAILED":
-            raise KcmError(f"the application failed: {' '.join(application.message.split())[-600:]}", where=url)
+    while reason := _not_ready(url):
         if time.monotonic() > deadline:
-            raise KcmError(
-                f"not ready after {timeout_s:g} s: {why}", where=url, hint="See whether something else holds the port"
-            )
+            raise KcmError(f"not ready after {timeout_s:g} s: {reason}", where=url)
         time.sleep(0.1)
     return url
 

@@ -1,71 +1,79 @@
-"""The deployment that clients reach."""
+"""The deployment that clients reach: HTTP interface and collaborator in one process, since every hop costs."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from kcm.config import parse_config
+from kcm.redact import redact_logger
+from pipelines.serve.breaker import Breaker
+from pipelines.serve.cascade.loading import VersionLoader
+from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.heap import uncollected
-from pipelines.serve.release import Release
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
-    from pipelines.serve.deploy.replica import DoorReplica
+from pipelines.serve.deploy.follow import Follower
+from pipelines.serve.http.api import create_api
+from pipelines.serve.http.keys import Keys
+from pipelines.serve.log.writer import LogWriter
+from pipelines.serve.metrics import Exposition, ServeMetrics
+from pipelines.serve.rate import RateLimit
+from pipelines.serve.sources import ChampionSource, Source
 
 
 @serve.deployment(name="door")
 @serve.ingress()
 class Door:
-    """The deployment around a `DoorReplica`.
+    """Holds the small side; items of several requests are judged together.
 
-    Which version it serves is its `user_config`, a Release: Ray Serve calls `reconfigure` when that changes.
+    It serves the release of `source`, and follows it where that is a champion. `encoder` is None where the encoder,
+    too, is in this process.
     """
+
+    loader_class = VersionLoader
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
         self,
+        source: Source,
         config: ServeConfig,
         assets_dir: Path,
         large: DeploymentHandle[Any],
         encoder: DeploymentHandle[Any] | None = None,
     ) -> None:
-        with uncollected():
-            replica_class = await asyncio.to_thread(self.replica_class)
-        self._replica = replica_class(config, assets_dir, large, encoder)
-        await self._replica.open()
-
-    def replica_class(self) -> type[DoorReplica]:
-        """What the replica is made of, imported where it runs: building an application takes no torch."""
-        from pipelines.serve.deploy.replica import DoorReplica
-
-        return DoorReplica
+        self._config = config
+        redact_logger("ray.serve")
+        breaker = Breaker(config.large.breaker)
+        metrics = ServeMetrics()
+        url = config.feedback.url
+        self._writer = LogWriter(config.feedback, url, metrics.unstored, config.application) if url else None
+        loader = self.loader_class(config, assets_dir, large, encoder, breaker, metrics, self._writer)
+        self._service = CascadeService(loader.load, config, breaker, metrics, self._writer, Exposition())
+        if self._writer:
+            await self._writer.open()
+        await self._service.stage(await asyncio.to_thread(source.first))
+        self._tasks = [asyncio.create_task(self._service.become_ready())]
+        self._follower: Follower | None = None
+        if isinstance(source, ChampionSource):
+            replica = serve.get_replica_context().replica_id.unique_id
+            self._follower = Follower(source, replica, self._service)
+            self._tasks.append(asyncio.create_task(self._follower.run()))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Called by Ray Serve once the replica is constructed."""
-        return self._replica.api()
+        """The HTTP interface; called by Ray Serve once the replica is constructed."""
+        auth = self._config.auth
+        keys = Keys(auth.keys_file) if auth.keys_file else None
+        # Each replica keeps its own share, at least one request: all of them together never let more through at once.
+        share = auth.requests_per_minute and auth.requests_per_minute / self._config.num_replicas
+        return create_api(self._service, self._config, keys, RateLimit(share) if share else None)
 
     def __del__(self) -> None:
-        """Called by Ray Serve when the replica stops, also where its construction failed."""
-        if replica := getattr(self, "_replica", None):
-            replica.close()
-
-    async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Serve the release that the configuration names; returns before one that takes over has been loaded."""
-        await self._replica.stage(parse_config(Release, user_config, where="user_config"))
-
-    async def status(self) -> dict[str, Any]:
-        """Which replica this is and what it serves, for `deployment.change_release`."""
-        card = self._replica.card()
-        return {
-            "replica": serve.get_replica_context().replica_id.unique_id,
-            "version": card.model_version,
-            "loading": card.loading,
-            "refused": card.refused.model_dump() if card.refused else None,
-            "challenger": card.challenger.model_dump() if card.challenger else None,
-        }
+        """Write down what has not been written yet; called by Ray Serve, also where the construction failed."""
+        for task in getattr(self, "_tasks", ()):
+            task.cancel()
+        if follower := getattr(self, "_follower", None):
+            follower.close()
+        if writer := getattr(self, "_writer", None):
+            writer.close()

@@ -1,28 +1,47 @@
-"""The environment in which a local cluster that serves is started; Ray Serve need not be imported for it."""
+"""What a cluster that serves finds in its environment: switches of Ray Serve, and a middleware for its proxies.
+
+A client could switch off Ray Serve's own time limit and its watch for clients that have gone, by two headers. Ray Serve
+calls `middleware` in each of its proxies, and in each door that HAProxy leads to, where the environment names it in
+RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH.
+"""
 
 from __future__ import annotations
 
 import os
 
-from pipelines.serve.deploy import client_headers
-from pipelines.serve.deploy.haproxy import haproxy_environment
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+CLIENT_HEADERS = frozenset({b"x-request-timeout-seconds", b"x-request-disconnect-disabled"})
 
 
-def prepare_environment(num_doors: int | None = None) -> None:
-    """Settings that a local cluster which serves reads when it starts; a person's own settings win.
-
-    Where it is known that there is one door, it stops at once: another that could take its requests over is not there.
-    """
-    settings = {
+def prepare_environment() -> None:
+    """Settings that a local cluster which serves reads when it starts; a person's own settings win."""
+    for name, value in {
         # Ray runs its workers at niceness 15, below every other process: a job beside the service would stall it.
         "RAY_worker_niceness": "0",
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": client_headers.IMPORT_PATH,
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middleware",
         # Importing Ray Serve alone takes a proxy two seconds of CPU: on a busy machine Ray's 5 s end the whole start.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-    }
-    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "0":
-        settings |= haproxy_environment()
-    if num_doors == 1:
-        settings["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "0"
-    for name, value in settings.items():
+        # The door computes in threads of its own, and needs no second event loop.
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    }.items():
         os.environ.setdefault(name, value)
+
+
+def middleware() -> list[Middleware]:
+    """What Ray Serve is to put in front of itself."""
+    return [Middleware(WithoutClientHeaders)]
+
+
+class WithoutClientHeaders:
+    """ASGI middleware that drops them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if "headers" in scope:
+            scope["headers"] = [(name, value) for name, value in scope["headers"] if name.lower() not in CLIENT_HEADERS]
+        await self._app(scope, receive, send)

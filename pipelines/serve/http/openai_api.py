@@ -1,5 +1,5 @@
 # No `from __future__ import annotations` here: FastAPI must see the models that are made within a function.
-"""An OpenAI-compatible door: clients that classify by a chat model can ask the cascade without a change.
+"""An OpenAI-compatible interface: clients that classify by a chat model can ask the cascade without a change.
 
 The last message of the user is classified, or the part between its lines <<< and >>> where it has them (as in
 `kcm.large.prompting.prompts.render`). The answer is the label; a label counts as one token where log-probabilities are
@@ -9,7 +9,8 @@ asked for.
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -21,7 +22,6 @@ from kcm.bundle.answers import Answer, Input
 from kcm.inputs.content import Content
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.config import LimitsConfig
-from pipelines.serve.http.chat_format import Form, ResponseFormat, refuse_tools
 from pipelines.serve.schemas import PredictResponse, Problem, Refusal
 
 MODEL = "kcm"
@@ -31,11 +31,12 @@ BEGIN, END = "<<<\n", "\n>>>"  # as `kcm.large.prompting.prompts.render` writes 
 MAX_MESSAGES, MAX_PARTS = 1000, 100
 MAX_MESSAGE_LENGTH = 1_000_000  # characters of a message, instructions around the text among them
 
+_SCHEMA = "response_format.json_schema.schema"
 _PRINTABLE = "".join(set(map(chr, range(0x21, 0x7F))) - {"%"})
 _Text = Annotated[str, Field(max_length=MAX_MESSAGE_LENGTH)]
 
 
-class Part(BaseModel):
+class TextPart(BaseModel):
     """A part of a message; only text can be classified."""
 
     model_config = ConfigDict(extra="ignore")
@@ -44,13 +45,13 @@ class Part(BaseModel):
     text: _Text
 
 
-class Message(BaseModel):
+class ChatMessage(BaseModel):
     """One message of a conversation."""
 
     model_config = ConfigDict(extra="ignore")
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: _Text | Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
+    content: _Text | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
 
     @property
     def text(self) -> str:
@@ -58,6 +59,15 @@ class Message(BaseModel):
         if isinstance(self.content, list):
             return "".join(part.text for part in self.content)
         return self.content or ""
+
+
+class ResponseFormat(BaseModel):
+    """`response_format` of a request."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: dict[str, Any] | None = None
 
 
 class StreamOptions(BaseModel):
@@ -74,7 +84,7 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     model: Annotated[str, Field(max_length=200)]
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     n: Annotated[Literal[1] | None, Field(description="There is one label.")] = None
     stream: bool | None = None
     logprobs: bool | None = None
@@ -86,8 +96,8 @@ class ChatRequest(BaseModel):
     tool_choice: Any = None
 
 
-def add_openai_door(api: FastAPI, service: CascadeService, limits: LimitsConfig) -> None:
-    """Add the door's paths to an application."""
+def add_openai_routes(api: FastAPI, service: CascadeService, limits: LimitsConfig) -> None:
+    """Add the paths to an application."""
 
     @api.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -104,13 +114,13 @@ def add_openai_door(api: FastAPI, service: CascadeService, limits: LimitsConfig)
     async def complete(body: ChatRequest, request: Request) -> Response:
         """Classify the user's last message; the answer is its label, the route stands in `x-kcm-route`."""
         _require_model(body.model)
-        refuse_tools(body.tools, body.functions, body.tool_choice)
-        form = Form.of(body.response_format)
+        _refuse_tools(body.tools, body.functions, body.tool_choice)
+        reply = ReplyFormat.of(body.response_format)
         text = _question(body.messages, limits.max_text_length)
         response = await service.predict([Input(Content(text))], request.state.origin)
         (answer,) = response.answers
         request.state.log |= {"model_version": response.model_version, "routes": [answer.route]}
-        headers, usage, message = _headers(response, answer), _usage(text), form.message(answer.label)
+        headers, usage, message = _headers(response, answer), _usage(text), reply.message(answer.label)
         if body.stream:
             last = usage if body.stream_options and body.stream_options.include_usage else None
             chunks = _chunks(response, message, last)
@@ -125,6 +135,49 @@ def add_openai_door(api: FastAPI, service: CascadeService, limits: LimitsConfig)
         return JSONResponse(head | {"choices": [choice], "usage": usage}, headers=headers)
 
 
+@dataclass(frozen=True)
+class ReplyFormat:
+    """`field` holds the label where it is to be JSON, None for plain text; `allowed` are the labels of a schema."""
+
+    field: str | None = None
+    allowed: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, asked: ResponseFormat | None) -> "ReplyFormat":
+        """Raises Refusal for a schema that holds more than a label."""
+        if asked is None or asked.type == "text":
+            return cls()
+        if asked.type == "json_object":
+            return cls("label")
+        schema = (asked.json_schema or {}).get("schema")
+        properties = schema.get("properties") if isinstance(schema, Mapping) else None
+        if not isinstance(properties, Mapping) or len(properties) != 1:
+            raise Refusal(422, f"{_SCHEMA}: must be an object with one property, which is to hold the label")
+        ((field, described),) = properties.items()
+        if not isinstance(described, Mapping) or described.get("type", "string") != "string":
+            raise Refusal(422, f"{_SCHEMA}: the property must be a string, or an enum of strings")
+        values = described.get("enum")
+        if values is None:
+            return cls(field)
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise Refusal(422, f"{_SCHEMA}: the property must be a string, or an enum of strings")
+        return cls(field, tuple(values))
+
+    def message(self, label: str) -> dict[str, str | None]:
+        """`content` and `refusal` of the reply: a label that a schema does not allow is refused, never changed."""
+        if self.allowed is not None and label not in self.allowed:
+            return {"content": None, "refusal": f"the answer is {label!r}, which the schema does not allow"}
+        content = label if self.field is None else json.dumps({self.field: label}, ensure_ascii=False)
+        return {"content": content, "refusal": None}
+
+
+def _refuse_tools(tools: object, functions: object, tool_choice: object) -> None:
+    """Raise Refusal for tools that the reply would have to choose from."""
+    named = "tools" if tools else "functions"
+    if (tools or functions) and tool_choice != "none":
+        raise Refusal(422, f"{named}: the model classifies and calls no functions; leave them out, or tool_choice none")
+
+
 _UNKNOWN_MODEL: dict[int | str, dict[str, Any]] = {404: {"model": Problem}}
 _MODEL_CARD = {"id": MODEL, "object": "model", "created": 0, "owned_by": MODEL}
 
@@ -134,7 +187,7 @@ def _require_model(model: str) -> None:
         raise Refusal(404, f"model: the only model here is {MODEL!r}")
 
 
-def _question(messages: Sequence[Message], max_length: int) -> str:
+def _question(messages: Sequence[ChatMessage], max_length: int) -> str:
     """The text to be classified; Refusal where there is none, or too much."""
     index, content = next(
         ((i, messages[i].text) for i in reversed(range(len(messages))) if messages[i].role == "user"), (0, None)

@@ -90,6 +90,10 @@ class Control:
         """Forget all but the newest values of a key that is written again and again."""
         self._files.delete(_name(key, version) for version in sorted(self._versions(key))[:-KEEP])
 
+    def forget(self, key: str) -> None:
+        """Remove a key that one process alone writes."""
+        self._files.delete([_name(key, version) for version in self._versions(key)])
+
     def _was_overtaken(self, key: str, version: int) -> bool:
         """Whether others wrote and pruned so much meanwhile that the version after `version` was free once more.
 

@@ -31,7 +31,6 @@ from pipelines.serve.cascade.models.pictures import PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.log.database import Database, insert
@@ -41,6 +40,7 @@ from pipelines.serve.log.inbox import AskedFor, open_inbox
 from pipelines.serve.log.tables import INBOX
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
+from tests.free_port import free_port
 
 HOSTILE = '<img src=x onerror="window.broken=1">&amp;<script>window.broken=1</script>'
 CERTIFICATE = Certificate(
@@ -212,7 +212,7 @@ def page_of(folder: Path, encoder: Encoder, keys: Keys | None = None, feedback_u
     ready = threading.Event()
 
     async def serve() -> None:
-        api = create_api(await service_of(folder, encoder, config, feedback_url), config.limits, keys)
+        api = create_api(await service_of(folder, encoder, config, feedback_url), config, keys)
         servers.append(uvicorn.Server(uvicorn.Config(api, port=port, log_level="warning")))
         asyncio.get_running_loop().call_later(0.05, ready.set)
         await servers[0].serve()

@@ -17,6 +17,7 @@ import numpy as np
 import openai
 import pyarrow.parquet as pq
 import pytest
+from ray import serve
 
 from jobs.assets import fetch
 from kcm.api.cascade import load_cascade
@@ -31,14 +32,14 @@ from kcm.large.adapters.openai import openai_identity
 from kcm.large.prompting.sanitize import sanitized
 from kcm.large.response_cache import ResponseCache, ResponseStore
 from kcm.tasks import TaskSequence
-from pipelines._ray_private import end_serve
 from pipelines.config import RunConfig
 from pipelines.run import run
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import build_app, start
-from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.release import Release
+from pipelines.serve.sources import FixedSource
 from tests.fake_upstream import FakeUpstream, Turn, label
+from tests.free_port import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -175,7 +176,7 @@ def test_a_served_cascade_outlives_its_language_model_and_pays_for_no_answer_twi
     config = parse_config(ServeConfig, values)
     identity = openai_identity(settings, ("negative", "positive"))
     bundle = quick_bundle(large=settings, large_head=None, large_identity=identity, policy=Policy())  # escalates all
-    url = start(build_app(Release(version="1", bundle=bundle), config, assets_dir), config)
+    url = start(build_app(FixedSource(Release(version="1", bundle=bundle)), config, assets_dir), config)
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=120)
     spending = ResponseCache(ResponseStore.in_log(str(config.feedback.url)), f"{settings.base_url} {settings.model}")
     try:
@@ -197,7 +198,7 @@ def test_a_served_cascade_outlives_its_language_model_and_pays_for_no_answer_twi
         assert [asked_by(client, text) for text in texts] == answers  # by what is paid for, of a server that is gone
         assert spending.spent() == (calls, 0.0)
     finally:
-        end_serve()
+        serve.shutdown()
         language_model.start()
 
 

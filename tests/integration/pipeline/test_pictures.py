@@ -15,13 +15,13 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image, ImageDraw
+from ray import serve
 
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
 from kcm.config import parse_config
 from kcm.inputs.content import Content
-from pipelines._ray_private import end_serve
 from pipelines.batch.predict import predict
 from pipelines.cluster.config import ClusterConfig
 from pipelines.config import RunConfig
@@ -29,9 +29,10 @@ from pipelines.progress import Reporter
 from pipelines.run import run
 from pipelines.serve.config import ReplicaConfig
 from pipelines.serve.deploy.app import build_app, start
-from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.release import Release
+from pipelines.serve.sources import FixedSource
 from pipelines.tracking.tracking import fetch_model
+from tests.free_port import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -162,9 +163,9 @@ def test_a_file_of_pictures_is_answered_and_what_cannot_be_used_says_why(
 def url(bundle: Path, config: RunConfig) -> Iterator[str]:
     port = free_port()
     apart = ReplicaConfig(cpus=0.5)  # where encoders have GPUs; what the door makes of it must be the same
-    serve = config.serve.model_copy(update={"port": port, "encoder": apart})
-    yield start(build_app(Release(version="1", bundle=bundle), serve, config.assets_path), serve)
-    end_serve()
+    settings = config.serve.model_copy(update={"port": port, "encoder": apart})
+    yield start(build_app(FixedSource(Release(version="1", bundle=bundle)), settings, config.assets_path), settings)
+    serve.shutdown()
 
 
 def test_a_served_picture_gets_the_answer_of_the_cascade(url: str, bundle: Path, config: RunConfig) -> None:

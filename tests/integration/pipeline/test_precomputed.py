@@ -9,22 +9,23 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from ray import serve
 from rich.console import Console
 
 import kcm
 from kcm.bundle.bundle import Bundle
 from kcm.cascade.policy import Decision, Policy
 from kcm.config import parse_config
-from pipelines._ray_private import end_serve
 from pipelines.batch.predict import predict
 from pipelines.config import RunConfig
 from pipelines.progress import Reporter
 from pipelines.run import run
 from pipelines.serve.deploy.app import build_app, start
-from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.release import Release
+from pipelines.serve.sources import FixedSource
 from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
+from tests.free_port import free_port
 
 NUM_ROWS, DIM, ASKED = 900, 4, 30
 VECTORS = {"kind": "precomputed", "columns": ["f_*"]}
@@ -93,16 +94,17 @@ def test_vectors_are_trained_on_predicted_loaded_and_served(tmp_path: Path) -> N
     (refused,) = cascade.predict([{"features": [1.0, 2.0, 3.0]}])
     assert refused.reason == f"the vector has 3 numbers instead of {DIM}"
 
-    end_serve()  # Ray Serve keeps the port that it was started with
-    serve = config.serve.model_copy(update={"port": free_port(), "cpus": 0.5})
-    url = start(build_app(Release(version="vectors", bundle=folder), serve, tmp_path), serve)
+    serve.shutdown()  # Ray Serve keeps the port that it was started with
+    settings = config.serve.model_copy(update={"port": free_port(), "cpus": 0.5})
+    source = FixedSource(Release(version="vectors", bundle=folder))
+    url = start(build_app(source, settings, tmp_path), settings)
     try:
         body = {"inputs": [{"features": vector.tolist()} for vector in vectors]}
         served = httpx.post(f"{url}/v1/predict", json=body, timeout=60).json()["answers"]
         short = httpx.post(f"{url}/v1/predict", json={"inputs": [{"features": [1.0, 2.0]}]}, timeout=60)
         text = httpx.post(f"{url}/v1/predict", json={"inputs": [{"text": "no vector"}]}, timeout=60)
     finally:
-        end_serve()
+        serve.shutdown()
     assert [answer["label"] for answer in served] == predicted["label"].tolist()
     assert [answer["route"] for answer in served] == predicted["route"].tolist()
     assert (short.status_code, text.status_code) == (422, 422)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 import yaml
 from mlflow import MlflowClient
+from ray import serve
 from rich.console import Console
 
 from jobs.assets import ASSETS, fetch
@@ -29,17 +30,17 @@ from kcm.components import components_of
 from kcm.config import load_config
 from kcm.inputs.content import Content
 from kcm.tasks import TaskSequence
-from pipelines._ray_private import end_serve
 from pipelines.batch.predict import predict
 from pipelines.config import RunConfig
 from pipelines.progress import Reporter
 from pipelines.run import STAGES, run
 from pipelines.serve.deploy.app import build_app, start
-from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.release import Release
+from pipelines.serve.sources import FixedSource
 from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
 from pipelines.tracking.tracking import fetch_model
+from tests.free_port import free_port
 from tests.notebooks import namespace_of
 from tests.outside import install_extension
 from tests.spoken import spoken_config
@@ -173,11 +174,11 @@ def port() -> int:
 @pytest.fixture(scope="module")
 def url(result: dict[str, Any], config: RunConfig, port: int) -> Iterator[str]:
     large = config.serve.large.model_copy(update={"cpus": 0.5})
-    serve = config.serve.model_copy(update={"port": port, "cpus": 0.5, "large": large})
+    settings = config.serve.model_copy(update={"port": port, "cpus": 0.5, "large": large})
     bundle = Path(result["artefacts"]["register"]) / "bundle"
     release = Release(version=str(result["mlflow"]["version"]), bundle=bundle)
-    yield start(build_app(release, serve, config.assets_path), serve)
-    end_serve()
+    yield start(build_app(FixedSource(release), settings, config.assets_path), settings)
+    serve.shutdown()
 
 
 def test_serving_gives_the_answers_that_were_measured(url: str, result: dict[str, Any], config: RunConfig) -> None:
@@ -252,12 +253,12 @@ def test_components_from_outside_are_run_on_a_bucket_predicted_with_and_served(
     predicted = pd.read_csv(tmp_path / "out.csv")
     assert set(predicted["route"]) == {"small", "large"}
 
-    serve = config.serve.model_copy(update={"port": port, "cpus": 0.5})
-    url = start(build_app(Release(version="outside", bundle=folder), serve, tmp_path), serve)
+    settings = config.serve.model_copy(update={"port": port, "cpus": 0.5})
+    url = start(build_app(FixedSource(Release(version="outside", bundle=folder)), settings, tmp_path), settings)
     try:
         body = {"inputs": [{"text": text} for text in texts]}
         served = httpx.post(f"{url}/v1/predict", json=body, timeout=60).json()["answers"]
     finally:
-        end_serve()
+        serve.shutdown()
     assert [answer["route"] for answer in served] == predicted["route"].tolist()
     assert [answer["label"] for answer in served] == predicted["label"].tolist()

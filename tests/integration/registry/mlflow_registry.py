@@ -15,9 +15,9 @@ import httpx
 
 from kcm.bundle.bundle import Bundle
 from pipelines.registry.pyfunc import register_model
-from pipelines.serve.deploy.haproxy import free_port
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracking import Tracking, set_champion
+from tests.free_port import free_port
 
 WAIT_S = 300
 

@@ -13,25 +13,27 @@ from typing import Any
 
 import httpx
 import pytest
+from ray import serve
 
-from jobs.commands.serving.serving import Site
-from jobs.models import served_folder
+from jobs.commands.serving.service import ServiceSettings
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.config import load_config
-from kcm.errors import KcmError
 from kcm.inputs.content import Content
-from pipelines._ray_private import end_serve
 from pipelines.config import RunConfig
 from pipelines.loop.config import CanaryConfig
-from pipelines.loop.promotion.canary import roll_out
-from pipelines.serve.deploy.deployment import RunningService, change_release, current_release, deploy
-from pipelines.serve.deploy.haproxy import free_port
+from pipelines.loop.promotion.canary import PointerTrial, Rollout
+from pipelines.registry.champion import Champion, Pointer
+from pipelines.registry.promote import promoting
+from pipelines.serve.deploy.app import build_app, start
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.tables import DECISIONS
 from pipelines.serve.log.trial import TrialLog
-from pipelines.serve.release import Challenger, Release
+from pipelines.serve.sources import ChampionSource
+from pipelines.store.artefact import ArtefactStore
+from tests.champions import beside, registered
+from tests.free_port import free_port
 from tests.integration.serving.load import Load
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -57,27 +59,61 @@ def config(tmp_path_factory: pytest.TempPathFactory, assets_dir: Path) -> RunCon
     )
 
 
-@pytest.fixture(scope="module")
-def first(quick_bundle: Callable[..., Path]) -> Release:
-    """Keeps half of the sentences."""
-    return served_folder(quick_bundle())
+@dataclass(frozen=True)
+class Versions:
+    """Two registered versions of the storage that the service follows, and its pointer."""
+
+    store: ArtefactStore
+    pointer: Pointer
+    first: Champion  # keeps half of the sentences
+    second: Champion  # keeps everything, so that its answers differ
+    folder: Path  # of the first bundle
+
+    def promote(self, champion: Champion) -> str | None:
+        """Swap the pointer, wait for every replica, and give the reason of one that refuses."""
+        current = self.pointer.current()
+        now = self.pointer.swap(current.number if current else 0, champion)
+        assert now is not None
+        reports = self.pointer.reports.settled(now.record, 300)
+        assert len(reports) == 2 * bool(current)  # two replicas of the door
+        refusals = (report.refused.get(champion.version) for report in reports if report.version != champion.version)
+        return next(refusals, None)
+
+    def try_out(self, champion: Champion, share: float = 0.0, stage: int = 0) -> str | None:
+        """The same for a challenger."""
+        current = self.pointer.try_out(beside(champion, share, stage))
+        reports = self.pointer.reports.settled(current.record, 300)
+        assert len(reports) == 2
+        return next(filter(None, (report.refused.get(champion.version) for report in reports)), None)
 
 
 @pytest.fixture(scope="module")
-def second(quick_bundle: Callable[..., Path]) -> Release:
-    """Keeps everything, so that its answers differ from those of the first."""
-    return served_folder(quick_bundle(policy=Policy(decision=KEEP_ALL)))
+def served(config: RunConfig, quick_bundle: Callable[..., Path]) -> Versions:
+    store = ArtefactStore(config.storage_path)
+    folder, keeping = quick_bundle(), quick_bundle(policy=Policy(decision=KEEP_ALL))
+    versions = Versions(
+        store,
+        Pointer(store.control, config.name),
+        registered(store, folder, "reviews/1"),
+        registered(store, keeping, "reviews/2"),
+        folder,
+    )
+    versions.promote(versions.first)
+    return versions
 
 
 @pytest.fixture(scope="module")
-def url(config: RunConfig, first: Release) -> Iterator[str]:
-    yield deploy(first, Site.of(config).serve, config.assets_path, ready_timeout_s=400)
-    end_serve()
+def url(config: RunConfig, served: Versions) -> Iterator[str]:
+    source, settings = ChampionSource(str(config.storage_path), config.name), ServiceSettings.of(config)
+    app = build_app(source, settings.serve, config.assets_path)
+    with promoting(served.store.control, config.name):  # a trial without a promoter would end by itself
+        yield start(app, settings.serve, ready_timeout_s=400)
+    serve.shutdown()
 
 
 @pytest.fixture(scope="module")
-def expected(first: Release, config: RunConfig, sentences: list[str]) -> list[Answer]:
-    answers = load_cascade(first.bundle, config.assets_path).answer([Input(Content(text)) for text in sentences])
+def expected(served: Versions, config: RunConfig, sentences: list[str]) -> list[Answer]:
+    answers = load_cascade(served.folder, config.assets_path).answer([Input(Content(text)) for text in sentences])
     return [answer for answer in answers if isinstance(answer, Answer)]
 
 
@@ -108,7 +144,7 @@ def versions(load: Load) -> set[str]:
     return {asked.response["model_version"] for asked in load.answered}
 
 
-def mixed(load: Load, expected: list[Answer], second: Release) -> list[Any]:
+def mixed(load: Load, expected: list[Answer], second: Champion) -> list[Any]:
     """Requests with an answer that is not that of the version they name; items at the threshold are left out."""
     found = []
     for asked in load.answered:
@@ -125,12 +161,6 @@ def mixed(load: Load, expected: list[Answer], second: Release) -> list[Any]:
     return found
 
 
-def beside(champion: Release, challenger: Release, share: float = 0.0, stage: int = 0) -> Release:
-    mode = "canary" if share else "shadow"
-    trial = Challenger(version=challenger.version, bundle=challenger.bundle, mode=mode, share=share, stage=stage)  # type: ignore[arg-type]
-    return champion.model_copy(update={"challenger": trial})
-
-
 def card(url: str) -> dict[str, Any]:
     headers = {"authorization": f"Bearer {KEYS['caller-0']}"}
     found: dict[str, Any] = httpx.get(f"{url}/v1/model", headers=headers, timeout=60).json()
@@ -138,17 +168,18 @@ def card(url: str) -> dict[str, Any]:
 
 
 def test_a_challenger_is_tried_out_promoted_and_rolled_back_under_load(
-    url: str, config: RunConfig, first: Release, second: Release, sentences: list[str], expected: list[Answer]
+    url: str, config: RunConfig, served: Versions, sentences: list[str], expected: list[Answer]
 ) -> None:
     """Promise: no request fails or is answered by two versions, and a caller keeps to its version within a stage."""
+    first, second = served.first, served.second
     log = DecisionLog(f"sqlite:///{config.storage_path}/feedback.db", 30.0)
     with load_on(url, sentences) as load:
         load.wait_for(4)
-        change_release(beside(first, second))
+        assert served.try_out(second) is None
         load.wait_for(12)
         assert versions(load) == {first.version}
         assert (card(url)["challenger"]["version"], card(url)["challenger"]["mode"]) == (second.version, "shadow")
-        change_release(beside(first, second, share=0.5, stage=1))
+        assert served.try_out(second, share=0.5, stage=1) is None
         start = len(load.answered) + 4  # those under way belong to the stage before
         load.wait_for(40)
         by_caller: dict[str, set[str]] = {}
@@ -157,13 +188,13 @@ def test_a_challenger_is_tried_out_promoted_and_rolled_back_under_load(
         assert all(len(met) == 1 for met in by_caller.values())
         assert set.union(*by_caller.values()) == {first.version, second.version}
         for number in range(NUM_PROMOTIONS):
-            champion, challenger = (first, second) if number % 2 == 0 else (second, first)
-            change_release(beside(champion, challenger, share=0.3, stage=1))
+            challenger = (second, first)[number % 2]
+            assert served.try_out(challenger, share=0.3, stage=1) is None
             load.wait_for(3)
-            change_release(challenger)
+            assert served.promote(challenger) is None
             load.wait_for(3)
-            assert current_release() == challenger
-        change_release(first)
+            assert card(url)["model_version"] == challenger.version
+        assert served.promote(first) is None
     assert load.failed == []
     assert mixed(load, expected, second) == []
     time.sleep(1.5)  # decisions are in the log within a second
@@ -174,23 +205,31 @@ def test_a_challenger_is_tried_out_promoted_and_rolled_back_under_load(
     assert all(row["seconds"] > 0 for row in canary)
 
 
-def test_a_challenger_that_cannot_be_loaded_harms_nobody(
-    url: str, first: Release, sentences: list[str], tmp_path: Path, quick_bundle: Callable[..., Path]
+def test_a_version_that_cannot_be_loaded_harms_nobody_and_replicas_say_why(
+    url: str, served: Versions, sentences: list[str], quick_bundle: Callable[..., Path]
 ) -> None:
-    other = served_folder(quick_bundle(encoder_identity="0" * 64))
+    other = registered(served.store, quick_bundle(encoder_identity="0" * 64), "reviews/3")
+    nowhere = other.model_copy(update={"version": "reviews/4", "bundle": "nowhere"})
+    before = served.pointer.current()
+    assert before is not None
     with load_on(url, sentences) as load:
-        for release in (Release(version="nowhere", bundle=tmp_path / "nowhere"), other):
-            with pytest.raises(KcmError, match="is dropped"):
-                change_release(beside(first, release))
+        for version, reason in ((nowhere, "is missing"), (other, "encoder")):
+            assert reason in (served.try_out(version) or "")
             load.wait_for(2)
-    assert (load.failed, versions(load)) == ([], {first.version})
-    assert current_release() == first
+            assert reason in (served.promote(version) or "")
+            load.wait_for(2)
+            promotion = served.pointer.current()
+            assert promotion is not None
+            assert served.pointer.take_back(promotion, before)
+    assert (load.failed, versions(load)) == ([], {served.first.version})
+    assert [champion.version for champion in served.pointer.history()][-1] == served.first.version
 
 
 def test_a_rollout_promotes_the_good_and_rolls_the_bad_back_by_itself(
-    url: str, config: RunConfig, first: Release, second: Release, sentences: list[str], expected: list[Answer]
+    url: str, config: RunConfig, served: Versions, sentences: list[str], expected: list[Answer]
 ) -> None:
     """Promise: the trial decides by what is in the log, and no request pays for it."""
+    first, second = served.first, served.second
     settings = CanaryConfig(
         shadow_decisions=300,
         stages=(0.4, 1.0),
@@ -200,27 +239,22 @@ def test_a_rollout_promotes_the_good_and_rolls_the_bad_back_by_itself(
         timeout_s=400.0,
     )
     log = TrialLog(f"sqlite:///{config.storage_path}/feedback.db", "reviews", 30.0)
+    trial = PointerTrial(served.pointer, beside(second), 300.0)
     with load_on(url, sentences) as load:
-        service = RunningService()
-        outcome = roll_out(first, second, settings, service=service, log=log, epsilon=0.15, label_free=False)
-        assert outcome.promoted, outcome.reason
+        outcome = Rollout(first.version, second.version, settings, trial, log, epsilon=0.15, label_free=False).run()
+        assert outcome.passed, outcome.reason
         assert [stage.stage for stage in outcome.stages] == [0, 1, 2]
-        assert current_release() == second
-        change_release(first)
+        assert served.promote(second) is None
+        assert served.promote(first) is None
         for _ in range(NUM_ROLLBACKS):
             # Most of what it keeps is not what the large model says, and its certificate allows it next to nothing.
-            outcome = roll_out(
-                first,
-                second,
-                settings.model_copy(update={"shadow_decisions": 0}),
-                service=service,
-                log=log,
-                epsilon=0.05,
-                label_free=True,
-            )
-            assert not outcome.promoted
+            hasty = settings.model_copy(update={"shadow_decisions": 0})
+            outcome = Rollout(first.version, second.version, hasty, trial, log, epsilon=0.05, label_free=True).run()
+            assert not outcome.passed
             assert "disagreement" in outcome.reason
-            assert current_release() == first
+            current = served.pointer.current()
+            assert current is not None
+            assert (current.champion.version, current.challenger) == (first.version, None)
         load.wait_for(10)
     assert load.failed == []
     assert mixed(load, expected, second) == []
@@ -228,14 +262,14 @@ def test_a_rollout_promotes_the_good_and_rolls_the_bad_back_by_itself(
 
 
 def test_an_alarm_in_the_log_stops_every_replica_from_keeping_anything(
-    url: str, config: RunConfig, first: Release, sentences: list[str]
+    url: str, config: RunConfig, served: Versions, sentences: list[str]
 ) -> None:
     """Promise: what one replica finds out is acted upon by all within seconds, while they answer."""
     log = DecisionLog(f"sqlite:///{config.storage_path}/feedback.db", 30.0, "reviews")
     with load_on(url, sentences) as load:
         load.wait_for(4)
         assert card(url)["standing"] == "holds"
-        assert log.raise_alarm(first.version, 0.02, 0.1)
+        log.refute(served.first.version)
         raised_at = time.monotonic()
         while {card(url)["standing"] for _ in range(12)} != {"refuted"}:  # the proxy asks another replica each time
             assert time.monotonic() - raised_at < 30  # on a busy machine

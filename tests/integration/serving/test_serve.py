@@ -30,12 +30,12 @@ from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer
-from pipelines._ray_private import end_serve
 from pipelines.serve.breaker import BreakerConfig
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
-from pipelines.serve.deploy.app import APP_NAME, LOGGING, build_app, build_door, large_options, start, start_proxy
-from pipelines.serve.deploy.haproxy import free_port
+from pipelines.serve.deploy.app import APP_NAME, LOGGING, build_app, build_door, large_options, require_servable, start
 from pipelines.serve.release import Release
+from pipelines.serve.sources import FixedSource
+from tests.free_port import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -58,25 +58,12 @@ def config() -> ServeConfig:
 @pytest.fixture(scope="module", autouse=True)
 def stopped_afterwards() -> Iterator[None]:
     yield
-    end_serve()
+    serve.shutdown()
 
 
 def post(url: str, texts: Sequence[str], **fields: Any) -> httpx.Response:
     body = {"inputs": [{"text": text, **fields} for text in texts]}
     return httpx.post(f"{url}/v1/predict", json=body, timeout=60)
-
-
-def wait_for_haproxy() -> None:
-    """Return once HAProxy leads to the door itself; until then requests come by Ray Serve's own proxy."""
-    page = Path(os.environ["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"]).with_name("stats-page.sock")
-    deadline = time.monotonic() + 30
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(page))) as client:
-        while not any(
-            "SERVE_REPLICA_kcm-door" in line and ",UP," in line
-            for line in client.get("http://haproxy/stats;csv").text.splitlines()
-        ):
-            assert time.monotonic() < deadline, "HAProxy never led to the door"
-            time.sleep(0.1)
 
 
 @dataclass(frozen=True)
@@ -116,7 +103,7 @@ def bundle(quick_bundle: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="module")
 def url(bundle: Path, config: ServeConfig, assets_dir: Path) -> str:
     roomy = config.model_copy(update={"large": LargeReplicaConfig(cpus=0.5)})
-    return start(build_app(Release(version="7", bundle=bundle), roomy, assets_dir), roomy)
+    return start(build_app(FixedSource(Release(version="7", bundle=bundle)), roomy, assets_dir), roomy)
 
 
 def test_http_gives_the_answers_of_the_cascade_in_process(
@@ -182,14 +169,13 @@ BEYOND_LOOPBACK = {"ray::ServeReplica:kcm:door", "ray::ServeReplica:kcm:large"}
 
 
 def test_nobody_on_another_machine_reaches_more_than_is_known(url: str) -> None:
-    """Promise: nothing of Ray, HAProxy or the doors listens where others reach it, but for what refuses them."""
-    wait_for_haproxy()
+    """Promise: nothing of Ray or the doors listens where others reach it, but for what refuses them."""
     found = listeners()
     assert Counter(each.title for each in found if not each.is_loopback) == dict.fromkeys(BEYOND_LOOPBACK, 1)
-    for title in ("gcs_server", "raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "haproxy", "kcm:door"):
+    for title in ("gcs_server", "raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "kcm:door"):
         assert [each for each in found if title in each.title], f"nothing was looked at of {title}"
-    own = {each.port for each in found if "bin/haproxy -db" in each.title}
-    assert own == {httpx.URL(url).port}
+    proxies = {each.port for each in found if "ProxyActor" in each.title}
+    assert httpx.URL(url).port in proxies
 
 
 @dataclass(frozen=True)
@@ -240,7 +226,7 @@ def test_models_other_than_the_bundle_s_own_are_refused_before_anything_starts(
 ) -> None:
     folder = quick_bundle(**{f"{side}_identity": "0" * 64})
     with pytest.raises(ArtefactError, match=f"the {side}.* is another one"):
-        build_app(Release(version="8", bundle=folder), config, assets_dir)
+        require_servable(Release(version="8", bundle=folder), config, assets_dir)
 
 
 # -- with a large model that does what the text says -------------------------------------------------------------------
@@ -279,7 +265,8 @@ def scripted_large(config: ServeConfig) -> Application:
 def lenient(quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: Path) -> str:
     folder = quick_bundle(policy=Policy(decision=ESCALATE_ALL, on_large_failure="answer_small"))
     return start(
-        build_door(Release(version="lenient", bundle=folder), config, assets_dir, scripted_large(config)), config
+        build_door(FixedSource(Release(version="lenient", bundle=folder)), config, assets_dir, scripted_large(config)),
+        config,
     )
 
 
@@ -288,7 +275,7 @@ def strict(quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: P
     folder = quick_bundle(policy=Policy(decision=ESCALATE_ALL, on_large_failure="error"))
     wide = config.large.model_copy(update={"max_ongoing_requests": 100, "max_queued_requests": 100})
     large = scripted_large(config.model_copy(update={"large": wide}))
-    return start(build_door(Release(version="strict", bundle=folder), config, assets_dir, large), config)
+    return start(build_door(FixedSource(Release(version="strict", bundle=folder)), config, assets_dir, large), config)
 
 
 FAILURES = ["raise", "stall", "fail", "swallow"]
@@ -303,17 +290,12 @@ def test_the_small_model_stands_in_for_a_failing_large_one_and_says_so(lenient: 
     assert post(lenient, ["well again"]).json()["answers"][0]["route"] == "large"
 
 
-@pytest.mark.parametrize("proxy", ["HAProxy", "Ray Serve's own"])
-def test_a_client_that_leaves_takes_back_what_the_large_model_was_asked(
-    lenient: str, tmp_path: Path, proxy: str
-) -> None:
+def test_a_client_that_leaves_takes_back_what_the_large_model_was_asked(lenient: str, tmp_path: Path) -> None:
     """Promise: no large model works on for a client that has gone, whatever it asked of Ray; nor is it asked again."""
-    wait_for_haproxy()
     diary = tmp_path / "diary"
-    url = lenient if proxy == "HAProxy" else f"http://127.0.0.1:{os.environ['RAY_SERVE_FALLBACK_PROXY_HTTP_PORT']}"
     headers = {"x-request-disconnect-disabled": "?1", "x-request-timeout-seconds": "0"}
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{url}/v1/predict", json={"inputs": [{"text": str(diary)}]}, headers=headers, timeout=0.8)
+        httpx.post(f"{lenient}/v1/predict", json={"inputs": [{"text": str(diary)}]}, headers=headers, timeout=0.8)
     deadline = time.monotonic() + 30
     while "cancelled" not in diary.read_text() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -359,8 +341,7 @@ def test_the_first_escalations_wait_for_a_large_model_that_has_no_replica_yet(
     folder = quick_bundle(policy=Policy(decision=ESCALATE_ALL, on_large_failure="error"))
     patient = {"min_replicas": 0, "timeout_s": 60.0, "attempt_timeout_s": 60.0, "max_queued_requests": 8}
     waiting = config.model_copy(update={"timeout_s": 90.0, "large": config.large.model_copy(update=patient)})
-    door = build_door(Release(version="none", bundle=folder), waiting, assets_dir, scripted_large(waiting))
-    start_proxy(waiting)
+    door = build_door(FixedSource(Release(version="none", bundle=folder)), waiting, assets_dir, scripted_large(waiting))
     serve.run(door, name=APP_NAME, route_prefix="/", logging_config=LOGGING)  # returns before it is ready
     with ThreadPoolExecutor(4) as clients:
         responses = list(clients.map(lambda _: post(f"http://127.0.0.1:{config.port}", ["x"]), range(4)))

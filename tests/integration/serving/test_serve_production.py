@@ -14,25 +14,30 @@ import httpx
 import psutil
 import pytest
 from mlflow import MlflowClient
+from ray import serve
 
 from jobs.commands.loop.promotion import promote
-from jobs.commands.serving.serving import Site
-from jobs.models import served_model
+from jobs.commands.serving.service import ServiceSettings
+from jobs.models import served_model, served_source
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.config import load_config
-from kcm.errors import ArtefactError, KcmError
+from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
-from pipelines._ray_private import end_serve
 from pipelines.config import RunConfig
-from pipelines.serve.deploy.deployment import change_release, deploy
-from pipelines.serve.deploy.haproxy import free_port
+from pipelines.loop.state import LoopState
+from pipelines.registry.champion import Pointer
+from pipelines.registry.promote import Champions, champion_now
+from pipelines.registry.replicas import RefusedByServiceError
+from pipelines.serve.deploy.app import build_app, start
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK
-from pipelines.serve.release import Release
+from pipelines.store.artefact import ArtefactStore
 from pipelines.tracking.config import CHAMPION
 from pipelines.tracking.tracking import Tracking
+from tests.champions import registered
+from tests.free_port import free_port
 from tests.integration.serving.load import Load
 from tests.ray_private import session_folder
 
@@ -56,16 +61,21 @@ def config(tmp_path_factory: pytest.TempPathFactory, quick_bundle: Callable[...,
         "second": quick_bundle(policy=Policy(decision=KEEP_ALL)),
         "third": quick_bundle(encoder_identity="0" * 64),
     }
-    for fingerprint, bundle in bundles.items():
-        tracking.register(config.name, bundle, fingerprint)
-    MlflowClient(tracking.uri).set_registered_model_alias(config.name, CHAMPION, "1")
+    store = ArtefactStore(config.storage_path)
+    champions = Champions(Pointer(store.control, config.name), tracking.uri, config.name)
+    for number, bundle in enumerate(bundles.values(), 1):
+        champion = registered(store, bundle, f"{config.name}/{number}")
+        assert tracking.register(config.name, bundle, champion.bundle) == str(number)
+        if number == 1:
+            champions.introduce(champion)
     return config
 
 
 @pytest.fixture(scope="module")
 def url(config: RunConfig) -> Iterator[str]:
-    yield deploy(served_model(config, None), Site.of(config).serve, config.assets_path, ready_timeout_s=400)
-    end_serve()
+    settings, source = ServiceSettings.of(config), served_source(config, None, None)
+    yield start(build_app(source, settings.serve, config.assets_path), settings.serve, ready_timeout_s=400)
+    serve.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -129,17 +139,18 @@ def test_an_escalated_answer_and_its_feedback_are_in_the_log(url: str, config: R
     assert drawn <= set(range(20)) - set(escalated)
 
 
-def test_a_version_that_does_not_work_is_refused_and_the_old_one_goes_on(
-    url: str, config: RunConfig, tmp_path: Path
-) -> None:
+def test_a_version_that_does_not_work_is_refused_and_the_old_one_goes_on(url: str, config: RunConfig) -> None:
     """Promise: neither the registry nor the service takes a version that cannot be served, and the card tells of it."""
     with pytest.raises(ArtefactError, match="the encoder is another one"):
         promote(config, "3")
-    with pytest.raises(KcmError, match="version broken is refused"):
-        change_release(Release(version="broken", bundle=tmp_path / "nowhere"))
+    champions = LoopState.of(config).champions
+    before = champions.present()
+    nowhere = champion_now("reviews/4", "digest", "nowhere", by="promote")
+    with pytest.raises(RefusedByServiceError, match=r"version reviews/4 is refused: .*nowhere is missing"):
+        champions.promote(nowhere, expected=before.number)
+    assert champions.agreed().champion == before.champion
     cards = [httpx.get(f"{url}/v1/model").json() for _ in range(10)]
     assert {card["model_version"] for card in cards} == {"reviews/1"}
-    assert "broken" in [card["refused"]["version"] for card in cards if card["refused"]]
 
 
 def test_versions_change_under_load_without_a_failed_or_mixed_request(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import ray
 from ray.exceptions import AuthenticationError
@@ -79,7 +77,6 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="127.0.0.1:1"))
     return asked
 
 
@@ -92,7 +89,8 @@ def test_a_cluster_of_somebody_else_on_this_machine_is_not_joined(started: dict[
 
 def test_a_local_cluster_keeps_to_loopback_by_default(started: dict[str, object]) -> None:
     with connected(ClusterConfig()):
-        assert (started["_node_ip_address"], started["loopback_is_meant"]) == ("127.0.0.1", True)
+        assert (started["_node_ip_address"], started["dashboard_host"]) == ("127.0.0.1", "127.0.0.1")
+        assert started["loopback_is_meant"]
     assert not keeps_loopback()
     with connected(ClusterConfig(node_ip="192.0.2.7")):
         assert started["_node_ip_address"] == "192.0.2.7"

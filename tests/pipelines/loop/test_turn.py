@@ -211,7 +211,7 @@ def test_what_waits_cannot_be_approved_once_another_is_the_champion(loop: Loop) 
         approve(config, "2")
 
 
-def stopped(version: str) -> Delivery:
+def stopped(candidate: Champion) -> Delivery:
     return Delivery(served=True, stopped="2% of its requests failed", stages=[{"share": 0.01}])
 
 
@@ -229,7 +229,7 @@ def test_a_challenger_that_is_stopped_on_traffic_is_never_promoted_by_itself(loo
 def test_a_champion_that_changed_meanwhile_is_left(loop: Loop) -> None:
     other = loop.register("other")
 
-    def deliver(version: str) -> Delivery:
+    def deliver(candidate: Champion) -> Delivery:
         raise AssertionError("it must not be brought to traffic")
 
     build: Callable[..., BuiltChallenger] = loop.build

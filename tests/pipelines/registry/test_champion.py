@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.registry.champion import Champion, Current, Pointer
+from pipelines.registry.champion import Challenger, Champion, Current, Pointer
 from pipelines.store.control.records import Control
 
 
@@ -25,7 +25,7 @@ def pointer(tmp_path: Path) -> Pointer:
 def test_an_application_without_a_champion_takes_its_first_one(pointer: Pointer) -> None:
     assert pointer.current() is None
     assert pointer.swap(0, champion("a"))
-    assert pointer.current() == Current(1, champion("a"))
+    assert pointer.current() == Current(1, champion("a"), None, 1)
 
 
 def test_who_did_not_see_the_newest_champion_changes_nothing(pointer: Pointer) -> None:
@@ -64,8 +64,42 @@ def test_an_alias_that_a_crash_left_behind_is_known(pointer: Pointer) -> None:
     assert not pointer.is_mirrored(2)
 
 
+def test_a_trial_changes_the_challenger_and_leaves_the_champion_and_its_history(pointer: Pointer) -> None:
+    pointer.swap(0, champion("a"))
+    trial = Challenger(digest="bb", version="demo/2", bundle="f" * 16)
+    for share in (0.0, 0.5):
+        current = pointer.try_out(trial.model_copy(update={"share": share}))
+        assert (current.number, current.champion.digest) == (1, "a")
+        assert current.challenger is not None
+        assert (current.challenger.share, current.challenger.mode) == (share, "canary" if share else "shadow")
+    assert [each.digest for each in pointer.history()] == ["a"]
+    promoted = pointer.swap(1, champion("bb"))
+    assert promoted is not None
+    assert (promoted.challenger, promoted.record) == (None, 4)
+    assert [each.digest for each in pointer.history()] == ["a", "bb"]
+
+
+def test_a_promotion_that_is_taken_back_leaves_no_trace_in_the_history(pointer: Pointer) -> None:
+    before = pointer.swap(0, champion("a"))
+    pointer.mark_mirrored(1)
+    promotion = pointer.swap(1, champion("bb"))
+    assert before is not None
+    assert promotion is not None
+    assert pointer.take_back(promotion, before)
+    current = pointer.current()
+    assert current is not None
+    assert (current.number, current.champion.digest, current.record) == (1, "a", 3)
+    assert [each.digest for each in pointer.history()] == ["a"]
+    assert pointer.is_mirrored(current.number)
+    assert not pointer.take_back(promotion, before)  # the pointer has moved on
+    third = pointer.swap(1, champion("ccc"))
+    assert third is not None
+    assert [each.digest for each in pointer.history()] == ["a", "ccc"]
+    assert not pointer.is_mirrored(third.number)
+
+
 def _swap(root: Path, name: str, won: multiprocessing.Queue) -> None:
-    won.put(Pointer(Control(root), "demo").swap(0, champion(name)))
+    won.put(Pointer(Control(root), "demo").swap(0, champion(name)) is not None)
 
 
 def test_of_processes_that_promote_at_once_one_wins(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from kcm.bundle.models import bundle_digest
 from kcm.errors import KcmError
-from pipelines.registry.champion import Champion, Pointer
-from pipelines.registry.promote import Champions, champion_now
+from pipelines.registry.champion import Challenger, Champion, Pointer
+from pipelines.registry.promote import Champions, champion_now, promoting
+from pipelines.registry.replicas import RefusedByServiceError, ReplicaReport
 from pipelines.store.control.records import Control
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracking import Tracking, champion_of, set_champion
@@ -76,3 +77,29 @@ def test_an_alias_that_was_moved_by_hand_is_refused_until_somebody_promotes(vers
         champions.agreed()
     champions.promote(c, expected=2)
     assert champions.agreed().champion == c
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_a_promotion_that_a_replica_refuses_is_taken_back(versions, refuses: bool) -> None:
+    """Promise: a version that does not work where it is to be served does not stay the champion."""
+    champions, (a, b, _) = versions
+    champions.introduce(a)
+    reports = champions.pointer.reports
+    refused = {b.version: "no such encoder"} if refuses else {}
+    reports.write("door-1", ReplicaReport(record=2, version=(a if refuses else b).version, refused=refused))
+    if not refuses:
+        assert champions.promote(b, expected=1)
+        return
+    with pytest.raises(RefusedByServiceError, match="version demo/2 is refused: no such encoder"):
+        champions.promote(b, expected=1)
+    assert champions.agreed().champion == a
+    assert champions.pointer.history() == [a]
+
+
+def test_a_trial_whose_process_was_killed_ends_when_the_next_one_promotes(versions, tmp_path: Path) -> None:
+    champions, (a, b, _) = versions
+    champions.introduce(a)
+    champions.pointer.try_out(Challenger(digest=b.digest, version=b.version, bundle=b.bundle, share=0.5))
+    with promoting(Control(tmp_path / "control"), "demo"):
+        current = champions.present()
+    assert (current.champion, current.challenger) == (a, None)

@@ -13,16 +13,24 @@ from markupsafe import Markup
 from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.large.prompting.shown import Message, Shown
-from pipelines.serve.cascade.explanations import NO_CURVES, Explanation, Word
-from pipelines.serve.config import LOOPBACK_NAMES, LimitsConfig
+from pipelines.serve.cascade.version import NO_CURVES
+from pipelines.serve.config import LimitsConfig, ServeConfig
 from pipelines.serve.http.api import create_api
 from pipelines.serve.log.entries import Feedback, Origin
-from pipelines.serve.schemas import FeedbackResponse, ModelCard, PredictResponse, Refusal, Timings, Traffic
+from pipelines.serve.schemas import (
+    ExplainResponse,
+    FeedbackResponse,
+    ModelCard,
+    PredictResponse,
+    Refusal,
+    ReplicaTraffic,
+    Timings,
+)
 
-HOSTS = (*LOOPBACK_NAMES, "testserver")  # the last is what test clients call every interface
+HOSTS = ("testserver",)  # what test clients call every interface
 
 
-class StubAbout:
+class StubCards:
     def report(self) -> Markup:
         return Markup("<p>%s</p>") % "what <it> promises"
 
@@ -39,7 +47,7 @@ class StubAbout:
             certificate=None,
             task_certificates={},
             lineage={"parent": "2"},
-            traffic=Traffic(small=3, large=1),
+            traffic=ReplicaTraffic(small=3, large=1),
             call_rate=0.25,
             cost_saved=0.5,
             breaker="closed",
@@ -59,7 +67,7 @@ class StubService:
     version: str = "3"
     error: Exception | None = None
     num_failed: int = 0
-    about: StubAbout = field(default_factory=StubAbout)
+    cards: StubCards = field(default_factory=StubCards)
 
     async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
         if problem := self.refusal or self.error:
@@ -74,11 +82,11 @@ class StubService:
             timings=Timings(judge_s=0.01, total_s=0.02),
         )
 
-    async def explain(self, given: Input, top: int, request_id: str) -> Explanation:
+    async def explain(self, given: Input, top: int, request_id: str) -> ExplainResponse:
         if self.refusal:
             raise self.refusal
         self.seen += [given, top]
-        return Explanation(
+        return ExplainResponse(
             model_version="3",
             request_id=request_id,
             label="good",
@@ -86,9 +94,9 @@ class StubService:
             judge_confidence=0.9,
             answer_probability=0.9,
             escalated=False,
-            words=[Word(word="a", effect=0.1)],
+            words=(("a", 0.1),),
             cells=None,
-            networks=[],
+            reasons={},
             no_curves=NO_CURVES,
             gate=None,
             shown=Shown("none", {}, ("bad", "good"), (Message("user", given.content.text),)),
@@ -119,17 +127,18 @@ def service() -> StubService:
 
 
 @pytest.fixture
-def client(service: StubService) -> TestClient:
-    limits = LimitsConfig(max_items=3, max_text_length=10, max_image_bytes=100, max_body_bytes=400)
-    return TestClient(create_api(service, limits, hosts=HOSTS))
+def client(client_of: Callable[..., TestClient]) -> TestClient:
+    return client_of(max_items=3, max_text_length=10, max_image_bytes=100, max_body_bytes=400)
 
 
 @pytest.fixture
 def client_of(service: StubService) -> Callable[..., TestClient]:
-    """A client of the interface with these keys, this rate limit, or other limits."""
+    """A client of the interface with these keys, this rate limit, or other settings and limits."""
 
     def client(**options: Any) -> TestClient:
         limits = {name: options.pop(name) for name in list(options) if name in LimitsConfig.model_fields}
-        return TestClient(create_api(service, LimitsConfig(**limits), **{"hosts": HOSTS} | options))
+        settings = {name: options.pop(name) for name in list(options) if name in ServeConfig.model_fields}
+        config = ServeConfig(limits=LimitsConfig(**limits), **{"allowed_hosts": HOSTS} | settings)
+        return TestClient(create_api(service, config, **options))
 
     return client

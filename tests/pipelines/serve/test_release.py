@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.serve.release import Challenger, Release, Releases
+from pipelines.serve.release import ChallengerRelease, Release, Releases
 
 
 def release(version: str, challenger: str | None = None, share: float = 0.0) -> Release:
@@ -15,10 +15,9 @@ def release(version: str, challenger: str | None = None, share: float = 0.0) -> 
         version=version,
         bundle=Path("/bundles") / version,
         challenger=challenger
-        and Challenger(
+        and ChallengerRelease(
             version=challenger,
             bundle=Path("/bundles") / challenger,
-            mode="canary" if share else "shadow",
             share=share,
         ),
     )
@@ -196,7 +195,7 @@ def test_callers_keep_their_version_as_the_share_grows() -> None:
     """Promise: about `share` of the callers get the challenger, always the same ones, others for another version."""
 
     def answered(version: str, share: float) -> set[int]:
-        trial = Challenger(version=version, bundle=Path("/b"), mode="canary", share=share)
+        trial = ChallengerRelease(version=version, bundle=Path("/b"), share=share)
         return {caller for caller in range(4000) if trial.answers(f"caller {caller}", "any request")}
 
     few, more, all_of_them = (answered("2", share) for share in (0.05, 0.25, 1.0))
@@ -205,13 +204,12 @@ def test_callers_keep_their_version_as_the_share_grows() -> None:
     assert few < more < all_of_them
     assert len(all_of_them) == 4000
     assert len(few & answered("3", 0.05)) < 40
-    trial = Challenger(version="2", bundle=Path("/b"), mode="canary", share=0.25)
+    trial = ChallengerRelease(version="2", bundle=Path("/b"), share=0.25)
     anonymous = [request for request in range(4000) if trial.answers(None, f"request {request}")]
     assert 880 < len(anonymous) < 1120
 
 
 def test_a_shadow_answers_nobody() -> None:
-    shadow = Challenger(version="2", bundle=Path("/b"))
+    shadow = ChallengerRelease(version="2", bundle=Path("/b"))
     assert not any(shadow.answers(f"caller {number}", "r") for number in range(1000))
-    with pytest.raises(ValueError, match="a canary has a share above 0"):
-        Challenger(version="2", bundle=Path("/b"), mode="shadow", share=0.1)
+    assert shadow.mode == "shadow"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,12 +16,14 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import TextEncoderConfig
 from kcm.large import ClassifierConfig, LinearHead
 from kcm.learners import FinetuneConfig
+from pipelines.serve.breaker import Breaker, BreakerConfig
+from pipelines.serve.cascade.loading import VersionLoader
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import LargeReplicaConfig, ReplicaConfig, ServeConfig
-from pipelines.serve.deploy.replica import DoorReplica
 from pipelines.serve.release import Release
 from pipelines.serve.runtimes import as_served, devices_of, void_release
 from tests.kcm.bundle.test_bundle import certificate
+from tests.pipelines.serve.stubs import NoMetrics
 from tests.tiny_bert import save_bert
 
 ONNX = ComputedBy(encoder="onnx on cpu", large="torch on cpu")
@@ -57,14 +58,10 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 
 def loaded(release: Release, config: ServeConfig, beside: Any = None) -> CascadeVersion:
-    replica = DoorReplica(config, release.bundle.parent, SimpleNamespace())  # type: ignore[arg-type]
-    return asyncio.run(replica._load(release, beside))
-
-
-@pytest.fixture(autouse=True)
-def uncompared(release: Release) -> Any:
-    yield
-    (release.bundle / "compared.json").unlink(missing_ok=True)
+    assets, breaker, large = release.bundle.parent, Breaker(BreakerConfig()), cast(Any, None)
+    return asyncio.run(
+        VersionLoader(config, assets, large, None, breaker, cast(Any, NoMetrics()), None).load(release, beside)
+    )
 
 
 def test_in_the_certified_runtime_the_certificate_holds(release: Release) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -14,7 +14,9 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import load_encoder
+from kcm.bundle.runtime import probe_of
 from kcm.encoders import Encoder
 from kcm.errors import DataError
 from kcm.inputs.content import Content
@@ -22,9 +24,7 @@ from kcm.redact import redact_logger
 from pipelines.serve.cascade.models.batcher import QueueFullError
 from pipelines.serve.config import ReplicaConfig
 from pipelines.serve.release import Release, ReleaseCache
-
-if TYPE_CHECKING:
-    from kcm.bundle.bundle import Bundle
+from pipelines.serve.sources import Source
 
 
 class EncoderFailedError(Exception):
@@ -33,17 +33,16 @@ class EncoderFailedError(Exception):
 
 @serve.deployment(name="encoder")
 class EncoderReplica:
-    """Encodes the batches that doors send."""
+    """Encodes the batches that doors send; loads the first release of `source` before that, others when asked."""
 
-    def __init__(self, config: ReplicaConfig, assets_dir: Path) -> None:
-        self._config, self._assets_dir = config, assets_dir
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
+        self, source: Source, config: ReplicaConfig, assets_dir: Path
+    ) -> None:
+        self._source, self._config, self._assets_dir = source, config, assets_dir
         self._encoders = ReleaseCache(self._load)
         self._by_identity: WeakValueDictionary[str, Encoder] = WeakValueDictionary()
         redact_logger("ray.serve")
-
-    async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Load the release that the configuration names."""
-        await self._encoders.prepare(user_config)
+        await self._encoders.get(await asyncio.to_thread(source.first))
 
     async def encode(self, contents: list[Content], release: Release, identity: str) -> np.ndarray:
         """Features, float32 [N, D], by the encoder of `release`, or of another one whose `identity` is the same.
@@ -54,10 +53,7 @@ class EncoderReplica:
         return await asyncio.to_thread(encoder.encode, contents)
 
     async def _load(self, release: Release) -> Encoder:
-        from kcm.bundle.bundle import Bundle  # imports torch, which building an application does not need
-        from kcm.bundle.runtime import probe_of
-
-        bundle = await asyncio.to_thread(Bundle.read, release.bundle)
+        bundle = await asyncio.to_thread(Bundle.read, await asyncio.to_thread(self._source.folder, release))
         bundle = bundle.in_runtimes(self._config.runtime, None)
         if same := self._by_identity.get(bundle.encoder_identity):
             return same

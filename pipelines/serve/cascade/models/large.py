@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from ray import serve
@@ -19,8 +19,8 @@ from pipelines.serve.cascade.models.batcher import Batcher
 from pipelines.serve.cascade.models.pictures import PictureReader
 from pipelines.serve.cascade.models.questions import QuestionQueue
 from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig, LimitsConfig
-from pipelines.serve.heap import freeze
 from pipelines.serve.release import Release, ReleaseCache
+from pipelines.serve.sources import Source
 
 if TYPE_CHECKING:
     from kcm.large.response_cache import ResponseStore
@@ -42,18 +42,24 @@ class Loaded:
 class Large:
     """Answers the escalated items of a request; items of several requests are computed together, or each on its own.
 
-    `log` is the database in which replicas share a budget.
+    A replica loads the first release of `source` before it answers, and any other when it is first asked for it. `log`
+    is the database in which replicas share a budget.
     """
 
-    def __init__(self, config: LargeReplicaConfig, assets_dir: Path, log: FeedbackConfig, limits: LimitsConfig) -> None:
-        self._config, self._assets_dir, self._log, self._limits = config, assets_dir, log, limits
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
+        self,
+        source: Source,
+        config: LargeReplicaConfig,
+        assets_dir: Path,
+        log: FeedbackConfig,
+        limits: LimitsConfig,
+    ) -> None:
+        self._source, self._config, self._assets_dir = source, config, assets_dir
+        self._log, self._limits = log, limits
         self._models = ReleaseCache(self._load)
         self._by_model: WeakValueDictionary[str, Loaded] = WeakValueDictionary()
         redact_logger("ray.serve")
-
-    async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Load the release that the configuration names."""
-        await self._models.prepare(user_config)
+        await self._models.get(await asyncio.to_thread(source.first))
 
     async def answer(self, items: list[Item], release: Release) -> list[LargeAnswer]:
         """One answer per item, in their order."""
@@ -64,7 +70,8 @@ class Large:
 
     async def _load(self, release: Release) -> Loaded:
         """The release's large model; versions with the same one share it, as most do."""
-        bundle = await asyncio.to_thread(FrozenModels.read_models, release.bundle)
+        folder = await asyncio.to_thread(self._source.folder, release)
+        bundle = await asyncio.to_thread(FrozenModels.read_models, folder)
         bundle = bundle.in_runtimes(None, self._config.runtime)
         key = f"{bundle.large_identity} {bundle.large.model_dump_json()}"  # it may be asked at another address
         if same := self._by_model.get(key):
@@ -77,7 +84,6 @@ class Large:
         (answer,) = await asyncio.to_thread(model.answer, [PROBE])
         if answer.error and not answer.off_label:  # said here alone, for clients are answered by the small model
             logger.warning("the large model does not answer a probe: %s", answer.error)
-        freeze()
         return Loaded(self._queue(model), self._pictures(bundle))
 
     def _queue(self, model: LargeModel) -> Batcher[Item, LargeAnswer] | QuestionQueue:

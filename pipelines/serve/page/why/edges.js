@@ -7,9 +7,10 @@ import { number, signed } from "./formats.js";
 const NAMES = { judge: "Judge", small: "Small model" };
 
 /** The contributions of every network, one network at a time. */
-export function contributions({ networks, no_curves: none }) {
+export function contributions({ reasons, no_curves: none }) {
+  const networks = Object.entries(reasons).map(([network, made]) => ({ network, ...made }));
   if (networks.length === 0) return element("div", {}, element("h3", {}, "Edge functions"), element("p", { class: "note" }, none));
-  const panels = networks.map((reasons) => panel(reasons));
+  const panels = networks.map((network) => panel(network));
   const choice = networks.length > 1 ? choices(networks, panels) : null;
   return element("div", {}, element("div", { class: "row between" }, element("h3", {}, "Edge functions"), choice), ...panels);
 }
@@ -27,10 +28,10 @@ function choices(networks, panels) {
 }
 
 function panel(reasons) {
-  const ends = reasons.edges.flatMap((edge) => [...edge.curve, edge.carried]);
+  const ends = reasons.contributions.flatMap((edge) => [...edge.curve, edge.carried]);
   const [low, high] = [Math.min(0, ...ends), Math.max(0, ...ends)];
   const room = Math.max((high - low) * 0.06, 1e-3);
-  const cards = reasons.edges.map((edge) => element("li", {}, heading(edge), curve(edge, spoken(edge), low - room, high + room)));
+  const cards = reasons.contributions.map((edge) => element("li", {}, heading(edge), curve(edge, spoken(edge), low - room, high + room)));
   return element("div", { class: "panel" }, sum(reasons), element("ul", { class: "edges" }, ...cards), element("p", { class: "note" }, kind(reasons)));
 }
 
@@ -43,7 +44,7 @@ function heading(edge) {
   return element("p", { class: "edge-title" }, element("span", {}, edge.name), element("b", { class: style }, signed(edge.contribution)));
 }
 
-function sum({ label, logit, baseline, base, rest, edges }) {
+function sum({ label_name: label, logit, baseline, base, rest, contributions: edges }) {
   const listed = edges.reduce((total, edge) => total + edge.contribution, 0);
   const means = base === 0 ? "" : `class means, which no curve shows, ${signed(base)}, `;
   const start = (baseline === 0 ? "" : `baseline ${number(baseline)}, `) + means;

@@ -7,7 +7,10 @@ import { number, percent, signed } from "./formats.js";
 const SHOWN_UNASKED = 6; // labels
 
 /** The curves of a gate that is made of curves; `answer` is the small model's label. */
-export function gate({ score, constant, signals, labels }, answer) {
+export function gate({ constant, curves, values, contributions, labels }, answer) {
+  const score = contributions.reduce((total, added) => total + added, constant);
+  const signals = curves.map(({ signal, points, added }, index) => (
+    { ...signal, points, curve: added, value: values[index], contribution: contributions[index] }));
   const ends = signals.flatMap((signal) => [...signal.curve, signal.contribution]);
   const [low, high] = [Math.min(0, ...ends), Math.max(0, ...ends)];
   const room = Math.max((high - low) * 0.06, 1e-3);

@@ -7,7 +7,7 @@ import { shadeKey, shaded } from "./shades.js";
 /** The text with its words shaded; `words` are its first ones, each with its effect. */
 export function shadedWords(text, words, label) {
   if (words.length === 0) return element("p", { class: "note" }, "A single word has nothing to be compared with.");
-  const largest = Math.max(...words.map((word) => Math.abs(word.effect)), 1e-9);
+  const largest = Math.max(...words.map(([, effect]) => Math.abs(effect)), 1e-9);
   const rest = text.trim().split(/\s+/).slice(words.length).join(" ");
   const marked = words.flatMap((word) => [shade(word, largest), " "]);
   return element(
@@ -21,11 +21,11 @@ export function shadedWords(text, words, label) {
   );
 }
 
-function shade({ word, effect }, largest) {
+function shade([word, effect], largest) {
   return shaded(element("span", { title: signed(effect) }, word), effect, Math.abs(effect) / largest);
 }
 
 function heeded(words) {
-  const most = [...words].sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect)).slice(0, 5);
-  return most.flatMap(({ word, effect }, index) => [index ? ", " : "", name(word), ` ${signed(effect)}`]);
+  const most = [...words].sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 5);
+  return most.flatMap(([word, effect], index) => [index ? ", " : "", name(word), ` ${signed(effect)}`]);
 }

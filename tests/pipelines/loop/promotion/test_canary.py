@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +13,7 @@ from pipelines.loop.config import CanaryConfig
 from pipelines.loop.promotion import canary
 from pipelines.loop.promotion.canary import Rollout, RolloutOutcome
 from pipelines.serve.log.trial import TrialFigures
-from pipelines.serve.release import Challenger, Release
 
-CHAMPION, CHALLENGER = (Release(version=name, bundle=Path("/bundles") / name) for name in ("one", "two"))
 CONFIG = CanaryConfig(shadow_decisions=500, decisions_per_stage=400, max_error_rate=0.03, max_slow_rate=0.08)
 
 
@@ -42,25 +37,26 @@ class World:
 
     def __init__(self, rates: dict[int, dict[str, float]] | None = None, per_sleep: int = 100) -> None:
         self.rates, self.per_sleep = rates or {}, per_sleep
-        self.releases: list[Release] = []
+        self.trials: list[tuple[int, float] | None] = []  # stage and share; None where a trial ended
         self.counts: dict[int, int] = {}
         self.now = 0.0
-        self.refuses: Callable[[Release], bool] = lambda release: False
+        self.refuses = False
         self.drops_at: int | None = None
-        self.renewed: list[str] = []
 
     @property
-    def trial(self) -> Challenger | None:
-        return self.releases[-1].challenger
+    def stage(self) -> int | None:
+        return self.trials[-1][0] if self.trials and self.trials[-1] else None
 
-    def change(self, release: Release) -> None:
-        if self.refuses(release):
-            raise KcmError(f"version {release.version} is refused")
-        self.releases.append(release)
+    def try_out(self, stage: int, share: float) -> None:
+        if self.refuses:
+            raise KcmError("a replica dropped it: no such encoder")
+        self.trials.append((stage, share))
 
-    def dropped(self, version: str) -> str | None:
-        stage = self.trial.stage if self.trial else None
-        return "it gave no numbers" if stage is not None and stage == self.drops_at else None
+    def dropped(self) -> str | None:
+        return "it gave no numbers" if self.stage is not None and self.stage == self.drops_at else None
+
+    def end(self) -> None:
+        self.trials.append(None)
 
     def last(self) -> int:
         return 17
@@ -72,34 +68,23 @@ class World:
         joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])}
         return TrialFigures(requests([0] * self.counts.get(0, 0), **self.rates.get(0, {})), Requests(**joined))
 
-    def renew(self, version: str) -> None:
-        self.renewed.append(version)
-
     def sleep(self, seconds: float) -> None:
         self.now += seconds
-        if self.trial:
-            self.counts[self.trial.stage] = self.counts.get(self.trial.stage, 0) + self.per_sleep
+        if self.stage is not None:
+            self.counts[self.stage] = self.counts.get(self.stage, 0) + self.per_sleep
 
     def roll_out(self, label_free: bool = True, **config: Any) -> RolloutOutcome:
         settings = CONFIG.model_copy(update=config)
         return Rollout(
-            CHAMPION, CHALLENGER, settings, self, self, 0.03, label_free, clock=lambda: self.now, sleep=self.sleep
+            "one", "two", settings, self, self, 0.03, label_free, clock=lambda: self.now, sleep=self.sleep
         ).run()
 
 
-def test_a_good_challenger_goes_through_all_stages_and_is_served_alone() -> None:
+def test_a_good_challenger_goes_through_all_stages_and_is_left_to_the_promotion() -> None:
     world = World()
     outcome = world.roll_out()
-    assert outcome.promoted
-    assert outcome.release == world.releases[-1] == CHALLENGER
-    trials = [each.challenger for each in world.releases[:-1]]
-    assert [(trial.stage, trial.mode, trial.share) for trial in trials if trial] == [
-        (0, "shadow", 0.0),
-        (1, "canary", 0.01),
-        (2, "canary", 0.05),
-        (3, "canary", 0.25),
-        (4, "canary", 1.0),
-    ]
+    assert outcome.passed
+    assert world.trials == [(0, 0.0), (1, 0.01), (2, 0.05), (3, 0.25), (4, 1.0)]
     assert [(each.stage, each.verdict) for each in outcome.stages] == [(stage, "pass") for stage in range(5)]
     assert [each.num_decisions for each in outcome.stages] == [500, 400, 400, 400, 400]
 
@@ -117,8 +102,7 @@ def test_what_its_traffic_refutes_ends_the_trial_at_once(
 ) -> None:
     world = World(rates)
     outcome = world.roll_out()
-    assert not outcome.promoted
-    assert outcome.release == world.releases[-1] == CHAMPION
+    assert (outcome.passed, world.trials[-1]) == (False, None)
     assert outcome.stages[-1].stage == stage
     assert outcome.stages[-1].num_decisions < CONFIG.decisions_per_stage  # it did not wait for the end of the stage
     assert named in outcome.reason
@@ -127,22 +111,22 @@ def test_what_its_traffic_refutes_ends_the_trial_at_once(
 def test_what_is_undecided_at_the_end_of_a_stage_is_rolled_back() -> None:
     world = World({1: {"lost": 0.028}})
     outcome = world.roll_out()
-    assert (outcome.promoted, world.releases[-1]) == (False, CHAMPION)
+    assert (outcome.passed, world.trials[-1]) == (False, None)
     assert "stage 1 at 1% of the callers is undecided: disagreement" in outcome.reason
 
 
 def test_with_a_certificate_by_labels_disagreement_is_compared_with_that_of_the_shadow() -> None:
     """Promise: who disagrees often, and is right, is not stopped for it, unless it disagrees more than as a shadow."""
     often = {stage: {"lost": 0.2} for stage in range(5)}
-    assert not World(often).roll_out(label_free=True).promoted
-    assert World(often).roll_out(label_free=False).promoted
-    assert not World(often | {2: {"lost": 0.6}}).roll_out(label_free=False).promoted
+    assert not World(often).roll_out(label_free=True).passed
+    assert World(often).roll_out(label_free=False).passed
+    assert not World(often | {2: {"lost": 0.6}}).roll_out(label_free=False).passed
 
 
 def test_too_little_traffic_ends_in_a_rollback_that_says_so() -> None:
     world = World(per_sleep=0)
     outcome = world.roll_out(timeout_s=100.0)
-    assert (outcome.promoted, world.releases[-1]) == (False, CHAMPION)
+    assert (outcome.passed, world.trials[-1]) == (False, None)
     assert "too little traffic: 0 decisions" in outcome.reason
 
 
@@ -151,15 +135,16 @@ def test_a_challenger_that_the_service_drops_is_rolled_back(stage: int) -> None:
     world = World()
     world.drops_at = stage
     outcome = world.roll_out()
-    assert (outcome.promoted, world.releases[-1]) == (False, CHAMPION)
+    assert (outcome.passed, world.trials[-1]) == (False, None)
     assert "the service dropped it: it gave no numbers" in outcome.reason
 
 
 def test_a_challenger_that_cannot_be_loaded_is_rolled_back() -> None:
     world = World()
-    world.refuses = lambda release: release.challenger is not None
+    world.refuses = True
     outcome = world.roll_out()
-    assert (outcome.promoted, world.releases, outcome.reason) == (False, [CHAMPION], "version one is refused")
+    assert (outcome.passed, world.trials) == (False, [None])
+    assert outcome.reason == "a replica dropped it: no such encoder"
 
 
 def test_an_interrupted_trial_leaves_the_champion_alone_in_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,23 +156,4 @@ def test_an_interrupted_trial_leaves_the_champion_alone_in_the_service(monkeypat
     monkeypatch.setattr(canary, "judge", interrupt)
     with pytest.raises(KeyboardInterrupt):
         world.roll_out()
-    assert world.releases[-1] == CHAMPION
-
-
-def test_a_trial_gives_signs_of_life_as_long_as_it_lasts_and_ends_without_them() -> None:
-    """Promise: a trial whose process is killed ends by itself, as every challenger that it serves is leased."""
-    world = World()
-    world.refuses = lambda release: not world.renewed  # it begins with one
-
-    canary.roll_out(
-        CHAMPION,
-        CHALLENGER,
-        CONFIG.model_copy(update={"timeout_s": 1e-9}),
-        service=world,
-        log=world,
-        epsilon=0.03,
-        label_free=True,
-    )
-    assert set(world.renewed) == {"two"}
-    assert [each.challenger.leased for each in world.releases if each.challenger] == [True]
-    assert not [each for each in threading.enumerate() if each.name == "signs-of-life"]
+    assert world.trials[-1] is None

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,9 +28,8 @@ from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Origin
 from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.tables import DECISIONS, FAILURES
-from pipelines.serve.log.trial import TrialLog
 from pipelines.serve.log.writer import LogWriter
-from pipelines.serve.release import Challenger, Release
+from pipelines.serve.release import ChallengerRelease, Release
 from pipelines.serve.schemas import PredictResponse, Refusal
 from tests.pipelines.serve.stubs import NoMetrics, StubEncoder, version_of
 
@@ -113,11 +112,8 @@ class Replica:
         breaker = Breaker(BreakerConfig())
         self.service = CascadeService(load, config, breaker, metrics, self.log, exposition)  # type: ignore[arg-type]
 
-    async def serve(
-        self, challenger: str | None = None, share: float = 0.0, champion: str = "1", *, leased: bool = False
-    ) -> None:
-        mode: Literal["canary", "shadow"] = "canary" if share else "shadow"
-        trial = challenger and Challenger(version=challenger, bundle=Path("/2"), mode=mode, share=share, leased=leased)
+    async def serve(self, challenger: str | None = None, share: float = 0.0, champion: str = "1") -> None:
+        trial = challenger and ChallengerRelease(version=challenger, bundle=Path("/2"), share=share)
         await self.service.stage(Release(version=champion, bundle=Path("/1"), challenger=trial or None))
         await self.service.settled()
 
@@ -233,7 +229,7 @@ def test_a_challenger_that_gives_no_numbers_or_is_slow_is_dropped_while_the_cham
         vars(replica.sides["2"]).update(fault)
         responses = await replica.answer_all()
         assert {response.model_version for response in responses} == {"1"}
-        card = replica.service.about.challenger_card()
+        card = replica.service.cards.challenger_card()
         assert card is not None
         assert reason in (card.dropped or "")
 
@@ -244,7 +240,7 @@ def test_a_challenger_with_another_encoder_is_refused(url: str) -> None:
     async def check() -> None:
         replica = Replica(url)
         await replica.serve("other")
-        card = replica.service.about.challenger_card()
+        card = replica.service.cards.challenger_card()
         assert card is not None
         assert "only versions with the same encoder" in (card.dropped or "")
         assert {response.model_version for response in await replica.answer_all()} == {"1"}
@@ -272,7 +268,7 @@ def test_requests_under_way_keep_their_version_through_promotion_and_rollback(ur
                 Release(
                     version=champion,
                     bundle=Path("/1" if champion == "1" else "/2"),
-                    challenger=Challenger(version="2", bundle=Path("/2")) if challenger else None,
+                    challenger=ChallengerRelease(version="2", bundle=Path("/2")) if challenger else None,
                 )
             )
             request = replica.service.predict(INPUTS, Origin(f"q{number}", "ann"))
@@ -283,24 +279,3 @@ def test_requests_under_way_keep_their_version_through_promotion_and_rollback(ur
             assert (response.model_version, response.answers[0].label) == (champion, f"label of {champion}")
 
     run(check())
-
-
-def test_a_canary_that_nobody_controls_any_more_ends_by_itself(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: where the process that tries a challenger out is killed, the champion answers everybody again."""
-    monkeypatch.setattr("pipelines.serve.cascade.service.LEASE_POLL_S", 0.01)
-    controller = TrialLog(url, "kcm")
-
-    async def trial() -> None:
-        replica = Replica(url)
-        await replica.log.open()
-        controller.renew("2")
-        await replica.serve("2", share=1.0, leased=True)
-        assert {each.model_version for each in await replica.answer_all()} == {"2"}
-        monkeypatch.setattr("pipelines.serve.log.trial.LEASE_S", 0.0)  # the last heartbeat is older by now
-        while (card := replica.service.about.challenger_card()) and card.dropped is None:
-            await asyncio.sleep(0.02)
-        assert card is not None
-        assert card.dropped == "the process that tries it out has sent no heartbeat"
-        assert {each.model_version for each in await replica.answer_all()} == {"1"}
-
-    run(trial())

@@ -18,9 +18,9 @@ from kcm.encoders import TextEncoderConfig
 from kcm.inputs.content import TEXT, Content
 from kcm.large import OpenAiConfig, Prompts
 from kcm.learners import FinetuneConfig
-from pipelines.serve.cascade.explanations import NO_CURVES, Explanation
+from pipelines.serve.cascade.version import NO_CURVES
 from pipelines.serve.config import LimitsConfig, ServeConfig
-from pipelines.serve.schemas import Refusal
+from pipelines.serve.schemas import ExplainResponse, Refusal
 from tests.pipelines.serve.stubs import version_of
 
 
@@ -40,7 +40,7 @@ def explained(
     max_items: int = 128,
     max_waiting: int = 100,
     **policy: Any,
-) -> Explanation:
+) -> ExplainResponse:
     shape = NetworkConfig(**{"hidden": ()} | (network or {}))
     bundle = Bundle(
         collaborator=Collaborator(4, 2, shape, kind, seed=0).requires_grad_(False),  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ def explained(
     side = SmallSide(bundle, LengthEncoder())
     config = ServeConfig(limits=LimitsConfig(max_items=max_items))
 
-    async def explain() -> Explanation:
+    async def explain() -> ExplainResponse:
         no_escalation = None  # an explanation asks no large model
         version = version_of(side, no_escalation, config, name="7", max_waiting=max_waiting, encoder=side.encoder)
         return await version.explain(example, 3, "mine")
@@ -69,18 +69,18 @@ def explained(
 @pytest.mark.parametrize("network", [{}, {"hidden": (3,)}, {"basis": "quadratic", "mixing": 9}])
 def test_contributions_add_up_and_every_mark_lies_on_its_curve(network: dict[str, Any]) -> None:
     found = explained(Input(Content("not a good film")), network=network)
-    assert [reasons.network for reasons in found.networks] == ["judge", "small"]
+    assert list(found.reasons) == ["judge", "small"]
     assert found.no_curves is None
     assert (found.model_version, found.request_id, found.escalated) == ("7", "mine", False)
-    assert [word.word for word in found.words] == ["not", "a", "good", "film"]
-    for reasons in found.networks:
-        added = sum(edge.contribution for edge in reasons.edges)
+    assert [word for word, _ in found.words] == ["not", "a", "good", "film"]
+    for reasons in found.reasons.values():
+        added = sum(edge.contribution for edge in reasons.contributions)
         assert reasons.logit == pytest.approx(reasons.baseline + added + reasons.rest, abs=1e-4)
         assert reasons.exact == ("hidden" not in network)
-        for edge in reasons.edges:
+        for edge in reasons.contributions:
             nearest = int(np.abs(np.array(edge.points) - edge.value).argmin())
             assert edge.curve[nearest] == pytest.approx(edge.carried, abs=0.05)
-            assert edge.to == reasons.label if reasons.exact else edge.to.startswith("hidden node ")
+            assert edge.to == reasons.label_name if reasons.exact else edge.to.startswith("hidden node ")
 
 
 def test_the_prompt_is_the_one_that_an_escalated_input_is_sent() -> None:
@@ -97,7 +97,7 @@ def test_the_prompt_is_the_one_that_an_escalated_input_is_sent() -> None:
 )
 def test_networks_without_curves_say_so_and_the_words_are_there_all_the_same(kind: str, network: Any) -> None:
     found = explained(Input(Content("a good film")), kind=kind, network=network)
-    assert (found.networks, found.no_curves, len(found.words)) == ([], NO_CURVES, 3)
+    assert (found.reasons, found.no_curves, len(found.words)) == ({}, NO_CURVES, 3)
 
 
 def test_an_explanation_takes_no_more_items_than_a_request_may_have() -> None:

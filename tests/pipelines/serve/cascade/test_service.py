@@ -309,10 +309,10 @@ def test_where_nothing_is_kept_feedback_is_refused_with_that_reason(recorder: Re
 def test_the_card_counts_items_by_route_since_the_start(recorder: Recorder) -> None:
     async def answer() -> None:
         service = await started(recorder, troubles=1)
-        assert (service.about.card().call_rate, service.about.card().traffic.small) == (None, 0)
+        assert (service.cards.card().call_rate, service.cards.card().traffic.small) == (None, 0)
         await service.predict([KEPT, KEPT, ASKED], Origin("r1"))
         await service.predict([ASKED], Origin("r2"))
-        card = service.about.card()
+        card = service.cards.card()
         counts = card.traffic.model_dump(include={"small", "large", "small_degraded"})
         assert counts == {"small": 2, "large": 1, "small_degraded": 1}
         assert card.call_rate == 0.5
@@ -326,10 +326,10 @@ def test_the_cost_saved_is_measured_against_calls_that_were_made(recorder: Recor
     async def answer() -> None:
         service = await started(recorder)
         await service.predict([KEPT, KEPT, KEPT], Origin("r1"))
-        assert service.about.card().cost_saved is None  # what a call costs is not known yet
+        assert service.cards.card().cost_saved is None  # what a call costs is not known yet
         await service.predict([ASKED], Origin("r2"))
         # Four items judged for 0.01 s each and one call of 0.05 s, in place of four calls.
-        assert service.about.card().cost_saved == pytest.approx(1 - (4 * 0.01 + 0.05) / (4 * 0.05))
+        assert service.cards.card().cost_saved == pytest.approx(1 - (4 * 0.01 + 0.05) / (4 * 0.05))
 
     run(answer())
 
@@ -384,7 +384,7 @@ def test_a_version_whose_large_model_does_not_answer_is_refused_and_the_card_say
         service = await started(recorder)
         await service.stage(release("mute"))
         await service.settled()
-        card = service.about.card()
+        card = service.cards.card()
         assert card.model_version == "1"
         assert card.refused is not None
         assert (card.refused.version, card.refused.reason) == ("mute", DOWN.reason)

@@ -27,6 +27,7 @@ from pipelines.serve.cascade.models.large import Large
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.door import Door
 from pipelines.serve.release import Release
+from pipelines.serve.sources import FixedSource
 from tests.fake_upstream import FakeUpstream, label
 from tests.tiny_bert import save_bert
 from tests.tiny_lm import save_lm
@@ -107,11 +108,12 @@ def test_rows_outside_the_label_list_are_answered(
     release = Release(version="1", bundle=bundle.write(tmp_path / "bundle"))
 
     async def served() -> tuple[list[dict[str, Any]], str]:
-        deployment = Large.func_or_class(config.large, tmp_path, config.feedback, config.limits)  # type: ignore[attr-defined]
+        source, large_class = FixedSource(release), Large.func_or_class  # type: ignore[attr-defined]
+        deployment = large_class.__new__(large_class)
+        await deployment.__init__(source, config.large, tmp_path, config.feedback, config.limits)
         door_class = Door.func_or_class.__mro__[1]  # type: ignore[attr-defined]  # as it is written, unwrapped
         door = door_class.__new__(door_class)
-        await door.__init__(config, tmp_path, Handle(deployment))
-        await door.reconfigure(release.model_dump(mode="json"))
+        await door.__init__(source, config, tmp_path, Handle(deployment))
         transport = httpx.ASGITransport(app=door.__serve_build_asgi_app__())
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
             response = await client.post("/v1/predict", json={"inputs": [{"text": text} for text in TEXTS]})

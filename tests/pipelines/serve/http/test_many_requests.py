@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from pipelines.serve.config import LimitsConfig
+from pipelines.serve.config import LimitsConfig, ServeConfig
 from pipelines.serve.http.api import create_api
 
 VALID: dict[str, Any] = {
@@ -54,7 +54,7 @@ def api(service: Any) -> FastAPI:
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     service.seen, service.origins = Forgetful(), Forgetful()
     limits = LimitsConfig(max_items=3, max_text_length=100, max_body_bytes=8000, max_json_values=1000)
-    return create_api(service, limits, hosts=("*",))
+    return create_api(service, ServeConfig(limits=limits, allowed_hosts=("*",)))
 
 
 class Forgetful(list[Any]):

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
-from pipelines.serve.http.middleware.requestlog import RequestLog
+from pipelines.serve.http.middleware import RequestLog
 from pipelines.serve.log.entries import Feedback
 from pipelines.serve.schemas import Refusal
 
@@ -168,23 +168,25 @@ def test_an_error_that_nobody_foresaw_is_counted_logged_without_the_input_and_an
     assert "private" not in caplog.text
 
 
-def test_an_error_after_an_answer_has_begun_breaks_the_connection_and_is_counted(service: Any) -> None:
+def test_an_error_after_an_answer_has_begun_breaks_the_connection_and_is_counted(
+    service: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     async def half_an_answer(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         raise KeyError("nobody foresaw it")
 
-    lines: list[dict[str, Any]] = []
-    with pytest.raises(KeyError, match="nobody"):
-        TestClient(RequestLog(half_an_answer, lines.append, service.failed)).get("/")
+    with caplog.at_level("INFO", logger="ray.serve"), pytest.raises(KeyError, match="nobody"):
+        TestClient(RequestLog(half_an_answer, service.failed)).get("/")
     assert service.num_failed == 1
-    assert (lines[0]["status"], lines[0]["error"]) == (200, "KeyError")
+    line = vars(caplog.records[-1])
+    assert (line["status"], line["error"]) == (200, "KeyError")
 
 
 def test_an_explanation_is_of_one_item(client: TestClient, service: Any) -> None:
     response = client.post("/v1/explain", json={"input": {"text": "a b", "task": "movies"}, "top": 3})
     assert service.seen == [Input(Content("a b"), "movies"), 3]
     assert response.status_code == 200
-    assert response.json()["words"] == [{"word": "a", "effect": 0.1}]
+    assert response.json()["words"] == [["a", 0.1]]
     assert response.json()["shown"]["messages"] == [{"role": "user", "content": "a b"}]
 
 
@@ -259,3 +261,10 @@ def test_the_documentation_states_the_limits_and_the_form_of_refusals(client: Te
     refusals = document["paths"]["/v1/predict"]["post"]["responses"]
     for status in ("401", "413", "422", "429", "503", "504"):
         assert refusals[status]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "text/json", ""])
+def test_what_a_page_of_another_origin_may_send_unasked_is_refused(client: TestClient, service: Any, kind: str) -> None:
+    headers = {"content-type": kind} if kind else {}
+    response = client.post("/v1/predict", content=b'{"inputs": [{"text": "a"}]}', headers=headers)
+    assert (response.status_code, service.seen) == (422, [])

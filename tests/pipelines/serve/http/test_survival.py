@@ -24,8 +24,7 @@ import sys
 import uvicorn
 
 from pipelines.serve.http.api import create_api
-from pipelines.serve.config import LimitsConfig
-from pipelines.serve.config import FeedbackConfig
+from pipelines.serve.config import FeedbackConfig, ServeConfig
 from pipelines.serve.log.entries import LoggedDecision, Origin
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.schemas import FeedbackResponse
@@ -43,7 +42,7 @@ class Service:
         raise AssertionError("no request fails here")
 
 
-uvicorn.run(create_api(Service(), LimitsConfig()), fd=int(sys.argv[2]), log_level="error")
+uvicorn.run(create_api(Service(), ServeConfig()), fd=int(sys.argv[2]), log_level="error")
 """
 
 

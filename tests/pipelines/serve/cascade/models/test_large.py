@@ -20,6 +20,7 @@ from pipelines.serve.cascade.models import large as module
 from pipelines.serve.cascade.models.large import Large, budget_store
 from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig, LimitsConfig
 from pipelines.serve.release import Release
+from pipelines.serve.sources import FixedSource
 from tests.fake_upstream import FakeUpstream, Turn, completion, label
 from tests.pipelines.serve.stubs import picture
 
@@ -38,10 +39,17 @@ def _bundle(upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FrozenModels", SimpleNamespace(read_models=lambda _: bundle))
 
 
-def replica(upstream: FakeUpstream, log: FeedbackConfig, max_calls: int | None) -> Any:
+async def deployed(*arguments: Any) -> Any:
+    """The deployment as Ray Serve makes it, of one release for good."""
+    deployment = Large.func_or_class.__new__(Large.func_or_class)  # type: ignore[attr-defined]
+    await deployment.__init__(FixedSource(RELEASE), *arguments)
+    return deployment
+
+
+async def replica(upstream: FakeUpstream, log: FeedbackConfig, max_calls: int | None) -> Any:
     allowed = UpstreamConfig(base_url=upstream.base_url, api_key_env=None, max_calls=max_calls)
     config = LargeReplicaConfig(upstreams=(allowed,), attempt_timeout_s=60.0, timeout_s=70.0)
-    return Large.func_or_class(config, Path("/assets"), log, LimitsConfig())  # type: ignore[attr-defined]
+    return await deployed(config, Path("/assets"), log, LimitsConfig())
 
 
 def items(*texts: str) -> list[Item]:
@@ -53,7 +61,7 @@ def test_replicas_share_a_budget_and_find_it_spent_after_a_restart(upstream: Fak
     log = FeedbackConfig(url=f"sqlite:///{tmp_path}/feedback.db")
 
     async def ask(start: int) -> list[LargeAnswer]:
-        replicas = [replica(upstream, log, max_calls=5) for _ in range(3)]
+        replicas = [await replica(upstream, log, max_calls=5) for _ in range(3)]
         asked = [items(*(f"{start} {number} {part}" for part in range(3))) for number in range(3)]
         answers = [await each.answer(question, RELEASE) for each, question in zip(replicas, asked, strict=True)]
         return [answer for each in answers for answer in each]
@@ -76,7 +84,7 @@ def test_a_request_is_answered_while_another_s_question_stalls(upstream: FakeUps
     upstream.otherwise = answer
 
     async def ask() -> list[LargeAnswer]:
-        deployment = replica(upstream, FeedbackConfig(), max_calls=None)
+        deployment = await replica(upstream, FeedbackConfig(), max_calls=None)
         stalled = asyncio.create_task(deployment.answer(items("slow"), RELEASE))
         others = [asyncio.create_task(deployment.answer(items(f"text {n}"), RELEASE)) for n in range(60)]
         answered = [answer for each in await asyncio.gather(*others) for answer in each]
@@ -104,7 +112,7 @@ def test_versions_with_the_same_large_model_have_it_in_memory_once(upstream: Fak
     others = [Release(version=name, bundle=Path("/bundle") / name) for name in ("2", "3")]
 
     async def both() -> list[LargeAnswer]:
-        deployment = replica(upstream, FeedbackConfig(), max_calls=None)
+        deployment = await replica(upstream, FeedbackConfig(), max_calls=None)
         answers = []
         for release in (RELEASE, *others):
             answers += await deployment.answer(items(f"a question to {release.version}"), release)
@@ -129,7 +137,7 @@ def test_a_model_that_does_not_answer_the_probe_is_told_of(
 ) -> None:
     """Promise: the operator reads why, where clients only find that the small model answers."""
     upstream.otherwise = lambda _: turn
-    asyncio.run(replica(upstream, FeedbackConfig(), max_calls=None).answer(items("a question"), RELEASE))
+    asyncio.run(replica(upstream, FeedbackConfig(), max_calls=None))
     probes = [said.split(": ", 1)[1] for said in caplog.messages if "does not answer a probe" in said]
     assert probes == told
 
@@ -153,9 +161,9 @@ def test_pictures_are_read_before_they_are_batched_and_a_bad_one_costs_itself_al
     bundle = FrozenModels(label_names=LABELS, encoder=encoder, encoder_identity="", large=large, large_identity="sees")
     monkeypatch.setattr(module, "FrozenModels", SimpleNamespace(read_models=lambda _: bundle))
     monkeypatch.setattr(module, "load_large", lambda *_, **__: model)
-    deployment = Large.func_or_class(LargeReplicaConfig(), Path("/assets"), FeedbackConfig(), LimitsConfig())  # type: ignore[attr-defined]
 
     async def ask() -> list[LargeAnswer]:
+        deployment = await deployed(LargeReplicaConfig(), Path("/assets"), FeedbackConfig(), LimitsConfig())
         images = [picture(7), b"no picture", picture(2000), picture(9)]
         return list(await deployment.answer([Item("", Content("", image)) for image in images], RELEASE))
 

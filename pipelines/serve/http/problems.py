@@ -27,9 +27,14 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
     return JSONResponse({"detail": detail, "error": {"message": detail, "code": status}}, status, headers)
 
 
+def refused(refusal: Refusal) -> JSONResponse:
+    """The response to a refused request."""
+    return problem(refusal.status, refusal.detail, refusal.headers)
+
+
 async def _refused(_: Request, refusal: Exception) -> JSONResponse:
     assert isinstance(refusal, Refusal)
-    return problem(refusal.status, refusal.detail, refusal.headers)
+    return refused(refusal)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

@@ -21,7 +21,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Guard:
+class CertificateGuard:
     """Changes the policy of a small side once, and for good, when its certificate is refuted, void or has expired.
 
     `void` says why the certificate does not hold in this service, see `kcm.bundle.computed`; None where it does.

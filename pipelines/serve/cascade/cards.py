@@ -15,10 +15,10 @@ from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.history import History
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Releases
-from pipelines.serve.schemas import ChallengerCard, DriftCard, LoopRecord, ModelCard, Refusal, Traffic
+from pipelines.serve.schemas import ChallengerCard, DriftCard, LoopRecord, ModelCard, Refusal, ReplicaTraffic
 
 
-class About:
+class Cards:
     """Cards of the versions in `releases`, with what this replica has counted."""
 
     def __init__(
@@ -27,7 +27,7 @@ class About:
         config: ServeConfig,
         breaker: Breaker,
         log: LogWriter | None,
-        traffic: Traffic,
+        traffic: ReplicaTraffic,
     ) -> None:
         self._releases, self._config, self._breaker, self._traffic = releases, config, breaker, traffic
         self._history = History(log)

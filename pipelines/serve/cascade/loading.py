@@ -1,4 +1,4 @@
-"""What a replica of the door is made of: HTTP interface and collaborator in one process, since every hop costs."""
+"""Makes a version of the cascade from a bundle: encoder, networks, large model's deployment, watch and audits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 
 from kcm.bundle.bundle import Bundle
@@ -16,95 +15,41 @@ from kcm.bundle.models import large_names, load_encoder, require_models
 from kcm.bundle.runtime import SmallSide
 from kcm.encoders import Encoder
 from kcm.inputs.content import Content
-from kcm.redact import redact_logger
 from pipelines.serve.breaker import Breaker
+from pipelines.serve.cascade.certificate_guard import CertificateGuard
 from pipelines.serve.cascade.drift import Drift
-from pipelines.serve.cascade.guard import Guard
 from pipelines.serve.cascade.models.encoder import RemoteEncoder
 from pipelines.serve.cascade.models.escalation import Escalation
 from pipelines.serve.cascade.models.judging import Judging
 from pipelines.serve.cascade.models.pictures import PictureReader
-from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.heap import freeze
-from pipelines.serve.http.api import create_api
-from pipelines.serve.http.keys import Keys
-from pipelines.serve.http.middleware.requestlog import request_log, to_logger
 from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.writer import LogWriter
-from pipelines.serve.metrics import Exposition, ServeMetrics
-from pipelines.serve.rate import RateLimit
+from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import Release
 from pipelines.serve.runtimes import as_served, devices_of
-from pipelines.serve.schemas import ModelCard
 
 
-class DoorReplica:
-    """Holds the small side; items of several requests are judged together.
-
-    `encoder` is None where the encoder, too, is in this process.
-    """
+class VersionLoader:
+    """Loads versions; `encoder` is None where the encoder is in this process, `log` where nothing is logged."""
 
     def __init__(
         self,
         config: ServeConfig,
         assets_dir: Path,
         large: DeploymentHandle[Any],
-        encoder: DeploymentHandle[Any] | None = None,
+        encoder: DeploymentHandle[Any] | None,
+        breaker: Breaker,
+        metrics: ServeMetrics,
+        log: LogWriter | None,
     ) -> None:
         self._config, self._assets_dir, self._large, self._encoder = config, assets_dir, large, encoder
-        self._log = request_log()
-        redact_logger("ray.serve")
-        self._breaker = Breaker(config.large.breaker)
-        self._metrics = ServeMetrics()
-        url = config.feedback.url
-        self._writer = LogWriter(config.feedback, url, self._metrics.unstored, config.application) if url else None
-        self._service = CascadeService(self._load, config, self._breaker, self._metrics, self._writer, Exposition())
-        self._probing: asyncio.Task[None] | None = None
+        self._breaker, self._metrics, self._log = breaker, metrics, log
 
-    async def open(self) -> None:
-        """Open the log, where there is one."""
-        if self._writer:
-            await self._writer.open()
-
-    def api(self) -> FastAPI:
-        """The HTTP interface."""
-        auth = self._config.auth
-        keys = Keys(auth.keys_file) if auth.keys_file else None
-        # Each replica keeps its own share, at least one request: all of them together never let more through at once.
-        share = auth.requests_per_minute and auth.requests_per_minute / self._config.num_replicas
-        rate_limit = RateLimit(share) if share else None
-        return create_api(
-            self._service,
-            self._config.limits,
-            keys,
-            rate_limit,
-            self._log.add if self._log else to_logger,
-            self._config.hosts,
-            self._config,
-        )
-
-    def close(self) -> None:
-        """Write down what has not been written yet."""
-        if self._log:
-            self._log.flush()
-        if self._writer:
-            self._writer.close()
-
-    async def stage(self, release: Release) -> None:
-        """Serve a release; returns before one that takes over has been loaded."""
-        await self._service.stage(release)
-        if self._probing is None:
-            self._probing = asyncio.create_task(self._service.become_ready())
-
-    def card(self) -> ModelCard:
-        """What is served."""
-        return self._service.about.card()
-
-    async def _load(self, release: Release, beside: CascadeVersion | None) -> CascadeVersion:
+    async def load(self, release: Release, beside: CascadeVersion | None) -> CascadeVersion:
         """A version; where its encoder is that of `beside`, both share one."""
         config = self._config
         bundle = as_served(await asyncio.to_thread(Bundle.read, release.bundle), config)
@@ -117,14 +62,17 @@ class DoorReplica:
             judging = await asyncio.to_thread(self._judging, bundle, release)
         small_side = self._small_side(bundle, judging.encoder)
         escalation = Escalation(self._large, release, len(large_names(bundle)), config.large, self._breaker)
-        void = bundle.void_on(*devices_of(config))
-        guard = Guard(small_side, release.version, config.on_refuted, void=void)
+        guard = CertificateGuard(
+            small_side,
+            release.version,
+            config.on_refuted,
+            void=bundle.void_on(*devices_of(config)),
+        )
         guard.act(refuted=False)  # it may be void, or have expired
-        auditor = await self._auditor(self._writer, release, bundle, escalation, guard) if self._writer else None
+        auditor = await self._auditor(self._log, release, bundle, escalation, guard) if self._log else None
         monitor = auditor.monitor if auditor else None
         reference = bundle.drift
-        drift = Drift(reference, release.version, self._writer, self._metrics, monitor) if reference else None
-        freeze()
+        drift = Drift(reference, release.version, self._log, self._metrics, monitor) if reference else None
         return CascadeVersion(small_side, judging, escalation, config, release.version, auditor, guard, drift)
 
     def _judging(self, bundle: Bundle, release: Release) -> Judging:
@@ -137,8 +85,13 @@ class DoorReplica:
         )
         return Judging(self._encoder_of(bundle, release, read), pictures, config, max_wait_s=config.judge_timeout_s)
 
+    def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
+        if self._encoder is None:
+            return load_encoder(bundle, self._assets_dir, self._config.device)
+        return RemoteEncoder(self._encoder, release, bundle, self._config.judge_timeout_s, read)
+
     async def _auditor(
-        self, writer: LogWriter, release: Release, bundle: Bundle, escalation: Escalation, guard: Guard
+        self, writer: LogWriter, release: Release, bundle: Bundle, escalation: Escalation, guard: CertificateGuard
     ) -> Auditor:
         config = self._config
         monitor = Monitor(
@@ -161,11 +114,6 @@ class DoorReplica:
             monitor,
             self._metrics,
         )
-
-    def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
-        if self._encoder is None:
-            return load_encoder(bundle, self._assets_dir, self._config.device)
-        return RemoteEncoder(self._encoder, release, bundle, self._config.judge_timeout_s, read)
 
     def _small_side(self, bundle: Bundle, encoder: Encoder) -> SmallSide:
         return SmallSide(bundle, encoder, self._config.device, self._config.top_k)

@@ -27,13 +27,13 @@ HEADERS: Mapping[str, str] = {
 }
 
 
-def is_open(path: str) -> bool:
+def is_page(path: str) -> bool:
     """Whether a path belongs to the page itself, which holds nothing of the model and loads without a key."""
     return path in (INDEX, LABELS) or path.startswith(PREFIX)
 
 
-def add_site(api: FastAPI, service: CascadeService) -> None:
-    """Add the pages, and the fragment that it shows of the model."""
+def add_pages(api: FastAPI, service: CascadeService) -> None:
+    """Add the pages, and the fragment that they show of the model."""
     pages = _pages()
 
     @api.get(INDEX, include_in_schema=False)
@@ -51,7 +51,7 @@ def add_site(api: FastAPI, service: CascadeService) -> None:
     @api.get("/v1/model/report", response_class=HTMLResponse)
     def report() -> HTMLResponse:  # in a thread: figures are drawn in it
         """The version in use in words and figures, as a fragment of HTML: certificate, frontier, accuracy matrix."""
-        return HTMLResponse(service.about.report(), headers=dict(HEADERS))
+        return HTMLResponse(service.cards.report(), headers=dict(HEADERS))
 
 
 def _pages() -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.serve.config import LimitsConfig
-from pipelines.serve.http.middleware.body import BodyLimit, exceeds
+from pipelines.serve.http.middleware import BodyLimit, exceeds
 
 LIMITS = LimitsConfig(max_body_bytes=100, body_timeout_s=0.02)
 SCOPE: dict[str, Any] = {"type": "http", "method": "POST", "headers": []}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
-from pipelines.serve.cascade.guard import Guard, guarded
+from pipelines.serve.cascade.certificate_guard import CertificateGuard, guarded
 
 NOW = datetime(2030, 1, 2, tzinfo=UTC)
 AT_ONE = Decision(decision="threshold", threshold=1.0)
@@ -25,7 +25,7 @@ def side(expires: datetime | None = None) -> Any:
 
 def test_while_the_certificate_holds_nothing_changes() -> None:
     small = side(NOW + timedelta(days=1))
-    guard = Guard(small, "1", "escalate_all", lambda: NOW)
+    guard = CertificateGuard(small, "1", "escalate_all", lambda: NOW)
     guard.act(refuted=False)
     assert (guard.standing, small.policy) == ("holds", small.bundle.policy)
 
@@ -33,7 +33,7 @@ def test_while_the_certificate_holds_nothing_changes() -> None:
 @pytest.mark.parametrize(("refuted", "standing"), [(True, "refuted"), (False, "expired")])
 def test_a_refuted_or_expired_version_escalates_all_whatever_the_task(refuted: bool, standing: str) -> None:
     small = side(NOW)
-    guard = Guard(small, "1", "escalate_all", lambda: NOW)
+    guard = CertificateGuard(small, "1", "escalate_all", lambda: NOW)
     guard.act(refuted)
     assert guard.standing == standing
     assert [small.policy.decision_for(task) for task in (None, "films")] == [ESCALATE_ALL] * 2
@@ -42,7 +42,7 @@ def test_a_refuted_or_expired_version_escalates_all_whatever_the_task(refuted: b
 
 def test_what_is_refuted_stays_refuted() -> None:
     small = side()
-    guard = Guard(small, "1", "escalate_all", lambda: NOW)
+    guard = CertificateGuard(small, "1", "escalate_all", lambda: NOW)
     guard.act(refuted=True)
     guard.act(refuted=False)
     assert (guard.standing, small.policy.decision) == ("refuted", ESCALATE_ALL)
@@ -50,7 +50,7 @@ def test_what_is_refuted_stays_refuted() -> None:
 
 def test_tightening_keeps_the_surest_half_by_the_bundle_s_own_frontier() -> None:
     small = side()
-    Guard(small, "1", "tighten", lambda: NOW).act(refuted=True)
+    CertificateGuard(small, "1", "tighten", lambda: NOW).act(refuted=True)
     # The threshold 1 keeps .6 of the rows, and 3 the surest .2 of them, the first to keep .3 at most.
     assert small.policy.decision == Decision(decision="threshold", threshold=3.0)
     assert small.policy.decision_for("films").cut == 3.0
@@ -62,13 +62,13 @@ def test_where_no_frontier_tells_how_to_tighten_all_is_escalated() -> None:
 
 def test_reporting_changes_nothing_but_the_standing() -> None:
     small = side()
-    guard = Guard(small, "1", "report", lambda: NOW)
+    guard = CertificateGuard(small, "1", "report", lambda: NOW)
     guard.act(refuted=True)
     assert (guard.standing, small.policy) == ("refuted", small.bundle.policy)
 
 
 def test_a_certificate_that_is_void_here_is_not_relied_on() -> None:
     small = side()
-    guard = Guard(small, "1", "escalate_all", lambda: NOW, void="the encoder was certified in onnx on cpu")
+    guard = CertificateGuard(small, "1", "escalate_all", lambda: NOW, void="the encoder was certified in onnx on cpu")
     guard.act(refuted=False)
     assert (guard.standing, small.policy.decision) == ("void", ESCALATE_ALL)

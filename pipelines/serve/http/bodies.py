@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from functools import lru_cache, partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
@@ -15,9 +15,26 @@ from pipelines.serve.config import LimitsConfig
 
 MAX_EDGES = 50
 MAX_NAME = 200  # characters of a label or a task
+ITEM_PATTERN = r"^[\x21-\x7e]{1,128}/[0-9]{1,6}$"
 REQUEST_ID_PATTERN = r"^[\x21-\x7e]{1,128}$"
 
 _STRICT = ConfigDict(extra="forbid")
+
+
+class GivenLabel(BaseModel):
+    """What a person says of an item: its label, or that it is skipped, which counts as lost."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[str, Field(pattern=ITEM_PATTERN, description="Of the item, as it was given out.")]
+    label: Annotated[str | None, Field(min_length=1, max_length=MAX_NAME)] = None
+    skip: bool = False
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if self.skip == (self.label is not None):
+            raise ValueError("Give a label, or skip the item")
+        return self
 
 
 def predict_request(limits: LimitsConfig) -> type[BaseModel]:
@@ -104,6 +121,17 @@ def feedback_request(limits: LimitsConfig) -> type[BaseModel]:
     return create_model("FeedbackRequest", __config__=_STRICT, request_id=(request_id, ...), labels=(labels, ...))
 
 
+def labels_request(limits: LimitsConfig) -> type[BaseModel]:
+    """The body of `POST /v1/labels`."""
+    labels = Annotated[
+        list[GivenLabel], Field(min_length=1, max_length=limits.max_items), AfterValidator(_distinct_items)
+    ]
+    again = Annotated[bool, Field(description="Replaces answers that were given before; else they are refused.")]
+    return create_model(
+        "LabelsRequest", __config__=ConfigDict(extra="forbid"), labels=(labels, ...), again=(again, False)
+    )
+
+
 def _decoded(image: str, max_bytes: int) -> bytes:
     try:
         data = base64.b64decode(image, validate=True)
@@ -137,4 +165,10 @@ def _filled(text: str) -> str:
 def _distinct(items: list[Any]) -> list[Any]:
     if len({item.item for item in items}) < len(items):
         raise PydanticCustomError("repeated_item", "Each item of a request can have one label")
+    return items
+
+
+def _distinct_items(items: list[GivenLabel]) -> list[GivenLabel]:
+    if len({item.id for item in items}) < len(items):
+        raise PydanticCustomError("repeated_item", "Each item can have one label")
     return items

@@ -82,7 +82,7 @@ def test_marks_are_those_that_a_greedy_search_finds(said: str) -> None:
     [
         ("x" * 1_000_001, "content.constrained-str: String should have at most 1000000 characters"),
         ([{"type": "text", "text": "x"}] * 101, "should have at most 100 items"),
-        ([{}] * 101, "content.list[Part][0].type: Field required"),
+        ([{}] * 101, "content.list[TextPart][0].type: Field required"),
     ],
     ids=["one text", "many parts", "many parts that are none"],
 )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import shutil
-import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from mlflow import MlflowClient
 
-from jobs.commands.serving.serving import Site, wait_for_interruption, write_deployment
+from jobs.commands.serving.service import ServiceSettings, write_deployment
 from jobs.models import served_model
 from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
@@ -21,6 +19,7 @@ from kcm.large import UpstreamConfig
 from pipelines.config import RunConfig
 from pipelines.serve.deploy.app import application
 from pipelines.serve.release import Release
+from pipelines.serve.sources import FixedSource
 from pipelines.tracking.config import DIGEST_TAG
 from pipelines.tracking.tracking import Tracking
 from tests.jobs.conftest import registered
@@ -120,22 +119,22 @@ def test_an_alias_that_points_nowhere_is_an_error(config: RunConfig) -> None:
 
 
 def test_feedback_is_kept_beside_the_run_unless_a_place_is_configured(config: RunConfig) -> None:
-    assert Site.of(config).serve.feedback.url == f"sqlite:///{config.storage_path}/feedback.db"
+    assert ServiceSettings.of(config).serve.feedback.url == f"sqlite:///{config.storage_path}/feedback.db"
     elsewhere = load_config(RunConfig, REVIEWS, ["serve.feedback.url=sqlite:////elsewhere.db"])
-    assert Site.of(elsewhere).serve.feedback.url == "sqlite:////elsewhere.db"
+    assert ServiceSettings.of(elsewhere).serve.feedback.url == "sqlite:////elsewhere.db"
 
 
 def test_decisions_are_the_run_s_unless_an_application_is_named() -> None:
-    assert Site.of(load_config(RunConfig, REVIEWS)).serve.application == load_config(RunConfig, REVIEWS).name
-    assert Site.of(load_config(RunConfig, REVIEWS, ["serve.application=shop"])).serve.application == "shop"
+    assert ServiceSettings.of(load_config(RunConfig, REVIEWS)).serve.application == load_config(RunConfig, REVIEWS).name
+    assert ServiceSettings.of(load_config(RunConfig, REVIEWS, ["serve.application=shop"])).serve.application == "shop"
 
 
 def test_several_replicas_on_a_cluster_need_postgresql(config: RunConfig, tmp_path: Path) -> None:
     """Promise: no file is written by which replicas on several machines would damage one SQLite file."""
-    several = Site.of(load_config(RunConfig, REVIEWS, ["serve.num_replicas=2"]))
-    release = Release(version="reviews/1", bundle=tmp_path)
+    several = ServiceSettings.of(load_config(RunConfig, REVIEWS, ["serve.num_replicas=2"]))
+    source = FixedSource(Release(version="reviews/1", bundle=tmp_path))
     with pytest.raises(ConfigError, match=r"SQLite .* 2 replicas .* \(serve\.feedback\.url\)\. Name a PostgreSQL"):
-        write_deployment(tmp_path / "serve.yaml", release, several)
+        write_deployment(tmp_path / "serve.yaml", source, several)
     assert not (tmp_path / "serve.yaml").exists()
 
 
@@ -143,8 +142,8 @@ def test_several_replicas_on_a_cluster_need_postgresql(config: RunConfig, tmp_pa
     "overrides", [[], ["serve.num_replicas=2", "serve.feedback.url=postgresql+psycopg://kcm@postgres/kcm"]]
 )
 def test_one_replica_or_postgresql_is_deployed(tmp_path: Path, overrides: list[str]) -> None:
-    site = Site.of(load_config(RunConfig, REVIEWS, overrides))
-    write_deployment(tmp_path / "serve.yaml", Release(version="reviews/1", bundle=tmp_path), site)
+    site = ServiceSettings.of(load_config(RunConfig, REVIEWS, overrides))
+    write_deployment(tmp_path / "serve.yaml", FixedSource(Release(version="reviews/1", bundle=tmp_path)), site)
     assert "reviews/1" in (tmp_path / "serve.yaml").read_text()
 
 
@@ -154,13 +153,13 @@ OPENAI = "large={adapter: openai, model: big, base_url: https://host/v1, api_key
 def test_the_server_that_a_run_asks_may_be_asked_while_serving_and_no_other() -> None:
     """Promise: CONFIG says which key goes where; what is said for serving wins."""
     asked = UpstreamConfig(base_url="https://host/v1", api_key_env="KEY_OF_HOST", max_calls=7)
-    assert Site().serve.large.upstreams == ()
-    assert Site.of(load_config(RunConfig, REVIEWS)).serve.large.upstreams == ()
-    assert Site.of(load_config(RunConfig, REVIEWS, [OPENAI])).serve.large.upstreams == (asked,)
+    assert ServiceSettings().serve.large.upstreams == ()
+    assert ServiceSettings.of(load_config(RunConfig, REVIEWS)).serve.large.upstreams == ()
+    assert ServiceSettings.of(load_config(RunConfig, REVIEWS, [OPENAI])).serve.large.upstreams == (asked,)
     upstreams = (
         "serve.large.upstreams=[{base_url: https://host/v1/, api_key_env: SERVING_KEY}, {base_url: http://other}]"
     )
-    both = Site.of(load_config(RunConfig, REVIEWS, [OPENAI, upstreams])).serve.large.upstreams
+    both = ServiceSettings.of(load_config(RunConfig, REVIEWS, [OPENAI, upstreams])).serve.large.upstreams
     assert [(each.base_url, each.api_key_env) for each in both] == [
         ("https://host/v1", "SERVING_KEY"),
         ("http://other", "OPENAI_API_KEY"),
@@ -170,15 +169,3 @@ def test_the_server_that_a_run_asks_may_be_asked_while_serving_and_no_other() ->
 def test_a_deployment_file_is_checked_like_any_configuration() -> None:
     with pytest.raises(ConfigError, match=r"did you mean 'serve\.num_replicas'"):
         application({"bundle": "b", "assets_path": "a", "serve": {"num_replica": 2}})
-
-
-def test_no_interruption_is_lost_in_a_collection(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(gc, "collect", lambda *_: pytest.fail("a Ctrl-C in one of its callbacks would be swallowed"))
-    monkeypatch.setattr(threading.Event, "wait", interrupted)
-    try:
-        wait_for_interruption()
-    finally:
-        gc.unfreeze()

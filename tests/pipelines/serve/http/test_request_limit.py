@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse
 
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import door_options
-from pipelines.serve.http.middleware.room import Room
+from pipelines.serve.http.middleware import RequestLimit
 
 CONFIG = ServeConfig(max_ongoing_requests=3, max_queued_requests=2, max_batch_size=2, retry_after_s=7)
 
@@ -37,7 +37,7 @@ class Held:
 def with_room(scenario: Callable[[Held, httpx.AsyncClient], Awaitable[None]]) -> None:
     async def run() -> None:
         held = Held()
-        transport = httpx.ASGITransport(app=Room(held, CONFIG))
+        transport = httpx.ASGITransport(app=RequestLimit(held, CONFIG))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             await asyncio.wait_for(scenario(held, client), 20)
 

@@ -1,0 +1,100 @@
+"""What the replicas of a service report beside the champion pointer: which record each acts on, and what it refuses.
+
+Each replica writes one small record of its own, again whenever it changes and every few seconds as a sign of life.
+Clocks of nodes differ: a reader takes a replica for dead whose record it has not seen to change for `SILENT_S`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pydantic import Field
+
+from kcm.config import Config
+from kcm.errors import KcmError
+from pipelines.store.control.records import Control
+
+BEAT_S = 5.0  # time between two signs of life
+SILENT_S = 20.0  # time without one after which a replica counts as dead
+
+
+class RefusedByServiceError(KcmError):
+    """A replica of the running service does not do what the pointer names."""
+
+
+class ReplicaReport(Config):
+    """The state of one replica."""
+
+    record: int = Field(ge=0, description="Number of the pointer's record that it has acted on; 0 while it loads.")
+    version: str = Field(description="The version that it serves.")
+    refused: dict[str, str] = Field(description="Versions that it cannot serve or has dropped, and why.")
+
+
+class ReplicaReports:
+    """The reports of an application's replicas. `clock` gives seconds that never go back."""
+
+    def __init__(
+        self,
+        control: Control,
+        application: str,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._control, self._above, self._clock, self._sleep = control, f"replicas/{application}", clock, sleep
+
+    def write(self, replica: str, report: ReplicaReport) -> None:
+        """Replace a replica's report."""
+        key = f"{self._above}/{replica}"
+        held = self._control.get(key)
+        self._control.swap(key, held.version if held else 0, report.model_dump_json().encode())
+        self._control.prune(key)
+
+    def remove(self, replica: str) -> None:
+        """Remove the report of a replica that stops."""
+        self._control.forget(f"{self._above}/{replica}")
+
+    def read(self) -> dict[str, tuple[int, ReplicaReport]]:
+        """By replica, how often it has reported, and its last report."""
+        held = {key: self._control.get(key) for key in self._control.keys(self._above)}
+        return {
+            key: (record.version, ReplicaReport.model_validate_json(record.value))
+            for key, record in held.items()
+            if record is not None
+        }
+
+    def any_alive(self) -> bool:
+        """Whether a replica runs: one that reports within `SILENT_S`. Returns at once where none has ever reported."""
+        before, started = self.read(), self._clock()
+        while before and self._clock() - started < SILENT_S:
+            self._sleep(self._control.poll_s)
+            now = self.read()
+            if any(count != before.get(key, (0, report))[0] for key, (count, report) in now.items()):
+                return True
+        return False
+
+    def settled(self, record: int, timeout_s: float) -> list[ReplicaReport]:
+        """The reports of all living replicas, once each has acted on the pointer's record of this number.
+
+        Reports of dead replicas are removed. Raises RefusedByServiceError where a living one has not acted in time.
+        """
+        started = self._clock()
+        seen: dict[str, tuple[int, float]] = {}  # how often each has reported, and when that was first seen
+        while True:
+            reports, now = self.read(), self._clock()
+            pending = {key: count for key, (count, report) in reports.items() if report.record < record}
+            for key, count in pending.items():
+                if key not in seen or seen[key][0] != count:
+                    seen[key] = count, now
+            dead = [key for key in pending if now - seen[key][1] >= SILENT_S]
+            if len(dead) == len(pending):
+                for key in dead:
+                    self._control.forget(key)
+                return [report for _, report in reports.values() if report.record >= record]
+            if now - started > timeout_s:
+                raise RefusedByServiceError(
+                    f"{len(pending) - len(dead)} replicas have not followed after {timeout_s:g} s",
+                    where=self._above,
+                    hint="Look at their logs; serve.load_timeout_s says how long loading may take",
+                )
+            self._sleep(self._control.poll_s)

@@ -1,0 +1,253 @@
+"""What stands in front of the routes: request ids and log lines, host names, keys and rates, room, and body limits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pipelines.serve.config import LimitsConfig, ServeConfig
+from pipelines.serve.http.bodies import REQUEST_ID_PATTERN
+from pipelines.serve.http.keys import Keys
+from pipelines.serve.http.page import is_page
+from pipelines.serve.http.problems import problem, refused
+from pipelines.serve.log.entries import Origin
+from pipelines.serve.rate import RateLimit
+from pipelines.serve.schemas import Refusal
+
+REQUEST_ID = "x-request-id"  # the client's; Ray Serve sets it where there is none, and sends it back
+CLIENT_GONE = 499  # the status in the log of a request whose client did not wait for an answer
+ANYONE = "anyone"  # the caller where no keys are asked for
+DOCS = "/docs"  # the interface's own page; its files lie below
+PROBES = frozenset({"/healthz", "/readyz"})  # asked by address, by what starts and watches the service
+OPEN = PROBES | {DOCS, "/openapi.json"}  # without a key
+QUIET = PROBES | {"/metrics"}  # asked every few seconds, and not logged
+
+_PORT = re.compile(r":\d*$", re.ASCII)  # of an IPv6 address in brackets nothing else ends so
+
+logger = logging.getLogger("ray.serve")
+
+
+class RequestLog:
+    """Gives each request an id, sets `state.origin`, and logs one line of `state.log`, without bodies and headers.
+
+    The id that a client or the proxy gives is logged beside it: it need not be unique, and grants nothing. An
+    unexpected error is answered by 500 and counted by `failed`; where it was raised is logged without its message,
+    which may repeat an input.
+    """
+
+    def __init__(self, app: ASGIApp, failed: Callable[[], None]) -> None:
+        self._app, self._failed = app, failed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(REQUEST_ID.encode(), b"").decode("latin-1")
+        fields: dict[str, Any] = {}
+        origin = Origin(uuid.uuid4().hex, client_request_id=given or None)
+        scope.setdefault("state", {}).update(origin=origin, log=fields)
+        if given and not re.fullmatch(REQUEST_ID_PATTERN, given):
+            detail = f"{REQUEST_ID}: 1 to 128 printable ASCII characters without spaces are allowed"
+            await problem(422, detail)(scope, receive, send)
+            return
+        started, status = time.perf_counter(), CLIENT_GONE
+
+        async def send_noting_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting_status)
+        except Exception as error:
+            self._failed()
+            fields["error"] = type(error).__name__
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("request %s: %s\n%s", origin.request_id, fields["error"], trace)
+            if status != CLIENT_GONE:
+                raise  # the answer has begun: to break the connection is all that is left
+            await problem(500, "this should not have happened; it has been logged")(scope, receive, send_noting_status)
+        finally:
+            if scope["path"] not in QUIET:
+                ids = {"request_id": origin.request_id, "client_request_id": origin.client_request_id}
+                line = ids | {"path": scope["path"][:100], "status": status}
+                logger.info("request", extra=line | {"seconds": round(time.perf_counter() - started, 6)} | fields)
+
+
+class AllowedHosts:
+    """Serves these host names alone, in any case and with any port; `*` stands for any.
+
+    It stops DNS rebinding: another site's page whose name has been pointed at this address reaches the service from a
+    browser of this machine, but the browser still sends that name in `Host`. Starlette's TrustedHostMiddleware takes no
+    IPv6 address, and the first of several headers.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self._app = app
+        self._any = "*" in hosts
+        self._names = frozenset(name.lower() for name in hosts if "*" not in name)
+        self._endings = tuple(name[1:].lower() for name in hosts if name.startswith("*."))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http" or self._any or scope["path"] in PROBES or self._is_allowed(scope):
+            await self._app(scope, receive, send)
+            return
+        detail = "host: this name is not served here; serve.allowed_hosts lists those that are"
+        await problem(421, detail)(scope, receive, send)
+
+    def _is_allowed(self, scope: Scope) -> bool:
+        given = [value for name, value in scope["headers"] if name == b"host"]
+        if len(given) != 1:
+            return False
+        host = _PORT.sub("", given[0].decode("latin-1")).lower()
+        return host in self._names or (bool(self._endings) and host.endswith(self._endings))
+
+
+class Access:
+    """Asks for `Authorization: Bearer KEY` where there are keys, and limits each caller's rate."""
+
+    def __init__(self, app: ASGIApp, keys: Keys | None = None, rate_limit: RateLimit | None = None) -> None:
+        self._app, self._keys, self._rate_limit = app, keys, rate_limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http" or _is_open(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        caller = self._caller(scope)
+        if caller is None:
+            detail, headers = "authorization: a valid key is needed, as Bearer KEY", {"WWW-Authenticate": "Bearer"}
+            await problem(401, detail, headers)(scope, receive, send)
+            return
+        scope["state"]["log"]["caller"] = caller
+        if self._keys:
+            scope["state"]["origin"] = replace(scope["state"]["origin"], caller=caller)
+        if self._rate_limit and (wait_s := self._rate_limit.wait_s(caller)):
+            await refused(Refusal(429, "this key has been used too often", wait_s))(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _caller(self, scope: Scope) -> str | None:
+        """The name of the caller; None without a valid key."""
+        if self._keys is None:
+            return ANYONE
+        header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+        scheme, _, key = header.partition(" ")
+        return self._keys.caller(key.strip()) if scheme.lower() == "bearer" else None
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith(f"{DOCS}/") or is_page(path)
+
+
+class RequestLimit:
+    """Lets `max_ongoing_requests` be worked on and `max_queued_requests` wait; any other is refused by 429.
+
+    Ray Serve counts a newcomer among those that wait until it has been handed on. Of many requests that come at the
+    same moment it would refuse some although there is room for all, so its own limits are wide
+    (`deploy.app.door_options`). Probes take no room: a service that is busy is not dead.
+    """
+
+    def __init__(self, app: ASGIApp, config: ServeConfig) -> None:
+        self._app, self._retry_after_s = app, config.retry_after_s
+        self._ongoing = asyncio.Semaphore(config.max_ongoing_requests)
+        self._free = config.max_ongoing_requests + config.max_queued_requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http" or scope["path"] in PROBES:
+            await self._app(scope, receive, send)
+            return
+        if not self._free:
+            await refused(Refusal(429, "too many requests wait already", self._retry_after_s))(scope, receive, send)
+            return
+        self._free -= 1
+        try:
+            async with self._ongoing:
+                await self._app(scope, receive, send)
+        finally:
+            self._free += 1
+
+
+class BodyLimit:
+    """Reads a body within the limits, before anything parses it, and hands it on whole; any other is refused.
+
+    A body that announces its size is refused unread, one that does not as soon as it exceeds the limit. A client that
+    has not sent all of it in time gets 408 and loses its place.
+    """
+
+    def __init__(self, app: ASGIApp, limits: LimitsConfig) -> None:
+        self._app, self._limits = app, limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await self._read(scope, receive)
+        except Refusal as refusal:
+            # What is left of the body is never read, so that nothing else can come over this connection.
+            await problem(refusal.status, refusal.detail, {"Connection": "close"})(scope, receive, send)
+            return
+        if body is None:
+            return
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
+
+        await self._app(scope, replay, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None where the client has gone."""
+        limits = self._limits
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        body = bytearray()
+        try:
+            async with asyncio.timeout(limits.body_timeout_s):
+                more = True
+                while more:
+                    if max(len(body), int(length) if length.isdigit() else 0) > limits.max_body_bytes:
+                        raise Refusal(413, f"body: at most {limits.max_body_bytes} bytes are allowed")
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            raise Refusal(408, f"body: not sent within {limits.body_timeout_s:g} s") from None
+        if len(body) > limits.max_body_bytes:
+            raise Refusal(413, f"body: at most {limits.max_body_bytes} bytes are allowed")
+        if exceeds(bytes(body), limits.max_json_values):
+            raise Refusal(413, f"body: at most {limits.max_json_values} JSON keys and values are allowed")
+        return bytes(body)
+
+
+def exceeds(body: bytes, max_values: int) -> bool:
+    """Whether JSON has more than `max_values` keys and values; strings may hold anything, and JSON need not be valid.
+
+    Parsing builds an object for each of them, and each may become an error. What is counted are strings, and the
+    brackets and commas outside them: no fewer than there are values. Nothing here grows with more than the bytes.
+    """
+    if len(body) <= max_values:
+        return False
+    if b"\\" in body:
+        body = body.replace(rb"\\", b"").replace(rb"\"", b"")  # what is left of quotation marks ends or begins a string
+    num_strings = body.count(b'"') // 2
+    if num_strings > max_values:
+        return True
+    outside = b"".join(body.split(b'"')[::2])
+    return num_strings + sum(outside.count(mark) for mark in (b",", b"[", b"{")) > max_values

@@ -1,0 +1,116 @@
+"""Where a service takes its release from: one folder for good, or the champion of a run, whoever promotes it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from kcm.bundle.models import bundle_digest
+from kcm.errors import ArtefactError, KcmError
+from pipelines.registry.champion import BUNDLE, REGISTER, Current, Pointer
+from pipelines.serve.release import ChallengerRelease, Release
+from pipelines.store.artefact import ArtefactStore, write_json
+
+logger = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True)
+class FixedSource:
+    """One release for good, as `kcm serve --bundle` and `--model` ask for it."""
+
+    release: Release
+
+    def first(self) -> Release:
+        """The release."""
+        return self.release
+
+    def folder(self, release: Release) -> Path:
+        """The folder of a release's bundle on this node."""
+        return release.bundle
+
+
+def registered_bundle(store: ArtefactStore, artefact: str, digest: str | None = None) -> Path:
+    """The folder of the bundle in an artefact of stage `register`, fetched to this node.
+
+    Raises ArtefactError where the artefact is missing, or its bundle has another digest.
+    """
+    folder = store.named(REGISTER, artefact).folder / BUNDLE
+    if digest is not None and bundle_digest(folder) != digest:
+        raise ArtefactError("the bundle is another one than was registered", where=str(folder), hint="Run again")
+    return folder
+
+
+@dataclass(frozen=True)
+class ChampionSource:
+    """The champion of the run `name`, and its challenger, as the pointer in the storage names them."""
+
+    storage_path: str
+    name: str
+
+    @cached_property
+    def store(self) -> ArtefactStore:
+        """The storage."""
+        return ArtefactStore(self.storage_path)
+
+    @cached_property
+    def pointer(self) -> Pointer:
+        """The champion pointer."""
+        return Pointer(self.store.control, self.name)
+
+    def first(self) -> Release:
+        """The champion now; where the storage is away, the one that this node has served last.
+
+        Raises KcmError where there is neither.
+        """
+        try:
+            current = self.pointer.current()
+        except (OSError, ArtefactError) as error:
+            if release := self._last_known():
+                logger.warning("the storage is away, %s is the last known champion: %s", release.version, error)
+                return release
+            raise
+        if current is None:
+            raise KcmError(f"{self.name!r} has no champion", where=self.storage_path, hint="Start `kcm run` first")
+        return self.release_of(current).champion
+
+    def release_of(self, current: Current) -> Release:
+        """The release that the pointer names, its bundles fetched to this node.
+
+        Raises ArtefactError for a bundle that is missing, or is another one than was registered.
+        """
+        champion, challenger = current.champion, current.challenger
+        bundle = registered_bundle(self.store, champion.bundle, champion.digest)
+        release = Release(version=champion.version, bundle=bundle, artefact=champion.bundle)
+        write_json(self._last_known_file, release.model_dump(mode="json"))
+        if challenger is None:
+            return release
+        bundle = registered_bundle(self.store, challenger.bundle, challenger.digest)
+        trial = ChallengerRelease(
+            version=challenger.version,
+            bundle=bundle,
+            artefact=challenger.bundle,
+            share=challenger.share,
+            stage=challenger.stage,
+        )
+        return release.model_copy(update={"challenger": trial})
+
+    def folder(self, release: Release) -> Path:
+        """The folder of a release's bundle on this node, fetched where another node has named it."""
+        return registered_bundle(self.store, release.artefact) if release.artefact else release.bundle
+
+    @property
+    def _last_known_file(self) -> Path:
+        return self.store.root / "served" / f"{self.name}.json"
+
+    def _last_known(self) -> Release | None:
+        try:
+            return Release.model_validate_json(self._last_known_file.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+
+Source = FixedSource | ChampionSource

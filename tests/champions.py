@@ -1,0 +1,29 @@
+"""Bundles as artefacts of stage `register`, which the champion pointer of a storage can name."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from kcm.bundle.models import bundle_digest
+from pipelines.registry.champion import BUNDLE, REGISTER, Challenger, Champion
+from pipelines.registry.promote import champion_now
+from pipelines.store.artefact import ArtefactStore
+from pipelines.store.manifest import publish
+
+
+def registered(store: ArtefactStore, bundle: Path, version: str) -> Champion:
+    """Put a bundle into the storage, and give what the pointer says of it as a champion."""
+    digest = bundle_digest(bundle)
+    home = store.root / "artefacts" / REGISTER / digest[:16]
+    if not home.exists():
+        shutil.copytree(bundle, home / "attempt-test" / BUNDLE)
+    publish(store.storage, home, {"stage": REGISTER}, home / "attempt-test")
+    return champion_now(version, digest, digest[:16], by="promote")
+
+
+def beside(champion: Champion, share: float = 0.0, stage: int = 0) -> Challenger:
+    """The same version as a challenger."""
+    return Challenger(
+        digest=champion.digest, version=champion.version, bundle=champion.bundle, share=share, stage=stage
+    )

@@ -1,0 +1,166 @@
+"""A replica serves what the pointer names, says what it cannot serve, and goes on while the storage is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kcm.errors import KcmError
+from pipelines.registry.champion import Champion, Pointer
+from pipelines.registry.promote import CHAMPION_LEASE, promoting
+from pipelines.serve.cascade.service import ServingState
+from pipelines.serve.deploy.follow import TRIAL_SILENT_S, Follower
+from pipelines.serve.release import Release
+from pipelines.serve.sources import ChampionSource
+from pipelines.store.artefact import ArtefactStore
+from tests.champions import beside, registered
+
+
+class StubService:
+    """Serves at once what it is told to, but for versions that are `broken`."""
+
+    def __init__(self) -> None:
+        self.release: Release | None = None
+        self.refused: dict[str, str] = {}
+        self.broken = ""
+
+    async def stage(self, release: Release) -> None:
+        self.refused = {}
+        if release.version == self.broken:
+            self.refused = {release.version: "it does not load"}
+        else:
+            self.release = release
+
+    def drop(self, version: str, reason: str) -> None:
+        self.refused[version] = reason
+
+    def state(self) -> ServingState:
+        return ServingState(self.release.version if self.release else "", False, self.refused)
+
+
+class World:
+    """A storage with two registered versions, the first one the champion, and a replica that follows it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.storage, self.now = folder / "storage", 0.0
+        self.store = ArtefactStore(self.storage)
+        self.first, self.second = (self.version(folder, name) for name in ("1", "2"))
+        self.pointer = Pointer(self.store.control, "demo")
+        self.pointer.swap(0, self.first)
+        self.service = StubService()
+        self.source = ChampionSource(str(self.storage), "demo")
+        self.follower = Follower(self.source, "door-1", self.service, lambda: self.now)  # type: ignore[arg-type]
+
+    def version(self, folder: Path, name: str) -> Champion:
+        bundle = folder / name
+        bundle.mkdir()
+        (bundle / "bundle.json").write_text(name)
+        return registered(self.store, bundle, f"demo/{name}")
+
+    @property
+    def report(self) -> Any:
+        ((_, report),) = self.pointer.reports.read().values()
+        return report
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(coroutine, 20))
+
+
+def test_a_replica_follows_the_pointer_and_reports_each_record(world: World) -> None:
+    async def follow() -> None:
+        await world.follower.look()
+        assert (world.service.release.version, world.report.record) == ("demo/1", 1)  # type: ignore[union-attr]
+        world.pointer.try_out(beside(world.second, share=0.25, stage=2))
+        await world.follower.look()
+        trial = world.service.release.challenger  # type: ignore[union-attr]
+        assert trial is not None
+        assert (trial.version, trial.share, trial.stage) == ("demo/2", 0.25, 2)
+        assert (trial.bundle / "bundle.json").read_text() == "2"
+        world.pointer.swap(1, world.second)
+        await world.follower.look()
+        assert world.service.release == world.source.first()
+        assert (world.report.version, world.report.record, world.report.refused) == ("demo/2", 3, {})
+
+    run(follow())
+
+
+@pytest.mark.parametrize("missing", [True, False], ids=["missing", "broken"])
+def test_what_cannot_be_served_is_reported_and_what_is_served_stays(world: World, missing: bool) -> None:
+    async def follow() -> None:
+        await world.follower.look()
+        bad = world.second.model_copy(update={"bundle": "nowhere"}) if missing else world.second
+        world.service.broken = world.second.version
+        world.pointer.swap(1, bad)
+        await world.follower.look()
+        assert world.service.release.version == "demo/1"  # type: ignore[union-attr]
+        reason = "the register artefact nowhere is missing" if missing else "it does not load"
+        assert reason in world.report.refused["demo/2"]
+        assert world.report.record == 2
+
+    run(follow())
+
+
+def test_a_bundle_that_is_not_the_registered_one_is_refused(world: World) -> None:
+    """Promise: whoever can write where bundles lie cannot have another one served."""
+
+    async def follow() -> None:
+        await world.follower.look()
+        world.pointer.swap(1, world.second.model_copy(update={"digest": "another"}))
+        await world.follower.look()
+        assert "another one than was registered" in world.report.refused["demo/2"]
+
+    run(follow())
+
+
+def test_a_challenger_is_dropped_once_nobody_renews_the_lease_of_its_trial(world: World) -> None:
+    async def follow() -> None:
+        world.pointer.try_out(beside(world.second))
+        with promoting(world.store.control, "demo"):
+            world.pointer.try_out(beside(world.second))
+            await world.follower.look()
+            lease = world.store.control.get(CHAMPION_LEASE.format("demo"))
+            assert lease is not None
+            world.now = TRIAL_SILENT_S + 1
+            assert world.store.control.swap(CHAMPION_LEASE.format("demo"), lease.version, lease.value)  # a renewal
+            await world.follower.look()
+            assert world.report.refused == {}
+            world.now *= 3
+            await world.follower.look()
+            assert world.report.refused == {"demo/2": "the process that tries it out is gone"}
+
+    run(follow())
+
+
+def test_while_the_storage_is_away_a_replica_starts_with_the_champion_that_was_served_last(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = world.source.first()
+
+    def away(_: Pointer) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(Pointer, "current", away)
+    assert ChampionSource(str(world.storage), "demo").first() == expected
+    with pytest.raises(OSError, match="no route"):
+        ChampionSource(str(world.storage), "other").first()
+
+
+def test_a_run_without_a_champion_cannot_be_served(tmp_path: Path) -> None:
+    with pytest.raises(KcmError, match="'demo' has no champion"):
+        ChampionSource(str(tmp_path), "demo").first()
+
+
+def test_a_replica_that_stops_removes_its_report(world: World) -> None:
+    run(world.follower.look())
+    world.follower.close()
+    assert world.pointer.reports.read() == {}
