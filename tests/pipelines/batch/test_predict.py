@@ -8,7 +8,7 @@ import pytest
 
 import pipelines.batch.predict as stage
 from kcm.bundle.answers import Answer, Failure, Input
-from kcm.inputs.content import TEXT, Content
+from kcm.inputs.content import IMAGE, TEXT, Content
 from kcm.inputs.rowfile import open_rows
 from pipelines.batch.predict import UNFINISHED, Block, BlockReader, CascadeAnswerer, added_columns
 
@@ -88,3 +88,16 @@ def test_blocks_are_read_in_any_order_and_no_picture_that_is_passed_over(tmp_pat
         found = read(Block(file, start, stop, file.location))
         assert found["text"].to_pylist() == list(map(str, range(start, stop)))
         assert set(found["fault"].to_pylist()) == {None}, "there are no such pictures"
+
+
+def test_pictures_are_read_for_the_rows_of_a_block_alone_and_a_missing_one_is_an_error(
+    tmp_path: Path, cascade: StubCascade
+) -> None:
+    cascade.small_side.bundle.reads = IMAGE
+    (tmp_path / "a.png").write_bytes(b"picture")
+    (tmp_path / "in.jsonl").write_text('{"image": "a.png"}\n{"image": "b.png"}\n{"image": null}\n', encoding="utf-8")
+    file = open_rows(tmp_path / "in.jsonl", None, image_column="image")
+    read = BlockReader()(Block(file, 0, 3, file.location))
+    rows = CascadeAnswerer(tmp_path, tmp_path, "cpu").answer(file, read).to_pylist()
+    assert [row["error"] for row in rows] == [None, "no image file 'b.png': No such file or directory", "no image"]
+    assert [item.content.image for item in cascade.asked] == [b"picture"]
