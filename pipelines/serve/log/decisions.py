@@ -265,10 +265,6 @@ class DecisionLog:
             connection.execute(delete(DRIFT).where(*(DRIFT.c[name] == value for name, value in key.items())))
             connection.execute(DRIFT.insert(), [{**key, "e_values": dict(e_values), "updated_at": utc_now()}])
 
-    def heartbeats(self, model_version: str) -> int | None:
-        """Heartbeats of the process that tries out a version; None where there was none."""
-        return self._version_value(model_version, VERSIONS.c.heartbeats) or None
-
     def is_refuted(self, model_version: str) -> bool:
         """Whether a version's certificate was ever refuted."""
         return self._version_value(model_version, VERSIONS.c.refuted_at) is not None
@@ -281,11 +277,6 @@ class DecisionLog:
         with self._version(model_version) as (connection, this):
             values = {"refuted_at": utc_now(), "refuted_upto": last}
             return connection.execute(update(VERSIONS).where(this, v.refuted_at.is_(None)).values(values)).rowcount == 1
-
-    def beat(self, model_version: str) -> None:
-        """Say that the trial of a version goes on."""
-        with self._version(model_version) as (connection, this):
-            connection.execute(update(VERSIONS).where(this).values(heartbeats=VERSIONS.c.heartbeats + 1))
 
     def hold_alarms(self, model_version: str, lease: datetime.timedelta) -> AlarmRecord:
         """The state of a version's alarms, held by this process for `lease` unless another one holds it.

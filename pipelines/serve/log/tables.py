@@ -161,7 +161,7 @@ DRIFT = Table(
     Column("updated_at", UtcTime, nullable=False),
 )
 # What is known of a version. `refuted_at`: when its certificate was refuted, by decisions up to `refuted_upto`.
-# `heartbeats` of the process that tries it out. `alarms` is the state of its alarms, which `holder` advances.
+# `alarms` is the state of its alarms, which `holder` advances.
 VERSIONS = Table(
     "versions",
     SCHEMA,
@@ -169,7 +169,6 @@ VERSIONS = Table(
     Column("model_version", _NAME, primary_key=True),
     Column("refuted_at", UtcTime),
     Column("refuted_upto", sa.BigInteger),
-    Column("heartbeats", sa.BigInteger, nullable=False, server_default="0"),
     Column("holder", String(32)),
     Column("held_until", UtcTime),
     Column("revision", sa.BigInteger, nullable=False, server_default="0"),

@@ -1,13 +1,7 @@
-"""The trial of a challenger, as the log has it: its requests, and the heartbeats of the process that controls it.
-
-That process counts heartbeats in the log; the service looks whether the count still rises, by a clock of its own, so
-that clocks which differ end no trial.
-"""
+"""The trial of a challenger, as the log has it: the requests of both versions."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +14,6 @@ from kcm.certify.monitoring.trial import Requests
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.tables import DECISIONS, FAILURES
 
-RENEW_S = 10.0  # time between two heartbeats
-LEASE_S = 60.0  # time without one after which a trial ends
 _TYPES = {"stage": np.int64, "seconds": np.float64, "audit_share": np.float64}
 
 
@@ -69,28 +61,9 @@ class TrialLog:
             _with_failures(_requests(_as_answered(by_challenger)), failed),
         )
 
-    def renew(self, version: str) -> None:
-        """Say that the trial of a version goes on."""
-        self._log.beat(version)
-
     def close(self) -> None:
         """Let go of the database."""
         self._log.close()
-
-
-class TrialLease:
-    """Ends `LEASE_S` after the heartbeats were last seen to rise, or after it was made."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._heartbeats: int | None = None
-        self._renewed = clock()
-
-    def ended(self, heartbeats: int | None) -> bool:
-        """Whether the trial has ended, by the number of heartbeats now; None where it cannot be read."""
-        if heartbeats is not None and heartbeats != self._heartbeats:
-            self._heartbeats, self._renewed = heartbeats, self._clock()
-        return self._clock() - self._renewed > LEASE_S
 
 
 def _as_answered(rows: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pytest
 from kcm.bundle.answers import Route
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import LoggedDecision, Origin, Shadow
-from pipelines.serve.log.trial import LEASE_S, TrialFigures, TrialLease, TrialLog
+from pipelines.serve.log.trial import TrialFigures, TrialLog
 
 NOT_ASKED = "not asked"
 
@@ -133,24 +133,3 @@ def test_without_audits_nothing_is_known_of_what_was_lost(url: str, traffic: Tra
     traffic.request(("small", "good", NOT_ASKED), version="two", stage=1, share=0.0)
     found = read(url).challenger
     assert (found.lost_low.tolist(), found.lost_high.tolist(), found.share.tolist()) == ([0.0], [1.0], [1.0])
-
-
-def test_a_lease_ends_without_new_heartbeats_and_lives_with_them() -> None:
-    now = [1000.0]
-    lease = TrialLease(lambda: now[0])
-    for heartbeats in (None, 1, 2, 2):
-        now[0] += 0.9 * LEASE_S if heartbeats != 2 else 0.5 * LEASE_S
-        assert not lease.ended(heartbeats)
-    now[0] += 0.6 * LEASE_S
-    assert lease.ended(2)
-    assert lease.ended(None)
-    assert not lease.ended(3)
-
-
-def test_heartbeats_are_counted_by_application_and_version(any_url: str) -> None:
-    films, songs = (DecisionLog(any_url, 5.0, name) for name in ("films", "songs"))
-    controller = TrialLog(any_url, "films")
-    assert films.heartbeats("films/2") is None
-    for _ in range(3):
-        controller.renew("films/2")
-    assert (films.heartbeats("films/2"), films.heartbeats("films/1"), songs.heartbeats("films/2")) == (3, None, None)
