@@ -1,20 +1,17 @@
 """Attacks on a served door: what each costs, whether its promise holds, and how others fare meanwhile.
 
-    python benchmarks/attacks.py [--only WORDS] [--bodies 100000]
+    python benchmarks/attacks.py [--only WORDS]
 
 Every door is served on this machine as `kcm serve` would, around stubs that compute next to nothing; its large model
 asks a server of this script. An attack that weighs by its CPU is played while all is quiet, then again beside innocent
 requests; the others at once. No door may block for more than 50 ms, no attack cost more than ten normal requests of its
-size. `--bodies N` sends so many malformed bodies through all doors in place of the attacks: none may be answered by a
-server's error.
+size.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import random
 import sys
 import threading
 import time
@@ -25,7 +22,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-from attacks_bodies import DOORS, malformed, schemathesis_bodies
 from attacks_played import ATTACKS, Attack, Client, Outcome, innocent
 from attacks_served import KEYS, Target, target
 from rich.console import Console
@@ -122,46 +118,12 @@ def attacks(only: str) -> bool:
     return all(row[1] == "yes" for row in rows)
 
 
-def bodies(number: int) -> bool:
-    """Send malformed bodies through all doors; whether none was answered by a server's error."""
-    statuses: Counter[int] = Counter()
-    draw = random.Random(0)
-
-    async def one(client: httpx.AsyncClient, served: Target, path: str, body: bytes) -> None:
-        try:
-            statuses[(await client.post(f"{served.url}{path}", content=body)).status_code] += 1
-        except httpx.HTTPError as error:
-            statuses[0] += 1
-            print(path, body[:200], repr(error), file=sys.stderr)
-
-    async def all_of_them(served: Target) -> None:
-        headers = {"authorization": f"Bearer {KEYS['ann']}", "content-type": "application/json"}
-        async with httpx.AsyncClient(headers=headers, timeout=60.0) as client:
-            document = (await client.get(f"{served.url}/openapi.json")).json()
-            generated = schemathesis_bodies(document, number // 50)
-            waiting: set[asyncio.Task[None]] = set()
-            for count in range(number):
-                path = DOORS[count % len(DOORS)]
-                found = generated[path]
-                body = found[count // 50 % len(found)] if count % 50 < len(DOORS) else malformed(path, draw)
-                waiting.add(asyncio.create_task(one(client, served, path, body)))
-                if len(waiting) >= NUM_CLIENTS:
-                    _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.gather(*waiting)
-
-    with target("text") as served:
-        asyncio.run(all_of_them(served))
-    print(json.dumps({"bodies": number, "statuses": dict(sorted(statuses.items()))}))
-    return not any(status == 0 or status >= 500 for status in statuses)
-
-
 def main() -> None:
     """Attack, print, and fail where a promise does not hold."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="", help="words in the name of the attacks to play; all without them")
-    parser.add_argument("--bodies", type=int, metavar="N", help="send N malformed bodies in place of the attacks")
     arguments = parser.parse_args()
-    held = bodies(arguments.bodies) if arguments.bodies else attacks(arguments.only)
+    held = attacks(arguments.only)
     sys.exit(0 if held else 1)
 
 

@@ -2,7 +2,6 @@
 
     python benchmarks/continual.py [--only clinc:replay@2] [--num-seeds 3] [--write]
     python benchmarks/continual.py --tune        choose the settings in benchmarks/settings/, on held-out streams
-    python benchmarks/continual.py --tasks 500   memory and CPU time per task over many tasks
     python benchmarks/continual.py --study STUDY.yaml [--set num_seeds=5] [--json FILE]     on your own table
 
 CLINC150 comes from the hub, or from --clinc FILE (data_full.json of its authors); the tables by domain need --domains
@@ -33,7 +32,6 @@ from continual_plan import (
     data_sets,
     spaces,
 )
-from continual_scale import measure_scale, scale_view
 from rich.console import Console
 from rich.table import Table
 from study.cell import Record, Records
@@ -255,7 +253,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--num-seeds", type=int, help="at most so many seeds")
     parser.add_argument("--write", action="store_true", help="commit figures, or settings, to their files")
     parser.add_argument("--tune", action="store_true", help="choose settings instead of measuring")
-    parser.add_argument("--tasks", type=int, metavar="N", help="measure memory and CPU time over N synthetic tasks")
     parser.add_argument("--study", type=Path, metavar="FILE", help="YAML of a study of your own; see docs/continual.md")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="override a value of --study; repeatable")
     parser.add_argument("--settings", type=Path, default=DEFAULT_SETTINGS, help="how each learner trains each network")
@@ -274,12 +271,6 @@ def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(1)  # of every process; steps are too small for more
     console = Console(width=130)
-    if arguments.tasks:
-        found = measure_scale(console, arguments.tasks)
-        console.print(scale_view(found))
-        if arguments.write:
-            write_results("scale", found)
-        return
     if arguments.study:
         own_study(console, arguments)
         return

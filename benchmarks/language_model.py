@@ -4,11 +4,9 @@
     python benchmarks/language_model.py [--write]                                  SmolLM2-135M, llama.cpp
     python benchmarks/language_model.py --server transformers [--write]            the same, `transformers serve`
     python benchmarks/language_model.py --base-url http://HOST/v1 --model NAME     any other, such as a larger one
-    python benchmarks/language_model.py --served [--write]                         any of them behind a served cascade
 
 Clear tweets of the `reviews` data; the stages of `kcm run` up to its figures, so that every row is asked once and the
-answers lie in --storage. Tokens and seconds are those of the server's answers. With --served, texts that are new to all
-sides are asked over HTTP, while the server is killed and started again, and by more clients than it has room for.
+answers lie in --storage. Tokens and seconds are those of the server's answers.
 """
 
 from __future__ import annotations
@@ -23,12 +21,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from by_steps import BY_STEPS, REVIEWS
 from language_model_own import MODELS, OwnServer
-from language_model_served import NUM_TEXTS, played
 from machine import machine
 from rich.pretty import pprint
 
 from kcm.config import load_config
-from kcm.large import OpenAiConfig
 from pipelines.config import RunConfig
 from pipelines.run import run
 
@@ -105,8 +101,6 @@ def main() -> None:
     parser.add_argument("--model", help="of that server, as it knows it")
     parser.add_argument("--num-rows", type=int, default=240)
     parser.add_argument("--port", type=int, default=8765, help="of the server that is started")
-    parser.add_argument("--served", action="store_true", help="play on the cascade, served, in place of measuring it")
-    parser.add_argument("--room", type=int, default=2, help="questions that the server takes at once under overload")
     parser.add_argument("--storage", type=Path, default=Path("storage/language_model"))
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--write", action="store_true", help=f"keep the figures in {RESULTS.name}")
@@ -121,11 +115,7 @@ def main() -> None:
     try:
         base_url = own.base_url if own else arguments.base_url
         config = configured(base_url, model, rows, arguments)
-        if arguments.served:
-            texts = [text for _, text in clear[arguments.num_rows :][:NUM_TEXTS]]
-            found = {"served": served_part(config, arguments, base_url, texts, own)}
-        else:
-            found = measured(config, model)
+        found = measured(config, model)
     finally:
         if own:
             own.kill()
@@ -134,16 +124,6 @@ def main() -> None:
         kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
         kept[model] = kept.get(model, {}) | found
         RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-
-
-def served_part(
-    config: RunConfig, arguments: argparse.Namespace, base_url: str, texts: Sequence[str], own: OwnServer | None
-) -> dict[str, Any]:
-    """What is played on the cascade of the run, served."""
-    folder = Path(run(config)["artefacts"]["register"]) / "bundle"
-    assert isinstance(config.large, OpenAiConfig)
-    found = played(folder, config.large, config.assets_path, texts, base_url, arguments.room, own)
-    return found | {"machine": machine()}
 
 
 if __name__ == "__main__":

@@ -25,8 +25,7 @@ how it was measured, on what machine, and what was seen before.
 """
 _INTERVAL = re.compile(r"([+-][\d.]+) to ([+-][\d.]+)")
 _PARTS = {  # of benchmarks/loop.py
-    "simulated": ("alarm", "drift", "histories", "labels", "growth"),
-    "real models on traffic that is played, one seed": ("domain", "intents", "kills"),
+    "simulated": ("alarm", "drift", "histories", "labels"),
 }
 
 
@@ -40,7 +39,6 @@ def page() -> str:
         *_section("The gate", _gate()),
         *_section("Promises over time", _loop()),
         *_section("Speed", _speed()),
-        *_section("What a lower precision does to a cascade", _precision()),
         *_section("What was not measured", _missing()),
     ]
     text = "\n".join(parts) + "\n"
@@ -175,19 +173,6 @@ def _speed() -> Iterator[str]:
     yield from _table(["", "figure", "found", "machine"], rows)
 
 
-def _precision() -> Iterator[str]:
-    """Both encoders in another precision against both in float32."""
-    yield "Both encoders in int8 or bfloat16 less both in float32, paired by test row, one seed each"
-    yield "([runtimes](runtimes.md)):\n"
-    figures = ("small", "large", "cascade", "calls_saved")
-    rows = [
-        [data, name.upper(), *(points(each["minus_float32"][figure]) for figure in figures)]
-        for data, found in read("precision")["rows"].items()
-        for name, each in found["collaborators"].items()
-    ]
-    yield from _table(["data", "", "small", "large", "cascade", "calls saved"], rows)
-
-
 def _machine(result: Mapping[str, Any]) -> str:
     found = result["machine"]
     return f"{found['cpu']}, {found['cores']} cores{', AMX' if found['amx'] else ''}"
@@ -196,7 +181,7 @@ def _machine(result: Mapping[str, Any]) -> str:
 def _missing() -> Iterator[str]:
     yield "- Fewer hallucinations, the paper's fourth claim: no language model that is worth routing to runs on these"
     yield "  machines."
-    yield "- GPUs: nothing here ran on one; `python benchmarks/gpu.py` makes the figures where there is one."
+    yield "- GPUs: nothing here ran on one."
     yield "- Real traffic: the loop's figures are of simulated or replayed streams."
 
 

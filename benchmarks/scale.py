@@ -1,15 +1,13 @@
 """What rows cost at scale: memory of every process, rows a second, seconds of a cache hit; sections run by name.
 
     python benchmarks/scale.py job --rows 1000000 4000000 [--write]
-    python benchmarks/scale.py features train --rows 1000000 [--features 384] [--write]
     python benchmarks/scale.py tasks --rows 1000000 4000000 [--write]
 
 Rows are generated: features that come with them (`precomputed`), two classes that a line nearly tells apart, and the
 recorded answers of a large model that is right in 19 of 20 cases. `job` runs the whole main job in a process of its own
-and samples the private memory of all its processes; then once more, when everything is there. `features` takes vectors
-over and looks answers up, `train` reads the rows of an epoch as a train worker does, and from memory: both in this
-this process, by its CPU seconds, since others may use the machine. `--write` puts the figures into
-benchmarks/results/scale.json, of which benchmarks/scale_table.py makes the table in docs/scale.md.
+and samples the private memory of all its processes; then once more, when everything is there. `tasks` reads, splits and
+writes rows of words, in a process of its own. `--write` puts the figures into benchmarks/results/scale.json, of which
+benchmarks/scale_table.py makes the table in docs/scale.md.
 """
 
 from __future__ import annotations
@@ -26,12 +24,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 import yaml
@@ -41,25 +37,11 @@ from rich.console import Console
 from rich.table import Table
 from scale_table import RESULTS
 
-from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.collaborator.distill import DistillConfig
 from kcm.config import parse_config
-from kcm.encoders import PrecomputedConfig
-from kcm.large import RecordedConfig
-from kcm.learners import FinetuneConfig
-from kcm.learners.ranks import Ranks
-from kcm.learners.training.config import TrainConfig
-from kcm.learners.training.order import TrainOrder
-from kcm.learners.training.stream import ParquetRows, TaskRows, TensorRows
-from kcm.learners.training.trainer import Trainer
-from kcm.learners.training.windows import Windows
 from kcm.tasks import TasksConfig
 from kcm.tasks.columns import list_column
 from kcm.tasks.preparation.build import write_sequence
-from kcm.tasks.shards import GROUP_ROWS, SHARD_ROWS, ShardWriter, task_shards
-from pipelines.batch.encoding import encode_shards
-from pipelines.batch.recorded import look_up_shards
-from pipelines.store.storage import Storage
+from kcm.tasks.shards import SHARD_ROWS
 
 BATCH_SIZE, WINDOW, NUM_WORKERS = 1024, 16, (1, 2, 4, 16)
 
@@ -156,99 +138,6 @@ def _watched_run(config: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return taken, json.loads(result.read_text(encoding="utf-8"))
 
 
-def features(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:
-    """Rows per CPU second that are taken over with their vectors, and that find their answers; bytes of a row."""
-    found = []
-    for count in rows:
-        place = folder / f"features-{count}"
-        place.mkdir()
-        write_rows(place / "rows", place / "answers.parquet", count, dim)
-        for file in (place / "rows").iterdir():
-            table = pq.read_table(file).rename_columns(["id", "vector", "label"])
-            label_N = pc.cast(pc.equal(table["label"], "yes"), pa.int64())
-            table = table.set_column(2, "label", label_N).append_column("split", pa.array(["train"] * len(table)))
-            pq.write_table(table.append_column("group", pa.array([""] * len(table))), file, row_group_size=GROUP_ROWS)
-        sources = {file.name: file for file in sorted((place / "rows").iterdir())}
-        context: Any = SimpleNamespace(
-            assets_path=place, cluster=None, store=SimpleNamespace(storage=Storage.at(place))
-        )
-        bar: Any = SimpleNamespace(update=lambda done, total: None)
-        started = time.process_time()
-        encoder, features, outcomes = PrecomputedConfig(column="embedding"), place / "features", place / "outcomes"
-        encode_shards(context, encoder, sources, features, scratch=place / "units", bar=bar)
-        copied, started = time.process_time() - started, time.process_time()
-        large = RecordedConfig(path=str(place / "answers.parquet"))
-        look_up_shards(large, ("no", "yes"), sources, outcomes, 2, Storage.at(place))
-        looked_up = time.process_time() - started
-        bytes_of = {
-            name: round(sum(file.stat().st_size for file in files) / count)
-            for name, files in (
-                ("rows", sources.values()),
-                ("features", features.iterdir()),
-                ("outcomes", outcomes.iterdir()),
-            )
-        }
-        rates = {"copied": round(count / copied), "looked_up": round(count / looked_up)}
-        found.append({"rows": count, "features": dim, "rows_per_cpu_s": rates, "bytes_of_a_row": bytes_of})
-    return found
-
-
-def train(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:
-    """Rows of an epoch per CPU second, from shards and from memory: read alone, and with a small network's steps.
-
-    And the CPU seconds in which the first of so many workers reads its share of an epoch.
-    """
-    found = []
-    for count in rows:
-        on_disk = _stored(folder / f"train-{count}", count, dim)
-        kept = min(count, 262_144)  # of the rows in memory; more would only take memory
-        in_memory = TensorRows("memory", {split: _held(on_disk, split, kept) for split in ("train", "test")})
-        alone = {name: _read_rate(task) for name, task in (("shards", on_disk), ("memory", in_memory))}
-        steps = {name: _train_rate(task, dim) for name, task in (("shards", on_disk), ("memory", in_memory))}
-        found.append(
-            {
-                "rows": count,
-                "features": dim,
-                "reading": alone,
-                "training": steps,
-                "share_read_cpu_s": {size: round(_read_s(on_disk, Ranks(0, size)), 2) for size in NUM_WORKERS},
-                "share": steps["shards"] / steps["memory"],
-            }
-        )
-    return found
-
-
-def _stored(folder: Path, count: int, dim: int) -> ParquetRows:
-    """Train rows, and some test rows, as the stages leave them."""
-    places = folder / "features", folder / "outcomes"
-    writers: list[ShardWriter] = []
-    rng = np.random.default_rng(0)
-    for start in range(0, count, SHARD_ROWS):
-        size = min(SHARD_ROWS, count - start)
-        last = start + size == count
-        ids, label_N = [f"row-{start + row}" for row in range(size)], rng.integers(0, 2, size)
-        splits = ["train"] * (size - 1024) + ["test"] * 1024 if last else ["train"] * size
-        values_ND = rng.normal(size=(size, dim)).astype(np.float32)
-        large_NC = rng.dirichlet(np.ones(2), size).astype(np.float32)
-        tables = (
-            pa.table({"id": ids, "split": splits, "label": label_N, "features": list_column(values_ND)}),
-            pa.table({"id": ids, "large_label": label_N, "large_probabilities": list_column(large_NC)}),
-        )
-        for number, (place, table) in enumerate(zip(places, tables, strict=True)):
-            if start == 0:
-                place.mkdir(parents=True)
-                writers.append(ShardWriter(place, 0, table.schema).__enter__())
-            writers[number].write(table)
-    for writer in writers:
-        writer.__exit__(None, None, None)
-    return ParquetRows("shards", *(task_shards(place, 0) for place in places))
-
-
-def _held(task: ParquetRows, split: str, most: int) -> tuple[list[str], Any]:
-    count = min(most, task.num_rows(split))
-    return [str(row) for row in range(count)], task.read(split, 0, count)
-
-
 def tasks(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:
     """Rows of 12 words to a task sequence, each time in one process of its own: CPU seconds, and its largest memory."""
     found = []
@@ -287,42 +176,9 @@ def _write_tasks(folder: Path) -> tuple[float, int]:
     return taken, round(int(peak.split()[1]) / 1024)
 
 
-def _read_rate(task: TaskRows) -> float:
-    """Rows per CPU second of the first epoch's batches."""
-    return round(task.num_rows("train") / _read_s(task, Ranks()))
-
-
-def _read_s(task: TaskRows, ranks: Ranks) -> float:
-    """CPU seconds in which a worker reads its share of the first epoch."""
-    count = task.num_rows("train")
-    windows = Windows(
-        lambda epoch: TrainOrder([count], seed=0, task=0, epoch=epoch, window=WINDOW),
-        lambda stream, start, stop: task.read("train", start, stop),
-        1,
-        ranks,
-    )
-    started = time.process_time()
-    for start in range(0, count, BATCH_SIZE):
-        windows.share(0, start, min(start + BATCH_SIZE, count))
-    return time.process_time() - started
-
-
-def _train_rate(task: TaskRows, dim: int) -> float:
-    """Rows per CPU second of one epoch's steps."""
-    model = Collaborator(dim, 2, NetworkConfig(hidden=(8,)), "kan", 0)
-    config = TrainConfig(num_epochs=1, batch_size=BATCH_SIZE, window=WINDOW)
-    trainer = Trainer(model, FinetuneConfig().build(0), [task], config, DistillConfig(), seed=0)
-    started = time.process_time()
-    while not trainer.done:
-        trainer.step()
-    return round(task.num_rows("train") / (time.process_time() - started))
-
-
 SECTIONS: dict[str, Callable[[Sequence[int], int, Path], list[dict[str, Any]]]] = {
     "job": job,
     "tasks": tasks,
-    "features": features,
-    "train": train,
 }
 
 

@@ -61,7 +61,8 @@ class Context:
         seconds = time.perf_counter() - started
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         self.cached[name] = self.cached.get(name, True) and cached
-        state = "already there" if cached else f"done in {seconds:.1f} s"
+        part = f"its {recipe.stage} " if label and label != recipe.stage else ""
+        state = part + ("already there" if cached else f"done in {seconds:.1f} s")
         self.reporter.say(f"[bold]{name:<9}[/bold] {state}  [dim]{artefact.fingerprint}[/dim]")
         return artefact
 

@@ -39,9 +39,11 @@ def _cascade_table(result: Numbers) -> Table:
     for heading in ("small", "large", "cascade", "cascade\n- large", "call\nrate %", "calls\nsaved %", "cost\nsaved %"):
         table.add_column(heading, justify="right", no_wrap=True)
     sides = _sides(result)
-    for task in sides[0]["tasks"]:
+    tasks = sides[0]["tasks"]
+    for task in tasks if len(tasks) > 1 else ():
         _add_rows(table, task, {side["name"]: side["tasks"][task] for side in sides})
-    _add_rows(table, "overall", {side["name"]: side["overall"] for side in sides}, style="bold")
+    name = "overall" if len(tasks) != 1 else next(iter(tasks))
+    _add_rows(table, name, {side["name"]: side["overall"] for side in sides}, style="bold")
     return table
 
 
@@ -63,12 +65,13 @@ def _cells(numbers: Numbers) -> Iterator[str]:
 
 
 def _continual_table(result: Numbers) -> Table:
-    table = plain_table("Continual learning")
+    table = plain_table("Continual learning" if len(_sides(result)[0]["tasks"]) > 1 else "Size")
     table.add_column("measure", min_width=28)
     sides = _sides(result)
     for side in sides:
         table.add_column(side["name"], justify="right", min_width=10)
-    for measure in sides[0]["continual"]:
+    measures = sides[0]["continual"] if len(sides[0]["tasks"]) > 1 else ()  # one task has nothing to forget
+    for measure in (name for name in measures if any(side["continual"][name] is not None for side in sides)):
         words = metric(measure)
         table.add_row(words.label, *(words.show(side["continual"][measure]) for side in sides))
     table.add_row("Trainable parameters", *(f"{side['num_parameters']:,}" for side in sides))

@@ -58,12 +58,16 @@ def is_certified(certificate: Numbers) -> bool:
 
 
 def outcomes(result: Numbers) -> list[tuple[str, dict[Who, Numbers]]]:
-    """Name and row per collaborator of all tasks together, then of each task; a task may bear any name."""
+    """Name and row per collaborator of all tasks together, then of each task; of a single task once, by its name."""
     found = collaborators(result)
     tasks = {who: c.get("tasks") or {} for who, c in found.items()}
     names = dict.fromkeys(name for own in tasks.values() for name in own)
     each = [(name, {who: own[name] for who, own in tasks.items() if name in own}) for name in names]
-    return [(ALL_TASKS, {who: c["overall"] for who, c in found.items()}), *each]
+    overall = {who: c["overall"] for who, c in found.items()}
+    rows = {row.get("num_rows") for who, row in overall.items()}
+    if len(each) == 1 and rows == {row.get("num_rows") for row in each[0][1].values()}:
+        return [(each[0][0], overall)]
+    return [(ALL_TASKS, overall), *each]
 
 
 def routed(certificate: Numbers, quality: Numbers) -> dict[str, Any]:
@@ -85,7 +89,7 @@ def routed(certificate: Numbers, quality: Numbers) -> dict[str, Any]:
 
 def task_names(result: Numbers) -> list[str]:
     """Names of the tasks in the order of the accuracy matrix, which may know more tasks than were reported."""
-    names = [name for name, _ in outcomes(result)[1:]]
+    names = list(dict.fromkeys(name for c in collaborators(result).values() for name in c.get("tasks") or ()))
     longest = max(len(c.get("accuracy_matrix") or ()) for c in collaborators(result).values())
     return [*names, *(f"task {index + 1}" for index in range(len(names), longest))]
 

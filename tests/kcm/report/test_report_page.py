@@ -134,6 +134,21 @@ def test_a_run_with_little_more_than_its_total_still_has_a_page(
     assert lines(render_report(bare)) == snapshot
 
 
+def test_a_run_of_one_task_shows_it_once_and_says_why_nothing_was_forgotten(inputs, lines: Lines) -> None:
+    """Promise: panels without content are left out, and one sentence says why; no row is all dashes."""
+    for who in ("kcm", "mcm"):
+        found = inputs.result[who]
+        found |= {"tasks": {"mail": dict(found["overall"])}, "accuracy_matrix": [[0.85]]}
+        found["continual"] = {"average_accuracy": 0.85, "forgetting_first": None, "fwt": None, "bwt": None}
+        found["overall"]["forgetting_first"] = None
+    text = lines(render_report(replace(inputs, trials=[])))
+    assert text.count("One task was learned: no other one could be forgotten or helped") == 1
+    assert len(re.findall(r"^\| mail", text, re.M)) == 1
+    assert not re.search(r"All tasks|Accuracy matrix|What became of each task|Accuracy since learned", text)
+    assert "What tuning found: tuning did not run." in text
+    assert not re.search(r"^\| [^|]+( \| –){2,}$", text, re.M)
+
+
 def test_a_run_of_mcm_alone_has_a_page(inputs, lines: Lines) -> None:
     del inputs.result["kcm"]
     assert "MCM saves 64% of the calls" in lines(render_report(inputs))
