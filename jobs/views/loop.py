@@ -38,18 +38,18 @@ def versions_view(result: Numbers) -> Group:
     table = plain_table("Versions, the newest first")
     for heading in ("version", "state", "from", "decisions", "gates", "loss at\nmost %", "traffic\n%", "why"):
         table.add_column(heading, overflow="fold", justify="right" if heading.endswith("%") else "left")
-    for each in result["versions"]:
-        certificate = each["certificate"]
+    for version in result["versions"]:
+        certificate = version["certificate"]
         table.add_row(
-            escape(each["version"]),
-            each["state"],
-            escape(each["parent"] or _NONE),
-            f"{each['window'][0] + 1}–{each['window'][1]}" if each["window"] else _NONE,
-            each["verdict"] or _NONE,
+            escape(version["version"]),
+            version["state"],
+            escape(version["parent"] or _NONE),
+            f"{version['window'][0] + 1}–{version['window'][1]}" if version["window"] else _NONE,
+            version["verdict"] or _NONE,
             percent(certificate["bound"]) if certificate and certificate["valid"] else _NONE,
-            _NONE if each["traffic"] is None else percent(each["traffic"]),
-            escape(each["reason"] or ""),
-            style="bold" if each["state"] == "champion" else None,
+            _NONE if version["traffic"] is None else percent(version["traffic"]),
+            escape(version["reason"] or ""),
+            style="bold" if version["state"] == "champion" else None,
         )
     lines = [line("champion", result["champion"])]
     if back := result["rolled_back"]:

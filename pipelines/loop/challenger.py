@@ -123,7 +123,7 @@ def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = No
         upstreams = (*upstreams, config.large.upstream)
     return [
         Grow.of(config, parent=parent),
-        GrowFeatures.of(config, parent=parent),
+        GrowFeatures(encoder=config.encoder, parent=parent),
         GrowOutcomes.of(config, parent=parent),
         Extend.of_parent(parent),
         Choose.of(config, choice=choice_of(parent), max_loss=config.tune.max_loss),
@@ -154,21 +154,21 @@ def _registered(
     examined = done[GatesArtefact.kind].as_a(GatesArtefact)
     evaluated = done[EvaluatedArtefact.kind].as_a(EvaluatedArtefact)
     usage = done[OutcomesArtefact.kind].as_a(OutcomesArtefact).usage
-    found = [enough, *examined.verdicts.gates]
+    verdicts = [enough, *examined.verdicts.gates]
     model = config.tracking.model_of(config.name)
     tags = {
         PARENT_TAG: attempt.champion,
-        VERDICT_TAG: gates.overall(found),
+        VERDICT_TAG: gates.overall(verdicts),
         WINDOW_TAG: f"{attempt.after + 1}-{attempt.upto}",
     }
     number = register_model(tracking, model, bundle.bundle, bundle.fingerprint, tags)
     version = f"{model}/{number}"
     report = context.store.root / "runs" / config.name / f"challenger-{number}.html"
     lineage = {artefact.stage: artefact.fingerprint for artefact in done.values()}
-    write_challenger_report(config, evaluated, found, version, lineage, usage, report)
+    write_challenger_report(config, evaluated, verdicts, version, lineage, usage, report)
     context.store.storage.keep(report)
     before, after = examined.verdicts.calls_saved
-    metrics: dict[str, float | None] = {f"gates/{gate.name}": _VERDICTS[gate.verdict] for gate in found}
+    metrics: dict[str, float | None] = {f"gates/{gate.name}": _VERDICTS[gate.verdict] for gate in verdicts}
     tracking.log({}, metrics | {"calls_saved/before": before, "calls_saved/after": after}, examined.folder / GATES)
     tracking.log({}, {}, report)
     tracking.finish()
@@ -176,7 +176,7 @@ def _registered(
     digest = bundle_digest(bundle.bundle)
     candidate = champion_now(version, digest, bundle.fingerprint, by="update", parent=attempt.champion)
     return BuiltChallenger(
-        found,
+        verdicts,
         candidate,
         dict(figures)
         | {

@@ -90,14 +90,14 @@ class Examine(Stage, Plan):
         judged = JudgedWindow.read(evaluated.folder / name / JUDGED).of_purpose("certify", "test")
         kept_before, kept_after = judged.champion_kept, judged.keeps(evaluated.policy(name))
         saved = [float(kept_N.mean()) if len(judged) else 0.0 for kept_N in (kept_before, kept_after)]
-        found = [probed(challenger, context.assets_path)]
-        if found[0].verdict != "fail":
+        examined = [probed(challenger, context.assets_path)]
+        if examined[0].verdict != "fail":
             if limits.panel_size:
-                found.append(self.panel(challenger, features, outcomes, champion.task_names, context))
+                examined.append(self.panel(challenger, features, outcomes, champion.task_names, context))
             certificate, (small_s, large_s) = challenger.certificates[None], new.answered.seconds
             encoder = load_encoder(challenger, context.assets_path)
             costs = [small_s + (1 - share if len(judged) else 0.0) * large_s for share in saved]
-            found += [
+            examined += [
                 gates.old_tasks(old_tasks(old, new), limits.max_old_task_loss),
                 gates.certified(certificate),
                 gates.call_rate(
@@ -112,7 +112,7 @@ class Examine(Stage, Plan):
                     *latencies(SmallSide(champion, encoder), SmallSide(challenger, encoder)), limits.max_latency
                 ),
             ]
-        verdicts = Verdicts(gates=found, calls_saved=(saved[0], saved[1]))
+        verdicts = Verdicts(gates=examined, calls_saved=(saved[0], saved[1]))
         write_json(attempt.folder / GATES, verdicts.model_dump(mode="json"))
 
     def panel(

@@ -122,8 +122,8 @@ class Choose(Stage, Plan):
             certificate=self.certificate,
         )
         objectives = trial.write_best(attempt.folder / name, name, self.choice)
-        found = {"number": 0, "collaborator": name, "params": asdict(self.choice), "pareto": True}
-        write_json(attempt.folder / TRIALS, [found | objectives])
+        trial_record = {"number": 0, "collaborator": name, "params": asdict(self.choice), "pareto": True}
+        write_json(attempt.folder / TRIALS, [trial_record | objectives])
         write_json(attempt.folder / SEARCH, {"space": None, "started_from": None})
 
 

@@ -86,19 +86,22 @@ class GrowFeatures(Stage, Plan):
 
     stage, version, reads, writes = Features.stage, Features.version, ("window", "sequence"), FeaturesArtefact
 
-    encoder: EncoderConfig = Field(exclude=True)  # the champion's, or it is refused
+    encoder: EncoderConfig
+    identity: str = ""
+    device: str = ""
     parent: Any = Field(exclude=True)  # a Parent
 
     def plan(self, context: Context, window: WindowArtefact, sequence: SequenceArtefact) -> GrowFeatures:
-        """Itself; ConfigError where the encoder is not the champion's."""
-        identity = Encoding.of(sequence.with_head(self.encoder), context).identity
+        """Itself, with what the encoder is on this machine; ConfigError where it is not the champion's."""
+        encoding = Encoding.of(sequence.with_head(self.encoder), context)
+        identity = encoding.identity
         if identity != self.parent.features.identity:
             raise ConfigError(
                 f"the encoder is {identity}, that of the champion {self.parent.features.identity}",
                 where="encoder",
                 hint="Give the champion's encoder, or `kcm run` anew",
             )
-        return self
+        return self.model_copy(update={"identity": identity, "device": encoding.device})
 
     def dependencies(self, window: WindowArtefact, sequence: SequenceArtefact) -> tuple[Artefact, ...]:
         """The grown sequence, which is made of the window, and the champion's features."""

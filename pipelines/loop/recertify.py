@@ -7,7 +7,6 @@ that people volunteered are never read.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -17,7 +16,7 @@ from pydantic import Field
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.cascade.table import SPLITS
 from kcm.certify.certificate import CertificateConfig, CertifiedWindow
-from kcm.certify.ledger import look_delta
+from kcm.certify.ledger import Look, look_delta
 from kcm.certify.traffic import plan_bet
 from kcm.certify.window import TrafficCertificate, certify_traffic
 from kcm.encoders import EncoderConfig
@@ -29,7 +28,7 @@ from pipelines.loop.judged import JudgedWindow, window_features
 from pipelines.loop.window import WindowArtefact, WindowFacts, utc_of
 from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, curves_of, result_of
 from pipelines.stages.stage import Plan, Stage
-from pipelines.store.control.journal import Journal
+from pipelines.store.control.ledger import StoredLedger
 from pipelines.store.control.records import Control
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import ScoredTable, kept_parts
@@ -37,16 +36,6 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import TunedArtefact
 
 JUDGED = "window.parquet"
-
-
-@dataclass(frozen=True)
-class Look:
-    """One attempt to certify: its number v, from 1, its name, the delta that all share, and what this one may spend."""
-
-    number: int
-    attempt: str
-    delta: float
-    spend: float
 
 
 class LineageLedger:
@@ -58,23 +47,19 @@ class LineageLedger:
     """
 
     def __init__(self, control: Control, application: str) -> None:
-        self._journal = Journal(control, f"loop/{application}/ledger")
+        self._ledger, self._key = StoredLedger(control), f"lineage/{application}"
 
     def spend(self, attempt: str, delta: float) -> Look:
         """Record an attempt, before its window is read; recording it again gives the same entry."""
-        entry = self._journal.append(
-            lambda number: asdict(Look(number, attempt, delta, look_delta(delta, number))),
-            same=lambda entry: bool(entry["attempt"] == attempt),
-        )
-        return Look(**entry)
+        return self._ledger.look(self._key, delta, attempt)
 
     def next_spend(self, delta: float) -> float:
         """What the next attempt would spend."""
-        return look_delta(delta, len(self._journal.entries()) + 1)
+        return look_delta(delta, len(self.attempts()) + 1)
 
     def attempts(self) -> list[Look]:
         """All attempts, the first one first."""
-        return [Look(**entry) for entry in self._journal.entries()]
+        return self._ledger.looks(self._key)
 
 
 def certify_window(
@@ -189,31 +174,33 @@ class Recertify(Stage, Plan):
     ) -> None:
         """Certify and measure the collaborator; its view of the window is written beside."""
         name = tuned.plan.config.collaborators[0]
-        found, names, facts = tuned.load(name), features.names, window.facts
+        fitted, names, facts = tuned.load(name), features.names, window.facts
         rows = window.of_purpose("validate", "certify", "test")
         encoder = features.sequence.with_head(self.encoder).in_runtime(features.runtime)
         features_ND = window_features(rows, encoder, attempt.context, scratch=attempt.scratch, bar=attempt.bar)
-        judged = JudgedWindow.by(found.collaborator, found.gate, rows, features_ND, names.labels)
+        judged = JudgedWindow.by(fitted.collaborator, fitted.gate, rows, features_ND, names.labels)
         validate, certify = judged.of_purpose("validate"), judged.of_purpose("certify")
         policy, certificates = certify_window(
             certify if self.labels is None else certify.with_labels(self.labels.answers),
-            found.policy,
+            fitted.policy,
             self.certificate,
             facts,
             delta=self._spend(attempt),
-            bet=planned_bet(validate, found.policy, self.certificate.epsilon, facts.share_floor),
+            bet=planned_bet(validate, fitted.policy, self.certificate.epsilon, facts.share_floor),
             expires_at=datetime.now(UTC) + timedelta(days=self.expires_days),
             labels=None if self.labels is None else self.labels.plan,
         )
         folder = attempt.folder / name
         folder.mkdir()
-        parts = scored_parts(found.collaborator, found.gate, features, outcomes, SPLITS)
-        scored = ScoredTable.of(kept_parts(parts, folder / OUTCOMES), found.gate, found.validate_scores, found.policy)
+        parts = scored_parts(fitted.collaborator, fitted.gate, features, outcomes, SPLITS)
+        scored = ScoredTable.of(
+            kept_parts(parts, folder / OUTCOMES), fitted.gate, fitted.validate_scores, fitted.policy
+        )
         EvaluatedArtefact.write_deployed(folder, policy, certificates)
         judged.write(folder / JUDGED)
         EvaluatedArtefact.write_measured(
             attempt.folder,
-            {name: result_of(scored, policy, certificates, found, names.tasks)},
+            {name: result_of(scored, policy, certificates, fitted, names.tasks)},
             {name: curves_of(scored, certificates[None], self.certificate)},
         )
 

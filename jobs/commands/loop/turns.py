@@ -90,10 +90,10 @@ def versions(config: RunConfig) -> dict[str, Any]:
     known = {digest: champion.version for digest, champion in history.items()}
     known |= {digest: turn["version"] for digest, turn in turns.items()}
     shares = _shares(config)
-    found = []
+    states = []
     for digest, version in known.items():
         turn, champion, stopped = turns.get(digest, {}), history.get(digest), pointer.rejected(digest)
-        found.append(
+        states.append(
             VersionState(
                 version=version,
                 state="champion"
@@ -115,10 +115,10 @@ def versions(config: RunConfig) -> dict[str, Any]:
                 reason=turn.get("reason") if digest == current.champion.digest else stopped or turn.get("reason"),
             )
         )
-    newest = sorted(found, key=lambda each: int(each.version.rpartition("/")[2]), reverse=True)
+    newest = sorted(states, key=lambda state: int(state.version.rpartition("/")[2]), reverse=True)
     return {
         "champion": current.champion.version,
-        "versions": [each.model_dump(mode="json") for each in newest],
+        "versions": [version.model_dump(mode="json") for version in newest],
         "rolled_back": state.rolled_back(),
     }
 
