@@ -1,0 +1,180 @@
+"""How often a promise is broken: simulated worlds whose true loss lies just above what is promised.
+
+    python benchmarks/certificates.py [--worlds 200] [--write]
+
+In every world all that is lost lies among the tenth of the inputs with the highest gate scores: whoever keeps all of
+them loses 1.05 epsilon. A certificate that deploys a threshold below them is false. Worlds come in kinds: rows that
+are independent; units of three equal rows; a third of the certify rows near-copies of the rows that the threshold was
+searched on; eight looks at the same rows by runs of other names, six of them after the storage was copied, three in
+either copy. The ledger goes by the rows, but a copy cannot see the looks of the other one. At most delta of the
+worlds may have a false certificate; the interval is Clopper and Pearson's at 95%. `--write` puts the table into
+benchmarks/results/certificates.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import machine
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import beta
+
+from kcm.cascade.frontier import Frontier
+from kcm.cascade.policy import Decision
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.certify.certificate import Certificate, CertificateConfig, CertifiedWindow, certify
+from kcm.certify.ledger import Ledger, split_fingerprint
+from kcm.certify.traffic import Traffic
+from kcm.certify.window import certify_traffic
+
+EPSILON, DELTA = 0.02, 0.1
+RISKY = 0.1  # share of the inputs, those of the highest scores, among which all losses lie
+EXCESS = 1.05  # the loss of whoever keeps all of them, in epsilon
+NUM_ROWS, NUM_DECISIONS, AUDIT_SHARE = 2000, 20_000, 0.2
+RESULTS = Path(__file__).parent / "results" / "certificates.json"
+
+
+def draw(rng: np.random.Generator, num_rows: int, copies: int = 1) -> ScoredOutcomes:
+    """Rows of such a world, in units of `copies` equal ones; the large model is always right."""
+    score_N = np.repeat(rng.random(num_rows // copies), copies)
+    lost_N = np.repeat(rng.random(num_rows // copies), copies) < EXCESS * EPSILON / RISKY
+    lost_N &= score_N > 1 - RISKY
+    unit_N = np.repeat(np.arange(num_rows // copies), copies).astype(str).astype(object)
+    return ScoredOutcomes(
+        score=score_N, small_correct=~lost_N, large_correct=np.ones(len(score_N), dtype=bool), group=unit_N
+    )
+
+
+def is_false(certificate: Certificate) -> bool:
+    """Whether the deployed decision loses more than was promised, in truth."""
+    if certificate.decision == "escalate_all":
+        return False
+    threshold = certificate.threshold if certificate.threshold is not None else -np.inf
+    kept_of_risky = min(1.0, (1 - threshold) / RISKY)
+    return bool(kept_of_risky * EXCESS * EPSILON > certificate.epsilon)
+
+
+def searched(validate: ScoredOutcomes) -> Decision:
+    """The threshold that a search takes which may lose epsilon on validate rows."""
+    return Decision.of(Frontier.of(validate).cheapest(EPSILON).threshold)
+
+
+def on_rows(method: str, copies: int = 1, duplicated: float = 0.0) -> Callable[[np.random.Generator], bool]:
+    """A world that certifies once, by `method`; `duplicated` certify rows are those of the search again."""
+    config = CertificateConfig(epsilon=EPSILON, delta=DELTA, method=method)
+
+    def world(rng: np.random.Generator) -> bool:
+        validate, rows = draw(rng, NUM_ROWS, copies), draw(rng, NUM_ROWS, copies)
+        if duplicated:
+            rows = with_copies(rows, validate, round(duplicated * NUM_ROWS))
+        return is_false(certify(validate, rows, searched(validate), config))
+
+    return world
+
+
+def with_copies(rows: ScoredOutcomes, validate: ScoredOutcomes, count: int) -> ScoredOutcomes:
+    """The rows, the first `count` of them replaced by rows of the search."""
+    return replace(
+        rows,
+        score=np.concatenate([validate.score[:count], rows.score[count:]]),
+        small_correct=np.concatenate([validate.small_correct[:count], rows.small_correct[count:]]),
+    )
+
+
+def by_many_looks(rng: np.random.Generator) -> bool:
+    """Two runs certify on the same rows, then the storage is copied, and three more run in either copy."""
+    rows = draw(rng, NUM_ROWS)
+    fingerprint = split_fingerprint(f"row {number}" for number in range(NUM_ROWS))
+    config = CertificateConfig(epsilon=EPSILON, delta=DELTA, method="regret")
+
+    def certifies_falsely(ledger: Ledger, run: str) -> bool:
+        validate = draw(rng, NUM_ROWS)
+        look = ledger.look(fingerprint, DELTA, run)
+        return is_false(certify(validate, rows, searched(validate), config, delta=look.spend))
+
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder) / "ledger.json")
+        found = [certifies_falsely(ledger, f"run {number}") for number in range(2)]
+        copy = Ledger(Path(shutil.copy(ledger.path, Path(folder) / "copy.json")))
+        found += [certifies_falsely(place, f"renamed {number}") for place in (ledger, copy) for number in range(3)]
+    return any(found)
+
+
+def on_traffic(rng: np.random.Generator) -> bool:
+    """A window of traffic, audited at a share, certifies a challenger without labels."""
+    score_N = rng.random(NUM_DECISIONS)
+    disagrees_N = (score_N > 1 - RISKY) & (rng.random(NUM_DECISIONS) < EXCESS * EPSILON / RISKY)
+    asked_N = rng.random(NUM_DECISIONS) < AUDIT_SHARE
+    traffic = Traffic(
+        score=score_N,
+        asked=asked_N,
+        probability=np.full(NUM_DECISIONS, AUDIT_SHARE),
+        disagrees=disagrees_N,
+        floor=AUDIT_SHARE,
+    )
+    begins = datetime(2026, 1, 1, tzinfo=UTC)
+    window = CertifiedWindow(
+        application="worlds",
+        after=0,
+        upto=NUM_DECISIONS,
+        begins_at=begins,
+        ends_at=begins + timedelta(days=1),
+        expires_at=begins + timedelta(days=30),
+        num_decisions=NUM_DECISIONS,
+        num_asked=int(asked_N.sum()),
+    )
+    config = CertificateConfig(epsilon=EPSILON, delta=DELTA)
+    return is_false(certify_traffic(traffic, Decision.of(0.0), config, window, delta=DELTA, bet=0.5))
+
+
+WORLDS: dict[str, Callable[[np.random.Generator], bool]] = {
+    "regret, independent rows": on_rows("regret"),
+    "regret, units of three equal rows": on_rows("regret", copies=3),
+    "regret, a third copies of the searched rows": on_rows("regret", duplicated=1 / 3),
+    "regret, eight looks by other names, in two copies of a storage": by_many_looks,
+    "net, independent rows": on_rows("net"),
+    "net, units of three equal rows": on_rows("net", copies=3),
+    "net, a third copies of the searched rows": on_rows("net", duplicated=1 / 3),
+    "traffic, audits at a share of 20%": on_traffic,
+}
+
+
+def measured(num_worlds: int) -> Iterator[dict[str, Any]]:
+    """Each kind of world: how many had a false certificate, and the interval of their share."""
+    for kind, world in WORLDS.items():
+        count = sum(world(np.random.default_rng([2026, number])) for number in range(num_worlds))
+        low = float(beta.ppf(0.025, count, num_worlds - count + 1)) if count else 0.0
+        high = float(beta.ppf(0.975, count + 1, num_worlds - count)) if count < num_worlds else 1.0
+        yield {"world": kind, "false": count, "worlds": num_worlds, "low": round(low, 4), "high": round(high, 4)}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--worlds", type=int, default=200, help="simulated worlds of each kind")
+    parser.add_argument("--write", action="store_true", help=f"keep the table in {RESULTS.name}")
+    arguments = parser.parse_args()
+    rows = list(measured(arguments.worlds))
+    table = Table(title=f"false certificates, true loss {EXCESS:g} epsilon, delta {DELTA:g}", title_style="bold")
+    for heading in ("world", "false", "of", "share (95%)"):
+        table.add_column(heading, justify="left" if heading == "world" else "right")
+    for row in rows:
+        share = f"{100 * row['false'] / arguments.worlds:.1f}% ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
+        table.add_row(str(row["world"]), str(row["false"]), str(row["worlds"]), share)
+    Console(width=120).print(table)
+    if arguments.write:
+        RESULTS.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
