@@ -108,9 +108,9 @@ def test_six_commands_lead_from_a_table_to_a_served_model(tmp_path: Path, assets
         (tmp_path / name).mkdir()
     write_tables(tmp_path / "newcomer", requests(600))
     strict = "kcm run few.yaml --set certificate.epsilon=0.02"
-    more = dict.fromkeys(("kcm run intents.yaml", "kcm run few.yaml", strict), FASTER)
+    more = dict.fromkeys(("kcm run intents.yaml", strict), FASTER)
     newcomer = Newcomer(tmp_path / "newcomer", build_wheel(tmp_path / "wheel"), assets_dir, borrow=True, more=more)
-    page = newcomer.play(PAGE.read_text(encoding="utf-8"))
+    page = newcomer.play(f"{PAGE.read_text(encoding='utf-8')}\n```console\n$ {strict}\n```\n")
     assert len(newcomer.to_a_served_model) <= MOST_COMMANDS
     said = {each.command: each.said for each in newcomer.played}
     assert "the champion" in said["kcm run intents.yaml"]
