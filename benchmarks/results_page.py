@@ -9,20 +9,18 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from verdict import CONTROLS, Figure, demo_rows, figures, percent, points, read
 
-ROOT = Path(__file__).parents[1]
 HEAD = """\
 # Results, losses included
 
-What was measured, in one place: what holds, what does not, and where each figure comes from. Figures in %, differences
-in percentage points, intervals of 95%. This page is printed by `python benchmarks/results_page.py`, from the files in
-[benchmarks/results](../benchmarks/results) and the table of [the demo](demo.md); the page named beside a figure says
-how it was measured, on what machine, and what was seen before.
+Figures in %, differences in percentage points, intervals of 95%. The page named beside a figure says how it was
+measured, on what machine, and what was seen before. `python benchmarks/results_page.py` prints this page from the
+files in [benchmarks/results](../benchmarks/results) and the table of [the demo](demo.md).
 """
+Judged = tuple[Figure, str, str]  # a figure of KCM, the control beside it, the verdict
 _INTERVAL = re.compile(r"([+-][\d.]+) to ([+-][\d.]+)")
 _PARTS = {  # of benchmarks/loop.py
     "simulated": ("alarm", "drift", "histories", "labels"),
@@ -31,10 +29,12 @@ _PARTS = {  # of benchmarks/loop.py
 
 def page() -> str:
     """The Markdown of the page."""
+    judged = list(_judged())
     parts = [
         HEAD,
+        *_section("In short", _summary(judged)),
         *_section("What the cascade saves", _deployed()),
-        *_section("KCM against its controls", _controls(list(figures()))),
+        *_section("KCM against its controls", _controls(judged)),
         *_section("Routing on logged answers", _routing()),
         *_section("The gate", _gate()),
         *_section("Promises over time", _loop()),
@@ -43,6 +43,30 @@ def page() -> str:
     ]
     text = "\n".join(parts) + "\n"
     return re.sub(r"(?<![\w-])-(?=[\d.])", "−", text)
+
+
+def _summary(judged: Sequence[Judged]) -> Iterator[str]:
+    """Ten lines that a reader may stop after."""
+    for data, collaborator, *_, lost, saved in _deployed_rows():
+        if collaborator == "KCM":
+            yield f"- {data}: {saved}% of the calls saved; cascade − large {lost}; certified at 2 points, one seed."
+    for name in CONTROLS:
+        ahead, equal, behind = (
+            sum(control == name and verdict == wanted for _, control, verdict in judged)
+            for wanted in ("ahead", "equal", "behind")
+        )
+        yield f"- KCM beside {name}: ahead in {ahead} figures, no difference shown in {equal}, behind in {behind}."
+    beyond = sum(other == "confidence" for _, other, _ in _gate_differences())
+    yield f"- The gate `signals` beats plain confidence on {beyond} of {len(read('gates'))} data sets, beyond noise."
+    routing = read("routing")
+    apgr = {name: routing["gsm8k"]["routers"][name]["apgr"] for name in ("deferral", "hashed_words")}
+    yield f"- GSM8K routing: APGR {apgr['deferral']:.3f}, where a hashed-word ridge has {apgr['hashed_words']:.3f}."
+    broken = percent(routing["violations"]["largest_share_broken"])
+    histories = read("loop_histories")["rows"][0]["found"].partition(" (")[0]
+    yield f"- Certificates at 10%: at most {broken}% broke in redraws of tables, {histories} in simulated histories."
+    served = read("serve")["proxies"]["haproxy"]["throughput"]["kept_vs_large"]
+    yield f"- Served, a kept item takes {served:.2f} of the time that a large-only service takes."
+    yield f"- The KAN layer: {_bars()}"
 
 
 def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
@@ -58,9 +82,10 @@ def _table(heads: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequen
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
 
 
-def _deployed() -> Iterator[str]:
-    """Calls saved as deployed: one run each."""
-    rows = [["reviews in four domains, [the demo](demo.md)", *row] for row in demo_rows()]
+def _deployed_rows() -> Iterator[Sequence[str]]:
+    """Data, collaborator, accuracy of small, large and cascade, cascade − large, calls saved: one run each."""
+    for row in demo_rows():
+        yield ["reviews in four domains, [the demo](demo.md)", *row]
     if emoji := read("modalities").get("rows", {}).get("emoji"):
         for name in ("kcm", "mcm"):
             found = emoji[name]["deployed"]
@@ -68,11 +93,14 @@ def _deployed() -> Iterator[str]:
             lost = points({"estimate": found["difference"], "low": low, "high": high})
             accuracies = (percent(found[f"{side}_accuracy"]) for side in ("small", "large", "cascade"))
             cells = [name.upper(), *accuracies, lost, percent(found["calls_saved"])]
-            rows.append(["emoji by two artists, [pictures](modalities.md)", *cells])
-    yield from _table(["data", "", "small", "large", "cascade", "cascade − large", "calls saved"], rows)
+            yield ["emoji by two artists, [pictures](modalities.md)", *cells]
+
+
+def _deployed() -> Iterator[str]:
+    yield from _table(["data", "", "small", "large", "cascade", "cascade − large", "calls saved"], _deployed_rows())
     yield ""
     yield "One seed each, certified at 2 points. On reviews both are solved in closed form: MCM is random ReLU units."
-    yield "Which of the two saves more in a single run hangs on the draw: ten seeds are below."
+    yield "Which of the two saves more in a single run depends on the draw: ten seeds are in [the demo](demo.md)."
 
 
 def verdict_of(over: str, *, fewer_is_better: bool) -> str:
@@ -83,12 +111,14 @@ def verdict_of(over: str, *, fewer_is_better: bool) -> str:
     return "ahead" if low > 0 else "behind" if high < 0 else "equal"
 
 
-def _controls(rows: list[Figure]) -> Iterator[str]:
-    judged = [
-        (row, control, verdict_of(over, fewer_is_better="fewer is better" in row.what))
-        for row in rows
-        for control, over in row.over.items()
-    ]
+def _judged() -> Iterator[Judged]:
+    """Every figure of KCM beside every control, with its verdict."""
+    for row in figures():
+        for control, over in row.over.items():
+            yield row, control, verdict_of(over, fewer_is_better="fewer is better" in row.what)
+
+
+def _controls(judged: Sequence[Judged]) -> Iterator[str]:
     counts = Counter((control, verdict) for _, control, verdict in judged)
     heads = ["KCM beside", "ahead", "no difference shown", "behind", "one seed alone"]
     verdicts = ("ahead", "equal", "behind", "one seed")
@@ -96,7 +126,7 @@ def _controls(rows: list[Figure]) -> Iterator[str]:
     yield from _table(heads, ((name, *(str(counts[name, verdict]) for verdict in verdicts)) for name in CONTROLS))
     for verdict, title in (("behind", "Where KCM is behind"), ("ahead", "Where KCM is ahead")):
         yield f"\n{title}:\n"
-        found = [(row, control) for row, control, each in judged if each == verdict]
+        found = [(row, control) for row, control, given in judged if given == verdict]
         yield from _table(
             ["figure", "KCM", "less", "difference"], ((row.what, row.kcm, name, row.over[name]) for row, name in found)
         )
@@ -125,12 +155,17 @@ def _gate() -> Iterator[str]:
         for data, table in tables.items()
     )
     yield from _table(["data", *names], rows)
-    for data, table in tables.items():
-        yield f"\n`signals` less the others, {data}:\n"
-        pairs = {
-            pair: found["calls_saved"] for pair, found in table["differences"].items() if pair.startswith("signals")
-        }
-        yield from _table(["", "calls saved"], ((pair, points(found)) for pair, found in pairs.items()))
+    yield "\nWhere `signals` saves more or less than another gate, beyond noise:\n"
+    yield from _table(["data", "`signals` less", "calls saved"], list(_gate_differences()))
+
+
+def _gate_differences() -> Iterator[tuple[str, str, str]]:
+    """Differences of `signals` whose interval leaves out zero: data, the other gate, calls saved."""
+    for data, table in read("gates").items():
+        for pair, found in table["differences"].items():
+            saved = points(found["calls_saved"])
+            if pair.startswith("signals") and verdict_of(saved, fewer_is_better=False) in ("ahead", "behind"):
+                yield data, pair.partition(" - ")[2], saved
 
 
 def _saved(found: Mapping[str, Any] | None) -> str:
@@ -160,17 +195,20 @@ def _speed() -> Iterator[str]:
         "p99 over median at 80% of the capacity": found["p99_over_median"],
     }
     rows += [["[served](serving.md)", what, f"{value:.2f} x", _machine(served)] for what, value in ratios.items()]
-    kan = read("kan")
-    for row in kan["headline"]:
-        figure = f"{row['figure']}{'' if row['met'] else ', which misses what it must be, ' + str(row['must'])}"
-        rows.append(["[the KAN](kan.md)", figure, f"{row['value']:.2f}", _machine(kan)])
     runtimes = read("runtimes")
-    for model, kinds in runtimes["parts"]["encoders"].items():
-        for kind, each in kinds.items():
-            if kind != "torch":
-                what = f"{model.rpartition('/')[2]}, {kind}: one text, of torch's time"
-                rows.append(["[runtimes](runtimes.md)", what, f"{each['one_vs_torch']:.2f} x", _machine(runtimes)])
+    models = list(runtimes["parts"]["encoders"].values())
+    for kind in models[0]:
+        if kind != "torch":
+            times = " and ".join(f"{model[kind]['one_vs_torch']:.2f} x" for model in models)
+            what = f"{kind}: one text, of torch's time, by the small and the large encoder"
+            rows.append(["[runtimes](runtimes.md)", what, times, _machine(runtimes)])
     yield from _table(["", "figure", "found", "machine"], rows)
+    yield f"\nThe KAN layer: {_bars()}"
+
+
+def _bars() -> str:
+    met = [row["met"] for row in read("kan")["headline"]]
+    return f"{sum(met)} of {len(met)} bars of speed and memory are met ([the KAN](kan.md))."
 
 
 def _machine(result: Mapping[str, Any]) -> str:
