@@ -18,6 +18,7 @@ from pipelines.registry.replicas import ReplicaReports
 from pipelines.store.control.journal import Journal
 from pipelines.store.control.records import Control, Versioned
 
+CHAMPION_LEASE = "leases/champion/{}"  # of whoever promotes; replicas see by its renewals that a trial goes on
 REGISTER, BUNDLE = "register", "bundle"  # the stage that makes bundles, and the folder of one in its artefact
 By = Literal["run", "update", "rollback", "promote"]
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
 from kcm.bundle.models import bundle_digest
 from kcm.durable import replace_durably
 from kcm.errors import ArtefactError, KcmError
-from pipelines._mlflow_private import aliased_in
 from pipelines.tracking.config import DIGEST_TAG, SQLITE
-
-if TYPE_CHECKING:  # MLflow takes seconds to import: where its answer lies at hand, it is not asked
-    from mlflow.entities.model_registry import ModelVersion
+from pipelines.tracking.tracking import fetch_model
 
 SCHEME = "models:/"
 _IN_STORAGE = Path("storage") / "mlflow.db"  # where runs are recorded unless they say otherwise
@@ -32,12 +32,10 @@ def fetch_verified(uri: str, model: str, root: Path) -> tuple[str, Path]:
     registered.
     """
     model = model.removeprefix(SCHEME)
-    version, registered = _aliased(uri, model) or _registered(uri, model)
+    version, registered = _registered(uri, model)
     key = hashlib.sha256(f"{uri}\0{registered}".encode()).hexdigest()[:16]
     folder = root / version / key
     if not folder.exists():
-        from pipelines.tracking.tracking import fetch_model
-
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as draft:  # so that it appears whole or not
@@ -70,12 +68,6 @@ def fetch_registered(model: str) -> tuple[str, Path]:
 
 def _registry() -> str:
     local = f"{SQLITE}{_IN_STORAGE.absolute()}" if _IN_STORAGE.exists() else ""
-    if "mlflow" not in sys.modules:  # so nobody has set one in Python, and what is left need not wait a second for it
-        known = os.environ.get("MLFLOW_REGISTRY_URI") or os.environ.get("MLFLOW_TRACKING_URI") or local
-        if known.startswith(SQLITE):
-            return known
-    import mlflow
-
     return local if local and not mlflow.is_tracking_uri_set() else str(mlflow.get_registry_uri())
 
 
@@ -83,15 +75,6 @@ def _cache() -> Path:
     if chosen := os.environ.get("KCM_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kcm" / "models"
-
-
-def _aliased(uri: str, model: str) -> tuple[str, str] | None:
-    """Version and digest that NAME@ALIAS means, where the registry is a file; None: MLflow has to say."""
-    name, at, alias = model.partition("@")
-    if not at or not uri.startswith(SQLITE):
-        return None
-    found = aliased_in(Path(uri.removeprefix(SQLITE)), name, alias, DIGEST_TAG)
-    return found and (f"{name}/{found[0]}", found[1])
 
 
 def _registered(uri: str, model: str) -> tuple[str, str]:
@@ -106,9 +89,6 @@ def _registered(uri: str, model: str) -> tuple[str, str]:
 
 def _resolved(uri: str, model: str) -> ModelVersion:
     """The version that NAME@ALIAS or NAME/VERSION means."""
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
     database = Path(uri.removeprefix(SQLITE))
     if uri.startswith(SQLITE) and not database.exists():  # which a client would create
         hint = "Start `kcm run` first, or name the registry of other runs by `tracking.uri` or MLFLOW_TRACKING_URI"

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kcm.errors import KcmError
-from pipelines.registry.champion import By, Champion, Current, Pointer, utc_now
+from pipelines.registry.champion import CHAMPION_LEASE, By, Champion, Current, Pointer, utc_now
 from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.store.control.lease import leased
 from pipelines.store.control.records import Control
+from pipelines.tracking.tracking import champion_of, set_champion
 
 PROMOTION_WAIT_S = 600.0  # of one who promotes while another does: a served version takes its time to load
 LOAD_TIMEOUT_S = 300.0  # time that replicas get to load a version, unless the configuration says otherwise
-CHAMPION_LEASE = "leases/champion/{}"  # of whoever promotes; replicas see by its renewals that a trial goes on
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,6 @@ class Champions:
 
     def mirror(self) -> Current:
         """Let MLflow's alias show the champion; where the champion changes meanwhile, the new one."""
-        from pipelines.tracking.tracking import set_champion  # MLflow, which takes seconds to import
-
         current = self.present()
         while True:
             set_champion(self.uri, self.model, current.champion.number)
@@ -108,8 +106,6 @@ class Champions:
         current = self.present()
         if not self.pointer.is_mirrored(current.number):
             return self.mirror()
-        from pipelines.tracking.tracking import champion_of
-
         alias = champion_of(self.uri, self.model)
         if alias != current.champion.number:
             raise KcmError(

@@ -26,6 +26,7 @@ from pipelines.registry.comparison import Version, without_traffic
 from pipelines.registry.config import GateConfig
 from pipelines.registry.gates import PromotionGate
 from pipelines.registry.promote import Champions, champion_now
+from pipelines.registry.pyfunc import register_model
 from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.serve.config import ServeConfig, log_url
 from pipelines.serve.log.window import log_watermark
@@ -93,8 +94,6 @@ class Register(Stage, Plan):
         if context.tracking is None:
             return
         model = self.tracking.model_of(self.name)
-        from pipelines.registry.pyfunc import register_model  # brings most of MLflow
-
         number = register_model(context.tracking, model, artefact.bundle, artefact.fingerprint)
         champions = Champions(Pointer(context.store.control, self.name), context.tracking.uri, model)
         candidate = champion_now(

@@ -8,23 +8,44 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import getpass
 import json
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    RunStatus,
+    RunTag,
+    SourceType,
+)
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NAME,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+    MLFLOW_USER,
+)
 from mlflow.utils.time import get_current_time_millis
 
 from kcm.bundle.models import bundle_digest
 from kcm.errors import KcmError
+from kcm.redact import redacted
 from pipelines.tracking.config import CHAMPION, DIGEST_TAG, TrackingConfig
 from pipelines.tracking.database import ensure_database
 from pipelines.tracking.outbox import Outbox, Record
@@ -70,7 +91,8 @@ class Tracking:
             client = MlflowClient(uri)
             experiment_id = _experiment(client, config.experiment, storage_path)
             found = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
-            run = found[0] if found else client.create_run(experiment_id, run_name=name, tags={KEY_TAG: key})
+            tags = {KEY_TAG: key} | _origin()
+            run = found[0] if found else client.create_run(experiment_id, run_name=name, tags=tags)
         except MlflowException as error:
             raise KcmError(f"MLflow does not answer: {error}", where=uri, hint="Check tracking.uri") from error
         file = storage_path / "runs" / name / UNSENT
@@ -125,7 +147,7 @@ class Tracking:
         *,
         write_beside: Callable[[Path], str] | None = None,
     ) -> str:
-        """Register a bundle as a new version, once per fingerprint, and return the version.
+        """Register a bundle, as a logged model of the run, as a new version, once per fingerprint; return the version.
 
         `write_beside` fills a new folder with what is stored beside the bundle's own files, and gives the description
         of the version. A tag of the version holds the bundle's digest, by which a copy is recognised; `tags` are
@@ -134,18 +156,26 @@ class Tracking:
         with answering(self.uri):
             client = self.client
             if (found := _registered(client, model_name, fingerprint)) is None:
-                artifact_path, description = f"bundle-{fingerprint}", ""
-                client.log_artifacts(self.run_id, str(bundle), artifact_path)
+                description = ""
+                model = client.create_logged_model(
+                    self.experiment_id, f"bundle-{fingerprint}", self.run_id, model_type="kcm"
+                )
+                client.log_model_artifacts(model.model_id, str(bundle))
                 if write_beside:
                     with tempfile.TemporaryDirectory() as draft:
                         description = write_beside(beside := Path(draft) / "model")
-                        client.log_artifacts(self.run_id, str(beside), artifact_path)
+                        client.log_model_artifacts(model.model_id, str(beside))
+                client.finalize_logged_model(model.model_id, "READY")
+                client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
                 with contextlib.suppress(MlflowException):  # there already; any other fault shows in the next call
                     client.create_registered_model(model_name)
-                source = f"{client.get_run(self.run_id).info.artifact_uri}/{artifact_path}"
-                first = {FINGERPRINT_TAG: fingerprint}
                 created = client.create_model_version(
-                    model_name, source, self.run_id, tags=first, description=description or None
+                    model_name,
+                    model.artifact_location,
+                    self.run_id,
+                    tags={FINGERPRINT_TAG: fingerprint},
+                    description=description or None,
+                    model_id=model.model_id,
                 )
                 found = str(created.version)
             for tag, value in ({DIGEST_TAG: bundle_digest(bundle)} | dict(tags or {})).items():
@@ -162,6 +192,13 @@ class Tracking:
 
     def _put(self, kind: str, content: Mapping[str, Any]) -> None:
         self.outbox.put({"kind": kind, "run_id": self.run_id, **content})
+
+
+def _origin() -> dict[str, str]:
+    """The command that started a run, and its user, as MLflow's page shows them."""
+    command = redacted(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    source_type = SourceType.to_string(SourceType.JOB)
+    return {MLFLOW_SOURCE_NAME: command, MLFLOW_SOURCE_TYPE: source_type, MLFLOW_USER: getpass.getuser()}
 
 
 def send(uri: str, record: Record) -> None:
@@ -238,12 +275,11 @@ def answering(uri: str) -> Iterator[None]:
 
 
 def fetch_model(uri: str, model: str, target: Path) -> Path:
-    """Download `name@alias` or `name/version` of the registry into `target`; KcmError when there is none."""
-    import mlflow
-
-    mlflow.set_tracking_uri(uri)
+    """Download `name/version` of the registry into `target`; KcmError when there is none."""
+    name, _, number = model.rpartition("/")
     try:
-        return Path(mlflow.artifacts.download_artifacts(f"models:/{model}", dst_path=str(target)))
+        source = MlflowClient(uri).get_model_version_download_uri(name, number)
+        return Path(mlflow.artifacts.download_artifacts(source, dst_path=str(target), tracking_uri=uri))
     except MlflowException as error:
         raise KcmError(f"no registered model {model!r}: {error}", where=uri, hint="Run `kcm run` first") from error
 

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from kcm.errors import KcmError
-from pipelines.registry.champion import Current
-from pipelines.registry.promote import CHAMPION_LEASE
+from pipelines.registry.champion import CHAMPION_LEASE, Current
 from pipelines.registry.replicas import BEAT_S, ReplicaReport
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.sources import ChampionSource

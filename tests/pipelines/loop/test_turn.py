@@ -119,7 +119,7 @@ def test_where_nothing_is_new_a_turn_says_so_and_starts_nothing(loop: Loop, monk
     loop.verdicts = ["fail"]
     update(loop.config)
     with monkeypatch.context() as patch:
-        patch.delattr("pipelines.tracking.tracking.champion_of")
+        patch.delattr("pipelines.registry.promote.champion_of")
         result = update(loop.config)
     assert (result["changed"], result["champion"]) == (False, "reviews/1")
     assert "nothing is new in the log since decision 500" in result["reason"]
@@ -155,7 +155,7 @@ def test_a_turn_that_was_killed_after_the_swap_tells_of_the_promotion_when_it_go
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.tracking.tracking.set_champion", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("pipelines.registry.promote.set_champion", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             update(loop.config)
     assert loop.alias == "1"

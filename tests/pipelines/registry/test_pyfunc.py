@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
@@ -113,6 +116,22 @@ def test_mlflow_s_scoring_server_answers(in_use: Path) -> None:
     first, second = json.loads(asked.text)["predictions"]
     assert first["route"] == "large"
     assert second["error"] == "no text"
+
+
+def test_mlflow_predicts_in_a_process_of_its_own(in_use: Path, registered: tuple[Path, str], tmp_path: Path) -> None:
+    """As `mlflow models serve` does by its defaults, but for the environment, which an index would have to give."""
+    (tmp_path / "rows.json").write_text(json.dumps({"dataframe_records": [{"text": "a b"}]}))
+    words = ("models", "predict", "-m", "models:/reviews@champion", "-i", "rows.json", "--env-manager", "local")
+    shown = subprocess.run(
+        [sys.executable, "-m", "mlflow", *words],
+        cwd=tmp_path,
+        env=os.environ | {"MLFLOW_TRACKING_URI": registered[1]},
+        capture_output=True,
+        text=True,
+    )
+    assert shown.returncode == 0, shown.stderr
+    (answer,) = json.loads(shown.stdout)["predictions"]
+    assert answer["label"] == load_cascade(in_use, in_use).predict(["a b"])[0].label
 
 
 def test_settings_of_the_loader_reach_it_and_are_checked(in_use: Path) -> None:

@@ -47,8 +47,8 @@ class Published:
         monkeypatch.setattr(register, "without_traffic", self._gates)
         monkeypatch.setattr(register.Version, "of", lambda artefact, bundle: artefact.fingerprint)
         monkeypatch.setattr(ArtefactStore, "named", lambda store, stage, name: self.artefact(name))
-        monkeypatch.setattr("pipelines.registry.pyfunc.register_model", lambda tracking, model, bundle, name: name)
-        monkeypatch.setattr("pipelines.tracking.tracking.set_champion", lambda *_: None)
+        monkeypatch.setattr(register, "register_model", lambda tracking, model, bundle, name: name)
+        monkeypatch.setattr("pipelines.registry.promote.set_champion", lambda *_: None)
 
     def __call__(self, version: str, *, promote: bool | None = None) -> dict[str, Any]:
         """Publish a version, and tell what became of it."""

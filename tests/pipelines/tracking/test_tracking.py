@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import threading
 from collections.abc import Iterator
@@ -109,6 +110,13 @@ def test_what_is_sent_twice_is_recorded_once(config: TrackingConfig, tmp_path: P
     set_champion(tracking.uri, "reviews", "1")
     assert champion_of(tracking.uri, "reviews") == "1"
     assert any((tmp_path / "mlflow-artifacts").rglob("bundle.json"))
+
+    run, (model,) = client.get_run(tracking.run_id), client.search_logged_models([tracking.experiment_id])
+    assert run.info.user_id == getpass.getuser()
+    assert run.data.tags["mlflow.source.name"]
+    assert (model.name, model.source_run_id, model.status) == ("bundle-f00", tracking.run_id, "READY")
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+    assert client.get_model_version("reviews", "1").source == model.artifact_location
     tracking.close()
 
 
