@@ -154,7 +154,7 @@ def test_the_page_and_the_reasons_of_a_decision_come_by_the_same_address(url: st
     found = httpx.post(f"{url}/v1/explain", json={"input": {"text": sentences[0]}, "top": 2}, timeout=60).json()
     assert found["judge_confidence"] == pytest.approx(answer["judge_confidence"], abs=1e-4)
     assert found["escalated"] == (answer["route"] == "large")
-    assert [len(network["edges"]) for network in found["networks"]] == [2, 2]
+    assert [len(reasons["contributions"]) for reasons in found["reasons"].values()] == [2, 2]
 
 
 def test_invalid_input_is_explained_and_nothing_breaks(url: str) -> None:
