@@ -22,8 +22,7 @@ from kcm.errors import ConfigError
 from kcm.inputs.content import Part
 from kcm.large.base import Item, LargeModel
 from kcm.large.head import HeadFit, LinearHead
-from kcm.large.prompting.prompts import PromptMode
-from kcm.large.prompting.shown import Message, Shown
+from kcm.large.prompting.prompts import PromptMessage, PromptMode, PromptView
 from kcm.redact import PlainUrl, VariableName
 
 if TYPE_CHECKING:  # a database, which paid models alone need
@@ -189,16 +188,16 @@ class LargeConfig(Component):
         """The answers of a model that `is_recorded`, some thousand rows at a time, as `kcm.large.adapters.recorded`."""
         raise ConfigError(f"{self.adapter!r} is not recorded", where="large.adapter")
 
-    def messages(self, label_names: Sequence[str], item: Item) -> list[Message]:
+    def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The messages for an item, for display."""
         return []
 
-    def shown(self, label_names: Sequence[str], item: Item) -> Shown:
+    def shown(self, label_names: Sequence[str], item: Item) -> PromptView:
         """What the model is shown of `item`."""
         prompt = item.prompt
         suggestions = {label_names[label]: probability for label, probability in prompt.suggestions}
         candidates = tuple(label_names[label] for label in prompt.allowed(len(label_names)))
-        return Shown(prompt.mode, suggestions, candidates, tuple(self.messages(label_names, item)))
+        return PromptView(prompt.mode, suggestions, candidates, tuple(self.messages(label_names, item)))
 
     def check_prompt_modes(self, modes: Iterable[PromptMode]) -> None:
         """Raise ConfigError for a prompt mode that the adapter cannot follow."""

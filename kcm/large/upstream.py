@@ -1,27 +1,39 @@
-"""One chat completion over HTTP: deadline, size limit, retries with backoff, and parameters a server does not know.
+"""One chat completion by the `openai` client: deadline, size limit, retries, parameters that a server does not know.
 
-A reply is read as a stream, so that a stall or an endless answer ends at a limit. It is requested uncompressed, so that
-bytes on the wire are bytes in memory.
+The client makes single attempts, because the budget is booked for each one. What it does not have is added here: a
+deadline for the whole reply (its time-outs begin anew with every byte), and a limit of bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import email.utils
+import functools
 import math
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from pydantic_core import from_json  # bounds how deep a text nests, where json would exhaust the stack
+from openai import (
+    APIConnectionError,
+    APIStatusError,
+    AsyncOpenAI,
+    AuthenticationError,
+    BadRequestError,
+    NotFoundError,
+    Omit,
+    PermissionDeniedError,
+    UnprocessableEntityError,
+)
+from pydantic_core import from_json  # limits how deep a text nests
 from tenacity import (
     RetryCallState,
     Retrying,
-    retry_if_exception_type,
+    retry_if_exception,
     sleep_using_event,
     stop_after_attempt,
     stop_before_delay,
@@ -32,9 +44,9 @@ from tenacity import (
 from kcm.errors import ConfigError
 
 MAX_BYTES = 2**20  # of a reply; a label takes a few hundred
-_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
+_NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout)
 
-# What a server may not know, by the words with which it says so, and what takes its place.
+# Parameters that a server may not know, and the words with which it says so.
 _DISPENSABLE = {
     "response_format": ("response_format", "json_schema", "structured output"),
     "logprobs": ("logprobs",),
@@ -44,42 +56,18 @@ _DISPENSABLE = {
 _SUCCESSORS = {"max_tokens": "max_completion_tokens"}
 
 
-class RequestRefused(Exception):
-    """The server refused the request and charged nothing; a retry does not help.
+class UpstreamError(Exception):
+    """Why a question has no usable reply.
 
-    `outage` separates a failing server from a request that the server does not accept.
+    `may_be_charged`: the request was sent and not refused. `outage`: the server is unreachable, failing or too slow,
+    which is no fault of the question. `retry_after_s`: the pause before a retry; None where a retry does not help.
     """
 
-    outage = False
-
-
-class ReplyLost(Exception):
-    """The request was sent and no usable reply came: it may have been charged. A retry does not help.
-
-    `outage` as in RequestRefused.
-    """
-
-    outage = False
-
-
-class _Unavailable(RequestRefused):
-    """The server is failing, for longer than the deadline."""
-
-    outage = True
-
-
-class _Busy(_Unavailable):
-    """The server asks to retry after `retry_after_s`."""
-
-    def __init__(self, reason: str, retry_after_s: float = 0.0) -> None:
+    def __init__(
+        self, reason: str, *, may_be_charged: bool = False, outage: bool = False, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(reason)
-        self.retry_after_s = retry_after_s
-
-
-class _Broken(ReplyLost):
-    """The reply broke off, or never came."""
-
-    outage = True
+        self.may_be_charged, self.outage, self.retry_after_s = may_be_charged, outage, retry_after_s
 
 
 @dataclass(frozen=True)
@@ -90,10 +78,10 @@ class Reply:
     """
 
     content: str
-    logprobs: tuple[tuple[str, float], ...] = ()
-    num_read: int | None = None
-    num_written: int | None = None
-    seconds: float = 0.0
+    logprobs: tuple[tuple[str, float], ...]
+    num_read: int | None
+    num_written: int | None
+    seconds: float
 
 
 class Upstream:
@@ -112,28 +100,26 @@ class Upstream:
         max_wait_s: float,
         limit_s: float = math.inf,
     ) -> None:
-        self._url, self._key, self._timeout_s = f"{base_url.rstrip('/')}/chat/completions", key, timeout_s
+        self._url, self._key, self._timeout_s = base_url, key, timeout_s
         self._max_retries, self._max_wait_s, self._limit_s = max_retries, max_wait_s, limit_s
         self._backoff = wait_random_exponential(multiplier=0.5, max=max_wait_s)
         self._unknown: frozenset[str] = frozenset()
         self._closing = threading.Event()
-        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        self._client = httpx.AsyncClient(headers=headers, timeout=None, limits=limits)
-        # Only a coroutine can be stopped wherever it waits; the time-outs of a socket begin anew with every byte.
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=_run, args=(self._loop,), name="upstream", daemon=True).start()
-        weakref.finalize(self, _end, self._loop, self._client)
+        http_client: Any = httpx.AsyncClient(event_hooks={"response": [_limit_body]}, limits=limits)
+        client = AsyncOpenAI(api_key=key or "none", base_url=base_url, max_retries=0, http_client=http_client)
+        self._headers = {"Accept-Encoding": "identity"} | ({} if key else {"Authorization": Omit()})
+        self._create: Any = client.chat.completions.with_raw_response.create  # typed for literal arguments
+        weakref.finalize(self, lambda: asyncio.run_coroutine_threadsafe(client.close(), _event_loop()))
 
     def ask(self, body: Mapping[str, Any], paying: Callable[[Callable[[], Reply]], Reply]) -> Reply:
         """The reply to `body`; every attempt is made by `paying`, which may stop it by an exception of its own.
 
-        Raises RequestRefused or ReplyLost after the last attempt, ConfigError when the server does not accept the key
-        or the model.
+        Raises UpstreamError after the last attempt, ConfigError when the server does not accept the key or the model.
         """
         deadline = time.monotonic() + self._limit_s
         retrying = Retrying(
-            retry=retry_if_exception_type((_Busy, _Broken)),
+            retry=retry_if_exception(lambda error: getattr(error, "retry_after_s", None) is not None),
             stop=stop_after_attempt(self._max_retries + 1)
             | stop_before_delay(self._limit_s)
             | stop_when_event_set(self._closing),
@@ -141,7 +127,11 @@ class Upstream:
             sleep=sleep_using_event(self._closing),
             reraise=True,
         )
-        return retrying(lambda: paying(lambda: self._attempt(body, deadline)))
+
+        def attempt() -> Reply:
+            return asyncio.run_coroutine_threadsafe(self._attempt(body, deadline), _event_loop()).result()
+
+        return retrying(paying, attempt)
 
     def close(self) -> None:
         """Make no further attempts; one under way ends by itself."""
@@ -151,79 +141,87 @@ class Upstream:
         error = state.outcome.exception() if state.outcome else None
         return max(self._backoff(state), getattr(error, "retry_after_s", 0.0))
 
-    def _attempt(self, body: Mapping[str, Any], deadline: float) -> Reply:
+    async def _attempt(self, body: Mapping[str, Any], deadline: float) -> Reply:
         """One reply, asked for once more for each parameter that turns out to be unknown."""
         while True:
-            unknown = self._unknown
-            started = time.perf_counter()
+            unknown, started = self._unknown, time.perf_counter()
             timeout_s = min(self._timeout_s, deadline - time.monotonic())
-            fetching = self._fetch(_without(body, unknown), timeout_s)
-            status, headers, text = asyncio.run_coroutine_threadsafe(fetching, self._loop).result()
-            if status == 200:
-                return replace(_parsed(text), seconds=time.perf_counter() - started)
-            reason = self._reason(status, text)
-            if status in (400, 422) and (named := _named(text, body) - unknown):
+            connecting = httpx.Timeout(
+                None, connect=timeout_s / 2
+            )  # ends first: without a connection nothing is charged
+            try:
+                async with asyncio.timeout(timeout_s):
+                    response = await self._create(
+                        **_without(body, unknown),
+                        extra_headers=self._headers,
+                        timeout=connecting,
+                    )
+                return _parsed(response.content, time.perf_counter() - started)
+            except TimeoutError:
+                reason = f"no whole reply within {timeout_s:.3g} s"
+                raise UpstreamError(reason, may_be_charged=True, outage=True, retry_after_s=0.0) from None
+            except APIConnectionError as error:
+                sent = not isinstance(error.__cause__, _NO_CONNECTION)
+                reason = "the connection broke" if sent else "the server cannot be reached"
+                reason = f"{reason}: {type(error.__cause__).__name__}"
+                raise UpstreamError(reason, may_be_charged=sent, outage=True, retry_after_s=0.0) from None
+            except APIStatusError as error:
+                named = _named(error, body) if isinstance(error, BadRequestError | UnprocessableEntityError) else set()
+                if not named - unknown:
+                    raise self._refused(error) from None
                 self._unknown = self._unknown | named
-                continue
-            if status in (401, 403, 404):
-                raise ConfigError(
-                    f"the server refuses: {reason}", where=self._url, hint="Check large.model, base_url and the key"
-                )
-            if status not in _BUSY:
-                raise RequestRefused(reason)
-            retry_after_s = _retry_after(headers.get("retry-after", ""))
-            if retry_after_s > self._max_wait_s:
-                raise _Unavailable(f"{reason}; it asks to wait {retry_after_s:.0f} s, longer than max_wait_s")
-            raise _Busy(reason, retry_after_s)
 
-    async def _fetch(self, body: Mapping[str, Any], timeout_s: float) -> tuple[int, httpx.Headers, str]:
-        """Status, headers and text of the response to one request, within `timeout_s`."""
-        sent, received = False, bytearray()
-
-        async def trace(event: str, _: Mapping[str, Any]) -> None:
-            nonlocal sent
-            sent = sent or event.endswith("send_request_headers.started")
-
-        request = self._client.stream("POST", self._url, json=body, extensions={"trace": trace})
-        try:
-            async with asyncio.timeout(timeout_s), request as response:
-                encoding = response.headers.get("content-encoding", "identity")
-                if encoding.lower() != "identity":
-                    raise ReplyLost(f"the reply is compressed ({encoding[:20]!r}), which was not asked for")
-                async for chunk in response.aiter_raw():
-                    received += chunk
-                    if len(received) > MAX_BYTES:
-                        raise ReplyLost(f"the reply is longer than {MAX_BYTES} bytes")
-                return response.status_code, response.headers, received.decode("utf-8", "replace")
-        except TimeoutError:
-            reason = f"no whole reply within {timeout_s:.3g} s"
-            raise (_Broken(reason) if sent else _Busy(reason)) from None
-        except httpx.ConnectError as error:
-            raise _Busy(f"the server cannot be reached: {type(error).__name__}") from None
-        except httpx.RequestError as error:
-            raise _Broken(f"the connection broke: {type(error).__name__}") from None
-
-    def _reason(self, status: int, text: str) -> str:
-        """The server's message on one line, without the key, which some servers repeat."""
-        message = " ".join(_message(text).split())
-        if self._key:
-            message = message.replace(self._key, "***")
-        return f"status {status}: {message[:300]}" if message else f"status {status}"
+    def _refused(self, error: APIStatusError) -> Exception:
+        """What a status other than 200 means: the server's message on one line, without the key, which some repeat."""
+        message = " ".join(_message(error).split()).replace(self._key or "\0", "***")[:300]
+        reason = f"status {error.status_code}: {message}".removesuffix(": ")
+        if isinstance(error, AuthenticationError | PermissionDeniedError | NotFoundError):
+            return ConfigError(
+                f"the server refuses: {reason}", where=self._url, hint="Check large.model, base_url and the key"
+            )
+        if error.status_code not in (408, 425, 429) and error.status_code < 500:
+            return UpstreamError(reason)
+        retry_after_s = _retry_after(error.response.headers.get("retry-after", ""))
+        if retry_after_s > self._max_wait_s:
+            reason = f"{reason}; it asks to wait {retry_after_s:.0f} s, longer than max_wait_s"
+            return UpstreamError(reason, outage=True)
+        return UpstreamError(reason, outage=True, retry_after_s=retry_after_s)
 
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    loop.run_forever()
-    loop.close()
+@functools.cache
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """The loop of all servers: only a coroutine can be stopped wherever it waits. Its thread ends with the process."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="upstream", daemon=True).start()
+    return loop
 
 
-def _end(loop: asyncio.AbstractEventLoop, client: httpx.AsyncClient) -> None:
-    """Let go of the connections and of the thread that runs `loop`."""
+class _LimitedStream(httpx.AsyncByteStream):
+    """The bytes of a response, up to a limit."""
 
-    async def close() -> None:
-        await client.aclose()
-        loop.stop()
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        self._stream = stream
 
-    asyncio.run_coroutine_threadsafe(close(), loop)
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        num_bytes = 0
+        async for chunk in self._stream:
+            num_bytes += len(chunk)
+            if num_bytes > MAX_BYTES:
+                raise UpstreamError(f"the reply is longer than {MAX_BYTES} bytes", may_be_charged=True)
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _limit_body(response: httpx.Response) -> None:
+    """Limit what is read of a response. None is asked for compressed: it could grow without limit in memory."""
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        reason = f"the reply is compressed ({encoding[:20]!r}), which was not asked for"
+        raise UpstreamError(reason, may_be_charged=True)
+    if isinstance(response.stream, httpx.AsyncByteStream):
+        response.stream = _LimitedStream(response.stream)
 
 
 def _without(body: Mapping[str, Any], unknown: frozenset[str]) -> dict[str, Any]:
@@ -231,24 +229,23 @@ def _without(body: Mapping[str, Any], unknown: frozenset[str]) -> dict[str, Any]
     return rest | {new: body[old] for old, new in _SUCCESSORS.items() if old in unknown and old in body}
 
 
-def _named(text: str, body: Mapping[str, Any]) -> frozenset[str]:
+def _named(error: APIStatusError, body: Mapping[str, Any]) -> set[str]:
     """The dispensable parameters of `body` that a refusal speaks of."""
-    message = _message(text).lower()
-    return frozenset(
-        name for name, words in _DISPENSABLE.items() if name in body and any(word in message for word in words)
-    )
+    message = _message(error).lower()
+    return {name for name, words in _DISPENSABLE.items() if name in body and any(word in message for word in words)}
 
 
-def _message(text: str) -> str:
+def _message(error: APIStatusError) -> str:
     """What a refusal says: OpenAI's `error`, or FastAPI's `detail`; else all of it."""
     try:
-        body = from_json(text)
-        error = body["error"] if "error" in body else body["detail"]
-        if isinstance(error, list):  # of faults; each repeats what it is about, which may be the text of an item
-            return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error)
-        return str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, KeyError, TypeError):
-        return text[:2000]
+        match error.body:
+            case str(message) | {"message": message} | {"detail": str(message)}:
+                return str(message)
+            case {"detail": [*faults]}:  # each repeats what it is about, which may be the text of an item
+                return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
+    except (KeyError, TypeError):
+        pass
+    return error.response.text
 
 
 def _retry_after(value: str) -> float:
@@ -263,7 +260,8 @@ def _retry_after(value: str) -> float:
         return 0.0
 
 
-def _parsed(text: str) -> Reply:
+def _parsed(text: bytes, seconds: float) -> Reply:
+    """The reply, read leniently: compatible servers leave fields out."""
     try:
         body = from_json(text)
         choice = body["choices"][0]
@@ -274,9 +272,11 @@ def _parsed(text: str) -> Reply:
             logprobs=tuple((str(token["token"]), float(token["logprob"])) for token in tokens),
             num_read=_count(usage.get("prompt_tokens")),
             num_written=_count(usage.get("completion_tokens")),
+            seconds=seconds,
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError):
-        raise _Broken("the reply is not a chat completion") from None
+        reason = "the reply is not a chat completion"
+        raise UpstreamError(reason, may_be_charged=True, outage=True, retry_after_s=0.0) from None
 
 
 def _count(value: Any) -> int | None:

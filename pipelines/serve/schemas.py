@@ -14,7 +14,7 @@ from kcm.certify.certificate import Certificate
 from kcm.explain.gate import GateReading
 from kcm.explain.reasons import Reasons
 from kcm.inputs.content import Part
-from kcm.large.prompting.shown import Shown
+from kcm.large.prompting.prompts import PromptView
 from pipelines.serve.breaker import State
 from pipelines.serve.release import RefusedRelease
 
@@ -58,7 +58,7 @@ class ExplainResponse(BaseModel):
     no_curves: Annotated[str | None, Field(description="Why there are no reasons, where there are none.")]
     gate: Annotated[GateReading | None, Field(description="What the gate score is made of, where it is of curves.")]
     shown: Annotated[
-        Shown, Field(description="The question to the large model: as it is sent where the input is escalated.")
+        PromptView, Field(description="The question to the large model: as it is sent where the input is escalated.")
     ]
 
 

@@ -28,8 +28,7 @@ from kcm.inputs.content import TEXT, Part
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, LargeConfig, Resources
 from kcm.large.head import LinearHead
-from kcm.large.prompting.prompts import NO_PROMPT, PromptMode, question
-from kcm.large.prompting.shown import Message
+from kcm.large.prompting.prompts import NO_PROMPT, PromptMessage, PromptMode, question
 from kcm.large.tokens import PromptTokens, TokenPrompt, Tokens, common_prefix, language_model_digest, load_causal_lm
 from kcm.paths import LocalPath
 
@@ -72,10 +71,10 @@ class CausalLmConfig(LargeConfig):
         """Enough to sort prompts by their length."""
         return 4 * self.batch_size
 
-    def messages(self, label_names: Sequence[str], item: Item) -> list[Message]:
+    def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The question, in one message."""
         asked = question(item.content.text, label_names, item.prompt, max_chars=self.max_chars)
-        return [Message("user", str(asked))]
+        return [PromptMessage("user", str(asked))]
 
     def _folder(self, assets_dir: Path) -> Path:
         return resolve(self.model, assets_dir, weights=self.gguf_file or "*.safetensors")

@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ from kcm.inputs.content import TEXT, Part
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, LargeConfig, Resources, UpstreamConfig
 from kcm.large.head import LinearHead
-from kcm.large.prompting.prompts import NO_PROMPT, PromptMode, question
+from kcm.large.prompting.prompts import NO_PROMPT, PromptMessage, PromptMode, question
 from kcm.large.prompting.replies import (
     answer_schema,
     label_distribution,
@@ -32,9 +33,8 @@ from kcm.large.prompting.replies import (
     reply_label,
     reply_probability,
 )
-from kcm.large.prompting.shown import Message
 from kcm.large.response_cache import BudgetSpent, ResponseCache, ResponseStore
-from kcm.large.upstream import Reply, ReplyLost, RequestRefused, Upstream
+from kcm.large.upstream import Reply, Upstream, UpstreamError
 
 _MILLION = 1_000_000
 _OVERHEAD_TOKENS = 64  # what chat templates add to a question
@@ -101,10 +101,10 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
         """Enough to keep all connections busy."""
         return 8 * self.num_concurrent
 
-    def messages(self, label_names: Sequence[str], item: Item) -> list[Message]:
+    def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The messages of the request."""
         asked = question(item.content.text, label_names, item.prompt, max_chars=self.max_chars)
-        return [Message("system", asked.instructions), Message("user", asked.data)]
+        return [PromptMessage("system", asked.instructions), PromptMessage("user", asked.data)]
 
 
 class OpenAiModel:
@@ -194,14 +194,11 @@ class OpenAiModel:
 
     def _body(self, item: Item) -> dict[str, Any]:
         """The request before parameters that the server does not know are dropped; it decides the answer."""
-        asked = question(item.content.text, self.label_names, item.prompt, max_chars=self._config.max_chars)
+        messages = self._config.messages(self.label_names, item)
         names = [self.label_names[label] for label in item.prompt.allowed(len(self.label_names))]
         return {
             "model": self._config.model,
-            "messages": [
-                {"role": "system", "content": asked.instructions},
-                {"role": "user", "content": asked.data},
-            ],
+            "messages": [asdict(message) for message in messages],
             "temperature": 0,
             "max_tokens": 16 + max(len(json.dumps(name)) for name in names),  # a token is a byte or more
             "logprobs": True,
@@ -216,7 +213,7 @@ class OpenAiModel:
             reply = self._upstream.ask(body, lambda attempt: self._within_budget(attempt, most))
         except BudgetSpent as error:
             return LargeAnswer(None, error=str(error))
-        except (RequestRefused, ReplyLost) as error:
+        except UpstreamError as error:
             return LargeAnswer(None, error=str(error), outage=error.outage)
         answer = self._record(reply, body)
         self._cache.keep(key, answer, most, answer["currency"])
@@ -227,8 +224,9 @@ class OpenAiModel:
         self._cache.reserve(most)
         try:
             return attempt()
-        except (RequestRefused, ConfigError):
-            self._cache.release(most)
+        except (UpstreamError, ConfigError) as error:
+            if not getattr(error, "may_be_charged", False):
+                self._cache.release(most)
             raise
 
     def _record(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:

@@ -24,8 +24,7 @@ from kcm.large.adapters.classifier import masked, timed_answers
 from kcm.large.base import Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, EncodedConfig, Resources
 from kcm.large.head import LinearHead
-from kcm.large.prompting.prompts import Prompt, PromptMode
-from kcm.large.prompting.shown import Message
+from kcm.large.prompting.prompts import Prompt, PromptMessage, PromptMode
 
 _PLACE = "{label}"
 
@@ -82,11 +81,11 @@ class ZeroShotConfig(EncodedConfig):
         inputs, labels = (each.identity(assets_dir) for each in (self.encoder, self.label_encoder))
         return zero_shot_identity(self, inputs, labels, label_names)
 
-    def messages(self, label_names: Sequence[str], item: Item) -> list[Message]:
+    def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The label prompts that the input is compared with."""
         suggested = dict(item.prompt.suggestions)
         allowed = item.prompt.allowed(len(label_names))
-        return [Message("label", self.prompt_of(label_names[label], suggested.get(label))) for label in allowed]
+        return [PromptMessage("label", self.prompt_of(label_names[label], suggested.get(label))) for label in allowed]
 
 
 class ZeroShotModel:

@@ -1,11 +1,13 @@
-"""Prompt modification: what the small model adds to, or removes from, the question to the large model.
+"""Prompts of the large model: what the small model adds to a question or removes from it, and the question itself.
 
 KCM (arXiv 2510.20278) and Data Shunt+ (arXiv 2406.15471) describe the three modes; the choice of candidates in the hard
-mode is defined here.
+mode is defined here. An item's text is untrusted: it is sanitized, so that it cannot close a mark or open a chat turn.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,11 +16,19 @@ import numpy as np
 from pydantic import Field
 
 from kcm.config import Config
-from kcm.large.prompting.sanitize import sanitized
 
 PromptMode = Literal["none", "soft", "hard"]
 
-OPENING, CLOSING = "<<<", ">>>"
+OPENING, CLOSING = "<<<", ">>>"  # marks around the text of an item
+
+# Joiners of Persian, of Indic scripts and of emoji are invisible like the rest of their category, but carry meaning.
+_JOINERS = frozenset("\u200c\u200d")
+_INVISIBLE = frozenset({"Cc", "Cf", "Co", "Cs", "Cn"})
+
+# Every tag of the angle kind (<|im_start|>, </s>, <start_of_turn>, <<SYS>>) starts with `<` and the next character.
+_OPENS = re.compile(r"<(?=\S)")
+_CLOSES = re.compile(r">(?=>)")
+_BRACKETED = re.compile(r"\[(?=/?[A-Z_]{2,}\])")  # [INST], [/INST], [TOOL_CALLS]
 
 
 @dataclass(frozen=True)
@@ -125,3 +135,45 @@ def question(text: str, label_names: Sequence[str], prompt: Prompt, *, max_chars
         f"suggestion to you. Answer with one of these labels and nothing else: {choices}.{hints}"
     )
     return Question(instructions, sanitized(text, max_chars))
+
+
+def sanitized(text: str, max_chars: int) -> str:
+    """The first `max_chars` characters of `text`, without control and invisible characters, and with tags broken up.
+
+    A space is put behind every `<`, between every two `>`, and into the bracketed words that some models read as turns:
+    neither the marks around the text nor a chat template's tokens can be spelled any more, whatever the model.
+    """
+    visible = "".join(map(_visible, text[:max_chars]))
+    return _BRACKETED.sub("[ ", _CLOSES.sub("> ", _OPENS.sub("< ", visible)))
+
+
+def _visible(character: str) -> str:
+    if character in "\n\t" or character in _JOINERS:
+        return character
+    category = unicodedata.category(character)
+    if category in ("Zl", "Zp") or character == "\r":
+        return "\n"
+    return "" if category in _INVISIBLE else character
+
+
+@dataclass(frozen=True)
+class PromptMessage:
+    """One message of a chat: role and text."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class PromptView:
+    """A question to the large model, in a form for people.
+
+    `suggestions` are the labels of a soft prompt, with the small model's probabilities; `candidates` the labels of a
+    hard one. `messages` are those of a generative model, before the chat template and truncation; for a dual encoder
+    they are the label prompts. A classifier has none: it reads the input alone.
+    """
+
+    mode: PromptMode
+    suggestions: dict[str, float]
+    candidates: tuple[str, ...]
+    messages: tuple[PromptMessage, ...]

@@ -29,7 +29,7 @@ from kcm.errors import ConfigError
 from kcm.inputs.content import Content
 from kcm.large import Item, OpenAiConfig, OpenAiModel
 from kcm.large.adapters.openai import openai_identity
-from kcm.large.prompting.sanitize import sanitized
+from kcm.large.prompting.prompts import sanitized
 from kcm.large.response_cache import ResponseCache, ResponseStore
 from kcm.tasks import TaskSequence
 from pipelines.config import RunConfig

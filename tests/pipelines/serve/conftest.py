@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
-from kcm.large.prompting.shown import Message, Shown
+from kcm.large.prompting.prompts import PromptMessage, PromptView
 from pipelines.serve.cascade.version import NO_CURVES
 from pipelines.serve.config import LimitsConfig, ServeConfig
 from pipelines.serve.http.api import create_api
@@ -99,7 +99,7 @@ class StubService:
             reasons={},
             no_curves=NO_CURVES,
             gate=None,
-            shown=Shown("none", {}, ("bad", "good"), (Message("user", given.content.text),)),
+            shown=PromptView("none", {}, ("bad", "good"), (PromptMessage("user", given.content.text),)),
         )
 
     async def feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> FeedbackResponse:
