@@ -7,9 +7,7 @@ process stays, since the server may have charged for the call.
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     Engine,
     Float,
@@ -26,6 +25,9 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
+    delete,
+    func,
+    literal_column,
     select,
     update,
 )
@@ -38,7 +40,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from kcm.errors import ArtefactError
 
-MAX_RECENT = 10_000  # answers that a process keeps in memory
+MAX_IN_MEMORY = 10_000  # answers that are kept without a store
 _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
@@ -71,7 +73,7 @@ class ResponseStore:
 class ResponseCache:
     """Answers by key, and the spending of one account, over all runs that use this store.
 
-    `store` None keeps the spending and the last `MAX_RECENT` answers in memory. Threads, processes and machines may
+    `store` None keeps the spending and the last `MAX_IN_MEMORY` answers in memory. Threads, processes and machines may
     share a store. Raises ArtefactError when it cannot be used.
     """
 
@@ -81,7 +83,6 @@ class ResponseCache:
         self._store, self._account = store, account
         self._max_calls, self._max_cost = max_calls, max_cost
         self._answers, self._spending = _tables(store.prefix if store else "")
-        self._recent: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._lock = threading.Lock()
         self._engine = _engine(store)
         with self._artefact_errors():
@@ -89,19 +90,10 @@ class ResponseCache:
 
     def find(self, key: str) -> dict[str, Any] | None:
         """The cached answer, or None."""
-        with self._lock:
-            if (known := self._recent.get(key)) is not None:
-                self._recent.move_to_end(key)
-                return known
-        if self._store is None:
-            return None
         with self._transaction() as connection:
             text = connection.scalar(select(self._answers.c.answer).where(self._answers.c.key == key))
-        if text is None:
-            return None
-        found: dict[str, Any] = json.loads(text)
-        self._remember(key, found)
-        return found
+        answer: dict[str, Any] | None = None if text is None else json.loads(text)
+        return answer
 
     def spent(self) -> tuple[int, float]:
         """Calls and currency spent so far, calls under way included."""
@@ -117,9 +109,8 @@ class ResponseCache:
         if self._max_cost is not None:
             has_room &= table.currency + most <= self._max_cost
         booking = update(self._spending).where(has_room)
-        with (
-            self._transaction() as connection
-        ):  # looked at and booked by one statement, or two could take the same room
+        with self._transaction() as connection:
+            # Checked and booked by one statement: two processes cannot take the same room.
             if connection.execute(booking.values(calls=table.calls + 1, currency=table.currency + most)).rowcount:
                 return
             calls, currency = self._spent(connection)
@@ -135,17 +126,13 @@ class ResponseCache:
     def keep(self, key: str, answer: dict[str, Any], most: float, currency: float) -> None:
         """Commit an answer, and replace the booking of `most` by its cost."""
         with self._transaction() as connection:
-            if self._store is not None:
-                insert = _INSERTS[self._engine.dialect.name](self._answers)
-                connection.execute(insert.values(key=key, answer=json.dumps(answer)).on_conflict_do_nothing())
+            insert = _INSERTS[self._engine.dialect.name](self._answers)
+            connection.execute(insert.values(key=key, answer=json.dumps(answer)).on_conflict_do_nothing())
+            if self._store is None:
+                number: ColumnElement[int] = literal_column("rowid")
+                last = select(func.max(number)).select_from(self._answers).scalar_subquery()
+                connection.execute(delete(self._answers).where(number <= last - MAX_IN_MEMORY))
             self._book(connection, 0, currency - most)
-        self._remember(key, answer)
-
-    def _remember(self, key: str, answer: dict[str, Any]) -> None:
-        with self._lock:
-            self._recent[key] = answer
-            if len(self._recent) > MAX_RECENT:
-                self._recent.popitem(last=False)
 
     def _book(self, connection: Connection, calls: int, currency: float) -> None:
         table = self._spending.c
@@ -161,7 +148,7 @@ class ResponseCache:
         """The tables and the account, where they are not there yet."""
         insert = _INSERTS[self._engine.dialect.name](self._spending)
         opening = insert.values(account=self._account, calls=0, currency=0.0).on_conflict_do_nothing()
-        # Another process may be at it at the same moment, which no database likes.
+        # Another process may create them at the same moment, which is an error in every database.
         for attempt in Retrying(
             retry=retry_if_exception_type(SQLAlchemyError),
             stop=stop_after_attempt(5),
@@ -169,8 +156,9 @@ class ResponseCache:
             reraise=True,
         ):
             with attempt:
-                if self._store is not None:
-                    _make_file(make_url(self._store.url), self._store.timeout_s)
+                if self._store is not None and (file := _sqlite_file(self._store)):
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.touch()
                 with self._engine.begin() as connection:
                     for table in (self._answers, self._spending):
                         connection.execute(CreateTable(table, if_not_exists=True))
@@ -178,7 +166,7 @@ class ResponseCache:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        """All or nothing, one at a time: what is in memory has one connection."""
+        """All or nothing, one at a time: a database in memory has one connection."""
         with self._lock, self._artefact_errors(), self._engine.begin() as connection:
             yield connection
 
@@ -196,7 +184,7 @@ class ResponseCache:
 
 
 def _tables(prefix: str) -> tuple[Table, Table]:
-    """Of answers and of spending."""
+    """The tables of answers and of spending."""
     schema = MetaData()
     answers = Table(
         f"{prefix}answers", schema, Column("key", Text, primary_key=True), Column("answer", Text, nullable=False)
@@ -214,14 +202,13 @@ def _tables(prefix: str) -> tuple[Table, Table]:
 def _engine(store: ResponseStore | None) -> Engine:
     if store is None:
         return create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
-    url = make_url(store.url)
-    if url.get_backend_name() == "sqlite":
-        # A connection each time, to a file that is there: one that was deleted is missed, not begun anew with an
-        # untouched budget.
-        return create_engine("sqlite://", creator=lambda: _connect(url, "rw", store.timeout_s), poolclass=NullPool)
+    if file := _sqlite_file(store):
+        # A connection each time, to a file that exists: a deleted one is an error, not a new file with a fresh budget.
+        url = URL.create("sqlite", database=file.as_uri(), query={"mode": "rw", "uri": "true"})
+        return create_engine(url, connect_args={"timeout": store.timeout_s}, poolclass=NullPool)
     milliseconds = int(store.timeout_s * 1000)
     return create_engine(
-        url,
+        store.url,
         pool_pre_ping=True,
         pool_timeout=store.timeout_s,
         connect_args={
@@ -231,17 +218,7 @@ def _engine(store: ResponseStore | None) -> Engine:
     )
 
 
-def _connect(url: URL, mode: str, timeout_s: float) -> sqlite3.Connection:
-    path = Path(url.database or "").as_uri()
-    return sqlite3.connect(f"{path}?mode={mode}", uri=True, timeout=timeout_s, check_same_thread=False)
-
-
-def _make_file(url: URL, timeout_s: float) -> None:
-    """An empty file for SQLite, where there is none."""
-    if url.get_backend_name() != "sqlite":
-        return
-    Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-    try:
-        _connect(url, "rwc", timeout_s).close()
-    except sqlite3.Error as error:
-        raise SQLAlchemyError(str(error)) from error
+def _sqlite_file(store: ResponseStore) -> Path | None:
+    """The file of a SQLite database; None for another kind."""
+    url = make_url(store.url)
+    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None

@@ -23,18 +23,7 @@ from kcm.errors import AssetError, ConfigError
 from kcm.large.prompting.prompts import Prompt, question
 
 _PLACE = "KCM-QUESTION"  # stands in the chat template for what is asked
-_TOKENIZER = (
-    "added_tokens.json",
-    "chat_template.jinja",
-    "config.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-)
+_DECIDING = (".json", ".txt", ".model", ".jinja")  # architecture, tokenizer and chat template
 
 
 @dataclass(frozen=True)
@@ -43,13 +32,6 @@ class TokenPrompt:
 
     before: list[int]
     ids: list[int]
-
-
-def common_prefix(sequences: Sequence[list[int]]) -> list[int]:
-    """The tokens that all sequences begin with."""
-    least, greatest = min(sequences), max(sequences)  # all others lie between them, and share what they share
-    places = range(min(len(least), len(greatest)))
-    return least[: next((place for place in places if least[place] != greatest[place]), len(places))]
 
 
 @dataclass(frozen=True)
@@ -171,8 +153,8 @@ def language_model_digest(gguf_file: str | None, model_path: Path) -> str:
         raise AssetError(
             f"the folder holds {what}", where=str(model_path), hint="Name the file of GGUF weights in large.gguf_file"
         )
+    others = [file for file in model_path.iterdir() if file.suffix in _DECIDING and file.name != "asset.json"]
     digest = hashlib.sha256()
-    for file in (*weights, *(model_path / name for name in _TOKENIZER)):
-        if file.is_file():
-            digest.update(f"{file.name} {weights_sha256(file)}\n".encode())
+    for file in (*weights, *sorted(others)):
+        digest.update(f"{file.name} {weights_sha256(file)}\n".encode())
     return digest.hexdigest()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, LargeConfig, Resources
 from kcm.large.head import LinearHead
 from kcm.large.prompting.prompts import NO_PROMPT, PromptMessage, PromptMode, question
-from kcm.large.tokens import PromptTokens, TokenPrompt, Tokens, common_prefix, language_model_digest, load_causal_lm
+from kcm.large.tokens import PromptTokens, TokenPrompt, Tokens, language_model_digest, load_causal_lm
 from kcm.paths import LocalPath
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -138,7 +139,8 @@ class CausalLm:
     @torch.inference_mode()
     def _scores(self, prompts: Sequence[TokenPrompt], labels: Sequence[list[int]]) -> np.ndarray:
         """Mean log-likelihood of every label's tokens after every prompt, float64 [B, C]."""
-        shared = common_prefix([prompt.before for prompt in prompts])
+        places = zip(*(prompt.before for prompt in prompts), strict=False)
+        shared = [tokens[0] for tokens in itertools.takewhile(lambda tokens: len(set(tokens)) == 1, places)]
         batch = Tokens.left_padded([prompt.ids[len(shared) :] for prompt in prompts], len(shared), self._device)
         cache = self._shared_cache(shared)
         cache.batch_repeat_interleave(len(prompts))
