@@ -138,9 +138,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
-
-
-@pytest.fixture
-def turns() -> tuple[type[Turn], Callable[..., Turn], Callable[..., Turn]]:
-    """The kinds of turn of a script: Turn, completion, label."""
-    return Turn, completion, label

@@ -14,6 +14,7 @@ from kcm.inputs.content import PROBE, Content, contents
 from kcm.large import Item, LinearHead, Prompt, Resources, ZeroShotConfig
 from kcm.large.config import LargeConfig
 from kcm.large.response_cache import ResponseStore
+from tests.fake_upstream import label
 from tests.tiny_clip import save_clip
 
 LABELS = ("bad", "good")
@@ -53,8 +54,8 @@ def configs(folders, upstream, monkeypatch):
 HEAD = LinearHead(np.eye(2, 8, dtype=np.float32), np.zeros(2, np.float32))
 
 
-def test_every_adapter_is_built_identified_and_answers(configs, tmp_path, upstream, turns):
-    upstream.plan(turns[2]("good"))
+def test_every_adapter_is_built_identified_and_answers(configs, tmp_path, upstream):
+    upstream.plan(label("good"))
     for config in configs:
         head = HEAD if config.adapter == "classifier" else None
         resources = Resources(head=head, responses=ResponseStore.in_file(tmp_path / "paid.sqlite"))
