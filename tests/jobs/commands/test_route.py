@@ -170,12 +170,14 @@ def test_a_missing_cost_is_refused_by_its_row_and_a_missing_column_of_costs_is_n
     assert succeeded(tmp_path, *words)["decision"] == "escalate_all"
 
 
-def test_a_file_of_another_separator_or_encoding_says_so(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("s;l;c\n1;1;0.5\n")
-    shown = route("certify", tmp_path / "t.csv", *CORRECT, "--confidence", "c")
-    assert "seem to be separated by ';'" in shown.stderr
-    (tmp_path / "t.csv").write_text("s,l,c\n1,1,0.5\n", encoding="utf-16")
-    assert "the file is not UTF-8" in route("certify", tmp_path / "t.csv", *CORRECT, "--confidence", "c").stderr
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_a_file_of_any_separator_and_encoding_is_read(separator: str, encoding: str, tmp_path: Path) -> None:
+    lines = [["s", "l", "c"], ["1", "1", "0.5"], ["0", "1", "0.4"]]
+    (tmp_path / "t.csv").write_text("".join(separator.join(cells) + "\n" for cells in lines), encoding=encoding)
+    assert (
+        succeeded(tmp_path, "certify", tmp_path / "t.csv", *CORRECT, "--confidence", "c")["decision"] == "escalate_all"
+    )
 
 
 @pytest.mark.parametrize("gate", ["deferral", "signals"])

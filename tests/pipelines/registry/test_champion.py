@@ -103,7 +103,7 @@ def _swap(root: Path, name: str, won: multiprocessing.Queue) -> None:
 
 
 def test_of_processes_that_promote_at_once_one_wins(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # obstore hangs in a forked child of a process that has used it
     won = context.Queue()
     processes = [context.Process(target=_swap, args=(tmp_path, "x" * n, won)) for n in range(1, 7)]
     for process in processes:

@@ -12,15 +12,11 @@ import pytest
 from kcm.config import parse_config
 from kcm.encoders import ImageEncoderConfig, ImageTextConfig, PixelsConfig, TextEncoderConfig
 from kcm.large import CausalLmConfig, OpenAiConfig, RecordedConfig, ZeroShotConfig
-from kcm.retrieval.search import RetrievalConfig
 from pipelines.cluster.config import ClusterConfig
 from pipelines.config import RunConfig
 from pipelines.run import STAGES
-from pipelines.stages.alignment import Alignment
-from pipelines.stages.retrieval import Retrieval
 from pipelines.stages.stage import Stage
 from pipelines.stages.tasks import Tasks
-from pipelines.stages.tune import Tune
 from pipelines.store.artefact import Artefact, Recipe, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.manifest import MANIFEST
@@ -80,47 +76,6 @@ def fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fingerprint
     return Fingerprints(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        (
-            {"large": CLASSIFIER},
-            {
-                "features": "5e8444d891c025b9",
-                "outcomes/features": "5e8444d891c025b9",
-                "outcomes": "abbea500a6914834",
-                "train": "18f5e35ca0d016d7",
-                "tune": "4e23722f57c16d57",
-                "evaluate": "0bc262033036f92a",
-                "register": "318cae78400e9e2f",
-            },
-        ),
-        (
-            {"large": SERVER, "tune": BASE["tune"] | {"prompt_modes": ["none", "soft"]}},
-            {
-                "features": "5e8444d891c025b9",
-                "outcomes": "5b0a119b50b1683f",
-                "train": "18479828651f6c80",
-                "tune": "eaf09307345fbbce",
-                "prompts": "49cbc8e2d2bd14f1",
-                "evaluate": "20a210543132ec31",
-                "register": "77dd255009751c65",
-            },
-        ),
-        (
-            {"large": {"adapter": "zero_shot", "encoder": {"model": "big", "pooling": "mean"}}},
-            {"outcomes": "5a930398b878d3ba"},
-        ),
-        ({"large": {"adapter": "causal_lm", "model": "lm"}}, {"outcomes": "457f36e32f397bb0"}),
-    ],
-    ids=["classifier", "server", "zero_shot", "causal_lm"],
-)
-def test_fingerprints_are_what_they_were(changes, expected, fingerprints) -> None:
-    config = parse_config(RunConfig, BASE | changes)
-    found = fingerprints.of(*(stage.of(config) for stage in STAGES if stage is not Tasks))
-    assert found.items() >= expected.items()
-
-
 def test_what_was_trained_on_a_task_larger_than_a_window_is_trained_anew(fingerprints, tmp_path, monkeypatch) -> None:
     """The order of its rows has changed. Of smaller tasks everything is found again, of these what was paid."""
     config = parse_config(RunConfig, BASE | {"large": CLASSIFIER})
@@ -133,29 +88,6 @@ def test_what_was_trained_on_a_task_larger_than_a_window_is_trained_anew(fingerp
     assert found[1000] == found[window]
     changed = {name for name, fingerprint in found[window].items() if found[window + 1][name] != fingerprint}
     assert changed == {"train", "tune", "evaluate", "register"}
-
-
-def test_fingerprints_of_aligned_pairs_are_what_they_were(fingerprints) -> None:
-    config = parse_config(RunConfig, BASE | {"encoder": TOWERS, "large": CLIP})
-    stages = [stage.of(config) for stage in STAGES[1:6]]
-    assert isinstance(stages[0], Alignment)
-    assert fingerprints.of(*stages, Retrieval.of(config, retrieval=RetrievalConfig())) == {
-        "alignment": "ff38cfd8aeb1dd1f",
-        "features": "66a3dff49eeeca38",
-        "outcomes/features": "66a3dff49eeeca38",
-        "outcomes": "d4e91b540d22fc26",
-        "train": "4cb6daaa8a2467bc",
-        "tune": "43c72e60539fa1cc",
-        "retrieval": "c1adc88219a5d54b",
-    }
-
-
-@pytest.mark.parametrize(
-    ("changes", "space"),
-    [({"large": CLASSIFIER}, "32a7a1878a5b5f04"), ({"encoder": TOWERS, "large": CLIP}, "ce4d13cd61e8ec38")],
-)
-def test_a_search_of_before_is_one_of_the_same_space(changes, space) -> None:
-    assert Tune.of(parse_config(RunConfig, BASE | changes)).space.fingerprint == space
 
 
 @pytest.mark.parametrize(
