@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from kcm.inputs.labels import UNLABELLED
 from kcm.large import LargeConfig, LinearHead
-from kcm.large.head import FoldedHeads, LabelledRows, fit_heads
+from kcm.large.streamed_head import LabelledRows, StreamedFit, fit_streamed
 from kcm.tasks.hashing import row_key
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.shards import Counts, RowFunction, map_shards
@@ -54,7 +54,7 @@ class FittedAtOnce:
 class FittedBySteps:
     """A head fitted on rows that were streamed; a row is of the fold that its unit's hash says."""
 
-    fit: FoldedHeads
+    fit: StreamedFit
 
     @property
     def head(self) -> LinearHead:
@@ -142,7 +142,7 @@ def fit_rows(
         for rows in _labelled(shards, ["id", "label", "group", "features"]):
             yield LabelledRows(feature_matrix(rows), rows["label"].to_numpy(), _folds(rows))
 
-    return FittedBySteps(fit_heads(batches, fit.head, fit.c, NUM_FOLDS))
+    return FittedBySteps(fit_streamed(batches, fit.head, fit.c, NUM_FOLDS))
 
 
 def _folds(rows: pa.Table) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -11,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from kcm.errors import ArtefactError, DataError
 from kcm.large import LinearHead, fit_head
-from kcm.large.head import LabelledRows, assign_folds, fit_heads
+from kcm.large.head import assign_folds
 
 
 def unit_vectors(rows: np.ndarray) -> np.ndarray:
@@ -29,38 +27,12 @@ def own_groups(num_rows: int) -> list[str]:
     return [f"row {i}" for i in range(num_rows)]
 
 
-@pytest.mark.parametrize("size", [64, 1000])
-@pytest.mark.parametrize("labels", [(0, 1), (0, 1, 3)])
-def test_every_head_is_the_one_of_its_rows_whether_they_are_streamed_or_in_memory(labels, size):
-    rng, num_rows, dim, num_folds = np.random.default_rng(0), 400, 5, 3
-    features_ND = rng.normal(size=(num_rows, dim)).astype(np.float32)
-    label_N = np.array(labels)[(features_ND @ rng.normal(size=(dim, len(labels))) + rng.normal(size=3)[0]).argmax(1)]
-    fold_N = rng.integers(0, num_folds, num_rows)
-
-    def rows() -> Iterator[LabelledRows]:
-        for start in range(0, num_rows, size):
-            mine = slice(start, start + size)
-            yield LabelledRows(features_ND[mine], label_N[mine], fold_N[mine])
-
-    start = LinearHead(rng.normal(size=(4, dim)).astype(np.float32), np.zeros(4, dtype=np.float32))
-    heads = fit_heads(rows, start, 0.5, num_folds)
-    for fold, head in enumerate([*heads.left_out, heads.head]):
-        mine = fold_N != fold
-        wide_ND = features_ND.astype(np.float64)
-        oracle = LogisticRegression(C=0.5, tol=1e-8, max_iter=10_000).fit(wide_ND[mine], label_N[mine])
-        probabilities_NC = head.probabilities(features_ND)
-        np.testing.assert_allclose(probabilities_NC[:, labels], oracle.predict_proba(wide_ND), atol=1e-4)
-        assert not probabilities_NC[:, [label for label in range(4) if label not in labels]].any()
-    outputs = heads.out_of_fold(features_ND, fold_N)
-    np.testing.assert_array_equal(outputs[fold_N == 1], heads.left_out[1].probabilities(features_ND[fold_N == 1]))
-
-
 @pytest.mark.parametrize("classes", [10, 2])
 def test_probabilities_are_those_of_scikit_learn(classes, digits):
     features, labels = digits[0][digits[1] < classes], digits[1][digits[1] < classes]
     fit = fit_head(features, labels, own_groups(len(labels)), classes, grid=[10.0], num_folds=3)
-    expected = LogisticRegression(C=10.0, tol=1e-8, max_iter=10_000).fit(features, labels).predict_proba(features)
-    np.testing.assert_allclose(fit.head.probabilities(features), expected, atol=0.02)
+    expected = LogisticRegression(C=10.0, max_iter=1000).fit(features, labels).predict_proba(features)
+    np.testing.assert_allclose(fit.head.probabilities(features), expected, atol=2e-3)
     assert fit.head.weight_CD.shape == (classes, 64)
 
 
