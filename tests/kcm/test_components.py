@@ -53,7 +53,7 @@ def test_a_component_that_its_class_makes_carries_its_tag(outside_package: Path)
     assert anchor.AnchorConfig().name == "anchor:AnchorConfig"
     with pytest.raises(ValidationError, match="name = 'der' names another learner than ReplayConfig"):
         ReplayConfig(name="der")
-    assert ReplayConfig(memory=7).model_dump() == {"name": "replay", "memory": 7, "batch_size": 32}
+    assert ReplayConfig(memory=7).model_dump() == {"name": "replay", "memory": 7, "batch_size": 32, "margin": None}
 
 
 def test_one_of_ours_can_be_derived_from(outside_package: Path) -> None:
@@ -62,7 +62,8 @@ def test_one_of_ours_can_be_derived_from(outside_package: Path) -> None:
     )
     learner = parse_config(Run, {"learner": {"name": "mine:Mine", "memory": 9, "extra": 1}}).learner
     assert isinstance(learner, ReplayConfig)
-    assert learner.model_dump() == {"name": "mine:Mine", "memory": 9, "batch_size": 32, "extra": 1}
+    written = {"name": "mine:Mine", "memory": 9, "batch_size": 32, "margin": None, "extra": 1}
+    assert learner.model_dump() == written
 
 
 def test_a_section_without_a_kind_is_an_encoder_of_texts() -> None:

@@ -134,18 +134,6 @@ def test_the_collaborator_answers_bit_for_bit_as_before(tmp_path: Path, kind: st
         assert all(map(torch.equal, before.base.buffers(), after.base.buffers()))
 
 
-def test_settings_that_came_later_are_written_only_where_they_are_chosen(tmp_path: Path) -> None:
-    """Promise: the configuration of a bundle that uses no later setting is the one that earlier versions wrote."""
-    plain, based = (bundle(collaborator=each) for each in (collaborator(), collaborator(base="means")))
-    of_plain, of_based = (
-        json.loads((each.write(tmp_path / name) / "config.json").read_text(encoding="utf-8"))["network"].keys()
-        for each, name in ((plain, "plain"), (based, "based"))
-    )
-    earlier = {"hidden", "grid_size", "spline_order", "grid_range", "scaling", "mixing", "shared", "mlp_width"}
-    assert of_plain == earlier
-    assert of_based == earlier | {"base"}
-
-
 def test_a_bundle_says_which_package_brings_what_is_not_ours(
     outside_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
