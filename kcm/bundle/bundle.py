@@ -26,11 +26,11 @@ from kcm.bundle.models import (
     LARGE_ENCODER,
     MANIFEST,
     WITHIN,
+    BundleNames,
     Components,
     EncoderFile,
     FrozenModels,
     LargeFile,
-    Names,
     open_bundle,
 )
 from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_state, write_tensors
@@ -132,7 +132,7 @@ class Bundle(FrozenModels):
         )
         documents: dict[str, Config] = {
             "config": config,
-            "labels": Names(labels=self.label_names, tasks=self.task_names, none_label=self.none_label),
+            "labels": BundleNames(labels=self.label_names, tasks=self.task_names, none_label=self.none_label),
             CERTIFICATE.removesuffix(".json"): _Certificates.of(self.certificates),
             "lineage": self.lineage,
         }
@@ -179,7 +179,7 @@ class Bundle(FrozenModels):
         """
         files = open_bundle(folder)
         models = FrozenModels.of(files)
-        config, names = files.config(_Networks, "config.json"), files.config(Names, "labels.json")
+        config, names = files.config(_Networks, "config.json"), files.config(BundleNames, "labels.json")
         num_labels = len(names.labels)
         collaborator = Collaborator(config.in_features, num_labels, config.network, config.kind, config.seed).eval()
         for name, module in _modules(collaborator).items():

@@ -91,7 +91,7 @@ class FrozenModels:
     @classmethod
     def of(cls, files: SealedFolder) -> FrozenModels:
         """As `read_models`, from an open folder."""
-        names, folder = files.config(Names, "labels.json"), files.folder
+        names, folder = files.config(BundleNames, "labels.json"), files.folder
         encoder, large = files.config(EncoderFile, "encoder.json"), files.config(LargeFile, "large.json")
         large_config = large.config
         if large_config.backbone is not None:
@@ -199,7 +199,7 @@ def _located(encoder: EncoderConfig, name: str, folder: Path) -> EncoderConfig:
     return encoder.aligned(folder.absolute() / name) if encoder.name == WITHIN + name else encoder
 
 
-class Names(Config):
+class BundleNames(Config):
     """`labels.json`."""
 
     labels: tuple[str, ...]

@@ -61,12 +61,6 @@ def test_the_command_line_starts_without_the_heavy_modules() -> None:
     assert shown.stdout == "[]\n"
 
 
-def test_a_turn_of_the_loop_that_has_nothing_to_do_waits_for_no_heavy_module() -> None:
-    script = "import jobs.commands.loop.turns, sys; print(sorted({'datasets', 'mlflow', 'ray'} & set(sys.modules)))"
-    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert shown.stdout == "[]\n"
-
-
 def test_the_list_of_commands_has_their_help_and_loads_none() -> None:
     script = (
         "import jobs.cli, sys; jobs.cli.app(['-h'], standalone_mode=False); print({'torch', 'ray'} & set(sys.modules))"
@@ -135,16 +129,17 @@ def test_a_registered_model_is_served_without_a_configuration(
     champion: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     written: list[Any] = []
-    monkeypatch.setattr("pipelines.serve.deploy.app.require_servable", lambda *_: None)
-    monkeypatch.setattr("pipelines.serve.runtimes.void_release", lambda *_: "the encoder runs elsewhere")
+    monkeypatch.setattr("jobs.commands.serving.cli.require_servable", lambda *_: None)
+    monkeypatch.setattr("jobs.commands.serving.cli.void_release", lambda *_: "the encoder runs elsewhere")
     monkeypatch.setattr("jobs.commands.serving.service.write_deployment", lambda *given: written.append(given))
     monkeypatch.chdir(tmp_path)
     shown = kcm("serve", "--model", "reviews@champion", "--build", "serve.yaml")
     assert shown.exit_code == 0, shown.stderr
     assert "the certificate of reviews/2 is void here: the encoder runs elsewhere" in shown.stderr
-    [(_, release, site)] = written
+    [(_, source, settings)] = written
+    release = source.first()
     assert (release.version, (release.bundle / "bundle.json").read_text()) == ("reviews/2", champion)
-    assert site.serve.feedback.url == f"sqlite:///{tmp_path}/feedback.db", "what must outlive the cache of models"
+    assert settings.serve.feedback.url == f"sqlite:///{tmp_path}/feedback.db", "what must outlive the cache of models"
 
 
 def test_predict_asks_the_registry_of_its_run(registry: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +251,7 @@ def test_overrides_reach_the_run(fake_run: FakeRun) -> None:
         (["promote", REVIEWS, "9", "--set", "storage_path=nothing"], "no registered model 'reviews/9'"),
         (
             ["serve", REVIEWS, "--set", "storage_path=nothing"],
-            "no registered model 'reviews@champion': no runs are recorded here",
+            "'reviews' has no champion",
         ),
         (["submit", REVIEWS, "--until", "trian"], "unknown stage 'trian' (--until). Known are tasks, features"),
         (["run", REVIEWS, "--until", "trian"], "unknown stage 'trian'"),

@@ -15,6 +15,7 @@ from kcm.config import load_config
 from kcm.errors import ConfigError
 from pipelines.config import RunConfig
 from pipelines.serve.release import Release
+from pipelines.serve.sources import Source
 
 REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"
 
@@ -59,15 +60,16 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     seen: list[Any] = []
 
     @contextmanager
-    def serving(release: Release, site: Any) -> Iterator[str]:
-        seen.append((release, site.assets_path))
+    def serving(source: Source, settings: Any) -> Iterator[str]:
+        seen.append((source.first(), settings.assets_path))
         yield "http://here"
         seen.append("stopped")
 
     monkeypatch.setattr(verbs, "serving", serving)
     monkeypatch.setattr(verbs, "require_servable", lambda *_: None)
-    monkeypatch.setattr(verbs, "served_model", lambda config, model: Release(version=str(model), bundle=Path("/m")))
-    monkeypatch.setattr(verbs, "served_folder", lambda bundle: Release(version="folder", bundle=bundle))
+    model = lambda config, name: Release(version=str(name), bundle=Path("/m"))  # noqa: E731
+    monkeypatch.setattr("jobs.models.served_model", model)
+    monkeypatch.setattr("jobs.models.served_folder", lambda bundle: Release(version="folder", bundle=bundle))
     return seen
 
 

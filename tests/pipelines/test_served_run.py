@@ -18,7 +18,7 @@ def test_every_key_of_a_run_is_known_to_serving() -> None:
     assert RunConfig.model_fields.keys() - ServedRun.model_fields.keys() == TRAINED_BY
 
 
-@pytest.mark.parametrize("name", ["reviews", "openai", "loop"])
+@pytest.mark.parametrize("name", ["reviews", "openai"])
 def test_serving_reads_what_a_run_reads(name: str) -> None:
     served, whole = (load_config(model, CONFIGS / f"{name}.yaml") for model in (ServedRun, RunConfig))
     assert {key: getattr(served, key) for key in ServedRun.model_fields} == {

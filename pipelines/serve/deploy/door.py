@@ -15,7 +15,7 @@ from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.loading import VersionLoader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.deploy.follow import Follower
+from pipelines.serve.deploy.follow import ReleaseFollower
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.log.writer import LogWriter
@@ -55,10 +55,10 @@ class Door:
             await self._writer.open()
         await self._service.stage(await asyncio.to_thread(source.first))
         self._tasks = [asyncio.create_task(self._service.become_ready())]
-        self._follower: Follower | None = None
+        self._follower: ReleaseFollower | None = None
         if isinstance(source, ChampionSource):
             replica = serve.get_replica_context().replica_id.unique_id
-            self._follower = Follower(source, replica, self._service)
+            self._follower = ReleaseFollower(source, replica, self._service)
             self._tasks.append(asyncio.create_task(self._follower.run()))
 
     def __serve_build_asgi_app__(self) -> FastAPI:

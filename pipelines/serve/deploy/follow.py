@@ -20,7 +20,7 @@ TRIAL_SILENT_S = 60.0  # time after which a challenger is dropped whose trial no
 logger = logging.getLogger("ray.serve")
 
 
-class Follower:
+class ReleaseFollower:
     """Looks at the pointer of `source` again and again, and has `service` serve what it names.
 
     While the storage is away the replica goes on with what it has in memory. A version that cannot be fetched or loaded

@@ -27,8 +27,8 @@ def space(**more: Any) -> str:
 @pytest.mark.parametrize(
     ("more", "rates"),
     [
-        ({"train": {"optimizer": "adamw"}}, (0.5, 0.6)),
-        ({"train": {"optimizer": "sgd"}}, (7.0, 8.0)),
+        ({"train": {"optimizer": "adamw"}, "learner": {"name": "replay"}}, (0.5, 0.6)),
+        ({"train": {"optimizer": "sgd"}, "learner": {"name": "replay"}}, (7.0, 8.0)),
         ({"train": {"optimizer": "sgd", "sgd_rate": 9.0}, "learner": {"name": "slda"}}, (9.0,)),
         ({"train": {"learning_rate": 0.9}, "learner": {"name": "analytic"}}, (0.9,)),
     ],
@@ -62,7 +62,7 @@ def test_seed_place_and_length_of_a_search_do_not_make_another_space(more) -> No
     [
         {"tune": {"learning_rates": [0.5]}},
         {"encoder": {"model": "f"}},
-        {"network": {"hidden": [3]}},
+        {"network": {"mixing": 3}},
         {"tasks": {"max_rows_per_task": 9}},
         {"certificate": {"epsilon": 0.3}},
     ],

@@ -277,7 +277,7 @@ def test_a_database_that_cannot_be_read_says_why(at: Path) -> None:
         ("sqlite:///rows.db?table=itms", "no table 'itms' .*The tables are items"),
         ("sqlite:///rows.db?table=items", "holds no rows"),
         ("sqlite:///gone.db?table=items", "no such file"),
-        ("postgresql://me:secret@host/db?table=items", "it holds a password: leave it out"),
+        ("postgresql://me:secret@host/db?table=items", "must hold no password"),
         ("ftp://host/rows.csv", "names no table"),
     ):
         refused = init(url, "--output", "other.yaml")

@@ -13,7 +13,7 @@ from kcm.errors import KcmError
 from pipelines.registry.champion import Champion, Pointer
 from pipelines.registry.promote import CHAMPION_LEASE, promoting
 from pipelines.serve.cascade.service import ServingState
-from pipelines.serve.deploy.follow import TRIAL_SILENT_S, Follower
+from pipelines.serve.deploy.follow import TRIAL_SILENT_S, ReleaseFollower
 from pipelines.serve.release import Release
 from pipelines.serve.sources import ChampionSource
 from pipelines.store.artefact import ArtefactStore
@@ -53,7 +53,7 @@ class World:
         self.pointer.swap(0, self.first)
         self.service = StubService()
         self.source = ChampionSource(str(self.storage), "demo")
-        self.follower = Follower(self.source, "door-1", self.service, lambda: self.now)  # type: ignore[arg-type]
+        self.follower = ReleaseFollower(self.source, "door-1", self.service, lambda: self.now)  # type: ignore[arg-type]
 
     def version(self, folder: Path, name: str) -> Champion:
         bundle = folder / name
