@@ -31,7 +31,7 @@ from pipelines.serve.config import ReplicaConfig
 from pipelines.serve.deploy.app import build_app, start
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
-from pipelines.tracking.tracking import fetch_model
+from pipelines.tracking.tracking import champion_of, fetch_model
 from tests.free_port import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -123,7 +123,8 @@ def result(config: RunConfig) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def bundle(result: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     tracked = result["mlflow"]
-    return fetch_model(tracked["tracking_uri"], f"{tracked['model']}@champion", tmp_path_factory.mktemp("bundle"))
+    number = champion_of(tracked["tracking_uri"], tracked["model"])
+    return fetch_model(tracked["tracking_uri"], f"{tracked['model']}/{number}", tmp_path_factory.mktemp("bundle"))
 
 
 def test_a_run_learns_from_pictures_and_lists_those_it_cannot_use(result: dict[str, Any], config: RunConfig) -> None:

@@ -39,7 +39,7 @@ from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
-from pipelines.tracking.tracking import fetch_model
+from pipelines.tracking.tracking import champion_of, fetch_model
 from tests.free_port import free_port
 from tests.notebooks import namespace_of
 from tests.outside import install_extension
@@ -129,7 +129,8 @@ def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) 
     parent = f"tags.`mlflow.parentRunId` = '{tracked['run_id']}'"
     experiment = client.get_experiment_by_name(config.tracking.experiment)
     assert len(client.search_runs([experiment.experiment_id], parent)) == 2 * config.tune.num_trials
-    bundle = Bundle.read(fetch_model(tracked["tracking_uri"], f"{tracked['model']}@champion", tmp_path))
+    number = champion_of(tracked["tracking_uri"], tracked["model"])
+    bundle = Bundle.read(fetch_model(tracked["tracking_uri"], f"{tracked['model']}/{number}", tmp_path))
     assert bundle.label_names == ("negative", "positive")
     assert bundle.metrics["overall"] == result["kcm"]["overall"]
     assert bundle.metrics["frontier"]["call_rate"][0] in (0.0, 1.0)
