@@ -212,7 +212,7 @@ def build_wheel(folder: Path) -> Path:
         shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*build, "--wheel-dir", str(folder), str(copy)], check=True)
-    return next(folder.glob("kcm-*.whl"))
+    return next(folder.glob("kcm_cascade-*.whl"))
 
 
 def intents(clinc: str, num_labels: int = 20, rows_per_label: int = 50) -> list[Row]:

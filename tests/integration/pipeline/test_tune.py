@@ -55,6 +55,7 @@ SETTINGS: dict[str, Any] = {
 
 # One trial at a time, each trained for a second or more: the driver dies long before the last, on any machine.
 LONG: dict[str, Any] = {
+    "learner": {"name": "replay", "memory": 20},
     "train": {"num_epochs": 150},
     "tune": {"num_trials": 10, "learning_rates": [0.001 * step for step in range(1, 41)]},
     "cluster": {"num_trials": 1},
