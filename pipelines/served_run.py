@@ -14,7 +14,7 @@ from kcm.costs import CostsConfig
 from kcm.large import LargeConfig
 from pipelines.cluster.config import ClusterConfig
 from pipelines.loop.config import AUDIT_SHARE, UpdateConfig
-from pipelines.registry.config import GateConfig
+from pipelines.registry.gates import GateConfig
 from pipelines.serve.config import ServeConfig
 from pipelines.store.files import normalised
 from pipelines.store.storage import Storage

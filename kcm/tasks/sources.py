@@ -101,9 +101,13 @@ class SourceConfig(Component):
         Raises DataError or AssetError where the source is missing or has not the columns named.
         """
 
+
+class TableSourceConfig(SourceConfig):
+    """A source of tables whose columns may be unknown, as `kcm init` meets them."""
+
+    @abstractmethod
     def chunks(self, assets_dir: Path) -> Iterator[Chunk]:
-        """The rows as they are, a bounded number at a time, for `kcm init`, which does not know their columns."""
-        raise NotImplementedError
+        """The rows as they are, a bounded number at a time; one empty chunk where there are none."""
 
 
 def refuse_vectors(vectors: Sequence[str], kind: str) -> None:

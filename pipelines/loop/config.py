@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from kcm.config import Config
 from kcm.tasks.plan.splits import Fractions
-from pipelines.registry.config import GateConfig
+from pipelines.registry.gates import GateConfig
 
 AUDIT_SHARE = 0.05  # of a run that has a section `update` and names no other
 

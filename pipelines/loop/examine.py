@@ -28,8 +28,7 @@ from pipelines.loop.judged import JudgedWindow
 from pipelines.loop.recertify import JUDGED
 from pipelines.registry import gates
 from pipelines.registry.comparison import Version, latencies, old_tasks, probed
-from pipelines.registry.config import GateConfig
-from pipelines.registry.gates import PromotionGate
+from pipelines.registry.gates import GateConfig, PromotionGate
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact
 from pipelines.stages.stage import Plan, Stage

@@ -28,8 +28,7 @@ from kcm.certify.certificate import CertificateConfig
 from kcm.errors import KcmError
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.registry import gates
-from pipelines.registry.config import GateConfig
-from pipelines.registry.gates import Paired, PromotionGate
+from pipelines.registry.gates import GateConfig, Paired, PromotionGate
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact

@@ -23,8 +23,7 @@ from pipelines.context import Attempt, Context
 from pipelines.registry import gates
 from pipelines.registry.champion import BUNDLE, REGISTER, Champion, Current, Pointer
 from pipelines.registry.comparison import Version, without_traffic
-from pipelines.registry.config import GateConfig
-from pipelines.registry.gates import PromotionGate
+from pipelines.registry.gates import GateConfig, PromotionGate
 from pipelines.registry.promote import Champions, champion_now
 from pipelines.registry.pyfunc import register_model
 from pipelines.registry.replicas import RefusedByServiceError

@@ -26,7 +26,7 @@ from kcm.inputs.textfile import UNKNOWN_FORMAT
 from kcm.tasks.config import TasksConfig
 from kcm.tasks.readers.files import find_tables
 from kcm.tasks.readers.guess import REPLY, GuessedColumns, cost_column, guess_columns
-from kcm.tasks.sources import SourceConfig
+from kcm.tasks.sources import SourceConfig, TableSourceConfig
 
 QUESTIONS = {
     "text": "Column with the text",
@@ -127,6 +127,7 @@ def _text_format(source: dict[str, Any]) -> list[str]:
 
 
 def _preview(source: SourceConfig, where: str) -> Preview:
+    assert isinstance(source, TableSourceConfig)  # as all are that `source_of` names
     frames, types = [], type_counts(())
     num_rows = num_bytes = 0
     is_sample = False

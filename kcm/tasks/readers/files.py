@@ -21,7 +21,7 @@ from kcm.inputs.location import FoundFile, Location, stem_of
 from kcm.inputs.textfile import UNKNOWN_FORMAT, TextFormat
 from kcm.paths import LocalPath
 from kcm.tasks.readers.columns import ColumnsConfig, Normaliser, TableLayout, TablePlace
-from kcm.tasks.sources import Shard, Source, SourceConfig
+from kcm.tasks.sources import Shard, Source, TableSourceConfig
 
 _CLINC_OUT_OF_SCOPE = "oos"  # CLINC150's data_full.json: {"train": [[text, intent], …], "oos_train": […], …}
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
@@ -31,7 +31,7 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 SHARD_BYTES = 256 << 20  # of a Parquet file, beyond which its row groups become several shards
 
 
-class FilesSource(SourceConfig, ColumnsConfig):
+class FilesSource(TableSourceConfig, ColumnsConfig):
     """A file, a folder, a pattern such as rows/*.parquet, or a list of them; here, or at s3:// or gs://.
 
     In a folder, the files named after splits are read (train.csv, test-00001.csv, or all in a folder train); where

@@ -21,10 +21,10 @@ from kcm.inputs.location import Location
 from kcm.tasks.readers.columns import ColumnsConfig, TablePlace
 from kcm.tasks.readers.files import FoundTable, layout_of
 from kcm.tasks.rows import split_name
-from kcm.tasks.sources import Source, SourceConfig
+from kcm.tasks.sources import Source, TableSourceConfig
 
 
-class HubSource(SourceConfig, ColumnsConfig):
+class HubSource(TableSourceConfig, ColumnsConfig):
     """A data set by its id, such as clinc/clinc_oos with the subset plus."""
 
     id: str = Field(description="Id of the data set, owner/name.")

@@ -17,12 +17,12 @@ from kcm.errors import ConfigError, DataError
 from kcm.inputs.chunks import Chunk, Wanted, table_of
 from kcm.redact import PlainUrl
 from kcm.tasks.readers.columns import ColumnsConfig, Normaliser, TableLayout, TablePlace
-from kcm.tasks.sources import Shard, Source, SourceConfig
+from kcm.tasks.sources import Shard, Source, TableSourceConfig
 
 _ROWS_PER_CHUNK = 10_000
 
 
-class SqlSource(SourceConfig, ColumnsConfig):
+class SqlSource(TableSourceConfig, ColumnsConfig):
     """A table of a database, read in the order of its primary key.
 
     Rows without an id of their own are numbered in that order; name an `id_column` where rows can be deleted.

@@ -14,7 +14,7 @@ import pytest
 from kcm.large import LargeAnswer
 from pipelines.loop import examine
 from pipelines.loop.examine import Examine
-from pipelines.registry.config import GateConfig
+from pipelines.registry.gates import GateConfig
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 
 NUM = 40  # rows of a task
