@@ -101,9 +101,14 @@ def _address(config: ClusterConfig) -> str | None:
     return config.address or os.environ.get("RAY_ADDRESS")
 
 
+def starts_local(config: ClusterConfig) -> bool:
+    """Whether `connected` starts a cluster of its own, which ends with its block."""
+    return not ray.is_initialized() and _address(config) is None
+
+
 def require_room(config: ClusterConfig) -> None:
     """Refuse train workers for which a local cluster, which never grows, has no room: Ray would wait forever."""
-    if ray.is_initialized() or _address(config):
+    if not starts_local(config):
         return
     fewest = config.num_workers if isinstance(config.num_workers, int) else config.num_workers[0]
     if fewest * config.cpus_per_worker > config.num_cpus:

@@ -17,9 +17,9 @@ from kcm.config import Config
 from kcm.errors import ConfigError, KcmError
 from kcm.large import UpstreamConfig
 from pipelines.cluster.config import ClusterConfig
-from pipelines.cluster.connection import connected
+from pipelines.cluster.connection import connected, starts_local
 from pipelines.serve.config import ServeConfig, log_url
-from pipelines.serve.deploy.app import build_app, deployment_file, require_free_address, start
+from pipelines.serve.deploy.app import APP_NAME, build_app, deployment_file, require_free_address, start
 from pipelines.serve.deploy.environment import prepare_environment
 from pipelines.serve.release import Release
 from pipelines.serve.sources import Source
@@ -73,12 +73,16 @@ def serving(source: Source, settings: ServiceSettings) -> Iterator[str]:
     """The URL of the ready cascade, which runs within the block; its release has passed `require_servable`."""
     require_free_address(settings.serve)
     prepare_environment()
-    with connected(settings.cluster.with_room_for(settings.serve.reserved_cpus)):
+    cluster = settings.cluster.with_room_for(settings.serve.reserved_cpus)
+    takes_serve_along = starts_local(cluster)
+    with connected(cluster):
         url = start(build_app(source, settings.serve, settings.assets_path), settings.serve)
         try:
             yield url
         finally:
-            serve.shutdown()
+            serve.delete(APP_NAME)  # returns once the replicas have written what they hold
+            if not takes_serve_along:  # where the cluster ends, too, Ray would tell a person of a task that failed
+                serve.shutdown()
 
 
 def write_deployment(file: Path, source: Source, settings: ServiceSettings) -> None:
