@@ -1,6 +1,6 @@
 """From a window of the log to a registered challenger with its promotion gates.
 
-    window -> grow -> features, outcomes -> extend -> choose -> reevaluate -> register -> gates
+    window (-> ask_again) -> grow -> features, outcomes -> extend -> choose -> reevaluate -> register -> gates
 
 Each step is an artefact, so that what was killed anywhere goes on where it was.
 """
@@ -18,6 +18,7 @@ from rich.markup import escape
 from kcm.bundle.models import bundle_digest
 from pipelines.config import RunConfig
 from pipelines.context import Context
+from pipelines.loop.asked import AskAgain
 from pipelines.loop.attempts import UpdateAttempt
 from pipelines.loop.disputes import GivenLabels
 from pipelines.loop.examine import GATES, Examine, GatesArtefact
@@ -102,6 +103,8 @@ def build_challenger(
     if enough.verdict == "fail":
         return BuiltChallenger([enough], figures=figures)
     stages = stages_of(config, parent, labels)
+    if facts.new_labels:
+        stages.insert(0, AskAgain(large=config.large, parent=parent))
     with run_context(config, stages, reporter) as context:
         context.tracking = Tracking.open(
             config.tracking,

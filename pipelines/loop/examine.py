@@ -26,6 +26,7 @@ from kcm.tasks.hashing import draw
 from pipelines.context import Attempt, Context
 from pipelines.loop.judged import JudgedWindow
 from pipelines.loop.recertify import JUDGED
+from pipelines.loop.window import WindowArtefact
 from pipelines.registry import gates
 from pipelines.registry.comparison import Version, latencies, old_tasks, probed
 from pipelines.registry.gates import GateConfig, PromotionGate
@@ -63,8 +64,8 @@ class GatesArtefact(Artefact):
 class Examine(Stage, Plan):
     """`gates.json`, against a champion and these limits; `upstreams` are the servers that the large model may ask."""
 
-    stage, version, unit = "gates", 1, "gates"
-    reads, writes = ("features", "outcomes", "evaluated", "bundle"), GatesArtefact
+    stage, version, unit = "gates", 2, "gates"
+    reads, writes = ("window", "features", "outcomes", "evaluated", "bundle"), GatesArtefact
 
     champion: str = Field(description="Fingerprint of the champion's bundle.")
     certificate: CertificateConfig
@@ -76,6 +77,7 @@ class Examine(Stage, Plan):
     def write(
         self,
         attempt: Attempt,
+        window: WindowArtefact,
         features: FeaturesArtefact,
         outcomes: OutcomesArtefact,
         evaluated: EvaluatedArtefact,
@@ -96,9 +98,11 @@ class Examine(Stage, Plan):
             certificate, (small_s, large_s) = challenger.certificates[None], new.answered.seconds
             encoder = load_encoder(challenger, context.assets_path)
             costs = [small_s + (1 - share if len(judged) else 0.0) * large_s for share in saved]
-            examined += [
+            loss = judged.champion_loss(champion.policy, window.facts.share_floor, certificate.delta)
+            holds = gates.promise_kept(loss, certificate.epsilon, window.facts.signs)
+            repairs = not holds.figures["feasible"] and bool(window.facts.new_labels)
+            compared = [
                 gates.old_tasks(old_tasks(old, new), limits.max_old_task_loss),
-                gates.certified(certificate),
                 gates.call_rate(
                     ~kept_before,
                     ~kept_after,
@@ -111,6 +115,7 @@ class Examine(Stage, Plan):
                     *latencies(SmallSide(champion, encoder), SmallSide(challenger, encoder)), limits.max_latency
                 ),
             ]
+            examined += [holds, gates.certified(certificate, repairs=repairs), *gates.against(holds, compared)]
         verdicts = Verdicts(gates=examined, calls_saved=(saved[0], saved[1]))
         write_json(attempt.folder / GATES, verdicts.model_dump(mode="json"))
 

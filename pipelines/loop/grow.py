@@ -162,20 +162,10 @@ class GrowOutcomes(Stage, Plan):
         write_rows(attempt.folder, number, answers.table(rows))
 
     def _identity(self, window: WindowArtefact, sequence: SequenceArtefact, context: Context) -> str:
-        """The identity of the large model, which another list of labels changes.
-
-        ConfigError for a large model whose head was fitted on a run's rows and knows no other label.
-        """
-        earlier: OutcomesArtefact = self.parent.outcomes
-        new_labels = window.facts.new_labels
-        if not new_labels:
+        """The identity of the large model, which another list of labels changes."""
+        if not window.facts.new_labels:
+            earlier: OutcomesArtefact = self.parent.outcomes
             return earlier.identity
-        if earlier.head is not None:
-            raise ConfigError(
-                f"the large model's head was fitted without the label {new_labels[0]!r}",
-                where="update.more_labels",
-                hint="Run anew with rows of that label, or take a large model that is asked",
-            )
         return sequence.large_with_head(self.large).identity(sequence.names.answers, context.assets_path)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from kcm.bundle.runtime import logits
 from kcm.cascade.gate import Gate
 from kcm.cascade.policy import Policy
+from kcm.certify.monitoring.monitor import Observations, loss_interval
 from kcm.certify.traffic import Traffic
 from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import EncoderConfig
@@ -143,6 +144,26 @@ class JudgedWindow:
         """What the challenger keeps under a policy on its gate score, [N]."""
         tasks = [None if pd.isna(task) else str(task) for task in self.rows["task"]]
         return np.asarray(policy.keep(self.score, tasks), dtype=bool)
+
+    def champion_loss(self, policy: Policy, floor: float, delta: float) -> tuple[float, float]:
+        """Ends of the share of decisions that the champion's policy keeps and answers otherwise than the large model.
+
+        Each holds with probability 1 - delta. What was escalated because the policy was stopped counts as the policy
+        decides it. `floor` is the least probability of having been asked. (0, 1) without decisions.
+        """
+        if not len(self):
+            return 0.0, 1.0
+        score = np.nan_to_num(np.asarray(self.rows["gate_score"], dtype=np.float64), nan=-np.inf)
+        tasks = [None if pd.isna(task) else str(task) for task in self.rows["task"]]
+        keeps = policy.keep(score, tasks) & self.asked
+        differs = self.answered & (self.large_label != np.asarray(self.rows["small_label"], dtype=object))
+        lost = pd.DataFrame(
+            {"probability": self.probability, "low": keeps & differs, "high": keeps & (differs | ~self.answered)}
+        )
+        groups = lost.groupby(["probability", "low", "high"]).size().items()
+        return loss_interval(
+            [Observations(count, floor, p, float(low), float(high)) for (p, low, high), count in groups], delta
+        )
 
     def traffic(self, floor: float) -> Traffic:
         """As a certificate reads it; `floor` is the least share that was audited."""

@@ -27,6 +27,7 @@ from kcm.tasks.plan.splits import Fractions, Split, purpose
 from pipelines.config import RunConfig
 from pipelines.context import Attempt
 from pipelines.loop.parent import Parent
+from pipelines.serve.log.alarm import drifted
 from pipelines.serve.log.window import LogReader
 from pipelines.stages.stage import Plan, Stage
 from pipelines.stages.units import rows_of, units_of
@@ -45,7 +46,8 @@ class WindowFacts(Config):
     Its decisions have numbers in (`after`, `upto`]. `num_missing` of them never reached the log. `share_floor` is the
     least share of kept items that was audited, pi_min; `prompt` is what the champion showed the large model.
     `new_labels` are in no list of the champion's and will be learned, `unknown_labels` will not, with their counts.
-    `forgotten_rows` are ids of the champion's rows that were deleted from the log.
+    `forgotten_rows` are ids of the champion's rows that were deleted from the log. `signs` say what in the log refutes
+    the champion's certificate: an alarm, or drift.
     """
 
     application: str
@@ -64,6 +66,7 @@ class WindowFacts(Config):
     new_labels: tuple[str, ...] = ()
     unknown_labels: dict[str, int] = Field({})
     forgotten_rows: tuple[str, ...] = ()
+    signs: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -98,7 +101,7 @@ class LogWindow(Stage, Plan):
     the splits of the units that the champion's sequence holds.
     """
 
-    stage, version, writes, unit = "window", 1, WindowArtefact, "decisions"
+    stage, version, writes, unit = "window", 2, WindowArtefact, "decisions"
 
     application: str
     after: int
@@ -162,7 +165,8 @@ class LogWindow(Stage, Plan):
             large_identity=self.bundle.large_identity,
             prompt=self.bundle.policy.prompt,
             task=self._task_name(rows),
-            share_floor=pc.min(rows["audit_share"]).as_py() or 0.0,
+            # Given the decisions, the probabilities of being asked are fixed; where all was escalated, the floor is 1.
+            share_floor=pc.min(rows["probability"]).as_py() or 0.0,
             num_decisions=len(rows),
             num_missing=self.log.gaps(self.application, self.after, self.upto),
             num_large_answers=len(rows) - rows["large_label"].null_count,
@@ -172,6 +176,7 @@ class LogWindow(Stage, Plan):
             new_labels=tuple(label for label in self.more_labels if label in labels or label in asked_for),
             unknown_labels={label: count for label, count in labels.most_common() if label not in known},
             forgotten_rows=self.forgotten_rows,
+            signs=self._signs(rows),
         )
         require_sound(rows, facts)
         given = asked_for | (labels.keys() if self.new_labels == "refuse" else set())
@@ -186,6 +191,14 @@ class LogWindow(Stage, Plan):
 
     def _purpose(self, unit: str) -> Split:
         return self.split_by_unit.get(unit) or purpose(f"{self.salt}\0{self.rule}", unit, self.fractions)
+
+    def _signs(self, rows: pa.Table) -> tuple[str, ...]:
+        """What the log holds against the champion, which gave the last decision."""
+        version = rows["model_version"][-1].as_py() if len(rows) else ""
+        refuted = self.log.alarm(self.application, version) is not None
+        drift = drifted(self.log.drift(self.application, version))
+        signs = {"its certificate is refuted": refuted, f"drift: {drift}": drift is not None}
+        return tuple(sign for sign, holds in signs.items() if holds)
 
     def _task_name(self, rows: pa.Table) -> str:
         """The callers' name where they all give one that is new, else the configured one."""

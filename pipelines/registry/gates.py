@@ -3,12 +3,15 @@
 Each is a pure function of figures that are there already, and gives a verdict with them. A gate that the rows cannot
 decide says so, and leaves the decision to a person.
 
+Feasibility comes first: among what keeps the promise the cheapest wins. A champion that breaks its promise may not
+answer any longer, so its calls, costs and time are no measure for its successor (`against`).
+
 Shapes: N rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,13 +19,23 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from kcm.cascade.table import joined_groups
 from kcm.certify.certificate import Certificate
 from kcm.config import Config
-from kcm.metrics.intervals import paired_difference
+from kcm.metrics.intervals import Interval, paired_difference
 from kcm.report.formats import plural
 
 Verdict = Literal["pass", "fail", "undecided"]
 LEVEL = 0.95  # of the two-sided intervals
+CHAMPION = "champion"  # the gate that tells whether the champion keeps its promise
+_EITHER = frozenset({"fail", "undecided"})
+# Verdicts that say no more than how a challenger compares with the champion, by gate.
+_INFORMATIVE: dict[str, frozenset[str]] = {
+    "old_tasks": frozenset({"undecided"}),
+    "call_rate": _EITHER,
+    "cost": _EITHER,
+    "latency": _EITHER,
+}
 
 
 class GateConfig(Config):
@@ -123,51 +136,113 @@ class Paired:
     challenger: NDArray[np.bool_]
     group: NDArray[np.object_] | None = None
 
+    @classmethod
+    def pooled(cls, tasks: Mapping[str, Paired]) -> Paired:
+        """The rows of all tasks, of which there is one at least."""
+        groups = joined_groups([(rows.group, len(rows.champion)) for rows in tasks.values()])
+        return cls(
+            np.concatenate([rows.champion for rows in tasks.values()]),
+            np.concatenate([rows.challenger for rows in tasks.values()]),
+            groups,
+        )
+
 
 def old_tasks(tasks: Mapping[str, Paired], max_loss: float) -> PromotionGate:
-    """Whether on no old task the upper end of the paired loss against the champion exceeds `max_loss`.
+    """Whether the upper end of the paired loss against the champion exceeds `max_loss`, over all old tasks together.
 
-    A task whose interval holds `max_loss` is undecided: it may lose that much, and there are too few rows to tell. All
-    tasks have to pass, so no level is shared among them.
+    One task fails the gate where the lower end of its own loss exceeds `max_loss`, at a level that all tasks share; of
+    a task with too few rows to tell the figures say so, and nothing more.
     """
-    figures: dict[str, dict[str, Any]] = {}
-    verdicts: dict[str, Verdict] = {}
-    for task, rows in tasks.items():
-        loss = paired_difference(rows.champion, rows.challenger, rows.group, LEVEL)
-        if loss is None:
-            verdicts[task], figures[task] = "undecided", {"rows": 0}
-            continue
-        verdicts[task] = "pass" if loss.high <= max_loss else "fail" if loss.low > max_loss else "undecided"
-        figures[task] = {
-            "rows": len(rows.champion),
-            "loss": loss.estimate,
-            "interval": [loss.low, loss.high],
-            "verdict": verdicts[task],
-        }
-    verdict: Verdict = "pass"
-    reason = f"no old task loses more than {100 * max_loss:g} points"
-    if lost := [task for task, each in verdicts.items() if each == "fail"]:
-        verdict, reason = "fail", f"{', '.join(lost)} loses more than {100 * max_loss:g} points"
-    elif unsure := [task for task, each in verdicts.items() if each == "undecided"]:
-        verdict = "undecided"
-        reason = f"{', '.join(unsure)} may lose more than {100 * max_loss:g} points: too few rows to tell"
+    measured = {task: rows for task, rows in tasks.items() if len(rows.champion)}
+    figures: dict[str, Any] = {"max_loss": max_loss, "tasks": {task: {"rows": 0} for task in tasks}}
+    if not measured:
+        reason = "there is no row to compare on" if tasks else "there is no old task"
+        return PromotionGate(name="old_tasks", verdict="undecided" if tasks else "pass", reason=reason, figures=figures)
+    losses = {task: _loss(rows, 1 - (1 - LEVEL) / len(measured)) for task, rows in measured.items()}
+    pooled = _loss(Paired.pooled(measured), LEVEL)
+    figures["tasks"] |= {
+        task: _figures(loss, max_loss) | {"rows": len(measured[task].champion)} for task, loss in losses.items()
+    }
+    figures |= {"pooled": _figures(pooled, max_loss)}
+    verdict, shown = _within(pooled, max_loss), f"more than {100 * max_loss:g} points"
+    reason = {
+        "pass": f"over all old tasks together no {shown} are lost",
+        "fail": f"over all old tasks together {shown} are lost",
+        "undecided": f"{', '.join(measured)} may lose {shown}: too few rows to tell",
+    }[verdict]
+    if lost := [task for task, loss in losses.items() if _within(loss, max_loss) == "fail"]:
+        verdict, reason = "fail", f"{', '.join(lost)} loses {shown}"
+    return PromotionGate(name="old_tasks", verdict=verdict, reason=reason, figures=figures)
+
+
+def _loss(rows: Paired, level: float) -> Interval:
+    loss = paired_difference(rows.champion, rows.challenger, rows.group, level)
+    assert loss is not None  # of a task without rows
+    return loss
+
+
+def _within(loss: Interval, max_loss: float) -> Verdict:
+    return "pass" if loss.high <= max_loss else "fail" if loss.low > max_loss else "undecided"
+
+
+def _figures(loss: Interval, max_loss: float) -> dict[str, Any]:
+    return {"loss": loss.estimate, "interval": [loss.low, loss.high], "verdict": _within(loss, max_loss)}
+
+
+def promise_kept(loss: tuple[float, float], epsilon: float, signs: Sequence[str] = ()) -> PromotionGate:
+    """Whether the champion may go on answering; the challenger passes either way.
+
+    `loss`: ends of the interval of what it loses on the window, where it differs from the large model. `signs` are what
+    refutes its certificate elsewhere: an alarm, or more unknown items than it was certified with.
+    """
+    found = list(signs)
+    if loss[0] > epsilon:
+        found.append(f"at least {100 * loss[0]:.1f} points are lost on the window, {100 * epsilon:g} are allowed")
     return PromotionGate(
-        name="old_tasks", verdict=verdict, reason=reason, figures={"max_loss": max_loss, "tasks": figures}
+        name=CHAMPION,
+        verdict="pass",
+        reason=f"the champion breaks its promise: {'; '.join(found)}"
+        if found
+        else "nothing on the window refutes the champion's promise",
+        figures={"feasible": not found, "loss_interval": list(loss), "epsilon": epsilon},
     )
 
 
-def certified(certificate: Certificate) -> PromotionGate:
+def against(champion: PromotionGate, gates: Iterable[PromotionGate]) -> list[PromotionGate]:
+    """The gates that compare with the champion, as they count: where it breaks its promise, they inform.
+
+    `champion` is what `promise_kept` gave. An old task that is shown to lose, and a call rate that cannot be promised,
+    fail all the same: those speak of the challenger. The verdicts as they were measured are in the figures.
+    """
+    if champion.figures["feasible"]:
+        return list(gates)
+    return [
+        gate.model_copy(
+            update={
+                "verdict": "pass",
+                "reason": f"{gate.reason}; compared with a champion that may not answer, which decides nothing",
+                "figures": gate.figures | {"measured_verdict": gate.verdict},
+            }
+        )
+        if gate.verdict != "pass" and not gate.figures.get("binding") and gate.verdict in _INFORMATIVE[gate.name]
+        else gate
+        for gate in gates
+    ]
+
+
+def certified(certificate: Certificate, *, repairs: bool = False) -> PromotionGate:
     """Whether the window certifies that something is kept.
 
-    Escalating all is always certified, and no reason to promote; where the window was too small to certify anything,
-    a person may decide.
+    Escalating all is always certified, and no reason to promote, unless the challenger `repairs`: the champion may not
+    answer any longer, and the challenger's large model knows labels that the champion's does not. Where the window was
+    too small to certify anything, a person may decide.
     """
     shown = ("method", "epsilon", "delta", "bound", "decision", "num_units", "fewest_units", "num_rows")
     figures = {name: value for name, value in certificate.model_dump(mode="json").items() if name in shown}
     verdict: Verdict = "pass"
     if not certificate.valid:
         verdict = "fail"
-    elif certificate.decision == "escalate_all":
+    elif certificate.decision == "escalate_all" and not repairs:
         verdict = "undecided" if certificate.num_units < certificate.fewest_units else "fail"
     return PromotionGate(name="certificate", verdict=verdict, reason=certificate.reason, figures=figures)
 
@@ -202,6 +277,7 @@ def call_rate(
         verdict, reason = "fail", "it calls more often"
     if max_call_rate is not None and (bound is None or bound > max_call_rate):
         verdict, reason = "fail", f"a call rate of {max_call_rate:g} cannot be promised"
+        figures["binding"] = True
     return PromotionGate(name="call_rate", verdict=verdict, reason=reason, figures=figures)
 
 

@@ -102,7 +102,7 @@ def result(config: RunConfig) -> dict[str, Any]:
 def test_a_turn_ends_with_a_registered_challenger_and_its_promotion_gates(config: RunConfig, result) -> None:
     turn = json.loads(Path(result["result_path"]).read_text())["turns"][-1]
     assert turn["version"] == "loop/2"
-    gates = ["rows", "probe", "panel", "old_tasks", "certificate", "call_rate", "cost", "latency"]
+    gates = ["rows", "probe", "panel", "champion", "certificate", "old_tasks", "call_rate", "cost", "latency"]
     assert list(turn["gates"]) == gates
     assert turn["gates"]["probe"]["verdict"] == turn["gates"]["panel"]["verdict"] == "pass"
     assert set(turn["gates"]["old_tasks"]["figures"]["tasks"]) == {"reviews", "movies", "editorials"}

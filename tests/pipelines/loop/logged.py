@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,14 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 class MadeLog:
-    """Decisions 1, 2, ... about texts; `lost` of them never reached the log."""
+    """Decisions 1, 2, ... about texts; `lost` of them never reached the log.
+
+    `refuted_upto` is where an alarm was given, `e_values` are those of drift.
+    """
 
     unit_key = KEY
+    refuted_upto: int | None = None
+    e_values: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, rows: Sequence[dict[str, Any]], lost: int = 0, forgets: Iterable[str] = ()) -> None:
         self.table, self.lost, self.forgets = pa.Table.from_pylist(list(rows), WINDOW), lost, frozenset(forgets)
@@ -30,6 +36,12 @@ class MadeLog:
 
     def gaps(self, application: str, after: int, upto: int) -> int:
         return self.lost
+
+    def alarm(self, application: str, version: str) -> int | None:
+        return self.refuted_upto
+
+    def drift(self, application: str, version: str) -> Mapping[str, float]:
+        return self.e_values
 
     def forgotten(self, application: str) -> frozenset[str]:
         return self.forgets

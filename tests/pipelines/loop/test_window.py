@@ -10,15 +10,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from kcm.errors import DataError
+from kcm.cascade.policy import KEEP_ALL, Policy
+from kcm.errors import ConfigError, DataError
 from pipelines.context import Context
+from pipelines.loop.asked import AskAgain, answered_anew
+from pipelines.loop.judged import row_ids
 from pipelines.loop.window import LogWindow, WindowArtefact, WindowFacts, require_sound
 from pipelines.progress import Reporter
 from pipelines.store.artefact import ArtefactStore
+from pipelines.store.outcomes import Answers
 from tests.pipelines.loop.logged import START, MadeLog, decisions, unit
+from tests.pipelines.loop.windows import judged_of, made_window
 
 TEXTS = [f"text {number}" for number in range(400)]
 SPLITS = {"train": 0.4, "validate": 0.1, "certify": 0.3, "test": 0.2}
@@ -107,6 +114,17 @@ def test_the_callers_name_the_task_where_they_agree_on_a_new_one(write: Write) -
     assert named("books", "films") == named("films") == named(None) == named("books", None) == "traffic-400"
 
 
+def test_a_window_in_which_all_was_escalated_is_known_whole_and_tells_why(write: Write) -> None:
+    """Promise: while a stopped champion waits, every answer of the large model counts fully."""
+    log = MadeLog(
+        [row | {"route": "large", "probability": 1.0} for row in decisions(TEXTS, ["good"] * 400, share=0.05)]
+    )
+    log.refuted_upto, log.e_values = 0, {"combined": 99.0, "distance": 198.0, "labels": 0.0}
+    facts = write(log).facts
+    assert (facts.share_floor, facts.signs) == (1.0, ("its certificate is refuted", "drift: distance"))
+    assert write().facts.signs == ()
+
+
 def test_what_a_certificate_has_to_know_of_the_window(write: Write) -> None:
     rows = decisions(TEXTS, ["good"] * 400)
     rows[7]["audit_share"] = rows[7]["probability"] = 0.25
@@ -166,3 +184,44 @@ def test_decisions_from_the_future_are_refused() -> None:
     require_sound(log.table, facts, START)
     with pytest.raises(DataError, match="not come yet"):
         require_sound(log.table, facts, START - timedelta(days=5))
+
+
+@pytest.mark.parametrize(("rate", "refuted"), [(0.0, False), (0.01, False), (0.2, True)])
+def test_what_a_champion_keeps_against_the_large_model_refutes_its_promise(rate: float, refuted: bool) -> None:
+    """Promise: by its audits, weighted; and by what it would have kept, where it was stopped and all was escalated."""
+    for share, stopped in ((0.5, False), (1.0, True)):
+        window = made_window(3000, rate=rate, share=share, small_label=["yes"] * 3000, gate_score=np.ones(3000))
+        if stopped:
+            every = pa.array(["large"] * 3000), pa.array(np.ones(3000))
+            for name, column in zip(("route", "probability"), every, strict=True):
+                window = window.set_column(window.column_names.index(name), name, column)
+        low, high = judged_of(window).champion_loss(Policy(decision=KEEP_ALL), share, 0.1)
+        assert (low > 0.02) == refuted
+        assert low <= rate <= high
+    assert judged_of(window).champion_loss(Policy(), 1.0, 0.1)[0] == 0.0  # a policy that keeps nothing loses nothing
+
+
+def test_what_the_large_model_was_asked_is_answered_anew_from_the_longer_list() -> None:
+    window = made_window(20, rate=0.5)
+    window = window.append_column("large_probabilities", pa.nulls(20, pa.list_(pa.float32())))
+    asked = window.filter(window["large_label"].is_valid())
+    answers = Answers(
+        np.array([2, -1, -1] + [0] * (len(asked) - 3)),
+        np.full((len(asked), 3), np.nan),
+        np.ones(len(asked)),
+        np.array([False, False, True] + [False] * (len(asked) - 3)),
+    )
+    given = answers.table(pa.table({"id": row_ids(asked), "split": ["train"] * len(asked)}))
+    after = answered_anew(window, given, ("yes", "no", "new"))
+    again = after.filter(window["large_label"].is_valid())["large_label"].to_pylist()
+    assert again[:4] == ["new", "", None, "yes"]
+    assert after.filter(window["large_label"].is_null())["large_label"].null_count == 20 - len(asked)
+
+
+@pytest.mark.parametrize(("head", "recorded", "why"), [(object(), False, "head"), (None, True, "recorded answers")])
+def test_a_large_model_that_cannot_take_a_label_is_refused_by_name(head: Any, recorded: bool, why: str) -> None:
+    parent = SimpleNamespace(outcomes=SimpleNamespace(head=head))
+    stage = AskAgain.model_construct(large=SimpleNamespace(is_recorded=recorded), parent=parent)
+    window: Any = SimpleNamespace(facts=SimpleNamespace(new_labels=("refund",)))
+    with pytest.raises(ConfigError, match=f"{why}.*'refund'"):
+        stage.plan(SimpleNamespace(), window)  # type: ignore[arg-type]

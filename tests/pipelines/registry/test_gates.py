@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from kcm.certify.certificate import Certificate
 from pipelines.registry.gates import (
     Paired,
+    against,
     answers_probe,
     call_rate,
+    certified,
     cost,
     enough_rows,
     latency,
     old_tasks,
     overall,
+    promise_kept,
     replay_panel,
 )
 
@@ -44,9 +48,16 @@ def test_the_loss_of_an_old_task_has_the_published_interval() -> None:
     ],
 )
 def test_an_old_task_passes_only_where_the_rows_show_that_it_loses_little(rows: Paired, verdict: str) -> None:
-    gate = old_tasks({"films": rows}, 0.01)
-    assert gate.verdict == verdict
-    assert ("films" in gate.reason) == (verdict != "pass")
+    assert old_tasks({"films": rows}, 0.01).verdict == verdict
+
+
+def test_tasks_with_too_few_rows_are_told_together() -> None:
+    """Promise: each of these tasks alone is undecided; what they lose together can be told."""
+    few = {f"task {number}": paired(300, 0, 0, 20) for number in range(5)}
+    gate = old_tasks(few, 0.01)
+    assert gate.verdict == "pass"
+    assert {task["verdict"] for task in gate.figures["tasks"].values()} == {"undecided"}
+    assert gate.figures["pooled"]["interval"][1] < 0.01
 
 
 def test_one_old_task_that_fails_is_enough() -> None:
@@ -132,6 +143,49 @@ def test_an_answer_that_costs_or_takes_too_much_fails() -> None:
     assert cost(1.0, 1.06, 1.05).verdict == "fail"
     assert latency(0.01, 0.02, 1.5).verdict == "fail"
     assert latency(0.0, 0.02, 1.5).verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("loss", "signs", "feasible"),
+    [((0.0, 0.3), (), True), ((0.021, 0.1), (), False), ((0.0, 0.01), ("its certificate is refuted",), False)],
+)
+def test_a_champion_is_infeasible_where_the_window_or_the_log_refutes_it(loss, signs, feasible) -> None:
+    gate = promise_kept(loss, 0.02, signs)
+    assert (gate.verdict, gate.figures["feasible"]) == ("pass", feasible)
+
+
+COMPARED = [
+    old_tasks({"films": paired(300, 0, 0, 20)}, 0.01),
+    call_rate(calls(0.4), calls(0.5)),
+    cost(1.0, 2.0, 1.05),
+    latency(0.01, 0.1, 1.5),
+]
+
+
+def test_calls_cost_and_time_hold_against_a_feasible_champion_only() -> None:
+    """Promise: what may not answer is no measure for its successor; what was measured is told all the same."""
+    holds = promise_kept((0.0, 0.01), 0.02)
+    assert [gate.verdict for gate in against(holds, COMPARED)] == ["undecided", "fail", "fail", "fail"]
+    broken = against(promise_kept((0.05, 0.1), 0.02), COMPARED)
+    assert overall(broken) == "pass"
+    assert [gate.figures["measured_verdict"] for gate in broken] == ["undecided", "fail", "fail", "fail"]
+
+
+def test_a_shown_loss_and_a_call_rate_that_cannot_be_promised_fail_beside_any_champion() -> None:
+    broken = promise_kept((0.05, 0.1), 0.02)
+    shown = [old_tasks({"films": paired(900, 60, 10, 30)}, 0.01), call_rate(calls(0.6), calls(0.4), max_call_rate=0.5)]
+    assert [gate.verdict for gate in against(broken, shown)] == ["fail", "fail"]
+
+
+@pytest.mark.parametrize(
+    ("num_units", "repairs", "verdict"), [(500, False, "fail"), (50, False, "undecided"), (50, True, "pass")]
+)
+def test_a_challenger_that_escalates_all_passes_as_a_repair_alone(num_units: int, repairs: bool, verdict: str) -> None:
+    """Promise: beside a stopped champion, a large model that knows the new labels is worth a promotion."""
+    certificate = Certificate.model_construct(
+        valid=True, decision="escalate_all", num_units=num_units, fewest_units=114, reason="nothing was certified"
+    )
+    assert certified(certificate, repairs=repairs).verdict == verdict
 
 
 def test_the_worst_verdict_counts() -> None:

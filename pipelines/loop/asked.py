@@ -1,0 +1,92 @@
+"""Stage `ask_again` of an update that learns new labels: the window, answered by the large model with its new list.
+
+The challenger is deployed beside a large model that may answer the new labels, and the promise is made against that
+model. What the log holds was answered from the list of before: an item of a new class got one of the old labels, so
+that a challenger which answers it rightly would seem to lose. Whatever was asked then is asked again; an item that was
+not stays without an answer, so that the probabilities of having been asked are those of the log.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from kcm.errors import ConfigError
+from kcm.large import LargeConfig
+from kcm.parquet import read_table, write_table
+from pipelines.batch.asking import LargeSpec, ask_shards
+from pipelines.batch.shards import write_shard
+from pipelines.context import Attempt, Context
+from pipelines.loop.judged import row_ids
+from pipelines.loop.window import FACTS, ROWS, WindowArtefact
+from pipelines.stages.stage import Plan, Stage
+from pipelines.store.artefact import Artefact, write_json
+from pipelines.store.outcomes import FAILED
+
+_SHARD = "window.parquet"
+
+
+class AskAgain(Stage, Plan):
+    """A window whose large answers are of the label list that the challenger will have."""
+
+    stage, version, reads, writes, unit = "ask_again", 1, ("window",), WindowArtefact, "decisions"
+
+    large: LargeConfig
+    parent: Any = Field(exclude=True)  # a Parent
+
+    def plan(self, context: Context, window: WindowArtefact) -> AskAgain:
+        """Itself. ConfigError for a large model that cannot take another label."""
+        fitted, recorded = self.parent.outcomes.head is not None, self.large.is_recorded
+        if fitted or recorded:
+            why = "the large model's head was fitted without" if fitted else "recorded answers do not know"
+            raise ConfigError(
+                f"{why} the label {window.facts.new_labels[0]!r}",
+                where="update.more_labels",
+                hint="Run anew with rows of that label, or take a large model that is asked",
+            )
+        return self
+
+    def dependencies(self, window: WindowArtefact) -> tuple[Artefact, ...]:
+        """The window, and the champion's outcomes, whose large model it is."""
+        return window, self.parent.outcomes
+
+    def write(self, attempt: Attempt, window: WindowArtefact) -> None:
+        """The same decisions, with other answers. DataError where the large model answers none of them."""
+        rows, context, names = window.table, attempt.context, self.parent.sequence.names
+        asked = rows.filter(rows["large_label"].is_valid())
+        text, image = (pc.fill_null(asked[name], empty) for name, empty in (("text", ""), ("image", b"")))
+        ids, split = row_ids(asked), pa.array(["train"] * len(asked))
+        shard = pa.table({"id": ids, "split": split, "text": text, "image": image})
+        write_shard(context.store.storage, [shard], attempt.scratch / "rows" / _SHARD)
+        labels = (*names.labels, *window.facts.new_labels)
+        answers = (*labels, names.none_label) if names.none_label is not None else labels
+        ask_shards(
+            context,
+            LargeSpec(self.large.resolved(context.assets_path, context.cluster.device), answers, len(labels)),
+            {_SHARD: attempt.scratch / "rows" / _SHARD},
+            attempt.scratch / "answers",
+            scratch=attempt.scratch / "units",
+            bar=attempt.bar,
+        )
+        given = read_table(context.store.storage.readable(attempt.scratch / "answers" / _SHARD))
+        write_table(answered_anew(rows, given, answers), attempt.folder / ROWS)
+        write_json(attempt.folder / FACTS, window.facts.model_dump(mode="json"))
+
+
+def answered_anew(rows: pa.Table, given: pa.Table, answers: tuple[str, ...]) -> pa.Table:
+    """The decisions with the answers `given`, a table of outcomes; one that failed has none, as a lost audit has."""
+    place = pc.index_in(row_ids(rows), value_set=given["id"].combine_chunks())
+    label = given["large_label"].to_pylist()
+    failed = given[FAILED].to_pylist()
+    # A label outside the list is an answer too, which agrees with none of the challenger's.
+    names = [None if bad else answers[n] if n >= 0 else "" for n, bad in zip(label, failed, strict=True)]
+    probabilities = given["large_probabilities"].cast(pa.list_(pa.float32())).combine_chunks()
+    known = pa.array(
+        [None if row is None or row[0] != row[0] else row for row in probabilities.to_pylist()], probabilities.type
+    )
+    for name, column in (("large_label", pa.array(names, pa.string())), ("large_probabilities", known)):
+        rows = rows.set_column(rows.column_names.index(name), name, column.take(place))
+    return rows
