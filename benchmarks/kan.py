@@ -82,7 +82,7 @@ class Recursion(nn.Module):
 
 
 def contestants(shape: tuple[int, ...], device: str) -> dict[str, nn.Module]:
-    """Everything that is timed at a shape; `*, serving` forms only answer."""
+    """Everything that is timed at a shape."""
     torch._dynamo.reset()  # or the limit on recompilations would count other shapes
     ours = KAN(shape, **GRID)
     mlp, wide = MLP.matching(ours), MLP(shape)
@@ -90,7 +90,6 @@ def contestants(shape: tuple[int, ...], device: str) -> dict[str, nn.Module]:
     made: dict[str, nn.Module] = {
         "ours": ours,
         "ours, compiled": torch.compile(ours, dynamic=True),
-        "ours, serving": ours.export(),
         "MLP, equal parameters": mlp,
         "MLP, equal parameters, compiled": torch.compile(mlp, dynamic=True),
         "MLP, equal widths": wide,
@@ -108,7 +107,7 @@ def check(modules: dict[str, nn.Module], x: Tensor) -> None:
     """Ours, in every form, is the function that the recursion computes."""
     with torch.no_grad():
         expected = modules["recursion"](x)
-        for name in ("ours", "ours, compiled", "ours, serving"):
+        for name in ("ours", "ours, compiled"):
             torch.testing.assert_close(
                 modules[name](x), expected, atol=1e-4, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
             )
@@ -143,11 +142,7 @@ def measure(device: str, shape: tuple[int, ...], batch: int, kind: str, modules:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(batch, shape[0], generator=generator).to(device)
     labels = torch.randint(shape[-1], (batch,), generator=generator).to(device)
-    runs = {
-        name: action(module, x, labels, kind)
-        for name, module in modules.items()
-        if kind == "forward" or name != "ours, serving"
-    }
+    runs = {name: action(module, x, labels, kind) for name, module in modules.items()}
     repetitions, times = {}, {name: [] for name in runs}
     for name, run in runs.items():
         warm = min(1e3 * seconds(run, 1) for _ in range(3))
@@ -215,8 +210,8 @@ def headline(cells: list[Cell], peaks: dict[str, float]) -> list[dict[str, objec
             rows.append(figure(f"{name} best", ratio(cells, place, OURS, MLPS), 1.25, 1.1))
             rows.append(figure(f"{name}, neither compiled", ratio(cells, place, OURS[:1], MLPS[:1]), 1.25, 1.1))
     for batch, aim in ((1, 1.2), (1024, 1.15)):
-        value = ratio(cells, (NUM_THREADS, HEADLINE, batch, "forward"), ("ours, serving",), MLPS)
-        rows.append(figure(f"forward {batch}, serving: multiple of the MLP's best", value, 1.5, aim))
+        value = ratio(cells, (NUM_THREADS, HEADLINE, batch, "forward"), OURS, MLPS)
+        rows.append(figure(f"forward {batch}: multiple of the MLP's best", value, 1.5, aim))
     for name, ours, peers in (
         ("inkan, neither compiled", OURS[:1], ("inkan",)),
         ("inkan, both compiled", OURS[1:], ("inkan, compiled",)),

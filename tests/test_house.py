@@ -43,9 +43,10 @@ def test_imports_stand_at_the_top(size: ModuleType, files: dict[str, str]) -> No
 
 
 def test_what_is_counted_is_found(size: ModuleType) -> None:
-    source = 'import ray._private.worker\n\n\nclass Row:\n    """A row."""\n\n\ndef f():\n    import torch  # late\n'
+    head = 'import ray._private.worker\n\n\nclass Row:\n    """A row."""\n\n\n'
+    source = f"{head}def f():\n    import torch  # late\n    torch._C.f(torch.__version__)\n"
     files = {"kcm/a.py": source, "kcm/b.py": "class Row: ...\nclass _Row: ...\n"}
-    assert size.code_lines(source) == 4
-    assert size.private_imports(files) == ["kcm/a.py:1"]
+    assert size.code_lines(source) == 5
+    assert size.private_imports(files) == ["kcm/a.py:1", "kcm/a.py:10"]
     assert size.late_imports(files) == ["kcm/a.py:9"]
     assert size.repeated_classes(files) == ["Row"]

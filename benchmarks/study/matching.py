@@ -21,7 +21,7 @@ from torch import nn
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, build_network
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ConfigError
-from kcm.kan import KAN, MLP
+from kcm.kan import MLP
 from kcm.learners.analytic import designs
 from kcm.learners.training.trainer import Trainer
 
@@ -43,12 +43,11 @@ class EqualCpu:
 
 
 def width_of_equal_latency(network: NetworkConfig, in_features: int, num_labels: int, folder: Path) -> int:
-    """Width of the MLP's hidden layers at which a batch of 64 takes the time of the KAN's serving form on this CPU."""
+    """Width of the MLP's hidden layers at which a batch of 64 takes the time of the KAN on this CPU."""
 
     def measure() -> dict[str, Any]:
         kan = build_network(in_features, num_labels, network, "kan", seed=0)
-        served = kan.export() if isinstance(kan, KAN) else kan
-        return {"mlp_width": _bisected(served, in_features, num_labels, depth=max(1, len(network.hidden)))}
+        return {"mlp_width": _bisected(kan, in_features, num_labels, depth=max(1, len(network.hidden)))}
 
     shape = [network.model_dump(mode="json"), in_features, num_labels]
     return int(_measured_once(shape, folder, measure)["mlp_width"])

@@ -50,8 +50,7 @@ class SmallSide:
     def __init__(self, bundle: Bundle, encoder: Encoder, device: str = "cpu", top_k: int | None = None) -> None:
         self.bundle, self.policy, self.gate, self.top_k = bundle, bundle.policy, bundle.gate, top_k
         self.encoder = encoder
-        # The serving form is folded for CPUs; it keeps within 1e-5 of the layers that evaluation used.
-        self._collaborator = bundle.collaborator.export() if device == "cpu" else bundle.collaborator.to(device)
+        self._collaborator = bundle.collaborator.to(device)
 
     def judge(self, inputs: Sequence[Input]) -> list[Judgement | Unreadable]:
         """Judge all inputs in one pass; each costs its share of the seconds.

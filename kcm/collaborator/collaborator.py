@@ -156,16 +156,6 @@ class Collaborator(nn.Module):
         merged.small = merged.judge
         return merged
 
-    def export(self) -> Collaborator:
-        """The same functions without gradients, KANs in their serving form: the fastest answers that a CPU gives."""
-        exported = copy.deepcopy(self).requires_grad_(False)
-        for name, network in self.networks.items():
-            if isinstance(network, KAN):
-                setattr(exported, name, network.export())
-        if self.network.shared:
-            exported.small = exported.judge
-        return exported
-
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:
     """Whether two networks of one architecture hold the same values."""

@@ -8,6 +8,5 @@ from kcm.kan.layer import KANLinear
 from kcm.kan.mlp import MLP, num_parameters
 from kcm.kan.network import KAN
 from kcm.kan.random_relu import RandomQuadratic, RandomReLU
-from kcm.kan.serving import ServingKAN
 
-__all__ = ["KAN", "MLP", "KANLinear", "RandomQuadratic", "RandomReLU", "ServingKAN", "num_parameters"]
+__all__ = ["KAN", "MLP", "KANLinear", "RandomQuadratic", "RandomReLU", "num_parameters"]

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kcm.errors import ConfigError, DataError
-from kcm.kan._torch_private import constant_to_compilers, silu_into
 
 _PROBES = 20  # points per interval at which two grids are compared
 _NODES = 40  # of a quadrature, per interval
@@ -53,13 +52,7 @@ class Grid:
 
     def position(self, x: Tensor) -> Tensor:
         """`x`, clamped to the grid, in intervals from `low`."""
-        low, high = self.bounds()
-        return (x.clamp(low, high) - low) * (self.size / (high - low))
-
-    @constant_to_compilers
-    def bounds(self) -> tuple[float, float]:
-        """`low` and `high`, as literals to a compiler, which would otherwise carry them as inputs of every call."""
-        return self.low, self.high
+        return (x.clamp(self.low, self.high) - self.low) * (self.size / (self.high - self.low))
 
     def centres(self) -> list[float]:
         """Positions of the splines' centres."""
@@ -101,8 +94,9 @@ def spline_basis(x: Tensor, grid: Grid) -> Tensor:
     to cancel instead of p + 1, and is exactly zero outside a spline's support. Half precisions are computed in float32.
     """
     position_I = grid.position(_at_least_float32(x))
-    distance_KI = (position_I.unsqueeze(-2) - _centres(grid, position_I.dtype, x.device)).abs()
-    return _bump(distance_KI, grid).to(x.dtype)
+    offset_KI = position_I.unsqueeze(-2) - _centres(grid, position_I.dtype, x.device)
+    bump = _bump if x.requires_grad else _bump_in_place
+    return bump(offset_KI, grid).to(x.dtype)
 
 
 @lru_cache
@@ -137,24 +131,8 @@ def edge_features(x: Tensor, grid: Grid) -> Tensor:
         return torch.cat([F.silu(x).unsqueeze(-2), spline_basis(x, grid)], -2)
     # Written spline by spline, a compiler fuses them into one pass over x, which is twice as fast.
     position_I = grid.position(_at_least_float32(x))
-    splines = (_bump((position_I - centre).abs(), grid).to(x.dtype) for centre in grid.centres())
+    splines = (_bump(position_I - centre, grid).to(x.dtype) for centre in grid.centres())
     return torch.stack([F.silu(x), *splines], -2)
-
-
-@torch.no_grad()
-def edge_features_in_place(x_NI: Tensor, grid: Grid) -> Tensor:
-    """`edge_features` of a matrix, written into one block of memory: about 1.7 times as fast, without gradients."""
-    features_NFI = x_NI.new_empty(x_NI.shape[0], 1 + grid.num_basis, x_NI.shape[1])
-    silu_into(x_NI, features_NFI[:, 0])
-    order = grid.order
-    # Here the rise carries a minus sign, which saves an operation; it leaves again with the factor at the end.
-    rise_NKI, clamped_NI = features_NFI[:, 1:], x_NI.clamp(grid.low, grid.high)
-    offset_K1, intervals_per_x = _offsets(grid, x_NI.dtype, x_NI.device)
-    torch.add(offset_K1, clamped_NI.unsqueeze(1), alpha=intervals_per_x, out=rise_NKI)
-    rise_NKI.abs_().clamp_(max=grid.reach).sub_(grid.reach)
-    peak_NKI = F.softshrink(rise_NKI, 1.0).pow_(order)
-    rise_NKI.pow_(order).sub_(peak_NKI, alpha=order + 1).mul_((-1) ** order / math.factorial(order))
-    return features_NFI
 
 
 @lru_cache
@@ -162,19 +140,23 @@ def _centres(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(grid.centres(), dtype=dtype, device=device).unsqueeze(1)
 
 
-@lru_cache
-def _offsets(grid: Grid, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, float]:
-    """`offset` [K, 1] and `scale` such that offset + scale * x is the signed distance of x from every centre."""
-    scale = grid.size / (grid.high - grid.low)
-    offsets = [-grid.low * scale - centre for centre in grid.centres()]
-    return torch.tensor(offsets, dtype=dtype, device=device).unsqueeze(1), scale
-
-
 def _at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _bump(distance: Tensor, grid: Grid) -> Tensor:
-    rise = (grid.reach - distance).relu()
+def _bump(offset: Tensor, grid: Grid) -> Tensor:
+    """The spline at `offset` intervals from its centre."""
+    rise = (grid.reach - offset.abs()).relu()
     peak = (rise - 1).relu()
     return (rise.pow(grid.order) - (grid.order + 1) * peak.pow(grid.order)) * (1 / math.factorial(grid.order))
+
+
+def _bump_in_place(offset: Tensor, grid: Grid) -> Tensor:
+    """`_bump`, written over `offset`: a third of the time on a CPU, for a first layer, whose inputs need no gradient.
+
+    The rise carries a minus sign, which saves an operation; it leaves again with the last factor.
+    """
+    order = grid.order
+    rise = offset.abs_().clamp_(max=grid.reach).sub_(grid.reach)
+    peak = F.softshrink(rise, 1.0).pow_(order)
+    return rise.pow_(order).sub_(peak, alpha=order + 1).mul_((-1) ** order / math.factorial(order))

@@ -11,10 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kcm.errors import ConfigError
-from kcm.kan._torch_private import functions_are_transformed
 from kcm.kan.basis import Curves, Grid, check_input, edge_features, normal_means
-from kcm.kan.eager import kan_linear
-from kcm.kan.serving import ServingKAN
 
 BaseActivation = Literal["silu", "none"]
 
@@ -173,12 +170,7 @@ class KANLinear(nn.Module):
     def _mapped(self, x: Tensor, packed: Tensor) -> Tensor:
         """Map `x` [..., in] by a weight of the plain form, to as many outputs as it has."""
         check_input(x, self._row)
-        if not _runs_eagerly(x, packed):
-            out = F.linear(edge_features(x, self.grid).flatten(-2), packed)
-        elif x.dim() == 2:
-            out = kan_linear(x, packed, self.grid)
-        else:
-            out = kan_linear(x.reshape(-1, self.in_features), packed, self.grid).view(*x.shape[:-1], len(packed))
+        out = F.linear(edge_features(x, self.grid).flatten(-2), packed)
         return out * self.scale if self.hidden else out
 
     def refine(self, grid_size: int) -> tuple[KANLinear, float]:
@@ -189,22 +181,6 @@ class KANLinear(nn.Module):
         curves, largest = self.curves.refit(grid_size)
         return KANLinear.from_curves(curves, like=self), largest
 
-    def export(self) -> ServingKAN:
-        """The serving form of this one layer: see `ServingKAN`."""
-        return ServingKAN([self.curves])
-
     def extra_repr(self) -> str:
         """Widths and grid, as torch prints them."""
         return f"{self.in_features}, {self.out_features}, {self.grid}"
-
-
-def _runs_eagerly(x: Tensor, weight: Tensor) -> bool:
-    """Whether the hand-written CPU path applies; compilers, autocast and function transforms need the plain formula."""
-    return (
-        not torch.compiler.is_compiling()
-        and x.is_cpu
-        and x.dtype == weight.dtype
-        and x.dtype in (torch.float32, torch.float64)
-        and not torch.is_autocast_enabled("cpu")
-        and not functions_are_transformed()
-    )

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from kcm.errors import ConfigError
 from kcm.kan.layer import BaseActivation, KANLinear
-from kcm.kan.serving import ServingKAN
 
 
 class KAN(nn.Module):
@@ -100,7 +99,3 @@ class KAN(nn.Module):
         """The same network on grids of `grid_size` intervals, and the largest change of any curve: see KANLinear."""
         layers, changes = zip(*(layer.refine(grid_size) for layer in self.kan_layers), strict=True)
         return KAN.from_layers(layers), max(changes)
-
-    def export(self) -> ServingKAN:
-        """The serving form: the same function with its weights folded once, for answering on a CPU."""
-        return ServingKAN(layer.curves for layer in self.kan_layers)

@@ -76,19 +76,6 @@ def test_the_width_of_an_mlp_can_be_given(hidden) -> None:
     assert widths == (6, *[11] * max(1, len(hidden)), 4)
 
 
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("kind", ["kan", "mlp", "linear"])
-def test_what_is_exported_answers_alike_and_leaves_the_original_as_it_is(kind, shared) -> None:
-    collaborator = Collaborator(12, 3, NetworkConfig(hidden=(4,), shared=shared), kind, seed=0)
-    torch.nn.init.normal_(next(collaborator.small.parameters()))
-    exported = collaborator.export()
-    for mine, theirs in zip(collaborator(FEATURES), exported(FEATURES), strict=True):
-        torch.testing.assert_close(theirs, mine.detach(), atol=1e-5, rtol=1e-5)
-        assert mine.requires_grad
-        assert not theirs.requires_grad
-    assert not any(parameter.requires_grad for parameter in exported.parameters())
-
-
 @pytest.mark.parametrize("kind", ["kan", "linear", "random_relu"])
 def test_single_layers_start_at_zero_where_asked_and_can_leave_it(kind) -> None:
     network = NetworkConfig(hidden=(), spline_order=1, base_activation="none", centred=True, zero_start=True)

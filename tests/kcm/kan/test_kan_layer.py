@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from kcm.errors import ConfigError, DataError
 from kcm.kan import KAN, MLP, KANLinear, num_parameters
-from kcm.kan.basis import Grid, normal_means, spline_basis
+from kcm.kan.basis import Grid, edge_features, normal_means, spline_basis
 
 ORDERS = [1, 2, 3]
 
@@ -95,7 +95,6 @@ def test_a_layer_without_base_or_centred_is_its_formula_in_every_form(base_activ
     expected = expected if layer.bias is None else expected + layer.bias.double()
     torch.testing.assert_close(layer(x).double(), expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(layer(x).double(), reference(layer, x), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(layer.export()(x).double(), expected.detach(), atol=1e-4, rtol=1e-4)
     by_features = F.linear(layer.features(x), layer.weight, layer.bias)
     torch.testing.assert_close(by_features.double(), expected, atol=1e-4, rtol=1e-4)
     finer, _ = layer.refine(8)
@@ -140,13 +139,12 @@ def test_gradients_are_those_of_finite_differences(order) -> None:
     order=st.integers(1, 3),
     size=st.integers(1, 6),
 )
-def test_any_shape_comes_out_right_and_the_serving_form_agrees(lead, widths, order, size) -> None:
+def test_any_shape_comes_out_right_whether_or_not_the_inputs_need_a_gradient(lead, widths, order, size) -> None:
     network = KAN(widths, size, order, seed=3)
     x = torch.randn(*lead, widths[0]) * 2
-    with torch.no_grad():
-        expected = network(x)
-    assert expected.shape == (*lead, widths[-1])
-    torch.testing.assert_close(network.export()(x), expected, atol=1e-4, rtol=1e-4)
+    out = network(x)
+    assert out.shape == (*lead, widths[-1])
+    torch.testing.assert_close(network(x.requires_grad_()), out, atol=1e-5, rtol=1e-5)
 
 
 def test_rows_that_are_not_contiguous_and_nan_are_handled() -> None:
@@ -155,9 +153,55 @@ def test_rows_that_are_not_contiguous_and_nan_are_handled() -> None:
     torch.testing.assert_close(network(x), network(x.contiguous()))
     x = x.clone()
     x[2, 1] = torch.nan
-    for form in (network, network.export()):
-        bad = form(x).isnan().any(1)
-        assert bad.tolist() == [row == 2 for row in range(8)]
+    assert network(x).isnan().any(1).tolist() == [row == 2 for row in range(8)]
+
+
+def test_a_spline_that_no_row_touches_has_a_gradient_of_exactly_zero() -> None:
+    layer = KANLinear(6, 3, 5, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(300, 6, generator=torch.Generator().manual_seed(1)) * 0.5  # one of the five intervals
+    x[:, 5] = torch.where(x[:, 5] > 0.25, 9.0, -9.0)  # beyond both ends: nothing in between
+    (gradient,) = torch.autograd.grad(layer(x).square().sum(), layer.weight)
+    untouched = (edge_features(x, layer.grid)[:, 1:] == 0).all(0)
+    assert untouched[:, :5].sum(0).tolist() == [4] * 5
+    assert untouched[:, 5].sum() == 2
+    splines = gradient.unflatten(1, (-1, 6))[:, 1:]
+    assert (splines[:, untouched] == 0).all()
+    assert (splines[:, ~untouched] != 0).all()
+
+
+def test_what_inference_cached_serves_training_after() -> None:
+    layer = KANLinear(3, 2, 7, 2, (-1.5, 1.25))  # a grid no other test has
+    x = torch.randn(30, 3, requires_grad=True)
+    with torch.inference_mode():
+        layer(x.detach())
+    layer(x).sum().backward()
+    assert x.grad is not None
+
+
+def test_per_sample_gradients_by_vmap_are_those_of_single_rows() -> None:
+    network, x = KAN([4, 3, 2], seed=0), torch.randn(6, 4)
+    weights = {name: weight.detach() for name, weight in network.named_parameters()}
+
+    def loss(weights, row):
+        return torch.func.functional_call(network, weights, (row.unsqueeze(0),)).square().sum()
+
+    together = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)
+    for index, row in enumerate(x):
+        network.zero_grad()
+        network(row.unsqueeze(0)).square().sum().backward()
+        for name, weight in network.named_parameters():
+            torch.testing.assert_close(together[name][index], weight.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_bfloat16_and_autocast_stay_within_three_hundredths() -> None:
+    network, x = KAN([40, 8, 5], seed=0), torch.randn(64, 40)
+    exact = network(x).detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under_autocast = network(x)
+    under_autocast.float().square().sum().backward()
+    for inexact in (under_autocast, network.bfloat16()(x.bfloat16())):
+        assert inexact.dtype == torch.bfloat16
+        assert (inexact.float() - exact).abs().max() < 0.03 * exact.abs().max()
 
 
 @pytest.mark.parametrize("factor", [2, 3])
@@ -205,6 +249,5 @@ def test_bad_shapes_and_grids_are_named(arguments, message) -> None:
 
 @pytest.mark.parametrize("x", [torch.zeros(3, 5), torch.zeros(3, 4, dtype=torch.int64)])
 def test_bad_inputs_are_named(x) -> None:
-    for form in (KAN([4, 2]), KAN([4, 2]).export()):
-        with pytest.raises(DataError):
-            form(x)
+    with pytest.raises(DataError):
+        KAN([4, 2])(x)

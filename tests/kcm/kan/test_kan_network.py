@@ -43,20 +43,6 @@ def test_a_compiled_network_agrees_and_is_compiled_once_for_all_batch_sizes() ->
             torch.testing.assert_close(compiled(x), network(x), atol=1e-5, rtol=1e-5)
 
 
-def test_the_grid_is_compiled_in_and_not_passed_with_every_call() -> None:
-    seen = []
-
-    def backend(graph, inputs):
-        seen.append(inputs)
-        return graph
-
-    torch.compile(KAN([12, 6, 4], seed=0), backend=backend, dynamic=True)(torch.randn(5, 12))
-    (inputs,) = seen
-    tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
-    assert len(tensors) == 3  # the rows and two weights
-    assert all(isinstance(value, torch.SymInt) for value in inputs if not isinstance(value, torch.Tensor))
-
-
 @pytest.mark.slow
 def test_compiled_gradients_agree() -> None:
     network, x = KAN([12, 6, 4], seed=0), torch.randn(33, 12)
@@ -108,23 +94,6 @@ def test_the_control_s_width_is_the_one_that_comes_closest(widths) -> None:
         shape = [widths[0], *[width] * (len(control.widths) - 2), widths[-1]]
         distances.append(abs(num_parameters(MLP(shape)) - num_parameters(kan)))
     assert distances[1] == min(distances)
-
-
-@pytest.mark.parametrize("size", [1, 4, 5, 11])
-@pytest.mark.parametrize("order", [1, 2, 3])
-@pytest.mark.parametrize("num_rows", [1, 2, 40])
-def test_the_serving_form_agrees_to_a_hundred_thousandth(size, order, num_rows) -> None:
-    network = KAN([60, 7, 4], size, order, (-2.0, 3.0), seed=0)
-    x = torch.randn(num_rows, 60, generator=torch.Generator().manual_seed(0)) * 2
-    exact = network.double()(x.double()).detach()
-    served = network.float().export()(x)
-    assert (served - exact).abs().max() < 1e-5 * max(1.0, exact.abs().max())
-    assert not served.requires_grad
-
-
-def test_a_layer_can_be_served_alone_and_in_float64() -> None:
-    layer, x = KANLinear(6, 3).double(), torch.randn(5, 6, dtype=torch.float64)
-    torch.testing.assert_close(layer.export()(x), layer(x).detach(), atol=1e-10, rtol=1e-10)
 
 
 @pytest.mark.parametrize(("rate", "least"), [(1e-3, 0.3), (1e-2, 0.9)])
