@@ -1,16 +1,10 @@
-"""An outbox: records in a file, sent to a server by a thread that waits out outages.
-
-Adding a record never waits for the server and never fails because of it.
-"""
+"""Sends records to a server from a thread of its own, so that an outage never holds a run."""
 
 from __future__ import annotations
 
-import json
 import threading
-import time
-from collections import deque
 from collections.abc import Callable
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event, stop_when_event_set
@@ -24,115 +18,66 @@ Record = dict[str, Any]
 class Outbox:
     """Sends records in order.
 
-    An error of `send` that `is_outage` accepts is retried and reported once; any other error drops the record
-    and is reported. Unsent records of an earlier process are sent first. After a crash some are sent again: `send` must
-    be idempotent.
+    An error of `send` that `is_outage` accepts is retried and reported once; any other error drops the record and is
+    reported. What has not arrived when the run ends is lost: a run that is started again finds its artefacts finished
+    and records them anew, so `send` must be idempotent.
     """
 
     def __init__(
         self,
-        file: Path,
         send: Callable[[Record], None],
         is_outage: Callable[[BaseException], bool],
         say: Callable[[str], None],
         *,
         where: str,
-        wait: wait_base | None = None,
+        pause: wait_base | None = None,
     ) -> None:
-        self._file, self._send, self._say, self._where = file, send, say, where
-        self._closed, self._outage = threading.Event(), False
+        self._send, self._say, self._where = send, say, where
+        self._closed, self._in_outage = threading.Event(), False
         self._retrying = Retrying(
             retry=retry_if_exception(is_outage),
-            wait=wait or wait_random_exponential(multiplier=1, max=30),
+            wait=pause or wait_random_exponential(multiplier=1, max=30),
             sleep=sleep_using_event(self._closed),
             stop=stop_when_event_set(self._closed),
-            before_sleep=self._missed,
+            before_sleep=self._report_outage,
             reraise=True,
         )
-        self._changed = threading.Condition()
-        self._records = deque(_read(file))
-        self._thread: threading.Thread | None = None
-        if file.exists():  # without a torn line, to which the next one would be joined
-            file.write_text("".join(json.dumps(record) + "\n" for record in self._records), encoding="utf-8")
-        if self._records:
-            self._start()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="outbox")
+        self._unsent: set[Future[None]] = set()
 
     def put(self, record: Record) -> None:
-        """Store a record (plain data) and return."""
-        line = json.dumps(record) + "\n"
-        with self._changed:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(line)
-            self._records.append(json.loads(line))
-            self._changed.notify_all()
-        self._start()
+        """Queue a record and return."""
+        sending = self._thread.submit(self._deliver, record)
+        self._unsent.add(sending)
+        sending.add_done_callback(self._unsent.discard)
 
     def close(self, patience_s: float) -> None:
-        """Wait up to `patience_s` for pending records; those left stay in the file, and one line says so."""
-        deadline = time.monotonic() + patience_s
-        with self._changed:
-            while self._records and (left := deadline - time.monotonic()) > 0:
-                self._changed.wait(left)
-            if self._records:
-                self._say(
-                    f"{len(self._records)} records have not reached {self._where}; they are kept in {self._file} and "
-                    "sent when the run is started again"
-                )
-            self._closed.set()
-            self._changed.notify_all()
+        """Wait up to `patience_s` for queued records; one line says how many have not arrived."""
+        unsent = wait(set(self._unsent), patience_s).not_done
+        self._closed.set()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        if unsent:
+            self._say(
+                f"{len(unsent)} records have not reached {self._where}; start the run again once it answers, and they "
+                "are sent then"
+            )
 
-    def _start(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
-            self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._records and not self._closed.is_set():
-                    self._changed.wait()
-                if self._closed.is_set():
-                    return
-                record = self._records[0]
-            try:
-                self._retrying(self._send, record)
-            except Exception as error:  # whatever a server makes of a record must not keep the others
-                if self._closed.is_set():
-                    return
+    def _deliver(self, record: Record) -> None:
+        try:
+            self._retrying(self._send, record)
+        except Exception as error:  # whatever a server makes of a record must not keep the others
+            if not self._closed.is_set():
                 self._say(f"{self._where} refuses a record, which is left out: {_line(error)}")
-            else:
-                if self._outage:
-                    self._outage = False
-                    self._say(f"{self._where} answers again")
-            with self._changed:
-                if self._closed.is_set():
-                    return  # the file is the next process's by now
-                self._records.popleft()
-                if not self._records:
-                    self._file.unlink(missing_ok=True)
-                self._changed.notify_all()
+        else:
+            if self._in_outage:
+                self._in_outage = False
+                self._say(f"{self._where} answers again")
 
-    def _missed(self, state: RetryCallState) -> None:
-        if not self._outage and state.outcome:
-            self._outage = True
+    def _report_outage(self, state: RetryCallState) -> None:
+        if not self._in_outage and state.outcome:
+            self._in_outage = True
             reason = _line(state.outcome.exception())
             self._say(f"{self._where} does not answer ({reason}); the run goes on, and its records are sent later")
-
-
-def _read(file: Path) -> list[Record]:
-    """The records of a file; the last line may be torn."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
 
 
 def _line(error: BaseException | None) -> str:

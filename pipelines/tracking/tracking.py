@@ -53,7 +53,6 @@ from pipelines.tracking.outbox import Outbox, Record
 KEY_TAG = "kcm.key"
 FINGERPRINT_TAG = "kcm.fingerprint"
 PARENT_TAG = "kcm.parent"  # digest of the bundle that a version continues
-UNSENT = "mlflow-unsent.jsonl"  # in the run's folder
 FINISHED = RunStatus.to_string(RunStatus.FINISHED)
 _PARAMS_AT_ONCE = 100  # MLflow takes no more
 _OUTAGES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED"}
@@ -95,8 +94,7 @@ class Tracking:
             run = found[0] if found else client.create_run(experiment_id, run_name=name, tags=tags)
         except MlflowException as error:
             raise KcmError(f"MLflow does not answer: {error}", where=uri, hint="Check tracking.uri") from error
-        file = storage_path / "runs" / name / UNSENT
-        outbox = Outbox(file, functools.partial(send, uri), is_outage, say, where=f"MLflow at {uri}")
+        outbox = Outbox(functools.partial(send, uri), is_outage, say, where=f"MLflow at {uri}")
         return cls(uri, run.info.run_id, experiment_id, outbox)
 
     @property

@@ -61,7 +61,7 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Mlflow, str]]:
 def test_metrics_reported_during_an_outage_arrive_afterwards(mlflow: tuple[Mlflow, str], tmp_path: Path) -> None:
     fake, uri = mlflow
     lines: list[str] = []
-    outbox = Outbox(tmp_path / "unsent", partial(send, uri), is_outage, lines.append, where="MLflow", wait=wait_none())
+    outbox = Outbox(partial(send, uri), is_outage, lines.append, where="MLflow", pause=wait_none())
     tracking = Tracking(uri, "run", "0", outbox)
     for step in (10, 20):
         tracking.log_metrics({"step": step, "timestamp": 1000 + step, "metrics": {"kcm/accuracy/a b": 0.5}})
