@@ -171,7 +171,7 @@ def _encoded(config: RunConfig, seed: int, places: Places) -> _Tasks:
     assert config.large.backbone is not None
     sequence = _sequence(config, seed, places)
     columns = [
-        {split: {name: list(task.splits[split][name]) for name in _COLUMNS} for split in SPLITS}
+        {split: rows.select(_COLUMNS).to_pydict() for split, rows in task.splits.items() if split in SPLITS}
         for task in sequence.tasks
     ]
     common = _all_contents(config, places)
@@ -230,8 +230,7 @@ def _all_contents(config: RunConfig, places: Places) -> list[Content]:
     return [
         content
         for task in sequence.tasks
-        for part in task.splits.values()
-        for content in contents(part["text"], part["image"])
+        for content in contents(task.rows["text"].to_pylist(), task.rows["image"].to_pylist())
     ]
 
 

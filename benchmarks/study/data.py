@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -58,7 +59,8 @@ def make_stream(
         splits = {}
         for role, split in (("train", "train"), ("test", score_on)):
             data = task.splits[split]  # type: ignore[index]  # a name of SPLITS
-            ids, rows, labels = list(data["id"]), contents(data["text"], data["image"]), list(data["label"])
+            ids, labels = data["id"].to_pylist(), data["label"].to_pylist()
+            rows = contents(data["text"].to_pylist(), data["image"].to_pylist())
             keys = [content.key for content in rows]
             digest.update(f"{task.name}\0{role}\0{ids}\0{keys}\0{labels}\n".encode())
             splits[role] = ids, _batch([features[content] for content in rows], labels)
@@ -160,7 +162,8 @@ class StudyData:
             for sequence in self.sequences
             for task in sequence.tasks
             for split in ("train", score_on)
-            for content in contents(task.splits[split]["text"], task.splits[split]["image"])
+            for rows in (task.splits[split],)
+            for content in contents(rows["text"].to_pylist(), rows["image"].to_pylist())
         ]
         identity, load = self._encoder(encoder, assets_dir)
         features = cached_features(rows, load, identity, folder, progress)
@@ -169,13 +172,13 @@ class StudyData:
     def described(self) -> dict[str, Any]:
         """Numbers of rows, classes and tasks, and the rows left out, for the result."""
         first = self.sequences[0]
-        rows = {split: sum(task.splits[split].num_rows for task in first.tasks) for split in first.tasks[0].splits}
+        rows = Counter(split for task in first.tasks for split in task.rows["split"].to_pylist())
         return {
             "name": first.name,
             "scenario": first.scenario,
             "num_tasks": len(first.tasks),
             "num_classes": len(first.label_names),
-            "rows": rows,
+            "rows": dict(rows),
             "long_tail": list(first.long_tail),
             "rows_left_out": [{"id": row.id, "reason": row.reason} for row in first.bad_rows],
         }

@@ -36,7 +36,6 @@ try:
 except ImportError:  # the extra `excel`
     python_calamine = None  # type: ignore[assignment]
 
-MAX_DEPTH = 100  # levels of a JSON value: what reads and writes it calls itself for each
 BLOCK_BYTES = 4 << 20  # of a CSV file, parsed at once; no row may be longer
 CHUNK_BYTES = 32 << 20  # of the values of a chunk
 _MAX_ROWS = 65_536
@@ -256,22 +255,10 @@ def _json_object(line: str) -> tuple[dict[str, Any], str]:
     except json.JSONDecodeError as error:
         return {}, f"not a JSON object: {error.msg}"
     except RecursionError:
-        return {}, f"not a JSON object of at most {MAX_DEPTH} levels"
+        return {}, "not a JSON object: it is nested too deeply"
     except ValueError:
         return {}, "not a JSON object: an integer has thousands of digits"
-    if not isinstance(value, dict):
-        return {}, "not a JSON object"
-    if line.count("[") + line.count("{") > MAX_DEPTH and _is_deep(value):
-        return {}, f"not a JSON object of at most {MAX_DEPTH} levels"
-    return value, ""
-
-
-def _is_deep(value: object) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        containers = [inner for inner in level if isinstance(inner, dict | list)]
-        level = [child for inner in containers for child in (inner.values() if isinstance(inner, dict) else inner)]
-    return any(isinstance(inner, dict | list) for inner in level)
+    return (value, "") if isinstance(value, dict) else ({}, "not a JSON object")
 
 
 def _read_json(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:

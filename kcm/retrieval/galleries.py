@@ -38,8 +38,8 @@ def matching_rows(sequence: TaskSequence) -> pa.Table:
     """The rows that match, of all splits but train: id, text, image, group, split and the name of their task."""
     match = sequence.label_names.index(MATCH)
     parts = []
-    for number, task in enumerate(sequence.tasks):
-        rows = sequence.rows(number)
+    for task in sequence.tasks:
+        rows = task.rows
         rows = rows.filter(pc.and_(pc.equal(rows["label"], match), pc.not_equal(rows["split"], "train")))
         parts.append(rows.drop_columns(["label"]).append_column("task", pa.array([task.name] * len(rows), pa.string())))
     return pa.concat_tables(parts)

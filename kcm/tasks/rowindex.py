@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import pyarrow as pa
 
 from kcm.errors import DataError
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.parquet import read_table
 
 INDEX = ".index.json"
+Runs = list[tuple[str, dict[int, int]]]
+"""The runs of rows of one split in a shard, those out of scope apart: name of the split, and rows of each label."""
 
 
 @dataclass(frozen=True)
@@ -39,48 +40,31 @@ class RowIndex:
         Raises DataError for a split in two pieces, ArtefactError for a shard that cannot be read.
         """
         file = index_file(shards[0])
-        return cls._load(file) if file.exists() else cls.read(shards)
+        return cls._load(file) if file.exists() else cls.of_runs((shard, runs_of(shard)) for shard in shards)
 
     @classmethod
-    def read(cls, shards: Sequence[Path | BinaryIO]) -> RowIndex:
-        """The index of some shards from their columns split and label."""
-        return cls.joined((shard, cls._of_shard(shard)) for shard in shards)
-
-    @classmethod
-    def joined(cls, parts: Iterable[tuple[Path | BinaryIO, RowIndex]]) -> RowIndex:
-        """The index of some shards in their order, of which each has its own."""
+    def of_runs(cls, shards: Iterable[tuple[Path, Runs]]) -> RowIndex:
+        """The index of shards in their order, of which each has its runs."""
         ranges: dict[str, range] = {}
         labels: dict[str, Counter[int]] = {}
         shard_rows: list[int] = []
-        for shard, part in parts:
-            at = sum(shard_rows)
-            for name, own in part.ranges.items():
-                known = ranges.get(name, range(at + own.start, at + own.start))
-                if known.stop != at + own.start:
-                    raise _in_pieces(name, shard)
-                ranges[name] = range(known.start, at + own.stop)
-                labels.setdefault(name, Counter()).update(part.labels[name])
-            shard_rows += part.shard_rows
+        for shard, runs in shards:
+            start = end = sum(shard_rows)
+            for name, counts in runs:
+                begin, end = end, end + sum(counts.values())
+                known = ranges.get(name, range(begin, begin))
+                if known.stop != begin:
+                    raise DataError(f"the rows of split {name!r} are not contiguous", where=str(shard))
+                ranges[name] = range(known.start, end)
+                labels.setdefault(name, Counter()).update(counts)
+            shard_rows.append(end - start)
         return cls(ranges, labels, tuple(shard_rows))
-
-    @classmethod
-    def _of_shard(cls, shard: Path | BinaryIO) -> RowIndex:
-        ranges: dict[str, range] = {}
-        labels: dict[str, dict[int, int]] = {}
-        split, label_N = _columns(shard)
-        for name, first, last in _runs(split, label_N):
-            if name in ranges:
-                raise _in_pieces(name, shard)
-            ranges[name] = range(first, last)
-            values, counts = np.unique(label_N[first:last], return_counts=True)
-            labels[name] = dict(zip(values.tolist(), counts.tolist(), strict=True))
-        return cls(ranges, labels, (len(label_N),))
 
     def save(self, first_shard: Path) -> None:
         """Leave the index beside the first shard of its task."""
         content = {
             "ranges": {split: [rows.start, rows.stop] for split, rows in self.ranges.items()},
-            "labels": {split: list(map(list, sorted(counts.items()))) for split, counts in self.labels.items()},
+            "labels": {split: sorted(counts.items()) for split, counts in self.labels.items()},
             "shard_rows": self.shard_rows,
         }
         draft = index_file(first_shard).with_suffix(".draft")
@@ -102,27 +86,17 @@ def index_file(first_shard: Path) -> Path:
     return first_shard.with_suffix(INDEX)
 
 
-def _in_pieces(split: str, shard: Path | BinaryIO) -> DataError:
-    return DataError(f"the rows of split {split!r} are not contiguous", where=str(shard))
-
-
-def _columns(shard: Path | BinaryIO) -> tuple[pa.Array, np.ndarray]:
-    """Split and label of every row."""
+def runs_of(shard: Path | BinaryIO) -> Runs:
+    """The runs of a shard, from its columns split and label."""
     columns = read_table(shard, columns=["split", "label"])
-    return columns["split"].combine_chunks(), columns["label"].to_numpy()
-
-
-def _runs(split: pa.Array, label_N: np.ndarray) -> list[tuple[str, int, int]]:
-    """Name, first row and end of each run of rows of one split, those out of scope apart."""
-    if not len(label_N):
-        return []
-    coded = split.dictionary_encode()
-    names = coded.dictionary.to_pylist()
-    code_N = 2 * coded.indices.to_numpy().astype(np.int64) + (label_N == OUT_OF_SCOPE)
-    ends = [*np.flatnonzero(np.diff(code_N)) + 1, len(code_N)]
-    runs, first = [], 0
-    for end in map(int, ends):
-        name = names[code_N[first] // 2]
-        runs.append((f"{name}, out of scope" if code_N[first] % 2 else name, first, end))
-        first = end
+    split, label_N = columns["split"].combine_chunks().dictionary_encode(), columns["label"].to_numpy()
+    names = split.dictionary.to_pylist()
+    code_N = 2 * split.indices.to_numpy().astype(np.int64) + (label_N == OUT_OF_SCOPE)
+    starts = np.flatnonzero(np.diff(code_N, prepend=-1)).tolist()
+    runs: Runs = []
+    for start, stop in zip(starts, [*starts[1:], len(code_N)], strict=False):
+        name = names[code_N[start] // 2]
+        labels, counts = np.unique(label_N[start:stop], return_counts=True)
+        counted = dict(zip(labels.tolist(), counts.tolist(), strict=True))
+        runs.append((f"{name}, out of scope" if code_N[start] % 2 else name, counted))
     return runs

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,10 +16,7 @@ from kcm.parquet import read_table
 from kcm.tasks.plan.scenarios import Scenario, TaskOrder
 from kcm.tasks.plan.splits import SPLITS, Split
 from kcm.tasks.rows import BadRow, read_bad_rows, write_bad_rows
-from kcm.tasks.shards import ShardWriter, task_shards
-
-if TYPE_CHECKING:
-    import datasets
+from kcm.tasks.shards import task_shards, write_shards
 
 # Pictures can pass 2 GiB, which `binary` cannot count.
 SCHEMA = pa.schema(
@@ -38,7 +35,7 @@ BAD_ROWS = "bad_rows.csv"
 
 @dataclass(frozen=True)
 class Task:
-    """One task. `splits` hold the columns id, text, image, label and group; `label_names` are the labels that occur.
+    """One task. `rows` have the columns of `SCHEMA`, and `split`, split by split; `label_names` are those that occur.
 
     Where rows have vectors, they are the column `vector`: lists of D float32. `image` is a picture in the bytes of its
     file; it is empty where rows have none, and so is `text`. `label` counts in the label list of the sequence; it is
@@ -48,7 +45,12 @@ class Task:
 
     name: str
     label_names: tuple[str, ...]
-    splits: Mapping[Split, datasets.Dataset]
+    rows: pa.Table = field(repr=False)
+
+    @property
+    def splits(self) -> dict[Split, pa.Table]:
+        """The rows of each split."""
+        return {split: self.rows.filter(pc.equal(self.rows["split"], split)) for split in SPLITS}
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class TaskSequence:
     order: TaskOrder
     seed: int
     bad_rows: tuple[BadRow, ...] = ()
-    long_tail: tuple[str, ...] = field(default=())
+    long_tail: tuple[str, ...] = ()
     none_label: str | None = None
 
     @property
@@ -74,27 +76,15 @@ class TaskSequence:
         """The answers of a large model: the label list, then none-of-these where rows may be out of scope."""
         return self.label_names if self.none_label is None else (*self.label_names, self.none_label)
 
-    def rows(self, task: int) -> pa.Table:
-        """All rows of one task with a column `split`, split by split, in the order of the source."""
-        return split_rows(self.tasks[task])
-
     def save(self, folder: Path) -> None:
         """Write the shards of every task, the bad rows as CSV and, last, a description as JSON."""
         folder.mkdir(parents=True, exist_ok=True)
-        for number in range(len(self.tasks)):
-            _write_rows(folder, number, self.rows(number))
+        for number, task in enumerate(self.tasks):
+            _write_rows(folder, number, task.rows)
         write_bad_rows(self.bad_rows, folder / BAD_ROWS)
-        description = {
-            "name": self.name,
-            "scenario": self.scenario,
-            "label_names": self.label_names,
-            "order": self.order,
-            "seed": self.seed,
-            "long_tail": self.long_tail,
-            "none_label": self.none_label,
-            "tasks": [{"name": task.name, "label_names": task.label_names} for task in self.tasks],
-        }
-        write_description(folder, description)
+        tasks = [{"name": task.name, "label_names": task.label_names} for task in self.tasks]
+        facts = {name: value for name, value in vars(self).items() if name != "bad_rows"}
+        write_description(folder, facts | {"tasks": tasks})
 
     @classmethod
     def load(cls, folder: Path) -> TaskSequence:
@@ -102,7 +92,7 @@ class TaskSequence:
         try:
             description = read_description(folder)
             tasks = tuple(
-                Task(entry["name"], tuple(entry["label_names"]), _read_splits(folder, number))
+                Task(entry["name"], tuple(entry["label_names"]), read_rows(folder, number))
                 for number, entry in enumerate(description["tasks"])
             )
             return cls(
@@ -126,6 +116,12 @@ def read_description(folder: Path) -> dict[str, Any]:
     return description
 
 
+def write_description(folder: Path, description: Mapping[str, Any]) -> None:
+    """Say what is known of a sequence without its rows; the last file that is written."""
+    text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+
+
 def append_task(parent: Path, folder: Path, task: Task, label_names: Sequence[str]) -> None:
     """Write what one more task adds to the sequence of `parent` to a folder; `label_names` may be a longer list.
 
@@ -133,71 +129,27 @@ def append_task(parent: Path, folder: Path, task: Task, label_names: Sequence[st
     grows. The description lists such tasks under `grown`.
     """
     description = read_description(parent)
-    number = len(description["tasks"])
-    _write_rows(folder, number, split_rows(task))
+    _write_rows(folder, len(description["tasks"]), task.rows)
     tasks = [*description["tasks"], {"name": task.name, "label_names": task.label_names}]
     grown = [*description.get("grown", []), task.name]
     write_description(folder, description | {"label_names": label_names, "tasks": tasks, "grown": grown})
-
-
-def split_rows(task: Task) -> pa.Table:
-    """All rows of a task with a column `split`, split by split."""
-    parts = []
-    for split in SPLITS:
-        part = task.splits[split].with_format("arrow")[:]
-        part = part.cast(_schema(part.schema))
-        parts.append(part.append_column("split", pa.array([split] * len(part), pa.string())))
-    table = pa.concat_tables(parts, promote_options="default").combine_chunks()  # a split without rows has no vectors
-    return table.select([*_schema(table.schema).names, "split"])
-
-
-def dataset_of(rows: Mapping[str, list[Any]]) -> datasets.Dataset:
-    """A split from its columns id, text, image, label and group, and vector where rows have one."""
-    columns = {name: pa.array(rows[name], SCHEMA.field(name).type) for name in SCHEMA.names}
-    vectors = rows.get(VECTOR, [])
-    if any(vector is not None for vector in vectors):
-        columns[VECTOR] = pa.array(vectors, pa.list_(pa.float32(), len(vectors[0])))
-    import datasets  # half a second of every process that only reads a configuration
-
-    return datasets.Dataset(pa.table(columns))
-
-
-def _schema(found: pa.Schema) -> pa.Schema:
-    """The columns of a split's rows; that of their vectors where `found` has it."""
-    return SCHEMA.append(found.field(VECTOR)) if VECTOR in found.names else SCHEMA
-
-
-def write_description(folder: Path, description: Mapping[str, Any]) -> None:
-    """Say what is known of a sequence without its rows; the last file that is written."""
-    text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
 
 
 def _write_rows(folder: Path, task: int, rows: pa.Table) -> None:
     """Write a task, without the column of pictures where there are none."""
     if not pc.any(pc.not_equal(rows["image"], b"")).as_py():
         rows = rows.drop_columns(["image"])
-    with ShardWriter(folder, task, rows.schema) as writer:
-        writer.write(rows)
+    write_shards(folder, task, [rows])
 
 
 def read_shard(file: Path) -> pa.Table:
-    """The rows of one shard of a saved sequence, with the columns that `TaskSequence.rows` gives."""
+    """The rows of one shard of a saved sequence, with the columns of `Task.rows`."""
     table = read_table(file)
     if "image" not in table.column_names:
         table = table.append_column("image", pa.array([b""] * len(table), pa.large_binary()))
-    return table.select([*_schema(table.schema).names, "split"])
+    return table.select([name for name in (*SCHEMA.names, VECTOR, "split") if name in table.column_names])
 
 
 def read_rows(folder: Path, task: int) -> pa.Table:
-    """All rows of one task of a saved sequence, as `TaskSequence.rows` gives them."""
+    """All rows of one task of a saved sequence."""
     return pa.concat_tables([read_shard(file) for file in task_shards(folder, task)])
-
-
-def _read_splits(folder: Path, task: int) -> dict[Split, datasets.Dataset]:
-    import datasets
-
-    table = read_rows(folder, task)
-    splits = table.column("split")
-    names = _schema(table.schema).names
-    return {split: datasets.Dataset(table.filter(pc.equal(splits, split)).select(names)) for split in SPLITS}

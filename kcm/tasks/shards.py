@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatch
+from itertools import chain
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -65,53 +64,17 @@ def _batch(rows: pa.Table) -> pa.RecordBatch:
     return rows.combine_chunks().to_batches()[0]
 
 
-class ShardWriter:
-    """Writes rows of a task, as they come, into its shards from `first_shard` on: at least one, which may be empty."""
-
-    def __init__(self, folder: Path, task: int, schema: pa.Schema, *, first_shard: int = 0) -> None:
-        self._folder, self._task, self._schema = folder, task, schema
-        self._file: pq.ParquetWriter | None = None
-        self._first_shard = self._next_shard = first_shard
-        self._rows_in_file = 0
-        self._waiting = schema.empty_table()  # rows that do not fill a row group yet
-
-    def write(self, rows: pa.Table) -> None:
-        """Append rows, which must have the writer's columns."""
-        waiting = pa.concat_tables([self._waiting, rows.select(self._schema.names).cast(self._schema)])
-        whole = len(waiting) - len(waiting) % GROUP_ROWS
-        self._write(waiting.slice(0, whole))
-        self._waiting = waiting.slice(whole)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is None:
-            self._write(self._waiting)
-            if self._next_shard == self._first_shard:
-                self._open()
-        self._close()
-
-    def _write(self, rows: pa.Table) -> None:
-        """Write whole row groups, or the last rows of all; a shard that is full is closed."""
-        while len(rows):
-            file = self._file or self._open()
-            part = rows.slice(0, SHARD_ROWS - self._rows_in_file)
-            file.write_table(part, row_group_size=GROUP_ROWS)
-            self._rows_in_file += len(part)
-            rows = rows.slice(len(part))
-            if self._rows_in_file == SHARD_ROWS:
-                self._close()
-
-    def _open(self) -> pq.ParquetWriter:
-        self._file = open_shard(shard_file(self._folder, self._task, self._next_shard), self._schema)
-        self._next_shard += 1
-        self._rows_in_file = 0
-        return self._file
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._file = None
+def write_shards(folder: Path, task: int, tables: Iterable[pa.Table]) -> None:
+    """Write rows of a task into its shards: one at least, which may be empty. Their columns are those of the first."""
+    left = iter(tables)
+    first = next(left)
+    schema = first.schema
+    groups = in_groups(table.select(schema.names).cast(schema) for table in chain([first], left))
+    group, shard = next(groups, None), 0
+    while group is not None or not shard:
+        with open_shard(shard_file(folder, task, shard), schema) as writer:
+            for _ in range(SHARD_ROWS // GROUP_ROWS):
+                if group is not None:
+                    writer.write_batch(group)
+                    group = next(groups, None)
+        shard += 1

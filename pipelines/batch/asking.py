@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import TypeAdapter
 from rich.markup import escape
 
 from kcm.errors import DataError
@@ -25,6 +25,7 @@ from pipelines.store.outcomes import Answers
 from pipelines.store.sequence import contents_of
 
 RESPONSES_FILE = "paid.sqlite"
+PROMPT = TypeAdapter(Prompt)  # how prompts are written in a column
 
 
 @dataclass(frozen=True)
@@ -100,17 +101,7 @@ def ask_shards(
 
 
 def _items(rows: pa.Table) -> list[Item]:
-    prompts = map(read_prompt, rows["prompt"].to_pylist()) if "prompt" in rows.column_names else repeat(NO_PROMPT)
+    prompts = (
+        map(PROMPT.validate_json, rows["prompt"].to_pylist()) if "prompt" in rows.column_names else repeat(NO_PROMPT)
+    )
     return [Item(*item) for item in zip(rows["id"].to_pylist(), contents_of(rows), prompts, strict=False)]
-
-
-def written_prompt(prompt: Prompt) -> str:
-    """A prompt as text, for a column."""
-    return json.dumps(asdict(prompt))
-
-
-def read_prompt(text: str) -> Prompt:
-    """What `written_prompt` wrote."""
-    value = json.loads(text)
-    suggestions = tuple((int(label), float(probability)) for label, probability in value["suggestions"])
-    return Prompt(value["mode"], suggestions, tuple(value["candidates"]))

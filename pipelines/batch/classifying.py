@@ -102,7 +102,7 @@ def classify_shards(
 ) -> tuple[dict[str, str], LinearHead]:
     """Write a file with the answers to every shard of features to `folder`: their SHA-256 by name, and the head."""
     storage = context.store.storage
-    (fitted,) = run_remotely(_fit, (large, num_labels, seed, list(sources.values()), storage))
+    fitted = run_remotely(_fit, large, num_labels, seed, list(sources.values()), storage)
     hashes, _ = map_shards(
         sources,
         partial(row_classifier, fitted),

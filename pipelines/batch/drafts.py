@@ -12,10 +12,9 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from kcm._messages import store_fault
 from kcm.durable import replace_durably
 from kcm.errors import ArtefactError
-from kcm.inputs.location import Location
+from kcm.inputs.location import Location, fault_of
 
 
 @contextmanager
@@ -67,27 +66,9 @@ def writable(target: Location) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what, hint = _fault_of(error, target)
-        where = target.folder if isinstance(error, FileNotFoundError) and target.is_local else target
-        raise ArtefactError(what, where=str(where), hint=hint) from error
-
-
-def _fault_of(error: OSError, target: Location) -> tuple[str, str]:
-    """Why a file cannot be written, and what helps."""
-    if target.is_local:
-        if isinstance(error, FileNotFoundError):
-            return "no such folder", "Create it first"
+        if isinstance(error, FileNotFoundError) and target.is_local:
+            raise ArtefactError("no such folder", where=str(target.folder), hint="Create it first") from error
         if error.errno == errno.ENOSPC:
-            return "the disk is full", "Free some space"
-        return f"cannot write: {error.strerror or error}", "Choose another output"
-    match store_fault(error):
-        case "no bucket":
-            return f"the bucket {target.path.partition('/')[0]!r} does not exist", "Create it first"
-        case "expired":
-            return "the store's credentials have expired", "Renew them and start again: finished files are kept"
-        case "refused" | "denied":
-            return "there is no right to write it", "Check the credentials in the environment, and the bucket's policy"
-        case "no answer":
-            return "the store does not answer", "Check the network and the endpoint"
-        case _:
-            return f"cannot write: {' '.join(str(error).split())[:200]}", "Choose another output"
+            raise ArtefactError("the disk is full", where=str(target), hint="Free some space") from error
+        what, hint = fault_of(error, target, "write")
+        raise ArtefactError(what, where=str(target), hint=hint or "Choose another output") from error

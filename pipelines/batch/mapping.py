@@ -7,7 +7,6 @@ counts. The process that works on an item reads its rows from the storage and wr
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -72,26 +71,19 @@ def map_with_actors(
     )
 
 
-def run_remotely(function: Callable[..., Any], *calls: tuple[Any, ...]) -> list[Any]:
-    """The results of a function for the arguments of each call, by other processes of this node, which see its files.
-
-    There are as many at a time as this process has cores. Without a cluster it runs in this process.
-    """
+def run_remotely(function: Callable[..., ResultT], *arguments: Any) -> ResultT:
+    """The result of a function, by another process of this node, which sees its files; without a cluster by this."""
     if not ray.is_initialized():
-        return [function(*arguments) for arguments in calls]
+        return function(*arguments)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     remote = ray.remote(function).options(num_cpus=0, max_retries=RETRIES, scheduling_strategy=here)
-    cores, running = len(os.sched_getaffinity(0)), list[Any]()
-    for number, arguments in enumerate(calls):
-        if number >= cores:
-            ray.wait([running[number - cores]])
-        running.append(remote.remote(*arguments))
     try:
-        return [ray.get(result) for result in running]
+        result: ResultT = ray.get(remote.remote(*arguments))
     except RayTaskError as error:
         if isinstance(error.cause, KcmError):
             raise error.cause from None
         raise
+    return result
 
 
 def silence_ray_data() -> None:

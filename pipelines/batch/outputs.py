@@ -40,7 +40,6 @@ class FileRecord(Config):
     source: str
     stamp: str | None = None
     size: int | None = None
-    columns: tuple[str, ...] = ()  # of the source
     rows: int = 0
     routes: dict[str, int] = Field(default_factory=dict)
     missing: int = 0

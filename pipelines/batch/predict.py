@@ -311,8 +311,7 @@ def _look(
 ) -> tuple[dict[PredictedFile, RowFile], list[FileRecord]]:
     """The files that are to be answered, scanned, and the records of those that are finished.
 
-    Raises DataError for a file that cannot be read, or has other columns than the first, and ArtefactError for an
-    output that something else has written.
+    Raises DataError for a file that cannot be read, and ArtefactError for an output that something else has written.
     """
 
     def look(file: PredictedFile) -> tuple[FileRecord | None, RowFile | None]:
@@ -321,17 +320,6 @@ def _look(
 
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         looked = dict(zip(files, pool.map(look, files), strict=True))
-    names = {
-        file: rows.schema.names if rows else record.columns if record else () for file, (record, rows) in looked.items()
-    }
-    for file, own in names.items():
-        if others := sorted(set(names[files[0]]).symmetric_difference(own)):
-            owner = "this file has it" if others[0] in own else f"{files[0].source} has it"
-            raise DataError(
-                f"not all files have a column {others[0]!r}: {owner}",
-                where=str(file.source),
-                hint="Answer files of different columns apart",
-            )
     scanned = {file: rows for file, (_, rows) in looked.items() if rows}
     return scanned, [record for record, _ in looked.values() if record]
 
@@ -427,7 +415,6 @@ def write_file(
         source=str(file.source),
         stamp=stamp,
         size=file.target.size(),
-        columns=tuple(rows.schema.names),
         rows=routes.total(),
         routes=dict(routes),
         missing=num_missing,

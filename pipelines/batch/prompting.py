@@ -21,7 +21,7 @@ from kcm.large import Prompt, PromptMode, Prompts
 from kcm.large.adapters.classifier import answers_from, masked
 from kcm.large.base import Cost
 from kcm.parquet import read_table
-from pipelines.batch.asking import written_prompt
+from pipelines.batch.asking import PROMPT
 from pipelines.batch.shards import write_shard
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import PartFiles, outcome_part
@@ -80,7 +80,9 @@ def write_questions(prompter: Prompter, mode: PromptMode, storage: Storage, fold
             rows = read_table(storage.readable(shard.rows), where=pc.field("split") == split)
             if rows["id"].to_pylist() != table.id.tolist():
                 raise ArtefactError("rows and features are not the same", where=f"{shard.rows} and {shard.features}")
-            yield rows.append_column("prompt", pa.array(map(written_prompt, prompts), pa.string()))
+            yield rows.append_column(
+                "prompt", pa.array([PROMPT.dump_json(prompt).decode() for prompt in prompts], pa.string())
+            )
 
     target = folder / shard.rows.name
     write_shard(storage, questions(), target)

@@ -12,7 +12,7 @@ from kcm.collaborator.collaborator import Collaborator
 from kcm.large import PromptMode
 from pipelines.batch.mapping import map_items
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import OutcomePart, PartFiles, outcome_part, under_prompts
+from pipelines.store.outcome_table import OutcomePart, PartFiles, outcome_part
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import Names
 from pipelines.store.storage import Storage
@@ -33,8 +33,7 @@ def scored_parts(
     by a hash of its id, whatever part it lies in.
     """
     score = partial(_scored, collaborator, gate, features.names, features.storage, shown)
-    parts = map_items(score, PartFiles.all_of(features, outcomes, splits))
-    return under_prompts(parts, features, outcomes, splits, prompted) if prompted else parts
+    return map_items(score, PartFiles.all_of(features, outcomes, splits, prompted))
 
 
 def _scored(

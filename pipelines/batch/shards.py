@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from kcm.errors import DataError
 from kcm.parquet import open_file, read_table, sound
-from kcm.tasks.shards import GROUP_ROWS, SHARD_ROWS, ShardWriter, open_shard, shard_file
+from kcm.tasks.shards import GROUP_ROWS, SHARD_ROWS, open_shard, shard_file, write_shards
 from pipelines.batch.mapping import map_items, map_with_actors
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar
@@ -165,12 +165,8 @@ def num_rows_of(shard: Path, storage: Storage) -> int:
 
 def write_shard(storage: Storage, tables: Iterable[pa.Table], target: Path) -> str:
     """Write tables as one shard of the storage, of row groups that are read by index; its SHA-256."""
-    left = iter(tables)
-    first = next(left)
     with tempfile.TemporaryDirectory(prefix="kcm-") as local:
-        with ShardWriter(Path(local), 0, first.schema) as writer:
-            for table in chain([first], left):
-                writer.write(table)
+        write_shards(Path(local), 0, tables)
         return storage.put_file(target, shard_file(Path(local), 0, 0)).sha256
 
 

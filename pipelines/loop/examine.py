@@ -169,7 +169,7 @@ def panel_questions(
     drawn: list[tuple[float, str, PanelQuestion]] = []
     for number in tasks:
         answers = outcomes.task(number, split="test").select(["id", "large_label", "large_error"])
-        rows = sequence.rows(number).select(["id", "text", "image"])
+        rows = sequence.tasks[number].rows.select(["id", "text", "image"])
         shown = contents(rows["text"].to_pylist(), rows["image"].to_pylist())
         content = dict(zip(rows["id"].to_pylist(), shown, strict=True))
         drawn += [

@@ -27,11 +27,10 @@ from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
 from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
 from kcm.parquet import read_table, write_table
-from kcm.tasks import Task
 from kcm.tasks.plan.splits import SPLITS, Split
 from kcm.tasks.rowindex import INDEX
-from kcm.tasks.sequence import DESCRIPTION, append_task, dataset_of
-from kcm.tasks.shards import GROUP_ROWS
+from kcm.tasks.sequence import DESCRIPTION, SCHEMA, Task, append_task
+from kcm.tasks.shards import GROUP_ROWS, write_shards
 from pipelines.context import Attempt, Context
 from pipelines.loop.judged import row_ids, window_features
 from pipelines.loop.window import WindowArtefact
@@ -39,7 +38,7 @@ from pipelines.stages.features import Encoding, Features
 from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
-from pipelines.store.features import SECONDS, FeaturesArtefact, features_table, write_rows
+from pipelines.store.features import SECONDS, FeaturesArtefact, features_table
 from pipelines.store.outcomes import IDENTITY, Answers, OutcomesArtefact, write_identity
 from pipelines.store.sequence import Names, SequenceArtefact
 from pipelines.store.sharded import ShardedArtefact
@@ -125,7 +124,8 @@ class GrowFeatures(Stage, Plan):
             )
         # What encoding took is not logged: a row costs what it costs elsewhere.
         seconds = float(np.median(earlier.task(0)[SECONDS].to_numpy()))
-        write_rows(attempt.folder, number, features_table(rows, features_ND, np.full(len(rows), seconds)))
+        table = features_table(rows, features_ND, np.full(len(rows), seconds))
+        write_shards(attempt.folder, number, [table])
 
 
 class GrowOutcomes(Stage, Plan):
@@ -159,7 +159,7 @@ class GrowOutcomes(Stage, Plan):
             cost_N=np.full(len(rows), cost),
             failed_N=decisions["large_label"].is_null().to_numpy(),
         )
-        write_rows(attempt.folder, number, answers.table(rows))
+        write_shards(attempt.folder, number, [answers.table(rows)])
 
     def _identity(self, window: WindowArtefact, sequence: SequenceArtefact, context: Context) -> str:
         """The identity of the large model, which another list of labels changes."""
@@ -177,10 +177,10 @@ def task_of(window: pa.Table, name: str, names: Names) -> Task:
     numbers = {label: number for number, label in enumerate(names.labels)}
     if names.none_label is not None:
         numbers[names.none_label] = OUT_OF_SCOPE
-    splits = {split: _rows(window, split, numbers) for split in SPLITS}
-    present = {label for rows in splits.values() for label in rows["label"]}
+    rows = pa.concat_tables([_rows(window, split, numbers) for split in SPLITS])
+    present = set(rows["label"].to_pylist())
     labels = tuple(label for number, label in enumerate(names.labels) if number in present)
-    return Task(name, labels, {split: dataset_of(rows) for split, rows in splits.items()})
+    return Task(name, labels, rows)
 
 
 def inherit(attempt: Attempt, earlier: ShardedArtefact, forgotten: Collection[str], *, without: str = "") -> None:
@@ -199,8 +199,8 @@ def inherit(attempt: Attempt, earlier: ShardedArtefact, forgotten: Collection[st
     attempt.take({name: Kept(earlier.path / name, files[name]) for name in files if name not in left})
 
 
-def _rows(window: pa.Table, split: Split, numbers: Mapping[str, int]) -> dict[str, list[object]]:
-    """The columns of a split."""
+def _rows(window: pa.Table, split: Split, numbers: Mapping[str, int]) -> pa.Table:
+    """The rows of a split."""
     table = window.filter(pc.fill_null(pc.equal(window["purpose"], pa.scalar(split)), False))
     if split == "certify":
         table = table.slice(0, 0)
@@ -217,13 +217,15 @@ def _rows(window: pa.Table, split: Split, numbers: Mapping[str, int]) -> dict[st
     table = table.filter(chosen)
     outside = pc.equal(table["number_of_label"], OUT_OF_SCOPE)  # these rows lie together, after the others
     table = pa.concat_tables([table.filter(pc.invert(outside)), table.filter(outside)])
-    return {
-        "id": table["id"].to_pylist(),
-        "text": pc.fill_null(table["text"], "").to_pylist(),
-        "image": pc.fill_null(table["image"], b"").to_pylist(),
-        "label": table["number_of_label"].to_pylist(),
-        "group": table["unit"].to_pylist(),
+    columns = {
+        "id": table["id"],
+        "text": pc.fill_null(table["text"], ""),
+        "image": pc.fill_null(table["image"], b""),
+        "label": table["number_of_label"],
+        "group": table["unit"],
     }
+    rows = pa.table(columns).cast(SCHEMA)
+    return rows.append_column("split", pa.array([split] * len(rows), pa.string()))
 
 
 def _decisions(window: WindowArtefact, rows: pa.Table) -> pa.Table:

@@ -28,7 +28,7 @@ from pipelines.loop.judged import JudgedWindow, window_features
 from pipelines.loop.window import WindowArtefact, WindowFacts, utc_of
 from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, curves_of, result_of
 from pipelines.stages.stage import Plan, Stage
-from pipelines.store.control.ledger import StoredLedger
+from pipelines.store.control.journal import StoredLedger
 from pipelines.store.control.records import Control
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import ScoredTable, kept_parts

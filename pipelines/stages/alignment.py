@@ -98,10 +98,9 @@ def _fitted_on(sequence: TaskSequence, share: float, seed: int) -> pa.Table:
         )
     match = sequence.label_names.index(MATCH)
     parts = []
-    for number in range(len(sequence.tasks)):
-        rows = sequence.rows(number)
-        mask = pc.and_(pc.equal(rows["split"], "train"), pc.equal(rows["label"], match))
-        rows = rows.filter(mask)
+    for task in sequence.tasks:
+        rows = task.splits["train"]
+        rows = rows.filter(pc.equal(rows["label"], match))
         parts.append(rows.filter(pa.array(_drawn(rows, share, seed))).select(["id", "text", "image"]))
     return pa.concat_tables(parts)
 
@@ -110,15 +109,16 @@ def _without(sequence: TaskSequence, share: float, seed: int) -> TaskSequence:
     """The sequence without the train rows that any head was fitted on, and those of the same groups."""
     tasks = []
     for task in sequence.tasks:
-        train = task.splits["train"]
-        kept = np.flatnonzero(~_drawn(train.with_format("arrow")[:], share, seed))
-        if len(set(np.asarray(train["label"])[kept])) < len(task.label_names):
+        is_train = pc.equal(task.rows["split"], "train")
+        rows = task.rows.filter(pc.invert(pc.and_(is_train, pa.array(_drawn(task.rows, share, seed)))))
+        kept = dataclasses.replace(task, rows=rows)
+        if len(kept.splits["train"]["label"].unique()) < len(task.label_names):
             raise DataError(
                 f"task {task.name!r} has no train rows of every label left beside those of the alignment head",
                 where="encoder.towers.share",
                 hint="Lower it, or add rows",
             )
-        tasks.append(dataclasses.replace(task, splits={**task.splits, "train": train.select(kept)}))
+        tasks.append(kept)
     return dataclasses.replace(sequence, tasks=tuple(tasks))
 
 

@@ -42,7 +42,7 @@ from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
-from pipelines.store.control.ledger import StoredLedger
+from pipelines.store.control.journal import StoredLedger
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import PartFiles, ScoredTable, kept_parts
 from pipelines.store.outcomes import OutcomesArtefact
@@ -133,12 +133,12 @@ class Evaluate(Stage, Plan):
         collaborators, reason = chosen(tuned, self.choose)
         write_json(attempt.folder / _CHOICE, {"deployed": collaborators[0], "reason": reason})
         result, report = {}, {}
-        (certify_rows,) = run_remotely(certify_fingerprint, (features, outcomes))
+        certify_rows = run_remotely(certify_fingerprint, features, outcomes)
         spend = look_spend(attempt.context.store, certify_rows, self.certificate, attempt.fingerprint)
         for number, name in enumerate(collaborators):
             attempt.bar.update(number, len(collaborators))
             given = (name, tuned, features, outcomes, self.certificate, spend, attempt.folder / name)
-            ((result[name], report[name]),) = run_remotely(measure, given)
+            result[name], report[name] = run_remotely(measure, *given)
         EvaluatedArtefact.write_measured(attempt.folder, result, report)
 
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
 from kcm.large import LargeConfig
-from kcm.tasks.rowindex import RowIndex
+from kcm.tasks.rowindex import RowIndex, Runs, runs_of
 from kcm.tasks.shards import task_shards
 from pipelines.batch.encoding import encode_shards
 from pipelines.batch.mapping import map_items, run_remotely
@@ -52,12 +52,12 @@ class Encoding(Plan):
         attempt.note(made)
         tasks = {name: task_shards(attempt.folder, number, made) for number, name in enumerate(sequence.names.tasks)}
         shards = list(chain.from_iterable(tasks.values()))
-        indices = dict(zip(shards, map_items(partial(_index_of, storage), shards), strict=True))
-        for parts in tasks.values():
-            RowIndex.joined((shard, indices[shard]) for shard in parts).save(parts[0])
+        runs = dict(zip(shards, map_items(partial(_runs_of, storage), shards), strict=True))
+        for parts in tasks.values():  # where the splits are, for training
+            RowIndex.of_runs((shard, runs[shard]) for shard in parts).save(parts[0])
         write_runtime(attempt.folder, encoder.in_use)
         if self.previewed:
-            (found,) = run_remotely(preview, (tasks, len(sequence.names.labels), storage.readable))
+            found = run_remotely(preview, tasks, len(sequence.names.labels), storage.readable)
             write_json(attempt.folder / PREVIEW, found)
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
@@ -94,6 +94,5 @@ class Features(Stage):
             context.reporter.say(f"[dim]{escape(line)}[/dim]")
 
 
-def _index_of(storage: Storage, shard: Path) -> RowIndex:
-    """Where the splits of a shard are. The index of its task is written beside the features, for training."""
-    return RowIndex.read([storage.readable(shard)])
+def _runs_of(storage: Storage, shard: Path) -> Runs:
+    return runs_of(storage.readable(shard))

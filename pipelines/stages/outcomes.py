@@ -64,7 +64,7 @@ class RecordedOutcomes(Plan):
         """The answers."""
         names, storage = sequence.names, attempt.context.store.storage
         given = self.large, names.answers, sequence.all_shards, attempt.folder, len(names.labels), storage
-        ((made, usage),) = run_remotely(look_up_shards, given)
+        made, usage = run_remotely(look_up_shards, *given)
         attempt.note(made)
         write_identity(attempt.folder, self.identity, **usage)
 

@@ -29,7 +29,6 @@ from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import ScoredTable
 from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.store.storage import Storage
 from pipelines.training.artefacts import Tuned, TunedArtefact, save_prompts
 
 
@@ -52,13 +51,13 @@ class Prompting(Plan):
         for name in tuned.plan.config.collaborators:
             folder, given = attempt.folder / name, (self, name, tuned, features, outcomes)
             shutil.copytree(tuned.below(name), folder)
-            (prompter,) = run_remotely(_prompter, given)
+            prompter = run_remotely(_prompter, *given)
             folders = {mode: folder / mode for mode in self.modes if mode != "none"}
             took: dict[str, Any] = {
                 mode: self._answer(prompter, mode, shards, below, attempt.scratch / name / mode, attempt)
                 for mode, below in folders.items()
             }
-            ((policy, objectives),) = run_remotely(_best, (*given, folders, attempt.context.store.storage))
+            policy, objectives = run_remotely(_best, *given, folders)
             save_prompts(folder, policy, prompter.prompts, objectives, took)
 
     def _answer(
@@ -107,11 +106,8 @@ def _best(
     features: FeaturesArtefact,
     outcomes: OutcomesArtefact,
     folders: Mapping[PromptMode, Path],
-    storage: Storage,
 ) -> tuple[Policy, dict[str, dict[str, float]]]:
     """The policy of the mode of which a certificate should leave most, and what each mode reaches on validate."""
-    for folder in folders.values():
-        storage.mirror(folder)
     tuned_one = tuned.load(name)
     table = _validate_rows(tuned_one, features, outcomes, folders)
     policies: dict[str, Policy] = {}

@@ -81,7 +81,7 @@ class Register(Stage, Plan):
         evaluated: EvaluatedArtefact,
     ) -> None:
         """The bundle of the deployed collaborator, with one network where judge and small are the same."""
-        run_remotely(_write_bundle, (self, attempt.folder / BUNDLE, features, outcomes, tuned, evaluated))
+        run_remotely(_write_bundle, self, attempt.folder / BUNDLE, features, outcomes, tuned, evaluated)
 
     def publish(self, artefact: BundleArtefact, context: Context) -> None:
         """Register the bundle, and make it the champion where nothing speaks against it.

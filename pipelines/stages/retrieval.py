@@ -136,7 +136,7 @@ class Retrieval(Stage):
 
 def _certify_ids(sequence: TaskSequence) -> list[str]:
     """The ids of the certify rows, shared with the certificate of matching: both use one ledger."""
-    return [row for task in sequence.tasks for row in task.splits["certify"]["id"]]
+    return [row for task in sequence.tasks for row in task.splits["certify"]["id"].to_pylist()]
 
 
 def _figures(found: list[Gallery], plan: Measuring, spend: float) -> tuple[dict[str, Any], Retrieved]:

@@ -152,7 +152,7 @@ class Tasks(Stage):
         context.connect()
         shards = tuple(artefact.all_shards.values())
         hint = "Add their answers to the table, or take the rows out"
-        run_remotely(recorded_for_shards, (self.large, artefact.names.answers, shards, context.store.storage, hint))
+        run_remotely(recorded_for_shards, self.large, artefact.names.answers, shards, context.store.storage, hint)
         context.store.control.create(checked, b"")
 
 

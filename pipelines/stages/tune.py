@@ -155,7 +155,7 @@ class Tune(Stage, Plan):
             trials = _search(trial_plan, self, context, scratch, earlier)
         _record(trials, attempt.fingerprint, context)
         best = {name: Choice(**_best(mine)["params"]) for name, mine in trials.items()}
-        run_remotely(_write_best, (trial_plan, attempt.folder, best))
+        run_remotely(_write_best, trial_plan, attempt.folder, best)
         write_json(attempt.folder / TRIALS, [trial for mine in trials.values() for trial in mine])
         started = earlier.fingerprint if earlier else None
         write_json(attempt.folder / SEARCH, {"space": space, "started_from": started})

@@ -37,7 +37,6 @@ from pipelines.store.manifest import (
     NOTHING,
     SCRATCH,
     encoded,
-    listed_files,
     publish,
     read_manifest,
 )
@@ -314,7 +313,7 @@ def damaged_files(storage: Storage, artefact: Artefact, *, thorough: bool) -> It
     Those whose size and mark are as noted are taken for sound, unless it is to be `thorough`.
     """
     manifest = artefact.manifest
-    hashes, marks, there = manifest["files"], manifest["marks"], listed_files(storage, artefact.path)
+    hashes, marks, there = manifest["files"], manifest["marks"], storage.listed(artefact.path)
     yield from sorted(hashes.keys() ^ there.keys())
     for name in sorted(hashes.keys() & there.keys()):
         stat = there[name]

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from kcm.encoders.config import Runtime
 from kcm.tasks.columns import list_column, matrix
 from kcm.tasks.rowindex import RowIndex, index_file
-from kcm.tasks.shards import ShardWriter, shard_file
+from kcm.tasks.shards import shard_file
 from pipelines.store.artefact import write_json
 from pipelines.store.sequence import Names, SequenceArtefact
 from pipelines.store.sharded import ShardedArtefact
@@ -25,12 +25,6 @@ from pipelines.store.sharded import ShardedArtefact
 SECONDS = "seconds"  # what encoding a row took, on one actor: the cost of a call
 RUNTIME = "runtime.json"
 PREVIEW = "preview.json"
-
-
-def write_rows(folder: Path, number: int, table: pa.Table) -> None:
-    """Write all rows of a task into its shards."""
-    with ShardWriter(folder, number, table.schema) as writer:
-        writer.write(table)
 
 
 def features_table(rows: pa.Table, values_ND: np.ndarray, seconds_N: np.ndarray) -> pa.Table:

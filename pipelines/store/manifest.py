@@ -40,7 +40,7 @@ def publish(
         if storage.is_remote:
             paths = [attempt / name for name in here]
             list(pool.map(storage.files.put, map(storage.name, paths), paths, here.values()))
-        there = listed_files(storage, attempt)
+        there = storage.listed(attempt)
         others = sorted(there.keys() - known.keys())
         hashes = pool.map(storage.files.noted_sha256, [there[name].name for name in others])
         uploaded = dict(zip(others, hashes, strict=True))
@@ -63,12 +63,6 @@ def read_manifest(storage: Storage, home: Path, *, anew: bool = False) -> dict[s
     manifest = dict(json.loads(content))
     Files.at(home).write(MANIFEST, content)
     return manifest
-
-
-def listed_files(storage: Storage, folder: Path) -> dict[str, Stat]:
-    """The files of an attempt, by their names in it."""
-    above = storage.name(folder)
-    return {os.path.relpath(stat.name, above): stat for stat in storage.files.list(above)}
 
 
 def marks_of(listed: Mapping[str, Stat]) -> dict[str, list[Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,7 +29,6 @@ from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.large import PromptMode
 from kcm.parquet import open_writer, read_table
 from kcm.tasks.columns import matrix
-from kcm.tasks.shards import task_shards
 from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix
 from pipelines.store.outcomes import OutcomesArtefact, in_label_list, with_none
 from pipelines.store.sequence import Names
@@ -71,25 +70,37 @@ class PartRows:
     split: Split
     rows: pa.Table
     answers: pa.Table
+    prompted: Mapping[PromptMode, pa.Table]  # answers under further prompt modes
 
 
 @dataclass(frozen=True)
 class PartFiles:
-    """Where one split of a shard is read: shards of features and of the answers to the same rows."""
+    """Where one split of a shard is read: shards of features and of the answers to the same rows.
+
+    `prompted` are the folders of the answers under further prompt modes, in shards of the same names.
+    """
 
     task: int
     split: Split
     features: Path
     answers: Path
+    prompted: Mapping[PromptMode, Path] = field(default_factory=dict)
 
     @classmethod
-    def all_of(cls, features: FeaturesArtefact, outcomes: OutcomesArtefact, splits: Sequence[Split]) -> list[PartFiles]:
+    def all_of(
+        cls,
+        features: FeaturesArtefact,
+        outcomes: OutcomesArtefact,
+        splits: Sequence[Split],
+        prompted: Mapping[PromptMode, Path] | None = None,
+    ) -> list[PartFiles]:
         """All that hold rows of `splits`: task by task, split by split, in order; one at least of each."""
         found = []
         for number in range(len(features.names.tasks)):
             shards = list(zip(features.shards(number), outcomes.shards(number), strict=True))
             for split in splits:
-                found += [cls(number, split, *shards[shard]) for shard in features.holding(number, split)]
+                holding = features.holding(number, split)
+                found += [cls(number, split, *shards[shard], prompted or {}) for shard in holding]
         return found
 
     def read(self, names: Names, readable: Callable[[Path], Path | BinaryIO] = Path) -> PartRows:
@@ -99,65 +110,40 @@ class PartFiles:
         """
         mine = pc.field("split") == self.split
         rows = read_table(readable(self.features), where=mine)
-        answers = in_label_list(read_table(readable(self.answers), where=mine), len(names.labels))
-        if not rows["id"].equals(answers["id"]):
-            where = f"{self.features} and {self.answers}"
-            raise ArtefactError("features and outcomes hold different rows", where=where)
-        return PartRows(self.task, self.split, rows, answers)
+
+        def answers(file: Path) -> pa.Table:
+            found = in_label_list(read_table(readable(file), where=mine), len(names.labels))
+            if not rows["id"].equals(found["id"]):
+                where = f"{self.features} and {file}"
+                raise ArtefactError("features and outcomes hold different rows", where=where)
+            return found
+
+        prompted = {mode: answers(folder / self.features.name) for mode, folder in self.prompted.items()}
+        return PartRows(self.task, self.split, rows, answers(self.answers), prompted)
 
 
-def part_rows(features: FeaturesArtefact, outcomes: OutcomesArtefact, splits: Sequence[Split]) -> Iterator[PartRows]:
+def part_rows(
+    features: FeaturesArtefact,
+    outcomes: OutcomesArtefact,
+    splits: Sequence[Split],
+    prompted: Mapping[PromptMode, Path] | None = None,
+) -> Iterator[PartRows]:
     """The rows of `splits`, shard by shard: task by task, split by split, in order."""
     readable = features.storage.readable if features.storage else Path
-    for files in PartFiles.all_of(features, outcomes, splits):
+    for files in PartFiles.all_of(features, outcomes, splits, prompted):
         yield files.read(features.names, readable)
 
 
 def outcome_parts(
-    collaborator: Collaborator, features: FeaturesArtefact, outcomes: OutcomesArtefact, splits: Sequence[Split]
-) -> Iterator[OutcomePart]:
-    """The outcome table of the same rows, in the same order."""
-    return (outcome_part(collaborator, rows, features.names) for rows in part_rows(features, outcomes, splits))
-
-
-def under_prompts(
-    parts: Iterable[OutcomePart],
+    collaborator: Collaborator,
     features: FeaturesArtefact,
     outcomes: OutcomesArtefact,
     splits: Sequence[Split],
-    prompted: Mapping[PromptMode, Path],
+    prompted: Mapping[PromptMode, Path] | None = None,
 ) -> Iterator[OutcomePart]:
-    """The parts of `outcome_parts` with the answers under further prompt modes, which lie in folders."""
-    at, further = None, dict[PromptMode, _InTurn]()
-    for part, files in zip(parts, PartFiles.all_of(features, outcomes, splits), strict=True):
-        if at != (files.task, files.split):
-            at = files.task, files.split
-            further = {mode: _InTurn(folder, files.task, files.split) for mode, folder in prompted.items()}
-        modes = [_under(part.table, mode, rows.take(len(part.table)), rows.folder) for mode, rows in further.items()]
-        yield replace(part, modes=concatenate([part.table, *modes])) if modes else part
-
-
-class _InTurn:
-    """The rows of one split of a task's shards, taken in their order; other rows are not in memory."""
-
-    def __init__(self, folder: Path, number: int, split: Split) -> None:
-        self.folder = folder
-        where = pc.field("split") == split
-        self._tables = (read_table(file, where=where) for file in task_shards(folder, number))
-        self._left: pa.Table | None = None
-
-    def take(self, count: int) -> pa.Table:
-        """The next rows, fewer where there are no more."""
-        taken = [] if self._left is None else [self._left.slice(0, 0)]
-        while self._left is None or count > sum(map(len, taken)):
-            if self._left is None or not len(self._left):
-                if (following := next(self._tables, None)) is None:
-                    break
-                self._left = following
-            part = self._left.slice(0, count - sum(map(len, taken)))
-            taken.append(part)
-            self._left = self._left.slice(len(part))
-        return pa.concat_tables(taken)
+    """The outcome table of the same rows, in the same order."""
+    rows = part_rows(features, outcomes, splits, prompted)
+    return (outcome_part(collaborator, part, features.names) for part in rows)
 
 
 def outcome_part(collaborator: Collaborator, part: PartRows, names: Names) -> OutcomePart:
@@ -181,7 +167,12 @@ def outcome_part(collaborator: Collaborator, part: PartRows, names: Names) -> Ou
         label_names=names.answers,
         **_large_columns(part.answers, num_answers),
     )
-    return OutcomePart(table, table, features_ND, row[SECONDS].to_numpy(), judge_NC.shape[1])
+    modes = [
+        replace(table, prompt=_objects(answers["prompt"]), **_large_columns(answers, num_answers))
+        for answers in part.prompted.values()
+    ]
+    all_modes = concatenate([table, *modes]) if modes else table
+    return OutcomePart(table, all_modes, features_ND, row[SECONDS].to_numpy(), judge_NC.shape[1])
 
 
 def _objects(column: pa.ChunkedArray) -> np.ndarray:
@@ -189,14 +180,6 @@ def _objects(column: pa.ChunkedArray) -> np.ndarray:
     coded = column.combine_chunks().dictionary_encode()
     names = np.array([*coded.dictionary.to_pylist(), None], dtype=object)
     return np.asarray(names[pc.fill_null(coded.indices, len(names) - 1).to_numpy()])
-
-
-def _under(table: OutcomeTable, mode: PromptMode, answer: pa.Table, folder: Path) -> OutcomeTable:
-    """The rows of a table with the large model's answers under another prompt mode, which lie in a folder."""
-    if answer["id"].to_pylist() != table.id.tolist():
-        raise ArtefactError(f"the answers under prompt {mode!r} are not those of the same rows", where=str(folder))
-    columns = _large_columns(answer, len(table.label_names))
-    return replace(table, prompt=np.array([mode] * len(table), dtype=object), **columns)
 
 
 def _large_columns(answer: pa.Table, num_answers: int) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class SequenceArtefact(ShardedArtefact):
         return read_summary(self._described)
 
     def task(self, number: int, *, split: str | None = None) -> pa.Table:
-        """The rows of one task, or of one of its splits, in memory, as `TaskSequence.rows` gives them."""
+        """The rows of one task, or of one of its splits, in memory, with the columns of `Task.rows`."""
         rows = pa.concat_tables([read_shard(path) for path in self.fetched(number)])
         return rows if split is None else rows.filter(pc.equal(rows["split"], split))
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pipelines.store.files import Files, StorageError, digest
+from pipelines.store.files import Files, Stat, StorageError, digest
 
 AT_ONCE = 16  # requests for small things that are sent together
 
@@ -143,10 +143,14 @@ class Storage:
                 path.unlink()
         return stored
 
-    def names(self, folder: Path) -> list[str]:
-        """The names, relative to a folder, of the files that the storage has below it."""
+    def listed(self, folder: Path) -> dict[str, Stat]:
+        """The files that the storage has below a folder, by their names relative to it."""
         above = self.name(folder)
-        return [os.path.relpath(stat.name, above) if above else stat.name for stat in self.files.list(above)]
+        return {os.path.relpath(stat.name, above or "."): stat for stat in self.files.list(above)}
+
+    def names(self, folder: Path) -> list[str]:
+        """These names alone."""
+        return list(self.listed(folder))
 
     def drop(self, paths: Iterable[Path]) -> None:
         """Remove files and folders, here and in the storage."""

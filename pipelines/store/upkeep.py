@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from kcm.errors import LockedError
 from pipelines.store.artefact import ARTEFACTS, CONTROL, Artefact, ArtefactStore, damaged_files, finished_at
 from pipelines.store.control.lease import held, leased
 from pipelines.store.files import digest
-from pipelines.store.manifest import EMPTIED, MANIFEST, encoded, file_hashes, listed_files, marks_of, read_manifest
+from pipelines.store.manifest import EMPTIED, MANIFEST, encoded, file_hashes, marks_of, read_manifest
 
 CLEANING = "leases/gc"  # held while files are removed; no run begins meanwhile
 _BUNDLE, _LINEAGE = "bundle/bundle.json", "bundle/lineage.json"  # of a bundle's artefact; the first gives its digest
@@ -42,7 +42,7 @@ def verify(store: ArtefactStore) -> tuple[int, list[str]]:
         found = finished_at(store.storage, home)
         names = list(damaged_files(store.storage, found, thorough=True))
         damaged += [f"{above}/{name}" for name in names]
-        if not names and (marks := marks_of(listed_files(store.storage, found.path))) != found.manifest["marks"]:
+        if not names and (marks := marks_of(store.storage.listed(found.path))) != found.manifest["marks"]:
             _tell(store, found, {"marks": marks})
     return len(homes), damaged
 
@@ -65,7 +65,7 @@ def find_garbage(store: ArtefactStore) -> Garbage:
         _, stage, fingerprint, *rest = Path(stat.name).parts
         below = sizes.setdefault(store.root / ARTEFACTS / stage / fingerprint, {})
         below[rest[0]] = below.get(rest[0], 0) + stat.size
-    artefacts, garbage = dict(_finished(store)), Garbage()
+    artefacts, garbage = {artefact.home: artefact for artefact in store.finished("")}, Garbage()
     referred = _referred(store, artefacts)
     for home, below in sorted(sizes.items()):
         if home not in artefacts:
@@ -118,7 +118,7 @@ def rewrite(store: ArtefactStore, artefact: Artefact, change: Callable[[Path], N
     """
     change(artefact.folder)
     store.storage.keep(artefact.path)
-    marks = marks_of(listed_files(store.storage, artefact.path))
+    marks = marks_of(store.storage.listed(artefact.path))
     _tell(store, artefact, {"files": file_hashes(artefact.path), "marks": marks})
 
 
@@ -139,14 +139,6 @@ def _tell(store: ArtefactStore, artefact: Artefact, changed: dict[str, Any]) -> 
 def is_emptied(artefact: Artefact) -> bool:
     """Whether the files of an artefact were removed on purpose."""
     return bool(artefact.manifest.get(EMPTIED))
-
-
-def _finished(store: ArtefactStore) -> Iterator[tuple[Path, Artefact]]:
-    """The finished artefacts by their homes; those with a torn manifest are not finished."""
-    for home in store.homes():
-        with suppress(ValueError, FileNotFoundError):
-            read_manifest(store.storage, home, anew=True)
-            yield home, finished_at(store.storage, home)
 
 
 def _referred(store: ArtefactStore, artefacts: Mapping[Path, Artefact]) -> set[Path]:

@@ -27,7 +27,7 @@ from kcm.learners.training.order import num_blocks
 from kcm.learners.training.stream import ParquetRows
 from kcm.learners.training.trainer import Trainer
 from pipelines.store.artefact import Artefact
-from pipelines.store.checkpoint import checkpoint_name, newest_checkpoint, prune_checkpoints, write_checkpoint
+from pipelines.store.checkpoint import CHECKPOINTS, newest_checkpoint, prune_checkpoints, write_checkpoint
 from pipelines.store.control.lease import TTL_S, Lease, leased
 from pipelines.store.control.records import Control
 from pipelines.store.features import FeaturesArtefact
@@ -36,7 +36,6 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Storage
 
 PROGRESS, NOTES, METRICS = "progress.json", "notes", "metrics"  # what rank 0 leaves for the driver
-CHECKPOINTS = "checkpoints"
 KEEP = 2  # checkpoints of a training, should the newest one be damaged
 
 
@@ -194,8 +193,7 @@ def _keep(trainers: dict[str, Trainer], worker: WorkerPlan, attempt: str, lease:
         raise LockedError("another process took over this training", where=worker.storage.files.uri)
     steps, files = _steps(trainers.values()), worker.storage.files
     state: dict[str, Any] = {key: trainer.state_dict() for key, trainer in trainers.items()}
-    name = f"{CHECKPOINTS}/{checkpoint_name(attempt, steps)}"
-    write_checkpoint(files, name, state | {"steps": steps}, fingerprint=worker.fingerprint, steps=steps)
+    name = write_checkpoint(files, attempt, state | {"steps": steps}, fingerprint=worker.fingerprint, steps=steps)
     reported = {"step": steps, "timestamp": time.time_ns() // 1_000_000, "metrics": _metrics(trainers)}
     write_note(files, METRICS, json.dumps(reported))
     return name
@@ -204,7 +202,7 @@ def _keep(trainers: dict[str, Trainer], worker: WorkerPlan, attempt: str, lease:
 def _forget(files: Files, written: list[str]) -> None:
     """Remove the oldest of the checkpoints that this attempt has written, but for the newest ones."""
     while len(written) > KEEP:
-        files.delete([stat.name for stat in files.list(written.pop(0))])
+        files.below(CHECKPOINTS).delete([written.pop(0)])
 
 
 def _metrics(trainers: dict[str, Trainer]) -> dict[str, float]:

@@ -65,7 +65,7 @@ def test_cifar_100_becomes_tasks_with_a_long_tail_and_clip_answers(
     sequence = build_sequence(cifar.tasks, tmp_path, cifar.seed, reads=reads)
     assert (reads, len(sequence.tasks), len(sequence.long_tail)) == ({"image"}, 10, 100)
     assert not sequence.bad_rows
-    rows = sequence.rows(0).to_pydict()
+    rows = sequence.tasks[0].rows.to_pydict()
     shown = contents(rows["text"], rows["image"])[:5]
     assert cifar.encoder.build(tmp_path).encode(shown).shape == (5, 8)
     model = cifar.large.build(sequence.answer_names, tmp_path)
@@ -97,7 +97,7 @@ def test_amazon_reviews_become_a_task_per_category_and_a_chat_model_answers(
     assert [task.name for task in sequence.tasks] == ["Books", "Electronics"]
     assert sequence.label_names == ("negative", "positive")
     for number in range(2):
-        rows = sequence.rows(number).to_pandas()
+        rows = sequence.tasks[number].rows.to_pandas()
         assert rows.groupby("group")["split"].nunique().max() == 1  # reviews of one product stay together
     shown = contents(rows["text"][:4])
     assert amazon.encoder.build(tmp_path).encode(shown).shape == (4, 32)

@@ -12,9 +12,10 @@ import pytest
 
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.large import LargeAnswer
+from kcm.parquet import write_table
 from kcm.tasks.columns import list_column
 from kcm.tasks.rowindex import RowIndex
-from kcm.tasks.shards import GROUP_ROWS, ShardWriter, shard_file
+from kcm.tasks.shards import GROUP_ROWS, shard_file
 from pipelines.store.artefact import ArtefactStore, Recipe
 from pipelines.store.features import SECONDS, FeaturesArtefact
 from pipelines.store.files import Files, RangeFile
@@ -55,14 +56,14 @@ def written(store: ArtefactStore, index: bool) -> tuple[Known, OutcomesArtefact]
 
     def write(folder: Path, table: pa.Table) -> None:
         for number, start in enumerate(range(0, count, SHARD)):
-            with ShardWriter(folder, 0, table.schema, first_shard=number) as writer:
-                writer.write(table.slice(start, SHARD))
+            part = table.slice(start, SHARD)
+            write_table(part, shard_file(folder, 0, number), row_group_size=GROUP_ROWS, use_dictionary=False)
 
     def write_features(folder: Path, scratch: Path) -> None:
         write(folder, rows)
         if index:
             shards = [shard_file(folder, 0, number) for number in range(-(-count // SHARD))]
-            RowIndex.read(shards).save(shards[0])
+            RowIndex.of_shards(shards).save(shards[0])
 
     features = store.build(Recipe("features", 1, {}), write_features)[0].as_a(Known)
     outcomes = store.build(Recipe("outcomes", 1, {}), lambda folder, scratch: write(folder, answers))[0]

@@ -55,23 +55,24 @@ def plan_tasks(
     """
     by_label = scenario != "domain_incremental"
     domains = list(dict.fromkeys(domain for domain, _ in cells))
-    if mapping is not None:
-        if not by_label:
-            _check_task_column(domains, scenario)
-        assignment = _inverted(mapping, labels if by_label else domains, "label" if by_label else "domain")
-        plan = _plan(cells, labels, assignment, list(mapping), by_label)
-    elif num_tasks is not None and by_label:
+    if mapping is None and num_tasks is not None and by_label:
         ordered = shuffled(labels, seed, "classes") if order == "shuffled" else list(labels)
         assignment = _equal_shares(ordered, num_tasks)
         return _plan(cells, labels, assignment, list(dict.fromkeys(assignment.values())), by_label)
-    else:
+    if mapping is None or not by_label:
         _check_task_column(domains, scenario)
-        plan = _plan(cells, labels, {domain: domain for domain in domains}, domains, False)
-        if scenario == "class_incremental":
-            _check_disjoint(plan)
-    if num_tasks is not None and num_tasks != len(plan.names):
-        raise ConfigError(f"num_tasks = {num_tasks}, but there are {len(plan.names)} tasks", where="tasks.num_tasks")
-    return plan if order == "given" else _reordered(plan, shuffled(plan.names, seed, "tasks"))
+    if mapping is not None:
+        assignment = _inverted(mapping, labels if by_label else domains, "label" if by_label else "domain")
+        names = list(mapping)
+    else:
+        assignment, names, by_label = {domain: domain for domain in domains}, domains, False
+    if num_tasks is not None and num_tasks != len(names):
+        raise ConfigError(f"num_tasks = {num_tasks}, but there are {len(names)} tasks", where="tasks.num_tasks")
+    names = shuffled(names, seed, "tasks") if order == "shuffled" else names
+    plan = _plan(cells, labels, assignment, names, by_label)
+    if scenario == "class_incremental" and not by_label:
+        _check_disjoint(plan)
+    return plan
 
 
 def load_mapping(path: str) -> dict[str, list[str]]:
@@ -136,13 +137,6 @@ def _plan(
         by_label,
         {value: numbers[name] for value, name in assignment.items()},
     )
-
-
-def _reordered(plan: TaskPlan, names: Sequence[str]) -> TaskPlan:
-    """The same tasks in the order of `names`."""
-    labels = dict(zip(plan.names, plan.labels, strict=True))
-    numbers = {value: names.index(plan.names[number]) for value, number in plan.numbers.items()}
-    return TaskPlan(tuple(names), tuple(labels[name] for name in names), plan.by_label, numbers)
 
 
 def _check_task_column(names: Sequence[str], scenario: Scenario) -> None:

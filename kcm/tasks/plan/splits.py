@@ -6,7 +6,7 @@ come with the data are kept. N rows.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Annotated, Literal, get_args
 
 import numpy as np
@@ -54,8 +54,11 @@ def drawn_splits(
     """
     split_N = np.empty(len(draw_N), dtype=np.int8)
     for origin in np.unique(origin_N):
+        choices = _choices(int(origin), origins)
+        ends = np.cumsum([fractions[split] for split in choices])
         of_origin = origin_N == origin
-        split_N[of_origin] = _pick(draw_N[of_origin], _choices(int(origin), origins), fractions)
+        choice_N = np.searchsorted(ends[:-1] / ends[-1], draw_N[of_origin], side="right")
+        split_N[of_origin] = np.array([SPLITS.index(split) for split in choices])[choice_N]
     return split_N
 
 
@@ -72,14 +75,3 @@ def _choices(origin: int, origins: Collection[int]) -> list[Split]:
             return ["validate", *(split for split in missing if split == "certify")]
         case split:
             return [split]
-
-
-def _pick(draw_N: NDArray[np.float64], choices: Sequence[Split], fractions: Mapping[Split, float]) -> NDArray[np.int8]:
-    left_N = draw_N * sum(fractions[split] for split in choices) if len(choices) < len(SPLITS) else draw_N.copy()
-    picked_N = np.full(len(draw_N), SPLITS.index(choices[-1]), dtype=np.int8)
-    open_N = np.ones(len(draw_N), dtype=bool)
-    for split in choices:
-        left_N = left_N - fractions[split]
-        picked_N[open_N & (left_N < 0)] = SPLITS.index(split)
-        open_N &= left_N >= 0
-    return picked_N

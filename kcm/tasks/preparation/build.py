@@ -28,17 +28,11 @@ from kcm.tasks.plan.sampling import head_to_tail, long_tail_sizes
 from kcm.tasks.plan.scenarios import TaskPlan, load_mapping, plan_tasks
 from kcm.tasks.plan.splits import SPLITS
 from kcm.tasks.preparation.checks import Cell, check_labels, check_sizes, shortage, split_error
-from kcm.tasks.preparation.cleaning import CleaningRules
-from kcm.tasks.preparation.database import PLACES, FactsDatabase
-from kcm.tasks.preparation.facts import FactRules, write_facts
+from kcm.tasks.preparation.cleaning import RowRules
+from kcm.tasks.preparation.database import FactsDatabase
+from kcm.tasks.preparation.facts import write_facts
 from kcm.tasks.preparation.folder import SequenceFolder
-from kcm.tasks.preparation.payload import (
-    SourceShardJob,
-    TaskShardJob,
-    sort_shard,
-    sorted_file,
-    write_task_shard,
-)
+from kcm.tasks.preparation.payload import SourceShardJob, target_of, write_pieces, write_task_shard
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
 from kcm.tasks.sequence import BAD_ROWS, TaskSequence, write_description
 from kcm.tasks.shards import SHARD_ROWS
@@ -109,7 +103,7 @@ def write_sequence(
     """
     files = SequenceFolder(folder) if isinstance(folder, Path) else folder
     files.path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="kcm-tasks-") as scratch, FactsDatabase(Path(scratch)) as facts:
+    with tempfile.TemporaryDirectory(prefix="kcm-tasks-") as scratch, FactsDatabase(Path(scratch), seed) as facts:
         build = SequenceBuild(config, source, seed, frozenset(reads), files, workers, facts)
         build.read_facts()
         build.draw_splits(bad_rows_file)
@@ -145,19 +139,13 @@ class SequenceBuild:
         return self.source.out_of_scope_label if self.config.out_of_scope == "keep" else None
 
     @property
-    def rules(self) -> FactRules:
-        """What makes a row usable, and what its draws are seeded by."""
+    def rules(self) -> RowRules:
+        """What makes a row usable, and the salt of the splits."""
         config, known = self.config, self.source.labels
         if known and self.source.out_of_scope_label:
             known = (*known, self.source.out_of_scope_label)
-        return FactRules(
-            CleaningRules(known, self.reads, config.unlabelled == "keep"),
-            self.seed if config.salt is None else config.salt,
-            self.seed,
-            self.outside,
-            caps=config.max_rows_per_task is not None,
-            tails=config.long_tail is not None,
-        )
+        salt = self.seed if config.salt is None else config.salt
+        return RowRules(known, self.reads, config.unlabelled == "keep", salt)
 
     @property
     def num_rows(self) -> int:
@@ -186,7 +174,7 @@ class SequenceBuild:
 
     def draw_splits(self, bad_rows_file: Path | None) -> None:
         """Draw the splits, list the rows that are left out, and raise DataError where too many are bad."""
-        self.facts.judge(self.config.fractions, " and ".join(self.rules.cleaning.parts))
+        self.facts.judge(self.config.fractions, " and ".join(self.rules.parts))
         where = self.source.name
         write_bad_rows(self._left_out(), self.folder.path / BAD_ROWS)
         if bad_rows_file is not None:
@@ -281,28 +269,22 @@ class SequenceBuild:
 
     def write(self) -> str:
         """Write the shards of all tasks and, last, the description; the digest of the sequence."""
-        self.facts.place(SHARD_ROWS)
-        sources = [
-            SourceShardJob(shard, self.source.shards[shard], tuple(block for _, block in blocks))
-            for shard, blocks in groupby(self.facts.blocks(), key=lambda block: block[0])
+        jobs = [
+            SourceShardJob(number, self.source.shards[number], self.shard_sizes[number])
+            for number in self.facts.place(SHARD_ROWS)
         ]
-        for job in sources:
-            places = (self.facts.places(job.number, block) for block in job.blocks)
-            self.folder.write_batches(job.places, PLACES, places)
-        sort = partial(sort_shard, folder=self.folder, parts=self.rules.cleaning.parts)
-        for _ in self.workers(sort, sources, self.num_rows):
-            pass
-        targets = [
-            TaskShardJob(task, number, tuple((sorted_file(shard, block), batch) for shard, block, batch in pieces))
-            for task, number in self.facts.targets()
-            for pieces in [self.facts.pieces(task, number)]
-        ]
+        for job in jobs:
+            with self.folder.new(job.places) as draft:
+                self.facts.write_places(job.number, draft)
+        write = partial(write_pieces, folder=self.folder, parts=self.rules.parts)
+        pieces = sorted(chain.from_iterable(self.workers(write, jobs, self.num_rows)))
+        targets = [list(names) for _, names in groupby(pieces, key=target_of)]
         digests = list(self.workers(partial(write_task_shard, folder=self.folder), targets, self.num_rows))
-        self.folder.remove(name for job in sources for name in (job.places, *job.sorted_files))
+        self.folder.remove([*(job.places for job in jobs), *pieces])
         write_description(self.folder.path, self._description())
         plan = self.plan
         identity = [self.source.name, self.config.scenario, self.labels, self.outside, plan.names, plan.labels]
-        shards = [(job.task, job.number, digest) for job, digest in zip(targets, digests, strict=True)]
+        shards = [(*target_of(names[0]), digest) for names, digest in zip(targets, digests, strict=True)]
         return sha256(json.dumps([identity, shards]).encode()).hexdigest()
 
     def _description(self) -> dict[str, object]:

@@ -21,8 +21,8 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class CleaningRules:
-    """What makes a row usable.
+class RowRules:
+    """What makes a row usable, and the `salt` of the splits.
 
     `known_labels` empty means that every label is known. `reads` are the parts of a row that a model will read: each
     must be present, and no other is kept. `unlabelled` allows train rows without a label.
@@ -31,6 +31,7 @@ class CleaningRules:
     known_labels: tuple[str, ...] = ()
     reads: frozenset[Part] = TEXT
     unlabelled: bool = False
+    salt: int = 0
 
     @property
     def parts(self) -> list[Part]:
@@ -38,7 +39,7 @@ class CleaningRules:
         return [part for part in PARTS if part in self.reads]
 
 
-def faults(table: pa.Table, text_keys: pa.Array, rules: CleaningRules) -> dict[int, str]:
+def faults(table: pa.Table, text_keys: pa.Array, rules: RowRules) -> dict[int, str]:
     """Why rows cannot be used, by their position: a missing value, an empty text, a bad picture, an unknown label.
 
     `text_keys` are the keys of the texts, which are empty for texts of white space.

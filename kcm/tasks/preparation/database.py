@@ -6,7 +6,6 @@
     members    the rows of the tasks, as far as a cap per task goes
     chosen     the rows that are kept: members without bridging ones, and without what a long tail cuts
     placed     where the chosen rows are written
-    pieces     rows of one block that lie together in one shard of a task
 
 DuckDB keeps to a limit of memory and spills to disk. No result depends on its threads: rows are ranked by hashes, then
 by `place`, which grows in the order of the source. A split is its place in SPLITS: train 0, validate 1, certify 2,
@@ -25,6 +24,7 @@ import pyarrow as pa
 from duckdb.func import ARROW
 
 from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
+from kcm.tasks.hashing import draws
 from kcm.tasks.plan.scenarios import TaskPlan
 from kcm.tasks.plan.splits import SPLITS, Split, drawn_splits
 
@@ -36,9 +36,8 @@ _SPLIT_NAMES = f"[{', '.join(map(repr, SPLITS))}]"  # a list of DuckDB counts fr
 # `place` is the order of the source: the shard, then the position in it.
 _FACTS = """
 CREATE TABLE facts (
-    shard INTEGER, block INTEGER, position BIGINT, id VARCHAR, fault VARCHAR, label VARCHAR, task VARCHAR,
-    origin TINYINT, content UUID, unit UUID, draw DOUBLE, cap_rank DOUBLE, tail_rank DOUBLE, task_draw DOUBLE,
-    place BIGINT)
+    shard INTEGER, position BIGINT, id VARCHAR, fault VARCHAR, label VARCHAR, task VARCHAR, origin TINYINT,
+    content UUID, unit UUID, draw DOUBLE, place BIGINT)
 """
 _MORE = """
 INSERT INTO facts
@@ -121,12 +120,14 @@ WHERE labelled AND reason IS NULL GROUP BY task, label ORDER BY min(place)
 # the task that its value names, else to one that its id draws. Bridging rows are kept for the search of another salt.
 _MEMBERS = """
 CREATE TABLE members AS
-    SELECT place, shard, block, position, id, unit, content, origin, split, cap_rank, tail_rank,
-        labels.number AS label, bridging IS true AS bridging,
+    SELECT place, shard, position, id, unit, content, origin, split, labels.number AS label,
+        bridging IS true AS bridging,
         CASE WHEN repeats THEN 'content ' || replace(content::VARCHAR, '-', '') END AS unit_name,
         CASE
             WHEN labels.number >= 0 THEN tasks.number
-            ELSE coalesce(named.number, floor(task_draw * $num_tasks)::INTEGER)
+            WHEN named.number IS NOT NULL THEN named.number
+            WHEN drawn.label = '' THEN floor(drawn_number('unlabelled', id) * $num_tasks)::INTEGER
+            ELSE floor(drawn_number('out of scope', id) * $num_tasks)::INTEGER
         END AS task
     FROM drawn
     LEFT JOIN verdicts USING (place)
@@ -136,25 +137,25 @@ CREATE TABLE members AS
     WHERE reason IS NULL OR bridging
 """
 
-# The units with the lowest ranks are kept, as far as they fit whole; rows without a label have a cap of their own.
+# The units with the lowest numbers are kept, as far as they fit whole; rows without a label have a cap of their own.
 _CAPS = f"""
 CREATE TABLE sized_units AS
-    SELECT task, label = {UNLABELLED} AS pool, cap_rank, count(*) AS num_rows,
-        sum(num_rows) OVER (PARTITION BY task, pool ORDER BY cap_rank) AS total
-    FROM members WHERE NOT bridging GROUP BY task, pool, cap_rank
+    SELECT task, label = {UNLABELLED} AS pool, unit, count(*) AS num_rows,
+        drawn_number('cap', replace(unit::VARCHAR, '-', '')) AS rank,
+        sum(num_rows) OVER (PARTITION BY task, pool ORDER BY rank) AS total
+    FROM members WHERE NOT bridging GROUP BY task, pool, unit
 """
 _TOO_LARGE = "SELECT min(task) FROM sized_units WHERE total = num_rows AND total > $limit"
 _WITHIN_CAPS = f"""
-DELETE FROM members
-    USING (SELECT task, pool, min(cap_rank) AS stop FROM sized_units WHERE total > $limit GROUP BY task, pool) AS caps
-    WHERE members.task = caps.task AND (label = {UNLABELLED}) = pool AND cap_rank >= stop
+DELETE FROM members USING sized_units AS units
+    WHERE members.task = units.task AND (label = {UNLABELLED}) = pool AND members.unit = units.unit AND total > $limit
 """
 
-# A long tail keeps the train rows of a label that have the lowest ranks.
+# A long tail keeps the train rows of a label that have the lowest numbers.
 _CUT = f"""
 CREATE OR REPLACE TABLE cut AS
     SELECT place FROM members JOIN sizes USING (task, label) WHERE split = {_TRAIN} AND NOT bridging
-    QUALIFY row_number() OVER (PARTITION BY task, label ORDER BY tail_rank, place) > size
+    QUALIFY row_number() OVER (PARTITION BY task, label ORDER BY drawn_number('long tail', id), place) > size
 """
 
 # No network has a class for train rows that are out of scope.
@@ -175,48 +176,33 @@ ORDER BY place
 """
 
 # The rows of a task lie split by split, those without a label of the list last, in the order of the source. They are
-# sorted by block, since they are read again so.
+# sorted as they are read again; `target` is where they go, see `preparation.payload`.
 _PLACED = """
 CREATE TABLE placed AS
-    SELECT task, split, label, label < 0 AS outside, shard, block, position, id, unit_name,
-        (row_number() OVER (PARTITION BY task ORDER BY split, label < 0, place) - 1) // $shard_rows AS target
-    FROM chosen ORDER BY shard, block
+    SELECT task, split, label, shard, position, id, unit_name,
+        (row_number() OVER (PARTITION BY task ORDER BY split, label < 0, place) - 1) // $shard_rows AS number
+    FROM chosen ORDER BY shard, position
 """
-_PIECES = """
-CREATE TABLE pieces AS
-    SELECT *, row_number() OVER (PARTITION BY shard, block ORDER BY task, split, outside, target) - 1 AS batch
-    FROM (SELECT DISTINCT task, target, split, outside, shard, block FROM placed)
-"""
-_BLOCKS = "SELECT DISTINCT shard, block FROM pieces ORDER BY shard, block"
 _PLACES = """
 SELECT position, id, label, split, unit_name,
-    dense_rank() OVER (ORDER BY task, split, outside, target) - 1 AS batch
-FROM placed WHERE shard = $shard AND block = $block ORDER BY batch, position
-"""
-PLACES = pa.schema(  # of the rows of a block that are kept
-    {
-        "position": pa.int64(),
-        "id": pa.string(),
-        "label": pa.int32(),
-        "split": pa.int8(),
-        "unit_name": pa.string(),
-        "batch": pa.int64(),
-    }
-)
-_TARGETS = "SELECT DISTINCT task, target FROM pieces ORDER BY task, target"
-_PIECES_OF = """
-SELECT shard, block, batch FROM pieces WHERE task = $task AND target = $target ORDER BY split, outside, shard, block
+    format('task-{:04d}-{:05d}-{}{}', task, number, split, (label < 0)::INTEGER) AS target
+FROM placed WHERE shard = $shard ORDER BY position
 """
 
 
 class FactsDatabase:
-    """The facts of the rows of one source; a context, which closes the file."""
+    """The facts of the rows of one source; a context, which closes the file. `seed` draws what is not a split."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seed: int) -> None:
         self._db = duckdb.connect(str(folder / "facts.duckdb"))  # what spills lies beside it
         self._db.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET preserve_insertion_order = false")
         self._db.execute("PRAGMA force_compression = 'uncompressed'")  # a tenth of all CPU, for a file of some minutes
         self._db.execute(_FACTS)
+
+        def drawn_number(purpose_N: pa.ChunkedArray, name_N: pa.ChunkedArray) -> pa.Array:
+            return pa.array(draws(seed, purpose_N[0].as_py(), name_N.to_pylist()) if len(name_N) else [], pa.float64())
+
+        self._db.create_function("drawn_number", drawn_number, ["VARCHAR", "VARCHAR"], "DOUBLE", type=ARROW)
         self.origins: frozenset[int] = frozenset()  # given splits that occur, NOT_GIVEN among them
         self.num_bad = self.num_overlapping = self.num_repeating = 0
 
@@ -287,32 +273,23 @@ class FactsDatabase:
 
     def candidates(self, limit: int) -> pa.Table:
         """At most `limit` rows of each task and label that another salt could keep: task, label, origin and digests."""
-        return self._table(_CANDIDATES, limit=limit)
+        return self._db.sql(_CANDIDATES, params={"limit": limit}).to_arrow_table()
 
     def certify_units(self) -> dict[int, int]:
         """The number of units among the certify rows of each task."""
         return dict(self._rows(_CERTIFY_UNITS))
 
-    def place(self, shard_rows: int) -> None:
-        """Find the place of every row in the shards of the tasks, which hold at most so many rows."""
+    def place(self, shard_rows: int) -> list[int]:
+        """Find the place of every row in the shards of the tasks, which hold at most so many rows.
+
+        Returns the shards of the source that have rows which are kept.
+        """
         self._db.execute(_PLACED, {"shard_rows": shard_rows})
-        self._db.execute(_PIECES)
+        return [shard for (shard,) in self._rows("SELECT DISTINCT shard FROM placed ORDER BY shard")]
 
-    def blocks(self) -> list[tuple[int, int]]:
-        """Shard and number of the blocks with rows that are kept."""
-        return self._rows(_BLOCKS)
-
-    def places(self, shard: int, block: int) -> pa.Table:
-        """The rows of a block that are kept, sorted by the shards of tasks; `batch` counts its pieces."""
-        return self._table(_PLACES, shard=shard, block=block).cast(PLACES)
-
-    def targets(self) -> list[tuple[int, int]]:
-        """Task and number of the shards to be written."""
-        return self._rows(_TARGETS)
-
-    def pieces(self, task: int, target: int) -> list[tuple[int, int, int]]:
-        """Shard, block and batch of the pieces of a task's shard, in order."""
-        return self._rows(_PIECES_OF, task=task, target=target)
+    def write_places(self, shard: int, path: Path) -> None:
+        """Write where the rows of a shard go: the columns of `_PLACES`, in the order of the shard."""
+        self._db.sql(_PLACES, params={"shard": shard}).write_parquet(str(path))
 
     def _register(self, table: str, numbers: Mapping[str, int]) -> None:
         columns = {"name": pa.array(numbers, pa.string()), "number": pa.array(numbers.values(), pa.int32())}
@@ -320,6 +297,3 @@ class FactsDatabase:
 
     def _rows(self, query: str, **values: object) -> list[Any]:
         return self._db.execute(query, values).fetchall()
-
-    def _table(self, query: str, **values: object) -> pa.Table:
-        return self._db.sql(query, params=values).to_arrow_table()

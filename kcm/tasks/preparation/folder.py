@@ -1,10 +1,4 @@
-"""The folder of a sequence that is being written: files by name, which any worker can read once another wrote them.
-
-facts-00002.arrow             facts of shard 2 of the source, a record batch for each block of rows
-places-00002.arrow            the rows of that shard that are kept, a record batch for each block
-sorted-00002-00000.arrow      the payload of the kept rows of its first block, sorted by where they go
-task-0003.parquet             the first shard of task 3
-"""
+"""The folder of a sequence that is being written: files by name, which any worker can read once another wrote them."""
 
 from __future__ import annotations
 

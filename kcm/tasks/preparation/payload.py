@@ -1,19 +1,23 @@
 """The payload of rows (text, picture, vector) on its way from the shards of a source to those of tasks.
 
-A shard of the source is read again, block by block. The rows of a block that are kept are written to a file, sorted by
-where they go: a record batch for each shard of a task and split. A shard of a task is then joined from these batches.
+A shard of the source is read again, block by block. The rows of a block that are kept are written to pieces: a file for
+the rows that go to the same split of the same shard of a task. A shard of a task is then joined from its pieces, whose
+names are in the order of their rows.
+
+    places-00002.parquet                           where the rows of shard 2 of the source go
+    task-0003-00001-00-00002-000000131072.arrow    rows for shard 1 of task 3: split 0, in scope; of shard 2, from row
+                                                   131,072 on
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import chain
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from kcm.errors import DataError
 from kcm.tasks.plan.splits import SPLITS
@@ -26,85 +30,72 @@ from kcm.tasks.sources import Shard
 
 @dataclass(frozen=True)
 class SourceShardJob:
-    """A shard of the source to be read again; `blocks` are the numbers of those with rows that are kept."""
+    """A shard of the source to be read again, which had `num_rows` when it was read before."""
 
     number: int
     shard: Shard
-    blocks: tuple[int, ...]
+    num_rows: int
 
     @property
     def places(self) -> str:
-        """The name of the file that says what is kept."""
-        return f"places-{self.number:05d}.arrow"
-
-    @property
-    def sorted_files(self) -> list[str]:
-        """The names of the files that hold the kept rows."""
-        return [sorted_file(self.number, block) for block in self.blocks]
+        """The name of the file that says where its rows go."""
+        return f"places-{self.number:05d}.parquet"
 
 
-@dataclass(frozen=True)
-class TaskShardJob:
-    """A shard of a task to be written, of the batches of sorted files, in order."""
-
-    task: int
-    number: int
-    pieces: tuple[tuple[str, int], ...]
+def target_of(piece: str) -> tuple[int, int]:
+    """The task of a piece, and the number of its shard."""
+    _, task, shard, *_ = piece.split("-")
+    return int(task), int(shard)
 
 
-def sorted_file(shard: int, block: int) -> str:
-    """The name of the file with the kept rows of a block."""
-    return f"sorted-{shard:05d}-{block:05d}.arrow"
+def write_pieces(job: SourceShardJob, folder: SequenceFolder, parts: Sequence[str]) -> list[str]:
+    """Read a shard again and write the rows that are kept; the names of the pieces. `parts` are the payload's columns.
+
+    Raises DataError where the rows are not those of the first reading.
+    """
+    pieces, start = [], 0
+    for rows in blocks(job.shard.read()):
+        stop, position = start + len(rows), pc.field("position")
+        with folder.open(job.places) as file:
+            places = pq.read_table(file, filters=(position >= start) & (position < stop))
+        kept = rows.take(pc.subtract(places["position"], start))
+        if not kept["id"].equals(places["id"]):
+            raise _changed(job.shard)
+        table = _as_tasks_have_them(kept, places, parts)
+        for target in places["target"].unique().to_pylist():
+            name = f"{target}-{job.number:05d}-{start:012d}.arrow"
+            folder.write_batches(name, table.schema, [table.filter(pc.equal(places["target"], target))])
+            pieces.append(name)
+        start = stop
+    if start != job.num_rows:
+        raise _changed(job.shard)
+    return pieces
 
 
-def sort_shard(job: SourceShardJob, folder: SequenceFolder, parts: Sequence[str]) -> None:
-    """Read a shard again and write the rows of its blocks that are kept; `parts` are the columns with the payload."""
-    start = 0
-    with folder.open(job.places) as file:
-        places = pa.ipc.open_file(file)
-        for number, rows in enumerate(blocks(job.shard.read())):
-            if number in job.blocks:
-                batch = places.get_batch(job.blocks.index(number))
-                position_N = batch["position"].to_numpy() - start
-                is_there = position_N.max() < len(rows)
-                if not is_there or not rows["id"].take(position_N).combine_chunks().equals(batch["id"]):
-                    raise DataError("the rows changed while they were read", where=job.shard.where, hint="Start again")
-                table = _as_tasks_have_them(rows.take(position_N), batch, parts)
-                ends = (np.flatnonzero(np.diff(batch["batch"].to_numpy(), append=-1)) + 1).tolist()
-                pieces = (table.slice(begin, end - begin) for begin, end in zip([0, *ends], ends, strict=False))
-                folder.write_batches(sorted_file(job.number, number), table.schema, pieces)
-            start += len(rows)
+def _changed(shard: Shard) -> DataError:
+    return DataError("the rows changed while they were read", where=shard.where, hint="Start again")
 
 
-def _as_tasks_have_them(rows: pa.Table, places: pa.RecordBatch, parts: Sequence[str]) -> pa.Table:
+def _as_tasks_have_them(rows: pa.Table, places: pa.Table, parts: Sequence[str]) -> pa.Table:
     """The columns of a sequence, with the split."""
     columns = {"text": pa.array([""] * len(rows), pa.string())} | {part: rows[part] for part in parts}
     columns |= {
         "id": rows["id"],
         "label": places["label"].cast(pa.int64()),
         "group": pc.coalesce(places["unit_name"], rows["group"]),
-        "split": pa.array(SPLITS, pa.string()).take(places["split"]),
+        "split": pa.array(SPLITS, pa.string()).take(places["split"].combine_chunks()),
     }
     return pa.table({name: columns[name] for name in (*SCHEMA.names, VECTOR, "split") if name in columns})
 
 
-def write_task_shard(job: TaskShardJob, folder: SequenceFolder) -> str:
-    """Write a shard of a task; the digest of its rows."""
+def write_task_shard(pieces: Sequence[str], folder: SequenceFolder) -> str:
+    """Write a shard of a task from its pieces, in order; the digest of its rows."""
     digest = sha256()
-    pieces = _pieces(job, folder)
-    first = next(pieces)
-    with (
-        folder.new(shard_file(folder.path, job.task, job.number).name) as draft,
-        open_shard(draft, first.schema) as writer,
-    ):
-        for group in in_groups(chain([first], pieces)):
+    tables = (pa.ipc.open_file(folder.open(name)).read_all() for name in pieces)
+    schema = pa.ipc.open_file(folder.open(pieces[0])).schema
+    name = shard_file(folder.path, *target_of(pieces[0])).name
+    with folder.new(name) as draft, open_shard(draft, schema) as writer:
+        for group in in_groups(tables):
             writer.write_batch(group)
             digest.update(group.serialize())
     return digest.hexdigest()
-
-
-def _pieces(job: TaskShardJob, folder: SequenceFolder) -> Iterator[pa.Table]:
-    files: dict[str, pa.ipc.RecordBatchFileReader] = {}
-    for name, batch in job.pieces:
-        files[name] = files.get(name) or pa.ipc.open_file(folder.open(name))
-        yield pa.Table.from_batches([files[name].get_batch(batch)])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -68,13 +69,30 @@ class VectorColumns:
         if missing := [column for column in self.columns if column not in table.schema.names]:
             raise missing_column(missing[0], "vector columns", table.schema.names, where)
         if self.is_list:
-            return self._of_lists(table[self.columns[0]], where)
-        return self._of_numbers(table, where)
+            values_ND, width_N = self._of_lists(table[self.columns[0]], where)
+        else:
+            for name in self.columns:
+                _check_number(name, table[name].type, where, or_text=True)
+            values_ND = np.stack([_floats(table[name]) for name in self.columns], axis=1)
+            width_N = np.full(len(table), self.dim)
+        is_finite_ND, is_missing_N = np.isfinite(values_ND), width_N < 0
+        faults = {
+            int(row): f"the vector has {width_N[row]} numbers, not {self.dim}"
+            for row in np.flatnonzero((width_N != self.dim) & ~is_missing_N)
+        }
+        for row in np.flatnonzero(~is_finite_ND.all(axis=1)).tolist():
+            faults[row] = self._not_finite(table, row, int(np.argmin(is_finite_ND[row])))
+        values_ND[~is_finite_ND] = 0
+        mask = pa.array(is_missing_N) if is_missing_N.any() else None
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(values_ND.reshape(-1)), self.dim, mask=mask)
+        return vectors, fault_column(faults, len(table))
 
-    def _of_lists(self, column: pa.ChunkedArray, where: str) -> tuple[pa.Array, pa.Array]:
+    def _of_lists(self, column: pa.ChunkedArray, where: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The numbers [N, D], 0 where a list has another length; and the lengths [N], -1 for a missing list."""
         name, found = self.columns[0], column.type
+        values_ND = np.zeros((len(column), self.dim), dtype=np.float32)
         if pa.types.is_null(found):
-            return pa.nulls(len(column), pa.list_(pa.float32(), self.dim)), pa.array([""] * len(column))
+            return values_ND, np.full(len(column), -1)
         if not _is_list(found):
             raise DataError(f"column {name!r} holds {found}, in {self.where} it holds lists", where=where)
         _check_number(name, found.value_type, where)
@@ -85,43 +103,17 @@ class VectorColumns:
             )
         lists = column.combine_chunks()
         lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
-        widths_N = pc.fill_null(pc.list_value_length(lists), -1).to_numpy(zero_copy_only=False)
-        fits_N = widths_N == self.dim
-        fitting = lists if fits_N.all() else lists.filter(pa.array(fits_N))
-        values_ND = _floats(pc.list_flatten(fitting)).reshape(-1, self.dim)
-        if len(fitting) < len(lists):
-            spread_ND = np.zeros((len(lists), self.dim), dtype=np.float32)
-            spread_ND[fits_N] = values_ND
-            values_ND = spread_ND
-        faults = {
-            int(row): f"the vector has {widths_N[row]} numbers, not {self.dim}"
-            for row in np.flatnonzero(~fits_N & (widths_N >= 0))
-        }
-        return self._checked(values_ND, faults, missing_N=widths_N < 0)
+        width_N = pc.fill_null(pc.list_value_length(lists), -1).to_numpy(zero_copy_only=False)
+        fits_N = width_N == self.dim
+        values_ND[fits_N] = _floats(pc.list_flatten(lists.filter(pa.array(fits_N)))).reshape(-1, self.dim)
+        return values_ND, width_N
 
-    def _of_numbers(self, table: pa.Table, where: str) -> tuple[pa.Array, pa.Array]:
-        values_ND = np.empty((len(table), self.dim), dtype=np.float32)
-        faults: dict[int, str] = {}
-        for number, name in enumerate(self.columns):
-            column = table[name]
-            _check_number(name, column.type, where, or_text=True)
-            values_ND[:, number] = _parsed(column) if _is_text(column.type) else _floats(column)
-            for row in np.flatnonzero(~np.isfinite(values_ND[:, number])):
-                faults.setdefault(int(row), f"{column[row].as_py()!r} in column {name!r} is not a finite number")
-        return self._checked(values_ND, faults)
-
-    def _checked(
-        self, values_ND: NDArray[np.float32], faults: dict[int, str], missing_N: NDArray[np.bool_] | None = None
-    ) -> tuple[pa.Array, pa.Array]:
-        """Vectors, and faults by row; NaN and infinity are faults."""
-        finite_ND = np.isfinite(values_ND)
-        for row in np.flatnonzero(~finite_ND.all(axis=1)):
-            position = int(np.flatnonzero(~finite_ND[row])[0])
-            faults.setdefault(int(row), f"number {position + 1} of the vector is not finite")
-        values_ND[~finite_ND] = 0
-        mask = None if missing_N is None or not missing_N.any() else pa.array(missing_N)
-        vectors = pa.FixedSizeListArray.from_arrays(pa.array(values_ND.reshape(-1)), self.dim, mask=mask)
-        return vectors, fault_column(faults, len(values_ND))
+    def _not_finite(self, table: pa.Table, row: int, position: int) -> str:
+        """What is wrong with a number that is not finite."""
+        if self.is_list:
+            return f"number {position + 1} of the vector is not finite"
+        name = self.columns[position]
+        return f"{table[name][row].as_py()!r} in column {name!r} is not a finite number"
 
 
 def _is_text(found: pa.DataType) -> bool:
@@ -141,23 +133,10 @@ def _check_number(column: str, found: pa.DataType, where: str, *, or_text: bool 
 
 
 def _floats(values: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
-    """Numbers as float32, NaN for null; one beyond float32 is infinite."""
-    if pa.types.is_float32(values.type) and not values.null_count:
-        return np.array(values.to_numpy(zero_copy_only=False))
+    """Numbers, or texts that spell them, as float32; NaN for null and other texts, infinite beyond float32."""
+    if _is_text(values.type):
+        numbers = pd.to_numeric(pd.Series(values.to_pylist(), dtype=object), errors="coerce").to_numpy(np.float64)
+    else:
+        numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore"):
-        return np.asarray(values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float32)
-
-
-def _parsed(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """The numbers that cells of text spell, NaN where one spells none."""
-    try:
-        return _floats(pc.cast(pc.utf8_trim_whitespace(column), pa.float64()))
-    except pa.ArrowInvalid:
-        return np.array([_number(cell) for cell in column.to_pylist()], dtype=np.float32)
-
-
-def _number(cell: str | None) -> float:
-    try:
-        return float(cell or "nan")
-    except ValueError:
-        return float("nan")
+        return np.asarray(numbers, dtype=np.float32)

@@ -48,7 +48,7 @@ def test_the_source_distribution_gives_the_reviews_anew(tmp_path):
 def test_the_reviews_have_four_domains_of_the_published_sizes(assets_dir):
     """Of 2,943 sentences of reviews five are left out: reviews of different splits have them in common."""
     sequence = build_sequence(TasksConfig(), assets_dir, seed=0)
-    assert [(task.name, len(sequence.rows(i))) for i, task in enumerate(sequence.tasks)] == [
+    assert [(task.name, len(sequence.tasks[i].rows)) for i, task in enumerate(sequence.tasks)] == [
         ("reviews", 2938),
         ("movies", 10043),
         ("editorials", 2788),
@@ -64,7 +64,9 @@ def test_like_sentences_are_closer_than_unlike_ones(encoder):
 
 
 def test_a_feature_of_minilm_that_never_varies_is_known(encoder, assets_dir):
-    texts = build_sequence(TasksConfig(max_rows_per_task=100, salt=1), assets_dir, seed=0).rows(1)["text"].to_pylist()
+    texts = (
+        build_sequence(TasksConfig(max_rows_per_task=100, salt=1), assets_dir, seed=0).tasks[1].rows["text"].to_pylist()
+    )
     features = encoder.encode(contents(texts))
     assert features.shape == (len(texts), 384)
     assert features.std(0).min() < 1e-3 * np.median(features.std(0))

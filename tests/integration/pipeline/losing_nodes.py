@@ -22,7 +22,7 @@ from ray.cluster_utils import Cluster
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected, prepare_environment
 from pipelines.progress import Reporter
-from pipelines.store.checkpoint import MANIFEST
+from pipelines.store.checkpoint import CHECKPOINTS
 from pipelines.store.storage import Storage
 from pipelines.training.driver import run_workers
 from pipelines.training.worker import PROGRESS, TrainerPlan, WorkerPlan
@@ -99,8 +99,9 @@ def mid_task(storage: Path) -> Progress:
 def right_after_a_checkpoint(storage: Path) -> Progress:
     """Wait for a checkpoint that was not there before."""
     progress = mid_task(storage)
-    before = set(storage.rglob(MANIFEST))  # of which the worker removes all but the newest
-    while set(storage.rglob(MANIFEST)) <= before:
+    pattern = f"{CHECKPOINTS}/*.pt"
+    before = set(storage.rglob(pattern))  # of which the worker removes all but the newest
+    while set(storage.rglob(pattern)) <= before:
         time.sleep(0.002)
     return progress
 

@@ -273,7 +273,7 @@ def test_prompts_go_through_the_stages_into_a_bundle_that_writes_them(
     modes = result["kcm"]["prompts"]
     assert set(modes) == {"none", "soft", "hard"}
     assert result["kcm"]["policy"]["prompt"] == "soft"
-    rows = TaskSequence.load(Path(result["artefacts"]["tasks"])).rows(0).to_pylist()
+    rows = TaskSequence.load(Path(result["artefacts"]["tasks"])).tasks[0].rows.to_pylist()
     texts = [sanitized(row["text"], 4000) for row in rows if row["split"] == "test"]
     turned = [(oracle.said["none", text], oracle.said["soft", text], oracle.truth[text]) for text in texts]
     assert modes["soft"]["num_rows"] == len(texts)

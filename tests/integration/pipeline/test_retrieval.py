@@ -82,4 +82,4 @@ def test_the_papers_retrieval_setting_runs_on_a_stand_in(coco, tmp_path):
 
 
 def _train_groups(folder: Path) -> set[str]:
-    return {group for task in TaskSequence.load(folder).tasks for group in task.splits["train"]["group"]}
+    return {group for task in TaskSequence.load(folder).tasks for group in task.splits["train"]["group"].to_pylist()}

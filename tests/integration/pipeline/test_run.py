@@ -207,7 +207,7 @@ def test_serving_gives_the_answers_that_were_measured(url: str, result: dict[str
 
 def texts_by_id(tasks: Path) -> dict[str, str]:
     sequence = TaskSequence.load(tasks)
-    rows = pa.concat_tables([sequence.rows(number) for number in range(len(sequence.tasks))])
+    rows = pa.concat_tables([sequence.tasks[number].rows for number in range(len(sequence.tasks))])
     return dict(zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True))
 
 

@@ -29,11 +29,10 @@ from kcm.learners import AnalyticConfig, ReplayConfig
 from kcm.learners.analytic import Analytic
 from kcm.learners.training.config import TrainConfig
 from kcm.tasks.columns import list_column
-from kcm.tasks.shards import task_shards
+from kcm.tasks.shards import task_shards, write_shards
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
-from pipelines.store.checkpoint import STATE, checkpoints, write_checkpoint
-from pipelines.store.features import write_rows
+from pipelines.store.checkpoint import CHECKPOINTS, checkpoints, write_checkpoint
 from pipelines.store.files import Files
 from pipelines.store.storage import Storage
 from pipelines.training.driver import run_workers
@@ -68,9 +67,9 @@ def write_task(folder: Path, number: int) -> TaskFiles:
     for place in places:
         place.mkdir(exist_ok=True)
     columns = {"id": ids, "split": splits, "label": labels, "features": list_column(features)}
-    write_rows(places[0], number, pa.table(columns))
+    write_shards(places[0], number, [pa.table(columns)])
     answers = {"id": ids, "large_label": labels, "large_probabilities": list_column(large)}
-    write_rows(places[1], number, pa.table(answers))
+    write_shards(places[1], number, [pa.table(answers)])
     return TaskFiles(f"task-{number}", *(tuple(task_shards(place, number)) for place in places))
 
 
@@ -237,22 +236,22 @@ def test_two_workers_solve_what_one_process_solves(plan, tmp_path) -> None:
 def test_a_damaged_newest_checkpoint_is_passed_over_and_the_terminal_says_so(short, short_run, tmp_path) -> None:
     """Promise: a run whose newest checkpoint is torn goes on from the one before, and tells whoever runs it."""
     trainers = {name: short.trainer(name) for name in short.config.collaborators}
-    for steps, folder in ((60, "checkpoint-a-000000060"), (90, "checkpoint-a-000000090")):
+    for steps in (60, 90):
         trainer = trainers["kcm"]
         while trainer.position.total < steps:
             trainer.step()
         state = {name: each.state_dict() for name, each in trainers.items()} | {"steps": steps}
-        write_checkpoint(Files.at(tmp_path), f"attempt-1/{folder}", state, fingerprint="this", steps=steps)
-    newest = tmp_path / checkpoints(Files.at(tmp_path))[0] / STATE
+        write_checkpoint(Files.at(tmp_path), "a", state, fingerprint="this", steps=steps)
+    newest = tmp_path / CHECKPOINTS / checkpoints(Files.at(tmp_path))[0]
     newest.write_bytes(newest.read_bytes()[:-100])
     said: list[str] = []
     state = train(worker_plan(short, tmp_path), say=said.append)
-    assert said == [f"a damaged checkpoint is passed over ({newest.parent})"]
+    assert said == [f"a damaged checkpoint is passed over ({newest})"]
     assert_same(state, short_run)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(plan, tmp_path) -> None:
-    write_checkpoint(Files.at(tmp_path), "attempt-1/checkpoint-x", {"steps": 5}, fingerprint="another", steps=5)
+    write_checkpoint(Files.at(tmp_path), "a", {"steps": 5}, fingerprint="another", steps=5)
     with pytest.raises(ArtefactError, match=r"another.*this"):
         train(worker_plan(plan, tmp_path))
     assert not (tmp_path / PROGRESS).exists()  # no worker was started for it

@@ -23,6 +23,7 @@ from kcm.config import parse_config
 from kcm.large import NO_PROMPT
 from kcm.tasks import Task, TaskSequence
 from kcm.tasks.columns import list_column
+from kcm.tasks.shards import write_shards
 from pipelines.batch import mapping
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.scored_parts import scored_parts
@@ -31,7 +32,7 @@ from pipelines.context import Context
 from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
-from pipelines.store.features import SECONDS, FeaturesArtefact, write_rows
+from pipelines.store.features import SECONDS, FeaturesArtefact
 from pipelines.store.outcome_table import outcome_parts
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import SequenceArtefact
@@ -110,7 +111,7 @@ class Search:
         self.outcomes = self._written(OutcomesArtefact, Recipe("outcomes", 0, {}, (rows,)), outcomes)
 
     def _written(self, view: type[Artefact], recipe: Recipe, rows: pa.Table) -> Any:
-        return self._made(view, recipe, lambda folder, scratch: write_rows(folder, 0, rows))
+        return self._made(view, recipe, lambda folder, scratch: write_shards(folder, 0, [rows]))
 
     def _made(self, view: type[Artefact], recipe: Recipe, write: Write) -> Any:
         return self.store.build(recipe, write)[0].as_a(view)
@@ -203,10 +204,10 @@ def test_a_killed_search_goes_on_with_the_trials_that_are_left(
     before, after = results(tmp_path), dict[str, int]()
     assert len(before) < LONG["tune"]["num_trials"]
 
-    def look_first(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    def look_first(function: Callable[..., Any], *arguments: Any) -> Any:
         """Look at the results just before the search becomes an artefact."""
         after.update(results(tmp_path))
-        return run_remotely(function, arguments)
+        return run_remotely(function, *arguments)
 
     monkeypatch.setattr("pipelines.stages.tune.run_remotely", look_first)
     found = search.run(**LONG)

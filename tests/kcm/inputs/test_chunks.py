@@ -139,8 +139,7 @@ def test_values_of_json_lines_are_what_they_are_or_text_where_types_differ(tmp_p
         ('{"a": ', "not a JSON object: Expecting value"),
         ("[1]", "not a JSON object"),
         ("null", "not a JSON object"),
-        ("[" * 100_000, "not a JSON object of at most 100 levels"),
-        ('{"x": ' + "[" * 100 + "]" * 100 + "}", "not a JSON object of at most 100 levels"),
+        ("[" * 100_000, "not a JSON object: it is nested too deeply"),
         ('{"x": ' + "1" * 5000 + "}", "not a JSON object: an integer has thousands of digits"),
     ],
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from kcm.config import parse_config
@@ -101,7 +102,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Splits]:
         folder = SequenceFolder(tmp_path_factory.mktemp("split"))
         config = parse_config(TasksConfig, {"salt": salt, "max_bad_rows": "100%", **values})
         source = Source("rows", tuple(TableShard(str(i), table) for i, table in enumerate(tables)))
-        with FactsDatabase(folder.path) as facts:
+        with FactsDatabase(folder.path, 0) as facts:
             build = SequenceBuild(config, source, 0, TEXT, folder, in_process, facts)
             build.read_facts()
             build.draw_splits(None)
@@ -109,10 +110,13 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Splits]:
             plan = TaskPlan(("all",), (), False, {task: 0 for task, _ in cells})
             facts.assign_tasks(plan, sorted({label for _, label in cells}), None)
             facts.choose({})
-            facts.place(1_000_000)
-            places = [facts.places(*block).to_pylist() for block in facts.blocks()]
+            shards = facts.place(1_000_000)
+            places = []
+            for shard in shards:
+                facts.write_places(shard, file := folder.path / f"places-{shard}")
+                places += pq.read_table(file).to_pylist()
         return Splits(
-            {row["id"]: SPLITS[row["split"]] for rows in places for row in rows},
+            {row["id"]: SPLITS[row["split"]] for row in places},
             {row.id: row.reason for row in read_bad_rows(folder.path / BAD_ROWS)},
         )
 

@@ -28,7 +28,7 @@ def test_a_split_goes_on_in_the_next_shard_and_out_of_scope_rows_are_apart(shard
 
 
 def test_a_saved_index_is_used_and_is_the_same(shards) -> None:
-    read = RowIndex.read(shards)
+    read = RowIndex.of_shards(shards)
     read.save(shards[0])
     for shard in shards:
         shard.unlink()  # nothing but the index is read
@@ -39,5 +39,5 @@ def test_a_saved_index_is_used_and_is_the_same(shards) -> None:
 def test_a_cut_shard_is_named(shards) -> None:
     shards[1].write_bytes(shards[1].read_bytes()[:-20])
     with pytest.raises(ArtefactError, match="cannot be read") as error:
-        RowIndex.read(shards)
+        RowIndex.of_shards(shards)
     assert error.value.where == str(shards[1])

@@ -13,25 +13,32 @@ import pytest
 
 from kcm.errors import ArtefactError
 from kcm.tasks import SPLITS, BadRow, Task, TaskSequence
-from kcm.tasks.sequence import append_task, dataset_of, read_description, read_rows
+from kcm.tasks.sequence import SCHEMA, append_task, read_description, read_rows
+
+
+def rows(split: str, **columns: list) -> pa.Table:
+    """Rows of a split: one without content, but for the columns that are given."""
+    count = len(columns["id"])
+    values = {"text": [""] * count, "image": [b""] * count, "label": [0] * count, "group": [""] * count} | columns
+    table = pa.table({name: pa.array(values[name], SCHEMA.field(name).type) for name in SCHEMA.names})
+    return table.append_column("split", pa.array([split] * count, pa.string()))
 
 
 @pytest.fixture
 def sequence() -> TaskSequence:
     def task(name, labels, start):
-        splits = {
-            split: dataset_of(
-                {
-                    "id": [f"{name}-{split}-{i}" for i in range(3)],
-                    "text": [f"Größe {start + i} of {split}" for i in range(3)],
-                    "image": [b"", bytes([start, 0]), b""],
-                    "label": [start, start + 1, -1],
-                    "group": ["d", "", ""],
-                }
+        parts = [
+            rows(
+                split,
+                id=[f"{name}-{split}-{i}" for i in range(3)],
+                text=[f"Größe {start + i} of {split}" for i in range(3)],
+                image=[b"", bytes([start, 0]), b""],
+                label=[start, start + 1, -1],
+                group=["d", "", ""],
             )
             for split in SPLITS
-        }
-        return Task(name, labels, splits)
+        ]
+        return Task(name, labels, pa.concat_tables(parts))
 
     return TaskSequence(
         name="tiny",
@@ -56,44 +63,36 @@ def test_a_sequence_survives_the_disk(sequence, tmp_path):
         ("second", ("c", "d")),
     ]
     for before, after in zip(sequence.tasks, loaded.tasks, strict=True):
-        assert {split: after.splits[split].to_dict() for split in SPLITS} == {
-            split: before.splits[split].to_dict() for split in SPLITS
-        }
+        assert after.rows == before.rows
+        assert {split: len(part) for split, part in after.splits.items()} == dict.fromkeys(SPLITS, 3)
 
 
 def test_rows_come_split_by_split_in_their_order(sequence, tmp_path):
-    table = sequence.rows(1)
+    table = sequence.tasks[1].rows
     assert table.column_names == ["id", "text", "image", "label", "group", "split"]
     assert table.column("id").to_pylist() == [f"second-{split}-{i}" for split in SPLITS for i in range(3)]
     assert table.column("split").to_pylist() == [split for split in SPLITS for _ in range(3)]
     sequence.save(tmp_path)
-    assert TaskSequence.load(tmp_path).rows(1) == table
+    assert TaskSequence.load(tmp_path).tasks[1].rows == table
 
 
 def test_a_sequence_without_pictures_is_kept_without_their_column(sequence, tmp_path):
-    splits = {
-        split: dataset_of({"id": [split], "text": ["a"], "image": [b""], "label": [0], "group": [""]})
-        for split in SPLITS
-    }
-    texts = replace(sequence, tasks=(Task("texts", ("a",), splits),))
+    table = pa.concat_tables([rows(split, id=[split], text=["a"]) for split in SPLITS])
+    texts = replace(sequence, tasks=(Task("texts", ("a",), table),))
     texts.save(tmp_path)
     assert "image" not in pq.read_schema(tmp_path / "task-0000.parquet").names
-    assert TaskSequence.load(tmp_path).rows(0) == texts.rows(0)
+    assert TaskSequence.load(tmp_path).tasks[0].rows == texts.tasks[0].rows
 
 
-def test_vectors_survive_the_disk_and_a_split_may_be_empty(sequence, tmp_path):
-    def rows(count):
-        columns = {"id": [f"{n}" for n in range(count)], "text": [""] * count, "image": [b""] * count}
-        vectors = [np.array([n, 0.5], dtype=np.float32) for n in range(count)]
-        return dataset_of(columns | {"label": [0] * count, "group": [""] * count, "vector": vectors})
-
-    splits = {split: rows(count) for split, count in zip(SPLITS, (0, 2, 1, 1), strict=True)}
-    vectors = replace(sequence, tasks=(Task("vectors", ("a",), splits),))
+def test_vectors_survive_the_disk_and_splits_may_be_empty(sequence, tmp_path):
+    table = rows("train", id=["0", "1"])
+    column = pa.array([np.array([n, 0.5], dtype=np.float32) for n in range(2)], pa.list_(pa.float32(), 2))
+    vectors = replace(sequence, tasks=(Task("vectors", ("a",), table.add_column(5, "vector", column)),))
     vectors.save(tmp_path)
     loaded = TaskSequence.load(tmp_path)
-    assert loaded.rows(0) == vectors.rows(0)
-    assert loaded.rows(0)["vector"].type == pa.list_(pa.float32(), 2)
-    assert loaded.rows(0)["vector"].to_pylist() == [[0, 0.5], [1, 0.5], [0, 0.5], [0, 0.5]]
+    assert loaded.tasks[0].rows == vectors.tasks[0].rows
+    assert loaded.tasks[0].rows["vector"].type == pa.list_(pa.float32(), 2)
+    assert loaded.tasks[0].rows["vector"].to_pylist() == [[0, 0.5], [1, 0.5]]
 
 
 def test_two_saves_are_the_same_bytes(sequence, tmp_path):
@@ -129,8 +128,8 @@ def test_a_task_is_appended_and_what_was_there_stays(sequence, tmp_path):
     grown = TaskSequence.load(tmp_path / "grown")
     assert [each.name for each in grown.tasks] == [*(each.name for each in sequence.tasks), "more"]
     assert grown.label_names == (*sequence.label_names, "newest")
-    assert grown.rows(len(sequence.tasks)).equals(sequence.rows(0))
-    assert read_rows(tmp_path / "grown", 0).equals(sequence.rows(0))
+    assert grown.tasks[len(sequence.tasks)].rows.equals(sequence.tasks[0].rows)
+    assert read_rows(tmp_path / "grown", 0).equals(sequence.tasks[0].rows)
     assert {path.name: path.read_bytes() for path in (tmp_path / "parent").iterdir()} == before
 
     append_task(tmp_path / "grown", tmp_path / "again", replace(task, name="most"), grown.label_names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pytest
 
 from kcm.errors import ArtefactError
 from kcm.tasks import shards
-from kcm.tasks.shards import ShardWriter, shard_file, task_shards
+from kcm.tasks.shards import shard_file, task_shards, write_shards
 
 ROWS = pa.table({"id": [str(i) for i in range(23)], "label": range(23)})
 
@@ -24,11 +25,8 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 def written(folder: Path, pieces: list[int]) -> list[Path]:
     """The shards of task 3, its rows written in pieces of these sizes."""
     folder.mkdir()
-    with ShardWriter(folder, 3, ROWS.schema) as writer:
-        start = 0
-        for size in pieces:
-            writer.write(ROWS.slice(start, size))
-            start += size
+    starts = accumulate(pieces, initial=0)
+    write_shards(folder, 3, (ROWS.slice(*piece) for piece in zip(starts, pieces, strict=False)))
     return task_shards(folder, 3)
 
 
@@ -55,7 +53,7 @@ def test_the_pieces_in_which_rows_come_change_no_byte(tmp_path: Path, pieces: li
 
 
 def test_a_task_without_rows_has_one_empty_shard(tmp_path: Path) -> None:
-    (file,) = written(tmp_path / "a", [])
+    (file,) = written(tmp_path / "a", [0])
     assert pq.read_table(file).equals(ROWS.slice(0, 0))
 
 

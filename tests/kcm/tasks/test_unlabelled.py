@@ -10,7 +10,7 @@ from kcm.tasks import SPLITS, TaskSequence
 
 
 def rows_by_id(sequence: TaskSequence) -> dict[str, dict]:
-    return {row["id"]: row for number in range(len(sequence.tasks)) for row in sequence.rows(number).to_pylist()}
+    return {row["id"]: row for number in range(len(sequence.tasks)) for row in sequence.tasks[number].rows.to_pylist()}
 
 
 def test_rows_without_a_label_are_bad_rows_unless_wanted(write_csv, build, labelled) -> None:
@@ -31,7 +31,7 @@ def test_they_join_the_train_rows_and_move_no_other_row(write_csv, build, labell
 def test_a_task_s_pool_follows_its_labelled_rows_and_every_task_gets_some(write_csv, build, labelled) -> None:
     path = write_csv([*([f"pool {i}", ""] for i in range(50)), *labelled(100, 4)])
     for task in build(path, unlabelled="keep").tasks:
-        labels = task.splits["train"]["label"]
+        labels = task.splits["train"]["label"].to_pylist()
         assert labels == sorted(labels, key=lambda label: label == UNLABELLED)
         assert UNLABELLED in labels
 
@@ -40,7 +40,7 @@ def test_they_belong_to_the_task_that_they_name(write_csv, build, labelled) -> N
     rows = [(text, label, ["one", "two"][i // 2 % 2]) for i, (text, label) in enumerate(labelled(120, 2))]
     path = write_csv([*rows, *([f"pool {i}", "", "two"] for i in range(9))], ("text", "label", "domain"))
     settings = {"scenario": "domain_incremental", "source": {"task_column": "domain"}, "unlabelled": "keep"}
-    one, two = (task.splits["train"]["label"].count(UNLABELLED) for task in build(path, **settings).tasks)
+    one, two = (task.splits["train"]["label"].to_pylist().count(UNLABELLED) for task in build(path, **settings).tasks)
     assert (one, two) == (0, 9)
 
 
@@ -59,8 +59,8 @@ def test_texts_that_have_a_label_or_are_kept_from_training_are_left_out_and_list
 def test_a_cap_holds_for_them_apart(write_csv, build, labelled) -> None:
     path = write_csv([*labelled(200, 4), *([f"pool {i}", ""] for i in range(200))])
     for task in build(path, unlabelled="keep", max_rows_per_task=40, salt=1).tasks:
-        assert sum(len(task.splits[split]) for split in SPLITS) == 80
-        assert task.splits["train"]["label"].count(UNLABELLED) == 40
+        assert len(task.rows) == 80
+        assert task.splits["train"]["label"].to_pylist().count(UNLABELLED) == 40
 
 
 def test_a_test_row_needs_its_label(write_csv, build, labelled) -> None:

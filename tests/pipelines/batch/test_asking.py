@@ -11,8 +11,8 @@ import pytest
 
 from kcm.errors import DataError
 from kcm.large import NO_PROMPT, OpenAiConfig, Prompt
-from pipelines.batch.asking import LargeSpec, ask_shards, read_prompt, written_prompt
-from pipelines.store.features import write_rows
+from kcm.tasks.shards import write_shards
+from pipelines.batch.asking import PROMPT, LargeSpec, ask_shards
 from pipelines.store.storage import Storage
 from tests.fake_upstream import Turn, label
 
@@ -23,7 +23,7 @@ ROWS = pa.table(
         "split": ["train", "train", "test"],
         "text": ["one", "two", "three"],
         "image": [b""] * 3,
-        "prompt": [written_prompt(NO_PROMPT)] * 3,
+        "prompt": [PROMPT.dump_json(NO_PROMPT).decode()] * 3,
     }
 )
 
@@ -46,7 +46,7 @@ def asked(context, upstream, tmp_path, **changes):
     settings = {"api_key_env": None, "max_retries": 0, "num_concurrent": 1} | changes
     large = OpenAiConfig(model="big", base_url=upstream.base_url, **settings)
     bar = SimpleNamespace(update=lambda done, total: None)
-    write_rows(tmp_path, 0, ROWS)
+    write_shards(tmp_path, 0, [ROWS])
     sources = {"answers.parquet": tmp_path / "task-0000.parquet"}
     spec = LargeSpec(large, LABELS, len(LABELS))
     _, took = ask_shards(context, spec, sources, tmp_path / "made", scratch=tmp_path / "scratch", bar=bar)
@@ -95,4 +95,4 @@ def test_a_model_that_answers_nothing_stops_the_stage(context, upstream, tmp_pat
     "prompt", [NO_PROMPT, Prompt("soft", ((1, 0.75), (0, 0.1234567890123))), Prompt("hard", candidates=(0, 2))]
 )
 def test_a_prompt_crosses_processes_unchanged(prompt) -> None:
-    assert read_prompt(written_prompt(prompt)) == prompt
+    assert PROMPT.validate_json(PROMPT.dump_json(prompt)) == prompt

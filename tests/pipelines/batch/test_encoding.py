@@ -12,8 +12,8 @@ import pytest
 from kcm.encoders import PixelsConfig, PrecomputedConfig
 from kcm.errors import DataError
 from kcm.tasks.columns import list_column, matrix
+from kcm.tasks.shards import write_shards
 from pipelines.batch.encoding import encode_shards, row_encoder, vector_copier
-from pipelines.store.features import write_rows
 from pipelines.store.storage import Storage
 
 BAR = SimpleNamespace(update=lambda done, total: None)
@@ -29,7 +29,7 @@ def rows(values_ND: np.ndarray) -> pa.Table:
 def test_vectors_of_rows_become_their_features_whatever_the_shards(tmp_path) -> None:
     """Read in parts that are no multiple of a row group, and joined, they are the rows that were given."""
     values_ND = np.random.default_rng(0).normal(size=(2500, 3)).astype(np.float32)
-    write_rows(tmp_path, 0, rows(values_ND))
+    write_shards(tmp_path, 0, [rows(values_ND)])
     context = SimpleNamespace(assets_path=tmp_path, cluster=None, store=SimpleNamespace(storage=Storage.at(tmp_path)))
     sources, folder = {"a": tmp_path / "task-0000.parquet"}, tmp_path / "made"
     encode_shards(context, PrecomputedConfig(column="v"), sources, folder, scratch=tmp_path / "s", bar=BAR)
@@ -44,7 +44,7 @@ def test_vectors_of_rows_become_their_features_whatever_the_shards(tmp_path) -> 
 def test_a_vector_that_cannot_be_trained_on_is_named_by_row_and_file(tmp_path) -> None:
     values_ND = np.ones((4, 3), dtype=np.float32)
     values_ND[2, 1] = np.nan
-    write_rows(tmp_path, 0, rows(values_ND))
+    write_shards(tmp_path, 0, [rows(values_ND)])
     shard = tmp_path / "task-0000.parquet"
     context = SimpleNamespace(assets_path=tmp_path, cluster=None, store=SimpleNamespace(storage=Storage.at(tmp_path)))
     with pytest.raises(DataError) as error:

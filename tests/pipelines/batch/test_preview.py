@@ -9,10 +9,9 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
 from kcm.tasks.columns import list_column
-from kcm.tasks.shards import task_shards
+from kcm.tasks.shards import task_shards, write_shards
 from pipelines.batch import preview as module
 from pipelines.batch.preview import preview, preview_lines
-from pipelines.store.features import write_rows
 
 DIM, LABELS = 6, 3
 
@@ -43,7 +42,7 @@ def tasks(tmp_path):
         without = rows_of(rng, "train", np.zeros(50, dtype=np.int64))
         label_N = np.where(np.arange(50) % 2, OUT_OF_SCOPE, UNLABELLED)
         without = without.set_column(1, "label", pa.array(label_N))
-        write_rows(tmp_path, number, pa.concat_tables([train, without, validate]))
+        write_shards(tmp_path, number, [pa.concat_tables([train, without, validate])])
     return {name: task_shards(tmp_path, number) for number, name in enumerate(("books", "films"))}
 
 
@@ -75,7 +74,7 @@ def test_many_rows_are_sampled_at_equal_distances(tasks, monkeypatch) -> None:
 
 def test_it_says_nothing_where_nothing_can_be_computed(tmp_path) -> None:
     table = rows_of(np.random.default_rng(0), "test", np.zeros(4, dtype=np.int64))
-    write_rows(tmp_path, 0, table)
+    write_shards(tmp_path, 0, [table])
     assert preview({"books": task_shards(tmp_path, 0)}, LABELS) == {}
     assert list(preview_lines({})) == []
 

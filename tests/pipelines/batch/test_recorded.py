@@ -9,8 +9,8 @@ import pytest
 
 from kcm.errors import DataError
 from kcm.large import RecordedConfig
+from kcm.tasks.shards import write_shards
 from pipelines.batch.recorded import look_up_shards, require_recorded
-from pipelines.store.features import write_rows
 from pipelines.store.storage import Storage
 
 LABELS = ("no", "yes")
@@ -40,7 +40,7 @@ def found(tmp_path, large):
 def rows(tmp_path):
     for number in range(2):
         ids = [f"row {n}" for n in range(number * 20, number * 20 + 20)]
-        write_rows(tmp_path, number, pa.table({"id": ids, "split": ["train"] * 20}))
+        write_shards(tmp_path, number, [pa.table({"id": ids, "split": ["train"] * 20})])
     return [f"row {n}" for n in range(40)]
 
 

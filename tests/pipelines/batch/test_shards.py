@@ -15,9 +15,9 @@ import pytest
 
 from kcm.errors import ArtefactError
 from kcm.parquet import read_table
+from kcm.tasks.shards import write_shards
 from pipelines.batch.shards import FAILED, UNIT_ROWS, map_shards, unit_rows
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
-from pipelines.store.features import write_rows
 from pipelines.store.upkeep import verify
 from tests.pipelines.made_parts import Fetched
 
@@ -54,7 +54,7 @@ def store(place: str) -> ArtefactStore:
 
     def write(folder: Path, scratch: Path) -> None:
         for number, size in enumerate(SIZES):
-            write_rows(folder, number, pa.table({"id": np.arange(size) + 10_000 * number}))
+            write_shards(folder, number, [pa.table({"id": np.arange(size) + 10_000 * number})])
 
     store.build(SOURCES, write)
     if store.storage.is_remote:
@@ -143,7 +143,7 @@ def test_on_a_bucket_no_shard_is_fetched_as_a_whole_and_nothing_is_left_on_this_
     store = ArtefactStore(node_bucket)
 
     def write(folder: Path, scratch: Path) -> None:
-        write_rows(folder, 0, pa.table({"id": np.random.default_rng(0).integers(0, 2**60, 5000)}))
+        write_shards(folder, 0, [pa.table({"id": np.random.default_rng(0).integers(0, 2**60, 5000)})])
 
     store.build(SOURCES, write)
     shutil.rmtree(store.root)

@@ -17,6 +17,7 @@ from kcm.config import parse_config
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.large import LargeAnswer
 from kcm.tasks.columns import list_column
+from kcm.tasks.shards import write_shards
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.stages.evaluate import Evaluate
@@ -25,7 +26,7 @@ from pipelines.stages.register import Register
 from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
-from pipelines.store.features import SECONDS, FeaturesArtefact, write_rows
+from pipelines.store.features import SECONDS, FeaturesArtefact
 from pipelines.store.outcomes import Answers
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import TrainedArtefact, TunedArtefact
@@ -71,13 +72,13 @@ def encoded_by_hand(store: ArtefactStore, sequence: SequenceArtefact) -> Artefac
         rng = np.random.default_rng(0)
         loaded = sequence.load()
         for number in range(len(loaded.tasks)):
-            rows = loaded.rows(number)
+            rows = loaded.tasks[number].rows
             label_N = rows["label"].to_numpy()
             centre_ND = np.where(label_N[:, None] == OUT_OF_SCOPE, 1.0, 2.0 * np.eye(len(INTENTS))[label_N])
             features_ND = (centre_ND + rng.normal(scale=0.1, size=centre_ND.shape)).astype(np.float32)
             columns = rows.drop_columns(["text"]).append_column("features", list_column(features_ND))
             columns = columns.set_column(columns.column_names.index("group"), "group", [[None] * len(rows)])
-            write_rows(folder, number, columns.append_column(SECONDS, [np.full(len(rows), 1e-3)]))
+            write_shards(folder, number, [columns.append_column(SECONDS, [np.full(len(rows), 1e-3)])])
 
     recipe = Recipe("features", 1, {"identity": "by hand"}, (sequence,))
     return made(store, FeaturesArtefact, recipe, write)
@@ -154,7 +155,7 @@ def test_what_the_large_model_teaches_is_restricted_to_the_label_list() -> None:
 def test_out_of_scope_rows_are_neither_trained_nor_tested_on(run) -> None:
     sequence = run["sequence"]
     for number, rows in enumerate(run["plan"].trainer("kcm").tasks):
-        labels = sequence.tasks[number].splits["test"]["label"]
+        labels = sequence.tasks[number].splits["test"]["label"].to_pylist()
         assert OUT_OF_SCOPE in labels
         assert rows.num_rows("test") == len([label for label in labels if label != OUT_OF_SCOPE])
         assert OUT_OF_SCOPE not in rows.label_counts("train")

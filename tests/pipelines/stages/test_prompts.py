@@ -20,7 +20,7 @@ from kcm.errors import ConfigError
 from kcm.tasks import shards
 from kcm.tasks.columns import list_column
 from kcm.tasks.preparation import build
-from kcm.tasks.shards import task_shards
+from kcm.tasks.shards import task_shards, write_shards
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.progress import Reporter
@@ -30,7 +30,7 @@ from pipelines.stages.prompts import ChoosePrompts
 from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
-from pipelines.store.features import SECONDS, FeaturesArtefact, write_rows
+from pipelines.store.features import SECONDS, FeaturesArtefact
 from pipelines.store.outcomes import Answers, OutcomesArtefact, write_identity
 from pipelines.training.artefacts import TrainedArtefact, TunedArtefact
 from pipelines.training.trial import Choice, TrialPlan
@@ -111,7 +111,7 @@ def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
                 "features": list_column(features_ND),
                 SECONDS: np.full(len(rows), 1e-3),
             }
-            write_rows(target, task, pa.table(columns))
+            write_shards(target, task, [pa.table(columns)])
 
     def answer(target: Path) -> None:
         for task in range(2):
@@ -121,7 +121,7 @@ def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
             p_NC[np.arange(len(rows)), right_N] += rng.random(len(rows)) < 0.75
             p_NC /= p_NC.sum(axis=1, keepdims=True)
             answers = Answers(p_NC.argmax(1), p_NC, np.full(len(rows), 0.5), np.zeros(len(rows), dtype=bool))
-            write_rows(target, task, answers.table(rows))
+            write_shards(target, task, [answers.table(rows)])
         write_identity(target, "drawn", runtime=None)
 
     features = run.done["features"] = run.made(
@@ -200,15 +200,13 @@ class Beside:
         self._read = pq.read_table
         monkeypatch.setattr(pq, "read_table", self._watched)
         monkeypatch.setattr(prompts, "run_remotely", self._run)
-        monkeypatch.setattr(prompts, "map_items", lambda work, items: self._run(work, *((item,) for item in items)))
+        monkeypatch.setattr(prompts, "map_items", lambda work, items: [self._run(work, item) for item in items])
 
-    def _run(self, function: Callable[..., Any], *calls: tuple[Any, ...]) -> list[Any]:
-        found = []
-        for arguments in calls:
-            self._reading = set()
-            found.append(function(*arguments))
-            self.calls.append((getattr(function, "func", function).__name__, self._reading))
-            self._reading = None
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        self._reading = set()
+        found = function(*arguments)
+        self.calls.append((getattr(function, "func", function).__name__, self._reading))
+        self._reading = None
         return found
 
     def _watched(self, source: Any, **more: Any) -> pa.Table:

@@ -13,11 +13,12 @@ from kcm.cascade.table import OutcomeTable, concatenate
 from kcm.errors import ArtefactError
 from kcm.large import LargeAnswer
 from kcm.large.base import Cost
+from kcm.parquet import write_table
 from kcm.tasks.columns import list_column
-from kcm.tasks.shards import ShardWriter
+from kcm.tasks.shards import shard_file
 from pipelines.store import outcome_table
-from pipelines.store.features import SECONDS, FeaturesArtefact, write_rows
-from pipelines.store.outcome_table import outcome_parts, under_prompts
+from pipelines.store.features import SECONDS, FeaturesArtefact
+from pipelines.store.outcome_table import outcome_parts
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 from pipelines.store.sequence import Names
 
@@ -41,8 +42,7 @@ def written(folder: Path, table: pa.Table, *shards: slice) -> Path:
     """A folder with parts of a table as the shards of a task."""
     folder.mkdir()
     for number, rows in enumerate(shards):
-        with ShardWriter(folder, 0, table.schema, first_shard=number) as writer:
-            writer.write(table.slice(rows.start, rows.stop - rows.start))
+        write_table(table.slice(rows.start, rows.stop - rows.start), shard_file(folder, 0, number))
     return folder
 
 
@@ -58,7 +58,7 @@ def joined(folder: Path, prompted: Path, *shards: slice) -> OutcomeTable:
     outcomes = written(folder / "outcomes", Answers.of(BASELINE, 2).table(ROWS), *shards)
     given: Any = (Known("features", "f", features), OutcomesArtefact("outcomes", "o", outcomes), ("validate", "test"))
     collaborator: Any = None
-    parts = under_prompts(outcome_parts(collaborator, *given), *given, {"soft": prompted})
+    parts = outcome_parts(collaborator, *given, {"soft": prompted})
     return concatenate([part.modes for part in parts])
 
 
@@ -75,8 +75,7 @@ def no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_answers_under_prompts_stand_beside_the_same_rows_with_their_baseline(
     tmp_path: Path, shards: tuple[slice, ...]
 ) -> None:
-    (tmp_path / "soft").mkdir()
-    write_rows(tmp_path / "soft", 0, Answers.of(ANSWERS, 2).table(ROWS, "soft"))
+    written(tmp_path / "soft", Answers.of(ANSWERS, 2).table(ROWS, "soft"), *shards)
     table = joined(tmp_path, tmp_path / "soft", *shards)
     soft = table.where(prompt="soft")
     assert len(table) == 8
@@ -90,7 +89,6 @@ def test_answers_under_prompts_stand_beside_the_same_rows_with_their_baseline(
 
 def test_answers_of_other_rows_are_refused(tmp_path: Path) -> None:
     other = ROWS.set_column(0, "id", [["a", "b", "d", "c"]])
-    (tmp_path / "soft").mkdir()
-    write_rows(tmp_path / "soft", 0, Answers.of(ANSWERS, 2).table(other, "soft"))
-    with pytest.raises(ArtefactError, match="not those of the same rows"):
+    written(tmp_path / "soft", Answers.of(ANSWERS, 2).table(other, "soft"), slice(0, 4))
+    with pytest.raises(ArtefactError, match="hold different rows"):
         joined(tmp_path, tmp_path / "soft", slice(0, 4))

@@ -10,7 +10,7 @@ import pyarrow as pa
 from kcm.large import LargeAnswer
 from kcm.large.base import Cost
 from kcm.tasks.columns import matrix
-from pipelines.store.features import write_rows
+from kcm.tasks.shards import write_shards
 from pipelines.store.outcomes import Answers, OutcomesArtefact, in_label_list, write_identity
 
 ANSWERS = [
@@ -48,7 +48,7 @@ def test_answers_keep_their_meaning_when_the_label_list_grows(tmp_path) -> None:
         LargeAnswer(0, None),
         LargeAnswer(None, None, error="time-out"),
     ]
-    write_rows(tmp_path, 0, Answers.of(given, 2).table(ROWS))
+    write_shards(tmp_path, 0, [Answers.of(given, 2).table(ROWS)])
     answers = in_label_list(OutcomesArtefact("outcomes", "", tmp_path).task(0), 4)
     assert answers["large_label"].to_pylist() == [1, 4, 0, -1]
     third = np.float32(1 / 3)

@@ -20,18 +20,18 @@ from kcm.tasks.readers.files import FileShard
 
 
 def ids(sequence: TaskSequence, split: str) -> set[str]:
-    return {row for task in sequence.tasks for row in task.splits[split]["id"]}
+    return {row for task in sequence.tasks for row in task.splits[split]["id"].to_pylist()}
 
 
 def test_every_row_lies_in_one_split_of_one_task_under_its_own_label(write_csv, build, labelled):
     sequence = build(write_csv(labelled(400, 8)), num_tasks=4)
-    rows = [row for task in range(4) for row in sequence.rows(task).to_pylist()]
+    rows = [row for task in range(4) for row in sequence.tasks[task].rows.to_pylist()]
     assert sorted(row["id"] for row in rows) == sorted(f"data-{i + 1}" for i in range(400))
     for row in rows:
         number = int(row["id"].removeprefix("data-")) - 1
         assert (row["text"], sequence.label_names[row["label"]]) == (f"sentence number {number}", f"class-{number % 8}")
     for number, task in enumerate(sequence.tasks):
-        assert {sequence.label_names[label] for label in sequence.rows(number)["label"].to_pylist()} == set(
+        assert {sequence.label_names[label] for label in sequence.tasks[number].rows["label"].to_pylist()} == set(
             task.label_names
         )
 
@@ -65,7 +65,7 @@ def test_another_process_with_another_hash_seed_builds_the_same(write_csv, label
 
 def test_a_cap_holds_per_task(write_csv, build, labelled):
     sequence = build(write_csv(labelled(400, 4)), max_rows_per_task=60)
-    assert [len(sequence.rows(task)) for task in range(2)] == [60, 60]
+    assert [len(sequence.tasks[task].rows) for task in range(2)] == [60, 60]
 
 
 def test_a_split_column_is_honoured_and_certify_is_carved_from_validation(write_csv, build):
@@ -104,7 +104,8 @@ def test_the_same_text_in_two_domains_lies_in_the_same_split_of_both(write_csv, 
         write_csv(rows, ("text", "label", "domain")), source={"task_column": "domain"}, scenario="domain_incremental"
     )
     for split in SPLITS:
-        assert set(sequence.tasks[0].splits[split]["text"]) == set(sequence.tasks[1].splits[split]["text"])
+        first, second = (set(task.splits[split]["text"].to_pylist()) for task in sequence.tasks)
+        assert first == second
 
 
 def test_the_long_tail_is_cut_from_train_alone_and_its_order_recorded(write_csv, build, labelled):
@@ -115,7 +116,7 @@ def test_the_long_tail_is_cut_from_train_alone_and_its_order_recorded(write_csv,
     assert all(ids(sequence, split) == ids(whole, split) for split in ("validate", "certify", "test"))
 
     def counts(sequence):
-        return Counter(label for task in sequence.tasks for label in task.splits["train"]["label"])
+        return Counter(label for task in sequence.tasks for label in task.splits["train"]["label"].to_pylist())
 
     largest = max(counts(whole).values())
     # the formula by hand: factor 8 over 3 steps halves from class to class
@@ -155,12 +156,15 @@ def test_out_of_scope_rows_have_no_label_and_are_never_trained_on(clinc, build):
     sequence = build(clinc, out_of_scope="keep")
     assert sequence.label_names == ("a", "b", "c", "d")
     outside = {
-        row["id"]: row["label"] for task in range(2) for row in sequence.rows(task).to_pylist() if "oos" in row["id"]
+        row["id"]: row["label"]
+        for task in range(2)
+        for row in sequence.tasks[task].rows.to_pylist()
+        if "oos" in row["id"]
     }
     assert set(outside.values()) == {OUT_OF_SCOPE}
     assert len(outside) == 24
     assert not any("oos" in row for row in ids(sequence, "train"))
-    assert all(OUT_OF_SCOPE in task.splits["test"]["label"] for task in sequence.tasks)
+    assert all(OUT_OF_SCOPE in task.splits["test"]["label"].to_pylist() for task in sequence.tasks)
     assert sequence.answer_names == ("a", "b", "c", "d", "oos")
 
 

@@ -40,5 +40,7 @@ def test_no_salt_helps_given_splits(write_csv, build):
 
 def test_the_default_salt_is_the_seed(write_csv, build, labelled):
     path = write_csv(labelled(200, 2))
-    first, second = (build(path, num_tasks=1, **choice).rows(0) for choice in ({"seed": 5}, {"seed": 1, "salt": 5}))
+    first, second = (
+        build(path, num_tasks=1, **choice).tasks[0].rows for choice in ({"seed": 5}, {"seed": 1, "salt": 5})
+    )
     assert first.equals(second)

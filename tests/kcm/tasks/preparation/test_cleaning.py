@@ -10,8 +10,8 @@ import pytest
 
 from kcm.inputs.content import IMAGE, PROBE, TEXT, VECTOR, Content
 from kcm.tasks.plan.splits import SPLITS
-from kcm.tasks.preparation.cleaning import CleaningRules
-from kcm.tasks.preparation.facts import FactRules, facts_of
+from kcm.tasks.preparation.cleaning import RowRules
+from kcm.tasks.preparation.facts import facts_of
 from kcm.tasks.rows import SourceRow, rows_of
 from kcm.tasks.units import unit_digest
 
@@ -20,7 +20,7 @@ def clean(
     records: list[SourceRow], known: tuple[str, ...] = (), reads: Any = TEXT, **rules: Any
 ) -> tuple[pa.Table, list]:
     """The facts of the usable rows, and position, id and reason of the others."""
-    facts = facts_of(rows_of(records), FactRules(CleaningRules(known, reads, **rules), 0, 0))
+    facts = facts_of(rows_of(records), RowRules(known, reads, **rules))
     bad = facts.filter(facts["fault"].is_valid()).select(["position", "id", "fault"]).to_pylist()
     return facts.filter(facts["fault"].is_null()), [tuple(row.values()) for row in bad]
 
@@ -94,7 +94,7 @@ def test_what_is_not_read_is_no_part_of_the_content() -> None:
     alike, _ = clean([both, text])
     assert len(set(alike["content"].to_pylist())) == 1
     other, _ = clean([both, SourceRow("2", "A  text", "a", image=PICTURE.image)], reads=TEXT | IMAGE)
-    assert set(other["content"].to_pylist()) == {unit_digest(Content("a text", PROBE.image))[:16]}
+    assert set(other["content"].to_pylist()) == {unit_digest(Content("a text", PROBE.image))[:16].hex()}
 
 
 def test_train_rows_alone_may_lack_a_label() -> None:

@@ -63,7 +63,7 @@ def test_no_picture_and_no_caption_is_in_two_splits(tmp_path):
     sequence = build_sequence(config, tmp_path, seed=0, reads=IMAGE | TEXT)
     assert [task.name for task in sequence.tasks] == ["one", "two"]
     assert sequence.label_names == ("match", "no match")
-    rows = sequence.rows(0).to_pandas()
+    rows = sequence.tasks[0].rows.to_pandas()
     for part in ("image", "text"):
         assert rows.groupby(part)["split"].nunique().max() == 1
 
@@ -98,7 +98,7 @@ def test_bad_rows_are_named_and_the_others_paired_all_the_same(tmp_path):
     assert reasons["p1"] == "empty text"
     assert reasons["p2"] == "missing image"
     assert reasons["p3"].startswith("not an image")
-    assert len(sequence.rows(0)) >= 2 * 26 - 1
+    assert len(sequence.tasks[0].rows) >= 2 * 26 - 1
 
 
 def test_one_caption_alone_cannot_be_paired(tmp_path):

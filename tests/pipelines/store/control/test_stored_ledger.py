@@ -8,7 +8,7 @@ import pytest
 
 from kcm.certify.ledger import look_delta
 from kcm.errors import ArtefactError
-from pipelines.store.control.ledger import StoredLedger
+from pipelines.store.control.journal import StoredLedger
 from pipelines.store.control.records import Control
 from pipelines.store.files import Files
 
