@@ -214,47 +214,6 @@ class LoopRecord(BaseModel):
     versions: Annotated[list[VersionRecord], Field(description="The first one first.")]
 
 
-class AskedItem(BaseModel):
-    """An item of the inbox, and what is known of it."""
-
-    id: str
-    position: Annotated[int, Field(description="Its place in the order that was drawn, from 0.")]
-    task: str | None
-    text: Annotated[str | None, Field(description="Null where it is not stored.")]
-    image: Annotated[str | None, Field(description="In base64; null where it is not stored.")]
-    small_label: Annotated[str | None, Field(description="What the challenger answers.")]
-    large_label: Annotated[str | None, Field(description="What the large model answered.")]
-    answered_at: datetime
-
-
-class LabelStanding(BaseModel):
-    """What the labels so far certify of the challenger."""
-
-    certified: Annotated[bool, Field(description="Whether they suffice: no further label is needed.")]
-    stricter: Annotated[bool, Field(description="Whether they suffice for a challenger that keeps less.")]
-    bound: Annotated[float, Field(description="Accuracy that it loses at most, by the labels so far.")]
-    epsilon: Annotated[float, Field(description="Accuracy that it may lose.")]
-
-
-class LabelsCounted(BaseModel):
-    """How many items of the inbox are in each state by now."""
-
-    num_open: int
-    num_labelled: int
-    num_skipped: Annotated[int, Field(description="Each counts as lost.")]
-    standing: Annotated[
-        LabelStanding | None, Field(description="What the labels so far certify; null where that is not known.")
-    ] = None
-
-
-class LabelsResponse(LabelsCounted):
-    """What people are asked: the challenger, the labels that may be given, and the first open items."""
-
-    version: Annotated[str | None, Field(description="The challenger; null where no labels are asked for.")]
-    labels: list[str]
-    items: list[AskedItem]
-
-
 class FeedbackResponse(BaseModel):
     """What is stored by now, whatever happens to the service."""
 

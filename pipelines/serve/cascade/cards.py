@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
 from markupsafe import Markup
 
 from kcm.certify.certificate import certificates_json
@@ -12,10 +17,21 @@ from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.alarm import drifted
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.history import History
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.monitor import REST, bounds
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Releases
-from pipelines.serve.schemas import ChallengerCard, DriftCard, LoopRecord, ModelCard, Refusal, ReplicaTraffic
+from pipelines.serve.schemas import (
+    ChallengerCard,
+    DriftCard,
+    LoopRecord,
+    ModelCard,
+    Refusal,
+    ReplicaTraffic,
+    VersionRecord,
+)
+
+LOOP_CACHE_S = 10.0  # time in which the log is not read again
 
 
 class Cards:
@@ -28,9 +44,12 @@ class Cards:
         breaker: Breaker,
         log: LogWriter | None,
         traffic: ReplicaTraffic,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._releases, self._config, self._breaker, self._traffic = releases, config, breaker, traffic
-        self._history = History(log)
+        self._log, self._clock = log, clock
+        self._reading, self._read_after = asyncio.Lock(), -float("inf")
+        self._loop = LoopRecord(num_items=0, num_escalated=0, num_labels=0, versions=[])
         self._section: tuple[str, Markup] | None = None
 
     def card(self) -> ModelCard:
@@ -94,16 +113,37 @@ class Cards:
         return section
 
     async def loop(self) -> LoopRecord:
-        """What all versions have answered by the log, or Refusal while it cannot be read."""
-        try:
-            versions = await self._history.versions()
-        except LogUnavailableError:
-            raise Refusal(503, "the log cannot be read", self._config.retry_after_s) from None
+        """What all versions have answered by the log, or Refusal while it cannot be read; read again now and then."""
+        async with self._reading:
+            started = self._clock()
+            if self._log and started >= self._read_after:
+                try:
+                    self._loop = await self._read_loop(self._log)
+                except LogUnavailableError:
+                    raise Refusal(503, "the log cannot be read", self._config.retry_after_s) from None
+                ended = self._clock()
+                self._read_after = ended + max(LOOP_CACHE_S, REST * (ended - started))
+            return self._loop
+
+    async def _read_loop(self, log: LogWriter) -> LoopRecord:
+        facts = await log.call(DecisionLog.version_facts)
+        versions = [await self._record(log, version) for version in facts]
         return LoopRecord(
-            num_items=sum(each.num_items for each in versions),
-            num_escalated=sum(each.num_escalated for each in versions),
-            num_labels=sum(each.num_labels for each in versions),
+            num_items=sum(version.num_items for version in versions),
+            num_escalated=sum(version.num_escalated for version in versions),
+            num_labels=sum(version.num_labels for version in versions),
             versions=versions,
+        )
+
+    async def _record(self, log: LogWriter, facts: dict[str, Any]) -> VersionRecord:
+        tallies = await log.call(DecisionLog.tallies, facts["version"])
+        num_audited = sum(tally.number for tally in tallies if tally.state is not None)
+        return VersionRecord(
+            **facts,
+            num_items=sum(tally.number for tally in tallies),
+            num_escalated=sum(tally.number for tally in tallies if tally.route != "small"),
+            num_audited=num_audited,
+            disagreement=bounds(tallies, None).disagreement if num_audited else None,
         )
 
     def _drift_card(self) -> DriftCard:

@@ -1,98 +1,93 @@
-"""People at the service's inbox: what they are asked, and what they say, in the log before it is acknowledged."""
+"""What callers and people say of items, by feedback and at the inbox: in the log before it is acknowledged."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
+from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.inbox import AnsweredError, InboxItem, InboxView, UnknownItemError, UnknownLabelError
+from pipelines.serve.log.entries import Feedback, RejectedError
+from pipelines.serve.log.inbox import InboxView
+from pipelines.serve.log.standing import Standing
 from pipelines.serve.log.writer import LogWriter
-from pipelines.serve.schemas import AskedItem, LabelsCounted, LabelsResponse, LabelStanding, Refusal
+from pipelines.serve.metrics import ServeMetrics
+from pipelines.serve.release import Releases
+from pipelines.serve.schemas import FeedbackResponse, Refusal
 
 MAX_SHOWN = 20  # items of one look at the inbox; each may hold a picture
 
 
 class Labelling:
-    """The inbox of the door's application; `log` is None where nothing is stored. Every call may raise Refusal."""
+    """Labels of the door's application; `log` is None where nothing is stored.
 
-    def __init__(self, log: LogWriter | None, config: ServeConfig) -> None:
-        self._log, self._config = log, config
+    Every call may raise Refusal: 404 where nothing is stored, 503 while the log takes none. The inbox is shown to those
+    alone who may see what others have sent, else 403.
+    """
 
-    async def inbox(self, caller: str | None, limit: int) -> LabelsResponse:
+    def __init__(
+        self, releases: Releases[CascadeVersion], config: ServeConfig, log: LogWriter | None, metrics: ServeMetrics
+    ) -> None:
+        self._releases, self._config, self._log, self._metrics = releases, config, log, metrics
+
+    async def feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> FeedbackResponse:
+        """Store true labels.
+
+        404 for what was not answered for this caller, 409 where there are other labels, 422 for labels that the model
+        does not know, unless the configuration keeps them, 429 for too many of those.
+        """
+        log, version = self._stored(), self._releases.current
+        known = version.small_side.bundle.label_names
+        unknown = [index for index, label in enumerate(labels) if label.label not in known]
+        if unknown and self._config.feedback.new_labels == "refuse":
+            raise Refusal(422, f"labels[{unknown[0]}].label: the model has no such label; see /v1/model")
+        labels = [replace(label, new=True) if index in unknown else label for index, label in enumerate(labels)]
+        with self._refusing():
+            await log.add_feedback(request_id, caller, labels)
+        if version.auditor:
+            version.auditor.monitor.schedule()
+        return FeedbackResponse(request_id=request_id, stored=len(labels))
+
+    async def inbox(self, caller: str | None, limit: int) -> InboxView:
         """The labels that are asked for, and the first open items."""
-        log = self._log_for(caller)
-        try:
-            view = await log.call(DecisionLog.inbox, limit)
-        except LogUnavailableError:
-            raise self._unavailable("the log cannot be read") from None
-        if view is None:
-            return LabelsResponse(num_open=0, num_labelled=0, num_skipped=0, version=None, labels=[], items=[])
-        return LabelsResponse(
-            **_counted(view),
-            version=view.asked.version,
-            labels=list(view.asked.labels),
-            items=[_shown(each) for each in view.items],
-        )
+        log = self._shown_to(caller)
+        with self._refusing():
+            return await log.call(DecisionLog.inbox, limit)
 
-    async def answer(self, caller: str | None, answers: Mapping[str, str | None], *, again: bool) -> LabelsCounted:
+    async def answer(self, caller: str | None, answers: Mapping[str, str | None], *, again: bool) -> Standing:
         """Store labels by the ids of their items, None for one that is skipped; `again` lets answers be changed.
 
-        403 for callers that may not label, 404 for items that are not asked for, 422 for labels outside the list, 409
-        for items with another answer, 503 while the log takes none.
+        404 for items and 422 for labels that are not asked for, 409 for items with another answer.
         """
-        log = self._log_for(caller)
-        try:
+        log = self._shown_to(caller)
+        with self._refusing():
             await log.call(DecisionLog.answer_inbox, answers, again=again)
-            view = await log.call(DecisionLog.inbox, 0)
-        except UnknownItemError as error:
-            raise Refusal(404, f"item {error}: no label of it is asked for; see /v1/labels") from None
-        except UnknownLabelError as error:
-            raise Refusal(422, f"item {error}: the label is not in the list; see /v1/labels") from None
-        except AnsweredError as error:
-            raise Refusal(409, f"item {error}: it has another answer already; `again` replaces it") from None
-        except LogUnavailableError:
-            raise self._unavailable("the log is not available; nothing may be stored") from None
-        return LabelsCounted(**_counted(view)) if view else LabelsCounted(num_open=0, num_labelled=0, num_skipped=0)
+            return (await log.call(DecisionLog.inbox, 0)).standing
 
-    def _log_for(self, caller: str | None) -> LogWriter:
+    def _shown_to(self, caller: str | None) -> LogWriter:
         """The log, for a caller who may see what others have sent."""
-        if self._log is None:
-            raise Refusal(404, "labels are not kept here: serve.feedback.url is not set")
+        log = self._stored()
         if caller is None and not self._config.listens_on_loopback:
             raise Refusal(403, "labels need keys where the service listens beyond loopback: see serve.auth.labellers")
         if caller is not None and caller not in self._config.auth.labellers:
             raise Refusal(403, "this key may not see what others have sent: serve.auth.labellers lists those that may")
+        return log
+
+    def _stored(self) -> LogWriter:
+        if self._log is None:
+            raise Refusal(404, "labels are not kept here: serve.feedback.url is not set")
         return self._log
 
-    def _unavailable(self, why: str) -> Refusal:
-        return Refusal(503, why, self._config.retry_after_s)
-
-
-def _counted(view: InboxView) -> dict[str, Any]:
-    standing = view.standing
-    shown = LabelStanding(
-        certified=standing.certified, stricter=standing.stricter, bound=standing.bound, epsilon=standing.epsilon
-    )
-    return {
-        "num_open": standing.num_open,
-        "num_labelled": standing.num_labelled,
-        "num_skipped": standing.num_skipped,
-        "standing": shown if view.asked.tests else None,
-    }
-
-
-def _shown(item: InboxItem) -> AskedItem:
-    return AskedItem(
-        id=item.id,
-        position=item.position,
-        task=item.task,
-        text=item.text,
-        image=item.image and base64.b64encode(item.image).decode(),
-        small_label=item.small_label,
-        large_label=item.large_label,
-        answered_at=item.answered_at,
-    )
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        retry_after_s = self._config.retry_after_s
+        try:
+            yield
+        except RejectedError as error:
+            raise Refusal(error.status, str(error), retry_after_s if error.status == 429 else None) from None
+        except LogUnavailableError:
+            self._metrics.unstored("feedback")
+            raise Refusal(503, "the log is not available: nothing is known to be stored", retry_after_s) from None

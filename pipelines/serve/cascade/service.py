@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from kcm.bundle.answers import Input, Judgement
@@ -19,13 +19,11 @@ from pipelines.serve.cascade.models.judging import Unjudged
 from pipelines.serve.cascade.recording import Judged, Recorder
 from pipelines.serve.cascade.version import MAX_RATIO, CascadeVersion
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.decisions import ConflictError, NewLabelsError, UnknownRequestError
-from pipelines.serve.log.entries import Feedback, Origin
+from pipelines.serve.log.entries import Origin
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import ChallengerRelease, Release, Releases, Served
-from pipelines.serve.schemas import ExplainResponse, FeedbackResponse, PredictResponse, Refusal, ReplicaTraffic, Timings
+from pipelines.serve.schemas import ExplainResponse, PredictResponse, Refusal, ReplicaTraffic, Timings
 
 PROBE_INTERVAL_S = 0.5
 AUDITED_BELOW = 0.25  # of the callers: as long as a canary answers fewer, all that it keeps is audited
@@ -60,9 +58,9 @@ class CascadeService:
     ) -> None:
         self._load, self._config, self._breaker = load, config, breaker
         self._metrics, self._log, self._exposition = metrics, log, exposition
-        self.labelling = Labelling(log, config)
         self._recorder = Recorder(log, metrics)
         self._releases: Releases[CascadeVersion] = Releases(self._load_and_try, CascadeVersion.require_beside)
+        self.labelling = Labelling(self._releases, config, log, metrics)
         self._traffic = ReplicaTraffic()
         self.cards = Cards(self._releases, config, breaker, log, self._traffic)
         self._waiting_for: str | None = "the large model has not answered yet"
@@ -146,35 +144,6 @@ class CascadeService:
                 self._explaining = False
         self._metrics.explained(200)
         return found
-
-    async def feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> FeedbackResponse:
-        """Store true labels, or raise Refusal.
-
-        404 for what was not answered for this caller, 409 where there are other labels, 422 for labels that the model
-        does not know, unless the configuration keeps them, 429 for too many of those, 503 while the log takes none.
-        """
-        if self._log is None:
-            raise Refusal(404, "feedback is not kept here: serve.feedback.url is not set")
-        known = self._releases.current.small_side.bundle.label_names
-        unknown = [index for index, label in enumerate(labels) if label.label not in known]
-        if unknown and self._config.feedback.new_labels == "refuse":
-            raise Refusal(422, f"labels[{unknown[0]}].label: the model has no such label; see /v1/model")
-        labels = [replace(label, new=True) if index in unknown else label for index, label in enumerate(labels)]
-        try:
-            await self._log.add_feedback(request_id, caller, labels)
-        except UnknownRequestError as error:
-            raise Refusal(404, f"request {request_id}: {error}") from None
-        except ConflictError as error:
-            raise Refusal(409, f"request {request_id}: {error}") from None
-        except NewLabelsError as error:
-            raise Refusal(429, f"request {request_id}: {error}", self._config.retry_after_s) from None
-        except LogUnavailableError:
-            self._metrics.unstored("feedback")
-            retry_after_s = self._config.retry_after_s
-            raise Refusal(503, "the feedback log is not available; nothing was stored", retry_after_s) from None
-        if auditor := self._releases.current.auditor:
-            auditor.monitor.schedule()
-        return FeedbackResponse(request_id=request_id, stored=len(labels))
 
     def _trial(self) -> ChallengerRelease | None:
         return self._releases.release.challenger if self._started else None

@@ -18,13 +18,13 @@ from pipelines.serve.http.openai_api import add_openai_routes
 from pipelines.serve.http.page import add_pages
 from pipelines.serve.http.problems import add_handlers
 from pipelines.serve.log.entries import Feedback
+from pipelines.serve.log.inbox import InboxView
+from pipelines.serve.log.standing import Standing
 from pipelines.serve.rate import RateLimit
 from pipelines.serve.schemas import (
     ExplainResponse,
     FeedbackResponse,
     Health,
-    LabelsCounted,
-    LabelsResponse,
     LoopRecord,
     ModelCard,
     PredictResponse,
@@ -104,17 +104,15 @@ def _add_labels(api: FastAPI, service: CascadeService, config: ServeConfig) -> N
         labels = [Feedback(**dict(item)) for item in body.labels]  # type: ignore[attr-defined]
         request.state.log["feedback_for"] = body.request_id  # type: ignore[attr-defined]
         caller = request.state.origin.caller
-        return await service.feedback(body.request_id, caller, labels)  # type: ignore[attr-defined]
+        return await service.labelling.feedback(body.request_id, caller, labels)  # type: ignore[attr-defined]
 
     @api.get("/v1/labels", responses=_problems(403, 404, 409))
-    async def labels(
-        request: Request, limit: Annotated[int, Query(ge=1, le=MAX_SHOWN)] = _LABELS_SHOWN
-    ) -> LabelsResponse:
+    async def labels(request: Request, limit: Annotated[int, Query(ge=1, le=MAX_SHOWN)] = _LABELS_SHOWN) -> InboxView:
         """The items that a person's label is asked of, the first ones in their order; none where none are asked for."""
         return await service.labelling.inbox(request.state.origin.caller, limit)
 
     @api.post("/v1/labels", responses=_problems(403, 404, 409))
-    async def label(body: LabelsRequest, request: Request) -> LabelsCounted:  # type: ignore[valid-type]
+    async def label(body: LabelsRequest, request: Request) -> Standing:  # type: ignore[valid-type]
         """Say what items of the inbox are. Answered once it is stored for good; sent again, it changes nothing."""
         answers = {item.id: item.label for item in body.labels}  # type: ignore[attr-defined]
         again: bool = body.again  # type: ignore[attr-defined]

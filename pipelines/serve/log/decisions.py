@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, exists, func, literal, or_, select, update
 
 from pipelines.serve.log.database import Database, erase_content, insert, log_key, share_numbers
-from pipelines.serve.log.entries import Feedback, LoggedDecision, as_bytes, hashed, storable, utc_now
+from pipelines.serve.log.entries import Feedback, LoggedDecision, RejectedError, as_bytes, hashed, storable, utc_now
 from pipelines.serve.log.inbox import InboxView, inbox_view, store_answers_once
 from pipelines.serve.log.stats import version_facts
 from pipelines.serve.log.tables import (
@@ -33,18 +33,6 @@ APPLICATION = "kcm"  # the name of an application that has none
 NOBODY = "forgotten"  # the caller of what is forgotten
 STEP = 500  # items that are deleted in one transaction: other writes wait for it
 MAX_LEASE = datetime.timedelta(hours=1)
-
-
-class UnknownRequestError(Exception):
-    """No such item was answered for this caller; nothing of the request was stored."""
-
-
-class NewLabelsError(Exception):
-    """The caller has given too many different new labels of late; nothing of the request was stored."""
-
-
-class ConflictError(Exception):
-    """An item has another label already; nothing of the request was stored."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +135,8 @@ class DecisionLog:
     ) -> None:
         """Commit all labels and return, or store none.
 
-        Raises UnknownRequestError unless every item was answered for this very caller, ConflictError where one has
-        another label already, and NewLabelsError where the caller would have given more than `max_new` different new
-        labels within a day.
+        Raises RejectedError: 404 unless every item was answered for this very caller, 409 where one has another label
+        already, 429 where the caller would have given more than `max_new` different new labels within a day.
         """
         d, f = DECISIONS.c, FEEDBACK.c
         wanted = {label.item: label.label for label in labels}
@@ -158,21 +145,21 @@ class DecisionLog:
             owner = hashed(caller, self._key_by(connection))
             issued = select(d.item).where(d.request_id == request_id, d.caller == owner, d.item.in_(list(wanted)))
             if missing := wanted.keys() - set(connection.scalars(issued)):
-                raise UnknownRequestError(f"item {min(missing)} was not answered for this caller")
+                raise RejectedError(404, f"item {min(missing)} was not answered for this caller")
             if new and max_new is not None:
                 since = utc_now() - datetime.timedelta(days=1)
                 given = select(f.label).where(f.caller == owner, f.received_at > since, f.new.is_(True)).distinct()
                 if len(new | set(connection.scalars(given))) > max_new:
-                    raise NewLabelsError(f"a caller may give {max_new} new labels within 24 hours")
+                    raise RejectedError(429, f"a caller may give {max_new} new labels within 24 hours")
             shared = {"request_id": request_id, "caller": owner, "received_at": utc_now()}
             connection.execute(insert(connection, FEEDBACK), [storable(shared | asdict(label)) for label in labels])
             stored = select(f.item, f.label).where(f.request_id == request_id, f.item.in_(list(wanted)))
             differing = [item for item, label in connection.execute(stored).all() if wanted[item] != label]
             if differing:
-                raise ConflictError(f"item {min(differing)} has another label already")
+                raise RejectedError(409, f"item {min(differing)} has another label already")
 
-    def inbox(self, limit: int) -> InboxView | None:
-        """The first open items of the inbox that people are asked about; None where none is open."""
+    def inbox(self, limit: int) -> InboxView:
+        """The first open items of the inbox that people are asked about."""
         with self.database.reading() as connection:
             return inbox_view(connection, self._application, limit)
 

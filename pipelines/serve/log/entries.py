@@ -146,6 +146,14 @@ class Feedback:
     new: bool | None = None
 
 
+class RejectedError(Exception):
+    """What the log does not take: nothing of the request was stored. `status` is its HTTP status."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
 def hashed(caller: str | None, key: bytes) -> str:
     """A keyed hash of the caller: it distinguishes callers in this log and matches nothing in another one."""
     return ANONYMOUS if caller is None else hmac.new(key, caller.encode(), sha256).hexdigest()

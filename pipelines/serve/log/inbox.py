@@ -5,19 +5,24 @@ The loop draws the items and opens the inbox; the service asks people about them
 
 from __future__ import annotations
 
+import base64
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import PlainSerializer
 from sqlalchemy import ColumnElement, Connection, select, update
 
 from pipelines.serve.log.database import insert
-from pipelines.serve.log.entries import utc_now
+from pipelines.serve.log.entries import RejectedError, utc_now
 from pipelines.serve.log.standing import LabelTest, Standing, standing_of
 from pipelines.serve.log.tables import DECISIONS, INBOX, INBOXES, PAYLOADS, same_item
 
 State = Literal["drawn", "labelled", "skipped"]
+Picture = Annotated[
+    bytes | None, PlainSerializer(lambda image: image and base64.b64encode(image).decode(), return_type=str | None)
+]
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class InboxItem:
     state: State
     label: str | None
     text: str | None
-    image: bytes | None
+    image: Picture
     task: str | None
     answered_at: datetime.datetime
     small_label: str | None
@@ -54,23 +59,15 @@ class InboxItem:
 
 @dataclass(frozen=True)
 class InboxView:
-    """The first open items of an inbox, and what the labels so far certify, with the number of items by state."""
+    """What people are asked: the challenger, the labels that may be given, and the first open items.
 
-    asked: AskedFor
+    `version` is None where no labels are asked for. `standing` says what the labels so far certify.
+    """
+
+    version: str | None
+    labels: tuple[str, ...]
     items: list[InboxItem]
     standing: Standing
-
-
-class UnknownItemError(Exception):
-    """The item is not in the inbox; nothing was stored."""
-
-
-class UnknownLabelError(Exception):
-    """The label is not in the inbox's list; nothing was stored."""
-
-
-class AnsweredError(Exception):
-    """The item has been answered otherwise; nothing was stored."""
 
 
 def draw_items(connection: Connection, application: str, attempt: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -109,13 +106,14 @@ def asked_for(connection: Connection, application: str) -> AskedFor | None:
     return AskedFor(row.attempt, row.model_version, tuple(row.labels), tests)
 
 
-def inbox_view(connection: Connection, application: str, limit: int) -> InboxView | None:
-    """The first open items of the open inbox; None where none is open."""
+def inbox_view(connection: Connection, application: str, limit: int) -> InboxView:
+    """The first open items of the open inbox."""
     asked = asked_for(connection, application)
     if asked is None:
-        return None
+        return InboxView(None, (), [], standing_of((), {}))
     items = inbox_items(connection, application, asked.attempt, "drawn", limit)
-    return InboxView(asked, items, standing_of(asked.tests, inbox_states(connection, application, asked.attempt)))
+    standing = standing_of(asked.tests, inbox_states(connection, application, asked.attempt))
+    return InboxView(asked.version, asked.labels, items, standing)
 
 
 def inbox_items(
@@ -155,21 +153,21 @@ def store_answers_once(
 ) -> None:
     """As `store_answers`, in the open inbox, after a look at what is there.
 
-    Raises UnknownItemError and UnknownLabelError for what was not asked for; unless `again`, AnsweredError for items
-    that have another answer: of two people who are asked the same, the second one gets this error.
+    Raises RejectedError: 404 for items and 422 for labels that are not asked for; unless `again`, 409 for items that
+    have another answer, as the second one of two people gets it who are asked the same.
     """
     asked = asked_for(connection, application)
     for name, label in answers.items():
-        if asked is None:
-            raise UnknownItemError(name)
-        this = _of_item(application, asked.attempt, name)
-        row = connection.execute(select(INBOX.c.state, INBOX.c.label).where(this).with_for_update()).first()
-        if row is None:
-            raise UnknownItemError(name)
+        row = None
+        if asked:
+            this = _of_item(application, asked.attempt, name)
+            row = connection.execute(select(INBOX.c.state, INBOX.c.label).where(this).with_for_update()).first()
+        if asked is None or row is None:
+            raise RejectedError(404, f"item {name}: no label of it is asked for; see /v1/labels")
         if label is not None and label not in asked.labels:
-            raise UnknownLabelError(name)
+            raise RejectedError(422, f"item {name}: the label is not in the list; see /v1/labels")
         if not again and row.state != "drawn" and row.label != label:
-            raise AnsweredError(name)
+            raise RejectedError(409, f"item {name}: it has another answer already; `again` replaces it")
     if asked:
         store_answers(connection, application, asked.attempt, answers)
 

@@ -21,7 +21,7 @@ from pipelines.serve.metrics import ServeMetrics
 
 CHECK_AFTER_S = 5.0  # time in which events are gathered before the log is read
 RECALL_AFTER_S = 1.0  # time in which an alarm of another replica is seen, while there is traffic
-_REST = 50  # a check that takes t seconds is followed by a rest of 50 t: a long log takes 2% of a thread at most
+REST = 50  # a check that takes t seconds is followed by a rest of 50 t: a long log takes 2% of a thread at most
 MAX_EVENTS = 20_000  # decisions that are read together: labels wait for it
 LEASE_S = 30.0  # after which another process may watch in the place of one that says nothing
 PROMISE, DISAGREEMENT = "promise", "disagreement"  # what is watched, in the record
@@ -146,7 +146,7 @@ class Monitor:
         None where another process does; what that has written is read then.
         """
         refuted = await self.recall()
-        lease = timedelta(seconds=max(LEASE_S, 2 * _REST * self._took_s))
+        lease = timedelta(seconds=max(LEASE_S, 2 * REST * self._took_s))
         record = await self._log.call(DecisionLog.hold_alarms, self._version, lease)
         for name, alarm in self._alarms.items():
             alarm.load_state_dict(record.state.get(name))
@@ -195,7 +195,7 @@ class Monitor:
             await self.recall()
 
     async def _check_soon(self) -> None:
-        await asyncio.sleep(max(CHECK_AFTER_S, _REST * self._took_s))
+        await asyncio.sleep(max(CHECK_AFTER_S, REST * self._took_s))
         started = time.monotonic()
         try:
             await self.check()

@@ -69,8 +69,9 @@ class Standing:
     """What the labels so far certify of the searched policy.
 
     `bound` is the upper end of the accuracy lost, for the worst decision of the policy. `decided` of `num_units` units
-    tell something by now. No further label is needed once `certified`; `stricter` says that the labels certify not the
-    searched policy, but one that keeps less. `num_open`, `num_labelled` and `num_skipped` count the items.
+    tell something by now; without units labels certify nothing. No further label is needed once `certified`; `stricter`
+    says that the labels certify not the searched policy, but one that keeps less. `num_open`, `num_labelled` and
+    `num_skipped` count the items.
     """
 
     certified: bool

@@ -23,8 +23,8 @@ from kcm.bundle.answers import Route
 from kcm.inputs.content import Content
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.decisions import APPLICATION, STEP, DecisionLog, UnknownRequestError
-from pipelines.serve.log.entries import Feedback, LoggedDecision, Payload
+from pipelines.serve.log.decisions import APPLICATION, STEP, DecisionLog
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Payload, RejectedError
 
 MAX_WAITING = 256  # calls that wait for the database
 MAX_QUEUED, MAX_QUEUED_BYTES = 50_000, 64 * 2**20  # decisions in memory, and bytes of their payloads
@@ -205,8 +205,8 @@ class LogWriter:
         max_new = self._config.max_new_labels
         try:
             await self.call(DecisionLog.add_feedback, request_id, caller, labels, max_new)
-        except UnknownRequestError:
-            if self._num_patient >= MAX_PATIENT:
+        except RejectedError as error:
+            if error.status != 404 or self._num_patient >= MAX_PATIENT:
                 raise
             self._num_patient += 1
             try:

@@ -126,7 +126,7 @@ def test_the_service_asks_from_the_command_on_until_the_labels_are_used(turned: 
         number = len(inbox.items())
     view = log.inbox(1)
     assert view is not None
-    assert (view.asked.version, view.asked.labels, view.standing.num_open) == ("reviews/2", ("yes", "no"), number)
+    assert (view.version, view.labels, view.standing.num_open) == ("reviews/2", ("yes", "no"), number)
     assert (view.items[0].small_label, view.items[0].position) == ("yes", 0)
     withdraw_labels(found.config, found.state)
     assert log.inbox(1) is None

@@ -69,6 +69,9 @@ class StubService:
     num_failed: int = 0
     cards: StubCards = field(default_factory=StubCards)
 
+    def __post_init__(self) -> None:
+        self.labelling: Any = self
+
     async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
         if problem := self.refusal or self.error:
             raise problem

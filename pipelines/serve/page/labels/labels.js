@@ -21,7 +21,7 @@ async function load() {
     keyIsGood();
     find("state").textContent = found.version === null ? "No labels are asked for" : `Challenger ${found.version}`;
     ({ labels, items: open } = found);
-    showCounts(found);
+    showCounts(found.standing);
     show(open.shift() ?? null);
   } catch (error) {
     tell(error);
@@ -93,7 +93,8 @@ function undo() {
   show(trail.pop());
 }
 
-function showCounts({ num_open: left, num_labelled: labelled, num_skipped: skipped, standing }) {
+function showCounts(standing) {
+  const { num_open: left, num_labelled: labelled, num_skipped: skipped } = standing;
   const keys = [["Left", left], ["Labelled", labelled], ["Skipped", skipped]];
   find("counts").replaceChildren(...keys.map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, count(value)))));
   find("standing").hidden = false;
@@ -104,8 +105,8 @@ function showCounts({ num_open: left, num_labelled: labelled, num_skipped: skipp
 
 /** What the labels so far certify, in a sentence. */
 function certifies(standing, left) {
-  if (standing === null) return "";
-  const { certified, stricter, bound, epsilon } = standing;
+  const { certified, stricter, bound, epsilon, num_units: units } = standing;
+  if (units === 0) return "";
   const lost = `at most ${percent(bound)} of the answers are lost by the labels so far, ${percent(epsilon)} may be`;
   if (certified) return `They suffice: ${lost}. `;
   return stricter && left === 0 ? `They suffice for a challenger that keeps less; as it is, ${lost}. ` : `Not yet enough: ${lost}. `;

@@ -191,8 +191,8 @@ def test_without_the_log_predictions_go_on_and_are_counted_while_feedback_is_to_
         with closing(sqlite3.connect(tmp_path / "feedback.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             response = await service.predict([ASKED], Origin("r2"))
-            with pytest.raises(Refusal, match="nothing was stored") as caught:
-                await service.feedback("r1", None, [Feedback(0, "good")])
+            with pytest.raises(Refusal, match="nothing is known to be stored") as caught:
+                await service.labelling.feedback("r1", None, [Feedback(0, "good")])
             assert service.degraded() == "log"
         assert response.answers[0].label == "good"
         assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
@@ -208,11 +208,11 @@ def test_feedback_is_stored_when_it_is_acknowledged_and_must_agree_with_what_is_
     async def tell() -> None:
         service = await started(recorder, url)
         await service.predict([KEPT], Origin("r1"))
-        assert (await service.feedback("r1", None, [Feedback(0, "good")])).stored == 1
-        assert (await service.feedback("r1", None, [Feedback(0, "good")])).stored == 1
+        assert (await service.labelling.feedback("r1", None, [Feedback(0, "good")])).stored == 1
+        assert (await service.labelling.feedback("r1", None, [Feedback(0, "good")])).stored == 1
         assert [row["label"] for row in DecisionLog(url, 1.0).read(FEEDBACK)] == ["good"]
         with pytest.raises(Refusal, match="another label") as caught:
-            await service.feedback("r1", None, [Feedback(0, "bad")])
+            await service.labelling.feedback("r1", None, [Feedback(0, "bad")])
         assert caught.value.status == 409
 
     run(tell())
@@ -228,9 +228,9 @@ def test_feedback_is_taken_from_the_caller_that_was_answered_and_from_nobody_els
         await service.predict([KEPT], Origin("r1", "ann", "mine"))
         for request_id, caller in (("r1", "bob"), ("r1", None), ("mine", "ann"), ("made up", "ann")):
             with pytest.raises(Refusal, match="was not answered for this caller") as caught:
-                await service.feedback(request_id, caller, [Feedback(0, "bad")])
+                await service.labelling.feedback(request_id, caller, [Feedback(0, "bad")])
             assert caught.value.status == 404
-        assert (await service.feedback("r1", "ann", [Feedback(0, "good")])).stored == 1
+        assert (await service.labelling.feedback("r1", "ann", [Feedback(0, "good")])).stored == 1
         assert [row["label"] for row in DecisionLog(url, 1.0).read(FEEDBACK)] == ["good"]
 
     run(tell())
@@ -290,7 +290,7 @@ def test_a_label_that_the_model_does_not_have_is_refused(url: str, recorder: Rec
     async def tell() -> None:
         service = await started(recorder, url)
         with pytest.raises(Refusal, match=r"labels\[1\].label") as caught:
-            await service.feedback("r1", None, [Feedback(0, "good"), Feedback(1, "goood")])
+            await service.labelling.feedback("r1", None, [Feedback(0, "good"), Feedback(1, "goood")])
         assert caught.value.status == 422
 
     run(tell())
@@ -299,8 +299,8 @@ def test_a_label_that_the_model_does_not_have_is_refused(url: str, recorder: Rec
 def test_where_nothing_is_kept_feedback_is_refused_with_that_reason(recorder: Recorder) -> None:
     async def tell() -> None:
         service = await started(recorder)
-        with pytest.raises(Refusal, match="feedback is not kept") as caught:
-            await service.feedback("r1", None, [Feedback(0, "good")])
+        with pytest.raises(Refusal, match="labels are not kept") as caught:
+            await service.labelling.feedback("r1", None, [Feedback(0, "good")])
         assert caught.value.status == 404
 
     run(tell())
@@ -419,12 +419,12 @@ def test_a_new_label_is_kept_where_the_operator_says_so_and_nothing_is_counted_b
             await service.predict([KEPT], Origin(f"s{number}", "bob"))
         await service.settled()
         for number, label in enumerate(("refund", "rebate", "refund")):
-            await service.feedback(f"r{number}", "ann", [Feedback(0, label)])
+            await service.labelling.feedback(f"r{number}", "ann", [Feedback(0, label)])
         with pytest.raises(Refusal, match="2 new labels within 24 hours") as refused:
-            await service.feedback("r3", "ann", [Feedback(0, "recall")])
+            await service.labelling.feedback("r3", "ann", [Feedback(0, "recall")])
         assert refused.value.status == 429
-        await service.feedback("s0", "bob", [Feedback(0, "recall")])
-        await service.feedback("r3", "ann", [Feedback(0, "good")])
+        await service.labelling.feedback("s0", "bob", [Feedback(0, "recall")])
+        await service.labelling.feedback("r3", "ann", [Feedback(0, "good")])
         log = DecisionLog(url, 1.0, "films")
         assert [row["new"] for row in log.read(FEEDBACK)] == [True, True, True, None, True]
         assert sum(tally.number for tally in log.tallies("1") if tally.small_right is not None) == 1

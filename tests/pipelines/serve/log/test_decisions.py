@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from kcm.bundle.answers import Route
-from pipelines.serve.log.decisions import ConflictError, DecisionLog, Tally, UnknownRequestError
-from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
+from pipelines.serve.log.decisions import DecisionLog, Tally
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload, RejectedError
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK, PAYLOADS
 
 
@@ -53,7 +53,7 @@ def test_what_is_sent_twice_is_stored_once(log: DecisionLog) -> None:
 def test_another_label_for_the_same_item_is_refused_and_nothing_of_it_is_stored(log: DecisionLog) -> None:
     answer(log, "r1", num_items=2)
     log.add_feedback("r1", None, [Feedback(1, "good")])
-    with pytest.raises(ConflictError, match="item 1 has another label"):
+    with pytest.raises(RejectedError, match="item 1 has another label"):
         log.add_feedback("r1", None, [Feedback(0, "good"), Feedback(1, "bad")])
     assert labels(log) == [("r1", 1, "good", None)]
 
@@ -62,7 +62,7 @@ def test_labels_of_what_was_never_answered_are_refused(log: DecisionLog) -> None
     """Promise: only an item that the service has answered can have a label, and not one label of the others counts."""
     answer(log, "r1")
     for request_id, items in (("made up", [0]), ("r1", [0, 1]), ("r1", [-1])):
-        with pytest.raises(UnknownRequestError):
+        with pytest.raises(RejectedError):
             log.add_feedback(request_id, None, [Feedback(item, "good") for item in items])
     assert labels(log) == []
 
@@ -72,7 +72,7 @@ def test_a_stranger_neither_labels_nor_blocks_what_belongs_to_another(log: Decis
     answer(log, "of ann", caller="ann")
     answer(log, "of nobody")
     for request_id, stranger in (("of ann", "bob"), ("of ann", None), ("of nobody", "ann"), ("of ann", "anonymous")):
-        with pytest.raises(UnknownRequestError):
+        with pytest.raises(RejectedError):
             log.add_feedback(request_id, stranger, [Feedback(0, "bad")])
     log.add_feedback("of ann", "ann", [Feedback(0, "good")])
     log.add_feedback("of nobody", None, [Feedback(0, "good")])

@@ -17,8 +17,8 @@ from kcm.inputs.content import Content
 from kcm.tasks.units import unit_digest
 from pipelines.serve.log import decisions as room
 from pipelines.serve.log.database import Database, insert
-from pipelines.serve.log.decisions import DecisionLog, UnknownRequestError
-from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload, RejectedError
 from pipelines.serve.log.monitor import bounds
 from pipelines.serve.log.tables import DECISIONS, INBOX, PAYLOADS
 from pipelines.serve.log.window import LogReader
@@ -125,7 +125,7 @@ def test_what_comes_late_of_a_forgotten_request_is_not_stored(any_url: str, log:
     log.forget_caller("ann")
     log.add_decisions(batch)
     log.finish_audits("r1", {0: SECRET}, {0: np.ones(2)})
-    with pytest.raises(UnknownRequestError):
+    with pytest.raises(RejectedError):
         log.add_feedback("r1", "ann", [Feedback(0, SECRET)])
     assert SECRET not in dump(any_url)
 

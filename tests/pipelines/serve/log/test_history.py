@@ -6,17 +6,18 @@ import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
-from pipelines.serve.config import FeedbackConfig
-from pipelines.serve.log.database import Database, LogUnavailableError, insert
+from pipelines.serve.cascade.cards import Cards
+from pipelines.serve.config import FeedbackConfig, ServeConfig
+from pipelines.serve.log.database import Database, insert
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
-from pipelines.serve.log.history import History
 from pipelines.serve.log.tables import INBOX
 from pipelines.serve.log.writer import LogWriter
+from pipelines.serve.schemas import Refusal, ReplicaTraffic
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -61,8 +62,13 @@ def writer(url: str) -> Iterator[LogWriter]:
     writer.close()
 
 
+def cards(log: LogWriter | None, **options: Any) -> Cards:
+    nothing: Any = None
+    return Cards(nothing, ServeConfig(), nothing, log, ReplicaTraffic(), **options)
+
+
 def test_each_version_has_its_dates_counts_labels_and_alarm(writer: LogWriter) -> None:
-    first, second = asyncio.run(History(writer).versions())
+    first, second = asyncio.run(cards(writer).loop()).versions
     assert (first.version, second.version) == ("films/1", "films/2")
     assert (first.since, first.until) == (START + timedelta(days=1), START + timedelta(days=3))
     assert (first.num_items, first.num_escalated, first.num_audited) == (3, 1, 1)
@@ -73,7 +79,7 @@ def test_each_version_has_its_dates_counts_labels_and_alarm(writer: LogWriter) -
 
 
 def test_bounds_are_given_only_where_something_was_audited(writer: LogWriter) -> None:
-    first, second = asyncio.run(History(writer).versions())
+    first, second = asyncio.run(cards(writer).loop()).versions
     assert first.disagreement is not None
     assert 0 <= first.disagreement[0] <= 1 / 3 <= first.disagreement[1] <= 1
     assert second.disagreement is None
@@ -81,15 +87,15 @@ def test_bounds_are_given_only_where_something_was_audited(writer: LogWriter) ->
 
 def test_the_log_is_not_read_with_every_look_at_the_page(writer: LogWriter, url: str) -> None:
     moments = iter((0.0, 1.0, 50.9, 51.1, 52.0))
-    history = History(writer, clock=lambda: next(moments))
+    history = cards(writer, clock=lambda: next(moments))
 
     async def look() -> None:
-        before = await history.versions()  # took a second: a rest of fifty follows
+        before = await history.loop()  # took a second: a rest of fifty follows
         log = DecisionLog(url, 5.0, "films")
         log.add_decisions([decision(9, "films/3")])
         log.close()
-        assert await history.versions() is before
-        assert [each.version for each in await history.versions()] == ["films/1", "films/2", "films/3"]
+        assert await history.loop() is before
+        assert [each.version for each in (await history.loop()).versions] == ["films/1", "films/2", "films/3"]
 
     asyncio.run(look())
 
@@ -97,10 +103,10 @@ def test_the_log_is_not_read_with_every_look_at_the_page(writer: LogWriter, url:
 def test_without_a_log_there_is_nothing_to_tell_and_one_that_is_gone_is_an_error(
     tmp_path: Path,
 ) -> None:
-    assert asyncio.run(History(None).versions()) == []
+    assert asyncio.run(cards(None).loop()).versions == []
     writer = LogWriter(FeedbackConfig(), f"sqlite:///{tmp_path / 'gone.db'}", application="films")
-    assert asyncio.run(History(writer).versions()) == []
+    assert asyncio.run(cards(writer).loop()).versions == []
     (tmp_path / "gone.db").unlink()
-    with pytest.raises(LogUnavailableError):
-        asyncio.run(History(writer).versions())
+    with pytest.raises(Refusal, match="cannot be read"):
+        asyncio.run(cards(writer).loop())
     writer.close()

@@ -10,15 +10,8 @@ import pytest
 
 from pipelines.serve.log.database import Database
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import LoggedDecision, Origin, Payload
-from pipelines.serve.log.inbox import (
-    AnsweredError,
-    AskedFor,
-    UnknownItemError,
-    UnknownLabelError,
-    draw_items,
-    open_inbox,
-)
+from pipelines.serve.log.entries import LoggedDecision, Origin, Payload, RejectedError
+from pipelines.serve.log.inbox import AskedFor, draw_items, open_inbox
 from pipelines.serve.log.tables import INBOX
 
 
@@ -44,8 +37,7 @@ def log(any_url: str, tmp_path: Path) -> Iterator[DecisionLog]:
 
 def test_items_come_in_their_order_with_what_both_sides_say(log: DecisionLog) -> None:
     view = log.inbox(2)
-    assert view is not None
-    assert view.asked == AskedFor("a", "films/2", ("good", "bad"))
+    assert (view.version, view.labels) == ("films/2", ("good", "bad"))
     assert [(each.id, each.text) for each in view.items] == [("r2/0", "text 2"), ("r1/0", "text 1")]
     assert (view.items[0].small_label, view.items[0].large_label) == ("good", "bad")
     assert view.items[1].large_label is None
@@ -56,13 +48,11 @@ def test_items_come_in_their_order_with_what_both_sides_say(log: DecisionLog) ->
 def test_the_first_answer_stays_and_a_bad_one_among_others_stores_nothing(log: DecisionLog) -> None:
     log.answer_inbox({"r2/0": "bad", "r1/0": None}, again=False)
     log.answer_inbox({"r2/0": "bad", "r1/0": None}, again=False)
-    for bad, error in (("r2/0", AnsweredError), ("r1/0", AnsweredError), ("r9/0", UnknownItemError)):
-        with pytest.raises(error):
-            log.answer_inbox({"r0/0": "good", bad: "good"}, again=False)
-    with pytest.raises(UnknownLabelError):
-        log.answer_inbox({"r0/0": "Good"}, again=False)
+    for bad, label, status in (("r2/0", "good", 409), ("r1/0", "good", 409), ("r9/0", "good", 404), ("r0/0", "x", 422)):
+        with pytest.raises(RejectedError) as rejected:
+            log.answer_inbox({"r0/0": "good", bad: label}, again=False)
+        assert rejected.value.status == status
     view = log.inbox(0)
-    assert view is not None
     assert (view.standing.num_open, view.standing.num_labelled, view.standing.num_skipped) == (1, 1, 1)
     log.answer_inbox({"r2/0": None, "r1/0": "good"}, again=True)
     assert [(row["state"], row["label"]) for row in log.read(INBOX)] == [
@@ -75,7 +65,6 @@ def test_the_first_answer_stays_and_a_bad_one_among_others_stores_nothing(log: D
 def test_what_is_forgotten_is_asked_for_no_more(log: DecisionLog) -> None:
     log.forget_request("r2")
     view = log.inbox(5)
-    assert view is not None
     assert [each.id for each in view.items] == ["r1/0", "r0/0"]
-    with pytest.raises(UnknownItemError):
+    with pytest.raises(RejectedError):
         log.answer_inbox({"r2/0": "bad"}, again=False)

@@ -17,8 +17,8 @@ from kcm.certify.certificate import Certificate
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.alarm import DecisionAlarm
 from pipelines.serve.log.database import Database
-from pipelines.serve.log.decisions import DecisionLog, Tally, UnknownRequestError
-from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
+from pipelines.serve.log.decisions import DecisionLog, Tally
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, RejectedError
 from pipelines.serve.log.monitor import Monitor, bounds
 from pipelines.serve.log.tables import FEEDBACK, VERSIONS
 from pipelines.serve.log.writer import LogWriter
@@ -117,7 +117,7 @@ def test_made_up_ids_do_not_silence_the_alarm(log: DecisionLog) -> None:
         traffic.answer(20, disagree=0.3)
         log.add_feedback(f"r{number}", None, [Feedback(item, "large's") for item in range(20)])
         for fake in range(5):
-            with pytest.raises(UnknownRequestError):
+            with pytest.raises(RejectedError):
                 log.add_feedback(f"fake{number}.{fake}", None, [Feedback(item, "small's") for item in range(20)])
     found = bounds(log.tallies("1"), certificate(0.05))
     assert (found.alarm, found.num_items, len(log.read(FEEDBACK))) == (True, 400, 400)

@@ -17,8 +17,8 @@ from kcm.inputs.content import Content
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log import writer as room
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.decisions import ConflictError, DecisionLog, UnknownRequestError
-from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload, RejectedError
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK, PAYLOADS
 from pipelines.serve.log.writer import LogWriter
 from tests.flaky_proxy import SilentProxy
@@ -181,7 +181,7 @@ def test_a_label_finds_what_another_replica_has_answered_just_now(url: str, monk
         answering, other = opened(url, timeout_s=1.0), opened(url, timeout_s=1.0)
         answering.add_decisions([decision("r1")])
         await other.add_feedback("r1", None, LABELS)
-        with pytest.raises(UnknownRequestError):
+        with pytest.raises(RejectedError):
             await other.add_feedback("made up", None, LABELS)
 
     run(write())
@@ -198,7 +198,7 @@ def test_made_up_ids_do_not_all_wait(url: str, monkeypatch: pytest.MonkeyPatch) 
         sent = [asyncio.ensure_future(writing.add_feedback(f"made up {n}", None, LABELS)) for n in range(20)]
         while sum(each.done() for each in sent) < 12:
             await asyncio.sleep(0.01)
-        assert {type(each.exception()) for each in sent if each.done()} == {UnknownRequestError}
+        assert {type(each.exception()) for each in sent if each.done()} == {RejectedError}
         for each in sent:
             each.cancel()
         await asyncio.gather(*sent, return_exceptions=True)
@@ -259,7 +259,7 @@ def test_a_label_that_differs_says_nothing_against_the_database(url: str) -> Non
         writing = opened(url, timeout_s=1.0)
         writing.add_decisions([decision("r1"), decision("r2")])
         await writing.add_feedback("r1", None, LABELS)
-        with pytest.raises(ConflictError):
+        with pytest.raises(RejectedError):
             await writing.add_feedback("r1", None, [Feedback(0, "bad")])
         await writing.add_feedback("r2", None, LABELS)
 
