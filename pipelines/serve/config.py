@@ -311,6 +311,16 @@ class ServeConfig(BatchingConfig):
         return sum(each.num_replicas * each.cpus for each in (self, self.encoder, self.large) if each)
 
     @property
+    def runtimes(self) -> tuple[Literal["torch", "onnx"] | None, Literal["torch", "onnx"] | None]:
+        """In what the encoder and the large model are computed, where they are told."""
+        return (self.encoder or self).runtime, self.large.runtime
+
+    @property
+    def devices(self) -> tuple[str, str]:
+        """The torch devices of the encoder and of the large model."""
+        return (self.encoder or self).device, self.large.device
+
+    @property
     def hosts(self) -> tuple[str, ...]:
         """All names by which clients may call it."""
         own = () if self.host in ("0.0.0.0", "::") else (f"[{self.host}]" if ":" in self.host else self.host,)

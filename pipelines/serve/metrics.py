@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import ray
-from prometheus_client import Metric
+from prometheus_client import Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from pipelines.serve.breaker import State
@@ -194,28 +195,19 @@ def _page(address: str) -> str:
         return ""
 
 
+class _Families(dict[str, Metric], Collector):
+    """Families by name, as prometheus_client writes them out."""
+
+    def collect(self) -> Iterable[Metric]:
+        return self.values()
+
+
 def merged(pages: Iterable[str]) -> str:
     """The families of this application on any of the pages, each once."""
-    families: dict[str, Metric] = {}
+    families = _Families()
     for page in pages:
         for family in text_string_to_metric_families(page):
             if family.name.startswith(PREFIX):
                 families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                 families[family.name].samples += family.samples
-    return "".join(_text(family) for family in families.values())
-
-
-def _text(family: Metric) -> str:
-    # Counters are parsed without the suffix of their samples; Prometheus' own text carries it in both lines.
-    name = f"{family.name}_total" if family.type == "counter" else family.name
-    head = f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n"
-    return head + "".join(_sample(sample.name, sample.labels, sample.value) for sample in family.samples)
-
-
-def _sample(name: str, labels: dict[str, str], value: float) -> str:
-    listed = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-    return f"{name}{{{listed}}} {value}\n"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+    return generate_latest(families).decode()

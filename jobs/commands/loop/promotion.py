@@ -15,9 +15,8 @@ from pipelines.loop.turn import Delivery
 from pipelines.registry.champion import By, Challenger, Champion
 from pipelines.registry.promote import champion_now, promoting
 from pipelines.serve.config import log_url
-from pipelines.serve.deploy.app import require_servable
+from pipelines.serve.deploy.app import require_servable, void_release
 from pipelines.serve.log.trial import TrialLog
-from pipelines.serve.runtimes import void_release
 from pipelines.tracking.config import DIGEST_TAG
 from pipelines.tracking.tracking import FINGERPRINT_TAG, PARENT_TAG, version_tags
 

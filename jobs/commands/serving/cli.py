@@ -13,8 +13,7 @@ from jobs.models import served_source
 from jobs.options import BundleFolder, Debug, JsonFile, ModelName, Overrides, announce
 from kcm.config import load_config
 from kcm.errors import KcmError
-from pipelines.serve.deploy.app import require_servable
-from pipelines.serve.runtimes import void_release
+from pipelines.serve.deploy.app import require_servable, void_release
 from pipelines.served_run import ServedRun
 
 

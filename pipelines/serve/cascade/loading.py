@@ -30,7 +30,6 @@ from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import Release
-from pipelines.serve.runtimes import as_served, devices_of
 
 
 class VersionLoader:
@@ -52,7 +51,7 @@ class VersionLoader:
     async def load(self, release: Release, beside: CascadeVersion | None) -> CascadeVersion:
         """A version; where its encoder is that of `beside`, both share one."""
         config = self._config
-        bundle = as_served(await asyncio.to_thread(Bundle.read, release.bundle), config)
+        bundle = (await asyncio.to_thread(Bundle.read, release.bundle)).in_runtimes(*config.runtimes)
         if beside:  # else the large model's own replicas refuse one that is not the bundle's, before any is ready
             await asyncio.to_thread(require_models, bundle, self._assets_dir, config.large.upstreams)
         if beside and beside.small_side.bundle.encoder_identity == bundle.encoder_identity:
@@ -66,7 +65,7 @@ class VersionLoader:
             small_side,
             release.version,
             config.on_refuted,
-            void=bundle.void_on(*devices_of(config)),
+            void=bundle.void_on(*config.devices),
         )
         guard.act(refuted=False)  # it may be void, or have expired
         auditor = await self._auditor(self._log, release, bundle, escalation, guard) if self._log else None

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kcm.bundle.answers import Input, Judgement
+from kcm.large import LargeAnswer
+from kcm.tasks.units import unit_digest
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.cards import Cards
 from pipelines.serve.cascade.labelling import Labelling
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.models.judging import Unjudged
-from pipelines.serve.cascade.recording import Judged, Recorder
 from pipelines.serve.cascade.version import MAX_RATIO, CascadeVersion
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.log.entries import Origin
+from pipelines.serve.log.entries import LoggedDecision, Origin, Shadow
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import ChallengerRelease, Release, Releases, Served
@@ -40,6 +41,20 @@ class ServingState:
     refused: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """The version that answers a request, its judgements, and the probability with which it is audited.
+
+    `trial` is the challenger that was tried out at that moment, `shadow` what it would have done with each input.
+    """
+
+    version: CascadeVersion
+    judgements: list[Judgement]
+    audit_share: float
+    trial: ChallengerRelease | None = None
+    shadow: list[Shadow] | None = None
+
+
 class CascadeService:
     """`load` makes a version ready to judge, sharing what it can with one that is there already.
 
@@ -58,7 +73,6 @@ class CascadeService:
     ) -> None:
         self._load, self._config, self._breaker = load, config, breaker
         self._metrics, self._log, self._exposition = metrics, log, exposition
-        self._recorder = Recorder(log, metrics)
         self._releases: Releases[CascadeVersion] = Releases(self._load_and_try, CascadeVersion.require_beside)
         self.labelling = Labelling(self._releases, config, log, metrics)
         self._traffic = ReplicaTraffic()
@@ -107,7 +121,7 @@ class CascadeService:
             started = clock()
             found = await self._judged(served, inputs, origin)
             judged = clock()
-            async with self._recorder.failures(found, origin):
+            try:
                 large = await found.version.escalate(
                     inputs, found.judgements, started + self._config.timeout_s - judged
                 )
@@ -124,8 +138,11 @@ class CascadeService:
                         total_s=ended - started,
                     ),
                 )
+            except Exception as error:
+                self._record_failure(found, origin, error)
+                raise
         self._traffic.count(response.answers)
-        self._recorder.decisions(found, inputs, origin, response, large)
+        self._record(found, inputs, origin, response, large)
         if found.version.drift and (found.version.guard is None or found.version.guard.standing == "holds"):
             found.version.drift.add(found.judgements)
         self._metrics.answered(response)
@@ -171,6 +188,64 @@ class CascadeService:
         if self._started and (unavailable := await version.escalation.probe(self._config.load_timeout_s)):
             raise RuntimeError(unavailable.reason)
         return version
+
+    def _record_failure(self, found: Judged, origin: Origin, error: Exception) -> None:
+        """Log and count that a request failed, if it is a challenger that answers it."""
+        trial = found.trial
+        if trial and trial.version == found.version.name:
+            self._metrics.challenger_failed(trial.version)
+            if self._log:
+                status = error.status if isinstance(error, Refusal) else 500
+                self._log.add_failure(origin.request_id, trial.version, trial.stage, status)
+
+    def _record(
+        self,
+        found: Judged,
+        inputs: Sequence[Input],
+        origin: Origin,
+        response: PredictResponse,
+        large: Sequence[LargeAnswer] | LargeUnavailable,
+    ) -> None:
+        """Add every item to the log, where there is one, with the draw of its audit, and start the audits.
+
+        `large` are the large model's answers to the items that were not kept, in their order.
+        """
+        if (log := self._log) is None:
+            return
+        version, trial = found.version, found.trial
+        auditor, bundle = version.auditor, version.small_side.bundle
+        drawn = auditor.draw(response.answers, found.audit_share) if auditor else {}
+        escalated = [index for index, answer in enumerate(response.answers) if answer.route != "small"]
+        given_answers = [] if isinstance(large, LargeUnavailable) else large
+        probabilities = {index: answer.probabilities for index, answer in zip(escalated, given_answers, strict=False)}
+        log.add_decisions(
+            [
+                LoggedDecision(
+                    origin,
+                    index,
+                    response.model_version,
+                    answer.route,
+                    found.audit_share,
+                    drawn=index in drawn,
+                    small_label=bundle.answer_names[judgement.label],
+                    gate_score=judgement.gate_score,
+                    large_label=answer.label if answer.route == "large" else None,
+                    large_probabilities_C=probabilities.get(index) if answer.route == "large" else None,
+                    task=given.task,
+                    unit=unit_digest(given.content, given.group),
+                    large_identity=bundle.large_identity,
+                    payload=log.payload(given.content, judgement.features_D, answer.route),
+                    shadow=found.shadow[index] if found.shadow else None,
+                    stage=trial.stage if trial else None,
+                    seconds=response.timings.total_s if trial else None,
+                )
+                for index, (given, judgement, answer) in enumerate(
+                    zip(inputs, found.judgements, response.answers, strict=True)
+                )
+            ]
+        )
+        if auditor:
+            auditor.begin(origin.request_id, inputs, drawn)
 
     async def _judged(self, served: Served[CascadeVersion], inputs: Sequence[Input], origin: Origin) -> Judged:
         """Who answers, and how; a challenger that gives no numbers, or takes too long for them, is dropped."""

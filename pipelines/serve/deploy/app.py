@@ -104,6 +104,14 @@ def require_servable(release: Release, config: ServeConfig, assets_dir: Path) ->
         Keys(config.auth.keys_file)
 
 
+def void_release(release: Release, config: ServeConfig) -> str | None:
+    """Why the certificate of a release does not hold in this service; None where it does.
+
+    Raises ConfigError for a precision that a device cannot compute.
+    """
+    return FrozenModels.read_models(release.bundle).in_runtimes(*config.runtimes).void_on(*config.devices)
+
+
 def build_door(
     source: Source,
     config: ServeConfig,

@@ -11,7 +11,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from kcm.redact import redact_logger
-from pipelines.serve.breaker import Breaker
+from pipelines.serve.breaker import Breaker, RateLimit
 from pipelines.serve.cascade.loading import VersionLoader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.config import ServeConfig
@@ -20,7 +20,6 @@ from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import Exposition, ServeMetrics
-from pipelines.serve.rate import RateLimit
 from pipelines.serve.sources import ChampionSource, Source
 
 

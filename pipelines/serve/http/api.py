@@ -8,19 +8,25 @@ from fastapi.responses import PlainTextResponse
 from fastapi_offline import FastAPIOffline
 
 from kcm.bundle.answers import Input
+from pipelines.serve.breaker import RateLimit
 from pipelines.serve.cascade.labelling import MAX_SHOWN
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.http.bodies import content_of, explain_request, feedback_request, labels_request, predict_request
+from pipelines.serve.http.bodies import (
+    add_handlers,
+    content_of,
+    explain_request,
+    feedback_request,
+    labels_request,
+    predict_request,
+)
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.http.middleware import DOCS, Access, AllowedHosts, BodyLimit, RequestLimit, RequestLog
 from pipelines.serve.http.openai_api import add_openai_routes
 from pipelines.serve.http.page import add_pages
-from pipelines.serve.http.problems import add_handlers
 from pipelines.serve.log.entries import Feedback
 from pipelines.serve.log.inbox import InboxView
 from pipelines.serve.log.standing import Standing
-from pipelines.serve.rate import RateLimit
 from pipelines.serve.schemas import (
     ExplainResponse,
     FeedbackResponse,

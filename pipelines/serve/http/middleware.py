@@ -14,13 +14,12 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pipelines.serve.breaker import RateLimit
 from pipelines.serve.config import LimitsConfig, ServeConfig
-from pipelines.serve.http.bodies import REQUEST_ID_PATTERN
+from pipelines.serve.http.bodies import REQUEST_ID_PATTERN, problem, refused
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.http.page import is_page
-from pipelines.serve.http.problems import problem, refused
 from pipelines.serve.log.entries import Origin
-from pipelines.serve.rate import RateLimit
 from pipelines.serve.schemas import Refusal
 
 REQUEST_ID = "x-request-id"  # the client's; Ray Serve sets it where there is none, and sends it back

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from pipelines.serve.breaker import Breaker, BreakerConfig
+from pipelines.serve.breaker import Breaker, BreakerConfig, RateLimit
 from pipelines.serve.http.keys import Keys
-from pipelines.serve.rate import RateLimit
 
 DAY_S = 86_400.0
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.serve.rate import RateLimit, TokenBucket
+from pipelines.serve.breaker import RateLimit, TokenBucket
 
 
 class Clock:

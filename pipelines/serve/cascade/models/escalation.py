@@ -15,10 +15,9 @@ from ray.serve.handle import DeploymentHandle
 
 from kcm.bundle.answers import Failure
 from kcm.large import PROBE, Item, LargeAnswer
-from pipelines.serve.breaker import Breaker, Call
+from pipelines.serve.breaker import Breaker, Call, TokenBucket
 from pipelines.serve.cascade.models.batcher import QueueFullError
 from pipelines.serve.config import LargeReplicaConfig
-from pipelines.serve.rate import TokenBucket
 from pipelines.serve.release import Release
 
 logger = logging.getLogger("ray.serve")

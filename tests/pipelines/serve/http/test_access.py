@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from pipelines.serve.breaker import RateLimit
 from pipelines.serve.http import keys as keys_module
 from pipelines.serve.http.keys import Keys
-from pipelines.serve.rate import RateLimit
 
 BODY = {"inputs": [{"text": "a private text"}]}
 SECRET = "secret-key-of-ann"

@@ -20,8 +20,8 @@ from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.loading import VersionLoader
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import LargeReplicaConfig, ReplicaConfig, ServeConfig
+from pipelines.serve.deploy.app import void_release
 from pipelines.serve.release import Release
-from pipelines.serve.runtimes import as_served, devices_of, void_release
 from tests.kcm.bundle.test_bundle import certificate
 from tests.pipelines.serve.stubs import NoMetrics
 from tests.tiny_bert import save_bert
@@ -91,7 +91,7 @@ def test_a_version_that_shares_the_encoder_of_another_is_computed_as_that_one(re
 def test_the_encoder_s_own_replicas_decide_where_there_are_any(release: Release) -> None:
     bundle = Bundle.read(release.bundle)
     config = ServeConfig(runtime="torch", encoder=ReplicaConfig(gpus=0.5), large=LargeReplicaConfig(runtime="onnx"))
-    assert devices_of(config) == ("cuda", "cpu")
-    served = as_served(bundle, config)
-    assert served.computed_by(*devices_of(config)) == ComputedBy(encoder="torch on cuda", large="onnx on cpu")
+    assert config.devices == ("cuda", "cpu")
+    served = bundle.in_runtimes(*config.runtimes)
+    assert served.computed_by(*config.devices) == ComputedBy(encoder="torch on cuda", large="onnx on cpu")
     assert "torch on cuda" in (void_release(release, config) or "")
