@@ -11,8 +11,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import os
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, distribution, entry_points, packages_distributions
@@ -88,6 +90,11 @@ class Family:
     def load(self, path: str) -> type[Component]:
         """The class at `package.module:Class`. Raises ConfigError where it cannot be used, saying why."""
         module, _, name = path.partition(":")
+        if _IN_BUNDLE.get() and not self._is_trusted(path, module):
+            raise ConfigError(
+                f"the {self.name} {path!r} is of a module that nobody here has named",
+                hint=f"If you trust it, install its package with an entry point, or set {TRUSTED}={module}",
+            )
         try:
             found = importlib.import_module(module)
         except Exception as error:  # a user's module may fail in any way
@@ -110,7 +117,14 @@ class Family:
             raise ConfigError(f"{path!r} lacks what every {self.name} has: {missing}")
         if lacking := component.lacks():
             raise ConfigError(f"{path!r} lacks what it says of itself: {lacking}")
+        if not _IN_BUNDLE.get() and not module.startswith("kcm."):  # processes that start from now on may load it, too
+            os.environ[TRUSTED] = ",".join(sorted({*_trusted_modules(), module}))
         return component
+
+    def _is_trusted(self, path: str, module: str) -> bool:
+        """Whether a bundle may name this class: one of ours, registered, imported already, or in TRUSTED."""
+        registered = {each.path for each in self.known()}
+        return module in sys.modules or module in _trusted_modules() or path in registered
 
     def abstract(self) -> type[Component]:
         """The abstract configuration that all components of the family derive from."""
@@ -221,7 +235,23 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
+TRUSTED = "KCM_TRUSTED_MODULES"  # of the environment: modules that bundles may name, with commas between them
+_IN_BUNDLE: ContextVar[bool] = ContextVar("whether what names components comes with a bundle", default=False)
 _DESCRIBED: ContextVar[frozenset[str]] = ContextVar("families whose JSON schema is being made", default=frozenset())
+
+
+def _trusted_modules() -> set[str]:
+    return {name for name in os.environ.get(TRUSTED, "").split(",") if name}
+
+
+@contextmanager
+def of_a_bundle() -> Iterator[None]:
+    """Import no module for a component but of this package, of an entry point, or that this process was told of."""
+    reset = _IN_BUNDLE.set(True)
+    try:
+        yield
+    finally:
+        _IN_BUNDLE.reset(reset)
 
 
 class Component(Config):

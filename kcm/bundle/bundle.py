@@ -6,6 +6,8 @@ fitted, such as alignment heads, are contained.
 
 from __future__ import annotations
 
+import itertools
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
@@ -42,7 +44,7 @@ from kcm.cascade.scores import form_named
 from kcm.certify.certificate import Certificate
 from kcm.certify.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
-from kcm.components import Component, components_of
+from kcm.components import Component, components_of, of_a_bundle
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.encoders.dual.aligned import ALIGNED_FILES
@@ -171,6 +173,7 @@ class Bundle(FrozenModels):
         return folder
 
     @classmethod
+    @of_a_bundle()
     def read(cls, folder: Path) -> Bundle:
         """Read a bundle, with its networks in evaluation mode.
 
@@ -181,6 +184,7 @@ class Bundle(FrozenModels):
         models = FrozenModels.of(files)
         config, names = files.config(_Networks, "config.json"), files.config(BundleNames, "labels.json")
         num_labels = len(names.labels)
+        _require_stored(files, config, num_labels)
         collaborator = Collaborator(config.in_features, num_labels, config.network, config.kind, config.seed).eval()
         for name, module in _modules(collaborator).items():
             if module.state_dict():
@@ -211,7 +215,7 @@ class _Networks(Config):
 
     kind: NetworkKind
     network: NetworkConfig
-    in_features: int
+    in_features: int = Field(ge=1)
     seed: int
     learner: LearnerConfig
 
@@ -251,6 +255,28 @@ def _modules(collaborator: Collaborator) -> dict[str, nn.Module]:
     if collaborator.base is not None:
         parts["base"] = collaborator.base
     return parts
+
+
+def _require_stored(files: SealedFolder, config: _Networks, num_labels: int) -> None:
+    """Raise ArtefactError for networks larger than their files, before memory is taken for them."""
+    network, dim = config.network, config.in_features
+    inputs = (dim, network.mixing) if network.projects else (dim,)
+    hidden, curve = network.hidden, network.grid_size
+    if config.kind == "linear":
+        hidden, curve = (), 1
+    elif config.kind == "mlp" and network.mlp_width is not None:
+        hidden, curve = (network.mlp_width,) * max(1, len(hidden)), 1
+    elif network.basis != "spline":
+        hidden, curve = (network.mixing,), 1
+    layers = sum(first * second for first, second in itertools.pairwise((inputs[-1], *hidden, num_labels)))
+    base = {"none": 0, "means": dim * num_labels, "lda": dim * (dim + num_labels)}[network.base]
+    claimed = layers * curve + base + math.prod(inputs) * (len(inputs) > 1)
+    stored = sum(files.num_bytes(f"{part}.safetensors") for part in ("mixing", "base", "judge", "small"))
+    if claimed > stored:  # a number takes four bytes, as a rule
+        raise ArtefactError(
+            f"its networks take {claimed:,} numbers or more, and their files have {stored:,} bytes",
+            where=str(files.folder / "config.json"),
+        )
 
 
 def _load(module: nn.Module, files: SealedFolder, name: str) -> None:

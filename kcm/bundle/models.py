@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from kcm.bundle.computed import ComputedBy, void_reason
-from kcm.bundle.sealed import SealedFolder
-from kcm.components import FAMILIES, Component
+from kcm.bundle.sealed import SealedFolder, read_manifest
+from kcm.components import FAMILIES, TRUSTED, Component, of_a_bundle
 from kcm.config import Config
 from kcm.encoders import Encoder, EncoderConfig
 from kcm.encoders.config import Runtime
@@ -89,17 +89,18 @@ class FrozenModels:
         return FrozenModels.of(open_bundle(folder))
 
     @classmethod
+    @of_a_bundle()
     def of(cls, files: SealedFolder) -> FrozenModels:
         """As `read_models`, from an open folder."""
         names, folder = files.config(BundleNames, "labels.json"), files.folder
         encoder, large = files.config(EncoderFile, "encoder.json"), files.config(LargeFile, "large.json")
         large_config = large.config
         if large_config.backbone is not None:
-            large_config = large_config.with_backbone(_located(large_config.backbone, LARGE_ENCODER, folder))
+            large_config = large_config.with_backbone(_located(large_config.backbone, LARGE_ENCODER, files))
         models = FrozenModels(
             label_names=names.labels,
             none_label=names.none_label,
-            encoder=_located(encoder.config, ENCODER, folder),
+            encoder=_located(encoder.config, ENCODER, files),
             encoder_identity=encoder.identity,
             large=large_config,
             large_identity=large.identity,
@@ -111,11 +112,13 @@ class FrozenModels:
 
 def _certified_by(files: SealedFolder, models: FrozenModels) -> ComputedBy | None:
     """What computed the certify rows; before that was written down, the runtimes of the bundle on CPUs."""
-    if not any(files.json(CERTIFICATE).values()):
-        return None
+    certificates = files.json(CERTIFICATE)
+    if not isinstance(certificates, dict) or not any(certificates.values()):
+        return None  # reading the whole bundle tells what is wrong with them
     return files.config(ComputedBy, COMPUTED_BY) if files.has(COMPUTED_BY) else models.computed_by("cpu", "cpu")
 
 
+@of_a_bundle()
 def open_bundle(folder: Path) -> SealedFolder:
     """The verified files of a bundle whose components are all at hand; raises what `FrozenModels.read_models` does."""
     files = SealedFolder(folder, MANIFEST, FORMAT)
@@ -126,10 +129,7 @@ def open_bundle(folder: Path) -> SealedFolder:
 
 def bundle_digest(folder: Path) -> str:
     """The `digest` of the bundle in a folder, without reading it. Raises ArtefactError where there is none."""
-    try:
-        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
-    except OSError:
-        raise ArtefactError(f"no {MANIFEST} here", where=str(folder), hint="Give the folder of a bundle") from None
+    return hashlib.sha256(read_manifest(folder, MANIFEST)).hexdigest()
 
 
 def load_encoder(models: FrozenModels, assets_dir: Path, device: str = "cpu") -> Encoder:
@@ -194,9 +194,15 @@ def _require_same(what: str, found: str, expected: str, where: str) -> None:
         )
 
 
-def _located(encoder: EncoderConfig, name: str, folder: Path) -> EncoderConfig:
-    """The encoder that the bundle in `folder` names, wherever that lies now."""
-    return encoder.aligned(folder.absolute() / name) if encoder.name == WITHIN + name else encoder
+def _located(encoder: EncoderConfig, name: str, files: SealedFolder) -> EncoderConfig:
+    """The encoder that a bundle names, wherever that lies now. Raises ArtefactError for files outside the manifest."""
+    if encoder.name != WITHIN + name:
+        return encoder
+    folder = files.folder.absolute() / name
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if not files.has(f"{name}/{file.name}"):
+            raise ArtefactError("the manifest does not list this file", where=str(file))
+    return encoder.aligned(folder)
 
 
 class BundleNames(Config):
@@ -255,9 +261,10 @@ class Components(Config):
                 FAMILIES[each.family].load(each.path)
             except ConfigError as error:
                 package = f" of package {each.package} {each.version}" if each.package else ""
+                install = f"Install {each.package or each.path.partition(':')[0]}, on every node"
                 raise ArtefactError(
                     f"the bundle's {each.family} {each.tag!r} is {each.path}{package}, which is not at hand:"
                     f" {error.what}",
                     where=str(folder),
-                    hint=f"Install {each.package or each.path.partition(':')[0]}, on every node",
+                    hint=error.hint if TRUSTED in (error.hint or "") else install,
                 ) from None

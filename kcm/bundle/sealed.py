@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from kcm.errors import ArtefactError
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
+MAX_MANIFEST = 2**20  # bytes: a line for each file
 _TENSOR = "$tensor"  # stands in a state's JSON for a tensor of the safetensors file beside it
 
 
@@ -31,15 +33,12 @@ class SealedFolder:
 
     def __init__(self, folder: Path, manifest: str, format_version: int) -> None:
         self.folder = folder
-        try:
-            text = (folder / manifest).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            raise ArtefactError(f"no {manifest} here", where=str(folder), hint="Give the folder of a bundle") from None
+        text = read_manifest(folder, manifest)
         self.digest = hashlib.sha256(text).hexdigest()
         try:
             content = json.loads(text)
             written, self.files = content["format"], dict(content["files"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ArtefactError("the manifest is damaged", where=str(folder / manifest)) from None
         if written != format_version:
             raise ArtefactError(
@@ -56,7 +55,14 @@ class SealedFolder:
 
     def json(self, name: str) -> Any:
         """The content of a JSON file."""
-        return json.loads(self._path(name).read_text(encoding="utf-8"))
+        try:
+            return json.loads(self._path(name).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ArtefactError(f"not JSON that can be read: {error}", where=str(self.folder / name)) from None
+
+    def num_bytes(self, name: str) -> int:
+        """The size of a file; 0 without one."""
+        return self._path(name).stat().st_size if self.has(name) else 0
 
     def config(self, model: type[ConfigT], name: str) -> ConfigT:
         """A JSON file as the configuration model it was written from."""
@@ -74,8 +80,12 @@ class SealedFolder:
     def state(self, parent: str) -> dict[str, object]:
         """A nested state that `write_state` wrote."""
         tensors = self.tensors(f"{parent}/state.safetensors") if self.has(f"{parent}/state.safetensors") else {}
-        state = _join(self.json(f"{parent}/state.json"), tensors)
-        assert isinstance(state, dict)
+        try:
+            state = _join(self.json(f"{parent}/state.json"), tensors)
+        except (KeyError, TypeError, RecursionError):
+            state = None
+        if not isinstance(state, dict):
+            raise ArtefactError("not a state that can be read", where=str(self.folder / parent / "state.json"))
         return state
 
     def _path(self, name: str) -> Path:
@@ -85,14 +95,33 @@ class SealedFolder:
 
     def _verify(self, name: str, expected: str) -> None:
         path = self.folder / name
-        if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise ArtefactError(f"the manifest points outside the folder: {name!r}", where=str(self.folder))
         try:
+            _require_inside(path, self.folder)
             found = _digest(path)
         except OSError:
             raise ArtefactError("a file is missing", where=str(path), hint="Fetch the bundle again") from None
         if found != expected:
             raise ArtefactError("a file is not what the manifest says", where=str(path), hint="Fetch the bundle again")
+
+
+def read_manifest(folder: Path, manifest: str) -> bytes:
+    """The manifest of a sealed folder. Raises ArtefactError where there is none that could be one."""
+    path = folder / manifest
+    try:
+        _require_inside(path, folder)
+        if path.stat().st_size > MAX_MANIFEST:
+            raise ArtefactError(f"the manifest has more than {MAX_MANIFEST} bytes", where=str(path))
+        return path.read_bytes()
+    except OSError:
+        raise ArtefactError(f"no {manifest} here", where=str(folder), hint="Give the folder of a bundle") from None
+
+
+def _require_inside(path: Path, folder: Path) -> None:
+    """Raise ArtefactError for what is no plain file of the folder: to read a pipe or a device might never end."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ArtefactError("this lies outside the folder", where=str(path))
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ArtefactError("not a plain file", where=str(path), hint="Fetch the bundle again")
 
 
 @contextmanager
