@@ -65,10 +65,9 @@ def run(
         )
         done: dict[str, Artefact] = {}
         with closing(context.tracking):
-            for name, artefact in run_stages(stages, context):
+            names = [stage.stage for stage in stages]
+            for name, artefact in run_stages(stages[: names.index(until) + 1] if until else stages, context):
                 done[name] = artefact
-                if name == until:
-                    break
             result = collect(config, context, done)
             if "register" in done:
                 path = context.run_folder / "result.json"

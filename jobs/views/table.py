@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kcm.report.glossary import metric
-from kcm.report.words import headline, promise, why_deployed
+from kcm.report.words import headline, large_faults, promise, why_deployed
 
 Numbers = Mapping[str, Any]
 
@@ -95,6 +95,8 @@ def _lines(result: Numbers) -> Iterator[Text]:
     if why := why_deployed(result):
         yield line("deployed", why)
     yield line("certificate", promise(result["certificate"]))
+    for fault in large_faults(result):
+        yield line("large model", fault)
     yield from _out_of_scope(result)
     if mlflow := result.get("mlflow"):
         yield line("MLflow", f"run {mlflow['run_id']} at {mlflow['tracking_uri']}")

@@ -40,8 +40,8 @@ class LargeAnswer:
     """One answer. `label` counts in the model's label list; it is None exactly when `error` gives the reason.
 
     `probabilities` float32 [C] sum to 1, or are None where the model gives only a label. `off_label` marks an answer
-    outside the label list, which is wrong, not missing. `outage` marks a missing answer because the model's server was
-    unreachable, failing or too slow, which is no fault of this item.
+    outside the label list, which is wrong, not missing; `reply` is what it said. `outage` marks a missing answer
+    because the model's server was unreachable, failing or too slow, which is no fault of this item.
     """
 
     label: int | None
@@ -49,6 +49,7 @@ class LargeAnswer:
     cost: Cost = field(default=Cost())
     error: str | None = None
     off_label: bool = False
+    reply: str = ""
     outage: bool = False
 
 
@@ -69,6 +70,37 @@ class LargeModel(Protocol):
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """One answer per item, in their order. The failure of an item is an answer with `error`, not an exception."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The questions that are not paid for yet: calls, tokens and currency expected, and the most that they may cost."""
+
+    calls: int = 0
+    tokens: float = 0.0
+    currency: float = 0.0
+    most: float = 0.0
+
+    def __add__(self, other: Estimate) -> Estimate:
+        mine, others = (vars(each).values() for each in (self, other))
+        return Estimate(*(a + b for a, b in zip(mine, others, strict=True)))
+
+
+@runtime_checkable
+class PaidModel(Protocol):
+    """A large model behind a server that may cost money; `ask_shards` says what, before and after."""
+
+    def probe(self) -> LargeAnswer:
+        """The server's answer to a question of no row, never a cached one. Raises what `answer` raises."""
+
+    def estimate(self, items: Sequence[Item]) -> Estimate:
+        """What the answers to `items` will take that are not paid for yet; nothing is asked."""
+
+    def spent(self) -> tuple[int, float]:
+        """Calls and currency paid so far, over all runs on the same store."""
+
+    def close(self) -> None:
+        """Ask nothing more; whoever waits for an answer gets CancelledError."""
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -77,6 +77,7 @@ class Resources:
     head: LinearHead | None = None  # what `fit` made
     responses: ResponseStore | None = None  # the store of paid answers; None keeps them in memory
     limit_s: float = math.inf  # the time that a server may take for one question
+    warn: Callable[[str], None] = lambda line: None  # told when a server stops answering, and when it is back
 
 
 ON_CPU = Resources()
@@ -93,6 +94,9 @@ class LargeConfig(Component):
     fits_on_train: ClassVar[bool] = False  # needs a `head`, which `fit` makes of the train rows' `backbone` features
 
     adapter: str = Field("", description="Chooses this form of the section.")
+
+    def check_access(self) -> None:
+        """Raise ConfigError where it cannot be asked from this process, such as for a key that is missing."""
 
     @property
     @abstractmethod
@@ -123,6 +127,11 @@ class LargeConfig(Component):
     def upstream(self) -> UpstreamConfig | None:
         """The server, its key and budget, which the operator decides; None for a local model."""
         return None
+
+    @property
+    def failed_share(self) -> float:
+        """Share of a run's rows that may stay without an answer; all of them never may."""
+        return 1.0
 
     @property
     def has_budget(self) -> bool:

@@ -1,14 +1,16 @@
-"""The response cache: paid answers and spending in one database; no answer is paid twice, no budget is exceeded.
+"""The response cache: paid answers and spending in one database; no answer that arrived is paid twice, no budget is
+exceeded.
 
 Every answer is committed as it arrives. A call is booked at its maximal cost before it is sent; the booking of a killed
-process stays, since the server may have charged for the call.
+process stays, since the server may have charged for the call. The calls that a kill interrupts are asked and paid
+again: nobody has their answers.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +96,11 @@ class ResponseCache:
             text = connection.scalar(select(self._answers.c.answer).where(self._answers.c.key == key))
         answer: dict[str, Any] | None = None if text is None else json.loads(text)
         return answer
+
+    def known(self, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` that have an answer."""
+        with self._transaction() as connection:
+            return set(connection.scalars(select(self._answers.c.key).where(self._answers.c.key.in_(keys))))
 
     def spent(self) -> tuple[int, float]:
         """Calls and currency spent so far, calls under way included."""

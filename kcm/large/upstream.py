@@ -44,6 +44,7 @@ from tenacity import (
 from kcm.errors import ConfigError
 
 MAX_BYTES = 2**20  # of a reply; a label takes a few hundred
+MANY_FAILURES, SAID_EVERY_S = 3, 30.0  # attempts in a row without a reply, from which on a server counts as gone
 _NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout)
 
 # Parameters that a server may not know, and the words with which it says so.
@@ -54,6 +55,7 @@ _DISPENSABLE = {
     "max_tokens": ("max_tokens",),
 }
 _SUCCESSORS = {"max_tokens": "max_completion_tokens"}
+_ARGUMENTS = frozenset({"model", "messages", *_DISPENSABLE, *_SUCCESSORS.values()})
 
 
 class UpstreamError(Exception):
@@ -99,7 +101,9 @@ class Upstream:
         max_retries: int,
         max_wait_s: float,
         limit_s: float = math.inf,
+        warn: Callable[[str], None] = lambda line: None,
     ) -> None:
+        self._watch = _Watch(base_url, warn)
         self._url, self._key, self._timeout_s = base_url, key, timeout_s
         self._max_retries, self._max_wait_s, self._limit_s = max_retries, max_wait_s, limit_s
         self._backoff = wait_random_exponential(multiplier=0.5, max=max_wait_s)
@@ -129,7 +133,12 @@ class Upstream:
         )
 
         def attempt() -> Reply:
-            return asyncio.run_coroutine_threadsafe(self._attempt(body, deadline), _event_loop()).result()
+            try:
+                return asyncio.run_coroutine_threadsafe(self._attempt(body, deadline), _event_loop()).result()
+            except UpstreamError as error:
+                if error.outage:
+                    self._watch.failed(str(error))
+                raise
 
         return retrying(paying, attempt)
 
@@ -152,11 +161,13 @@ class Upstream:
             try:
                 async with asyncio.timeout(timeout_s):
                     response = await self._create(
-                        **_without(body, unknown),
+                        **_split(_without(body, unknown)),
                         extra_headers=self._headers,
                         timeout=connecting,
                     )
-                return _parsed(response.content, time.perf_counter() - started)
+                reply = _parsed(response.content, time.perf_counter() - started)
+                self._watch.answered()
+                return reply
             except TimeoutError:
                 reason = f"no whole reply within {timeout_s:.3g} s"
                 raise UpstreamError(reason, may_be_charged=True, outage=True, retry_after_s=0.0) from None
@@ -186,6 +197,29 @@ class Upstream:
             reason = f"{reason}; it asks to wait {retry_after_s:.0f} s, longer than max_wait_s"
             return UpstreamError(reason, outage=True)
         return UpstreamError(reason, outage=True, retry_after_s=retry_after_s)
+
+
+class _Watch:
+    """Says when a server stops answering, again while that lasts, and when it answers again."""
+
+    def __init__(self, url: str, warn: Callable[[str], None]) -> None:
+        self._url, self._warn, self._lock = url, warn, threading.Lock()
+        self._failures, self._began, self._said = 0, 0.0, 0.0  # in a row; when the first was; when it was said last
+
+    def failed(self, reason: str) -> None:
+        with self._lock:
+            self._failures, now = self._failures + 1, time.monotonic()
+            self._began = self._began if self._failures > 1 else now
+            if self._failures >= MANY_FAILURES and (not self._said or now >= self._said + SAID_EVERY_S):
+                self._said = now
+                lasting = f" for {now - self._began:.0f} s" if now - self._began >= 1 else ""
+                self._warn(f"the large model at {self._url} has not answered{lasting}: {reason}; trying again")
+
+    def answered(self) -> None:
+        with self._lock:
+            if self._said:
+                self._warn(f"the large model at {self._url} answers again")
+            self._failures, self._said = 0, 0.0
 
 
 @functools.cache
@@ -227,6 +261,12 @@ async def _limit_body(response: httpx.Response) -> None:
 def _without(body: Mapping[str, Any], unknown: frozenset[str]) -> dict[str, Any]:
     rest = {name: value for name, value in body.items() if name not in unknown}
     return rest | {new: body[old] for old, new in _SUCCESSORS.items() if old in unknown and old in body}
+
+
+def _split(body: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the client, which would refuse parameters of a compatible server by their name."""
+    arguments = {name: value for name, value in body.items() if name in _ARGUMENTS}
+    return arguments | {"extra_body": {name: value for name, value in body.items() if name not in _ARGUMENTS}}
 
 
 def _named(error: APIStatusError, body: Mapping[str, Any]) -> set[str]:

@@ -157,8 +157,27 @@ def notices(result: Numbers) -> list[str]:
             f"On test the small model alone ({percent(small)}) is at least as accurate as the large model"
             f" ({percent(large)}): never escalating would be cheaper."
         )
+    found += large_faults(result)
     if bad:
         found.append(f"{plural(bad, 'row')} could not be used and {'was' if bad == 1 else 'were'} left out.")
+    return found
+
+
+def large_faults(result: Numbers) -> list[str]:
+    """What is wrong with the large model's answers, where it was asked; empty where nothing is."""
+    asked, found = result.get("large") or {}, []
+    rows = asked.get("rows") or 0
+    if failed := asked.get("failed"):
+        again = "; the next run asks again" if asked.get("waiting") else ""
+        found.append(
+            f"The large model gave no answer to {failed:,} of {rows:,} rows ({percent(failed / rows)}){again}."
+        )
+    if off_label := asked.get("off_label"):
+        replies = ", ".join(repr(reply) for reply in asked.get("off_label_replies") or ())
+        found.append(
+            f"{off_label:,} of {rows:,} answers of the large model ({percent(off_label / rows)}) are not on the label"
+            f" list and count as wrong, such as {replies}."
+        )
     return found
 
 

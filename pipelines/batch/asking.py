@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -16,9 +17,10 @@ from pydantic import TypeAdapter
 from rich.markup import escape
 
 from kcm.errors import DataError
-from kcm.large import NO_PROMPT, Item, LargeConfig, LinearHead, Prompt, PromptMode, Resources
+from kcm.large import NO_PROMPT, Item, LargeConfig, LargeModel, LinearHead, Prompt, PromptMode, Resources
+from kcm.large.base import Estimate, PaidModel
 from kcm.large.response_cache import ResponseStore
-from pipelines.batch.shards import FAILED, Counts, RowFunction, map_shards
+from pipelines.batch.shards import FAILED, Counts, RowFunction, ShardReader, map_shards, num_rows_of
 from pipelines.context import Context
 from pipelines.progress import Bar
 from pipelines.store.outcomes import Answers
@@ -26,6 +28,9 @@ from pipelines.store.sequence import contents_of
 
 RESPONSES_FILE = "paid.sqlite"
 PROMPT = TypeAdapter(Prompt)  # how prompts are written in a column
+UNITS_AT_ONCE = 4  # of a server: while the slowest question of one is waited for, those of the next are asked
+_OFF_LABEL = "off the label list: "  # begins the counts of replies
+_SHOWN = 3  # replies off the label list that each call counts by their words; as many are reported
 
 
 @dataclass(frozen=True)
@@ -37,19 +42,47 @@ class LargeSpec:
     num_labels: int  # names of the label list
 
 
-def row_answerer(spec: LargeSpec, mode: PromptMode, assets_dir: Path, resources: Resources) -> RowFunction:
+class FailureLimit:
+    """Ends a pass when more rows have failed than may; threads share it."""
+
+    def __init__(self, share: float, num_rows: int) -> None:
+        self._share, self._num_rows, self._reasons = share, num_rows, Counter[str]()
+        self._lock = threading.Lock()
+
+    def count(self, reasons: Counter[str]) -> None:
+        """Raise DataError where these rows that failed, by their reasons, are too many with those before."""
+        with self._lock:
+            self._reasons += reasons
+            num_failed = self._reasons.total()
+        if num_failed == self._num_rows or num_failed > self._share * self._num_rows:
+            reason = self._reasons.most_common(1)[0][0].removeprefix(FAILED)
+            allowed = f"; large.max_failed allows {self._share:.1%}" if self._share < 1 else ""
+            raise DataError(
+                f"the large model failed on {num_failed:,} of {self._num_rows:,} rows{allowed}, most often: {reason}",
+                where="large",
+                hint="Start again once it answers: the answers that came are kept, and only the others are asked",
+            )
+
+
+def row_answerer(
+    model: LargeModel, num_labels: int, mode: PromptMode, count: Callable[[Counter[str]], None] = lambda reasons: None
+) -> RowFunction:
     """A function that answers rows by the large model, under their column `prompt` where they have one.
 
-    It counts rows, tokens and currency, and the reasons of answers that failed.
+    It counts rows, tokens and currency, answers off the label list with some of their words, and the reasons of answers
+    that failed, which `count` is told; `waiting` are those that the server is to blame for.
     """
-    model = spec.large.build(spec.answer_names, assets_dir, resources)
 
     def answer(rows: pa.Table) -> tuple[pa.Table, Counts]:
         given = model.answer(_items(rows))
-        answers = Answers.of(given, spec.num_labels)
-        reasons = Counter(FAILED + (given[row].error or "") for row in np.flatnonzero(answers.failed_N).tolist())
-        tokens, currency = (sum(getattr(one.cost, name) for one in given) for name in ("tokens", "currency"))
-        return answers.table(rows, mode), {"rows": len(given), "tokens": tokens, "currency": currency} | reasons
+        answers = Answers.of(given, num_labels)
+        failed = [given[row] for row in np.flatnonzero(answers.failed_N).tolist()]
+        reasons = Counter(FAILED + (one.error or "") for one in failed)
+        count(reasons)
+        counts: Counts = {name: sum(getattr(one.cost, name) for one in given) for name in ("tokens", "currency")}
+        replies = [one.reply for one in given if one.off_label]
+        counts |= {"rows": len(given), "waiting": sum(one.outage for one in failed), "off_label": len(replies)}
+        return answers.table(rows, mode), counts | reasons | Counter(_OFF_LABEL + each for each in replies[:_SHOWN])
 
     return answer
 
@@ -70,34 +103,92 @@ def ask_shards(
     A server is asked from this process, which has the key; waiting takes no cores. Each of its answers is committed to
     the response cache of the storage, outside any artefact, so every configuration reuses it. Rows that failed in an
     interrupted attempt are asked again. `head` is that of a model that was fitted on train rows. Raises DataError when
-    no row was answered.
+    no row was answered, or more failed than `max_failed` of the model allows.
     """
-    remote = spec.large.remote
-    if remote:
-        responses = context.responses or ResponseStore.in_file(context.store.root / RESPONSES_FILE)
-        resources = Resources(responses=responses)
+    storage, say = context.store.storage, context.reporter.say
+    limit = FailureLimit(spec.large.failed_share, sum(num_rows_of(source, storage) for source in sources.values()))
+    common: dict[str, Any] = {"scratch": scratch, "storage": storage, "bar": bar}
+    common["rows_per_unit"] = spec.large.rows_per_batch
+    if spec.large.remote:
+        model = server_model(context, spec)
+        paid_before = _say_estimate(context, spec, model, sources)
+        answer = row_answerer(model, spec.num_labels, mode, limit.count)
+        try:
+            hashes, counts = map_shards(
+                sources, lambda: answer, folder, cluster=None, units_at_once=UNITS_AT_ONCE, **common
+            )
+        except BaseException:  # nothing more is asked, or the process would go on paying
+            if isinstance(model, PaidModel):
+                model.close()
+            raise
+        if isinstance(model, PaidModel):
+            calls, currency = (now - before for now, before in zip(model.spent(), paid_before, strict=True))
+            say(f"the large model was paid for {calls:,} calls{_money(currency)}")
     else:
         resources = Resources(context.cluster.device, head)
-    hashes, counts = map_shards(
-        sources,
-        partial(row_answerer, spec, mode, context.assets_path, resources),
-        folder,
-        rows_per_unit=spec.large.rows_per_batch,
-        cluster=None if remote else context.cluster,
-        scratch=scratch,
-        storage=context.store.storage,
-        bar=bar,
+        build = partial(_local_answerer, spec, mode, context.assets_path, resources)
+        hashes, counts = map_shards(sources, build, folder, cluster=context.cluster, **common)
+    usage = _usage(counts, spec.large.remote)
+    if reasons := Counter({name: int(count) for name, count in counts.items() if name.startswith(FAILED)}):
+        if not spec.large.remote:
+            limit.count(reasons)
+        reason = reasons.most_common(1)[0][0].removeprefix(FAILED)
+        later = "; the next run asks again" if usage["waiting"] else ""
+        say(
+            f"[yellow]the large model failed on {usage['failed']} of {usage['rows']} rows{later}; most often:"
+            f" {escape(reason)}[/yellow]"
+        )
+    if usage["off_label"]:
+        share, example = usage["off_label"] / usage["rows"], escape(repr(usage["off_label_replies"][0]))
+        say(
+            f"[yellow]{usage['off_label']} of {usage['rows']} answers ({share:.1%}) are not on the label list and count"
+            f" as wrong, such as {example}[/yellow]"
+        )
+    return hashes, usage
+
+
+def server_model(context: Context, spec: LargeSpec) -> LargeModel:
+    """The model behind a server, with the paid answers of the storage; it says on the terminal when it is gone."""
+    responses = context.responses or ResponseStore.in_file(context.store.root / RESPONSES_FILE)
+    warn = lambda line: context.reporter.say(f"[yellow]{escape(line)}[/yellow]")  # noqa: E731
+    return spec.large.build(spec.answer_names, context.assets_path, Resources(responses=responses, warn=warn))
+
+
+def _local_answerer(spec: LargeSpec, mode: PromptMode, assets_dir: Path, resources: Resources) -> RowFunction:
+    return row_answerer(spec.large.build(spec.answer_names, assets_dir, resources), spec.num_labels, mode)
+
+
+def _say_estimate(
+    context: Context, spec: LargeSpec, model: LargeModel, sources: Mapping[str, Path]
+) -> tuple[int, float]:
+    """Say what the answers to all rows will take; the calls and currency that were paid before."""
+    if not isinstance(model, PaidModel):
+        return 0, 0.0
+    read, total, num_rows = ShardReader(context.store.storage), Estimate(), 0
+    for source in sources.values():
+        size = num_rows_of(source, context.store.storage)
+        for rows in read(source, 0, size):
+            total, num_rows = total + model.estimate(_items(rows)), num_rows + len(rows)
+    paid_before = model.spent()
+    context.reporter.say(
+        f"asking {escape(spec.large.location)}: {total.calls:,} calls for {num_rows:,} rows, about"
+        f" {total.tokens:,.0f} tokens{_money(total.currency)}{_money(total.most, ' at most')}; paid before on this"
+        f" storage: {paid_before[0]:,} calls{_money(paid_before[1])}"
     )
-    reasons = {name.removeprefix(FAILED): count for name, count in counts.items() if name.startswith(FAILED)}
-    usage = {name: counts.get(name, 0) for name in ("rows", "tokens", "currency") if remote or name != "currency"}
-    if not reasons:
-        return hashes, usage
-    failed = sum(reasons.values())
-    summary = f"{failed} of {usage['rows']} rows, most often: {max(reasons, key=reasons.__getitem__)}"
-    if failed == usage["rows"]:
-        raise DataError(f"the large model failed on {summary}", where="large", hint="Mend it and start again")
-    context.reporter.say(f"[yellow]the large model failed on {escape(summary)}[/yellow]")
-    return hashes, usage | {"failed": failed}
+    return paid_before
+
+
+def _money(currency: float, how: str = "") -> str:
+    return f",{how} {currency:,.4g}" if currency else ""
+
+
+def _usage(counts: Counts, remote: bool) -> dict[str, Any]:
+    """What the answers took together, and what is wrong with them."""
+    usage: dict[str, Any] = {name: counts.get(name, 0) for name in ("rows", "tokens", "waiting", "off_label")}
+    usage["failed"] = sum(int(count) for name, count in counts.items() if name.startswith(FAILED))
+    replies = Counter({name: count for name, count in counts.items() if name.startswith(_OFF_LABEL)})
+    usage["off_label_replies"] = [name.removeprefix(_OFF_LABEL) for name, _ in replies.most_common(_SHOWN)]
+    return usage | ({"currency": counts.get("currency", 0)} if remote else {})
 
 
 def _items(rows: pa.Table) -> list[Item]:

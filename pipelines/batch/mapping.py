@@ -10,6 +10,7 @@ import logging
 import pickle
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -51,14 +52,15 @@ def map_with_actors(
     cluster: ClusterConfig | None,
     *,
     only_here: bool = False,
+    threads: int = 1,
 ) -> Iterator[ResultT]:
     """The same by the function that `build` returns, which each of `num_encoders` actors builds once.
 
-    Without a cluster this process builds it. With `only_here` the actors are on the node of this process, whose files
-    they need; they reserve no CPUs, of which the head of a cluster may have none.
+    Without a cluster `threads` threads of this process call one each. With `only_here` the actors are on the node of
+    this process, whose files they need; they reserve no CPUs, of which the head of a cluster may have none.
     """
     if cluster is None or not ray.is_initialized():
-        return _in_process(build, items)
+        return _in_process(build, items, threads)
     return _on_ray_data(
         items,
         _Actor,
@@ -94,9 +96,26 @@ def silence_ray_data() -> None:
     context.print_on_execution_start = False
 
 
-def _in_process(build: Callable[[], Callable[[ItemT], ResultT]], items: Sequence[ItemT]) -> Iterator[ResultT]:
-    if items:
+def _in_process(
+    build: Callable[[], Callable[[ItemT], ResultT]], items: Sequence[ItemT], threads: int
+) -> Iterator[ResultT]:
+    if items and threads == 1:
         yield from map(build(), items)
+    elif items:
+        free = [build() for _ in range(threads)]  # the functions that no thread is calling
+
+        def call(item: ItemT) -> ResultT:
+            function = free.pop()
+            try:
+                return function(item)
+            finally:
+                free.append(function)
+
+        pool = ThreadPoolExecutor(threads)
+        try:
+            yield from pool.map(call, items)
+        finally:  # whoever catches an error ends what the threads wait for
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _on_ray_data(items: Sequence[Any], worker: Any, **options: Any) -> Iterator[Any]:

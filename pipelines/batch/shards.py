@@ -67,6 +67,7 @@ def map_shards(
     *,
     rows_per_unit: int = SHARD_ROWS,
     cluster: ClusterConfig | None,
+    units_at_once: int = 1,
     scratch: Path,
     storage: Storage,
     bar: Bar,
@@ -76,8 +77,8 @@ def map_shards(
     `sources` are the shards by the names of their files in `folder`. `build` returns a function that is given at most
     `GROUP_ROWS` rows of a shard, and returns as many rows, and counts. A unit is a whole shard unless `rows_per_unit`
     says less. Units that `scratch` holds from an interrupted attempt are not made again, but for those with failed
-    rows. Without `cluster` this process makes all units. Raises what the function raises, and ArtefactError for a shard
-    that cannot be read.
+    rows. Without `cluster` this process makes all units, `units_at_once` by threads. Raises what the function raises,
+    and ArtefactError for a shard that cannot be read.
     """
     sizes = dict(zip(sources, _at_once(partial(num_rows_of, storage=storage), sources.values()), strict=True))
     units = {name: _units(source, sizes[name], rows_per_unit, scratch / name) for name, source in sources.items()}
@@ -89,7 +90,8 @@ def map_shards(
     num_done, num_rows = sum(unit.stop - unit.start for unit in known), sum(sizes.values())
     bar.update(num_done, num_rows)
     left = [unit for unit in everything if unit not in known]
-    for unit, counts in zip(left, map_with_actors(partial(UnitWriter, build, storage), left, cluster), strict=True):
+    made_of = map_with_actors(partial(UnitWriter, build, storage), left, cluster, threads=units_at_once)
+    for unit, counts in zip(left, made_of, strict=True):
         known[unit] = counts
         num_done += unit.stop - unit.start
         bar.update(num_done, num_rows)

@@ -5,17 +5,22 @@ A head is fitted to a classifier's features, recorded answers are looked up, and
 
 from __future__ import annotations
 
-from pydantic import Field, InstanceOf
+from typing import Any
 
+from pydantic import Field, InstanceOf
+from rich.markup import escape
+
+from kcm.errors import DataError
 from kcm.large import LargeConfig
-from pipelines.batch.asking import LargeSpec, ask_shards
+from kcm.large.base import PaidModel
+from pipelines.batch.asking import LargeSpec, ask_shards, server_model
 from pipelines.batch.classifying import classify_shards
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.recorded import look_up_shards
 from pipelines.context import Attempt, Context
 from pipelines.stages.features import Encoding
 from pipelines.stages.stage import Plan, Stage
-from pipelines.store.artefact import Artefact
+from pipelines.store.artefact import Artefact, Recipe
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import HEAD, OutcomesArtefact, write_identity
 from pipelines.store.sequence import SequenceArtefact
@@ -70,11 +75,21 @@ class RecordedOutcomes(Plan):
 
 
 class AskedOutcomes(Plan):
-    """Answers of a model that needs no fitting."""
+    """Answers of a model that needs no fitting.
+
+    Rows that a server failed on are asked again by the next run. Their answers make another artefact, which `attempt`
+    tells from the first.
+    """
 
     large: LargeConfig
     identity: str
     device: str
+    attempt: int = 0
+
+    def section(self) -> dict[str, Any]:
+        """The fields that the fingerprint covers."""
+        section = super().section()
+        return section if self.attempt else {name: value for name, value in section.items() if name != "attempt"}
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers under the task prompt."""
@@ -110,4 +125,45 @@ class Outcomes(Stage):
         identity = large.identity(answer_names, context.assets_path)
         if large.is_recorded:
             return RecordedOutcomes(large=large, identity=identity)
-        return AskedOutcomes(large=large, identity=identity, device=context.cluster.device)
+        plan = AskedOutcomes(large=large, identity=identity, device=context.cluster.device)
+        if not large.remote:
+            return plan
+        while (found := self._finished(plan, context, sequence)) and (num_waiting := found.asked.get("waiting", 0)):
+            again = plan.model_copy(update={"attempt": plan.attempt + 1})
+            if not self._finished(again, context, sequence) and (reason := self._fault(context, sequence)):
+                context.reporter.say(
+                    f"[yellow]{num_waiting} rows still wait for an answer of the large model, which does not give one:"
+                    f" {escape(reason)}[/yellow]"
+                )
+                break
+            plan = again
+        return plan
+
+    def check(self) -> None:
+        """Raise ConfigError where the server's key is missing."""
+        self.large.check_access()
+
+    def prepare(self, context: Context, sequence: SequenceArtefact) -> None:
+        """Put a question to a server that has rows to answer, before anything is encoded; DataError if it fails."""
+        if not self.large.remote or self._finished(self.plan(context, sequence), context, sequence):
+            return
+        if reason := self._fault(context, sequence):
+            raise DataError(
+                f"the large model does not answer a first question: {reason}",
+                where="large",
+                hint="Nothing was computed; start again once it answers",
+            )
+
+    def _fault(self, context: Context, sequence: SequenceArtefact) -> str | None:
+        """Why a server does not answer a question of no row; None where it does, or cannot be asked one."""
+        names = sequence.names
+        model = server_model(context, LargeSpec(self.large, names.answers, len(names.labels)))
+        if not isinstance(model, PaidModel):
+            return None
+        answer = model.probe()
+        return None if answer.off_label else answer.error
+
+    def _finished(self, plan: Plan, context: Context, sequence: SequenceArtefact) -> OutcomesArtefact | None:
+        recipe = Recipe(self.stage, self.version, plan.section(), plan.dependencies(sequence=sequence))
+        found = context.store.find(recipe)
+        return found.as_a(OutcomesArtefact) if found else None

@@ -58,6 +58,9 @@ class Stage(Config):
     def check(self) -> None:
         """Raise ConfigError for a configuration that cannot work, before anything is computed."""
 
+    def prepare(self, context: Context, *_: Any, **reads: Any) -> None:
+        """Called as soon as all that the stage reads is there, before the stages between: find out what cannot work."""
+
     def applies(self) -> bool:
         """Whether this run has the stage; without it, its readers read the earlier artefact of the same kind."""
         return True
@@ -91,10 +94,15 @@ def run_stages(
 ) -> Iterator[tuple[str, Artefact]]:
     """Name and artefact of each stage that applies, built lazily; `found` are artefacts by kind from elsewhere."""
     done = dict(found or {})
-    for stage in stages:
-        if stage.applies():
-            artefact = done[stage.writes.kind] = stage.build(done, context)
-            yield stage.stage, artefact
+    present = [stage for stage in stages if stage.applies()]
+    unprepared = list(present)
+    for stage in present:
+        for later in [each for each in unprepared if done.keys() >= set(each.reads)]:
+            unprepared.remove(later)
+            if later is not stage:  # which finds out by itself
+                later.prepare(context, **{kind: done[kind] for kind in later.reads})
+        artefact = done[stage.writes.kind] = stage.build(done, context)
+        yield stage.stage, artefact
 
 
 def _operational(value: object) -> dict[Any, Any]:

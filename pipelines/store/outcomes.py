@@ -56,6 +56,14 @@ class OutcomesArtefact(ShardedArtefact):
         return {name: self._facts[name] for name in ("rows", "tokens", "currency") if name in self._facts}
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """The usage, and what is wrong with answers that were asked for: `failed`, of these `waiting` for the server,
+        `off_label` with some `off_label_replies`.
+        """
+        faults = ("failed", "waiting", "off_label", "off_label_replies")
+        return self.usage | {name: self._facts[name] for name in faults if name in self._facts}
+
+    @property
     def head(self) -> LinearHead | None:
         """The head of a classifier; None where the large model has none."""
         return LinearHead.load(self.file(HEAD)) if self.has(HEAD) else None

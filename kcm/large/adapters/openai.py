@@ -17,15 +17,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, JsonValue, field_validator
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.inputs.content import TEXT, Part
-from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
+from kcm.large.base import PROBE, Cost, Estimate, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, LargeConfig, Resources, UpstreamConfig
 from kcm.large.head import LinearHead
-from kcm.large.prompting.prompts import NO_PROMPT, PromptMessage, PromptMode, question
+from kcm.large.prompting.prompts import NO_PROMPT, PromptMessage, PromptMode, TaskPromptConfig, question
 from kcm.large.prompting.replies import (
     answer_schema,
     label_distribution,
@@ -38,6 +38,8 @@ from kcm.large.upstream import Reply, Upstream, UpstreamError
 
 _MILLION = 1_000_000
 _OVERHEAD_TOKENS = 64  # what chat templates add to a question
+_BYTES_PER_TOKEN = 4  # of English; an estimate
+_OURS = frozenset({"model", "messages", "stream", "n"})  # parameters of a request that `extra` cannot set
 
 
 class OpenAiConfig(LargeConfig, UpstreamConfig):
@@ -47,17 +49,41 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
     reads: ClassVar[frozenset[Part]] = TEXT
     remote: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset(
-        {"api_key_env", "num_concurrent", "timeout_s", "max_retries", "max_wait_s"}
+        {"api_key_env", "num_concurrent", "timeout_s", "max_retries", "max_wait_s", "max_failed", "prompt", "extra"}
     )  # decide no answer, or by the identity
 
     model: str = Field(min_length=1, description="Name of the model, as the server knows it.")
     max_chars: int = Field(default=4000, ge=1, description="Characters of an item beyond this number are cut off.")
+    prompt: TaskPromptConfig = TaskPromptConfig()
+    extra: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="Further parameters of a request, such as reasoning_effort; null leaves out one that is sent else.",
+    )
+    max_failed: float = Field(
+        default=0.02, ge=0, le=1, description="Share of rows that may stay without an answer; beyond, the run stops."
+    )
     num_concurrent: int = Field(default=8, ge=1, description="Questions that are under way at once.")
     timeout_s: float = Field(default=60.0, gt=0, description="Time that a reply may take.")
     max_retries: int = Field(default=5, ge=0, description="Further attempts when the server is in trouble.")
     max_wait_s: float = Field(
         default=60.0, ge=0, description="Longest pause before an attempt; a server that asks for more is given up."
     )
+
+    @field_validator("extra")
+    @classmethod
+    def _not_ours(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if ours := sorted(_OURS & value.keys()):
+            raise ValueError(f"must not set {', '.join(ours)}")
+        return value
+
+    def check_access(self) -> None:
+        """Raise ConfigError where the variable with the key is not set."""
+        api_key(self)
+
+    @property
+    def failed_share(self) -> float:
+        """Share of a run's rows that may stay without an answer."""
+        return self.max_failed
 
     @property
     def has_budget(self) -> bool:
@@ -85,7 +111,7 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
         )
 
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
-        return OpenAiModel(self, label_names, resources.responses, resources.limit_s)
+        return OpenAiModel(self, label_names, resources.responses, resources.limit_s, resources.warn)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
         api_key(self)
@@ -103,7 +129,7 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The messages of the request."""
-        asked = question(item.content.text, label_names, item.prompt, max_chars=self.max_chars)
+        asked = question(item.content.text, label_names, item.prompt, max_chars=self.max_chars, task=self.prompt)
         return [PromptMessage("system", asked.instructions), PromptMessage("user", asked.data)]
 
 
@@ -122,6 +148,7 @@ class OpenAiModel:
         label_names: Sequence[str],
         responses: ResponseStore | None = None,
         limit_s: float = math.inf,
+        warn: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.label_names, self.identity = tuple(label_names), openai_identity(config, label_names)
         self._config = config
@@ -132,6 +159,7 @@ class OpenAiModel:
             max_retries=config.max_retries,
             max_wait_s=config.max_wait_s,
             limit_s=limit_s,
+            warn=warn,
         )
         account = f"{config.base_url} {config.model}"
         self._cache = ResponseCache(responses, account, max_calls=config.max_calls, max_cost=config.max_cost)
@@ -148,9 +176,37 @@ class OpenAiModel:
         try:
             return [future.result() for future in futures]
         except (KeyboardInterrupt, SystemExit):  # nothing more is asked, or the process would go on paying
-            self._upstream.close()
-            self._workers.shutdown(wait=False, cancel_futures=True)
+            self.close()
             raise
+
+    def close(self) -> None:
+        """Ask nothing more; whoever waits for an answer gets CancelledError. Calls under way end by themselves."""
+        self._upstream.close()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            waiting = [future for futures in self._waiting.values() for future in futures]
+        for future in waiting:
+            future.cancel()
+
+    def probe(self) -> LargeAnswer:
+        """The server's answer to a question of no row, never a cached one."""
+        body = self._body(PROBE)
+        return self._asked(f"probe {_key(self._config, body)}", body, PROBE.prompt.allowed(len(self.label_names)))
+
+    def spent(self) -> tuple[int, float]:
+        """Calls and currency paid so far, over all runs on the same store."""
+        return self._cache.spent()
+
+    def estimate(self, items: Sequence[Item]) -> Estimate:
+        """What the answers to `items` will take that are not paid for yet, by four bytes a token."""
+        asked = map(self._body, (item for item in items if item.content.text.strip()))
+        bodies = {_key(self._config, body): body for body in asked}
+        known, total = self._cache.known(list(bodies)), Estimate()
+        for body in (body for key, body in bodies.items() if key not in known):
+            num_read = sum(len(str(message["content"]).encode()) for message in body["messages"]) // _BYTES_PER_TOKEN
+            num_written = min(16, _max_tokens(body))
+            total += Estimate(1, num_read + num_written, self._price(num_read, num_written), self._most(body))
+        return total
 
     def ask(self, item: Item) -> Future[LargeAnswer]:
         """The answer to one item, which waits for no other item's.
@@ -162,7 +218,7 @@ class OpenAiModel:
             future.set_result(LargeAnswer(None, error="the text is empty"))
             return future
         body = self._body(item)
-        key = hashlib.sha256(json.dumps([self._config.base_url, body], sort_keys=True).encode()).hexdigest()
+        key = _key(self._config, body)
         allowed = item.prompt.allowed(len(self.label_names))
         with self._lock:
             if key not in self._waiting:
@@ -196,7 +252,7 @@ class OpenAiModel:
         """The request before parameters that the server does not know are dropped; it decides the answer."""
         messages = self._config.messages(self.label_names, item)
         names = [self.label_names[label] for label in item.prompt.allowed(len(self.label_names))]
-        return {
+        body: dict[str, Any] = {
             "model": self._config.model,
             "messages": [asdict(message) for message in messages],
             "temperature": 0,
@@ -204,10 +260,15 @@ class OpenAiModel:
             "logprobs": True,
             "response_format": answer_schema(names),
         }
+        return {name: value for name, value in (body | self._config.extra).items() if value is not None}
 
     def _answered(self, key: str, body: dict[str, Any], allowed: Sequence[int]) -> LargeAnswer:
         if (record := self._cache.find(key)) is not None:
             return self._read(record, allowed)
+        return self._asked(key, body, allowed)
+
+    def _asked(self, key: str, body: dict[str, Any], allowed: Sequence[int]) -> LargeAnswer:
+        """The server's answer within the budget, which is then cached under `key`."""
         most = self._most(body)
         try:
             reply = self._upstream.ask(body, lambda attempt: self._within_budget(attempt, most))
@@ -215,9 +276,9 @@ class OpenAiModel:
             return LargeAnswer(None, error=str(error))
         except UpstreamError as error:
             return LargeAnswer(None, error=str(error), outage=error.outage)
-        answer = self._record(reply, body)
-        self._cache.keep(key, answer, most, answer["currency"])
-        return self._read(answer, allowed)
+        record = self._record(reply, body)
+        self._cache.keep(key, record, most, record["currency"])
+        return self._read(record, allowed)
 
     def _within_budget(self, attempt: Callable[[], Reply], most: float) -> Reply:
         """One attempt within the budget. A lost one stays booked at its maximum; an answer is booked at its cost."""
@@ -232,7 +293,7 @@ class OpenAiModel:
     def _record(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
         reply_text = reply_label(reply.content)
         num_read = reply.num_read if reply.num_read is not None else _most_tokens(body)
-        num_written = reply.num_written if reply.num_written is not None else body["max_tokens"]
+        num_written = reply.num_written if reply.num_written is not None else _max_tokens(body)
         return {
             "said": reply_text[:1000],
             "probability": reply_probability(reply.content, reply.logprobs, reply_text),
@@ -247,7 +308,12 @@ class OpenAiModel:
         if found is None:
             reply_text = record["said"][:100]
             return LargeAnswer(
-                None, None, cost, f"answered {reply_text!r}, which is not on the label list", off_label=True
+                None,
+                None,
+                cost,
+                f"answered {reply_text!r}, which is not on the label list",
+                off_label=True,
+                reply=reply_text,
             )
         label, probability = allowed[found], record["probability"]
         if probability is None:
@@ -256,10 +322,21 @@ class OpenAiModel:
 
     def _most(self, body: dict[str, Any]) -> float:
         """The maximal cost of one call."""
-        return self._price(_most_tokens(body), body["max_tokens"])
+        return self._price(_most_tokens(body), _max_tokens(body))
 
     def _price(self, num_read: int, num_written: int) -> float:
         return (num_read * self._config.input_price + num_written * self._config.output_price) / _MILLION
+
+
+def _key(config: OpenAiConfig, body: dict[str, Any]) -> str:
+    """Digest of all that decides the answer to a question."""
+    return hashlib.sha256(json.dumps([config.base_url, body], sort_keys=True).encode()).hexdigest()
+
+
+def _max_tokens(body: dict[str, Any]) -> int:
+    """The most tokens that a reply may have; of a request without a limit, as many as a label takes."""
+    limit = body.get("max_tokens", body.get("max_completion_tokens"))
+    return limit if isinstance(limit, int) else 256
 
 
 def _most_tokens(body: dict[str, Any]) -> int:
@@ -282,6 +359,13 @@ def api_key(config: OpenAiConfig) -> str | None:
 
 
 def openai_identity(config: OpenAiConfig, label_names: Sequence[str]) -> str:
-    """Digest of all that decides the answers on the client; the model behind the name is the server's."""
-    parts = (config.base_url, config.model, str(config.max_chars), str(question("", label_names, NO_PROMPT)))
+    """Digest of all that decides the answers on the client; the model behind the name is the server's.
+
+    Raises ConfigError where the prompt names a label that is none.
+    """
+    config.prompt.check(label_names)
+    asked = question("", label_names, NO_PROMPT, max_chars=config.max_chars, task=config.prompt)
+    parts = [config.base_url, config.model, str(config.max_chars), str(asked)]
+    if config.extra:
+        parts.append(json.dumps(config.extra, sort_keys=True))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

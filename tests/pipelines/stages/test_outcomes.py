@@ -1,0 +1,134 @@
+"""A payer's first large model: faults are found before anything is encoded, and missing answers asked for again."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from kcm.config import parse_config
+from kcm.errors import ConfigError, DataError, KcmError
+from pipelines.config import RunConfig
+from pipelines.context import Context
+from pipelines.progress import Reporter
+from pipelines.stages.outcomes import Outcomes
+from pipelines.stages.stage import Stage, run_stages
+from pipelines.stages.tasks import Tasks
+from pipelines.store.artefact import Artefact, ArtefactStore
+from pipelines.store.outcomes import OutcomesArtefact
+from tests.fake_upstream import FakeUpstream, Turn, label
+
+NUM_ROWS = 60
+
+
+class Encoded(Exception):
+    """Raised where rows would be encoded."""
+
+
+class Encoder(Stage):
+    """Stands for the stage between the rows and the large model's answers."""
+
+    stage, reads, writes = "features", ("sequence",), Artefact
+
+    def build(self, done: Mapping[str, Artefact], context: Context) -> Artefact:
+        raise Encoded
+
+
+class Run:
+    """A run whose large model is the fake server; `said` is its terminal."""
+
+    def __init__(self, folder: Path, upstream: FakeUpstream) -> None:
+        rows = [{"text": f"text {row}", "label": ("good", "bad")[row % 2]} for row in range(NUM_ROWS)]
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        self._folder, self._upstream, self.said = folder, upstream, io.StringIO()
+        self.storage = folder / "storage"
+        self.large: dict[str, Any] = {"api_key_env": None, "max_retries": 0, "max_failed": 0.1}
+
+    def stages(self) -> tuple[RunConfig, Context]:
+        server = {"adapter": "openai", "model": "big", "base_url": self._upstream.base_url}
+        source = {"kind": "files", "path": str(self._folder / "rows.jsonl")}
+        values = {
+            "name": "first",
+            "tasks": {"source": source, "scenario": "class_incremental", "num_tasks": 1},
+            "large": server | self.large,
+        }
+        config = parse_config(RunConfig, values | {"storage_path": str(self.storage), "encoder": {"model": "none"}})
+        reporter = Reporter(Console(file=self.said, width=200))
+        return config, Context("first", ArtefactStore(config.storage_path), self._folder, reporter=reporter)
+
+    def outcomes(self) -> OutcomesArtefact:
+        config, context = self.stages()
+        *_, (_, artefact) = run_stages([Tasks.of(config), Outcomes.of(config)], context)
+        assert isinstance(artefact, OutcomesArtefact)
+        return artefact
+
+    def encode(self) -> None:
+        config, context = self.stages()
+        list(run_stages([Tasks.of(config), Encoder(), Outcomes.of(config)], context))
+
+
+@pytest.fixture
+def run(tmp_path: Path, upstream: FakeUpstream) -> Run:
+    upstream.otherwise = lambda _: label("good")
+    return Run(tmp_path, upstream)
+
+
+def test_rows_that_the_server_failed_on_are_asked_again_by_the_next_run(run: Run, upstream: FakeUpstream) -> None:
+    upstream.plan(*[Turn(503, "gone")] * 3)
+    first = run.outcomes()
+    assert first.asked["failed"] == 3
+    num_asked = len(upstream.requests)
+    second = run.outcomes()
+    assert len(upstream.requests) == num_asked + 1 + 3  # a question of no row, and those that had failed
+    assert second.asked["failed"] == 0
+    assert second.fingerprint != first.fingerprint  # or what was made of the first would be taken for made of both
+    assert run.outcomes().fingerprint == second.fingerprint
+    assert len(upstream.requests) == num_asked + 1 + 3
+
+
+def test_a_later_run_goes_on_with_the_answers_that_there_are_while_the_server_is_gone(
+    run: Run, upstream: FakeUpstream
+) -> None:
+    upstream.plan(*[Turn(503, "gone")] * 3)
+    first = run.outcomes()
+    upstream.otherwise = lambda _: Turn(503, "gone")
+    assert run.outcomes().fingerprint == first.fingerprint
+    assert (
+        "3 rows still wait for an answer of the large model, which does not give one: status 503" in run.said.getvalue()
+    )
+
+
+def test_too_many_failures_end_the_run_with_an_error_of_the_user(run: Run, upstream: FakeUpstream) -> None:
+    upstream.plan(label("good"), *[Turn(503, "gone")] * 7)
+    with pytest.raises(KcmError, match=r"failed on 7 of 60 rows; large.max_failed allows 10.0%"):
+        run.outcomes()
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "message"),
+    [
+        (Turn(401, "no such key"), ConfigError, "the server refuses: status 401"),
+        (Turn(503, "gone"), DataError, "does not answer a first question: status 503: gone"),
+    ],
+)
+def test_a_server_that_refuses_is_found_before_anything_is_encoded(
+    run: Run, upstream: FakeUpstream, fault: Turn, error: type[KcmError], message: str
+) -> None:
+    upstream.otherwise = lambda _: fault
+    with pytest.raises(error, match=message):
+        run.encode()
+    upstream.otherwise = lambda _: label("good")
+    with pytest.raises(Encoded):
+        run.encode()
+
+
+def test_a_missing_key_is_found_before_anything_is_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("THE_KEY", raising=False)
+    run.large["api_key_env"] = "THE_KEY"
+    with pytest.raises(ConfigError, match="THE_KEY is not set"):
+        Outcomes.of(run.stages()[0]).check()
