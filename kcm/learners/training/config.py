@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import Field
 from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
 
 from kcm.config import Config
-from kcm.learners.training.optimizers import SGD, AdamW, Optimizer
 
 
 class TrainConfig(Config):
@@ -51,4 +51,4 @@ class TrainConfig(Config):
         """A fresh optimiser."""
         if self.optimizer == "sgd":
             return SGD(parameters, self.sgd_rate, momentum=0.9)
-        return AdamW(parameters, self.learning_rate, self.weight_decay)
+        return AdamW(parameters, self.learning_rate, weight_decay=self.weight_decay)

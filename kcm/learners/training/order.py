@@ -1,10 +1,9 @@
 """The order of train rows in an epoch: a function of the seed, of which any part is computed alone.
 
-Blocks of ROWS_PER_GROUP rows come in the order of a keyed permutation, some of them at a time as a window, so that a
-reader needs one window in memory and nobody needs the order of all rows. The blocks of a window are its lanes: rows are
-shuffled within each, and the window takes a row of every lane in turn. So a step is a stratified sample of the window,
-and a rank that owns some lanes reads no other ones. The permutation is a Feistel network with cycle walking: Black and
-Rogaway, Ciphers with arbitrary finite domains (CT-RSA 2002), section 5.
+Blocks of ROWS_PER_GROUP rows come in a seeded order, some of them at a time as a window, so that a reader needs one
+window in memory and nobody needs the order of all rows: of a billion rows it is that of a million blocks. The blocks of
+a window are its lanes: rows are shuffled within each, and the window takes a row of every lane in turn. So a step is a
+stratified sample of the window, and a rank that owns some lanes reads no other ones.
 """
 
 from __future__ import annotations
@@ -19,53 +18,7 @@ from numpy.typing import NDArray
 from kcm.learners.ranks import Ranks
 
 ROWS_PER_GROUP = 1024  # rows of one Parquet row group: the unit of reading
-_ROUNDS = 6
-
-
-class Permutation:
-    """A keyed permutation of 0..size-1, computed place by place."""
-
-    def __init__(self, size: int, key: Sequence[int]) -> None:
-        self.size = size
-        self._half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)  # bits of each half of a number
-        self._mask = np.uint64((1 << self._half) - 1)
-        seeds = np.random.SeedSequence(key).generate_state(2 * _ROUNDS, np.uint64)
-        self._keys = list(zip(seeds[:_ROUNDS] | np.uint64(1), seeds[_ROUNDS:], strict=True))
-
-    def __call__(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The numbers at these places, [N]."""
-        return self._walk(places, self._forward)
-
-    def places_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The places of these numbers, [N]: the inverse."""
-        return self._walk(numbers, self._backward)
-
-    def _walk(self, given: NDArray[np.int64], step: object) -> NDArray[np.int64]:
-        """Apply `step` until every value lies in the range: each is on a cycle that comes back to it."""
-        values = np.asarray(given).astype(np.uint64)
-        outside = np.ones(len(values), dtype=bool)
-        while outside.any():
-            values[outside] = step(values[outside])  # type: ignore[operator]
-            outside = values >= np.uint64(self.size)
-        return values.astype(np.int64)
-
-    def _forward(self, values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        left, right = values >> np.uint64(self._half), values & self._mask
-        for multiplier, addend in self._keys:
-            left, right = right, left ^ self._mixed(right, multiplier, addend)
-        return np.asarray((left << np.uint64(self._half)) | right)
-
-    def _backward(self, values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        left, right = values >> np.uint64(self._half), values & self._mask
-        for multiplier, addend in reversed(self._keys):
-            left, right = right ^ self._mixed(left, multiplier, addend), left
-        return np.asarray((left << np.uint64(self._half)) | right)
-
-    def _mixed(self, half: NDArray[np.uint64], multiplier: np.uint64, addend: np.uint64) -> NDArray[np.uint64]:
-        """A round's function: the finaliser of MurmurHash3 on the half and the round's key; numbers wrap around."""
-        value = half * multiplier + addend
-        value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-        return np.asarray((value ^ (value >> np.uint64(33))) & self._mask)
+_OF_BLOCKS = 1  # sets the draws for blocks apart from those for rows
 
 
 @dataclass(frozen=True)
@@ -91,7 +44,7 @@ class TrainOrder:
         self.sizes, self._window, self._key = list(sizes), window, [seed, task, epoch]
         self._firsts = np.concatenate([[0], np.cumsum([num_blocks(size) for size in sizes])]).astype(np.int64)
         self._num_blocks = int(self._firsts[-1])
-        self._permutation = Permutation(max(1, self._num_blocks), self._key)
+        self._blocks = np.random.default_rng([*self._key, _OF_BLOCKS]).permutation(self._num_blocks)
 
     def __len__(self) -> int:
         """Windows of the epoch."""
@@ -116,22 +69,17 @@ class TrainOrder:
     @cached_property
     def starts(self) -> NDArray[np.int64]:
         """The place of the first row of every window, and the number of rows, [len + 1]."""
-        starts = np.minimum(np.arange(len(self) + 1) * self._window, self._num_blocks) * ROWS_PER_GROUP
         if self.has_one_window:
             return np.array([0, sum(self.sizes)])
-        short = [stream for stream, size in enumerate(self.sizes) if size % ROWS_PER_GROUP]
-        lasts = self._firsts[1:][short] - 1  # the blocks that hold fewer rows: the last one of a stream
-        places = self._permutation.places_of(lasts)
-        for stream, place in zip(short, places.tolist(), strict=True):
-            starts[place // self._window + 1 :] -= ROWS_PER_GROUP - self.sizes[stream] % ROWS_PER_GROUP
-        return starts
+        _, _, lengths = self._extents(self._blocks)
+        return np.concatenate([[0], np.cumsum(np.add.reduceat(lengths, np.arange(0, len(lengths), self._window)))])
 
     def window_at(self, row: int) -> int:
         """The window that holds the row at this place of the epoch."""
         return int(np.searchsorted(self.starts, row, side="right")) - 1
 
     def _shuffled(self) -> WindowRows:
-        """The rows of the only window, as they came before there were lanes."""
+        """The rows of the only window, shuffled together."""
         rng = np.random.default_rng(self._key)
         blocks = list(range(self._num_blocks))
         rng.shuffle(blocks)
@@ -143,8 +91,8 @@ class TrainOrder:
 
     def _lanes(self, number: int, ranks: Ranks) -> WindowRows:
         """The rows of a rank's lanes of a window."""
-        blocks = np.arange(number * self._window, min((number + 1) * self._window, self._num_blocks))
-        streams, starts, lengths = self._extents(self._permutation(blocks))
+        blocks = self._blocks[number * self._window : (number + 1) * self._window]
+        streams, starts, lengths = self._extents(blocks)
         lanes, turns = ranks.lanes(len(blocks))
         merged = _merged(lengths)
         places = [merged[lane][turns] for lane in lanes]

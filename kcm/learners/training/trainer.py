@@ -182,8 +182,9 @@ class Trainer:
 
     def _descend(self, batch: Batch, num_rows: int) -> None:
         """One step of the optimiser on `batch`, this rank's share of `num_rows` rows."""
-        self._optimizer.rate = self.train.rate_at(self.position.step / self.steps_in_task)
-        self._optimizer.zero_grad()
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.train.rate_at(self.position.step / self.steps_in_task)
+        self._optimizer.zero_grad(set_to_none=False)
         self._loss(batch, num_rows).backward()  # type: ignore[no-untyped-call]
         parameters = self._parameters
         self.ranks.sum_(p.grad for p in parameters.values() if p.grad is not None)

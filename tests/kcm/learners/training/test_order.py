@@ -8,26 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kcm.learners.ranks import Ranks
-from kcm.learners.training.order import ROWS_PER_GROUP, Permutation, TrainOrder
+from kcm.learners.training.order import ROWS_PER_GROUP, TrainOrder
 
 
 def rows_of(order: TrainOrder) -> list[tuple[int, int]]:
     """Stream and position of all rows of an epoch, in their order."""
     return [pair for part in order for pair in zip(part.streams.tolist(), part.positions.tolist(), strict=True)]
-
-
-@given(size=st.integers(1, 5000), key=st.integers(0, 9))
-@settings(max_examples=30)
-def test_a_permutation_is_one_and_knows_its_inverse(size: int, key: int) -> None:
-    permutation = Permutation(size, [key, 1])
-    numbers = permutation(np.arange(size))
-    assert np.array_equal(np.sort(numbers), np.arange(size))
-    assert np.array_equal(permutation.places_of(numbers), np.arange(size))
-
-
-def test_places_far_apart_are_computed_alone() -> None:
-    permutation = Permutation(10**9 // ROWS_PER_GROUP, [0])
-    assert np.array_equal(permutation(np.array([5, 900_000])), permutation(np.arange(900_001))[[5, 900_000]])
 
 
 @settings(max_examples=25)
