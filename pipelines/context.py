@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar, Reporter
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
-from pipelines.store.storage import Kept, Storage
+from pipelines.store.storage import Storage
 
 if TYPE_CHECKING:  # actors do without databases and MLflow
     from kcm.large.response_cache import ResponseStore
@@ -87,13 +87,13 @@ class Attempt:
         above = (folder or self.folder).relative_to(self.folder)
         self.noted.update({(above / name).as_posix(): sha256 for name, sha256 in hashes.items()})
 
-    def take(self, kept: Mapping[str, Kept], folder: Path | None = None) -> None:
-        """Make files of the storage, by their new names, files of the attempt's folder or of one below it.
+    def take(self, paths: Mapping[str, Path], hashes: Mapping[str, str]) -> None:
+        """Make files of the storage, by their new names, files of the attempt's folder; `hashes` are their SHA-256.
 
         They stay where they are until the artefact is finished, so that a kill in between costs nothing.
         """
-        below = folder or self.folder
-        self.note(self.context.store.storage.place(kept, below), below)
+        self.context.store.storage.place(paths, self.folder)
+        self.note(hashes)
 
     @property
     def storage(self) -> Storage:

@@ -104,14 +104,20 @@ def _picture(number: int, value: Any) -> bytes:
     return data or b""
 
 
+def free_names(columns: Iterable[str], taken: Collection[str]) -> dict[str, str]:
+    """Names for columns beside those that are taken: their own, or prefixed by kcm_."""
+    names = {}
+    for name in columns:
+        names[name] = name
+        while names[name] in taken:
+            names[name] = f"kcm_{names[name]}"
+    return names
+
+
 def with_answers(frame: pd.DataFrame, answers: Sequence[Answer | Failure]) -> pd.DataFrame:
     """A copy of the frame with the answers' columns; none of its own is replaced."""
-    taken = set(frame.columns)
     found = frame.copy()
-    for column in COLUMNS:
-        name = column
-        while name in taken:
-            name = f"kcm_{name}"
+    for column, name in free_names(COLUMNS, frame.columns).items():
         if column == "error":
             values = [each.reason if isinstance(each, Failure) else None for each in answers]
         else:

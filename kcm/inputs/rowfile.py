@@ -20,7 +20,6 @@ from kcm.inputs.tables import missing_column
 CHUNK = {
     "id": pa.string(),  # of the column `id`, or else the position in the file, from 0
     "text": pa.string(),  # null where there is none
-    "image": pa.large_binary(),  # a picture in the bytes of its file, null where there is none
     "task": pa.string(),
     "fault": pa.string(),  # why the row cannot be used, null where it can
 }
@@ -85,15 +84,12 @@ class RowFile:
         ids = as_text(columns.get(self.id_column, nulls))
         names = [name or str(number) for number, name in enumerate(ids.to_pylist(), start)]
         tasks = as_text(columns.get(self.task_column or "", nulls))
-        cells = columns[self.image_column].to_pylist() if self.image_column in columns else [None] * len(rows)
-        pictures = [picture_of(cell, self.location.folder, self.image_root) for cell in cells]
         texts = columns.get(self.text_column or "", nulls)
         values = {
             "id": names,
             "text": chat_texts(texts, "user") if has_chats(texts) else as_text(texts),
-            "image": [picture for picture, _ in pictures],
             "task": pc.if_else(pc.equal(tasks, ""), None, tasks),
-            "fault": [fault or reason or None for fault, (_, reason) in zip(faults, pictures, strict=True)],
+            "fault": faults,
         }
         arrays = [pa.array(values[name], kind) for name, kind in CHUNK.items()]
         return pa.table([*arrays, self._payload(chunk, rows, table)], names=[*CHUNK, "payload"])
@@ -115,6 +111,13 @@ class RowFile:
             ],
             schema=self.schema,
         )
+
+    def pictures(self, payload: pa.ChunkedArray) -> list[tuple[bytes | None, str]]:
+        """The picture of each row, read from its file where it is a path; None where there is none, and why."""
+        if not self.image_column:
+            return [(None, "")] * len(payload)
+        cells = (record.get(self.image_column) for record in self.records(payload))
+        return [picture_of(cell, self.location.folder, self.image_root) for cell in cells]
 
     def records(self, payload: pa.ChunkedArray) -> list[dict[str, Any]]:
         """Payloads as one dict per row, as they came."""

@@ -8,7 +8,11 @@ Whoever writes something of every row (features, outcomes) keeps the same rows i
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
@@ -78,3 +82,36 @@ def write_shards(folder: Path, task: int, tables: Iterable[pa.Table]) -> None:
                     writer.write_batch(group)
                     group = next(groups, None)
         shard += 1
+
+
+@dataclass(frozen=True)
+class SequenceFolder:
+    """A folder that all workers see. A subclass may keep the files of `path` somewhere else."""
+
+    path: Path
+
+    @contextmanager
+    def new(self, name: str) -> Iterator[Path]:
+        """A file to be written, which has its name once it is whole."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        draft = self.path / f".{uuid.uuid4().hex}"
+        try:
+            yield draft
+            os.replace(draft, self.path / name)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def open(self, name: str) -> pa.NativeFile:
+        """A file that some worker wrote."""
+        return pa.memory_map(str(self.path / name))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files that are needed no more."""
+        for name in names:
+            (self.path / name).unlink()
+
+    def write_batches(self, name: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+        """Write tables in Arrow's file format, each as one record batch."""
+        with self.new(name) as draft, pa.ipc.new_file(str(draft), schema) as writer:
+            for table in tables:
+                writer.write_table(table.combine_chunks())

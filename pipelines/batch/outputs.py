@@ -23,8 +23,7 @@ from kcm.config import Config
 from kcm.errors import ArtefactError, DataError
 from kcm.inputs.location import FoundFile, Location, naming_location, stem_of
 from kcm.inputs.rowfile import FORMATS, known_suffix
-from pipelines.batch.drafts import drafted, make_folder, writable
-from pipelines.batch.rowwriter import WRITTEN, written_suffix
+from pipelines.batch.rowwriter import WRITTEN, drafted, make_folder, writable, written_suffix
 
 RECORD = ".kcm"
 
@@ -40,7 +39,6 @@ class FileRecord(Config):
     source: str
     stamp: str | None = None
     size: int | None = None
-    rows: int = 0
     routes: dict[str, int] = Field(default_factory=dict)
     missing: int = 0
     unfinished: int = 0
@@ -126,28 +124,33 @@ def predicted_files(source: str | Path, output: str | Path, suffix: str | None =
     that cannot be one.
     """
     origin, out = Location.of(source), Location.of(output)
-    files = _files(origin)
-    if files is None:
-        return [_part_of_file(origin, out, suffix)]
+    found = _files(origin)
+    if found is None:
+        written = written_suffix(out)
+        if suffix not in (None, written):
+            raise DataError(f"the output is to be {suffix}", where=str(out), hint="Its suffix says the format")
+        known_suffix(origin, origin.suffix)
     kind = out.kind()
-    if kind == fs.FileType.File or posixpath.splitext(out.name)[1] in FORMATS:
+    if found is not None and (kind == fs.FileType.File or posixpath.splitext(out.name)[1] in FORMATS):
         raise ArtefactError("the answers to several files go to a folder", where=str(out), hint="Name a folder")
-    _require_folder(out)
-    for file in files:
-        if file.location.store == out.store and _is_below(file.location, out):
-            raise DataError(
-                "the output folder holds files of the input", where=str(file.location), hint="Name another output"
-            )
-    if origin.store == out.store and not origin.is_pattern and _is_below(out, origin):
-        raise DataError("the output lies in the input", where=str(out), hint="Name another output")
-    parts: dict[str, PredictedFile] = {}
-    for file in files:
+    if out.is_local and not Path(out.folder.path).is_dir():
+        raise ArtefactError("no such folder", where=str(out.folder), hint="Create it first")
+    if found is None and kind == fs.FileType.Directory:
+        raise ArtefactError("the output is a folder", where=str(out), hint="Name a file: the input is one")
+    files: dict[Location, PredictedFile] = {}
+    for file in found or ():
         read = known_suffix(file.location, file.location.suffix)
         name = stem_of(file.relative) + (suffix or (read if read in WRITTEN else ".csv"))
         part = PredictedFile(file.location, out / name, missing_of(out) / name)
-        if (other := parts.setdefault(name, part)) is not part:
+        if (other := files.setdefault(part.target, part)) is not part:
             raise DataError(f"{name} would hold the answers to two files", where=f"{other.source}, {part.source}")
-    return list(parts.values())
+    files = files or {out: PredictedFile(origin, out, missing_of(out))}
+    targets = {(target.store, _real(target)) for target in files}
+    if any((file.source.store, _real(file.source)) in targets for file in files.values()):
+        raise DataError("the output would replace the input", where=str(out), hint="Name another output")
+    if found is not None and origin.store == out.store and f"{_real(out)}/".startswith(f"{_real(origin)}/"):
+        raise DataError("the output lies in the input", where=str(out), hint="Name another output")
+    return list(files.values())
 
 
 def missing_of(out: Location) -> Location:
@@ -170,28 +173,6 @@ def _files(origin: Location) -> list[FoundFile] | None:
     if found := [file for file in origin.files(recursive=True) if file.location.suffix in FORMATS]:
         return found
     raise DataError("the folder holds no file of rows", where=str(origin), hint=f"Use {', '.join(FORMATS)}")
-
-
-def _part_of_file(source: Location, out: Location, suffix: str | None) -> PredictedFile:
-    written = written_suffix(out)
-    if suffix not in (None, written):
-        raise DataError(f"the output is to be {suffix}", where=str(out), hint="Its suffix says the format")
-    known_suffix(source, source.suffix)
-    if source.store == out.store and _real(source) == _real(out):
-        raise DataError("the output would replace the input", where=str(source), hint="Name another output")
-    _require_folder(out)
-    if out.kind() == fs.FileType.Directory:
-        raise ArtefactError("the output is a folder", where=str(out), hint="Name a file: the input is one")
-    return PredictedFile(source, out, missing_of(out))
-
-
-def _require_folder(out: Location) -> None:
-    if out.is_local and not Path(out.folder.path).is_dir():
-        raise ArtefactError("no such folder", where=str(out.folder), hint="Create it first")
-
-
-def _is_below(inner: Location, outer: Location) -> bool:
-    return f"{_real(inner)}/".startswith(f"{_real(outer).rstrip('/')}/")
 
 
 def _real(location: Location) -> str:

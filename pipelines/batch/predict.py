@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from pyarrow import fs
 from rich.markup import escape
 
 from kcm.api.cascade import load_cascade
+from kcm.api.rows import free_names
 from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import require_models
@@ -35,7 +35,6 @@ from kcm.cascade.policy import OnLargeFailure
 from kcm.errors import DataError
 from kcm.inputs.content import Content, PartError
 from kcm.inputs.location import Location
-from kcm.inputs.pictures import picture_of
 from kcm.inputs.rowfile import RowFile, open_rows
 from kcm.inputs.vectors import vector_in
 from kcm.large import UpstreamConfig
@@ -43,11 +42,10 @@ from kcm.large.adapters.recorded import NO_ANSWER
 from kcm.large.response_cache import ResponseStore
 from kcm.parquet import read_table, write_table
 from kcm.tasks.shards import GROUP_ROWS
-from pipelines.batch.drafts import drafted, make_folder
 from pipelines.batch.mapping import map_with_actors
 from pipelines.batch.outputs import FileRecord, PredictedFile, missing_of, predicted_files
 from pipelines.batch.recorded import require_recorded
-from pipelines.batch.rowwriter import writing
+from pipelines.batch.rowwriter import drafted, make_folder, writing
 from pipelines.batch.shards import unit_rows
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
@@ -152,7 +150,7 @@ def predict(
     if bundle.large.is_recorded and scanned:
         _require_ids(scanned, len(files))
         if missing is None:
-            ids = (rows.select(["id"]) for file in scanned.values() for rows in _without_pictures(file))
+            ids = (rows.select(["id"]) for file in scanned.values() for rows in file.chunks(GROUP_ROWS))
             require_recorded(bundle.large, bundle.answer_names, ids, _MISSING_HINT)
     if records:
         reporter.say(f"{len(records)} of {len(files)} files are answered already")
@@ -192,12 +190,8 @@ def predict(
 
 def added_columns(source: RowFile) -> dict[str, str]:
     """The columns of `ANSWERS` and their names in the output beside the columns of `source`."""
-    taken = set(source.schema.names)
-    names = {name: name for name in ANSWERS.names if name != "id" or source.id_column not in taken}
-    for name in names:
-        while names[name] in taken:
-            names[name] = f"kcm_{names[name]}"
-    return names
+    taken = source.schema.names
+    return free_names((name for name in ANSWERS.names if name != "id" or source.id_column not in taken), taken)
 
 
 class CascadeAnswerer:
@@ -249,18 +243,14 @@ class CascadeAnswerer:
 
     def _contents(self, source: RowFile, rows: pa.Table) -> list[tuple[Content, str]]:
         """What each row shows, and what is wrong with it."""
-        bundle = self._cascade.small_side.bundle
-        texts = rows["text"].to_pylist()
-        with_vectors = "vector" in bundle.reads
-        if not with_vectors and not source.image_column:
-            return [(Content(text or ""), "") for text in texts]
-        found = []
-        for text, record in zip(texts, source.records(rows["payload"]), strict=True):
-            image, fault, vector = None, "", None
-            if source.image_column:
-                image, fault = picture_of(record.get(source.image_column), source.location.folder, source.image_root)
+        bundle, found = self._cascade.small_side.bundle, []
+        reads_vectors = "vector" in bundle.reads
+        records = source.records(rows["payload"]) if reads_vectors else [{}] * len(rows)
+        shown = zip(rows["text"].to_pylist(), source.pictures(rows["payload"]), records, strict=True)
+        for text, (image, fault), record in shown:
+            vector = None
             try:
-                vector = vector_in(record, bundle.encoder.vector_columns) if with_vectors else None
+                vector = vector_in(record, bundle.encoder.vector_columns) if reads_vectors else None
             except PartError as error:
                 fault = str(error)
             found.append((Content(text or "", image or b"", vector=vector), fault))
@@ -268,20 +258,17 @@ class CascadeAnswerer:
 
 
 class BlockReader:
-    """Reads the rows of blocks. Rows before a block are passed over without their pictures.
-
-    A file is read on from where the last block of it ended, so that it is read once if blocks come in order.
-    """
+    """Reads the rows of blocks, from where the last block ended: a file is read once if blocks come in order."""
 
     def __init__(self) -> None:
         self._location: Location | None = None
         self._first = 0
 
     def __call__(self, block: Block) -> pa.Table:
-        """The rows of a block, whose column `image` is empty."""
+        """The rows of a block."""
         if block.rows.location != self._location or block.start < self._first:
             self._location, self._first = block.rows.location, 0
-            self._chunks = _without_pictures(block.rows)
+            self._chunks = block.rows.chunks(GROUP_ROWS)
             self._chunk = next(self._chunks)
         tables = []
         while True:
@@ -335,13 +322,6 @@ def _require_ids(scanned: Mapping[PredictedFile, RowFile], num_files: int) -> No
             )
 
 
-def _without_pictures(rows: RowFile) -> Iterator[pa.Table]:
-    """The rows of a file, without reading the pictures that they name."""
-    plain = copy(rows)
-    plain.image_column = None
-    return plain.chunks(GROUP_ROWS)
-
-
 def _made(
     scanned: Mapping[PredictedFile, RowFile],
     command: str,
@@ -352,7 +332,10 @@ def _made(
     lists_missing: bool,
 ) -> Iterator[FileRecord]:
     """Answer and write files; the record of each."""
-    done, num_rows = sum(record.rows for record in before), sum(rows.num_rows for rows in scanned.values())
+    done, num_rows = (
+        sum(sum(record.routes.values()) for record in before),
+        sum(rows.num_rows for rows in scanned.values()),
+    )
     total, size = done + num_rows, unit_rows(num_rows, FEWEST_ROWS)
     stamps = {file: file.source.stamp() for file in scanned}  # before rows are read: what changes is made again
     blocks, there = dict[PredictedFile, list[Block]](), set[str]()
@@ -415,7 +398,6 @@ def write_file(
         source=str(file.source),
         stamp=stamp,
         size=file.target.size(),
-        rows=routes.total(),
         routes=dict(routes),
         missing=num_missing,
         unfinished=num_unfinished,

@@ -169,7 +169,7 @@ def write_shard(storage: Storage, tables: Iterable[pa.Table], target: Path) -> s
     """Write tables as one shard of the storage, of row groups that are read by index; its SHA-256."""
     with tempfile.TemporaryDirectory(prefix="kcm-") as local:
         write_shards(Path(local), 0, tables)
-        return storage.put_file(target, shard_file(Path(local), 0, 0)).sha256
+        return storage.put_file(target, shard_file(Path(local), 0, 0))
 
 
 def total(parts: Iterable[Mapping[str, float]]) -> Counts:

@@ -40,9 +40,7 @@ from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import SECONDS, FeaturesArtefact, features_table
 from pipelines.store.outcomes import IDENTITY, Answers, OutcomesArtefact, write_identity
-from pipelines.store.sequence import Names, SequenceArtefact
-from pipelines.store.sharded import ShardedArtefact
-from pipelines.store.storage import Kept
+from pipelines.store.sequence import Names, SequenceArtefact, ShardedArtefact
 
 
 class Grow(Stage, Plan):
@@ -195,8 +193,8 @@ def inherit(attempt: Attempt, earlier: ShardedArtefact, forgotten: Collection[st
         if len(kept) < len(rows):
             write_table(kept, attempt.folder / name, row_group_size=GROUP_ROWS)
             left |= {name, f"{path.name.partition('.')[0]}{INDEX}"}  # the index counts all rows
-    files = earlier.manifest["files"]
-    attempt.take({name: Kept(earlier.path / name, files[name]) for name in files if name not in left})
+    hashes = {name: sha256 for name, sha256 in earlier.manifest["files"].items() if name not in left}
+    attempt.take({name: earlier.path / name for name in hashes}, hashes)
 
 
 def _rows(window: pa.Table, split: Split, numbers: Mapping[str, int]) -> pa.Table:

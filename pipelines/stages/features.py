@@ -21,7 +21,7 @@ from pipelines.batch.preview import preview, preview_lines
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Recipe, write_json
-from pipelines.store.features import PREVIEW, FeaturesArtefact, write_runtime
+from pipelines.store.features import FACTS, FeaturesArtefact
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.store.storage import Storage
 
@@ -55,10 +55,8 @@ class Encoding(Plan):
         runs = dict(zip(shards, map_items(partial(_runs_of, storage), shards), strict=True))
         for parts in tasks.values():  # where the splits are, for training
             RowIndex.of_runs((shard, runs[shard]) for shard in parts).save(parts[0])
-        write_runtime(attempt.folder, encoder.in_use)
-        if self.previewed:
-            found = run_remotely(preview, tasks, len(sequence.names.labels), storage.readable)
-            write_json(attempt.folder / PREVIEW, found)
+        found = run_remotely(preview, tasks, len(sequence.names.labels), storage.readable) if self.previewed else {}
+        write_json(attempt.folder / FACTS, {"runtime": encoder.in_use, "preview": found})
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
         """The features of a sequence as part of the stage `label`."""

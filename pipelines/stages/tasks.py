@@ -25,8 +25,7 @@ from kcm.tasks.sources import Source
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.recorded import recorded_for_shards
 from pipelines.context import Attempt, Context
-from pipelines.data.known_sources import KnownSource
-from pipelines.data.passes import StoredFolder, workers_of
+from pipelines.data.prepared import KnownSource, StoredFolder, workers_of
 from pipelines.stages.overview import overview
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, Recipe
@@ -47,8 +46,9 @@ class SequencePlan(Plan):
         if self.written is None:
             raise ArtefactError("the rows were removed a moment ago", where="tasks", hint="Start again")
         storage = attempt.context.store.storage
-        shards = [self.written / name for name in storage.names(self.written) if name.endswith(".parquet")]
-        attempt.take({shard.name: storage.known(shard) for shard in shards})
+        shards = {name: self.written / name for name in storage.names(self.written) if name.endswith(".parquet")}
+        hashes = {name: storage.files.noted_sha256(storage.name(shard)) for name, shard in shards.items()}
+        attempt.take(shards, hashes)
         for name in (BAD_ROWS, DESCRIPTION):
             shutil.copyfile(self.written / name, attempt.folder / name)
 

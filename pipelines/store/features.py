@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,13 +18,10 @@ from kcm.encoders.config import Runtime
 from kcm.tasks.columns import list_column, matrix
 from kcm.tasks.rowindex import RowIndex, index_file
 from kcm.tasks.shards import shard_file
-from pipelines.store.artefact import write_json
-from pipelines.store.sequence import Names, SequenceArtefact
-from pipelines.store.sharded import ShardedArtefact
+from pipelines.store.sequence import Names, SequenceArtefact, ShardedArtefact
 
 SECONDS = "seconds"  # what encoding a row took, on one actor: the cost of a call
-RUNTIME = "runtime.json"
-PREVIEW = "preview.json"
+FACTS = "features.json"  # what computed the features, and what they are worth by `preview`
 
 
 def features_table(rows: pa.Table, values_ND: np.ndarray, seconds_N: np.ndarray) -> pa.Table:
@@ -40,13 +37,8 @@ def feature_matrix(table: pa.Table) -> np.ndarray:
     return matrix(table["features"])
 
 
-def write_runtime(folder: Path, runtime: Runtime | None) -> None:
-    """Leave beside the features what computed them."""
-    write_json(folder / RUNTIME, {"runtime": runtime})
-
-
 class FeaturesArtefact(ShardedArtefact):
-    """The rows of each task through an encoder: id, split, label, group, features [D], seconds; `RUNTIME`."""
+    """The rows of each task through an encoder: id, split, label, group, features [D], seconds; `FACTS`."""
 
     kind = "features"
 
@@ -66,13 +58,16 @@ class FeaturesArtefact(ShardedArtefact):
         identity: str = self.manifest["section"]["identity"]
         return identity
 
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = json.loads(self.file(FACTS).read_text(encoding="utf-8")) if self.has(FACTS) else {}
+        return facts
+
     @property
     def runtime(self) -> Runtime | None:
-        """What computed them; None for an encoder without a choice. Before there was one, it was torch."""
-        if not self.has(RUNTIME):
-            return "torch"
-        found: Runtime | None = json.loads(self.file(RUNTIME).read_text(encoding="utf-8"))["runtime"]
-        return found
+        """What computed them; None for an encoder without a choice."""
+        runtime: Runtime | None = self._facts.get("runtime", "torch")
+        return runtime
 
     @property
     def device(self) -> str:
@@ -83,7 +78,8 @@ class FeaturesArtefact(ShardedArtefact):
     @property
     def preview(self) -> dict[str, tuple[int, int]]:
         """Validate rows of each task, and those that class means answer right; empty where nothing looked."""
-        return json.loads(self.file(PREVIEW).read_text(encoding="utf-8")) if self.has(PREVIEW) else {}
+        preview: dict[str, tuple[int, int]] = self._facts.get("preview", {})
+        return preview
 
     @property
     def dim(self) -> int:

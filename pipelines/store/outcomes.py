@@ -15,7 +15,7 @@ from kcm.encoders.config import Runtime
 from kcm.large import LargeAnswer, LinearHead, PromptMode
 from kcm.tasks.columns import list_column, matrix
 from pipelines.store.artefact import write_json
-from pipelines.store.sharded import ShardedArtefact
+from pipelines.store.sequence import ShardedArtefact
 
 HEAD = "large_head.safetensors"
 IDENTITY = "large.json"

@@ -1,7 +1,8 @@
-"""The task sequence as an artefact: the rows, their names, and the encoders that were fitted on some of them."""
+"""Artefacts in shards; and the task sequence: its rows, their names, and the encoders that were fitted on some rows."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +13,16 @@ import pyarrow.compute as pc
 from kcm.encoders import EncoderConfig
 from kcm.inputs.content import Content
 from kcm.large import LargeConfig
+from kcm.parquet import read_table
 from kcm.tasks import TaskSequence
 from kcm.tasks.columns import matrix
 from kcm.tasks.sequence import DESCRIPTION, VECTOR, read_description, read_shard
+from kcm.tasks.shards import task_shards
 from kcm.tasks.summary import Summary, read_summary
-from pipelines.store.sharded import ShardedArtefact
+from pipelines.store.artefact import Artefact
 
 ENCODER, LARGE = "encoder", "large"  # folders of the fitted heads, named after the side that they belong to
+_SHARD = re.compile(r"task-(\d+)(?:\.\d+)?\.parquet")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,36 @@ def contents_of(rows: pa.Table) -> list[Content]:
         Content(text or "", image or b"", vector=vector)
         for text, image, vector in zip(texts, images, vectors, strict=True)
     ]
+
+
+class ShardedArtefact(Artefact):
+    """An artefact with shards. Those of a bucket are named by the manifest, and fetched by whoever reads them."""
+
+    def shards(self, number: int) -> list[Path]:
+        """Where the shards of one task lie, in order; they are here only after `file`, or `fetch` of the storage.
+
+        ArtefactError where one is missing.
+        """
+        return task_shards(self.path, number, self.manifest["files"] if self.is_remote else None)
+
+    @property
+    def all_shards(self) -> dict[str, Path]:
+        """The same for the shards of all tasks, by the names of their files, task by task."""
+        names = self.manifest["files"] if self.is_remote else [path.name for path in self.path.glob("task-*.parquet")]
+        last = max((int(found[1]) for name in names if (found := _SHARD.fullmatch(name))), default=0)
+        return {path.name: path for number in range(last + 1) for path in task_shards(self.path, number, names)}
+
+    def fetched(self, number: int) -> list[Path]:
+        """The shards of one task, which are here from now on."""
+        return [self.file(path.name) for path in self.shards(number)]
+
+    def task(self, number: int, *, split: str | None = None) -> pa.Table:
+        """The rows of one task, or of one of its splits, which alone are fetched where the shards are not here."""
+        if split is None:
+            return pa.concat_tables([read_table(path) for path in self.fetched(number)])
+        where = pc.field("split") == split
+        names = [path.name for path in self.shards(number)]
+        return pa.concat_tables([read_table(self.readable(name), where=where) for name in names])
 
 
 class SequenceArtefact(ShardedArtefact):

@@ -26,14 +26,6 @@ AT_ONCE = 16  # requests for small things that are sent together
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A file of a storage: its path in a node's folder, and the SHA-256 that its writer computed."""
-
-    path: Path
-    sha256: str
-
-
-@dataclass(frozen=True)
 class Storage:
     """The files of a storage, and the folder of this node for them; any process may hold a copy."""
 
@@ -62,11 +54,10 @@ class Storage:
         name = path.relative_to(self.root).as_posix()
         return "" if name == "." else name
 
-    def put_file(self, target: Path, source: Path) -> Kept:
-        """Write a local file into the storage under the name of `target`; nothing is left of it in a node's folder."""
-        stored = Kept(target, digest(source))
-        self.files.put(self.name(target), source, stored.sha256)
-        return stored
+    def put_file(self, target: Path, source: Path) -> str:
+        """Write a local file into the storage under the name of `target`; its SHA-256."""
+        self.files.put(self.name(target), source, sha256 := digest(source))
+        return sha256
 
     def keep(self, path: Path) -> None:
         """Upload a file of the node's folder, or all files of a folder in it, so that they outlive this node."""
@@ -74,32 +65,20 @@ class Storage:
             for file in [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else [path]:
                 self.put_file(file, file)
 
-    def hand_over(self, path: Path) -> Kept:
+    def hand_over(self, path: Path) -> None:
         """Upload a file and delete the copy in this node's folder, which does not need it any more."""
-        if not self.is_remote:
-            return Kept(path, digest(path))
-        stored = self.put_file(path, path)
-        self.leave(path)
-        return stored
-
-    def leave(self, path: Path) -> None:
-        """Delete the copy of a bucket's file in this node's folder."""
         if self.is_remote:
-            path.unlink(missing_ok=True)
+            self.put_file(path, path)
+            path.unlink()
 
-    def known(self, path: Path) -> Kept:
-        """A file that the storage holds, which is not fetched where its hash was noted."""
-        return Kept(path, self.files.noted_sha256(self.name(path)))
-
-    def place(self, kept: Mapping[str, Kept], folder: Path) -> dict[str, str]:
-        """Copy files to new names below a folder within the storage, and give their hashes by name."""
+    def place(self, paths: Mapping[str, Path], folder: Path) -> None:
+        """Copy files of the storage to new names below a folder within it."""
 
         def copy(name: str) -> None:
-            self.files.copy(self.name(kept[name].path), self.name(folder / name))
+            self.files.copy(self.name(paths[name]), self.name(folder / name))
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(copy, kept))
-        return {name: file.sha256 for name, file in kept.items()}
+            list(pool.map(copy, paths))
 
     def readable(self, path: Path) -> Path | BinaryIO:
         """What pyarrow reads a file from; of an object that is not here only the ranges that are read are fetched.

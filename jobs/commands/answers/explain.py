@@ -157,10 +157,12 @@ class Explainer:
         if rows is not None:
             reads = self.bundle.reads
             columns = (text_column if "text" in reads else None, image_column if "image" in reads else None)
-            chunk = next(open_rows(rows, columns[0], image_column=columns[1]).chunks(PROBE_ROWS))
+            file = open_rows(rows, columns[0], image_column=columns[1])
+            chunk = next(file.chunks(PROBE_ROWS))
+            pictures = file.pictures(chunk["payload"])
             examples = [
                 Content(text or "", image or b"")
-                for text, image in zip(chunk["text"].to_pylist(), chunk["image"].to_pylist(), strict=True)
+                for text, (image, _) in zip(chunk["text"].to_pylist(), pictures, strict=True)
             ]
             readable = [content for content in examples if not content.lacks(reads)]
             features_ND, _ = encode_readable(self.side.encoder, readable)

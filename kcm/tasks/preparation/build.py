@@ -31,11 +31,10 @@ from kcm.tasks.preparation.checks import Cell, check_labels, check_sizes, shorta
 from kcm.tasks.preparation.cleaning import RowRules
 from kcm.tasks.preparation.database import FactsDatabase
 from kcm.tasks.preparation.facts import write_facts
-from kcm.tasks.preparation.folder import SequenceFolder
 from kcm.tasks.preparation.payload import SourceShardJob, target_of, write_pieces, write_task_shard
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
 from kcm.tasks.sequence import BAD_ROWS, TaskSequence, write_description
-from kcm.tasks.shards import SHARD_ROWS
+from kcm.tasks.shards import SHARD_ROWS, SequenceFolder
 from kcm.tasks.sources import Source
 from kcm.tasks.summary import Summary
 

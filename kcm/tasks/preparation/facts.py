@@ -10,8 +10,7 @@ import pyarrow.compute as pc
 
 from kcm.tasks.hashing import draws
 from kcm.tasks.preparation.cleaning import RowRules, faults, origins
-from kcm.tasks.preparation.folder import SequenceFolder
-from kcm.tasks.shards import SHARD_ROWS
+from kcm.tasks.shards import SHARD_ROWS, SequenceFolder
 from kcm.tasks.sources import Shard
 from kcm.tasks.units import content_names, group_names, text_keys
 

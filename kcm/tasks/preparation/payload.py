@@ -22,9 +22,8 @@ import pyarrow.parquet as pq
 from kcm.errors import DataError
 from kcm.tasks.plan.splits import SPLITS
 from kcm.tasks.preparation.facts import blocks
-from kcm.tasks.preparation.folder import SequenceFolder
 from kcm.tasks.sequence import SCHEMA, VECTOR
-from kcm.tasks.shards import in_groups, open_shard, shard_file
+from kcm.tasks.shards import SequenceFolder, in_groups, open_shard, shard_file
 from kcm.tasks.sources import Shard
 
 

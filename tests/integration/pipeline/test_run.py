@@ -135,7 +135,7 @@ def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) 
     assert bundle.metrics["overall"] == result["kcm"]["overall"]
     assert bundle.metrics["frontier"]["call_rate"][0] in (0.0, 1.0)
     made = config.storage_path / "artefacts/features" / bundle.lineage.artefacts["features"]
-    (recorded,) = made.glob("*/runtime.json")
+    (recorded,) = made.glob("*/features.json")
     assert bundle.encoder.in_use == json.loads(recorded.read_text())["runtime"]
     assert {bundle.encoder.in_use, bundle.large.in_use} <= {"torch", "onnx"}
     assert len(bundle.metrics["frontier"]["accuracy"]) == len(bundle.metrics["frontier"]["call_rate"])

@@ -37,7 +37,7 @@ from pipelines.store.artefact import ArtefactStore
 from pipelines.store.control.records import Control, Versioned
 from pipelines.store.features import SECONDS
 from pipelines.store.files import Files
-from pipelines.store.sharded import ShardedArtefact
+from pipelines.store.sequence import ShardedArtefact
 from pipelines.store.upkeep import verify
 from tests.flaky_proxy import FAULTS, FlakyProxy
 from tests.outside import install_extension

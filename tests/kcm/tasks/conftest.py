@@ -17,10 +17,10 @@ from kcm.tasks import SPLITS, TasksConfig, TaskSequence
 from kcm.tasks.plan.scenarios import TaskPlan
 from kcm.tasks.preparation.build import SequenceBuild, build_sequence, in_process
 from kcm.tasks.preparation.database import FactsDatabase
-from kcm.tasks.preparation.folder import SequenceFolder
 from kcm.tasks.rows import SourceRow, read_bad_rows
 from kcm.tasks.rows import rows_of as normalised
 from kcm.tasks.sequence import BAD_ROWS
+from kcm.tasks.shards import SequenceFolder
 from kcm.tasks.sources import Source, TableShard
 
 

@@ -10,8 +10,8 @@ import pytest
 from kcm.errors import ArtefactError, DataError, KcmError
 from kcm.inputs import location
 from kcm.inputs.location import Location
-from pipelines.batch.drafts import drafted
 from pipelines.batch.outputs import FileRecord, PredictedFile, missing_of, predicted_files
+from pipelines.batch.rowwriter import drafted
 
 Put = Callable[[str, bytes], str]
 
@@ -140,8 +140,8 @@ def test_what_something_else_has_written_is_refused_unless_it_is_to_be_replaced(
         ("rows", "file", "the answers to several files go to a folder"),
         ("rows", "absent/out", "no such folder"),
         ("rows", "rows/answers", "the output lies in the input"),
-        ("rows", "rows", "the output folder holds files of the input"),
-        ("rows/*.csv", "rows", "the output folder holds files of the input"),
+        ("rows", "rows", "the output would replace the input"),
+        ("rows/*.csv", "rows", "the output would replace the input"),
         ("twice", "out", r"x\.csv would hold the answers to two files"),
         ("ftp://rows/a.csv", "out.csv", "cannot read from ftp://"),
     ],

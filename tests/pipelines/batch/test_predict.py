@@ -79,7 +79,7 @@ def test_no_column_of_the_input_is_overwritten(tmp_path: Path, header: str, expe
     assert list(added_columns(open_rows(tmp_path / "in.csv", "text")).values()) == expected
 
 
-def test_blocks_are_read_in_any_order_and_no_picture_that_is_passed_over(tmp_path: Path) -> None:
+def test_blocks_are_read_in_any_order_without_their_pictures(tmp_path: Path) -> None:
     rows = [f"{number},{number}.png" for number in range(2500)]
     (tmp_path / "in.csv").write_text("\n".join(["text,image", *rows]) + "\n", encoding="utf-8")
     file = open_rows(tmp_path / "in.csv", "text", image_column="image")

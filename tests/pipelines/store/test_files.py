@@ -209,6 +209,7 @@ def test_only_the_ranges_of_a_file_that_are_read_are_fetched(node_bucket: str) -
     files.write("x", b"0123456789")
     with files.open("x") as file:
         assert isinstance(file, RangeFile)
+        assert file.read(0) == b""
         file.seek(-4, os.SEEK_END)
         assert (file.read(2), file.tell()) == (b"67", 8)
         assert file.read(10) == b"89"

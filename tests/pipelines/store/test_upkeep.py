@@ -72,17 +72,13 @@ def test_what_a_run_refers_to_and_what_that_was_made_of_is_kept(store: ArtefactS
     rows = build(store, "tasks", 0)
     features, forgotten = build(store, "features", 0, rows), build(store, "features", 1, rows)
     refer(store, "reviews", features)
+    assert set(find_garbage(store).homes) == homes([forgotten])
+    assert set(store.homes()) == homes([rows, features, forgotten]), "looking removes nothing"
     found = collect_garbage(store)
     assert set(found.homes) == homes([forgotten])
     assert found.size > 0
     assert sorted(store.homes()) == sorted(homes([rows, features]))
     assert (features.folder / "data.txt").read_text() == "features 0"
-
-
-def test_looking_removes_nothing(store: ArtefactStore) -> None:
-    artefact = build(store, "features", 0)
-    assert set(find_garbage(store).homes) == homes([artefact])
-    assert store.homes() == [artefact.home]
 
 
 def test_champions_challengers_and_the_bundles_they_continue_are_kept(store: ArtefactStore) -> None:

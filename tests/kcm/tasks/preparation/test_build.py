@@ -270,11 +270,6 @@ def test_a_class_that_given_splits_leave_out_of_train_is_refused(write_csv, buil
         build(write_csv(rows, ("text", "label", "split")), num_tasks=1)
 
 
-def test_an_imbalance_factor_under_1_is_a_configuration_error():
-    with pytest.raises(ConfigError, match=r"long_tail\.imbalance_factor = 0\.5"):
-        parse_config(TasksConfig, {"long_tail": {"imbalance_factor": 0.5}})
-
-
 def test_a_mistyped_key_of_a_source_names_the_right_one():
     with pytest.raises(ConfigError, match=r"text_colum'.*did you mean 'source.*text_column'"):
         parse_config(TasksConfig, {"source": {"kind": "files", "path": "x.csv", "text_colum": "text"}})

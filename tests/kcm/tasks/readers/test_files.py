@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from kcm.errors import ConfigError, DataError
@@ -14,27 +13,9 @@ from kcm.tasks.readers.files import FilesSource
 from kcm.tasks.rows import SourceRow
 from tests.kcm.inputs.table_files import WRITERS
 
-ROWS = [{"text": 'Größe, "ok"', "label": "NA", "who": "x"}, {"text": "007", "label": "1", "who": "y"}]
-
 
 def records(path, **columns):
     return list(FilesSource(path=str(path), **columns).build(Path()).records)
-
-
-def write(path, rows):
-    frame = pd.DataFrame(rows)
-    match path.suffix:
-        case ".csv":
-            frame.to_csv(path, index=False)
-        case ".tsv":
-            frame.to_csv(path, index=False, sep="\t")
-        case ".json":
-            path.write_text(json.dumps(rows), encoding="utf-8")
-        case ".jsonl":
-            path.write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
-        case ".parquet":
-            frame.to_parquet(path)
-    return path
 
 
 TABLE = [
@@ -99,25 +80,10 @@ def test_excel_without_its_package_says_what_to_install(tmp_path: Path, monkeypa
         records(tmp_path / "rows.xlsx")
 
 
-@pytest.mark.parametrize("kind", ["json", "jsonl", "parquet"])
-def test_numbers_become_text_and_null_is_missing(kind, tmp_path):
-    rows = [{"text": "a", "label": 3, "id": 10}, {"text": None, "label": 4, "id": 11}]
-    assert records(write(tmp_path / f"data.{kind}", rows), id_column="id") == [
-        SourceRow("10", "a", "3"),
-        SourceRow("11", None, "4"),
-    ]
-
-
-def test_not_a_number_is_missing(tmp_path):
-    (tmp_path / "data.json").write_text('[{"text": "a", "label": NaN}, {"text": "b", "label": 1}]')
-    assert [record.label for record in records(tmp_path / "data.json")] == [None, "1"]
-
-
 def test_an_empty_cell_of_a_named_column_is_missing(write_csv):
-    path = write_csv([("a", "x", "", "d1"), ("b", "x", "t", "")], ("text", "label", "topic", "doc"))
-    first, second = records(path, task_column="topic", group_column="doc")
-    assert (first.task, first.group) == (None, "d1")
-    assert (second.task, second.group) == ("t", None)
+    path = write_csv([("a", " ", "", "d1"), ("b", "", "t", "")], ("text", "label", "topic", "doc"))
+    found = [(row.label, row.task, row.group) for row in records(path, task_column="topic", group_column="doc")]
+    assert found == [(None, None, "d1"), (None, "t", None)]
 
 
 def test_a_column_called_split_is_honoured_without_being_named(write_csv):
@@ -170,7 +136,6 @@ def test_a_missing_file_names_what_lies_beside_it(write_csv, tmp_path):
         ("data.json", b"[" * 100_000, "nested too deeply"),
         ("data.json", b'{"train": 3}', "expected a list of objects"),
         ("data.json", b'["text only"]', "row 1 is neither"),
-        ("data.json", b"[" * 200_000, "nested too deeply"),
         ("data.parquet", b"not parquet", "cannot read the file"),
         ("data.xlsx", b"", r"cannot read the file"),
         ("data.docx", b"", r"unknown kind of file '\.docx'"),
@@ -181,17 +146,6 @@ def test_a_file_that_cannot_be_used_says_why(name, content, message, tmp_path):
     with pytest.raises(DataError, match=message) as caught:
         records(tmp_path / name)
     assert name in str(caught.value)
-
-
-def test_a_line_that_is_no_object_is_a_fault_of_its_row_and_of_no_other(tmp_path):
-    lines = ['{"text": "a", "label": "x"}', "", "[" * 100_000, '{"text": ', '{"text": "b", "label": "x"}']
-    (tmp_path / "data.jsonl").write_text("\n".join(lines))
-    assert [(record.id, record.fault) for record in records(tmp_path / "data.jsonl")] == [
-        ("data-1", ""),
-        ("data-2", "line 3: not a JSON object of at most 100 levels"),
-        ("data-3", "line 4: not a JSON object: Expecting value"),
-        ("data-4", ""),
-    ]
 
 
 def test_a_row_with_more_fields_than_the_header_is_a_bad_row_and_a_short_one_if_it_lacks_text_or_label(tmp_path):
@@ -205,13 +159,9 @@ def test_a_row_with_more_fields_than_the_header_is_a_bad_row_and_a_short_one_if_
     ]
 
 
-def test_a_blank_label_is_missing(write_csv):
-    assert [record.label for record in records(write_csv([("a", " "), ("b", ""), ("c", "x")]))] == [None, None, "x"]
-
-
 def test_a_folder_of_several_kinds_of_files_says_how_to_name_them(write_csv, tmp_path):
     write_csv([("a", "x")], name="folder/everything.csv")
-    write(tmp_path / "folder" / "more.jsonl", ROWS)
+    (tmp_path / "folder" / "more.jsonl").write_text('{"text": "a", "label": "x"}')
     with pytest.raises(DataError, match=r"several kinds, \.csv, \.jsonl.*train\.csv.*folder/\*\.csv"):
         records(tmp_path / "folder")
 
@@ -219,7 +169,8 @@ def test_a_folder_of_several_kinds_of_files_says_how_to_name_them(write_csv, tmp
 def test_pictures_of_a_table_lie_below_its_folder_or_the_configured_root(tmp_path):
     (tmp_path / "table").mkdir()
     (tmp_path / "a.png").write_bytes(b"file")
-    path = write(tmp_path / "table" / "rows.csv", [{"image": "../a.png", "label": "x"}])
+    path = tmp_path / "table" / "rows.csv"
+    path.write_text("image,label\n../a.png,x\n")
     (refused,) = records(path, text_column=None, image_column="image")
     assert (refused.image, "does not lie below" in refused.fault) == (b"", True)
     (taken,) = records(path, text_column=None, image_column="image", image_root=str(tmp_path))

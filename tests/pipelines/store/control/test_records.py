@@ -14,30 +14,17 @@ from pipelines.store.control.records import KEEP, Control, Versioned
 from pipelines.store.files import Files
 
 
-def test_a_key_that_nobody_wrote_has_no_value(place: str) -> None:
-    assert Control(Files.at(place)).get("champion/app") is None
-
-
-def test_only_the_first_creation_counts(place: str) -> None:
+def test_the_first_creation_counts_and_a_swap_of_what_was_read_before_another_changes_nothing(place: str) -> None:
     control = Control(Files.at(place))
+    assert not control.swap("champion/app", 3, b"four")
+    assert control.get("champion/app") is None
     assert control.create("champion/app", b"one")
     assert not control.create("champion/app", b"two")
     assert control.get("champion/app") == Versioned(1, b"one")
-
-
-def test_a_swap_of_what_was_read_before_another_swap_changes_nothing(place: str) -> None:
-    control = Control(Files.at(place))
-    control.create("champion/app", b"one")
     assert control.swap("champion/app", 1, b"two")
     assert not control.swap("champion/app", 1, b"three")
     assert control.get("champion/app") == Versioned(2, b"two")
     assert control.history("champion/app") == [Versioned(1, b"one"), Versioned(2, b"two")]
-
-
-def test_a_version_that_was_never_written_cannot_be_swapped(place: str) -> None:
-    control = Control(Files.at(place))
-    assert not control.swap("champion/app", 3, b"four")
-    assert control.get("champion/app") is None
 
 
 def test_a_pruned_key_keeps_its_value_and_goes_on_counting(place: str) -> None:
