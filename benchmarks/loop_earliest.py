@@ -9,7 +9,7 @@ from kcm.certify.certificate import CertificateConfig
 from pipelines.config import RunConfig
 from pipelines.loop.inbox import searched_policy
 from pipelines.loop.judged import JudgedWindow
-from pipelines.loop.recertify import JUDGED, LineageLedger, Recertify, certify_window, planned_bet
+from pipelines.loop.recertify import JUDGED, LineageLedger, Recertify, certify_window
 from pipelines.loop.state import LoopState
 from pipelines.loop.window import LogWindow, WindowArtefact, WindowFacts
 from pipelines.stages.evaluate import EvaluatedArtefact
@@ -43,12 +43,11 @@ def earliest(
 ) -> int | None:
     """The decisions of a judged window after which `policy`, or a stricter one that keeps something, is certified."""
     certify = judged.of_purpose("certify")
-    bet = planned_bet(judged.of_purpose("validate"), policy, config.epsilon, facts.share_floor)
     for num_decisions in range(STEP, facts.upto - facts.after + STEP, STEP):
         rows = certify.select(certify.rows["number"] <= facts.after + num_decisions)
         if not len(rows):
             continue
-        found, _ = certify_window(rows, policy, config, facts, delta=delta, bet=bet, expires_at=datetime.now(UTC))
+        found, _ = certify_window(rows, policy, config, facts, delta=delta, expires_at=datetime.now(UTC))
         if any(decision != ESCALATE_ALL for decision in (found.decision, *found.task_decisions.values())):
             return min(num_decisions, facts.upto - facts.after)
     return None

@@ -29,7 +29,7 @@ from kcm.certify.ledger import look_delta
 from kcm.certify.traffic import Traffic, decisions_needed
 from pipelines.loop.disputes import InboxPlan
 from pipelines.loop.judged import JudgedWindow
-from pipelines.loop.recertify import certify_window, planned_bet
+from pipelines.loop.recertify import certify_window
 from pipelines.loop.window import WindowFacts
 
 EPSILON, DELTA, UPDATES, HISTORIES = 0.02, 0.1, 6, 500
@@ -90,7 +90,7 @@ def history_rows() -> list[RowText]:
 def _update(rng: np.random.Generator, scenario: str, attempt: str, number: int) -> tuple[Certificate, bool]:
     """One update; the certificate, and whether what it promises is true."""
     share, config = (0.2, 0.3)[number % 2], CertificateConfig(epsilon=EPSILON, delta=DELTA)
-    validate, window = (_window(rng, size, share, scenario) for size in (1000, 4000))
+    window = _window(rng, 4000, share, scenario)
     # On the window: what no search knows, and a challenger that is just bad enough.
     worst = EPSILON * (1.01 if rng.random() < 0.5 else 0.3)
     edge = _threshold(window, worst, expected=number % 2 == 0)
@@ -109,7 +109,6 @@ def _update(rng: np.random.Generator, scenario: str, attempt: str, number: int) 
             delta=spend,
         )
     table = window.table if labels is None else _labelled(rng, window, edge, labels, scenario)
-    before = JudgedWindow.of(validate.table, validate.score, ["small"] * 1000)
     facts = WindowFacts(
         application="simulated", after=0, upto=size, num_decisions=size, large_identity="large", share_floor=share
     )
@@ -119,7 +118,6 @@ def _update(rng: np.random.Generator, scenario: str, attempt: str, number: int) 
         config,
         facts,
         delta=spend,
-        bet=planned_bet(before, Policy(decision=Decision.of(edge)), EPSILON, share),
         expires_at=START + timedelta(days=30),
         labels=labels,
     )

@@ -86,8 +86,8 @@ class Traffic:
 class TrafficPath:
     """The tested path of thresholds over a window, from `escalate all` towards keeping more.
 
-    `bet` is the planned share nu, see `plan_bet`; it must not depend on the window. Raises ConfigError for one outside
-    (0, 0.99].
+    `bet` is the planned share nu, see `best_bet`; it must not depend on outcomes of the window. Raises ConfigError for
+    one outside (0, 0.99].
     """
 
     def __init__(self, traffic: Traffic, epsilon: float, delta: float, bet: float) -> None:
@@ -159,6 +159,23 @@ class TrafficPath:
     def _enough(self, num_units: int) -> bool:
         logs = num_units * np.log1p(self._bets_G * self._floor * self.epsilon)
         return bool(logsumexp(logs, b=self._weights_G) >= math.log(1 / self.delta))
+
+
+def best_bet(num_units: int, level: float, delta: float) -> float:
+    """The bet that leaves room for the most lost units, of as many as a window has.
+
+    The tested path goes from the surest items on, and ends where one more loss cannot be afforded: with the planned
+    bet's share of the wealth,
+
+        losses(nu) = (n ln(1 + nu a) - ln(1 / delta')) / (ln(1 + nu a) - ln(1 - nu (1 - a)))
+
+    How many units a window has says nothing of their outcomes. `level` is a, the floor times epsilon.
+    """
+    bets_B = np.linspace(0.01, LARGEST_BET, 99)
+    gain_B = np.log1p(bets_B * level)
+    needed = math.log(1 / delta) - math.log1p(-_SAFETY_WEIGHT)
+    losses_B = (num_units * gain_B - needed) / (gain_B - np.log1p(-bets_B * (1 - level)))
+    return float(bets_B[losses_B.argmax()])
 
 
 def plan_bet(losses: ArrayLike, level: float) -> float:

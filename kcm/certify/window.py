@@ -35,7 +35,7 @@ def certify_traffic(
 ) -> TrafficCertificate:
     """Deploy the searched decision where the window certifies it, else the stricter certified one, else escalate all.
 
-    `delta` is what the lineage's ledger gives to this attempt, `bet` that of `plan_bet` on validate rows. With
+    `delta` is what the lineage's ledger gives to this attempt, `bet` that of `best_bet` for the window's units. With
     `labelled`, the test is that of the labels on disagreements above the searched threshold. A group of traffic is a
     unit. Raises ConfigError for `config.every_task`, which traffic cannot promise.
     """

@@ -98,9 +98,10 @@ class Examine(Stage, Plan):
             certificate, (small_s, large_s) = challenger.certificates[None], new.answered.seconds
             encoder = load_encoder(challenger, context.assets_path)
             costs = [small_s + (1 - share if len(judged) else 0.0) * large_s for share in saved]
-            loss = judged.champion_loss(champion.policy, window.facts.share_floor, certificate.delta)
-            holds = gates.promise_kept(loss, certificate.epsilon, window.facts.signs)
-            repairs = not holds.figures["feasible"] and bool(window.facts.new_labels)
+            facts = window.facts
+            loss = judged.champion_loss(champion.policy, facts.share_floor, certificate.delta, facts.new_labels)
+            holds = gates.promise_kept(loss, certificate.epsilon, facts.signs)
+            repairs = not holds.figures["feasible"] and bool(facts.new_labels)
             compared = [
                 gates.old_tasks(old_tasks(old, new), limits.max_old_task_loss),
                 gates.call_rate(

@@ -145,22 +145,31 @@ class JudgedWindow:
         tasks = [None if pd.isna(task) else str(task) for task in self.rows["task"]]
         return np.asarray(policy.keep(self.score, tasks), dtype=bool)
 
-    def champion_loss(self, policy: Policy, floor: float, delta: float) -> tuple[float, float]:
-        """Ends of the share of decisions that the champion's policy keeps and answers otherwise than the large model.
+    def champion_loss(
+        self, policy: Policy, floor: float, delta: float, new_labels: Collection[str] = ()
+    ) -> tuple[float, float]:
+        """Ends of the share of decisions that the champion loses against the large model; each holds with 1 - delta.
 
-        Each holds with probability 1 - delta. What was escalated because the policy was stopped counts as the policy
-        decides it. `floor` is the least probability of having been asked. (0, 1) without decisions.
+        It loses where its policy keeps and differs from the large model, and where it escalates an item that the large
+        model answers with one of `new_labels`, which the champion's large model does not have. What was escalated
+        because the policy was stopped counts as the policy decides it. `floor` is the least probability of having been
+        asked. (0, 1) without decisions.
         """
         if not len(self):
             return 0.0, 1.0
         score = np.nan_to_num(np.asarray(self.rows["gate_score"], dtype=np.float64), nan=-np.inf)
         tasks = [None if pd.isna(task) else str(task) for task in self.rows["task"]]
-        keeps = policy.keep(score, tasks) & self.asked
-        differs = self.answered & (self.large_label != np.asarray(self.rows["small_label"], dtype=object))
-        lost = pd.DataFrame(
-            {"probability": self.probability, "low": keeps & differs, "high": keeps & (differs | ~self.answered)}
+        keeps, answered = policy.keep(score, tasks), self.answered
+        differs = self.large_label != np.asarray(self.rows["small_label"], dtype=object)
+        lost = np.where(keeps, differs, np.isin(self.large_label.astype(str), list(new_labels)))
+        kinds = pd.DataFrame(
+            {
+                "probability": self.probability,
+                "low": answered & lost,
+                "high": self.asked & np.where(answered, lost, keeps),
+            }
         )
-        groups = lost.groupby(["probability", "low", "high"]).size().items()
+        groups = kinds.groupby(["probability", "low", "high"]).size().items()
         return loss_interval(
             [Observations(count, floor, p, float(low), float(high)) for (p, low, high), count in groups], delta
         )

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
-import pandas as pd
 from pydantic import Field
 
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.cascade.table import SPLITS
 from kcm.certify.certificate import CertificateConfig, CertifiedWindow
 from kcm.certify.ledger import Look, look_delta
-from kcm.certify.traffic import plan_bet
+from kcm.certify.traffic import best_bet
 from kcm.certify.window import TrafficCertificate, certify_traffic
 from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
@@ -69,7 +67,6 @@ def certify_window(
     facts: WindowFacts,
     *,
     delta: float,
-    bet: float,
     expires_at: datetime,
     labels: InboxPlan | None = None,
 ) -> tuple[Policy, dict[str | None, TrafficCertificate]]:
@@ -77,7 +74,7 @@ def certify_window(
 
     `judged` holds the certify decisions of the window of `facts`. `policy` was found on validate: the result deploys,
     for every decision in it, the searched threshold or the stricter certified one. `delta` is what the lineage's ledger
-    gives to this attempt, `bet` that of `planned_bet`. Every decision of the policy spends an equal share of delta; a
+    gives to this attempt. Every decision of the policy spends an equal share of delta; a
     task without rows loses its own threshold and follows the common one.
 
     With `labels`, disagreements that were drawn for labelling are lost only where their label says so. Raises DataError
@@ -96,22 +93,10 @@ def certify_window(
     for task, decision in ((None, policy.decision), *policy.task_decisions.items()):
         rows = judged.of_task(task, policy.task_decisions)
         if len(rows) or task is None:
-            certificates[task] = _certify(rows, decision, config, facts, share, bet, expires_at, labels)
+            certificates[task] = _certify(rows, decision, config, facts, share, expires_at, labels)
     tasks = {task: certificate.route for task, certificate in certificates.items() if task is not None}
     deployed = policy.model_copy(update={"decision": certificates[None].route, "task_decisions": tasks})
     return deployed, certificates
-
-
-def planned_bet(judged: JudgedWindow, policy: Policy, epsilon: float, floor: float) -> float:
-    """The constant bet for the certify decisions, from the window's validate decisions at the policy's thresholds.
-
-    Without validate decisions the largest bet, which is the best where nothing disagrees.
-    """
-    if not len(judged):
-        return plan_bet(np.zeros(1), floor * epsilon)
-    lost_N = judged.asked & judged.disagrees & judged.keeps(policy)
-    losses_U = pd.Series(np.where(lost_N, floor / judged.probability, 0.0)).groupby(judged.unit).mean()
-    return plan_bet(losses_U.to_numpy(), floor * epsilon)
 
 
 def _certify(
@@ -120,7 +105,6 @@ def _certify(
     config: CertificateConfig,
     facts: WindowFacts,
     delta: float,
-    bet: float,
     expires_at: datetime,
     labels: InboxPlan | None,
 ) -> TrafficCertificate:
@@ -146,6 +130,7 @@ def _certify(
     )
     if decision == ESCALATE_ALL:
         labelled = None  # nothing is kept, so that nothing is disputed
+    bet = best_bet(len(set(rows.unit)), facts.share_floor * config.epsilon, delta)
     return certify_traffic(traffic, decision, config, window, delta=delta, bet=bet, labelled=labelled)
 
 
@@ -179,14 +164,13 @@ class Recertify(Stage, Plan):
         encoder = features.sequence.with_head(self.encoder).in_runtime(features.runtime)
         features_ND = window_features(rows, encoder, attempt.context, scratch=attempt.scratch, bar=attempt.bar)
         judged = JudgedWindow.by(fitted.collaborator, fitted.gate, rows, features_ND, names.labels)
-        validate, certify = judged.of_purpose("validate"), judged.of_purpose("certify")
+        certify = judged.of_purpose("certify")
         policy, certificates = certify_window(
             certify if self.labels is None else certify.with_labels(self.labels.answers),
             fitted.policy,
             self.certificate,
             facts,
             delta=self._spend(attempt),
-            bet=planned_bet(validate, fitted.policy, self.certificate.epsilon, facts.share_floor),
             expires_at=datetime.now(UTC) + timedelta(days=self.expires_days),
             labels=None if self.labels is None else self.labels.plan,
         )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.certify.traffic import Traffic, TrafficPath, decisions_needed, plan_bet, units_needed
+from kcm.certify.traffic import Traffic, TrafficPath, best_bet, decisions_needed, plan_bet, units_needed
 from kcm.errors import ConfigError, DataError
 
 
@@ -127,6 +127,18 @@ def test_the_planned_bet_is_the_best_of_all() -> None:
     growth = {bet: np.log1p(-bet * (losses - 0.01)).mean() for bet in (*np.linspace(0.01, 0.99, 99), best)}
     assert growth[best] == max(growth.values())
     assert plan_bet(np.zeros(100), 0.01) == 0.99
+
+
+def test_the_bet_for_a_number_of_units_leaves_room_for_the_most_losses() -> None:
+    def affordable(bet: float, num_units: int) -> float:
+        """The lost units of as many that the path certifies, by its own test."""
+        score, lost = -np.arange(num_units, dtype=np.float64), np.ones(num_units, dtype=bool)
+        traffic = Traffic(score=score, asked=lost, probability=np.ones(num_units), disagrees=lost, floor=1.0)
+        return -TrafficPath(traffic, 0.02, 0.06, bet).certified()
+
+    for num_units in (300, 1000, 3000):
+        best = affordable(best_bet(num_units, 0.02, 0.06), num_units)
+        assert best >= max(affordable(bet, num_units) for bet in (0.05, 0.2, 0.4, 0.6, 0.8, 0.99)) - 1
 
 
 @pytest.mark.parametrize(("share", "about"), [(0.05, 2800), (0.2, 700)])

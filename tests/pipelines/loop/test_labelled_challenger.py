@@ -64,7 +64,6 @@ class Turned:
             CertificateConfig(),
             facts,
             delta=0.06,
-            bet=0.9,
             expires_at=START + timedelta(days=30),
         )
         (folder / "kcm").mkdir()

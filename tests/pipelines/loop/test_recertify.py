@@ -13,7 +13,7 @@ from kcm.cascade.policy import KEEP_ALL, Decision, Policy
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import DataError
 from pipelines.loop.disputes import InboxPlan
-from pipelines.loop.recertify import certify_window, planned_bet
+from pipelines.loop.recertify import certify_window
 from tests.pipelines.loop.windows import START, facts_of, judged_of, made_window, plan_of
 
 KEEP = Policy(decision=KEEP_ALL)
@@ -23,7 +23,7 @@ EXPIRES = START + timedelta(days=31)
 def certified(window: pa.Table, policy: Policy = KEEP, *, scores: Any = None, **options: Any):
     if scores is None:
         scores = np.random.default_rng(9).normal(size=window.num_rows)
-    known = {"delta": 0.06, "bet": 0.9, "expires_at": EXPIRES}
+    known = {"delta": 0.06, "expires_at": EXPIRES}
     judged = judged_of(window, scores)
     return certify_window(judged, policy, CertificateConfig(), facts_of(window), **known | options)
 
@@ -90,13 +90,13 @@ def test_items_of_a_unit_count_as_one() -> None:
     assert policy.decision.decision == "escalate_all"
 
 
-def test_a_bet_is_planned_on_the_losses_of_validate_decisions() -> None:
-    def planned(window: pa.Table, threshold: float = -9.0) -> float:
-        return planned_bet(judged_of(window), Policy(decision=Decision.of(threshold)), 0.02, 0.2)
-
-    assert planned(made_window(0)) == planned(made_window(1000)) == 0.99
-    assert planned(made_window(4000, rate=0.01)) < 0.9
-    assert planned(made_window(4000, rate=0.01), threshold=1.0) == 0.99
+def test_as_few_units_as_the_ledger_needs_certify_where_none_disagrees_and_all_was_asked() -> None:
+    """Promise: the bet goes with the number of units, which says nothing of outcomes; ln(1 / .06) / -ln(.98) is 139."""
+    for num_units, decision in ((130, "escalate_all"), (160, "keep_all")):
+        window = made_window(num_units, share=1.0)
+        judged, facts = judged_of(window), facts_of(window, share_floor=1.0)
+        policy, _ = certify_window(judged, KEEP, CertificateConfig(), facts, delta=0.06, expires_at=EXPIRES)
+        assert policy.decision.decision == decision
 
 
 def labelled(window: pa.Table, plan: InboxPlan, losing: float, skipped: float = 0.0) -> pa.Table:

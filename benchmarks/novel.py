@@ -1,0 +1,492 @@
+"""The loop meets intents that nobody has told it of: CLINC150 with 100 known intents and 50 that come in five waves.
+
+    python benchmarks/novel.py --clinc data_full.json [--quick] [--seeds 10] [--json FILE]
+
+The first champion is trained on 50 rows of each known intent. Its traffic holds the known intents, those of earlier
+waves, and the ten of a new wave. A tenth of the items is labelled by callers, one label in twenty wrongly; a twentieth
+of what is kept is audited. What disagrees with the large model is bet against, as the monitor of a service does; from
+an alarm on all is escalated. After a stretch of traffic the loop takes a turn, at most two a wave; before it a person
+names the wave's intents once, and the large model answers what it was asked from the longer list.
+
+Learning, gate, policy, certificates, promotion gates and alarms are the product's own functions, in this process; its
+storage, log and service are left out. The large model is played: of what it has a label for it errs on a quarter of the
+hard items, those that lie nearest to the mean of another intent; for anything else it names the listed intent whose
+mean lies nearest.
+
+`--quick` plays one seed. The last line is one line of JSON:
+
+    waves           waves of new intents
+    waves_promoted  for how many of them a challenger was promoted within two turns
+    kept_unseen     share of the items of a wave's intents that were kept before they were learned
+    saved_of_full   calls saved on held-out items of all intents by the last champion, over those that a cascade saves
+                    which was given all rows with the large model's answers at once
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from machine import machine
+from numpy.typing import NDArray
+from study.data import cached_features
+
+from kcm.bundle.runtime import logits
+from kcm.cascade.gate import Gate, fit_gate
+from kcm.cascade.policy import Policy
+from kcm.cascade.reference import Reference
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.search import find_policy
+from kcm.cascade.table import OutcomeTable
+from kcm.certify.certificate import Certificate, CertificateConfig, certify
+from kcm.certify.ledger import look_delta
+from kcm.certify.monitoring.alarm import RateAlarm
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.distill import DistillConfig
+from kcm.encoders.text import TextEncoderConfig
+from kcm.inputs.content import Content
+from kcm.learners.analytic import AnalyticConfig
+from kcm.learners.base import Batch
+from kcm.learners.training.config import TrainConfig
+from kcm.learners.training.stream import TensorRows
+from kcm.learners.training.trainer import Trainer
+from kcm.metrics.calibration import fit_temperature
+from kcm.tasks.plan.splits import SPLITS, purpose
+from pipelines.loop.judged import JudgedWindow
+from pipelines.loop.recertify import certify_window
+from pipelines.loop.window import WindowFacts
+from pipelines.registry import gates
+from pipelines.registry.gates import GateConfig, Paired, PromotionGate
+
+KNOWN, WAVES, A_WAVE = 100, 5, 10  # intents
+FIRST_ROWS, HELD_OUT = 50, 20  # of an intent: for the first table, and kept from all traffic
+FEEDBACK, WRONG_FEEDBACK, AUDITS = 0.1, 0.05, 0.05
+WRONG_LARGE = 0.25  # of the items that lie nearer to the mean of another intent
+TURNS = 2  # of a wave, at most
+KNOWN_ROWS, NEW_ROWS, OLD_ROWS = 5, 30, 10  # of an intent in a stretch: known, of this wave, of an earlier wave
+REQUEST = 50
+SECONDS = {"small": 0.005, "large": 0.5}  # that an answer is taken to cost
+FIRST_TABLE = {"train": 0.5, "validate": 0.15, "certify": 0.15, "test": 0.2}
+WINDOW = {"train": 0.35, "validate": 0.15, "certify": 0.4, "test": 0.1}
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+NETWORK = NetworkConfig(hidden=[], basis="quadratic", mixing=1024)
+CERTIFICATE, LIMITS, MAX_LOSS = CertificateConfig(), GateConfig(), 0.005
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+Ints, Bools = NDArray[np.int64], NDArray[np.bool_]
+Split = str
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """CLINC150's rows with an intent: text [N], intent [N], and MiniLM's features [N, D]; equal texts are one."""
+
+    text: list[str]
+    intent: NDArray[np.str_]
+    features_ND: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, clinc: Path, assets: Path, cache: Path) -> Items:
+        """All of them, encoded once."""
+        splits = json.loads(clinc.read_text(encoding="utf-8"))
+        rows = {text: intent for name in ("train", "val", "test") for text, intent in splits[name]}
+        encoder, contents = TextEncoderConfig(model=MINILM), [Content(text) for text in rows]
+        features = cached_features(contents, lambda: encoder.build(assets), encoder.identity(assets), cache)
+        return cls(list(rows), np.array(list(rows.values())), np.stack([features[each] for each in contents]))
+
+
+class Stream:
+    """One seed: which intents are known and which come when, who errs, and which rows are still to be sent.
+
+    `label_N` numbers intents in the order in which they become known.
+    """
+
+    def __init__(self, items: Items, seed: int) -> None:
+        self.items, self.seed, self.random = items, seed, np.random.default_rng(seed)
+        self.names = self.random.permutation(np.unique(items.intent)).tolist()
+        self.label_N: Ints = pd.Index(self.names).get_indexer(items.intent).astype(np.int64)
+        mean_CD = np.stack([items.features_ND[self.label_N == c].mean(0) for c in range(len(self.names))])
+        self._order_NC = np.argsort(-(items.features_ND @ mean_CD.T), axis=1)
+        hard_N = self._order_NC[:, 0] != self.label_N
+        self._errs_N = hard_N & (self.random.random(len(items.text)) < WRONG_LARGE)
+        self.errs = float(self._errs_N.mean())
+        order = self.random.permutation(len(items.text))
+        self._rows = {c: order[self.label_N[order] == c] for c in range(len(self.names))}
+        self.held_out = self.take(range(len(self.names)), HELD_OUT)
+
+    def take(self, labels: Sequence[int], count: int) -> Ints:
+        """Rows of intents that were not taken before, `count` of each, in random order."""
+        taken = np.concatenate([self._rows[label][:count] for label in labels])
+        self._rows |= {label: self._rows[label][count:] for label in labels}
+        return self.random.permutation(taken)
+
+    def wave(self, number: int) -> range:
+        """The labels of a wave."""
+        return range(KNOWN + number * A_WAVE, KNOWN + (number + 1) * A_WAVE)
+
+    def stretch(self, number: int) -> Ints:
+        """Rows of traffic while a wave comes in."""
+        parts = [self.take(range(KNOWN), KNOWN_ROWS), self.take(self.wave(number), NEW_ROWS)]
+        parts += [self.take(self.wave(earlier), OLD_ROWS) for earlier in range(number)]
+        return self.random.permutation(np.concatenate(parts))
+
+    def large(self, rows: Ints, num_labels: int) -> Ints:
+        """The large model's answers from a list of the first `num_labels` labels."""
+        truth_N, order_NC = self.label_N[rows], self._order_NC[rows]
+        listed_NC = (order_NC < num_labels) & (order_NC != truth_N[:, None])
+        other_N = order_NC[np.arange(len(rows)), listed_NC.argmax(1)]
+        return np.where((truth_N < num_labels) & ~self._errs_N[rows], truth_N, other_N)
+
+    def feedback(self, rows: Ints, num_labels: int) -> Ints:
+        """What callers say, -1 where they say nothing."""
+        given_N = np.where(
+            self.random.random(len(rows)) < WRONG_FEEDBACK,
+            self.random.integers(num_labels, size=len(rows)),
+            self.label_N[rows],
+        )
+        return np.where(self.random.random(len(rows)) < FEEDBACK, given_N, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of a split of a task, with the labels that are taken for true."""
+
+    row: Ints
+    label: Ints
+
+
+Task = Mapping[Split, Rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """A cascade: what it was trained on, its networks, gate and deployed policy."""
+
+    tasks: Sequence[Task]
+    num_labels: int
+    state: Mapping[str, Any]
+    collaborator: Collaborator
+    gate: Gate
+    policy: Policy
+
+    def judge(self, items: Items, rows: Ints) -> tuple[NDArray[np.float64], Ints]:
+        """Gate scores and small answers [N]."""
+        features_ND = items.features_ND[rows]
+        judge_NC, small_NC = logits(self.collaborator, features_ND)
+        return self.gate.score(features_ND, judge_NC, small_NC), small_NC.argmax(1)
+
+    def right(self, stream: Stream, rows: Ints) -> tuple[Bools, Bools]:
+        """What it keeps, and where the cascade is right, [N] each."""
+        score_N, small_N = self.judge(stream.items, rows)
+        kept_N, truth_N = self.policy.keep(score_N), stream.label_N[rows]
+        return kept_N, np.where(kept_N, small_N, stream.large(rows, self.num_labels)) == truth_N
+
+
+def learned(stream: Stream, tasks: Sequence[Task], num_labels: int, parent: Version | None = None) -> Version:
+    """Networks that have learned all tasks, those of a parent and one more, with the gate and policy of validate."""
+    items, learner = stream.items, AnalyticConfig(name="analytic").build(stream.seed)
+    collaborator = Collaborator(items.features_ND.shape[1], num_labels, NETWORK, "kan", stream.seed)
+    rows = [
+        TensorRows(f"task {number}", {split: _batch(items, task[split], num_labels) for split in ("train", "test")})
+        for number, task in enumerate(tasks)
+    ]
+    trainer = Trainer(collaborator, learner, rows, TrainConfig(mask_unseen=True), DistillConfig(), seed=stream.seed)
+    if parent is not None:
+        trainer.load_state_dict(dict(parent.state))
+    trainer.run()
+    state, collaborator = trainer.state_dict(), trainer.collaborator.eval()
+    table, features_ND = _table(stream, collaborator, tasks, num_labels)
+    fitted = fit_gate(
+        "signals",
+        fit_temperature(table.judge_logits, table.label),
+        table,
+        features_ND,
+        reference=Reference.of(collaborator, state["learner"]),
+        seed=stream.seed,
+    )
+    found = find_policy(ScoredOutcomes.of(table, fitted.scores), fitted.gate, "global", MAX_LOSS)
+    return Version(tasks, num_labels, state, collaborator, fitted.gate, found.policy)
+
+
+def first_version(stream: Stream, rows: Ints, num_labels: int) -> tuple[Version, Certificate]:
+    """A cascade of a labelled table, certified on its certify rows, as `kcm run` makes it."""
+    split_N = np.array([purpose("novel", stream.items.text[row], FIRST_TABLE) for row in rows])
+    task = {split: Rows(rows[split_N == split], stream.label_N[rows[split_N == split]]) for split in SPLITS}
+    version = learned(stream, [task], num_labels)
+    validate, rows_of_certify = (
+        ScoredOutcomes.of(table, version.gate.score(features_ND, table.judge_logits, table.small_logits))
+        for table, features_ND in (
+            _table(stream, version.collaborator, [task], num_labels, split) for split in ("validate", "certify")
+        )
+    )
+    certificate = certify(
+        validate, rows_of_certify, version.policy.decision, CERTIFICATE, delta=look_delta(CERTIFICATE.delta, 1)
+    )
+    return replace(version, policy=version.policy.model_copy(update={"decision": certificate.route})), certificate
+
+
+def _batch(items: Items, rows: Rows, num_labels: int) -> tuple[list[str], Batch]:
+    features_ND = torch.from_numpy(items.features_ND[rows.row])
+    absent_NC = torch.full((len(rows.row), num_labels), torch.nan)
+    batch = Batch(features_ND, torch.from_numpy(rows.label), absent_NC, torch.ones(len(rows.row)))
+    return [str(row) for row in rows.row], batch
+
+
+def _table(
+    stream: Stream, collaborator: Collaborator, tasks: Sequence[Task], num_labels: int, split: Split = "validate"
+) -> tuple[OutcomeTable, NDArray[np.float32]]:
+    """The outcome table of a split of all tasks, and the features of its rows."""
+    row_N = np.concatenate([task[split].row for task in tasks])
+    features_ND = stream.items.features_ND[row_N]
+    judge_NC, small_NC = logits(collaborator, features_ND)
+    count = len(row_N)
+    table = OutcomeTable(
+        id=np.array([str(row) for row in row_N], dtype=object),
+        task=np.full(count, "all", dtype=object),
+        split=np.full(count, split, dtype=object),
+        label=np.concatenate([task[split].label for task in tasks]),
+        judge_logits=judge_NC.astype(np.float64),
+        small_logits=small_NC.astype(np.float64),
+        large_label=stream.large(row_N, num_labels),
+        large_probabilities=np.full((count, num_labels), np.nan),
+        large_cost=np.full(count, SECONDS["large"]),
+        large_error=np.zeros(count, dtype=bool),
+        prompt=np.full(count, "none", dtype=object),
+        label_names=tuple(stream.names[:num_labels]),
+    )
+    return table, features_ND
+
+
+@dataclass
+class Turn:
+    """What the champion did with a stretch of traffic, and what the turn after it came to."""
+
+    wave: int
+    new: int
+    new_kept: int
+    known: int
+    known_kept: int
+    noticed: int | None = None  # new items until the alarm; None without one
+    promoted: bool = False
+    calls_saved: float = 0.0  # by the champion of then, on held-out items of all intents
+    right_new: float | None = None  # of what it keeps of the wave's intents
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class Loop:
+    """A stream through a champion, its log, and the turns of the loop."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        say(f"seed {stream.seed}: the large model is right on {1 - stream.errs:.1%} of what it has labels for")
+        first = stream.take(range(KNOWN), FIRST_ROWS)
+        self.sent = [first]
+        self.champion, _ = first_version(stream, first, KNOWN)
+        self.looks = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """A new champion: an empty window, and an alarm that has seen nothing."""
+        self.window: list[pd.DataFrame] = []
+        self.alarm, self.held = RateAlarm(CERTIFICATE.epsilon, CERTIFICATE.delta / 2), False
+
+    def serve(self, rows: Ints, new_N: Bools, turn: Turn) -> None:
+        """Answer rows and log them; from an alarm on all is escalated, and the window begins there."""
+        for start in range(0, len(rows), REQUEST):
+            part, stream = rows[start : start + REQUEST], self.stream
+            score_N, small_N = self.champion.judge(stream.items, part)
+            kept_N = self.champion.policy.keep(score_N) & (not self.held)
+            drawn_N = kept_N & (stream.random.random(len(part)) < AUDITS)
+            large_N = stream.large(part, self.champion.num_labels)
+            fresh_N = new_N[start : start + REQUEST]
+            turn.new, turn.new_kept = turn.new + int(fresh_N.sum()), turn.new_kept + int((fresh_N & kept_N).sum())
+            turn.known, turn.known_kept = (
+                turn.known + int((~fresh_N).sum()),
+                turn.known_kept + int((~fresh_N & kept_N).sum()),
+            )
+            self.window.append(
+                pd.DataFrame(
+                    {
+                        "row": part,
+                        "route": np.where(kept_N, "small", "large"),
+                        "probability": np.where(kept_N, AUDITS, 1.0),
+                        "state": pd.Series(np.where(drawn_N, "answered", None), dtype=object),
+                        "asked": ~kept_N | drawn_N,
+                        "gate_score": score_N,
+                        "small": small_N,
+                    }
+                )
+            )
+            if not self.held:
+                lost_N = drawn_N & (large_N != small_N)
+                self.alarm.observe(np.where(lost_N, 1 / AUDITS, 0.0), np.full(len(part), AUDITS))
+                if self.alarm.alarm:
+                    self.held, self.window = True, []
+                    turn.noticed = turn.new
+
+    def turn(self, num_labels: int) -> list[PromotionGate]:
+        """One turn of the loop, with a label list of this length; the gates, and a new champion where they pass."""
+        stream, champion = self.stream, self.champion
+        log = pd.concat(self.window, ignore_index=True)
+        rows = log["row"].to_numpy()
+        names, texts = np.array(stream.names, dtype=object), [stream.items.text[row] for row in rows]
+        answers_N = stream.large(rows, num_labels)  # asked again, from the longer list
+        said_N, asked_N = stream.feedback(rows, num_labels), log["asked"].to_numpy()
+        purpose_N = np.array([purpose("novel", text, WINDOW) for text in texts])
+        taught = {"train": np.where(said_N >= 0, said_N, answers_N)}
+        task = {
+            split: Rows(rows[chosen], taught.get(split, answers_N)[chosen])
+            for split in SPLITS
+            for chosen in [(purpose_N == split) & (asked_N | (said_N >= 0) & (split == "train"))]
+        }
+        challenger = learned(stream, [*champion.tasks, task], num_labels, champion)
+        table = log.assign(
+            request_id=[str(number) for number in range(len(log))],
+            item=0,
+            unit=texts,
+            task=None,
+            purpose=purpose_N,
+            small_label=names[log["small"].to_numpy()],
+            large_label=np.where(asked_N, names[answers_N], None),
+            answered_at=[START + timedelta(seconds=number) for number in range(len(log))],
+        )
+        score_N, small_N = challenger.judge(stream.items, rows)
+        judged = JudgedWindow(table.assign(challenger_score=score_N, challenger_label=names[small_N]))
+        floor = float(log["probability"].min())
+        facts = WindowFacts(
+            application="novel",
+            after=0,
+            upto=len(log),
+            large_identity="played",
+            share_floor=floor,
+            num_decisions=len(log),
+        )
+        self.looks += 1
+        deployed, certificates = certify_window(
+            judged.of_purpose("certify"),
+            challenger.policy,
+            CERTIFICATE,
+            facts,
+            delta=look_delta(CERTIFICATE.delta, self.looks),
+            expires_at=START + timedelta(days=30),
+        )
+        challenger = replace(challenger, policy=deployed)
+        found = self._gates(challenger, judged.of_purpose("certify", "test"), certificates[None], floor)
+        if gates.overall(found) == "pass":
+            self.champion = challenger
+            self._begin()
+        return found
+
+    def _gates(
+        self, challenger: Version, judged: JudgedWindow, certificate: Certificate, floor: float
+    ) -> list[PromotionGate]:
+        """The promotion gates, as `pipelines.loop.examine` puts them together."""
+        champion, stream = self.champion, self.stream
+        kept = judged.champion_kept, judged.keeps(challenger.policy)
+        costs = [SECONDS["small"] + float((~each).mean()) * SECONDS["large"] for each in kept]
+        signs = ["its certificate is refuted"] if self.held else []
+        new_labels = stream.names[champion.num_labels : challenger.num_labels]
+        loss = judged.champion_loss(champion.policy, floor, CERTIFICATE.delta, new_labels)
+        holds = gates.promise_kept(loss, CERTIFICATE.epsilon, signs)
+        paired = {
+            f"task {number}": Paired(champion.right(stream, rows)[1], challenger.right(stream, rows)[1])
+            for number, rows in enumerate(task["test"].row for task in champion.tasks)
+        }
+        compared = [
+            gates.old_tasks(paired, LIMITS.max_old_task_loss),
+            gates.call_rate(~kept[0], ~kept[1], judged.unit),
+            gates.cost(*costs, LIMITS.max_cost),
+        ]
+        repairs = bool(new_labels) and not holds.figures["feasible"]
+        return [holds, gates.certified(certificate, repairs=repairs), *gates.against(holds, compared)]
+
+    def play(self) -> dict[str, Any]:
+        """All waves, and what came of them."""
+        stream, turns = self.stream, list[Turn]()
+        for wave in range(WAVES):
+            for _ in range(TURNS):
+                rows, num_labels = stream.stretch(wave), stream.wave(wave).stop
+                self.sent.append(rows)
+                new_N = np.isin(stream.label_N[rows], stream.wave(wave))
+                turns.append(turn := Turn(wave, 0, 0, 0, 0))
+                learned_before = self.champion.num_labels == num_labels
+                self.serve(rows, new_N, turn)
+                if learned_before:  # promoted by the first turn: these items are no news any more
+                    turn.known, turn.known_kept = turn.known + turn.new, turn.known_kept + turn.new_kept
+                    turn.new = turn.new_kept = 0
+                found = self.turn(num_labels)
+                turn.promoted = gates.overall(found) == "pass"
+                turn.failed = {gate.name: gate.reason for gate in found if gate.verdict != "pass"}
+                kept_N, right_N = self.champion.right(stream, stream.held_out)
+                late_N = kept_N & np.isin(stream.label_N[stream.held_out], stream.wave(wave))
+                turn.calls_saved = float(kept_N.mean())
+                turn.right_new = float(right_N[late_N].mean()) if late_N.any() else None
+                say(f"seed {stream.seed} {turn}")
+        full, _ = first_version(stream, np.concatenate(self.sent), len(stream.names))
+        (kept_N, right_N), full_kept_N = (
+            self.champion.right(stream, stream.held_out),
+            full.right(stream, stream.held_out)[0],
+        )
+        return {
+            "seed": stream.seed,
+            "turns": [asdict(turn) for turn in turns],
+            "saved": float(kept_N.mean()),
+            "right": float(right_N[kept_N].mean()) if kept_N.any() else None,
+            "full_saved": float(full_kept_N.mean()),
+        }
+
+
+def summary(played: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The figures over all seeds."""
+    turns = [(result["seed"], turn) for result in played for turn in result["turns"]]
+    total = {name: sum(turn[name] for _, turn in turns) for name in ("new", "new_kept", "known", "known_kept")}
+    return {
+        "waves": WAVES * len(played),
+        "waves_promoted": len({(seed, turn["wave"]) for seed, turn in turns if turn["promoted"]}),
+        "kept_unseen": round(total["new_kept"] / max(total["new"], 1), 4),
+        "kept_known": round(total["known_kept"] / max(total["known"], 1), 4),
+        "saved_of_full": round(float(np.mean([r["saved"] / max(r["full_saved"], 1e-9) for r in played])), 4),
+    }
+
+
+def say(line: object) -> None:
+    """Progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Play the seeds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clinc", type=Path, required=True, help="data_full.json of CLINC150's authors")
+    parser.add_argument("--assets", type=Path, default=Path("assets"))
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "kcm-novel")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--quick", action="store_true", help="one seed")
+    parser.add_argument("--json", type=Path, help="write all figures here")
+    options = parser.parse_args()
+    started = time.perf_counter()
+    items = Items.of(options.clinc, options.assets, options.cache)
+    played = []
+    for seed in range(1 if options.quick else options.seeds):
+        played.append(Loop(Stream(items, seed)).play())
+        say({name: value for name, value in played[-1].items() if name != "turns"})
+    found = summary(played)
+    if options.json:
+        record = {"figures": found, "seeds": played, "machine": machine(), "seconds": time.perf_counter() - started}
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
