@@ -125,7 +125,7 @@ def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = No
     if config.large.upstream is not None:
         upstreams = (*upstreams, config.large.upstream)
     return [
-        Grow.of(config, parent=parent),
+        Grow.of(config, parent=parent, taught=config.learner.closed_form),
         GrowFeatures(encoder=config.encoder, parent=parent),
         GrowOutcomes.of(config, parent=parent),
         Extend.of_parent(parent),

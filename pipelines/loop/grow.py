@@ -4,6 +4,7 @@ What was there is taken over, not made again: the new task alone costs work, how
 window becomes the rows of the task:
 
     train      every answer of the large model is part of the distillation pool, unweighted; labels of people join it
+               (a closed form takes the answers for labels, where no person gave one)
     validate   decisions that the large model answered; their label is what a person said who was asked, else its answer
     test       likewise
     certify    nothing: its decisions are certified on as they are, and never become rows
@@ -46,8 +47,9 @@ from pipelines.store.sequence import Names, SequenceArtefact, ShardedArtefact
 class Grow(Stage, Plan):
     """The champion's task sequence, and the window as one more task."""
 
-    stage, version, reads, writes, unit = "grow", 1, ("window",), SequenceArtefact, "tasks"
+    stage, version, reads, writes, unit = "grow", 2, ("window",), SequenceArtefact, "tasks"
 
+    taught: bool = Field(False, description="Whether answers of the large model are labels of train rows.")
     learner: LearnerConfig = Field(exclude=True)
     seed: int = Field(exclude=True)
     parent: Any = Field(exclude=True)  # a Parent
@@ -66,7 +68,7 @@ class Grow(Stage, Plan):
         sequence, facts = self.parent.sequence, window.facts
         known: Names = sequence.names
         names = Names((*known.tasks, facts.task), (*known.labels, *facts.new_labels), known.none_label)
-        task = task_of(window.table, facts.task, names)
+        task = task_of(window.table, facts.task, names, taught=self.taught)
         for split in ("train", "validate", "test"):
             if not len(task.splits[split]):
                 raise DataError(
@@ -167,15 +169,17 @@ class GrowOutcomes(Stage, Plan):
         return sequence.large_with_head(self.large).identity(sequence.names.answers, context.assets_path)
 
 
-def task_of(window: pa.Table, name: str, names: Names) -> Task:
+def task_of(window: pa.Table, name: str, names: Names, *, taught: bool = False) -> Task:
     """The task that a window becomes; `names` are those of the grown sequence, its label list included.
 
-    Rows of a split are in the order of their decisions, those that are out of scope last. A row's group is its unit.
+    Train rows that nobody has labelled have no label, and teach by the large model's probabilities. Where rows are
+    `taught` they have its answer for a label: a closed form reads labels alone. Rows of a split are in the order of
+    their decisions, those that are out of scope last. A row's group is its unit.
     """
     numbers = {label: number for number, label in enumerate(names.labels)}
     if names.none_label is not None:
         numbers[names.none_label] = OUT_OF_SCOPE
-    rows = pa.concat_tables([_rows(window, split, numbers) for split in SPLITS])
+    rows = pa.concat_tables([_rows(window, split, numbers, taught) for split in SPLITS])
     present = set(rows["label"].to_pylist())
     labels = tuple(label for number, label in enumerate(names.labels) if number in present)
     return Task(name, labels, rows)
@@ -197,13 +201,14 @@ def inherit(attempt: Attempt, earlier: ShardedArtefact, forgotten: Collection[st
     attempt.take({name: earlier.path / name for name in hashes}, hashes)
 
 
-def _rows(window: pa.Table, split: Split, numbers: Mapping[str, int]) -> pa.Table:
+def _rows(window: pa.Table, split: Split, numbers: Mapping[str, int], taught: bool) -> pa.Table:
     """The rows of a split."""
     table = window.filter(pc.fill_null(pc.equal(window["purpose"], pa.scalar(split)), False))
     if split == "certify":
         table = table.slice(0, 0)
     measured = split != "train"
-    given = pc.coalesce(table["inbox_label"], table["large_label"] if measured else table["label"])
+    sources = ["inbox_label", *([] if measured else ["label"]), *(["large_label"] if measured or taught else [])]
+    given = pc.coalesce(*(table[name] for name in sources))
     answered = table["large_label"].is_valid()
     labels = [numbers.get(label, UNLABELLED) for label in given.to_pylist()]
     if measured:  # a large model may name what is not in the list

@@ -29,6 +29,17 @@ def test_an_answer_of_the_large_model_teaches_without_being_a_label() -> None:
     assert chosen("train", "train") == [("r1/0", UNLABELLED)]
 
 
+def test_a_closed_form_is_taught_by_answers_and_people_come_first() -> None:
+    """Promise: a learner that reads labels alone learns from every answer, and a person overrules it."""
+
+    def taught(**columns: Any) -> list[int]:
+        return task_of(window("train", **columns), "new", NAMES, taught=True).splits["train"]["label"]
+
+    assert list(taught()) == [1]
+    assert list(taught(label="bad")) == [0]
+    assert list(taught(large_label="none of these")) == [UNLABELLED]
+
+
 def test_a_volunteered_label_trains_with_or_without_an_answer() -> None:
     assert chosen("train", "train", label="bad") == [("r1/0", 0)]
     assert chosen("train", "train", label="bad", large_label=None) == [("r1/0", 0)]
