@@ -1,16 +1,14 @@
-"""The configuration reference: one Markdown table per model, generated from the models themselves."""
+"""The configuration reference: one Markdown table per class that declares keys, from the models and their schemas."""
 
 from __future__ import annotations
 
-import types
+import inspect
+from collections import Counter
 from collections.abc import Iterator
-from enum import Enum
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, get_args
 
 import yaml
-from annotated_types import Ge, Gt, Le, Len, Lt, MaxLen, MinLen
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, TypeAdapter
 
 from kcm.components import Component
 from kcm.config import Config
@@ -18,63 +16,109 @@ from kcm.config import Config
 HEAD = """# Configuration
 
 One YAML file describes a run; any key can be overridden on the command line by `--set key.path=value`.
-An unknown key is an error that names the nearest known one. This page is printed by `kcm config`.
+An unknown key is an error that names the nearest known one. This page is printed by `kcm config`. Every key stands here
+once: where several sections share keys, the others name the section that explains them.
 """
-_BOUNDS = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
+_TYPES = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false", "null": "null"}
+_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+_LENGTHS = {"minItems": "at least", "minLength": "at least", "minProperties": "at least", "maxLength": "at most"}
 
 
 def configuration_reference(model: type[BaseModel]) -> str:
-    """Markdown for `model` and every model below it, in the order of their fields; a union gives a section each."""
-    return "\n".join([HEAD, *_section(model, path="")])
+    """Markdown of `model` and of every model below it, each once; a section with several forms gives one for each."""
+    places: dict[type[BaseModel], list[str]] = {}
+    _find(model, "", places, frozenset())
+    uses = Counter(base for part in places for base in _declaring(part))
+    lines, explained = [HEAD], dict[type[BaseModel], str]()
+    for part, paths in places.items():
+        form = f" with `{part.family.tag}: {_tag(part)}`" if issubclass(part, Component) else ""
+        ordered = sorted(set(paths), key=lambda path: (len(path), path))
+        heading = ", ".join(f"`{path}`" for path in ordered) if all(paths) else "The run"
+        shared = [base for base in _declaring(part) if uses[base] > 1]
+        for base in shared:
+            if base not in explained:
+                explained[base] = f"{heading}: {_prose(base).partition(';')[0].rstrip('.')}"
+                lines += _section(explained[base], [], base, _own_keys(base))
+        known = {name for base in shared for name in _own_keys(base)} - set(_own_keys(part))
+        further = [f"Further keys: {'; '.join(f'“{explained[base]}”' for base in shared)}."] if shared else []
+        keys = [name for name in part.model_fields if name not in known and part not in explained]
+        lines += _section(heading + form, [_prose(part), *further], part, keys)
+    return "\n".join(lines)
 
 
-def _section(model: type[BaseModel], path: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
-    yield f"## {f'`{path}`' if path else 'The run'}{_variant(model)}\n"
-    yield f"{_prose(model)}\n"
-    yield from table_of_keys(model)
-    yield ""
+def _find(model: type[BaseModel], path: str, places: dict[type[BaseModel], list[str]], above: frozenset[str]) -> None:
+    """The paths of the sections that a model and those below it explain, in the order of their keys."""
+    places.setdefault(model, []).append(path)
     for name, field in model.model_fields.items():
         for part in _models(field.annotation):
             family = part.family.name if issubclass(part, Component) else ""
             if family not in above:  # the forms of a component within one of its family are those above
-                yield from _section(part, f"{path}.{name}" if path else name, above | {family} - {""})
+                _find(part, f"{path}.{name}" if path else name, places, above | {family} - {""})
 
 
-def table_of_keys(model: type[BaseModel]) -> Iterator[str]:
-    """A row for each field of a model."""
-    yield "| key | type | default | meaning |\n|---|---|---|---|"
-    for name, field in model.model_fields.items():
-        tag = _tag(model, name, field)
-        kind, default = (f"`{tag}`", f"`{tag}`") if tag else (_type(field), _default(field))
-        cells = (f"`{name}`", kind, default, "Chooses this form of the section." if tag else _meaning(field))
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _declaring(model: type[BaseModel]) -> list[type[BaseModel]]:
+    """The classes, the most general first, that a model has keys from; itself is the last."""
+    return [base for base in reversed(model.__mro__) if issubclass(base, BaseModel) and _own_keys(base)]
 
 
-def _variant(model: type[BaseModel]) -> str:
-    """` with KEY: VALUE` for a section that has several forms."""
-    tags = [f"`{name}: {tag}`" for name, field in model.model_fields.items() if (tag := _tag(model, name, field))]
-    return f" with {tags[0]}" if tags else ""
+def _own_keys(model: type[BaseModel]) -> list[str]:
+    """The keys that a class itself declares."""
+    return [name for name in inspect.get_annotations(model) if name in model.model_fields]
 
 
-def _tag(model: type[BaseModel], name: str, field: FieldInfo) -> str:
-    """The only value of a field that chooses the form of a section; empty for any other field."""
+def _section(heading: str, paragraphs: list[str], model: type[BaseModel], keys: list[str]) -> Iterator[str]:
+    yield f"## {heading}\n"
+    yield from (f"{paragraph}\n" for paragraph in paragraphs)
+    if keys:
+        yield "| key | type | default | meaning |\n|---|---|---|---|"
+        for name in keys:
+            yield "| " + " | ".join(cell.replace("|", "\\|") for cell in _row(model, name)) + " |"
+        yield ""
+
+
+def _row(model: type[BaseModel], name: str) -> tuple[str, str, str, str]:
+    """Cells of a key: name, type, default and meaning."""
+    field = model.model_fields[name]
     if issubclass(model, Component) and name == model.family.tag:
-        path = f"{model.__module__}:{model.__qualname__}"
-        return next((known.tag for known in model.family.known() if known.path == path), path)
-    values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-    return values[0] if len(values) == 1 else ""
-
-
-def _meaning(field: FieldInfo) -> str:
-    if field.description:
-        return field.description
+        forms = ", ".join(f"`{known.tag}`" for known in model.family.known())
+        default = f"`{model.family.default}`" if model.family.default else "**required**"
+        return f"`{name}`", f"one of {forms}, or `package.module:Class`", default, "Chooses the form of the section."
     models = _models(field.annotation)
-    return "One of the forms below." if models[1:] else _prose(models[0]) if models else ""
+    annotation: Any = Annotated[field.annotation, field, *field.metadata]
+    kind: TypeAdapter[Any] = TypeAdapter(annotation)
+    default = "**required**" if field.is_required() else f"`{_yaml(kind.dump_python(field.default, mode='json'))}`"
+    if isinstance(field.default, BaseModel):
+        default = f"`{_yaml(chosen)}`" if (chosen := _differences(field.default)) else "see there"
+    meaning = field.description or ("One of the forms below." if models[1:] else _prose(models[0]) if models else "")
+    return f"`{name}`", _type(kind.json_schema()), default, meaning
 
 
-def _prose(model: type[BaseModel]) -> str:
-    """The first paragraph of a model's docstring."""
-    return " ".join((model.__doc__ or "").partition("\n\n")[0].split())
+def _differences(section: BaseModel) -> dict[str, Any]:
+    """What a default section says beyond its model's own defaults, with the tag of a component."""
+    tag = {section.family.tag: section.tag} if isinstance(section, Component) else {}
+    return tag | section.model_dump(mode="json", exclude_unset=True)
+
+
+def _type(schema: dict[str, Any]) -> str:
+    """A type as a person writes it: `integer ≥ 1`, `list of text`, `one of a, b`."""
+    if "allOf" in schema:
+        return "section"
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(map(_type, schema["anyOf"])))
+    if "enum" in schema:
+        return "one of " + ", ".join(f"`{_yaml(value)}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    bounds = [f"{sign} {schema[bound]:g}" for bound, sign in _BOUNDS.items() if bound in schema]
+    bounds += [f"({word} {schema[length]})" for length, word in _LENGTHS.items() if length in schema]
+    kind = schema.get("type", "object" if "$ref" in schema else "")
+    if kind == "array":
+        items = schema.get("items") or schema["prefixItems"][0]
+        return " ".join([f"list of {_type(items)}", *bounds])
+    if kind == "object":
+        values = schema.get("additionalProperties")
+        return " ".join([f"map of {_type(values)}" if isinstance(values, dict) else "section", *bounds])
+    return " ".join([_TYPES.get(kind, "any value"), *bounds])
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -83,67 +127,17 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [model for argument in get_args(annotation) for model in _models(argument)]
 
 
-def _type(field: FieldInfo) -> str:
-    name, null = _named(field.annotation), " or null"
-    bounded = " ".join([name.removesuffix(null), *filter(None, map(_bound, field.metadata))])
-    return bounded + null if name.endswith(null) else bounded
+def _tag(model: type[Component]) -> str:
+    """The name that chooses a component in a configuration."""
+    path = f"{model.__module__}:{model.__qualname__}"
+    return next((known.tag for known in model.family.known() if known.path == path), path)
 
 
-def _named(annotation: Any) -> str:
-    """A type as a person writes it: `integer`, `list of text`, `one of a, b`."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        bounds = [bound for item in arguments[1:] if (bound := _bound(item))]
-        return " ".join([_named(arguments[0]), *bounds])
-    if origin is Literal:
-        return (
-            "one of " + ", ".join(f"`{_scalar(value)}`" for value in arguments)
-            if arguments[1:]
-            else f"`{arguments[0]}`"
-        )
-    if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_named(argument) for argument in arguments))
-    if origin in (list, tuple, set, frozenset):
-        return f"list of {_named(arguments[0])}"
-    if origin is dict:
-        return f"map from {_named(arguments[0])} to {_named(arguments[1])}"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "section below"
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return "one of " + ", ".join(f"`{member.value}`" for member in annotation)
-    plain = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null"}
-    return plain.get(annotation, getattr(annotation, "__name__", str(annotation)).lower())
+def _prose(model: type) -> str:
+    """The first paragraph of a class's docstring."""
+    return " ".join((inspect.getdoc(model) or "").partition("\n\n")[0].split())
 
 
-def _bound(item: Any) -> str:
-    for kind, (sign, attribute) in _BOUNDS.items():
-        if isinstance(item, kind):
-            return f"{sign} {getattr(item, attribute):g}"
-    if isinstance(item, (MinLen, Len)) and item.min_length:
-        return f"(at least {item.min_length})"
-    if isinstance(item, MaxLen):
-        return f"(at most {item.max_length})"
-    return ""
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "**required**"
-    value = field.get_default(call_default_factory=True)
-    if isinstance(value, BaseModel):
-        values = value.model_dump(mode="json", exclude_unset=True)
-        if len(_models(field.annotation)) > 1:
-            tags = {name: _tag(type(value), name, part) for name, part in type(value).model_fields.items()}
-            values = {name: tag for name, tag in tags.items() if tag} | values
-        return f"`{_scalar(values)}`" if values else "see below"
-    return f"`{_scalar(value)}`"
-
-
-def _scalar(value: Any) -> str:
+def _yaml(value: Any) -> str:
     """A value as YAML on one line."""
-    plain = (
-        value.value if isinstance(value, Enum) else list(value) if isinstance(value, (tuple, set, frozenset)) else value
-    )
-    if not isinstance(plain, (list, dict, str, int, float, bool, type(None))):
-        plain = str(plain)
-    return yaml.safe_dump(plain, default_flow_style=True, width=1000, sort_keys=False).replace("\n...", "").strip()
+    return yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False).replace("\n...", "").strip()

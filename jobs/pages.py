@@ -1,4 +1,4 @@
-"""Pages of the docs that are made from the code: `python -m jobs.pages commands`, and with `glossary` or `python`."""
+"""Pages of the docs that are made from the code: `python -m jobs.pages commands`, or `glossary`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jobs.cli import COMMANDS, load
-from jobs.python_page import python_page
 from kcm.report.glossary import measures, words
 
 COMMANDS_HEAD = """# Commands
@@ -82,7 +81,6 @@ def _cell(text: str) -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "commands": commands_reference,
     "glossary": glossary_page,
-    "python": python_page,
 }
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""The pages on commands, words and Python's names are what commands, reports and docstrings say."""
+"""The pages on commands and words are what commands and reports say, and Python's names are all on theirs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import kcm
-from jobs.pages import commands_reference, glossary_page, python_page
-from jobs.python_page import markdown
+from jobs.pages import commands_reference, glossary_page
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -35,30 +34,9 @@ def test_the_glossary_is_what_the_reports_say() -> None:
     assert "| `call_rate` | Call rate | Share of inputs" in glossary_page()
 
 
-def test_the_page_on_python_is_what_signatures_and_docstrings_say() -> None:
-    """Mend it with `python -m jobs.pages python > docs/python_reference.md`."""
-    page = python_page()
-    assert (DOCS / "python_reference.md").read_text(encoding="utf-8") == page
-    for name in (*kcm.__all__, "run", "update", "serve"):
-        assert f"### `kcm.{name}`\n" in page
-    assert "#### `KANClassifier.partial_fit`\n\n```python\npartial_fit(X: ArrayLike, y: ArrayLike, classes:" in page
-    assert '    route: Literal["small", "large", "small_degraded"]\n' in page
-
-
-def test_a_docstring_becomes_paragraphs_lists_and_code() -> None:
-    docstring = """Purpose,
-in two lines.
-
-    y = 2 x
-
-Parameters
-----------
-a, b : two numbers
-    and more of them
-"""
-    assert list(markdown(docstring)) == [
-        "Purpose, in two lines.\n",
-        "```text\ny = 2 x\n```\n",
-        "**Parameters**\n",
-        "- `a`, `b`: two numbers – and more of them\n",
-    ]
+def test_every_name_of_import_kcm_has_its_place_on_the_page_on_python() -> None:
+    page = (DOCS / "python_reference.md").read_text(encoding="utf-8")
+    for name in kcm.__all__:
+        assert f"::: kcm.{name}\n" in page or name == "KcmError"
+    for verb in ("run", "update", "serve"):
+        assert f"::: jobs.verbs.{verb}\n" in page
