@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, TypeAdapter
@@ -90,7 +90,14 @@ def _row(model: type[BaseModel], name: str) -> tuple[str, str, str, str]:
     if isinstance(field.default, BaseModel):
         default = f"`{_yaml(chosen)}`" if (chosen := _differences(field.default)) else "see there"
     meaning = field.description or ("One of the forms below." if models[1:] else _prose(models[0]) if models else "")
-    return f"`{name}`", _type(kind.json_schema()), default, meaning
+    return f"`{name}`", _section_type(field.annotation) if models else _type(kind.json_schema()), default, meaning
+
+
+def _section_type(annotation: Any) -> str:
+    """What stands for a section, a list of sections, or a section that may be absent."""
+    if type(None) in get_args(annotation):
+        return "section or null"
+    return "list of section" if get_origin(annotation) else "section"
 
 
 def _differences(section: BaseModel) -> dict[str, Any]:
@@ -101,8 +108,6 @@ def _differences(section: BaseModel) -> dict[str, Any]:
 
 def _type(schema: dict[str, Any]) -> str:
     """A type as a person writes it: `integer ≥ 1`, `list of text`, `one of a, b`."""
-    if "allOf" in schema:
-        return "section"
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(map(_type, schema["anyOf"])))
     if "enum" in schema:
@@ -111,13 +116,13 @@ def _type(schema: dict[str, Any]) -> str:
         return f"`{schema['const']}`"
     bounds = [f"{sign} {schema[bound]:g}" for bound, sign in _BOUNDS.items() if bound in schema]
     bounds += [f"({word} {schema[length]})" for length, word in _LENGTHS.items() if length in schema]
-    kind = schema.get("type", "object" if "$ref" in schema else "")
+    kind = schema.get("type", "")
     if kind == "array":
         items = schema.get("items") or schema["prefixItems"][0]
         return " ".join([f"list of {_type(items)}", *bounds])
     if kind == "object":
         values = schema.get("additionalProperties")
-        return " ".join([f"map of {_type(values)}" if isinstance(values, dict) else "section", *bounds])
+        return " ".join([f"map of {_type(values)}" if isinstance(values, dict) else "map", *bounds])
     return " ".join([_TYPES.get(kind, "any value"), *bounds])
 
 

@@ -33,7 +33,7 @@ def served_model(config: ServedRun | None, model: str | None) -> Release:
         version, folder = fetch_registered(model)
         return Release(version=version, bundle=folder)
     uri = config.tracking.uri_in(config.storage_folder)
-    asked = model or f"{config.tracking.model_of(config.name)}@{CHAMPION}"
+    asked = model or f"{config.name}@{CHAMPION}"
     version, folder = fetch_verified(uri, asked, config.storage_folder / "served")
     return Release(version=version, bundle=folder)
 

@@ -21,8 +21,7 @@ from importlib.metadata import EntryPoint, distribution, entry_points, packages_
 from operator import attrgetter
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, model_validator
-from pydantic.json_schema import JsonSchemaValue
+from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from kcm.config import Config
@@ -237,7 +236,6 @@ FAMILIES: Mapping[str, Family] = {
 
 TRUSTED = "KCM_TRUSTED_MODULES"  # of the environment: modules that bundles may name, with commas between them
 _IN_BUNDLE: ContextVar[bool] = ContextVar("whether what names components comes with a bundle", default=False)
-_DESCRIBED: ContextVar[frozenset[str]] = ContextVar("families whose JSON schema is being made", default=frozenset())
 
 
 def _trusted_modules() -> set[str]:
@@ -328,7 +326,6 @@ class Component(Config):
             return handler(source)
         return core_schema.no_info_plain_validator_function(
             cls._any_of_family,
-            metadata={"pydantic_js_functions": [lambda _, handler: cls._json_schema(handler)]},
             serialization=core_schema.simple_ser_schema("any"),
         )
 
@@ -347,28 +344,6 @@ class Component(Config):
         found = form.model_validate(value)
         assert isinstance(found, cls)
         return found
-
-    @classmethod
-    def _json_schema(cls, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Any of the known components, or a section that gives `package.module:Class`."""
-        tag = cls.family.tag
-        outer = _DESCRIBED.get()
-        if cls.family.name in outer:  # a component of the family within one of it: its schema would never end
-            return {"type": "object"}
-        reset = _DESCRIBED.set(outer | {cls.family.name})
-        try:
-            known = [
-                {"allOf": [handler(form.__pydantic_core_schema__), {"properties": {tag: {"const": name}}}]}
-                for name, form in cls._by_tag().items()
-            ]
-        finally:
-            _DESCRIBED.reset(reset)
-        own = {
-            "properties": {tag: {"type": "string", "pattern": r"^[\w.]+:[\w.]+$"}},
-            "required": [tag],
-            "type": "object",
-        }
-        return {"anyOf": [*known, own]}
 
 
 def components_of(config: BaseModel) -> Iterator[Component]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 
 from kcm.costs import prices
 from kcm.redact import redacted, redacted_values
-from kcm.report.page import ReportInputs, drawings, write_report
+from kcm.report.page import ReportInputs, write_report
 from kcm.report.words import prices_of, recommendation
 from pipelines.config import RunConfig
 from pipelines.context import Context
@@ -49,7 +48,7 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
         return result
     result["promotion"] = context.promotion
     if tracking := context.tracking:
-        model = config.tracking.model_of(config.name)
+        model = config.name
         current = Pointer(context.store.control, config.name).current()
         result["mlflow"] = {
             "tracking_uri": redacted(tracking.uri),
@@ -64,18 +63,8 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
     write_report(inputs, report)
     if tracking:
         tracking.log(_params(config), _headline(config, result), report)
-        tracking.log({}, {}, _write_figures(inputs, context.run_folder / "figures"))
         _log_provenance(config, done, result, tracking)
     return result
-
-
-def _write_figures(inputs: ReportInputs, folder: Path) -> Path:
-    """The figures of the report in a folder of their own, for MLflow's page."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for name, drawing in drawings(inputs).items():
-        (folder / f"{name}.svg").write_text(drawing, encoding="utf-8", errors="replace")
-    return folder
 
 
 def write_challenger_report(

@@ -21,14 +21,15 @@ from kcm.errors import DataError
 BaseKind = Literal["none", "means", "lda"]
 
 MEANS_SCALE = 20.0  # of nearest-mean scores of unit vectors, that they are logits: differences of some 0.1 are certain
+SHRINKAGE = 0.01  # how far the covariance is taken to a multiple of the identity, that it can be inverted
 UNSEEN = -1e4  # a logit that no softmax notices; not -inf, since 0 * inf in a divergence would be NaN
 
 
 class ClassBase(nn.Module):
     """Logits [N, C] of unit feature vectors x by class means m_c; those of classes without rows are out of the way.
 
-        means   scale * 20 (x . m_c - |m_c|^2 / 2)
-        lda     scale * (x . A m_c - m_c . A m_c / 2),  A the inverse of the pooled, shrunken covariance
+        means   20 (x . m_c - |m_c|^2 / 2)
+        lda     x . A m_c - m_c . A m_c / 2,  A the inverse of the pooled, shrunken covariance
 
     Nothing here has a gradient. The sums, float64, are part of the state, so that the next task can go on from them.
     """
@@ -42,10 +43,10 @@ class ClassBase(nn.Module):
     bias: Tensor
 
     def __init__(
-        self, in_features: int, num_labels: int, kind: Literal["means", "lda"], scale: float, shrinkage: float
+        self, in_features: int, num_labels: int, kind: Literal["means", "lda"], shrinkage: float = SHRINKAGE
     ) -> None:
         super().__init__()
-        self.kind, self.scale, self.shrinkage = kind, scale, shrinkage
+        self.kind, self.shrinkage = kind, shrinkage
         gram_width = in_features if kind == "lda" else 0
         shapes = ((num_labels,), (num_labels, in_features), (gram_width, gram_width))
         for name, shape in zip(self.SUMS, shapes, strict=True):
@@ -84,8 +85,8 @@ class ClassBase(nn.Module):
             getattr(self, name).add_(more)
         if self.kind == "lda":
             weight_CD, bias_C = linear_discriminant(self.count_C, self.sum_CD, self.gram_DD, self.shrinkage)
-            scale = self.scale
+            scale = 1.0
         else:
-            (weight_CD, bias_C), scale = nearest_mean(self.count_C, self.sum_CD), self.scale * MEANS_SCALE
+            (weight_CD, bias_C), scale = nearest_mean(self.count_C, self.sum_CD), MEANS_SCALE
         self.weight.copy_(scale * weight_CD)
         self.bias.copy_(torch.where(self.count_C > 0, scale * bias_C, UNSEEN))

@@ -52,12 +52,6 @@ class NetworkConfig(Config):
         "none",
         description="Logits that networks are added to: of the nearest class mean, or of linear discriminant analysis.",
     )
-    base_scale: float = Field(
-        1.0, gt=0, description="What the logits of the base are multiplied by; at 1, means are multiplied by 20."
-    )
-    base_shrinkage: float = Field(
-        0.01, gt=0, le=1, description="How far base `lda` takes the covariance to a multiple of the identity."
-    )
     shared: bool = Field(False, description="Judge and small are one network (an ablation).")
     mlp_width: int | None = Field(
         None, ge=1, description="Width of an MLP's hidden layers; null: as many parameters as the KAN."
@@ -167,7 +161,7 @@ def make_base(in_features: int, num_labels: int, network: NetworkConfig) -> Clas
     """The base that the networks are added to, which has seen nothing yet; None without one."""
     if network.base == "none":
         return None
-    return ClassBase(in_features, num_labels, network.base, network.base_scale, network.base_shrinkage)
+    return ClassBase(in_features, num_labels, network.base)
 
 
 def build_network(in_features: int, num_labels: int, network: NetworkConfig, kind: NetworkKind, seed: int) -> nn.Module:

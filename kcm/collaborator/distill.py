@@ -11,14 +11,14 @@ Softmax is taken once, from logits, and the teachers are detached.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from kcm.config import Config
+
+SMOOTHING = 0.1  # of a teacher that gave a label alone: it is wrong now and then
 
 
 class DistillConfig(Config):
@@ -29,16 +29,6 @@ class DistillConfig(Config):
     keep_confidence: float = Field(0.9, gt=0, lt=1, description="The judge keeps, in training, above this confidence.")
     large_confidence: float = Field(0.5, ge=0, lt=1, description="Only surer answers of the large model are taught.")
     temperature: float = Field(1.0, gt=0, description="Shared softmax temperature of teacher and student.")
-    smoothing: float = Field(0.1, ge=0, lt=1, description="Mass spread evenly where a teacher has no probabilities.")
-    kl: Literal["teacher_student", "student_teacher"] = Field(
-        "teacher_student", description="Direction of the divergence; student_teacher is the paper's writing."
-    )
-
-    @model_validator(mode="after")
-    def _support(self) -> DistillConfig:
-        if self.kl == "student_teacher" and self.smoothing == 0:
-            raise ValueError("kl: student_teacher needs smoothing > 0, else a zero of the teacher costs infinity")
-        return self
 
 
 def distillation_loss(
@@ -63,30 +53,29 @@ def distillation_loss(
     teaches_N = answered_N & ~keeps_N & (large_NC.amax(-1) > config.large_confidence)
 
     floor = torch.finfo(student_NC.dtype).tiny
-    by_large_N = _divergence(large_NC.clamp_min(floor).log(), student_NC, config)
-    by_judge_N = _divergence(judge_teacher_NC, student_NC, config)
+    by_large_N = _divergence(large_NC.clamp_min(floor).log(), student_NC, config.temperature)
+    by_judge_N = _divergence(judge_teacher_NC, student_NC, config.temperature)
     return config.large_weight * by_large_N * teaches_N + config.judge_weight * by_judge_N * keeps_N
 
 
 def _teacher(large_NC: Tensor, config: DistillConfig, seen_C: Tensor | None) -> Tensor:
     """The large model's probabilities at the shared temperature, over the seen classes only."""
     only_label_N1 = large_NC.amax(-1, keepdim=True) == 1
-    large_NC = torch.where(only_label_N1, _smoothed(large_NC, config.smoothing), large_NC)
+    large_NC = torch.where(only_label_N1, _smoothed(large_NC), large_NC)
     softened_NC = large_NC if config.temperature == 1 else large_NC ** (1 / config.temperature)
     if seen_C is not None:
         softened_NC = softened_NC * seen_C
-    softened_NC = softened_NC / softened_NC.sum(-1, keepdim=True).clamp_min(1e-12)
-    if config.kl == "teacher_student":
-        return softened_NC
-    return _smoothed(softened_NC, config.smoothing)
+    return softened_NC / softened_NC.sum(-1, keepdim=True).clamp_min(1e-12)
 
 
-def _smoothed(probabilities_NC: Tensor, smoothing: float) -> Tensor:
-    """`smoothing` of the mass spread evenly over all labels."""
-    return probabilities_NC * (1 - smoothing) + smoothing / probabilities_NC.shape[-1]
+def _smoothed(probabilities_NC: Tensor) -> Tensor:
+    """`SMOOTHING` of the mass spread evenly over all labels."""
+    return probabilities_NC * (1 - SMOOTHING) + SMOOTHING / probabilities_NC.shape[-1]
 
 
-def _divergence(teacher_NC: Tensor, student_NC: Tensor, config: DistillConfig) -> Tensor:
-    """KL per row of two log-probabilities, in the configured direction, scaled by T^2 (Hinton et al., 1503.02531)."""
-    p_NC, q_NC = (teacher_NC, student_NC) if config.kl == "teacher_student" else (student_NC, teacher_NC)
-    return config.temperature**2 * (p_NC.exp() * (p_NC - q_NC)).sum(-1)
+def _divergence(teacher_NC: Tensor, student_NC: Tensor, temperature: float) -> Tensor:
+    """KL(teacher || student) per row of two log-probabilities, scaled by T^2 (Hinton et al., 1503.02531).
+
+    The paper writes the other direction, which costs infinity where a teacher has a zero.
+    """
+    return temperature**2 * (teacher_NC.exp() * (teacher_NC - student_NC)).sum(-1)

@@ -197,18 +197,6 @@ def kind_of(device: str) -> str:
     return device.partition(":")[0]
 
 
-class AlignmentConfig(Config):
-    """How the two towers are fitted to each other."""
-
-    dim: int = Field(128, ge=2, description="Dimensions of the common space.")
-    dropout: float = Field(0.5, ge=0, lt=1, description="Share of features that each step leaves out.")
-    weight_decay: float = Field(0.1, ge=0, description="Decay of AdamW.")
-    learning_rate: float = Field(1e-3, gt=0, description="Peak of the one-cycle schedule.")
-    num_epochs: int = Field(40, ge=1, description="Passes over the pairs.")
-    pairs_per_step: int = Field(256, ge=2, description="Pairs that are told apart in one step.")
-    temperature: float = Field(0.07, gt=0, description="What similarities are divided by at first; it is learned.")
-
-
 class TowersConfig(Config):
     """Two frozen encoders, and how their alignment head is fitted on the match rows of the train split."""
 
@@ -220,7 +208,6 @@ class TowersConfig(Config):
         lt=1,
         description="Share of the train groups that the head is fitted on; nothing else learns from them.",
     )
-    fit: AlignmentConfig = AlignmentConfig()
 
     @model_validator(mode="after")
     def _towers_read_their_part(self) -> TowersConfig:

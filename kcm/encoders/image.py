@@ -44,9 +44,6 @@ class ImageEncoderConfig(NetworkEncoderConfig):
     pooling: Literal["mean", "cls"] = Field(
         default="mean", description="Mean over tokens or positions, or the first token."
     )
-    max_pixels: int = Field(
-        default=MAX_PIXELS, ge=1, description="Width times height beyond which a picture is not decoded."
-    )
     batch_size: int = Field(default=32, ge=1, description="Pictures per forward pass.")
 
     @property
@@ -67,7 +64,7 @@ class ImageEncoderConfig(NetworkEncoderConfig):
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
         """Decodes and shrinks the picture to the model's side."""
         side = image_side(self, resolve(self.model, assets_dir))
-        return partial(with_square, side=side, max_pixels=self.max_pixels)
+        return partial(with_square, side=side)
 
 
 class ImageEncoder:
@@ -95,11 +92,11 @@ class ImageEncoder:
         self.dim = self._network({_PIXELS: np.zeros((1, self._side, self._side, 3), dtype=np.uint8)}).shape[1]
 
     def read(self, content: Content) -> Content:
-        return with_square(content, self._side, self.config.max_pixels)
+        return with_square(content, self._side)
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Unit vectors, float32 [N, D], in the order of the inputs. Raises UnreadableError."""
-        pixels_NSSC = squares(inputs, self._side, self.config.max_pixels)
+        pixels_NSSC = squares(inputs, self._side)
         features_ND = np.empty((len(inputs), self.dim), dtype=np.float32)
         for start in range(0, len(inputs), self._batch_size):
             rows = slice(start, start + self._batch_size)
@@ -145,9 +142,7 @@ def image_identity(config: ImageEncoderConfig, model_path: Path) -> str:
 
     Raises AssetError when the folder lacks a config or weights as safetensors.
     """
-    settings = (
-        f"side {config.side}\npooling {config.pooling}\ndtype {config.precision}\nmax_pixels {config.max_pixels}\n"
-    )
+    settings = f"side {config.side}\npooling {config.pooling}\ndtype {config.precision}\nmax_pixels {MAX_PIXELS}\n"
     return folder_digest(model_path, settings)
 
 

@@ -30,9 +30,6 @@ class PixelsConfig(EncoderConfig):
 
     side: int = Field(default=24, ge=1, le=256, description="Pixels of a side.")
     color: Literal["rgb", "grey"] = Field(default="rgb", description="Three features per pixel, or one.")
-    max_pixels: int = Field(
-        default=MAX_PIXELS, ge=1, description="Width times height beyond which a picture is not decoded."
-    )
     batch_size: int = Field(default=64, ge=1, description="Pictures that are decoded together.")
 
     @property
@@ -56,7 +53,7 @@ class PixelsConfig(EncoderConfig):
 
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
         """Decodes and shrinks the picture."""
-        return partial(with_square, side=self.side, max_pixels=self.max_pixels)
+        return partial(with_square, side=self.side)
 
 
 class PixelsEncoder:
@@ -72,11 +69,11 @@ class PixelsEncoder:
         self.dim = config.side**2 * (3 if config.color == "rgb" else 1)
 
     def read(self, content: Content) -> Content:
-        return with_square(content, self.config.side, self.config.max_pixels)
+        return with_square(content, self.config.side)
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Float32 [N, D] by rows of pixels, colours innermost. Raises UnreadableError."""
-        pixels_NSSC = squares(inputs, self.config.side, self.config.max_pixels).astype(np.float32)
+        pixels_NSSC = squares(inputs, self.config.side).astype(np.float32)
         if self.config.color == "grey":
             pixels_NSSC = pixels_NSSC @ _GREY
         features_ND = pixels_NSSC.reshape(len(inputs), self.dim)
@@ -88,4 +85,4 @@ class PixelsEncoder:
 
 def pixels_identity(config: PixelsConfig) -> str:
     """Digest of all that decides the features: there are no weights."""
-    return hashlib.sha256(f"pixels {config.side} {config.color} {config.max_pixels}".encode()).hexdigest()
+    return hashlib.sha256(f"pixels {config.side} {config.color} {MAX_PIXELS}".encode()).hexdigest()

@@ -10,11 +10,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Literal
 
 import vl_convert
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from kcm.metrics.routing import thinned
 from kcm.report.formats import known
@@ -22,15 +21,6 @@ from kcm.report.formats import known
 Form = Literal["percent", "points", "signed points", "number"]
 Kind = Literal["line", "dashed", "circle", "diamond", "hollow circle", "hollow diamond", "band", "cell", "text"]
 
-_MARGIN = 40  # around a drawing that is a file: names of rows reach over its edge
-_DOT = "●"
-_SIGNS: dict[Kind, str] = {
-    "line": "—",
-    "dashed": "- -",
-    "diamond": "◆",
-    "hollow diamond": "◇",
-    "hollow circle": "○",
-}
 MAX_POINTS = 400  # of a line
 _FORMS: dict[Form, str] = {
     "percent": "format(100 * datum.value, '.4~g') + '%'",
@@ -120,34 +110,9 @@ class Chart:
         written = json.dumps({"layer": self.layers, "config": _CONFIG, **size}, ensure_ascii=False, allow_nan=False)
         # Users' names may hold lone surrogates, which UTF-8 cannot.
         clean = written.encode("utf-8", errors="replace").decode("utf-8")
-        drawing = _OPENING.sub("", _drawn(clean))
+        drawing = _OPENING.sub("", vl_convert.vegalite_to_svg(clean, allowed_base_urls=[]))
         opening = f'<svg class="plot" role="group" aria-label="%s" viewBox="0 0 {_WIDTH} {self._height}">'
         return Markup(opening) % f"{self.title}. {self.sentence}" + Markup(_MARK.sub(_with_tip, drawing))
-
-    def file(self, style: str) -> str | None:
-        """The drawing as an SVG file of its own, with title, legend and the colours of `style`; None as `svg`."""
-        if (drawing := self.svg) is None:
-            return None
-        lines = [(f'font-weight="600" fill="var(--ink)">{escape(self.title)}', 24)]
-        for words, (tone, kind) in self.legend.items():
-            sign = f'<tspan fill="var(--{tone})">{_SIGNS.get(kind, _DOT)}</tspan>'
-            lines.append((f'font-size="13" fill="var(--quiet)">{sign} {escape(words)}', 19))
-        texts, at = "", -sum(height for _, height in lines)
-        head = -at + 10
-        for text, height in lines:
-            at += height
-            texts += f'<text x="0" y="{at - 10}" {text}</text>'
-        body = str(drawing).partition(">")[2]
-        box = f'viewBox="-{_MARGIN} -{head} {_WIDTH + 2 * _MARGIN} {self._height + head}"'
-        opening = f'<svg xmlns="http://www.w3.org/2000/svg" {box} width="{_WIDTH + 2 * _MARGIN}"'
-        return f"{opening}><style>{style}text{{font-family:sans-serif}}</style>{texts}{body}"
-
-
-@lru_cache(maxsize=32)
-def _drawn(specification: str) -> str:
-    """The drawing, once for the report and the files beside it."""
-    drawing: str = vl_convert.vegalite_to_svg(specification, allowed_base_urls=[])
-    return drawing
 
 
 def _with_tip(mark: re.Match[str]) -> str:

@@ -76,19 +76,6 @@ def model_section(
     return Markup(_render("model", result=result, who=who, policy=policy, void=void))
 
 
-def drawings(inputs: ReportInputs) -> dict[str, str]:
-    """The report's main figures by name, each as an SVG file of its own; those with nothing to draw are left out."""
-    result, style = inputs.result, _read("style.css").partition("* {")[0]  # its variables alone: they hold the colours
-    charts = {
-        "deferral_curve": figures.frontier(inputs.frontiers, result),
-        "differences": figures.differences(result),
-        "certificate": figures.certificate_path(inputs.certificate_path, result.get("certificate") or {}),
-        "forgetting": figures.forgetting(result),
-        "reliability": figures.reliability(inputs.reliability, result),
-    }
-    return {name: drawn for name, chart in charts.items() if (drawn := chart.file(style)) is not None}
-
-
 def render_loop(state: Numbers) -> str:
     """The turns of a loop as HTML, without a script; `state` as in `loop.json`, text from data is escaped."""
     return _render("loop", state=state)

@@ -67,7 +67,7 @@ def map_with_actors(
         fn_constructor_args=(build,),
         compute=ActorPoolStrategy(size=min(cluster.num_encoders, max(1, len(items)))),
         num_cpus=0 if cluster.use_gpu or only_here else 1,
-        num_gpus=cluster.gpus_per_encoder if cluster.use_gpu else 0,
+        num_gpus=1 if cluster.use_gpu else 0,
         max_task_retries=RETRIES,  # else a row that kills its process is tried for ever
         label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()} if only_here else None,
     )

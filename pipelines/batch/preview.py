@@ -43,7 +43,7 @@ def preview(
         for rows in _sampled({path: files[path] for path in paths}, split, step):
             yield torch.from_numpy(matrix(rows["features"])), torch.tensor(rows["label"].to_numpy())
 
-    base = ClassBase(dim, num_labels, "lda", 1.0, _SHRINKAGE)
+    base = ClassBase(dim, num_labels, "lda", _SHRINKAGE)
     try:
         base.add(base.sums_of(tensors(chain.from_iterable(shards.values()), "train")))
     except (torch.linalg.LinAlgError, ZeroDivisionError):  # type: ignore[attr-defined]  # vectors are alike, or no label

@@ -34,7 +34,6 @@ class ClusterConfig(Config):
         2, description="Train workers; a pair is the fewest and the most, as many as the cluster has room for."
     )
     cpus_per_worker: float = Field(0.5, gt=0, description="Logical CPUs that a train worker reserves.")
-    max_failures: int = Field(3, ge=0, description="Times that a dead train worker is replaced.")
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints inside a task.")
     num_encoders: int = Field(2, ge=1, description="Actors that encode features and ask the large model.")
     num_trials: int = Field(2, ge=1, description="Tune trials that run at once, at most; fewer where there is no room.")
@@ -42,7 +41,6 @@ class ClusterConfig(Config):
         0, ge=0, description="Train workers of a trial; 0: a trial trains alone, which suits all but large data."
     )
     use_gpu: bool = Field(False, description="Whether train workers and encoders take GPUs.")
-    gpus_per_encoder: float = Field(1.0, gt=0, description="GPU share of an encoder, where there are GPUs.")
 
     @field_validator("node_ip")
     @classmethod

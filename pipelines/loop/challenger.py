@@ -158,7 +158,7 @@ def _registered(
     evaluated = done[EvaluatedArtefact.kind].as_a(EvaluatedArtefact)
     usage = done[OutcomesArtefact.kind].as_a(OutcomesArtefact).usage
     verdicts = [enough, *examined.verdicts.gates]
-    model = config.tracking.model_of(config.name)
+    model = config.name
     tags = {
         PARENT_TAG: attempt.champion,
         VERDICT_TAG: gates.overall(verdicts),

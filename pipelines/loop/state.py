@@ -36,7 +36,7 @@ class LoopState:
         champions = Champions(
             Pointer(store.control, config.name),
             config.tracking.uri_in(config.storage_folder),
-            config.tracking.model_of(config.name),
+            config.name,
         )
         return cls(config.name, store, champions, Attempts(store.control, config.name))
 

@@ -19,6 +19,8 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 DATABASES = ("sqlite", "postgresql")
 
+MAX_FEATURES = 4096  # numbers of an item's vector; max_json_values counts two for each
+RETRY_AFTER_S = 1  # what a refused client is told to wait: an item takes less
 VALUES_PER_ITEM = 12  # what a label with its text and task counts for among JSON's keys and values
 
 
@@ -48,9 +50,6 @@ class BatchingConfig(ReplicaConfig):
     """Replicas that compute items of several requests together."""
 
     max_batch_size: int = Field(default=32, ge=1, description="Items computed together.")
-    batch_wait_timeout_s: float = Field(
-        default=0.0, ge=0, description="Time that a batch with room waits for more; others gather while one runs."
-    )
     max_waiting_items: int = Field(
         default=1024, ge=1, description="Items that wait in a replica to be computed; more are refused."
     )
@@ -89,11 +88,6 @@ class LargeReplicaConfig(BatchingConfig):
     attempt_timeout_s: float = Field(
         default=10.0, gt=0, description="Time after which a call is given up; a second one is made if time is left."
     )
-    retries_per_s: float = Field(
-        default=1.0,
-        gt=0,
-        description="Second calls that a replica of the door makes per second; under overload they would double it.",
-    )
     breaker: BreakerConfig = Field(default=BreakerConfig(), description="When the large model is left alone.")
     upstreams: tuple[UpstreamConfig, ...] = Field(
         default=(),
@@ -125,9 +119,6 @@ class LimitsConfig(Config):
     max_text_length: int = Field(default=10_000, ge=1, description="Characters of an item's text.")
     max_image_bytes: int = Field(
         default=2 * 2**20, ge=1, description="Bytes of an item's picture; its pixels are limited by the encoder."
-    )
-    max_features: int = Field(
-        default=4096, ge=1, description="Numbers of an item's vector; max_json_values counts two for each."
     )
     max_pixels: int = Field(
         default=25_000_000,
@@ -288,7 +279,6 @@ class ServeConfig(BatchingConfig):
         ge=0,
         description="Requests that wait for a replica; more are refused at once: a longer queue lets all wait longer.",
     )
-    retry_after_s: int = Field(default=1, ge=1, description="What a refused client is told to wait.")
     top_k: int = Field(default=5, ge=1, description="Probabilities that an answer lists, the likeliest labels first.")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="The largest request that is accepted.")
     auth: AuthConfig = Field(default=AuthConfig(), description="Who may call, and how often.")

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from kcm.config import Config
-from kcm.encoders.config import AlignmentConfig, EncoderConfig, TowersConfig
+from kcm.encoders.config import EncoderConfig, TowersConfig
 from kcm.encoders.dual.aligned import save_aligned
 from kcm.encoders.dual.alignment import fit_alignment
 from kcm.errors import DataError
@@ -34,14 +34,13 @@ class Towers(Config):
 
     identities: tuple[str, str]
     share: float
-    fit: AlignmentConfig
     config: TowersConfig = Field(exclude=True)
 
     @classmethod
     def of(cls, towers: TowersConfig, assets_path: Path) -> Towers:
         """Take the identity of each encoder."""
         image, text = (tower.identity(assets_path) for tower in (towers.image, towers.text))
-        return cls(identities=(image, text), share=towers.share, fit=towers.fit, config=towers)
+        return cls(identities=(image, text), share=towers.share, config=towers)
 
 
 class Heads(Plan):
@@ -60,7 +59,7 @@ class Heads(Plan):
                 encoded(attempt.context, tower, rows, scratch=attempt.scratch / side / part, bar=attempt.bar)
                 for part, tower in (("image", towers.config.image), ("text", towers.config.text))
             )
-            head = fit_alignment(images_NI, texts_NT, rows["text"].to_pylist(), towers.fit, self.seed)
+            head = fit_alignment(images_NI, texts_NT, rows["text"].to_pylist(), self.seed)
             (attempt.folder / side).mkdir()
             save_aligned(attempt.folder / side, towers.config, head)
         share = max(towers.share for towers in self.towers.values())

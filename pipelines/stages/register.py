@@ -92,7 +92,7 @@ class Register(Stage, Plan):
         """
         if context.tracking is None:
             return
-        model = self.tracking.model_of(self.name)
+        model = self.name
         number = register_model(context.tracking, model, artefact.bundle, artefact.fingerprint)
         champions = Champions(Pointer(context.store.control, self.name), context.tracking.uri, model)
         candidate = champion_now(

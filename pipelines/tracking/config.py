@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from kcm.config import Config
 from kcm.redact import PlainUrl
 
+EXPERIMENT = "kcm"  # of MLflow; runs are told apart by their names
 CHAMPION = "champion"  # the alias of the version that is served
 DIGEST_TAG = "bundle_digest"  # of a version: the digest of its bundle
 SQLITE = "sqlite:///"
@@ -22,8 +23,6 @@ class TrackingConfig(Config):
         description="MLflow tracking URI (password by MLFLOW_TRACKING_PASSWORD or PGPASSWORD); SQLite in the storage "
         "path without one.",
     )
-    experiment: str = Field("kcm", min_length=1, description="MLflow experiment.")
-    model_name: str | None = Field(None, description="Registered model; the run's name without one.")
 
     @field_validator("uri")
     @classmethod
@@ -36,7 +35,3 @@ class TrackingConfig(Config):
     def uri_in(self, storage_path: Path) -> str:
         """The tracking URI of runs that keep their artefacts in `storage_path`."""
         return self.uri or f"{SQLITE}{storage_path.absolute() / 'mlflow.db'}"
-
-    def model_of(self, run_name: str) -> str:
-        """The registered model of a run."""
-        return self.model_name or run_name

@@ -46,7 +46,7 @@ from mlflow.utils.time import get_current_time_millis
 from kcm.bundle.models import bundle_digest
 from kcm.errors import KcmError
 from kcm.redact import redacted
-from pipelines.tracking.config import CHAMPION, DIGEST_TAG, TrackingConfig
+from pipelines.tracking.config import CHAMPION, DIGEST_TAG, EXPERIMENT, TrackingConfig
 from pipelines.tracking.database import ensure_database
 from pipelines.tracking.outbox import Outbox, Record
 
@@ -88,7 +88,7 @@ class Tracking:
         try:
             ensure_database(uri)
             client = MlflowClient(uri)
-            experiment_id = _experiment(client, config.experiment, storage_path)
+            experiment_id = _experiment(client, EXPERIMENT, storage_path)
             found = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
             tags = {KEY_TAG: key} | _origin()
             run = found[0] if found else client.create_run(experiment_id, run_name=name, tags=tags)

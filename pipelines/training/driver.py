@@ -21,6 +21,8 @@ from pipelines.store.checkpoint import newest_checkpoint
 from pipelines.store.files import Files, StorageError
 from pipelines.training.worker import METRICS, NOTES, PROGRESS, WorkerPlan, train_worker
 
+MAX_FAILURES = 3  # times that a dead train worker is replaced: what kills more of them is no accident
+
 
 def run_workers(
     worker: WorkerPlan,
@@ -31,7 +33,7 @@ def run_workers(
 ) -> dict[str, dict[str, object]]:
     """Run a TorchTrainer until every trainer is done; the state of each trainer by collaborator.
 
-    A worker that dies is replaced, up to `max_failures` times, and resumes from the newest valid checkpoint; so does a
+    A worker that dies is replaced, up to `MAX_FAILURES` times, and resumes from the newest valid checkpoint; so does a
     second call on the same storage after the driver has died. An elastic run restarts with as many workers as the
     remaining nodes can hold. `say` receives a line for a skipped checkpoint, `record` the metrics as they are reported.
     Raises ArtefactError, before a worker is started, for checkpoints of another configuration.
@@ -52,7 +54,7 @@ def run_workers(
         run_config=RunConfig(
             name=f"attempt-{attempt}",
             storage_path=str(folder),
-            failure_config=FailureConfig(max_failures=cluster.max_failures),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
         ),
     )
     try:

@@ -79,7 +79,7 @@ def test_nested_components_come_back_as_what_they_are() -> None:
     kinds = [type(each) for each in components_of(again)]
     assert kinds == [ReplayConfig, ClassifierConfig, ImageTextConfig, PixelsConfig, TextEncoderConfig]
     kept = config.model_dump(mode="json", exclude={"large": {"encoder": {"towers": {"image"}}}})
-    assert kept["large"]["encoder"]["towers"].keys() == {"text", "share", "fit"}
+    assert kept["large"]["encoder"]["towers"].keys() == {"text", "share"}
 
 
 @pytest.mark.parametrize(

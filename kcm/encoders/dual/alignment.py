@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kcm.collaborator.normalizer import UnitNormalizer
-from kcm.encoders.config import AlignmentConfig
 from kcm.errors import AssetError, DataError
 
 WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class AlignmentFit:
+    """How the two towers are fitted to each other; the defaults are those of every run (docs/vision_language.md).
+
+    `dim` is the width of the common space, `dropout` the share of features that a step leaves out, `temperature` what
+    similarities are divided by at first. The optimiser is AdamW on a one-cycle schedule, over `num_epochs` passes in
+    steps of `pairs_per_step`.
+    """
+
+    dim: int = 128
+    dropout: float = 0.5
+    weight_decay: float = 0.1
+    learning_rate: float = 1e-3
+    num_epochs: int = 40
+    pairs_per_step: int = 256
+    temperature: float = 0.07
 
 
 class AlignmentHead(nn.Module):
@@ -58,7 +76,7 @@ class AlignmentHead(nn.Module):
 
 
 def fit_alignment(
-    images_NI: np.ndarray, texts_NT: np.ndarray, captions: Sequence[str], config: AlignmentConfig, seed: int
+    images_NI: np.ndarray, texts_NT: np.ndarray, captions: Sequence[str], seed: int, fit: AlignmentFit = AlignmentFit()
 ) -> AlignmentHead:
     """Fit a head to N matching pairs of float32 features; `captions` [N] tells which pairs have the same text.
 
@@ -69,18 +87,18 @@ def fit_alignment(
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        head = AlignmentHead(images_NI.shape[1], texts_NT.shape[1], config.dim, config.dropout)
+        head = AlignmentHead(images_NI.shape[1], texts_NT.shape[1], fit.dim, fit.dropout)
         images, texts = torch.from_numpy(images_NI), torch.from_numpy(texts_NT)
         caption_N = torch.from_numpy(np.unique(np.asarray(captions, dtype=object).astype(str), return_inverse=True)[1])
-        log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
-        size = min(config.pairs_per_step, len(captions))
+        log_scale = nn.Parameter(torch.tensor(-math.log(fit.temperature)))
+        size = min(fit.pairs_per_step, len(captions))
         # The schedule divides by the steps of its warm-up, a tenth of all but one: ten steps or fewer would have none.
-        num_steps = max(config.num_epochs * (len(captions) // size), 11)
+        num_steps = max(fit.num_epochs * (len(captions) // size), 11)
         optimizer = torch.optim.AdamW(
-            [*head.parameters(), log_scale], lr=config.learning_rate, weight_decay=config.weight_decay
+            [*head.parameters(), log_scale], lr=fit.learning_rate, weight_decay=fit.weight_decay
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, num_steps, pct_start=0.1)
-        for _ in range(config.num_epochs):
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, fit.learning_rate, num_steps, pct_start=0.1)
+        for _ in range(fit.num_epochs):
             order = torch.randperm(len(captions), generator=generator)
             for start in range(0, len(order) - size + 1, size):
                 index = order[start : start + size]

@@ -23,7 +23,7 @@ from kcm.encoders.runtime.network import Network, OnnxNetwork
 from kcm.encoders.runtime.torch_network import Exportable, TorchNetwork, dtype_of
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import PROBE, Content
-from kcm.inputs.pictures import read_all, upright
+from kcm.inputs.pictures import MAX_PIXELS, read_all, upright
 
 
 class DualEncoder(Protocol):
@@ -48,13 +48,12 @@ class DualSettings:
     """How a pretrained dual encoder reads its inputs and computes."""
 
     max_length: int
-    max_pixels: int
     batch_size: int
     precision: Precision = "float32"
 
     def identity(self, model_path: Path) -> str:
         """Digest of all that decides what the model of a folder gives."""
-        return folder_digest(model_path, f"dual {self.max_length} {self.max_pixels} {self.precision}\n")
+        return folder_digest(model_path, f"dual {self.max_length} {MAX_PIXELS} {self.precision}\n")
 
 
 class PretrainedDual:
@@ -67,7 +66,7 @@ class PretrainedDual:
     def __init__(
         self, model_path: Path, settings: DualSettings, *, device: str = "cpu", exports_dir: Path | None = None
     ) -> None:
-        self.read = pretrained_reader(model_path, settings.max_pixels)
+        self.read = pretrained_reader(model_path)
         self._max_length = settings.max_length
         # Dynamic int8 quantisation has one scale per call: with one input per call, vectors depend on no other input.
         self._batch_size = 1 if settings.precision == "int8" else settings.batch_size
@@ -181,7 +180,7 @@ def _model(model_path: Path, settings: DualSettings) -> Any:
     return model.to(dtype_of(settings.precision)).eval()
 
 
-def pretrained_reader(model_path: Path, max_pixels: int) -> Callable[[Content], Content]:
+def pretrained_reader(model_path: Path) -> Callable[[Content], Content]:
     """How a pretrained dual encoder reads pictures, by its image processor. Raises AssetError where there is none."""
 
     try:
@@ -192,7 +191,7 @@ def pretrained_reader(model_path: Path, max_pixels: int) -> Callable[[Content], 
     def read(content: Content) -> Content:
         if content.pixels is not None:
             return content
-        pixels = processor(images=[upright(content.image, max_pixels)], return_tensors="pt")["pixel_values"]
+        pixels = processor(images=[upright(content.image)], return_tensors="pt")["pixel_values"]
         return replace(content, pixels=pixels[0].numpy())
 
     return read

@@ -21,7 +21,6 @@ from kcm.encoders.dual.alignment import AlignmentHead
 from kcm.encoders.dual.dual import DualEncoder, DualSettings, PretrainedDual, pretrained_reader
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content, Part, UnreadableError
-from kcm.inputs.pictures import MAX_PIXELS
 from kcm.paths import LocalPath
 
 # By identity, batch size, device and runtime.
@@ -52,9 +51,6 @@ class ImageTextConfig(NetworkEncoderConfig):
     towers: TowersConfig | None = Field(default=None, description="Two encoders to be aligned; null with `model`.")
     output: Output = Field(default="pair", description="Features of the pair, or one part's vector.")
     max_length: int = Field(default=64, ge=3, description="Tokens of a text beyond this number are cut off.")
-    max_pixels: int = Field(
-        default=MAX_PIXELS, ge=1, description="Width times height beyond which a picture is not decoded."
-    )
 
     @property
     def reads(self) -> frozenset[Part]:
@@ -86,7 +82,7 @@ class ImageTextConfig(NetworkEncoderConfig):
             return lambda content: content
         folder = self._folder(assets_dir)
         towers = read_towers(folder)
-        return towers.image.reader(assets_dir) if towers else pretrained_reader(folder, self.max_pixels)
+        return towers.image.reader(assets_dir) if towers else pretrained_reader(folder)
 
     def of_part(self, part: Part) -> ImageTextConfig:
         """The same dual encoder, of one part alone."""
@@ -109,7 +105,7 @@ class ImageTextConfig(NetworkEncoderConfig):
 
     @property
     def _settings(self) -> DualSettings:
-        return DualSettings(self.max_length, self.max_pixels, self.batch_size, self.precision)
+        return DualSettings(self.max_length, self.batch_size, self.precision)
 
     def _dual_identity(self, assets_dir: Path) -> str:
         folder = self._folder(assets_dir)

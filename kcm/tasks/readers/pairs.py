@@ -24,6 +24,7 @@ from kcm.tasks.rows import SourceRow, rows_of
 from kcm.tasks.sources import Shard, Source, SourceConfig, refuse_vectors
 
 _PAIRS_AT_ONCE = 256
+MAX_CAPTION = 2000  # characters; a longer text is no caption, and a bad row
 LABELS = MATCH, NO_MATCH = ("match", "no match")
 
 
@@ -42,8 +43,6 @@ class PairsSource(SourceConfig):
     group_column: str | None = Field(
         default=None, description="Column that tells which pictures show the same; null: those with equal captions do."
     )
-    max_caption: int = Field(default=2000, ge=1, description="Characters of a caption; a longer one is a bad row.")
-    pair_seed: int = Field(default=0, ge=0, description="Seed of which pictures lend each other their captions.")
 
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
         refuse_vectors(vectors, "pairs")
@@ -78,29 +77,29 @@ class PairsShard(Shard):
 
     def read(self) -> Iterator[pa.Table]:
         """The pairs. Raises DataError for a table with one caption alone, too."""
-        pairs = _pairs(list(self.source.records), self.task, self.config)
+        pairs = _pairs(list(self.source.records), self.task)
         while part := list(islice(pairs, _PAIRS_AT_ONCE)):
             yield rows_of(part)
 
 
-def _pairs(records: Sequence[SourceRow], task: str, config: PairsSource) -> Iterator[SourceRow]:
+def _pairs(records: Sequence[SourceRow], task: str) -> Iterator[SourceRow]:
     units: dict[str, dict[str, list[SourceRow]]] = {}
     for number, record in enumerate(records, start=1):
         caption = (record.text or "").strip()
-        too_long = len(caption) > config.max_caption
+        too_long = len(caption) > MAX_CAPTION
         if record.fault or too_long or not (record.id and record.image and caption):
-            fault = f"the caption has {len(caption):,} characters, more than {config.max_caption:,}" if too_long else ""
+            fault = f"the caption has {len(caption):,} characters, more than {MAX_CAPTION:,}" if too_long else ""
             yield _pair(record, record, f"{task} {number}", task, fault=record.fault or fault)
             continue
         units.setdefault(record.split or "", {}).setdefault(record.group or caption.casefold(), []).append(record)
     for split, members in units.items():
         if len(members) < 2:
             raise DataError(f"table {task!r} needs two captions in a split, it has one {split}", where="source.tables")
-        yield from _split_pairs(members, task, config.pair_seed)
+        yield from _split_pairs(members, task)
 
 
-def _split_pairs(units: dict[str, list[SourceRow]], task: str, seed: int) -> Iterator[SourceRow]:
-    ordered = sorted(units, key=lambda unit: (draw(seed, "pairs", f"{task}\0{unit}"), unit))
+def _split_pairs(units: dict[str, list[SourceRow]], task: str) -> Iterator[SourceRow]:
+    ordered = sorted(units, key=lambda unit: (draw(0, "pairs", f"{task}\0{unit}"), unit))
     blocks = [ordered[start : start + 2] for start in range(0, len(ordered) - len(ordered) % 2, 2)]
     blocks[-1] += ordered[2 * len(blocks) :]  # three where one is left
     for block in blocks:

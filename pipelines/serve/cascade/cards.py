@@ -14,7 +14,7 @@ from kcm.costs import CostsConfig, prices
 from kcm.report.page import model_section
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.version import CascadeVersion
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.config import RETRY_AFTER_S, ServeConfig
 from pipelines.serve.log.alarm import drifted
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import DecisionLog
@@ -120,7 +120,7 @@ class Cards:
                 try:
                     self._loop = await self._read_loop(self._log)
                 except LogUnavailableError:
-                    raise Refusal(503, "the log cannot be read", self._config.retry_after_s) from None
+                    raise Refusal(503, "the log cannot be read", RETRY_AFTER_S) from None
                 ended = self._clock()
                 self._read_after = ended + max(LOOP_CACHE_S, REST * (ended - started))
             return self._loop

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from pipelines.serve.cascade.version import CascadeVersion
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.config import RETRY_AFTER_S, ServeConfig
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, RejectedError
@@ -83,11 +83,10 @@ class Labelling:
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
-        retry_after_s = self._config.retry_after_s
         try:
             yield
         except RejectedError as error:
-            raise Refusal(error.status, str(error), retry_after_s if error.status == 429 else None) from None
+            raise Refusal(error.status, str(error), RETRY_AFTER_S if error.status == 429 else None) from None
         except LogUnavailableError:
             self._metrics.unstored("feedback")
-            raise Refusal(503, "the log is not available: nothing is known to be stored", retry_after_s) from None
+            raise Refusal(503, "the log is not available: nothing is known to be stored", RETRY_AFTER_S) from None

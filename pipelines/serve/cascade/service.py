@@ -19,7 +19,7 @@ from pipelines.serve.cascade.labelling import Labelling
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.models.judging import Unjudged
 from pipelines.serve.cascade.version import MAX_RATIO, CascadeVersion
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.config import RETRY_AFTER_S, ServeConfig
 from pipelines.serve.log.entries import LoggedDecision, Origin, Shadow
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
@@ -153,7 +153,7 @@ class CascadeService:
         """Explain one decision, or raise Refusal; one at a time, since each costs as much as some dozen predictions."""
         with _counting_errors(self._metrics.explained):
             if self._explaining:
-                raise Refusal(429, "another decision is being explained", self._config.retry_after_s)
+                raise Refusal(429, "another decision is being explained", RETRY_AFTER_S)
             self._explaining = True
             try:
                 found = await self._releases.current.explain(given, top, request_id)

@@ -24,7 +24,7 @@ from pipelines.serve.cascade.models.encoder import EncoderFailedError
 from pipelines.serve.cascade.models.escalation import Escalation, LargeUnavailable
 from pipelines.serve.cascade.models.judging import Judging, Unjudged, Verdict
 from pipelines.serve.cascade.models.pictures import TooManyPixelsError
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.config import RETRY_AFTER_S, ServeConfig
 from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.entries import Shadow
 from pipelines.serve.schemas import ExplainResponse, Refusal
@@ -218,7 +218,7 @@ class CascadeVersion:
         return [_of_one(each) for each in zip(*verdicts, strict=True)]
 
     def _later(self, status: int, reason: str) -> Refusal:
-        return Refusal(status, reason, self.config.retry_after_s)
+        return Refusal(status, reason, RETRY_AFTER_S)
 
 
 def _of_one(verdicts: Sequence[Verdict]) -> list[Judgement] | Unjudged:

@@ -22,7 +22,7 @@ from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
 from pipelines.serve.cascade.models.encoder import EncoderReplica
 from pipelines.serve.cascade.models.large import Large, budget_store
-from pipelines.serve.config import ReplicaConfig, ServeConfig
+from pipelines.serve.config import RETRY_AFTER_S, ReplicaConfig, ServeConfig
 from pipelines.serve.deploy.door import Door
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.release import Release
@@ -138,7 +138,7 @@ def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str
         "ray_actor_options": {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
         "max_ongoing_requests": replicas.max_ongoing_requests,
         "max_queued_requests": replicas.max_queued_requests,
-        "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=config.retry_after_s),
+        "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=RETRY_AFTER_S),
         "graceful_shutdown_wait_loop_s": 0.1,
         "graceful_shutdown_timeout_s": config.timeout_s,
         "max_constructor_retry_count": 3,

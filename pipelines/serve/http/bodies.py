@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from kcm.inputs.content import Content, PartError
 from kcm.inputs.vectors import vector_of
-from pipelines.serve.config import LimitsConfig
+from pipelines.serve.config import MAX_FEATURES, LimitsConfig
 from pipelines.serve.schemas import Refusal
 
 MAX_EDGES = 50
@@ -72,7 +72,7 @@ def _item(limits: LimitsConfig) -> type[BaseModel]:
         list[Annotated[float, Field(allow_inf_nan=False)]],
         Field(
             min_length=1,
-            max_length=limits.max_features,
+            max_length=MAX_FEATURES,
             fail_fast=True,
             description="The vector of an input, for models that read vectors: as long as theirs.",
         ),

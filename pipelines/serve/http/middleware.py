@@ -15,7 +15,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipelines.serve.breaker import RateLimit
-from pipelines.serve.config import LimitsConfig, ServeConfig
+from pipelines.serve.config import RETRY_AFTER_S, LimitsConfig, ServeConfig
 from pipelines.serve.http.bodies import REQUEST_ID_PATTERN, problem, refused
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.http.page import is_page
@@ -160,7 +160,7 @@ class RequestLimit:
     """
 
     def __init__(self, app: ASGIApp, config: ServeConfig) -> None:
-        self._app, self._retry_after_s = app, config.retry_after_s
+        self._app = app
         self._ongoing = asyncio.Semaphore(config.max_ongoing_requests)
         self._free = config.max_ongoing_requests + config.max_queued_requests
 
@@ -170,7 +170,7 @@ class RequestLimit:
             await self._app(scope, receive, send)
             return
         if not self._free:
-            await refused(Refusal(429, "too many requests wait already", self._retry_after_s))(scope, receive, send)
+            await refused(Refusal(429, "too many requests wait already", RETRY_AFTER_S))(scope, receive, send)
             return
         self._free -= 1
         try:

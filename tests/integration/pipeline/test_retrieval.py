@@ -59,7 +59,6 @@ def test_the_papers_retrieval_setting_runs_on_a_stand_in(coco, tmp_path):
         "tasks.source.tables": f"{{coco: {coco}}}",
         "encoder.towers.image": "{kind: pixels, side: 8}",
         "encoder.towers.text.model": str(bert),
-        "encoder.towers.fit": "{dim: 16, num_epochs: 10, pairs_per_step: 32}",
         "large.encoder.model": str(clip),
         "train.num_epochs": "1",
         "tune.num_trials": "1",

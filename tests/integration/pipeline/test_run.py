@@ -39,6 +39,7 @@ from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
+from pipelines.tracking.config import EXPERIMENT
 from pipelines.tracking.tracking import champion_of, fetch_model
 from tests.free_port import free_port
 from tests.notebooks import namespace_of
@@ -127,7 +128,7 @@ def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) 
     assert [each.dataset.name for each in record.inputs.dataset_inputs]
     assert [each.path for each in client.list_artifacts(tracked["run_id"]) if each.path == "report.html"]
     parent = f"tags.`mlflow.parentRunId` = '{tracked['run_id']}'"
-    experiment = client.get_experiment_by_name(config.tracking.experiment)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
     assert len(client.search_runs([experiment.experiment_id], parent)) == 2 * config.tune.num_trials
     number = champion_of(tracked["tracking_uri"], tracked["model"])
     bundle = Bundle.read(fetch_model(tracked["tracking_uri"], f"{tracked['model']}/{number}", tmp_path))

@@ -17,8 +17,9 @@ MEMORY = {"ids": [str(i) for i in range(50)], "features": torch.from_numpy(X[:50
 
 
 def collaborator(base):
-    found = Collaborator(64, 11, NetworkConfig(hidden=(), base=base, base_shrinkage=1e-6), "kan", seed=0)
+    found = Collaborator(64, 11, NetworkConfig(hidden=(), base=base), "kan", seed=0)
     if found.base is not None:
+        found.base.shrinkage = 1e-6
         found.base.add(found.base.sums_of([(torch.from_numpy(X), torch.from_numpy(Y))]))
     return found
 

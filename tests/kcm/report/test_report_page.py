@@ -12,13 +12,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from kcm.errors import ArtefactError
-from kcm.report.page import ReportInputs, drawings, render_report, write_report
+from kcm.report.page import ReportInputs, render_report, write_report
 from kcm.report.reading import routed
 
 Lines = Callable[[str], str]
@@ -278,14 +277,3 @@ def test_a_challengers_report_begins_with_what_its_promotion_gates_said(inputs: 
     assert "<b>tweets</b> lose more than 1 points" in text
     assert "<b>tweets" not in page
     assert "Promotion gates" not in lines(render_report(inputs))
-
-
-def test_each_figure_is_a_file_of_its_own_with_its_colours(inputs: ReportInputs) -> None:
-    found = drawings(inputs)
-    assert {"deferral_curve", "certificate", "forgetting", "reliability"} <= found.keys()
-    for drawing in found.values():
-        root = ElementTree.fromstring(drawing)
-        assert root.tag == "{http://www.w3.org/2000/svg}svg"
-        used = set(re.findall(r"var\((--[a-z]+)\)", drawing))
-        assert used
-        assert all(f"{name}: #" in drawing for name in used)

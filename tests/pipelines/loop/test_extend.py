@@ -52,7 +52,7 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             network=NetworkConfig(hidden=(8,)),
             learner=learner,
             train=TrainConfig(optimizer="sgd", mask_unseen=mask_unseen),
-            distill=DistillConfig(smoothing=0.2),
+            distill=DistillConfig(temperature=2.0),
             seed=4,
         )
         said: list[str] = []
@@ -69,7 +69,7 @@ def test_the_deployed_collaborator_alone_goes_on_as_its_search_has_chosen(extend
     plan, said = extended(ReplayConfig())
     assert plan.collaborators == ("kcm",)
     assert (plan.train.sgd_rate, plan.train.learning_rate) == (0.02, TrainConfig().learning_rate)
-    assert (plan.distill.large_weight, plan.distill.judge_weight, plan.distill.smoothing) == (3.0, 0.25, 0.2)
+    assert (plan.distill.large_weight, plan.distill.judge_weight, plan.distill.temperature) == (3.0, 0.25, 2.0)
     assert (plan.seed, plan.learner) == (4, ReplayConfig())
     assert plan.network == NetworkConfig(hidden=(8,))
     assert said == []

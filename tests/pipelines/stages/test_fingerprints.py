@@ -100,7 +100,7 @@ def test_what_was_trained_on_a_task_larger_than_a_window_is_trained_anew(fingerp
         {"encoder": {"model": "small", "pooling": "mean", "batch_size": 7, "runtime": "onnx"}},
         {"encoder": {"model": "small", "pooling": "mean", "batch_size": 7, "precision": "float32"}},
         {"large": SERVER | {"num_concurrent": 9}},
-        {"tracking": {"experiment": "another"}},
+        {"tracking": {"uri": "sqlite:////tmp/another.db"}},
     ],
 )
 def test_where_and_how_fast_the_work_runs_changes_no_fingerprint(changes, fingerprints, tmp_path) -> None:

@@ -40,7 +40,7 @@ class Batcher(Generic[ItemT, ResultT]):
 
     One batch is computed at a time; while it is, the next one gathers. A batch holds the item that waits longest and
     those nearest to it in length: padding costs computation too, and no item starves. Items whose request has been
-    cancelled are not computed. `wait_s` is how long a batch that is not full waits for more.
+    cancelled are not computed.
 
     The queue is bounded by time: items are refused where they would be done only after `max_wait_s`, by the median pace
     of the latest batches and what is before them, and dropped where it has come to that all the same: whoever asked
@@ -55,12 +55,11 @@ class Batcher(Generic[ItemT, ResultT]):
         *,
         max_batch_size: int,
         max_waiting: int,
-        wait_s: float = 0.0,
         max_wait_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._compute, self._length = compute, length
-        self._max_batch_size, self._max_waiting, self._wait_s = max_batch_size, max_waiting, wait_s
+        self._max_batch_size, self._max_waiting = max_batch_size, max_waiting
         self._max_wait_s, self._clock = max_wait_s, clock
         self._paces_s: deque[float] = deque(maxlen=_LATEST_BATCHES)  # seconds an item of each of the latest batches
         self._batch: tuple[float, int] | None = None  # when the one that is computed began, and its items
@@ -117,7 +116,7 @@ class Batcher(Generic[ItemT, ResultT]):
         try:
             while self._waiting:
                 # Requests that have arrived by now join; after that, only a batch with room waits for more.
-                await asyncio.sleep(self._wait_s if len(self._waiting) < self._max_batch_size else 0)
+                await asyncio.sleep(0)
                 if batch := self._next_batch():
                     await self._compute_batch(batch)
         finally:

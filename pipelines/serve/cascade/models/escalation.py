@@ -20,6 +20,8 @@ from pipelines.serve.cascade.models.batcher import QueueFullError
 from pipelines.serve.config import LargeReplicaConfig
 from pipelines.serve.release import Release
 
+RETRIES_PER_S = 1.0  # second calls of a replica of the door: more would double an overload
+
 logger = logging.getLogger("ray.serve")
 
 
@@ -47,12 +49,12 @@ class Escalation:
     ) -> None:
         self._large, self._release, self._num_labels = large, release, num_labels
         self._config, self._breaker = config, breaker
-        self._retries = TokenBucket(config.retries_per_s, size=config.retries_per_s)
+        self._retries = TokenBucket(RETRIES_PER_S, size=RETRIES_PER_S)
 
     async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
         """One answer per item, or LargeUnavailable: the breaker is open, or the large model is full, slow or failing.
 
-        A failed call is made once more where time is left and `retries_per_s` allows it: where all calls time out, each
+        A failed call is made once more where time is left and `RETRIES_PER_S` allows it: where all calls time out, each
         would be made twice for nothing. An answer that makes no sense becomes one with an error.
         """
         if not items:

@@ -51,7 +51,6 @@ class Judging:
             lambda asked: asked.given.content.size,
             max_batch_size=config.max_batch_size,
             max_waiting=config.max_waiting_items,
-            wait_s=config.batch_wait_timeout_s,
             max_wait_s=max_wait_s,
         )
 

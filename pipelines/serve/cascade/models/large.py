@@ -96,7 +96,6 @@ class Large:
             lambda item: item.content.size,
             max_batch_size=config.max_batch_size,
             max_waiting=config.max_waiting_items,
-            wait_s=config.batch_wait_timeout_s,
             max_wait_s=ANSWERED_WITHIN * config.attempt_timeout_s,
         )
 

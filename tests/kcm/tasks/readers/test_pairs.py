@@ -68,13 +68,6 @@ def test_no_picture_and_no_caption_is_in_two_splits(tmp_path):
         assert rows.groupby(part)["split"].nunique().max() == 1
 
 
-def test_another_seed_pairs_otherwise_and_the_same_one_alike(tmp_path):
-    path = table(tmp_path / "p.parquet", 40)
-    first, again, other = (pairs(path, pair_seed=seed) for seed in (0, 0, 1))
-    assert first == again
-    assert {pair.id for pair in first} != {pair.id for pair in other}
-
-
 def test_given_splits_are_paired_within(tmp_path):
     splits = ["train"] * 20 + ["test"] * 10
     found = pairs(table(tmp_path / "p.parquet", 30, split=splits))

@@ -22,7 +22,7 @@ from pipelines.serve.log.entries import Origin
 from pipelines.serve.schemas import PredictResponse, Refusal
 from tests.pipelines.serve.stubs import StubEncoder, picture, service_of, version_of
 
-CONFIG = ServeConfig(timeout_s=0.2, retry_after_s=2, large=LargeReplicaConfig(timeout_s=0.1))
+CONFIG = ServeConfig(timeout_s=0.2, large=LargeReplicaConfig(timeout_s=0.1))
 INTACT, DAMAGED = picture(1), picture(13)
 FULL = LargeUnavailable("the large model has no room for more requests", 429)
 
@@ -110,7 +110,7 @@ def test_without_a_stand_in_trouble_keeps_its_status() -> None:
         assert (caught.value.status, caught.value.detail, caught.value.retry_after_s) == (
             unavailable.status,
             unavailable.reason,
-            2,
+            1,
         )
 
 
@@ -127,14 +127,14 @@ def test_what_is_not_judged_is_refused_and_not_escalated(text: str, status: int,
     escalation = StubEscalation(LargeAnswer(1))
     with pytest.raises(Refusal, match=reason) as caught:
         predict(escalation, "keep", text)
-    assert (caught.value.status, caught.value.retry_after_s) == (status, 2)
+    assert (caught.value.status, caught.value.retry_after_s) == (status, 1)
     assert escalation.asked == []
 
 
 def test_a_full_queue_tells_the_client_to_come_back() -> None:
     with pytest.raises(Refusal, match="too many items wait") as caught:
         predict(StubEscalation(LargeAnswer(1)), "keep", "keep", max_waiting=1)
-    assert (caught.value.status, caught.value.retry_after_s) == (429, 2)
+    assert (caught.value.status, caught.value.retry_after_s) == (429, 1)
 
 
 def test_a_task_that_the_model_does_not_know_is_refused_with_the_nearest_one() -> None:
