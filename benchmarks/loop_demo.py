@@ -15,8 +15,7 @@ import typer
 from loop_earliest import first_certified
 from loop_replay import Replay
 
-from jobs.commands.loop.promotion import promote, rollback
-from jobs.commands.loop.turns import approve, update
+from jobs.commands.loop.turns import approve, promote, rollback, update
 from jobs.models import served_model
 from jobs.views.loop import outcome
 from kcm.api.cascade import load_cascade

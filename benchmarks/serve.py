@@ -26,8 +26,8 @@ from serve_models import Bare
 from serve_parts import Bench, memory, stub, swaps, throughput
 from serve_sites import Place
 
-from jobs.commands.serving.service import ServiceSettings
 from jobs.models import served_folder, served_model
+from jobs.service import ServiceSettings
 from kcm.config import load_config
 from kcm.tasks.readers.reviews import read_reviews
 from pipelines.config import RunConfig

@@ -14,7 +14,7 @@ from ray import serve
 from serve_echo import Echo
 from serve_stubs import DoorToLarge, DoorWithStub, LargeStub
 
-from jobs.commands.serving.service import ServiceSettings
+from jobs.service import ServiceSettings
 from kcm.bundle.models import bundle_digest
 from pipelines.cluster.connection import connected
 from pipelines.registry.champion import BUNDLE, REGISTER, Pointer

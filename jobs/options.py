@@ -34,6 +34,13 @@ ModelName = Annotated[
         "--model", metavar="NAME@ALIAS", help="A registered model, also NAME/VERSION, with or without models:/."
     ),
 ]
+BundleSource = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[BUNDLE]",
+        help="Folder of a bundle, or models:/NAME@ALIAS or models:/NAME/VERSION; else --bundle or --model names it.",
+    ),
+]
 AssetsPath = Annotated[Path, typer.Option(envvar="KCM_ASSETS", metavar="DIR", help="Where the assets lie.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from jobs.commands.loop.turns import update as take_turn
-from jobs.commands.serving.service import ServiceSettings, serving
 from jobs.models import served_source
+from jobs.service import ServiceSettings, serving
 from kcm.config import load_config, parse_config
 from kcm.errors import ConfigError
 from pipelines.config import RunConfig

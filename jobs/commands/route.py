@@ -152,12 +152,6 @@ LedgerFile = Annotated[
 ]
 
 
-Currency = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Unit of the cost columns, such as USD: savings are then said in money."),
-]
-
-
 @app.command()
 @options_of(RequestConfig, "request")
 @options_of(RouteColumns, "columns")
@@ -168,7 +162,14 @@ def certify(
     columns_file: ColumnsFile = None,
     router: RouterFolder = None,
     ledger: LedgerFile = None,
-    currency: Currency = None,
+    currency: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Unit of the cost columns, such as USD: savings are then said in money."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write frontier, certificate, reliability and metrics as one HTML file."),
+    ] = None,
     assets_path: AssetsPath = Path("assets"),
     json: JsonFile = None,
     debug: Debug = False,
@@ -184,50 +185,21 @@ def certify(
         announce(f"reading {table}")
         asked = parse_config(RequestConfig, request, where="options")
         frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
-        result |= _certified(frame, asked, ledger, currency)[0]
+        result |= frame.certify(asked, ledger)
+        if currency and result["mean_costs"] is None:
+            raise KcmError(
+                "--currency names the unit of costs, but none are known on test rows", hint="Give --large-cost COLUMN"
+            )
+        result["costs"] = result["mean_costs"] | {"currency": currency} if currency else None
+        path = frame.certificate_path(asked, result)
+        result["recommendation"] = recommendation(routed(result, {}), path)
+        if report:
+            _write_report(report, table.name, frame, asked, result, path)
         for warning in result["warnings"]:
             typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
         result_console().print(certificate_view(result))
-
-
-@app.command()
-@options_of(RequestConfig, "request")
-@options_of(RouteColumns, "columns")
-def report(
-    table: TableFile,
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The page, such as report.html.")],
-    columns: dict[str, Any],
-    request: dict[str, Any],
-    columns_file: ColumnsFile = None,
-    router: RouterFolder = None,
-    ledger: LedgerFile = None,
-    currency: Currency = None,
-    assets_path: AssetsPath = Path("assets"),
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
-    """Write frontier, certificate, reliability and metrics as one HTML file; the certificate is that of `certify`.
-
-    With the options of an earlier `certify` it is the same look at the same rows, and spends nothing more.
-    """
-    with reported(json, debug) as result:
-        announce(f"reading {table}")
-        asked = parse_config(RequestConfig, request, where="options")
-        frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
-        found, path = _certified(frame, asked, ledger, currency)
-        result |= found
-        curves = frame.curves(asked)
-        inputs = ReportInputs(
-            result=routed(found, curves["quality"]) | {"name": table.name},
-            frontiers={"kcm": curves["frontier"]},
-            reliability={"kcm": curves["reliability"]},
-            certificate_path=path,
-            columns=frame.columns.named,
-            machine=f"{platform.system()} {platform.machine()}",
-        )
-        write_report(inputs, output)
-        result["report"] = str(output)
-        typer.echo(str(output))
+        if report:
+            typer.echo(str(report))
 
 
 @app.command()
@@ -259,15 +231,16 @@ def replay(
         result_console().print(replay_view(result))
 
 
-def _certified(
-    frame: RoutingFrame, asked: RequestConfig, ledger: Path | None, currency: str | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `certify` finds, with prices where the unit of the table's costs is named and advice; and its path."""
-    found = frame.certify(asked, ledger)
-    if currency and found["mean_costs"] is None:
-        raise KcmError(
-            "--currency names the unit of costs, but none are known on test rows", hint="Give --large-cost COLUMN"
-        )
-    found["costs"] = found["mean_costs"] | {"currency": currency} if currency else None
-    path = frame.certificate_path(asked, found)
-    return found | {"recommendation": recommendation(routed(found, {}), path)}, path
+def _write_report(
+    file: Path, name: str, frame: RoutingFrame, asked: RequestConfig, found: dict[str, Any], path: dict[str, Any]
+) -> None:
+    curves = frame.curves(asked)
+    inputs = ReportInputs(
+        result=routed(found, curves["quality"]) | {"name": name},
+        frontiers={"kcm": curves["frontier"]},
+        reliability={"kcm": curves["reliability"]},
+        certificate_path=path,
+        columns=frame.columns.named,
+        machine=f"{platform.system()} {platform.machine()}",
+    )
+    write_report(inputs, file)

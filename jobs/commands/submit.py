@@ -24,9 +24,8 @@ import pipelines
 from jobs.commands.run import Until, check_stage
 from jobs.exit import reported
 from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce
-from kcm.config import load_config
+from kcm.config import load_config, with_absolute_paths
 from kcm.errors import KcmError
-from kcm.paths import with_absolute_paths
 from kcm.redact import redacted
 from pipelines._ray_private import reread_authentication
 from pipelines.cluster.authentication import MODE

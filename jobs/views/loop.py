@@ -1,4 +1,4 @@
-"""The tables of the loop's commands: what a turn did, and all versions."""
+"""The tables of the loop's commands: what a turn did, all versions, labels, and what the log holds."""
 
 from __future__ import annotations
 
@@ -71,3 +71,65 @@ def _turn(result: Numbers) -> Iterator[Table | Text]:
         yield line("labels", f"{result['labels']}, {result.get('labels_asked_for', 0)} of them on disagreements")
         yield line("seconds", f"{result['seconds']:.0f}")
     yield line("outcome", outcome(result))
+
+
+def labels_view(result: Numbers) -> Group:
+    """The standing and the open items."""
+    standing = result["standing"]
+    counted = f"{standing['num_labelled']} labelled, {standing['num_skipped']} skipped, {standing['num_open']} open"
+    at_most, epsilon = (percent(standing[name], ".2f") for name in ("bound", "epsilon"))
+    verdict = (
+        f"certified: {result['version']} loses at most {at_most} points; start `kcm update`"
+        if standing["certified"]
+        else f"not yet: {result['version']} loses at most {at_most} points, {epsilon} are allowed"
+        if standing["num_open"]
+        else f"certified where it keeps less: {at_most} points may be lost as searched; start `kcm update`"
+        if standing["stricter"]
+        else f"not certified: it may lose {at_most} points, {epsilon} are allowed; another challenger may do better"
+    )
+    lines = [line("labels", counted), line("standing", verdict)]
+    if result["written"] is not None:
+        lines.append(line("written", f"{result['written']} items"))
+    if not result["items"] or standing["certified"]:
+        return Group(*lines)
+    table = plain_table("Open items, the most useful first")
+    for heading in ("id", "task", "input"):
+        table.add_column(heading, overflow="fold")
+    for item in result["items"]:
+        shown = item["text"] or ("a picture" if item["has_image"] else "nothing is stored of it")
+        table.add_row(escape(item["id"]), escape(item["task"] or "–"), escape(shown))
+    return Group(table, *lines, line("known", ", ".join(result["labels"])))
+
+
+ROUTES = ("small", "large", "small_degraded")
+MOST_SHOWN = 20
+
+
+def stats_view(result: Mapping[str, Any]) -> Group:
+    """A table of the versions, and lines about the rest."""
+    table = plain_table(f"Decisions of {escape(result['application'])}")
+    table.add_column("version", overflow="fold")
+    for heading in (*ROUTES, "call\nrate %"):
+        table.add_column(heading.replace("_", "\n"), justify="right", no_wrap=True)
+    for version, routes in result["versions"].items():
+        numbers = [routes.get(route, 0) for route in ROUTES]
+        rate = 100 * (1 - numbers[0] / sum(numbers))
+        table.add_row(escape(version), *(f"{number:,}" for number in numbers), f"{rate:.1f}")
+    payloads = result["payloads"]
+    lines = {
+        "decisions": f"{result['decisions']:,}, {result['oldest'] or '-'} to {result['newest'] or '-'}",
+        "numbers": f"up to {result['watermark']}; {result['missing']:,} decisions never came into the log",
+        "audits": _states(result["audits"]),
+        "labels": f"{result['labels']:,}",
+        "inbox": _states(result["inbox"]),
+        "payloads": f"{payloads['items']:,}, {payloads['bytes']:,} bytes, since {payloads['oldest'] or '-'}",
+        "forgotten": f"{result['forgotten']:,}",
+    }
+    if new := result["new_labels"]:
+        shown = ", ".join(f"{escape(label)} ({number:,})" for label, number in list(new.items())[:MOST_SHOWN])
+        lines["new labels"] = f"{shown}; `update.more_labels` has them learned"
+    return Group(table, *(line(name, value) for name, value in lines.items()))
+
+
+def _states(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {state}" for state, number in states.items()) or "none"

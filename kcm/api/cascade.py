@@ -20,8 +20,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.facts import facts
 from kcm.bundle.models import load_large, require_models
 from kcm.bundle.runtime import SmallSide, fault_of, load_small_side
-from kcm.explain.explanation import Explanation, explain_with
-from kcm.explain.html import table_html
+from kcm.explain.explanation import Explanation, explain_with, table_html
 from kcm.inputs.content import Content
 from kcm.large import AsksEach, LargeModel, UpstreamConfig
 

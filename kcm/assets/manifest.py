@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kcm.assets.digest import sha256_of, weights_sha256
+from filelock import FileLock
+
+from kcm.errors import AssetError
 
 MANIFEST = "asset.json"
 
@@ -20,6 +25,35 @@ def write_manifest(folder: Path, files: Sequence[str], facts: Mapping[str, objec
         "sha256": {file: sha256_of(folder / file) for file in files},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def make_once(
+    folder: Path,
+    is_made: Callable[[Path], bool],
+    make: Callable[[Path], tuple[Iterable[str], Mapping[str, object]]],
+    timeout: float = -1,
+) -> Path:
+    """The folder, made by one process at a time where it is not made: `make` fills a draft, gives its files and facts.
+
+    The folder is there whole or not at all. Raises filelock's Timeout where another process makes it for longer than
+    `timeout` seconds, OSError where it cannot be written.
+    """
+    if is_made(folder):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=timeout):
+        if not is_made(folder):
+            draft = folder.with_name(f".{folder.name}.draft")
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir()
+            try:
+                files, facts = make(draft)
+                write_manifest(draft, list(files), facts)
+                shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+                draft.replace(folder)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+    return folder
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -43,3 +77,42 @@ def is_intact(folder: Path) -> bool:
         return all(weights_sha256(folder / file) == sha256 for file, sha256 in stated.items())
     except (OSError, ValueError):  # a file that is not there, or a name that no file can have
         return False
+
+
+_DECIDING = (".safetensors", ".json", ".txt", ".model")  # weights, architecture, tokenizer, settings
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def weights_sha256(path: Path) -> str:
+    """`sha256_of` for large files, cached until the file is written again."""
+    state = path.stat()
+    return _sha256_in(path, (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+
+
+@lru_cache(maxsize=256)
+def _sha256_in(path: Path, _state: tuple[int, ...]) -> str:
+    return sha256_of(path)
+
+
+def folder_digest(model_path: Path, settings: str) -> str:
+    """Hexadecimal digest over all files of a model that may decide its output, and the settings of who uses it.
+
+    Neither the folder's name nor what `kcm assets` notes in it is part of it. Raises AssetError for a folder without a
+    config or weights as safetensors.
+    """
+    files = sorted(file for file in model_path.rglob("*") if file.suffix in _DECIDING and file.name != "asset.json")
+    kinds = {file.suffix for file in files}
+    if not {".safetensors", ".json"} <= kinds:
+        raise AssetError(
+            "the folder holds no model", where=str(model_path), hint="It needs config.json and weights as *.safetensors"
+        )
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(model_path)} {weights_sha256(file)}\n".encode())
+    digest.update(settings.encode())
+    return digest.hexdigest()

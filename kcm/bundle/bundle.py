@@ -33,10 +33,10 @@ from kcm.bundle.models import (
     EncoderFile,
     FrozenModels,
     LargeFile,
+    UnitDigests,
     open_bundle,
 )
 from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_state, write_tensors
-from kcm.bundle.units import UnitDigests
 from kcm.cascade.forms import GateHead
 from kcm.cascade.gate import Gate, GateName
 from kcm.cascade.policy import POLICY_FILE, Policy
@@ -47,7 +47,7 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKi
 from kcm.components import Component, components_of, of_a_bundle
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
-from kcm.encoders.dual.aligned import ALIGNED_FILES
+from kcm.encoders.dual.alignment import ALIGNED_FILES
 from kcm.errors import ArtefactError, ConfigError
 from kcm.large import Prompts
 from kcm.learners import LearnerConfig

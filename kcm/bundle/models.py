@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from kcm.bundle.computed import ComputedBy, void_reason
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
 from kcm.bundle.sealed import SealedFolder, read_manifest
 from kcm.components import FAMILIES, TRUSTED, Component, of_a_bundle
 from kcm.config import Config
@@ -268,3 +271,73 @@ class Components(Config):
                     where=str(folder),
                     hint=error.hint if TRUSTED in (error.hint or "") else install,
                 ) from None
+
+
+class ComputedBy(Config):
+    """A runtime and the kind of its device for each side, such as `onnx on cpu`; empty where nothing is computed."""
+
+    encoder: str = Field(description="Of the small side's encoder.")
+    large: str = Field(description="Of the large model.")
+
+    def difference(self, other: ComputedBy) -> str:
+        """In words, what was certified with this and is served by `other`."""
+        sides = (("encoder", self.encoder, other.encoder), ("large model", self.large, other.large))
+        return "; ".join(
+            f"the {name} was certified in {mine or 'nothing'} and runs in {theirs or 'nothing'}"
+            for name, mine, theirs in sides
+            if mine != theirs
+        )
+
+
+def void_reason(certified: ComputedBy | None, serving: ComputedBy) -> str | None:
+    """Why a certificate does not hold where `serving` computes; None where it does.
+
+    `certified` is None for a bundle without a certificate.
+    """
+    if certified is None or certified == serving:
+        return None
+    return (
+        f"{certified.difference(serving)}: serve it as it was certified, or certify it there by `kcm run` with that"
+        " runtime and a storage_path of its own"
+    )
+
+
+SIZE = 16  # bytes of a digest, half as many as its hexadecimal digits
+
+
+class UnitDigests(Set[str]):
+    """A set of digests, 32 hexadecimal digits each, in order. U of them."""
+
+    def __init__(self, packed_U16: NDArray[np.uint8]) -> None:
+        """The digests as bytes [U, 16], in any order and as often as they come."""
+        rows = np.ascontiguousarray(packed_U16, dtype=np.uint8).reshape(-1, SIZE)
+        self._sorted = np.unique(rows.view(f"S{SIZE}")[:, 0]) if len(rows) else np.empty(0, f"S{SIZE}")
+
+    @classmethod
+    def of(cls, digests: Iterable[str]) -> UnitDigests:
+        """The set of some digests."""
+        if isinstance(digests, UnitDigests):
+            return digests
+        packed = bytearray()
+        for digest in digests:
+            packed += bytes.fromhex(digest)
+        return cls(np.frombuffer(packed, np.uint8).reshape(-1, SIZE))
+
+    @property
+    def packed(self) -> NDArray[np.uint8]:
+        """The digests as bytes [U, 16], in order."""
+        return self._sorted.view(np.uint8).reshape(-1, SIZE)
+
+    def __contains__(self, digest: object) -> bool:
+        try:
+            sought = np.frombuffer(bytes.fromhex(str(digest)), f"S{SIZE}")
+        except ValueError:  # a name of another kind
+            return False
+        place = int(np.searchsorted(self._sorted, sought[0])) if len(sought) == 1 else len(self._sorted)
+        return place < len(self._sorted) and bool(self._sorted[place] == sought[0])
+
+    def __iter__(self) -> Iterator[str]:
+        return (bytes(digest).hex() for digest in self.packed)
+
+    def __len__(self) -> int:
+        return len(self._sorted)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from kcm.assets.manifest import sha256_of
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError
 
@@ -97,7 +98,7 @@ class SealedFolder:
         path = self.folder / name
         try:
             _require_inside(path, self.folder)
-            found = _digest(path)
+            found = sha256_of(path)
         except OSError:
             raise ArtefactError("a file is missing", where=str(path), hint="Fetch the bundle again") from None
         if found != expected:
@@ -138,7 +139,7 @@ def sealing(folder: Path, manifest: str, format_version: int) -> Iterator[Path]:
     try:
         yield draft
         paths = sorted(path for path in draft.rglob("*") if path.is_file())
-        hashes = {path.relative_to(draft).as_posix(): _digest(path) for path in paths}
+        hashes = {path.relative_to(draft).as_posix(): sha256_of(path) for path in paths}
         write_json(draft / manifest, {"format": format_version, "files": hashes})
         os.replace(draft, folder)
     finally:
@@ -195,8 +196,3 @@ def _join(value: Any, tensors: Mapping[str, Tensor]) -> object:
     if isinstance(value, list):
         return [_join(child, tensors) for child in value]
     return value
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

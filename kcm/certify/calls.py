@@ -9,7 +9,7 @@ import numpy as np
 from kcm.cascade.frontier import midway
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certify.pvalues import LossTest
-from kcm.metrics.units import Units
+from kcm.metrics.intervals import Units
 
 
 def highest_call_threshold(rows: ScoredOutcomes, max_call_rate: float, delta: float) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certify.betting import BettingTest, fewest_betting
-from kcm.metrics.units import Units
+from kcm.metrics.intervals import Units
 
 GRID_SIZE = 50
 

@@ -14,7 +14,7 @@ from scipy.optimize import brentq
 from scipy.special import rel_entr
 from scipy.stats import beta, binom
 
-from kcm.metrics.units import Units
+from kcm.metrics.intervals import Units
 
 _BOUND_TOLERANCE = 1e-9
 

@@ -9,7 +9,7 @@ import numpy as np
 from kcm.cascade.frontier import lowest_threshold
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certify.pvalues import LossTest, fewest_binomial
-from kcm.metrics.units import Units
+from kcm.metrics.intervals import Units
 
 
 class RegretPath:

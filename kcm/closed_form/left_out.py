@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.metrics.units import Units
+from kcm.metrics.intervals import Units
 
 CHUNK_ROWS = 2048  # read at once where inputs are streamed
 _STRENGTHS = np.logspace(-6, 1, 29)  # relative to the largest eigenvalue

@@ -5,8 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from kcm.encoders.base import Encoder, encode_readable
-from kcm.encoders.config import EncoderConfig, TowersConfig
+from kcm.encoders.config import Encoder, EncoderConfig, TowersConfig, encode_readable
 
 _MODULES = {
     "ImageEncoder": "image",

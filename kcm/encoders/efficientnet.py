@@ -10,12 +10,11 @@ import json
 import math
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kcm.errors import AssetError
+from kcm.encoders.runtime.torch_network import loading
 
 MODEL_TYPE = "efficientnet-lite"
 
@@ -100,12 +99,10 @@ class _Block(nn.Module):
 
 def load_efficientnet(model_path: Path) -> EfficientNetLite:
     """The model of a folder with config.json and model.safetensors, frozen. AssetError for a folder without them."""
-    try:
+    with loading(model_path):
         config = json.loads((model_path / "config.json").read_text(encoding="utf-8"))
         model = EfficientNetLite(config["width"], config["depth"], config["hidden_size"])
         model.load_state_dict(load_file(model_path / "model.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise AssetError(f"cannot load the encoder: {' '.join(str(error).split())}", where=str(model_path)) from None
     return model.eval().requires_grad_(False)
 
 

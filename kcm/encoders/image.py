@@ -17,8 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kcm.assets import folder_digest, resolve
-from kcm.encoders.base import Encoder
-from kcm.encoders.config import NetworkEncoderConfig
+from kcm.config import LocalPath
+from kcm.encoders.config import Encoder, NetworkEncoderConfig
 from kcm.encoders.efficientnet import MODEL_TYPE, load_efficientnet
 from kcm.encoders.runtime.export import NETWORK, exported
 from kcm.encoders.runtime.network import Network, OnnxNetwork
@@ -26,7 +26,6 @@ from kcm.encoders.runtime.torch_network import Exportable, TorchNetwork, dtype_o
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import IMAGE, Content, Part
 from kcm.inputs.pictures import MAX_PIXELS, squares, with_square
-from kcm.paths import LocalPath
 
 _PREPROCESSOR = "preprocessor_config.json"
 _PIXELS = "pixels"

@@ -14,8 +14,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from kcm.encoders.base import Encoder
-from kcm.encoders.config import EncoderConfig
+from kcm.encoders.config import Encoder, EncoderConfig
 from kcm.inputs.content import IMAGE, Content, Part
 from kcm.inputs.pictures import MAX_PIXELS, squares, with_square
 

@@ -14,8 +14,7 @@ from typing import ClassVar, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from kcm.encoders.base import Encoder
-from kcm.encoders.config import EncoderConfig
+from kcm.encoders.config import Encoder, EncoderConfig
 from kcm.errors import ConfigError
 from kcm.inputs.content import VECTOR, Content, Part, PartError, UnreadableError
 

@@ -18,13 +18,12 @@ from pydantic import Field, model_validator
 from tokenizers import Tokenizer
 
 from kcm.assets import folder_digest, resolve
-from kcm.encoders.base import Encoder
-from kcm.encoders.config import NetworkEncoderConfig
+from kcm.config import LocalPath
+from kcm.encoders.config import Encoder, NetworkEncoderConfig
 from kcm.encoders.runtime.export import NETWORK, exported
 from kcm.encoders.runtime.network import OnnxNetwork
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import TEXT, Content, Part
-from kcm.paths import LocalPath
 
 TOKENIZER = "tokenizer.json"  # in the folder of an export
 _CHARACTERS_AT_ONCE = 2048  # about 512 tokens: a larger batch leaves the caches of a core

@@ -10,13 +10,12 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from kcm.encoders.runtime.torch_network import Exportable, dtype_of, load_backbone
+from kcm.encoders.runtime.torch_network import Exportable, dtype_of, load_backbone, loading
 from kcm.encoders.text import TOKENIZER, TextEncoderConfig, backbone_folder, prompt_text
 from kcm.errors import AssetError
 
@@ -49,7 +48,7 @@ def load_model(config: TextEncoderConfig, model_path: Path, device: str = "cpu")
     backbone = backbone_folder(model_path)
     options = {"dtype": dtype_of(config.precision), "use_safetensors": True}
     load_backbone(backbone)  # sentence-transformers would draw missing weights at random
-    try:
+    with loading(model_path):
         if config.pooling == "auto":
             model = SentenceTransformer(
                 str(model_path), device=device, local_files_only=True, model_kwargs=options, trust_remote_code=False
@@ -58,8 +57,6 @@ def load_model(config: TextEncoderConfig, model_path: Path, device: str = "cpu")
             transformer = Transformer(str(backbone), model_kwargs=options)
             pooling = Pooling(transformer.get_embedding_dimension(), config.pooling)
             model = SentenceTransformer(modules=[transformer, pooling], device=device)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise AssetError(f"cannot load the encoder: {' '.join(str(error).split())}", where=str(model_path)) from None
     model.max_seq_length = max_tokens(config, model)
     model.truncate_dim = config.truncate_dim or model.truncate_dim
     return model.eval()

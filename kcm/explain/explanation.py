@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from html import escape
 
 import numpy as np
 import torch
@@ -15,9 +16,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import SmallSide
 from kcm.errors import DataError
 from kcm.explain.gate import GateReading, read_gate
-from kcm.explain.html import table_html, words_html
-from kcm.explain.networks import base_logits, network_inputs, networks_with_curves
-from kcm.explain.places import feature_name
+from kcm.explain.networks import base_logits, feature_name, network_inputs, networks_with_curves
 from kcm.explain.reasons import Reasons, reasons_for
 from kcm.inputs.content import Content
 
@@ -142,3 +141,25 @@ def explain(bundle: Bundle, example: Input, judgements: Sequence[Judgement], top
     names, first = bundle.label_names, judgements[0]
     gate = read_gate(bundle, first.features_D)
     return Explanation(example, names[first.label], names[judged], first, reasons, words, gate)
+
+
+_SHADES = {True: "46, 125, 50", False: "198, 40, 40"}  # for and against the answer
+
+
+def table_html(title: str, facts: Mapping[str, str]) -> str:
+    """A small table of facts."""
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(value)}</td></tr>"
+        for name, value in facts.items()
+    )
+    return f"<table><caption>{escape(title)}</caption>{rows}</table>"
+
+
+def words_html(words: Sequence[tuple[str, float]]) -> str:
+    """The words in their order, each shaded by its effect: green speaks for the answer, red against it."""
+    most = max((abs(effect) for _, effect in words), default=0.0) or 1.0
+    return " ".join(
+        f"<span title='{effect:+.2f}' style='background:rgba({_SHADES[effect > 0]}, {0.6 * abs(effect) / most:.2f})'>"
+        f"{escape(word)}</span>"
+        for word, effect in words
+    )

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from kcm.assets.digest import weights_sha256
+from kcm.assets.manifest import weights_sha256
 from kcm.errors import AssetError, ConfigError
 from kcm.large.prompting.prompts import Prompt, question
 

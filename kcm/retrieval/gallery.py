@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from kcm.cascade.table import OutcomeTable, Split
 from kcm.errors import DataError
 from kcm.large.prompting.prompts import PromptMode
-from kcm.metrics.retrieval import first_right
 from kcm.retrieval.fusion import TwoRankers, standardised
 
 ELSEWHERE = "elsewhere"
@@ -131,3 +130,20 @@ class Gallery:
         place_QK = top_QK == first_Q1
         place_Q = np.where(place_QK.any(1), place_QK.argmax(1), -1)
         return np.where(is_right_Q, label_Q, place_Q)
+
+
+def first_right(scores_QG: ArrayLike, relevant_QG: ArrayLike) -> NDArray[np.int64]:
+    """Rank, from 0, of every query's first right item, [Q]; G where the gallery holds none.
+
+    Of equal scores the right item comes last: a ranking that cannot tell items apart earns nothing by luck.
+    """
+    scores, relevant = np.asarray(scores_QG, dtype=np.float64), np.asarray(relevant_QG, dtype=bool)
+    best_Q1 = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
+    ahead_Q = ((scores >= best_Q1) & ~relevant).sum(axis=1)
+    return np.asarray(np.where(relevant.any(axis=1), ahead_Q, scores.shape[1]), dtype=np.int64)
+
+
+def recall_at(rank_Q: ArrayLike, k: int) -> float | None:
+    """R@K from the ranks of the first right items, [Q]; None without queries."""
+    ranks = np.asarray(rank_Q)
+    return float((ranks < k).mean()) if len(ranks) else None

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from kcm.errors import DataError
-from kcm.metrics.units import Units
+from kcm.metrics.intervals import Units
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

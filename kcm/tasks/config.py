@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from kcm.config import Config
-from kcm.paths import LocalPath
+from kcm.config import Config, LocalPath
 from kcm.tasks.plan.sampling import LongTailConfig
 from kcm.tasks.plan.scenarios import Scenario, TaskOrder
 from kcm.tasks.plan.splits import DEFAULT_FRACTIONS, Fractions

@@ -16,8 +16,7 @@ from pydantic import Field
 
 from kcm.config import Config
 from kcm.encoders.config import EncoderConfig, TowersConfig
-from kcm.encoders.dual.aligned import save_aligned
-from kcm.encoders.dual.alignment import fit_alignment
+from kcm.encoders.dual.alignment import fit_alignment, save_aligned
 from kcm.errors import DataError
 from kcm.large import LargeConfig
 from kcm.tasks import TaskSequence

@@ -35,7 +35,7 @@ from kcm.kan import num_parameters
 from kcm.metrics.calibration import expected_calibration_error, reliability
 from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import Interval
-from kcm.metrics.prompting import prompt_effect
+from kcm.metrics.routing import prompt_effect
 from kcm.parquet import read_table
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.scored_parts import scored_parts

@@ -10,8 +10,7 @@ from pydantic import Field
 from rich.markup import escape
 
 from kcm.bundle.bundle import Bundle, Lineage
-from kcm.bundle.computed import ComputedBy
-from kcm.bundle.models import bundle_digest
+from kcm.bundle.models import ComputedBy, bundle_digest
 from kcm.cascade.policy import Policy
 from kcm.certify.certificate import CertificateConfig, why_not_promotable
 from kcm.certify.monitoring.drift import FEWEST_ROWS, DriftReference

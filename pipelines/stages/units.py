@@ -7,7 +7,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from kcm.bundle.units import UnitDigests
+from kcm.bundle.models import UnitDigests
 from kcm.inputs.content import Content
 from kcm.tasks.plan.splits import Split
 from kcm.tasks.sequence import read_shard

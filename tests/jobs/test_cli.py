@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from jobs.assets import ASSETS
 from jobs.cli import COMMANDS, app, load, main
+from jobs.commands import explain, predict
 from jobs.commands.run import STAGES
 from kcm.errors import DataError
 from pipelines.config import RunConfig
@@ -111,14 +112,9 @@ def test_every_command_takes_a_registered_model_alike(
     words: list[str], champion: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked: list[Path] = []
-    fake = SimpleNamespace(predict=lambda bundle, *_, **__: asked.append(bundle) or {})
-    monkeypatch.setitem(sys.modules, "pipelines.batch.predict", fake)
-    explained = SimpleNamespace(
-        Explainer=lambda bundle, *_: asked.append(bundle) or SimpleNamespace(void=None),
-        inputs=lambda *_: [],
-        write_explanations=lambda *_: ({"pictures": []}, []),
-    )
-    monkeypatch.setitem(sys.modules, "jobs.commands.answers.explain", explained)
+    monkeypatch.setattr(predict, "predict_files", lambda bundle, *_, **__: asked.append(bundle) or {})
+    monkeypatch.setattr(explain, "Explainer", lambda bundle, *_: asked.append(bundle) or SimpleNamespace(void=None))
+    monkeypatch.setattr(explain, "write_explanations", lambda *_: ({"pictures": []}, []))
     for command in (["predict", *words, "rows.csv", "--output", "answers.csv"], ["explain", *words]):
         shown = kcm(*command)
         assert shown.exit_code == 0, shown.stderr
@@ -129,9 +125,9 @@ def test_a_registered_model_is_served_without_a_configuration(
     champion: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     written: list[Any] = []
-    monkeypatch.setattr("jobs.commands.serving.cli.require_servable", lambda *_: None)
-    monkeypatch.setattr("jobs.commands.serving.cli.void_release", lambda *_: "the encoder runs elsewhere")
-    monkeypatch.setattr("jobs.commands.serving.service.write_deployment", lambda *given: written.append(given))
+    monkeypatch.setattr("jobs.commands.serve.require_servable", lambda *_: None)
+    monkeypatch.setattr("jobs.commands.serve.void_release", lambda *_: "the encoder runs elsewhere")
+    monkeypatch.setattr("jobs.service.write_deployment", lambda *given: written.append(given))
     monkeypatch.chdir(tmp_path)
     shown = kcm("serve", "--model", "reviews@champion", "--build", "serve.yaml")
     assert shown.exit_code == 0, shown.stderr
@@ -161,7 +157,7 @@ def test_assets_are_where_the_environment_says_unless_the_configuration_does(
     kcm("run", REVIEWS, "--until", "train", "--set", f"assets_path={tmp_path}/own")
     assert fake_run.config.assets_path == tmp_path / "own"
     fetched: list[Path] = []
-    monkeypatch.setattr("jobs.assets.fetch", lambda name, folder, **_: fetched.append(folder) or folder)
+    monkeypatch.setattr("jobs.commands.assets.fetch", lambda name, folder, **_: fetched.append(folder) or folder)
     kcm("assets", "reviews")
     assert fetched == [tmp_path / "known"]
 
@@ -305,7 +301,7 @@ def test_assets_are_fetched_by_name_and_their_folders_told(monkeypatch: pytest.M
         progress(1, 2)
         return folder / name
 
-    monkeypatch.setattr("jobs.assets.fetch", fetch)
+    monkeypatch.setattr("jobs.commands.assets.fetch", fetch)
     shown = kcm("assets", "reviews", "--assets-path", str(tmp_path), "--json", str(tmp_path / "out.json"))
     assert shown.exit_code == 0
     assert asked == [("reviews", tmp_path)]

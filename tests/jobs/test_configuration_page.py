@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
-from jobs.configuration_page import configuration_reference
+from jobs.commands.reference import configuration_reference
 from kcm.config import Config
 from pipelines.config import RunConfig
 

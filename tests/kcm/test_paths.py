@@ -7,8 +7,7 @@ from typing import Annotated
 
 import pytest
 
-from kcm.config import Config
-from kcm.paths import LocalPath, with_absolute_paths
+from kcm.config import Config, LocalPath, with_absolute_paths
 
 
 class Part(Config):

@@ -10,8 +10,8 @@ from typing import Annotated
 import pyarrow as pa
 from pydantic import Field
 
+from kcm.config import LocalPath
 from kcm.errors import DataError
-from kcm.paths import LocalPath
 from kcm.tasks.rows import SourceRow, rows_of
 from kcm.tasks.sources import Shard, Source, SourceConfig, refuse_vectors
 

@@ -8,11 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.commands.loop import promotion, turns
+from jobs.commands.loop import turns
 from jobs.exit import reported
 from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce, load
-from jobs.views.labels import labels_view
-from jobs.views.loop import turn_view, versions_view
+from jobs.views.loop import labels_view, turn_view, versions_view
 from jobs.views.table import result_console
 from pipelines.config import RunConfig
 from pipelines.loop.inbox import opened_inbox
@@ -38,7 +37,7 @@ def promote(
             result |= turns.approve(loaded, version)
             outcome = "is the champion" if result["promoted"] else f"is not promoted: {result['reason']}"
         else:
-            result |= promotion.promote(loaded, version)
+            result |= turns.promote(loaded, version)
             outcome = f"is the champion{' and is served' if result['served'] else '; nothing is being served'}"
         typer.echo(f"{result['version']} {outcome}")
 
@@ -90,7 +89,7 @@ def rollback(
     with reported(json, debug) as result:
         announce(f"looking for {f'version {version}' if version else 'the champion before'} of {config}")
 
-        result |= promotion.rollback(load(config, overrides), version, reason)
+        result |= turns.rollback(load(config, overrides), version, reason)
         where = "and is served" if result["served"] else "again; nothing is being served"
         typer.echo(f"{result['rolled_back']} is rolled back: {result['version']} is the champion {where}")
 

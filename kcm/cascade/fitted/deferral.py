@@ -27,7 +27,7 @@ from kcm.closed_form.left_out import ridge_left_out
 from kcm.collaborator.normalizer import FrozenNormalizer, UnitNormalizer
 from kcm.errors import DataError
 from kcm.kan import KAN, KANLinear
-from kcm.metrics.units import Units
+from kcm.metrics.intervals import Units
 
 _LIMIT = 30.0  # log-odds beyond which nothing is left to tell apart
 MAX_ROWS = 10_000  # fitted on; more would cost time and memory and tell little

@@ -22,7 +22,7 @@ from scipy.special import expit
 
 from kcm.kan import KAN, KANLinear
 from kcm.kan.basis import spline_basis
-from kcm.metrics.units import Units
+from kcm.metrics.intervals import Units
 
 STRENGTHS = (0.1, 1.0, 10.0)
 NUM_FOLDS = 5

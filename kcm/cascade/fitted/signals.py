@@ -27,7 +27,7 @@ from kcm.cascade.forms import FittedForm, FittedHead, GateInputs, GateRows
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import SCORES
 from kcm.errors import DataError
-from kcm.metrics.units import Units
+from kcm.metrics.intervals import Units
 
 MAX_ROWS = 10_000  # fitted on; more would cost time and tell little
 _LIMIT = 30.0  # log-odds beyond which nothing is left to tell apart

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
@@ -20,7 +19,7 @@ from kcm.assets import folder_digest
 from kcm.encoders.config import Precision
 from kcm.encoders.runtime.export import NETWORK, exported
 from kcm.encoders.runtime.network import Network, OnnxNetwork
-from kcm.encoders.runtime.torch_network import Exportable, TorchNetwork, dtype_of
+from kcm.encoders.runtime.torch_network import Exportable, TorchNetwork, dtype_of, loading
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import PROBE, Content
 from kcm.inputs.pictures import MAX_PIXELS, read_all, upright
@@ -70,7 +69,8 @@ class PretrainedDual:
         self._max_length = settings.max_length
         # Dynamic int8 quantisation has one scale per call: with one input per call, vectors depend on no other input.
         self._batch_size = 1 if settings.precision == "int8" else settings.batch_size
-        self._tokenizer = _tokenizer(model_path)
+        with loading(model_path):
+            self._tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True)
         self._image, self._text = self._networks(model_path, settings, device, exports_dir)
         self.dim = int(self.texts([Content("a picture")]).shape[1])
 
@@ -148,22 +148,11 @@ class _TextNetwork(nn.Module):
         return _unit(self.model.get_text_features(input_ids=input_ids, **known))
 
 
-def _tokenizer(model_path: Path) -> Any:
-
-    try:
-        return AutoTokenizer.from_pretrained(model_path, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise AssetError(f"cannot load the encoder: {' '.join(str(error).split())}", where=str(model_path)) from None
-
-
 def _model(model_path: Path, settings: DualSettings) -> Any:
-
-    try:
+    with loading(model_path):
         model, report = AutoModel.from_pretrained(
             model_path, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise AssetError(f"cannot load the encoder: {' '.join(str(error).split())}", where=str(model_path)) from None
     if report["missing_keys"]:
         raise AssetError(f"the encoder lacks weights, such as {min(report['missing_keys'])!r}", where=str(model_path))
     if not hasattr(model, "get_image_features"):
@@ -182,11 +171,8 @@ def _model(model_path: Path, settings: DualSettings) -> Any:
 
 def pretrained_reader(model_path: Path) -> Callable[[Content], Content]:
     """How a pretrained dual encoder reads pictures, by its image processor. Raises AssetError where there is none."""
-
-    try:
+    with loading(model_path):
         processor = AutoImageProcessor.from_pretrained(model_path, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise AssetError(f"cannot load the encoder: {' '.join(str(error).split())}", where=str(model_path)) from None
 
     def read(content: Content) -> Content:
         if content.pixels is not None:

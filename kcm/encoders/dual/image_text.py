@@ -14,14 +14,12 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from kcm.assets import resolve
-from kcm.encoders.base import Encoder
-from kcm.encoders.config import NetworkEncoderConfig, Runtime, TowersConfig
-from kcm.encoders.dual.aligned import AlignedDual, aligned_identity, read_towers
-from kcm.encoders.dual.alignment import AlignmentHead
+from kcm.config import LocalPath
+from kcm.encoders.config import Encoder, NetworkEncoderConfig, Runtime, TowersConfig
+from kcm.encoders.dual.alignment import AlignedDual, AlignmentHead, aligned_identity, read_towers
 from kcm.encoders.dual.dual import DualEncoder, DualSettings, PretrainedDual, pretrained_reader
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content, Part, UnreadableError
-from kcm.paths import LocalPath
 
 # By identity, batch size, device and runtime.
 _DUALS_IN_USE: WeakValueDictionary[tuple[str, int, str, str | None], DualEncoder] = WeakValueDictionary()

@@ -14,19 +14,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import onnxruntime
-from filelock import FileLock
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from kcm.assets.manifest import is_intact, write_manifest
+from kcm.assets.manifest import is_intact, make_once
 from kcm.encoders.config import Precision
 from kcm.encoders.runtime.network import OnnxNetwork
 from kcm.errors import AssetError
@@ -47,42 +44,26 @@ def exported(identity: str, precision: Precision, assets_dir: Path, make: Callab
     Raises AssetError where the network cannot be exported, differs from torch, or the assets cannot be written.
     """
     facts = {"identity": identity, "version": _VERSION, "onnxruntime": onnxruntime.__version__}
-    key = hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:32]
-    folder = assets_dir / ".onnx" / key
-    if is_intact(folder):
-        return folder
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f"{key}.lock")):
-            if not is_intact(folder):
-                _export(folder, precision, make(), facts)
-    except OSError as error:
-        raise AssetError(
-            f"cannot write the exported network: {error.strerror or error}",
-            where=str(folder),
-            hint="Make the assets writable once, or use runtime: torch",
-        ) from None
-    return folder
+    folder = assets_dir / ".onnx" / hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:32]
 
-
-def _export(folder: Path, precision: Precision, network: Exportable, facts: Mapping[str, object]) -> None:
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    try:
-        file = draft / NETWORK
+    def export(draft: Path) -> tuple[list[str], dict[str, object]]:
+        network, file = make(), draft / NETWORK
         network.write(file)
         if precision == "int8":
             _quantise(file)
         distance = _distance(network, file, precision, folder)
         for name, text in network.files.items():
             (draft / name).write_text(text, encoding="utf-8")
-        files = [path.name for path in draft.iterdir()]
-        write_manifest(draft, files, {**facts, **distance})
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
-        draft.replace(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        return [path.name for path in draft.iterdir()], {**facts, **distance}
+
+    try:
+        return make_once(folder, is_intact, export)
+    except OSError as error:
+        raise AssetError(
+            f"cannot write the exported network: {error.strerror or error}",
+            where=str(folder),
+            hint="Make the assets writable once, or use runtime: torch",
+        ) from None
 
 
 def _quantise(file: Path) -> None:

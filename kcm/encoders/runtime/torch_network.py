@@ -6,7 +6,8 @@ Shapes: B inputs of a batch, D features.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,19 +88,26 @@ def dtype_of(precision: Precision) -> torch.dtype:
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
+@contextmanager
+def loading(model_path: Path) -> Iterator[None]:
+    """A block that loads a model from a folder: AssetError where that is not possible."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise AssetError(f"cannot load the encoder: {' '.join(str(error).split())}", where=str(model_path)) from None
+
+
 def load_backbone(model_path: Path) -> Any:
     """The model of a folder, with all its weights but a pooler's, which nothing here uses; of T5 its encoder.
 
     Raises AssetError when transformers cannot load the folder or it lacks weights.
     """
-    try:
+    with loading(model_path):
         whole = AutoConfig.from_pretrained(model_path, local_files_only=True)
         kind = AutoModelForTextEncoding if getattr(whole, "is_encoder_decoder", False) else AutoModel
         model, report = kind.from_pretrained(
             model_path, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise AssetError(f"cannot load the encoder: {' '.join(str(error).split())}", where=str(model_path)) from None
     # transformers would only warn, and draw at random what is missing.
     if missing := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
         raise AssetError(f"the encoder lacks weights, such as {missing[0]!r}", where=str(model_path))

@@ -24,6 +24,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from kcm.assets import resolve
+from kcm.config import LocalPath
 from kcm.errors import AssetError
 from kcm.inputs.content import TEXT, Part
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
@@ -31,7 +32,6 @@ from kcm.large.config import ON_CPU, LargeConfig, Resources
 from kcm.large.head import LinearHead
 from kcm.large.prompting.prompts import NO_PROMPT, PromptMessage, PromptMode, question
 from kcm.large.tokens import PromptTokens, TokenPrompt, Tokens, language_model_digest, load_causal_lm
-from kcm.paths import LocalPath
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

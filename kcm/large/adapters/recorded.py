@@ -13,7 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kcm.assets.digest import sha256_of
+from kcm.assets.manifest import sha256_of
+from kcm.config import LocalPath
 from kcm.errors import DataError
 from kcm.inputs.chunks import SUFFIXES, readable
 from kcm.inputs.content import Part
@@ -23,7 +24,6 @@ from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, LargeConfig, Resources
 from kcm.large.head import LinearHead
 from kcm.large.prompting.prompts import PromptMode
-from kcm.paths import LocalPath
 
 PROBABILITIES = "probabilities"
 NO_ANSWER = "no recorded answer"

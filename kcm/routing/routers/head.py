@@ -22,7 +22,7 @@ from kcm.closed_form.left_out import gram_ridge_left_out, ridge_left_out, stream
 from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.errors import DataError
 from kcm.kan import KAN, KANLinear
-from kcm.metrics.units import Units
+from kcm.metrics.intervals import Units
 from kcm.routing.routers.inputs import Progress, RouterInputs, silent
 
 # Of more rows than these the words are read in fewer buckets, and the inputs chunk by chunk: with all buckets time

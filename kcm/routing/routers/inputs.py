@@ -18,7 +18,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 
 from kcm.assets import is_intact, resolve
 from kcm.encoders import TextEncoder, TextEncoderConfig
-from kcm.encoders.base import Encoder
+from kcm.encoders.config import Encoder
 from kcm.errors import DataError
 from kcm.inputs.content import contents
 from kcm.routing.routers.arithmetic import arithmetic_checks

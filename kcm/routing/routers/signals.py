@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kcm.cascade.fitted.curves import Signal, SignalCurves, best_strength, distinct
 from kcm.cascade.fitted.monotone import STRENGTHS, unit_folds
-from kcm.metrics.units import Units
+from kcm.metrics.intervals import Units
 from kcm.routing.routers.arithmetic import arithmetic_checks
 from kcm.routing.routers.inputs import NUM_NUMBERS, NUM_WORDS, text_statistics
 from kcm.routing.table import RoutingTable

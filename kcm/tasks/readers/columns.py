@@ -15,14 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from kcm.config import Config
+from kcm.config import Config, LocalPath
 from kcm.errors import DataError
 from kcm.inputs.cells import as_text, chat_texts, has_chats
 from kcm.inputs.chunks import Chunk
 from kcm.inputs.location import Location
 from kcm.inputs.pictures import picture_of
 from kcm.inputs.tables import missing_column
-from kcm.paths import LocalPath
 from kcm.tasks.readers.vectors import VectorColumns
 from kcm.tasks.rows import fault_column, row_schema
 

@@ -15,11 +15,11 @@ import pyarrow as pa
 from pyarrow import fs
 from pydantic import Field
 
+from kcm.config import LocalPath
 from kcm.errors import DataError
 from kcm.inputs.chunks import SUFFIXES, Chunk, Wanted, open_parquet, read_chunks, readable
 from kcm.inputs.location import FoundFile, Location, stem_of
 from kcm.inputs.textfile import UNKNOWN_FORMAT, TextFormat
-from kcm.paths import LocalPath
 from kcm.tasks.readers.columns import ColumnsConfig, Normaliser, TableLayout, TablePlace
 from kcm.tasks.sources import Shard, Source, TableSourceConfig
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from kcm.assets import hub
-from kcm.assets.digest import sha256_of
+from kcm.assets.manifest import sha256_of
 from kcm.errors import AssetError, DataError
 from kcm.inputs.chunks import Chunk
 from kcm.inputs.location import Location

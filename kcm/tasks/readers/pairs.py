@@ -16,8 +16,8 @@ from typing import Annotated
 import pyarrow as pa
 from pydantic import Field
 
+from kcm.config import LocalPath
 from kcm.errors import DataError
-from kcm.paths import LocalPath
 from kcm.tasks.hashing import draw
 from kcm.tasks.readers.files import FilesSource
 from kcm.tasks.rows import SourceRow, rows_of

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 import pyarrow as pa
 from pydantic import Field
 
+from kcm.config import LocalPath
 from kcm.errors import DataError
 from kcm.inputs.location import FoundFile, Location, naming_location
-from kcm.paths import LocalPath
 from kcm.tasks.rows import SourceRow, rows_of, split_name
 from kcm.tasks.sources import Shard, Source, SourceConfig, refuse_vectors
 

@@ -24,7 +24,7 @@ def _utc_now() -> datetime:
 class CertificateGuard:
     """Changes the policy of a small side once, and for good, when its certificate is refuted, void or has expired.
 
-    `void` says why the certificate does not hold in this service, see `kcm.bundle.computed`; None where it does.
+    `void` says why the certificate does not hold in this service, see `kcm.bundle.models`; None where it does.
     `escalate_all` keeps nothing any more, which loses nothing. `tighten` keeps the surest half of what was kept, by the
     frontier that the bundle was evaluated on; nothing is promised of it. `report` changes nothing.
     """

@@ -14,7 +14,7 @@ from kcm.bundle.runtime import SmallSide, probe_of
 from kcm.encoders.precomputed import vector_fault
 from kcm.errors import DataError
 from kcm.explain.explanation import explain, variants
-from kcm.explain.places import heat_map
+from kcm.explain.networks import heat_map
 from kcm.inputs.content import Part, UnreadableError
 from kcm.large import LargeAnswer
 from pipelines.serve.cascade.certificate_guard import CertificateGuard

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from ray import serve
 
-from jobs.commands.serving.service import ServiceSettings
+from jobs.service import ServiceSettings
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy

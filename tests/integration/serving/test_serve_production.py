@@ -16,9 +16,9 @@ import pytest
 from mlflow import MlflowClient
 from ray import serve
 
-from jobs.commands.loop.promotion import promote
-from jobs.commands.serving.service import ServiceSettings
+from jobs.commands.loop.turns import promote
 from jobs.models import served_model, served_source
+from jobs.service import ServiceSettings
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy

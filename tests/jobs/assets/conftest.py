@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from jobs.assets.download import Package
+from jobs.assets.fetch import Package
 
 
 @pytest.fixture

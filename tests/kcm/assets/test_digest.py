@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 
-from kcm.assets.digest import sha256_of, weights_sha256
+from kcm.assets.manifest import sha256_of, weights_sha256
 
 
 def test_digests_are_those_of_the_content(tmp_path):
@@ -25,5 +25,5 @@ def test_a_file_that_was_not_written_is_read_once(tmp_path, monkeypatch):
     file = tmp_path / "weights"
     file.write_bytes(b"abc")
     before = weights_sha256(file)
-    monkeypatch.setattr("kcm.assets.digest.sha256_of", lambda path: "read again")
+    monkeypatch.setattr("kcm.assets.manifest.sha256_of", lambda path: "read again")
     assert weights_sha256(file) == before

@@ -26,8 +26,7 @@ from kcm.certify.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
 from kcm.encoders import ImageTextConfig, PixelsConfig, TextEncoderConfig, TowersConfig
-from kcm.encoders.dual.aligned import save_aligned
-from kcm.encoders.dual.alignment import AlignmentHead
+from kcm.encoders.dual.alignment import AlignmentHead, save_aligned
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
 from kcm.large import ClassifierConfig, LargeConfig, LinearHead, Prompts

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.computed import ComputedBy, void_reason
 from kcm.bundle.facts import facts
+from kcm.bundle.models import ComputedBy, void_reason
 from kcm.encoders import EncoderConfig, TextEncoderConfig
 from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.precomputed import PrecomputedConfig

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from kcm.bundle.units import UnitDigests
+from kcm.bundle.models import UnitDigests
 
 DIGESTS = frozenset(
     {hashlib.sha256(bytes([number])).hexdigest()[:32] for number in range(200)}

@@ -8,7 +8,7 @@ from mapie.risk_control.methods import compute_hoeffding_bentkus_p_value
 from scipy.stats import binomtest
 
 from kcm.certify import pvalues
-from kcm.metrics.units import Units
+from kcm.metrics.intervals import Units
 
 
 @pytest.mark.parametrize(("lost", "units", "level"), [(0, 114, 0.02), (3, 200, 0.05), (200, 200, 0.5)])

@@ -8,7 +8,7 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from kcm.closed_form import left_out
 from kcm.closed_form.left_out import gram_ridge_left_out, ridge_left_out, streamed_ridge_left_out
-from kcm.metrics.units import Units
+from kcm.metrics.intervals import Units
 
 
 def _data(num_rows, num_inputs, seed=0):

@@ -12,8 +12,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import PixelsConfig, TextEncoderConfig
-from kcm.explain.networks import network_inputs
-from kcm.explain.places import feature_name, heat_map
+from kcm.explain.networks import feature_name, heat_map, network_inputs
 from kcm.large import ClassifierConfig
 from kcm.learners import FinetuneConfig
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kcm.metrics.prompting import prompt_effect
+from kcm.metrics.routing import prompt_effect
 
 
 def test_every_row_is_counted_under_what_the_hint_did_to_it():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kcm.metrics.units import Units
+from kcm.metrics.intervals import Units
 
 
 def test_groups_are_units_and_a_row_without_one_stands_alone():

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from jobs.commands.loop import promotion
-from jobs.commands.loop.promotion import promote, rollback, rollback_if_refuted
+from jobs.commands.loop import turns
+from jobs.commands.loop.turns import promote, rollback, rollback_if_refuted
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
 from pipelines.loop.state import LoopState
@@ -33,7 +33,7 @@ def config(registry: RunConfig) -> RunConfig:
 @pytest.fixture(autouse=True)
 def servable(monkeypatch: pytest.MonkeyPatch) -> None:
     """These bundles hold nothing that could be served."""
-    monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
+    monkeypatch.setattr(turns, "require_servable", lambda *_: None)
 
 
 def champion(config: RunConfig) -> str:
@@ -139,10 +139,10 @@ def test_a_challenger_whose_certificate_is_void_in_the_service_is_not_tried_out(
 ) -> None:
     config = registered(tmp_path)
     candidate = pointer(config).history()[0]
-    assert not promotion.delivered(config, candidate).served
+    assert not turns.delivered(config, candidate).served
     monkeypatch.setattr(ReplicaReports, "any_alive", lambda _: True)
-    monkeypatch.setattr(promotion, "void_release", lambda *_: "the encoder was certified in onnx on cpu")
-    delivery = promotion.delivered(config, candidate)
+    monkeypatch.setattr(turns, "void_release", lambda *_: "the encoder was certified in onnx on cpu")
+    delivery = turns.delivered(config, candidate)
     assert delivery.served
     assert "onnx on cpu" in (delivery.stopped or "")
     assert pointer(config).current().challenger is None

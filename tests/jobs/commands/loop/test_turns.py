@@ -9,9 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from jobs.commands.loop import promotion, turns
-from jobs.commands.loop.promotion import rollback
-from jobs.commands.loop.turns import versions
+from jobs.commands.loop import turns
+from jobs.commands.loop.turns import rollback, versions
 from jobs.views.loop import outcome
 from kcm.errors import DataError, KcmError
 from pipelines.config import RunConfig
@@ -75,7 +74,7 @@ def test_versions_tell_who_answered_the_last_decisions(config: RunConfig, monkey
 
 
 def test_a_rolled_back_version_is_listed_as_stopped(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
+    monkeypatch.setattr(turns, "require_servable", lambda *_: None)
     rollback(config, reason="complaints")
     listed = versions(config)
     assert {each["version"]: each["state"] for each in listed["versions"]} == {
@@ -120,7 +119,7 @@ def test_an_update_without_news_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_versions_and_rollback_are_commands(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
+    monkeypatch.setattr(turns, "require_servable", lambda *_: None)
     storage = f"storage_path={config.storage_path}"
     assert "former champion" in kcm("versions", str(CONFIG), "--set", storage).stdout
     shown = kcm("rollback", str(CONFIG), "--set", storage, "--reason", "complaints")

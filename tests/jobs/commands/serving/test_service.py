@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from mlflow import MlflowClient
 
-from jobs.commands.serving.service import ServiceSettings, write_deployment
 from jobs.models import served_model
+from jobs.service import ServiceSettings, write_deployment
 from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
 from kcm.errors import ArtefactError, ConfigError, KcmError

@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
-from jobs.commands.setup.init import initialise, source_of
+from jobs.commands.init import initialise, source_of
 from kcm.config import load_config
 from kcm.inputs.content import Content
 from kcm.large.adapters.classifier import ClassifierConfig

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from kcm.cascade.fitted.monotone import fit_monotone, monotone_kan, unit_folds
 from kcm.kan.basis import spline_basis
-from kcm.metrics.units import Units
+from kcm.metrics.intervals import Units
 
 
 def curve_of(fit, inputs):

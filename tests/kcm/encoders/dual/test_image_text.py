@@ -13,8 +13,7 @@ from PIL import Image
 from kcm.config import parse_config
 from kcm.encoders import ImageTextConfig, PixelsConfig, TextEncoderConfig, TowersConfig
 from kcm.encoders.dual import image_text
-from kcm.encoders.dual.aligned import save_aligned
-from kcm.encoders.dual.alignment import AlignmentFit, AlignmentHead, fit_alignment
+from kcm.encoders.dual.alignment import AlignmentFit, AlignmentHead, fit_alignment, save_aligned
 from kcm.encoders.dual.dual import PretrainedDual
 from kcm.encoders.dual.image_text import ImageTextEncoder, pair_features
 from kcm.errors import AssetError, ConfigError, DataError

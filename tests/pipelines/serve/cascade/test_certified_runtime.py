@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.computed import ComputedBy
+from kcm.bundle.models import ComputedBy
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import TextEncoderConfig

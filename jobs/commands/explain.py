@@ -6,20 +6,25 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from jobs.exit import reported
+from jobs.models import bundle_of
+from jobs.options import AssetsPath, BundleFolder, BundleSource, Debug, JsonFile, ModelName, announce, named_model
+from jobs.views.explain import explanation_view, rates_view
+from jobs.views.table import result_console
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import SmallSide, load_small_side
 from kcm.encoders import encode_readable
 from kcm.errors import DataError
 from kcm.explain.explanation import Explanation, explain_with
-from kcm.explain.gate import GateReading, gate_curves, label_rates
-from kcm.explain.networks import known_rows, network_inputs, with_curves
-from kcm.explain.places import feature_name, heat_map
+from kcm.explain.gate import GateReading, LabelRates, gate_curves, label_rates
+from kcm.explain.networks import feature_name, heat_map, known_rows, network_inputs, with_curves
 from kcm.inputs.content import Content, contents
 from kcm.inputs.pictures import square
 from kcm.inputs.rowfile import open_rows
@@ -230,3 +235,41 @@ def _plain(label: str) -> str:
 def _saved(figure: Figure, path: Path) -> Path:
     figure.savefig(path, dpi=130)
     return path
+
+
+def explain(
+    source: BundleSource = None,
+    bundle: BundleFolder = None,
+    model: ModelName = None,
+    texts: Annotated[
+        list[str] | None, typer.Option("--input", metavar="TEXT", help="Explain the decision on it; repeatable.")
+    ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option("--image", metavar="FILE", help="Explain the decision on this picture; repeatable."),
+    ] = None,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")] = Path("explanation"),
+    rows: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Rows on which edges are ranked; else those that the bundle holds."),
+    ] = None,
+    text_column: Annotated[str, typer.Option(metavar="NAME", help="Column of --rows with the text.")] = "text",
+    image_column: Annotated[str, typer.Option(metavar="NAME", help="Column of --rows with the picture.")] = "image",
+    top: Annotated[int, typer.Option(min=1, metavar="K", help="Edges per layer, and contributions per input.")] = 10,
+    assets_path: AssetsPath = Path("assets"),
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Draw what a bundle's networks have learned, and say what a decision was made of."""
+    with reported(json, debug) as result:
+        announce(f"loading {named_model(source, bundle, model)} and its encoder")
+        explainer = Explainer(bundle_of(source, bundle, model), assets_path, rows, text_column, image_column)
+        pictures, explanations = write_explanations(explainer, inputs(texts or [], images or []), output, top)
+        result |= pictures | {"void": explainer.void}
+        if explainer.void:
+            typer.echo(f"the certificate is void here: {explainer.void}", err=True)
+        for each in explanations:
+            result_console().print(explanation_view(each, explainer.bundle.label_names, top))
+        if not explanations and (labels := [LabelRates(**each) for each in result.get("labels", ())]):
+            result_console().print(*rates_view(labels), sep="\n")
+        typer.echo("\n".join(result["pictures"]))

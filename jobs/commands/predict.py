@@ -1,4 +1,4 @@
-"""`kcm predict` and `kcm explain`: what a bundle answers, and why."""
+"""`kcm predict`: a file with the answers of a bundle."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from typing import Annotated
 import typer
 
 from jobs.exit import reported
-from jobs.options import AssetsPath, BundleFolder, Debug, JsonFile, ModelName, Overrides, announce, load, named_model
+from jobs.models import bundle_of
+from jobs.options import (
+    BundleFolder,
+    BundleSource,
+    Debug,
+    JsonFile,
+    ModelName,
+    Overrides,
+    announce,
+    load,
+    named_model,
+)
+from jobs.service import ServiceSettings
 from kcm.errors import KcmError
-
-BundleSource = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[BUNDLE]",
-        help="Folder of a bundle, or models:/NAME@ALIAS or models:/NAME/VERSION; else --bundle or --model names it.",
-    ),
-]
+from pipelines.batch.predict import predict as predict_files
+from pipelines.progress import Reporter
 
 
 class Missing(StrEnum):
@@ -101,11 +107,6 @@ def predict(
             raise KcmError("FILE is missing", hint="Give the rows to answer")
         announce(f"loading {named_model(source, bundle, model)}, to answer {file}")
         loaded = load(config, overrides) if config else None
-        from jobs.commands.serving.service import ServiceSettings
-        from jobs.models import bundle_of
-        from pipelines.batch.predict import predict as predict_files
-        from pipelines.progress import Reporter
-
         settings = ServiceSettings.of(loaded) if loaded else ServiceSettings()
         result |= predict_files(
             bundle_of(source, bundle, model, loaded),
@@ -126,47 +127,3 @@ def predict(
         if result.get("missing"):
             typer.echo(f"{result['missing']:,} rows wait for your own model: {result['missing_path']}", err=True)
         typer.echo(output)
-
-
-def explain(
-    source: BundleSource = None,
-    bundle: BundleFolder = None,
-    model: ModelName = None,
-    texts: Annotated[
-        list[str] | None, typer.Option("--input", metavar="TEXT", help="Explain the decision on it; repeatable.")
-    ] = None,
-    images: Annotated[
-        list[Path] | None,
-        typer.Option("--image", metavar="FILE", help="Explain the decision on this picture; repeatable."),
-    ] = None,
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")] = Path("explanation"),
-    rows: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Rows on which edges are ranked; else those that the bundle holds."),
-    ] = None,
-    text_column: Annotated[str, typer.Option(metavar="NAME", help="Column of --rows with the text.")] = "text",
-    image_column: Annotated[str, typer.Option(metavar="NAME", help="Column of --rows with the picture.")] = "image",
-    top: Annotated[int, typer.Option(min=1, metavar="K", help="Edges per layer, and contributions per input.")] = 10,
-    assets_path: AssetsPath = Path("assets"),
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
-    """Draw what a bundle's networks have learned, and say what a decision was made of."""
-    with reported(json, debug) as result:
-        announce(f"loading {named_model(source, bundle, model)} and its encoder")
-        from jobs.commands.answers.explain import Explainer, inputs, write_explanations
-        from jobs.models import bundle_of
-        from jobs.views.explain import explanation_view, rates_view
-        from jobs.views.table import result_console
-        from kcm.explain.gate import LabelRates
-
-        explainer = Explainer(bundle_of(source, bundle, model), assets_path, rows, text_column, image_column)
-        pictures, explanations = write_explanations(explainer, inputs(texts or [], images or []), output, top)
-        result |= pictures | {"void": explainer.void}
-        if explainer.void:
-            typer.echo(f"the certificate is void here: {explainer.void}", err=True)
-        for each in explanations:
-            result_console().print(explanation_view(each, explainer.bundle.label_names, top))
-        if not explanations and (labels := [LabelRates(**each) for each in result.get("labels", ())]):
-            result_console().print(*rates_view(labels), sep="\n")
-        typer.echo("\n".join(result["pictures"]))

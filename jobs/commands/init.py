@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import sqlalchemy
+import typer
 
-from jobs.commands.setup.findings import findings, format_line, type_counts
-from jobs.commands.setup.first_config import ASSETS, first_config
+from jobs.commands.first_config import ASSETS, findings, first_config, format_line, type_counts
+from jobs.exit import reported
+from jobs.options import Debug, JsonFile, announce
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.cells import chat_texts, has_chats
@@ -200,3 +203,46 @@ def _columns(
 def _require(column: str, field: str, names: tuple[str, ...], where: str) -> None:
     if column != NONE and column not in names:
         raise missing_column(column, field, list(names), where)
+
+
+def init(
+    table: Annotated[
+        str,
+        typer.Argument(
+            metavar="TABLE",
+            help="Your rows: a CSV, TSV, JSON, JSON lines, Parquet, Arrow or Excel file, a folder or pattern of them; "
+            "hf://OWNER/NAME; or a table of a database, such as sqlite:///rows.db?table=NAME.",
+        ),
+    ],
+    text: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column with the text; guessed without it.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column with the label; guessed without it.")
+    ] = None,
+    large: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column with the answers of your large model; guessed without it."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The configuration; TABLE's name with .yaml without it.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Take the guesses; nothing is asked without a terminal.")
+    ] = False,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Look at TABLE, and write the configuration of a first run that works with it."""
+    with reported(json, debug) as result:
+        announce(f"looking at {table}")
+
+        def ask(question: str, guess: str) -> str:
+            answer: str = typer.prompt(question, default=guess, err=True)
+            return answer
+
+        asks = ask if sys.stdin.isatty() and not yes else None
+        result |= initialise(table, output, {"text": text, "label": label, "large": large}, asks)
+        for line in result["overview"]:
+            typer.echo(line, err=True)
+        typer.echo(result["config"])

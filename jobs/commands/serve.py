@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.serving import service
+from jobs import service
 from jobs.exit import reported
 from jobs.models import served_source
 from jobs.options import BundleFolder, Debug, JsonFile, ModelName, Overrides, announce

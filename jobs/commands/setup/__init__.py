@@ -1,1 +1,0 @@
-"""What comes before a first run: its configuration and the assets."""
