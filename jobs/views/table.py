@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kcm.report.glossary import metric
-from kcm.report.words import headline, large_faults, promise, why_deployed
+from kcm.report.words import added_to_base, headline, large_faults, promise, why_deployed
 
 Numbers = Mapping[str, Any]
 
@@ -94,6 +94,8 @@ def _lines(result: Numbers) -> Iterator[Text]:
         yield line("advice", advice)
     if why := why_deployed(result):
         yield line("deployed", why)
+    if added := added_to_base(result):
+        yield line("base", added)
     yield line("certificate", promise(result["certificate"]))
     for fault in large_faults(result):
         yield line("large model", fault)

@@ -15,6 +15,7 @@ from kcm.report.formats import (
     number,
     percent,
     plural,
+    points,
     points_interval,
     rounds_to_zero,
     unsigned_points,
@@ -58,6 +59,19 @@ def measured(result: Numbers) -> str:
         return sentence
     networks = "MLPs in place of KANs" if other == "mcm" else "KANs in place of MLPs"
     return f"{sentence} {names_of(result)[other]}, the control with {networks}, {_does(control['overall'])}."
+
+
+def added_to_base(result: Numbers) -> str:
+    """What the network adds to the base that it stands on, in points on validate; empty without a base."""
+    base = deployed(result)[1].get("base")
+    if not base:
+        return ""
+    name = {"means": "class means", "lda": "linear discriminant analysis"}[base["kind"]]
+    return (
+        f"Its small network adds {points(base['small_accuracy'] - base['accuracy'])} points of accuracy on validate to"
+        f" its base: {name} alone is right for {percent(base['accuracy'])}, with the network"
+        f" {percent(base['small_accuracy'])}."
+    )
 
 
 def why_deployed(result: Numbers) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow.compute as pc
 
+from kcm.bundle.runtime import logits
 from kcm.cascade.evaluation import (
     RouteQuality,
     calls_saved_at,
@@ -30,13 +31,16 @@ from kcm.certify.certificate import (
     certify_policy,
 )
 from kcm.certify.ledger import Ledger, split_fingerprint
+from kcm.collaborator.collaborator import Collaborator
 from kcm.config import Config
+from kcm.explain.networks import base_logits
 from kcm.kan import num_parameters
 from kcm.metrics.calibration import expected_calibration_error, reliability
 from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import Interval
 from kcm.metrics.routing import prompt_effect
 from kcm.parquet import read_table
+from kcm.tasks.columns import matrix
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt
@@ -44,7 +48,7 @@ from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.control.journal import StoredLedger
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import PartFiles, ScoredTable, kept_parts
+from pipelines.store.outcome_table import PartFiles, PartRows, ScoredTable, kept_parts, part_rows
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import RANKING, Tuned, TunedArtefact, standing
 
@@ -161,10 +165,25 @@ def measure(
         scored.rows("validate"), scored.rows("certify"), found.policy, config, delta=spend
     )
     EvaluatedArtefact.write_deployed(folder, policy, certificates)
+    result = result_of(scored, policy, certificates, found, names.tasks)
+    if found.collaborator.base is not None:
+        result["base"] = beside_base(found.collaborator, part_rows(features, outcomes, ["validate"]))
     return (
-        result_of(scored, policy, certificates, found, names.tasks),
+        result,
         curves_of(scored, certificates[None], config),
     )
+
+
+def beside_base(collaborator: Collaborator, parts: Iterable[PartRows]) -> dict[str, Any]:
+    """How often the base alone is right on these rows, and how often the small side is, whose network adds to it."""
+    right_2, num_rows = np.zeros(2), 0
+    for part in parts:
+        features_ND, label_N = matrix(part.rows["features"]), part.rows["label"].to_numpy()
+        sides = (base_logits(collaborator, features_ND).cpu().numpy(), logits(collaborator, features_ND)[1])
+        right_2 += [(logits_NC.argmax(1) == label_N).sum() for logits_NC in sides]
+        num_rows += len(label_N)
+    base, small = (right_2 / num_rows).tolist()
+    return {"kind": collaborator.network.base, "accuracy": base, "small_accuracy": small}
 
 
 def certify_fingerprint(features: FeaturesArtefact, outcomes: OutcomesArtefact) -> str:

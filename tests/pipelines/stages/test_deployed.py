@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import SimpleNamespace
 
+import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
 from kcm.errors import ConfigError
+from kcm.tasks.columns import list_column
 from pipelines.config import RunConfig
-from pipelines.stages.evaluate import Evaluate, chosen
+from pipelines.stages.evaluate import Evaluate, beside_base, chosen
 from pipelines.stages.train import Train
+from pipelines.store.outcome_table import PartRows
 
 RUN = {
     "name": "reviews",
@@ -66,3 +72,19 @@ def test_auto_trains_both_and_is_the_default() -> None:
 def test_other_values_are_refused(value) -> None:
     with pytest.raises(ConfigError, match="collaborators"):
         parse_config(RunConfig, RUN | {"collaborators": value})
+
+
+def test_a_network_is_measured_beside_its_base() -> None:
+    """On features whose class means are all that there is to know, an untrained network adds nothing or takes away."""
+    rng = np.random.default_rng(0)
+    label_N = np.arange(60) % 3
+    features_ND = (np.eye(3)[label_N] + 0.01 * rng.normal(size=(60, 3))).astype(np.float32)
+    collaborator = Collaborator(3, 3, NetworkConfig(hidden=(), base="means", zero_start=True), "kan", seed=0)
+    assert collaborator.base is not None
+    collaborator.base.add(collaborator.base.sums_of([(torch.from_numpy(features_ND), torch.from_numpy(label_N))]))
+    rows = pa.table({"features": list_column(features_ND), "label": label_N})
+    parts = [PartRows(0, "validate", rows.slice(start, 30), pa.table({})) for start in (0, 30)]
+    assert beside_base(collaborator, parts) == {"kind": "means", "accuracy": 1.0, "small_accuracy": 1.0}
+    with torch.no_grad():
+        collaborator.base.bias[2] = -1e4  # a label that the base does not know
+    assert beside_base(collaborator, parts)["accuracy"] == pytest.approx(2 / 3)
