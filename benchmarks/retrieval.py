@@ -17,8 +17,9 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from jobs.views.table import NETWORKS, percent, plain_table
+from jobs.views.table import percent, plain_table
 from kcm.config import load_config, parse_config
+from kcm.report.reading import NAMES
 from kcm.retrieval.search import RetrievalConfig
 from pipelines.config import RunConfig
 from pipelines.run import retrieval
@@ -44,7 +45,7 @@ def _recalls(collaborators: Numbers) -> Table:
         for name, found in collaborators.items():
             for model in ("small", "cascade"):
                 recall = found["deployed"]["recall"][way][model]
-                table.add_row("", f"{NETWORKS[name]} {model}", *map(percent, recall.values()))
+                table.add_row("", f"{NAMES[name]} {model}", *map(percent, recall.values()))
     return table
 
 
@@ -52,13 +53,13 @@ def _lines(result: Numbers) -> Iterator[Text]:
     for name, found in result["collaborators"].items():
         deployed, certificate, within = found["deployed"], found["certificate"], found["within_share"]
         yield Text(
-            f"{NETWORKS[name]}: {percent(deployed['escalated'])}% escalated, {percent(deployed['pair_share'])}% of the "
+            f"{NAMES[name]}: {percent(deployed['escalated'])}% escalated, {percent(deployed['pair_share'])}% of the "
             f"pairs scored, R@1 {_interval(deployed['difference'])} points against large-only; "
             f"certificate: {certificate['decision']}, bound {percent(certificate['bound'])} points, "
             f"{certificate['reason']}"
         )
         yield Text(
-            f"{NETWORKS[name]} within {percent(within['max_share'])}% of the pairs: {percent(within['pair_share'])}% "
+            f"{NAMES[name]} within {percent(within['max_share'])}% of the pairs: {percent(within['pair_share'])}% "
             f"scored, R@1 {_interval(within['difference'])} points against large-only"
         )
     for pair, models in result["differences"].items():

@@ -11,13 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from kcm.report.formats import interval, points_interval
 from kcm.report.glossary import metric
+from kcm.report.reading import OUTCOME_METRICS, collaborators, names_of, outcomes, sides, task_names
 from kcm.report.words import added_to_base, headline, large_faults, promise, why_deployed
 
 Numbers = Mapping[str, Any]
 
 WIDTH = 100
-NETWORKS = {"kcm": "KCM", "mcm": "MCM"}
 _NONE = "–"
 
 
@@ -33,54 +34,39 @@ def result_view(result: Numbers) -> Group:
 
 
 def _cascade_table(result: Numbers) -> Table:
-    table = plain_table("Accuracy on test in %, with 95% intervals (the difference is paired by row)")
+    """The rows of the report's own table, by `kcm.report.reading.outcomes`."""
+    table = plain_table("Accuracy on test, with 95% intervals (the difference is paired by row)")
     table.add_column("task\nrows", overflow="fold", min_width=12)
     table.add_column("\n", no_wrap=True)
-    for heading in ("small", "large", "cascade", "cascade\n- large", "call\nrate %", "calls\nsaved %", "cost\nsaved %"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    sides = _sides(result)
-    tasks = sides[0]["tasks"]
-    for task in tasks if len(tasks) > 1 else ():
-        _add_rows(table, task, {side["name"]: side["tasks"][task] for side in sides})
-    name = "overall" if len(tasks) != 1 else next(iter(tasks))
-    _add_rows(table, name, {side["name"]: side["overall"] for side in sides}, style="bold")
+    for key in OUTCOME_METRICS:
+        table.add_column(metric(key).label.replace(" ", "\n"), justify="right", no_wrap=True)
+    for number, (name, rows) in enumerate(outcomes(result)):
+        for position, (who, row) in enumerate(rows.items()):
+            first = "" if position else f"{escape(name)}\n{row['num_rows']:,} rows"
+            cells = (_estimate(row, key) for key in OUTCOME_METRICS)
+            table.add_row(first, names_of(result)[who], *cells, style=None if number else "bold")
+        table.add_section()
     return table
 
 
-def _add_rows(table: Table, task: str, sides: Mapping[str, Numbers], style: str | None = None) -> None:
-    for position, (name, numbers) in enumerate(sides.items()):
-        first = "" if position else f"{escape(task)}\n{numbers['num_rows']:,} rows"
-        table.add_row(first, name, *_cells(numbers), style=style)
-    table.add_section()
-
-
-def _cells(numbers: Numbers) -> Iterator[str]:
-    for who in ("small", "large", "cascade"):
-        low, high = numbers[f"{who}_accuracy_interval"]
-        yield f"{percent(numbers[f'{who}_accuracy'])}\n[dim]{percent(low)}–{percent(high)}[/dim]"
-    low, high = numbers["difference_interval"]
-    yield f"{percent(numbers['difference'], '+.1f')}\n[dim]{percent(low, '+.1f')} to {percent(high, '+.1f')}[/dim]"
-    for key in ("call_rate", "calls_saved", "cost_saved"):
-        yield percent(numbers[key])
+def _estimate(row: Numbers, key: str) -> str:
+    words, bounds = metric(key), row.get(f"{key}_interval")
+    ends = points_interval(bounds) if key == "difference" else interval(bounds)
+    return f"{words.show(row.get(key))}\n[dim]{ends}[/dim]" if bounds else words.show(row.get(key))
 
 
 def _continual_table(result: Numbers) -> Table:
-    table = plain_table("Continual learning" if len(_sides(result)[0]["tasks"]) > 1 else "Size")
+    table = plain_table("Continual learning" if len(task_names(result)) > 1 else "Size")
     table.add_column("measure", min_width=28)
-    sides = _sides(result)
-    for side in sides:
-        table.add_column(side["name"], justify="right", min_width=10)
-    measures = sides[0]["continual"] if len(sides[0]["tasks"]) > 1 else ()  # one task has nothing to forget
-    for measure in (name for name in measures if any(side["continual"][name] is not None for side in sides)):
+    found = collaborators(result)
+    for who in found:
+        table.add_column(names_of(result)[who], justify="right", min_width=10)
+    measures = next(iter(found.values()))["continual"] if len(task_names(result)) > 1 else ()  # else none is forgotten
+    for measure in (name for name in measures if any(each["continual"][name] is not None for each in found.values())):
         words = metric(measure)
-        table.add_row(words.label, *(words.show(side["continual"][measure]) for side in sides))
-    table.add_row("Trainable parameters", *(f"{side['num_parameters']:,}" for side in sides))
+        table.add_row(words.label, *(words.show(each["continual"][measure]) for each in found.values()))
+    table.add_row("Trainable parameters", *(f"{each['num_parameters']:,}" for each in found.values()))
     return table
-
-
-def _sides(result: Numbers) -> list[Numbers]:
-    """The collaborators that the run trained, each with its name."""
-    return [{"name": name, **result[key]} for key, name in NETWORKS.items() if key in result]
 
 
 def plain_table(title: str) -> Table:
@@ -123,11 +109,10 @@ def _champion(result: Numbers) -> str:
 
 def _out_of_scope(result: Numbers) -> Iterator[Text]:
     """Metrics of the rows that have none of the labels, where there are such rows."""
-    for side in _sides(result):
-        if found := side.get("out_of_scope"):
-            escalated, right = (percent(found[f"out_of_scope_{key}"]) for key in ("escalated", "accuracy"))
-            rows = f"{found['out_of_scope_num_rows']:,} rows with none of the labels"
-            yield line("no label", f"{side['name']} escalates {escalated}% of {rows}; {right}% are answered so")
+    for who, found in sides(result, "out_of_scope").items():
+        escalated, right = (percent(found[f"out_of_scope_{key}"]) for key in ("escalated", "accuracy"))
+        rows = f"{found['out_of_scope_num_rows']:,} rows with none of the labels"
+        yield line("no label", f"{names_of(result)[who]} escalates {escalated}% of {rows}; {right}% are answered so")
 
 
 def line(name: str, value: str) -> Text:

@@ -17,6 +17,10 @@ Who = Literal["kcm", "mcm"]
 
 NAMES: dict[Who, str] = {"kcm": "KCM", "mcm": "MCM"}
 ALL_TASKS = "All tasks"
+OUTCOME_METRICS = (  # of every task, on the page and on the terminal
+    *("large_accuracy", "small_accuracy", "cascade_accuracy", "difference"),
+    *("call_rate", "calls_saved", "cost_saved"),
+)
 SLIDER_POINTS = 101
 
 
