@@ -125,9 +125,10 @@ def _row(model: type[BaseModel], name: str) -> tuple[str, str, str, str]:
     models = _models(field.annotation)
     annotation: Any = Annotated[field.annotation, field, *field.metadata]
     kind: TypeAdapter[Any] = TypeAdapter(annotation)
-    default = "**required**" if field.is_required() else f"`{_yaml(kind.dump_python(field.default, mode='json'))}`"
-    if isinstance(field.default, BaseModel):
-        default = f"`{_yaml(chosen)}`" if (chosen := _differences(field.default)) else "see there"
+    value = None if field.is_required() else field.get_default(call_default_factory=True)
+    default = "**required**" if field.is_required() else f"`{_yaml(kind.dump_python(value, mode='json'))}`"
+    if isinstance(value, BaseModel):
+        default = f"`{_yaml(chosen)}`" if (chosen := _differences(value)) else "see there"
     meaning = field.description or ("One of the forms below." if models[1:] else _prose(models[0]) if models else "")
     return f"`{name}`", _section_type(field.annotation) if models else _type(kind.json_schema()), default, meaning
 
