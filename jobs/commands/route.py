@@ -17,7 +17,7 @@ from kcm.errors import KcmError
 from kcm.report.page import ReportInputs, write_report
 from kcm.report.reading import routed
 from kcm.report.words import recommendation
-from kcm.routing.config import ReplayColumns, RequestConfig, RouteColumns, RouteGateChoice
+from kcm.routing.config import ReplayColumns, RequestConfig, RouteColumns
 from kcm.routing.evaluate import EvaluateConfig
 from kcm.routing.evaluate import evaluate as compare
 from kcm.routing.frame import RoutingFrame
@@ -70,9 +70,8 @@ def evaluate(
     """Compare routers, cross-fitted on the same folds; figures are means over folds, differences are paired.
 
     The router is `deferral`: a KAN estimates from all that the table tells of an input what a large call would gain.
-    Beside it: `signals`, monotone curves over this estimate and other numbers; the table's own confidence or score,
-    1 - P(small right), hashed-word ridge, random, and the oracle. APGR and CPT are null where the large model is not
-    better. Any split column is ignored.
+    Beside it: the table's own confidence or score, hashed-word ridge, random, and the oracle. APGR and CPT are null
+    where the large model is not better. Any split column is ignored.
     """
     with reported(json, debug) as result:
         announce(f"reading {table}, and loading an encoder")
@@ -93,13 +92,6 @@ def fit(
     columns: dict[str, Any],
     columns_file: ColumnsFile = None,
     encoder: Encoder = None,
-    gate: Annotated[
-        RouteGateChoice,
-        typer.Option(
-            help="deferral: the routing head's own score; signals: a few curves over it and other numbers, which the "
-            "JSON holds whole; auto: what has the larger area under its frontier, out of fold."
-        ),
-    ] = "auto",
     assets_path: AssetsPath = Path("assets"),
     seed: Seed = 0,
     json: JsonFile = None,
@@ -113,9 +105,8 @@ def fit(
         announce(f"reading {table}, and loading an encoder")
         with progress_bars() as progress:
             frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path, progress=progress)
-            result |= frame.fit(seed, output, gate)
-        curves = f", {len(result['curves'])} curves" if result["gate"] == "signals" else ""
-        typer.echo(f"fitted on {result['num_rows']:,} {result['split']} rows, gate {result['gate']}{curves}: {output}")
+            result |= frame.fit(seed, output)
+        typer.echo(f"fitted on {result['num_rows']:,} {result['split']} rows: {output}")
 
 
 @app.command()

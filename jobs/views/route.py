@@ -17,7 +17,7 @@ from kcm.routing.routers.inputs import Progress
 
 Numbers = Mapping[str, Any]
 
-_NAMES = {"small_right": "1 - P(small right)", "hashed_words": "hashed-word ridge"}
+_NAMES = {"hashed_words": "hashed-word ridge"}
 _COLUMNS = {"apgr": "APGR", "cpt_50": "CPT\n50%", "cpt_80": "CPT\n80%", "auroc": "AUROC"}
 
 

@@ -12,9 +12,6 @@ from pydantic import Field
 from kcm.config import Config
 from kcm.errors import ConfigError
 
-RouteGate = Literal["deferral", "signals"]
-RouteGateChoice = Literal["auto", "deferral", "signals"]
-
 
 class RouteColumns(Config):
     """Names of the columns of a table with the logged answers of a small and a large model.

@@ -18,7 +18,6 @@ from kcm.metrics.intervals import resampled_difference, resampled_mean
 from kcm.metrics.routing import oracle_router
 from kcm.routing.routers.head import fit_head
 from kcm.routing.routers.inputs import Progress, RouterInputs, silent, word_inputs
-from kcm.routing.routers.signals import fit_route, score_route
 from kcm.routing.splits import folds, unit_names
 from kcm.routing.table import RoutingTable
 
@@ -91,17 +90,13 @@ def evaluate(
 def methods(table: RoutingTable, inputs: RouterInputs, confidence_name: str) -> dict[str, Method]:
     """The routers that the table allows, by name; `confidence_name` is the name of the table's own score.
 
-    `deferral`: minus the gain that the routing head expects of a large call. `signals`: monotone curves over this and
-    other numbers of a row. `small_right`: the head's estimate of
-    P(small right). `hashed_words`: the gain, by ridge regression on single hashed words. `oracle`: the true
-    correctness.
+    `deferral`: minus the gain that the routing head expects of a large call. `hashed_words`: the gain, by ridge
+    regression on single hashed words. `oracle`: the true correctness.
     """
     small, large = table.small_correct.astype(np.float64), table.large_correct.astype(np.float64)
-    deferral = _once(_fitted(table, inputs, small - large))
-    found = {"deferral": deferral, "signals": _curves(table, deferral)}
+    found = {"deferral": _fitted(table, inputs, small - large)}
     if table.confidence is not None:
         found[confidence_name] = _fixed(table.confidence)
-    found["small_right"] = _fitted(table, inputs, small)
     if table.text is not None:
         found["hashed_words"] = _fitted(table, word_inputs([str(text) for text in table.text]), small - large)
     return found | {"oracle": _fixed(small - large)}
@@ -112,30 +107,6 @@ def _fitted(table: RoutingTable, inputs: RouterInputs, target_N: NDArray[np.floa
         group = None if table.group is None else table.group[fit]
         head, left_out = fit_head(inputs.select(fit), target_N[fit], group)
         return left_out, head.estimate(inputs.select(held_out))
-
-    return score
-
-
-def _once(method: Method) -> Method:
-    """The method, which is not run again for the rows that it was last run for."""
-    last: dict[bytes, Scores] = {}
-
-    def score(fit: Rows, held_out: Rows) -> Scores:
-        key = fit.tobytes() + held_out.tobytes()
-        if key not in last:
-            found = method(fit, held_out)
-            last.clear()
-            last[key] = found
-        return last[key]
-
-    return score
-
-
-def _curves(table: RoutingTable, head: Method) -> Method:
-    def score(fit: Rows, held_out: Rows) -> Scores:
-        left_out, expected = head(fit, held_out)
-        curves, scores = fit_route(table.select(fit), left_out, seed=0)
-        return scores, score_route(curves, table.select(held_out), expected)
 
     return score
 

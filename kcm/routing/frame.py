@@ -20,7 +20,7 @@ from kcm.encoders.text import TextEncoder
 from kcm.errors import ConfigError, DataError
 from kcm.metrics.calibration import reliability
 from kcm.routing import certify as certificates
-from kcm.routing.config import RequestConfig, RouteColumns, RouteGateChoice
+from kcm.routing.config import RequestConfig, RouteColumns
 from kcm.routing.routers.inputs import NO_ENCODER, Progress, RouterInputs, find_encoder, router_inputs, silent
 from kcm.routing.routers.router import FittedRouter
 from kcm.routing.splits import with_splits
@@ -83,7 +83,13 @@ class RoutingFrame:
     def inputs(self) -> RouterInputs:
         """The inputs of a router for every row."""
         is_confidence = self.columns.confidence is not None
-        return router_inputs(self.table, self._encoder[0], is_confidence=is_confidence, progress=self.progress)
+        return router_inputs(
+            self.table,
+            self._encoder[0],
+            is_confidence=is_confidence,
+            progress=self.progress,
+            cache_dir=self.assets_dir / "encoded",
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -105,7 +111,7 @@ class RoutingFrame:
             )
         return self.table.confidence
 
-    def fitted(self, seed: int, gate: RouteGateChoice = "auto") -> tuple[FittedRouter, str, int]:
+    def fitted(self, seed: int) -> tuple[FittedRouter, str, int]:
         """A router fitted on the train rows, else on the validate rows; that split, and the number of its rows."""
         splits = with_splits(self.table, seed)
         split = "train" if (splits == "train").any() else "validate"
@@ -119,16 +125,15 @@ class RoutingFrame:
             encoder.config.model if encoder else None,
             encoder.identity if encoder else None,
             self.progress,
-            gate,
         )
         return router, split, len(rows)
 
-    def fit(self, seed: int, folder: Path, gate: RouteGateChoice = "auto") -> dict[str, Any]:
+    def fit(self, seed: int, folder: Path) -> dict[str, Any]:
         """Write what is `fitted` to a folder."""
-        router, split, num_rows = self.fitted(seed, gate)
+        router, split, num_rows = self.fitted(seed)
         router.write(folder)
         notes = [*self.table.notes, *self.notes]
-        return {"router": str(folder), "split": split, "num_rows": num_rows, "notes": notes, **router.described}
+        return {"router": str(folder), "split": split, "num_rows": num_rows, "notes": notes}
 
     def search(self, seed: int, max_loss: float) -> dict[str, Any]:
         """The threshold chosen on the validate rows."""

@@ -1,1 +1,1 @@
-"""Routers: their inputs, the KAN head, monotone curves over a few signals, and how a fitted one is stored."""
+"""Routers: their inputs, the KAN head, and how a fitted one is stored."""

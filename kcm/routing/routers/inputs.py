@@ -5,8 +5,11 @@ Shapes: N rows, F numbers, E features of the encoder, V word buckets.
 
 from __future__ import annotations
 
+import hashlib
 import re
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +24,6 @@ from kcm.encoders import TextEncoder, TextEncoderConfig
 from kcm.encoders.config import Encoder
 from kcm.errors import DataError
 from kcm.inputs.content import contents
-from kcm.routing.routers.arithmetic import arithmetic_checks
 from kcm.routing.table import RoutingTable
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -30,8 +32,8 @@ NUM_BUCKETS = 2**14
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
 _NUM_STATISTICS = 17
-NUM_WORDS, NUM_NUMBERS = 1, 6  # where `text_statistics` has these two
 _ENCODED_AT_ONCE = 256  # texts between two updates of the progress
+_CACHE = "CREATE TABLE IF NOT EXISTS encoded (key BLOB PRIMARY KEY, features BLOB NOT NULL)"
 _CLIP = 1e-6  # a confidence closer to 0 or 1 is clipped: its log-odds would dwarf all others
 
 
@@ -66,12 +68,18 @@ def word_inputs(texts: Sequence[str]) -> RouterInputs:
 
 
 def router_inputs(
-    table: RoutingTable, encoder: Encoder | None, *, is_confidence: bool, progress: Progress = silent
+    table: RoutingTable,
+    encoder: Encoder | None,
+    *,
+    is_confidence: bool,
+    progress: Progress = silent,
+    cache_dir: Path | None = None,
 ) -> RouterInputs:
     """All that `table` tells about its inputs; `is_confidence` says that its `confidence` is a probability.
 
-    What the small model wrote is read as the input's text is, in columns of its own, and its sums are checked. Raises
-    DataError where there is nothing to route by.
+    `cache_dir` holds the features of texts that were encoded before, a file for each encoder; None: in memory alone.
+    What the small model wrote is read as the input's text is, in columns of its own. Raises DataError where there is
+    nothing to route by.
     """
     numbers = [] if table.features is None else [table.features]
     if table.confidence is not None:
@@ -86,10 +94,7 @@ def router_inputs(
         numbers.append(text_statistics(texts))
         words.append(hashed_words(texts))
         if encoder is not None:
-            encodings.append(_encoded(texts, encoder, progress))
-    if table.text is not None and table.small_response is not None:
-        texts, responses = ([str(text) for text in column] for column in (table.text, table.small_response))
-        numbers.append(arithmetic_checks(texts, responses))
+            encodings.append(_encoded(texts, encoder, progress, cache_dir))
     if not numbers:
         raise DataError(
             "there is nothing to route by", where="columns", hint="Name a text, features, confidence or score column"
@@ -97,15 +102,40 @@ def router_inputs(
     return RouterInputs(np.concatenate(numbers, -1), np.concatenate(encodings, -1), csr_array(hstack(words)))
 
 
-def _encoded(texts: Sequence[str], encoder: Encoder, progress: Progress) -> NDArray[np.float64]:
-    """Features [N, E]; texts of like length are encoded together."""
+def _encoded(texts: Sequence[str], encoder: Encoder, progress: Progress, cache_dir: Path | None) -> NDArray[np.float64]:
+    """Features [N, E]; texts of like length are encoded together, and kept as they come."""
     features_NE = np.empty((len(texts), encoder.dim))
-    order = np.argsort([len(text) for text in texts], kind="stable")
-    for start in range(0, len(texts), _ENCODED_AT_ONCE):
-        rows = order[start : start + _ENCODED_AT_ONCE]
-        features_NE[rows] = encoder.encode(contents([texts[row] for row in rows]))
-        progress("texts encoded", start + len(rows), len(texts))
+    keys = [hashlib.sha256(text.encode()).digest() for text in texts]
+    with closing(_feature_cache(cache_dir, encoder.identity)) as cache:
+        find = "SELECT features FROM encoded WHERE key = ?"
+        missing = []
+        for row, key in enumerate(keys):
+            if found := cache.execute(find, (key,)).fetchone():
+                features_NE[row] = np.frombuffer(found[0], dtype=np.float32)
+            else:
+                missing.append(row)
+        order = np.array(sorted(missing, key=lambda row: len(texts[row])), dtype=int)
+        for start in range(0, len(order), _ENCODED_AT_ONCE):
+            rows = order[start : start + _ENCODED_AT_ONCE]
+            features_NE[rows] = encoder.encode(contents([texts[row] for row in rows]))
+            kept = [(keys[row], features_NE[row].astype(np.float32).tobytes()) for row in rows]
+            with cache:
+                cache.executemany("INSERT OR IGNORE INTO encoded VALUES (?, ?)", kept)
+            progress("texts encoded", start + len(rows), len(order))
     return features_NE
+
+
+def _feature_cache(folder: Path | None, identity: str) -> sqlite3.Connection:
+    """The features that an encoder gave to texts; in memory where the folder cannot be written."""
+    cache = sqlite3.connect(":memory:")
+    if folder is not None:
+        with suppress(OSError, sqlite3.Error):
+            folder.mkdir(parents=True, exist_ok=True)
+            file = sqlite3.connect(folder / f"{identity[:16]}.sqlite")
+            file.execute(_CACHE)
+            return file
+    cache.execute(_CACHE)
+    return cache
 
 
 def find_encoder(model: str | None, assets_dir: Path) -> tuple[TextEncoder | None, str]:

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +13,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_tensors
-from kcm.cascade.fitted.curves import SignalCurves
-from kcm.cascade.frontier import Frontier
 from kcm.config import Config
 from kcm.errors import ArtefactError, DataError
-from kcm.routing.config import RouteColumns, RouteGate, RouteGateChoice
+from kcm.routing.config import RouteColumns
 from kcm.routing.routers.head import RoutingHead, fit_head
 from kcm.routing.routers.inputs import Progress, RouterInputs, silent
-from kcm.routing.routers.signals import ROUTE_SIGNALS, fit_route, score_route
 from kcm.routing.table import RoutingTable
 
 MANIFEST, FORMAT = "router.json", 1
@@ -37,24 +33,19 @@ class RouterConfig(Config):
     num_numbers: int = Field(description="Numbers that the head reads of a row.")
     num_features: int = Field(description="Features of the encoder.")
     num_buckets: int = Field(description="Buckets of hashed words.")
-    gate: RouteGate = Field(
-        "deferral", description="The routing head's own score, or curves over it and other signals."
-    )
 
 
 @dataclass(frozen=True, eq=False)
 class FittedRouter:
     """Gate scores for any rows: out-of-fold ones for the rows it was fitted on.
 
-    `items` int64 are the fitted rows' digests, ascending, `left_out` their scores. `curves` are those of the gate
-    `signals`, over the head's estimates.
+    `items` int64 are the fitted rows' digests, ascending, `left_out` their scores.
     """
 
     config: RouterConfig
     head: RoutingHead
     items: NDArray[np.int64]
     left_out: NDArray[np.float64]
-    curves: SignalCurves | None = None
 
     @classmethod
     def fit(
@@ -66,23 +57,10 @@ class FittedRouter:
         encoder: str | None = None,
         encoder_identity: str | None = None,
         progress: Progress = silent,
-        gate: RouteGateChoice = "auto",
     ) -> FittedRouter:
-        """Fit on every row of `table`.
-
-        The score is P(small right) - P(large right) as the head estimates it, or that of curves over this and other
-        signals; `auto` takes what has the larger area under its frontier, by the out-of-fold scores of these rows.
-        """
+        """Fit on every row of `table`; the score is P(small right) - P(large right) as the head estimates it."""
         gain = table.small_correct.astype(np.float64) - table.large_correct
         head, left_out = fit_head(inputs, gain, table.group, progress)
-        curves = None
-        if gate != "deferral":
-            curves, scores = fit_route(table, left_out, seed)
-            areas = [Frontier.of(table.scored(each)).area() for each in (left_out, scores)]
-            if gate == "auto" and areas[0] >= areas[1]:
-                curves = None
-            else:
-                left_out = scores
         config = RouterConfig(
             columns=columns,
             seed=seed,
@@ -91,32 +69,15 @@ class FittedRouter:
             num_numbers=inputs.numbers_NF.shape[1],
             num_features=inputs.encoding_NE.shape[1],
             num_buckets=inputs.words_NV.shape[1],
-            gate="signals" if curves else "deferral",
         )
         items, first = np.unique(digests(table.item), return_index=True)
-        return cls(config, head, items, left_out[first], curves)
+        return cls(config, head, items, left_out[first])
 
     def scores(self, table: RoutingTable, inputs: RouterInputs) -> NDArray[np.float64]:
         """Gate score of every row, [N]."""
-        score_N, (position, known) = self.estimate(table, inputs), self._fitted(table)
+        score_N, (position, known) = self.head.estimate(inputs), self._fitted(table)
         score_N[known] = self.left_out[position[known]]
         return score_N
-
-    def estimate(self, table: RoutingTable, inputs: RouterInputs) -> NDArray[np.float64]:
-        """Gate score of every row as if none had been fitted on, [N]."""
-        expected_N = self.head.estimate(inputs)
-        return score_route(self.curves, table, expected_N) if self.curves else expected_N
-
-    @property
-    def described(self) -> dict[str, Any]:
-        """The gate, and every curve of `signals` whole: what is read, which way, and what it adds at which points."""
-        if self.curves is None:
-            return {"gate": self.config.gate}
-        curves = [
-            {"signal": signal.name, "meaning": signal.meaning, "points": points_P.tolist(), "adds": added_P.tolist()}
-            for signal, (points_P, added_P) in zip(self.curves.signals, self.curves.drawn(), strict=True)
-        ]
-        return {"gate": self.config.gate, "constant": self.curves.constant, "curves": curves}
 
     def refuse_fitted(self, table: RoutingTable, split: str) -> None:
         """Raise DataError where rows that the router was fitted on would evaluate it."""
@@ -141,8 +102,6 @@ class FittedRouter:
             write_json(draft / "config.json", self.config.model_dump(mode="json"))
             write_tensors(draft / "head.safetensors", self.head.state_dict())
             write_tensors(draft / "fitted.safetensors", fitted)
-            if self.curves:
-                write_tensors(draft / "curves.safetensors", self.curves.tensors(ROUTE_SIGNALS))
 
     @classmethod
     def read(cls, folder: Path) -> FittedRouter:
@@ -154,10 +113,7 @@ class FittedRouter:
         head = RoutingHead(config.num_numbers, config.num_features, config.num_buckets)
         head.load_state_dict(sealed.tensors("head.safetensors"))
         fitted = sealed.tensors("fitted.safetensors")
-        curves = (
-            SignalCurves.of(sealed.tensors("curves.safetensors"), ROUTE_SIGNALS) if config.gate == "signals" else None
-        )
-        return cls(config, head, fitted["items"].numpy(), fitted["left_out"].numpy(), curves)
+        return cls(config, head, fitted["items"].numpy(), fitted["left_out"].numpy())
 
 
 def digests(items: Sequence[object] | NDArray[np.object_]) -> NDArray[np.int64]:

@@ -60,7 +60,7 @@ def test_evaluate_gives_the_routers_figures(logged: Path, tmp_path: Path) -> Non
     words = ("--text", "prompt", "--confidence", "confidence", *ANSWERS, "--num-folds", 3, "--encoder", "none")
     result = succeeded(tmp_path, "evaluate", logged, *words)
     assert {"apgr", "cpt_50", "cpt_80", "call_rate", "auroc", "oracle"} <= set(result)
-    methods = {"deferral", "signals", "confidence", "small_right", "hashed_words", "random", "oracle"}
+    methods = {"deferral", "confidence", "hashed_words", "random", "oracle"}
     assert set(result["methods"]) == methods
     assert 0.5 < result["apgr"] < result["methods"]["oracle"]["apgr"]
 
@@ -180,15 +180,11 @@ def test_a_file_of_any_separator_and_encoding_is_read(separator: str, encoding: 
     )
 
 
-@pytest.mark.parametrize("gate", ["deferral", "signals"])
-def test_a_fitted_router_searches_certifies_and_is_reported(logged: Path, tmp_path: Path, gate: str) -> None:
+def test_a_fitted_router_searches_certifies_and_is_reported(logged: Path, tmp_path: Path) -> None:
     router = tmp_path / "router"
-    words = ("--text", "prompt", "--confidence", "confidence", *ANSWERS, "--gate", gate)
+    words = ("--text", "prompt", "--confidence", "confidence", *ANSWERS)
     fitted = succeeded(tmp_path, "fit", logged, *words, "--output", router, "--encoder", "none")
-    assert (fitted["split"], fitted["gate"]) == ("validate", gate)
-    assert [curve["signal"] for curve in fitted.get("curves", ())][:2] == (
-        ["expected", "confidence"] if gate == "signals" else []
-    )
+    assert fitted["split"] == "validate"
     found = succeeded(tmp_path, "search", logged, "--router", router, "--max-loss", 0.05)
     assert found["loss"] <= 0.05
     assert found["num_rows"] == fitted["num_rows"]

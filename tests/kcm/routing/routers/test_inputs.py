@@ -12,7 +12,7 @@ import pytest
 from kcm.errors import DataError
 from kcm.inputs.content import TEXT, Content
 from kcm.routing.config import RouteColumns
-from kcm.routing.routers.arithmetic import arithmetic_checks
+from kcm.routing.routers import inputs as inputs_module
 from kcm.routing.routers.inputs import hashed_words, router_inputs, text_statistics, word_inputs
 from kcm.routing.table import read_table
 
@@ -43,12 +43,43 @@ def test_what_the_small_model_wrote_is_read_as_the_text_is_but_apart(table_file:
     response = router_inputs(read_table(path, responses), FakeEncoder(), is_confidence=False)
     both = columns.model_copy(update={"small_response": "r"})
     inputs = router_inputs(read_table(path, both), FakeEncoder(), is_confidence=False)
-    checks_N3 = arithmetic_checks(["a b", "c"], ["it is 7", "a b"])
-    np.testing.assert_array_equal(inputs.numbers_NF, np.hstack([text.numbers_NF, response.numbers_NF, checks_N3]))
+    np.testing.assert_array_equal(inputs.numbers_NF, np.hstack([text.numbers_NF, response.numbers_NF]))
     np.testing.assert_array_equal(inputs.encoding_NE, np.hstack([text.encoding_NE, response.encoding_NE]))
     np.testing.assert_array_equal(
         inputs.words_NV.toarray(), np.hstack([text.words_NV.toarray(), response.words_NV.toarray()])
     )
+
+
+class Interrupted(FakeEncoder):
+    """An encoder that is interrupted after `batches`, and remembers what it was given."""
+
+    def __init__(self, batches: float) -> None:
+        self.batches, self.texts = batches, list[str]()
+
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        if self.batches == 0:
+            raise KeyboardInterrupt
+        self.batches -= 1
+        self.texts += [content.text for content in inputs]
+        return super().encode(inputs)
+
+
+def test_texts_are_encoded_once_over_commands_and_interruptions(
+    table_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs_module, "_ENCODED_AT_ONCE", 2)
+    texts = ["a", "a b", "a b c", "a b c d e"]
+    path = table_file(s=[1, 0, 1, 0], l=[1] * 4, t=texts)
+    rows = read_table(path, RouteColumns(small_correct="s", large_correct="l", text="t"))
+    first, second, third = Interrupted(1), Interrupted(1), Interrupted(0)
+    with pytest.raises(KeyboardInterrupt):
+        router_inputs(rows, first, is_confidence=False, cache_dir=tmp_path)
+    resumed = router_inputs(rows, second, is_confidence=False, cache_dir=tmp_path)
+    assert (first.texts, second.texts) == (texts[:2], texts[2:])
+    again = router_inputs(rows, third, is_confidence=False, cache_dir=tmp_path)
+    fresh = router_inputs(rows, FakeEncoder(), is_confidence=False)
+    for inputs in (resumed, again):
+        np.testing.assert_array_equal(inputs.encoding_NE, fresh.encoding_NE)
 
 
 def test_a_table_with_nothing_to_read_is_refused(table_file: Callable[..., Path]) -> None:

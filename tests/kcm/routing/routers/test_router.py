@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kcm.cascade.frontier import Frontier
 from kcm.errors import ArtefactError, DataError
-from kcm.routing.config import RouteColumns, RouteGateChoice
+from kcm.routing.config import RouteColumns
 from kcm.routing.routers.inputs import router_inputs
 from kcm.routing.routers.router import FittedRouter
 from kcm.routing.table import RoutingTable, read_table
@@ -31,13 +30,12 @@ def table(table_file: Callable[..., Path]) -> RoutingTable:
     return read_table(path, COLUMNS)
 
 
-def fit(table: RoutingTable, gate: RouteGateChoice = "auto") -> FittedRouter:
-    return FittedRouter.fit(table, router_inputs(table, None, is_confidence=True), COLUMNS, seed=0, gate=gate)
+def fit(table: RoutingTable) -> FittedRouter:
+    return FittedRouter.fit(table, router_inputs(table, None, is_confidence=True), COLUMNS, seed=0)
 
 
-@pytest.mark.parametrize("gate", ["deferral", "signals"])
-def test_a_router_read_again_scores_alike(table: RoutingTable, tmp_path: Path, gate: RouteGateChoice) -> None:
-    router = fit(table.select(np.arange(80)), gate)
+def test_a_router_read_again_scores_alike(table: RoutingTable, tmp_path: Path) -> None:
+    router = fit(table.select(np.arange(80)))
     router.write(tmp_path / "router")
     again = FittedRouter.read(tmp_path / "router")
     assert again.config == router.config
@@ -46,27 +44,14 @@ def test_a_router_read_again_scores_alike(table: RoutingTable, tmp_path: Path, g
     assert not list((tmp_path / "router").rglob("*.p*kl*"))
 
 
-@pytest.mark.parametrize("gate", ["deferral", "signals"])
-def test_fitted_rows_keep_their_out_of_fold_scores_wherever_they_stand(
-    table: RoutingTable, gate: RouteGateChoice
-) -> None:
-    router = fit(table.select(np.arange(80)), gate)
+def test_fitted_rows_keep_their_out_of_fold_scores_wherever_they_stand(table: RoutingTable) -> None:
+    router = fit(table.select(np.arange(80)))
     shuffled = table.select(np.random.default_rng(1).permutation(120))
     inputs = router_inputs(shuffled, None, is_confidence=True)
     fitted = np.isin(shuffled.item, table.item[:80])
-    scores, estimate = router.scores(shuffled, inputs), router.estimate(shuffled, inputs)
+    scores, estimate = router.scores(shuffled, inputs), router.head.estimate(inputs)
     assert (scores[fitted] != estimate[fitted]).all()
     np.testing.assert_array_equal(scores[~fitted], estimate[~fitted])
-
-
-def test_of_two_gates_the_one_with_the_larger_area_out_of_fold_is_taken(table: RoutingTable) -> None:
-    by_gate = {gate: fit(table, gate) for gate in ("deferral", "signals")}
-    area = {
-        gate: Frontier.of(table.scored(router.scores(table, router_inputs(table, None, is_confidence=True)))).area()
-        for gate, router in by_gate.items()
-    }
-    assert area["deferral"] != area["signals"]
-    assert fit(table).config.gate == max(area, key=lambda gate: area[gate])
 
 
 def test_fitted_rows_may_not_certify(table: RoutingTable) -> None:
