@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
@@ -28,9 +28,6 @@ from pipelines.store.storage import AT_ONCE, Storage
 
 MANY_ROWS = 200_000  # from which on a cluster, which takes seconds to start, is worth it
 _KEYS = "sources"
-
-ItemT = TypeVar("ItemT")
-ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class StoredFolder(SequenceFolder):
 def workers_of(context: Context) -> Workers:
     """Who reads and writes the rows of a run: all nodes, or this process where rows are few."""
 
-    def by_rows(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], num_rows: int) -> Iterable[ResultT]:
+    def by_rows(function: Callable[[Any], Any], items: Sequence[Any], num_rows: int) -> Iterable[Any]:
         if num_rows < MANY_ROWS or len(items) < 2:
             return in_process(function, items, num_rows)
         context.connect()

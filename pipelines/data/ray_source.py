@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 
 from kcm.errors import ConfigError, DataError, KcmError
 from kcm.inputs.chunks import Chunk
-from kcm.redact import redacted
+from kcm.redact import redacted_values
 from kcm.tasks.readers.columns import ColumnsConfig, Normaliser, TableLayout, TablePlace
 from kcm.tasks.sources import Shard, Source, SourceConfig
 from pipelines.batch.mapping import silence_ray_data
@@ -58,9 +58,8 @@ class RaySource(SourceConfig, ColumnsConfig):
     @field_validator("args")
     @classmethod
     def _without_secrets(cls, args: dict[str, Any]) -> dict[str, Any]:
-        for name, value in _leaves(args):
-            if isinstance(value, str) and redacted(f"{name}={value}") != f"{name}={value}":
-                raise ValueError(f"{name} holds a secret: write {{env: NAME}}, and put it into that variable")
+        if redacted_values(args) != args:
+            raise ValueError("it holds a secret: write {env: NAME}, and put it into that variable")
         return args
 
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
@@ -154,17 +153,6 @@ def _from_environment(value: Any) -> Any:
                 raise ConfigError(f"the variable {value['env']!r} is not set", where="source.args") from None
         return {name: _from_environment(each) for name, each in value.items()}
     return [_from_environment(each) for each in value] if isinstance(value, list) else value
-
-
-def _leaves(value: Any, name: str = "args") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, each in value.items():
-            yield from _leaves(each, str(key)) if key != "env" else ()
-    elif isinstance(value, list):
-        for each in value:
-            yield from _leaves(each, name)
-    else:
-        yield name, value
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from functools import partial
 from hashlib import sha256
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -38,28 +38,19 @@ from kcm.tasks.shards import SHARD_ROWS, SequenceFolder
 from kcm.tasks.sources import Source
 from kcm.tasks.summary import Summary
 
-ItemT = TypeVar("ItemT")
-ResultT = TypeVar("ResultT")
-
 _CANDIDATES = 256  # rows of every task and label by which a salt is judged
 _CHECKS_AT_ONCE = 16  # files of which the footers are read together
 _TRAIN = SPLITS.index("train")
 
 
-class Workers(Protocol):
-    """Runs a function over many items, in any processes; results come in the order of the items.
+Workers: TypeAlias = Callable[[Callable[[Any], Any], Sequence[Any], int], Iterable[Any]]
+"""Runs a function over many items, in any processes; results come in the order of the items.
 
-    `num_rows` is about the number of rows that all of the items hold together.
-    """
-
-    def __call__(
-        self, function: Callable[[ItemT], ResultT], items: Sequence[ItemT], num_rows: int
-    ) -> Iterable[ResultT]:
-        """The results of all items."""
-        ...
+The number is about that of the rows that all of the items hold together.
+"""
 
 
-def in_process(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], num_rows: int) -> Iterable[ResultT]:
+def in_process(function: Callable[[Any], Any], items: Sequence[Any], num_rows: int) -> Iterable[Any]:
     """One item after another, in this process."""
     return map(function, items)
 
