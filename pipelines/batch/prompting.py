@@ -6,7 +6,7 @@ Shapes: N rows, C labels.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +18,13 @@ from kcm.cascade.table import SPLITS, OutcomeTable
 from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ArtefactError
 from kcm.large import Prompt, PromptMode, Prompts
-from kcm.large.adapters.classifier import answers_from, masked
-from kcm.large.base import Cost
+from kcm.large.adapters.classifier import masked
 from kcm.parquet import read_table
 from pipelines.batch.asking import PROMPT
 from pipelines.batch.shards import write_shard
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import PartFiles, outcome_part
-from pipelines.store.outcomes import Answers, OutcomesArtefact
+from pipelines.store.outcomes import Answers, OutcomesArtefact, over_labels
 from pipelines.store.sequence import Names
 from pipelines.store.storage import Storage
 
@@ -99,8 +98,9 @@ def write_masked(
     num_labels, made = len(prompter.names.labels), []
     for table, prompts in prompter.tables(shard, mode, storage):
         probabilities_NC = masked(table.large_probabilities[:, :num_labels].astype(np.float32), prompts)
-        answers = zip(answers_from(probabilities_NC, Cost()), table.large_cost, strict=True)
-        answered = Answers.of([replace(answer, cost=Cost(seconds)) for answer, seconds in answers], num_labels)
+        label_N = np.where(np.isfinite(probabilities_NC).all(axis=1), probabilities_NC.argmax(axis=1), -1)
+        distributions_NC = over_labels(probabilities_NC, label_N, num_labels)
+        answered = Answers(label_N, distributions_NC, table.large_cost, label_N < 0)
         rows = pa.table({name: pa.array(getattr(table, name), pa.string()) for name in ("id", "split")})
         made.append(answered.table(rows, mode))
     return write_shard(storage, made, folder / shard.rows.name), sum(map(len, made))
