@@ -11,7 +11,16 @@ import pytest
 from kcm.config import parse_config
 from kcm.tasks import TasksConfig
 from kcm.tasks.preparation.build import write_sequence
-from kcm.tasks.summary import alike, read_summary
+from kcm.tasks.summary import Summary, alike, read_summary
+
+
+def summary_of(frame: pd.DataFrame, folder: Path, **columns: str) -> Summary:
+    """The summary of a sequence of these rows, which is written to the folder `sequence`."""
+    frame.to_csv(folder / "rows.csv", index=False)
+    source = {"kind": "files", "path": str(folder / "rows.csv"), **columns}
+    config = parse_config(TasksConfig, {"source": source, "scenario": "class_incremental", "num_tasks": 1})
+    write_sequence(config, folder / "sequence", config.source.build(folder), seed=0)
+    return read_summary(folder / "sequence")
 
 
 def test_rows_labels_and_units_are_counted(tmp_path: Path) -> None:
@@ -23,11 +32,7 @@ def test_rows_labels_and_units_are_counted(tmp_path: Path) -> None:
             "user": [f"user {number // 4}" for number in range(200)] + [""],
         }
     )
-    frame.to_csv(tmp_path / "rows.csv", index=False)
-    source = {"kind": "files", "path": str(tmp_path / "rows.csv"), "text_column": "text", "group_column": "user"}
-    config = parse_config(TasksConfig, {"source": source, "scenario": "class_incremental", "num_tasks": 1})
-    write_sequence(config, tmp_path / "sequence", config.source.build(tmp_path), seed=0)
-    found = read_summary(tmp_path / "sequence")
+    found = summary_of(frame, tmp_path, group_column="user")
     assert found.labels == {"billing": 50, "billling": 50, "cards": 100}
     assert found.alike == [("billing", "billling")]
     assert (found.num_rows, found.num_bad) == (200, 1)
@@ -41,11 +46,7 @@ def test_rows_of_equal_content_are_one_unit(tmp_path: Path) -> None:
     texts = [f"text number {number}" for number in range(200)] * 2 + [f"alone {number}" for number in range(200)]
     frame = pd.DataFrame({"text": texts, "label": ["cards", "billing"] * 300})
     frame.loc[200:399, "text"] = frame["text"][200:400].str.upper()
-    frame.to_csv(tmp_path / "rows.csv", index=False)
-    source = {"kind": "files", "path": str(tmp_path / "rows.csv"), "text_column": "text"}
-    config = parse_config(TasksConfig, {"source": source, "scenario": "class_incremental", "num_tasks": 1})
-    write_sequence(config, tmp_path / "sequence", config.source.build(tmp_path), seed=0)
-    found = read_summary(tmp_path / "sequence")
+    found = summary_of(frame, tmp_path)
     rows = pq.read_table(tmp_path / "sequence" / "task-0000.parquet").to_pandas()
     repeat = ~rows["text"].str.startswith("alone")
     assert found.num_repeating == repeat.sum() == 400

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -68,18 +67,16 @@ def shards_of(store: ArtefactStore) -> dict[str, Path]:
     return {name: found.path / name for name in found.manifest["files"]}
 
 
-def mapped(store: ArtefactStore, folder: Path, scratch: Path, together: int = 300, **options: Any) -> tuple[Any, ...]:
+def mapped(store: ArtefactStore, folder: Path, scratch: Path, together: int = 300) -> tuple[Any, ...]:
     """Hashes, counts, and what the bar showed."""
     marks: list[tuple[int, int]] = []
     bar: Any = SimpleNamespace(update=lambda done, total: marks.append((done, total)))
-    build: Callable[[], Any] = options.pop("build", Doubler)
-    cluster = options.pop("cluster", None)
     found = map_shards(
         shards_of(store),
-        build,
+        Doubler,
         folder,
         rows_per_unit=together,
-        cluster=cluster,
+        cluster=None,
         scratch=scratch,
         storage=store.storage,
         bar=bar,
@@ -87,12 +84,12 @@ def mapped(store: ArtefactStore, folder: Path, scratch: Path, together: int = 30
     return *found, marks
 
 
-def built(store: ArtefactStore, **options: Any) -> Artefact:
+def built(store: ArtefactStore, together: int = 300) -> Artefact:
     """The artefact of a pass."""
     noted: dict[str, str] = {}
 
     def write(folder: Path, scratch: Path) -> None:
-        noted.update(mapped(store, folder, scratch, **options)[0])
+        noted.update(mapped(store, folder, scratch, together)[0])
         (folder / "note.json").write_text("{}")
 
     return store.build(MADE, write, noted)[0]
@@ -157,23 +154,12 @@ def test_on_a_bucket_no_shard_is_fetched_as_a_whole_and_nothing_is_left_on_this_
 
 
 def test_a_damaged_shard_is_named(place: str, store: ArtefactStore) -> None:
-    source = shards_of(store)["task-0000.parquet"]
-    name = store.storage.name(source)
+    name = store.storage.name(shards_of(store)["task-0000.parquet"])
     content = bytearray(store.storage.files.read(name))
     content[1000] ^= 1
     store.storage.files.write(name, bytes(content))
-    found = {"task-0000.parquet": source}
-    bar: Any = SimpleNamespace(update=lambda done, total: None)
     with pytest.raises(ArtefactError, match="CRC checksum verification failed") as error:
-        map_shards(
-            found,
-            Doubler,
-            store.root / "made",
-            cluster=None,
-            scratch=store.root / "scratch",
-            storage=store.storage,
-            bar=bar,
-        )
+        mapped(store, store.root / "made", store.root / "scratch")
     assert str(error.value.where).endswith(name)
 
 
