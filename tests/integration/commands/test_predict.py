@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -168,12 +167,6 @@ def test_what_cannot_work_is_said_before_anything_is_computed(
             run(bundle, source, target)
     with pytest.raises(DataError, match=r"no column 'body'.*Did you mean 'text'"):
         run(bundle, source, tmp_path / "out.csv", "body")
-    (tmp_path / "rows").mkdir()
-    write_csv(tmp_path / "rows" / "a.csv", [{"text": "a"}])
-    write_csv(tmp_path / "rows" / "b.csv", [{"text": "a", "stars": 5}])
-    with pytest.raises(DataError, match=r"not all files have a column 'stars': this file has it .*b\.csv"):
-        run(bundle, tmp_path / "rows", tmp_path / "answers")
-    shutil.rmtree(tmp_path / "rows")
     with pytest.raises(ArtefactError, match="the encoder is another one"):
         run(quick_bundle(encoder_identity="0" * 64), source, tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]

@@ -67,12 +67,14 @@ def shards_of(store: ArtefactStore) -> dict[str, Path]:
     return {name: found.path / name for name in found.manifest["files"]}
 
 
-def mapped(store: ArtefactStore, folder: Path, scratch: Path, together: int = 300) -> tuple[Any, ...]:
+def mapped(
+    store: ArtefactStore, folder: Path, scratch: Path, together: int = 300, sources: dict[str, Path] | None = None
+) -> tuple[Any, ...]:
     """Hashes, counts, and what the bar showed."""
     marks: list[tuple[int, int]] = []
     bar: Any = SimpleNamespace(update=lambda done, total: marks.append((done, total)))
     found = map_shards(
-        shards_of(store),
+        sources or shards_of(store),
         Doubler,
         folder,
         rows_per_unit=together,
@@ -154,12 +156,13 @@ def test_on_a_bucket_no_shard_is_fetched_as_a_whole_and_nothing_is_left_on_this_
 
 
 def test_a_damaged_shard_is_named(place: str, store: ArtefactStore) -> None:
-    name = store.storage.name(shards_of(store)["task-0000.parquet"])
+    sources = shards_of(store)
+    name = store.storage.name(sources["task-0000.parquet"])
     content = bytearray(store.storage.files.read(name))
     content[1000] ^= 1
     store.storage.files.write(name, bytes(content))
     with pytest.raises(ArtefactError, match="CRC checksum verification failed") as error:
-        mapped(store, store.root / "made", store.root / "scratch")
+        mapped(store, store.root / "made", store.root / "scratch", sources=sources)
     assert str(error.value.where).endswith(name)
 
 
