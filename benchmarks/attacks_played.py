@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import json
 import math
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +24,7 @@ import httpx
 from attacks_served import KEYS, MEASURED, Kind, Target, Upstream, written
 from PIL import Image
 
+from kcm.bundle.bundle import Bundle
 from kcm.errors import KcmError
 from pipelines.serve.deploy.app import require_servable
 from pipelines.serve.release import Release
@@ -275,6 +278,66 @@ async def breaker(client: Client) -> Outcome:
     return Outcome(routes == ["large"] * 5, f"{routes.count('large')} of 5 by the large model")
 
 
+async def many_callers(client: Client) -> Outcome:
+    """50 callers with four bad requests each, among them what the upstream cannot answer; then another asks."""
+    bad = [b"{", {"inputs": []}, {"inputs": [{"text": "x", "label": 1}]}, {"inputs": [{"text": "escalate off-list"}]}]
+    requests = [client.post("/v1/predict", body, f"caller{number}") for number in range(50) for body in bad]
+    statuses = Counter(answer.status_code for answer in await asyncio.gather(*requests))
+    routes = [await _route(client, f"escalate after {number}") for number in range(5)]
+    held = all(0 < status < 500 for status in statuses) and routes == ["large"] * 5
+    return Outcome(held, f"{dict(statuses)}, then {routes.count('large')} of 5 by the large model")
+
+
+async def stalled_escalations(client: Client) -> Outcome:
+    """50 questions at once that the upstream never answers, while another caller asks, kept and escalated."""
+    stalled = [asyncio.create_task(_route(client, f"escalate stall {number}")) for number in range(50)]
+    await asyncio.sleep(0.5)
+    kept = [(await client.post("/v1/predict", INNOCENT, "eve")).status_code for _ in range(20)]
+    asked = await client.post("/v1/predict", {"inputs": [{"text": "escalate now"}]}, "eve")
+    routes = Counter(await asyncio.gather(*stalled))
+    held = set(kept) == {200} and asked.status_code == 200 and set(routes) <= {"small_degraded", "429", "503", "504"}
+    route = asked.json()["answers"][0]["route"] if asked.status_code == 200 else asked.status_code
+    return Outcome(held, f"kept {kept.count(200)} of 20, escalated: {route}, stalled: {dict(routes)}")
+
+
+async def crafted_bundles(client: Client) -> Outcome:
+    """Bundles with a pipe, a link to elsewhere, deep JSON or a network of 10^9 inputs: one line each."""
+    lines = []
+    for craft in (_pipe, _link, _deep, _wide):
+        folder = written("text", client.target.folder, client.target.upstream.base_url)
+        craft(folder)
+        try:
+            await asyncio.wait_for(asyncio.to_thread(Bundle.read, folder), 30)
+        except KcmError as error:
+            lines.append(str(error))
+        except (TimeoutError, MemoryError, RecursionError):
+            pass
+    return Outcome(len(lines) == 4 and "\n" not in "".join(lines), f"{len(lines)} of 4 refused in a line")
+
+
+def _pipe(folder: Path) -> None:
+    (folder / "judge.safetensors").unlink()
+    os.mkfifo(folder / "judge.safetensors")
+
+
+def _link(folder: Path) -> None:
+    (folder / "bundle.json").unlink()
+    (folder / "bundle.json").symlink_to("/dev/zero")
+
+
+def _deep(folder: Path) -> None:
+    (folder / "bundle.json").write_text("[" * 100_000, encoding="utf-8")
+
+
+def _wide(folder: Path) -> None:
+    config, manifest = folder / "config.json", folder / "bundle.json"
+    values = json.loads(config.read_bytes()) | {"in_features": 10**9}
+    config.write_text(json.dumps(values), encoding="utf-8")
+    sealed = json.loads(manifest.read_bytes())
+    sealed["files"]["config.json"] = hashlib.sha256(config.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(sealed), encoding="utf-8")
+
+
 async def request_ids(client: Client) -> Outcome:
     """An id that is used twice, and a stranger who labels somebody else's request first."""
     ids = [(await client.post("/v1/predict", INNOCENT, x_request_id="mine")).json().get("request_id") for _ in "12"]
@@ -331,8 +394,11 @@ ATTACKS = (
     Attack("Ray Serve's own headers", "text", forbidden_headers),
     Attack("60 scrapes at once", "text", scrapes),
     Attack("a question that stalls", "text", slow_question),
+    Attack("50 questions that stall", "text", stalled_escalations),
     Attack("deep and long replies", "text", deep_reply),
     Attack("a bundle with a host of its own", "text", foreign_bundle),
+    Attack("crafted bundles", "text", crafted_bundles),
+    Attack("50 callers with bad requests", "text", many_callers),
     Attack("answers off the list", "text", breaker),
     Attack("ids that are used twice or made up", "text", request_ids),
     Attack("another host's name", "text", rebinding),

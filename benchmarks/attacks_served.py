@@ -48,7 +48,7 @@ from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 
 LABELS = ("bad", "good")
-KEYS = {"ann": "key-of-ann", "eve": "key-of-eve"}
+KEYS = {name: f"key-of-{name}" for name in ("ann", "eve", *(f"caller{number}" for number in range(50)))}
 MEASURED = "/measured"  # what the door has suffered
 TICK_S = 0.001
 

@@ -113,6 +113,7 @@ class LogWindow(Stage, Plan):
     more_labels: tuple[str, ...] = ()
     new_labels: Literal["refuse", "keep"] = "refuse"
     forgotten_rows: tuple[str, ...] = ()
+    max_share_per_caller: float = 1.0
     rule: int = _RULE
     bundle: Any = Field(exclude=True)  # the champion's Bundle
     log: Any = Field(exclude=True)  # a LogReader
@@ -144,6 +145,7 @@ class LogWindow(Stage, Plan):
             more_labels=tuple(label for label in config.update.more_labels if label not in labels),
             new_labels=config.serve.feedback.new_labels,
             forgotten_rows=tuple(forgotten_rows),
+            max_share_per_caller=config.serve.feedback.max_share_per_caller,
             bundle=parent.bundle,
             log=log,
             split_by_unit={unit: split for unit, split in split_by_unit.items() if unit not in forgotten},
@@ -151,7 +153,7 @@ class LogWindow(Stage, Plan):
 
     def write(self, attempt: Attempt) -> None:
         """Read the log. DataError, in one line, for a window that nothing may be learned from."""
-        rows: pa.Table = self.log.window(self.application, self.after, self.upto)
+        rows: pa.Table = self.log.window(self.application, self.after, self.upto, self.max_share_per_caller)
         learnable = (rows[name].is_valid() for name in ("unit", "gate_score", "small_label"))
         usable = reduce(pc.and_, learnable).to_pylist()  # forgotten decisions are not
         units = [unit if good else None for unit, good in zip(rows["unit"].to_pylist(), usable, strict=True)]

@@ -218,6 +218,13 @@ class FeedbackConfig(Config):
         ge=1,
         description="Different new labels that a caller may give within 24 hours, where they are kept.",
     )
+    max_share_per_caller: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="Share of the labels that one caller's may be, of those that watch a certificate and that an "
+        "update learns from; others are kept and do not count. No limit where one caller alone gives labels.",
+    )
     timeout_s: float = Field(default=2.0, gt=0, description="Time that the database may take to store something.")
 
     @field_validator("url")

@@ -5,20 +5,17 @@ from __future__ import annotations
 import bisect
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
+from pipelines.serve.log.entries import utc_now
 
 OnRefuted = Literal["escalate_all", "tighten", "report"]
 Standing = Literal["holds", "refuted", "expired", "void"]
 
 logger = logging.getLogger("ray.serve")
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class CertificateGuard:
@@ -34,7 +31,7 @@ class CertificateGuard:
         side: SmallSide,
         version: str,
         on_refuted: OnRefuted,
-        now: Callable[[], datetime] = _utc_now,
+        now: Callable[[], datetime] = utc_now,
         void: str | None = None,
     ) -> None:
         self._side, self._version, self._on_refuted, self._now = side, version, on_refuted, now

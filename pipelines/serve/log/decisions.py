@@ -11,7 +11,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, exists, func, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Subquery,
+    Table,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from pipelines.serve.log.database import Database, erase_content, insert, log_key, share_numbers
 from pipelines.serve.log.entries import Feedback, LoggedDecision, RejectedError, as_bytes, hashed, storable, utc_now
@@ -25,6 +39,7 @@ from pipelines.serve.log.tables import (
     INBOX,
     PAYLOADS,
     VERSIONS,
+    counted_labels,
     of_items,
     same_item,
 )
@@ -82,11 +97,12 @@ class Forgotten:
 class DecisionLog:
     """Stores durably or raises LogUnavailableError; every call blocks, for `timeout_s` at most where it must wait.
 
-    What is stored twice under the same request id and item is stored once. Decisions are those of `application`.
+    What is stored twice under the same request id and item is stored once. Decisions are those of `application`. Of the
+    labels by one caller, as many watch the certificate as `tables.counted_labels` counts with `max_share`.
     """
 
-    def __init__(self, url: str, timeout_s: float, application: str = APPLICATION) -> None:
-        self.database, self._application = Database(url, timeout_s), application
+    def __init__(self, url: str, timeout_s: float, application: str = APPLICATION, max_share: float = 1.0) -> None:
+        self.database, self._application, self._max_share = Database(url, timeout_s), application, max_share
         self._writer = secrets.token_hex(8)
         self._key: bytes | None = None
 
@@ -197,11 +213,12 @@ class DecisionLog:
 
     def tallies(self, model_version: str) -> list[Tally]:
         """All items that a version answered, counted by what is known of them."""
-        d, f = DECISIONS.c, FEEDBACK.c
-        count, own = func.count(), and_(d.application == self._application, d.model_version == model_version)
+        d, labels = DECISIONS.c, self._labels(model_version)
+        f, count = labels.c, func.count()
+        own = and_(d.application == self._application, d.model_version == model_version)
         alike = (d.audit_share, d.route, d.state)
         known = (d.small_label == d.large_label, f.label == d.small_label, f.label == d.large_label)
-        joined = DECISIONS.outerjoin(FEEDBACK, same_item(DECISIONS, FEEDBACK) & f.new.is_not(True))
+        joined = DECISIONS.outerjoin(labels, same_item(DECISIONS, labels))
         others = select(count, *alike).where(own, d.state.is_(None)).group_by(*alike)
         audited = select(count, *alike, *known).select_from(joined).where(own, d.state.is_not(None))
         with self.database.reading() as connection:
@@ -214,7 +231,8 @@ class DecisionLog:
         A loss is a disagreement with the large model where `label_free`, else one in which a label says that the large
         model is right. Degraded answers, and those of a time without audits, are left out.
         """
-        d, f, i = DECISIONS.c, FEEDBACK.c, INBOX.c
+        labels = self._labels(model_version)
+        d, f, i = DECISIONS.c, labels.c, INBOX.c
 
         def labelled(right: ColumnElement[bool], right_in_inbox: ColumnElement[bool]) -> ColumnElement[bool]:
             return or_(right, exists().where(same_item(DECISIONS, INBOX), right_in_inbox))
@@ -224,7 +242,7 @@ class DecisionLog:
         if not label_free:
             lost = differs & labelled(f.label == d.large_label, i.label == d.large_label)
             pending = or_(pending, differs & ~labelled(f.label.is_not(None), i.label.is_not(None)))
-        joined = DECISIONS.outerjoin(FEEDBACK, same_item(DECISIONS, FEEDBACK) & f.new.is_not(True))
+        joined = DECISIONS.outerjoin(labels, same_item(DECISIONS, labels))
         upto = self.database.watermark()
         chosen = (
             select(d.number, d.audit_share, case((lost, 1), else_=0), case((pending, 0), else_=1), d.answered_at)
@@ -323,6 +341,12 @@ class DecisionLog:
                 break
         self.database.truncate()
         return Forgotten(num_items, frozenset(units))
+
+    def _labels(self, model_version: str) -> Subquery:
+        """Labels of a version's decisions that count; new ones do not."""
+        d = DECISIONS.c
+        own = and_(d.application == self._application, d.model_version == model_version)
+        return counted_labels(own & FEEDBACK.c.new.is_not(True), self._max_share)
 
     def _version_value(self, model_version: str, column: ColumnElement[Any]) -> Any:
         v = VERSIONS.c

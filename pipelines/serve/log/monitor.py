@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from kcm.certify.certificate import Certificate
 from kcm.certify.monitoring.drift import ALARM_DELTA
@@ -16,6 +16,7 @@ from kcm.certify.monitoring.monitor import Observations, loss_interval
 from pipelines.serve.log.alarm import DecisionAlarm
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import DecisionLog, Tally
+from pipelines.serve.log.entries import utc_now
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 
@@ -180,7 +181,7 @@ class Monitor:
             events = await self._log.call(
                 DecisionLog.events, self._version, alarm.after, MAX_EVENTS, label_free=alarm.label_free
             )
-            if not alarm.advance(events, datetime.now(UTC)) or len(events) < MAX_EVENTS:
+            if not alarm.advance(events, utc_now()) or len(events) < MAX_EVENTS:
                 return
 
     def _hide(self) -> None:

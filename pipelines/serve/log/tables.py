@@ -189,6 +189,27 @@ def of_items(table: Table, items: Sequence[tuple[str, int]]) -> ColumnElement[bo
     return sa.tuple_(table.c.request_id, table.c.item).in_(items)
 
 
-def same_item(one: Table, other: Table) -> ColumnElement[bool]:
+def counted_labels(where: ColumnElement[bool], max_share: float) -> sa.Subquery:
+    """Labels by callers of the decisions that `where` selects, by request_id and item, but for those beyond a share.
+
+    Of a caller's labels so many count that they are at most `max_share` of these and of all that others gave, whatever
+    the caller says of groups or tasks; all, where nobody else gives any. Which ones count is drawn: their order is that
+    of the ids of requests, which the service gives.
+    """
+    f = FEEDBACK.c
+    own, total = sa.func.count().over(partition_by=f.caller), sa.func.count().over()
+    place = sa.func.row_number().over(partition_by=f.caller, order_by=(f.request_id, f.item))
+    given = (
+        sa.select(f.request_id, f.item, f.label, own.label("own"), total.label("total"), place.label("place"))
+        .select_from(FEEDBACK.join(DECISIONS, same_item(FEEDBACK, DECISIONS)))
+        .where(where)
+        .subquery()
+    )
+    g = given.c
+    counts = sa.true() if max_share == 1 else g.place <= (g.total - g.own) * (max_share / (1 - max_share))
+    return sa.select(g.request_id, g.item, g.label).where(sa.or_(g.own == g.total, counts)).subquery("counted")
+
+
+def same_item(one: sa.FromClause, other: sa.FromClause) -> ColumnElement[bool]:
     """That rows of two tables are about the same item."""
     return sa.and_(one.c.request_id == other.c.request_id, one.c.item == other.c.item)

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Subquery, and_, case, exists, func, or_, select
 
 from kcm.durable import replace_durably
 from kcm.errors import DataError, KcmError
 from pipelines.serve.log.database import Database, LogUnavailableError, log_exists, log_key, require_log
 from pipelines.serve.log.entries import utc_now
-from pipelines.serve.log.tables import DECISIONS, DRIFT, FEEDBACK, INBOX, PAYLOADS, VERSIONS, same_item
+from pipelines.serve.log.tables import DECISIONS, DRIFT, FEEDBACK, INBOX, PAYLOADS, VERSIONS, counted_labels, same_item
 
 MAX_ROWS, MAX_BYTES = 10_000, 64 * 2**20  # of a batch; a single input may be larger
 DRIFT_EXPIRES = timedelta(hours=1)  # a replica that has written nothing for so long is gone
@@ -89,25 +89,27 @@ class LogReader:
         with self._translated():
             return self._database.watermark(DECISIONS.c.application == application)
 
-    def window(self, application: str, after: int, upto: int) -> pa.Table:
+    def window(self, application: str, after: int, upto: int, max_share: float = 1.0) -> pa.Table:
         """The decisions with after < number <= upto, with the columns of WINDOW.
 
-        Raises DataError for decisions without a unit: they have no split.
+        A caller's labels are at most `max_share` of them, see `tables.counted_labels`. Raises DataError for decisions
+        without a unit: they have no split.
         """
-        window = pa.Table.from_batches(self.batches(application, after, upto), WINDOW)
+        window = pa.Table.from_batches(self.batches(application, after, upto, max_share), WINDOW)
         if number := window["unit"].null_count:
             where = f"numbers {after + 1} to {upto} of {self._url}"
             raise DataError(f"{number} decisions without a unit", where=where, hint="Begin the window after them")
         return window
 
-    def batches(self, application: str, after: int, upto: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, application: str, after: int, upto: int, max_share: float = 1.0) -> Iterator[pa.RecordBatch]:
         """As `window`, piece by piece, for what does not fit in memory."""
+        labels = counted_labels(_within(application, after, upto), max_share)
         while after < upto:
             with self.reading() as connection:
                 end = _end_of_batch(connection, application, after, upto)
                 if end is None:
                     return
-                rows = connection.execute(_rows(_within(application, after, end))).all()
+                rows = connection.execute(_rows(_within(application, after, end), labels)).all()
             yield _batch(rows)
             after = end
 
@@ -234,20 +236,21 @@ def _end_of_batch(connection: Connection, application: str, after: int, upto: in
     return end
 
 
-def _rows(within: ColumnElement[bool]) -> Select[Any]:
-    """The columns of WINDOW in their order; of the inbox what was drawn last."""
+def _rows(within: ColumnElement[bool], labels: Subquery) -> Select[Any]:
+    """The columns of WINDOW in their order; of the inbox what was drawn last, of callers the `labels` that count."""
     d, f, i, p = DECISIONS.c, FEEDBACK.c, INBOX.c, PAYLOADS.c
     other = INBOX.alias()
     last = select(other.c.attempt).where(same_item(DECISIONS, other)).order_by(other.c.drawn_at.desc()).limit(1)  # type: ignore[arg-type]
     joined = (
         DECISIONS.outerjoin(FEEDBACK, same_item(DECISIONS, FEEDBACK))
+        .outerjoin(labels, same_item(DECISIONS, labels))
         .outerjoin(PAYLOADS, same_item(DECISIONS, PAYLOADS))
         .outerjoin(INBOX, same_item(DECISIONS, INBOX) & (i.attempt == last.scalar_subquery()))
     )
     kept = (d.route == "small") & or_(d.state.is_(None), d.state != "answered")  # else it has been forgotten
     columns: dict[str, ColumnElement[Any]] = {
         "state": case((d.large_label.is_not(None), "answered"), (kept, d.state), else_="lost"),
-        "label": f.label,
+        "label": labels.c.label,
         "task": func.coalesce(d.task, f.task),
         "text": func.coalesce(p.text, f.text),
         "inbox_label": i.label,

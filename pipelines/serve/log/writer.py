@@ -128,7 +128,7 @@ class LogWriter:
         application: str | None = None,
     ) -> None:
         self._config, self._dropped = config, dropped
-        self._log = DecisionLog(url, config.timeout_s, application or APPLICATION)
+        self._log = DecisionLog(url, config.timeout_s, application or APPLICATION, config.max_share_per_caller)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log")
         self._queue = DecisionQueue(partial(dropped, "decision"))
         self._num_waiting = self._num_patient = self._sequence = 0

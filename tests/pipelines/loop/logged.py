@@ -31,7 +31,7 @@ class MadeLog:
     def __init__(self, rows: Sequence[dict[str, Any]], lost: int = 0, forgets: Iterable[str] = ()) -> None:
         self.table, self.lost, self.forgets = pa.Table.from_pylist(list(rows), WINDOW), lost, frozenset(forgets)
 
-    def window(self, application: str, after: int, upto: int) -> pa.Table:
+    def window(self, application: str, after: int, upto: int, max_share: float) -> pa.Table:
         return self.table.slice(after, upto - after)
 
     def gaps(self, application: str, after: int, upto: int) -> int:

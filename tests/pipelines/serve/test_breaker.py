@@ -58,6 +58,18 @@ def test_after_its_rest_one_call_alone_tries(breaker: Breaker, clock: Clock) -> 
     assert breaker.admit() is None
 
 
+def test_of_twenty_requests_at_once_half_open_lets_one_through(breaker: Breaker, clock: Clock) -> None:
+    fail(breaker, 3)
+    for _ in range(3):  # it fails again, and again one of twenty tries
+        clock.now += 10.0
+        calls = [call for _ in range(20) if (call := breaker.admit())]
+        assert len(calls) == 1
+        calls[0].failed()
+    clock.now += 10.0
+    admitted(breaker).succeeded()
+    assert all(breaker.admit() for _ in range(20))
+
+
 def test_the_trial_decides(breaker: Breaker, clock: Clock) -> None:
     fail(breaker, 3)
     clock.now += 11

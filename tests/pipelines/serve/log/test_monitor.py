@@ -19,9 +19,10 @@ from pipelines.serve.log.alarm import DecisionAlarm
 from pipelines.serve.log.database import Database
 from pipelines.serve.log.decisions import DecisionLog, Tally
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, RejectedError
-from pipelines.serve.log.monitor import Monitor, bounds
+from pipelines.serve.log.monitor import Bounds, Monitor, bounds
 from pipelines.serve.log.tables import FEEDBACK, VERSIONS
 from pipelines.serve.log.writer import LogWriter
+from tests.pipelines.serve.stubs import NoMetrics
 
 
 def certificate(epsilon: float, method: str = "regret") -> Certificate:
@@ -95,6 +96,43 @@ def test_audits_that_time_out_where_the_sides_differ_hide_nothing(log: DecisionL
         assert found.regret == found.disagreement
         highs.append(found.disagreement[1])
     assert 0.2 < highs[-1] < 0.25  # it is no empty promise: the interval has closed in on the truth from above
+
+
+def test_a_clock_that_is_set_back_by_an_hour_stops_no_watch(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: decisions, labels and the alarm go on, in the replica that watched and in one that starts."""
+    now = [datetime(2026, 3, 1, 12, tzinfo=UTC)]
+    for module in ("decisions", "monitor"):
+        monkeypatch.setattr(f"pipelines.serve.log.{module}.utc_now", lambda: now[0])
+
+    def answer(log: LogWriter, first: int) -> None:
+        log.add_decisions(
+            [
+                LoggedDecision(Origin(f"r{item}"), 0, "1", "small", 1.0, True, "small's", answered_at=now[0])
+                for item in range(first, first + 100)
+            ]
+        )
+
+    async def watch(log: LogWriter, first: int) -> Bounds | None:
+        answer(log, first)
+        await log.flush()
+        for item in range(first, first + 100):
+            await log.call(DecisionLog.finish_audits, f"r{item}", {0: "large's"})
+            await log.add_feedback(f"r{item}", None, [Feedback(0, "large's")])
+        return await Monitor(log, "1", certificate(0.5), NoMetrics()).check()  # type: ignore[arg-type]
+
+    async def served() -> None:
+        first, second = (LogWriter(FeedbackConfig(timeout_s=10.0), url) for _ in range(2))
+        before = await watch(first, 0)
+        now[0] -= timedelta(hours=1)  # the lease that was taken before would hold for an hour and a half
+        started, after = await watch(second, 100), await watch(first, 200)
+        for log in (first, second):
+            log.close()
+        assert before is not None
+        assert started is not None
+        assert (before.num_items, started.num_items, started.alarm) == (100, 200, True)
+        assert after is None  # the one that started watches now
+
+    asyncio.run(served())
 
 
 def test_items_answered_while_the_large_model_fails_do_not_dilute(log: DecisionLog) -> None:
