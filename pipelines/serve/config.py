@@ -173,7 +173,6 @@ class AuditConfig(Config):
         description="Probability that a kept item is also put to the large model, once it has been answered; 0: none.",
     )
     seed: int | None = Field(default=None, description="Seed of the draws; null: another one at every start.")
-    max_ongoing: int = Field(default=16, ge=1, description="Requests audited at once; audits of others are lost.")
     label_wait_s: float = Field(
         default=86400.0,
         gt=0,
@@ -190,15 +189,10 @@ class FeedbackConfig(Config):
         description="SQLAlchemy URL, sqlite:////absolute/path or postgresql+psycopg://host/name (password by PGPASSWORD"
         " or PGPASSFILE); a file in the storage path without one.",
     )
-    store_texts: bool = Field(
-        default=False,
-        description="Whether the texts of escalated inputs are kept, whatever `store_payloads` says; those of feedback "
-        "always are.",
-    )
-    store_payloads: Literal["none", "text", "all"] = Field(
+    store_payloads: Literal["none", "escalated", "text", "all"] = Field(
         default="none",
-        description="What is kept of every input, for updates to learn from: `text`, or `all`, which adds the picture "
-        "and the features.",
+        description="What is kept of inputs, for updates to learn from: texts of `escalated` ones, of every one "
+        "(`text`), or `all`, which adds the picture and the features. Texts of feedback always are.",
     )
     keep_days: float | None = Field(
         default=90.0, gt=0, description="Age at which what is kept of inputs is deleted; null: never."

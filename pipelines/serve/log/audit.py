@@ -18,6 +18,7 @@ from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 
+MAX_ONGOING = 16  # requests audited at once; audits of others are lost
 _BUSY = Failure("too many audits are under way")
 
 logger = logging.getLogger("ray.serve")
@@ -55,7 +56,7 @@ class Auditor:
         self.monitor.schedule()
         if not drawn:
             return
-        busy = len(self._ongoing) >= self._config.max_ongoing
+        busy = len(self._ongoing) >= MAX_ONGOING
         items = [] if busy else [Item("", inputs[index].content) for index in drawn]
         task = asyncio.create_task(self._audit(request_id, dict(drawn), items))
         self._ongoing.add(task)

@@ -240,7 +240,7 @@ def _rows(within: ColumnElement[bool], labels: Subquery) -> Select[Any]:
     """The columns of WINDOW in their order; of the inbox what was drawn last, of callers the `labels` that count."""
     d, f, i, p = DECISIONS.c, FEEDBACK.c, INBOX.c, PAYLOADS.c
     other = INBOX.alias()
-    last = select(other.c.attempt).where(same_item(DECISIONS, other)).order_by(other.c.drawn_at.desc()).limit(1)  # type: ignore[arg-type]
+    last = select(other.c.attempt).where(same_item(DECISIONS, other)).order_by(other.c.drawn_at.desc()).limit(1)
     joined = (
         DECISIONS.outerjoin(FEEDBACK, same_item(DECISIONS, FEEDBACK))
         .outerjoin(labels, same_item(DECISIONS, labels))

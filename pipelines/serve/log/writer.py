@@ -172,8 +172,8 @@ class LogWriter:
     def payload(self, content: Content, features_D: NDArray[np.float32], route: Route) -> Payload | None:
         """What is to be kept of an input."""
         parts = self._config.store_payloads
-        if parts == "none" and self._config.store_texts and route != "small":
-            parts = "text"
+        if parts == "escalated":
+            parts = "none" if route == "small" else "text"
         return Payload.of(content, features_D, parts)
 
     def add_decisions(self, decisions: Sequence[LoggedDecision]) -> None:

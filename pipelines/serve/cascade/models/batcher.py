@@ -115,8 +115,7 @@ class Batcher(Generic[ItemT, ResultT]):
     async def _run(self) -> None:
         try:
             while self._waiting:
-                # Requests that have arrived by now join; after that, only a batch with room waits for more.
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # requests that have arrived by now join
                 if batch := self._next_batch():
                     await self._compute_batch(batch)
         finally:

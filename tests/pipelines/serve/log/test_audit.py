@@ -13,6 +13,7 @@ from kcm.bundle.answers import Answer, Failure, Input, Route
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.config import AuditConfig, FeedbackConfig
+from pipelines.serve.log import audit as room
 from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import LoggedDecision, Origin
@@ -129,7 +130,10 @@ def test_a_draw_is_in_the_log_before_the_large_model_is_asked(url: str) -> None:
     assert "a private text" not in str(row)
 
 
-def test_audits_that_fail_or_are_too_many_are_lost_and_the_log_says_so(url: str) -> None:
+def test_audits_that_fail_or_are_too_many_are_lost_and_the_log_says_so(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MAX_ONGOING", 2)
     recorder, waiting = Recorder(), Large()
 
     async def audit() -> None:
@@ -140,7 +144,7 @@ def test_audits_that_fail_or_are_too_many_are_lost_and_the_log_says_so(url: str)
         silent.answered("silent", [Input(Content("x"))], [answer("good")])
         await silent.auditor.settled()
         waiting.go = asyncio.Event()
-        busy = Audits(url, waiting, recorder, max_ongoing=2)
+        busy = Audits(url, waiting, recorder)
         for number in range(5):
             busy.answered(f"r{number}", [Input(Content("x"))], [answer("good")])
         while not waiting.asked:

@@ -142,8 +142,8 @@ def test_payloads_are_kept_as_configured(url: str) -> None:
         return writing.payload(Content("a text", b"a picture"), np.ones(2, np.float32), route)
 
     assert kept("large") is None
-    assert kept("small", store_texts=True) is None
-    assert kept("large", store_texts=True) == Payload("a text")
+    assert kept("small", store_payloads="escalated") is None
+    assert kept("large", store_payloads="escalated") == Payload("a text")
     assert kept("small", store_payloads="text") == Payload("a text")
     assert kept("small", store_payloads="all") == Payload("a text", b"a picture", np.ones(2, "<f4").tobytes())
 
