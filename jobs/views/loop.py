@@ -105,6 +105,21 @@ ROUTES = ("small", "large", "small_degraded")
 MOST_SHOWN = 20
 
 
+def new_labels_view(result: Numbers) -> Group:
+    """The labels that were named, and the groups of items that may be new classes."""
+    lines = [line("named", ", ".join(result["named"]) or "nothing: `--name LABEL` adds a label")]
+    if not result["groups"]:
+        return Group(*lines, line("groups", "no ten escalated items lie together"))
+    table = plain_table("Escalated items that lie together")
+    for heading in ("items", "both sides agree", "the large model says", "such as", "proposed name"):
+        table.add_column(heading, overflow="fold")
+    for group in result["groups"]:
+        answers = ", ".join(f"{label} {count}" for label, count in group["answers"].items())
+        agreement, examples = percent(group["agreement"], ".0f"), "\n".join(group["examples"])
+        table.add_row(str(group["size"]), agreement, *map(escape, (answers, examples, group["proposal"])))
+    return Group(table, *lines)
+
+
 def stats_view(result: Mapping[str, Any]) -> Group:
     """A table of the versions, and lines about the rest."""
     table = plain_table(f"Decisions of {escape(result['application'])}")

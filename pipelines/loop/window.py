@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, reduce
 from typing import Any, Literal, Self
@@ -111,6 +112,7 @@ class LogWindow(Stage, Plan):
     fractions: Fractions
     task: str
     more_labels: tuple[str, ...] = ()
+    named_labels: tuple[str, ...] = ()  # those of `more_labels` that need no feedback to be learned
     new_labels: Literal["refuse", "keep"] = "refuse"
     forgotten_rows: tuple[str, ...] = ()
     max_share_per_caller: float = 1.0
@@ -120,7 +122,9 @@ class LogWindow(Stage, Plan):
     split_by_unit: dict[str, Split] = Field(exclude=True)
 
     @classmethod
-    def read_from(cls, log: LogReader, config: RunConfig, parent: Parent, after: int, upto: int) -> Self:
+    def read_from(
+        cls, log: LogReader, config: RunConfig, parent: Parent, after: int, upto: int, named: Collection[str] = ()
+    ) -> Self:
         """The window of a run's application. ArtefactError where the champion's rows are missing."""
         assert config.update is not None
         key, forgotten = log.unit_key, log.forgotten(config.application)
@@ -143,6 +147,7 @@ class LogWindow(Stage, Plan):
             fractions=config.update.fractions,
             task=config.update.task,
             more_labels=tuple(label for label in config.update.more_labels if label not in labels),
+            named_labels=tuple(label for label in named if label not in labels),
             new_labels=config.serve.feedback.new_labels,
             forgotten_rows=tuple(forgotten_rows),
             max_share_per_caller=config.serve.feedback.max_share_per_caller,
@@ -160,6 +165,7 @@ class LogWindow(Stage, Plan):
         purposes = [unit and self._purpose(unit) for unit in units]
         known = {*self.bundle.label_names, *self.more_labels, self.bundle.none_label, None}
         labels, asked_for = Counter(rows["label"].to_pylist()), set(rows["inbox_label"].to_pylist())
+        found = {*labels, *asked_for, *self.named_labels}
         facts = WindowFacts(
             application=self.application,
             after=self.after,
@@ -175,7 +181,7 @@ class LogWindow(Stage, Plan):
             num_labels=len(rows) - pc.coalesce(rows["inbox_label"], rows["label"]).null_count,
             num_held=sum(unit in self.split_by_unit for unit in units),
             purposes=dict(sorted(Counter(name or "none" for name in purposes).items())),
-            new_labels=tuple(label for label in self.more_labels if label in labels or label in asked_for),
+            new_labels=tuple(label for label in self.more_labels if label in found),
             unknown_labels={label: count for label, count in labels.most_common() if label not in known},
             forgotten_rows=self.forgotten_rows,
             signs=self._signs(rows),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,11 +12,12 @@ import typer
 from jobs.commands.loop import turns
 from jobs.exit import reported
 from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce, load
-from jobs.views.loop import labels_view, turn_view, versions_view
+from jobs.views.loop import labels_view, new_labels_view, turn_view, versions_view
 from jobs.views.table import result_console
 from pipelines.config import RunConfig
 from pipelines.loop.inbox import opened_inbox
 from pipelines.loop.label_files import read_answers, write_items
+from pipelines.loop.naming import known_labels, named_labels, new_groups
 
 
 def promote(
@@ -102,6 +104,13 @@ def labels(
     ] = None,
     taken: Annotated[Path | None, typer.Option("--in", metavar="FILE", help="Store the labels of such a file.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Open items that are listed.")] = 10,
+    new: Annotated[bool, typer.Option("--new", help="Show groups of escalated items that may be new classes.")] = False,
+    name: Annotated[
+        list[str] | None, typer.Option("--name", metavar="LABEL", help="A new label; the next update learns it.")
+    ] = None,
+    withdraw: Annotated[
+        list[str] | None, typer.Option("--withdraw", metavar="LABEL", help="Take such a label back.")
+    ] = None,
     overrides: Overrides = None,
     json: JsonFile = None,
     debug: Debug = False,
@@ -109,13 +118,32 @@ def labels(
     """List the few items worth a person's label, exchange them as a file, and say what the labels so far certify.
 
     They are disagreements of the last turn's challenger with the large model, drawn at random: with enough of them
-    labelled, there or on the page of the service, `kcm update` may let it keep more.
+    labelled, there or on the page of the service, `kcm update` may let it keep more. With --new, groups of what was
+    escalated since the last promotion; --name adds a label for such a class, without a change of the configuration.
     """
     with reported(json, debug) as result:
+        if new or name or withdraw:
+            announce(f"looking for new classes in the log of {config}")
+            result |= new_labels_of(load(config, overrides), name or [], withdraw or [])
+            result_console().print(new_labels_view(result))
+            return
         announce(f"reading the items of {config}")
 
         result |= labels_of(load(config, overrides), out=out, taken=taken, limit=limit)
         result_console().print(labels_view(result))
+
+
+def new_labels_of(config: RunConfig, name: Sequence[str] = (), withdraw: Sequence[str] = ()) -> dict[str, Any]:
+    """Name labels for new classes and take others back; what is named then, and the groups that may be new classes.
+
+    Raises ConfigError for a label that exists or was not named, DataError where the log holds no features to group by.
+    """
+    named = named_labels(config)
+    for label in withdraw:
+        named.withdraw(label)
+    for label in name:
+        named.name(label, known_labels(config))
+    return {"named": list(named.all()), "groups": [asdict(group) for group in new_groups(config)]}
 
 
 def labels_of(

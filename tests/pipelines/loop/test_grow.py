@@ -33,7 +33,7 @@ def test_a_closed_form_is_taught_by_answers_and_people_come_first() -> None:
     """Promise: a learner that reads labels alone learns from every answer, and a person overrules it."""
 
     def taught(**columns: Any) -> list[int]:
-        return task_of(window("train", **columns), "new", NAMES, taught=True).splits["train"]["label"]
+        return task_of(window("train", **columns), "new", NAMES, taught=True).splits["train"]["label"].to_pylist()
 
     assert list(taught()) == [1]
     assert list(taught(label="bad")) == [0]

@@ -114,6 +114,11 @@ def test_the_callers_name_the_task_where_they_agree_on_a_new_one(write: Write) -
     assert named("books", "films") == named("films") == named(None) == named("books", None) == "traffic-400"
 
 
+def test_a_label_that_a_person_has_named_is_new_without_any_feedback(write: Write) -> None:
+    assert write(more_labels=("refund",)).facts.new_labels == ()
+    assert write(more_labels=("refund",), named_labels=("refund",)).facts.new_labels == ("refund",)
+
+
 def test_a_window_in_which_all_was_escalated_is_known_whole_and_tells_why(write: Write) -> None:
     """Promise: while a stopped champion waits, every answer of the large model counts fully."""
     log = MadeLog(

@@ -1,0 +1,152 @@
+"""Classes that came with the traffic: groups of items that may be one, and the names that a person gives, once.
+
+A name is an act of the operator, written down in the storage: the next `kcm update` has the large model answer with the
+longer list, and learns the class. Groups are a help for people and promise nothing.
+Shapes: N items, D features.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from sklearn.cluster import AgglomerativeClustering
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from kcm.errors import ConfigError, DataError
+from pipelines.config import RunConfig
+from pipelines.loop.parent import Parent
+from pipelines.loop.state import LoopState, log_reader, watermark_of, window_start
+from pipelines.registry.champion import utc_now
+from pipelines.store.control.journal import Journal
+from pipelines.store.control.records import Control
+
+FEWEST, MOST = 10, 2000  # items of a group that is shown; items that are grouped, the latest ones
+FARTHEST = 0.5  # mean cosine distance between the items of two groups that are one
+EXAMPLES, WORDS = 5, 2
+
+
+@dataclass(frozen=True)
+class ItemGroup:
+    """Items that the champion escalated and that lie together.
+
+    `agreement` is the share of them that the small side would have answered as the large model did: low for a class
+    that neither knows. `answers` are the large model's commonest ones, `proposal` is made of telling words.
+    """
+
+    size: int
+    agreement: float
+    answers: dict[str, int]
+    proposal: str
+    examples: list[str]
+
+
+class NamedLabels:
+    """The labels that people have named for an application, in the store's control records."""
+
+    def __init__(self, control: Control, application: str) -> None:
+        self._journal = Journal(control, f"loop/{application}/labels")
+
+    def all(self) -> tuple[str, ...]:
+        """The labels that stand, in the order in which they were named first."""
+        standing = {entry["label"]: entry["stands"] for entry in self._journal.entries()}
+        return tuple(label for label, stands in standing.items() if stands)
+
+    def name(self, label: str, known: Collection[str]) -> None:
+        """Name a label. ConfigError for one that is blank, or that exists, in whatever spelling."""
+        spelled = {_plain(each): each for each in (*known, *self.all())}
+        if not _plain(label):
+            raise ConfigError("a label needs a letter or a digit", where="--name")
+        if (same := spelled.get(_plain(label))) is not None:
+            raise ConfigError(f"there is a label {same!r} already", where="--name", hint="Give that one as feedback")
+        self._write(label, stands=True)
+
+    def withdraw(self, label: str) -> None:
+        """Take a name back that no version has learned. ConfigError for a label that was not named."""
+        if label not in self.all():
+            named = ", ".join(self.all()) or "none"
+            raise ConfigError(f"nobody has named {label!r}", where="--withdraw", hint=f"Named are: {named}")
+        self._write(label, stands=False)
+
+    def _write(self, label: str, *, stands: bool) -> None:
+        self._journal.append(lambda _: {"label": label, "stands": stands, "at": utc_now()})
+
+
+def named_labels(config: RunConfig) -> NamedLabels:
+    """Those of a run's application."""
+    return NamedLabels(LoopState.of(config).store.control, config.name)
+
+
+def known_labels(config: RunConfig) -> tuple[str, ...]:
+    """The labels of the champion, and those that the configuration announces."""
+    state = LoopState.of(config)
+    bundle = Parent.of(state.store, state.champions.agreed().champion).bundle
+    more = config.update.more_labels if config.update else ()
+    return (*bundle.answer_names, *more)
+
+
+def new_groups(config: RunConfig) -> list[ItemGroup]:
+    """The groups among what was escalated since the last promotion. DataError where their features are not stored."""
+    champion, application = LoopState.of(config).champions.agreed().champion, config.application
+    with log_reader(config) as log:
+        return groups_of(log.window(application, window_start(config, champion), watermark_of(config)))
+
+
+def groups_of(window: pa.Table) -> list[ItemGroup]:
+    """The groups of a window of the log, the largest first."""
+    rows = window.filter(pc.and_(pc.equal(window["route"], "large"), window["features"].is_valid()))
+    if not len(rows) and len(window):
+        raise DataError(
+            "the log holds no features of escalated items",
+            where="serve.feedback.store_payloads",
+            hint="Set it to all, and wait for traffic",
+        )
+    rows = rows.slice(max(0, len(rows) - MOST))
+    if len(rows) < FEWEST:
+        return []
+    features_ND = np.array(rows["features"].to_pylist(), dtype=np.float64)
+    features_ND /= np.maximum(np.linalg.norm(features_ND, axis=1, keepdims=True), 1e-12)
+    grouping = AgglomerativeClustering(None, metric="cosine", linkage="average", distance_threshold=FARTHEST)
+    group_N = grouping.fit_predict(features_ND)
+    members = [places for g in np.unique(group_N) if len(places := np.flatnonzero(group_N == g)) >= FEWEST]
+    proposals = _proposals([" ".join(_texts(rows, places)) for places in members])
+    groups = [_group(rows, features_ND, *each) for each in zip(members, proposals, strict=True)]
+    return sorted(groups, key=lambda group: -group.size)
+
+
+def _group(rows: pa.Table, features_ND: np.ndarray, places: np.ndarray, proposal: str) -> ItemGroup:
+    inside = rows.take(pa.array(places))
+    large, small = inside["large_label"].to_pylist(), inside["small_label"].to_pylist()
+    typical = places[np.argsort(-features_ND[places] @ features_ND[places].mean(0), kind="stable")]
+    return ItemGroup(
+        size=len(places),
+        agreement=float(np.mean([a == b for a, b in zip(large, small, strict=True)])),
+        answers=dict(Counter(label for label in large if label is not None).most_common(3)),
+        proposal=proposal,
+        examples=_texts(rows, typical[:EXAMPLES]),
+    )
+
+
+def _texts(rows: pa.Table, places: np.ndarray) -> list[str]:
+    return [text or "" for text in rows["text"].take(pa.array(places)).to_pylist()]
+
+
+def _proposals(documents: list[str]) -> list[str]:
+    """A name for each group by the words that tell it from the others; empty where there are no words."""
+    try:
+        vectorizer = TfidfVectorizer(stop_words="english", sublinear_tf=True)
+        weight_GW = vectorizer.fit_transform(documents).toarray()
+    except ValueError:  # no words at all, as of pictures
+        return [""] * len(documents)
+    words: Any = vectorizer.get_feature_names_out()
+    return ["_".join(words[np.argsort(-row, kind="stable")[:WORDS]]) for row in weight_GW]
+
+
+def _plain(label: str) -> str:
+    """A label without what people spell differently: case, spaces and signs."""
+    return "".join(sign for sign in label.casefold() if sign.isalnum())
