@@ -90,13 +90,13 @@ def _regular_file(path: Path) -> bytes:
 
 def num_pixels(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
     """Width times height, from the header alone. Raises PictureError for what will not be decoded."""
-    return _read(data, max_pixels, lambda image: image.width * image.height)
+    return _read(data, lambda image: image.width * image.height, max_pixels)
 
 
-def picture_fault(data: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
+def picture_fault(data: bytes) -> str | None:
     """Why a picture cannot be used; None for one that can. A damaged end is found without keeping any pixels."""
     try:
-        with _opened(data, max_pixels) as image:
+        with _opened(data) as image:
             if image.format == "PNG":
                 image.verify()  # the checksums of its chunks: much cheaper than its pixels
             else:
@@ -109,12 +109,12 @@ def picture_fault(data: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
     return None
 
 
-def upright(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def upright(data: bytes) -> Image.Image:
     """The whole picture in three channels: upright, on white, the first frame of several. Raises PictureError."""
-    return _read(data, max_pixels, lambda image: _rgb(ImageOps.exif_transpose(image)))
+    return _read(data, lambda image: _rgb(ImageOps.exif_transpose(image)))
 
 
-def square(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def square(data: bytes, side: int) -> np.ndarray:
     """The whole picture, squeezed to a square, uint8 [S, S, 3]: upright, on white, the first frame of several.
 
     Raises PictureError.
@@ -126,19 +126,19 @@ def square(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         fitted = whole.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
         return np.asarray(fitted, dtype=np.uint8)
 
-    return _read(data, max_pixels, squeezed)
+    return _read(data, squeezed)
 
 
-def with_square(content: Content, side: int, max_pixels: int = MAX_PIXELS) -> Content:
+def with_square(content: Content, side: int) -> Content:
     """The content with its picture read, as `square` does; once. Raises PictureError."""
     if content.pixels is not None:
         return content
-    return replace(content, pixels=square(content.image, side, max_pixels))
+    return replace(content, pixels=square(content.image, side))
 
 
-def squares(inputs: Sequence[Content], side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def squares(inputs: Sequence[Content], side: int) -> np.ndarray:
     """The pictures of all inputs, uint8 [N, S, S, 3]. Raises UnreadableError for those that have none to be used."""
-    pixels = [content.pixels for content in read_all(inputs, lambda content: with_square(content, side, max_pixels))]
+    pixels = [content.pixels for content in read_all(inputs, lambda content: with_square(content, side))]
     return np.stack(pixels) if pixels else np.empty((0, side, side, 3), dtype=np.uint8)  # type: ignore[arg-type]  # read
 
 
@@ -155,7 +155,7 @@ def read_all(inputs: Sequence[Content], read: Callable[[Content], T]) -> list[T]
     return results
 
 
-def _read(data: bytes, max_pixels: int, read: Callable[[Image.Image], T]) -> T:
+def _read(data: bytes, read: Callable[[Image.Image], T], max_pixels: int = MAX_PIXELS) -> T:
     """The result of `read` on the opened picture; any exception of its decoder becomes a PictureError."""
     try:
         with _opened(data, max_pixels) as image:
@@ -166,7 +166,7 @@ def _read(data: bytes, max_pixels: int, read: Callable[[Image.Image], T]) -> T:
         raise PictureError(_reason(error)) from error
 
 
-def _opened(data: bytes, max_pixels: int) -> Image.Image:
+def _opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture with its header read and no pixels decoded."""
     if not data:
         raise PictureError("there is no image")
