@@ -20,8 +20,7 @@ from pipelines.serve.cascade.certificate_guard import CertificateGuard
 from pipelines.serve.cascade.drift import Drift
 from pipelines.serve.cascade.models.encoder import RemoteEncoder
 from pipelines.serve.cascade.models.escalation import Escalation
-from pipelines.serve.cascade.models.judging import Judging
-from pipelines.serve.cascade.models.pictures import PictureReader
+from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.audit import Auditor

@@ -19,11 +19,10 @@ from kcm.inputs.content import Part, UnreadableError
 from kcm.large import LargeAnswer
 from pipelines.serve.cascade.certificate_guard import CertificateGuard
 from pipelines.serve.cascade.drift import Drift
-from pipelines.serve.cascade.models.batcher import QueueFullError
 from pipelines.serve.cascade.models.encoder import EncoderFailedError
 from pipelines.serve.cascade.models.escalation import Escalation, LargeUnavailable
-from pipelines.serve.cascade.models.judging import Judging, Unjudged, Verdict
-from pipelines.serve.cascade.models.pictures import TooManyPixelsError
+from pipelines.serve.cascade.models.judging import Judging, TooManyPixelsError, Unjudged, Verdict
+from pipelines.serve.cascade.models.queues import QueueFullError
 from pipelines.serve.config import RETRY_AFTER_S, ServeConfig
 from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.entries import Shadow

@@ -18,7 +18,6 @@ from pipelines.serve.breaker import RateLimit
 from pipelines.serve.config import RETRY_AFTER_S, LimitsConfig, ServeConfig
 from pipelines.serve.http.bodies import REQUEST_ID_PATTERN, problem, refused
 from pipelines.serve.http.keys import Keys
-from pipelines.serve.http.page import is_page
 from pipelines.serve.log.entries import Origin
 from pipelines.serve.schemas import Refusal
 
@@ -26,8 +25,9 @@ REQUEST_ID = "x-request-id"  # the client's; Ray Serve sets it where there is no
 CLIENT_GONE = 499  # the status in the log of a request whose client did not wait for an answer
 ANYONE = "anyone"  # the caller where no keys are asked for
 DOCS = "/docs"  # the interface's own page; its files lie below
+INDEX, LABELS, PREFIX = "/", "/labels", "/page/"  # the pages and their files, which hold nothing of the model
 PROBES = frozenset({"/healthz", "/readyz"})  # asked by address, by what starts and watches the service
-OPEN = PROBES | {DOCS, "/openapi.json"}  # without a key
+OPEN = PROBES | {DOCS, "/openapi.json", INDEX, LABELS}  # without a key
 QUIET = PROBES | {"/metrics"}  # asked every few seconds, and not logged
 
 _PORT = re.compile(r":\d*$", re.ASCII)  # of an IPv6 address in brackets nothing else ends so
@@ -148,7 +148,7 @@ class Access:
 
 
 def _is_open(path: str) -> bool:
-    return path in OPEN or path.startswith(f"{DOCS}/") or is_page(path)
+    return path in OPEN or path.startswith((f"{DOCS}/", PREFIX))
 
 
 class RequestLimit:

@@ -10,9 +10,8 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader
 
 from pipelines.serve.cascade.service import CascadeService
+from pipelines.serve.http.middleware import INDEX, LABELS, PREFIX
 from pipelines.serve.schemas import Refusal
-
-INDEX, LABELS, PREFIX = "/", "/labels", "/page/"
 
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _POLICY = (
@@ -25,11 +24,6 @@ HEADERS: Mapping[str, str] = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # a page and the interface that it speaks to are of one version
 }
-
-
-def is_page(path: str) -> bool:
-    """Whether a path belongs to the page itself, which holds nothing of the model and loads without a key."""
-    return path in (INDEX, LABELS) or path.startswith(PREFIX)
 
 
 def add_pages(api: FastAPI, service: CascadeService) -> None:

@@ -26,8 +26,7 @@ from kcm.large import Item, LargeAnswer, OpenAiConfig
 from kcm.large.base import Cost
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
-from pipelines.serve.cascade.models.judging import Judging
-from pipelines.serve.cascade.models.pictures import PictureReader
+from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig

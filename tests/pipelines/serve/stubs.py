@@ -13,8 +13,7 @@ from PIL import Image
 from kcm.bundle.runtime import SmallSide
 from kcm.inputs.content import IMAGE, TEXT, Content
 from pipelines.serve.breaker import Breaker, BreakerConfig
-from pipelines.serve.cascade.models.judging import Judging
-from pipelines.serve.cascade.models.pictures import PictureReader
+from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import BatchingConfig, ServeConfig

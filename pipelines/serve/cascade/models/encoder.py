@@ -21,7 +21,7 @@ from kcm.encoders import Encoder
 from kcm.errors import DataError
 from kcm.inputs.content import Content
 from kcm.redact import redact_logger
-from pipelines.serve.cascade.models.batcher import QueueFullError
+from pipelines.serve.cascade.models.queues import QueueFullError
 from pipelines.serve.config import ReplicaConfig
 from pipelines.serve.release import Release, ReleaseCache
 from pipelines.serve.sources import Source

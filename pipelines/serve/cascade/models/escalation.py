@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from kcm.bundle.answers import Failure
 from kcm.large import PROBE, Item, LargeAnswer
 from pipelines.serve.breaker import Breaker, Call, TokenBucket
-from pipelines.serve.cascade.models.batcher import QueueFullError
+from pipelines.serve.cascade.models.queues import QueueFullError
 from pipelines.serve.config import LargeReplicaConfig
 from pipelines.serve.release import Release
 

@@ -15,9 +15,8 @@ from kcm.bundle.models import FrozenModels, load_large
 from kcm.errors import ConfigError
 from kcm.large import PROBE, AsksEach, Item, LargeAnswer, LargeConfig, LargeModel
 from kcm.redact import redact_logger
-from pipelines.serve.cascade.models.batcher import Batcher
-from pipelines.serve.cascade.models.pictures import PictureReader
-from pipelines.serve.cascade.models.questions import QuestionQueue
+from pipelines.serve.cascade.models.judging import PictureReader
+from pipelines.serve.cascade.models.queues import Batcher, QuestionQueue
 from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig, LimitsConfig
 from pipelines.serve.release import Release, ReleaseCache
 from pipelines.serve.sources import Source

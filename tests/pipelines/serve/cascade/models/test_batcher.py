@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.serve.cascade.models.batcher import Batcher, QueueFullError
+from pipelines.serve.cascade.models.queues import Batcher, QueueFullError
 
 
 class Computer:

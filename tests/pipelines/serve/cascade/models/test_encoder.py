@@ -14,8 +14,8 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from kcm.encoders import encode_readable
 from kcm.inputs.content import IMAGE, TEXT, Content, Part
 from kcm.inputs.pictures import PictureError
-from pipelines.serve.cascade.models.batcher import QueueFullError
 from pipelines.serve.cascade.models.encoder import EncoderFailedError, RemoteEncoder
+from pipelines.serve.cascade.models.queues import QueueFullError
 from pipelines.serve.release import Release
 
 INPUTS = [Content("a"), Content("b")]

@@ -14,8 +14,8 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.breaker import Breaker, BreakerConfig
-from pipelines.serve.cascade.models.batcher import QueueFullError
 from pipelines.serve.cascade.models.escalation import Escalation, LargeUnavailable
+from pipelines.serve.cascade.models.queues import QueueFullError
 from pipelines.serve.config import LargeReplicaConfig
 from pipelines.serve.release import Release
 

@@ -156,7 +156,7 @@ class Sees:
 def test_pictures_are_read_before_they_are_batched_and_a_bad_one_costs_itself_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model, encoder = Sees(), PixelsConfig(side=2, max_pixels=1000)
+    model, encoder = Sees(), PixelsConfig(side=2)
     large = ClassifierConfig(encoder=encoder)
     bundle = FrozenModels(label_names=LABELS, encoder=encoder, encoder_identity="", large=large, large_identity="sees")
     monkeypatch.setattr(module, "FrozenModels", SimpleNamespace(read_models=lambda _: bundle))
@@ -164,7 +164,7 @@ def test_pictures_are_read_before_they_are_batched_and_a_bad_one_costs_itself_al
 
     async def ask() -> list[LargeAnswer]:
         deployment = await deployed(LargeReplicaConfig(), Path("/assets"), FeedbackConfig(), LimitsConfig())
-        images = [picture(7), b"no picture", picture(2000), picture(9)]
+        images = [picture(7), b"no picture", picture(5000, 4001), picture(9)]
         return list(await deployment.answer([Item("", Content("", image)) for image in images], RELEASE))
 
     assert [answer.label for answer in asyncio.run(ask())] == [1, None, None, 1]

@@ -23,7 +23,7 @@ from kcm.large import Item, LargeAnswer, OpenAiConfig, OpenAiModel
 from kcm.large.response_cache import ResponseStore
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.models.escalation import Escalation
-from pipelines.serve.cascade.models.questions import QuestionQueue
+from pipelines.serve.cascade.models.queues import QuestionQueue
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
 from pipelines.serve.log.entries import Origin
 from pipelines.serve.release import Release

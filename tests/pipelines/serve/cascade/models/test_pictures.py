@@ -16,8 +16,8 @@ from kcm.bundle.answers import Input, Judgement
 from kcm.bundle.runtime import SmallSide
 from kcm.inputs.content import IMAGE, Content, UnreadableError
 from kcm.inputs.pictures import PictureError
-from pipelines.serve.cascade.models.batcher import QueueFullError
-from pipelines.serve.cascade.models.pictures import PictureReader, TooManyPixelsError
+from pipelines.serve.cascade.models.judging import PictureReader, TooManyPixelsError
+from pipelines.serve.cascade.models.queues import QueueFullError
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.entries import Origin
 from pipelines.serve.schemas import Refusal

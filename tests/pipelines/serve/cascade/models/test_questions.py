@@ -9,8 +9,7 @@ import pytest
 
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer
-from pipelines.serve.cascade.models.batcher import QueueFullError
-from pipelines.serve.cascade.models.questions import QuestionQueue
+from pipelines.serve.cascade.models.queues import QuestionQueue, QueueFullError
 
 
 class Model:
