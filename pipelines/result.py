@@ -112,14 +112,19 @@ def _params(config: RunConfig) -> dict[str, Any]:
     return params
 
 
+_CERTIFICATE = ("epsilon", "delta", "bound", "valid", "call_rate", "num_rows", "num_units", "fewest_units")
+
+
 def _headline(config: RunConfig, result: Mapping[str, Any]) -> dict[str, float | None]:
-    """Every collaborator's figures over all tasks, intervals left out, and what it saves in money where known."""
+    """Every collaborator's figures over all tasks, what it saves in money where known, and its certificate."""
     figures: dict[str, float | None] = {}
     for name in config.trained:
         overall = result[name]["overall"]
         figures |= {f"{name}/{metric}": value for metric, value in overall.items() if not isinstance(value, list)}
         if found := prices_of(result):
             figures[f"{name}/saved_per_1000"] = found.saved_per_1000(overall["calls_saved"])
+        promised = result[name]["certificate"]
+        figures |= {f"{name}/certificate_{key}": promised[key] for key in _CERTIFICATE}
     return figures
 
 

@@ -77,7 +77,8 @@ def initialise(
         file.write_text(config.content, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write the file: {error.strerror}", where=str(file)) from error
-    overview = [*lines, *config.lines]
+    chosen = ", ".join(f"{kind} {column!r}" for kind, column in vars(columns).items() if column)
+    overview = [f"columns: {chosen}; other ones by --text, --label and --large", *lines, *config.lines]
     return {"config": str(file), "rows": config.num_rows, "columns": vars(columns), "overview": overview}
 
 

@@ -6,17 +6,19 @@ import inspect
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from json import dumps, loads
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
 import yaml
 from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
 from rich.table import Table
 
 from jobs.exit import reported
 from jobs.options import Debug, JsonFile
 from jobs.views.table import result_console
-from kcm.components import FAMILIES, Component
+from kcm.components import FAMILIES, Component, KnownComponent
 from kcm.config import Config
 from pipelines.config import RunConfig
 
@@ -26,17 +28,64 @@ def config(
         bool,
         typer.Option("--components", help="List sources, encoders, large models, learners and gate scores instead."),
     ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print a JSON Schema instead, by which editors complete and check YAML.")
+    ] = False,
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
     """Print the reference of every configuration key as Markdown, or list the components that one can name."""
     with reported(json, debug) as result:
-        if components:
+        if schema:
+            result |= configuration_schema()
+            typer.echo(dumps(result, indent=2))
+        elif components:
             result |= {name: [asdict(component) for component in family.known()] for name, family in FAMILIES.items()}
             result_console().print(components_view())
         else:
             result["markdown"] = configuration_reference(RunConfig)
             typer.echo(result["markdown"], nl=False)
+
+
+_FORM = "$form"  # a reference to a form of a component, which pydantic would look for among its own
+
+
+class _ComponentSchema(GenerateJsonSchema):
+    """Writes a field that takes any component of a family as a choice among the known ones, or a class of one's own."""
+
+    def function_plain_schema(self, schema: Any) -> dict[str, Any]:
+        """The choice, for the one validator that takes components; other plain validators take anything."""
+        component = getattr(schema["function"]["function"], "__self__", None)
+        if not (isinstance(component, type) and issubclass(component, Component)):
+            return {}
+        family = component.family
+        own = {
+            "type": "object",
+            "required": [family.tag],
+            "properties": {family.tag: {"type": "string", "pattern": ":"}},
+        }
+        return {"anyOf": [*({_FORM: f"#/$defs/{_class_name(known)}"} for known in family.known()), own]}
+
+
+def configuration_schema() -> dict[str, Any]:
+    """The JSON Schema of a run's configuration, with the forms of all known components."""
+    schema = RunConfig.model_json_schema(schema_generator=_ComponentSchema)
+    definitions = schema.setdefault("$defs", {})
+    for family in FAMILIES.values():
+        for known in family.known():
+            form = family.find(known.tag).model_json_schema(schema_generator=_ComponentSchema)
+            definitions |= form.pop("$defs", {})
+            form["properties"][family.tag] = {"const": known.tag}
+            if known.tag != family.default:
+                form["required"] = sorted({*form.get("required", ()), family.tag})
+            definitions[_class_name(known)] = form
+    written = dumps({"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema)
+    linked: dict[str, Any] = loads(written.replace(f'"{_FORM}":', '"$ref":'))
+    return linked
+
+
+def _class_name(known: KnownComponent) -> str:
+    return known.path.partition(":")[2]
 
 
 def components_view() -> Table:

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from kcm.bundle.models import bundle_digest
 from kcm.durable import replace_durably
 from kcm.errors import ArtefactError, KcmError
-from pipelines.tracking.config import DIGEST_TAG, SQLITE
+from pipelines.tracking.config import CHAMPION, DIGEST_TAG, SQLITE
 from pipelines.tracking.tracking import fetch_model
 
 SCHEME = "models:/"
@@ -50,7 +50,7 @@ def fetch_verified(uri: str, model: str, root: Path) -> tuple[str, Path]:
 
 
 def fetch(source: str) -> Path:
-    """The bundle of `models:/NAME@ALIAS` or `models:/NAME/NUMBER`, for `kcm.load`.
+    """The bundle of `models:/NAME@ALIAS`, `models:/NAME/NUMBER` or `models:/NAME`, its champion, for `kcm.load`.
 
     The registry is the one that MLflow points to (`mlflow.set_tracking_uri`, MLFLOW_TRACKING_URI), else that of the
     runs in `storage` here. Copies are kept in KCM_CACHE, else in the user's cache folder.
@@ -96,6 +96,8 @@ def _resolved(uri: str, model: str) -> ModelVersion:
             f"no registered model {model!r}: no runs are recorded here", where=str(database.parent), hint=hint
         )
     name, at, alias = model.partition("@")
+    if "/" not in model and not alias:
+        at, alias = "@", CHAMPION
     try:
         client = MlflowClient(uri)
         if at:

@@ -15,7 +15,8 @@ CONFIGS = sorted(path for path in (Path(__file__).parents[2] / "jobs/configs").g
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
-def test_an_example_configuration_is_valid(path: Path) -> None:
+def test_an_example_configuration_is_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
     config = load_config(RunConfig, path)
     for stage in STAGES:
         stage.of(config).check()

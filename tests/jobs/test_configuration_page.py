@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 from pydantic import Field
+from typer.testing import CliRunner
 
+from jobs.cli import app
 from jobs.commands.reference import configuration_reference
 from kcm.config import Config
 from pipelines.config import RunConfig
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
 
 
 class Pet(Config):
@@ -93,3 +99,18 @@ def test_every_key_of_a_run_is_explained(reference: str) -> None:
     rows = [line for line in reference.splitlines() if line.startswith("| `")]
     assert len(rows) > 50
     assert [row for row in rows if row.endswith("|  |")] == []
+
+
+def test_the_schema_takes_every_shipped_configuration_and_no_misspelled_key() -> None:
+    schema = json.loads(CliRunner().invoke(app, ["config", "--schema"]).stdout)
+    validator = Draft202012Validator(schema)
+    validator.check_schema(schema)
+    shipped = {path.name: yaml.safe_load(path.read_text()) for path in CONFIGS.glob("*.yaml")}
+    runs = {name: values for name, values in shipped.items() if "tasks" in values}
+    assert len(runs) > 5
+    for name, values in runs.items():
+        assert [error.message for error in validator.iter_errors(values)] == [], name
+    values = runs["openai.yaml"]
+    assert not validator.is_valid(values | {"large": values["large"] | {"max_caller": 3}})
+    assert not validator.is_valid(values | {"seeds": 3})
+    assert validator.is_valid(values | {"large": {"adapter": "my_package.models:MyConfig", "anything": 1}})

@@ -10,7 +10,21 @@ import pandas as pd
 from kcm.tasks.rows import split_name
 
 _NAMES = {
-    "label": ("label", "labels", "category", "intent", "target", "class", "gold", "topic", "sentiment", "tag", "y"),
+    "label": (
+        "label",
+        "labels",
+        "category",
+        "intent",
+        "target",
+        "class",
+        "gold",
+        "topic",
+        "sentiment",
+        "tag",
+        "y",
+        "queue",
+        "department",
+    ),
     "text": ("text", "sentence", "utterance", "prompt", "question", "query", "review", "message", "body", "content"),
     "id": ("id", "uid", "uuid", "key", "row_id", "item_id"),
     "group": ("group", "document", "user", "session", "conversation", "author", "customer", "thread"),
@@ -18,6 +32,18 @@ _NAMES = {
     "split": ("split",),
     "image": ("image", "picture", "img", "photo"),
 }
+_SELDOM_LABELS = (
+    "priority",
+    "status",
+    "language",
+    "lang",
+    "country",
+    "gender",
+    "severity",
+    "channel",
+    "source",
+    "date",
+)
 _COSTS = ("cost", "price", "usd", "currency")  # the last word of the name of a column of costs
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff")
 REPLY = " (reply)"  # ends the name of a column that holds what the assistant said in a column of chats
@@ -112,9 +138,11 @@ def _words(name: str) -> list[str]:
 
 
 def _labels_by_content(names: Iterable[str], unique: dict[str, int], num_rows: int) -> str | None:
-    """The column with the fewest values, two at least, that repeats each of them often enough to be learned."""
+    """The column with the fewest values, two at least, that repeats each of them often enough to be learned; one that
+    is named after what people seldom route by comes last.
+    """
     few = [name for name in names if 2 <= unique[name] <= num_rows / 5]
-    return min(few, key=lambda name: unique[name], default=None)
+    return min(few, key=lambda name: (_words(name)[-1] in _SELDOM_LABELS, unique[name]), default=None)
 
 
 def _longest(names: Iterable[str], strings: dict[str, pd.Series], unique: dict[str, int], num_rows: int) -> str | None:

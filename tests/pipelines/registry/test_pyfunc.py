@@ -88,7 +88,7 @@ def test_the_bundle_is_found_with_its_own_digest(in_use: Path, registered: tuple
     ]
 
 
-@pytest.mark.parametrize("source", ["models:/reviews@champion", "models:/reviews/1"])
+@pytest.mark.parametrize("source", ["models:/reviews@champion", "models:/reviews/1", "models:/reviews"])
 def test_kcm_loads_it_from_the_registry_that_mlflow_points_to(in_use: Path, source: str) -> None:
     found = registry.fetch(source)
     assert bundle_digest(found) == bundle_digest(in_use)

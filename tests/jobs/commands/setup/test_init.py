@@ -309,3 +309,19 @@ def test_a_folder_of_files_is_one_table(at: Path) -> None:
         WRITERS["rows.parquet"](rows, at / "parts" / f"{number}.parquet")
     assert "200 rows, 4 labels" in init("parts").stderr
     assert load_config(RunConfig, at / "parts.yaml").tasks.source.path == "parts"
+
+
+def test_the_chosen_columns_are_named_and_a_priority_is_no_label_where_there_is_a_queue(at: Path) -> None:
+    rows = intents(600, 6).rename(columns={"utterance": "body", "intent": "Queue"})
+    rows["Priority"] = [("low", "high")[number % 2] for number in range(len(rows))]
+    rows.to_csv("tickets.csv", index=False)
+    shown = init("tickets.csv", "--yes")
+    assert shown.exit_code == 0, shown.stderr
+    assert "columns: text 'body', label 'Queue', id 'id'; other ones by --text, --label and --large" in shown.stderr
+
+
+def test_a_priority_comes_last_where_no_name_tells_the_labels(at: Path) -> None:
+    rows = intents(600, 6).rename(columns={"intent": "matter"})
+    rows["Priority"] = [("low", "high")[number % 2] for number in range(len(rows))]
+    rows.to_csv("tickets.csv", index=False)
+    assert "label 'matter'" in init("tickets.csv", "--yes").stderr
