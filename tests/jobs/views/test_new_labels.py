@@ -1,0 +1,34 @@
+"""`kcm labels --new` shows what lies together among what was escalated, and what was named."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from jobs.views.loop import new_labels_view
+
+GROUP = {
+    "size": 30,
+    "agreement": 0.1,
+    "answers": {"balance": 20, "card_lost": 9},
+    "proposal": "refund_money",
+    "examples": ["where is my [refund]", "money back please"],
+}
+
+
+def shown(**result: object) -> str:
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(new_labels_view({"named": [], "groups": []} | result))
+    return capture.get()
+
+
+def test_a_group_is_shown_with_its_answers_examples_and_proposed_name() -> None:
+    text = shown(groups=[GROUP], named=["travel alert"])
+    for part in ("30", "balance 20, card_lost 9", "where is my [refund]", "refund_money", "travel alert"):
+        assert part in text
+
+
+def test_nothing_to_name_is_said() -> None:
+    text = shown()
+    assert "no ten escalated items lie together" in text
+    assert "--name LABEL" in text
