@@ -163,10 +163,10 @@ class Batcher(Generic[ItemT, ResultT]):
 class QuestionQueue:
     """Like Batcher, for models that answer each item on its own, such as remote ones: a slow item delays no other.
 
-    `ask` starts a question and returns its future. A question without an answer after `timeout_s` becomes an error; the others of its request keep their answers.
-    Items are refused where, by the pace of the latest answers, those before them would take longer than that: they
-    would be asked in vain, and by their callers again. `max_waiting` bounds what the queue holds in memory. `clock`
-    gives seconds that never go back.
+    `ask` starts a question and returns its future. A question without an answer after `timeout_s` becomes an error;
+    the others of its request keep their answers. Items are refused where, by the pace of the latest answers, those
+    before them would take longer than that: they would be asked in vain, and by their callers again. `max_waiting`
+    bounds what the queue holds in memory. `clock` gives seconds that never go back.
     """
 
     def __init__(
