@@ -35,6 +35,7 @@ COMMANDS = {
     "predict": "jobs.commands.predict:predict",
     "explain": "jobs.commands.explain:explain",
     "submit": "jobs.commands.submit:submit",
+    "doctor": "jobs.commands.doctor:doctor",
     "config": "jobs.commands.reference:config",
     "route": "jobs.commands.route:app",
     "log": "jobs.commands.log:app",

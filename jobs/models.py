@@ -8,10 +8,12 @@ from jobs.options import named_model
 from kcm.api.sources import folder_of
 from kcm.bundle.models import FrozenModels
 from kcm.errors import KcmError
-from pipelines.registry.models import fetch_registered, fetch_verified
+from pipelines.registry.champion import REGISTER
+from pipelines.registry.models import artefact_of, fetch_registered, fetch_verified
 from pipelines.serve.release import Release
 from pipelines.serve.sources import ChampionSource, FixedSource, Source
 from pipelines.served_run import ServedRun
+from pipelines.store.artefact import ArtefactStore
 from pipelines.tracking.config import CHAMPION
 
 
@@ -43,8 +45,17 @@ def served_source(config: ServedRun | None, bundle: Path | None, model: str | No
     if bundle:
         return FixedSource(served_folder(bundle))
     if model or config is None:
-        return FixedSource(served_model(config, model))
+        release = served_model(config, model)
+        return _from_bucket(config, release) if config and "://" in str(config.storage_path) else FixedSource(release)
     return ChampionSource(str(config.storage_path), config.name)
+
+
+def _from_bucket(config: ServedRun, release: Release) -> FixedSource:
+    """A registered version as the artefact that it was made of, which any node can fetch; as it is without one."""
+    artefact = artefact_of(config.tracking.uri_in(config.storage_folder), release.version)
+    if artefact and ArtefactStore(config.storage_path).holds(REGISTER, artefact):
+        return FixedSource(release.model_copy(update={"artefact": artefact}), str(config.storage_path))
+    return FixedSource(release)
 
 
 def bundle_of(source: str | None, bundle: Path | None, model: str | None, config: ServedRun | None = None) -> Path:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
+from kcm.assets.remote import assets_folder
 from kcm.config import Config, load_config
 from kcm.errors import KcmError
 
@@ -41,7 +42,10 @@ BundleSource = Annotated[
         help="Folder of a bundle, or models:/NAME@ALIAS or models:/NAME/VERSION; else --bundle or --model names it.",
     ),
 ]
-AssetsPath = Annotated[Path, typer.Option(envvar="KCM_ASSETS", metavar="DIR", help="Where the assets lie.")]
+AssetsPath = Annotated[
+    Path,
+    typer.Option(envvar="KCM_ASSETS", metavar="DIR", parser=assets_folder, help="Folder or bucket of the assets."),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 _METAVARS = {str: "COLUMN", list[str]: "COLUMN", float: "X"}  # the strings of all these models are columns' names

@@ -19,7 +19,7 @@ from kcm.large import UpstreamConfig
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected, starts_local
 from pipelines.serve.config import ServeConfig, log_url
-from pipelines.serve.deploy.app import APP_NAME, build_app, deployment_file, require_free_address, start
+from pipelines.serve.deploy.app import APP_NAME, build_app, deployment_file, require_free_address, require_keys, start
 from pipelines.serve.deploy.environment import prepare_environment
 from pipelines.serve.release import Release
 from pipelines.serve.sources import Source
@@ -71,6 +71,7 @@ def loading_message(release: Release) -> str:
 @contextmanager
 def serving(source: Source, settings: ServiceSettings) -> Iterator[str]:
     """The URL of the ready cascade, which runs within the block; its release has passed `require_servable`."""
+    require_keys(settings.serve)
     require_free_address(settings.serve)
     prepare_environment()
     cluster = settings.cluster.with_room_for(settings.serve.reserved_cpus)

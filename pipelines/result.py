@@ -58,7 +58,7 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
             "champion": current.champion.number if current else None,
         }
     report = context.run_folder / "report.html"
-    result["report"] = str(report)
+    result["report"] = context.store.storage.where(report)
     inputs = _report_inputs(config, done, result)
     write_report(inputs, report)
     if tracking:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kcm.retrieval.search import RetrievalConfig
 from pipelines.cluster.connection import connected, require_room
 from pipelines.config import RunConfig
 from pipelines.context import Context
+from pipelines.nodes import require_nodes
 from pipelines.progress import Reporter
 from pipelines.result import collect
 from pipelines.serve.config import log_url
@@ -44,7 +46,7 @@ def run(
 ) -> dict[str, Any]:
     """Run the stages up to `until`, or all of them, and give the result.
 
-    A whole run writes `runs/<name>/result.json` below the storage path, whose path is the result's `result_path`.
+    A whole run writes `runs/<name>/result.json` below the storage path, which the result's `result_path` names.
     `promote` says whether its version becomes the champion; without it the first one does that is certified to save
     something, and a later one that is not worse: see `Register.publish`.
     Raises LockedError while another process runs the same name on the same storage path.
@@ -71,7 +73,7 @@ def run(
             result = collect(config, context, done)
             if "register" in done:
                 path = context.run_folder / "result.json"
-                result["result_path"] = str(path)
+                result["result_path"] = context.store.storage.where(path)
                 write_json(path, redacted_values(result))
                 context.tracking.finish()
     return result
@@ -105,7 +107,13 @@ def run_context(config: RunConfig, stages: list[Stage], reporter: Reporter | Non
     folder = context.run_folder
     lease = leased(store.control, f"leases/runs/{config.name}", f"the run {config.name!r}")
     with storage_errors(folder), lease, ExitStack() as stack:
-        context.connect = lambda: stack.enter_context(connected(config.cluster))
+
+        @cache
+        def connect() -> None:
+            stack.enter_context(connected(config.cluster))
+            require_nodes(store.storage.files)
+
+        context.connect = connect
         refuse_while_held(store.control, CLEANING, "the storage is being cleaned")
         folder.mkdir(parents=True, exist_ok=True)
         try:

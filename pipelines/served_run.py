@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from kcm.assets import default_assets
+from kcm.assets import AssetsFolder, default_assets
 from kcm.config import Config
 from kcm.costs import CostsConfig
 from kcm.large import LargeConfig
@@ -47,9 +47,10 @@ class ServedRun(Config):
         description="Artefacts, runs and records: a folder that all nodes see, or s3://BUCKET/PREFIX or "
         "gs://BUCKET/PREFIX, which needs `tracking.uri` and `serve.feedback.url`.",
     )
-    assets_path: Path = Field(
+    assets_path: AssetsFolder = Field(
         Path("assets"),
-        description="Models and data that `kcm assets` fetched; KCM_ASSETS says where, unless it is given.",
+        description="Models and data that `kcm assets` fetched, in a folder or a bucket; KCM_ASSETS says where, unless "
+        "it is given.",
     )
     large: LargeConfig
     costs: CostsConfig = CostsConfig()
@@ -87,14 +88,6 @@ class ServedRun(Config):
         place = normalised(value)
         return place if "://" in place else Path(place)
 
-    @field_validator("assets_path", mode="before")
-    @classmethod
-    def _mounted(cls, value: object) -> object:
-        """A URL would pass as a path, and become a folder of that name."""
-        if "://" in str(value):
-            raise ValueError(f"{value} is a URL: name a folder that all nodes see, such as a mounted bucket")
-        return value
-
     @model_validator(mode="before")
     @classmethod
     def _audited(cls, values: Any) -> Any:
@@ -105,12 +98,6 @@ class ServedRun(Config):
         if not isinstance(serve, dict) or not isinstance(audit := serve.get("audit") or {}, dict):
             return values
         return values | {"serve": serve | {"audit": {"share": AUDIT_SHARE} | audit}}
-
-    @field_validator("assets_path")
-    @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        """Workers run in folders of their own, so no path may be relative."""
-        return value.expanduser().absolute()
 
     @model_validator(mode="after")
     def _recorded(self) -> ServedRun:

@@ -1,21 +1,22 @@
-"""`kcm submit`: a run as a job on a Ray cluster, followed to its end."""
+"""`kcm submit`: a run as a job on a Ray cluster, checked by `kcm doctor` first and followed to its end."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
+import secrets
 import shlex
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import aiohttp
 import typer
 import yaml
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 import jobs
@@ -29,66 +30,82 @@ from kcm.errors import KcmError
 from kcm.redact import redacted
 from pipelines._ray_private import reread_authentication
 from pipelines.cluster.authentication import MODE
+from pipelines.cluster.connection import refused
 from pipelines.config import RunConfig
 
 CONFIG = "config.yaml"
-POLL_S = 0.5  # between two looks at the state of a job whose log has ended
+POLL_S = 1.0  # between two looks at a job
+PATIENCE_S = 300.0  # how long a cluster that does not answer is waited for
+
+Auth = Annotated[
+    str,
+    typer.Option(
+        envvar="RAY_AUTH_MODE",
+        metavar="MODE",
+        help="disabled, or token (from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH).",
+    ),
+]
 
 
 def submit(
     config: ConfigFile,
     until: Until = None,
     address: Annotated[str, typer.Option(metavar="URL", help="The cluster's dashboard.")] = "http://127.0.0.1:8265",
-    auth: Annotated[
-        str,
-        typer.Option(
-            envvar="RAY_AUTH_MODE",
-            metavar="MODE",
-            help="disabled, or token (from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH).",
-        ),
-    ] = "disabled",
+    auth: Auth = "disabled",
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Whether to print the job's log until it ends.")
+    ] = True,
     overrides: Overrides = None,
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Run CONFIG as a job on a cluster and follow its log; a job that fails gives a non-zero exit."""
+    """Run CONFIG as a job on a cluster, after `kcm doctor` there; a job that fails gives a non-zero exit."""
     with reported(json, debug) as result:
         check_stage(until)
-        if auth not in ("disabled", "token"):
-            raise KcmError(f"unknown mode {auth!r}", where="--auth or RAY_AUTH_MODE", hint="Known are disabled, token")
         announce(f"reading {config}, and looking for the cluster at {address}")
-        result["submission_id"] = submit_job(load_config(RunConfig, config, overrides or ()), until, address, auth)
+        words = ["--until", until] if until else []
+        loaded = load_config(RunConfig, config, overrides or ())
+        result["submission_id"] = submit_job(loaded, [["doctor"], ["run", *words]], address, auth, follow=follow)
 
 
-def submit_job(config: RunConfig, until: str | None, address: str, auth: str) -> str:
-    """Submit `kcm run CONFIG` to the cluster at `address`, print its log until it ends, return its id.
+def submit_job(
+    config: RunConfig, commands: Sequence[Sequence[str]], address: str, auth: str, *, follow: bool = True
+) -> str:
+    """Submit commands of `kcm`, each with CONFIG, to the cluster at `address`; return the id of the job.
 
-    The configuration travels with all its values, and relative paths as those of this machine: on several machines they
-    must lie on shared storage. `auth` is disabled, or token, which Ray reads from RAY_AUTH_TOKEN or from the file
-    RAY_AUTH_TOKEN_PATH. KcmError when no cluster answers, when it refuses the job, or when the job does not succeed.
+    Unless told not to, print its log until it ends. The configuration travels with all its values, and relative paths
+    as those of this machine: on several machines they must lie on shared storage. `auth` is disabled, or token, which
+    Ray reads from RAY_AUTH_TOKEN or from the file RAY_AUTH_TOKEN_PATH. KcmError when no cluster answers, when it
+    refuses the job, or when the job does not succeed.
     """
-    client = _client(address, auth)
-    words = ["--until", until] if until else []
-    with tempfile.TemporaryDirectory(prefix="kcm-job-") as folder:
-        pack(Path(folder), config)
-        try:
+    if auth not in ("disabled", "token"):
+        raise KcmError(f"unknown mode {auth!r}", where="--auth or RAY_AUTH_MODE", hint="Known are disabled, token")
+    entrypoint = " && ".join(
+        shlex.join(["python", "-m", "jobs.cli", name, CONFIG, *words]) for name, *words in commands
+    )
+    try:
+        client = _client(address, auth)
+        with tempfile.TemporaryDirectory(prefix="kcm-job-") as folder:
+            pack(Path(folder), config)
             job = client.submit_job(
-                entrypoint=shlex.join(["python", "-m", "jobs.cli", "run", CONFIG, *words]),
+                entrypoint=entrypoint,
+                submission_id=f"{config.name}-{secrets.token_hex(4)}",
                 runtime_env={"working_dir": folder},
                 metadata={"run": config.name},
             )
-        except RuntimeError as error:
-            raise KcmError(f"the cluster refused the job: {error}", where=address) from error
+    except AuthenticationError as error:
+        raise refused(error, address) from error
+    except (OSError, RuntimeError) as error:
+        raise KcmError(f"the cluster refused the job: {error}", where=address) from error
     print(redacted(f"job {job} is on {address}"), file=sys.stderr)
+    if not follow:
+        return job
     try:
-        _follow(client, job)
-        end = _end(client, job)
+        end = _followed(client, job, address)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"no longer following job {job}, which goes on; stop it by: ray job stop --address {address} {job}"
         ) from None
-    except OSError as error:
-        raise KcmError(f"lost the cluster while following job {job}: {error}", where=address) from error
     if end.status is not JobStatus.SUCCEEDED:
         reason = (end.message or "no reason given").partition(", last available logs")[0]  # which were printed already
         raise KcmError(f"job {job} ended as {end.status}: {reason}", where=address, hint="Its log stands above")
@@ -118,21 +135,26 @@ def _client(address: str, auth: str) -> JobSubmissionClient:
         ) from error
 
 
-def _follow(client: JobSubmissionClient, job: str) -> None:
-    """Print the log as it comes; a connection that breaks ends the log, not the job."""
+def _followed(client: JobSubmissionClient, job: str, address: str) -> JobDetails:
+    """Print the log of a job as it grows, and return how the job ended.
 
-    async def follow() -> None:
-        async for lines in client.tail_job_logs(job):
-            sys.stdout.write(lines)
+    A cluster that does not answer for a while ends neither. KcmError where it stays away, or no longer knows the job.
+    """
+    printed, answered = 0, time.monotonic()
+    while True:
+        try:
+            details, log = client.get_job_info(job), client.get_job_logs(job)
+        except (OSError, RuntimeError) as error:
+            if "does not exist" in str(error):
+                hint = "Its head was replaced: submit the run again, finished work is kept"
+                raise KcmError(f"the cluster does not know job {job} any more", where=address, hint=hint) from error
+            if time.monotonic() - answered > PATIENCE_S:
+                raise KcmError(f"lost the cluster while following job {job}: {error}", where=address) from error
+        else:
+            answered = time.monotonic()
+            sys.stdout.write(log[printed:])
             sys.stdout.flush()
-
-    try:
-        asyncio.run(follow())
-    except (RuntimeError, aiohttp.ClientError) as error:
-        print(f"the log of job {job} broke off ({error}); waiting for its end", file=sys.stderr)
-
-
-def _end(client: JobSubmissionClient, job: str) -> JobDetails:
-    while not (details := client.get_job_info(job)).status.is_terminal():
+            printed = len(log)
+            if details.status.is_terminal():
+                return details
         time.sleep(POLL_S)
-    return details

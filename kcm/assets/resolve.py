@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kcm.assets import hub
 from kcm.assets.manifest import MANIFEST, is_intact
+from kcm.assets.remote import assets_folder, fetch_remote
 from kcm.errors import AssetError
 
 _PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model")
@@ -15,7 +16,8 @@ _PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model")
 
 def default_assets() -> Path:
     """Where assets lie unless told otherwise: where KCM_ASSETS says, else in `assets` here."""
-    return Path(os.environ.get("KCM_ASSETS") or "assets")
+    folder: Path = assets_folder(os.environ.get("KCM_ASSETS") or "assets")
+    return folder
 
 
 def resolve(
@@ -26,7 +28,7 @@ def resolve(
     connect_timeout: float = 5.0,
     timeout: float = 1800.0,
 ) -> Path:
-    """The folder of a model: a local folder as it is, a fetched asset of `assets_dir`, any other id from the hub.
+    """The folder of a model: a local folder as it is, an asset of `assets_dir` or its bucket, else from the hub.
 
     A folder `assets_dir/model` is an asset, and used only while its files have the hashes that its manifest states.
     `weights` is the pattern of the files with the weights. An id that the hub's own cache already holds is taken from
@@ -40,6 +42,7 @@ def resolve(
         raise AssetError(
             f"no such model folder {model!r}", hint="Give a folder that exists, or the id of a model on the hub"
         )
+    fetch_remote(model, assets_dir)
     asset = assets_dir / model
     if asset.exists():
         if is_intact(asset):

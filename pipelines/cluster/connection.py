@@ -65,7 +65,10 @@ _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "WARNING"}
 
 
 def join(address: str) -> None:
-    """Connect to an existing cluster. KcmError where none answers, or it asks for another token."""
+    """Connect to an existing cluster.
+
+    KcmError where none answers, it asks for another token, or it runs another version of Ray or Python.
+    """
     try:
         with loopback_kept():
             ray.init(address=address, **_QUIET)
@@ -74,11 +77,21 @@ def join(address: str) -> None:
             f"no Ray cluster answers: {error}", where=address, hint="Start one, or drop the address"
         ) from error
     except AuthenticationError as error:
-        raise KcmError(
-            f"the Ray cluster refuses us: {str(error).partition('. ')[0]}",
-            where=address,
-            hint="Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file of its token",
-        ) from error
+        raise refused(error, address) from error
+    except RuntimeError as error:
+        if "Version mismatch" not in str(error):
+            raise
+        line = " ".join(str(error).split())
+        raise KcmError(line, where=address, hint="Start all nodes from one image") from error
+
+
+def refused(error: AuthenticationError, address: str) -> KcmError:
+    """A cluster asks for a token that was not shown, or not the one that was."""
+    return KcmError(
+        f"the Ray cluster refuses us: {str(error).splitlines()[0].partition('. ')[0]}",
+        where=address,
+        hint="Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file of its token",
+    )
 
 
 def _start(config: ClusterConfig) -> None:

@@ -89,14 +89,14 @@ class LoopState:
         return bundles | {champion.version: champion.bundle for champion in self.champions.pointer.history()}
 
     def write(self) -> dict[str, str]:
-        """Write `loop.json` and the page beside it, unless they tell it already, and give their paths."""
+        """Write `loop.json` and the page beside it, unless they tell it already, and say where they lie."""
         content, page = redacted_values(self.as_json()), self.path.with_suffix(".html")
         if not (page.exists() and self._shows(content)):
             write_page(render_loop(content), page)
             write_json(self.path, content)  # last: whatever is in it is on the page
         for path in (self.path, page):
             self.store.storage.keep(path)
-        return {"result_path": str(self.path), "report_path": str(page)}
+        return {"result_path": self.store.storage.where(self.path), "report_path": self.store.storage.where(page)}
 
     def _shows(self, content: dict[str, Any]) -> bool:
         try:

@@ -16,7 +16,7 @@ from kcm.bundle.models import bundle_digest
 from kcm.durable import replace_durably
 from kcm.errors import ArtefactError, KcmError
 from pipelines.tracking.config import CHAMPION, DIGEST_TAG, SQLITE
-from pipelines.tracking.tracking import fetch_model
+from pipelines.tracking.tracking import FINGERPRINT_TAG, fetch_model
 
 SCHEME = "models:/"
 _IN_STORAGE = Path("storage") / "mlflow.db"  # where runs are recorded unless they say otherwise
@@ -47,6 +47,11 @@ def fetch_verified(uri: str, model: str, root: Path) -> tuple[str, Path]:
             hint="Delete the folder; if it comes back like this, find out who changed it in the artifact store",
         )
     return version, folder
+
+
+def artefact_of(uri: str, version: str) -> str | None:
+    """The artefact of stage `register` that a version NAME/NUMBER was made of."""
+    return _resolved(uri, version).tags.get(FINGERPRINT_TAG)
 
 
 def fetch(source: str) -> Path:

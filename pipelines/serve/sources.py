@@ -20,17 +20,20 @@ logger = logging.getLogger("ray.serve")
 
 @dataclass(frozen=True)
 class FixedSource:
-    """One release for good, as `kcm serve --bundle` and `--model` ask for it."""
+    """One release for good, as `kcm serve --bundle` and `--model` ask for it; of a storage, where its artefact is."""
 
     release: Release
+    storage_path: str | None = None
 
     def first(self) -> Release:
-        """The release."""
-        return self.release
+        """The release, its bundle on this node."""
+        return self.release.model_copy(update={"bundle": self.folder(self.release)})
 
     def folder(self, release: Release) -> Path:
-        """The folder of a release's bundle on this node."""
-        return release.bundle
+        """The folder of a release's bundle on this node, fetched where the storage has it."""
+        if self.storage_path is None or release.artefact is None:
+            return release.bundle
+        return registered_bundle(ArtefactStore(self.storage_path), release.artefact)
 
 
 def registered_bundle(store: ArtefactStore, artefact: str, digest: str | None = None) -> Path:

@@ -218,7 +218,13 @@ def _tuner(
             max_concurrent_trials=context.cluster.concurrent_trials(ray.cluster_resources()),
             reuse_actors=True,
         ),
-        run_config=ray_tune.RunConfig(name=_NAME, storage_path=str(storage.root), verbose=0),
+        run_config=ray_tune.RunConfig(
+            name=_NAME,
+            storage_path=str(storage.root),
+            # Tune would save every trial at its end, into this folder, which other nodes do not see.
+            checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
     )
 
 

@@ -111,9 +111,7 @@ class Artefact:
     @property
     def where(self) -> str:
         """Where the folder lies, for people: its path, or its URI."""
-        if self.storage is None or not self.storage.is_remote:
-            return str(self.path)
-        return f"{self.storage.files.uri}/{self.storage.name(self.path)}"
+        return str(self.path) if self.storage is None else self.storage.where(self.path)
 
     @property
     def home(self) -> Path:
@@ -247,6 +245,13 @@ class ArtefactStore:
         raise ArtefactError(
             f"the {stage} artefact {fingerprint} is missing", where=str(home), hint="Put it back, or run again"
         )
+
+    def holds(self, stage: str, fingerprint: str) -> bool:
+        """Whether there is a finished artefact of a stage with this fingerprint."""
+        with suppress(ArtefactError):
+            self.named(stage, fingerprint)
+            return True
+        return False
 
     def finished(self, stage: str) -> list[Artefact]:
         """All finished artefacts of a stage, of all with "", the newest first; their files are not verified."""

@@ -54,6 +54,10 @@ class Storage:
         name = path.relative_to(self.root).as_posix()
         return "" if name == "." else name
 
+    def where(self, path: Path) -> str:
+        """Where a path of the folder lies in the storage, for people: the path, or its URI."""
+        return f"{self.files.uri}/{self.name(path)}" if self.is_remote else str(path)
+
     def put_file(self, target: Path, source: Path) -> str:
         """Write a local file into the storage under the name of `target`; its SHA-256."""
         self.files.put(self.name(target), source, sha256 := digest(source))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kcm.config import load_config
+from kcm.config import load_config, parse_config
 from kcm.errors import ConfigError
 from pipelines.config import RunConfig
 
@@ -54,9 +54,15 @@ def test_a_named_learner_takes_its_sections_as_they_stand() -> None:
     assert (config.learner.margin, config.network.basis, config.train.mask_unseen) == (None, "spline", False)
 
 
-def test_assets_lie_in_a_folder() -> None:
-    with pytest.raises(ConfigError, match=r"s3://bucket/kcm is a URL.*mounted bucket"):
-        load_config(RunConfig, CONFIG, ["assets_path=s3://bucket/kcm"])
+def test_assets_in_a_bucket_have_a_folder_on_each_node_and_travel_as_their_uri(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["assets_path=s3://bucket/kcm"]
+    here = load_config(RunConfig, CONFIG, given)
+    monkeypatch.setenv("KCM_CACHE", str(tmp_path))
+    there = parse_config(RunConfig, here.model_dump(mode="json"))
+    assert here.model_dump(mode="json")["assets_path"] == "s3://bucket/kcm"
+    assert there.assets_path == tmp_path / "assets" / "s3%3A%2F%2Fbucket%2Fkcm"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions, ProxyLocation
 from ray.serve.schema import LoggingConfig
 
+from kcm.assets import AssetsFolder, assets_place
 from kcm.bundle.models import FrozenModels, require_models
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
@@ -26,7 +27,8 @@ from pipelines.serve.config import RETRY_AFTER_S, ReplicaConfig, ServeConfig
 from pipelines.serve.deploy.door import Door
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.release import Release
-from pipelines.serve.sources import ChampionSource, FixedSource, Source
+from pipelines.serve.sources import ChampionSource, FixedSource, Source, registered_bundle
+from pipelines.store.artefact import ArtefactStore
 
 APP_NAME = "kcm"
 IMPORT_PATH = "pipelines.serve.deploy.app:application"
@@ -36,37 +38,51 @@ LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)  # the service
 class AppConfig(Config):
     """The arguments of `application`; its paths lie on storage that every node sees.
 
-    Either `storage_path` and `name`, whose champion is followed, or `bundle`, which is served for good.
+    Either `storage_path` and `name`, whose champion is followed, or what is served for good: `storage_path` and
+    `artefact`, or `bundle`.
     """
 
-    storage_path: str | None = Field(default=None, description="Storage of the run whose champion is served.")
-    name: str | None = Field(default=None, description="Name of that run.")
+    storage_path: str | None = Field(default=None, description="Storage of the run, a folder or the URI of a bucket.")
+    name: str | None = Field(default=None, description="Name of the run, whose champion is followed.")
+    artefact: str | None = Field(default=None, description="Artefact of stage `register` that is served for good.")
     bundle: Path | None = Field(default=None, description="Folder of the bundle that is served for good.")
     version: str | None = Field(default=None, description="What clients are told; the bundle's digest without one.")
-    assets_path: Path
+    assets_path: AssetsFolder
     serve: ServeConfig = ServeConfig()
 
     @model_validator(mode="after")
     def _one_model(self) -> AppConfig:
-        if (self.storage_path is None) != (self.name is None) or (self.name is None) == (self.bundle is None):
-            raise ValueError("give storage_path and name of a run, whose champion is followed, or bundle alone")
+        if [self.name, self.artefact, self.bundle].count(None) != 2 or (self.storage_path is None) != bool(self.bundle):
+            raise ValueError("give storage_path with the name of a run or with an artefact of it, or bundle alone")
         return self
+
+    @property
+    def settings(self) -> ServeConfig:
+        """What is served how; the log is read under the name of the run, so decisions are written under it."""
+        if self.serve.application or self.name is None:
+            return self.serve
+        return self.serve.model_copy(update={"application": self.name})
 
     @property
     def source(self) -> Source:
         """Where the release comes from. Raises ArtefactError where `bundle` holds none."""
         if self.storage_path is not None and self.name is not None:
             return ChampionSource(self.storage_path, self.name)
-        assert self.bundle is not None
-        version = self.version or FrozenModels.read_models(self.bundle).digest[:12]
-        return FixedSource(Release(version=version, bundle=self.bundle.absolute()))
+        if self.storage_path is not None and self.artefact is not None:
+            bundle = registered_bundle(ArtefactStore(self.storage_path), self.artefact)
+        else:
+            assert self.bundle is not None
+            bundle = self.bundle.absolute()
+        version = self.version or FrozenModels.read_models(bundle).digest[:12]
+        return FixedSource(Release(version=version, bundle=bundle, artefact=self.artefact), self.storage_path)
 
 
 def application(arguments: dict[str, Any]) -> Application:
     """Ray Serve's entry point for deployments by file: `import_path: pipelines.serve.deploy.app:application`."""
     config = parse_config(AppConfig, arguments, where="args of the application")
-    require_servable(config.source.first(), config.serve, config.assets_path)
-    return build_app(config.source, config.serve, config.assets_path)
+    require_servable(config.source.first(), config.settings, config.assets_path)
+    require_keys(config.serve)
+    return build_app(config.source, config.settings, config.assets_path)
 
 
 def build_app(source: Source, config: ServeConfig, assets_dir: Path) -> Application:
@@ -83,7 +99,7 @@ def build_app(source: Source, config: ServeConfig, assets_dir: Path) -> Applicat
 def require_servable(release: Release, config: ServeConfig, assets_dir: Path) -> None:
     """Raise ArtefactError for a damaged bundle and for models that are not its own; hashes of files are taken once.
 
-    Raises ConfigError for keys that cannot be read and for audits without a log.
+    Raises ConfigError for audits without a log.
     """
     if config.audit.share and not config.feedback.url:
         raise ConfigError(
@@ -100,6 +116,10 @@ def require_servable(release: Release, config: ServeConfig, assets_dir: Path) ->
         )
     require_models(bundle, assets_dir, config.large.upstreams)
     budget_store(bundle.large.at(config.large.upstreams), config.feedback)
+
+
+def require_keys(config: ServeConfig) -> None:
+    """Raise ConfigError for a file of keys that this node cannot read."""
     if config.auth.keys_file:
         Keys(config.auth.keys_file)
 
@@ -176,7 +196,10 @@ def large_options(config: ServeConfig) -> dict[str, Any]:
 def deployment_file(source: Source, config: ServeConfig, assets_dir: Path) -> dict[str, Any]:
     """The content of a file for `serve deploy`."""
     if isinstance(source, ChampionSource):
-        model = {"storage_path": source.storage_path, "name": source.name}
+        model: dict[str, str | None] = {"storage_path": source.storage_path, "name": source.name}
+    elif source.storage_path and source.release.artefact:
+        release = source.release
+        model = {"storage_path": source.storage_path, "artefact": release.artefact, "version": release.version}
     else:
         model = {"bundle": str(source.release.bundle), "version": source.release.version}
     return {
@@ -190,7 +213,7 @@ def deployment_file(source: Source, config: ServeConfig, assets_dir: Path) -> di
                 "import_path": IMPORT_PATH,
                 "args": model
                 | {
-                    "assets_path": str(assets_dir.absolute()),
+                    "assets_path": assets_place(assets_dir.absolute()),
                     "serve": config.model_dump(mode="json", exclude_unset=True),
                 },
             }

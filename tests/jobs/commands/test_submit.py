@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus
 
 from jobs.commands import submit as module
@@ -18,6 +19,7 @@ from kcm.errors import KcmError
 from pipelines.config import RunConfig
 
 ADDRESS = "http://cluster:8265"
+RUN = [["doctor"], ["run", "--until", "train"]]
 
 
 class FakeClient:
@@ -31,19 +33,23 @@ class FakeClient:
         self.environment = {name: os.environ.get(name) for name in ("RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE")}
         return self
 
-    def submit_job(self, entrypoint: str, runtime_env: dict[str, str], metadata: dict[str, str]) -> str:
-        self.entrypoint, self.sent = (
+    def submit_job(
+        self, entrypoint: str, submission_id: str, runtime_env: dict[str, str], metadata: dict[str, str]
+    ) -> str:
+        self.entrypoint, self.name, self.sent = (
             entrypoint,
+            submission_id,
             sorted(path.name for path in Path(runtime_env["working_dir"]).iterdir()),
         )
+        self.looks = iter([JobStatus.RUNNING, self.status])
         return "job-1"
 
-    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
-        yield "epoch 1\n"
-        yield "epoch 2\n"
-
     def get_job_info(self, job: str) -> SimpleNamespace:
-        return SimpleNamespace(status=self.status, message=self.message)
+        self.now = next(self.looks)
+        return SimpleNamespace(status=self.now, message=self.message)
+
+    def get_job_logs(self, job: str) -> str:
+        return "epoch 1\n" if self.now is JobStatus.RUNNING else "epoch 1\nepoch 2\n"
 
 
 @pytest.fixture
@@ -70,17 +76,26 @@ def test_the_packages_and_the_whole_configuration_travel_and_nothing_else(config
     assert not list(tmp_path.rglob("__pycache__"))
 
 
-def test_the_job_is_the_command_and_its_log_is_printed(
+def test_the_job_is_the_commands_and_its_log_is_printed_as_it_grows(
     config: RunConfig, client: FakeClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert submit_job(config, "train", ADDRESS, "disabled") == "job-1"
-    assert client.entrypoint == f"python -m jobs.cli run {CONFIG} --until train"
+    assert submit_job(config, RUN, ADDRESS, "disabled") == "job-1"
+    assert client.entrypoint == f"python -m jobs.cli doctor {CONFIG} && python -m jobs.cli run {CONFIG} --until train"
+    assert re.fullmatch(rf"{config.name}-[0-9a-f]{{8}}", client.name)
     assert client.sent == [CONFIG, "jobs", "kcm", "pipelines"]
     assert capsys.readouterr().out == "epoch 1\nepoch 2\n"
 
 
+def test_a_job_that_is_not_followed_is_left_to_itself(
+    config: RunConfig, client: FakeClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.status = JobStatus.FAILED
+    assert submit_job(config, RUN, ADDRESS, "disabled", follow=False) == "job-1"
+    assert capsys.readouterr().out == ""
+
+
 def test_the_address_and_the_mode_asked_for_win_over_the_shells(config: RunConfig, client: FakeClient) -> None:
-    submit_job(config, "train", ADDRESS, "token")
+    submit_job(config, RUN, ADDRESS, "token")
     assert client.environment == {"RAY_API_SERVER_ADDRESS": ADDRESS, "RAY_AUTH_MODE": "token"}
 
 
@@ -88,50 +103,73 @@ def test_a_failed_job_is_an_error_without_its_log_a_second_time(config: RunConfi
     client.status = JobStatus.FAILED
     client.message = "Job entrypoint command failed with exit code 2, last available logs (truncated): epoch 1"
     with pytest.raises(KcmError, match=r"job-1 ended as FAILED: Job entrypoint command failed with exit code 2 \("):
-        submit_job(config, "train", ADDRESS, "disabled")
+        submit_job(config, RUN, ADDRESS, "disabled")
 
 
 def test_a_stopped_job_is_an_error(config: RunConfig, client: FakeClient) -> None:
     client.status = JobStatus.STOPPED
     with pytest.raises(KcmError, match="ended as STOPPED"):
-        submit_job(config, "train", ADDRESS, "disabled")
-
-
-def breaking(error: BaseException) -> Callable[[str], AsyncIterator[str]]:
-    async def tail(job: str) -> AsyncIterator[str]:
-        yield "epoch 1\n"
-        raise error
-
-    return tail
-
-
-def test_a_log_that_breaks_off_does_not_end_the_job(
-    config: RunConfig, client: FakeClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(client, "tail_job_logs", breaking(RuntimeError("closed")))
-    assert submit_job(config, "train", ADDRESS, "disabled") == "job-1"
-    assert "the log of job job-1 broke off (closed)" in capsys.readouterr().err
+        submit_job(config, RUN, ADDRESS, "disabled")
 
 
 def test_an_interruption_says_that_the_job_goes_on(
     config: RunConfig, client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "tail_job_logs", breaking(KeyboardInterrupt()))
+    def interrupted(job: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "get_job_logs", interrupted)
     with pytest.raises(
         KeyboardInterrupt, match=r"goes on; stop it by: ray job stop --address http://cluster:8265 job-1"
     ):
-        submit_job(config, "train", ADDRESS, "disabled")
+        submit_job(config, RUN, ADDRESS, "disabled")
 
 
-def test_a_cluster_that_goes_away_is_an_error(
-    config: RunConfig, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+def test_a_cluster_that_is_away_for_a_while_ends_nothing(
+    config: RunConfig, client: FakeClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looked, faults = client.get_job_info, [ConnectionError("connection refused"), RuntimeError("status code 503")]
+
+    def flaky(job: str) -> SimpleNamespace:
+        if faults:
+            raise faults.pop()
+        return looked(job)
+
+    monkeypatch.setattr(client, "get_job_info", flaky)
+    assert submit_job(config, RUN, ADDRESS, "disabled") == "job-1"
+    assert capsys.readouterr().out == "epoch 1\nepoch 2\n"
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (ConnectionError("connection refused"), "lost the cluster while following job job-1"),
+        (RuntimeError("Request failed with status code 404: Job job-1 does not exist."), "does not know job job-1 any"),
+    ],
+)
+def test_a_cluster_that_stays_away_or_has_forgotten_the_job_is_an_error(
+    fault: Exception, said: str, config: RunConfig, client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(job: str) -> Any:
-        raise ConnectionError("connection refused")
+        raise fault
 
+    monkeypatch.setattr(module, "PATIENCE_S", 0.0)
     monkeypatch.setattr(client, "get_job_info", gone)
-    with pytest.raises(KcmError, match="lost the cluster while following job job-1"):
-        submit_job(config, "train", ADDRESS, "disabled")
+    with pytest.raises(KcmError, match=said):
+        submit_job(config, RUN, ADDRESS, "disabled")
+
+
+@pytest.mark.parametrize("method", ["__call__", "submit_job"])
+def test_a_token_that_is_missing_or_differs_is_one_line(
+    method: str, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: FakeClient, *_: Any, **__: Any) -> str:
+        raise AuthenticationError("Authentication required. More about it")
+
+    monkeypatch.setattr(FakeClient, method, refuse)
+    monkeypatch.setattr(module, "JobSubmissionClient", FakeClient())
+    with pytest.raises(KcmError, match=r"refuses us: Authentication required .*RAY_AUTH_TOKEN_PATH"):
+        submit_job(config, RUN, ADDRESS, "disabled")
 
 
 def test_a_refused_job_is_an_error(config: RunConfig, client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +178,7 @@ def test_a_refused_job_is_an_error(config: RunConfig, client: FakeClient, monkey
 
     monkeypatch.setattr(client, "submit_job", refuse)
     with pytest.raises(KcmError, match="the cluster refused the job"):
-        submit_job(config, "train", ADDRESS, "disabled")
+        submit_job(config, RUN, ADDRESS, "disabled")
 
 
 def test_paths_of_this_folder_are_found_by_a_job_that_works_in_another(

@@ -6,9 +6,13 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
+from kcm.assets import assets_place
+from kcm.assets.remote import assets_folder
 from kcm.config import parse_config
 from kcm.errors import ConfigError
+from pipelines.serve import sources
 from pipelines.serve.config import AuditConfig, LargeReplicaConfig, ServeConfig
+from pipelines.serve.deploy import app
 from pipelines.serve.deploy.app import AppConfig, deployment_file, require_servable
 from pipelines.serve.release import Release
 from pipelines.serve.sources import ChampionSource, FixedSource, Source
@@ -28,11 +32,33 @@ def test_the_file_says_again_what_it_was_made_of(source: Source) -> None:
     assert application.deployments == []  # no version is in a configuration of Ray Serve
 
 
+def test_a_registered_version_is_fetched_from_its_bucket_by_whoever_serves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: the file names no folder of the machine that wrote it."""
+    release = RELEASE.model_copy(update={"artefact": "0123abcd", "bundle": Path("/home/laptop/cache/bundle")})
+    written = deployment_file(FixedSource(release, "s3://bucket/kcm"), CONFIG, assets_folder("s3://bucket/assets"))
+    assert "laptop" not in yaml.safe_dump(written)
+    fetched = {("s3://bucket/kcm", "0123abcd"): Path("/node/bundle")}
+    for module in (app, sources):
+        monkeypatch.setattr(module, "ArtefactStore", str)
+        monkeypatch.setattr(module, "registered_bundle", lambda *place: fetched[place])
+    read = parse_config(AppConfig, written["applications"][0]["args"])
+    there = read.source.first()
+    assert (there.version, there.bundle, there.artefact) == ("films/3", Path("/node/bundle"), "0123abcd")
+    assert assets_place(read.assets_path) == "s3://bucket/assets"
+
+
+def test_decisions_are_logged_where_the_run_looks_for_them() -> None:
+    given = {"storage_path": "/mnt", "name": "films", "assets_path": "/mnt/assets"}
+    assert parse_config(AppConfig, given).settings.application == "films"
+    named = parse_config(AppConfig, given | {"serve": {"application": "cinema"}})
+    assert named.settings.application == "cinema"
+
+
 @pytest.mark.parametrize(
     "model", [{}, {"name": "films"}, {"storage_path": "/mnt", "name": "films", "bundle": "/mnt/bundle"}]
 )
 def test_a_service_has_one_model(model: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="give storage_path and name of a run"):
+    with pytest.raises(ConfigError, match="give storage_path with the name of a run"):
         parse_config(AppConfig, model | {"assets_path": "/mnt/assets"})
 
 

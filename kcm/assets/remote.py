@@ -1,0 +1,70 @@
+"""Assets in a bucket: a folder of each node for them, into which an asset comes when a process there first needs it.
+
+The folder's name says which bucket it is of, so that a path alone, the same on every node, leads to the assets.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote, unquote
+
+from pyarrow import fs
+from pydantic import BeforeValidator, PlainSerializer
+
+from kcm.assets.manifest import MANIFEST, is_intact, read_manifest
+from kcm.errors import AssetError
+from kcm.inputs.location import Location, naming_location
+
+
+def assets_folder(place: Any) -> Any:
+    """The absolute folder of this node for assets at a path or a URI."""
+    if "://" in str(place):
+        cache = os.environ.get("KCM_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kcm"
+        return Path(cache).absolute() / "assets" / quote(str(place).rstrip("/"), safe="")
+    return Path(place).expanduser().absolute() if isinstance(place, str | Path) else place
+
+
+def assets_place(folder: Path) -> str:
+    """What `assets_folder` was given: the URI of a bucket's folder, else the folder."""
+    return uri if "://" in (uri := unquote(folder.name)) else str(folder)
+
+
+AssetsFolder = Annotated[Path, BeforeValidator(assets_folder), PlainSerializer(assets_place)]
+
+
+def fetch_remote(name: str, assets_dir: Path) -> None:
+    """Bring an asset of a bucket to this node, verified by the hashes of its manifest, unless it is here.
+
+    Nothing is done for an assets folder that is no bucket's, and for an asset that the bucket does not hold. AssetError
+    for files that have other hashes, DataError where the bucket cannot be read.
+    """
+    folder, place = assets_dir / name, assets_place(assets_dir)
+    if folder.exists() or "://" not in place:
+        return
+    source = Location.of(place) / name
+    manifest = source / MANIFEST
+    if manifest.kind() != fs.FileType.File:
+        return
+    draft = folder.with_name(f".{uuid.uuid4().hex}")  # another process may fetch it too
+    try:
+        _copy(manifest, draft / MANIFEST)
+        for file in read_manifest(draft).get("sha256", {}):
+            _copy(source / file, draft / file)
+        if not is_intact(draft):
+            raise AssetError(f"asset {name!r} is damaged", where=str(source), hint="Upload it again")
+        if not folder.exists():
+            draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _copy(source: Location, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with naming_location(source):
+        fs.copy_files(
+            source.path, str(target), source_filesystem=source.file_system, destination_filesystem=fs.LocalFileSystem()
+        )

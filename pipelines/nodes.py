@@ -1,0 +1,156 @@
+"""The nodes of a cluster: their versions and clocks, and whether each of them reads and writes the storage."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from kcm.errors import ArtefactError, ConfigError, KcmError
+from pipelines.store.files import Files
+
+ANSWER_S = 120.0  # how long a node may take to start a process that imports this module
+_PACKAGES = ("kcm-cascade", "ray")
+_WITNESSES = ".nodes"
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """What a node says of itself; `storage_fault` is why it cannot use the storage, None where it can."""
+
+    name: str
+    versions: Mapping[str, str]
+    skew_s: float  # of its clock from the storage's, in seconds
+    free_gib: float  # on the disk of its temporary files
+    storage_fault: str | None
+
+
+def on_every_node(function: Callable[[], ResultT], answer_s: float = ANSWER_S) -> dict[str, ResultT | KcmError]:
+    """The results of a function on every living node of the connected cluster, else here, by the names of the nodes.
+
+    The result of a node that cannot run it, or does not answer in time, is a KcmError that says why.
+    """
+    if not ray.is_initialized():
+        try:
+            return {socket.gethostname(): function()}
+        except KcmError as error:
+            return {socket.gethostname(): error}
+    answers: dict[str, Any] = {}
+    for node in ray.nodes():
+        if node["Alive"]:
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            answers[name] = _call.options(scheduling_strategy=here).remote(function)
+    deadline = time.monotonic() + answer_s
+    return {name: _answer(name, answer, deadline) for name, answer in sorted(answers.items())}
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _call(function: Callable[[], Any]) -> Any:
+    return function()
+
+
+def _answer(name: str, answer: ray.ObjectRef[ResultT], deadline: float) -> ResultT | KcmError:
+    try:
+        return ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
+    except GetTimeoutError:
+        return KcmError("the node does not answer", where=name, hint="Look at its log below /tmp/ray, or stop it")
+    except RayError as error:
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, KcmError):
+            return cause
+        line = next((line for line in reversed(str(cause).splitlines()) if line.strip()), type(cause).__name__)
+        return KcmError(f"the node cannot run kcm: {line.strip()}", where=name, hint="Start all nodes from one image")
+
+
+def node_reports(storage: Files) -> list[NodeReport]:
+    """The reports of all nodes, each of which reads what this process has written, and writes a file of its own.
+
+    Raises KcmError for a node that does not answer.
+    """
+    witness = f"{_WITNESSES}/{uuid.uuid4().hex}"
+    storage.create(witness, b"")
+    try:
+        answers = on_every_node(partial(_report, storage, witness))
+    finally:
+        storage.delete([stat.name for stat in storage.list(_WITNESSES) if stat.name.startswith(witness)])
+    for answer in answers.values():
+        if isinstance(answer, KcmError):
+            raise answer
+    return [answer for answer in answers.values() if isinstance(answer, NodeReport)]
+
+
+def _report(storage: Files, witness: str) -> NodeReport:
+    skew_s, fault = 0.0, None
+    try:
+        skew_s = _use(storage, witness)
+    except FileNotFoundError:
+        fault = "it does not see there what the driver wrote"
+    except (OSError, ArtefactError) as error:
+        fault = str(error)
+    free_gib = shutil.disk_usage(tempfile.gettempdir()).free / 2**30
+    return NodeReport(socket.gethostname(), versions_here(), skew_s, free_gib, fault)
+
+
+def _use(storage: Files, witness: str) -> float:
+    """Read a file that the driver wrote, create one, and compare this clock with its time, in seconds."""
+    mine = f"{witness}-{uuid.uuid4().hex}"
+    storage.read(witness)
+    if not storage.create(mine, b"") or storage.create(mine, b""):
+        raise ArtefactError("it creates a file twice", hint="Use a bucket with conditional puts")
+    return next(time.time() - stat.modified for stat in storage.list(_WITNESSES) if stat.name == mine)
+
+
+def versions_here() -> dict[str, str]:
+    """The versions of what has to be the same on all nodes."""
+    found = {"Python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "none"
+    return found
+
+
+def require_alike(reports: Sequence[NodeReport]) -> str:
+    """The versions that all nodes have; raise ConfigError that names the nodes with others than this process."""
+    here = versions_here()
+    others = [
+        f"{report.name} has {package} {report.versions.get(package)} and not {here[package]}"
+        for report in reports
+        for package in here
+        if report.versions.get(package) != here[package]
+    ]
+    if others:
+        hint = "Start all nodes, and the driver, from one image"
+        raise ConfigError(f"the nodes differ: {'; '.join(others)}", where="cluster", hint=hint)
+    return ", ".join(f"{package} {number}" for package, number in here.items())
+
+
+def require_shared(reports: Sequence[NodeReport], storage: Files) -> None:
+    """Raise ConfigError that names the nodes which cannot use the storage."""
+    faults = [f"{report.name}: {report.storage_fault}" for report in reports if report.storage_fault]
+    if faults:
+        hint = "Check their credentials" if storage.is_remote else "Name a bucket, or a folder that all nodes mount"
+        raise ConfigError(f"not every node can use {storage.uri}: {'; '.join(faults)}", where="storage_path", hint=hint)
+
+
+def require_nodes(storage: Files) -> None:
+    """Raise KcmError where the connected cluster has several nodes that are not fit to work on one storage together."""
+    if sum(node["Alive"] for node in ray.nodes()) > 1:
+        reports = node_reports(storage)
+        require_alike(reports)
+        require_shared(reports, storage)

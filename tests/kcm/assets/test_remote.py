@@ -1,0 +1,49 @@
+"""Assets of a bucket come to a node when they are needed, and only with the hashes that their manifest states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kcm.assets import assets_place, resolve
+from kcm.assets.manifest import MANIFEST, write_manifest
+from kcm.assets.remote import assets_folder
+from kcm.errors import AssetError
+
+
+@pytest.fixture
+def folder(put: Callable[[str, bytes], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This node's folder for assets of the bucket, in which there is one."""
+    asset = tmp_path / "asset"
+    (asset / "deep").mkdir(parents=True)
+    (asset / "deep" / "model.safetensors").write_bytes(b"weights")
+    write_manifest(asset, ["deep/model.safetensors"], {"name": "org/model"})
+    for name in ("deep/model.safetensors", MANIFEST):
+        uri = put(f"assets/org/model/{name}", (asset / name).read_bytes())
+    monkeypatch.setenv("KCM_CACHE", str(tmp_path / "node"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", uri.partition("endpoint_override=")[2])
+    found: Path = assets_folder("s3://rows/assets/")
+    return found
+
+
+def test_an_asset_is_fetched_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = resolve("org/model", folder)
+    assert fetched == folder / "org" / "model"
+    assert (fetched / "deep" / "model.safetensors").read_bytes() == b"weights"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert resolve("org/model", folder) == fetched
+    assert [path.name for path in folder.glob("org/*")] == ["model"]
+
+
+def test_an_asset_with_another_hash_is_refused_and_not_left(put: Callable[[str, bytes], str], folder: Path) -> None:
+    put("assets/org/model/deep/model.safetensors", b"others")
+    with pytest.raises(AssetError, match=r"'org/model' is damaged \(s3://rows/assets/org/model\)"):
+        resolve("org/model", folder)
+    assert list(folder.glob("org/*")) == []
+
+
+def test_a_folder_says_what_it_was_made_of(folder: Path, tmp_path: Path) -> None:
+    assert assets_place(folder) == "s3://rows/assets"
+    assert assets_place(assets_folder(tmp_path)) == str(tmp_path)

@@ -1,0 +1,72 @@
+"""What nodes say of themselves, and the one line about those that cannot work together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+
+from kcm.errors import ConfigError, KcmError
+from pipelines import nodes
+from pipelines.nodes import (
+    NodeReport,
+    node_reports,
+    on_every_node,
+    require_alike,
+    require_shared,
+    versions_here,
+)
+from pipelines.store.files import Files
+
+REPORT = NodeReport("w1", versions_here(), 0.0, 10.0, None)
+
+
+def test_a_node_uses_the_storage_as_the_driver_does_and_leaves_nothing(place: str) -> None:
+    files = Files.at(place)
+    (report,) = node_reports(files)
+    assert report.storage_fault is None
+    assert abs(report.skew_s) < 30
+    assert report.versions == versions_here()
+    assert list(files.list()) == []
+
+
+def test_a_node_with_a_folder_of_its_own_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = Files.at(tmp_path / "here"), Files.at(tmp_path / "there")
+    elsewhere = nodes._report
+    monkeypatch.setattr(nodes, "_report", lambda storage, witness: elsewhere(there, witness))
+    with pytest.raises(ConfigError, match=r"not every node can use .*/here: .* does not see there what the driver"):
+        require_shared(node_reports(here), here)
+
+
+def test_a_storage_without_conditional_puts_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overwrite(self: Files, name: str, content: bytes) -> bool:
+        self.write(name, content)
+        return True
+
+    monkeypatch.setattr(Files, "create", overwrite)
+    files = Files.at(tmp_path)
+    with pytest.raises(ConfigError, match=r"creates a file twice.*conditional puts"):
+        require_shared(node_reports(files), files)
+
+
+def test_nodes_of_other_versions_are_named_with_both_versions() -> None:
+    here = versions_here()
+    older = replace(REPORT, name="w2", versions=here | {"kcm-cascade": "0.0.9"})
+    with pytest.raises(ConfigError, match=rf"w2 has kcm-cascade 0\.0\.9 and not {here['kcm-cascade']}.*one image"):
+        require_alike([REPORT, older])
+    assert f"ray {ray.__version__}" in require_alike([REPORT])
+
+
+def test_without_a_cluster_this_process_is_the_only_node() -> None:
+    (answer,) = on_every_node(lambda: 7).values()
+    assert answer == 7
+
+
+def test_an_error_of_the_only_node_is_its_answer() -> None:
+    def fail() -> None:
+        raise KcmError("no weights")
+
+    (answer,) = on_every_node(fail).values()
+    assert str(answer) == "no weights"
