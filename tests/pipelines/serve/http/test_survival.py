@@ -33,6 +33,9 @@ log = LogWriter(FeedbackConfig(timeout_s=10.0), sys.argv[1])
 
 
 class Service:
+    def __init__(self):
+        self.labelling = self
+
     async def feedback(self, request_id, caller, labels):
         log.add_decisions([LoggedDecision(Origin(request_id, caller), label.item, "1", "small") for label in labels])
         await log.add_feedback(request_id, caller, labels)
