@@ -238,7 +238,7 @@ class Oracle:
         text = user.removeprefix("<<<\n").removesuffix("\n>>>")
         mode = "soft" if "A smaller model suggests" in system else "none"
         draw = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 100
-        right = self.truth[text]
+        right = self.truth.get(text, "positive")  # the first question is of no row
         wrong = {"positive": "negative", "negative": "positive"}[right]
         answer = right if draw < (97 if mode == "soft" else 75) else wrong
         if mode == "soft" and draw == 0:
@@ -309,14 +309,14 @@ def test_a_spent_budget_ends_in_a_result_and_more_budget_goes_on_from_there(
     oracle: Oracle, upstream: FakeUpstream, tweets: Path, assets_dir: Path, storage: Path
 ) -> None:
     """The rows that the budget did not reach are failures with this reason, and only they are asked later."""
-    server = "{{adapter: openai, model: big, base_url: {}, api_key_env: KCM_TEST_KEY, max_calls: {}}}"
+    server = "{{adapter: openai, model: big, base_url: {}, api_key_env: KCM_TEST_KEY, max_calls: {}, max_failed: 1}}"
     few = config(server.format(upstream.base_url, 100), tweets, storage, assets_dir, **SALT)
     outcomes = Path(run(few, until="outcomes")["artefacts"]["outcomes"])
     assert len(upstream.requests) == 100
-    assert json.loads((outcomes / "large.json").read_text())["failed"] == NUM_ROWS - 100
+    assert json.loads((outcomes / "large.json").read_text())["failed"] == NUM_ROWS - 99  # a first question is of no row
     enough = config(server.format(upstream.base_url, 1000), tweets, storage, assets_dir, **SALT)
     outcomes = Path(run(enough, until="outcomes")["artefacts"]["outcomes"])
-    assert len(upstream.requests) == NUM_ROWS
+    assert len(upstream.requests) == NUM_ROWS + 2
     assert not pq.read_table(outcomes / "task-0000.parquet")["large_error"].to_numpy().any()
     assert b"secret" not in (storage / "paid.sqlite").read_bytes()
 
@@ -336,7 +336,11 @@ def test_a_wrong_key_stops_the_stage_with_one_line(
     ("large", "more", "message"),
     [
         ("{adapter: classifier}", {}, "'classifier' cannot use prompt mode 'soft'"),
-        ("{adapter: openai, model: big}", {"certificate.method": "regret"}, "'regret' cannot test prompt mode 'soft'"),
+        (
+            "{adapter: openai, model: big, api_key_env: null}",
+            {"certificate.method": "regret"},
+            "'regret' cannot test prompt mode 'soft'",
+        ),
     ],
 )
 def test_prompts_that_cannot_work_are_refused_before_any_work(large, more, message, tweets, assets_dir, tmp_path):
