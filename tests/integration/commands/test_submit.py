@@ -39,7 +39,7 @@ class Head:
 
     def kcm(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "jobs.cli", *words]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_a_submitted_stage_succeeds_and_leaves_its_artefact(head: Head, config: 
     ended = head.kcm("submit", str(config), "--until", "features", *place, "--json", str(json_file))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "features" in ended.stdout  # the job's own log
-    assert json.loads(json_file.read_text())["submission_id"].startswith("raysubmit_")
+    assert json.loads(json_file.read_text())["submission_id"].startswith("submitted-")
     manifests = list((tmp_path / "storage" / "artefacts" / "features").glob("*/manifest.json"))
     assert len(manifests) == 1
 
