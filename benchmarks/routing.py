@@ -365,7 +365,8 @@ def _over_seeds(inputs: Inputs, overrides: Iterable[str]) -> dict[str, dict[str,
             validate, certify_rows, test = (
                 _by_confidence(outcome_parts(collaborator, features, outcomes, (split,))) for split in SPLITS
             )
-            searched = find_policy(validate, Gate(), "global", config.tune.max_loss).policy
+            allowed = config.tune.allowed_loss(config.certificate.epsilon)
+            searched = find_policy(validate, Gate(), "global", allowed).policy
             first_look = look_delta(config.certificate.delta, 1)
             policy, _ = certify_policy(validate, certify_rows, searched, config.certificate, delta=first_look)
             keeps_N = policy.keep(test.score)

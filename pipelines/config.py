@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -15,6 +16,7 @@ from kcm.large import PromptsConfig
 from kcm.learners import AnalyticConfig, LearnerConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.tasks import TasksConfig
+from kcm.tasks.plan.splits import LEFT_OUT_FRACTIONS
 from pipelines.served_run import ServedRun
 
 # How a run learns that names no learner: in closed form, whose quadratic curves are the answer, forget nothing and need
@@ -32,8 +34,9 @@ class RunConfig(ServedRun):
     seed: int = Field(0, ge=0, description="Seed of splits, orders, initial weights and search.")
     collaborators: Literal["auto"] | tuple[CollaboratorName, ...] = Field(
         "auto",
-        description="What is trained; auto: both, and that one is deployed of which a certificate should leave most,"
-        " by validate rows; of a list the first one is deployed, the other is its control.",
+        description="What is trained; auto: all, and that one is deployed of which a certificate should leave most, by"
+        " rows that choose it; of a list the first one is deployed, the others are its controls, as `linear`, logistic"
+        " regression on the same features, is in every run.",
     )
     tasks: TasksConfig
     encoder: EncoderConfig
@@ -56,9 +59,12 @@ class RunConfig(ServedRun):
         if not isinstance(values, dict):
             return values
         given = {section: values.get(section) or {} for section in DEFAULT_LEARNING}
-        if not all(isinstance(section, dict) for section in given.values()) or "name" in given["learner"]:
+        if all(isinstance(section, dict) for section in given.values()) and "name" not in given["learner"]:
+            values = values | {section: DEFAULT_LEARNING[section] | given[section] for section in given}
+        tasks = values.get("tasks")
+        if not isinstance(tasks, dict) or "fractions" in tasks or _needs_validate(values):
             return values
-        return values | {section: DEFAULT_LEARNING[section] | given[section] for section in given}
+        return values | {"tasks": tasks | {"fractions": LEFT_OUT_FRACTIONS}}
 
     @field_validator("collaborators")
     @classmethod
@@ -69,12 +75,25 @@ class RunConfig(ServedRun):
 
     @property
     def trained(self) -> tuple[CollaboratorName, ...]:
-        """The collaborators that are trained."""
-        return get_args(CollaboratorName) if self.collaborators == "auto" else self.collaborators
+        """The collaborators that are trained: logistic regression is in every run, deployed or a control."""
+        if self.collaborators == "auto":
+            return get_args(CollaboratorName)
+        return tuple(dict.fromkeys((*self.collaborators, "linear")))
 
     @model_validator(mode="after")
     def _learnable(self) -> RunConfig:
         self.learner.check_network(self.network)
+        return self
+
+    @model_validator(mode="after")
+    def _chosen(self) -> RunConfig:
+        """Without validate rows, train rows have to choose gate and policy."""
+        if self.tasks.fractions["validate"] == 0 and _needs_validate(dict(self)):
+            raise ValueError(
+                "tasks.fractions: validate: 0 leaves the choice of gate and threshold to train rows that are left out,"
+                " which needs learner.name: analytic, an encoder of one vector a row, no tasks.long_tail and"
+                " tune.prompt_modes: [none]; give validate a share, such as 0.15"
+            )
         return self
 
     @model_validator(mode="after")
@@ -95,3 +114,20 @@ class RunConfig(ServedRun):
                 " set certificate.every_task: false, or tune.scopes: [per_task] for a promise of each task"
             )
         return self
+
+
+def _needs_validate(values: Mapping[str, Any]) -> bool:
+    """Whether gate and policy can be chosen on validate rows alone; sections are plain values or components.
+
+    A learner that takes steps has seen its train rows; those of a long tail are not like later rows; prompts and
+    galleries are made of validate rows.
+    """
+    learner, encoder, tasks, tune = (values.get(name) or {} for name in ("learner", "encoder", "tasks", "tune"))
+    solver: Any = LearnerConfig.form_of(learner) if isinstance(learner, dict) else learner
+    small: Any = EncoderConfig.form_of(encoder) if isinstance(encoder, dict) else encoder
+    long_tail, modes = (
+        section.get(name) if isinstance(section, dict) else getattr(section, name)
+        for section, name in ((tasks, "long_tail"), (tune, "prompt_modes"))
+    )
+    prompts = tuple(modes or ("none",)) != ("none",)
+    return not solver.gives_left_out or small.dual or long_tail is not None or prompts

@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # actors do without databases and MLflow
     from pipelines.tracking.tracking import Tracking
 
 
+FEW_ROWS = 20_000  # this process is done with so many before a cluster has started
+
+
 @dataclass
 class Context:
     """One run as its stages see it; `seconds` and `cached` record each stage. Nothing here changes a result.
@@ -45,7 +48,13 @@ class Context:
         return self.store.root / "runs" / self.name
 
     def build(
-        self, recipe: Recipe, write: Callable[[Attempt], None], *, unit: str = "rows", label: str | None = None
+        self,
+        recipe: Recipe,
+        write: Callable[[Attempt], None],
+        *,
+        unit: str = "rows",
+        label: str | None = None,
+        needs_cluster: Callable[[], bool] = lambda: True,
     ) -> Artefact:
         """The artefact of `recipe`: the finished one of the store, else written by an attempt."""
         name, started = label or recipe.stage, time.perf_counter()
@@ -53,7 +62,8 @@ class Context:
         noted: dict[str, str] = {}
 
         def attempt(folder: Path, scratch: Path) -> None:
-            self.connect()
+            if needs_cluster():
+                self.connect()
             with self.reporter.bar(name, unit) as bar:
                 write(Attempt(self, recipe.fingerprint, folder, scratch, bar, noted))
 

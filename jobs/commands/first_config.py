@@ -31,7 +31,6 @@ from pipelines.stages.overview import overview
 
 ASSETS = Path("assets")
 _MILDEST = 0.1  # epsilon beyond which a certificate says too little to be worth a run
-_FEW_ROWS = 5000
 _FEWEST = 3  # rows of a label: fewer cannot be in train, certify and test
 _MAX_RARE = _MAX_BAD = 0.2  # share of the rows that may be left out
 _USUAL_BAD = 0.01  # the default of tasks.max_bad_rows
@@ -74,7 +73,7 @@ def first_config(
 
     Raises DataError for rows that no run can use, ConfigError for recorded answers that lie in no file.
     """
-    values = {"name": name} | _sections(source, columns, len(frame))
+    values = {"name": name} | _sections(source, columns)
     rare = {} if source["kind"] == "hub" else _rare_labels(frame, columns)  # the hub's labels are numbers of names
     leaves_out = bool(rare) and sum(rare.values()) <= _MAX_RARE * len(frame)
     if leaves_out:
@@ -93,7 +92,7 @@ def first_config(
     return FirstConfig(head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True), summary.num_rows, lines)
 
 
-def _sections(source: dict[str, Any], columns: GuessedColumns, num_rows: int) -> dict[str, Any]:
+def _sections(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]:
     """What the run is to be; settings for few rows are those of the demo."""
     named = {
         "text_column": columns.text,
@@ -110,8 +109,6 @@ def _sections(source: dict[str, Any], columns: GuessedColumns, num_rows: int) ->
     }
     if columns.task is None:
         tasks["num_tasks"] = 1
-    if num_rows < _FEW_ROWS and columns.split is None:  # a certificate needs rows
-        tasks["fractions"] = {"train": 0.40, "validate": 0.15, "certify": 0.27, "test": 0.18}
     small, large = _TEXTS if columns.text else _PICTURES
     return {
         "tasks": tasks,

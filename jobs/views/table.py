@@ -1,4 +1,4 @@
-"""The tables at the end of a run: KCM and MCM, per task and overall, and the paths of all files."""
+"""The tables at the end of a run: the collaborators, per task and overall, and the paths of all files."""
 
 from __future__ import annotations
 

@@ -24,8 +24,16 @@ class TuneConfig(Config):
 
     operational: ClassVar[frozenset[str]] = frozenset({"prompt_modes", "warm_start"})  # another stage's, and a hint
 
-    num_trials: int = Field(16, ge=1, description="Trials for each collaborator.")
-    max_loss: float = Field(0.005, ge=0, lt=1, description="Accuracy that the searched threshold may lose on validate.")
+    num_trials: int = Field(
+        16, ge=1, description="Trials for each collaborator; one that is solved in closed form tries all gates instead."
+    )
+    max_loss: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Accuracy that the searched threshold may lose on the rows that choose it; null: the certificate's"
+        " epsilon, so that what is deployed keeps as much as can be certified.",
+    )
     gates: tuple[GateName, ...] = Field(
         ("confidence", "signals"),
         min_length=1,
@@ -47,6 +55,10 @@ class TuneConfig(Config):
         min_length=1,
         description="What escalated rows may be shown; beside none, each asks the large model once more for every row.",
     )
+
+    def allowed_loss(self, epsilon: float) -> float:
+        """What a searched threshold may lose, given what a certificate promises."""
+        return epsilon if self.max_loss is None else self.max_loss
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ eigenvalues of G would cost some ten times as much. Shapes: P inputs, K targets,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.linalg import lapack
 from torch import Tensor
 
@@ -25,7 +27,8 @@ from kcm.closed_form.sums import RidgeSums
 MIN_STRENGTH = 1e-6  # inputs that almost repeat others leave G close to singular
 _MOST_USED = 0.9  # of the degrees of freedom of an exact fit
 _PER_DECADE = 2
-_LOWEST, _START, _HIGHEST = -6 * _PER_DECADE, 0, 2 * _PER_DECADE
+_LOWEST, _HIGHEST = -6 * _PER_DECADE, 2 * _PER_DECADE
+_USUAL = 0.1  # of tr(G) / n, what the best lambda is
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +45,10 @@ def ridge_by_gcv(sums: RidgeSums, strength: float | None = None) -> list[GcvRidg
     """Every model's regression, at `strength`, else at the one whose GCV is least.
 
     The candidates are half decades from 1e-6 to 100, so that the last digits of the sums cannot move the choice. The
-    search goes downhill from 1, a decade at a time and then by a half. Fewer rows than inputs can be fitted exactly:
-    where some are repeated, GCV then falls to zero with the strength, and says nothing. So the search begins on the far
-    side of that valley, and no fit may use more than nine in ten of the degrees of freedom that an exact one does.
+    search goes downhill from a tenth of tr(G) / n, near which the best one lies for features of frozen encoders. Fewer
+    rows than inputs can be fitted exactly: where some are repeated, GCV then falls to zero with the strength, and says
+    nothing. So the search begins on the far side of that valley, and no fit may use more than nine in ten of the
+    degrees of freedom that an exact one does.
     """
     if strength is not None:
         return _at(sums, strength)
@@ -54,6 +58,8 @@ def ridge_by_gcv(sums: RidgeSums, strength: float | None = None) -> list[GcvRidg
         return _at(sums, 10 ** (step / _PER_DECADE))
 
     exact = len(sums.gram_PP) >= sums.count
+    start = round(_PER_DECADE * math.log10(_USUAL * len(sums.gram_PP) / float(sums.count)))
+    start = min(max(start, _LOWEST), _HIGHEST)
     most = _MOST_USED * fits(_LOWEST)[0].degrees_of_freedom if exact else float("inf")
 
     def value(step: int, model: int) -> float:
@@ -61,32 +67,44 @@ def ridge_by_gcv(sums: RidgeSums, strength: float | None = None) -> list[GcvRidg
         return fit.gcv if fit.degrees_of_freedom <= most else float("inf")
 
     def best(model: int) -> GcvRidge:
-        return fits(_lowest(lambda step: value(step, model)))[model]
+        return fits(_lowest(start, lambda step: value(step, model)))[model]
 
     return [best(model) for model in range(len(sums.squares_M))]
 
 
-def _lowest(value: Callable[[int], float]) -> int:
-    step = _START
-    for stride in (_PER_DECADE, 1):
-        while True:
-            around = [s for s in (step, step - stride, step + stride) if _LOWEST <= s <= _HIGHEST]
-            best = min(around, key=value)  # the step itself on a tie
-            if best == step:
-                break
-            step = best
-    return step
+def ridge_at(sums: RidgeSums, strengths: Sequence[float]) -> list[GcvRidge]:
+    """Every model's regression, each at a strength of its own."""
+    fits = {strength: _at(sums, strength) for strength in set(strengths)}
+    return [fits[strength][model] for model, strength in enumerate(strengths)]
 
 
-def _at(sums: RidgeSums, strength: float) -> list[GcvRidge]:
-    count, num_inputs = float(sums.count), len(sums.gram_PP)
-    ridge = strength * float(sums.gram_PP.diagonal().sum()) / num_inputs
+def _lowest(step: int, value: Callable[[int], float]) -> int:
+    while True:
+        around = [s for s in (step, step - 1, step + 1) if _LOWEST <= s <= _HIGHEST]
+        best = min(around, key=value)  # the step itself on a tie
+        if best == step:
+            return step
+        step = best
+
+
+def factor_of(sums: RidgeSums, strength: float) -> NDArray[np.float64]:
+    """L of G + lambda I = L L^T, its lower triangle in Fortran's order; the rest of the matrix holds other numbers.
+
+    Raises LinAlgError where the matrix is not positive definite.
+    """
+    ridge = strength * sums.mean_eigenvalue
     # The upper triangle in C's order is the lower one in Fortran's; every step overwrites the one copy.
     matrix = sums.gram_PP.numpy().copy().T
     np.fill_diagonal(matrix, matrix.diagonal() + ridge)
     factor, failed = lapack.dpotrf(matrix, lower=1, clean=0, overwrite_a=1)
     if failed:
         raise np.linalg.LinAlgError(f"G + {ridge:g} I is not positive definite")
+    return np.asarray(factor)
+
+
+def _at(sums: RidgeSums, strength: float) -> list[GcvRidge]:
+    count, num_inputs = float(sums.count), len(sums.gram_PP)
+    ridge, factor = strength * sums.mean_eigenvalue, factor_of(sums, strength)
     solution, _ = lapack.dpotrs(factor, sums.cross_PK.numpy(), lower=1)
     weight_PK = torch.from_numpy(solution)
     inverse, _ = lapack.dtrtri(factor, lower=1, overwrite_c=1)

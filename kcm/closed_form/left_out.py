@@ -5,12 +5,15 @@ Shapes: N rows, P inputs, K targets, R the rank of the inputs, G units of M rows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 
+from kcm.closed_form.gcv import GcvRidge, factor_of
+from kcm.closed_form.sums import RidgeSums
 from kcm.metrics.intervals import Units
 
 CHUNK_ROWS = 2048  # read at once where inputs are streamed
@@ -104,6 +107,38 @@ def gram_ridge_left_out(gram_NN: NDArray[np.float64], targets_NK: NDArray[np.flo
     strength_K, left_out_NK = _best_strength(left_NR, square_R, y_NK, units)
     dual_NK = left_NR @ ((left_NR.T @ y_NK) / (square_R[:, None] + strength_K))
     return GramRidge(dual_NK, mean_K, mean_K + left_out_NK)
+
+
+def left_out_of_sums(
+    sums: RidgeSums,
+    fits: Sequence[GcvRidge],
+    inputs_NP: NDArray[np.float64],
+    targets_NK: NDArray[np.float64],
+    units: Units,
+) -> NDArray[np.float64]:
+    """What rows that are part of `sums` get when their unit is taken out of the sums, [N, K].
+
+    `fits` are the regressions of every model, whose targets lie side by side. With H = X A^-1 X^T and r the residuals
+    of all rows, the residuals of a unit that is left out are (I - H_gg)^-1 r_g: the factor of A serves all rows.
+    Exact where every row counts once in the sums.
+    """
+    left_out_NK = np.empty_like(targets_NK)
+    blocks = list(_blocks(units, len(inputs_NP)))
+    columns_MK = np.split(np.arange(targets_NK.shape[1]), len(fits))
+    whitened: dict[float, NDArray[np.float64]] = {}
+    for fit, columns in zip(fits, columns_MK, strict=True):
+        if fit.strength not in whitened:
+            solved, _ = lapack.dtrtrs(factor_of(sums, fit.strength), inputs_NP.T, lower=1)
+            whitened[fit.strength] = solved.T
+        white_NP, y_NK = whitened[fit.strength], targets_NK[:, columns]
+        residual_NK = y_NK - inputs_NP @ fit.weight_KP.numpy().T
+        for rows_GM in blocks:
+            white_GMP = white_NP[rows_GM]
+            rest_GMM = np.eye(rows_GM.shape[1]) - white_GMP @ white_GMP.swapaxes(1, 2)
+            left_out_NK[np.ix_(rows_GM.ravel(), columns)] = (
+                y_NK[rows_GM] - np.linalg.solve(rest_GMM, residual_NK[rows_GM])
+            ).reshape(-1, len(columns))
+    return left_out_NK
 
 
 def _best_strength(

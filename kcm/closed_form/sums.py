@@ -28,6 +28,11 @@ class RidgeSums:
         self.totals_K = torch.zeros(num_targets, dtype=torch.float64)
         self.squares_M = torch.zeros(num_models, dtype=torch.float64)
 
+    @property
+    def mean_eigenvalue(self) -> float:
+        """tr(G) / P, in units of which strengths are given."""
+        return float(self.gram_PP.diagonal().sum()) / len(self.gram_PP)
+
     def tensors(self) -> tuple[Tensor, ...]:
         """All sums; adding them up over parts gives those of the whole."""
         return self.count, self.gram_PP, self.cross_PK, self.totals_K, self.squares_M

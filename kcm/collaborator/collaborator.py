@@ -19,7 +19,7 @@ from kcm.kan import KAN, MLP, RandomQuadratic, RandomReLU
 from kcm.kan.layer import BaseActivation
 
 Single = TypeVar("Single", bound=nn.Module)
-CollaboratorName = Literal["kcm", "mcm"]  # a KAN, and the control of as many parameters
+CollaboratorName = Literal["kcm", "mcm", "linear"]  # a KAN, the control of as many parameters, logistic regression
 NetworkKind = Literal["kan", "mlp", "random_relu", "linear"]
 
 
@@ -71,6 +71,11 @@ class NetworkConfig(Config):
                 f"basis: {self.basis} is a single layer on random projections: give hidden: [] and mixing, such as 2688"
             )
         return self
+
+    @property
+    def without_additions(self) -> NetworkConfig:
+        """The same without a base and without mixed inputs, for networks that are to see the features as they are."""
+        return self.model_copy(update={"base": "none", "mixing": 0 if self.projects else self.mixing})
 
     @property
     def projects(self) -> bool:

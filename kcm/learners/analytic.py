@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kcm.closed_form.design import Design, design_of
-from kcm.closed_form.gcv import MIN_STRENGTH, GcvRidge, ridge_by_gcv
+from kcm.closed_form.gcv import MIN_STRENGTH, GcvRidge, ridge_at, ridge_by_gcv
+from kcm.closed_form.left_out import left_out_of_sums
 from kcm.closed_form.sums import RidgeSums
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
@@ -23,6 +24,7 @@ from kcm.errors import ConfigError
 from kcm.learners.base import Batch, LearnedTask, Learner
 from kcm.learners.config import LearnerConfig
 from kcm.learners.ranks import Ranks
+from kcm.metrics.intervals import Units
 
 TARGET = 10.0  # at a row's label: softmax is then a sensible probability before any temperature is fitted
 _ROWS_AT_ONCE = 1024  # rows whose expanded inputs are in memory together
@@ -38,6 +40,8 @@ class AnalyticConfig(LearnerConfig):
     some 4 P^3 operations. `network: {hidden: [], basis: quadratic, mixing: 2688}` folds the linear parts of such
     projections and leaves P = mixing + I + 1; `basis: relu` is RanPAC's own, with P = mixing.
     """
+
+    gives_left_out: ClassVar[bool] = True
 
     strength: float | None = Field(
         None,
@@ -101,6 +105,7 @@ class Analytic(Learner):
         self.strength, self.class_balance, self.chunk_size = strength, class_balance, chunk_size
         self.equal_classes, self.logit_adjustment = equal_classes, logit_adjustment
         self.sums: RidgeSums | None = None
+        self.chosen: list[float] = []  # the strengths of the regressions on these sums, once they were chosen
 
     def require(self, collaborator: Collaborator) -> None:
         """Raise ConfigError for networks, or a scaling, that no closed form fits."""
@@ -117,20 +122,44 @@ class Analytic(Learner):
         batch = batch.labelled()
         rows = batch.weights.nonzero()[:, 0]
         design = designs(collaborator)[0]
-        separate = not collaborator.network.shared and distill.large_weight > 0
-        num_models = 1 + separate
+        num_models = self._num_models(collaborator, distill)
         part = RidgeSums(design.num_inputs, num_models * collaborator.num_labels, num_models)
         for chunk in torch.split(rows, _ROWS_AT_ONCE):
-            labels_NC = F.one_hot(batch.labels[chunk], collaborator.num_labels).double()
-            targets = [labels_NC]
-            if separate:
-                targets.append(mixed_targets(labels_NC, batch.large_probabilities[chunk].double(), distill))
-            inputs_NM = collaborator.inputs(batch.features[chunk].double())
-            part.add_rows(design.inputs(inputs_NM), TARGET * torch.cat(targets, 1))
+            part.add_rows(*self._regression(collaborator, batch.take(chunk, batch.weights[chunk]), distill))
         ranks.sum_(part.tensors())
         if self.sums is not None:
             part.add(self.sums)
-        self.sums = part
+        self.sums, self.chosen = part, []
+
+    @torch.no_grad()
+    def left_out(
+        self, collaborator: Collaborator, rows: Batch, units: Units, distill: DistillConfig
+    ) -> tuple[Tensor, Tensor]:
+        """From the sums and the leverage of every unit: nothing is solved anew.
+
+        How rare classes are, and what `equal_classes` counts, is taken from all rows, those of the unit among them.
+        """
+        assert self.sums is not None
+        inputs_NP, targets_NK = self._regression(collaborator, rows, distill)
+        fits = self.fits()
+        left_out_NK = left_out_of_sums(self.counted_sums, fits, inputs_NP.numpy(), targets_NK.numpy(), units)
+        rarity_C = self._rarity_C()
+        balance_C, offset_C = rarity_C**self.class_balance, self.logit_adjustment * rarity_C.log()
+        by_model = [part * balance_C + offset_C for part in torch.from_numpy(left_out_NK).chunk(len(fits), 1)]
+        return by_model[0], by_model[-1]
+
+    def _num_models(self, collaborator: Collaborator, distill: DistillConfig) -> int:
+        """2 where the small model has targets of its own, else 1."""
+        return 1 + (not collaborator.network.shared and distill.large_weight > 0)
+
+    def _regression(self, collaborator: Collaborator, rows: Batch, distill: DistillConfig) -> tuple[Tensor, Tensor]:
+        """Inputs [N, P] and targets [N, K] of the regression, in float64."""
+        labels_NC = F.one_hot(rows.labels, collaborator.num_labels).double()
+        targets = [labels_NC]
+        if self._num_models(collaborator, distill) > 1:
+            targets.append(mixed_targets(labels_NC, rows.large_probabilities.double(), distill))
+        inputs_NM = collaborator.inputs(rows.features.double())
+        return designs(collaborator)[0].inputs(inputs_NM), TARGET * torch.cat(targets, 1)
 
     def grow(self, collaborator: Collaborator) -> None:
         """Extend the sums to new labels, which no row has had so far."""
@@ -139,9 +168,16 @@ class Analytic(Learner):
 
     def fits(self) -> list[GcvRidge]:
         """The regression of the judge, and that of the small model where it has targets of its own."""
+        sums = self.counted_sums
+        fits = ridge_at(sums, self.chosen) if self.chosen else ridge_by_gcv(sums, self.strength)
+        self.chosen = [fit.strength for fit in fits]
+        return fits
+
+    @property
+    def counted_sums(self) -> RidgeSums:
+        """The sums with classes counted as `equal_classes` says."""
         assert self.sums is not None  # every task has rows
-        sums = self.sums.balanced(self.equal_classes) if self.equal_classes else self.sums
-        return ridge_by_gcv(sums, self.strength)
+        return self.sums.balanced(self.equal_classes) if self.equal_classes else self.sums
 
     def solutions(self) -> list[tuple[Tensor, Tensor]]:
         """Weights [C, P] on the inputs of the regression, and offset [C], of each of the `fits`."""
@@ -175,12 +211,13 @@ class Analytic(Learner):
         return torch.where(seen_C, judge_totals_C[seen_C].mean() / judge_totals_C, 1.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums."""
-        return {} if self.sums is None else {"sums": self.sums.state_dict()}
+        """The sums, and the strengths that were chosen."""
+        return {} if self.sums is None else {"sums": self.sums.state_dict(), "chosen": self.chosen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the sums."""
+        """Restore the sums and the strengths."""
         self.sums = RidgeSums.from_state(state["sums"]) if state else None
+        self.chosen = list(state["chosen"]) if state else []
 
 
 def require_linear(network: NetworkConfig) -> None:

@@ -21,6 +21,7 @@ from kcm.collaborator.outputs import resized
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.memory import MemoryRow
 from kcm.learners.ranks import Ranks
+from kcm.metrics.intervals import Units
 
 Parameters = Mapping[str, nn.Parameter]
 """Parameters of the networks by name; one that judge and small share is there once."""
@@ -180,6 +181,15 @@ class Learner:
 
         A method that is `closed_form` must have it.
         """
+
+    def left_out(
+        self, collaborator: Collaborator, rows: Batch, units: Units, distill: DistillConfig
+    ) -> tuple[Tensor, Tensor]:
+        """Judge and small logits, [N, C] each, that labelled rows which were learned would get had their unit not been.
+
+        Called on a finished learner. A method whose configuration says that it `gives_left_out` must have it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not tell what it says of rows left out")
 
     def tasks_to_stream(self, task: int) -> range:
         """Positions of the tasks whose train rows task number `task` is trained on."""

@@ -16,6 +16,7 @@ class LearnerConfig(Component):
     """A continual-learning method and its settings; see docs/extending.md for one of your own."""
 
     family: ClassVar[Family] = FAMILIES["learner"]
+    gives_left_out: ClassVar[bool] = False  # its learner has `left_out`: train rows may choose gate and policy
 
     name: str = Field("", description="Chooses this form of the section.")
 

@@ -19,7 +19,19 @@ from kcm.metrics.routing import thinned
 from kcm.report.formats import known
 
 Form = Literal["percent", "points", "signed points", "number"]
-Kind = Literal["line", "dashed", "circle", "diamond", "hollow circle", "hollow diamond", "band", "cell", "text"]
+Kind = Literal[
+    "line",
+    "dashed",
+    "circle",
+    "diamond",
+    "square",
+    "hollow circle",
+    "hollow diamond",
+    "hollow square",
+    "band",
+    "cell",
+    "text",
+]
 
 MAX_POINTS = 400  # of a line
 _FORMS: dict[Form, str] = {

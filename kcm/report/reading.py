@@ -13,9 +13,9 @@ from kcm.report.formats import known
 
 Numbers = Mapping[str, Any]
 Columns = Mapping[str, Sequence[Any]]
-Who = Literal["kcm", "mcm"]
+Who = Literal["kcm", "mcm", "linear"]
 
-NAMES: dict[Who, str] = {"kcm": "KCM", "mcm": "MCM"}
+NAMES: dict[Who, str] = {"kcm": "KCM", "mcm": "MCM", "linear": "Logistic"}
 ALL_TASKS = "All tasks"
 OUTCOME_METRICS = (  # of every task, on the page and on the terminal
     *("large_accuracy", "small_accuracy", "cascade_accuracy", "difference"),
@@ -30,7 +30,7 @@ def names_of(result: Numbers) -> Mapping[Who, str]:
 
 
 def collaborators(result: Numbers) -> dict[Who, Numbers]:
-    """The collaborators that `result` has, in its order: the first is deployed, the other is its control."""
+    """The collaborators that `result` has, in its order: the first is deployed, the others are its controls."""
     known_names: dict[str, Who] = {name: name for name in NAMES}
     return {known_names[key]: found for key, found in result.items() if key in known_names and found}
 

@@ -35,6 +35,11 @@ from kcm.report.reading import (
 )
 
 Columns = Mapping[str, Sequence[float]]
+_CONTROLS: Mapping[Who, str] = {
+    "kcm": "with KANs in place of MLPs",
+    "mcm": "with MLPs in place of KANs",
+    "linear": "of logistic regression on the same features",
+}
 
 
 def headline(result: Numbers) -> str:
@@ -50,15 +55,16 @@ def headline(result: Numbers) -> str:
 
 
 def measured(result: Numbers) -> str:
-    """What the deployed collaborator does on test, and what the other one does in its place."""
+    """What the deployed collaborator does on test, and what the others do in its place."""
     own, found = deployed(result)
-    other: Who = "mcm" if own == "kcm" else "kcm"
-    control = collaborators(result).get(other)
-    sentence = f"On test, {names_of(result)[own]} {_does(found['overall'])}."
-    if not control:
-        return sentence
-    networks = "MLPs in place of KANs" if other == "mcm" else "KANs in place of MLPs"
-    return f"{sentence} {names_of(result)[other]}, the control with {networks}, {_does(control['overall'])}."
+    names = names_of(result)
+    sentences = [f"On test, {names[own]} {_does(found['overall'])}."]
+    sentences += [
+        f"{names[who]}, the control {_CONTROLS[who]}, {_does(control['overall'])}."
+        for who, control in collaborators(result).items()
+        if who != own
+    ]
+    return " ".join(sentences)
 
 
 def added_to_base(result: Numbers) -> str:

@@ -1,4 +1,4 @@
-"""What features are worth before anything is trained or paid: class means with one covariance, on validate rows.
+"""What features are worth before anything is trained or paid: class means with one covariance, on rows held out.
 
 Labels that were mixed up, or an encoder that does not see what they mean, show here, a minute after the start. Shapes:
 N rows, D features.
@@ -21,7 +21,7 @@ from kcm.collaborator.class_base import ClassBase
 from kcm.parquet import open_file, sound
 from kcm.tasks.columns import matrix
 
-Preview: TypeAlias = dict[str, tuple[int, int]]  # by task: validate rows, and those that are answered right
+Preview: TypeAlias = dict[str, tuple[int, int]]  # by task: rows held out, and those that are answered right
 
 _ROWS = 131_072  # of all splits together; of more rows, row groups at equal distances
 _SHRINKAGE = 0.01
@@ -30,7 +30,9 @@ _SHRINKAGE = 0.01
 def preview(
     shards: Mapping[str, Sequence[Path]], num_labels: int, readable: Callable[[Path], Path | BinaryIO] = Path
 ) -> Preview:
-    """How many validate rows of each task linear discriminant analysis answers right, from the train rows of all tasks.
+    """How many rows of each task linear discriminant analysis answers right, from the train rows of all tasks.
+
+    They are validate rows, or where there are none test rows.
 
     `shards` are the files of each task, `readable` what they are read from. Empty where there is nothing to compute it
     from.
@@ -50,7 +52,8 @@ def preview(
         return {}
     found: Preview = {}
     for task, paths in shards.items():
-        right = [base(features_ND).argmax(1) == label_N for features_ND, label_N in tensors(paths, "validate")]
+        held_out = list(tensors(paths, "validate")) or tensors(paths, "test")
+        right = [base(features_ND).argmax(1) == label_N for features_ND, label_N in held_out]
         if right:
             found[task] = sum(map(len, right)), int(sum(each.sum() for each in right))
     return found
@@ -63,7 +66,7 @@ def preview_lines(found: Preview, shown: int = 8) -> Iterator[str]:
     num_rows, num_right = (sum(counts) for counts in zip(*found.values(), strict=True))
     yield (
         "nothing is trained yet: class means with one covariance answer"
-        f" {num_right / num_rows:.1%} of {num_rows:,} validate rows right"
+        f" {num_right / num_rows:.1%} of {num_rows:,} rows that it has not seen right"
     )
     if len(found) > 1:
         parts = [f"{task} {right / rows:.1%}" for task, (rows, right) in list(found.items())[:shown]]

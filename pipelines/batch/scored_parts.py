@@ -12,7 +12,7 @@ from kcm.collaborator.collaborator import Collaborator
 from kcm.large import PromptMode
 from pipelines.batch.mapping import map_items
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import OutcomePart, PartFiles, outcome_part
+from pipelines.store.outcome_table import LeftOut, OutcomePart, PartFiles, outcome_part
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import Names
 from pipelines.store.storage import Storage
@@ -26,18 +26,26 @@ def scored_parts(
     splits: Sequence[Split],
     prompted: Mapping[PromptMode, Path] | None = None,
     shown: float = 0.0,
+    left_out: LeftOut | None = None,
 ) -> Iterator[OutcomePart]:
     """The parts of `outcome_parts` in their order, with scores, and with the features of a drawn share of the rows.
 
     `prompted` are the folders of the answers under further prompt modes. `shown` is the share; a row is in the sample
-    by a hash of its id, whatever part it lies in.
+    by a hash of its id, whatever part it lies in. `left_out` are the logits of train rows that choose in place of
+    validate rows.
     """
-    score = partial(_scored, collaborator, gate, features.names, features.storage, shown)
+    score = partial(_scored, collaborator, gate, features.names, features.storage, shown, left_out)
     return map_items(score, PartFiles.all_of(features, outcomes, splits, prompted))
 
 
 def _scored(
-    collaborator: Collaborator, gate: Gate, names: Names, storage: Storage | None, shown: float, files: PartFiles
+    collaborator: Collaborator,
+    gate: Gate,
+    names: Names,
+    storage: Storage | None,
+    shown: float,
+    left_out: LeftOut | None,
+    files: PartFiles,
 ) -> OutcomePart:
     rows = files.read(names, storage.readable if storage else Path)
-    return outcome_part(collaborator, rows, names).scored(gate, shown)
+    return outcome_part(collaborator, rows, names, left_out).scored(gate, shown)

@@ -130,7 +130,7 @@ def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = No
         GrowFeatures(encoder=config.encoder, parent=parent),
         GrowOutcomes.of(config, parent=parent),
         Extend.of_parent(parent),
-        Choose.of(config, choice=choice_of(parent), max_loss=config.tune.max_loss),
+        Choose.of(config, choice=choice_of(parent), max_loss=config.tune.allowed_loss(config.certificate.epsilon)),
         Recertify.of(config, expires_days=config.update.expires_days, labels=labels),
         RegisterChallenger.of(config, parent=parent.bundle.digest),
         Examine.of(

@@ -176,7 +176,7 @@ class Recertify(Stage, Plan):
         )
         folder = attempt.folder / name
         folder.mkdir()
-        parts = scored_parts(fitted.collaborator, fitted.gate, features, outcomes, SPLITS)
+        parts = scored_parts(fitted.collaborator, fitted.gate, features, outcomes, SPLITS, left_out=fitted.left_out)
         scored = ScoredTable.of(
             kept_parts(parts, folder / OUTCOMES), fitted.gate, fitted.validate_scores, fitted.policy
         )

@@ -40,10 +40,11 @@ from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import Interval
 from kcm.metrics.routing import prompt_effect
 from kcm.parquet import read_table
+from kcm.report.reading import NAMES
 from kcm.tasks.columns import matrix
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.scored_parts import scored_parts
-from pipelines.context import Attempt
+from pipelines.context import FEW_ROWS, Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.control.journal import StoredLedger
@@ -130,6 +131,10 @@ class Evaluate(Stage, Plan):
         """The stage with its part of a run's configuration."""
         return super().of(run, choose=run.collaborators == "auto", **more)  # type: ignore[attr-defined]
 
+    def needs_cluster(self, context: Context, features: FeaturesArtefact, **reads: Any) -> bool:
+        """Not for a few rows."""
+        return features.num_all_rows > FEW_ROWS
+
     def write(
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
     ) -> None:
@@ -159,7 +164,7 @@ def measure(
     found, names = tuned.load(name), features.names
     answers = tuned.answers(name, list(found.objectives))
     folder.mkdir()
-    parts = scored_parts(found.collaborator, found.gate, features, outcomes, SPLITS, answers)
+    parts = scored_parts(found.collaborator, found.gate, features, outcomes, SPLITS, answers, left_out=found.left_out)
     scored = ScoredTable.of(kept_parts(parts, folder / OUTCOMES), found.gate, found.validate_scores, found.policy)
     policy, certificates = certify_policy(
         scored.rows("validate"), scored.rows("certify"), found.policy, config, delta=spend
@@ -197,24 +202,24 @@ def certify_fingerprint(features: FeaturesArtefact, outcomes: OutcomesArtefact) 
 def chosen(tuned: TunedArtefact, choose: bool) -> tuple[list[str], str]:
     """The collaborators, the one to deploy first, and why that one; without `choose` the first of the configuration."""
     names: list[str] = list(tuned.plan.config.collaborators)
-    if len(names) == 1:
-        return names, f"{names[0].upper()} is the only collaborator that was trained"
-    if not choose:
-        return names, f"{names[0].upper()} is deployed because the configuration names it first"
+    called = {str(name): words for name, words in NAMES.items()}
+    if not choose or len(names) == 1:
+        return names, f"{called[names[0]]} is deployed because the configuration names it first"
     reached = {name: tuned.objectives(name) for name in names}
     ranked = sorted(names, key=lambda name: standing(reached[name]), reverse=True)
     best, other = ranked[0], ranked[1]
+    deployed = f"{called[best]} is deployed because"
     objective = next((each for each in RANKING if reached[best][each] != reached[other][each]), None)
     if objective is None:
-        return ranked, f"{best.upper()} is deployed because it comes first: on validate rows both are worth the same"
+        return ranked, f"{deployed} it comes first: on the rows that choose, both are worth the same"
     words = {
         "promised": "a certificate should leave {} of the inputs to it",
         "calls_saved": "of both a certificate should leave the same, and it saves {} of the calls",
         "area": "both should save the same, and the area under its frontier is {}",
     }[objective].format(f"{reached[best][objective]:.1%}")
     return ranked, (
-        f"{best.upper()} is deployed because on validate rows {words}, against {reached[other][objective]:.1%} with"
-        f" {other.upper()}; choosing so costs nothing of delta"
+        f"{deployed} on the rows that choose {words}, against {reached[other][objective]:.1%} with {called[other]};"
+        " choosing so costs nothing of delta"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field
 from rich.markup import escape
@@ -18,7 +18,7 @@ from kcm.tasks.shards import task_shards
 from pipelines.batch.encoding import encode_shards
 from pipelines.batch.mapping import map_items, run_remotely
 from pipelines.batch.preview import preview, preview_lines
-from pipelines.context import Attempt, Context
+from pipelines.context import FEW_ROWS, Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Recipe, write_json
 from pipelines.store.features import FACTS, FeaturesArtefact
@@ -39,6 +39,10 @@ class Encoding(Plan):
         """The encoder with its identity on this machine."""
         identity = encoder.identity(context.assets_path)
         return cls(encoder=encoder, identity=identity, device=context.cluster.device)
+
+    def needs_cluster(self, context: Context, sequence: SequenceArtefact, **reads: Any) -> bool:
+        """Not for a few rows that come with their vectors."""
+        return not self.encoder.vector_columns or not sequence.has_few(FEW_ROWS)
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """A file for every shard, with the same rows.

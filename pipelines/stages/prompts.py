@@ -129,7 +129,9 @@ def _validate_rows(
     prompted: Mapping[PromptMode, Path] | None = None,
 ) -> MeasuredRows:
     """The validate rows under prompt `none` and all of `prompted`, as the search scored them."""
-    parts = scored_parts(found.collaborator, found.gate, features, outcomes, ("validate",), prompted)
+    parts = scored_parts(
+        found.collaborator, found.gate, features, outcomes, ("validate",), prompted, left_out=found.left_out
+    )
     return ScoredTable.of(parts, found.gate, found.validate_scores, found.policy).table
 
 
@@ -169,7 +171,7 @@ class ChoosePrompts(Stage):
             device=context.cluster.device,
             modes=self.tune.prompt_modes,
             prompts=self.prompts,
-            max_loss=self.tune.max_loss,
+            max_loss=self.tune.allowed_loss(self.certificate.epsilon),
             certificate=self.certificate,
         )
 

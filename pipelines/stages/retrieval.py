@@ -128,7 +128,9 @@ class Retrieval(Stage):
         return Measuring(
             retrieval=self.retrieval,
             certificate=self.certificate,
-            search=Search(max_loss=self.tune.max_loss, gates=self.tune.gates, seed=self.seed),
+            search=Search(
+                max_loss=self.tune.allowed_loss(self.certificate.epsilon), gates=self.tune.gates, seed=self.seed
+            ),
             small=sequence.with_head(self.encoder),
             large=sequence.large_with_head(self.large).backbone,
         )

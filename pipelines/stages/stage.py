@@ -33,6 +33,10 @@ class Plan(Config):
         """The artefacts that the fingerprint covers: by default all that the stage reads."""
         return tuple(reads.values())
 
+    def needs_cluster(self, context: Context, *_: Any, **reads: Any) -> bool:
+        """Whether writing takes a cluster; a run on few rows that nothing has to be asked for starts none."""
+        return True
+
     @abstractmethod
     def write(self, attempt: Attempt, *_: Any, **reads: Any) -> None:
         """Fill the attempt's folder, from the artefacts that the stage reads."""
@@ -84,7 +88,9 @@ class Stage(Config):
         plan = self.plan(context, **reads)
         version = self.version_of(plan, **reads)
         recipe = Recipe(self.stage, version, plan.section(), plan.dependencies(**reads))
-        artefact = context.build(recipe, partial(plan.write, **reads), unit=self.unit).as_a(self.writes)
+        needs_cluster = partial(plan.needs_cluster, context, **reads)
+        artefact = context.build(recipe, partial(plan.write, **reads), unit=self.unit, needs_cluster=needs_cluster)
+        artefact = artefact.as_a(self.writes)
         self.publish(artefact, context)
         return artefact
 

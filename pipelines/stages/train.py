@@ -7,7 +7,7 @@ from typing import Any, Self
 from rich.markup import escape
 
 from kcm.config import Config
-from pipelines.context import Attempt
+from pipelines.context import FEW_ROWS, Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
@@ -30,10 +30,23 @@ class Train(Stage, Plan, TrainerConfig):
         """The next one for tasks that are larger than a window, whose rows came in another order before."""
         return self.version + self.has_lanes(features.num_train_rows)
 
+    def needs_cluster(self, context: Context, features: FeaturesArtefact, **reads: Any) -> bool:
+        """Not for a few rows of learners that take no steps, which are done before workers have started."""
+        return not self.is_solved or features.num_all_rows > FEW_ROWS
+
     def write(self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> None:
         """`<name>.pt` for each collaborator."""
         context = attempt.context
         plan = TrainerPlan.of(self, features, outcomes)
+        if not self.needs_cluster(context, features):
+            solved: dict[str, dict[str, Any]] = {}
+            for number, name in enumerate(self.collaborators):
+                attempt.bar.update(number, len(self.collaborators))
+                trainer = plan.trainer(name)
+                trainer.run()
+                solved[name] = trainer.state_dict()
+            TrainedArtefact.write(attempt.folder, solved, self.collaborators)
+            return
         worker = WorkerPlan(plan, attempt.fingerprint, attempt.storage, context.cluster.checkpoint_every)
         record = context.tracking.log_metrics if context.tracking else None
         states = run_workers(

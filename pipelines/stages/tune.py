@@ -6,8 +6,9 @@ import hashlib
 import json
 import pickle
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from ray.tune.search.optuna import OptunaSearch
 from rich.markup import escape
 
 from kcm.cascade.gate import distinct_gates
+from kcm.cascade.scores import form_named
 from kcm.cascade.search import TuneConfig
 from kcm.certify.certificate import CertificateConfig
 from kcm.collaborator.collaborator import NetworkConfig
@@ -33,7 +35,7 @@ from kcm.learners.training.config import TrainConfig
 from kcm.tasks import TasksConfig
 from pipelines.batch.mapping import run_remotely
 from pipelines.cluster.config import CPUS_PER_TRIAL
-from pipelines.context import Attempt, Context
+from pipelines.context import FEW_ROWS, Attempt, Context
 from pipelines.progress import polled
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import ArtefactStore, write_json
@@ -132,10 +134,16 @@ class Tune(Stage, Plan):
         space = Space(**{name: getattr(run, name) for name in Space.model_fields})
         return super().of(run, space=space, **more)
 
+    def needs_cluster(
+        self, context: Context, features: FeaturesArtefact, trained: TrainedArtefact, **reads: Any
+    ) -> bool:
+        """Not for a few rows of learners that take no steps, whose gates are tried in this process."""
+        return not trained.config.is_solved or features.num_all_rows > FEW_ROWS
+
     def write(
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, trained: TrainedArtefact
     ) -> None:
-        """Search for all collaborators side by side."""
+        """Search for all collaborators side by side; those that take no steps in one process, without trials."""
         context, scratch = attempt.context, attempt.storage
         plan = TrainerPlan.of(trained.config, features, outcomes)
         space = self.space.fingerprint
@@ -146,18 +154,24 @@ class Tune(Stage, Plan):
             outcomes=outcomes,
             trained=trained,
             scratch=scratch,
-            max_loss=self.tune.max_loss,
+            max_loss=self.tune.allowed_loss(self.certificate.epsilon),
             certificate=self.certificate,
             workers=context.cluster.within_trials,
         )
-        num_trials = self.tune.num_trials * len(plan.config.collaborators)
-        with polled(attempt.bar, partial(_finished, scratch, Follower(scratch, scratch.root / _NAME), num_trials)):
-            trials = _search(trial_plan, self, context, scratch, earlier)
+        names = plan.config.collaborators
+        stepped = [name for name in names if not plan.learner(name).closed_form]
+        trials: dict[str, list[dict[str, Any]]] = {}
+        if stepped:
+            num_trials = self.tune.num_trials * len(stepped)
+            with polled(attempt.bar, partial(_finished, scratch, Follower(scratch, scratch.root / _NAME), num_trials)):
+                trials = _search(trial_plan, self, stepped, context, scratch, earlier)
+            best = {name: Choice(**_best(mine)["params"]) for name, mine in trials.items()}
+            run_remotely(_write_best, trial_plan, attempt.folder, best)
+        if solved := [name for name in names if name not in stepped]:
+            trials |= run_remotely(_try_all, trial_plan, self.tune, attempt.folder, solved)
         _record(trials, attempt.fingerprint, context)
-        best = {name: Choice(**_best(mine)["params"]) for name, mine in trials.items()}
-        run_remotely(_write_best, trial_plan, attempt.folder, best)
-        write_json(attempt.folder / TRIALS, [trial for mine in trials.values() for trial in mine])
-        started = earlier.fingerprint if earlier else None
+        write_json(attempt.folder / TRIALS, [trial for name in names for trial in trials[name]])
+        started = earlier.fingerprint if earlier and stepped else None
         write_json(attempt.folder / SEARCH, {"space": space, "started_from": started})
 
 
@@ -167,6 +181,30 @@ def _write_best(plan: TrialPlan, folder: Path, choices: Mapping[str, Choice]) ->
         plan.write_best(folder / name, name, choice)
 
 
+def _try_all(
+    plan: TrialPlan, config: TuneConfig, folder: Path, names: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Evaluate all gates and scopes of collaborators in closed form, and write the best of each."""
+    trials: dict[str, list[dict[str, Any]]] = {}
+    for name in names:
+        trials[name] = [
+            {"number": number, "collaborator": name, "params": params}
+            | plan.evaluate(name, Choice(**params)).objectives()
+            for number, params in enumerate(gatings(config, plan.plan, name))
+        ]
+        plan.write_best(folder / name, name, Choice(**_best(trials[name])["params"]))
+    return trials
+
+
+def gatings(config: TuneConfig, plan: TrainerPlan, name: str) -> Iterator[dict[str, Any]]:
+    """All points of the search space of a collaborator in closed form; a price matters to gates that have one."""
+    space = search_space(config, plan, name)
+    for values in product(*space.values()):
+        params = dict(zip(space, values, strict=True))
+        if form_named(params["gate"]).priced or params["deferral_weight"] == config.deferral_weights[0]:
+            yield params
+
+
 def last_search(store: ArtefactStore, space: str) -> TunedArtefact | None:
     """The newest finished search of a space."""
     finished = (each.as_a(TunedArtefact) for each in store.finished(Tune.stage))
@@ -174,13 +212,18 @@ def last_search(store: ArtefactStore, space: str) -> TunedArtefact | None:
 
 
 def _search(
-    plan: TrialPlan, search: Tune, context: Context, storage: Storage, earlier: TunedArtefact | None
+    plan: TrialPlan,
+    search: Tune,
+    names: Sequence[str],
+    context: Context,
+    storage: Storage,
+    earlier: TunedArtefact | None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Run the trials that remain, and give all by collaborator; a new search begins with points of an `earlier` one."""
-    results = _tuner(plan, search, context, storage, earlier).fit()
+    results = _tuner(plan, search, names, context, storage, earlier).fit()
     if results.errors:
         raise KcmError(f"{len(results.errors)} of {len(results)} trials failed: {results.errors[0]}", where="tune")
-    trials: dict[str, list[dict[str, Any]]] = {name: [] for name in plan.plan.config.collaborators}
+    trials: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for result in results:  # type: ignore[attr-defined]  # by its __getitem__
         name, params = split_off(result.config)
         reached = {objective: result.metrics[objective] for objective in (*OBJECTIVES, CERTIFIED_KEEP_RATE)}
@@ -189,7 +232,12 @@ def _search(
 
 
 def _tuner(
-    plan: TrialPlan, search: Tune, context: Context, storage: Storage, earlier: TunedArtefact | None
+    plan: TrialPlan,
+    search: Tune,
+    names: Sequence[str],
+    context: Context,
+    storage: Storage,
+    earlier: TunedArtefact | None,
 ) -> ray_tune.Tuner:
     """An interrupted search where there is one that can be read, else a new one."""
     config = search.tune
@@ -198,10 +246,10 @@ def _tuner(
     if restored := restored_search(storage, _NAME, results, trainable, context.run_folder, say):
         return restored
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = search_space(config, plan.plan)
+    space = search_space(config, plan.plan, names[0])
     distributions = OptunaSearch.convert_search_space({name: ray_tune.choice(values) for name, values in space.items()})
     searchers: dict[str, OptunaSearch] = {}
-    for name in plan.plan.config.collaborators:
+    for name in names:
         points = earlier.first_points(name, max(1, config.num_trials // 2)) if earlier else []
         searchers[name] = OptunaSearch(  # with the space: a search that is killed before its first trial has no other
             distributions,
@@ -290,20 +338,24 @@ def _record(trials: Mapping[str, list[dict[str, Any]]], fingerprint: str, contex
         context.tracking.log_trial(name, f"{fingerprint}/{name}", trial["params"], metrics)
 
 
-def search_space(config: TuneConfig, plan: TrainerPlan) -> dict[str, tuple[Any, ...]]:
-    """The values of every dimension that matters.
+def search_space(config: TuneConfig, plan: TrainerPlan, name: str) -> dict[str, tuple[Any, ...]]:
+    """The values of every dimension that matters to the collaborator of this name.
 
     Over two labels all scores of the judge alone are one order.
     """
-    train = plan.config.train
-    learning_rates = config.sgd_rates if train.optimizer == "sgd" else config.learning_rates
-    judge_weights = config.judge_weights
-    if plan.config.learner.closed_form:  # takes no steps, and its small model needs no anchor
-        learning_rates, judge_weights = (train.peak_rate,), (plan.config.distill.judge_weight,)
-    return {
-        "learning_rate": learning_rates,
+    train, distill = plan.config.train, plan.config.distill
+    training = {
+        "learning_rate": config.sgd_rates if train.optimizer == "sgd" else config.learning_rates,
         "large_weight": config.large_weights,
-        "judge_weight": judge_weights,
+        "judge_weight": config.judge_weights,
+    }
+    if plan.learner(name).closed_form:  # as the stage `train` has trained it
+        training = {
+            "learning_rate": (train.peak_rate,),
+            "large_weight": (distill.large_weight,),
+            "judge_weight": (distill.judge_weight,),
+        }
+    return training | {
         "gate": tuple(distinct_gates(config.gates, plan.num_labels)),
         "scope": config.scopes if len(plan.tasks) > 1 else ("global",),
         "deferral_weight": config.deferral_weights,

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kcm.encoders.config import Runtime
+from kcm.tasks import Split
 from kcm.tasks.columns import list_column, matrix
 from kcm.tasks.rowindex import RowIndex, index_file
 from kcm.tasks.shards import shard_file
@@ -91,6 +92,29 @@ class FeaturesArtefact(ShardedArtefact):
         """The rows of a split, those that are out of scope among them."""
         names = split, f"{split}, out of scope"
         return sum(len(index.ranges.get(name, ())) for index in self._indices for name in names)
+
+    def deciding(self, number: int) -> Split:
+        """The split whose rows choose gate and policy for a task: validate, or where that is empty its train rows."""
+        ranges = self._indices[number].ranges
+        return "validate" if "validate" in ranges or "validate, out of scope" in ranges else "train"
+
+    @property
+    def tasks_without_validate(self) -> list[int]:
+        """The tasks whose train rows choose gate and policy."""
+        return [number for number in range(len(self._indices)) if self.deciding(number) == "train"]
+
+    @property
+    def num_deciding(self) -> int:
+        """The rows that choose gate and policy, over all tasks."""
+        splits = [(index, self.deciding(number)) for number, index in enumerate(self._indices)]
+        return sum(
+            len(index.ranges.get(name, ())) for index, split in splits for name in (split, f"{split}, out of scope")
+        )
+
+    @property
+    def num_all_rows(self) -> int:
+        """The rows of all splits."""
+        return sum(sum(index.shard_rows) for index in self._indices)
 
     @property
     def num_train_rows(self) -> list[int]:

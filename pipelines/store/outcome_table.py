@@ -28,6 +28,7 @@ from kcm.errors import ArtefactError
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.large import PromptMode
 from kcm.parquet import open_writer, read_table
+from kcm.tasks import Split as FileSplit
 from kcm.tasks.columns import matrix
 from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix
 from pipelines.store.outcomes import OutcomesArtefact, in_label_list, with_none
@@ -64,13 +65,57 @@ class OutcomePart:
 
 @dataclass(frozen=True, eq=False)
 class PartRows:
-    """The rows of one split of a shard with their features, and the answers to them, as the storage has them."""
+    """The rows of one split of a shard with their features, and the answers to them, as the storage has them.
+
+    `source` is the split that the files have them in: train for rows that choose in place of validate rows.
+    """
 
     task: int
     split: Split
+    source: FileSplit
     rows: pa.Table
     answers: pa.Table
     prompted: Mapping[PromptMode, pa.Table]  # answers under further prompt modes
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """Logits of train rows by models that never saw their units, [R, C] each in float32, by the rows' ids."""
+
+    ids: pd.Index[str]
+    judge_RC: np.ndarray
+    small_RC: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Write them to a file."""
+        np.savez(path, ids=self.ids.to_numpy(dtype=str), judge=self.judge_RC, small=self.small_RC)
+
+    @classmethod
+    def load(cls, path: Path) -> LeftOut:
+        """Read what `save` wrote."""
+        with np.load(path) as stored:
+            return cls(pd.Index(stored["ids"].astype(object)), stored["judge"], stored["small"])
+
+    def known(self, part: PartRows) -> PartRows:
+        """The rows whose logits are here, and those that are out of scope, which no network learns from."""
+        label_N = part.rows["label"].to_numpy()
+        kept = pa.array((self._positions(part.rows["id"]) >= 0) | (label_N == OUT_OF_SCOPE))
+        return replace(part, rows=part.rows.filter(kept), answers=part.answers.filter(kept))
+
+    def replaced(
+        self, ids: pa.ChunkedArray, judge_NC: np.ndarray, small_NC: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The logits of rows, by these where they are here."""
+        position_N = self._positions(ids)
+        here_N1 = (position_N >= 0)[:, None]
+        judge, small = (
+            np.where(here_N1, own[position_N], given)
+            for own, given in ((self.judge_RC, judge_NC), (self.small_RC, small_NC))
+        )
+        return judge, small
+
+    def _positions(self, ids: pa.ChunkedArray) -> np.ndarray:
+        return np.asarray(self.ids.get_indexer(pd.Index(ids.to_pylist(), dtype=object)))
 
 
 @dataclass(frozen=True)
@@ -82,6 +127,7 @@ class PartFiles:
 
     task: int
     split: Split
+    source: FileSplit
     features: Path
     answers: Path
     prompted: Mapping[PromptMode, Path] = field(default_factory=dict)
@@ -94,13 +140,17 @@ class PartFiles:
         splits: Sequence[Split],
         prompted: Mapping[PromptMode, Path] | None = None,
     ) -> list[PartFiles]:
-        """All that hold rows of `splits`: task by task, split by split, in order; one at least of each."""
+        """All that hold rows of `splits`: task by task, split by split, in order; one at least of each.
+
+        The rows of validate are those that choose gate and policy, see `FeaturesArtefact.deciding`.
+        """
         found = []
         for number in range(len(features.names.tasks)):
             shards = list(zip(features.shards(number), outcomes.shards(number), strict=True))
             for split in splits:
-                holding = features.holding(number, split)
-                found += [cls(number, split, *shards[shard], prompted or {}) for shard in holding]
+                source: FileSplit = features.deciding(number) if split == "validate" else split
+                holding = features.holding(number, source)
+                found += [cls(number, split, source, *shards[shard], prompted or {}) for shard in holding]
         return found
 
     def read(self, names: Names, readable: Callable[[Path], Path | BinaryIO] = Path) -> PartRows:
@@ -108,7 +158,7 @@ class PartFiles:
 
         Raises ArtefactError where the answers are to other rows, and for a damaged file.
         """
-        mine = pc.field("split") == self.split
+        mine = pc.field("split") == self.source
         rows = read_table(readable(self.features), where=mine)
 
         def answers(file: Path) -> pa.Table:
@@ -119,7 +169,7 @@ class PartFiles:
             return found
 
         prompted = {mode: answers(folder / self.features.name) for mode, folder in self.prompted.items()}
-        return PartRows(self.task, self.split, rows, answers(self.answers), prompted)
+        return PartRows(self.task, self.split, self.source, rows, answers(self.answers), prompted)
 
 
 def part_rows(
@@ -140,20 +190,30 @@ def outcome_parts(
     outcomes: OutcomesArtefact,
     splits: Sequence[Split],
     prompted: Mapping[PromptMode, Path] | None = None,
+    left_out: LeftOut | None = None,
 ) -> Iterator[OutcomePart]:
     """The outcome table of the same rows, in the same order."""
     rows = part_rows(features, outcomes, splits, prompted)
-    return (outcome_part(collaborator, part, features.names) for part in rows)
+    return (outcome_part(collaborator, part, features.names, left_out) for part in rows)
 
 
-def outcome_part(collaborator: Collaborator, part: PartRows, names: Names) -> OutcomePart:
+def outcome_part(
+    collaborator: Collaborator, part: PartRows, names: Names, left_out: LeftOut | None = None
+) -> OutcomePart:
     """The outcome table of one split of a shard; equal texts are one object.
 
     Where none-of-these can be answered, it is the right answer for rows that are out of scope, and one that the
-    collaborator cannot give: its logit is -inf.
+    collaborator cannot give: its logit is -inf. Train rows have the logits of `left_out`; those that are not there,
+    since they were not drawn, are left out of the table.
     """
+    if part.source == "train":
+        assert left_out is not None  # a learner without it was refused
+        part = left_out.known(part)
     row, num_answers, features_ND = part.rows, len(names.answers), feature_matrix(part.rows)
     judge_NC, small_NC = logits(collaborator, features_ND)
+    if part.source == "train":
+        assert left_out is not None
+        judge_NC, small_NC = left_out.replaced(row["id"], judge_NC, small_NC)
     label_N = row["label"].to_numpy()
     table = OutcomeTable(
         id=_objects(row["id"]),

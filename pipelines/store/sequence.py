@@ -100,6 +100,10 @@ class SequenceArtefact(ShardedArtefact):
         """The names of tasks and labels."""
         return Names.read(self._described)
 
+    def has_few(self, limit: int) -> bool:
+        """Whether there are known to be at most so many rows."""
+        return "summary" in read_description(self._described) and self.summary.num_rows <= limit
+
     @property
     def summary(self) -> Summary:
         """Counts of the rows, as `tasks` wrote them; other stages do not."""

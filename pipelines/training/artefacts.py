@@ -20,12 +20,13 @@ from kcm.config import parse_config
 from kcm.large import PromptMode, Prompts
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcome_table import LeftOut
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.worker import TrainerConfig, TrainerPlan, load_state
 
 PROMPTS, SEARCH, TRIALS, FOUND = "prompts.json", "search.json", "trials.json", "found.json"
 RANKING = ("promised", "calls_saved", "area")  # objectives by weight
-_GATE, _STATE, _SCORES = "gate.safetensors", "state.pt", "validate_scores.npy"
+_GATE, _STATE, _SCORES, _LEFT_OUT = "gate.safetensors", "state.pt", "validate_scores.npy", "left_out.npz"
 
 
 class TrainedArtefact(Artefact):
@@ -63,7 +64,8 @@ class Tuned:
     gate: Gate
     policy: Policy
     state: dict[str, Any]
-    validate_scores: np.ndarray  # out-of-fold where the gate was fitted on validate
+    validate_scores: np.ndarray  # out-of-fold where the gate was fitted on the same rows
+    left_out: LeftOut | None = None  # of train rows that choose in place of validate rows
     prompts: Prompts | None = None
     objectives: dict[PromptMode, dict[str, float]] = field(default_factory=dict)  # by mode, where modes were searched
 
@@ -71,6 +73,8 @@ class Tuned:
         """Write what the search found to a new folder; prompts are added to it by `save_prompts`."""
         folder.mkdir(parents=True)
         np.save(folder / _SCORES, self.validate_scores)
+        if self.left_out is not None:
+            self.left_out.save(folder / _LEFT_OUT)
         torch.save(self.state, folder / _STATE)
         self.policy.save(folder)
         if tensors := self.gate.tensors:
@@ -95,6 +99,7 @@ class Tuned:
             policy=policy,
             state=state,
             validate_scores=np.load(folder / _SCORES),
+            left_out=LeftOut.load(folder / _LEFT_OUT) if (folder / _LEFT_OUT).exists() else None,
             prompts=Prompts.model_validate(searched["prompts"]) if searched else None,
             objectives=searched["objectives"] if searched else {},
         )

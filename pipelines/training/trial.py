@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,16 +20,18 @@ from kcm.cascade.reference import Reference
 from kcm.cascade.search import Scope, SearchResult, find_policy
 from kcm.certify.certificate import CertificateConfig, certified_keep_rate
 from kcm.certify.ledger import look_delta
+from kcm.collaborator.distill import DistillConfig
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
 from pipelines.store.artefact import write_json
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import PartRows, outcome_part, part_rows
+from pipelines.store.outcome_table import LeftOut, PartRows, outcome_part, part_rows
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Storage
 from pipelines.training.artefacts import FOUND, TrainedArtefact, Tuned
 from pipelines.training.driver import run_workers
 from pipelines.training.fitting import MAX_FITTED_ROWS, fitted_on
+from pipelines.training.left_out import left_out_of
 from pipelines.training.worker import TrainerPlan, WorkerPlan, load_state
 
 
@@ -67,6 +69,7 @@ class Evaluated:
     keep_rate: float
     gate: Gate
     scores: np.ndarray  # [N], out-of-fold where the gate was fitted on the same rows
+    left_out: LeftOut | None
 
     def objectives(self) -> dict[str, float]:
         """The objectives of the search."""
@@ -82,7 +85,7 @@ class TrialPlan:
     outcomes: OutcomesArtefact
     trained: TrainedArtefact  # for the configured hyper-parameters
     scratch: Storage  # states that trials have trained
-    max_loss: float
+    max_loss: float  # that a searched policy may lose on the rows that choose
     certificate: CertificateConfig
     workers: ClusterConfig | None = None  # where trials train; None: in their own process
 
@@ -104,12 +107,12 @@ class TrialPlan:
         return load_state(path)
 
     def evaluate(self, name: str, choice: Choice) -> Evaluated:
-        """The collaborator's best policy on validate."""
+        """The collaborator's best policy on validate rows, or where there are none on train rows left out."""
         state = self.state(name, choice)
-        collaborator = self.plan.collaborator(name, state)
+        collaborator, left_out = self.plan.collaborator(name, state), self._left_out(name, state, choice)
         gate, rows = fitted_on(
-            lambda: (outcome_part(collaborator, rows, self.features.names) for rows in self._validate_rows()),
-            self.features.num_rows("validate"),
+            lambda: (outcome_part(collaborator, rows, self.features.names, left_out) for rows in self._rows()),
+            self.features.num_rows("validate") + (0 if left_out is None else len(left_out.ids)),
             choice.gate,
             num_labels=self.plan.num_labels,  # what serving has: none-of-these is no answer of the small side
             reference=Reference.of(collaborator, state["learner"]),
@@ -119,20 +122,20 @@ class TrialPlan:
         best = find_policy(rows, gate, choice.scope, self.max_loss)
         first_look = look_delta(self.certificate.delta, 1)
         keep_rate = certified_keep_rate(best.policy, rows, self.certificate, first_look)
-        return Evaluated(best, keep_rate, gate, rows.score)
+        return Evaluated(best, keep_rate, gate, rows.score, left_out)
 
     def write_best(self, folder: Path, name: str, choice: Choice) -> dict[str, float]:
         """Write the artefact of the collaborator's best choice, and give its objectives."""
         best, state = self.evaluate(name, choice), self.state(name, choice)
         collaborator = self.plan.collaborator(name, state)
-        Tuned(collaborator, best.gate, best.found.policy, state, best.scores).save(folder)
+        Tuned(collaborator, best.gate, best.found.policy, state, best.scores, best.left_out).save(folder)
         objectives = best.objectives()
         write_json(folder / FOUND, {"choice": asdict(choice)} | objectives)
         return objectives
 
-    def _validate_rows(self) -> Iterable[PartRows]:
-        """The validate rows: more than a gate is fitted on are read in every pass, fewer once by a process."""
-        if self.features.num_rows("validate") > MAX_FITTED_ROWS:
+    def _rows(self) -> Iterable[PartRows]:
+        """The rows that choose: more than a gate is fitted on are read in every pass, fewer once by a process."""
+        if self.features.num_deciding > MAX_FITTED_ROWS:
             return part_rows(self.features, self.outcomes, ("validate",))
         return self._held
 
@@ -140,16 +143,34 @@ class TrialPlan:
     def _held(self) -> list[PartRows]:
         return list(part_rows(self.features, self.outcomes, ("validate",)))
 
+    def _left_out(self, name: str, state: Mapping[str, Any], choice: Choice) -> LeftOut | None:
+        """What the collaborator says of train rows left out, computed once for all gates; None without such rows."""
+        if not self.features.tasks_without_validate:
+            return None
+        key = name, tuple(choice.training.values())
+        if key not in self._known_left_out:
+            distill = self._distill(choice)
+            found = left_out_of(self.plan, name, state, distill, self.features, self.outcomes)
+            self._known_left_out[key] = found
+        return self._known_left_out[key]
+
+    @cached_property
+    def _known_left_out(self) -> dict[tuple[str, tuple[float, ...]], LeftOut]:
+        return {}
+
+    def _distill(self, choice: Choice) -> DistillConfig:
+        weights = {"large_weight": choice.large_weight, "judge_weight": choice.judge_weight}
+        return self.plan.config.distill.model_copy(update=weights)
+
     def _configured(self) -> dict[str, float]:
         config = self.plan.config
         return training_values(config.train.peak_rate, config.distill.large_weight, config.distill.judge_weight)
 
     def _train(self, name: str, choice: Choice, digest: str) -> dict[str, Any]:
         configured = self.plan.config
-        weights = {"large_weight": choice.large_weight, "judge_weight": choice.judge_weight}
         changes = {
             "train": configured.train.with_rate(choice.learning_rate),
-            "distill": configured.distill.model_copy(update=weights),
+            "distill": self._distill(choice),
             "collaborators": (name,),
         }
         plan = replace(self.plan, config=configured.model_copy(update=changes))

@@ -20,7 +20,8 @@ from kcm.collaborator.collaborator import Collaborator, CollaboratorName, Networ
 from kcm.collaborator.distill import DistillConfig
 from kcm.config import Config
 from kcm.errors import LockedError
-from kcm.learners import LearnerConfig
+from kcm.learners import Learner, LearnerConfig
+from kcm.learners.logistic import Logistic
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.order import num_blocks
@@ -58,6 +59,11 @@ class TrainerConfig(Config):
     distill: DistillConfig
     seed: int
 
+    @property
+    def is_solved(self) -> bool:
+        """Whether all collaborators are solved in closed form, without steps."""
+        return self.learner.closed_form or set(self.collaborators) == {"linear"}
+
     def has_lanes(self, num_train_rows: Sequence[int]) -> bool:
         """Whether a task streams more rows than a window holds; `num_train_rows` are those of each task."""
         learner = self.learner.build(self.seed)
@@ -93,7 +99,8 @@ class TrainerPlan:
     def collaborator(self, name: str, state: Mapping[str, Any] | None = None) -> Collaborator:
         """The collaborator of this name: untrained, or as the state of its trainer has it."""
         config = self.config
-        collaborator = Collaborator(self.in_features, self.num_labels, config.network, self.kind(name), config.seed)
+        network = config.network.without_additions if name == "linear" else config.network
+        collaborator = Collaborator(self.in_features, self.num_labels, network, self.kind(name), config.seed)
         if state is None:
             return collaborator
         collaborator.load_state_dict(state["collaborator"])
@@ -101,17 +108,22 @@ class TrainerPlan:
 
     def kind(self, name: str) -> NetworkKind:
         """The networks that the collaborator of this name has."""
-        if name == "kcm":
-            return "kan"
+        if name in ("kcm", "linear"):
+            return "kan" if name == "kcm" else "linear"
         return "random_relu" if self.config.learner.closed_form else "mlp"
+
+    def learner(self, name: str) -> Learner:
+        """A learner of the collaborator of this name that has seen nothing."""
+        return Logistic() if name == "linear" else self.config.learner.build(self.config.seed)
 
     def trainer(self, collaborator: str, ranks: Ranks | None = None) -> Trainer:
         """A new trainer, whose rows are on this node."""
         self.fetch()
         config, model = self.config, self.collaborator(collaborator)
         rows = [ParquetRows(task.name, task.features, task.outcomes) for task in self.tasks]
-        learner = config.learner.build(config.seed)
-        return Trainer(model, learner, rows, config.train, config.distill, seed=config.seed, ranks=ranks)
+        return Trainer(
+            model, self.learner(collaborator), rows, config.train, config.distill, seed=config.seed, ranks=ranks
+        )
 
 
 @dataclass(frozen=True)

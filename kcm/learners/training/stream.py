@@ -180,7 +180,9 @@ class ParquetRows:
                 answers = outcomes.rows(first, last, [*ids, "large_label", "large_probabilities"])
                 if ids and not answers["id"].equals(rows["id"]):
                     raise self._different(shard)
-                large_NC = _with_labels(matrix(answers["large_probabilities"]), answers["large_label"].to_numpy())
+                large_NC = large_distributions(
+                    matrix(answers["large_probabilities"]), answers["large_label"].to_numpy()
+                )
         return Batch(
             torch.from_numpy(matrix(rows["features"])),
             torch.from_numpy(np.array(rows["label"].to_numpy())),
@@ -223,7 +225,7 @@ class _ShardFile:
         return table.slice(first - int(self._starts[begin]), last - first)
 
 
-def _with_labels(large_NC: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
+def large_distributions(large_NC: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
     """The large model's probabilities, one-hot where it gave only a label of the list."""
     in_list = (labels_N >= 0) & (labels_N < large_NC.shape[1])
     only_label = np.flatnonzero(np.isnan(large_NC).any(axis=1) & in_list)

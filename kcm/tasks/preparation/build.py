@@ -252,7 +252,13 @@ class SequenceBuild:
 
     def _check_splits(self) -> None:
         """Raise SplitError for a split that lacks what it needs."""
-        lacks = partial(shortage, self.plan, labels=self.labels, scenario=self.config.scenario)  # of cells with rows
+        lacks = partial(
+            shortage,
+            self.plan,
+            labels=self.labels,
+            scenario=self.config.scenario,
+            fractions=self.config.fractions,
+        )  # of cells with rows
         if found := lacks(self.cells):
             rows = self.facts.candidates(_CANDIDATES)
             raise split_error(found, rows, lacks, self.facts.origins, self.config.fractions)

@@ -59,10 +59,17 @@ def check_sizes(plan: TaskPlan, num_rows: Sequence[int]) -> None:
             )
 
 
-def shortage(plan: TaskPlan, cells: Collection[Cell], labels: Sequence[str], scenario: Scenario) -> Shortage | None:
+def shortage(
+    plan: TaskPlan,
+    cells: Collection[Cell],
+    labels: Sequence[str],
+    scenario: Scenario,
+    fractions: Mapping[Split, float],
+) -> Shortage | None:
     """The first split without rows, of one class, or without train rows of a class; `cells` are those with rows.
 
-    A task that has one class by design, as class- and task-incremental ones may, cannot have more in a split.
+    A task that has one class by design, as class- and task-incremental ones may, cannot have more in a split. A split
+    whose fraction is 0 may be empty.
     """
     found = set(cells)
     numbers = {label: number for number, label in enumerate(labels)}
@@ -70,6 +77,8 @@ def shortage(plan: TaskPlan, cells: Collection[Cell], labels: Sequence[str], sce
         several = len(own) > 1 or scenario == "domain_incremental"
         for place, split in enumerate(SPLITS):
             held = [label for label in own if (task, place, numbers[label]) in found]
+            if not held and not fractions[split]:
+                continue
             if not held:
                 return Shortage(f"task {name!r} has no {split} rows", split, None)
             if several and len(held) == 1:

@@ -23,6 +23,7 @@ from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
+from kcm.metrics.intervals import Units
 
 NETWORK = NetworkConfig(hidden=(), grid_size=2, spline_order=1)
 NETWORKS = [
@@ -325,3 +326,25 @@ def test_a_linear_network_is_ridge_regression_with_a_constant(digits) -> None:
     expected = torch.linalg.solve(x.T @ x + penalty * torch.eye(65), x.T @ y.double()).T
     found = torch.cat([collaborator.judge.layers[0].weight, collaborator.judge.layers[0].bias[:, None]], 1)
     torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "network"), NETWORKS[2:4], ids=["random_relu", "quadratic"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_rows_left_out_get_what_a_learner_says_that_never_saw_their_unit(digits, kind, network, grouped) -> None:
+    learner = AnalyticConfig(strength=0.1, class_balance=0.0)
+    distill = DistillConfig(large_weight=0.0)
+    trainer = make_trainer(digits[:1], kind=kind, network=network, learner=learner, distill=distill)
+    trainer.run()
+    rows = rows_of(digits[:1], "train")
+    unit_N = np.arange(len(rows)) // 3 if grouped else np.arange(len(rows))
+    units = Units(unit_N.astype(object), len(rows))
+    left_out, _ = trainer.learner.left_out(trainer.collaborator, rows, units, distill)
+
+    judge = trainer.collaborator.judge
+    phi = judge.features(trainer.collaborator.inputs(rows.features.double())).numpy()
+    penalty = 0.1 * np.square(phi).sum() / phi.shape[1]
+    targets = TARGET * np.eye(10)[rows.labels]
+    for unit in (0, 7):
+        out = unit_N == unit
+        oracle = Ridge(alpha=penalty, fit_intercept=False, solver="cholesky").fit(phi[~out], targets[~out])
+        np.testing.assert_allclose(left_out[out], oracle.predict(phi[out]), atol=1e-8)

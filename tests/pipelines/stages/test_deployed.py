@@ -14,6 +14,7 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.tasks.columns import list_column
+from kcm.tasks.plan.splits import DEFAULT_FRACTIONS, LEFT_OUT_FRACTIONS
 from pipelines.config import RunConfig
 from pipelines.stages.evaluate import Evaluate, beside_base, chosen
 from pipelines.stages.train import Train
@@ -59,13 +60,33 @@ def test_a_list_deploys_its_first() -> None:
     assert "names it first" in reason
 
 
-def test_auto_trains_both_and_is_the_default() -> None:
+def test_auto_trains_all_and_is_the_default() -> None:
     config = parse_config(RunConfig, RUN)
-    assert Train.of(config).collaborators == ("kcm", "mcm")
+    assert Train.of(config).collaborators == ("kcm", "mcm", "linear")
     assert Evaluate.of(config).choose
     named = parse_config(RunConfig, RUN | {"collaborators": ["mcm", "kcm"]})
-    assert Train.of(named).collaborators == ("mcm", "kcm")
+    assert Train.of(named).collaborators == ("mcm", "kcm", "linear")  # the control is in every run
     assert not Evaluate.of(named).choose
+
+
+@pytest.mark.parametrize(
+    ("more", "validate"),
+    [
+        ({}, 0.0),
+        ({"learner": {"name": "replay"}}, 0.15),
+        ({"tune": {"prompt_modes": ["none", "soft"]}}, 0.15),
+        ({"tasks": RUN["tasks"] | {"long_tail": {}}}, 0.15),
+        ({"tasks": RUN["tasks"] | {"fractions": DEFAULT_FRACTIONS}}, 0.15),
+    ],
+)
+def test_validate_rows_are_drawn_where_train_rows_cannot_choose(more, validate) -> None:
+    assert parse_config(RunConfig, RUN | more).tasks.fractions["validate"] == validate
+
+
+def test_a_learner_that_takes_steps_needs_validate_rows() -> None:
+    tasks = RUN["tasks"] | {"fractions": LEFT_OUT_FRACTIONS}
+    with pytest.raises(ConfigError, match=r"give validate a share"):
+        parse_config(RunConfig, RUN | {"tasks": tasks, "learner": {"name": "replay"}})
 
 
 @pytest.mark.parametrize("value", [[], ["kcm", "kcm"], "best"])

@@ -51,7 +51,7 @@ class Fingerprints:
         self._root = folder
         self.store = SimpleNamespace(find=lambda recipe: None)  # nothing is finished
 
-    def build(self, recipe: Recipe, write: Callable[..., None], *, unit: str = "rows", label: str = "") -> Artefact:
+    def build(self, recipe: Recipe, write: Callable[..., None], *, label: str = "", **more: Any) -> Artefact:
         folder = self._root / recipe.stage / recipe.fingerprint
         write_json(folder / MANIFEST, recipe.as_json())
         write_identity(folder, "identity")

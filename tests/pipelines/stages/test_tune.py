@@ -39,8 +39,10 @@ def test_the_rates_that_are_searched_are_those_of_the_chosen_optimiser(more, rat
     tune = {"learning_rates": [0.5, 0.6], "sgd_rates": [7.0, 8.0]}
     network = {"hidden": []}  # the closed forms are of a single layer
     config = parse_config(RunConfig, values | {"tune": tune, "network": network} | more)
-    plan = SimpleNamespace(config=config, num_labels=3, tasks=("one",))
-    assert search_space(config.tune, plan)["learning_rate"] == rates
+    plan = SimpleNamespace(
+        config=config, num_labels=3, tasks=("one",), learner=lambda name: config.learner.build(config.seed)
+    )
+    assert search_space(config.tune, plan, "kcm")["learning_rate"] == rates
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,7 @@ def test_the_rates_that_are_searched_are_those_of_the_chosen_optimiser(more, rat
     [
         {"seed": 7},
         {"name": "b", "storage_path": "/elsewhere"},
-        {"tune": {"num_trials": 99, "prompt_modes": ["none", "soft"], "warm_start": False}},
+        {"tune": {"num_trials": 99, "warm_start": False}},
         {"tasks": {"order_seed": 3}},
         {"cluster": {"num_workers": 5}},
     ],

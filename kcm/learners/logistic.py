@@ -1,0 +1,132 @@
+"""Logistic regression on the features: the control that every run brings, fitted to the rows of all tasks so far.
+
+Shapes: N rows, I inputs of the network, C labels.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from kcm.closed_form.design import Design
+from kcm.collaborator.collaborator import Collaborator
+from kcm.collaborator.distill import DistillConfig
+from kcm.learners.analytic import designs
+from kcm.learners.base import Batch, LearnedTask, Learner
+from kcm.learners.ranks import Ranks
+from kcm.metrics.intervals import Units
+
+INVERSE_STRENGTH = 10.0  # C of scikit-learn, for inputs of unit length
+MAX_ROWS = 50_000  # fitted on; of more, those whose features have the smallest hashes
+_NUM_FOLDS = 10
+_NEVER = -30.0  # logit of a label without rows
+
+
+class Logistic(Learner):
+    """scikit-learn's multinomial regression with its own penalty; judge and small model are the same.
+
+    It streams the rows of all tasks for every task, and keeps none of them.
+    """
+
+    closed_form: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
+
+    def schedule(self, num_epochs: int, batch_size: int) -> tuple[int, int]:
+        """One pass; what is configured is for gradients."""
+        return 1, 8192
+
+    def tasks_to_stream(self, task: int) -> range:
+        """All tasks so far."""
+        return range(task + 1)
+
+    @torch.no_grad()
+    def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:
+        """Hold this rank's labelled rows until the task ends."""
+        batch = batch.labelled()
+        rows = batch.weights.nonzero()[:, 0]
+        inputs_NI = collaborator.inputs(batch.features[rows]).float().numpy()
+        self._rows.append((inputs_NI, batch.labels[rows].numpy()))
+        if sum(len(labels) for _, labels in self._rows) > 2 * MAX_ROWS:
+            self._rows = [_thinned(*_joined(self._rows))]
+
+    def end_task(self, learned: LearnedTask) -> None:
+        """Fit the rows of all ranks; rank 0 computes, the others receive."""
+        ranks, (design, *others) = learned.ranks, designs(learned.collaborator)
+        gathered = [part for rows in ranks.gather(self._rows) for part in rows]
+        self._rows = []
+        written = design.written()
+        if ranks.rank == 0:
+            _write(design, _fitted(*_thinned(*_joined(gathered)), learned.collaborator.num_labels))
+        else:
+            for tensor in written:
+                with torch.no_grad():
+                    tensor.zero_()
+        ranks.sum_([tensor.detach() for tensor in written])
+        for other in others:
+            for theirs, ours in zip(other.written(), written, strict=True):
+                with torch.no_grad():
+                    theirs.copy_(ours)
+
+    def left_out(
+        self, collaborator: Collaborator, rows: Batch, units: Units, distill: DistillConfig
+    ) -> tuple[Tensor, Tensor]:
+        """By ten folds of whole units, each answered by a regression on the others."""
+        with torch.no_grad():
+            inputs_NI = collaborator.inputs(rows.features).float().numpy()
+        labels_N, num_labels = rows.labels.numpy(), collaborator.num_labels
+        fold_U = np.random.default_rng(0).permutation(units.count) % _NUM_FOLDS
+        fold_N = fold_U[units.code] if units.grouped else fold_U
+        logits_NC = np.full((len(labels_N), num_labels), _NEVER)
+        for fold in np.unique(fold_N):
+            out_N = fold_N == fold
+            if out_N.all():  # a single unit
+                break
+            weight_CP = _fitted(inputs_NI[~out_N], labels_N[~out_N], num_labels)
+            logits_NC[out_N] = inputs_NI[out_N] @ weight_CP[:, :-1].T + weight_CP[:, -1]
+        left_out_NC = torch.from_numpy(logits_NC)
+        return left_out_NC, left_out_NC
+
+
+def _fitted(inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64], num_labels: int) -> NDArray[np.float64]:
+    """Weights and bias of every label, [C, I + 1]."""
+    num_inputs = inputs_NI.shape[1]
+    weight_CP = np.zeros((num_labels, num_inputs + 1))
+    weight_CP[:, -1] = _NEVER
+    present = np.unique(labels_N)
+    if len(present) == 1:
+        weight_CP[present, -1] = 0.0
+        return weight_CP
+    length = math.sqrt(num_inputs)  # of the rows, which a normaliser has scaled to it
+    model = LogisticRegression(C=INVERSE_STRENGTH, max_iter=1000).fit(inputs_NI / length, labels_N)
+    found_CP = np.concatenate([model.coef_ / length, model.intercept_[:, None]], 1)
+    weight_CP[present] = found_CP if len(present) > 2 else np.concatenate([-found_CP, found_CP]) / 2
+    return weight_CP
+
+
+@torch.no_grad()
+def _write(design: Design, weight_CP: NDArray[np.float64]) -> None:
+    design.write(torch.from_numpy(weight_CP), torch.zeros(len(weight_CP)))
+
+
+def _joined(
+    parts: list[tuple[NDArray[np.float32], NDArray[np.int64]]],
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    return np.concatenate([inputs for inputs, _ in parts]), np.concatenate([labels for _, labels in parts])
+
+
+def _thinned(
+    inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """At most `MAX_ROWS` rows in the order of a hash of their inputs, which is the same for any number of ranks."""
+    hashes = np.array([zlib.crc32(row.tobytes()) for row in inputs_NI])
+    order = np.lexsort((labels_N, hashes))[:MAX_ROWS]
+    return inputs_NI[order], labels_N[order]

@@ -1,0 +1,63 @@
+"""Logistic regression: the same as scikit-learn's on the rows of all tasks, and honest about rows left out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.distill import DistillConfig
+from kcm.learners.base import Batch
+from kcm.learners.logistic import Logistic
+from kcm.learners.training.config import TrainConfig
+from kcm.learners.training.stream import TensorRows
+from kcm.learners.training.trainer import Trainer
+from kcm.metrics.intervals import Units
+
+
+def rows_of(tasks: list[TensorRows], split: str) -> Batch:
+    first, *others = [task.take(split, torch.arange(task.num_rows(split))) for task in tasks]
+    for part in others:
+        first = first.join(part)
+    return first
+
+
+def trained(tasks: list[TensorRows]) -> Trainer:
+    collaborator = Collaborator(64, 10, NetworkConfig(hidden=()), "linear", seed=0)
+    trainer = Trainer(collaborator, Logistic(), tasks, TrainConfig(), DistillConfig(), seed=0)
+    trainer.run()
+    return trainer
+
+
+def test_after_the_last_task_it_is_the_regression_of_scikit_learn_on_the_rows_of_all_tasks(digits) -> None:
+    train, test = rows_of(digits, "train"), rows_of(digits, "test")
+    x, later = (rows.features.double().numpy() for rows in (train, test))
+    x, later = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (x, later))
+    oracle = LogisticRegression(C=10, max_iter=1000).fit(x, train.labels.numpy())
+    with torch.no_grad():
+        judge, small = trained(digits).collaborator(test.features)
+    assert torch.equal(judge, small)
+    np.testing.assert_allclose(judge.softmax(-1), oracle.predict_proba(later), atol=0.02)
+
+
+def test_rows_left_out_are_answered_by_regressions_that_never_saw_their_unit(digits) -> None:
+    trainer, rows = trained(digits), rows_of(digits, "train")
+    twice = rows.join(rows)  # a copy gives a row's answer away unless both leave together
+    labels = twice.labels.clone()
+    wrong = torch.randperm(len(labels) // 2, generator=torch.Generator().manual_seed(0))[:100]
+    labels[wrong] = labels[wrong + len(rows)] = (labels[wrong] + 1) % 10
+    twice = Batch(twice.features, labels, twice.large_probabilities, twice.weights)
+    units = Units(np.tile(np.arange(len(rows)), 2).astype(object), len(twice))
+    logits, _ = trainer.learner.left_out(trainer.collaborator, twice, units, DistillConfig())
+    right = logits.argmax(-1) == labels
+    assert right[wrong].float().mean() < 0.1
+    assert right.float().mean() > 0.7
+
+
+def test_a_single_class_is_answered_with_itself() -> None:
+    features = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+    rows = Batch(features, torch.full((5,), 3), torch.full((5, 1), torch.nan), torch.ones(5))
+    ids = [str(row) for row in range(5)]
+    trainer = trained([TensorRows("only", {"train": (ids, rows), "test": (ids, rows)})])
+    assert (trainer.collaborator(features)[0].argmax(-1) == 3).all()
