@@ -102,13 +102,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     done["outcomes"] = Outcomes.of(config).build(done, context)
     training = Train.of(config)
     plan = TrainerPlan.of(training, done["features"], done["outcomes"])
-    trainer = plan.trainer("kcm")
-    trainer.run()
+    trainers = {name: plan.trainer(name) for name in training.collaborators}
+    for trainer in trainers.values():
+        trainer.run()
+    states = {name: trainer.state_dict() for name, trainer in trainers.items()}
     trained = made(
         context.store,
         TrainedArtefact,
         Recipe("train", 1, training.section(), (done["features"], done["outcomes"])),
-        lambda folder, scratch: TrainedArtefact.write(folder, {"kcm": trainer.state_dict()}, ["kcm"]),
+        lambda folder, scratch: TrainedArtefact.write(folder, states, list(states)),
     )
     weights = config.distill
     choice = Choice(0.02, weights.large_weight, weights.judge_weight, "confidence", "global", 0.0)  # as configured
@@ -125,7 +127,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         context.store,
         TunedArtefact,
         Recipe("tune", 1, {}, (trained,)),
-        lambda target, scratch: trial.write_best(target / "kcm", "kcm", choice),
+        lambda target, scratch: [trial.write_best(target / name, name, choice) for name in states],
     )
     done["evaluated"] = Evaluate.of(config).build(done, context)
     bundle = Register.of(config).build(done, context).bundle

@@ -130,12 +130,14 @@ def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
     outcomes = run.done["outcomes"] = run.made(OutcomesArtefact, Recipe("outcomes", 1, {}, (sequence,)), answer)
     training = Train.of(config)
     plan = TrainerPlan.of(training, features, outcomes)
-    trainer = plan.trainer("kcm")
-    trainer.run()
+    trainers = {name: plan.trainer(name) for name in training.collaborators}
+    for trainer in trainers.values():
+        trainer.run()
+    states = {name: trainer.state_dict() for name, trainer in trainers.items()}
     trained = run.made(
         TrainedArtefact,
         Recipe("train", 1, training.section(), (features, outcomes)),
-        lambda target: TrainedArtefact.write(target, {"kcm": trainer.state_dict()}, ["kcm"]),
+        lambda target: TrainedArtefact.write(target, states, list(states)),
     )
     choice = Choice(0.02, config.distill.large_weight, config.distill.judge_weight, "confidence", "global", 0.0)
     trial = TrialPlan(
@@ -150,7 +152,7 @@ def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
     run.done["tuned"] = run.made(
         TunedArtefact,
         Recipe("tune", 1, {}, (trained,)),
-        lambda target: trial.write_best(target / "kcm", "kcm", choice),
+        lambda target: [trial.write_best(target / name, name, choice) for name in states],
     )
     return run
 
