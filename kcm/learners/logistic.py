@@ -12,7 +12,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import minimize
+from scipy.special import log_softmax
 from torch import Tensor
 
 from kcm.closed_form.design import Design
@@ -26,11 +27,12 @@ from kcm.metrics.intervals import Units
 INVERSE_STRENGTH = 10.0  # C of scikit-learn, for inputs of unit length
 MAX_ROWS = 50_000  # fitted on; of more, those whose features have the smallest hashes
 _NUM_FOLDS = 10
+_STOP = {"maxiter": 1000, "gtol": 1e-2, "ftol": 1e-9}  # of a sum over rows; scikit-learn stops about there
 _NEVER = -30.0  # logit of a label without rows
 
 
 class Logistic(Learner):
-    """scikit-learn's multinomial regression with its own penalty; judge and small model are the same.
+    """The multinomial regression that scikit-learn fits by default; judge and small model are the same.
 
     It streams the rows of all tasks for every task, and keeps none of them.
     """
@@ -106,9 +108,20 @@ def _fitted(inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64], num_lab
         weight_CP[present, -1] = 0.0
         return weight_CP
     length = math.sqrt(num_inputs)  # of the rows, which a normaliser has scaled to it
-    model = LogisticRegression(C=INVERSE_STRENGTH, max_iter=1000).fit(inputs_NI / length, labels_N)
-    found_CP = np.concatenate([model.coef_ / length, model.intercept_[:, None]], 1)
-    weight_CP[present] = found_CP if len(present) > 2 else np.concatenate([-found_CP, found_CP]) / 2
+    x_NI = inputs_NI.astype(np.float64) / length
+    target_NC = (labels_N[:, None] == present).astype(np.float64)
+    shape = len(present), num_inputs + 1
+
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        w_CP = flat.reshape(shape)
+        log_p_NC = log_softmax(x_NI @ w_CP[:, :-1].T + w_CP[:, -1], axis=1)
+        excess_NC = INVERSE_STRENGTH * (np.exp(log_p_NC) - target_NC)
+        slope_CP = np.concatenate([excess_NC.T @ x_NI + w_CP[:, :-1], excess_NC.sum(0)[:, None]], 1)
+        value = -INVERSE_STRENGTH * float((target_NC * log_p_NC).sum()) + float(np.square(w_CP[:, :-1]).sum()) / 2
+        return value, slope_CP.ravel()
+
+    found_CP = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options=_STOP).x.reshape(shape)
+    weight_CP[present, :-1], weight_CP[present, -1] = found_CP[:, :-1] / length, found_CP[:, -1]
     return weight_CP
 
 
