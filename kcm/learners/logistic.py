@@ -27,7 +27,7 @@ from kcm.metrics.intervals import Units
 INVERSE_STRENGTH = 10.0  # C of scikit-learn, for inputs of unit length
 MAX_ROWS = 50_000  # fitted on; of more, those whose features have the smallest hashes
 _NUM_FOLDS = 10
-_STOP = {"maxiter": 1000, "gtol": 1e-2, "ftol": 1e-9}  # of a sum over rows; scikit-learn stops about there
+_STOP = {"maxiter": 1000, "gtol": 1e-3, "ftol": 1e-11}
 _NEVER = -30.0  # logit of a label without rows
 
 
