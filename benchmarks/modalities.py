@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from galleries.search import RetrievalConfig
+from galleries.stage import retrieval as measure_retrieval
 from machine import machine
 from rich.console import Console
 from rich.pretty import pprint
@@ -41,11 +43,9 @@ from kcm.cascade.table import SPLITS, Split
 from kcm.config import load_config
 from kcm.metrics.intervals import Interval, accuracy_interval, paired_difference
 from kcm.metrics.routing import cost_saved
-from kcm.retrieval.search import RetrievalConfig
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.run import STAGES, run_context
-from pipelines.run import retrieval as measure_retrieval
 from pipelines.stages.stage import run_stages
 from pipelines.store.outcome_table import ScoredTable, outcome_parts
 

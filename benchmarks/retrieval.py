@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from galleries.search import RetrievalConfig
+from galleries.stage import retrieval
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -20,9 +22,7 @@ from rich.text import Text
 from jobs.views.table import percent, plain_table
 from kcm.config import load_config, parse_config
 from kcm.report.reading import NAMES
-from kcm.retrieval.search import RetrievalConfig
 from pipelines.config import RunConfig
-from pipelines.run import retrieval
 
 Numbers = Mapping[str, Any]
 

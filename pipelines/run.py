@@ -12,7 +12,6 @@ from rich.markup import escape
 
 from kcm.large.response_cache import ResponseStore
 from kcm.redact import redacted_values
-from kcm.retrieval.search import RetrievalConfig
 from pipelines.cluster.connection import connected, require_room
 from pipelines.config import RunConfig
 from pipelines.context import Context
@@ -26,7 +25,6 @@ from pipelines.stages.features import Features
 from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.prompts import ChoosePrompts
 from pipelines.stages.register import Register
-from pipelines.stages.retrieval import Retrieval, RetrievalArtefact
 from pipelines.stages.stage import Stage, run_stages
 from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
@@ -77,18 +75,6 @@ def run(
                 write_json(path, redacted_values(result))
                 context.tracking.finish()
     return result
-
-
-def retrieval(config: RunConfig, settings: RetrievalConfig, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Run the stages up to the search, or take them from the cache, and measure retrieval; an entry per collaborator.
-
-    Raises ConfigError for a run that is not over pairs with two dual encoders.
-    """
-    stages = [*(stage.of(config) for stage in SEARCH), Retrieval.of(config, retrieval=settings)]
-    with run_context(config, stages, reporter) as context:
-        *_, (_, artefact) = run_stages(stages, context)
-    assert isinstance(artefact, RetrievalArtefact)
-    return artefact.result
 
 
 @contextmanager

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from benchmarks.galleries.search import RetrievalConfig
+from benchmarks.galleries.stage import retrieval
 from kcm.config import load_config
-from kcm.retrieval.search import RetrievalConfig
 from kcm.tasks import TaskSequence
 from pipelines.config import RunConfig
-from pipelines.run import retrieval
 from tests.tiny_bert import save_bert
 from tests.tiny_clip import save_clip
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from kcm.retrieval.gallery import Gallery
+from benchmarks.galleries.gallery import Gallery
 
 
 def made(small: object, large: object, relevant: object, **parts: object) -> Gallery:

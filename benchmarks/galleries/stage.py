@@ -28,19 +28,23 @@ from kcm.errors import ConfigError
 from kcm.inputs.content import Part
 from kcm.large import LargeConfig
 from kcm.metrics.intervals import Interval, paired_difference
-from kcm.retrieval.galleries import Vectors, galleries, matching_rows
-from kcm.retrieval.gallery import Gallery
-from kcm.retrieval.quality import Retrieved
-from kcm.retrieval.search import Candidate, RetrievalConfig, candidates, cheapest, queries, within_share
 from kcm.tasks import TaskSequence
 from pipelines.batch.encoding import encoded
+from pipelines.config import RunConfig
 from pipelines.context import Attempt, Context
+from pipelines.progress import Reporter
+from pipelines.run import SEARCH, run_context
 from pipelines.stages.evaluate import look_spend
-from pipelines.stages.stage import Plan, Stage
+from pipelines.stages.stage import Plan, Stage, run_stages
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import TunedArtefact
+
+from .gallery import Gallery
+from .quality import Retrieved
+from .scores import Vectors, galleries, matching_rows
+from .search import Candidate, RetrievalConfig, candidates, cheapest, queries, within_share
 
 _RESULT = "retrieval.json"
 
@@ -134,6 +138,18 @@ class Retrieval(Stage):
             small=sequence.with_head(self.encoder),
             large=sequence.large_with_head(self.large).backbone,
         )
+
+
+def retrieval(config: RunConfig, settings: RetrievalConfig, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Run the stages up to the search, or take them from the cache, and measure retrieval; an entry per collaborator.
+
+    Raises ConfigError for a run that is not over pairs with two dual encoders.
+    """
+    stages = [*(stage.of(config) for stage in SEARCH), Retrieval.of(config, retrieval=settings)]
+    with run_context(config, stages, reporter) as context:
+        *_, (_, artefact) = run_stages(stages, context)
+    assert isinstance(artefact, RetrievalArtefact)
+    return artefact.result
 
 
 def _certify_ids(sequence: TaskSequence) -> list[str]:

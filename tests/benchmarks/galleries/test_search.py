@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.galleries.search import RetrievalConfig, Shortlist, candidates, cheapest, queries, within_share
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import DataError
-from kcm.retrieval.search import RetrievalConfig, Shortlist, candidates, cheapest, queries, within_share
 
 CONFIG = RetrievalConfig(top_k=(2, 5))
 

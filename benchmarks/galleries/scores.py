@@ -16,10 +16,11 @@ from kcm.bundle.runtime import logits
 from kcm.cascade.table import SPLITS
 from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders.dual.image_text import pair_features
-from kcm.retrieval.fusion import TwoRankers, fit_weight, standardised
-from kcm.retrieval.gallery import Gallery
 from kcm.tasks import TaskSequence
 from kcm.tasks.readers.pairs import MATCH, NO_MATCH
+
+from .fusion import TwoRankers, fit_weight, standardised
+from .gallery import Gallery
 
 IMAGE_TO_TEXT, TEXT_TO_IMAGE = "image to text", "text to image"
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from kcm.cascade.policy import Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.metrics.intervals import Interval, paired_difference
-from kcm.retrieval.gallery import Gallery, recall_at
-from kcm.retrieval.search import Candidate, queries
+
+from .gallery import Gallery, recall_at
+from .search import Candidate, queries
 
 RECALLS = (1, 5, 10)
 

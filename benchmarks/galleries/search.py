@@ -24,8 +24,9 @@ from kcm.config import Config
 from kcm.errors import DataError
 from kcm.large.prompting.prompts import PromptMode
 from kcm.metrics.calibration import fit_temperature
-from kcm.retrieval.fusion import fit_weight
-from kcm.retrieval.gallery import Gallery
+
+from .fusion import fit_weight
+from .gallery import Gallery
 
 
 class RetrievalConfig(Config):

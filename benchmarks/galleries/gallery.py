@@ -23,7 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 from kcm.cascade.table import OutcomeTable, Split
 from kcm.errors import DataError
 from kcm.large.prompting.prompts import PromptMode
-from kcm.retrieval.fusion import TwoRankers, standardised
+
+from .fusion import TwoRankers, standardised
 
 ELSEWHERE = "elsewhere"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.galleries.quality import Retrieved
+from benchmarks.galleries.search import RetrievalConfig, candidates, queries
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
-from kcm.retrieval.quality import Retrieved
-from kcm.retrieval.search import RetrievalConfig, candidates, queries
 
 CONFIG = RetrievalConfig(top_k=(2, 5))
 

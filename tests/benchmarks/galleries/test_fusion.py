@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kcm.retrieval.fusion import TwoRankers, fit_weight, standardised
+from benchmarks.galleries.fusion import TwoRankers, fit_weight, standardised
 
 
 def drawn(weight: float, num_items: int = 8, seed: int = 0) -> TwoRankers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kcm.retrieval.gallery import first_right, recall_at
+from benchmarks.galleries.gallery import first_right, recall_at
 
 SCORES = [[0.9, 0.5, 0.1, 0.3], [0.9, 0.5, 0.1, 0.3], [0.2, 0.2, 0.2, 0.2], [0.9, 0.5, 0.1, 0.3]]
 RELEVANT = np.array([[1, 0, 0, 0], [0, 0, 1, 1], [0, 1, 0, 0], [0, 0, 0, 0]], dtype=bool)

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 import torch
 
+from benchmarks.galleries.scores import IMAGE_TO_TEXT, TEXT_TO_IMAGE, Vectors, galleries
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.retrieval.galleries import IMAGE_TO_TEXT, TEXT_TO_IMAGE, Vectors, galleries
 from kcm.tasks.readers.pairs import LABELS
 
 NUM, DIM = 30, 6
