@@ -75,9 +75,14 @@ class RunConfig(ServedRun):
 
     @property
     def trained(self) -> tuple[CollaboratorName, ...]:
-        """The collaborators that are trained: logistic regression is in every run, deployed or a control."""
+        """The collaborators that are trained: logistic regression is in every run, deployed or a control.
+
+        Unless the large model is asked under hints, which are each collaborator's own: nobody pays for a control's.
+        """
         if self.collaborators == "auto":
             return get_args(CollaboratorName)
+        if self.tune.prompt_modes != ("none",):
+            return self.collaborators
         return tuple(dict.fromkeys((*self.collaborators, "linear")))
 
     @model_validator(mode="after")

@@ -186,7 +186,7 @@ def _section_type(annotation: Any) -> str:
     """What stands for a section, a list of sections, or a section that may be absent."""
     if type(None) in get_args(annotation):
         return "section or null"
-    return "list of section" if get_origin(annotation) else "section"
+    return "list of section" if get_origin(annotation) in (list, tuple) else "section"
 
 
 def _differences(section: BaseModel) -> dict[str, Any]:

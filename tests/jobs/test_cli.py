@@ -140,8 +140,7 @@ def test_a_registered_model_is_served_without_a_configuration(
 
 def test_predict_asks_the_registry_of_its_run(registry: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
-    fake = SimpleNamespace(predict=lambda bundle, *_, **__: asked.append(bundle) or {})
-    monkeypatch.setitem(sys.modules, "pipelines.batch.predict", fake)
+    monkeypatch.setattr(predict, "predict_files", lambda bundle, *_, **__: asked.append(bundle) or {})
     words = ["--model", "reviews/1", "--config", REVIEWS, "--set", f"storage_path={registry.storage_path}"]
     shown = kcm("predict", "rows.csv", "--output", "answers.csv", *words)
     assert shown.exit_code == 0, shown.stderr
@@ -315,11 +314,11 @@ def test_assets_are_fetched_by_name_and_their_folders_told(monkeypatch: pytest.M
 def test_predict_passes_its_columns_and_the_configs_cluster_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: dict[str, Any] = {}
 
-    def predict(*paths: object, **options: Any) -> dict[str, int]:
+    def answer(*paths: object, **options: Any) -> dict[str, int]:
         asked.update(options, paths=paths)
         return {"small": 3, "large": 1}
 
-    monkeypatch.setitem(sys.modules, "pipelines.batch.predict", SimpleNamespace(predict=predict))
+    monkeypatch.setattr(predict, "predict_files", answer)
     out = str(tmp_path / "out.json")
     words = ["--output", "answers", "--text-column", "body", "--task-column", "domain", "--json", out]
     words += ["--format", "parquet", "--overwrite"]

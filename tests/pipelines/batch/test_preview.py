@@ -81,7 +81,7 @@ def test_it_says_nothing_where_nothing_can_be_computed(tmp_path) -> None:
 
 def test_what_is_told_names_tasks_where_there_are_several() -> None:
     assert list(preview_lines({"books": (200, 150)})) == [
-        "nothing is trained yet: class means with one covariance answer 75.0% of 200 validate rows right"
+        "nothing is trained yet: class means with one covariance answer 75.0% of 200 rows that it has not seen right"
     ]
     lines = list(preview_lines({f"task-{number}": (100, 90) for number in range(10)}))
     assert lines[1].startswith("  task-0 90.0%, task-1 90.0%")

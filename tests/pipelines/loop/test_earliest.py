@@ -33,8 +33,7 @@ def test_where_nothing_disagrees_it_takes_what_was_planned(share: float) -> None
     assert took % STEP == 0
 
 
-def test_disagreement_takes_longer_and_too_little_traffic_is_told() -> None:
-    without, much = found(2000, 0.0, 0.8), found(2000, 0.03, 0.8)
-    assert without is not None
-    assert much is None or much > without
+def test_disagreement_costs_what_is_kept_and_not_time_and_too_little_traffic_is_told() -> None:
+    """A stricter threshold, which leaves the disputed items to the large model, is certified as early."""
+    assert found(2000, 0.03, 0.8) == found(2000, 0.0, 0.8)
     assert found(100, 0.0, 0.2) is None

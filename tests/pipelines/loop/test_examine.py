@@ -53,7 +53,10 @@ def asked(outcomes: OutcomesArtefact, monkeypatch: pytest.MonkeyPatch, shift: in
     monkeypatch.setattr(examine, "load_large", load)
     names = [f"task {number}" for number in range(len(LABELS))]
     features: Any = SimpleNamespace(
-        names=SimpleNamespace(tasks=names), sequence=SimpleNamespace(load=lambda: SimpleNamespace(rows=rows))
+        names=SimpleNamespace(tasks=names),
+        sequence=SimpleNamespace(
+            load=lambda: SimpleNamespace(tasks=[SimpleNamespace(rows=rows(task)) for task in range(len(LABELS))])
+        ),
     )
     challenger: Any = SimpleNamespace(large=SimpleNamespace(upstream=None))
     context: Any = SimpleNamespace(assets_path=Path(), cluster=SimpleNamespace(device="cpu"))

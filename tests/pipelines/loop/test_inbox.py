@@ -68,7 +68,6 @@ def test_labels_certify_step_by_step_and_the_certificate_says_the_same(asked: As
         CertificateConfig(),
         facts_of(asked.window),
         delta=0.06,
-        bet=0.9,
         expires_at=START,
         labels=asked.inbox.plan,
     )

@@ -54,7 +54,7 @@ class Run:
         source = {"kind": "files", "path": str(self._folder / "rows.jsonl")}
         values = {
             "name": "first",
-            "tasks": {"source": source, "scenario": "class_incremental", "num_tasks": 1},
+            "tasks": {"source": source, "scenario": "class_incremental", "num_tasks": 1, "salt": 1},
             "large": server | self.large,
         }
         config = parse_config(RunConfig, values | {"storage_path": str(self.storage), "encoder": {"model": "none"}})
