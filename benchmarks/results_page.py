@@ -135,7 +135,10 @@ def _controls(judged: Sequence[Judged]) -> Iterator[str]:
 def _routing() -> Iterator[str]:
     routing = read("routing")
     rows = []
-    for name, what in (("gsm8k", "before the small model answers"), ("gsm8k_cascade", "once it has answered")):
+    for name, what in (
+        ("gsm8k", "before the small model answers"),
+        ("gsm8k_cascade", "once it has answered (the head still checked sums)"),
+    ):
         routers = routing[name]["routers"]
         gain = points(routing[name]["over_the_hashed_word_ridge"])
         each = (f"{routers[key]['apgr']:.3f}" for key in ("deferral", "hashed_words", "random", "oracle"))
