@@ -73,7 +73,7 @@ def test_a_feature_of_minilm_that_never_varies_is_known(encoder, assets_dir):
 
 
 def test_a_linear_head_on_minilm_tells_good_tweets_from_bad(encoder, assets_dir):
-    rows = build_sequence(TasksConfig(max_rows_per_task=800), assets_dir, seed=0).rows(3).to_pandas()
+    rows = build_sequence(TasksConfig(max_rows_per_task=800), assets_dir, seed=0).tasks[3].rows.to_pandas()
     features, labels = encoder.encode(contents(rows.text)), rows.label.to_numpy()
     train, test = (rows.split == "train").to_numpy(), (rows.split == "test").to_numpy()
     head = fit_head(features[train], labels[train], rows.id[train].tolist(), 2).head
