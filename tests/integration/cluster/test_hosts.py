@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +16,9 @@ from benchmarks.hosts_cluster import HostCluster, cluster_on_hosts
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.slow,
+    pytest.mark.skipif("KCM_TEST_HOSTS" not in os.environ, reason="takes a quarter of an hour: set KCM_TEST_HOSTS=1"),
     pytest.mark.skipif(why_no_hosts() is not None, reason=str(why_no_hosts())),
+    pytest.mark.timeout(1800),
 ]
 
 
