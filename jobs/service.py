@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -81,6 +82,7 @@ def serving(source: Source, settings: ServiceSettings) -> Iterator[str]:
         try:
             yield url
         finally:
+            logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of what it deletes
             serve.delete(APP_NAME)  # returns once the replicas have written what they hold
             if not takes_serve_along:  # where the cluster ends, too, Ray would tell a person of a task that failed
                 serve.shutdown()
