@@ -300,8 +300,8 @@ def test_retries_and_pauses_end_with_the_time_of_a_question(model, upstream):
     (answer,) = model(limit_s=2.0, **patient).answer(items("x"))
     assert (answer.error, answer.outage, len(upstream.requests)) == ("status 503: later", True, 1)
     upstream.plan(Turn(200, delay_s=30.0))
-    (answer,) = model(limit_s=0.3, **patient).answer(items("y"))
-    assert answer.error.startswith("no whole reply within 0.")
+    (answer,) = model(limit_s=2.0, **patient).answer(items("y"))  # long enough to reach a busy machine's server
+    assert answer.error.startswith("no whole reply within ")
     assert len(upstream.requests) == 2
 
 
