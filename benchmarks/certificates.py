@@ -134,7 +134,7 @@ def on_traffic(rng: np.random.Generator) -> bool:
         num_asked=int(asked_N.sum()),
     )
     config = CertificateConfig(epsilon=EPSILON, delta=DELTA)
-    return is_false(certify_traffic(traffic, Decision.of(0.0), config, window, delta=DELTA, bet=0.5))
+    return is_false(certify_traffic(traffic, Decision.of(0.0), config, window, delta=DELTA))
 
 
 WORLDS: dict[str, Callable[[np.random.Generator], bool]] = {

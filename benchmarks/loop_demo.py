@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from loop_earliest import first_certified
+from loop_earliest import decisions_needed, first_certified
 from loop_replay import Replay
 
 from jobs.commands.loop.turns import approve, promote, rollback, update
@@ -20,7 +20,6 @@ from jobs.models import served_model
 from jobs.views.loop import outcome
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input
-from kcm.certify.traffic import decisions_needed
 from kcm.config import load_config
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import Content

@@ -1,11 +1,17 @@
-"""After how many decisions of a window its challenger could have been certified, beside what was planned."""
+"""After how many decisions of a window its challenger could have been certified, and how many are planned for."""
 
 from __future__ import annotations
 
+import bisect
+import math
 from datetime import UTC, datetime
+
+import numpy as np
+from scipy.special import logsumexp
 
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.certify.certificate import CertificateConfig
+from kcm.certify.traffic import best_bet, mixture
 from pipelines.config import RunConfig
 from pipelines.loop.inbox import searched_policy
 from pipelines.loop.judged import JudgedWindow
@@ -51,3 +57,23 @@ def earliest(
         if any(decision != ESCALATE_ALL for decision in (found.decision, *found.task_decisions.values())):
             return min(num_decisions, facts.upto - facts.after)
     return None
+
+
+def decisions_needed(rate: float, share: float, epsilon: float, delta: float) -> int | None:
+    """Units that certify in about half of all windows where a challenger disagrees on `rate` of them.
+
+    Each is audited with `share`, and all are kept by the deployed cascade. None where no number suffices.
+    """
+    if rate >= epsilon:
+        return None
+    level, lost = share * epsilon, share * rate  # X is 1 for a lost unit, else 0
+
+    def is_enough(num_units: int) -> bool:
+        bets_G, weights_G = mixture(best_bet(num_units, level, delta))
+        growth_G = lost * np.log1p(-bets_G * (1 - level)) + (1 - lost) * np.log1p(bets_G * level)
+        return bool(logsumexp(num_units * growth_G, b=weights_G) >= math.log(1 / delta))
+
+    high = 1
+    while not is_enough(high):
+        high *= 2
+    return bisect.bisect_left(range(high + 1), True, lo=high // 2, key=is_enough)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from loop_earliest import decisions_needed
 from numpy.typing import NDArray
 from scipy.stats import binom
 
@@ -26,7 +27,7 @@ from kcm.cascade.policy import KEEP_ALL, Decision, Policy
 from kcm.certify.certificate import Certificate, CertificateConfig
 from kcm.certify.labelled import LabelledTest, LabelledTraffic
 from kcm.certify.ledger import look_delta
-from kcm.certify.traffic import Traffic, decisions_needed
+from kcm.certify.traffic import Traffic
 from pipelines.loop.disputes import InboxPlan
 from pipelines.loop.judged import JudgedWindow
 from pipelines.loop.recertify import certify_window

@@ -29,8 +29,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq, minimize_scalar
+from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from kcm.cascade.frontier import lowest_threshold
@@ -86,19 +86,20 @@ class Traffic:
 class TrafficPath:
     """The tested path of thresholds over a window, from `escalate all` towards keeping more.
 
-    `bet` is the planned share nu, see `best_bet`; it must not depend on outcomes of the window. Raises ConfigError for
-    one outside (0, 0.99].
+    `bet` is the planned share nu, which must not depend on outcomes of the window; without one it is `best_bet` for the
+    window's units. Raises ConfigError for one outside (0, 0.99].
     """
 
-    def __init__(self, traffic: Traffic, epsilon: float, delta: float, bet: float) -> None:
-        if not 0 < bet <= LARGEST_BET:
-            raise ConfigError(f"bet = {bet}", where="certificate", hint=f"It must lie in (0, {LARGEST_BET}]")
+    def __init__(self, traffic: Traffic, epsilon: float, delta: float, bet: float | None = None) -> None:
         self.epsilon, self.delta, self._floor = epsilon, delta, traffic.floor
-        self._bets_G, self._weights_G = _mixture(bet)
-        self.fewest_units = self._fewest_units()
         self._scores = traffic.score
         unit_N = np.arange(len(traffic)) if traffic.unit is None else pd.factorize(traffic.unit)[0]
         self.num_units = int(unit_N.max(initial=-1)) + 1
+        bet = best_bet(self.num_units, traffic.floor * epsilon, delta) if bet is None else bet
+        if not 0 < bet <= LARGEST_BET:
+            raise ConfigError(f"bet = {bet}", where="certificate", hint=f"It must lie in (0, {LARGEST_BET}]")
+        self._bets_G, self._weights_G = mixture(bet)
+        self.fewest_units = self._fewest_units()
         size_U = np.bincount(unit_N, minlength=self.num_units)
         lost = np.flatnonzero(traffic.asked & traffic.disagrees)
         lost = lost[np.argsort(-traffic.score[lost], kind="stable")]
@@ -178,53 +179,7 @@ def best_bet(num_units: int, level: float, delta: float) -> float:
     return float(bets_B[losses_B.argmax()])
 
 
-def plan_bet(losses: ArrayLike, level: float) -> float:
-    """The bet under which wealth grows fastest when the window's X are like `losses` [M], the X of earlier rows.
-
-    It maximises the mean of ln(1 - nu (X - level)); the rows must not be those of the window.
-    """
-
-    x = np.asarray(losses, dtype=np.float64)
-
-    def loss(bet: float) -> float:
-        return -float(np.log1p(-bet * (x - level)).mean())
-
-    found = minimize_scalar(loss, bounds=(1e-4, LARGEST_BET), method="bounded")
-    return float(found.x) if found.fun < loss(LARGEST_BET) else LARGEST_BET
-
-
-def units_needed(losses: ArrayLike, level: float, delta: float) -> int | None:
-    """Units that certify in about half of all windows whose X are like `losses` [M], the X of earlier rows.
-
-    With the bet that is planned on them; `level` is the floor times epsilon. None where no number suffices.
-    """
-
-    x = np.asarray(losses, dtype=np.float64)
-    bets_G, weights_G = _mixture(plan_bet(x, level))
-    growth_G = np.log1p(-bets_G[:, None] * (x - level)).mean(axis=1)
-    if growth_G.max() <= 0:
-        return None
-
-    def excess(num_units: float) -> float:
-        return float(logsumexp(num_units * growth_G, b=weights_G)) - math.log(1 / delta)
-
-    high = 1.0
-    while excess(high) < 0:
-        high *= 2
-    return math.ceil(float(brentq(excess, 0.0, high)))
-
-
-def decisions_needed(rate: float, share: float, epsilon: float, delta: float) -> int | None:
-    """Units that a certificate takes when a challenger disagrees on `rate` of them, each audited with `share`.
-
-    All of them kept by the deployed cascade; None where no number suffices.
-    """
-    rare = share * rate  # of X = 1; else X = 0
-    x = np.concatenate([np.ones(round(1e5 * rare)), np.zeros(round(1e5 * (1 - rare)))])
-    return units_needed(x, share * epsilon, delta)
-
-
-def _mixture(bet: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Bets [G] and their weights, which sum to one."""
+def mixture(bet: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The planned bet and the safety bets beside it, [G], and their weights, which sum to one."""
     bets = np.array([bet, *_SAFETY_BETS])
     return bets, np.array([1 - _SAFETY_WEIGHT, *[_SAFETY_WEIGHT / len(_SAFETY_BETS)] * len(_SAFETY_BETS)])

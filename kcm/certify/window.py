@@ -30,14 +30,13 @@ def certify_traffic(
     window: CertifiedWindow,
     *,
     delta: float,
-    bet: float,
     labelled: LabelledTraffic | None = None,
 ) -> TrafficCertificate:
     """Deploy the searched decision where the window certifies it, else the stricter certified one, else escalate all.
 
-    `delta` is what the lineage's ledger gives to this attempt, `bet` that of `best_bet` for the window's units. With
-    `labelled`, the test is that of the labels on disagreements above the searched threshold. A group of traffic is a
-    unit. Raises ConfigError for `config.every_task`, which traffic cannot promise.
+    `delta` is what the lineage's ledger gives to this attempt. With `labelled`, the test is that of the labels on
+    disagreements above the searched threshold. A group of traffic is a unit. Raises ConfigError for
+    `config.every_task`, which traffic cannot promise.
     """
     if config.every_task:
         raise ConfigError(
@@ -48,7 +47,7 @@ def certify_traffic(
     spend = delta / 2 if config.max_call_rate is not None else delta
     path: ThresholdPath
     if labelled is None:
-        path = TrafficPath(traffic, config.epsilon, spend, bet)
+        path = TrafficPath(traffic, config.epsilon, spend)
     else:
         path = LabelledPath(labelled, config.epsilon, spend)
     agrees = np.ones(len(traffic), dtype=bool)  # the path has seen to what was lost; only calls are counted by rows

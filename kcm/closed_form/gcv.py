@@ -12,7 +12,7 @@ eigenvalues of G would cost some ten times as much. Shapes: P inputs, K targets,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -70,12 +70,6 @@ def ridge_by_gcv(sums: RidgeSums, strength: float | None = None) -> list[GcvRidg
         return fits(_lowest(start, lambda step: value(step, model)))[model]
 
     return [best(model) for model in range(len(sums.squares_M))]
-
-
-def ridge_at(sums: RidgeSums, strengths: Sequence[float]) -> list[GcvRidge]:
-    """Every model's regression, each at a strength of its own."""
-    fits = {strength: _at(sums, strength) for strength in set(strengths)}
-    return [fits[strength][model] for model, strength in enumerate(strengths)]
 
 
 def _lowest(step: int, value: Callable[[int], float]) -> int:

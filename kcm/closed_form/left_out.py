@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from kcm.closed_form.gcv import GcvRidge, factor_of
+from kcm.closed_form.gcv import factor_of
 from kcm.closed_form.sums import RidgeSums
 from kcm.metrics.intervals import Units
 
@@ -111,27 +111,27 @@ def gram_ridge_left_out(gram_NN: NDArray[np.float64], targets_NK: NDArray[np.flo
 
 def left_out_of_sums(
     sums: RidgeSums,
-    fits: Sequence[GcvRidge],
+    strengths: Sequence[float],
     inputs_NP: NDArray[np.float64],
     targets_NK: NDArray[np.float64],
     units: Units,
 ) -> NDArray[np.float64]:
     """What rows that are part of `sums` get when their unit is taken out of the sums, [N, K].
 
-    `fits` are the regressions of every model, whose targets lie side by side. With H = X A^-1 X^T and r the residuals
-    of all rows, the residuals of a unit that is left out are (I - H_gg)^-1 r_g: the factor of A serves all rows.
-    Exact where every row counts once in the sums.
+    `strengths` are those of every model's regression, whose targets lie side by side. With H = X A^-1 X^T and r the
+    residuals of all rows, the residuals of a unit that is left out are (I - H_gg)^-1 r_g: the factor of A serves all
+    rows. Exact where every row counts once in the sums.
     """
     left_out_NK = np.empty_like(targets_NK)
     blocks = list(_blocks(units, len(inputs_NP)))
-    columns_MK = np.split(np.arange(targets_NK.shape[1]), len(fits))
-    whitened: dict[float, NDArray[np.float64]] = {}
-    for fit, columns in zip(fits, columns_MK, strict=True):
-        if fit.strength not in whitened:
-            solved, _ = lapack.dtrtrs(factor_of(sums, fit.strength), inputs_NP.T, lower=1)
-            whitened[fit.strength] = solved.T
-        white_NP, y_NK = whitened[fit.strength], targets_NK[:, columns]
-        residual_NK = y_NK - inputs_NP @ fit.weight_KP.numpy().T
+    columns_MK = np.split(np.arange(targets_NK.shape[1]), len(strengths))
+    for strength in dict.fromkeys(strengths):
+        columns = np.concatenate([own for own, mine in zip(columns_MK, strengths, strict=True) if mine == strength])
+        factor = factor_of(sums, strength)
+        weight_PK, _ = lapack.dpotrs(factor, sums.cross_PK.numpy()[:, columns], lower=1)
+        white_NP = lapack.dtrtrs(factor, inputs_NP.T, lower=1)[0].T
+        y_NK = targets_NK[:, columns]
+        residual_NK = y_NK - inputs_NP @ weight_PK
         for rows_GM in blocks:
             white_GMP = white_NP[rows_GM]
             rest_GMM = np.eye(rows_GM.shape[1]) - white_GMP @ white_GMP.swapaxes(1, 2)

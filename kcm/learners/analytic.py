@@ -7,6 +7,7 @@ nothing is a theorem (ACIL, arXiv 2205.14922; RanPAC, arXiv 2307.02251). Neither
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kcm.closed_form.design import Design, design_of
-from kcm.closed_form.gcv import MIN_STRENGTH, GcvRidge, ridge_at, ridge_by_gcv
+from kcm.closed_form.gcv import MIN_STRENGTH, GcvRidge, ridge_by_gcv
 from kcm.closed_form.left_out import left_out_of_sums
 from kcm.closed_form.sums import RidgeSums
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
@@ -141,11 +142,11 @@ class Analytic(Learner):
         """
         assert self.sums is not None
         inputs_NP, targets_NK = self._regression(collaborator, rows, distill)
-        fits = self.fits()
-        left_out_NK = left_out_of_sums(self.counted_sums, fits, inputs_NP.numpy(), targets_NK.numpy(), units)
+        strengths = self.chosen or [fit.strength for fit in self.fits()]
+        left_out_NK = left_out_of_sums(self.counted_sums, strengths, inputs_NP.numpy(), targets_NK.numpy(), units)
         rarity_C = self._rarity_C()
         balance_C, offset_C = rarity_C**self.class_balance, self.logit_adjustment * rarity_C.log()
-        by_model = [part * balance_C + offset_C for part in torch.from_numpy(left_out_NK).chunk(len(fits), 1)]
+        by_model = [part * balance_C + offset_C for part in torch.from_numpy(left_out_NK).chunk(len(strengths), 1)]
         return by_model[0], by_model[-1]
 
     def _num_models(self, collaborator: Collaborator, distill: DistillConfig) -> int:
@@ -168,8 +169,7 @@ class Analytic(Learner):
 
     def fits(self) -> list[GcvRidge]:
         """The regression of the judge, and that of the small model where it has targets of its own."""
-        sums = self.counted_sums
-        fits = ridge_at(sums, self.chosen) if self.chosen else ridge_by_gcv(sums, self.strength)
+        fits = ridge_by_gcv(self.counted_sums, self.strength)
         self.chosen = [fit.strength for fit in fits]
         return fits
 
@@ -189,19 +189,9 @@ class Analytic(Learner):
         """Solve for all rows so far."""
         self.solve(learned.collaborator, learned.ranks)
 
-    @torch.no_grad()
     def solve(self, collaborator: Collaborator, ranks: Ranks) -> None:
-        """Write the solution into both networks; rank 0 computes it, the others receive it."""
-        outputs = designs(collaborator)
-        written = [tensor for design in outputs for tensor in design.written()]
-        if ranks.rank == 0:
-            solutions = self.solutions()
-            for position, design in enumerate(outputs):
-                design.write(*solutions[min(position, len(solutions) - 1)])
-        else:
-            for tensor in written:
-                tensor.zero_()
-        ranks.sum_(written)
+        """Write the solution into both networks."""
+        write_solutions(collaborator, ranks, self.solutions)
 
     def _rarity_C(self) -> Tensor:
         """The mean number of rows of a class over that of each; 1 for classes not seen yet."""
@@ -240,6 +230,26 @@ def require_linear(network: NetworkConfig) -> None:
             where="network.base",
             hint="Set network.base: none",
         )
+
+
+@torch.no_grad()
+def write_solutions(
+    collaborator: Collaborator, ranks: Ranks, solutions: Callable[[], list[tuple[Tensor, Tensor]]]
+) -> None:
+    """Write weights [C, P] and offset [C] into the networks; rank 0 computes them, the others receive them.
+
+    `solutions` gives those of the judge, and those of the small model where they are others.
+    """
+    outputs = designs(collaborator)
+    written = [tensor for design in outputs for tensor in design.written()]
+    if ranks.rank == 0:
+        found = solutions()
+        for position, design in enumerate(outputs):
+            design.write(*found[min(position, len(found) - 1)])
+    else:
+        for tensor in written:
+            tensor.zero_()
+    ranks.sum_(written)
 
 
 def designs(collaborator: Collaborator) -> list[Design]:

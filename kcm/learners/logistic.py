@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,10 +16,9 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from torch import Tensor
 
-from kcm.closed_form.design import Design
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
-from kcm.learners.analytic import designs
+from kcm.learners.analytic import write_solutions
 from kcm.learners.base import Batch, LearnedTask, Learner
 from kcm.learners.ranks import Ranks
 from kcm.metrics.intervals import Units
@@ -32,9 +31,9 @@ _NEVER = -30.0  # logit of a label without rows
 
 
 class Logistic(Learner):
-    """The multinomial regression that scikit-learn fits by default; judge and small model are the same.
+    """The regression that scikit-learn fits by default; judge and small model are the same.
 
-    It streams the rows of all tasks for every task, and keeps none of them.
+    It streams the rows of all tasks for every task, and holds those of the task that is being streamed.
     """
 
     closed_form: ClassVar[bool] = True
@@ -52,31 +51,34 @@ class Logistic(Learner):
 
     @torch.no_grad()
     def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:
-        """Hold this rank's labelled rows until the task ends."""
+        """Hold the labelled rows of all ranks until the task ends: whichever rank writes a checkpoint, it has all."""
         batch = batch.labelled()
         rows = batch.weights.nonzero()[:, 0]
         inputs_NI = collaborator.inputs(batch.features[rows]).float().numpy()
-        self._rows.append((inputs_NI, batch.labels[rows].numpy()))
+        self._rows += ranks.gather((inputs_NI, batch.labels[rows].numpy()))
         if sum(len(labels) for _, labels in self._rows) > 2 * MAX_ROWS:
             self._rows = [_thinned(*_joined(self._rows))]
 
     def end_task(self, learned: LearnedTask) -> None:
-        """Fit the rows of all ranks; rank 0 computes, the others receive."""
-        ranks, (design, *others) = learned.ranks, designs(learned.collaborator)
-        gathered = [part for rows in ranks.gather(self._rows) for part in rows]
-        self._rows = []
-        written = design.written()
-        if ranks.rank == 0:
-            _write(design, _fitted(*_thinned(*_joined(gathered)), learned.collaborator.num_labels))
-        else:
-            for tensor in written:
-                with torch.no_grad():
-                    tensor.zero_()
-        ranks.sum_([tensor.detach() for tensor in written])
-        for other in others:
-            for theirs, ours in zip(other.written(), written, strict=True):
-                with torch.no_grad():
-                    theirs.copy_(ours)
+        """Fit the rows of the tasks so far."""
+        rows, self._rows = _thinned(*_joined(self._rows)), []
+
+        def fitted() -> list[tuple[Tensor, Tensor]]:
+            weight_CP = torch.from_numpy(_fitted(*rows, learned.collaborator.num_labels))
+            return [(weight_CP, weight_CP.new_zeros(len(weight_CP)))]
+
+        write_solutions(learned.collaborator, learned.ranks, fitted)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows held for the task that is being streamed."""
+        if not self._rows:
+            return {}
+        inputs_NI, labels_N = _joined(self._rows)
+        return {"inputs": torch.from_numpy(inputs_NI), "labels": torch.from_numpy(labels_N)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Hold these rows."""
+        self._rows = [(state["inputs"].numpy(), state["labels"].numpy())] if state else []
 
     def left_out(
         self, collaborator: Collaborator, rows: Batch, units: Units, distill: DistillConfig
@@ -110,24 +112,21 @@ def _fitted(inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64], num_lab
     length = math.sqrt(num_inputs)  # of the rows, which a normaliser has scaled to it
     x_NI = inputs_NI.astype(np.float64) / length
     target_NC = (labels_N[:, None] == present).astype(np.float64)
+    # scikit-learn gives two classes one row of weights, which is half as long in each of ours.
+    penalty = 2.0 if len(present) == 2 else 1.0
     shape = len(present), num_inputs + 1
 
-    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         w_CP = flat.reshape(shape)
         log_p_NC = log_softmax(x_NI @ w_CP[:, :-1].T + w_CP[:, -1], axis=1)
         excess_NC = INVERSE_STRENGTH * (np.exp(log_p_NC) - target_NC)
-        slope_CP = np.concatenate([excess_NC.T @ x_NI + w_CP[:, :-1], excess_NC.sum(0)[:, None]], 1)
-        value = -INVERSE_STRENGTH * float((target_NC * log_p_NC).sum()) + float(np.square(w_CP[:, :-1]).sum()) / 2
-        return value, slope_CP.ravel()
+        slope_CP = np.concatenate([excess_NC.T @ x_NI + penalty * w_CP[:, :-1], excess_NC.sum(0)[:, None]], 1)
+        loss = -INVERSE_STRENGTH * float((target_NC * log_p_NC).sum())
+        return loss + penalty * float(np.square(w_CP[:, :-1]).sum()) / 2, slope_CP.ravel()
 
-    found_CP = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options=_STOP).x.reshape(shape)
+    found_CP = minimize(objective, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options=_STOP).x.reshape(shape)
     weight_CP[present, :-1], weight_CP[present, -1] = found_CP[:, :-1] / length, found_CP[:, -1]
     return weight_CP
-
-
-@torch.no_grad()
-def _write(design: Design, weight_CP: NDArray[np.float64]) -> None:
-    design.write(torch.from_numpy(weight_CP), torch.zeros(len(weight_CP)))
 
 
 def _joined(

@@ -15,7 +15,6 @@ from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.cascade.table import SPLITS
 from kcm.certify.certificate import CertificateConfig, CertifiedWindow
 from kcm.certify.ledger import Look, look_delta
-from kcm.certify.traffic import best_bet
 from kcm.certify.window import TrafficCertificate, certify_traffic
 from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
@@ -130,8 +129,7 @@ def _certify(
     )
     if decision == ESCALATE_ALL:
         labelled = None  # nothing is kept, so that nothing is disputed
-    bet = best_bet(len(set(rows.unit)), facts.share_floor * config.epsilon, delta)
-    return certify_traffic(traffic, decision, config, window, delta=delta, bet=bet, labelled=labelled)
+    return certify_traffic(traffic, decision, config, window, delta=delta, labelled=labelled)
 
 
 class Recertify(Stage, Plan):

@@ -40,7 +40,7 @@ def _traffic(num_decisions, rate, seed=0):
 
 def test_a_window_without_disagreement_certifies_the_searched_threshold_for_a_while():
     config = CertificateConfig()
-    found = certify_traffic(_traffic(4000, 0.0), Decision.of(-1.0), config, _window(4000), delta=0.06, bet=0.9)
+    found = certify_traffic(_traffic(4000, 0.0), Decision.of(-1.0), config, _window(4000), delta=0.06)
     assert found.route == Decision.of(-1.0)
     assert found.method == "traffic"
     assert found.bound < 0.02
@@ -53,7 +53,7 @@ def test_a_window_without_disagreement_certifies_the_searched_threshold_for_a_wh
 
 def test_a_window_that_disagrees_too_much_gives_way_to_a_stricter_threshold():
     traffic = _traffic(6000, 0.06)
-    found = certify_traffic(traffic, KEEP_ALL, CertificateConfig(), _window(6000), delta=0.1, bet=0.5)
+    found = certify_traffic(traffic, KEEP_ALL, CertificateConfig(), _window(6000), delta=0.1)
     assert found.route == found.certified
     assert found.decision == "threshold"
     assert (traffic.disagrees & (traffic.score > found.threshold)).mean() < 0.02
@@ -61,23 +61,19 @@ def test_a_window_that_disagrees_too_much_gives_way_to_a_stricter_threshold():
 
 def test_a_promised_call_rate_takes_half_of_what_the_attempt_may_spend():
     config = CertificateConfig(max_call_rate=0.3)
-    found = certify_traffic(_traffic(4000, 0.0), Decision.of(-1.0), config, _window(4000), delta=0.1, bet=0.9)
+    found = certify_traffic(_traffic(4000, 0.0), Decision.of(-1.0), config, _window(4000), delta=0.1)
     assert found.valid
     assert found.call_rate < found.call_rate_bound < 0.3
-    plain = certify_traffic(
-        _traffic(4000, 0.0), Decision.of(-1.0), CertificateConfig(), _window(4000), delta=0.05, bet=0.9
-    )
+    plain = certify_traffic(_traffic(4000, 0.0), Decision.of(-1.0), CertificateConfig(), _window(4000), delta=0.05)
     assert found.bound == plain.bound
 
 
 def test_a_certificate_of_traffic_is_read_again_as_a_certificate():
-    found = certify_traffic(_traffic(4000, 0.0), KEEP_ALL, CertificateConfig(), _window(4000), delta=0.06, bet=0.9)
+    found = certify_traffic(_traffic(4000, 0.0), KEEP_ALL, CertificateConfig(), _window(4000), delta=0.06)
     again = Certificate.model_validate(json.loads(found.model_dump_json()))
     assert again.model_dump() == found.model_dump()
 
 
 def test_a_promise_within_every_task_is_not_one_that_traffic_gives():
     with pytest.raises(ConfigError, match="every task"):
-        certify_traffic(
-            _traffic(100, 0.0), KEEP_ALL, CertificateConfig(every_task=True), _window(100), delta=0.06, bet=0.9
-        )
+        certify_traffic(_traffic(100, 0.0), KEEP_ALL, CertificateConfig(every_task=True), _window(100), delta=0.06)

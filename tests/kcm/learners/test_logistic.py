@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
@@ -14,23 +15,23 @@ from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
 from kcm.metrics.intervals import Units
+from tests.kcm.learners.test_analytic import rows_of
 
 
-def rows_of(tasks: list[TensorRows], split: str) -> Batch:
-    first, *others = [task.take(split, torch.arange(task.num_rows(split))) for task in tasks]
-    for part in others:
-        first = first.join(part)
-    return first
+def untrained(tasks: list[TensorRows]) -> Trainer:
+    collaborator = Collaborator(64, 10, NetworkConfig(hidden=()), "linear", seed=0)
+    return Trainer(collaborator, Logistic(), tasks, TrainConfig(), DistillConfig(), seed=0)
 
 
 def trained(tasks: list[TensorRows]) -> Trainer:
-    collaborator = Collaborator(64, 10, NetworkConfig(hidden=()), "linear", seed=0)
-    trainer = Trainer(collaborator, Logistic(), tasks, TrainConfig(), DistillConfig(), seed=0)
+    trainer = untrained(tasks)
     trainer.run()
     return trainer
 
 
-def test_after_the_last_task_it_is_the_regression_of_scikit_learn_on_the_rows_of_all_tasks(digits) -> None:
+@pytest.mark.parametrize("num_tasks", [1, 5], ids=["two classes", "ten classes"])
+def test_after_the_last_task_it_is_the_regression_of_scikit_learn_on_the_rows_of_all_tasks(digits, num_tasks) -> None:
+    digits = digits[:num_tasks]
     train, test = rows_of(digits, "train"), rows_of(digits, "test")
     x, later = (rows.features.double().numpy() for rows in (train, test))
     x, later = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (x, later))
@@ -38,7 +39,18 @@ def test_after_the_last_task_it_is_the_regression_of_scikit_learn_on_the_rows_of
     with torch.no_grad():
         judge, small = trained(digits).collaborator(test.features)
     assert torch.equal(judge, small)
-    np.testing.assert_allclose(judge.softmax(-1), oracle.predict_proba(later), atol=0.02)
+    np.testing.assert_allclose(judge.softmax(-1)[:, oracle.classes_], oracle.predict_proba(later), atol=0.02)
+
+
+def test_a_training_that_is_stopped_within_a_task_ends_as_one_that_is_not(digits, monkeypatch) -> None:
+    monkeypatch.setattr(Logistic, "schedule", lambda self, *_: (1, 100))
+    stopped, resumed = untrained(digits), untrained(digits)
+    while (stopped.position.task, stopped.position.step) != (len(digits) - 1, 3):
+        stopped.step()
+    resumed.load_state_dict(stopped.state_dict())
+    resumed.run()
+    theirs = trained(digits).collaborator.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in resumed.collaborator.state_dict().items())
 
 
 def test_rows_left_out_are_answered_by_regressions_that_never_saw_their_unit(digits) -> None:
