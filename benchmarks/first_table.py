@@ -27,7 +27,6 @@ from scipy.stats import binom
 from sklearn.linear_model import LogisticRegression
 
 from kcm.cascade.gate import Gate, fit_gate
-from kcm.cascade.policy import Policy
 from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy
@@ -205,11 +204,7 @@ def ours(draw: Draw) -> tuple[np.ndarray, np.ndarray, str]:
     certify, _ = scored(collaborator, gate, draw.certify, draw.num_labels)
     deployed, _ = certify_policy(rows, certify, policy, CERTIFICATE, delta=delta)
     fresh, answers = scored(collaborator, gate, draw.fresh, draw.num_labels)
-    return deployed_keep(deployed, fresh), answers, f"{name}, {gate.name}"
-
-
-def deployed_keep(policy: Policy, rows: ScoredOutcomes) -> np.ndarray:
-    return policy.keep(rows.score, rows.task)
+    return deployed.keep(fresh.score, fresh.task), answers, f"{name}, {gate.name}"
 
 
 @torch.no_grad()

@@ -70,14 +70,14 @@ class Host:
         return int(children[0])
 
     def start(
-        self, command: Sequence[str], log: str | None = None, stdin: int = subprocess.DEVNULL, **environment: str
+        self, command: Sequence[str], log: str | None = None, stdin: int = subprocess.DEVNULL
     ) -> subprocess.Popen[str]:
         """Start a command in the home folder; its output goes to a file of that folder, or to pipes."""
         enter = ["nsenter", f"--target={self.pid}", "--net", "--mount", "--uts", "--ipc", "--pid"]
         path = os.pathsep.join([str(Path(sys.prefix) / "bin"), "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"])
         base = {"HOME": HOME, "PATH": path, "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         base["PYTHONPYCACHEPREFIX"] = "/var/tmp/kcm-hosts-bytecode"
-        words = [f"{name}={value}" for name, value in (base | self.environment | environment).items()]
+        words = [f"{name}={value}" for name, value in (base | self.environment).items()]
         script = f'cd {HOME} && exec "$@"' + (f" >{log} 2>&1 </dev/null" if log else "")
         pipes = None if log else subprocess.PIPE
         return subprocess.Popen(
@@ -89,11 +89,9 @@ class Host:
             start_new_session=True,
         )
 
-    def run(
-        self, *command: str, timeout_s: float = 300, check: bool = True, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout_s: float = 300, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command in the home folder to its end. AssertionError with what it printed where it fails."""
-        process = self.start(command, **environment)
+        process = self.start(command)
         try:
             out, err = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -102,9 +100,9 @@ class Host:
         assert not check or process.returncode == 0, f"{self.name}: {' '.join(command)}\n{out}\n{err}"
         return subprocess.CompletedProcess(list(command), process.returncode, out, err)
 
-    def python(self, code: str, *words: str, **options: object) -> str:
+    def python(self, code: str, *words: str) -> str:
         """What a Python program prints."""
-        return self.run(sys.executable, "-c", code, *words, **options).stdout  # type: ignore[arg-type]
+        return self.run(sys.executable, "-c", code, *words).stdout
 
     def write(self, path: str, content: str) -> None:
         """Write a file, relative to the home folder."""
@@ -135,12 +133,9 @@ class Lan:
         return f"{self.prefix}-switch"
 
     def host(self, name: str, **environment: str) -> Host:
-        """A new host with the next address, or one in the place of a host that was powered off."""
-        number = 10 + list(self.hosts).index(name) if name in self.hosts else 10 + len(self.hosts)
+        """A new host with the next address."""
+        number = 10 + len(self.hosts)
         namespace = f"{self.prefix}-{name}"
-        if name in self.hosts:
-            self.hosts[name].power_off()
-            _ip("netns", "del", namespace)
         _ip("netns", "add", namespace)
         _ip("-n", self.switch, "link", "add", self._link(number), "type", "veth", "peer", "eth0", "netns", namespace)
         _ip("-n", self.switch, "link", "set", self._link(number), "master", "br0", "up")

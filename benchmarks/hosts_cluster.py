@@ -41,7 +41,6 @@ class HostCluster:
     laptop: Host
     workers: dict[str, Host]
     environment: Mapping[str, str]
-    cpus: float = 2
 
     @property
     def dashboard(self) -> str:
@@ -64,9 +63,9 @@ class HostCluster:
         return f"postgresql+psycopg://kcm@{self.store.address}/kcm"
 
     def add_worker(self, name: str) -> Host:
-        """Start a worker on a new host, or on one in the place of a lost one."""
+        """Start a worker on a new host."""
         host = self.workers[name] = self.net.host(name, **self.environment)
-        node = ["--num-cpus", f"{self.cpus:g}", *_NODE]
+        node = ["--num-cpus=2", *_NODE]
         host.start(["ray", "start", f"--address={self.gcs}", f"--node-ip-address={host.address}", *node], "ray.log")
         return host
 
@@ -104,7 +103,7 @@ _NODE = ["--block", "--disable-usage-stats", f"--object-store-memory={100 * 2**2
 
 
 @contextmanager
-def cluster_on_hosts(num_workers: int = 3, *, cpus: float = 2, databases: bool = True) -> Iterator[HostCluster]:
+def cluster_on_hosts(num_workers: int = 3) -> Iterator[HostCluster]:
     """The running cluster within the block; nothing of it is left afterwards."""
     with lan() as net:
         store = net.host("store")
@@ -123,20 +122,18 @@ def cluster_on_hosts(num_workers: int = 3, *, cpus: float = 2, databases: bool =
             "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         }
         start_bucket(store)
-        if databases:
-            start_databases(store)
+        start_databases(store)
         head, laptop = net.host("head", **client, **node), net.host("laptop", **client)
         flags = ["--num-cpus=0", "--dashboard-host=0.0.0.0", f"--dashboard-port={DASHBOARD}", f"--port={GCS}"]
         head.start(["ray", "start", "--head", f"--node-ip-address={head.address}", *flags, *_NODE], "ray.log")
         wait_for(store, store.address, S3)
         store.run(sys.executable, "-c", _BUCKET, f"127.0.0.1:{S3}", KEY, SECRET)
         wait_for(laptop, head.address, DASHBOARD)
-        cluster = HostCluster(net, store, head, laptop, {}, client | node, cpus)
+        cluster = HostCluster(net, store, head, laptop, {}, client | node)
         for number in range(num_workers):
             cluster.add_worker(f"w{number + 1}")
         cluster.wait_for_nodes(num_workers + 1)
-        if databases:
-            wait_for(laptop, store.address, MLFLOW)
+        wait_for(laptop, store.address, MLFLOW)
         yield cluster
 
 

@@ -37,7 +37,6 @@ class Replay:
     share: float
     kept: Literal["none", "text", "all"] = "text"
     seed: int = 0
-    kept_items: list[bool] = field(default_factory=list)  # of the last request
     _sequence: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
@@ -52,8 +51,7 @@ class Replay:
         judgements = _readable(side.judge(inputs))
         large = self.cascade.large_model.answer(side.questions(inputs, judgements))
         answers = _answered(side.answers(judgements, large))
-        self.kept_items = [answer.route == "small" for answer in answers]
-        kept = [place for place, keeps in enumerate(self.kept_items) if keeps]
+        kept = [place for place, answer in enumerate(answers) if answer.route == "small"]
         drawn = [place for place in kept if self._random.random() < self.share]
         escalated = [place for place, answer in enumerate(answers) if answer.route != "small"]
         probabilities = {place: given.probabilities for place, given in zip(escalated, large, strict=True)}
