@@ -75,6 +75,7 @@ def serving(source: Source, settings: ServiceSettings) -> Iterator[str]:
     require_keys(settings.serve)
     require_free_address(settings.serve)
     prepare_environment()
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of every step
     cluster = settings.cluster.with_room_for(settings.serve.reserved_cpus)
     takes_serve_along = starts_local(cluster)
     with connected(cluster):
@@ -82,7 +83,6 @@ def serving(source: Source, settings: ServiceSettings) -> Iterator[str]:
         try:
             yield url
         finally:
-            logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of what it deletes
             serve.delete(APP_NAME)  # returns once the replicas have written what they hold
             if not takes_serve_along:  # where the cluster ends, too, Ray would tell a person of a task that failed
                 serve.shutdown()
