@@ -106,8 +106,10 @@ MOST_SHOWN = 20
 
 
 def new_labels_view(result: Numbers) -> Group:
-    """The labels that were named, and the groups of items that may be new classes."""
+    """The labels that were named and, where it was asked for them, the groups of items that may be new classes."""
     lines = [line("named", ", ".join(result["named"]) or "nothing: `--name LABEL` adds a label")]
+    if "groups" not in result:
+        return Group(*lines)
     if not result["groups"]:
         return Group(*lines, line("groups", "no ten escalated items lie together"))
     table = plain_table("Escalated items that lie together")

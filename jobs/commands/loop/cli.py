@@ -14,6 +14,7 @@ from jobs.exit import reported
 from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce, load
 from jobs.views.loop import labels_view, new_labels_view, turn_view, versions_view
 from jobs.views.table import result_console
+from kcm.errors import KcmError
 from pipelines.config import RunConfig
 from pipelines.loop.inbox import opened_inbox
 from pipelines.loop.label_files import read_answers, write_items
@@ -123,8 +124,10 @@ def labels(
     """
     with reported(json, debug) as result:
         if new or name or withdraw:
-            announce(f"looking for new classes in the log of {config}")
-            result |= new_labels_of(load(config, overrides), name or [], withdraw or [])
+            if out or taken:
+                raise KcmError("--new, --name and --withdraw go with neither --out nor --in", hint="Give two commands")
+            announce(f"looking for new classes in the log of {config}" if new else f"reading the labels of {config}")
+            result |= new_labels_of(load(config, overrides), name or (), withdraw or (), groups=new)
             result_console().print(new_labels_view(result))
             return
         announce(f"reading the items of {config}")
@@ -133,17 +136,22 @@ def labels(
         result_console().print(labels_view(result))
 
 
-def new_labels_of(config: RunConfig, name: Sequence[str] = (), withdraw: Sequence[str] = ()) -> dict[str, Any]:
-    """Name labels for new classes and take others back; what is named then, and the groups that may be new classes.
+def new_labels_of(
+    config: RunConfig, name: Sequence[str] = (), withdraw: Sequence[str] = (), *, groups: bool = True
+) -> dict[str, Any]:
+    """Name labels for new classes and take others back; what is named then and, if asked for, groups for new classes.
 
-    Raises ConfigError for a label that exists or was not named, DataError where the log holds no features to group by.
+    Raises DataError where the log holds no features to group by, before anything is stored; ConfigError for a label
+    that exists or was not named.
     """
+    grouped = {"groups": [asdict(group) for group in new_groups(config)]} if groups else {}
+    known = known_labels(config) if name else ()
     named = named_labels(config)
     for label in withdraw:
         named.withdraw(label)
     for label in name:
-        named.name(label, known_labels(config))
-    return {"named": list(named.all()), "groups": [asdict(group) for group in new_groups(config)]}
+        named.name(label, known)
+    return {"named": list(named.all()), **grouped}
 
 
 def labels_of(

@@ -18,7 +18,7 @@ GROUP = {
 def shown(**result: object) -> str:
     console = Console(width=160)
     with console.capture() as capture:
-        console.print(new_labels_view({"named": [], "groups": []} | result))
+        console.print(new_labels_view({"named": []} | result))
     return capture.get()
 
 
@@ -29,6 +29,12 @@ def test_a_group_is_shown_with_its_answers_examples_and_proposed_name() -> None:
 
 
 def test_nothing_to_name_is_said() -> None:
-    text = shown()
+    text = shown(groups=[])
     assert "no ten escalated items lie together" in text
     assert "--name LABEL" in text
+
+
+def test_groups_that_nobody_asked_for_are_not_said_to_be_none() -> None:
+    text = shown(named=["travel alert"])
+    assert "travel alert" in text
+    assert "groups" not in text

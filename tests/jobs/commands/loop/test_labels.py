@@ -13,7 +13,10 @@ from typer.testing import CliRunner, Result
 
 from jobs.cli import app
 from jobs.commands.loop import cli
+from kcm.errors import DataError
 from pipelines.loop.inbox import Inbox
+from pipelines.loop.naming import NamedLabels
+from pipelines.store.control.records import Control
 from tests.pipelines.loop.windows import Asked, made_inbox, made_window
 
 
@@ -71,3 +74,48 @@ def test_a_bad_file_is_an_error_in_a_line_and_stores_nothing(run: Any, asked: As
     assert shown.exit_code != 0
     assert "not in the list of labels" in shown.output
     assert asked.inbox.items(limit=1)[0].state == "drawn"
+
+
+@pytest.fixture
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NamedLabels:
+    """The labels that people name, of an application whose log holds no features to group by."""
+
+    def no_features(_: Any) -> None:
+        raise DataError("the log holds no features of escalated items")
+
+    named = NamedLabels(Control(tmp_path), "bank")
+    monkeypatch.setattr(cli, "named_labels", lambda _: named)
+    monkeypatch.setattr(cli, "known_labels", lambda _: ("balance",))
+    monkeypatch.setattr(cli, "new_groups", no_features)
+    return named
+
+
+def test_a_label_is_named_and_withdrawn_without_a_look_at_the_log(run: Any, named: NamedLabels, tmp_path: Path) -> None:
+    assert run("--name", "refund", "--name", "rebate").exit_code == 0
+    assert named.all() == ("refund", "rebate")
+    shown = run("--withdraw", "rebate", "--json", str(tmp_path / "out.json"))
+    assert shown.exit_code == 0, shown.output
+    assert json.loads((tmp_path / "out.json").read_text())["named"] == ["refund"]
+    assert "groups" not in shown.output
+
+
+def test_a_log_that_cannot_be_grouped_stops_a_name_that_came_with_new_before_it_is_stored(
+    run: Any, named: NamedLabels
+) -> None:
+    shown = run("--new", "--name", "refund")
+    assert shown.exit_code != 0
+    assert "no features" in shown.output
+    assert named.all() == ()
+
+
+@pytest.mark.parametrize(
+    "words", [("--new",), ("--name", "refund"), ("--withdraw", "refund")], ids=lambda words: words[0]
+)
+@pytest.mark.parametrize("option", ["--out", "--in"])
+def test_a_file_is_not_ignored_beside_new_labels(
+    run: Any, named: NamedLabels, tmp_path: Path, words: tuple[str, ...], option: str
+) -> None:
+    shown = run(*words, option, str(tmp_path / "inbox.csv"))
+    assert shown.exit_code != 0
+    assert "neither --out nor --in" in shown.output
+    assert named.all() == ()
