@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import ray
@@ -132,21 +133,32 @@ def _models(config: RunConfig) -> str:
         if isinstance(answer, KcmError):
             where = ", ".join(filter(None, [name, answer.where]))
             raise type(answer)(answer.what, where=where, hint=answer.hint)
-    return f"those of {config.encoder.name} and {config.large.location} are on each of {len(answers)} nodes"
+    names = " and ".join(dict.fromkeys(name for name, _ in _local_models(config)))
+    return f"those of {names} are on each of {len(answers)} nodes"
 
 
 def _models_here(config: RunConfig) -> None:
-    """Raise KcmError where this node has not what encoders need."""
+    """Raise KcmError where this node lacks a model."""
+    for _, identity in _local_models(config):
+        identity(config.assets_path)
+
+
+def _local_models(config: RunConfig) -> Iterator[tuple[str, Callable[[Path], str]]]:
+    """The models that nodes load: the name, and the identity, which reads the files."""
     for encoder in filter(None, (config.encoder, config.large.backbone)):
-        if encoder.to_align is None:  # else the run fits it
-            encoder.identity(config.assets_path)
+        towers = encoder.to_align  # the run fits a head on them
+        for each in (towers.image, towers.text) if towers else (encoder,):
+            yield each.name, each.identity
+    if not (config.large.backbone or config.large.remote or config.large.is_recorded):
+        yield config.large.location, partial(config.large.identity, ())
 
 
 def _log(url: str) -> str:
     if url.startswith("sqlite"):
         return "SQLite, for the replicas of one machine"
     try:
-        Database(url, LOG_ANSWER_S).open()
+        with closing(Database(url, LOG_ANSWER_S)) as database:
+            database.open()
     except LogUnavailableError as error:
         hint = "Check serve.feedback.url, and PGPASSWORD on every node"
         raise KcmError(f"the log's database does not answer: {error}", where=url, hint=hint) from error
@@ -167,7 +179,7 @@ def _mlflow(uri: str) -> str:
 
 def _room(config: ClusterConfig) -> str:
     require_room(config)
-    fewest = config.num_workers if isinstance(config.num_workers, int) else config.num_workers[0]
+    fewest = config.fewest_workers
     if not ray.is_initialized():
         return f"a local cluster of {config.num_cpus} CPUs is started"
     resources: Mapping[str, float] = ray.cluster_resources()

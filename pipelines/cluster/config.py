@@ -66,6 +66,11 @@ class ClusterConfig(Config):
         return "cuda" if self.use_gpu else "cpu"
 
     @property
+    def fewest_workers(self) -> int:
+        """The train workers that a run needs at least."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
+
+    @property
     def within_trials(self) -> ClusterConfig | None:
         """The train workers of a trial as a cluster of its own; None where a trial trains alone."""
         return self.model_copy(update={"num_workers": self.workers_per_trial}) if self.workers_per_trial else None

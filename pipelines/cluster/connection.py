@@ -123,7 +123,7 @@ def require_room(config: ClusterConfig) -> None:
     """Refuse train workers for which a local cluster, which never grows, has no room: Ray would wait forever."""
     if not starts_local(config):
         return
-    fewest = config.num_workers if isinstance(config.num_workers, int) else config.num_workers[0]
+    fewest = config.fewest_workers
     if fewest * config.cpus_per_worker > config.num_cpus:
         raise ConfigError(
             f"{fewest} train workers of {config.cpus_per_worker:g} CPUs each have no room in a local cluster of"

@@ -13,9 +13,10 @@ from pipelines.cluster.connection import connected, join
 from tests.ray_private import keeps_loopback
 
 
-@pytest.mark.parametrize(("given", "taken"), [(3, 3), ([1, 4], (1, 4)), ([2, 2], (2, 2))])
-def test_workers_are_a_count_or_a_pair(given, taken) -> None:
-    assert parse_config(ClusterConfig, {"num_workers": given}).num_workers == taken
+@pytest.mark.parametrize(("given", "taken", "fewest"), [(3, 3, 3), ([1, 4], (1, 4), 1), ([2, 2], (2, 2), 2)])
+def test_workers_are_a_count_or_a_pair(given, taken, fewest) -> None:
+    config = parse_config(ClusterConfig, {"num_workers": given})
+    assert (config.num_workers, config.fewest_workers) == (taken, fewest)
 
 
 @pytest.mark.parametrize("given", [0, [4, 1], [0, 2], [1, 2, 3], [1.5, 2], "two", True, None])
