@@ -5,9 +5,7 @@ The folder's name says which bucket it is of, so that a path alone, the same on 
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
@@ -15,16 +13,15 @@ from urllib.parse import quote, unquote
 from pyarrow import fs
 from pydantic import BeforeValidator, PlainSerializer
 
-from kcm.assets.manifest import MANIFEST, is_intact, read_manifest
+from kcm.assets.manifest import MANIFEST, is_intact, make_once, read_manifest
 from kcm.errors import AssetError
-from kcm.inputs.location import Location, naming_location
+from kcm.inputs.location import Location, cache_folder, naming_location
 
 
 def assets_folder(place: Any) -> Any:
     """The absolute folder of this node for assets at a path or a URI."""
     if "://" in str(place):
-        cache = os.environ.get("KCM_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kcm"
-        return Path(cache).absolute() / "assets" / quote(str(place).rstrip("/"), safe="")
+        return cache_folder() / "assets" / quote(str(place).rstrip("/"), safe="")
     return Path(place).expanduser().absolute() if isinstance(place, str | Path) else place
 
 
@@ -49,17 +46,17 @@ def fetch_remote(name: str, assets_dir: Path) -> None:
     manifest = source / MANIFEST
     if manifest.kind() != fs.FileType.File:
         return
-    draft = folder.with_name(f".{uuid.uuid4().hex}")  # another process may fetch it too
-    try:
+
+    def fetch(draft: Path) -> tuple[Iterable[str], Mapping[str, object]]:
         _copy(manifest, draft / MANIFEST)
-        for file in read_manifest(draft).get("sha256", {}):
+        facts = read_manifest(draft)
+        for file in facts.get("sha256", {}):
             _copy(source / file, draft / file)
         if not is_intact(draft):
             raise AssetError(f"asset {name!r} is damaged", where=str(source), hint="Upload it again")
-        if not folder.exists():
-            draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        return facts["sha256"], facts
+
+    make_once(folder, Path.exists, fetch)
 
 
 def _copy(source: Location, target: Path) -> None:

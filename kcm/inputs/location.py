@@ -34,6 +34,13 @@ _CONNECT_SECONDS, _REQUEST_SECONDS = 10.0, 60.0
 SETTLED_S = 2.0  # after which another change of a file has another time, whatever the file system's clock ticks in
 
 
+def cache_folder() -> Path:
+    """The folder of this node for copies of what buckets hold: KCM_CACHE, else in the user's cache folder."""
+    if chosen := os.environ.get("KCM_CACHE"):
+        return Path(chosen).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "kcm"
+
+
 @dataclass(frozen=True, order=True)
 class Location:
     """One file or folder. `path` is what its file system calls it, `store` the URI without a path; "" on this machine.

@@ -34,7 +34,7 @@ from kcm.bundle.runtime import fault_of
 from kcm.cascade.policy import OnLargeFailure
 from kcm.errors import DataError
 from kcm.inputs.content import Content, PartError
-from kcm.inputs.location import Location
+from kcm.inputs.location import Location, cache_folder
 from kcm.inputs.rowfile import RowFile, open_rows
 from kcm.inputs.vectors import vector_in
 from kcm.large import UpstreamConfig
@@ -50,7 +50,6 @@ from pipelines.batch.shards import unit_rows
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
 from pipelines.progress import Bar, Reporter
-from pipelines.store.storage import cache_folder
 
 ANSWERS = pa.schema(
     [
@@ -290,7 +289,7 @@ def _paid(out: Location) -> Path:
     """Where paid answers wait until the output has all of them."""
     if out.is_local:
         return Path(out.folder.path, f".{out.name}.paid")
-    return cache_folder() / f"{_digest(out)}.paid"
+    return cache_folder() / "storage" / f"{_digest(out)}.paid"
 
 
 def _look(

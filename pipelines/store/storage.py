@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from kcm.inputs.location import cache_folder
 from pipelines.store.files import Files, Stat, StorageError, digest
 
 AT_ONCE = 16  # requests for small things that are sent together
@@ -38,7 +39,7 @@ class Storage:
         files = Files.at(place)
         if not files.is_remote:
             return cls(files, Path(files.uri))
-        return cls(files, cache_folder() / hashlib.sha256(files.uri.encode()).hexdigest()[:16])
+        return cls(files, cache_folder() / "storage" / hashlib.sha256(files.uri.encode()).hexdigest()[:16])
 
     @property
     def is_remote(self) -> bool:
@@ -171,10 +172,3 @@ class Follower:
                     self._uploaded[path] = state
                 self._seen[path] = state
         self._looked = time.monotonic()
-
-
-def cache_folder() -> Path:
-    """The folder of this node for what buckets hold."""
-    if chosen := os.environ.get("KCM_CACHE"):
-        return Path(chosen).absolute() / "storage"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "kcm" / "storage"

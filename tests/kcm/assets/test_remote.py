@@ -34,14 +34,14 @@ def test_an_asset_is_fetched_once(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert (fetched / "deep" / "model.safetensors").read_bytes() == b"weights"
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     assert resolve("org/model", folder) == fetched
-    assert [path.name for path in folder.glob("org/*")] == ["model"]
+    assert sorted(path.name for path in folder.glob("org/*")) == [".model.lock", "model"]
 
 
 def test_an_asset_with_another_hash_is_refused_and_not_left(put: Callable[[str, bytes], str], folder: Path) -> None:
     put("assets/org/model/deep/model.safetensors", b"others")
     with pytest.raises(AssetError, match=r"'org/model' is damaged \(s3://rows/assets/org/model\)"):
         resolve("org/model", folder)
-    assert list(folder.glob("org/*")) == []
+    assert [path.name for path in folder.glob("org/*")] == [".model.lock"]
 
 
 def test_a_folder_says_what_it_was_made_of(folder: Path, tmp_path: Path) -> None:
