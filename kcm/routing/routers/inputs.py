@@ -103,7 +103,7 @@ def router_inputs(
 
 
 def _encoded(texts: Sequence[str], encoder: Encoder, progress: Progress, cache_dir: Path | None) -> NDArray[np.float64]:
-    """Features [N, E]; texts of like length are encoded together, and kept as they come."""
+    """Features [N, E]; texts of like length are encoded together, and kept as they come, where they can be."""
     features_NE = np.empty((len(texts), encoder.dim))
     keys = [hashlib.sha256(text.encode()).digest() for text in texts]
     with closing(_feature_cache(cache_dir, encoder.identity)) as cache:
@@ -119,7 +119,7 @@ def _encoded(texts: Sequence[str], encoder: Encoder, progress: Progress, cache_d
             rows = order[start : start + _ENCODED_AT_ONCE]
             features_NE[rows] = encoder.encode(contents([texts[row] for row in rows]))
             kept = [(keys[row], features_NE[row].astype(np.float32).tobytes()) for row in rows]
-            with cache:
+            with suppress(sqlite3.OperationalError), cache:  # a file that is read-only or locked, or a full disk
                 cache.executemany("INSERT OR IGNORE INTO encoded VALUES (?, ?)", kept)
             progress("texts encoded", start + len(rows), len(order))
     return features_NE
@@ -127,14 +127,20 @@ def _encoded(texts: Sequence[str], encoder: Encoder, progress: Progress, cache_d
 
 def _feature_cache(folder: Path | None, identity: str) -> sqlite3.Connection:
     """The features that an encoder gave to texts; in memory where the folder cannot be written."""
-    cache = sqlite3.connect(":memory:")
     if folder is not None:
         with suppress(OSError, sqlite3.Error):
             folder.mkdir(parents=True, exist_ok=True)
-            file = sqlite3.connect(folder / f"{identity[:16]}.sqlite")
-            file.execute(_CACHE)
-            return file
-    cache.execute(_CACHE)
+            return _with_table(folder / f"{identity[:16]}.sqlite")
+    return _with_table(":memory:")
+
+
+def _with_table(database: Path | str) -> sqlite3.Connection:
+    cache = sqlite3.connect(database)
+    try:
+        cache.execute(_CACHE)
+    except sqlite3.Error:
+        cache.close()
+        raise
     return cache
 
 
