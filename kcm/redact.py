@@ -37,17 +37,15 @@ def redacted(text: str) -> str:
     return _BEARER.sub(rf"\1 {MASK}", _KEY.sub(MASK, text))
 
 
-def redacted_values(value: Any) -> Any:
-    """Plain data with every string redacted, and with the values of keys that name a secret masked."""
+def redacted_values(value: Any, key: str = "") -> Any:
+    """Plain data with every string redacted; below a `key` that names a secret strings are masked, also in lists."""
     if isinstance(value, str):
-        return redacted(value)
+        return MASK if value and _NAMED.fullmatch(key) else redacted(value)
     if isinstance(value, Mapping):
-        return {
-            key: MASK if isinstance(each, str) and each and _NAMED.fullmatch(str(key)) else redacted_values(each)
-            for key, each in value.items()
-        }
+        return {name: redacted_values(each, str(name)) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [redacted_values(each) for each in value]
+        values = (redacted_values(each, key) for each in value)
+        return tuple(values) if isinstance(value, tuple) else list(values)
     return value
 
 

@@ -95,9 +95,16 @@ def test_an_unknown_reader_names_the_nearest_when_the_configuration_is_read() ->
         parse_config(Run, {"source": {"kind": "ray", "read": "icebreg"}})
 
 
-@pytest.mark.parametrize("args", [{"uri": "mongodb://me:pass@host"}, {"options": [{"api_key": "abcdefgh"}]}])
+@pytest.mark.parametrize(
+    "args", [{"uri": "mongodb://me:pass@host"}, {"options": [{"api_key": "abcdefgh"}]}, {"password": ["abcdefgh"]}]
+)
 def test_a_secret_among_the_arguments_is_refused_and_not_shown(args: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"holds a secret: write \{env: NAME\}") as caught:
         parse_config(Run, {"source": {"kind": "ray", "read": "mongo", "args": args}})
     assert "pass@" not in str(caught.value)
     assert "abcdefgh" not in str(caught.value)
+
+
+def test_a_tuple_without_a_secret_is_taken() -> None:
+    args = {"filters": [("stars", ">", "3")]}
+    assert parse_config(Run, {"source": {"kind": "ray", "read": "mongo", "args": args}}).source.args == args
