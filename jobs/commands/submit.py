@@ -35,6 +35,7 @@ from pipelines.config import RunConfig
 
 CONFIG = "config.yaml"
 POLL_S = 1.0  # between two looks at a job
+RAREST_POLL_S = 30.0  # between two looks at a job with a long log
 PATIENCE_S = 300.0  # how long a cluster that does not answer is waited for
 
 Auth = Annotated[
@@ -157,4 +158,5 @@ def _followed(client: JobSubmissionClient, job: str, address: str) -> JobDetails
             printed = len(log)
             if details.status.is_terminal():
                 return details
-        time.sleep(POLL_S)
+        # Every look fetches the whole log: a long one is looked at less often, up to a megabyte a second.
+        time.sleep(min(POLL_S * max(1.0, printed / 2**20), RAREST_POLL_S))

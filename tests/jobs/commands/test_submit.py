@@ -86,6 +86,18 @@ def test_the_job_is_the_commands_and_its_log_is_printed_as_it_grows(
     assert capsys.readouterr().out == "epoch 1\nepoch 2\n"
 
 
+@pytest.mark.parametrize(("megabytes", "pause"), [(3, 3.0), (40, module.RAREST_POLL_S)])
+def test_a_long_log_is_looked_at_less_often(
+    config: RunConfig, client: FakeClient, monkeypatch: pytest.MonkeyPatch, megabytes: int, pause: float
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(module, "POLL_S", 1.0)
+    monkeypatch.setattr(module.time, "sleep", slept.append)
+    monkeypatch.setattr(client, "get_job_logs", lambda job: "x" * megabytes * 2**20)
+    submit_job(config, RUN, ADDRESS, "disabled")
+    assert slept == [pause]
+
+
 def test_a_job_that_is_not_followed_is_left_to_itself(
     config: RunConfig, client: FakeClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
