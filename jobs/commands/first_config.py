@@ -1,4 +1,4 @@
-"""The configuration of a first run on a table: settings for its size, and an epsilon that its rows can certify."""
+"""The configuration of a first run on a table, with an epsilon that its rows can certify."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from kcm.errors import ConfigError
 from kcm.inputs.cells import written
 from kcm.inputs.location import Location
 from kcm.inputs.textfile import TextFormat
+from kcm.report.formats import plural
 from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.preparation.checks import SplitError
 from kcm.tasks.readers.guess import REPLY, GuessedColumns
@@ -93,7 +94,7 @@ def first_config(
 
 
 def _sections(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]:
-    """What the run is to be; settings for few rows are those of the demo."""
+    """What the run is to be."""
     named = {
         "text_column": columns.text,
         "image_column": columns.image,
@@ -114,7 +115,7 @@ def _sections(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]
         "tasks": tasks,
         "encoder": small,
         "large": _recorded(source, columns) if columns.large else {"adapter": "classifier", "encoder": large},
-        # The better gate on validate is deployed, and either can be read whole.
+        # The gate that does better on the rows that choose is deployed; people can read either.
         "tune": {"gates": ["confidence", "signals"]},
         "certificate": {"epsilon": 0.02, "delta": 0.1},
     }
@@ -224,12 +225,12 @@ def findings(
             counts = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
             yield f"column {column!r} mixes types ({counts}){among}: all are read as text"
     if columns.id is None and "id" in frame and (repeated := int(frame["id"].duplicated().sum())):
-        yield f"column 'id' repeats {count(repeated, 'id')}{among}: rows are named by their numbers instead"
+        yield f"column 'id' repeats {plural(repeated, 'id')}{among}: rows are named by their numbers instead"
     if columns.text and columns.label:
         texts = frame[~_is_empty(frame[columns.text]) & ~_is_empty(frame[columns.label])]
         labels = texts[columns.label].map(written).groupby(texts[columns.text].map(written)).nunique()
         if contradicted := int((labels > 1).sum()):
-            yield f"warning: {count(contradicted, 'text')} with several labels{among}: correct them in the table"
+            yield f"warning: {plural(contradicted, 'text')} with several labels{among}: correct them in the table"
 
 
 def bad_row_lines(bad_rows: Sequence[BadRow], num_rows: int, limit: int | None) -> Iterator[str]:
@@ -239,7 +240,7 @@ def bad_row_lines(bad_rows: Sequence[BadRow], num_rows: int, limit: int | None) 
         reasons[re.sub(r"^line \d+: ", "", row.reason)].append(row.row)
     for reason, rows in sorted(reasons.items(), key=lambda pair: -len(pair[1])):
         numbers = ", ".join(map(str, rows[:_SHOWN])) + (", …" if len(rows) > _SHOWN else "")
-        yield f"left out: {count(len(rows), 'row')}, {reason} (row {numbers})"
+        yield f"left out: {plural(len(rows), 'row')}, {reason} (row {numbers})"
     if limit is not None:
         yield f"tasks.max_bad_rows is set to {limit}: {len(bad_rows):,} of {num_rows:,} rows are bad"
 
@@ -250,12 +251,7 @@ def rare_lines(rare: Mapping[str, int], fewest: int, *, left_out: bool) -> Itera
         names = ", ".join(f"{label!r} {count:,}" for label, count in list(rare.items())[:_SHOWN])
         more = ", …" if len(rare) > _SHOWN else ""
         action = "left out; label more rows, and add them to tasks.source.labels" if left_out else "kept"
-        yield f"{count(len(rare), 'label')} with fewer than {fewest} rows ({names}{more}): {action}"
-
-
-def count(number: int, noun: str) -> str:
-    """A number with its noun, such as 2 rows."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+        yield f"{plural(len(rare), 'label')} with fewer than {fewest} rows ({names}{more}): {action}"
 
 
 def _is_empty(cells: pd.Series) -> pd.Series:

@@ -38,7 +38,11 @@ class TasksConfig(Config):
     salt: int | None = Field(
         default=None, ge=0, description="Draws the splits, by unit and by nothing else; null: the seed of the run."
     )
-    fractions: Fractions = Field(default=DEFAULT_FRACTIONS, description="Shares of train, validate, certify and test.")
+    fractions: Fractions = Field(
+        default=DEFAULT_FRACTIONS,
+        description="Shares of train, validate, certify and test; not given, 0.65, 0, 0.25 and 0.1 where train rows "
+        "left out can choose.",
+    )
     max_bad_rows: int | str = Field(default="1%", description="Bad rows allowed: a count, or a share such as 1%.")
     long_tail: LongTailConfig | None = Field(default=None, description="Cut the train rows to a long tail.")
     out_of_scope: Literal["drop", "keep"] = Field(
