@@ -122,8 +122,7 @@ class Family:
 
     def _is_trusted(self, path: str, module: str) -> bool:
         """Whether a bundle may name this class: one of ours, registered, imported already, or in TRUSTED."""
-        registered = {each.path for each in self.known()}
-        return module in sys.modules or module in _trusted_modules() or path in registered
+        return module in sys.modules or module in _trusted_modules() or any(each.path == path for each in self.known())
 
     def abstract(self) -> type[Component]:
         """The abstract configuration that all components of the family derive from."""
@@ -285,15 +284,13 @@ class Component(Config):
     @classmethod
     def forms(cls) -> list[type[Config]]:
         """The classes that a section may be of, as far as they have a name and can be imported."""
-        return list(cls._by_tag().values()) if cls._is_abstract() else [cls]
-
-    @classmethod
-    def _by_tag(cls) -> dict[str, type[Component]]:
-        found = {}
+        if not cls._is_abstract():
+            return [cls]
+        forms: dict[str, type[Config]] = {}
         for each in cls.family.known():
             with suppress(ConfigError):  # of a broken package; naming its component raises it
-                found[each.tag] = cls.family.load(each.path)
-        return found
+                forms[each.tag] = cls.family.load(each.path)
+        return list(forms.values())
 
     @classmethod
     def _is_abstract(cls) -> bool:

@@ -73,7 +73,7 @@ def configuration_schema() -> dict[str, Any]:
     definitions = schema.setdefault("$defs", {})
     for family in FAMILIES.values():
         for known in family.known():
-            form = family.find(known.tag).model_json_schema(schema_generator=_ComponentSchema)
+            form = family.load(known.path).model_json_schema(schema_generator=_ComponentSchema)
             definitions |= form.pop("$defs", {})
             form["properties"][family.tag] = {"const": known.tag}
             if known.tag != family.default:

@@ -116,7 +116,10 @@ class RowFile:
         """The picture of each row, read from its file where it is a path; None where there is none, and why."""
         if not self.image_column:
             return [(None, "")] * len(payload)
-        cells = (record.get(self.image_column) for record in self.records(payload))
+        if self._is_json:
+            cells = [record.get(self.image_column) for record in self.records(payload)]
+        else:
+            cells = self.columns(payload)[self.image_column].to_pylist()
         return [picture_of(cell, self.location.folder, self.image_root) for cell in cells]
 
     def records(self, payload: pa.ChunkedArray) -> list[dict[str, Any]]:

@@ -69,8 +69,9 @@ class Grow(Stage, Plan):
         known: Names = sequence.names
         names = Names((*known.tasks, facts.task), (*known.labels, *facts.new_labels), known.none_label)
         task = task_of(window.table, facts.task, names, taught=self.taught)
+        present = set(pc.unique(task.rows["split"]).to_pylist())
         for split in ("train", "validate", "test"):
-            if not len(task.splits[split]):
+            if split not in present:
                 raise DataError(
                     f"the large model answered no decision of a {split} unit",
                     where=f"the window of task {facts.task!r}",

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -91,10 +92,10 @@ def write_task_shard(pieces: Sequence[str], folder: SequenceFolder) -> str:
     """Write a shard of a task from its pieces, in order; the digest of its rows."""
     digest = sha256()
     tables = (pa.ipc.open_file(folder.open(name)).read_all() for name in pieces)
-    schema = pa.ipc.open_file(folder.open(pieces[0])).schema
+    first = next(tables)
     name = shard_file(folder.path, *target_of(pieces[0])).name
-    with folder.new(name) as draft, open_shard(draft, schema) as writer:
-        for group in in_groups(tables):
+    with folder.new(name) as draft, open_shard(draft, first.schema) as writer:
+        for group in in_groups(chain([first], tables)):
             writer.write_batch(group)
             digest.update(group.serialize())
     return digest.hexdigest()
