@@ -113,14 +113,14 @@ def _path(
         weight, bias = model.coef_, model.intercept_
         if len(present) == 2:  # of which scikit-learn gives a single row
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        yield c, scattered(weight, bias, present, num_classes)
+        yield c, _scattered(weight, bias, present, num_classes)
 
 
 def _constant(label: int, num_classes: int, dim: int) -> LinearHead:
-    return scattered(np.zeros((1, dim)), np.zeros(1), np.array([label]), num_classes)
+    return _scattered(np.zeros((1, dim)), np.zeros(1), np.array([label]), num_classes)
 
 
-def scattered(weight: np.ndarray, bias: np.ndarray, present: np.ndarray, num_classes: int) -> LinearHead:
+def _scattered(weight: np.ndarray, bias: np.ndarray, present: np.ndarray, num_classes: int) -> LinearHead:
     """A head of the classes that are present, at their places among all; the others have probability 0."""
     weight_CD = np.zeros((num_classes, weight.shape[1]), dtype=np.float32)
     bias_C = np.full(num_classes, _ABSENT, dtype=np.float32)

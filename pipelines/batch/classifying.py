@@ -1,4 +1,4 @@
-"""The head of a classifier, fitted on the labelled train rows, and its answers to all rows.
+"""The head of a classifier, fitted on the labelled train rows or on a sample of them, and its answers to all rows.
 
 Shapes: N rows, C labels.
 """
@@ -9,17 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kcm.inputs.labels import UNLABELLED
 from kcm.large import LargeConfig, LinearHead
-from kcm.large.streamed_head import LabelledRows, StreamedFit, fit_streamed
 from kcm.tasks.hashing import row_key
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.shards import Counts, RowFunction, map_shards
@@ -29,48 +26,24 @@ from pipelines.store.features import SECONDS, feature_matrix
 from pipelines.store.outcomes import Answers
 from pipelines.store.storage import Storage
 
-MAX_FITTED_ROWS = 65_536  # that are fitted in one memory; of more, every step reads them anew
-NUM_FOLDS = 5  # of a fit by steps
+MAX_FITTED_ROWS = 65_536  # beside a few hundred weights of a class, more rows hardly move a head
 
 
 @dataclass(frozen=True)
-class FittedAtOnce:
-    """A head fitted in one memory, and out-of-fold probabilities float32 [N, C] of its rows, by their ids."""
+class RowHead:
+    """A head, and the out-of-fold probabilities float32 [N, C] of the rows that it was fitted on, by their ids."""
 
     head: LinearHead
     ids: pa.Array
     out_of_fold_NC: np.ndarray
 
     def probabilities(self, rows: pa.Table) -> np.ndarray:
-        """Class probabilities, out-of-fold of the rows that it was fitted on."""
+        """Class probabilities, by a head that has not seen the row."""
         probabilities_NC = self.head.probabilities(feature_matrix(rows))
         found = pc.index_in(rows["id"], value_set=self.ids)
         is_fitted = found.is_valid().to_numpy()
         probabilities_NC[is_fitted] = self.out_of_fold_NC[found.drop_null().to_numpy()]
         return probabilities_NC
-
-
-@dataclass(frozen=True)
-class FittedBySteps:
-    """A head fitted on rows that were streamed; a row is of the fold that its unit's hash says."""
-
-    fit: StreamedFit
-
-    @property
-    def head(self) -> LinearHead:
-        """The head of all rows."""
-        return self.fit.head
-
-    def probabilities(self, rows: pa.Table) -> np.ndarray:
-        """Class probabilities, out-of-fold of the labelled train rows."""
-        features_ND = feature_matrix(rows)
-        probabilities_NC = self.head.probabilities(features_ND)
-        mine = _is_labelled(rows).to_numpy(zero_copy_only=False)
-        probabilities_NC[mine] = self.fit.out_of_fold(features_ND[mine], _folds(rows)[mine])
-        return probabilities_NC
-
-
-RowHead: TypeAlias = FittedAtOnce | FittedBySteps
 
 
 def row_classifier(fitted: RowHead) -> RowFunction:
@@ -116,52 +89,43 @@ def classify_shards(
 
 
 def _fit(large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], storage: Storage) -> RowHead:
-    """Fit the head on this node, to which all shards come: every step may read them."""
+    """Fit the head on this node, to which all shards come."""
     return fit_rows(large, num_labels, seed, [storage.fetch(shard) for shard in shards])
 
 
 def fit_rows(
     large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], limit: int = MAX_FITTED_ROWS
 ) -> RowHead:
-    """Fit the head on the labelled train rows: at once up to `limit` of them, and beyond by steps that read them all.
+    """Fit the head on the labelled train rows; of more than `limit`, on the units with the smallest keys.
 
-    The rows with the smallest keys choose the strength of the penalty, and where the steps begin.
+    Units are taken whole: the head has seen no row of the others, so that its probabilities for these are out of fold.
     """
     largest = _key_limit(shards, seed, limit)
     parts = []
     for rows in _labelled(shards, ["id", "label", "group", "features"]):
         parts.append(rows if largest is None else rows.filter(pa.array(_keys(rows, seed) <= largest)))
     sample = pa.concat_tables(parts)
-    # A row without a group stands alone: its id is its group.
-    groups = pc.coalesce(sample["group"], sample["id"]).to_pylist()
-    fit = large.fit(feature_matrix(sample), sample["label"].to_numpy(), groups, num_labels, seed)
-    if largest is None:
-        return FittedAtOnce(fit.head, sample["id"].combine_chunks(), fit.out_of_fold_NC)
-
-    def batches() -> Iterator[LabelledRows]:
-        for rows in _labelled(shards, ["id", "label", "group", "features"]):
-            yield LabelledRows(feature_matrix(rows), rows["label"].to_numpy(), _folds(rows))
-
-    return FittedBySteps(fit_streamed(batches, fit.head, fit.c, NUM_FOLDS))
-
-
-def _folds(rows: pa.Table) -> np.ndarray:
-    """The fold of every row, [N]: that of its group, else of itself."""
-    units = pc.coalesce(rows["group"], rows["id"]).to_numpy()
-    return np.asarray(pd.util.hash_array(units, categorize=False) % np.uint64(NUM_FOLDS)).astype(np.int64)
+    fit = large.fit(feature_matrix(sample), sample["label"].to_numpy(), _units(sample), num_labels, seed)
+    return RowHead(fit.head, sample["id"].combine_chunks(), fit.out_of_fold_NC)
 
 
 def _key_limit(shards: Sequence[Path], seed: int, limit: int) -> int | None:
     """The largest key of the sample; None where all rows are in it."""
     smallest, total = np.empty(0, dtype=np.int64), 0
-    for rows in _labelled(shards, ["id"]):
+    for rows in _labelled(shards, ["id", "group"]):
         total += len(rows)
         smallest = np.sort(np.concatenate([smallest, _keys(rows, seed)]))[:limit]
     return int(smallest[-1]) if total > limit else None
 
 
 def _keys(rows: pa.Table, seed: int) -> np.ndarray:
-    return np.array([row_key(seed, row_id) for row_id in rows["id"].to_pylist()], dtype=np.int64)
+    return np.array([row_key(seed, unit) for unit in _units(rows)], dtype=np.int64)
+
+
+def _units(rows: pa.Table) -> list[str]:
+    """The unit of every row: its group, or itself where it has none."""
+    units: list[str] = pc.coalesce(rows["group"], rows["id"]).to_pylist()
+    return units
 
 
 def _labelled(shards: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 
 from kcm.large import ClassifierConfig
 from kcm.tasks.columns import list_column
-from pipelines.batch.classifying import FittedAtOnce, FittedBySteps, fit_rows, row_classifier
+from pipelines.batch.classifying import fit_rows, row_classifier
 
 LARGE = ClassifierConfig(num_folds=2)
 
 
-def shards(tmp_path, sizes):
+def shards(tmp_path, sizes, rows_per_group=None):
     """Shards of rows whose label their first feature tells; the last rows are unlabelled, and test rows."""
     rng, paths, total = np.random.default_rng(0), [], sum(sizes)
     label_N = rng.integers(0, 2, total)
@@ -21,7 +21,10 @@ def shards(tmp_path, sizes):
     label_N[-20:-10] = -100
     splits = ["train"] * (total - 10) + ["test"] * 10
     ids = [f"row {n}" for n in range(total)]
-    columns = {"id": ids, "split": splits, "label": label_N, "group": pa.nulls(total, pa.string())}
+    groups = pa.nulls(total, pa.string())
+    if rows_per_group:
+        groups = pa.array([f"group {n // rows_per_group}" for n in range(total)])
+    columns = {"id": ids, "split": splits, "label": label_N, "group": groups}
     table = pa.table(columns | {"features": list_column(features_ND), "seconds": np.full(total, 0.5)})
     for number, start in enumerate(np.cumsum([0, *sizes[:-1]])):
         paths.append(tmp_path / f"{len(sizes)}-{number}.parquet")
@@ -32,7 +35,6 @@ def shards(tmp_path, sizes):
 def test_few_rows_are_all_fitted_and_get_out_of_fold_answers(tmp_path) -> None:
     (path,) = shards(tmp_path, [100])
     fitted = fit_rows(LARGE, 2, 0, [path])
-    assert isinstance(fitted, FittedAtOnce)
     assert fitted.ids.to_pylist() == [f"row {n}" for n in range(80)]
     table, _ = row_classifier(fitted)(pq.read_table(path))
     answered = np.array(table["large_probabilities"].to_pylist(), dtype=np.float32)
@@ -41,15 +43,17 @@ def test_few_rows_are_all_fitted_and_get_out_of_fold_answers(tmp_path) -> None:
     assert not np.array_equal(answered[:80], fitted.head.probabilities(np.zeros((80, 3), np.float32)))
 
 
-def test_more_rows_are_fitted_by_steps_whatever_their_shards(tmp_path) -> None:
-    (path,) = paths = shards(tmp_path, [100])
+def test_of_more_rows_whole_units_are_fitted_whatever_their_shards(tmp_path) -> None:
+    (path,) = paths = shards(tmp_path, [100], rows_per_group=4)
     one = fit_rows(LARGE, 2, 0, paths, limit=30)
-    three = fit_rows(LARGE, 2, 0, shards(tmp_path, [40, 25, 35]), limit=30)
-    assert isinstance(one, FittedBySteps)
-    np.testing.assert_allclose(one.head.weight_CD, three.head.weight_CD, atol=1e-3)
+    three = fit_rows(LARGE, 2, 0, shards(tmp_path, [40, 25, 35], rows_per_group=4), limit=30)
+    np.testing.assert_array_equal(one.head.weight_CD, three.head.weight_CD)
     rows = pq.read_table(path)
+    fitted = set(one.ids.to_pylist())
+    assert 30 <= len(fitted) < 34
+    units = {row["group"] for row in rows.to_pylist() if row["id"] in fitted}
+    assert fitted == {row["id"] for row in rows.to_pylist()[:80] if row["group"] in units}
     answered = row_classifier(one)(rows)[0]["large_probabilities"].to_pylist()
     plain = one.head.probabilities(np.array(rows["features"].to_pylist(), dtype=np.float32))
     differs = (np.array(answered, dtype=np.float32) != plain).any(axis=1)
-    assert differs[:80].all()  # out of fold
-    assert not differs[80:].any()  # unlabelled, and test rows
+    np.testing.assert_array_equal(differs, [row in fitted for row in rows["id"].to_pylist()])
