@@ -18,7 +18,7 @@ from markupsafe import Markup
 from kcm.metrics.routing import thinned
 from kcm.report.formats import known
 
-Form = Literal["percent", "points", "signed points", "number"]
+Form = Literal["percent", "number"]
 Kind = Literal[
     "line",
     "dashed",
@@ -26,8 +26,6 @@ Kind = Literal[
     "diamond",
     "square",
     "hollow circle",
-    "hollow diamond",
-    "hollow square",
     "band",
     "cell",
     "text",
@@ -36,8 +34,6 @@ Kind = Literal[
 MAX_POINTS = 400  # of a line
 _FORMS: dict[Form, str] = {
     "percent": "format(100 * datum.value, '.4~g') + '%'",
-    "points": "format(100 * datum.value, '.4~g')",
-    "signed points": "datum.value ? format(100 * datum.value, '+.4~g') : '0'",
     "number": "format(datum.value, '.4~g')",
 }
 _WIDTH, _HEIGHT, _ROW_HEIGHT = 520, 340, 30
@@ -51,13 +47,12 @@ _CONFIG = {
     "axisY": {"titleAngle": 0, "titleAlign": "left", "titleX": -42, "titleY": -14},  # above the axis
 }
 _CHANNELS: dict[str, dict[str, Any]] = {
-    "lane": {"type": "nominal", "scale": {"paddingInner": 0.2}},
     "size": {"type": "quantitative", "scale": None},
     "shade": {"type": "quantitative", "scale": {"domain": [0, 1], "range": [0.08, 0.5]}, "legend": None},
     "text": {"type": "nominal"},
     "tip": {"type": "nominal"},
 }
-_NAMED = {"lane": "yOffset", "shade": "opacity", "tip": "description"}
+_NAMED = {"shade": "opacity", "tip": "description"}
 _OPENING, _MARK = re.compile(r"^<svg[^>]*>"), re.compile(r'(<(path|text) aria-label="([^"]*)"[^>]*?)(?:/>|>)')
 
 
@@ -92,7 +87,7 @@ class Chart:
     legend: dict[str, tuple[str, Kind]] = field(default_factory=dict)
 
     def draw(self, kind: Kind, tone: str, rows: Sequence[Mapping[str, Any]], words: str = "", **mark: Any) -> None:
-        """Add marks, whose channels are the keys of `rows`: x, y, x2, y2, tip, size, lane, shade, text.
+        """Add marks, whose channels are the keys of `rows`: x, y, x2, y2, tip, size, shade, text.
 
         A rule with one of x and y spans the other. Rows with a number that is not known are left out. `tone` names a
         colour of the page.

@@ -98,13 +98,6 @@ def task_names(result: Numbers) -> list[str]:
     return [*names, *(f"task {index + 1}" for index in range(len(names), longest))]
 
 
-def first_and_last(collaborator: Numbers) -> list[tuple[float, float] | None]:
-    """Per task, accuracy when it was learned, R[j, j], and after the last task, R[T, j]; None where not measured."""
-    matrix = collaborator.get("accuracy_matrix") or []
-    ends = [(row[j], matrix[-1][j]) for j, row in enumerate(matrix)]
-    return [(first, last) if known(first) and known(last) else None for first, last in ends]
-
-
 def filled_bins(bins: Sequence[Numbers]) -> list[Numbers]:
     """The bins that hold rows."""
     return [b for b in bins if b.get("count") and known(b.get("confidence")) and known(b.get("accuracy"))]
@@ -131,7 +124,7 @@ def flat(values: Numbers, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def tested(path: Columns) -> list[Numbers]:
     """The points of a certificate's path that can be drawn, by falling threshold: `p_value`, `loss`, `bound`, ..."""
-    columns = {"loss" if name == "regret" else name: column for name, column in path.items() if name != "method"}
+    columns = {name: column for name, column in path.items() if name != "method"}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     drawn = [row for row in rows if all(known(row.get(name)) for name in ("threshold", "p_value", "loss", "call_rate"))]
     return sorted(drawn, key=lambda row: -row["threshold"])

@@ -14,7 +14,7 @@ HOSTILE = "<img src=x onerror=alert(1)>&\"'"
 
 
 def chart(**changes) -> Chart:
-    return Chart("Title", "nothing", scale("across", "percent", (0.0, 1.0)), scale("up", "points"), **changes)
+    return Chart("Title", "nothing", scale("across", "percent", (0.0, 1.0)), scale("up", "percent"), **changes)
 
 
 def parsed(drawn: Chart) -> ElementTree.Element:
@@ -34,7 +34,7 @@ def test_marks_stand_where_the_ticks_say() -> None:
     )
     ticks = {text.text: place(text) for text in parsed(drawn).iter(f"{SVG}text")}
     assert place(first)[0] == pytest.approx((ticks["40%"][0] + ticks["60%"][0]) / 2, abs=1)
-    assert place(second)[1] - place(first)[1] == pytest.approx(ticks["2"][1] - ticks["1"][1], abs=0.1)
+    assert place(second)[1] - place(first)[1] == pytest.approx(ticks["2%"][1] - ticks["1%"][1], abs=0.1)
 
 
 def test_a_tip_is_a_title_and_a_label() -> None:

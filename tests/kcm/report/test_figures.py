@@ -24,13 +24,9 @@ def test_every_figure_of_a_run(inputs, result: dict[str, Any], snapshot: Snapsho
     result["kcm"]["routing"] |= {"oracle_accuracy": 0.96, "oracle_call_rate": 0.12}
     drawn = [
         figures.frontier(inputs.frontiers, result),
-        figures.differences(result),
         figures.certificate_path(path, certificate),
-        figures.losses(path, certificate),
         figures.reliability(inputs.reliability, result),
-        figures.forgetting(result),
         figures.accuracy_matrix("kcm", result),
-        figures.trials(inputs.trials),
     ]
     assert [(chart.title, chart.sentence, chart.legend, tips(chart)) for chart in drawn] == snapshot
     assert all(chart.svg for chart in drawn)
@@ -40,16 +36,10 @@ def test_a_figure_without_figures_says_why(result: dict[str, Any], snapshot: Sna
     result["kcm"]["overall"] = result["mcm"]["overall"] = {}
     for who in ("kcm", "mcm"):
         result[who] |= {"tasks": {"only": {}}, "accuracy_matrix": [[None]]}
-    scoreless = {"number": 0, "collaborator": "kcm", "params": {}, "area": None, "calls_saved": None, "pareto": True}
     empty = [
         figures.frontier({}, result),
-        figures.differences(result),
         figures.certificate_path({}, {"reason": "90 rows are too few"}),
-        figures.losses({}, {}),
         figures.reliability({}, result),
-        figures.forgetting(result),
-        figures.trials([]),
-        figures.trials([scoreless]),
     ]
     assert [chart.svg for chart in empty] == [None] * len(empty)
     assert [chart.reason for chart in empty] == snapshot
@@ -59,8 +49,6 @@ def test_the_test_that_was_used_is_the_test_that_is_drawn(inputs, result: dict[s
     net = result["certificate"] | {"method": "net"}
     drawn = figures.certificate_path(inputs.certificate_path | {"method": "net"}, net)
     assert "by the test net, wins of the small model credited" in drawn.sentence
-    earlier = {name: column for name, column in inputs.certificate_path.items() if name != "method"}
-    assert "The certificate itself was tested by net." in figures.certificate_path(earlier, net).sentence
 
 
 @pytest.mark.parametrize(
@@ -105,10 +93,3 @@ def test_reliability_does_not_judge_by_a_handful_of_rows(result) -> None:
         {"confidence": 0.95, "accuracy": 0.94, "count": 600},
     ]
     assert figures.reliability({"kcm": bins}, result).sentence.startswith("KCM: furthest off where 80% sure")
-
-
-def test_learning_without_loss_is_said(result) -> None:
-    del result["mcm"]
-    result["kcm"]["tasks"] = {"a": {}, "b": {}}
-    result["kcm"]["accuracy_matrix"] = [[0.8, 0.5], [0.81, 0.9]]
-    assert figures.forgetting(result).sentence == "KCM: no task lost accuracy."

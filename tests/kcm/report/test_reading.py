@@ -21,11 +21,6 @@ def test_tasks_that_the_matrix_alone_knows_get_a_number(result) -> None:
     assert reading.task_names(result) == ["reviews", "task 2", "task 3"]
 
 
-def test_accuracies_of_a_task_come_from_its_own_column(result) -> None:
-    result["kcm"]["accuracy_matrix"][1][1] = None
-    assert reading.first_and_last(result["kcm"]) == [(0.85, 0.81), None, (0.84, 0.84)]
-
-
 def test_the_first_of_the_result_is_deployed(result) -> None:
     assert reading.deployed(result)[0] == "kcm"
     turned = {"name": "x", "mcm": result["mcm"], "kcm": result["kcm"]}
@@ -65,12 +60,6 @@ PATH = {
     "bound": [0.01, 0.018, 0.04],
     "call_rate": [0.5, 0.3, 0.2],
 }
-
-
-def test_a_path_of_an_earlier_version_is_read_with_its_own_name_for_the_loss() -> None:
-    old = {**{name: column for name, column in PATH.items() if name not in ("loss", "bound", "method")}}
-    (first, *_) = reading.tested(old | {"regret": PATH["loss"]})
-    assert (first["threshold"], first["loss"]) == (3.0, 0.001)
 
 
 def test_points_of_thresholds_lie_between_those_of_the_frontier() -> None:
