@@ -1,10 +1,11 @@
 """What the cascade reaches on pictures, each row by one command.
 
-    kcm assets emoji fashion-mnist efficientnet-lite2
+    kcm assets efficientnet-lite2
+    python benchmarks/pictures.py emoji fashion-mnist
     python benchmarks/modalities.py emoji-encoders [--write]         what to see a picture by, on validate rows alone
     python benchmarks/modalities.py emoji [--write]                  jobs/configs/vision.yaml
     python benchmarks/modalities.py fashion-long-tail [--write]      KANs and MLPs over ten seeds
-    kcm assets tuxpaint openclipart
+    python benchmarks/pictures.py tuxpaint openclipart
     python benchmarks/modalities.py retrieval [--write]              jobs/configs/image_text.yaml, both ways
 
 `--write` puts the row into benchmarks/results/modalities.json. What a run has finished lies in --storage.

@@ -1,4 +1,4 @@
-"""The files of wheels, source archives, npm and Debian packages.
+"""The files of wheels and source archives.
 
 Only regular files are read and only listed names are written, so that no archive writes outside its target or plants a
 link; a file that is larger than `MAX_BYTES` is refused, lest it fill the disk.
@@ -7,7 +7,6 @@ link; a file that is larger than `MAX_BYTES` is refused, lest it fill the disk.
 from __future__ import annotations
 
 import stat
-import subprocess
 import tarfile
 import zipfile
 import zlib
@@ -15,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from lzma import LZMAError
 from pathlib import Path
-from typing import IO
 
 from kcm.errors import AssetError
 
@@ -25,17 +23,15 @@ MAX_BYTES = 2**31
 def members(archive: Path, folder: str = "") -> Iterator[tuple[str, bytes]]:
     """Name below `folder` and content of every regular file there; the kind of archive is told by its suffix.
 
-    Raises AssetError for a damaged archive, and where dpkg-deb is missing for a Debian package.
+    Raises AssetError for a damaged archive.
     """
     with _damage_reported(archive):
         if archive.suffix in (".whl", ".zip"):
             with zipfile.ZipFile(archive) as opened:
                 yield from _of_zip(opened, folder)
-        elif archive.suffix == ".deb":
-            yield from _of_deb(archive, folder)
         else:
-            with archive.open("rb") as stream:
-                yield from _of_tar(stream, folder)
+            with tarfile.open(archive, mode="r:*") as opened_tar:
+                yield from _of_tar(opened_tar, folder)
 
 
 def unpack_folder(archives: Sequence[Path], target: Path, *, folder: str, files: Sequence[str]) -> None:
@@ -89,27 +85,14 @@ def _of_zip(opened: zipfile.ZipFile, folder: str) -> Iterator[tuple[str, bytes]]
             yield member.filename.removeprefix(folder), opened.read(member)
 
 
-def _of_tar(stream: IO[bytes], folder: str) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(fileobj=stream, mode="r|*") as opened:
-        for entry in opened:
-            name = entry.name.removeprefix("./")
-            if entry.isreg() and name.startswith(folder):
-                _check_size(name, entry.size)
-                content = opened.extractfile(entry)
-                assert content is not None  # a regular file has content
-                yield name.removeprefix(folder), content.read()
-
-
-def _of_deb(archive: Path, folder: str) -> Iterator[tuple[str, bytes]]:
-    try:
-        command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    except FileNotFoundError:
-        raise AssetError("dpkg-deb is not installed on this machine", where=archive.name) from None
-    with process:
-        assert process.stdout is not None
-        yield from _of_tar(process.stdout, folder)
-        process.stdout.read()  # the padding behind the last file, lest dpkg-deb break
+def _of_tar(opened: tarfile.TarFile, folder: str) -> Iterator[tuple[str, bytes]]:
+    for entry in opened:
+        name = entry.name.removeprefix("./")
+        if entry.isreg() and name.startswith(folder):
+            _check_size(name, entry.size)
+            content = opened.extractfile(entry)
+            assert content is not None  # a regular file has content
+            yield name.removeprefix(folder), content.read()
 
 
 def _check_size(name: str, size: int) -> None:
@@ -122,4 +105,4 @@ def _damage_reported(archive: Path) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, LZMAError) as error:
-        raise AssetError(f"damaged archive: {error}", where=archive.name) from None
+        raise AssetError(f"damaged archive: {' '.join(str(error).split())}", where=archive.name) from None

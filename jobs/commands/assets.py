@@ -1,4 +1,4 @@
-"""`kcm assets`: weights and data of the demo, the tests and the benchmarks."""
+"""`kcm assets`: weights and data of the demo and the tests."""
 
 from __future__ import annotations
 

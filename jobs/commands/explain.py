@@ -125,24 +125,6 @@ class Explainer:
             ax.set_ylabel("added to the gate score")
         return _saved(figure, path)
 
-    def draw_labels(self, path: Path) -> Path | None:
-        """Draw both rates of every label that the gate reads; None for a gate that reads none."""
-        labels = label_rates(self.bundle)
-        if not labels:
-            return None
-        figure = Figure(figsize=(7.5, 1.4 + 0.22 * len(labels)), layout="constrained")
-        ax, lines = figure.subplots(), range(len(labels))
-        small, large = ([getattr(each, f"{side}_accuracy") for each in labels] for side in SIDES)
-        ax.hlines(lines, small, large, color="#9aa4b1", lw=1)
-        ax.plot(small, lines, "o", color="#0b63ce", label="the small model")
-        ax.plot(large, lines, "o", color="#d9480f", mfc="none", label="the large model")
-        ax.set_yticks(lines, [f"{_plain(each.label)}  {each.added:+.2f}" for each in labels], fontsize=8)
-        ax.set(xlabel="share of validate rows on which it is right", ylim=(len(labels) - 0.4, -0.6))
-        ax.set_title("by the small model's answer, and what both rates add to the gate score", fontsize=10)
-        ax.spines[["top", "right"]].set_visible(False)
-        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-        return _saved(figure, path)
-
     def draw_heat(self, explanation: Explanation, path: Path) -> Path | None:
         """Draw on the picture which of its pixels speak for the judge's answer; None where features are no pixels."""
         cells = heat_map(self.bundle, explanation.judgement.features_D)
@@ -201,8 +183,6 @@ def write_explanations(
     pictures = explainer.networks_on_a_page(output, top)
     if gate := explainer.draw_gate(output / "gate.png"):
         pictures.append(gate)
-    if rates := explainer.draw_labels(output / "gate-labels.png"):
-        pictures.append(rates)
     explanations = [explainer.explain(content, top) for content in examples]
     for number, each in enumerate(explanations, 1):
         pictures.append(explainer.draw(each, output / f"decision-{number}.png"))
@@ -225,11 +205,6 @@ def write_explanations(
     ]
     labels = [asdict(each) for each in label_rates(explainer.bundle)]
     return {"pictures": [str(path) for path in pictures], "labels": labels, "decisions": plain}, explanations
-
-
-def _plain(label: str) -> str:
-    """A label that matplotlib takes for no formula."""
-    return label.replace("$", r"\$")
 
 
 def _saved(figure: Figure, path: Path) -> Path:

@@ -70,7 +70,7 @@ def rates_view(labels: Sequence[LabelRates], answer: LabelRates | None = None) -
             rates = (f"{100 * rate:.1f}%" for rate in (each.small_accuracy, each.large_accuracy))
             table.add_row(name, *rates, f"{each.added:+.2f}")
     number = len(labels)
-    whole = "" if number <= _MOST_LABELS else f"; {table.row_count} of {number} labels, all of them in gate-labels.png"
+    whole = "" if number <= _MOST_LABELS else f"; {table.row_count} of {number} labels, all of them in --json FILE"
     return [f"what the gate knows of labels, from validate rows{whole}", table]
 
 

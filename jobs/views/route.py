@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import rich.progress
-from rich.console import Console, Group
+from rich.console import Group
 from rich.text import Text
 
 from jobs.views.table import line, percent, plain_table
 from kcm.report.reading import routed
 from kcm.report.words import headline, promise
 from kcm.routing.routers.inputs import Progress
+from pipelines.progress import Bar, Reporter
 
 Numbers = Mapping[str, Any]
 
@@ -23,30 +23,16 @@ _COLUMNS = {"apgr": "APGR", "cpt_50": "CPT\n50%", "cpt_80": "CPT\n80%", "auroc":
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Bars of what is counted, on stderr; where there is no terminal, a line at each tenth."""
-    console = Console(stderr=True)
-    bars = rich.progress.Progress(
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    tasks: dict[str, rich.progress.TaskID] = {}
-    tenths: dict[str, int] = {}
+    """A bar of what is counted at present."""
+    reporter, bars = Reporter(), dict[str, Bar]()
+    with ExitStack() as shown:
 
-    def show(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            tasks[what] = bars.add_task(what, total=total)
-        bars.update(tasks[what], completed=done, total=total)
-        tenth = 10 * done // total
-        if not console.is_terminal and tenth != tenths.get(what, 0):
-            console.print(f"{what}: {done:,} of {total:,}", highlight=False)
-        tenths[what] = tenth
+        def show(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                shown.close()
+                bars[what] = shown.enter_context(reporter.bar(what, "rows"))
+            bars[what].update(done, total)
 
-    with bars:
         yield show
 
 

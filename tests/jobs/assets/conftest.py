@@ -1,4 +1,4 @@
-"""Stand-ins for the real sources: a package index made of tiny wheels, a dpkg-deb, and archives of pictures."""
+"""Stand-ins for the real sources: a package index made of tiny wheels, and archives."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from jobs.assets.fetch import Package
 
@@ -34,17 +32,9 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pack
         with zipfile.ZipFile(wheel, "w") as archive:
             for path, content in {**files, **info}.items():
                 archive.writestr(path, content)
-        return Package("pip", name, "1.0", hashlib.sha256(wheel.read_bytes()).hexdigest())
+        return Package(name, "1.0", hashlib.sha256(wheel.read_bytes()).hexdigest())
 
     return offer
-
-
-@pytest.fixture
-def dpkg_deb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dpkg-deb whose packages are plain tar files."""
-    (tmp_path / "dpkg-deb").write_text('#!/bin/sh\nexec /bin/cat "$2"\n')
-    (tmp_path / "dpkg-deb").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
 
 
 def tarball(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
@@ -54,13 +44,3 @@ def tarball(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
     return path
-
-
-def png(width: int, height: int, color: str = "red", mode: str = "RGB") -> bytes:
-    buffer = io.BytesIO()
-    Image.new(mode, (width, height), color).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def rows(folder: Path) -> list[dict[str, object]]:
-    return pq.read_table(folder / "pictures.parquet").to_pylist()

@@ -57,7 +57,7 @@ def test_the_rates_of_few_labels_are_all_told_and_the_answer_is_marked() -> None
     text = printed(*rates_view(labels, labels[3]))
     assert [each.label in text for each in labels] == [True] * 12
     assert "[label] 3 (this answer) 50.0% 25.0% +0.30" in " ".join(text.split())
-    assert "gate-labels.png" not in text
+    assert "--json" not in text
 
 
 def test_of_many_labels_the_ends_are_told_and_the_answer_and_where_the_rest_is() -> None:
@@ -65,4 +65,4 @@ def test_of_many_labels_the_ends_are_told_and_the_answer_and_where_the_rest_is()
     text = printed(*rates_view(labels, labels[70]))
     told = [number for number in range(150) if f"[label] {number} " in text]
     assert told == [0, 1, 2, 3, 4, 5, 70, 144, 145, 146, 147, 148, 149]
-    assert "13 of 150 labels, all of them in gate-labels.png" in text
+    assert "13 of 150 labels, all of them in --json FILE" in text

