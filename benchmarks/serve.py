@@ -1,4 +1,4 @@
-"""What serving costs: the cascade against the large model alone, the bare models, an echo, and itself under load.
+"""What serving costs: the cascade against the large model alone, the bare models, and itself under load.
 
     kcm run jobs/configs/reviews.yaml
     python benchmarks/serve.py [--config FILE] [--set KEY=VALUE] [--only PART] [--write]
@@ -23,7 +23,7 @@ from machine import free_port, machine
 from rich.console import Console
 from rich.table import Table
 from serve_models import Bare
-from serve_parts import Bench, memory, stub, swaps, throughput
+from serve_parts import Bench, memory, throughput
 from serve_sites import Place
 
 from jobs.models import served_folder, served_model
@@ -60,15 +60,6 @@ FIGURES: dict[str, list[Figure]] = {
             "98%",
             lambda r: f"{r['goodput']:.0%} ({r['refused']:.0%}; {r['neither']:.1%})",
         ),
-    ],
-    "stub": [
-        ("stub encoders vs echo at 64 clients, median", "60%", "85%", lambda r: f"{r['share_of_echo']:.0%}"),
-        ("the same in each round", "", "", lambda r: ", ".join(f"{share:.0%}" for share in r["shares_of_echo"])),
-        ("the same by CPU seconds", "", "", lambda r: f"{r['share_of_echo_by_cpu']:.0%}"),
-    ],
-    "swaps": [
-        ("failed requests", "0", "0", lambda r: f"{r['failed']} of {r['requests']}, {r['swaps']} swaps"),
-        ("p99 during swaps vs without", "", "1x", lambda r: f"{r['p99_during_vs_calm']:.1f}x"),
     ],
     "memory": [
         ("growth per 100,000 requests", "0", "0", lambda r: f"{r['mib_per_100_000_requests']:.1f} MiB"),
@@ -135,8 +126,6 @@ def main() -> None:
         "throughput": lambda bench: throughput(
             bench, Bare(release.bundle, config.assets_path, bench.texts, max(1, round(config.serve.cpus)))
         ),
-        "stub": stub,
-        "swaps": swaps,
         "memory": memory,
     }
     console, results = Console(width=140), {}

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import httpx
 import psutil
 from serve_load import Load, Plan, run
 from serve_models import Bare
 from serve_sites import Place
 
 CLOSED = (1, 8, 64)
-NUM_SWAPS, SWAP_SECONDS = 20, 90.0  # at least so many
 QUEUES_FILL_S = 12.0  # until then kept items are answered at once and escalated ones only gather
-STUB_ROUNDS = OVERHEAD_ROUNDS = 5
+OVERHEAD_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -97,52 +93,6 @@ def _added_ms(bench: Bench, url: str, bare: Bare) -> float:
     alone_ms = bare.kept_alone_ms()
     served = run(Plan(url, bench.texts, 5.0, clients=1, warm_up_s=1.0))
     return served.milliseconds(0.5, "small") - alone_ms
-
-
-def stub(bench: Bench) -> dict[str, Any]:
-    """The application around stub encoders against an echo, in turn: the machine's speed changes within minutes."""
-    rounds: list[tuple[dict[int, Load], dict[int, Load]]] = []
-    for _ in range(STUB_ROUNDS):
-        with bench.place.echo() as url:
-            echo = bench.closed(url)
-        with bench.place.stub() as url:
-            rounds.append((echo, bench.closed(url)))
-    shares = [app[64].per_second / echo[64].per_second for echo, app in rounds]
-    echo, app = rounds[shares.index(statistics.median_low(shares))]
-    return {
-        "stub": _by_clients(app),
-        "echo": _by_clients(echo),
-        "shares_of_echo": sorted(shares),
-        "share_of_echo": statistics.median_low(shares),
-        "share_of_echo_by_cpu": echo[64].cpu_ms / app[64].cpu_ms,
-    }
-
-
-def swaps(bench: Bench) -> dict[str, Any]:
-    """Versions that change one after the other for as long as requests come, at half of what is possible."""
-    with bench.place.cascade() as url:
-        capacity = measured(Plan(url, bench.texts, bench.seconds, clients=64)).per_second
-        calm = bench.at_rate(url, capacity / 2)
-        changes: list[float] = []
-        with ThreadPoolExecutor(1) as clients:
-            loading = clients.submit(run, Plan(url, bench.texts, SWAP_SECONDS, rate=capacity / 2))
-            while not loading.done():
-                started = time.perf_counter()
-                bench.place.promote(f"swap-{len(changes)}")
-                changes.append(time.perf_counter() - started)
-            during = loading.result()
-        version = httpx.get(f"{url}/v1/model", timeout=60).json()["model_version"]
-    if len(changes) < NUM_SWAPS or version != f"swap-{len(changes) - 1}":
-        raise RuntimeError(f"{len(changes)} swaps while requests came, the last is {version}: raise SWAP_SECONDS")
-    return {
-        "swaps": len(changes),
-        "seconds_per_swap": statistics.median(changes),
-        "requests": int(during.counted_N.sum()),
-        "failed": int((during.status_N != 200).sum()),
-        "calm": _summary(calm),
-        "during": _summary(during),
-        "p99_during_vs_calm": during.milliseconds(0.99) / calm.milliseconds(0.99),
-    }
 
 
 def memory(bench: Bench) -> dict[str, Any]:
