@@ -70,13 +70,13 @@ class StudyConfig(Config):
 
 
 class Watcher(Protocol):
-    """Receives the progress of a study."""
+    """Told how far a study is."""
 
     def encoding(self, done: int, total: int) -> None:
         """Texts encoded."""
 
-    def cell(self, done: int, total: int, name: str) -> None:
-        """Cells finished, before the cell called `name` begins."""
+    def cell(self, done: int, total: int) -> None:
+        """Cells finished."""
 
 
 def run_study(
@@ -133,7 +133,7 @@ def run_cells(
     finished = []
     for number, (cell, setting) in enumerate(planned):
         if watcher is not None:
-            watcher.cell(number, len(planned), describe(cell))
+            watcher.cell(number, len(planned))
         stream = streams[cell.seed]
         fingerprint = cell_fingerprint(cell, setting, stream.fingerprint)
         record = records.get(fingerprint)
@@ -143,12 +143,6 @@ def run_cells(
             records.put(fingerprint, record)
         finished.append(record)
     return finished
-
-
-def describe(cell: Cell) -> str:
-    """A cell in a few words."""
-    memory = None if cell.memory_per_class is None else f"{cell.memory_per_class:g} per class"
-    return ", ".join(filter(None, (cell.network, cell.learner, memory, f"seed {cell.seed}")))
 
 
 def matched(

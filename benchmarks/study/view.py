@@ -1,18 +1,17 @@
-"""The output of a benchmark: progress bars while it runs, and a table of networks and learners."""
+"""The output of a benchmark: a progress bar while it runs, and a table of networks and learners."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
-from types import TracebackType
+from contextlib import ExitStack
 from typing import Any
 
-from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from jobs.views.table import percent, plain_table
+from pipelines.progress import Bar, Reporter
 
 Numbers = Mapping[str, Any]
 
@@ -25,46 +24,27 @@ _NONE = "–"
 _TAIL = {"head": "head", "middle": "middle", "tail": "tail"}
 
 
-class ProgressBars(AbstractContextManager["ProgressBars"]):
-    """A bar for encoding and one for the cells, on stderr; plain lines, one a cell, where there is no terminal."""
+class ProgressBars(ExitStack):
+    """A bar of what is under way: texts that are encoded, or cells."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
-        self._encoding = self._bars.add_task("encoding", total=None, visible=False)
-        self._cells = self._bars.add_task("cells", total=None, visible=False)
-
-    def __enter__(self) -> ProgressBars:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown = ""
+        self._bar: Bar | None = None
 
     def encoding(self, done: int, total: int) -> None:
         """Texts encoded."""
-        self._show(self._encoding, done, total, "encoding", done == total)
+        self._show("encoding", "texts", done, total)
 
-    def cell(self, done: int, total: int, name: str) -> None:
-        """Cells finished, before the cell called `name` begins."""
-        self._show(self._cells, done, total, name, True)
+    def cell(self, done: int, total: int) -> None:
+        """Cells finished."""
+        self._show("cells", "cells", done, total)
 
-    def _show(self, bar: Any, done: int, total: int, name: str, worth_a_line: bool) -> None:
-        self._bars.update(bar, completed=done, total=total, description=name, visible=True)
-        if not self.console.is_terminal and worth_a_line:
-            self.console.print(f"{name}: {done:,} of {total:,} done", highlight=False)
+    def _show(self, name: str, unit: str, done: int, total: int) -> None:
+        if self._bar is None or self._shown != name:
+            self.close()
+            self._shown, self._bar = name, self.enter_context(Reporter().bar(name, unit))
+        self._bar.update(done, total)
 
 
 def study_view(result: Numbers) -> Group:
