@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict
 from json import dumps, loads
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
 import typer
 import yaml
@@ -105,8 +103,11 @@ HEAD = """# Configuration
 
 One YAML file describes a run; any key can be overridden on the command line by `--set key.path=value`.
 An unknown key is an error that names the nearest known one. This page is printed by `kcm config`. Every key stands here
-once: where several sections share keys, the others name the section that explains them.
+once: where several sections share keys, the first one explains them.
 """
+Row: TypeAlias = tuple[str, str, str, str]
+"""Cells of a key: name, type, default and meaning."""
+
 _TYPES = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false", "null": "null"}
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 _LENGTHS = {"minItems": "at least", "minLength": "at least", "minProperties": "at least", "maxLength": "at most"}
@@ -116,21 +117,21 @@ def configuration_reference(model: type[BaseModel]) -> str:
     """Markdown of `model` and of every model below it, each once; a section with several forms gives one for each."""
     places: dict[type[BaseModel], list[str]] = {}
     _find(model, "", places, frozenset())
-    uses = Counter(base for part in places for base in _declaring(part))
-    lines, explained = [HEAD], dict[type[BaseModel], str]()
+    lines, explained = [HEAD], dict[Row, str]()
     for part, paths in places.items():
         form = f" with `{part.family.tag}: {_tag(part)}`" if issubclass(part, Component) else ""
         ordered = sorted(set(paths), key=lambda path: (len(path), path))
-        heading = ", ".join(f"`{path}`" for path in ordered) if all(paths) else "The run"
-        shared = [base for base in _declaring(part) if uses[base] > 1]
-        for base in shared:
-            if base not in explained:
-                explained[base] = f"{heading}: {_prose(base).partition(';')[0].rstrip('.')}"
-                lines += _section(explained[base], [], base, _own_keys(base))
-        known = {name for base in shared for name in _own_keys(base)} - set(_own_keys(part))
-        further = [f"Further keys: {'; '.join(f'“{explained[base]}”' for base in shared)}."] if shared else []
-        keys = [name for name in part.model_fields if name not in known and part not in explained]
-        lines += _section(heading + form, [_prose(part), *further], part, keys)
+        heading = (", ".join(f"`{path}`" for path in ordered) if all(paths) else "The run") + form
+        lines += [f"## {heading}\n", f"{_prose(part)}\n"]
+        rows, shared = [_row(part, name) for name in part.model_fields], dict[str, list[str]]()
+        for row in (row for row in rows if row in explained):
+            shared.setdefault(explained[row], []).append(row[0])
+        lines += [f"{', '.join(keys)}: as in “{section}”.\n" for section, keys in shared.items()]
+        if new := [row for row in rows if row not in explained]:
+            lines.append("| key | type | default | meaning |\n|---|---|---|---|")
+            lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in new]
+            lines.append("")
+        explained |= dict.fromkeys(new, heading)
     return "\n".join(lines)
 
 
@@ -144,28 +145,7 @@ def _find(model: type[BaseModel], path: str, places: dict[type[BaseModel], list[
                 _find(part, f"{path}.{name}" if path else name, places, above | {family} - {""})
 
 
-def _declaring(model: type[BaseModel]) -> list[type[BaseModel]]:
-    """The classes, the most general first, that a model has keys from; itself is the last."""
-    return [base for base in reversed(model.__mro__) if issubclass(base, BaseModel) and _own_keys(base)]
-
-
-def _own_keys(model: type[BaseModel]) -> list[str]:
-    """The keys that a class itself declares."""
-    return [name for name in inspect.get_annotations(model) if name in model.model_fields]
-
-
-def _section(heading: str, paragraphs: list[str], model: type[BaseModel], keys: list[str]) -> Iterator[str]:
-    yield f"## {heading}\n"
-    yield from (f"{paragraph}\n" for paragraph in paragraphs)
-    if keys:
-        yield "| key | type | default | meaning |\n|---|---|---|---|"
-        for name in keys:
-            yield "| " + " | ".join(cell.replace("|", "\\|") for cell in _row(model, name)) + " |"
-        yield ""
-
-
-def _row(model: type[BaseModel], name: str) -> tuple[str, str, str, str]:
-    """Cells of a key: name, type, default and meaning."""
+def _row(model: type[BaseModel], name: str) -> Row:
     field = model.model_fields[name]
     if issubclass(model, Component) and name == model.family.tag:
         forms = ", ".join(f"`{known.tag}`" for known in model.family.known())
