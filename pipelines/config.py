@@ -62,7 +62,7 @@ class RunConfig(ServedRun):
         if all(isinstance(section, dict) for section in given.values()) and "name" not in given["learner"]:
             values = values | {section: DEFAULT_LEARNING[section] | given[section] for section in given}
         tasks = values.get("tasks")
-        if not isinstance(tasks, dict) or "fractions" in tasks or _needs_validate(values):
+        if not isinstance(tasks, dict) or "fractions" in tasks or not _are_sections(values) or _needs_validate(values):
             return values
         return values | {"tasks": tasks | {"fractions": LEFT_OUT_FRACTIONS}}
 
@@ -96,8 +96,8 @@ class RunConfig(ServedRun):
         if self.tasks.fractions["validate"] == 0 and _needs_validate(dict(self)):
             raise ValueError(
                 "tasks.fractions: validate: 0 leaves the choice of gate and threshold to train rows that are left out,"
-                " which needs learner.name: analytic, an encoder of one vector a row, no tasks.long_tail and"
-                " tune.prompt_modes: [none]; give validate a share, such as 0.15"
+                " which needs learner.name: analytic, learner.equal_classes: 0, an encoder of one vector a row, no"
+                " tasks.long_tail and tune.prompt_modes: [none]; give validate a share, such as 0.15"
             )
         return self
 
@@ -109,7 +109,7 @@ class RunConfig(ServedRun):
             raise ValueError(
                 "update: needs train.mask_unseen: true, since labels of later tasks are not known before they come"
             )
-        if self.serve.feedback.store_payloads == "none":
+        if self.serve.feedback.store_payloads not in ("text", "all"):  # a kept item's input is learned from, too
             raise ValueError(
                 "update: learns from the inputs of its traffic: choose serve.feedback.store_payloads: text or all"
             )
@@ -121,18 +121,30 @@ class RunConfig(ServedRun):
         return self
 
 
+_NO_MODES = (str, int, float, dict)  # what YAML may hold in place of a list, and of a section
+_NO_SECTION = (str, int, float, list)
+
+
+def _are_sections(values: Mapping[str, Any]) -> bool:
+    """Whether what `_needs_validate` reads has its form; what has another one is refused when it is validated."""
+    tune = values.get("tune")
+    modes = tune.get("prompt_modes") if isinstance(tune, dict) else None
+    is_other_form = any(isinstance(values.get(name), _NO_SECTION) for name in ("learner", "encoder", "tune"))
+    return not is_other_form and not isinstance(modes, _NO_MODES)
+
+
 def _needs_validate(values: Mapping[str, Any]) -> bool:
     """Whether gate and policy can be chosen on validate rows alone; sections are plain values or components.
 
-    A learner that takes steps has seen its train rows; those of a long tail are not like later rows; prompts and
-    galleries are made of validate rows.
+    A learner that takes steps has seen its train rows; those of a long tail are not like later rows; where classes are
+    counted anew, a row counts with others than its own unit's; prompts and galleries are made of validate rows.
     """
     learner, encoder, tasks, tune = (values.get(name) or {} for name in ("learner", "encoder", "tasks", "tune"))
     solver: Any = LearnerConfig.form_of(learner) if isinstance(learner, dict) else learner
     small: Any = EncoderConfig.form_of(encoder) if isinstance(encoder, dict) else encoder
-    long_tail, modes = (
-        section.get(name) if isinstance(section, dict) else getattr(section, name)
-        for section, name in ((tasks, "long_tail"), (tune, "prompt_modes"))
+    equal, long_tail, modes = (
+        section.get(name) if isinstance(section, dict) else getattr(section, name, None)
+        for section, name in ((learner, "equal_classes"), (tasks, "long_tail"), (tune, "prompt_modes"))
     )
     prompts = tuple(modes or ("none",)) != ("none",)
-    return not solver.gives_left_out or small.dual or long_tail is not None or prompts
+    return not solver.gives_left_out or bool(equal) or small.dual or long_tail is not None or prompts

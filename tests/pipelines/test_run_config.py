@@ -98,9 +98,10 @@ def test_an_update_needs_masked_labels() -> None:
 UPDATED = ["train.mask_unseen=true", "serve.feedback.store_payloads=text"]
 
 
-def test_an_update_needs_the_inputs_of_its_traffic() -> None:
+@pytest.mark.parametrize("kept", ["none", "escalated"])
+def test_an_update_needs_the_inputs_of_its_traffic(kept: str) -> None:
     with pytest.raises(ConfigError, match=r"choose serve\.feedback\.store_payloads: text or all"):
-        load_config(RunConfig, CONFIG, ["train.mask_unseen=true", "update={}"])
+        load_config(RunConfig, CONFIG, ["train.mask_unseen=true", "update={}", f"serve.feedback.store_payloads={kept}"])
 
 
 def test_an_update_promises_nothing_within_every_task() -> None:
@@ -135,6 +136,34 @@ def test_a_cascade_that_is_updated_is_audited(overrides: list[str], share: float
 def test_an_update_that_cannot_work_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(RunConfig, CONFIG, [*UPDATED, *overrides])
+
+
+@pytest.mark.parametrize(
+    ("override", "place"),
+    [
+        ("learner=analytic", "learner"),
+        ("encoder=minilm", "encoder"),
+        ("tune=5", "tune"),
+        ("tune.prompt_modes=5", r"tune\.prompt_modes = 5"),
+        ("tune.prompt_modes=hints", r"tune\.prompt_modes = 'hints'"),
+        ("learner.equal_classes=all", r"learner\.equal_classes = 'all'"),
+    ],
+)
+def test_a_section_of_another_form_is_refused_in_one_line(override: str, place: str) -> None:
+    with pytest.raises(ConfigError, match=rf"bad configuration: {place}[^\n]*$"):
+        load_config(RunConfig, OWN_DATA, [override])
+
+
+@pytest.mark.parametrize(
+    "needs", ["learner.equal_classes=0.5", "tasks.long_tail={imbalance_factor: 10}", "learner.name=replay"]
+)
+def test_what_train_rows_left_out_cannot_choose_for_has_validate_rows(needs: str) -> None:
+    assert load_config(RunConfig, OWN_DATA).tasks.fractions["validate"] == 0
+    with pytest.raises(ConfigError, match=r"needs learner.name: analytic, learner\.equal_classes: 0"):
+        load_config(
+            RunConfig, OWN_DATA, [needs, "tasks.fractions={train: 0.5, validate: 0, certify: 0.25, test: 0.25}"]
+        )
+    assert load_config(RunConfig, OWN_DATA, [needs]).tasks.fractions["validate"] > 0
 
 
 @pytest.mark.parametrize("name", ["Straße 1 ü", "-a", "", "a/b"])
