@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event, stop_when_event_set
@@ -20,7 +20,8 @@ class Outbox:
 
     An error of `send` that `is_outage` accepts is retried and reported once; any other error drops the record and is
     reported. What has not arrived when the run ends is lost: a run that is started again finds its artefacts finished
-    and records them anew, so `send` must be idempotent.
+    and records them anew, so `send` must be idempotent. Only the curves of a training, which are in no artefact, stay
+    missing.
     """
 
     def __init__(
@@ -42,25 +43,32 @@ class Outbox:
             before_sleep=self._report_outage,
             reraise=True,
         )
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="outbox")
-        self._unsent: set[Future[None]] = set()
+        self._unsent: queue.Queue[Record | None] = queue.Queue()  # None ends the thread
+        # A daemon: the interpreter waits for any other thread, however long a server takes to fail.
+        threading.Thread(target=self._deliver_all, name="outbox", daemon=True).start()
 
     def put(self, record: Record) -> None:
         """Queue a record and return."""
-        sending = self._thread.submit(self._deliver, record)
-        self._unsent.add(sending)
-        sending.add_done_callback(self._unsent.discard)
+        self._unsent.put(record)
 
     def close(self, patience_s: float) -> None:
         """Wait up to `patience_s` for queued records; one line says how many have not arrived."""
-        unsent = wait(set(self._unsent), patience_s).not_done
+        with self._unsent.all_tasks_done:
+            self._unsent.all_tasks_done.wait_for(lambda: not self._unsent.unfinished_tasks, patience_s)
+            num_unsent = self._unsent.unfinished_tasks
         self._closed.set()
-        self._thread.shutdown(wait=False, cancel_futures=True)
-        if unsent:
+        self._unsent.put(None)
+        if num_unsent:
             self._say(
-                f"{len(unsent)} records have not reached {self._where}; start the run again once it answers, and they "
+                f"{num_unsent} records have not reached {self._where}; start the run again once it answers, and they "
                 "are sent then"
             )
+
+    def _deliver_all(self) -> None:
+        for record in iter(self._unsent.get, None):
+            if not self._closed.is_set():
+                self._deliver(record)
+            self._unsent.task_done()
 
     def _deliver(self, record: Record) -> None:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -66,6 +68,19 @@ def test_what_has_not_got_through_in_the_end_is_said_with_what_to_do(server: Ser
     assert "2 records have not reached the server; start the run again" in server.lines[-1]
     server.up.set()
     assert server.taken == []
+
+
+def test_a_process_ends_while_a_server_takes_its_time_to_fail() -> None:
+    """Promise: nobody waits longer than `close` was told to, however long one request hangs."""
+    program = """
+import threading
+from pipelines.tracking.outbox import Outbox
+outbox = Outbox(lambda record: threading.Event().wait(600), lambda error: True, print, where="the server")
+outbox.put({"step": 1})
+outbox.close(patience_s=0.05)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert "1 records have not reached the server" in ended.stdout
 
 
 def test_a_record_that_is_refused_is_said_and_keeps_no_other(server: Server) -> None:
