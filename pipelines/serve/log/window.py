@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from sqlalchemy import ColumnElement, Connection, Select, Subquery, and_, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, func, or_, select
 
 from kcm.durable import replace_durably
 from kcm.errors import DataError, KcmError
@@ -95,21 +96,31 @@ class LogReader:
         A caller's labels are at most `max_share` of them, see `tables.counted_labels`. Raises DataError for decisions
         without a unit: they have no split.
         """
-        window = pa.Table.from_batches(self.batches(application, after, upto, max_share), WINDOW)
+        window = pa.Table.from_batches(self.batches(application, after, upto), WINDOW)
         if number := window["unit"].null_count:
             where = f"numbers {after + 1} to {upto} of {self._url}"
             raise DataError(f"{number} decisions without a unit", where=where, hint="Begin the window after them")
-        return window
+        if max_share == 1:
+            return window
+        counted = self._counted(_within(application, after, upto), max_share)
+        items = zip(window["request_id"].to_pylist(), window["item"].to_pylist(), strict=True)
+        label = pc.if_else(pa.array([item in counted for item in items], pa.bool_()), window["label"], None)
+        return window.set_column(WINDOW.get_field_index("label"), "label", label)
 
-    def batches(self, application: str, after: int, upto: int, max_share: float = 1.0) -> Iterator[pa.RecordBatch]:
-        """As `window`, piece by piece, for what does not fit in memory."""
-        labels = counted_labels(_within(application, after, upto), max_share)
+    def _counted(self, within: ColumnElement[bool], max_share: float) -> set[tuple[str, int]]:
+        """Request and item of the labels that count: one pass over all, since those of a caller compete."""
+        labels = counted_labels(within, max_share).c
+        with self.reading() as connection:
+            return {(row.request_id, row.item) for row in connection.execute(select(labels.request_id, labels.item))}
+
+    def batches(self, application: str, after: int, upto: int) -> Iterator[pa.RecordBatch]:
+        """As `window` with all labels, piece by piece, for what does not fit in memory."""
         while after < upto:
             with self.reading() as connection:
                 end = _end_of_batch(connection, application, after, upto)
                 if end is None:
                     return
-                rows = connection.execute(_rows(_within(application, after, end), labels)).all()
+                rows = connection.execute(_rows(_within(application, after, end))).all()
             yield _batch(rows)
             after = end
 
@@ -236,21 +247,20 @@ def _end_of_batch(connection: Connection, application: str, after: int, upto: in
     return end
 
 
-def _rows(within: ColumnElement[bool], labels: Subquery) -> Select[Any]:
-    """The columns of WINDOW in their order; of the inbox what was drawn last, of callers the `labels` that count."""
+def _rows(within: ColumnElement[bool]) -> Select[Any]:
+    """The columns of WINDOW in their order; of the inbox what was drawn last."""
     d, f, i, p = DECISIONS.c, FEEDBACK.c, INBOX.c, PAYLOADS.c
     other = INBOX.alias()
     last = select(other.c.attempt).where(same_item(DECISIONS, other)).order_by(other.c.drawn_at.desc()).limit(1)
     joined = (
         DECISIONS.outerjoin(FEEDBACK, same_item(DECISIONS, FEEDBACK))
-        .outerjoin(labels, same_item(DECISIONS, labels))
         .outerjoin(PAYLOADS, same_item(DECISIONS, PAYLOADS))
         .outerjoin(INBOX, same_item(DECISIONS, INBOX) & (i.attempt == last.scalar_subquery()))
     )
     kept = (d.route == "small") & or_(d.state.is_(None), d.state != "answered")  # else it has been forgotten
     columns: dict[str, ColumnElement[Any]] = {
         "state": case((d.large_label.is_not(None), "answered"), (kept, d.state), else_="lost"),
-        "label": labels.c.label,
+        "label": f.label,
         "task": func.coalesce(d.task, f.task),
         "text": func.coalesce(p.text, f.text),
         "inbox_label": i.label,
