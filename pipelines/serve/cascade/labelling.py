@@ -54,8 +54,7 @@ class Labelling:
     async def inbox(self, caller: str | None, limit: int) -> InboxView:
         """The labels that are asked for, and the first open items."""
         log = self._shown_to(caller)
-        with self._refusing():
-            return await log.call(DecisionLog.inbox, limit)
+        return await self._view(log, limit)
 
     async def answer(self, caller: str | None, answers: Mapping[str, str | None], *, again: bool) -> Standing:
         """Store labels by the ids of their items, None for one that is skipped; `again` lets answers be changed.
@@ -65,7 +64,7 @@ class Labelling:
         log = self._shown_to(caller)
         with self._refusing():
             await log.call(DecisionLog.answer_inbox, answers, again=again)
-            return (await log.call(DecisionLog.inbox, 0)).standing
+        return (await self._view(log, 0)).standing
 
     def _shown_to(self, caller: str | None) -> LogWriter:
         """The log, for a caller who may see what others have sent."""
@@ -80,6 +79,12 @@ class Labelling:
         if self._log is None:
             raise Refusal(404, "labels are not kept here: serve.feedback.url is not set")
         return self._log
+
+    async def _view(self, log: LogWriter, limit: int) -> InboxView:
+        try:
+            return await log.call(DecisionLog.inbox, limit)
+        except LogUnavailableError:
+            raise Refusal(503, "the log cannot be read", RETRY_AFTER_S) from None
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:

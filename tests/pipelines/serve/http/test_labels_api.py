@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -52,9 +53,9 @@ class Drawn:
         database.close()
 
 
-def labelling(log: LogWriter | None, config: ServeConfig | None = None) -> Labelling:
+def labelling(log: LogWriter | None, config: ServeConfig | None = None, metrics: Any = None) -> Labelling:
     nothing: Any = NoMetrics()
-    return Labelling(nothing, config or ServeConfig(), log, nothing)
+    return Labelling(nothing, config or ServeConfig(), log, metrics or nothing)
 
 
 @pytest.fixture
@@ -216,3 +217,16 @@ def test_a_log_that_is_gone_is_reported_and_nothing_is_acknowledged(drawn: Drawn
 def test_items_from_before_the_answers_were_kept_are_shown_without_them(drawn: Drawn) -> None:
     drawn.change(lambda connection: connection.execute(update(INBOX).values(small_label=None)))
     assert drawn.client.get("/v1/labels").json()["items"][0]["small_label"] is None
+
+
+def test_only_what_could_not_be_stored_is_counted(drawn: Drawn, tmp_path: Path) -> None:
+    unstored: list[str] = []
+    writer = LogWriter(FeedbackConfig(), drawn.url, application="films")
+    drawn.service.labelling = labelling(writer, metrics=SimpleNamespace(unstored=unstored.append))
+    drawn.client.get("/v1/labels")
+    (tmp_path / "log.db").rename(tmp_path / "away.db")
+    read = drawn.client.get("/v1/labels")
+    assert (read.status_code, read.json()["detail"], unstored) == (503, "the log cannot be read", [])
+    told = drawn.client.post("/v1/labels", json={"labels": [{"id": "r7/0", "label": "bad"}]})
+    assert (told.status_code, unstored) == (503, ["feedback"])
+    writer.close()
