@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,10 @@ def newest_checkpoint(files: Files, *, fingerprint: str, say: Callable[[str], No
             )
         with tempfile.TemporaryDirectory(prefix="kcm-") as folder:
             path = Path(folder) / "state"
-            if files.below(CHECKPOINTS).get(name, path) == parts["sha256"]:
-                state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-                return state
+            with suppress(FileNotFoundError):  # another process has removed it since it was listed
+                if files.below(CHECKPOINTS).get(name, path) == parts["sha256"]:
+                    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+                    return state
         say(f"a damaged checkpoint is passed over ({where})")
     return None
 
@@ -67,5 +69,13 @@ def checkpoints(files: Files) -> list[str]:
 def prune_checkpoints(files: Files, keep: int = 2) -> None:
     """Remove all but the newest `keep` sound checkpoints."""
     below, names = files.below(CHECKPOINTS), checkpoints(files)
-    kept = list(islice((name for name in names if f"{below.sha256(name)}.pt" == name.rpartition("-")[2]), keep))
+    kept = list(islice((name for name in names if _is_sound(below, name)), keep))
     below.delete([name for name in names if name not in kept])
+
+
+def _is_sound(below: Files, name: str) -> bool:
+    """Whether a checkpoint has the hash that its name says; not where another process has removed it."""
+    try:
+        return f"{below.sha256(name)}.pt" == name.rpartition("-")[2]
+    except FileNotFoundError:
+        return False
