@@ -20,7 +20,7 @@ from kcm.errors import DataError
 from kcm.large import NO_PROMPT, Item, LargeConfig, LargeModel, LinearHead, Prompt, PromptMode, Resources
 from kcm.large.base import Estimate, PaidModel
 from kcm.large.response_cache import ResponseStore
-from pipelines.batch.shards import FAILED, Counts, RowFunction, ShardReader, map_shards, num_rows_of
+from pipelines.batch.shards import FAILED, Counts, RowFunction, ShardReader, map_shards, sizes_of
 from pipelines.context import Context
 from pipelines.progress import Bar
 from pipelines.store.outcomes import Answers
@@ -106,16 +106,16 @@ def ask_shards(
     no row was answered, or more failed than `max_failed` of the model allows.
     """
     storage, say = context.store.storage, context.reporter.say
-    limit = FailureLimit(spec.large.failed_share, sum(num_rows_of(source, storage) for source in sources.values()))
     common: dict[str, Any] = {"scratch": scratch, "storage": storage, "bar": bar}
     common["rows_per_unit"] = spec.large.rows_per_batch
     if spec.large.remote:
-        model = server_model(context, spec)
-        paid_before = _say_estimate(context, spec, model, sources)
+        model, sizes = server_model(context, spec), sizes_of(sources, storage)
+        paid_before = _say_estimate(context, spec, model, sources, sizes)
+        limit = FailureLimit(spec.large.failed_share, sum(sizes.values()))
         answer = row_answerer(model, spec.num_labels, mode, limit.count)
         try:
             hashes, counts = map_shards(
-                sources, lambda: answer, folder, cluster=None, units_at_once=UNITS_AT_ONCE, **common
+                sources, lambda: answer, folder, cluster=None, units_at_once=UNITS_AT_ONCE, sizes=sizes, **common
             )
         except BaseException:  # nothing more is asked, or the process would go on paying
             if isinstance(model, PaidModel):
@@ -131,7 +131,7 @@ def ask_shards(
     usage = _usage(counts, spec.large.remote)
     if reasons := Counter({name: int(count) for name, count in counts.items() if name.startswith(FAILED)}):
         if not spec.large.remote:
-            limit.count(reasons)
+            FailureLimit(spec.large.failed_share, usage["rows"]).count(reasons)
         reason = reasons.most_common(1)[0][0].removeprefix(FAILED)
         later = "; the next run asks again" if usage["waiting"] else ""
         say(
@@ -159,15 +159,14 @@ def _local_answerer(spec: LargeSpec, mode: PromptMode, assets_dir: Path, resourc
 
 
 def _say_estimate(
-    context: Context, spec: LargeSpec, model: LargeModel, sources: Mapping[str, Path]
+    context: Context, spec: LargeSpec, model: LargeModel, sources: Mapping[str, Path], sizes: Mapping[str, int]
 ) -> tuple[int, float]:
     """Say what the answers to all rows will take; the calls and currency that were paid before."""
     if not isinstance(model, PaidModel):
         return 0, 0.0
     read, total, num_rows = ShardReader(context.store.storage), Estimate(), 0
-    for source in sources.values():
-        size = num_rows_of(source, context.store.storage)
-        for rows in read(source, 0, size):
+    for name, source in sources.items():
+        for rows in read(source, 0, sizes[name]):
             total, num_rows = total + model.estimate(_items(rows)), num_rows + len(rows)
     paid_before = model.spent()
     context.reporter.say(

@@ -71,16 +71,17 @@ def map_shards(
     scratch: Path,
     storage: Storage,
     bar: Bar,
+    sizes: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, str], Counts]:
     """Write a file of every shard to `folder`: their SHA-256 by name, and the sum of what the workers counted.
 
     `sources` are the shards by the names of their files in `folder`. `build` returns a function that is given at most
     `GROUP_ROWS` rows of a shard, and returns as many rows, and counts. A unit is a whole shard unless `rows_per_unit`
-    says less. Units that `scratch` holds from an interrupted attempt are not made again, but for those with failed
-    rows. Without `cluster` this process makes all units, `units_at_once` by threads. Raises what the function raises,
-    and ArtefactError for a shard that cannot be read.
+    says less. `sizes` are the rows of the shards, where they are known. Units that `scratch` holds from an interrupted
+    attempt are not made again, but for those with failed rows. Without `cluster` this process makes all units,
+    `units_at_once` by threads. Raises what the function raises, and ArtefactError for a shard that cannot be read.
     """
-    sizes = dict(zip(sources, _at_once(partial(num_rows_of, storage=storage), sources.values()), strict=True))
+    sizes = sizes_of(sources, storage) if sizes is None else sizes
     units = {name: _units(source, sizes[name], rows_per_unit, scratch / name) for name, source in sources.items()}
     everything = list(chain.from_iterable(units.values()))
     there = set(storage.names(scratch))
@@ -163,6 +164,11 @@ def num_rows_of(shard: Path, storage: Storage) -> int:
     """The rows of a shard, from its footer alone. ArtefactError for one that cannot be read."""
     with sound(shard):
         return int(pq.read_metadata(storage.readable(shard)).num_rows)
+
+
+def sizes_of(shards: Mapping[str, Path], storage: Storage) -> dict[str, int]:
+    """The rows of each shard, by the same names, from their footers alone."""
+    return dict(zip(shards, _at_once(partial(num_rows_of, storage=storage), shards.values()), strict=True))
 
 
 def write_shard(storage: Storage, tables: Iterable[pa.Table], target: Path) -> str:
