@@ -8,6 +8,7 @@ not stays without an answer, so that the probabilities of having been asked are 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -62,7 +63,7 @@ class AskAgain(Stage, Plan):
         shard = pa.table({"id": ids, "split": split, "text": text, "image": image})
         write_shard(context.store.storage, [shard], attempt.scratch / "rows" / _SHARD)
         labels = (*names.labels, *window.facts.new_labels)
-        answers = (*labels, names.none_label) if names.none_label is not None else labels
+        answers = replace(names, labels=labels).answers
         ask_shards(
             context,
             LargeSpec(self.large.resolved(context.assets_path, context.cluster.device), answers, len(labels)),

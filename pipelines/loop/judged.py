@@ -175,7 +175,7 @@ class JudgedWindow:
         )
 
     def traffic(self, floor: float) -> Traffic:
-        """As a certificate reads it; `floor` is the least share that was audited."""
+        """As a certificate reads it; `floor` is the least probability of having been asked."""
         return Traffic(
             score=self.score,
             asked=self.asked,

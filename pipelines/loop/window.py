@@ -45,7 +45,7 @@ class WindowFacts(Config):
     """`window.json`: what is known of a window beside its rows.
 
     Its decisions have numbers in (`after`, `upto`]. `num_missing` of them never reached the log. `share_floor` is the
-    least share of kept items that was audited, pi_min; `prompt` is what the champion showed the large model.
+    least probability of all decisions to be asked about, pi_min; `prompt` is what the champion showed the large model.
     `new_labels` are in no list of the champion's and will be learned, `unknown_labels` will not, with their counts.
     `forgotten_rows` are ids of the champion's rows that were deleted from the log. `signs` say what in the log refutes
     the champion's certificate: an alarm, or drift.

@@ -138,7 +138,7 @@ class TunedArtefact(Artefact):
         return choice
 
     def objectives(self, name: str) -> dict[str, float]:
-        """What a collaborator reaches on validate, under the prompt mode that was chosen for it."""
+        """What a collaborator reaches on the rows that choose, under the prompt mode that was chosen for it."""
         if self.has(f"{name}/{PROMPTS}"):
             modes: dict[str, dict[str, float]] = _json(self.file(f"{name}/{PROMPTS}"))["objectives"]
             return modes[Policy.load(self.below(name)).prompt]
@@ -175,7 +175,7 @@ def best_first(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def standing(reached: Mapping[str, Any]) -> tuple[float, ...]:
-    """What trials are ranked by, and the collaborators that they left: validate rows alone, which costs no delta."""
+    """What trials are ranked by, and the collaborators that they left: no certify row, so it costs no delta."""
     return tuple(reached[objective] for objective in RANKING)
 
 

@@ -34,7 +34,12 @@ from pipelines.serve.schemas import (
 
 LOOP_CACHE_S = 10.0  # time in which the log is not read again
 
-_WHO: dict[NetworkKind, CollaboratorName] = {"kan": "kcm", "mlp": "mcm", "random_relu": "mcm", "linear": "linear"}
+_COLLABORATORS: dict[NetworkKind, CollaboratorName] = {
+    "kan": "kcm",
+    "mlp": "mcm",
+    "random_relu": "mcm",
+    "linear": "linear",
+}
 
 
 class Cards:
@@ -105,7 +110,7 @@ class Cards:
             return self._section[1]
         certificate = certificates_json(bundle.certificates) if None in bundle.certificates else {}
         section = model_section(
-            _WHO[bundle.collaborator.kind],
+            _COLLABORATORS[bundle.collaborator.kind],
             bundle.metrics,
             certificate | {"asked_delta": bundle.metrics.get("asked_delta")},
             bundle.policy.model_dump(mode="json"),

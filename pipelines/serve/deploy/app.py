@@ -80,9 +80,10 @@ class AppConfig(Config):
 def application(arguments: dict[str, Any]) -> Application:
     """Ray Serve's entry point for deployments by file: `import_path: pipelines.serve.deploy.app:application`."""
     config = parse_config(AppConfig, arguments, where="args of the application")
-    require_servable(config.source.first(), config.settings, config.assets_path)
+    source = config.source
+    require_servable(source.first(), config.settings, config.assets_path)
     require_keys(config.serve)
-    return build_app(config.source, config.settings, config.assets_path)
+    return build_app(source, config.settings, config.assets_path)
 
 
 def build_app(source: Source, config: ServeConfig, assets_dir: Path) -> Application:
