@@ -18,9 +18,6 @@ if TYPE_CHECKING:  # actors do without databases and MLflow
     from pipelines.tracking.tracking import Tracking
 
 
-FEW_ROWS = 20_000  # this process is done with so many before a cluster has started
-
-
 @dataclass
 class Context:
     """One run as its stages see it; `seconds` and `cached` record each stage. Nothing here changes a result.

@@ -121,9 +121,10 @@ class Choose(Stage, Plan):
             max_loss=self.max_loss,
             certificate=self.certificate,
         )
-        objectives = trial.write_best(attempt.folder / name, name, self.choice)
+        best = trial.evaluate(name, self.choice)
+        trial.write_best(attempt.folder / name, name, self.choice, best)
         trial_record = {"number": 0, "collaborator": name, "params": asdict(self.choice), "pareto": True}
-        write_json(attempt.folder / TRIALS, [trial_record | objectives])
+        write_json(attempt.folder / TRIALS, [trial_record | best.objectives()])
         write_json(attempt.folder / SEARCH, {"space": None, "started_from": None})
 
 

@@ -44,7 +44,7 @@ from kcm.report.reading import NAMES
 from kcm.tasks.columns import matrix
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.scored_parts import scored_parts
-from pipelines.context import FEW_ROWS, Attempt, Context
+from pipelines.context import Attempt
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.control.journal import StoredLedger
@@ -116,8 +116,8 @@ class Evaluate(Stage, Plan):
 
     The certify rows are read once, after everything is frozen: a look at them is written into the ledger first, and a
     later look at the same rows may spend less. Which collaborator is deployed is frozen before, too: with `choose` by
-    validate rows, so that the choice costs nothing of delta. One by certificates would halve it (Learn then Test,
-    arXiv 2110.01052).
+    the rows that choose its policy, so that the choice costs nothing of delta. One by certificates would halve it
+    (Learn then Test, arXiv 2110.01052).
     """
 
     stage, version, unit = "evaluate", 2, "collaborators"
@@ -131,9 +131,9 @@ class Evaluate(Stage, Plan):
         """The stage with its part of a run's configuration."""
         return super().of(run, choose=run.collaborators == "auto", **more)  # type: ignore[attr-defined]
 
-    def needs_cluster(self, context: Context, features: FeaturesArtefact, **reads: Any) -> bool:
+    def needs_cluster(self, features: FeaturesArtefact, **reads: Any) -> bool:
         """Not for a few rows."""
-        return features.num_all_rows > FEW_ROWS
+        return not features.has_few_rows
 
     def write(
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact

@@ -18,7 +18,7 @@ from kcm.tasks.shards import task_shards
 from pipelines.batch.encoding import encode_shards
 from pipelines.batch.mapping import map_items, run_remotely
 from pipelines.batch.preview import preview, preview_lines
-from pipelines.context import FEW_ROWS, Attempt, Context
+from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Recipe, write_json
 from pipelines.store.features import FACTS, FeaturesArtefact
@@ -40,9 +40,9 @@ class Encoding(Plan):
         identity = encoder.identity(context.assets_path)
         return cls(encoder=encoder, identity=identity, device=context.cluster.device)
 
-    def needs_cluster(self, context: Context, sequence: SequenceArtefact, **reads: Any) -> bool:
+    def needs_cluster(self, sequence: SequenceArtefact, **reads: Any) -> bool:
         """Not for a few rows that come with their vectors."""
-        return not self.encoder.vector_columns or not sequence.has_few(FEW_ROWS)
+        return not self.encoder.vector_columns or not sequence.has_few_rows
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """A file for every shard, with the same rows.
@@ -71,7 +71,7 @@ class Encoding(Plan):
 class Features(Stage):
     """The rows of each task through the collaborator's encoder."""
 
-    stage, version, reads, writes = "features", 1, ("sequence",), FeaturesArtefact
+    stage, version, reads, writes = "features", 2, ("sequence",), FeaturesArtefact
 
     encoder: EncoderConfig
     large: LargeConfig

@@ -17,7 +17,7 @@ from pipelines.batch.asking import LargeSpec, ask_shards, server_model
 from pipelines.batch.classifying import classify_shards
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.recorded import look_up_shards
-from pipelines.context import FEW_ROWS, Attempt, Context
+from pipelines.context import Attempt, Context
 from pipelines.stages.features import Encoding
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, Recipe
@@ -65,9 +65,9 @@ class RecordedOutcomes(Plan):
     large: LargeConfig
     identity: str
 
-    def needs_cluster(self, context: Context, sequence: SequenceArtefact, **reads: Any) -> bool:
+    def needs_cluster(self, sequence: SequenceArtefact, **reads: Any) -> bool:
         """Not for a few rows."""
-        return not sequence.has_few(FEW_ROWS)
+        return not sequence.has_few_rows
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers."""

@@ -19,7 +19,7 @@ from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.scored_parts import scored_parts
-from pipelines.context import FEW_ROWS, Attempt, Context
+from pipelines.context import Attempt, Context
 from pipelines.registry import gates
 from pipelines.registry.champion import BUNDLE, REGISTER, Champion, Current, Pointer
 from pipelines.registry.comparison import Version, without_traffic
@@ -72,9 +72,9 @@ class Register(Stage, Plan):
         """Digest of the bundle whose training this one continues."""
         return None
 
-    def needs_cluster(self, context: Context, features: FeaturesArtefact, **reads: Any) -> bool:
+    def needs_cluster(self, features: FeaturesArtefact, **reads: Any) -> bool:
         """Not for a few rows."""
-        return features.num_all_rows > FEW_ROWS
+        return not features.has_few_rows
 
     def write(
         self,

@@ -33,7 +33,7 @@ class Plan(Config):
         """The artefacts that the fingerprint covers: by default all that the stage reads."""
         return tuple(reads.values())
 
-    def needs_cluster(self, context: Context, *_: Any, **reads: Any) -> bool:
+    def needs_cluster(self, *_: Any, **reads: Any) -> bool:
         """Whether writing takes a cluster; a run on few rows that nothing has to be asked for starts none."""
         return True
 
@@ -88,7 +88,7 @@ class Stage(Config):
         plan = self.plan(context, **reads)
         version = self.version_of(plan, **reads)
         recipe = Recipe(self.stage, version, plan.section(), plan.dependencies(**reads))
-        needs_cluster = partial(plan.needs_cluster, context, **reads)
+        needs_cluster = partial(plan.needs_cluster, **reads)
         artefact = context.build(recipe, partial(plan.write, **reads), unit=self.unit, needs_cluster=needs_cluster)
         artefact = artefact.as_a(self.writes)
         self.publish(artefact, context)

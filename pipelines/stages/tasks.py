@@ -24,7 +24,7 @@ from kcm.tasks.sequence import BAD_ROWS, DESCRIPTION
 from kcm.tasks.sources import Source
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.recorded import recorded_for_shards
-from pipelines.context import FEW_ROWS, Attempt, Context
+from pipelines.context import Attempt, Context
 from pipelines.data.prepared import KnownSource, StoredFolder, workers_of
 from pipelines.stages.overview import overview
 from pipelines.stages.stage import Plan, Stage
@@ -41,7 +41,7 @@ class SequencePlan(Plan):
     content: str
     written: Path | None = Field(default=None, exclude=True)
 
-    def needs_cluster(self, context: Context, *_: Any, **reads: Any) -> bool:
+    def needs_cluster(self, *_: Any, **reads: Any) -> bool:
         """The rows are there already."""
         return False
 
@@ -153,7 +153,7 @@ class Tasks(Stage):
         table = self.large.identity(artefact.names.answers, context.assets_path)
         if context.store.control.get(checked := f"answered/{artefact.fingerprint}-{table[:16]}"):
             return
-        if artefact.summary.num_rows > FEW_ROWS:
+        if not artefact.has_few_rows:
             context.connect()
         shards = tuple(artefact.all_shards.values())
         hint = "Add their answers to the table, or take the rows out"

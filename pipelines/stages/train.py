@@ -7,7 +7,7 @@ from typing import Any, Self
 from rich.markup import escape
 
 from kcm.config import Config
-from pipelines.context import FEW_ROWS, Attempt, Context
+from pipelines.context import Attempt
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
@@ -30,15 +30,15 @@ class Train(Stage, Plan, TrainerConfig):
         """The next one for tasks that are larger than a window, whose rows came in another order before."""
         return self.version + self.has_lanes(features.num_train_rows)
 
-    def needs_cluster(self, context: Context, features: FeaturesArtefact, **reads: Any) -> bool:
+    def needs_cluster(self, features: FeaturesArtefact, **reads: Any) -> bool:
         """Not for a few rows of learners that take no steps, which are done before workers have started."""
-        return not self.is_solved or features.num_all_rows > FEW_ROWS
+        return not self.is_solved or not features.has_few_rows
 
     def write(self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> None:
         """`<name>.pt` for each collaborator."""
         context = attempt.context
         plan = TrainerPlan.of(self, features, outcomes)
-        if not self.needs_cluster(context, features):
+        if not self.needs_cluster(features):
             solved: dict[str, dict[str, Any]] = {}
             for number, name in enumerate(self.collaborators):
                 attempt.bar.update(number, len(self.collaborators))

@@ -35,7 +35,7 @@ from kcm.learners.training.config import TrainConfig
 from kcm.tasks import TasksConfig
 from pipelines.batch.mapping import run_remotely
 from pipelines.cluster.config import CPUS_PER_TRIAL
-from pipelines.context import FEW_ROWS, Attempt, Context
+from pipelines.context import Attempt, Context
 from pipelines.progress import polled
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import ArtefactStore, write_json
@@ -134,11 +134,9 @@ class Tune(Stage, Plan):
         space = Space(**{name: getattr(run, name) for name in Space.model_fields})
         return super().of(run, space=space, **more)
 
-    def needs_cluster(
-        self, context: Context, features: FeaturesArtefact, trained: TrainedArtefact, **reads: Any
-    ) -> bool:
+    def needs_cluster(self, features: FeaturesArtefact, trained: TrainedArtefact, **reads: Any) -> bool:
         """Not for a few rows of learners that take no steps, whose gates are tried in this process."""
-        return not trained.config.is_solved or features.num_all_rows > FEW_ROWS
+        return not trained.config.is_solved or not features.has_few_rows
 
     def write(
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, trained: TrainedArtefact
@@ -169,16 +167,24 @@ class Tune(Stage, Plan):
             run_remotely(_write_best, trial_plan, attempt.folder, best)
         if solved := [name for name in names if name not in stepped]:
             trials |= run_remotely(_try_all, trial_plan, self.tune, attempt.folder, solved)
-        _record(trials, attempt.fingerprint, context)
         write_json(attempt.folder / TRIALS, [trial for name in names for trial in trials[name]])
         started = earlier.fingerprint if earlier and stepped else None
         write_json(attempt.folder / SEARCH, {"space": space, "started_from": started})
+
+    def publish(self, artefact: TunedArtefact, context: Context) -> None:
+        """Record every trial as a nested MLflow run: in every run, since an outage may have lost some."""
+        if context.tracking is None:
+            return
+        for trial in artefact.trials:
+            name = f"{trial['collaborator']} {trial['number']}"
+            metrics = {metric: trial[metric] for metric in (*OBJECTIVES, CERTIFIED_KEEP_RATE)}
+            context.tracking.log_trial(name, f"{artefact.fingerprint}/{name}", trial["params"], metrics)
 
 
 def _write_best(plan: TrialPlan, folder: Path, choices: Mapping[str, Choice]) -> None:
     """Write every collaborator's best choice."""
     for name, choice in choices.items():
-        plan.write_best(folder / name, name, choice)
+        plan.write_best(folder / name, name, choice, plan.evaluate(name, choice))
 
 
 def _try_all(
@@ -187,12 +193,14 @@ def _try_all(
     """Evaluate all gates and scopes of collaborators in closed form, and write the best of each."""
     trials: dict[str, list[dict[str, Any]]] = {}
     for name in names:
+        points = list(gatings(config, plan.plan, name))
+        evaluated = [plan.evaluate(name, Choice(**params)) for params in points]
         trials[name] = [
-            {"number": number, "collaborator": name, "params": params}
-            | plan.evaluate(name, Choice(**params)).objectives()
-            for number, params in enumerate(gatings(config, plan.plan, name))
+            {"number": number, "collaborator": name, "params": params} | evaluated[number].objectives()
+            for number, params in enumerate(points)
         ]
-        plan.write_best(folder / name, name, Choice(**_best(trials[name])["params"]))
+        best = _best(trials[name])
+        plan.write_best(folder / name, name, Choice(**best["params"]), evaluated[best["number"]])
     return trials
 
 
@@ -326,16 +334,6 @@ def _finished(scratch: Storage, follower: Follower, num_trials: int) -> tuple[in
     except StorageError:  # the search will tell
         return None
     return sum(name.endswith(".json") for name in names), num_trials
-
-
-def _record(trials: Mapping[str, list[dict[str, Any]]], fingerprint: str, context: Context) -> None:
-    """Every trial as a nested MLflow run."""
-    if context.tracking is None:
-        return
-    for trial in (trial for mine in trials.values() for trial in mine):
-        name = f"{trial['collaborator']} {trial['number']}"
-        metrics = {metric: trial[metric] for metric in (*OBJECTIVES, CERTIFIED_KEEP_RATE)}
-        context.tracking.log_trial(name, f"{fingerprint}/{name}", trial["params"], metrics)
 
 
 def search_space(config: TuneConfig, plan: TrainerPlan, name: str) -> dict[str, tuple[Any, ...]]:

@@ -19,7 +19,7 @@ from kcm.tasks import Split
 from kcm.tasks.columns import list_column, matrix
 from kcm.tasks.rowindex import RowIndex, index_file
 from kcm.tasks.shards import shard_file
-from pipelines.store.sequence import Names, SequenceArtefact, ShardedArtefact
+from pipelines.store.sequence import FEW_ROWS, Names, SequenceArtefact, ShardedArtefact
 
 SECONDS = "seconds"  # what encoding a row took, on one actor: the cost of a call
 FACTS = "features.json"  # what computed the features, and what they are worth by `preview`
@@ -61,25 +61,25 @@ class FeaturesArtefact(ShardedArtefact):
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = json.loads(self.file(FACTS).read_text(encoding="utf-8")) if self.has(FACTS) else {}
+        facts: dict[str, Any] = json.loads(self.file(FACTS).read_text(encoding="utf-8"))
         return facts
 
     @property
     def runtime(self) -> Runtime | None:
         """What computed them; None for an encoder without a choice."""
-        runtime: Runtime | None = self._facts.get("runtime", "torch")
+        runtime: Runtime | None = self._facts["runtime"]
         return runtime
 
     @property
     def device(self) -> str:
         """The kind of device that computed them."""
-        device: str = self.manifest["section"].get("device", "cpu")
+        device: str = self.manifest["section"]["device"]
         return device
 
     @property
     def preview(self) -> dict[str, tuple[int, int]]:
-        """Validate rows of each task, and those that class means answer right; empty where nothing looked."""
-        preview: dict[str, tuple[int, int]] = self._facts.get("preview", {})
+        """Rows of each task that class means were tried on, and those answered right; empty where nothing looked."""
+        preview: dict[str, tuple[int, int]] = self._facts["preview"]
         return preview
 
     @property
@@ -104,17 +104,17 @@ class FeaturesArtefact(ShardedArtefact):
         return [number for number in range(len(self._indices)) if self.deciding(number) == "train"]
 
     @property
-    def num_deciding(self) -> int:
-        """The rows that choose gate and policy, over all tasks."""
-        splits = [(index, self.deciding(number)) for number, index in enumerate(self._indices)]
-        return sum(
-            len(index.ranges.get(name, ())) for index, split in splits for name in (split, f"{split}, out of scope")
+    def num_deciding_undrawn(self) -> int:
+        """The rows that choose gate and policy and that no draw leaves out, see `training.left_out.deciding_rows`."""
+        out_of_scope = (
+            self._indices[number].ranges.get("train, out of scope") for number in self.tasks_without_validate
         )
+        return self.num_rows("validate") + sum(len(rows or ()) for rows in out_of_scope)
 
     @property
-    def num_all_rows(self) -> int:
-        """The rows of all splits."""
-        return sum(sum(index.shard_rows) for index in self._indices)
+    def has_few_rows(self) -> bool:
+        """Whether all splits together have at most `FEW_ROWS`."""
+        return sum(sum(index.shard_rows) for index in self._indices) <= FEW_ROWS
 
     @property
     def num_train_rows(self) -> list[int]:

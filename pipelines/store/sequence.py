@@ -22,6 +22,7 @@ from kcm.tasks.summary import Summary, read_summary
 from pipelines.store.artefact import Artefact
 
 ENCODER, LARGE = "encoder", "large"  # folders of the fitted heads, named after the side that they belong to
+FEW_ROWS = 20_000  # this process is done with so many before a cluster has started
 _SHARD = re.compile(r"task-(\d+)(?:\.\d+)?\.parquet")
 
 
@@ -100,9 +101,10 @@ class SequenceArtefact(ShardedArtefact):
         """The names of tasks and labels."""
         return Names.read(self._described)
 
-    def has_few(self, limit: int) -> bool:
-        """Whether there are known to be at most so many rows."""
-        return "summary" in read_description(self._described) and self.summary.num_rows <= limit
+    @property
+    def has_few_rows(self) -> bool:
+        """Whether there are known to be at most `FEW_ROWS`."""
+        return "summary" in read_description(self._described) and self.summary.num_rows <= FEW_ROWS
 
     @property
     def summary(self) -> Summary:

@@ -5,7 +5,8 @@ Shapes: N rows, D features, C labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,40 +15,50 @@ import pyarrow as pa
 import torch
 
 from kcm.collaborator.distill import DistillConfig
+from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.learners.base import Batch
 from kcm.learners.training.stream import large_distributions
 from kcm.metrics.intervals import Units
 from kcm.tasks.columns import matrix
 from pipelines.store.features import FeaturesArtefact, feature_matrix
-from pipelines.store.outcome_table import LeftOut, drawn, part_rows
+from pipelines.store.outcome_table import LeftOut, PartRows, drawn, part_rows
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.worker import TrainerPlan
 
 MAX_ROWS = 10_000  # of all tasks together: more tell a gate and a threshold little
 
 
-def left_out_of(
-    plan: TrainerPlan,
-    name: str,
-    state: Mapping[str, Any],
-    distill: DistillConfig,
-    features: FeaturesArtefact,
-    outcomes: OutcomesArtefact,
-) -> LeftOut:
-    """The logits of train rows, drawn by whole units, of the tasks without validate rows, of which there is one.
+def deciding_rows(features: FeaturesArtefact, outcomes: OutcomesArtefact) -> Iterator[PartRows]:
+    """The rows that choose gate and policy: validate rows, and of the tasks without them train rows.
 
-    The unit of a row is its group, else all rows with its very features. `state` is that of the finished trainer.
+    Of these about `MAX_ROWS` are drawn by whole units, and all that are out of scope. The unit of a row is its group,
+    else all rows with its very features.
     """
-    share = MAX_ROWS / sum(features.num_train_rows[number] for number in features.tasks_without_validate)
-    ids, units, features_ND, labels, large = [], [], [], [], []
+    num_rows = sum(features.num_train_rows[number] for number in features.tasks_without_validate)
     for part in part_rows(features, outcomes, ("validate",)):
+        if part.source == "train":
+            label_N = part.rows["label"].to_numpy()
+            drawn_N = (label_N >= 0) & drawn(_units(part.rows), MAX_ROWS / num_rows)
+            kept = pa.array(drawn_N | (label_N == OUT_OF_SCOPE))
+            part = replace(part, rows=part.rows.filter(kept), answers=part.answers.filter(kept))
+        yield part
+
+
+def left_out_of(
+    plan: TrainerPlan, name: str, state: Mapping[str, Any], distill: DistillConfig, parts: Iterable[PartRows]
+) -> LeftOut:
+    """The logits of the labelled train rows of `deciding_rows`, of which there is one.
+
+    `state` is that of the finished trainer.
+    """
+    ids, units, features_ND, labels, large = [], [], [], [], []
+    for part in parts:
         if part.source != "train":
             continue
-        unit_N = _units(part.rows)
-        kept_N = (part.rows["label"].to_numpy() >= 0) & drawn(unit_N, share)
-        rows, answers = part.rows.filter(pa.array(kept_N)), part.answers.filter(pa.array(kept_N))
+        labelled = pa.array(part.rows["label"].to_numpy() >= 0)
+        rows, answers = part.rows.filter(labelled), part.answers.filter(labelled)
         ids += rows["id"].to_pylist()
-        units.append(unit_N[kept_N])
+        units.append(_units(rows))
         features_ND.append(feature_matrix(rows))
         labels.append(rows["label"].to_numpy())
         large.append(large_distributions(matrix(answers["large_probabilities"]), answers["large_label"].to_numpy()))

@@ -25,13 +25,13 @@ from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
 from pipelines.store.artefact import write_json
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import LeftOut, PartRows, outcome_part, part_rows
+from pipelines.store.outcome_table import LeftOut, PartRows, outcome_part
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Storage
 from pipelines.training.artefacts import FOUND, TrainedArtefact, Tuned
 from pipelines.training.driver import run_workers
 from pipelines.training.fitting import MAX_FITTED_ROWS, fitted_on
-from pipelines.training.left_out import left_out_of
+from pipelines.training.left_out import deciding_rows, left_out_of
 from pipelines.training.worker import TrainerPlan, WorkerPlan, load_state
 
 
@@ -124,24 +124,22 @@ class TrialPlan:
         keep_rate = certified_keep_rate(best.policy, rows, self.certificate, first_look)
         return Evaluated(best, keep_rate, gate, rows.score, left_out)
 
-    def write_best(self, folder: Path, name: str, choice: Choice) -> dict[str, float]:
-        """Write the artefact of the collaborator's best choice, and give its objectives."""
-        best, state = self.evaluate(name, choice), self.state(name, choice)
+    def write_best(self, folder: Path, name: str, choice: Choice, best: Evaluated) -> None:
+        """Write the artefact of the collaborator's best choice, as it was evaluated."""
+        state = self.state(name, choice)
         collaborator = self.plan.collaborator(name, state)
         Tuned(collaborator, best.gate, best.found.policy, state, best.scores, best.left_out).save(folder)
-        objectives = best.objectives()
-        write_json(folder / FOUND, {"choice": asdict(choice)} | objectives)
-        return objectives
+        write_json(folder / FOUND, {"choice": asdict(choice)} | best.objectives())
 
     def _rows(self) -> Iterable[PartRows]:
         """The rows that choose: more than a gate is fitted on are read in every pass, fewer once by a process."""
-        if self.features.num_deciding > MAX_FITTED_ROWS:
-            return part_rows(self.features, self.outcomes, ("validate",))
+        if self.features.num_deciding_undrawn > MAX_FITTED_ROWS:
+            return deciding_rows(self.features, self.outcomes)
         return self._held
 
     @cached_property
     def _held(self) -> list[PartRows]:
-        return list(part_rows(self.features, self.outcomes, ("validate",)))
+        return list(deciding_rows(self.features, self.outcomes))
 
     def _left_out(self, name: str, state: Mapping[str, Any], choice: Choice) -> LeftOut | None:
         """What the collaborator says of train rows left out, computed once for all gates; None without such rows."""
@@ -149,8 +147,7 @@ class TrialPlan:
             return None
         key = name, tuple(choice.training.values())
         if key not in self._known_left_out:
-            distill = self._distill(choice)
-            found = left_out_of(self.plan, name, state, distill, self.features, self.outcomes)
+            found = left_out_of(self.plan, name, state, self._distill(choice), self._rows())
             self._known_left_out[key] = found
         return self._known_left_out[key]
 

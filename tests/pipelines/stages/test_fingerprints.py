@@ -18,7 +18,7 @@ from pipelines.run import STAGES
 from pipelines.stages.stage import Stage
 from pipelines.stages.tasks import Tasks
 from pipelines.store.artefact import Artefact, Recipe, write_json
-from pipelines.store.features import FeaturesArtefact
+from pipelines.store.features import FACTS, FeaturesArtefact
 from pipelines.store.manifest import MANIFEST
 from pipelines.store.outcomes import write_identity
 from pipelines.store.sequence import Names, SequenceArtefact
@@ -55,6 +55,7 @@ class Fingerprints:
         folder = self._root / recipe.stage / recipe.fingerprint
         write_json(folder / MANIFEST, recipe.as_json())
         write_identity(folder, "identity")
+        write_json(folder / FACTS, {"runtime": None, "preview": {}})
         self.found[f"{label}/{recipe.stage}" if label else recipe.stage] = recipe.fingerprint
         return Artefact(recipe.stage, recipe.fingerprint, folder)
 

@@ -25,8 +25,8 @@ from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.register import Register
 from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
-from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
-from pipelines.store.features import SECONDS, FeaturesArtefact
+from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, write_json
+from pipelines.store.features import FACTS, SECONDS, FeaturesArtefact
 from pipelines.store.outcomes import Answers
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import TrainedArtefact, TunedArtefact
@@ -79,8 +79,9 @@ def encoded_by_hand(store: ArtefactStore, sequence: SequenceArtefact) -> Artefac
             columns = rows.drop_columns(["text"]).append_column("features", list_column(features_ND))
             columns = columns.set_column(columns.column_names.index("group"), "group", [[None] * len(rows)])
             write_shards(folder, number, [columns.append_column(SECONDS, [np.full(len(rows), 1e-3)])])
+        write_json(folder / FACTS, {"runtime": None, "preview": {}})
 
-    recipe = Recipe("features", 1, {"identity": "by hand"}, (sequence,))
+    recipe = Recipe("features", 2, {"identity": "by hand", "device": "cpu"}, (sequence,))
     return made(store, FeaturesArtefact, recipe, write)
 
 
@@ -127,7 +128,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         context.store,
         TunedArtefact,
         Recipe("tune", 1, {}, (trained,)),
-        lambda target, scratch: [trial.write_best(target / name, name, choice) for name in states],
+        lambda target, scratch: [
+            trial.write_best(target / name, name, choice, trial.evaluate(name, choice)) for name in states
+        ],
     )
     done["evaluated"] = Evaluate.of(config).build(done, context)
     bundle = Register.of(config).build(done, context).bundle

@@ -152,7 +152,7 @@ def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
     run.done["tuned"] = run.made(
         TunedArtefact,
         Recipe("tune", 1, {}, (trained,)),
-        lambda target: [trial.write_best(target / name, name, choice) for name in states],
+        lambda target: [trial.write_best(target / name, name, choice, trial.evaluate(name, choice)) for name in states],
     )
     return run
 

@@ -12,7 +12,8 @@ from ray import tune as ray_tune
 
 from kcm.config import parse_config
 from pipelines.config import RunConfig
-from pipelines.stages.tune import Space, Trial, last_search, restored_search, search_space
+from pipelines.context import Context
+from pipelines.stages.tune import Space, Trial, Tune, last_search, restored_search, search_space
 from pipelines.store.artefact import ArtefactStore, Recipe, write_json
 from pipelines.store.storage import Storage
 from pipelines.training.artefacts import SEARCH, TRIALS, TunedArtefact
@@ -86,6 +87,21 @@ def searched(store: ArtefactStore, number: int, space: str, trials: list[dict[st
     artefact, _ = store.build(Recipe("tune", 1, {"number": number}), write)
     os.utime(artefact.home / "manifest.json", (number, number))
     return artefact.as_a(TunedArtefact)
+
+
+def test_trials_are_recorded_in_every_run_so_that_those_lost_in_an_outage_come_again(tmp_path: Path) -> None:
+    values = {"name": "a", "tasks": {}, "encoder": {"model": "e"}, "large": {"adapter": "recorded", "path": "l.csv"}}
+    stage = Tune.of(parse_config(RunConfig, values))
+    trials = [{"number": number, **trial(0.1, 0.2)} for number in range(2)]
+    artefact = searched(ArtefactStore(tmp_path), 1, "this", trials)
+    recorded: list[Any] = []
+    tracking: Any = SimpleNamespace(log_trial=lambda *given: recorded.append(given))
+    for _ in range(2):
+        stage.publish(artefact, Context("a", ArtefactStore(tmp_path), tmp_path, tracking=tracking))
+    metrics = {"area": 0.5, "calls_saved": 0.5, "promised": 0.2}
+    once = [(f"kcm {n}", f"{artefact.fingerprint}/kcm {n}", {"learning_rate": 0.1}, metrics) for n in range(2)]
+    assert recorded == once * 2
+    stage.publish(artefact, Context("a", ArtefactStore(tmp_path), tmp_path))  # of a run without a record
 
 
 def trial(rate: float, keep_rate: float, *, pareto: bool = True, collaborator: str = "kcm") -> dict[str, Any]:
