@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, InstanceOf
+from pydantic import Field, InstanceOf, PrivateAttr
 from rich.markup import escape
 
 from kcm.errors import DataError
@@ -117,9 +117,10 @@ class Outcomes(Stage):
 
     large: LargeConfig
     seed: int
+    _attempts: dict[str, AskedOutcomes] = PrivateAttr(default_factory=dict)  # by the sequence's fingerprint
 
     def plan(self, context: Context, sequence: SequenceArtefact) -> Plan:
-        """How the answers of this large model are made."""
+        """How the answers of this large model are made; a server is tried out for it once."""
         large = sequence.large_with_head(self.large)
         if large.fits_on_train:
             assert large.backbone is not None  # what it is fitted on
@@ -132,6 +133,12 @@ class Outcomes(Stage):
         plan = AskedOutcomes(large=large, identity=identity, device=context.cluster.device)
         if not large.remote:
             return plan
+        if sequence.fingerprint not in self._attempts:
+            self._attempts[sequence.fingerprint] = self._next_attempt(plan, context, sequence)
+        return self._attempts[sequence.fingerprint]
+
+    def _next_attempt(self, plan: AskedOutcomes, context: Context, sequence: SequenceArtefact) -> AskedOutcomes:
+        """The attempt that asks again for rows that still wait; the last one while the server does not answer."""
         while (found := self._finished(plan, context, sequence)) and (num_waiting := found.asked.get("waiting", 0)):
             again = plan.model_copy(update={"attempt": plan.attempt + 1})
             if not self._finished(again, context, sequence) and (reason := self._fault(context, sequence)):
@@ -149,7 +156,12 @@ class Outcomes(Stage):
 
     def prepare(self, context: Context, sequence: SequenceArtefact) -> None:
         """Put a question to a server that has rows to answer, before anything is encoded; DataError if it fails."""
-        if not self.large.remote or self._finished(self.plan(context, sequence), context, sequence):
+        if not self.large.remote:
+            return
+        plan = self.plan(context, sequence)
+        asked = self._attempts.get(sequence.fingerprint)
+        has_answered = asked is not None and asked.attempt > 0  # just now, when it was planned
+        if has_answered or self._finished(plan, context, sequence):
             return
         if reason := self._fault(context, sequence):
             raise DataError(

@@ -63,7 +63,7 @@ class Stage(Config):
         """Raise ConfigError for a configuration that cannot work, before anything is computed."""
 
     def prepare(self, context: Context, *_: Any, **reads: Any) -> None:
-        """Called as soon as all that the stage reads is there, before the stages between: find out what cannot work."""
+        """Find out what cannot work: called once all that the stage reads is there, and no stage between writes it."""
 
     def applies(self) -> bool:
         """Whether this run has the stage; without it, its readers read the earlier artefact of the same kind."""
@@ -101,10 +101,13 @@ def run_stages(
     """Name and artefact of each stage that applies, built lazily; `found` are artefacts by kind from elsewhere."""
     done = dict(found or {})
     present = [stage for stage in stages if stage.applies()]
-    unprepared = list(present)
-    for stage in present:
-        for later in [each for each in unprepared if done.keys() >= set(each.reads)]:
-            unprepared.remove(later)
+    unprepared = dict(enumerate(present))
+    for number, stage in enumerate(present):
+        for place, later in list(unprepared.items()):
+            written_anew = {each.writes.kind for each in present[number:place]}
+            if not done.keys() - written_anew >= set(later.reads):
+                continue
+            del unprepared[place]
             if later is not stage:  # which finds out by itself
                 later.prepare(context, **{kind: done[kind] for kind in later.reads})
         artefact = done[stage.writes.kind] = stage.build(done, context)

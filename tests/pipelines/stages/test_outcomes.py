@@ -14,13 +14,14 @@ from rich.console import Console
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError, KcmError
 from pipelines.config import RunConfig
-from pipelines.context import Context
+from pipelines.context import Attempt, Context
 from pipelines.progress import Reporter
 from pipelines.stages.outcomes import Outcomes
-from pipelines.stages.stage import Stage, run_stages
+from pipelines.stages.stage import Plan, Stage, run_stages
 from pipelines.stages.tasks import Tasks
 from pipelines.store.artefact import Artefact, ArtefactStore
 from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.sequence import SequenceArtefact
 from tests.fake_upstream import FakeUpstream, Turn, label
 
 NUM_ROWS = 60
@@ -30,13 +31,26 @@ class Encoded(Exception):
     """Raised where rows would be encoded."""
 
 
+class Note(Artefact):
+    kind = "note"
+
+
 class Encoder(Stage):
     """Stands for the stage between the rows and the large model's answers."""
 
-    stage, reads, writes = "features", ("sequence",), Artefact
+    stage, reads, writes = "features", ("sequence",), Note
 
     def build(self, done: Mapping[str, Artefact], context: Context) -> Artefact:
         raise Encoded
+
+
+class Aside(Stage, Plan):
+    """Writes what the large model's answers do not depend on."""
+
+    stage, version, reads, writes = "aside", 1, ("sequence",), Note
+
+    def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
+        (attempt.folder / "note").write_text("")
 
 
 class Run:
@@ -64,6 +78,13 @@ class Run:
     def outcomes(self) -> OutcomesArtefact:
         config, context = self.stages()
         *_, (_, artefact) = run_stages([Tasks.of(config), Outcomes.of(config)], context)
+        assert isinstance(artefact, OutcomesArtefact)
+        return artefact
+
+    def past_other_stages(self) -> OutcomesArtefact:
+        """As `outcomes`, with a stage between, so that the server is tried out before."""
+        config, context = self.stages()
+        *_, (_, artefact) = run_stages([Tasks.of(config), Aside(), Outcomes.of(config)], context)
         assert isinstance(artefact, OutcomesArtefact)
         return artefact
 
@@ -101,6 +122,24 @@ def test_a_later_run_goes_on_with_the_answers_that_there_are_while_the_server_is
     assert (
         "3 rows still wait for an answer of the large model, which does not give one: status 503" in run.said.getvalue()
     )
+
+
+def test_a_run_puts_one_question_to_the_server_before_it_asks_again(run: Run, upstream: FakeUpstream) -> None:
+    upstream.plan(label("good"), *[Turn(503, "gone")] * 3)
+    assert run.past_other_stages().asked["failed"] == 3
+    assert len(upstream.requests) == 1 + NUM_ROWS
+    assert run.past_other_stages().asked["failed"] == 0
+    assert len(upstream.requests) == 1 + NUM_ROWS + 1 + 3
+
+
+def test_a_run_tries_a_server_that_is_gone_once_and_says_so_once(run: Run, upstream: FakeUpstream) -> None:
+    upstream.plan(label("good"), *[Turn(503, "gone")] * 3)
+    first = run.past_other_stages()
+    upstream.otherwise = lambda _: Turn(503, "gone")
+    num_asked = len(upstream.requests)
+    assert run.past_other_stages().fingerprint == first.fingerprint
+    assert len(upstream.requests) == num_asked + 1
+    assert run.said.getvalue().count("3 rows still wait") == 1
 
 
 def test_too_many_failures_end_the_run_with_an_error_of_the_user(run: Run, upstream: FakeUpstream) -> None:

@@ -77,9 +77,24 @@ class Shout(Stage, Plan):
 
 class Repeat(Stage, Plan):
     stage, version, reads, writes = "repeat", 1, ("text",), Text
+    prepared: ClassVar[list[str]] = []
+
+    def prepare(self, context: Context, text: Text) -> None:
+        self.prepared.append(text.text)
 
     def write(self, attempt: Attempt, text: Text) -> None:
         (attempt.folder / "text").write_text(text.text * 2)
+
+
+class Note(Artefact):
+    kind = "note"
+
+
+class Aside(Stage, Plan):
+    stage, version, reads, writes = "aside", 1, ("text",), Note
+
+    def write(self, attempt: Attempt, text: Text) -> None:
+        (attempt.folder / "note").write_text("")
 
 
 @pytest.fixture
@@ -97,6 +112,21 @@ def test_a_stage_is_given_the_newest_artefact_of_the_kind_that_it_reads(artefact
     louder = artefacts(louder=True)
     assert louder["repeat"].text == "ONEONE"
     assert louder["repeat"].manifest["inputs"] == {"shout": louder["shout"].fingerprint}
+
+
+def test_a_stage_is_prepared_with_the_artefact_that_it_will_read(tmp_path: Path) -> None:
+    def prepared(run: Run, *between: type[Stage]) -> list[str]:
+        """What `Repeat` was prepared with when the first of the stages between was done."""
+        Repeat.prepared.clear()
+        stages = [stage.of(run) for stage in (Say, *between, Repeat)]
+        for name, _ in run_stages(stages, Context("run", ArtefactStore(tmp_path), tmp_path)):
+            if name == between[-1].stage:
+                break
+        return Repeat.prepared
+
+    assert prepared(Run(), Aside) == ["one"]
+    assert prepared(Run(louder=True), Shout, Aside) == ["ONE"]  # not with what `Shout` was about to write anew
+    assert prepared(Run(), Shout, Aside) == ["one"]  # which this run has not
 
 
 def test_every_field_that_decides_is_in_the_fingerprint_at_any_depth(artefacts) -> None:
