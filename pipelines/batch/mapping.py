@@ -11,6 +11,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from threadpoolctl import threadpool_limits
 
 from kcm.errors import KcmError
 from pipelines.cluster.config import ClusterConfig
@@ -76,7 +78,8 @@ def map_with_actors(
 def run_remotely(function: Callable[..., ResultT], *arguments: Any) -> ResultT:
     """The result of a function, by another process of this node, which sees its files; without a cluster by this."""
     if not ray.is_initialized():
-        return function(*arguments)
+        with one_thread():
+            return function(*arguments)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     remote = ray.remote(function).options(num_cpus=0, max_retries=RETRIES, scheduling_strategy=here)
     try:
@@ -86,6 +89,17 @@ def run_remotely(function: Callable[..., ResultT], *arguments: Any) -> ResultT:
             raise error.cause from None
         raise
     return result
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Arithmetic on one core within the block, as in a process of Ray that reserves one.
+
+    The threads of a matrix product wait for each other by spinning: on small matrices they cost several times the CPU
+    and save nothing. One thread also adds in the order in which a worker does.
+    """
+    with threadpool_limits(1):
+        yield
 
 
 def silence_ray_data() -> None:

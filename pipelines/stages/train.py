@@ -7,6 +7,7 @@ from typing import Any, Self
 from rich.markup import escape
 
 from kcm.config import Config
+from pipelines.batch.mapping import one_thread
 from pipelines.context import Attempt
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact
@@ -42,8 +43,9 @@ class Train(Stage, Plan, TrainerConfig):
             solved: dict[str, dict[str, Any]] = {}
             for number, name in enumerate(self.collaborators):
                 attempt.bar.update(number, len(self.collaborators))
-                trainer = plan.trainer(name)
-                trainer.run()
+                with one_thread():
+                    trainer = plan.trainer(name)
+                    trainer.run()
                 solved[name] = trainer.state_dict()
             TrainedArtefact.write(attempt.folder, solved, self.collaborators)
             return

@@ -139,7 +139,7 @@ class Trainer:
         """All that a resumed trainer needs, loadable with `weights_only=True`."""
         return {
             "collaborator": self.collaborator.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self._optimizer.state_dict() if self._optimizer else {},
             "learner": self.learner.state_dict(),
             "accuracy": self.accuracy,
             "baseline": self.baseline,
@@ -165,7 +165,8 @@ class Trainer:
             self._begin_task()
             return
         self._open_task()
-        self._optimizer.load_state_dict(state["optimizer"])
+        if self._optimizer:
+            self._optimizer.load_state_dict(state["optimizer"])
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
@@ -182,15 +183,17 @@ class Trainer:
 
     def _descend(self, batch: Batch, num_rows: int) -> None:
         """One step of the optimiser on `batch`, this rank's share of `num_rows` rows."""
-        for group in self._optimizer.param_groups:
+        optimizer = self._optimizer
+        assert optimizer is not None  # a closed form never gets here
+        for group in optimizer.param_groups:
             group["lr"] = self.train.rate_at(self.position.step / self.steps_in_task)
-        self._optimizer.zero_grad(set_to_none=False)
+        optimizer.zero_grad(set_to_none=False)
         self._loss(batch, num_rows).backward()  # type: ignore[no-untyped-call]
         parameters = self._parameters
         self.ranks.sum_(p.grad for p in parameters.values() if p.grad is not None)
         with torch.no_grad():
             self.learner.before_update(parameters)
-        self._optimizer.step()
+        optimizer.step()
         with torch.no_grad():
             self.learner.after_update(parameters)
 
@@ -230,7 +233,8 @@ class Trainer:
         task = self.position.task
         self._classes = self._labels.classes(task, self.collaborator.num_labels)
         self._parameters = dict(self.collaborator.named_parameters())
-        self._optimizer = self.train.build(self._parameters.values())
+        # Torch loads its compiler, some 2 s, with the first optimiser.
+        self._optimizer = None if self.learner.closed_form else self.train.build(self._parameters.values())
         if self.done:
             return
         streamed = [self.tasks[i] for i in self.learner.tasks_to_stream(task)]
