@@ -4,30 +4,38 @@ python -m benchmarks.cluster [--quick]     # ends with one line of JSON: equal, 
 
 `equal` says whether the run on three workers and a bucket has the accuracy matrix and the policy of the same run on one
 machine; `answered` is the share of requests that were answered, with one retry at another door, for each fault; `wrong`
-counts answers that differ from those before the faults. --quick leaves out the faults of the database and the bucket.
+counts answers that differ from those before the faults. A line on stderr gives the seconds of each phase. Where a phase
+fails, the line of JSON holds what was measured, and `failed`, and the exit is 1. --quick leaves out the bucket's fault,
+and ends within 15 minutes.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from benchmarks.hosts import HOME, why_no_hosts
-from benchmarks.hosts_cluster import HostCluster, cluster_on_hosts
+from benchmarks.hosts import HOME
+from benchmarks.hosts_cluster import HostCluster, cluster_on_hosts, why_no_cluster
 
 LABELS = ("bank", "card", "loan", "other")
 DIM, NUM_ROWS, PORT = 8, 1_200, 8000
 VECTORS = {"kind": "precomputed", "columns": ["f_*"]}
-CONFIG, DEPLOYMENT = "run.yaml", "serve.yaml"
+CONFIG, DEPLOYMENT, INPUTS = "run.yaml", "serve.yaml", "inputs.json"
+QUICK_S = 14 * 60  # after which --quick gives up, and prints what it has
+BEFORE_S, AFTER_S = 3.0, 12.0  # how long requests are sent before a fault, and after it
 
 
 def rows() -> pd.DataFrame:
@@ -65,7 +73,8 @@ def configuration(cluster: HostCluster) -> dict[str, Any]:
             "allowed_hosts": doors,
             "num_replicas": len(doors),
             "cpus": 0.4,
-            "large": {"num_replicas": 2, "cpus": 0.4},
+            # Well below what a client waits: a call to a node that is gone is given up, and made again elsewhere.
+            "large": {"num_replicas": 2, "cpus": 0.4, "attempt_timeout_s": 3},
             "feedback": {"url": cluster.log},
         },
     }
@@ -79,11 +88,13 @@ def prepare(cluster: HostCluster) -> None:
     cluster.laptop.write(CONFIG, yaml.safe_dump(configuration(cluster)))
 
 
-def submit(cluster: HostCluster, *words: str) -> str:
-    """Submit the run from the laptop and follow it; its output. AssertionError where it fails."""
-    ended = cluster.kcm("submit", CONFIG, "--address", cluster.dashboard, *words)
+def submit(cluster: HostCluster) -> dict[str, Any]:
+    """Submit the run from the laptop and follow it to its end; its result. AssertionError where it fails."""
+    ended = cluster.kcm("submit", CONFIG, "--address", cluster.dashboard)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
+    result = f"{cluster.storage}/runs/hosts/result.json"
+    assert ended.stdout.splitlines()[-1] == result
+    return content(json.loads(cluster.download(result.removeprefix("s3://kcm/"))))
 
 
 def on_one_machine(cluster: HostCluster) -> dict[str, Any]:
@@ -109,36 +120,53 @@ def deploy(cluster: HostCluster) -> list[str]:
     urls = [f"http://{host.address}:{PORT}" for host in cluster.workers.values()]
     wait_until_ready(cluster, urls)
     items = rows().head(40)[[f"f_{number}" for number in range(DIM)]].to_numpy().tolist()
-    cluster.laptop.write("inputs.json", json.dumps([{"features": item} for item in items]))
+    cluster.laptop.write(INPUTS, json.dumps([{"features": item} for item in items]))
     return urls
 
 
 def wait_until_ready(cluster: HostCluster, urls: list[str], timeout_s: float = 180) -> None:
     """Wait until every door answers."""
-    deadline = time.monotonic() + timeout_s
-    script = "import sys, urllib.request\nfor url in sys.argv[1:]: urllib.request.urlopen(url + '/readyz', timeout=5)"
-    while cluster.laptop.run(sys.executable, "-c", script, *urls, check=False).returncode:
-        assert time.monotonic() < deadline, cluster.laptop.run("serve", "status", "-a", cluster.dashboard).stdout
-        time.sleep(2)
+    script = """
+import sys, time, urllib.request
+deadline = time.monotonic() + float(sys.argv[1])
+for url in sys.argv[2:]:
+    while True:
+        try:
+            urllib.request.urlopen(url + "/readyz", timeout=5)
+            break
+        except OSError as error:
+            if time.monotonic() > deadline:
+                sys.exit(f"{url} is not ready: {error}")
+            time.sleep(0.5)
+"""
+    command = [sys.executable, "-S", "-c", script, str(timeout_s), *urls]
+    ended = cluster.laptop.run(*command, check=False, timeout_s=timeout_s + 60)
+    if ended.returncode:
+        raise AssertionError(ended.stderr + cluster.laptop.run("serve", "status", "-a", cluster.dashboard).stdout)
 
 
 @contextmanager
-def requests(cluster: HostCluster, urls: list[str], seconds: float) -> Iterator[dict[str, float]]:
+def requests(cluster: HostCluster, urls: list[str]) -> Iterator[dict[str, float]]:
     """Requests while the block is carried out; the dict is filled at its end."""
     found: dict[str, float] = {}
-    words = [sys.executable, "-m", "benchmarks.hosts_load", "inputs.json", str(seconds), *urls]
-    process = cluster.laptop.start(words)
-    assert process.stderr is not None
-    assert process.stderr.readline() == "ready\n"
-    yield found
-    out, err = process.communicate(timeout=seconds + 120)
-    assert process.returncode == 0, err
-    found |= json.loads(out)
+    process = cluster.laptop.start(
+        [sys.executable, "-m", "benchmarks.hosts_load", INPUTS, *urls], stdin=subprocess.PIPE
+    )
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "ready\n"
+        yield found
+        out, err = process.communicate(timeout=60)  # closes its input, which ends it
+        assert process.returncode == 0, err
+        found |= json.loads(out)
+    finally:
+        process.kill()
 
 
 def a_worker_is_killed(cluster: HostCluster) -> None:
     """The last worker loses power."""
     cluster.workers[list(cluster.workers)[-1]].power_off()
+    time.sleep(20)
 
 
 def a_link_is_cut(cluster: HostCluster) -> None:
@@ -151,45 +179,114 @@ def silent(program: str, seconds: float) -> Callable[[HostCluster], None]:
     """A service beside the cluster says nothing for a while."""
 
     def fault(cluster: HostCluster) -> None:
-        cluster.store.run("bash", "-c", f"kill -STOP $(pgrep {program})")
-        time.sleep(seconds)
-        cluster.store.run("bash", "-c", f"kill -CONT $(pgrep {program})")
+        cluster.store.run("pkill", "-STOP", program)
+        try:
+            time.sleep(seconds)
+        finally:
+            cluster.store.run("pkill", "-CONT", program)
 
     return fault
 
 
-FAULTS: dict[str, Callable[[HostCluster], None]] = {"link": a_link_is_cut, "worker": a_worker_is_killed}
-MORE_FAULTS = {"database": silent("postgres", 20), "bucket": silent("weed", 30)}
+Fault = Callable[[HostCluster], None]
+# The worker that is killed does not come back: last.
+QUICK: Mapping[str, Fault] = {
+    "database": silent("postgres", 20),
+    "link": a_link_is_cut,
+    "worker": a_worker_is_killed,
+}
+ALL: Mapping[str, Fault] = {"bucket": silent("weed", 30), **QUICK}
 
 
-def answered(
-    cluster: HostCluster, urls: list[str], fault: Callable[[HostCluster], None], seconds: float = 40
-) -> dict[str, float]:
-    """Shares of requests answered while a fault comes after five seconds."""
-    with requests(cluster, urls, seconds) as found:
-        time.sleep(5)
+def answered(cluster: HostCluster, urls: list[str], fault: Fault) -> dict[str, float]:
+    """Shares of requests that are answered before, while and after a fault happens."""
+    wait_until_ready(cluster, urls)
+    with requests(cluster, urls) as found:
+        time.sleep(BEFORE_S)
         fault(cluster)
+        time.sleep(AFTER_S)
     return found
 
 
-def main() -> None:
-    """Print the figures."""
-    if reason := why_no_hosts():
-        raise SystemExit(reason)
-    faults = FAULTS if "--quick" in sys.argv else MORE_FAULTS | FAULTS
-    with cluster_on_hosts(3) as cluster:
-        prepare(cluster)
-        submit(cluster)
-        there = content(json.loads(cluster.download("storage/runs/hosts/result.json")))
+class PhaseError(Exception):
+    """A phase has failed, and what it was to measure is missing."""
+
+
+@dataclass
+class Report:
+    """What has been measured so far, and why the rest is missing."""
+
+    equal: bool | None = None
+    faults: dict[str, dict[str, float]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Print the seconds that the block takes; raise PhaseError where it fails."""
+        started, outcome = time.monotonic(), "stopped"
+        try:
+            yield
+            outcome = "done"
+        except Exception as error:
+            outcome = "failed"
+            self.failed[name] = f"{type(error).__name__}: {error}"[:2000]
+            raise PhaseError(name) from error
+        finally:
+            seconds, load = time.monotonic() - started, os.getloadavg()[0]
+            print(f"{name:10} {outcome} in {seconds:.0f} s, load {load:.1f}", file=sys.stderr, flush=True)
+
+    def line(self) -> dict[str, Any]:
+        """What is printed as JSON."""
+        shares = {name: round(figures["answered"], 5) for name, figures in self.faults.items()}
+        wrong = sum(int(figures["wrong"]) for figures in self.faults.values()) if self.faults else None
+        line = {"equal": self.equal, "answered": shares, "wrong": wrong}
+        return line | ({"failed": self.failed} if self.failed else {})
+
+
+def measure(cluster: HostCluster, report: Report, faults: Mapping[str, Fault]) -> None:
+    """Run and serve on a prepared cluster, and bring the faults about.
+
+    A fault that fails leaves the others to be measured. Raises PhaseError where nothing can be.
+    """
+    with report.phase("run"):
+        there = submit(cluster)
+    with suppress(PhaseError), report.phase("reference"):
+        report.equal = on_one_machine(cluster) == there
+    with report.phase("deploy"):
         urls = deploy(cluster)
-        found = {name: answered(cluster, urls, fault) for name, fault in faults.items()}
-        here = on_one_machine(cluster)
-    for name, figures in found.items():
-        print(name, figures, file=sys.stderr)
-    shares = {name: figures["answered"] for name, figures in found.items()}
-    wrong = sum(int(figures["wrong"]) for figures in found.values())
-    print(json.dumps({"equal": there == here, "answered": shares, "wrong": wrong}))
+    for name, fault in faults.items():
+        with suppress(PhaseError), report.phase(name):
+            report.faults[name] = answered(cluster, urls, fault)
+            print(name, report.faults[name], file=sys.stderr)
+
+
+@contextmanager
+def prepared(report: Report) -> Iterator[HostCluster]:
+    """The cluster with the rows in its bucket."""
+    with ExitStack() as stack:
+        with report.phase("cluster"):
+            cluster = stack.enter_context(cluster_on_hosts(3))
+            prepare(cluster)
+        yield cluster
+
+
+def main() -> int:
+    """Print the figures; 1 where some are missing."""
+    if reason := why_no_cluster():
+        raise SystemExit(reason)
+    quick = "--quick" in sys.argv
+    report = Report()
+    for ending in (signal.SIGALRM, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
+    signal.alarm(QUICK_S if quick else 0)
+    try:
+        with suppress(PhaseError), prepared(report) as cluster:
+            measure(cluster, report, QUICK if quick else ALL)
+    except KeyboardInterrupt:
+        report.failed["time"] = "stopped before its end"
+    print(json.dumps(report.line()))
+    return int(bool(report.failed))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

