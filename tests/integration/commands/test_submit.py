@@ -141,6 +141,19 @@ def test_a_submitted_stage_succeeds_and_leaves_its_artefact(head: Head, config: 
     assert json.loads(json_file.read_text())["submission_id"].startswith("submitted-")
     manifests = list((tmp_path / "storage" / "artefacts" / "features").glob("*/manifest.json"))
     assert len(manifests) == 1
+    assert "SUCCEEDED" in head.kcm("status", "submitted", *place).stdout
+    assert head.kcm("logs", "submitted", *place).stdout == ended.stdout
+
+
+@pytest.mark.parametrize("head", ["token"], indirect=True)
+def test_a_run_that_is_not_followed_is_stopped_by_its_name(head: Head, config: Path) -> None:
+    place = ("--address", head.dashboard, "--auth", "token")
+    assert head.kcm("submit", str(config), *place, "--no-follow").returncode == 0
+    stopped = head.kcm("stop", "submitted", *place)
+    assert stopped.returncode == 0, stopped.stderr
+    assert stopped.stdout.endswith("STOPPED\n")
+    again = head.kcm("stop", "submitted", *place)
+    assert (again.returncode, "no job of the run 'submitted' is running" in again.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("head", ["disabled"], indirect=True)

@@ -12,7 +12,7 @@ import pytest
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus
 
-from jobs.commands import submit as module
+from jobs import cluster as module
 from jobs.commands.submit import CONFIG, pack, submit_job
 from kcm.config import load_config, parse_config
 from kcm.errors import KcmError
@@ -132,7 +132,7 @@ def test_an_interruption_says_that_the_job_goes_on(
 
     monkeypatch.setattr(client, "get_job_logs", interrupted)
     with pytest.raises(
-        KeyboardInterrupt, match=r"goes on; stop it by: ray job stop --address http://cluster:8265 job-1"
+        KeyboardInterrupt, match=r"job-1, which goes on; stop it by: kcm stop reviews --address http://cluster:8265"
     ):
         submit_job(config, RUN, ADDRESS, "disabled")
 
