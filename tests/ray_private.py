@@ -41,6 +41,18 @@ def validate_autoscaler(config: dict[str, Any]) -> None:
     validate_config(prepare_config(config))
 
 
+def launch_on_ec2(config: dict[str, Any]) -> None:
+    """Start an instance of each node type as `ray up` does; raise where EC2 knows no such parameter."""
+    from ray.autoscaler._private.aws.config import bootstrap_aws
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+    from ray.autoscaler._private.util import prepare_config
+
+    resolved = bootstrap_aws(prepare_config(config))
+    provider = AWSNodeProvider(resolved["provider"], resolved["cluster_name"])
+    for kind in resolved["available_node_types"].values():
+        provider.create_node(kind["node_config"], {}, 1)
+
+
 def haproxy_configuration(folder: Path) -> str:
     """What Ray Serve writes for HAProxy, for one application at 127.0.0.1:8000."""
     from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import yaml
+from botocore.exceptions import ParamValidationError
+from moto import mock_aws
 from ray.serve.schema import ServeDeploySchema
 
 from jobs.cli import COMMANDS
 from kcm.config import parse_config
 from pipelines.serve.deploy.app import AppConfig
 from pipelines.serve.sources import ChampionSource
-from tests.ray_private import validate_autoscaler
+from tests.ray_private import launch_on_ec2, validate_autoscaler
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "jobs" / "kuberay"
@@ -64,6 +69,35 @@ def test_ray_refuses_a_cluster_with_a_slip_in_it(aws: dict[str, Any]) -> None:
     aws["idle_timeout"] = aws.pop("idle_timeout_minutes")
     with pytest.raises(Exception, match="idle_timeout"):
         validate_autoscaler(aws)
+
+
+@pytest.fixture
+def ec2(aws: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of an EC2 in this process that has the instance profile of the cluster's head."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray keeps the key by which it enters its instances
+    head = aws["available_node_types"][aws["head_node_type"]]
+    with mock_aws():
+        profile = head["node_config"]["IamInstanceProfile"]["Name"]
+        boto3.client("iam").create_instance_profile(InstanceProfileName=profile)
+        yield boto3.client("ec2", region_name=aws["provider"]["region"])
+
+
+def test_ray_starts_every_kind_of_node_with_a_role_for_the_bucket(aws: dict[str, Any], ec2: Any) -> None:
+    """Promise: head and workers enter the bucket by their role, and only workers can be taken away."""
+    launch_on_ec2(copy.deepcopy(aws))
+    found = [each for group in ec2.describe_instances()["Reservations"] for each in group["Instances"]]
+    assert sorted(each["InstanceType"] for each in found) == ["g5.2xlarge", "m6i.4xlarge", "m6i.xlarge"]
+    assert all(each["IamInstanceProfile"]["Arn"].endswith("/kcm") for each in found)
+    assert [each["InstanceType"] for each in found if each.get("InstanceLifecycle") != "spot"] == ["m6i.xlarge"]
+
+
+def test_ec2_refuses_a_kind_of_node_with_a_slip_in_it(aws: dict[str, Any], ec2: Any) -> None:
+    profile = aws["available_node_types"]["cpu"]["node_config"].pop("IamInstanceProfile")
+    aws["available_node_types"]["cpu"]["node_config"]["InstanceProfile"] = profile
+    with pytest.raises(ParamValidationError, match="InstanceProfile"):
+        launch_on_ec2(aws)
 
 
 def test_no_work_lands_on_the_head_and_workers_start_from_none(aws: dict[str, Any]) -> None:
@@ -152,7 +186,7 @@ def test_every_cluster_that_serves_drops_the_headers_that_clients_must_not_send(
         assert {each["name"]: each.get("value") for each in container["env"]}[CALLBACK] == MIDDLEWARE
     for commands in (aws["head_start_ray_commands"], aws["worker_start_ray_commands"]):
         (start,) = [command for command in commands if "ray start" in command]
-        assert f"RAY_AUTH_MODE=token {CALLBACK}={MIDDLEWARE} ray start" in start
+        assert f"RAY_AUTH_MODE=token {CALLBACK}={MIDDLEWARE} RAY_SERVE_ENABLE_HA_PROXY=1 ray start" in start
 
 
 def test_the_job_runs_a_command_that_exists() -> None:
