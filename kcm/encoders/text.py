@@ -8,10 +8,10 @@ texts of a batch, T tokens, D features.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -92,7 +92,7 @@ class TextEncoder:
         self.config = config
         self.identity = text_identity(config, model_path)
         prompt = prompt_text(config, model_path)
-        self._embed: Callable[[list[str]], np.ndarray] = (
+        self._embed: _Texts = (
             _OnnxTexts(export, prompt) if export else _in_torch().TorchTexts(config, model_path, device)
         )
         # Dynamic int8 quantisation has one scale per call: with one text per call, features depend on no other text.
@@ -114,6 +114,18 @@ class TextEncoder:
             features_ND[index] = self._embed([texts[position] for position in index])
         return features_ND
 
+    def num_cut(self, texts: Sequence[str]) -> int:
+        """How many of the texts have more tokens than are read."""
+        return self._embed.num_cut(list(texts))
+
+
+class _Texts(Protocol):
+    """Unit vectors of a batch of texts, and how many of them are read in part."""
+
+    def __call__(self, texts: list[str]) -> np.ndarray: ...
+
+    def num_cut(self, texts: list[str]) -> int: ...
+
 
 class _OnnxTexts:
     """Unit vectors of a batch by the exported network and the tokenizer beside it."""
@@ -130,6 +142,11 @@ class _OnnxTexts:
             "token_type_ids": np.array([row.type_ids for row in found], dtype=np.int64),
         }
         return self._network(arrays)
+
+    def num_cut(self, texts: list[str]) -> int:
+        """See `TextEncoder`."""
+        found = self._tokenizer.encode_batch_fast([self._prompt + text for text in texts])
+        return sum(bool(row.overflowing) for row in found)
 
 
 def prompt_text(config: TextEncoderConfig, model_path: Path) -> str:

@@ -33,6 +33,7 @@ class TorchTexts:
 
     def __init__(self, config: TextEncoderConfig, model_path: Path, device: str) -> None:
         self._model, self._prompt = load_model(config, model_path, device), prompt_text(config, model_path)
+        self._max_tokens = max_tokens(config, self._model)
         self._lock = Lock()
 
     def __call__(self, texts: list[str]) -> np.ndarray:
@@ -41,6 +42,12 @@ class TorchTexts:
                 texts, prompt=self._prompt, batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True
             )
         return nn.functional.normalize(vectors_BD.float(), dim=-1).cpu().numpy()
+
+    def num_cut(self, texts: list[str]) -> int:
+        """See `TextEncoder`."""
+        with self._lock:
+            whole = self._model.tokenizer([self._prompt + text for text in texts], verbose=False)["input_ids"]
+        return sum(len(tokens) > self._max_tokens for tokens in whole)
 
 
 def load_model(config: TextEncoderConfig, model_path: Path, device: str = "cpu") -> SentenceTransformer:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from kcm.encoders import EncoderConfig, encode_readable
+from kcm.encoders import EncoderConfig, TextEncoder, encode_readable
 from kcm.errors import DataError
 from kcm.inputs.content import Content, PartError
 from kcm.parquet import read_table
@@ -20,7 +20,7 @@ from kcm.tasks.shards import SHARD_ROWS
 from pipelines.batch.shards import Counts, RowFunction, map_shards, num_rows_of, unit_rows, write_shard
 from pipelines.context import Context
 from pipelines.progress import Bar
-from pipelines.store.features import feature_matrix, features_table
+from pipelines.store.features import CUT, feature_matrix, features_table
 from pipelines.store.sequence import contents_of
 
 
@@ -33,13 +33,15 @@ def row_encoder(encoder: EncoderConfig, assets_dir: Path, device: str) -> RowFun
 
     def encode(rows: pa.Table) -> tuple[pa.Table, Counts]:
         started = time.perf_counter()
-        readable_MD, faults = encode_readable(network, contents_of(rows))
+        contents = contents_of(rows)
+        readable_MD, faults = encode_readable(network, contents)
         features_ND = np.full((len(rows), network.dim), np.nan, dtype=np.float32)
         features_ND[[row not in faults for row in range(len(rows))]] = readable_MD
         not_finite = np.flatnonzero(~np.isfinite(features_ND).all(axis=1)).tolist()
         _refuse({row: faults.get(row, "NaN") for row in not_finite}, rows["id"])
         seconds_N = np.full(len(rows), (time.perf_counter() - started) / max(1, len(rows)))
-        return features_table(rows, features_ND, seconds_N), {}
+        cut = network.num_cut([content.text for content in contents]) if isinstance(network, TextEncoder) else 0
+        return features_table(rows, features_ND, seconds_N), {CUT: cut}
 
     return encode
 
@@ -67,8 +69,8 @@ def vector_copier(encoder: EncoderConfig, assets_dir: Path) -> RowFunction:
 
 def encode_shards(
     context: Context, encoder: EncoderConfig, sources: Mapping[str, Path], folder: Path, *, scratch: Path, bar: Bar
-) -> dict[str, str]:
-    """Write a file with the features of every shard to `folder`; their SHA-256 by name.
+) -> tuple[dict[str, str], int]:
+    """Write a file with the features of every shard to `folder`; their SHA-256 by name, and how many texts were cut.
 
     DataError that names rows which cannot be read, or have no finite features.
     """
@@ -78,10 +80,10 @@ def encode_shards(
     else:
         build = partial(row_encoder, encoder, context.assets_path, context.cluster.device)
         size = unit_rows(sum(num_rows_of(shard, storage) for shard in sources.values()), encoder.batch_size)
-    hashes, _ = map_shards(
+    hashes, counts = map_shards(
         sources, build, folder, rows_per_unit=size, cluster=context.cluster, scratch=scratch, storage=storage, bar=bar
     )
-    return hashes
+    return hashes, int(counts.get(CUT, 0))
 
 
 def encoded(context: Context, encoder: EncoderConfig, rows: pa.Table, *, scratch: Path, bar: Bar) -> np.ndarray:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
 from kcm.large import LargeConfig
+from kcm.report.formats import plural
 from kcm.tasks.rowindex import RowIndex, Runs, runs_of
 from kcm.tasks.shards import task_shards
 from pipelines.batch.encoding import encode_shards
@@ -21,7 +22,7 @@ from pipelines.batch.preview import preview, preview_lines
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Recipe, write_json
-from pipelines.store.features import FACTS, FeaturesArtefact
+from pipelines.store.features import CUT, FACTS, FeaturesArtefact
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.store.storage import Storage
 
@@ -52,7 +53,9 @@ class Encoding(Plan):
         context = attempt.context
         encoder = self.encoder.resolved(context.assets_path, self.device)  # here, once, for all actors
         storage, sources = context.store.storage, sequence.all_shards
-        made = encode_shards(context, encoder, sources, attempt.folder, scratch=attempt.scratch, bar=attempt.bar)
+        made, num_cut = encode_shards(
+            context, encoder, sources, attempt.folder, scratch=attempt.scratch, bar=attempt.bar
+        )
         attempt.note(made)
         tasks = {name: task_shards(attempt.folder, number, made) for number, name in enumerate(sequence.names.tasks)}
         shards = list(chain.from_iterable(tasks.values()))
@@ -60,12 +63,14 @@ class Encoding(Plan):
         for parts in tasks.values():  # where the splits are, for training
             RowIndex.of_runs((shard, runs[shard]) for shard in parts).save(parts[0])
         found = run_remotely(preview, tasks, len(sequence.names.labels), storage.readable) if self.previewed else {}
-        write_json(attempt.folder / FACTS, {"runtime": encoder.in_use, "preview": found})
+        write_json(attempt.folder / FACTS, {"runtime": encoder.in_use, "preview": found, CUT: num_cut})
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
         """The features of a sequence as part of the stage `label`."""
         recipe = Recipe(Features.stage, Features.version, self.section(), (sequence,))
-        return context.build(recipe, partial(self.write, sequence=sequence), label=label).as_a(FeaturesArtefact)
+        made = context.build(recipe, partial(self.write, sequence=sequence), label=label).as_a(FeaturesArtefact)
+        _say_cut(made, context, "large.encoder")
+        return made
 
 
 class Features(Stage):
@@ -92,8 +97,17 @@ class Features(Stage):
 
     def publish(self, artefact: FeaturesArtefact, context: Context) -> None:
         """Say what the features are worth, before the large model is asked."""
+        _say_cut(artefact, context, "encoder")
         for line in preview_lines(artefact.preview):
             context.reporter.say(f"[dim]{escape(line)}[/dim]")
+
+
+def _say_cut(features: FeaturesArtefact, context: Context, section: str) -> None:
+    if features.num_cut:
+        context.reporter.say(
+            f"[yellow]warning: {section}: of {plural(features.num_cut, 'text')} the end is not read: they have more"
+            f" tokens than {section}.max_length, or than the model takes[/yellow]"
+        )
 
 
 def _runs_of(storage: Storage, shard: Path) -> Runs:

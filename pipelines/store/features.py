@@ -23,6 +23,7 @@ from pipelines.store.sequence import FEW_ROWS, Names, SequenceArtefact, ShardedA
 
 SECONDS = "seconds"  # what encoding a row took, on one actor: the cost of a call
 FACTS = "features.json"  # what computed the features, and what they are worth by `preview`
+CUT = "cut"  # texts that have more tokens than the encoder reads
 
 
 def features_table(rows: pa.Table, values_ND: np.ndarray, seconds_N: np.ndarray) -> pa.Table:
@@ -69,6 +70,11 @@ class FeaturesArtefact(ShardedArtefact):
         """What computed them; None for an encoder without a choice."""
         runtime: Runtime | None = self._facts["runtime"]
         return runtime
+
+    @property
+    def num_cut(self) -> int:
+        """Texts that have more tokens than the encoder reads; 0 where nothing counted them."""
+        return int(self._facts.get(CUT, 0))
 
     @property
     def device(self) -> str:

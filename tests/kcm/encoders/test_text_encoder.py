@@ -55,6 +55,13 @@ def test_tokens_beyond_the_length_are_cut_off(model_folder):
     assert np.abs(np.subtract(*full.encode(contents(["a good film .", "a good film . very bad book"])))).max() > 1e-3
 
 
+@pytest.mark.parametrize("runtime", ["torch", "onnx"])
+def test_texts_that_are_cut_are_counted(runtime, model_folder, tmp_path):
+    config = TextEncoderConfig(model=str(model_folder), max_length=6, runtime=runtime)
+    short = config.load(tmp_path)
+    assert short.num_cut(["a good film .", "a good film . very bad book", "film " * 50]) == 2
+
+
 def test_bfloat16_is_close_to_float32_and_comes_out_as_float32(model_folder):
     low, full = (encoder(model_folder, precision=name).encode(contents(TEXTS)) for name in ("bfloat16", "float32"))
     assert low.dtype == np.float32

@@ -8,7 +8,7 @@ import pytest
 
 from kcm.encoders import PixelsConfig, TextEncoderConfig
 from pipelines.stages import features
-from pipelines.stages.features import Encoding
+from pipelines.stages.features import Encoding, Features
 from pipelines.store.features import FeaturesArtefact
 
 
@@ -18,7 +18,7 @@ def written_by(encoder, folder, monkeypatch) -> tuple[FeaturesArtefact, list]:
 
     def encode_shards(context, encoder, sources, folder, scratch, bar):
         given.append(encoder)
-        return {}
+        return {}, 7
 
     monkeypatch.setattr(features, "encode_shards", encode_shards)
     sequence = SimpleNamespace(all_shards={}, names=SimpleNamespace(tasks=()))
@@ -34,6 +34,15 @@ def test_auto_is_resolved_once_for_all_actors_and_recorded(faster, tmp_path, mon
     artefact, given = written_by(TextEncoderConfig(model="m"), tmp_path, monkeypatch)
     assert [encoder.in_use for encoder in given] == [faster]
     assert artefact.runtime == faster
+
+
+def test_texts_that_are_read_in_part_are_told(tmp_path, monkeypatch) -> None:
+    artefact, _ = written_by(PixelsConfig(), tmp_path, monkeypatch)
+    said: list[str] = []
+    context = SimpleNamespace(reporter=SimpleNamespace(say=said.append))
+    Features.model_construct().publish(artefact, context)
+    assert artefact.num_cut == 7
+    assert "encoder: of 7 texts the end is not read" in said[0]
 
 
 def test_an_encoder_without_a_choice_records_none(tmp_path, monkeypatch) -> None:
