@@ -1,4 +1,4 @@
-"""What routing promises and reaches: routers on RouteLLM's answers, certificates redrawn, scale, human agreement.
+"""What routing promises and reaches: routers on RouteLLM's answers, certificates redrawn, human agreement.
 
     kcm run jobs/configs/reviews.yaml
     python benchmarks/routing.py --storage storage --gsm8k gsm8k_responses.csv --ratings hutto_ICWSM_2014 [--write]
@@ -43,7 +43,7 @@ from kcm.certify.ledger import look_delta
 from kcm.config import load_config
 from kcm.errors import KcmError
 from kcm.metrics.calibration import fit_temperature
-from kcm.metrics.intervals import SeedInterval, paired_difference, paired_over_seeds
+from kcm.metrics.intervals import SeedInterval, paired_over_seeds
 from kcm.routing.evaluate import EvaluateConfig, evaluate
 from kcm.routing.frame import RoutingFrame
 from kcm.routing.routers.head import fit_head
@@ -206,67 +206,7 @@ def _reviews_scored(inputs: Inputs) -> ScoredOutcomes:
     return ScoredOutcomes(score=rows.score, small_correct=rows.small_correct, large_correct=rows.large_correct)
 
 
-def scale(inputs: Inputs) -> dict[str, Any]:
-    """Seconds for frontier, search and certificate on 1,000,000 rows, half of them certify rows; best of 5."""
-    rng, num_rows = np.random.default_rng(0), 1_000_000
-    score = rng.normal(size=num_rows)
-    rows = ScoredOutcomes(
-        score=score,
-        small_correct=rng.random(num_rows) < 1 / (1 + np.exp(-2 * score - 1)),
-        large_correct=rng.random(num_rows) < 0.9,
-    )
-    validate, certify_rows = (rows.select(np.arange(half, num_rows, 2)) for half in (0, 1))
-    times = []
-    for _ in range(5):
-        wall, cpu = time.perf_counter(), time.process_time()
-        Frontier.of(rows).area()
-        searched = Decision.of(Frontier.of(validate).cheapest(EPSILON).threshold)
-        certify(validate, certify_rows, searched, CertificateConfig(epsilon=EPSILON, delta=DELTA))
-        times.append((time.perf_counter() - wall, time.process_time() - cpu))
-    return {"seconds": min(wall for wall, _ in times), "processor_seconds": min(cpu for _, cpu in times)}
-
-
 # -- the demo's reviews ------------------------------------------------------------------------------------------------
-
-
-def reviews(inputs: Inputs) -> dict[str, Any]:
-    """What the demo's certified cascade saves and loses on test, and the most accurate threshold of validate there."""
-    folder = inputs.artefacts("evaluate", "result.json")[0].folder
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    return {name: _deployed(result[name]) | _most_accurate(folder / name) for name in ("kcm", "mcm")}
-
-
-def _deployed(found: dict[str, Any]) -> dict[str, Any]:
-    overall, promise = found["overall"], found["certificate"]
-    return {
-        "calls_saved": overall["calls_saved"],
-        "over_large_only": {"estimate": overall["difference"], "interval": overall["difference_interval"]},
-        "certified": promise["valid"] and promise["searched"] == promise["certified"],
-        "loses_at_most": promise["bound"],
-        "with_probability": 1 - promise["delta"],
-    }
-
-
-def _most_accurate(folder: Path) -> dict[str, Any]:
-    """The threshold that is right most often on validate, measured on test against the large model alone."""
-    table = OutcomeTable.from_parquet(folder / "outcomes.parquet")
-    validate, test = (
-        ScoredOutcomes.of(rows, Gate().score(None, rows.judge_logits))
-        for rows in (table.where(split="validate"), table.where(split="test"))
-    )
-    frontier = Frontier.of(validate)
-    threshold = frontier.thresholds[int(frontier.accuracy.argmax())]
-    kept_N = test.score > threshold
-    difference = paired_difference(
-        np.where(kept_N, test.small_correct, test.large_correct), test.large_correct, test.group
-    )
-    return {
-        "most_accurate": {
-            "calls_saved": float(kept_N.mean()),
-            "over_large_only": difference
-            and {"estimate": difference.estimate, "interval": [difference.low, difference.high]},
-        }
-    }
 
 
 def agreement(inputs: Inputs) -> dict[str, Any]:
@@ -398,7 +338,7 @@ def interval_of(interval: SeedInterval | None) -> dict[str, Any] | None:
 
 
 FIGURES: dict[str, Callable[[Inputs], dict[str, Any]]] = {
-    function.__name__: function for function in (gsm8k, gsm8k_cascade, violations, scale, reviews, agreement, kcm_mcm)
+    function.__name__: function for function in (gsm8k, gsm8k_cascade, violations, agreement, kcm_mcm)
 }
 
 
