@@ -44,7 +44,7 @@ from tenacity import (
 from kcm.errors import ConfigError
 
 MAX_BYTES = 2**20  # of a reply; a label takes a few hundred
-MANY_FAILURES, SAID_EVERY_S = 3, 30.0  # attempts in a row without a reply, from which on a server counts as gone
+MANY_FAILURES = 3  # attempts in a row without a reply, from which on a server counts as gone
 _NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout)
 
 # Parameters that a server may not know, and the words with which it says so.
@@ -55,7 +55,6 @@ _DISPENSABLE = {
     "max_tokens": ("max_tokens",),
 }
 _SUCCESSORS = {"max_tokens": "max_completion_tokens"}
-_ARGUMENTS = frozenset({"model", "messages", *_DISPENSABLE, *_SUCCESSORS.values()})
 
 
 class UpstreamError(Exception):
@@ -160,8 +159,11 @@ class Upstream:
             )  # ends first: without a connection nothing is charged
             try:
                 async with asyncio.timeout(timeout_s):
+                    # All in `extra_body`: the client would refuse parameters of a compatible server by their name.
                     response = await self._create(
-                        **_split(_without(body, unknown)),
+                        model=body["model"],
+                        messages=body["messages"],
+                        extra_body=_without(body, unknown),
                         extra_headers=self._headers,
                         timeout=connecting,
                     )
@@ -200,26 +202,23 @@ class Upstream:
 
 
 class _Watch:
-    """Says when a server stops answering, again while that lasts, and when it answers again."""
+    """Says when a server stops answering, and when it answers again."""
 
     def __init__(self, url: str, warn: Callable[[str], None]) -> None:
         self._url, self._warn, self._lock = url, warn, threading.Lock()
-        self._failures, self._began, self._said = 0, 0.0, 0.0  # in a row; when the first was; when it was said last
+        self._failures = 0  # in a row
 
     def failed(self, reason: str) -> None:
         with self._lock:
-            self._failures, now = self._failures + 1, time.monotonic()
-            self._began = self._began if self._failures > 1 else now
-            if self._failures >= MANY_FAILURES and (not self._said or now >= self._said + SAID_EVERY_S):
-                self._said = now
-                lasting = f" for {now - self._began:.0f} s" if now - self._began >= 1 else ""
-                self._warn(f"the large model at {self._url} has not answered{lasting}: {reason}; trying again")
+            self._failures += 1
+            if self._failures == MANY_FAILURES:
+                self._warn(f"the large model at {self._url} has not answered: {reason}; trying again")
 
     def answered(self) -> None:
         with self._lock:
-            if self._said:
+            if self._failures >= MANY_FAILURES:
                 self._warn(f"the large model at {self._url} answers again")
-            self._failures, self._said = 0, 0.0
+            self._failures = 0
 
 
 @functools.cache
@@ -261,12 +260,6 @@ async def _limit_body(response: httpx.Response) -> None:
 def _without(body: Mapping[str, Any], unknown: frozenset[str]) -> dict[str, Any]:
     rest = {name: value for name, value in body.items() if name not in unknown}
     return rest | {new: body[old] for old, new in _SUCCESSORS.items() if old in unknown and old in body}
-
-
-def _split(body: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of the client, which would refuse parameters of a compatible server by their name."""
-    arguments = {name: value for name, value in body.items() if name in _ARGUMENTS}
-    return arguments | {"extra_body": {name: value for name, value in body.items() if name not in _ARGUMENTS}}
 
 
 def _named(error: APIStatusError, body: Mapping[str, Any]) -> set[str]:
