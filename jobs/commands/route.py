@@ -211,9 +211,9 @@ def replay(
 ) -> None:
     """Estimate what other thresholds, or another router, would have kept, lost and cost on logged traffic.
 
-    LOG has a row per input, the answers that were asked for, and the probability with which they were. Three estimates
-    with 95% intervals: inverse propensity (ips), self-normalised (snips) and doubly robust (dr), each per route; `lost`
-    is against the large model alone. Rows that had no chance of an answer are refused.
+    LOG has a row per input, the answers that were asked for, and the probability with which they were. Estimates are
+    doubly robust, with 95% intervals; `lost` is against the large model alone. Rows that had no chance of an answer are
+    refused.
     """
     with reported(json, debug) as result:
         announce(f"reading {log}")
