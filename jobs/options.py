@@ -69,20 +69,9 @@ def named_model(source: str | None, bundle: Path | None, model: str | None) -> s
     raise KcmError(what, hint="Give one of BUNDLE, --bundle DIR and --model NAME@ALIAS")
 
 
-def is_watched() -> bool:
-    """Whether a person at a terminal sees what is written to stderr."""
-    return sys.stderr.isatty()
-
-
 def is_asked() -> bool:
     """Whether a person at a terminal can answer a question."""
-    return sys.stdin.isatty() and is_watched()
-
-
-def announce(what: str) -> None:
-    """Print what takes the next seconds, on a terminal; elsewhere stderr holds progress and errors alone."""
-    if is_watched():
-        typer.echo(what, err=True)
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def options_of(model: type[ModelT], parameter: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from jobs.cluster import Auth
 from jobs.commands.submit import submit_job
 from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce, load
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides, load
 from kcm.errors import KcmError
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected, require_room, starts_local
@@ -49,7 +49,6 @@ def doctor(
 ) -> None:
     """Check what CONFIG needs, on every node of its cluster: a line for each check; a fault gives a non-zero exit."""
     with reported(json, debug) as result:
-        announce(f"checking what {config} needs")
         loaded = load(config, overrides)
         if address:
             result["submission_id"] = submit_job(loaded, [["doctor"]], address, auth)

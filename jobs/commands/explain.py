@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jobs.exit import reported
 from jobs.models import bundle_of
-from jobs.options import AssetsPath, BundleFolder, BundleSource, Debug, JsonFile, ModelName, announce, named_model
+from jobs.options import AssetsPath, BundleFolder, BundleSource, Debug, JsonFile, ModelName
 from jobs.views.explain import explanation_view, rates_view
 from jobs.views.table import result_console
 from kcm.bundle.bundle import Bundle
@@ -237,7 +237,6 @@ def explain(
 ) -> None:
     """Draw what a bundle's networks have learned, and say what a decision was made of."""
     with reported(json, debug) as result:
-        announce(f"loading {named_model(source, bundle, model)} and its encoder")
         explainer = Explainer(bundle_of(source, bundle, model), assets_path, rows, text_column, image_column)
         pictures, explanations = write_explanations(explainer, inputs(texts or [], images or []), output, top)
         result |= pictures | {"void": explainer.void}

@@ -18,7 +18,7 @@ import typer
 
 from jobs.commands.first_config import ASSETS, findings, first_config, format_line, type_counts
 from jobs.exit import reported
-from jobs.options import Debug, JsonFile, announce
+from jobs.options import Debug, JsonFile
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.cells import chat_texts, has_chats
@@ -236,7 +236,6 @@ def init(
 ) -> None:
     """Look at TABLE, and write the configuration of a first run that works with it."""
     with reported(json, debug) as result:
-        announce(f"looking at {table}")
 
         def ask(question: str, guess: str) -> str:
             answer: str = typer.prompt(question, default=guess, err=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides
 from jobs.service import ServiceSettings
 from jobs.views.loop import stats_view
 from jobs.views.table import result_console
@@ -38,7 +38,6 @@ app = typer.Typer(
 def stats(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None, debug: Debug = False) -> None:
     """Count decisions by version and route, audits, labels, and the bytes that are kept of inputs."""
     with reported(json, debug) as result:
-        announce(f"reading the log of {config}")
         _, url, application = _log_of(config, overrides)
         with LogReader(url) as log:
             watermark = log.watermark(application)
@@ -62,7 +61,6 @@ def export(
 ) -> None:
     """Write the decisions as Parquet, a row for each, with all that is known of it by now."""
     with reported(json, debug) as result:
-        announce(f"reading the log of {config}")
         _, url, application = _log_of(config, overrides)
         with LogReader(url) as log:
             end = log.watermark(application) if upto is None else min(upto, log.watermark(application))
@@ -87,7 +85,6 @@ def forget(
     Their units leave the memory of the model with the next `kcm update`; the result says who still holds them.
     """
     with reported(json, debug) as result:
-        announce(f"reading the log of {config}")
         if (caller is None) == (request is None):
             raise KcmError("name whose items are to be forgotten", hint="Give either --caller or --request")
         run, url, application = _log_of(config, overrides)
@@ -117,7 +114,6 @@ def purge(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None
     They can be served, but no update goes on from them.
     """
     with reported(json, debug) as result:
-        announce(f"reading the log of {config}")
         run, url, application = _log_of(config, overrides)
         with LogReader(url) as log:
             key, units = log.unit_key, log.forgotten(application)

@@ -17,9 +17,7 @@ from jobs.options import (
     JsonFile,
     ModelName,
     Overrides,
-    announce,
     load,
-    named_model,
 )
 from jobs.service import ServiceSettings
 from kcm.errors import KcmError
@@ -105,7 +103,6 @@ def predict(
             source, file = None, source
         if file is None:
             raise KcmError("FILE is missing", hint="Give the rows to answer")
-        announce(f"loading {named_model(source, bundle, model)}, to answer {file}")
         loaded = load(config, overrides) if config else None
         settings = ServiceSettings.of(loaded) if loaded else ServiceSettings()
         result |= predict_files(

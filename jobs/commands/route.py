@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.exit import reported
-from jobs.options import AssetsPath, Debug, JsonFile, announce, options_of
+from jobs.options import AssetsPath, Debug, JsonFile, options_of
 from jobs.views.route import certificate_view, evaluation_view, progress_bars, replay_view, search_view
 from jobs.views.table import result_console
 from kcm.config import parse_config
@@ -74,7 +74,6 @@ def evaluate(
     where the large model is not better. Any split column is ignored.
     """
     with reported(json, debug) as result:
-        announce(f"reading {table}, and loading an encoder")
         options = {"num_folds": num_folds, "num_repeats": num_repeats, "max_loss": max_loss, "seed": seed}
         config = parse_config(EvaluateConfig, options, where="options")
         with progress_bars() as progress:
@@ -102,7 +101,6 @@ def fit(
     Rows it was fitted on keep their out-of-fold scores, so that `search` may use them; they may not certify.
     """
     with reported(json, debug) as result:
-        announce(f"reading {table}, and loading an encoder")
         with progress_bars() as progress:
             frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path, progress=progress)
             result |= frame.fit(seed, output)
@@ -127,7 +125,6 @@ def search(
     Rows are scored by --confidence, --score or --router. Without a split column 40% of the rows are validate rows.
     """
     with reported(json, debug) as result:
-        announce(f"reading {table}")
         frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
         result |= frame.search(seed, max_loss)
         result_console().print(search_view(result))
@@ -173,7 +170,6 @@ def certify(
     --max-call-rate cannot be kept. Without a split column, rows are drawn: 40% validate, 40% certify, 20% test.
     """
     with reported(json, debug) as result:
-        announce(f"reading {table}")
         asked = parse_config(RequestConfig, request, where="options")
         frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
         result |= frame.certify(asked, ledger)
@@ -216,7 +212,6 @@ def replay(
     refused.
     """
     with reported(json, debug) as result:
-        announce(f"reading {log}")
         frame = ReplayFrame.open(log, columns_file, columns, encoder, assets_path, router)
         result |= frame.replay(threshold or [])
         result_console().print(replay_view(result))

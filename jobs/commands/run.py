@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce, is_asked
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides, is_asked
 from jobs.views.table import result_console, result_view
 from kcm.config import load_config
 from kcm.errors import KcmError
@@ -53,7 +53,6 @@ def run(
     """
     with reported(json, debug) as result:
         check_stage(until)
-        announce(f"reading {config}, and starting Ray")
         reporter = Reporter(in_vain=_ask_to_go_on) if is_asked() and not yes else Reporter()
         result |= run_stages(
             load_config(RunConfig, config, overrides or ()), until=until, reporter=reporter, promote=promote

@@ -10,7 +10,7 @@ import typer
 from jobs import service
 from jobs.exit import reported
 from jobs.models import served_source
-from jobs.options import BundleFolder, Debug, JsonFile, ModelName, Overrides, announce
+from jobs.options import BundleFolder, Debug, JsonFile, ModelName, Overrides
 from kcm.config import load_config
 from kcm.errors import KcmError
 from pipelines.serve.deploy.app import require_servable, void_release
@@ -39,7 +39,6 @@ def serve(
         if config is None and (overrides or not (bundle or model)):
             hint = "Only --bundle DIR or --model NAME@ALIAS without --set can do without it"
             raise KcmError("CONFIG is missing", hint=hint)
-        announce(f"looking for {bundle or model or f'the champion of {config}'}")
         run = load_config(ServedRun, config, overrides or []) if config else None
         settings = service.ServiceSettings.of(run) if run else service.ServiceSettings()
         source = served_source(run, bundle, model)

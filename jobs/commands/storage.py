@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs.exit import reported
-from jobs.options import Debug, JsonFile, announce
+from jobs.options import Debug, JsonFile
 from kcm.config import load_config
 from kcm.errors import ConfigError, KcmError
 from pipelines.config import RunConfig
@@ -26,7 +26,6 @@ StorageSource = Annotated[
 def verify(storage: StorageSource, json: JsonFile = None, debug: Debug = False) -> None:
     """Read and hash every file of every artefact, name the damaged ones, and exit with 2 where there are any."""
     with reported(json, debug) as result:
-        announce(f"reading {storage}")
         num_artefacts, damaged = damaged_files(ArtefactStore.existing(storage_of(storage)))
         result |= {"artefacts": num_artefacts, "damaged": damaged}
         for name in damaged:
@@ -44,7 +43,6 @@ def gc(
 ) -> None:
     """List the artefacts that no run, champion or challenger refers to, or remove them."""
     with reported(json, debug) as result:
-        announce(f"reading {storage}")
         store = ArtefactStore.existing(storage_of(storage))
         garbage = collect_garbage(store) if delete else find_garbage(store)
         names = [f"{home.parent.name}/{home.name}" for home in garbage.homes]

@@ -21,7 +21,7 @@ import pipelines
 from jobs.cluster import RUN, Address, Auth, followed, job_client, require_success
 from jobs.commands.run import Until, check_stage
 from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides
 from kcm.config import load_config, with_absolute_paths
 from kcm.errors import KcmError
 from kcm.redact import redacted
@@ -46,7 +46,6 @@ def submit(
     """Run CONFIG as a job on a cluster, after `kcm doctor` there; a job that fails gives a non-zero exit."""
     with reported(json, debug) as result:
         check_stage(until)
-        announce(f"reading {config}, and looking for the cluster at {address}")
         words = ["--until", until] if until else []
         loaded = load_config(RunConfig, config, overrides or ())
         result["submission_id"] = submit_job(loaded, [["doctor"], ["run", *words]], address, auth, follow=follow)

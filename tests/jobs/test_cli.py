@@ -73,6 +73,13 @@ def test_the_list_of_commands_has_their_help_and_loads_none() -> None:
         assert re.search(rf"^  {name} +{re.escape(help_text)}", shown, re.M), name
 
 
+def test_a_person_at_a_terminal_is_told_at_once_which_command_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.cli.sys", SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True)))
+    told, error = kcm("run", "absent.yaml").stderr.splitlines()
+    assert told == "loading kcm run"
+    assert error.startswith("error: ")
+
+
 def test_help_has_a_short_name_everywhere() -> None:
     for words in ((), ("run",), ("route",), ("route", "certify")):
         assert kcm(*words, "-h").stdout == kcm(*words, "--help").stdout != ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -10,7 +9,6 @@ import typer
 from pydantic import Field
 from typer.testing import CliRunner
 
-from jobs.cli import app as cli
 from jobs.options import options_of
 from kcm.config import Config
 
@@ -46,32 +44,3 @@ def test_the_command_gets_what_was_given_and_what_has_a_default(words: list[str]
     shown = CliRunner().invoke(app, ["--help"]).stdout
     assert "Where to cut." in shown
     assert "[default: dog]" in shown
-
-
-@pytest.mark.parametrize(
-    ("words", "first"),
-    [
-        (["run", "absent.yaml"], "reading absent.yaml"),
-        (["init", "absent.csv"], "looking at absent.csv"),
-        (["predict", "absent", "rows.csv", "--output", "out.csv"], "loading absent, to answer rows.csv"),
-        (["explain", "--bundle", "absent"], "loading absent and its encoder"),
-        (["serve", "--bundle", "absent"], "looking for absent"),
-        (["update", "absent.yaml"], "looking for what the champion of absent.yaml has not learned"),
-        (["promote", "absent.yaml", "1"], "looking for version 1 of absent.yaml"),
-        (["versions", "absent.yaml"], "reading the versions of absent.yaml"),
-        (["route", "evaluate", "absent.csv"], "reading absent.csv"),
-        (["route", "fit", "absent.csv", "--output", "router"], "reading absent.csv"),
-        (["log", "stats", "absent.yaml"], "reading the log of absent.yaml"),
-        (["verify", "absent"], "reading absent"),
-    ],
-)
-def test_a_person_at_a_terminal_is_told_at_once_what_a_command_does(
-    words: list[str], first: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("jobs.options.is_watched", lambda: True)
-    shown = CliRunner().invoke(cli, words)
-    assert shown.exit_code == 2
-    told, error = shown.stderr.splitlines()
-    assert told.startswith(first)
-    assert error.startswith("error: ")

@@ -11,7 +11,7 @@ import typer
 
 from jobs.commands.loop import turns
 from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce, load
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides, load
 from jobs.views.loop import labels_view, new_labels_view, turn_view, versions_view
 from jobs.views.table import result_console
 from kcm.errors import KcmError
@@ -34,7 +34,6 @@ def promote(
 ) -> None:
     """Make VERSION the champion, and let the running service change to it without a failed request."""
     with reported(json, debug) as result:
-        announce(f"looking for version {version} of {config}")
         loaded = load(config, overrides)
         if approve:
             result |= turns.approve(loaded, version)
@@ -56,8 +55,6 @@ def update(
 ) -> None:
     """Let the served cascade learn from its traffic, certify it again, and promote it; the last line is loop.json."""
     with reported(json, debug) as result:
-        announce(f"looking for what the champion of {config} has not learned")
-
         loaded = load(config, overrides)
         if watch:
             turns.watch(loaded, lambda line: typer.echo(line, err=True))
@@ -70,8 +67,6 @@ def update(
 def versions(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None, debug: Debug = False) -> None:
     """List the champion, earlier champions and challengers: lineage, promotion gates, windows of certificates."""
     with reported(json, debug) as result:
-        announce(f"reading the versions of {config}")
-
         result |= turns.versions(load(config, overrides))
         result_console().print(versions_view(result))
 
@@ -90,8 +85,6 @@ def rollback(
 ) -> None:
     """Go back to an earlier champion under load; today's is never promoted by itself again."""
     with reported(json, debug) as result:
-        announce(f"looking for {f'version {version}' if version else 'the champion before'} of {config}")
-
         result |= turns.rollback(load(config, overrides), version, reason)
         where = "and is served" if result["served"] else "again; nothing is being served"
         typer.echo(f"{result['rolled_back']} is rolled back: {result['version']} is the champion {where}")
@@ -126,12 +119,9 @@ def labels(
         if new or name or withdraw:
             if out or taken:
                 raise KcmError("--new, --name and --withdraw go with neither --out nor --in", hint="Give two commands")
-            announce(f"looking for new classes in the log of {config}" if new else f"reading the labels of {config}")
             result |= new_labels_of(load(config, overrides), name or (), withdraw or (), groups=new)
             result_console().print(new_labels_view(result))
             return
-        announce(f"reading the items of {config}")
-
         result |= labels_of(load(config, overrides), out=out, taken=taken, limit=limit)
         result_console().print(labels_view(result))
 
