@@ -55,6 +55,7 @@ _DISPENSABLE = {
     "max_tokens": ("max_tokens",),
 }
 _SUCCESSORS = {"max_tokens": "max_completion_tokens"}
+_STARTING = threading.Lock()  # held while the event loop of all servers is started
 
 
 class UpstreamError(Exception):
@@ -221,9 +222,14 @@ class _Watch:
             self._failures = 0
 
 
-@functools.cache
 def _event_loop() -> asyncio.AbstractEventLoop:
     """The loop of all servers: only a coroutine can be stopped wherever it waits. Its thread ends with the process."""
+    with _STARTING:  # threads that ask their first question at once would start a loop each
+        return _started_loop()
+
+
+@functools.cache
+def _started_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="upstream", daemon=True).start()
     return loop
