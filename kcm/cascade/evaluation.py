@@ -51,6 +51,20 @@ class OutOfScopeQuality:
     accuracy: float
 
 
+@dataclass(frozen=True)
+class LabelQuality:
+    """Rows of one label; `mistaken_for` is what the small model most often takes them for, with the number of rows."""
+
+    label: int
+    num_rows: int
+    small_accuracy: float
+    large_accuracy: float
+    cascade_accuracy: float
+    calls_saved: float
+    kept_wrong: int
+    mistaken_for: tuple[int, int] | None
+
+
 def router_quality(rows: ScoredOutcomes) -> RouterQuality:
     """Measure a gate score; the AUROC is of the score for `the small model is right`. Raises DataError without rows."""
     frontier = Frontier.of(rows)
@@ -106,6 +120,33 @@ def out_of_scope_quality(rows: ScoredOutcomes, kept: ArrayLike) -> OutOfScopeQua
         escalated=float((~kept_N).mean()),
         accuracy=float(np.where(kept_N, rows.small_correct, rows.large_correct).mean()),
     )
+
+
+def label_qualities(rows: ScoredOutcomes, kept: ArrayLike, label: ArrayLike, small: ArrayLike) -> list[LabelQuality]:
+    """Measure the rows of each label, `label` [N] the right ones and `small` [N] the small model's, as `route_quality`.
+
+    Labels of which most wrong answers are kept come first.
+    """
+    kept_N, label_N, small_N = np.asarray(kept, dtype=bool), np.asarray(label), np.asarray(small)
+    large_N = rows.large_correct if kept_N.any() else rows.baseline_correct
+    right_N = np.where(kept_N, rows.small_correct, large_N)
+    found = []
+    for number in np.unique(label_N):
+        mine_N = label_N == number
+        others, counts = np.unique(small_N[mine_N & ~rows.small_correct], return_counts=True)
+        found.append(
+            LabelQuality(
+                label=int(number),
+                num_rows=int(mine_N.sum()),
+                small_accuracy=float(rows.small_correct[mine_N].mean()),
+                large_accuracy=float(rows.baseline_correct[mine_N].mean()),
+                cascade_accuracy=float(right_N[mine_N].mean()),
+                calls_saved=float(kept_N[mine_N].mean()),
+                kept_wrong=int((mine_N & kept_N & ~rows.small_correct).sum()),
+                mistaken_for=(int(others[counts.argmax()]), int(counts.max())) if len(others) else None,
+            )
+        )
+    return sorted(found, key=lambda each: (-each.kept_wrong, each.small_accuracy, each.label))
 
 
 def calls_saved_at(validate: ScoredOutcomes, test: ScoredOutcomes, max_loss: float) -> tuple[float, float]:

@@ -18,8 +18,9 @@ from kcm.metrics.calibration import confidences
 class MeasuredRows:
     """One row per (item, prompt mode), a hundred bytes each; every column [N].
 
-    Columns are those of `OutcomeTable`; of its logits are left whether judge and small model are right, and the judge's
-    `confidence` under a temperature. `score` is the gate's, `small_cost` the seconds that features took.
+    Columns are those of `OutcomeTable`; of its logits are left the small model's label, whether judge and small model
+    are right, and the judge's `confidence` under a temperature. `score` is the gate's, `small_cost` the seconds that
+    features took.
     """
 
     task: NDArray[np.object_]
@@ -27,6 +28,7 @@ class MeasuredRows:
     prompt: NDArray[np.object_]
     group: NDArray[np.object_] | None
     label: NDArray[np.int64]
+    small_label: NDArray[np.int64]
     large_label: NDArray[np.int64]
     large_error: NDArray[np.bool_]
     none_label: NDArray[np.int64]

@@ -182,7 +182,7 @@ class Recertify(Stage, Plan):
         judged.write(folder / JUDGED)
         EvaluatedArtefact.write_measured(
             attempt.folder,
-            {name: result_of(scored, policy, certificates, fitted, names.tasks)},
+            {name: result_of(scored, policy, certificates, fitted, names)},
             {name: curves_of(scored, certificates[None], self.certificate)},
         )
 

@@ -13,8 +13,10 @@ import pyarrow.compute as pc
 
 from kcm.bundle.runtime import logits
 from kcm.cascade.evaluation import (
+    LabelQuality,
     RouteQuality,
     calls_saved_at,
+    label_qualities,
     out_of_scope_quality,
     route_quality,
     router_quality,
@@ -51,10 +53,12 @@ from pipelines.store.control.journal import StoredLedger
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import PartFiles, PartRows, ScoredTable, kept_parts, part_rows
 from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.sequence import Names
 from pipelines.training.artefacts import RANKING, Tuned, TunedArtefact, standing
 
 LEDGER = "ledger.json"  # of a storage that is a folder; a bucket has records
 OUTCOMES = "outcomes.parquet"  # the outcome table of a collaborator
+MAX_LABELS = 100  # in the result
 _RESULT, _REPORT, _CERTIFICATES, _CHOICE = "result.json", "report.json", "certificates.json", "choice.json"
 
 
@@ -170,7 +174,7 @@ def measure(
         scored.rows("validate"), scored.rows("certify"), found.policy, config, delta=spend
     )
     EvaluatedArtefact.write_deployed(folder, policy, certificates)
-    result = result_of(scored, policy, certificates, found, names.tasks)
+    result = result_of(scored, policy, certificates, found, names)
     if found.collaborator.base is not None:
         result["base"] = beside_base(found.collaborator, part_rows(features, outcomes, ["validate"]))
     return (
@@ -237,7 +241,7 @@ def result_of(
     policy: Policy,
     certificates: Mapping[str | None, Certificate],
     found: Tuned,
-    task_names: Sequence[str],
+    names: Names,
 ) -> dict[str, Any]:
     """One collaborator's part of the result."""
     accuracy, baseline = found.state["accuracy"]["small"], found.state["baseline"]["small"]
@@ -247,7 +251,8 @@ def result_of(
     overall = _quality(scored, policy, None)
     return {
         "overall": overall | {"forgetting_first": continual["forgetting_first"]},
-        "tasks": {task: _quality(scored, policy, task) for task in task_names},
+        "tasks": {task: _quality(scored, policy, task) for task in names.tasks},
+        "labels": _labels(scored, policy, names.labels),
         "out_of_scope": _out_of_scope(scored, policy, found.collaborator.num_labels),
         "continual": continual,
         "accuracy_matrix": accuracy,
@@ -286,6 +291,19 @@ def _quality(scored: ScoredTable, policy: Policy, task: str | None) -> dict[str,
     quality = route_quality(rows, policy.keep(rows.score, table.task), table.large_cost, table.small_cost)
     assert quality is not None  # a task without test rows was refused when the tasks were built
     return _flat(quality)
+
+
+def _labels(scored: ScoredTable, policy: Policy, label_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Metrics of the test rows of each label, of many labels those whose wrong answers are kept most."""
+    mask = scored.mask("test") & (scored.table.label < len(label_names))
+    table, rows = scored.table.select(mask), scored.table.scored(mask)
+    found = label_qualities(rows, policy.keep(rows.score, table.task), table.label, table.small_label)
+
+    def named(each: LabelQuality) -> dict[str, Any]:
+        other = each.mistaken_for and {"label": label_names[each.mistaken_for[0]], "num_rows": each.mistaken_for[1]}
+        return asdict(each) | {"label": label_names[each.label], "mistaken_for": other}
+
+    return [named(each) for each in found[:MAX_LABELS]]
 
 
 def _out_of_scope(scored: ScoredTable, policy: Policy, num_labels: int) -> dict[str, Any] | None:

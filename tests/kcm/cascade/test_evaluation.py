@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from kcm.cascade.evaluation import calls_saved_at, route_quality, router_quality
+from kcm.cascade.evaluation import LabelQuality, calls_saved_at, label_qualities, route_quality, router_quality
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
 
@@ -47,6 +47,18 @@ def test_to_keep_nothing_is_the_large_model_alone():
     quality = route_quality(rows, [False, False], [1.0, 1.0])
     assert quality.difference.estimate == 0
     assert quality.cost_saved == 0
+
+
+def test_labels_are_told_by_what_is_kept_and_wrong():
+    rows = ScoredOutcomes(
+        score=[5, 4, 3, 2, 1],
+        small_correct=[1, 0, 0, 1, 0],
+        large_correct=[1, 1, 1, 0, 1],
+        large_none_correct=[1, 1, 0, 0, 1],
+    )
+    worst, other = label_qualities(rows, [1, 1, 1, 1, 0], label=[0, 1, 1, 0, 1], small=[0, 2, 2, 0, 0])
+    assert worst == LabelQuality(1, 3, 0.0, pytest.approx(2 / 3), pytest.approx(1 / 3), pytest.approx(2 / 3), 2, (2, 2))
+    assert other == LabelQuality(0, 2, 1.0, 0.5, 1.0, 1.0, 0, None)
 
 
 def test_no_rows_have_no_quality():

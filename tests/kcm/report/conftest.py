@@ -32,10 +32,19 @@ def outcome(small: float, large: float, cascade: float, call_rate: float, num_ro
     }
 
 
+def label(name: str, small: float, **more: Any) -> dict[str, Any]:
+    accuracies = {"small_accuracy": small, "large_accuracy": 0.92, "cascade_accuracy": 0.91}
+    return {"label": name, "num_rows": 1500, "calls_saved": 0.7} | accuracies | more
+
+
 def collaborator(small: float, cascade: float, call_rate: float, matrix: list[list[float]]) -> dict[str, Any]:
     return {
         "overall": outcome(small, 0.92, cascade, call_rate, 3000) | {"forgetting_first": 0.021},
         "tasks": {name: outcome(small, 0.92, cascade, call_rate) for name in TASKS},
+        "labels": [
+            label("bad", 0.7, kept_wrong=9, mistaken_for={"label": "good", "num_rows": 12}),
+            label("good", small, kept_wrong=0, mistaken_for=None),
+        ],
         "continual": {"average_accuracy": 0.81, "forgetting_first": 0.021, "fwt": None},
         "accuracy_matrix": matrix,
         "routing": {"pgr": 0.95, "apgr": 0.8, "cpt_50": 0.11, "cpt_80": 0.25, "auroc": 0.81},

@@ -133,6 +133,16 @@ def test_a_run_with_little_more_than_its_total_still_has_a_page(
     assert lines(render_report(bare)) == snapshot
 
 
+def test_labels_are_shown_with_what_they_are_taken_for_and_of_many_the_first(inputs, lines: Lines) -> None:
+    page = render_report(inputs)
+    assert "| bad | 1,500 | 70.0% | 92.0% | 91.0% | 70.0% | 9 | good 12" in lines(page)
+    inputs.result["kcm"]["labels"] *= 20
+    many = render_report(inputs)
+    assert many.count('<th scope="row"><bdi>bad</bdi></th>') == 10
+    assert "result.json has more" in many
+    assert "result.json has more" not in page
+
+
 def test_a_run_of_one_task_shows_it_once_and_says_why_nothing_was_forgotten(inputs, lines: Lines) -> None:
     """Promise: panels without content are left out, and one sentence says why; no row is all dashes."""
     for who in ("kcm", "mcm"):
