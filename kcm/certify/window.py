@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certify.certificate import Certificate, CertificateConfig, CertifiedWindow, confidence, deployed_fields
 from kcm.certify.labelled import LabelledPath, LabelledTraffic
 from kcm.certify.paths import ThresholdPath
+from kcm.certify.regret import RegretPath
 from kcm.certify.traffic import Traffic, TrafficPath
 from kcm.errors import ConfigError
 
@@ -45,19 +48,41 @@ def certify_traffic(
             hint="Set it to false; a policy with a threshold per task is certified task by task",
         )
     spend = delta / 2 if config.max_call_rate is not None else delta
-    path: ThresholdPath
     if labelled is None:
-        path = TrafficPath(traffic, config.epsilon, spend)
+        path = traffic_path(traffic, config.epsilon, spend)
     else:
         path = LabelledPath(labelled, config.epsilon, spend)
-    agrees = np.ones(len(traffic), dtype=bool)  # the path has seen to what was lost; only calls are counted by rows
-    rows = ScoredOutcomes(score=traffic.score, small_correct=agrees, large_correct=agrees, group=traffic.unit)
+    rows = _rows(traffic, np.zeros(len(traffic), dtype=bool))  # the path has seen to what was lost: for calls alone
     return TrafficCertificate(
         method="traffic" if labelled is None else "labelled",
         window=window,
         statement=_statement(config.epsilon, delta, window, labelled is not None),
         **deployed_fields(path, rows, searched, config, delta),
     )
+
+
+def traffic_path(traffic: Traffic, epsilon: float, delta: float) -> ThresholdPath:
+    """The test of a window: where the large model was asked about everything, no draw is left to be bet on.
+
+    What the window loses is then known exactly, and that of later traffic is tested as on certify rows, with the large
+    model's answers for labels.
+    """
+    if traffic.floor < 1:
+        return TrafficPath(traffic, epsilon, delta)
+    return RegretPath(_rows(traffic, traffic.disagrees), epsilon, delta)
+
+
+def can_certify(traffic: Traffic, config: CertificateConfig, delta: float) -> bool:
+    """Whether the window has units enough to certify anything at all; its outcomes are not read."""
+    spend = delta / 2 if config.max_call_rate is not None else delta
+    path = traffic_path(replace(traffic, disagrees=np.zeros(len(traffic), dtype=bool)), config.epsilon, spend)
+    return path.num_units >= path.fewest_units
+
+
+def _rows(traffic: Traffic, lost_N: NDArray[np.bool_]) -> ScoredOutcomes:
+    """The decisions as rows of a table, on which the large model is right, and the small one where it is not lost."""
+    right_N = np.ones(len(traffic), dtype=bool)
+    return ScoredOutcomes(score=traffic.score, small_correct=~lost_N, large_correct=right_N, group=traffic.unit)
 
 
 def _statement(epsilon: float, delta: float, window: CertifiedWindow, labelled: bool) -> str:

@@ -15,7 +15,7 @@ from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.cascade.table import SPLITS
 from kcm.certify.certificate import CertificateConfig, CertifiedWindow
 from kcm.certify.ledger import Look, look_delta
-from kcm.certify.window import TrafficCertificate, certify_traffic
+from kcm.certify.window import TrafficCertificate, can_certify, certify_traffic
 from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
 from pipelines.batch.scored_parts import scored_parts
@@ -98,6 +98,15 @@ def certify_window(
     return deployed, certificates
 
 
+def can_certify_window(
+    judged: JudgedWindow, policy: Policy, config: CertificateConfig, facts: WindowFacts, delta: float
+) -> bool:
+    """Whether any decision of the policy has units enough; known before the window is read, so that it is no look."""
+    share = delta / (1 + len(policy.task_decisions))
+    parts = [judged.of_task(task, policy.task_decisions) for task in (None, *policy.task_decisions)]
+    return any(can_certify(rows.traffic(facts.share_floor), config, share) for rows in parts if len(rows))
+
+
 def _certify(
     rows: JudgedWindow,
     decision: Decision,
@@ -168,7 +177,7 @@ class Recertify(Stage, Plan):
             fitted.policy,
             self.certificate,
             facts,
-            delta=self._spend(attempt),
+            delta=self._spend(attempt, certify, fitted.policy, facts),
             expires_at=datetime.now(UTC) + timedelta(days=self.expires_days),
             labels=None if self.labels is None else self.labels.plan,
         )
@@ -186,9 +195,15 @@ class Recertify(Stage, Plan):
             {name: curves_of(scored, certificates[None], self.certificate)},
         )
 
-    def _spend(self, attempt: Attempt) -> float:
-        """What the look may spend; that of labels was written down before they were drawn."""
+    def _spend(self, attempt: Attempt, certify: JudgedWindow, policy: Policy, facts: WindowFacts) -> float:
+        """What the look may spend; that of labels was written down before they were drawn.
+
+        A window with too few units certifies nothing whatever it holds: it costs no look.
+        """
         if self.labels is not None:
             return self.labels.plan.delta
         ledger = LineageLedger(attempt.context.store.control, self.name)
+        planned = ledger.next_spend(self.certificate.delta)
+        if not can_certify_window(certify, policy, self.certificate, facts, planned):
+            return planned
         return ledger.spend(attempt.fingerprint, self.certificate.delta).spend

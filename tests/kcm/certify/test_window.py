@@ -8,8 +8,9 @@ import pytest
 
 from kcm.cascade.policy import KEEP_ALL, Decision
 from kcm.certify.certificate import Certificate, CertificateConfig, CertifiedWindow
+from kcm.certify.pvalues import binomial_p_value
 from kcm.certify.traffic import Traffic
-from kcm.certify.window import certify_traffic
+from kcm.certify.window import can_certify, certify_traffic, traffic_path
 from kcm.errors import ConfigError
 
 
@@ -77,3 +78,31 @@ def test_a_certificate_of_traffic_is_read_again_as_a_certificate():
 def test_a_promise_within_every_task_is_not_one_that_traffic_gives():
     with pytest.raises(ConfigError, match="every task"):
         certify_traffic(_traffic(100, 0.0), KEEP_ALL, CertificateConfig(every_task=True), _window(100), delta=0.06)
+
+
+def test_a_window_of_which_everything_was_asked_is_tested_exactly():
+    rng, count = np.random.default_rng(0), 1000
+    traffic = Traffic(
+        score=rng.normal(size=count),
+        asked=np.ones(count, dtype=bool),
+        probability=np.ones(count),
+        disagrees=rng.random(count) < 0.01,
+        floor=1.0,
+    )
+    path = traffic_path(traffic, 0.02, 0.06)
+    for threshold in (-np.inf, 0.0, 1.0):
+        lost = (traffic.disagrees & (traffic.score > threshold)).sum()
+        assert path.p_value(threshold) == pytest.approx(binomial_p_value(lost, count, 0.02))
+
+
+@pytest.mark.parametrize("floor", [0.2, 1.0])
+def test_whether_a_window_can_certify_is_known_by_its_units_alone(floor):
+    def traffic(count, disagrees):
+        ones = np.ones(count)
+        return Traffic(score=ones, asked=ones > 0, probability=ones, disagrees=np.full(count, disagrees), floor=floor)
+
+    config = CertificateConfig()
+    for count, enough in ((100, False), (2000, True)):
+        found = certify_traffic(traffic(count, False), KEEP_ALL, config, _window(count), delta=0.06)
+        assert (found.route == KEEP_ALL) is enough
+        assert can_certify(traffic(count, True), config, 0.06) is enough

@@ -13,7 +13,7 @@ from kcm.cascade.policy import KEEP_ALL, Decision, Policy
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import DataError
 from pipelines.loop.disputes import InboxPlan
-from pipelines.loop.recertify import certify_window
+from pipelines.loop.recertify import can_certify_window, certify_window
 from tests.pipelines.loop.windows import START, facts_of, judged_of, made_window, plan_of
 
 KEEP = Policy(decision=KEEP_ALL)
@@ -91,12 +91,14 @@ def test_items_of_a_unit_count_as_one() -> None:
 
 
 def test_as_few_units_as_the_ledger_needs_certify_where_none_disagrees_and_all_was_asked() -> None:
-    """Promise: the bet goes with the number of units, which says nothing of outcomes; ln(1 / .06) / -ln(.98) is 139."""
-    for num_units, decision in ((130, "escalate_all"), (160, "keep_all")):
+    """Promise: their number, which says nothing of outcomes, tells it beforehand; ln(1 / .06) / -ln(.98) is 139.3."""
+    for num_units, decision in ((139, "escalate_all"), (140, "keep_all")):
         window = made_window(num_units, share=1.0)
         judged, facts = judged_of(window), facts_of(window, share_floor=1.0)
         policy, _ = certify_window(judged, KEEP, CertificateConfig(), facts, delta=0.06, expires_at=EXPIRES)
         assert policy.decision.decision == decision
+        enough = can_certify_window(judged, KEEP, CertificateConfig(), facts, delta=0.06)
+        assert enough == (decision == "keep_all")
 
 
 def labelled(window: pa.Table, plan: InboxPlan, losing: float, skipped: float = 0.0) -> pa.Table:
