@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.linalg import lapack
+from torch import Tensor
 
 from kcm.closed_form.gcv import factor_of
 from kcm.closed_form.sums import RidgeSums
@@ -139,6 +141,33 @@ def left_out_of_sums(
                 y_NK[rows_GM] - np.linalg.solve(rest_GMM, residual_NK[rows_GM])
             ).reshape(-1, len(columns))
     return left_out_NK
+
+
+def class_mean_scores(sums: RidgeSums, strengths: Sequence[float]) -> list[Tensor]:
+    """The mean scores [C, C] of every class for every label, by model; targets of the first model are labels."""
+    labels_PC, totals_C = (each.chunk(len(strengths), -1)[0] for each in (sums.cross_PK, sums.totals_K))
+    mean_PC = labels_PC / torch.where(totals_C > 0, totals_C, 1)
+    factors = {strength: factor_of(sums, strength) for strength in dict.fromkeys(strengths)}
+    return [
+        mean_PC.T @ torch.from_numpy(lapack.dpotrs(factors[strength], cross_PC.numpy(), lower=1)[0])
+        for strength, cross_PC in zip(strengths, sums.cross_PK.chunk(len(strengths), 1), strict=True)
+    ]
+
+
+def without_own_class(scores_NC: Tensor, labels_N: Tensor, mean_scores_CC: Tensor, target: float) -> Tensor:
+    """What a regression on labels would say of rows, had it never seen their class: [N, C], -inf for that class.
+
+    With A = G + lambda I, q_c the class's sum of inputs times the target, and its n rows taken to lie at their mean,
+    A without the class is A - q_c q_c^T / (n target^2), so that by Sherman and Morrison
+
+        score_k(x)  becomes  score_k(x) + score_c(x) m_ck / (target - m_cc),    m_ck = q_c^T A^-1 q_k / (n target)
+
+    where m_ck, `mean_scores_CC`, is the class's mean score for label k. Sums and solution are enough: no row is read.
+    How rows of the class lie about their mean stays in the sums; the sums of one class alone are not kept.
+    """
+    own_N1 = scores_NC.gather(1, labels_N[:, None])
+    share_N1 = own_N1 / (target - mean_scores_CC.diagonal()[labels_N])[:, None]
+    return (scores_NC + share_N1 * mean_scores_CC[labels_N]).scatter(1, labels_N[:, None], -torch.inf)
 
 
 def _best_strength(

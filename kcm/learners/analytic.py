@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from kcm.closed_form.design import Design, design_of
 from kcm.closed_form.gcv import MIN_STRENGTH, GcvRidge, ridge_by_gcv
-from kcm.closed_form.left_out import left_out_of_sums
+from kcm.closed_form.left_out import class_mean_scores, left_out_of_sums, without_own_class
 from kcm.closed_form.sums import RidgeSums
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
@@ -148,6 +148,21 @@ class Analytic(Learner):
         balance_C, offset_C = rarity_C**self.class_balance, self.logit_adjustment * rarity_C.log()
         by_model = [part * balance_C + offset_C for part in torch.from_numpy(left_out_NK).chunk(len(strengths), 1)]
         return by_model[0], by_model[-1]
+
+    @torch.no_grad()
+    def without_own_class(self, judge_NC: Tensor, small_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor] | None:
+        """By taking the class's mean out of the sums: see `without_own_class` of `kcm.closed_form.left_out`."""
+        assert self.sums is not None
+        rarity_C = self._rarity_C()
+        balance_C, offset_C = rarity_C**self.class_balance, self.logit_adjustment * rarity_C.log()
+        strengths = self.chosen or [fit.strength for fit in self.fits()]
+        by_model = class_mean_scores(self.counted_sums, strengths)
+
+        def without(logits_NC: Tensor, mean_scores_CC: Tensor) -> Tensor:
+            scores_NC = (logits_NC.double() - offset_C) / balance_C
+            return without_own_class(scores_NC, labels_N, mean_scores_CC, TARGET) * balance_C + offset_C
+
+        return without(judge_NC, by_model[0]), without(small_NC, by_model[-1])
 
     def _num_models(self, collaborator: Collaborator, distill: DistillConfig) -> int:
         """2 where the small model has targets of its own, else 1."""

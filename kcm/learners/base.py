@@ -191,6 +191,13 @@ class Learner:
         """
         raise NotImplementedError(f"{type(self).__name__} does not tell what it says of rows left out")
 
+    def without_own_class(self, judge_NC: Tensor, small_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Judge and small logits, [N, C] each, of rows whose class had never been learned; -inf for that class.
+
+        The logits are those of rows that were not learned, or were left out. None where the method cannot tell.
+        """
+        return None
+
     def tasks_to_stream(self, task: int) -> range:
         """Positions of the tasks whose train rows task number `task` is trained on."""
         return range(task, task + 1)

@@ -2,12 +2,20 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from kcm.closed_form import left_out
-from kcm.closed_form.left_out import gram_ridge_left_out, ridge_left_out, streamed_ridge_left_out
+from kcm.closed_form.left_out import (
+    class_mean_scores,
+    gram_ridge_left_out,
+    ridge_left_out,
+    streamed_ridge_left_out,
+    without_own_class,
+)
+from kcm.closed_form.sums import RidgeSums
 from kcm.metrics.intervals import Units
 
 
@@ -113,3 +121,23 @@ def test_inputs_read_chunk_by_chunk_give_the_same(monkeypatch, sizes):
         np.testing.assert_allclose(getattr(streamed, name), getattr(whole, name), rtol=1e-7, atol=1e-9)
     assert max(read) <= 9
     assert sum(read) == 120
+
+
+def test_a_class_whose_rows_are_alike_leaves_the_scores_as_if_it_had_never_been_learned():
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(4), 10)
+    inputs = rng.normal(size=(4, 12))[labels]
+    inputs[labels > 0] += rng.normal(size=(30, 12))  # rows of class 0 are one and the same
+    targets = 10.0 * np.eye(4)[labels]
+    sums = RidgeSums(12, 4, 1)
+    sums.add_rows(torch.from_numpy(inputs), torch.from_numpy(targets))
+    ridge = 0.5 * sums.mean_eigenvalue * np.eye(12)
+
+    def weight(rows):
+        return np.linalg.solve(inputs[rows].T @ inputs[rows] + ridge, inputs[rows].T @ targets[rows])
+
+    new = rng.normal(size=(5, 12))
+    scores = torch.from_numpy(new @ weight(labels >= 0))
+    (means,) = class_mean_scores(sums, [0.5])
+    found = without_own_class(scores, torch.zeros(5, dtype=torch.int64), means, 10.0).numpy()
+    assert np.isneginf(found[:, 0]).all()
+    np.testing.assert_allclose(found[:, 1:], (new @ weight(labels > 0))[:, 1:])
