@@ -86,6 +86,7 @@ def _lines(result: Numbers) -> Iterator[Text]:
     for fault in large_faults(result):
         yield line("large model", fault)
     yield from _out_of_scope(result)
+    yield from _unknown_classes(result)
     if mlflow := result.get("mlflow"):
         yield line("MLflow", f"run {mlflow['run_id']} at {mlflow['tracking_uri']}")
         yield line("registered", f"{mlflow['model']} version {mlflow['version']}{_champion(result)}")
@@ -113,6 +114,13 @@ def _out_of_scope(result: Numbers) -> Iterator[Text]:
         escalated, right = (percent(found[f"out_of_scope_{key}"]) for key in ("escalated", "accuracy"))
         rows = f"{found['out_of_scope_num_rows']:,} rows with none of the labels"
         yield line("no label", f"{names_of(result)[who]} escalates {escalated}% of {rows}; {right}% are answered so")
+
+
+def _unknown_classes(result: Numbers) -> Iterator[Text]:
+    """What would be kept of classes that nobody has named, where the learner can tell."""
+    for who, found in sides(result, "unknown_classes").items():
+        kept = f"{names_of(result)[who]} would keep {percent(found['kept'])}% of a class that it has never seen"
+        yield line("new classes", f"{kept}, by {found['num_rows']:,} rows without their own class")
 
 
 def line(name: str, value: str) -> Text:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.errors import DataError
@@ -28,6 +28,19 @@ class FrontierPoint:
     call_rate: float
     accuracy: float
     loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class NovelRows:
+    """Gate scores [M] of rows whose class was left out, and the share of the traffic that is taken to be like them."""
+
+    scores: NDArray[np.float64]
+    share: float
+
+    def kept(self, thresholds: ArrayLike) -> NDArray[np.float64]:
+        """The share of these rows that is kept at each threshold, in the shape of `thresholds`."""
+        below = np.searchsorted(np.sort(self.scores), thresholds, side="right")
+        return np.asarray(1 - below / len(self.scores))
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +115,15 @@ class Frontier:
         """The route of `threshold` on these rows."""
         return self.point(int(np.searchsorted(-self.scores, -threshold)), threshold)
 
-    def cheapest(self, max_loss: float) -> FrontierPoint:
-        """The route with the fewest calls among those that lose at most `max_loss` accuracy against large-only."""
-        allowed = np.flatnonzero(self.num_correct >= self.num_correct[0] - max_loss * self.num_rows - 1e-9)
-        return self.point(int(allowed[-1]))
+    def cheapest(self, max_loss: float, novel: NovelRows | None = None) -> FrontierPoint:
+        """The route with the fewest calls among those that lose at most `max_loss` accuracy against large-only.
+
+        With `novel`, a share of the rows is taken to be of unknown classes; each of them that is kept is lost.
+        """
+        lost = (1 - (novel.share if novel else 0.0)) * (self.num_correct[0] - self.num_correct) / self.num_rows
+        if novel:
+            lost = lost + novel.share * novel.kept(self.thresholds)
+        return self.point(int(np.flatnonzero(lost <= max_loss + 1e-9 / self.num_rows)[-1]))
 
     def point(self, index: int, threshold: float | None = None) -> FrontierPoint:
         """Route number `index`, described by its own threshold or by another one that routes alike."""

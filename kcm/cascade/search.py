@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kcm.cascade.frontier import Frontier
+from kcm.cascade.frontier import Frontier, NovelRows
 from kcm.cascade.gate import Gate, GateName
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.scored import ScoredOutcomes
@@ -33,6 +33,13 @@ class TuneConfig(Config):
         lt=1,
         description="Accuracy that the searched threshold may lose on the rows that choose it; null: the certificate's"
         " epsilon, so that what is deployed keeps as much as can be certified.",
+    )
+    novel_share: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Share of the traffic taken to be of unknown classes when the threshold is searched, by leaving out"
+        " the known ones; for learners in closed form and at least ten classes. null: .05 in an update, none in a run.",
     )
     gates: tuple[GateName, ...] = Field(
         ("confidence", "signals"),
@@ -73,14 +80,16 @@ class SearchResult:
     calls_saved: float
 
 
-def find_policy(rows: ScoredOutcomes, gate: Gate, scope: Scope, max_loss: float) -> SearchResult:
+def find_policy(
+    rows: ScoredOutcomes, gate: Gate, scope: Scope, max_loss: float, novel: NovelRows | None = None
+) -> SearchResult:
     """The cheapest thresholds that lose at most `max_loss` accuracy against large-only, over all rows or in every task.
 
     `rows` are validate rows under prompt `none`, with this gate's scores (out-of-fold ones where its head was fitted
-    on the same rows).
+    on the same rows). `novel` rows stand for traffic of unknown classes, in every task.
     """
     common = Frontier.of(rows)
-    best = common.cheapest(max_loss)
+    best = common.cheapest(max_loss, novel)
     policy = Policy(
         gate=gate.name,
         temperature=gate.temperature,
@@ -91,7 +100,7 @@ def find_policy(rows: ScoredOutcomes, gate: Gate, scope: Scope, max_loss: float)
         return SearchResult(policy, common.area(), 1 - best.call_rate)
     parts = rows.by_task()
     frontiers = {task: Frontier.of(part) for task, part in parts.items()}
-    points = {task: frontier.cheapest(max_loss) for task, frontier in frontiers.items()}
+    points = {task: frontier.cheapest(max_loss, novel) for task, frontier in frontiers.items()}
     shares: NDArray[np.float64] = np.array([len(part) for part in parts.values()]) / len(rows)
     return SearchResult(
         policy.model_copy(update={"task_decisions": {t: Decision.of(p.threshold) for t, p in points.items()}}),

@@ -45,6 +45,7 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.tracking.tracking import PARENT_TAG, Tracking
 
 VERDICT_TAG, WINDOW_TAG = "kcm.verdict", "kcm.window"
+NOVEL_SHARE = 0.05  # of an update that names no other: traffic brings new classes, a table need not
 _VERDICTS = {"pass": 1.0, "undecided": 0.5, "fail": 0.0}  # as metrics
 
 
@@ -130,7 +131,12 @@ def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = No
         GrowFeatures(encoder=config.encoder, parent=parent),
         GrowOutcomes.of(config, parent=parent),
         Extend.of_parent(parent),
-        Choose.of(config, choice=choice_of(parent), max_loss=config.tune.allowed_loss(config.certificate.epsilon)),
+        Choose.of(
+            config,
+            choice=choice_of(parent),
+            max_loss=config.tune.allowed_loss(config.certificate.epsilon),
+            novel_share=NOVEL_SHARE if config.tune.novel_share is None else config.tune.novel_share,
+        ),
         Recertify.of(config, expires_days=config.update.expires_days, labels=labels),
         RegisterChallenger.of(config, parent=parent.bundle.digest),
         Examine.of(

@@ -104,6 +104,7 @@ class Choose(Stage, Plan):
 
     choice: Choice
     max_loss: float
+    novel_share: float
     certificate: CertificateConfig
 
     def write(
@@ -120,6 +121,7 @@ class Choose(Stage, Plan):
             scratch=attempt.storage,
             max_loss=self.max_loss,
             certificate=self.certificate,
+            novel_share=self.novel_share,
         )
         best = trial.evaluate(name, self.choice)
         trial.write_best(attempt.folder / name, name, self.choice, best)

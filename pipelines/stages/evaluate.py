@@ -21,7 +21,7 @@ from kcm.cascade.evaluation import (
     route_quality,
     router_quality,
 )
-from kcm.cascade.frontier import Frontier
+from kcm.cascade.frontier import Frontier, NovelRows
 from kcm.cascade.measured import MeasuredRows
 from kcm.cascade.policy import POLICY_FILE, Policy
 from kcm.cascade.table import SPLITS
@@ -254,6 +254,7 @@ def result_of(
         "tasks": {task: _quality(scored, policy, task) for task in names.tasks},
         "labels": _labels(scored, policy, names.labels),
         "out_of_scope": _out_of_scope(scored, policy, found.collaborator.num_labels),
+        "unknown_classes": _unknown_classes(found.novel, policy),
         "continual": continual,
         "accuracy_matrix": accuracy,
         "routing": asdict(router_quality(test))
@@ -312,6 +313,14 @@ def _out_of_scope(scored: ScoredTable, policy: Policy, num_labels: int) -> dict[
     rows = scored.table.scored(mask)
     quality = out_of_scope_quality(rows, policy.keep(rows.score, rows.task))
     return None if quality is None else {f"out_of_scope_{name}": value for name, value in asdict(quality).items()}
+
+
+def _unknown_classes(novel: NovelRows | None, policy: Policy) -> dict[str, float] | None:
+    """How much is kept of rows whose class had never been learned, and the share of them that the search assumed."""
+    if novel is None:
+        return None
+    kept = float(novel.kept(policy.decision.cut))
+    return {"num_rows": len(novel.scores), "kept": kept, "assumed_share": novel.share}
 
 
 def _flat(quality: RouteQuality) -> dict[str, Any]:

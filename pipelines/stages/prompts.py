@@ -114,7 +114,7 @@ def _best(
     objectives: dict[str, dict[str, float]] = {}
     for mode in plan.modes:
         rows = table.scored(table.prompt == mode)
-        found = find_policy(rows, tuned_one.gate, tuned_one.policy.scope, plan.max_loss)
+        found = find_policy(rows, tuned_one.gate, tuned_one.policy.scope, plan.max_loss, tuned_one.novel)
         keep_rate = certified_keep_rate(found.policy, rows, plan.certificate, look_delta(plan.certificate.delta, 1))
         policies[mode] = found.policy.model_copy(update={"prompt": mode})
         objectives[mode] = {"promised": keep_rate, "calls_saved": found.calls_saved, "area": found.area}

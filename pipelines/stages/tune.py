@@ -154,6 +154,7 @@ class Tune(Stage, Plan):
             scratch=scratch,
             max_loss=self.tune.allowed_loss(self.certificate.epsilon),
             certificate=self.certificate,
+            novel_share=self.tune.novel_share or 0.0,
             workers=context.cluster.within_trials,
         )
         names = plan.config.collaborators

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from kcm.cascade.frontier import NovelRows
 from kcm.cascade.gate import Gate, restored_gate
 from kcm.cascade.policy import Policy
 from kcm.collaborator.collaborator import Collaborator
@@ -27,6 +28,7 @@ from pipelines.training.worker import TrainerConfig, TrainerPlan, load_state
 PROMPTS, SEARCH, TRIALS, FOUND = "prompts.json", "search.json", "trials.json", "found.json"
 RANKING = ("promised", "calls_saved", "area")  # objectives by weight
 _GATE, _STATE, _SCORES, _LEFT_OUT = "gate.safetensors", "state.pt", "validate_scores.npy", "left_out.npz"
+_NOVEL = "novel.npz"
 
 
 class TrainedArtefact(Artefact):
@@ -66,6 +68,7 @@ class Tuned:
     state: dict[str, Any]
     validate_scores: np.ndarray  # out-of-fold where the gate was fitted on the same rows
     left_out: LeftOut | None = None  # of train rows that choose in place of validate rows
+    novel: NovelRows | None = None  # rows as if their class had never been learned, where the learner can tell
     prompts: Prompts | None = None
     objectives: dict[PromptMode, dict[str, float]] = field(default_factory=dict)  # by mode, where modes were searched
 
@@ -75,6 +78,8 @@ class Tuned:
         np.save(folder / _SCORES, self.validate_scores)
         if self.left_out is not None:
             self.left_out.save(folder / _LEFT_OUT)
+        if self.novel is not None:
+            np.savez(folder / _NOVEL, scores=self.novel.scores, share=self.novel.share)
         torch.save(self.state, folder / _STATE)
         self.policy.save(folder)
         if tensors := self.gate.tensors:
@@ -100,9 +105,15 @@ class Tuned:
             state=state,
             validate_scores=np.load(folder / _SCORES),
             left_out=LeftOut.load(folder / _LEFT_OUT) if (folder / _LEFT_OUT).exists() else None,
+            novel=_novel(folder / _NOVEL) if (folder / _NOVEL).exists() else None,
             prompts=Prompts.model_validate(searched["prompts"]) if searched else None,
             objectives=searched["objectives"] if searched else {},
         )
+
+
+def _novel(path: Path) -> NovelRows:
+    with np.load(path) as stored:
+        return NovelRows(stored["scores"], float(stored["share"]))
 
 
 def save_prompts(

@@ -7,11 +7,13 @@ sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from kcm.cascade.gate import FittedGate, Gate, GateName, fit_gate
 from kcm.cascade.reference import Reference
@@ -22,6 +24,8 @@ from kcm.metrics.calibration import fit_temperature
 from pipelines.store.outcome_table import OutcomePart, drawn
 
 MAX_FITTED_ROWS = 65_536
+FEWEST_CLASSES = 10  # of fewer, one left out says little of what else may come
+WithoutOwnClass = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor] | None]
 
 
 def fitted_on(
@@ -34,10 +38,12 @@ def fitted_on(
     deferral_weight: float,
     seed: int,
     limit: int = MAX_FITTED_ROWS,
-) -> tuple[Gate, ScoredOutcomes]:
+    without_own_class: WithoutOwnClass = lambda *rows: None,
+) -> tuple[Gate, ScoredOutcomes, np.ndarray | None]:
     """The gate, and the `num_rows` validate rows with the scores by which a search has to judge it.
 
-    `parts` gives the rows, twice where they are more than `limit`.
+    `parts` gives the rows, twice where they are more than `limit`. The last is the gate's scores of the sample as if
+    each row's class had never been learned, by the logits that `without_own_class` gives; None where it gives none.
     """
     share, reads_features = limit / num_rows, form_named(gate).reads_features
     scored: list[ScoredOutcomes] = []
@@ -61,7 +67,28 @@ def fitted_on(
         seed=seed,
     )
     rows = ScoredOutcomes.joined(scored)
-    return fitted.gate, replace(rows, score=fitted.scores if share >= 1 else _scores(parts(), fitted, share))
+    rows = replace(rows, score=fitted.scores if share >= 1 else _scores(parts(), fitted, share))
+    return fitted.gate, rows, _novel_scores(fitted.gate, sample, features, num_labels, without_own_class)
+
+
+def _novel_scores(
+    gate: Gate,
+    sample: OutcomeTable,
+    features: Sequence[np.ndarray],
+    num_labels: int,
+    without_own_class: WithoutOwnClass,
+) -> np.ndarray | None:
+    """The gate's scores of the sample's rows without their own classes, [M]; out of scope ones have none."""
+    known_N = sample.label < num_labels
+    judge_MC, small_MC = (each[known_N, :num_labels] for each in (sample.judge_logits, sample.small_logits))
+    label_M = sample.label[known_N]
+    if len(np.unique(label_M)) < FEWEST_CLASSES:
+        return None
+    found = without_own_class(*(torch.from_numpy(each) for each in (judge_MC, small_MC, label_M)))
+    if found is None:
+        return None
+    features_MD = np.concatenate(features)[known_N] if features else None
+    return gate.score(features_MD, found[0].numpy(), found[1].numpy())
 
 
 def _scores(parts: Iterable[OutcomePart], fitted: FittedGate, share: float) -> np.ndarray:

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
+from torch import Tensor
 
+from kcm.cascade.frontier import NovelRows
 from kcm.cascade.gate import Gate, GateName
 from kcm.cascade.reference import Reference
 from kcm.cascade.search import Scope, SearchResult, find_policy
@@ -30,7 +32,7 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Storage
 from pipelines.training.artefacts import FOUND, TrainedArtefact, Tuned
 from pipelines.training.driver import run_workers
-from pipelines.training.fitting import MAX_FITTED_ROWS, fitted_on
+from pipelines.training.fitting import MAX_FITTED_ROWS, WithoutOwnClass, fitted_on
 from pipelines.training.left_out import deciding_rows, left_out_of
 from pipelines.training.worker import TrainerPlan, WorkerPlan, load_state
 
@@ -70,6 +72,7 @@ class Evaluated:
     gate: Gate
     scores: np.ndarray  # [N], out-of-fold where the gate was fitted on the same rows
     left_out: LeftOut | None
+    novel: NovelRows | None = None
 
     def objectives(self) -> dict[str, float]:
         """The objectives of the search."""
@@ -87,6 +90,7 @@ class TrialPlan:
     scratch: Storage  # states that trials have trained
     max_loss: float  # that a searched policy may lose on the rows that choose
     certificate: CertificateConfig
+    novel_share: float = 0.0  # of the traffic that the search takes to be of unknown classes
     workers: ClusterConfig | None = None  # where trials train; None: in their own process
 
     def state(self, name: str, choice: Choice) -> dict[str, Any]:
@@ -110,7 +114,7 @@ class TrialPlan:
         """The collaborator's best policy on validate rows, or where there are none on train rows left out."""
         state = self.state(name, choice)
         collaborator, left_out = self.plan.collaborator(name, state), self._left_out(name, state, choice)
-        gate, rows = fitted_on(
+        gate, rows, novel_scores = fitted_on(
             lambda: (outcome_part(collaborator, rows, self.features.names, left_out) for rows in self._rows()),
             self.features.num_rows("validate") + (0 if left_out is None else len(left_out.ids)),
             choice.gate,
@@ -118,17 +122,23 @@ class TrialPlan:
             reference=Reference.of(collaborator, state["learner"]),
             deferral_weight=choice.deferral_weight,
             seed=self.plan.config.seed,
+            without_own_class=self._without_own_class(name, state, choice),
         )
         best = find_policy(rows, gate, choice.scope, self.max_loss)
         first_look = look_delta(self.certificate.delta, 1)
         keep_rate = certified_keep_rate(best.policy, rows, self.certificate, first_look)
-        return Evaluated(best, keep_rate, gate, rows.score, left_out)
+        if novel_scores is None:
+            return Evaluated(best, keep_rate, gate, rows.score, left_out)
+        # Trials are compared without unknown classes: not every learner can tell what it would keep of them.
+        novel = NovelRows(novel_scores, self.novel_share)
+        policy = find_policy(rows, gate, choice.scope, self.max_loss, novel).policy
+        return Evaluated(replace(best, policy=policy), keep_rate, gate, rows.score, left_out, novel)
 
     def write_best(self, folder: Path, name: str, choice: Choice, best: Evaluated) -> None:
         """Write the artefact of the collaborator's best choice, as it was evaluated."""
         state = self.state(name, choice)
         collaborator = self.plan.collaborator(name, state)
-        Tuned(collaborator, best.gate, best.found.policy, state, best.scores, best.left_out).save(folder)
+        Tuned(collaborator, best.gate, best.found.policy, state, best.scores, best.left_out, best.novel).save(folder)
         write_json(folder / FOUND, {"choice": asdict(choice)} | best.objectives())
 
     def _rows(self) -> Iterable[PartRows]:
@@ -153,6 +163,23 @@ class TrialPlan:
 
     @cached_property
     def _known_left_out(self) -> dict[tuple[str, tuple[float, ...]], LeftOut]:
+        return {}
+
+    def _without_own_class(self, name: str, state: Mapping[str, Any], choice: Choice) -> WithoutOwnClass:
+        """What the learner says of rows whose class had never been learned, computed once for all gates."""
+        key = name, tuple(choice.training.values())
+
+        def known_logits(*rows: Tensor) -> tuple[Tensor, Tensor] | None:
+            if key not in self._known_without:
+                learner = self.plan.learner(name)
+                learner.load_state_dict(state["learner"])
+                self._known_without[key] = learner.without_own_class(*rows)
+            return self._known_without[key]
+
+        return known_logits
+
+    @cached_property
+    def _known_without(self) -> dict[tuple[str, tuple[float, ...]], tuple[Tensor, Tensor] | None]:
         return {}
 
     def _distill(self, choice: Choice) -> DistillConfig:

@@ -226,7 +226,8 @@ def known_signals(inputs: GateInputs, reference: Reference) -> dict[str, NDArray
     if inputs.features_ND is None:
         return found
     if (distance_NC := reference.distances(inputs.features_ND)) is not None:
-        # A class without rows is as far off as the farthest of the others.
+        # A class that cannot be the answer, such as one without rows, is as far off as the farthest of the others.
+        distance_NC = np.where(np.isfinite(judge_NC), distance_NC, np.inf)
         farthest_N1 = np.where(np.isfinite(distance_NC), distance_NC, 0).max(1, keepdims=True)
         near_NC = np.minimum(distance_NC, farthest_N1)
         found["nearest mean"] = near_NC.min(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kcm.cascade.frontier import Frontier, NovelRows
 from kcm.cascade.gate import Gate
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy
@@ -47,3 +48,22 @@ def test_thresholds_per_task_hold_the_loss_in_every_task_and_save_more() -> None
     assert own.calls_saved > common.calls_saved
     assert common.policy.scope == "global"
     assert own.policy.scope == "per_task"
+
+
+def test_unknown_classes_that_would_be_kept_count_as_lost_by_their_share() -> None:
+    rows, max_loss = make_rows(2000), 0.02
+    novel = NovelRows(np.random.default_rng(1).normal(-0.5, 1, 500), share=0.1)
+    cut = find_policy(rows, Gate(), "global", max_loss, novel).policy.decision.cut
+
+    def mixed(threshold: float) -> float:
+        return 0.9 * loss(rows, rows.score > threshold) + 0.1 * float((novel.scores > threshold).mean())
+
+    assert mixed(cut) <= max_loss
+    assert cut == pytest.approx(min(t for t in Frontier.of(rows).thresholds if mixed(t) <= max_loss))
+    assert cut > find_policy(rows, Gate(), "global", max_loss).policy.decision.cut
+
+
+def test_a_share_of_no_unknown_classes_changes_nothing() -> None:
+    rows = make_rows(500)
+    novel = NovelRows(rows.score, share=0.0)
+    assert find_policy(rows, Gate(), "global", 0.01, novel) == find_policy(rows, Gate(), "global", 0.01)
