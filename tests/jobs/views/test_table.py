@@ -115,6 +115,13 @@ def test_rows_that_have_none_of_the_labels_get_a_line_where_there_are_any(
     assert [line for line in shown(result).splitlines() if line.startswith("no label")] == snapshot
 
 
+def test_what_would_be_kept_of_an_unknown_class_gets_a_line_where_the_learner_can_tell(result: dict[str, Any]) -> None:
+    assert "new classes" not in shown(result)
+    result["kcm"]["unknown_classes"] = {"num_rows": 1500, "kept": 0.0712, "assumed_share": 0.05}
+    text = " ".join(shown(result).split())
+    assert "new classes KCM would keep 7.1% of a class that it has never seen, by 1,500 rows" in text
+
+
 def test_a_long_task_name_folds_and_stays_whole(result: dict[str, Any]) -> None:
     name = "reviews-of-products-" * 3
     result["kcm"]["tasks"] = result["mcm"]["tasks"] = {name: numbers()}
