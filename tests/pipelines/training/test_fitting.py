@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from kcm.cascade.gate import fit_gate
 from kcm.cascade.reference import Reference
@@ -14,7 +16,7 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import OutcomeTable
 from kcm.metrics.calibration import fit_temperature
 from pipelines.store.outcome_table import OutcomePart
-from pipelines.training.fitting import fitted_on
+from pipelines.training.fitting import FEWEST_CLASSES, fitted_on
 
 NUM_ROWS, SIZE = 600, 250
 RNG = np.random.default_rng(0)
@@ -85,3 +87,33 @@ def test_of_more_rows_whole_units_are_fitted_on_and_the_rest_is_scored_as_new() 
     for document in set(GROUP) - {None}:
         assert len(set(is_sampled[document == GROUP])) == 1
     assert len(rows) == NUM_ROWS
+
+
+def test_rows_are_scored_without_their_own_class_where_there_are_ten() -> None:
+    count, num_labels = 60, FEWEST_CLASSES
+    rng, label = np.random.default_rng(0), np.arange(60) % FEWEST_CLASSES
+    logits = rng.normal(size=(count, num_labels)) + 3 * np.eye(num_labels)[label]
+    many = OutcomeTable(
+        id=np.array([f"row {row}" for row in range(count)], dtype=object),
+        task=np.full(count, "task", dtype=object),
+        split=np.full(count, "validate", dtype=object),
+        prompt=np.full(count, "none", dtype=object),
+        label=label,
+        judge_logits=logits,
+        small_logits=logits,
+        large_label=label,
+        large_probabilities=np.full((count, num_labels), np.nan),
+        large_cost=np.ones(count),
+        large_error=np.zeros(count, dtype=bool),
+        label_names=tuple(f"label {number}" for number in range(num_labels)),
+    )
+    part = OutcomePart(many, many, np.zeros((count, 1)), np.zeros(count), num_labels)
+
+    def without(judge: Tensor, small: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return tuple(each.scatter(1, labels[:, None], -torch.inf) for each in (judge, small))
+
+    more = {"num_labels": num_labels, "reference": Reference.nothing(), "deferral_weight": 0.0, "seed": 0}
+    gate, rows, novel = fitted_on(lambda: [part], count, "signals", without_own_class=without, **more)
+    own = np.where(np.eye(num_labels, dtype=bool)[label], -np.inf, logits)
+    np.testing.assert_allclose(novel, gate.score(np.zeros((count, 1)), own, own))
+    assert novel.mean() < rows.score.mean()
