@@ -97,12 +97,16 @@ def submit(cluster: HostCluster) -> dict[str, Any]:
     return content(json.loads(cluster.download(result.removeprefix("s3://kcm/"))))
 
 
-def on_one_machine(cluster: HostCluster) -> dict[str, Any]:
-    """The result of the same run on the laptop alone."""
+def start_on_one_machine(cluster: HostCluster) -> subprocess.Popen[str]:
+    """Start the same run on the laptop alone."""
     local = {"storage_path": f"{HOME}/storage", "tracking.uri": "null", "serve.feedback.url": "null"}
     words = [word for key, value in local.items() for word in ("--set", f"{key}={value}")]
-    ended = cluster.kcm("run", CONFIG, *words)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return cluster.laptop.start([sys.executable, "-m", "jobs.cli", "run", CONFIG, *words], "alone.log")
+
+
+def on_one_machine(cluster: HostCluster, started: subprocess.Popen[str]) -> dict[str, Any]:
+    """The result of the run on the laptop, when it has ended."""
+    assert started.wait(timeout=600) == 0, cluster.laptop.read("alone.log")
     return content(json.loads(cluster.laptop.read("storage/runs/hosts/result.json")))
 
 
@@ -158,6 +162,7 @@ def requests(cluster: HostCluster, urls: list[str]) -> Iterator[dict[str, float]
         yield found
         out, err = process.communicate(timeout=60)  # closes its input, which ends it
         assert process.returncode == 0, err
+        sys.stderr.write(err)
         found |= json.loads(out)
     finally:
         process.kill()
@@ -249,9 +254,10 @@ def measure(cluster: HostCluster, report: Report, faults: Mapping[str, Fault]) -
     A fault that fails leaves the others to be measured. Raises PhaseError where nothing can be.
     """
     with report.phase("run"):
+        alone = start_on_one_machine(cluster)  # meanwhile: each of them waits for one process after the other to start
         there = submit(cluster)
     with suppress(PhaseError), report.phase("reference"):
-        report.equal = on_one_machine(cluster) == there
+        report.equal = on_one_machine(cluster, alone) == there
     with report.phase("deploy"):
         urls = deploy(cluster)
     for name, fault in faults.items():

@@ -206,7 +206,7 @@ def lan() -> Iterator[Lan]:
         _ip("netns", "del", net.switch)
 
 
-def wait_for(host: Host, address: str, port: int, timeout_s: float = 90) -> None:
+def wait_for(host: Host, address: str, port: int, timeout_s: float = 180) -> None:
     """Wait until something listens at an address that a host reaches."""
     code = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
     deadline = time.monotonic() + timeout_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -67,11 +68,10 @@ class HostCluster:
     def add_worker(self, name: str) -> Host:
         """Start a worker on a new host."""
         host = self.workers[name] = self.net.host(name, **self.environment)
-        node = ["--num-cpus=2", *_NODE]
-        host.start(["ray", "start", f"--address={self.gcs}", f"--node-ip-address={host.address}", *node], "ray.log")
+        start_node(host, f"--address={self.gcs}", "--num-cpus=2")
         return host
 
-    def wait_for_nodes(self, count: int, timeout_s: float = 120) -> None:
+    def wait_for_nodes(self, count: int, timeout_s: float = 180) -> None:
         """Wait until so many nodes are alive."""
         deadline = time.monotonic() + timeout_s
         while (alive := self._num_alive()) != count:
@@ -103,8 +103,11 @@ class HostCluster:
         return self.laptop.run(sys.executable, "-m", "jobs.cli", *words, check=False, timeout_s=timeout_s)
 
 
-# Small nodes: each has a disk in memory, and all share this machine's.
-_NODE = ["--block", "--disable-usage-stats", f"--object-store-memory={100 * 2**20}"]
+def start_node(host: Host, *flags: str) -> None:
+    """Start a node of Ray, and again where it fails: on a busy machine a raylet misses the 30 s that Ray gives it."""
+    node = ["--block", "--disable-usage-stats", f"--object-store-memory={100 * 2**20}"]  # a host's disk is in memory
+    command = shlex.join(["ray", "start", f"--node-ip-address={host.address}", *node, *flags])
+    host.start(["bash", "-c", f"until {command}; do ray stop --force; sleep 1; done"], "ray.log")
 
 
 @contextmanager
@@ -130,8 +133,8 @@ def cluster_on_hosts(num_workers: int = 3) -> Iterator[HostCluster]:
             "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         }
         head, laptop = net.host("head", **client, **node), net.host("laptop", **client)
-        flags = ["--num-cpus=0", "--dashboard-host=0.0.0.0", f"--dashboard-port={DASHBOARD}", f"--port={GCS}"]
-        head.start(["ray", "start", "--head", f"--node-ip-address={head.address}", *flags, *_NODE], "ray.log")
+        ports = [f"--dashboard-port={DASHBOARD}", f"--port={GCS}"]
+        start_node(head, "--head", "--num-cpus=0", "--dashboard-host=0.0.0.0", *ports)
         start_bucket(store)
         start_tracking(store)
         start_database(store)

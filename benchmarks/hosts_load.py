@@ -23,37 +23,43 @@ TIMEOUT_S = 10.0  # of each try
 RIGHT = Path("right.json")
 
 
-async def ask(client: httpx.AsyncClient, url: str, item: Any) -> dict[str, Any] | None:
-    """The answer to an item; None where there is none."""
+async def ask(client: httpx.AsyncClient, url: str, item: Any) -> dict[str, Any] | str:
+    """The answer to an item, or why there is none."""
     try:
         response = await client.post(f"{url}/v1/predict", json={"inputs": [item]})
         answer: dict[str, Any] = response.raise_for_status().json()["answers"][0]
-    except (httpx.HTTPError, ValueError, LookupError):
-        return None
+    except (httpx.HTTPError, ValueError, LookupError) as error:
+        return f"{url}: {type(error).__name__} {error}".strip()
     return answer
 
 
 async def load(items: list[Any], urls: list[str]) -> dict[str, float]:
     """Shares of requests that were answered at the first try and at all, and how many answers were wrong.
 
-    An answer that says that it is degraded is none of the large model, and not wrong.
+    An answer that says that it is degraded is none of the large model, and not wrong. A line on stderr tells of each
+    request that was not answered.
     """
     async with httpx.AsyncClient(timeout=TIMEOUT_S, limits=httpx.Limits(max_connections=500)) as client:
         right = await right_answers(client, items, urls[0])
         found: Counter[str] = Counter()
+        started = time.monotonic()
 
         async def one(number: int) -> None:
-            item = number % len(items)
+            item, asked = number % len(items), time.monotonic() - started
             found["requests"] += 1
-            answer = await ask(client, urls[number % len(urls)], items[item])
-            found["first"] += answer is not None
-            if answer is None:
+            answer = first = await ask(client, urls[number % len(urls)], items[item])
+            if isinstance(first, str):
                 answer = await ask(client, urls[(number + 1) % len(urls)], items[item])
-            found["answered"] += answer is not None
-            found["wrong"] += answer is not None and not answer.get("degraded") and answer["label"] != right[item]
+            else:
+                found["first"] += 1
+            if isinstance(answer, str):
+                print(f"after {asked:.1f} s: {first}; {answer}", file=sys.stderr)
+                return
+            found["answered"] += 1
+            found["wrong"] += not answer.get("degraded") and answer["label"] != right[item]
 
         print("ready", file=sys.stderr, flush=True)
-        started, tasks = time.monotonic(), set[asyncio.Task[None]]()
+        tasks = set[asyncio.Task[None]]()
         ended = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
         for number in count():
             await asyncio.sleep(max(0.0, started + number / RATE - time.monotonic()))
@@ -71,7 +77,7 @@ async def right_answers(client: httpx.AsyncClient, items: list[Any], url: str) -
         labels: list[str] = json.loads(RIGHT.read_text())
         return labels
     answers = [await ask(client, url, item) for item in items]
-    labels = [answer["label"] for answer in answers if answer is not None and not answer.get("degraded")]
+    labels = [answer["label"] for answer in answers if isinstance(answer, dict) and not answer.get("degraded")]
     if len(labels) < len(items):
         raise RuntimeError(f"{url} answers {len(labels)} of {len(items)} before any fault")
     RIGHT.write_text(json.dumps(labels))

@@ -31,6 +31,7 @@ def replace(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     phases = {
         "prepare": None,
+        "start_on_one_machine": None,
         "submit": {"policy": 1},
         "on_one_machine": {"policy": 1},
         "deploy": [],
@@ -77,7 +78,7 @@ def test_a_line_for_each_phase_and_one_of_json(printed: Callable[..., Any]) -> N
 
 
 def test_another_result_than_on_one_machine_is_not_equal(printed: Callable[..., Any], replace: Any) -> None:
-    replace("on_one_machine", lambda cluster: {"policy": 2})
+    replace("on_one_machine", lambda cluster, started: {"policy": 2})
     assert printed()[1]["equal"] is False
 
 
