@@ -98,10 +98,12 @@ class Host:
         base = {"HOME": HOME, "PATH": path, "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         base["PYTHONPYCACHEPREFIX"] = "/var/tmp/kcm-hosts-bytecode"
         words = [f"{name}={value}" for name, value in (base | self.environment).items()]
-        script = f'cd {HOME} && exec "$@"' + (f" >{log} 2>&1 </dev/null" if log else "")
+        # What is left to itself is not nsenter's own child: nsenter stops with a child that is stopped, and would never
+        # collect it, so that the host could not end.
+        script = f'"$@" >{log} 2>&1 </dev/null; exit $?' if log else 'exec "$@"'
         pipes = None if log else subprocess.PIPE
         return subprocess.Popen(
-            [*enter, "env", "-i", *words, "bash", "-c", script, "-", *command],
+            [*enter, "env", "-i", *words, "bash", "-c", f"cd {HOME}; {script}", "-", *command],
             text=True,
             stdout=pipes,
             stderr=pipes,

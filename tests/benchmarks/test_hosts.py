@@ -1,0 +1,20 @@
+"""Hosts made of namespaces end as a whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.hosts import lan, why_no_hosts
+
+REASON = why_no_hosts()
+pytestmark = [pytest.mark.skipif(REASON is not None, reason=str(REASON)), pytest.mark.timeout(60)]
+
+
+def test_a_host_ends_though_a_program_on_it_was_stopped_for_a_while() -> None:
+    with lan() as net:
+        host = net.host("store")
+        host.start(["tail", "-f", "/dev/null"], "tail.log")
+        host.run("bash", "-c", "until pkill -STOP -x tail; do sleep .1; done")
+        host.run("bash", "-c", "until grep -q '(tail) T' /proc/$(pgrep -x tail)/stat; do sleep .1; done")
+        host.run("pkill", "-CONT", "-x", "tail")
+    assert host.init.returncode is not None
