@@ -135,7 +135,7 @@ def test_a_run_with_little_more_than_its_total_still_has_a_page(
 
 def test_labels_are_shown_with_what_they_are_taken_for_and_of_many_the_first(inputs, lines: Lines) -> None:
     page = render_report(inputs)
-    assert "| bad | 1,500 | 70.0% | 92.0% | 91.0% | 70.0% | 9 | good 12" in lines(page)
+    assert "| bad | 1,500 | 70.0% | 92.0% | 91.0% | 70.0% | 9 | good (12)" in lines(page)
     inputs.result["kcm"]["labels"] *= 20
     many = render_report(inputs)
     assert many.count('<th scope="row"><bdi>bad</bdi></th>') == 10
