@@ -116,6 +116,18 @@ def test_the_readme_quotes_the_table_of_the_demo() -> None:
     assert quoted == saved
 
 
+def test_the_readme_quotes_the_results_on_a_first_table() -> None:
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| ([\d,]+) of (\d+) intents \| (.*) \|$", readme, re.M)
+    assert len(lines) == 5
+    for rows, classes, quoted in lines:
+        saved, theirs, right, theirs_right = re.findall(r"([\d.]+)%", quoted)
+        start = f"| {classes} intents, {rows.replace(',', '')} rows | {saved} | {theirs} |"
+        (found,) = (line for line in page.splitlines() if line.startswith(start))
+        assert f"| {right} | {theirs_right} |" in found
+
+
 def test_the_notebooks_run() -> None:
     """Each ends with assertions on what it shows; the quick start runs with the main job, on its registry."""
     cells = executed("continual_learning", "routing_on_logs").cells
