@@ -67,7 +67,7 @@ def test_the_papers_retrieval_setting_runs_on_a_stand_in(coco, tmp_path):
     }
     config = load_config(RunConfig, CONFIG, [f"{key}={value}" for key, value in changes.items()])
     found = retrieval(config, RetrievalConfig(top_k=(3,)))["collaborators"]
-    assert set(found) == {"kcm", "mcm"}
+    assert set(found) == {"kcm", "mcm", "linear"}
     for each in found.values():
         recall = each["deployed"]["recall"]["overall"]
         assert all(0 <= recall[model]["1"] <= recall[model]["5"] <= recall[model]["10"] <= 1 for model in recall)
