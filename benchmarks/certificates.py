@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from kcm.certify.window import certify_traffic
 EPSILON, DELTA = 0.02, 0.1
 RISKY = 0.1  # share of the inputs, those of the highest scores, among which all losses lie
 EXCESS = 1.05  # the loss of whoever keeps all of them, in epsilon
-NUM_ROWS, NUM_DECISIONS, AUDIT_SHARE = 2000, 20_000, 0.2
+NUM_ROWS, NUM_DECISIONS = 2000, 20_000
 RESULTS = Path(__file__).parent / "results" / "certificates.json"
 
 
@@ -110,17 +111,17 @@ def by_many_looks(rng: np.random.Generator) -> bool:
     return any(found)
 
 
-def on_traffic(rng: np.random.Generator) -> bool:
+def on_traffic(share: float, rng: np.random.Generator) -> bool:
     """A window of traffic, audited at a share, certifies a challenger without labels."""
     score_N = rng.random(NUM_DECISIONS)
     disagrees_N = (score_N > 1 - RISKY) & (rng.random(NUM_DECISIONS) < EXCESS * EPSILON / RISKY)
-    asked_N = rng.random(NUM_DECISIONS) < AUDIT_SHARE
+    asked_N = rng.random(NUM_DECISIONS) < share
     traffic = Traffic(
         score=score_N,
         asked=asked_N,
-        probability=np.full(NUM_DECISIONS, AUDIT_SHARE),
+        probability=np.full(NUM_DECISIONS, share),
         disagrees=disagrees_N,
-        floor=AUDIT_SHARE,
+        floor=share,
     )
     begins = datetime(2026, 1, 1, tzinfo=UTC)
     window = CertifiedWindow(
@@ -145,7 +146,8 @@ WORLDS: dict[str, Callable[[np.random.Generator], bool]] = {
     "net, independent rows": on_rows("net"),
     "net, units of three equal rows": on_rows("net", copies=3),
     "net, a third copies of the searched rows": on_rows("net", duplicated=1 / 3),
-    "traffic, audits at a share of 20%": on_traffic,
+    "traffic, audits at a share of 20%": partial(on_traffic, 0.2),
+    "traffic, the large model asked about everything": partial(on_traffic, 1.0),
 }
 
 
@@ -161,7 +163,7 @@ def measured(num_worlds: int) -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--worlds", type=int, default=200, help="simulated worlds of each kind")
+    parser.add_argument("--worlds", type=int, default=1000, help="simulated worlds of each kind")
     parser.add_argument("--write", action="store_true", help=f"keep the table in {RESULTS.name}")
     arguments = parser.parse_args()
     rows = list(measured(arguments.worlds))
