@@ -1,6 +1,6 @@
 """How often a promise is broken: simulated worlds whose true loss lies just above what is promised.
 
-    python benchmarks/certificates.py [--worlds 200] [--write]
+    python benchmarks/certificates.py [--worlds 1000] [--write]
 
 In every world all that is lost lies among the tenth of the inputs with the highest gate scores: whoever keeps all of
 them loses 1.05 epsilon. A certificate that deploys a threshold below them is false. Worlds come in kinds: rows that
