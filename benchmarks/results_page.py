@@ -164,7 +164,7 @@ def _routing() -> Iterator[str]:
     rows = []
     for name, what in (
         ("gsm8k", "before the small model answers"),
-        ("gsm8k_cascade", "once it has answered (the head still checked sums)"),
+        ("gsm8k_cascade", "once it has answered"),
     ):
         routers = routing[name]["routers"]
         gain = points(routing[name]["over_the_hashed_word_ridge"])
