@@ -29,7 +29,6 @@ from rich.table import Table
 
 MAX_BLOCK_MS = 50.0
 NUM_INNOCENTS, PAUSE_S = 2, 0.05
-NUM_CLIENTS = 16
 
 
 @dataclass

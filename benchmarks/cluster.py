@@ -288,6 +288,7 @@ def main() -> int:
     try:
         with suppress(PhaseError), prepared(report) as cluster:
             measure(cluster, report, QUICK if quick else ALL)
+            signal.alarm(0)  # nothing may interrupt the end of the hosts
     except KeyboardInterrupt:
         report.failed["time"] = "stopped before its end"
     print(json.dumps(report.line()))

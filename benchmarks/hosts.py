@@ -51,20 +51,7 @@ def why_no_hosts() -> str | None:
     ]:
         return f"hosts need {', '.join(missing)} (util-linux, iproute2)"
     probe = f"kcm{os.getpid()}-probe"
-    inside = [
-        "unshare",
-        "--mount",
-        "--uts",
-        "--ipc",
-        "--pid",
-        "--fork",
-        "--mount-proc",
-        "mount",
-        "-t",
-        "tmpfs",
-        "t",
-        "/mnt",
-    ]
+    inside = ["unshare", *_PRIVATE, "mount", "-t", "tmpfs", "t", "/mnt"]
     for command in (["ip", "netns", "add", probe], ["ip", "netns", "exec", probe, *inside]):
         tried = subprocess.run(command, capture_output=True, text=True, check=False)
         if tried.returncode:

@@ -42,6 +42,7 @@ async def load(items: list[Any], urls: list[str]) -> dict[str, float]:
     async with httpx.AsyncClient(timeout=TIMEOUT_S, limits=httpx.Limits(max_connections=500)) as client:
         right = await right_answers(client, items, urls[0])
         found: Counter[str] = Counter()
+        lost: list[str] = []
         started = time.monotonic()
 
         async def one(number: int) -> None:
@@ -53,7 +54,7 @@ async def load(items: list[Any], urls: list[str]) -> dict[str, float]:
             else:
                 found["first"] += 1
             if isinstance(answer, str):
-                print(f"after {asked:.1f} s: {first}; {answer}", file=sys.stderr)
+                lost.append(f"after {asked:.1f} s: {first}; {answer}")
                 return
             found["answered"] += 1
             found["wrong"] += not answer.get("degraded") and answer["label"] != right[item]
@@ -67,6 +68,7 @@ async def load(items: list[Any], urls: list[str]) -> dict[str, float]:
                 break
             tasks.add(asyncio.create_task(one(number)))
         await asyncio.gather(*tasks)
+    print(*lost, sep="\n", file=sys.stderr)  # at the end: who reads it waits for the end, and a full pipe would stop us
     shares = {name: found[name] / found["requests"] for name in ("first", "answered")}
     return shares | {"wrong": found["wrong"], "requests": found["requests"]}
 

@@ -11,11 +11,12 @@ from scipy.special import logsumexp
 
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.certify.certificate import CertificateConfig
+from kcm.certify.ledger import look_delta
 from kcm.certify.traffic import best_bet, mixture
 from pipelines.config import RunConfig
 from pipelines.loop.inbox import searched_policy
 from pipelines.loop.judged import JudgedWindow
-from pipelines.loop.recertify import JUDGED, LineageLedger, Recertify, certify_window
+from pipelines.loop.recertify import JUDGED, Recertify, certify_window
 from pipelines.loop.state import LoopState
 from pipelines.loop.window import LogWindow, WindowArtefact, WindowFacts
 from pipelines.stages.evaluate import EvaluatedArtefact
@@ -40,7 +41,7 @@ def first_certified(config: RunConfig, state: LoopState) -> int | None:
     facts = evaluated.source(WindowArtefact, LogWindow.stage).facts
     judged = JudgedWindow.read(evaluated.folder / name / JUDGED)
     policy = searched_policy(evaluated.policy(name), evaluated.certificates(name))
-    spend = LineageLedger(state.store.control, config.name).attempts()[0].spend
+    spend = look_delta(config.certificate.delta, 1)
     return earliest(judged, policy, config.certificate, facts, delta=spend)
 
 

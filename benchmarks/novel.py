@@ -17,6 +17,7 @@ mean lies nearest.
 
     waves           waves of new intents
     waves_promoted  for how many of them a challenger was promoted within two turns
+    kept_known      share of the other items that were kept, over all turns
     kept_unseen     share of the items of a wave's intents that were kept before they were learned
     expected_unseen what the classes that were left out had said of that share
     saved           calls saved on held-out items of all intents by the last champion

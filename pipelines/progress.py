@@ -47,7 +47,9 @@ class Bar:
     def update(self, completed: float, total: float) -> None:
         """Show `completed` of `total` units done."""
         now = self._clock()
-        if completed > self._before:
+        if completed < self._before:  # counted anew
+            self._recent.clear()
+        elif completed > self._before:
             self._recent.append((now, completed))
         self._before = completed
         while len(self._recent) > 2 and self._recent[0][0] < now - _RECENT_S:

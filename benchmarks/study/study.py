@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -24,6 +24,7 @@ from .cell import Cell, Record, Records, cell_fingerprint, for_small_steps, run_
 from .data import Stream, read_data
 from .matching import units_of_equal_cpu, width_of_equal_latency, with_units
 from .settings import Setting, Settings, StudyNetwork, has_memory
+from .view import ProgressBars
 
 Match = Literal["parameters", "latency", "cpu"]
 
@@ -69,18 +70,8 @@ class StudyConfig(Config):
                         yield Cell(network, learner, memory, seed)
 
 
-class Watcher(Protocol):
-    """Told how far a study is."""
-
-    def encoding(self, done: int, total: int) -> None:
-        """Texts encoded."""
-
-    def cell(self, done: int, total: int) -> None:
-        """Cells finished."""
-
-
 def run_study(
-    config: StudyConfig, settings: Settings, assets_dir: Path, storage: Path, watcher: Watcher | None = None
+    config: StudyConfig, settings: Settings, assets_dir: Path, storage: Path, watcher: ProgressBars | None = None
 ) -> dict[str, Any]:
     """Run the cells that `storage` does not hold yet, and give the result: see `aggregate`.
 
@@ -127,7 +118,7 @@ def run_cells(
     planned: Sequence[tuple[Cell, Setting | None]],
     streams: Mapping[int, Stream],
     records: Records,
-    watcher: Watcher | None = None,
+    watcher: ProgressBars | None = None,
 ) -> list[Record]:
     """The records of all cells, in their order; a cell that `records` holds is not run again."""
     finished = []

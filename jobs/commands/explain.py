@@ -31,7 +31,6 @@ from kcm.inputs.rowfile import open_rows
 from kcm.kan.inspect.plotting import plot_edge, plot_network
 
 PROBE_ROWS = 512  # at most: more would not change which edges matter
-SIDES = ("small", "large")
 PANELS = 4  # edges drawn per network for one decision, and curves of the gate side by side
 
 
@@ -103,7 +102,9 @@ class Explainer:
         curves, labels = gate_curves(self.bundle), label_rates(self.bundle)
         if not curves:
             return None
-        rates = {f"{side} accuracy": [getattr(each, f"{side}_accuracy") for each in labels] for side in SIDES}
+        rates = {
+            f"{side} accuracy": [getattr(each, f"{side}_accuracy") for each in labels] for side in ("small", "large")
+        }
         rows = -(-len(curves) // PANELS)
         figure = Figure(figsize=(3.2 * PANELS, 2.7 * rows), layout="constrained")
         axes = figure.subplots(rows, PANELS, squeeze=False, sharey=True)

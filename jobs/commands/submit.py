@@ -18,7 +18,7 @@ from ray.exceptions import AuthenticationError
 import jobs
 import kcm
 import pipelines
-from jobs.cluster import RUN, Address, Auth, followed, job_client, require_success
+from jobs.cluster import DASHBOARD, RUN, Address, Auth, followed, job_client, require_success
 from jobs.commands.run import Until, check_stage
 from jobs.exit import reported
 from jobs.options import ConfigFile, Debug, JsonFile, Overrides
@@ -34,7 +34,7 @@ CONFIG = "config.yaml"
 def submit(
     config: ConfigFile,
     until: Until = None,
-    address: Address = "http://127.0.0.1:8265",
+    address: Address = DASHBOARD,
     auth: Auth = "disabled",
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", help="Whether to print the job's log until it ends.")

@@ -12,7 +12,7 @@ import typer
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from jobs.cluster import POLL_S, RUN, Address, Auth, followed, job_client, require_success
+from jobs.cluster import DASHBOARD, POLL_S, RUN, Address, Auth, followed, job_client, require_success
 from jobs.exit import reported
 from jobs.options import Debug, JsonFile
 from kcm.errors import KcmError
@@ -24,7 +24,7 @@ RunName = Annotated[str, typer.Argument(metavar="NAME", help="The run's name, `n
 
 def status(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The run's name; without it every run.")] = None,
-    address: Address = "http://127.0.0.1:8265",
+    address: Address = DASHBOARD,
     auth: Auth = "disabled",
     json: JsonFile = None,
     debug: Debug = False,
@@ -42,25 +42,27 @@ def status(
 
 def logs(
     name: RunName,
-    address: Address = "http://127.0.0.1:8265",
+    address: Address = DASHBOARD,
     auth: Auth = "disabled",
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the job ends, and exit as it does.")] = False,
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
     """Print the log of the newest job of the run NAME."""
-    with reported(json, debug) as result, _cluster(address, auth) as client:
-        job = _id(_jobs(client, name, address)[-1])
+    with reported(json, debug) as result:
+        with _cluster(address, auth) as client:
+            job = _id(_jobs(client, name, address)[-1])
+            log = "" if follow else client.get_job_logs(job)
         result["submission_id"] = job
         if follow:
             require_success(job, followed(client, job, address), address)
         else:
-            typer.echo(client.get_job_logs(job), nl=False)
+            typer.echo(log, nl=False)
 
 
 def stop(
     name: RunName,
-    address: Address = "http://127.0.0.1:8265",
+    address: Address = DASHBOARD,
     auth: Auth = "disabled",
     json: JsonFile = None,
     debug: Debug = False,
@@ -72,10 +74,11 @@ def stop(
             raise KcmError(f"no job of the run {name!r} is running", where=address)
         for job in running:
             client.stop_job(job)
+        result["jobs"] = []
         for job in running:
             while not (ended := client.get_job_status(job)).is_terminal():
                 time.sleep(POLL_S)
-            result[job] = ended.value
+            result["jobs"].append({"submission_id": job, "status": ended.value})
             typer.echo(redacted(f"{job}  {ended.value}"))
 
 

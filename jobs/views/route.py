@@ -30,7 +30,7 @@ def progress_bars() -> Iterator[Progress]:
         def show(what: str, done: int, total: int) -> None:
             if what not in bars:
                 shown.close()
-                bars[what] = shown.enter_context(reporter.bar(what, "rows"))
+                bars[what] = shown.enter_context(reporter.bar(what, what.split()[0]))
             bars[what].update(done, total)
 
         yield show

@@ -120,9 +120,9 @@ class Frontier:
 
         With `novel`, a share of the rows is taken to be of unknown classes; each of them that is kept is lost.
         """
-        lost = (1 - (novel.share if novel else 0.0)) * (self.num_correct[0] - self.num_correct) / self.num_rows
+        lost = (self.num_correct[0] - self.num_correct) / self.num_rows
         if novel:
-            lost = lost + novel.share * novel.kept(self.thresholds)
+            lost = (1 - novel.share) * lost + novel.share * novel.kept(self.thresholds)
         return self.point(int(np.flatnonzero(lost <= max_loss + 1e-9 / self.num_rows)[-1]))
 
     def point(self, index: int, threshold: float | None = None) -> FrontierPoint:

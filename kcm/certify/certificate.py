@@ -42,6 +42,10 @@ class CertificateConfig(Config):
     max_call_rate: float | None = Field(None, gt=0, lt=1, description="Share of large calls that is promised as well.")
     seed: int = Field(0, ge=0, description="Order in which `net` bets on the rows.")
 
+    def loss_delta(self, delta: float) -> float:
+        """What of delta the test of the loss may spend: a promised call rate takes the other half."""
+        return delta / 2 if self.max_call_rate is not None else delta
+
 
 class CertifiedWindow(Config):
     """The traffic that a certificate was issued on, and until when it may be relied on.
@@ -283,16 +287,15 @@ def _path(
     config: CertificateConfig,
     delta: float,
 ) -> ThresholdPath:
-    """The tested path of accuracy; a promised call rate takes the other half of delta."""
-    limited = config.max_call_rate is not None
-    delta = delta / 2 if limited else delta
+    """The tested path of accuracy."""
+    delta = config.loss_delta(delta)
     if method == "regret" and rows.prompted:
         raise ConfigError(
             "method 'regret' cannot test a policy whose prompt changes the large model's answers",
             where="certificate.method",
             hint="Use 'net' or 'auto'",
         )
-    grid = frozen_grid(validate, searched.cut, beyond=limited)
+    grid = frozen_grid(validate, searched.cut, beyond=config.max_call_rate is not None)
 
     def over(part: ScoredOutcomes) -> ThresholdPath:
         if method == "regret":

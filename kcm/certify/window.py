@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -47,7 +46,7 @@ def certify_traffic(
             where="certificate.every_task",
             hint="Set it to false; a policy with a threshold per task is certified task by task",
         )
-    spend = delta / 2 if config.max_call_rate is not None else delta
+    spend = config.loss_delta(delta)
     if labelled is None:
         path = traffic_path(traffic, config.epsilon, spend)
     else:
@@ -73,9 +72,8 @@ def traffic_path(traffic: Traffic, epsilon: float, delta: float) -> ThresholdPat
 
 
 def can_certify(traffic: Traffic, config: CertificateConfig, delta: float) -> bool:
-    """Whether the window has units enough to certify anything at all; its outcomes are not read."""
-    spend = delta / 2 if config.max_call_rate is not None else delta
-    path = traffic_path(replace(traffic, disagrees=np.zeros(len(traffic), dtype=bool)), config.epsilon, spend)
+    """Whether the window has units enough to certify anything at all, whatever their outcomes."""
+    path = traffic_path(traffic, config.epsilon, config.loss_delta(delta))
     return path.num_units >= path.fewest_units
 
 

@@ -142,10 +142,9 @@ class Analytic(Learner):
         """
         assert self.sums is not None
         inputs_NP, targets_NK = self._regression(collaborator, rows, distill)
-        strengths = self.chosen or [fit.strength for fit in self.fits()]
+        strengths = self._strengths()
         left_out_NK = left_out_of_sums(self.counted_sums, strengths, inputs_NP.numpy(), targets_NK.numpy(), units)
-        rarity_C = self._rarity_C()
-        balance_C, offset_C = rarity_C**self.class_balance, self.logit_adjustment * rarity_C.log()
+        balance_C, offset_C = self._adjustment()
         by_model = [part * balance_C + offset_C for part in torch.from_numpy(left_out_NK).chunk(len(strengths), 1)]
         return by_model[0], by_model[-1]
 
@@ -153,10 +152,8 @@ class Analytic(Learner):
     def without_own_class(self, judge_NC: Tensor, small_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor] | None:
         """By taking the class's mean out of the sums: see `without_own_class` of `kcm.closed_form.left_out`."""
         assert self.sums is not None
-        rarity_C = self._rarity_C()
-        balance_C, offset_C = rarity_C**self.class_balance, self.logit_adjustment * rarity_C.log()
-        strengths = self.chosen or [fit.strength for fit in self.fits()]
-        by_model = class_mean_scores(self.counted_sums, strengths)
+        balance_C, offset_C = self._adjustment()
+        by_model = class_mean_scores(self.counted_sums, self._strengths())
 
         def without(logits_NC: Tensor, mean_scores_CC: Tensor) -> Tensor:
             scores_NC = (logits_NC.double() - offset_C) / balance_C
@@ -196,9 +193,8 @@ class Analytic(Learner):
 
     def solutions(self) -> list[tuple[Tensor, Tensor]]:
         """Weights [C, P] on the inputs of the regression, and offset [C], of each of the `fits`."""
-        rarity_C = self._rarity_C()
-        balance_C1, offset_C = rarity_C[:, None] ** self.class_balance, self.logit_adjustment * rarity_C.log()
-        return [(balance_C1 * fit.weight_KP, offset_C) for fit in self.fits()]
+        balance_C, offset_C = self._adjustment()
+        return [(balance_C[:, None] * fit.weight_KP, offset_C) for fit in self.fits()]
 
     def end_task(self, learned: LearnedTask) -> None:
         """Solve for all rows so far."""
@@ -208,12 +204,17 @@ class Analytic(Learner):
         """Write the solution into both networks."""
         write_solutions(collaborator, ranks, self.solutions)
 
-    def _rarity_C(self) -> Tensor:
-        """The mean number of rows of a class over that of each; 1 for classes not seen yet."""
+    def _strengths(self) -> list[float]:
+        """Those of the regressions on these sums."""
+        return self.chosen or [fit.strength for fit in self.fits()]
+
+    def _adjustment(self) -> tuple[Tensor, Tensor]:
+        """What the outputs of every class are multiplied by, and what is added to them, [C] each; 1 and 0 if unseen."""
         assert self.sums is not None
         judge_totals_C = self.sums.totals_K.chunk(len(self.sums.squares_M))[0]
         seen_C = judge_totals_C > 0
-        return torch.where(seen_C, judge_totals_C[seen_C].mean() / judge_totals_C, 1.0)
+        rarity_C = torch.where(seen_C, judge_totals_C[seen_C].mean() / judge_totals_C, 1.0)
+        return rarity_C**self.class_balance, self.logit_adjustment * rarity_C.log()
 
     def state_dict(self) -> dict[str, Any]:
         """The sums, and the strengths that were chosen."""

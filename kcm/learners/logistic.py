@@ -61,10 +61,10 @@ class Logistic(Learner):
 
     def end_task(self, learned: LearnedTask) -> None:
         """Fit the rows of the tasks so far."""
-        rows, self._rows = _thinned(*_joined(self._rows)), []
+        rows, self._rows = self._rows, []
 
         def fitted() -> list[tuple[Tensor, Tensor]]:
-            weight_CP = torch.from_numpy(_fitted(*rows, learned.collaborator.num_labels))
+            weight_CP = torch.from_numpy(_fitted(*_thinned(*_joined(rows)), learned.collaborator.num_labels))
             return [(weight_CP, weight_CP.new_zeros(len(weight_CP)))]
 
         write_solutions(learned.collaborator, learned.ranks, fitted)

@@ -9,6 +9,7 @@ that still move; from the sums of all rows S is exact, and order cannot matter. 
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -61,3 +62,8 @@ class Slda(Analytic):
         sum_CP = sums.cross_PK.T * (sums.count / sums.totals_K.sum())
         weight_CP, bias_C = linear_discriminant(count_C, sum_CP, sums.gram_PP, self.shrinkage)
         return [(weight_CP, bias_C.masked_fill(count_C == 0, UNSEEN))]
+
+    def without_own_class(self, judge_NC: Tensor, small_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Without a class its own logit goes alone: how its rows lie about their mean stays in the covariance."""
+        judge, small = (each.scatter(1, labels_N[:, None], -torch.inf) for each in (judge_NC, small_NC))
+        return judge, small

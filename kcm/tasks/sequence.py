@@ -47,10 +47,14 @@ class Task:
     label_names: tuple[str, ...]
     rows: pa.Table = field(repr=False)
 
+    def of_split(self, split: Split) -> pa.Table:
+        """The rows of a split."""
+        return self.rows.filter(pc.equal(self.rows["split"], split))
+
     @property
     def splits(self) -> dict[Split, pa.Table]:
         """The rows of each split."""
-        return {split: self.rows.filter(pc.equal(self.rows["split"], split)) for split in SPLITS}
+        return {split: self.of_split(split) for split in SPLITS}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from kcm.parquet import read_table
 from kcm.tasks.columns import matrix
 from kcm.tasks.sequence import VECTOR
 from kcm.tasks.shards import SHARD_ROWS
-from pipelines.batch.shards import Counts, RowFunction, map_shards, num_rows_of, unit_rows, write_shard
+from pipelines.batch.shards import Counts, RowFunction, map_shards, sizes_of, unit_rows, write_shard
 from pipelines.context import Context
 from pipelines.progress import Bar
 from pipelines.store.features import CUT, feature_matrix, features_table
@@ -75,13 +75,22 @@ def encode_shards(
     DataError that names rows which cannot be read, or have no finite features.
     """
     storage = context.store.storage
+    sizes = sizes_of(sources, storage)
     if encoder.vector_columns:
         build, size = partial(vector_copier, encoder, context.assets_path), SHARD_ROWS
     else:
         build = partial(row_encoder, encoder, context.assets_path, context.cluster.device)
-        size = unit_rows(sum(num_rows_of(shard, storage) for shard in sources.values()), encoder.batch_size)
+        size = unit_rows(sum(sizes.values()), encoder.batch_size)
     hashes, counts = map_shards(
-        sources, build, folder, rows_per_unit=size, cluster=context.cluster, scratch=scratch, storage=storage, bar=bar
+        sources,
+        build,
+        folder,
+        rows_per_unit=size,
+        cluster=context.cluster,
+        scratch=scratch,
+        storage=storage,
+        bar=bar,
+        sizes=sizes,
     )
     return hashes, int(counts.get(CUT, 0))
 

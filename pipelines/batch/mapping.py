@@ -11,7 +11,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -91,15 +91,14 @@ def run_remotely(function: Callable[..., ResultT], *arguments: Any) -> ResultT:
     return result
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread() -> AbstractContextManager[Any]:
     """Arithmetic on one core within the block, as in a process of Ray that reserves one.
 
     The threads of a matrix product wait for each other by spinning: on small matrices they cost several times the CPU
     and save nothing. One thread also adds in the order in which a worker does.
     """
-    with threadpool_limits(1):
-        yield
+    limits: AbstractContextManager[Any] = threadpool_limits(1)
+    return limits
 
 
 def silence_ray_data() -> None:

@@ -1,8 +1,8 @@
 """Stage `reevaluate`: the challenger certified on a window of traffic, and measured on the test rows of all tasks.
 
 It does what `evaluate` does for a run, but reads no labelled certify rows: the certificate comes from the window's
-certify decisions (docs/traffic.md), and the attempt is written into the lineage's ledger before they are read. Labels
-that people volunteered are never read.
+certify decisions (docs/traffic.md), and an attempt that may succeed is written into the lineage's ledger before they
+are read. Labels that people volunteered are never read.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ JUDGED = "window.parquet"
 
 
 class LineageLedger:
-    """What every attempt to certify a challenger of one application may spend of one delta.
+    """What the attempts to certify challengers of one application may spend of one delta.
 
     Attempt v spends 6 delta / (pi^2 v^2). These sum to delta over all attempts, so that all certificates that the loop
     ever issues for an application hold together with probability 1 - delta. Attempts that failed count, and so do those
-    of earlier champions; a new window resets nothing.
+    of earlier champions; a new window resets nothing. A window with too few units for any certificate is no attempt.
     """
 
     def __init__(self, control: Control, application: str) -> None:
@@ -50,9 +50,11 @@ class LineageLedger:
         """Record an attempt, before its window is read; recording it again gives the same entry."""
         return self._ledger.look(self._key, delta, attempt)
 
-    def next_spend(self, delta: float) -> float:
-        """What the next attempt would spend."""
-        return look_delta(delta, len(self.attempts()) + 1)
+    def next_spend(self, delta: float, attempt: str = "") -> float:
+        """What an attempt would spend: what is recorded for it, else what the next one may."""
+        looks = self.attempts()
+        recorded = (look.spend for look in looks if look.purpose == attempt)
+        return next(recorded, look_delta(delta, len(looks) + 1))
 
     def attempts(self) -> list[Look]:
         """All attempts, the first one first."""
@@ -203,7 +205,7 @@ class Recertify(Stage, Plan):
         if self.labels is not None:
             return self.labels.plan.delta
         ledger = LineageLedger(attempt.context.store.control, self.name)
-        planned = ledger.next_spend(self.certificate.delta)
+        planned = ledger.next_spend(self.certificate.delta, attempt.fingerprint)
         if not can_certify_window(certify, policy, self.certificate, facts, planned):
             return planned
         return ledger.spend(attempt.fingerprint, self.certificate.delta).spend

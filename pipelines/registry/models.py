@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from kcm.bundle.models import bundle_digest
 from kcm.durable import replace_durably
 from kcm.errors import ArtefactError, KcmError
+from kcm.inputs.location import cache_folder
 from pipelines.tracking.config import CHAMPION, DIGEST_TAG, SQLITE
 from pipelines.tracking.tracking import FINGERPRINT_TAG, fetch_model
 
@@ -68,18 +69,12 @@ def fetch(source: str) -> Path:
 
 def fetch_registered(model: str) -> tuple[str, Path]:
     """As `fetch_verified`, in the registry and the cache of `fetch`."""
-    return fetch_verified(_registry(), model, _cache())
+    return fetch_verified(_registry(), model, cache_folder() / "models")
 
 
 def _registry() -> str:
     local = f"{SQLITE}{_IN_STORAGE.absolute()}" if _IN_STORAGE.exists() else ""
     return local if local and not mlflow.is_tracking_uri_set() else str(mlflow.get_registry_uri())
-
-
-def _cache() -> Path:
-    if chosen := os.environ.get("KCM_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kcm" / "models"
 
 
 def _registered(uri: str, model: str) -> tuple[str, str]:

@@ -97,7 +97,7 @@ def _fitted_on(sequence: TaskSequence, share: float, seed: int) -> pa.Table:
     match = sequence.label_names.index(MATCH)
     parts = []
     for task in sequence.tasks:
-        rows = _train(task.rows)
+        rows = task.of_split("train")
         rows = rows.filter(pc.equal(rows["label"], match))
         parts.append(rows.filter(pa.array(_drawn(rows, share, seed))).select(["id", "text", "image"]))
     return pa.concat_tables(parts)
@@ -110,7 +110,7 @@ def _without(sequence: TaskSequence, share: float, seed: int) -> TaskSequence:
         is_train = pc.equal(task.rows["split"], "train")
         rows = task.rows.filter(pc.invert(pc.and_(is_train, pa.array(_drawn(task.rows, share, seed)))))
         kept = dataclasses.replace(task, rows=rows)
-        if len(_train(kept.rows)["label"].unique()) < len(task.label_names):
+        if len(kept.of_split("train")["label"].unique()) < len(task.label_names):
             raise DataError(
                 f"task {task.name!r} has no train rows of every label left beside those of the alignment head",
                 where="encoder.towers.share",
@@ -118,10 +118,6 @@ def _without(sequence: TaskSequence, share: float, seed: int) -> TaskSequence:
             )
         tasks.append(kept)
     return dataclasses.replace(sequence, tasks=tuple(tasks))
-
-
-def _train(rows: pa.Table) -> pa.Table:
-    return rows.filter(pc.equal(rows["split"], "train"))
 
 
 def _drawn(rows: pa.Table, share: float, seed: int) -> np.ndarray:

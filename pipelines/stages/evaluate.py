@@ -24,6 +24,7 @@ from kcm.cascade.evaluation import (
 from kcm.cascade.frontier import Frontier, NovelRows
 from kcm.cascade.measured import MeasuredRows
 from kcm.cascade.policy import POLICY_FILE, Policy
+from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import SPLITS
 from kcm.certify.certificate import (
     Certificate,
@@ -284,20 +285,25 @@ def _prompted(table: MeasuredRows, found: Tuned) -> dict[str, Any]:
 
 
 def _quality(scored: ScoredTable, policy: Policy, task: str | None) -> dict[str, Any]:
-    mask = scored.mask("test", task)
-    table, rows = scored.table.select(mask), scored.rows("test", task)
-    shown_N = np.array([policy.prompt_for(each) != "none" for each in table.task])
-    # A task whose inputs are all escalated is asked under the task prompt, whatever the others are shown.
-    rows = replace(rows, large_correct=np.where(shown_N, rows.large_correct, rows.baseline_correct))
+    table, rows = _as_asked(scored, policy, scored.mask("test", task))
     quality = route_quality(rows, policy.keep(rows.score, table.task), table.large_cost, table.small_cost)
     assert quality is not None  # a task without test rows was refused when the tasks were built
     return _flat(quality)
 
 
+def _as_asked(scored: ScoredTable, policy: Policy, mask: np.ndarray) -> tuple[MeasuredRows, ScoredOutcomes]:
+    """Some rows, with the answers under the prompt that they are asked with.
+
+    A task whose inputs are all escalated is asked under the task prompt, whatever the others are shown.
+    """
+    table, rows = scored.table.select(mask), scored.table.scored(mask)
+    shown_N = np.array([policy.prompt_for(each) != "none" for each in table.task])
+    return table, replace(rows, large_correct=np.where(shown_N, rows.large_correct, rows.baseline_correct))
+
+
 def _labels(scored: ScoredTable, policy: Policy, label_names: Sequence[str]) -> list[dict[str, Any]]:
     """Metrics of the test rows of each label, of many labels those whose wrong answers are kept most."""
-    mask = scored.mask("test") & (scored.table.label < len(label_names))
-    table, rows = scored.table.select(mask), scored.table.scored(mask)
+    table, rows = _as_asked(scored, policy, scored.mask("test") & (scored.table.label < len(label_names)))
     found = label_qualities(rows, policy.keep(rows.score, table.task), table.label, table.small_label)
 
     def named(each: LabelQuality) -> dict[str, Any]:
@@ -316,10 +322,13 @@ def _out_of_scope(scored: ScoredTable, policy: Policy, num_labels: int) -> dict[
 
 
 def _unknown_classes(novel: NovelRows | None, policy: Policy) -> dict[str, float] | None:
-    """How much is kept of rows whose class had never been learned, and the share of them that the search assumed."""
+    """How much is kept of rows whose class had never been learned, in the task that keeps most of them.
+
+    Beside it stands the share of such rows that the search assumed.
+    """
     if novel is None:
         return None
-    kept = float(novel.kept(policy.decision.cut))
+    kept = max(float(novel.kept(each.cut)) for each in (policy.decision, *policy.task_decisions.values()))
     return {"num_rows": len(novel.scores), "kept": kept, "assumed_share": novel.share}
 
 

@@ -114,9 +114,10 @@ def _best(
     objectives: dict[str, dict[str, float]] = {}
     for mode in plan.modes:
         rows = table.scored(table.prompt == mode)
-        found = find_policy(rows, tuned_one.gate, tuned_one.policy.scope, plan.max_loss, tuned_one.novel)
+        search = partial(find_policy, rows, tuned_one.gate, tuned_one.policy.scope, plan.max_loss)
+        found = search()  # modes are compared without unknown classes, as trials are
         keep_rate = certified_keep_rate(found.policy, rows, plan.certificate, look_delta(plan.certificate.delta, 1))
-        policies[mode] = found.policy.model_copy(update={"prompt": mode})
+        policies[mode] = search(tuned_one.novel).policy.model_copy(update={"prompt": mode})
         objectives[mode] = {"promised": keep_rate, "calls_saved": found.calls_saved, "area": found.area}
     best = max(policies, key=lambda mode: tuple(objectives[mode].values()))
     return policies[best], objectives

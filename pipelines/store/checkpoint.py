@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -52,10 +51,13 @@ def newest_checkpoint(files: Files, *, fingerprint: str, say: Callable[[str], No
             )
         with tempfile.TemporaryDirectory(prefix="kcm-") as folder:
             path = Path(folder) / "state"
-            with suppress(FileNotFoundError):  # another process has removed it since it was listed
-                if files.below(CHECKPOINTS).get(name, path) == parts["sha256"]:
-                    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-                    return state
+            try:
+                sha256 = files.below(CHECKPOINTS).get(name, path)
+            except FileNotFoundError:
+                continue  # another process has removed it since it was listed
+            if sha256 == parts["sha256"]:
+                state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+                return state
         say(f"a damaged checkpoint is passed over ({where})")
     return None
 

@@ -72,7 +72,7 @@ class Evaluated:
     gate: Gate
     scores: np.ndarray  # [N], out-of-fold where the gate was fitted on the same rows
     left_out: LeftOut | None
-    novel: NovelRows | None = None
+    novel: NovelRows | None
 
     def objectives(self) -> dict[str, float]:
         """The objectives of the search."""
@@ -127,12 +127,10 @@ class TrialPlan:
         best = find_policy(rows, gate, choice.scope, self.max_loss)
         first_look = look_delta(self.certificate.delta, 1)
         keep_rate = certified_keep_rate(best.policy, rows, self.certificate, first_look)
-        if novel_scores is None:
-            return Evaluated(best, keep_rate, gate, rows.score, left_out)
-        # Trials are compared without unknown classes: not every learner can tell what it would keep of them.
-        novel = NovelRows(novel_scores, self.novel_share)
-        policy = find_policy(rows, gate, choice.scope, self.max_loss, novel).policy
-        return Evaluated(replace(best, policy=policy), keep_rate, gate, rows.score, left_out, novel)
+        novel = None if novel_scores is None else NovelRows(novel_scores, self.novel_share)
+        if novel and novel.share:  # compared without unknown classes: not every learner tells what it keeps of them
+            best = replace(best, policy=find_policy(rows, gate, choice.scope, self.max_loss, novel).policy)
+        return Evaluated(best, keep_rate, gate, rows.score, left_out, novel)
 
     def write_best(self, folder: Path, name: str, choice: Choice, best: Evaluated) -> None:
         """Write the artefact of the collaborator's best choice, as it was evaluated."""

@@ -6,8 +6,13 @@ import pytest
 
 from benchmarks.hosts import lan, why_no_hosts
 
-REASON = why_no_hosts()
-pytestmark = [pytest.mark.skipif(REASON is not None, reason=str(REASON)), pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(autouse=True)
+def hosts() -> None:
+    if reason := why_no_hosts():
+        pytest.skip(reason)
 
 
 def test_a_host_ends_though_a_program_on_it_was_stopped_for_a_while() -> None:

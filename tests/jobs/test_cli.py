@@ -259,7 +259,7 @@ def test_overrides_reach_the_run(fake_run: FakeRun) -> None:
         (["run", REVIEWS, "--until", "trian"], "unknown stage 'trian'"),
         (["submit", REVIEWS, "--auth", "tokens"], "unknown mode 'tokens'"),
         (["submit", "absent.yaml"], "no such configuration file (absent.yaml)"),
-        (["submit", REVIEWS, "--address", "http://127.0.0.1:9"], "no Ray cluster to submit to"),
+        (["submit", REVIEWS, "--address", "http://127.0.0.1:9"], "no Ray cluster answers"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -93,9 +93,9 @@ def test_nested_components_come_back_as_what_they_are() -> None:
             {"learner": {"name": "ancor"}},
             r"'slda', by entry points 'anchor' of anchoring, or package.*mean 'anchor'",
         ),
-        ({"learner": {}}, r"learner: a learner is a section with the key 'name', one of finetune, joint"),
+        ({"learner": {}}, r"learner: the learner is a section with the key 'name', one of finetune, joint"),
         ({"learner": {"name": 3}}, r"learner\.name = 3: unknown learner 3"),
-        ({"learner": "replay"}, r"learner = 'replay': a learner is a section"),
+        ({"learner": "replay"}, r"learner = 'replay': the learner is a section"),
         (
             {"learner": {"name": "absent.module:X"}},
             r"cannot import 'absent\.module'.*No module named 'absent'.*every node",
@@ -201,7 +201,7 @@ def test_a_name_of_ours_stays_ours_whatever_is_installed(outside_package: Path) 
 def test_an_abstract_configuration_cannot_be_made() -> None:
     with pytest.raises(TypeError, match="abstract"):
         LearnerConfig(name="replay")  # type: ignore[abstract]
-    with pytest.raises(ValidationError, match="a learner is a section"):
+    with pytest.raises(ValidationError, match="the learner is a section"):
         LearnerConfig.model_validate({})
 
 

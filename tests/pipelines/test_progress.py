@@ -19,6 +19,16 @@ def test_a_bar_shows_what_is_done_and_takes_a_late_update_of_a_polling_thread() 
     assert output.getvalue() == shown
 
 
+def test_what_is_counted_anew_has_no_negative_rate() -> None:
+    now, output = [0.0], io.StringIO()
+    console = Console(file=output, force_terminal=False, width=100)
+    bar = Bar(Progress(console=console, disable=True), console, "texts encoded", "texts", clock=lambda: now[0])
+    for second, completed in ((0, 500), (5, 600), (10, 700), (21, 100)):
+        now[0] = second
+        bar.update(completed, 700)
+    assert output.getvalue().splitlines() == ["texts encoded: 100 of 700 texts"]
+
+
 def test_a_rate_is_of_the_last_half_minute_and_counts_neither_the_start_nor_what_was_there() -> None:
     now, output = [0.0], io.StringIO()
     console = Console(file=output, force_terminal=False, width=100)

@@ -97,6 +97,21 @@ def test_labels_not_seen_yet_are_never_the_answer(digits, name) -> None:
     assert trainer.accuracy["judge"][-1][2:] == [0.0, 0.0, 0.0]
 
 
+def test_without_its_own_class_a_row_gets_the_other_logits_as_they_are(digits) -> None:
+    """And nothing is searched: the strength of a ridge has no say in LDA."""
+    trainer = make(digits)
+    trainer.run()
+    features, labels = rows_of(digits, "test")
+    with torch.no_grad():
+        logits = trainer.collaborator(features)[0]
+    judge, small = trainer.learner.without_own_class(logits, logits, labels)
+    own = F.one_hot(labels, 10).bool()
+    assert torch.equal(judge, small)
+    assert torch.equal(judge[~own], logits[~own])
+    assert (judge[own] == -torch.inf).all()
+    assert trainer.learner.chosen == []
+
+
 def test_neither_order_nor_chunks_matter(digits) -> None:
     a, b, c = digits[:3]
     test = rows_of(digits[:3], "test")[0]

@@ -56,4 +56,10 @@ def test_attempts_at_once_have_different_numbers(tmp_path: Path) -> None:
 
 def test_what_the_next_attempt_may_spend_is_known_before_it_is_written_down(ledger: LineageLedger) -> None:
     ledger.spend("a", 0.1)
-    assert ledger.next_spend(0.1) == ledger.spend("b", 0.1).spend
+    assert ledger.next_spend(0.1, "b") == ledger.spend("b", 0.1).spend
+
+
+def test_an_attempt_that_starts_again_may_spend_what_is_recorded_for_it(ledger: LineageLedger) -> None:
+    """One that was cut off after it had been written down is not taken for the next one, which may spend less."""
+    first = ledger.spend("a", 0.1)
+    assert ledger.next_spend(0.1, "a") == first.spend > ledger.next_spend(0.1)
