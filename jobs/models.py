@@ -57,13 +57,9 @@ def _from_bucket(config: ServedRun, release: Release) -> FixedSource:
     return FixedSource(release)
 
 
-def bundle_of(source: str | None, bundle: Path | None, model: str | None, config: ServedRun | None = None) -> Path:
-    """The folder of the one bundle that a command names by its argument, by --bundle or by --model.
+def bundle_of(source: str, config: ServedRun | None = None) -> Path:
+    """The folder of a bundle that a command names: a folder, or models:/ with NAME@ALIAS or NAME/VERSION.
 
-    The registry is that of `config`, where there is one. Raises KcmError where none or several are named.
+    The registry is that of `config`, where there is one.
     """
-    named = [str(name) for name in (source, bundle, model) if name]
-    if len(named) != 1:
-        what = f"{' and '.join(named)} name {len(named)} models" if named else "no model is named"
-        raise KcmError(what, hint="Give one of BUNDLE, --bundle DIR and --model NAME@ALIAS")
-    return served_model(config, model).bundle if model else folder_of(named[0])
+    return served_model(config, source).bundle if config and source.startswith("models:/") else folder_of(source)

@@ -27,19 +27,8 @@ Overrides = Annotated[
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the result, or the error, as JSON.")
 ]
-BundleFolder = Annotated[Path | None, typer.Option("--bundle", metavar="DIR", help="The bundle in this folder.")]
-ModelName = Annotated[
-    str | None,
-    typer.Option(
-        "--model", metavar="NAME@ALIAS", help="A registered model, also NAME/VERSION, with or without models:/."
-    ),
-]
 BundleSource = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[BUNDLE]",
-        help="Folder of a bundle, or models:/NAME@ALIAS or models:/NAME/VERSION; else --bundle or --model names it.",
-    ),
+    str, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or models:/NAME@ALIAS or models:/NAME/VERSION.")
 ]
 AssetsPath = Annotated[
     Path,

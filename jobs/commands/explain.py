@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jobs.exit import reported
 from jobs.models import bundle_of
-from jobs.options import AssetsPath, BundleFolder, BundleSource, Debug, JsonFile, ModelName
+from jobs.options import AssetsPath, BundleSource, Debug, JsonFile
 from jobs.views.explain import explanation_view, rates_view
 from jobs.views.table import result_console
 from kcm.bundle.bundle import Bundle
@@ -214,9 +214,7 @@ def _saved(figure: Figure, path: Path) -> Path:
 
 
 def explain(
-    source: BundleSource = None,
-    bundle: BundleFolder = None,
-    model: ModelName = None,
+    bundle: BundleSource,
     texts: Annotated[
         list[str] | None, typer.Option("--input", metavar="TEXT", help="Explain the decision on it; repeatable.")
     ] = None,
@@ -238,7 +236,7 @@ def explain(
 ) -> None:
     """Draw what a bundle's networks have learned, and say what a decision was made of."""
     with reported(json, debug) as result:
-        explainer = Explainer(bundle_of(source, bundle, model), assets_path, rows, text_column, image_column)
+        explainer = Explainer(bundle_of(bundle), assets_path, rows, text_column, image_column)
         pictures, explanations = write_explanations(explainer, inputs(texts or [], images or []), output, top)
         result |= pictures | {"void": explainer.void}
         if explainer.void:

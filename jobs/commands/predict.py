@@ -11,11 +11,9 @@ import typer
 from jobs.exit import reported
 from jobs.models import bundle_of
 from jobs.options import (
-    BundleFolder,
     BundleSource,
     Debug,
     JsonFile,
-    ModelName,
     Overrides,
     load,
 )
@@ -41,6 +39,14 @@ class Format(StrEnum):
 
 
 def predict(
+    bundle: BundleSource,
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="Rows in any kind of file that `kcm init` reads: a file, a folder or a pattern, local, s3:// or gs://.",
+        ),
+    ],
     output: Annotated[
         str,
         typer.Option(
@@ -48,17 +54,6 @@ def predict(
             help="The rows beside their answers: a file of the same kinds; a folder where FILE is one, or a pattern.",
         ),
     ],
-    source: BundleSource = None,
-    file: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="FILE",
-            help="Rows in any kind of file that `kcm init` reads: a file, a folder or a pattern, local, s3:// or gs://.",
-            show_default=False,
-        ),
-    ] = None,
-    bundle: BundleFolder = None,
-    model: ModelName = None,
     text_column: Annotated[
         str, typer.Option(metavar="NAME", help="Column with the text, where the bundle reads texts.")
     ] = "text",
@@ -99,14 +94,10 @@ def predict(
     with reported(json, debug) as result:
         if overrides and config is None:
             raise KcmError("--set overrides values of --config, which is missing")
-        if file is None and source is not None:  # one argument is FILE
-            source, file = None, source
-        if file is None:
-            raise KcmError("FILE is missing", hint="Give the rows to answer")
         loaded = load(config, overrides) if config else None
         settings = ServiceSettings.of(loaded) if loaded else ServiceSettings()
         result |= predict_files(
-            bundle_of(source, bundle, model, loaded),
+            bundle_of(bundle, loaded),
             file,
             output,
             text_column,

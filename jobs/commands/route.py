@@ -10,18 +10,17 @@ import typer
 
 from jobs.exit import reported
 from jobs.options import AssetsPath, Debug, JsonFile, options_of
-from jobs.views.route import certificate_view, evaluation_view, progress_bars, replay_view, search_view
+from jobs.views.route import certificate_view, evaluation_view, progress_bars, search_view
 from jobs.views.table import result_console
 from kcm.config import parse_config
 from kcm.errors import KcmError
 from kcm.report.page import ReportInputs, write_report
 from kcm.report.reading import routed
 from kcm.report.words import recommendation
-from kcm.routing.config import ReplayColumns, RequestConfig, RouteColumns
+from kcm.routing.config import RequestConfig, RouteColumns
 from kcm.routing.evaluate import EvaluateConfig
 from kcm.routing.evaluate import evaluate as compare
 from kcm.routing.frame import RoutingFrame
-from kcm.routing.logged import ReplayFrame
 
 app = typer.Typer(
     help="Route between two models from a table of their logged answers, without training either.",
@@ -187,34 +186,6 @@ def certify(
         result_console().print(certificate_view(result))
         if report:
             typer.echo(str(report))
-
-
-@app.command()
-@options_of(ReplayColumns, "columns")
-def replay(
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="Logged traffic as .csv, .tsv or .parquet.")],
-    columns: dict[str, Any],
-    columns_file: ColumnsFile = None,
-    threshold: Annotated[
-        list[float] | None,
-        typer.Option(metavar="X", help="Keep what scores above X; repeatable. Default: five that keep 10% to 90%."),
-    ] = None,
-    router: RouterFolder = None,
-    encoder: Encoder = "none",
-    assets_path: AssetsPath = Path("assets"),
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
-    """Estimate what other thresholds, or another router, would have kept, lost and cost on logged traffic.
-
-    LOG has a row per input, the answers that were asked for, and the probability with which they were. Estimates are
-    doubly robust, with 95% intervals; `lost` is against the large model alone. Rows that had no chance of an answer are
-    refused.
-    """
-    with reported(json, debug) as result:
-        frame = ReplayFrame.open(log, columns_file, columns, encoder, assets_path, router)
-        result |= frame.replay(threshold or [])
-        result_console().print(replay_view(result))
 
 
 def _write_report(

@@ -10,7 +10,7 @@ import typer
 from jobs import service
 from jobs.exit import reported
 from jobs.models import served_source
-from jobs.options import BundleFolder, Debug, JsonFile, ModelName, Overrides
+from jobs.options import Debug, JsonFile, Overrides
 from kcm.config import load_config
 from kcm.errors import KcmError
 from pipelines.serve.deploy.app import require_servable, void_release
@@ -22,8 +22,11 @@ def serve(
         Path | None,
         typer.Argument(metavar="[CONFIG]", help="The run's YAML file; --bundle and --model can do without it."),
     ] = None,
-    bundle: BundleFolder = None,
-    model: ModelName = None,
+    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="The bundle in this folder.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME@ALIAS", help="A registered model, also NAME/VERSION, with or without models:/."),
+    ] = None,
     build: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the file that `serve deploy` takes on a cluster, and start nothing."),

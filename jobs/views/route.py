@@ -95,32 +95,6 @@ def certificate_view(result: Numbers) -> Group:
     return Group(*lines, *_notes(result))
 
 
-def replay_view(result: Numbers) -> Group:
-    """Every route: what it keeps, loses and costs."""
-    table = plain_table(
-        f"Replayed on {result['num_rows']:,} rows, {result['num_asked']:,} large answers; 95% intervals"
-    )
-    shown = {"lost": (100, "+.2f"), "accuracy": (100, ".1f"), "cost": (1, ".4g")}
-    shown = {name: form for name, form in shown.items() if any(each[name] for each in result["routes"])}
-    headings = {"lost": "lost, points", "accuracy": "accuracy, %", "cost": "cost of a row"}
-    for heading in ("route", "kept\n%", "rows that\ntell", *(headings[name] for name in shown)):
-        table.add_column(heading, justify="left" if heading == "route" else "right", no_wrap=True)
-    for each in result["routes"]:
-        effective = "–" if each["effective_rows"] is None else f"{each['effective_rows']:,.0f}"
-        figures = (_estimate(each[name], *form) for name, form in shown.items())
-        table.add_row(each["route"], percent(each["kept"]), effective, *figures)
-    unlabelled = result["loss"] == "disagreement"
-    lines = [line("note", "no true labels: every disagreement counts as lost")] if unlabelled else []
-    return Group(table, *lines, *_notes(result))
-
-
-def _estimate(found: Numbers | None, scale: float, form: str) -> str:
-    if found is None:
-        return "–"
-    ends = _ends([scale * end for end in found["interval"]], form)
-    return f"{scale * found['estimate']:{form}} [dim]({ends})[/dim]"
-
-
 def _decision(result: Numbers) -> str:
     if result["decision"] == "threshold":
         return f"keep what scores above {result['threshold']:.6g}"

@@ -67,61 +67,6 @@ class RouteColumns(Config):
         return {field: str(column) for field, column in names.items()}
 
 
-class ReplayColumns(RouteColumns):
-    """Names of the columns of logged traffic: of a side that was not asked, the answer is empty.
-
-    Either the answers of both sides have columns, or one column says which side was asked. Without a label, answers of
-    both sides on which they differ count as lost. An answer of the large model that was asked for and never came counts
-    as lost where the row is kept.
-    """
-
-    large_propensity: str | None = Field(
-        None, description="Column with the probability with which the large model was asked, 1 where it had to be."
-    )
-    small_propensity: str | None = Field(
-        None, description="Column with that of the small model; null: it was always asked."
-    )
-    asked: str | None = Field(
-        None, description="Column that says whether the large model was asked, where some answers never came."
-    )
-    route: str | None = Field(None, description="Column with the one side that was asked: small or large.")
-    propensity: str | None = Field(None, description="Column with the probability with which that side was asked.")
-    correct: str | None = Field(None, description="Column that says whether that side was right.")
-    cost: str | None = Field(None, description="Column with what that side's answer cost.")
-    keep: str | None = Field(
-        None, description="Column with another router's decisions: the probability of keeping a row, such as 0 or 1."
-    )
-
-    def check(self) -> None:
-        """Raise ConfigError unless it is clear what was seen, and with which probability."""
-        single, both = (self.route, self.propensity, self.correct), (self.small_correct, self.large_correct)
-        if any(single):
-            others = (*both, self.small_prediction, self.large_prediction, self.label, self.large_propensity)
-            if not all(single) or any(others):
-                raise ConfigError(
-                    "it is not clear which side was asked",
-                    where="columns",
-                    hint="Give route, propensity and correct together, and no answers of both sides",
-                )
-        else:
-            if not all(both) and not (self.small_prediction and self.large_prediction):
-                raise ConfigError(
-                    "it is not clear what was answered",
-                    where="columns",
-                    hint="Give small_correct and large_correct, or both predictions; or route, propensity and correct",
-                )
-            if any(both) and (self.label or self.small_prediction or self.large_prediction):
-                raise ConfigError("correctness is given twice", where="columns", hint="Leave out the predictions")
-            if not self.large_propensity:
-                raise ConfigError(
-                    "nothing says with which probability the large model was asked",
-                    where="columns.large_propensity",
-                    hint="A log without propensities cannot be replayed; name their column",
-                )
-        if self.confidence and self.score:
-            raise ConfigError("confidence and score are two gate scores", where="columns", hint="Give one of them")
-
-
 class RequestConfig(Config):
     """The promise, what the searched threshold may lose on validate, and whose threshold it is."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,6 @@ from kcm.routing.routers.inputs import NO_ENCODER, Progress, RouterInputs, find_
 from kcm.routing.routers.router import FittedRouter
 from kcm.routing.splits import with_splits
 from kcm.routing.table import RoutingTable, read_table
-
-ColumnsT = TypeVar("ColumnsT", bound=RouteColumns)
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class RoutingFrame:
         Raises KcmError for anything that cannot be used, before any work starts.
         """
         router = FittedRouter.read(router_folder) if router_folder else None
-        columns = named_columns(RouteColumns, router, columns_file, overrides)
+        columns = named_columns(router, columns_file, overrides)
         return cls(read_table(path, columns), columns, encoder, assets_dir, router, progress)
 
     @property
@@ -180,15 +178,13 @@ class RoutingFrame:
         return reliability(self.table.confidence[test], self.table.small_correct[test]).filled()
 
 
-def named_columns(
-    model: type[ColumnsT], router: FittedRouter | None, columns_file: Path | None, overrides: Mapping[str, Any]
-) -> ColumnsT:
+def named_columns(router: FittedRouter | None, columns_file: Path | None, overrides: Mapping[str, Any]) -> RouteColumns:
     """The columns of the router, of the file, and of `overrides`, the later ones winning.
 
     An empty name in `overrides` unsets a column that the router knows and a table lacks.
     """
     stored = router.config.columns.model_dump(exclude_defaults=True) if router else {}
     if columns_file:
-        stored |= load_config(model, columns_file).model_dump(exclude_defaults=True)
+        stored |= load_config(RouteColumns, columns_file).model_dump(exclude_defaults=True)
     chosen = {field: None if name == "" else name for field, name in overrides.items()}
-    return parse_config(model, stored | chosen, where="columns")
+    return parse_config(RouteColumns, stored | chosen, where="columns")

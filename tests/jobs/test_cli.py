@@ -98,14 +98,6 @@ def test_an_interruption_outside_of_a_command_ends_without_a_word(
     assert capfd.readouterr() == ("", "")
 
 
-NAMED = [
-    ["models:/reviews@champion"],
-    ["--model", "reviews@champion"],
-    ["--model", "models:/reviews@champion"],
-    ["--model=reviews/2"],
-]
-
-
 @pytest.fixture
 def champion(monkeypatch: pytest.MonkeyPatch, registry: RunConfig, tmp_path: Path) -> str:
     """What is written in the bundle of a champion that is found as Python finds it."""
@@ -114,15 +106,15 @@ def champion(monkeypatch: pytest.MonkeyPatch, registry: RunConfig, tmp_path: Pat
     return "second"
 
 
-@pytest.mark.parametrize("words", NAMED)
+@pytest.mark.parametrize("named", ["models:/reviews@champion", "models:/reviews/2"])
 def test_every_command_takes_a_registered_model_alike(
-    words: list[str], champion: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    named: str, champion: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked: list[Path] = []
     monkeypatch.setattr(predict, "predict_files", lambda bundle, *_, **__: asked.append(bundle) or {})
     monkeypatch.setattr(explain, "Explainer", lambda bundle, *_: asked.append(bundle) or SimpleNamespace(void=None))
     monkeypatch.setattr(explain, "write_explanations", lambda *_: ({"pictures": []}, []))
-    for command in (["predict", *words, "rows.csv", "--output", "answers.csv"], ["explain", *words]):
+    for command in (["predict", named, "rows.csv", "--output", "answers.csv"], ["explain", named]):
         shown = kcm(*command)
         assert shown.exit_code == 0, shown.stderr
     assert [(bundle / "bundle.json").read_text() for bundle in asked] == [champion, champion]
@@ -148,8 +140,8 @@ def test_a_registered_model_is_served_without_a_configuration(
 def test_predict_asks_the_registry_of_its_run(registry: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
     monkeypatch.setattr(predict, "predict_files", lambda bundle, *_, **__: asked.append(bundle) or {})
-    words = ["--model", "reviews/1", "--config", REVIEWS, "--set", f"storage_path={registry.storage_path}"]
-    shown = kcm("predict", "rows.csv", "--output", "answers.csv", *words)
+    words = ["--config", REVIEWS, "--set", f"storage_path={registry.storage_path}"]
+    shown = kcm("predict", "models:/reviews/1", "rows.csv", "--output", "answers.csv", *words)
     assert shown.exit_code == 0, shown.stderr
     assert (asked[0] / "bundle.json").read_text() == "first"
 
@@ -243,11 +235,7 @@ def test_overrides_reach_the_run(fake_run: FakeRun) -> None:
         (["predict", "bundle", "rows.csv", "--output", "out.csv", "--set", "seed=1"], "--config, which is missing"),
         (["serve"], "CONFIG is missing"),
         (["serve", "--model", "reviews@champion", "--set", "seed=1"], "CONFIG is missing"),
-        (["predict", "--output", "out.csv"], "FILE is missing"),
-        (["predict", "rows.csv", "--output", "out.csv"], "no model is named. Give one of BUNDLE, --bundle DIR and"),
-        (["predict", "a", "rows.csv", "--output", "out.csv", "--model", "b@c"], "a and b@c name 2 models"),
-        (["explain"], "no model is named"),
-        (["explain", "--model", "b@c"], "no registered model 'b@c'"),
+        (["explain", "models:/b@c"], "no registered model 'b@c'"),
         (["serve", "--bundle", "absent"], "no bundle.json here (absent)"),
         (["serve", "--bundle", "absent", "--model", "reviews@champion"], "name two models"),
         (["promote", REVIEWS, "9", "--set", "storage_path=nothing"], "no registered model 'reviews/9'"),

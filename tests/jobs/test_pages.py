@@ -19,7 +19,7 @@ def test_every_command_has_its_words() -> None:
     page = commands_reference()
     for heading in (
         "## `kcm run CONFIG`",
-        "## `kcm predict [BUNDLE] FILE --output FILE`",
+        "## `kcm predict BUNDLE FILE --output FILE`",
         "## `kcm route certify TABLE",
     ):
         assert heading in page
