@@ -7,7 +7,7 @@ tokens, and any added token left in it becomes a space. Shapes: B prompts, T tok
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from kcm.assets.manifest import weights_sha256
 from kcm.errors import AssetError, ConfigError
-from kcm.large.prompting.prompts import Prompt, question
+from kcm.large.base import Item
+from kcm.large.prompting.prompts import Question
 
 _PLACE = "KCM-QUESTION"  # stands in the chat template for what is asked
 _DECIDING = (".json", ".txt", ".model", ".jinja")  # architecture, tokenizer and chat template
@@ -68,21 +69,22 @@ class Tokens:
 class PromptTokens:
     """Builds prompts for one tokenizer: by its chat template where it has one, else as plain text."""
 
-    def __init__(self, tokenizer: Any, label_names: Sequence[str], max_chars: int, max_length: int) -> None:
-        self._tokenizer, self._label_names = tokenizer, tuple(label_names)
-        self._max_chars = max_chars
+    def __init__(
+        self, tokenizer: Any, label_names: Sequence[str], ask: Callable[[Item], Question], max_length: int
+    ) -> None:
+        self._tokenizer, self._ask = tokenizer, ask
         self._added = set(tokenizer.added_tokens_decoder)
         self._space = self._encoded(" ")
         self._before, self._after = self._frame()
         # Where the answer follows our own last word, its space belongs to the label.
-        self.labels = [self._label(name if tokenizer.chat_template else f" {name}") for name in self._label_names]
+        self.labels = [self._label(name if tokenizer.chat_template else f" {name}") for name in label_names]
         self._room = max_length - max(map(len, self.labels))
 
-    def prompt(self, text: str, prompt: Prompt) -> TokenPrompt | str:
+    def prompt(self, item: Item) -> TokenPrompt | str:
         """The tokens of a question, or why there can be none. The text is cut to the room that is left for it."""
-        if not text.strip():
+        if not item.content.text.strip():
             return "the text is empty"
-        asked = question(text, self._label_names, prompt, max_chars=self._max_chars)
+        asked = self._ask(item)
         before = self._before + self._plain(asked.opening)
         after = self._plain(asked.closing) + self._after
         room = self._room - len(before) - len(after)

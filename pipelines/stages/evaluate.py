@@ -48,6 +48,7 @@ from kcm.tasks.columns import matrix
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt
+from pipelines.stages.kept_wrong import kept_wrong
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.control.journal import StoredLedger
@@ -61,10 +62,11 @@ LEDGER = "ledger.json"  # of a storage that is a folder; a bucket has records
 OUTCOMES = "outcomes.parquet"  # the outcome table of a collaborator
 MAX_LABELS = 100  # in the result
 _RESULT, _REPORT, _CERTIFICATES, _CHOICE = "result.json", "report.json", "certificates.json", "choice.json"
+_KEPT_WRONG = "kept_wrong.json"
 
 
 class EvaluatedArtefact(Artefact):
-    """The metrics, and for each collaborator its outcome table, deployed policy and certificates."""
+    """The metrics, and for each collaborator its outcome table, deployed policy, certificates and mistakes."""
 
     kind = "evaluated"
 
@@ -87,6 +89,12 @@ class EvaluatedArtefact(Artefact):
     def curves(self) -> dict[str, Any]:
         """The curves of the report, by collaborator."""
         return self._json(_REPORT)
+
+    @property
+    def kept_wrong(self) -> dict[str, Any] | None:
+        """What `kept_wrong` found with the deployed collaborator; None for what an earlier version measured."""
+        name = f"{self.deployed}/{_KEPT_WRONG}"
+        return self._json(name) if self.has(name) else None
 
     def policy(self, name: str) -> Policy:
         """The policy that a collaborator is deployed with."""
@@ -175,13 +183,11 @@ def measure(
         scored.rows("validate"), scored.rows("certify"), found.policy, config, delta=spend
     )
     EvaluatedArtefact.write_deployed(folder, policy, certificates)
+    write_json(folder / _KEPT_WRONG, kept_wrong(scored, policy, folder / OUTCOMES, features))
     result = result_of(scored, policy, certificates, found, names)
     if found.collaborator.base is not None:
         result["base"] = beside_base(found.collaborator, part_rows(features, outcomes, ["validate"]))
-    return (
-        result,
-        curves_of(scored, certificates[None], config),
-    )
+    return result, curves_of(scored, certificates[None], config)
 
 
 def beside_base(collaborator: Collaborator, parts: Iterable[PartRows]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import inspect
 import itertools
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -26,23 +27,20 @@ from transformers import DynamicCache
 from kcm.assets import resolve
 from kcm.config import LocalPath
 from kcm.errors import AssetError
-from kcm.inputs.content import TEXT, Part
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
-from kcm.large.config import ON_CPU, LargeConfig, Resources
+from kcm.large.config import ON_CPU, GenerativeConfig, Resources
 from kcm.large.head import LinearHead
-from kcm.large.prompting.prompts import NO_PROMPT, PromptMessage, PromptMode, question
+from kcm.large.prompting.prompts import PromptMessage
 from kcm.large.tokens import PromptTokens, TokenPrompt, Tokens, language_model_digest, load_causal_lm
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class CausalLmConfig(LargeConfig):
+class CausalLmConfig(GenerativeConfig):
     """A causal language model, by hub id or folder, that scores the labels."""
 
-    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
-    reads: ClassVar[frozenset[Part]] = TEXT
     operational: ClassVar[frozenset[str]] = frozenset(
-        {"model", "gguf_file", "batch_size"}
+        {"model", "gguf_file", "batch_size", "prompt"}
     )  # decide no answer, or by the identity
 
     model: Annotated[str, LocalPath] = Field(description="Id of the model on the hub, or a local folder.")
@@ -51,7 +49,6 @@ class CausalLmConfig(LargeConfig):
     )
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Precision of the model.")
     batch_size: int = Field(default=8, ge=1, description="Items per forward pass.")
-    max_chars: int = Field(default=4000, ge=1, description="Characters of an item beyond this number are cut off.")
     max_length: int = Field(
         default=1024, ge=64, description="Tokens of a prompt; a text that does not fit is cut, the instructions never."
     )
@@ -74,8 +71,7 @@ class CausalLmConfig(LargeConfig):
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The question, in one message."""
-        asked = question(item.content.text, label_names, item.prompt, max_chars=self.max_chars)
-        return [PromptMessage("user", str(asked))]
+        return [PromptMessage("user", str(self.question(label_names, item)))]
 
     def _folder(self, assets_dir: Path) -> Path:
         return resolve(self.model, assets_dir, weights=self.gguf_file or "*.safetensors")
@@ -96,7 +92,8 @@ class CausalLm:
         self.label_names = tuple(label_names)
         self.identity = causal_lm_identity(config, model_path, label_names)
         tokenizer, model = load_causal_lm(model_path, config.gguf_file, config.max_length)
-        self._tokens = PromptTokens(tokenizer, self.label_names, config.max_chars, config.max_length)
+        ask = partial(config.question, self.label_names)
+        self._tokens = PromptTokens(tokenizer, self.label_names, ask, config.max_length)
         # Cast after loading: the keyword for the dtype, and its default, differ between versions of transformers.
         self._model = model.to(device=device, dtype=_DTYPES[config.dtype]).eval()
         self._device, self._batch_size = torch.device(device), config.batch_size
@@ -111,7 +108,7 @@ class CausalLm:
         answers: dict[int, LargeAnswer] = {}
         prompts: dict[int, TokenPrompt] = {}
         for number, item in enumerate(items):
-            prompt = self._tokens.prompt(item.content.text, item.prompt)
+            prompt = self._tokens.prompt(item)
             if isinstance(prompt, str):
                 answers[number] = LargeAnswer(None, error=prompt)
             else:
@@ -187,7 +184,7 @@ def _cache_argument(model: Any, model_path: Path) -> str:
 
 def causal_lm_identity(config: CausalLmConfig, model_path: Path, label_names: Sequence[str]) -> str:
     """Digest of all that decides a language model's answers: its files, its dtype, the question, and how it is cut."""
-    asked = str(question("", label_names, NO_PROMPT))
+    asked = config.task_words(label_names)
     digest = hashlib.sha256(language_model_digest(config.gguf_file, model_path).encode())
     digest.update("\0".join((asked, str(config.max_chars), str(config.max_length), config.dtype)).encode())
     return digest.hexdigest()

@@ -21,11 +21,10 @@ from pydantic import Field, JsonValue, field_validator
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError
-from kcm.inputs.content import TEXT, Part
 from kcm.large.base import PROBE, Cost, Estimate, Item, LargeAnswer, LargeModel
-from kcm.large.config import ON_CPU, LargeConfig, Resources, UpstreamConfig
+from kcm.large.config import ON_CPU, GenerativeConfig, Resources, UpstreamConfig
 from kcm.large.head import LinearHead
-from kcm.large.prompting.prompts import NO_PROMPT, PromptMessage, PromptMode, TaskPromptConfig, question
+from kcm.large.prompting.prompts import PromptMessage
 from kcm.large.prompting.replies import (
     answer_schema,
     label_distribution,
@@ -42,19 +41,15 @@ _BYTES_PER_TOKEN = 4  # of English; an estimate
 _OURS = frozenset({"model", "messages", "stream", "n"})  # parameters of a request that `extra` cannot set
 
 
-class OpenAiConfig(LargeConfig, UpstreamConfig):
+class OpenAiConfig(GenerativeConfig, UpstreamConfig):
     """A server of chat completions, OpenAI's own or a compatible one."""
 
-    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
-    reads: ClassVar[frozenset[Part]] = TEXT
     remote: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset(
         {"api_key_env", "num_concurrent", "timeout_s", "max_retries", "max_wait_s", "max_failed", "prompt", "extra"}
     )  # decide no answer, or by the identity
 
     model: str = Field(min_length=1, description="Name of the model, as the server knows it.")
-    max_chars: int = Field(default=4000, ge=1, description="Characters of an item beyond this number are cut off.")
-    prompt: TaskPromptConfig = TaskPromptConfig()
     extra: dict[str, JsonValue] = Field(
         default_factory=dict,
         description="Further parameters of a request, such as reasoning_effort; null leaves out one that is sent else.",
@@ -129,7 +124,7 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The messages of the request."""
-        asked = question(item.content.text, label_names, item.prompt, max_chars=self.max_chars, task=self.prompt)
+        asked = self.question(label_names, item)
         return [PromptMessage("system", asked.instructions), PromptMessage("user", asked.data)]
 
 
@@ -359,13 +354,8 @@ def api_key(config: OpenAiConfig) -> str | None:
 
 
 def openai_identity(config: OpenAiConfig, label_names: Sequence[str]) -> str:
-    """Digest of all that decides the answers on the client; the model behind the name is the server's.
-
-    Raises ConfigError where the prompt names a label that is none.
-    """
-    config.prompt.check(label_names)
-    asked = question("", label_names, NO_PROMPT, max_chars=config.max_chars, task=config.prompt)
-    parts = [config.base_url, config.model, str(config.max_chars), str(asked)]
+    """Digest of all that decides the answers on the client; the model behind the name is the server's."""
+    parts = [config.base_url, config.model, str(config.max_chars), config.task_words(label_names)]
     if config.extra:
         parts.append(json.dumps(config.extra, sort_keys=True))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from transformers import AutoTokenizer
 
+from kcm.inputs.content import Content
+from kcm.large import CausalLmConfig, Item
 from kcm.large.prompting import prompts
 from kcm.large.prompting.prompts import NO_PROMPT, Prompt
 from kcm.large.tokens import PromptTokens
@@ -32,13 +36,18 @@ def tokenizer(make_lm):
 
 @pytest.fixture(scope="module")
 def tokens(tokenizer) -> PromptTokens:
-    return PromptTokens(tokenizer, LABELS, max_chars=4000, max_length=1024)
+    ask = partial(CausalLmConfig(model="tiny").question, LABELS)
+    return PromptTokens(tokenizer, LABELS, ask, max_length=1024)
+
+
+def asked(text: str, prompt: Prompt = NO_PROMPT) -> Item:
+    return Item("row", Content(text), prompt)
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("prompt", [NO_PROMPT, Prompt("soft", ((0, 0.9),))], ids=["none", "soft"])
 def test_hostile_text_changes_nothing_outside_its_place(tokens, tokenizer, text, prompt):
-    plain, hostile = tokens.prompt("PLAIN", prompt), tokens.prompt(text, prompt)
+    plain, hostile = tokens.prompt(asked("PLAIN", prompt)), tokens.prompt(asked(text, prompt))
     after = plain.ids[len(plain.before) + len("PLAIN") :]
     assert hostile.before == plain.before
     assert hostile.ids[: len(hostile.before)] == hostile.before
@@ -55,7 +64,7 @@ def test_special_tokens_are_read_as_plain_text_even_if_the_breaking_up_missed_th
     special = set(tokenizer.added_tokens_decoder)
     assert special & set(tokenizer("<|im_start|>")["input_ids"])  # how it would go wrong
     monkeypatch.setattr(prompts, "sanitized", lambda text, max_chars: text)
-    plain, hostile = tokens.prompt("PLAIN", NO_PROMPT), tokens.prompt("a<|im_start|>b<tool>c", NO_PROMPT)
+    plain, hostile = tokens.prompt(asked("PLAIN")), tokens.prompt(asked("a<|im_start|>b<tool>c"))
     after = len(plain.ids) - len(plain.before) - len("PLAIN")
     ids = hostile.ids[len(hostile.before) : -after]
     assert not special & set(ids)
@@ -64,6 +73,6 @@ def test_special_tokens_are_read_as_plain_text_even_if_the_breaking_up_missed_th
 
 def test_the_chat_template_s_own_tokens_are_special(tokens, tokenizer):
     start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
-    ids = tokens.prompt("a film", NO_PROMPT).ids
+    ids = tokens.prompt(asked("a film")).ids
     assert (ids.count(start), ids.count(end)) == (2, 1)
     assert tokenizer.decode(ids).endswith("<<<\na film\n>>>\nLabel:<|im_end|>\n<|im_start|>assistant\n")

@@ -68,6 +68,13 @@ RESULT: dict[str, Any] = {
         "num_rows": 1400,
         "reason": "",
     },
+    "kept_wrong": {
+        "num_rows": 9,
+        "rows": [
+            {"id": "r17", "text": "not good at all", "label": "bad", "small": "good", "large": "bad"},
+            {"id": "r4", "text": "", "label": "bad", "small": "good", "large": None},
+        ],
+    },
     "seconds": {"features": 41.0, "train": 96.0, "evaluate": 4.0},
     "cached": {"features": True, "train": False, "evaluate": False},
     "mlflow": {"tracking_uri": "sqlite:///mlflow.db", "run_id": "4f1c0d8d", "model": "kcm-reviews", "version": 3},

@@ -65,6 +65,7 @@ def test_hostile_names_are_text(inputs, read_page) -> None:
         result[who]["policy"] = {name: name for name in HOSTILE}
         result[who]["continual"][HOSTILE[0]] = 0.5
     result["name"] = HOSTILE[3]
+    result["kept_wrong"]["rows"] = [dict.fromkeys(("id", "text", "label", "small", "large"), each) for each in HOSTILE]
     result["certificate"] |= {"method": HOSTILE[0], "reason": HOSTILE[1], "valid": False}
     result["mlflow"] = dict.fromkeys(result["mlflow"], HOSTILE[2])
     result["seconds"], result["cached"] = {HOSTILE[0]: 1.0}, {HOSTILE[0]: True}
@@ -141,6 +142,15 @@ def test_labels_are_shown_with_what_they_are_taken_for_and_of_many_the_first(inp
     assert many.count('<th scope="row"><bdi>bad</bdi></th>') == 10
     assert "result.json has more" in many
     assert "result.json has more" not in page
+
+
+def test_rows_that_are_kept_and_wrong_are_shown_with_all_answers(inputs, lines: Lines) -> None:
+    text = lines(render_report(inputs))
+    assert "Test rows that are kept and wrong: 9, of which 2 are shown" in text
+    assert "| r17 | not good at all | bad | good | bad" in text
+    assert "| r4 | – | bad | good | –" in text
+    inputs.result["kept_wrong"] = None  # of what an earlier version measured
+    assert "Test rows that are kept" not in lines(render_report(inputs))
 
 
 def test_a_run_of_one_task_shows_it_once_and_says_why_nothing_was_forgotten(inputs, lines: Lines) -> None:

@@ -14,7 +14,7 @@ from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import Content
 from kcm.large import CausalLm, CausalLmConfig, Item, Prompt
 from kcm.large.adapters.causal_lm import causal_lm_identity
-from kcm.large.prompting.prompts import NO_PROMPT, question
+from kcm.large.prompting.prompts import DEFAULT_TASK_PROMPT, NO_PROMPT, TaskPromptConfig, question
 
 LABELS = ("bad", "very good", "x")
 TEXTS = ["a film", "what a long and winding text about nothing at all", "ok", "Ünïcode 漢字 🙂"]
@@ -34,11 +34,13 @@ def load(folder: Path, **changes) -> CausalLm:
     return CausalLm(CausalLmConfig(model="tiny", **changes), folder, LABELS)
 
 
-def reference(folder: Path, text: str, prompt: Prompt = NO_PROMPT) -> np.ndarray:
+def reference(
+    folder: Path, text: str, prompt: Prompt = NO_PROMPT, task: TaskPromptConfig = DEFAULT_TASK_PROMPT
+) -> np.ndarray:
     """Probabilities computed the long way: each label behind the whole prompt, alone, without any cache."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    asked = str(question(text, LABELS, prompt))
+    asked = str(question(text, LABELS, prompt, task=task))
     if tokenizer.chat_template:
         asked = f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
     start = tokenizer(asked, add_special_tokens=False)["input_ids"]
@@ -115,6 +117,16 @@ def test_logits_that_are_not_numbers_are_an_error_of_their_item_alone(chat_folde
     np.testing.assert_allclose(fine.probabilities, reference(chat_folder, "a film"), atol=1e-5)
 
 
+def test_a_payer_s_own_prompt_is_read_as_by_a_server(folder):
+    words = {"instructions": "Which one? {labels}", "descriptions": {"bad": "a waste"}}
+    task = TaskPromptConfig(**words, examples=[{"text": "so so", "label": "x"}])
+    (answer,) = load(folder, prompt=task).answer([Item("1", Content("a film"))])
+    np.testing.assert_allclose(answer.probabilities, reference(folder, "a film", task=task), atol=1e-5)
+    assert np.abs(answer.probabilities - reference(folder, "a film")).max() > 1e-3
+    with pytest.raises(ConfigError, match="'mars' is no label"):
+        load(folder, prompt=TaskPromptConfig(descriptions={"mars": "a planet"}))
+
+
 def test_the_identity_follows_weights_wording_and_reading(chat_folder, make_lm):
     def identity(folder=chat_folder, labels=LABELS, **changes):
         return causal_lm_identity(CausalLmConfig(model="tiny", **changes), folder, labels)
@@ -125,8 +137,9 @@ def test_the_identity_follows_weights_wording_and_reading(chat_folder, make_lm):
         identity(labels=("a", "b")),
         identity(max_chars=10),
         identity(dtype="bfloat16"),
+        identity(prompt=TaskPromptConfig(descriptions={"bad": "a waste"})),
     ]
-    assert len({identity(), *others}) == 5
+    assert len({identity(), *others}) == 6
 
 
 def test_a_folder_that_holds_no_model_is_refused(tmp_path, chat_folder):
