@@ -35,6 +35,8 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
         found = prices(config.costs, done["outcomes"].usage)
         result["costs"] = found.model_dump() if found else None
         result["large"] = done["outcomes"].asked
+        if "prompts" in done:
+            result["large"]["prompts"] = done["prompts"].asked(deployed)
         result["kept_wrong"] = evaluated.kept_wrong
         path = evaluated.curves[deployed]["certificate_path"]
         result["recommendation"] = recommendation(result, path)

@@ -185,18 +185,26 @@ def notices(result: Numbers) -> list[str]:
 
 def large_faults(result: Numbers) -> list[str]:
     """What is wrong with the large model's answers, where it was asked; empty where nothing is."""
-    asked, found = result.get("large") or {}, []
-    rows = asked.get("rows") or 0
+    asked = result.get("large") or {}
+    prompted = (asked.get("prompts") or {}).items()
+    return [
+        *_faults(asked, ""),
+        *(fault for mode, took in prompted for fault in _faults(took, f" under {mode} prompts")),
+    ]
+
+
+def _faults(asked: Numbers, where: str) -> list[str]:
+    found, rows = [], asked.get("rows") or 0
     if failed := asked.get("failed"):
         again = "; the next run asks again" if asked.get("waiting") else ""
         found.append(
-            f"The large model gave no answer to {failed:,} of {rows:,} rows ({percent(failed / rows)}){again}."
+            f"The large model gave no answer to {failed:,} of {rows:,} rows ({percent(failed / rows)}){where}{again}."
         )
     if off_label := asked.get("off_label"):
         replies = ", ".join(repr(reply) for reply in asked.get("off_label_replies") or ())
         found.append(
-            f"{off_label:,} of {rows:,} answers of the large model ({percent(off_label / rows)}) are not on the label"
-            f" list and count as wrong, such as {replies}."
+            f"{off_label:,} of {rows:,} answers of the large model ({percent(off_label / rows)}){where} are not on the"
+            f" label list and count as wrong, such as {replies}."
         )
     return found
 

@@ -8,19 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import Field, InstanceOf, PrivateAttr
-from rich.markup import escape
 
 from kcm.errors import DataError
 from kcm.large import LargeConfig
-from kcm.large.base import PaidModel
-from pipelines.batch.asking import LargeSpec, ask_shards, server_model
+from pipelines.batch.asking import LargeSpec, ask_shards
 from pipelines.batch.classifying import classify_shards
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.recorded import look_up_shards
 from pipelines.context import Attempt, Context
+from pipelines.stages.attempts import AskingPlan, finished, next_attempt, server_fault
 from pipelines.stages.features import Encoding
 from pipelines.stages.stage import Plan, Stage
-from pipelines.store.artefact import Artefact, Recipe
+from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import HEAD, OutcomesArtefact, write_identity
 from pipelines.store.sequence import SequenceArtefact
@@ -78,22 +77,11 @@ class RecordedOutcomes(Plan):
         write_identity(attempt.folder, self.identity, **usage)
 
 
-class AskedOutcomes(Plan):
-    """Answers of a model that needs no fitting.
+class AskedOutcomes(AskingPlan):
+    """Answers of a model that needs no fitting."""
 
-    Rows that a server failed on are asked again by the next run. Their answers make another artefact, which `attempt`
-    tells from the first.
-    """
-
-    large: LargeConfig
     identity: str
     device: str
-    attempt: int = 0
-
-    def section(self) -> dict[str, Any]:
-        """The fields that the fingerprint covers."""
-        section = super().section()
-        return section if self.attempt else {name: value for name, value in section.items() if name != "attempt"}
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers under the task prompt."""
@@ -134,21 +122,10 @@ class Outcomes(Stage):
         if not large.remote:
             return plan
         if sequence.fingerprint not in self._attempts:
-            self._attempts[sequence.fingerprint] = self._next_attempt(plan, context, sequence)
+            waiting = lambda found: int(found.asked.get("waiting", 0))  # noqa: E731
+            plan = next_attempt(self, plan, context, sequence.names, waiting, sequence=sequence)
+            self._attempts[sequence.fingerprint] = plan
         return self._attempts[sequence.fingerprint]
-
-    def _next_attempt(self, plan: AskedOutcomes, context: Context, sequence: SequenceArtefact) -> AskedOutcomes:
-        """The attempt that asks again for rows that still wait; the last one while the server does not answer."""
-        while (found := self._finished(plan, context, sequence)) and (num_waiting := found.asked.get("waiting", 0)):
-            again = plan.model_copy(update={"attempt": plan.attempt + 1})
-            if not self._finished(again, context, sequence) and (reason := self._fault(context, sequence)):
-                context.reporter.say(
-                    f"[yellow]{num_waiting} rows still wait for an answer of the large model, which does not give one:"
-                    f" {escape(reason)}[/yellow]"
-                )
-                break
-            plan = again
-        return plan
 
     def check(self) -> None:
         """Raise ConfigError where the server's key is missing."""
@@ -161,25 +138,11 @@ class Outcomes(Stage):
         plan = self.plan(context, sequence)
         asked = self._attempts.get(sequence.fingerprint)
         has_answered = asked is not None and asked.attempt > 0  # just now, when it was planned
-        if has_answered or self._finished(plan, context, sequence):
+        if has_answered or finished(self, plan, context, sequence=sequence):
             return
-        if reason := self._fault(context, sequence):
+        if reason := server_fault(context, self.large, sequence.names):
             raise DataError(
                 f"the large model does not answer a first question: {reason}",
                 where="large",
                 hint="Nothing was computed; start again once it answers",
             )
-
-    def _fault(self, context: Context, sequence: SequenceArtefact) -> str | None:
-        """Why a server does not answer a question of no row; None where it does, or cannot be asked one."""
-        names = sequence.names
-        model = server_model(context, LargeSpec(self.large, names.answers, len(names.labels)))
-        if not isinstance(model, PaidModel):
-            return None
-        answer = model.probe()
-        return None if answer.off_label else answer.error
-
-    def _finished(self, plan: Plan, context: Context, sequence: SequenceArtefact) -> OutcomesArtefact | None:
-        recipe = Recipe(self.stage, self.version, plan.section(), plan.dependencies(sequence=sequence))
-        found = context.store.find(recipe)
-        return found.as_a(OutcomesArtefact) if found else None

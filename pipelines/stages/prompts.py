@@ -25,17 +25,17 @@ from pipelines.batch.mapping import map_items, run_remotely
 from pipelines.batch.prompting import PromptedShard, Prompter, write_masked, write_questions
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt, Context
-from pipelines.stages.stage import Plan, Stage
+from pipelines.stages.attempts import AskingPlan, next_attempt
+from pipelines.stages.stage import Stage
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import ScoredTable
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import Tuned, TunedArtefact, save_prompts
 
 
-class Prompting(Plan):
+class Prompting(AskingPlan):
     """The large model, the prompt modes, and how the best mode is chosen."""
 
-    large: LargeConfig
     identity: str
     device: str
     modes: tuple[PromptMode, ...]
@@ -97,6 +97,12 @@ def _prompter(
     )
     prompts = Prompts(top_k=plan.prompts.top_k, candidates=candidates)
     return Prompter(found.collaborator, found.policy.temperature, prompts, names)
+
+
+def _num_waiting(found: TunedArtefact) -> int:
+    """The answers under prompts that did not come for a fault of the server."""
+    took = (mode for name in found.plan.config.collaborators for mode in found.asked(name).values())
+    return sum(int(mode.get("waiting", 0)) for mode in took)
 
 
 def _best(
@@ -166,7 +172,7 @@ class ChoosePrompts(Stage):
         self, context: Context, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
     ) -> Prompting:
         """The large model of the stage `outcomes`."""
-        return Prompting(
+        plan = Prompting(
             large=features.sequence.large_with_head(self.large).in_runtime(outcomes.runtime),
             identity=outcomes.identity,
             device=context.cluster.device,
@@ -175,6 +181,10 @@ class ChoosePrompts(Stage):
             max_loss=self.tune.allowed_loss(self.certificate.epsilon),
             certificate=self.certificate,
         )
+        if not self.large.remote:
+            return plan
+        reads = {"features": features, "outcomes": outcomes, "tuned": tuned}
+        return next_attempt(self, plan, context, features.names, _num_waiting, **reads)
 
     @property
     def _modes(self) -> list[PromptMode]:

@@ -79,6 +79,11 @@ class Stage(Config):
         """The version of what is made of these artefacts, where a change of the stage concerns some of them alone."""
         return self.version
 
+    def recipe(self, plan: Plan, **reads: Any) -> Recipe:
+        """What the store knows the artefact of a plan by."""
+        version = self.version_of(plan, **reads)
+        return Recipe(self.stage, version, plan.section(), plan.dependencies(**reads))
+
     def publish(self, artefact: Any, context: Context) -> None:
         """Called with the artefact in every run, whether it was just built or reused."""
 
@@ -86,9 +91,7 @@ class Stage(Config):
         """The stage's artefact, from the finished artefacts in `done` by kind."""
         reads: dict[str, Any] = {kind: done[kind] for kind in self.reads}
         plan = self.plan(context, **reads)
-        version = self.version_of(plan, **reads)
-        recipe = Recipe(self.stage, version, plan.section(), plan.dependencies(**reads))
-        needs_cluster = partial(plan.needs_cluster, **reads)
+        recipe, needs_cluster = self.recipe(plan, **reads), partial(plan.needs_cluster, **reads)
         artefact = context.build(recipe, partial(plan.write, **reads), unit=self.unit, needs_cluster=needs_cluster)
         artefact = artefact.as_a(self.writes)
         self.publish(artefact, context)

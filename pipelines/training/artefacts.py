@@ -156,6 +156,11 @@ class TunedArtefact(Artefact):
         found = _json(self.file(f"{name}/{FOUND}"))
         return {objective: found[objective] for objective in RANKING}
 
+    def asked(self, name: str) -> dict[str, dict[str, Any]]:
+        """By prompt mode, what a collaborator's answers took and what is wrong with them."""
+        file = f"{name}/{PROMPTS}"
+        return dict(_json(self.file(file))["took"]) if self.has(file) else {}
+
     def answers(self, name: str, modes: Sequence[PromptMode]) -> dict[PromptMode, Path]:
         """The folders of the answers under a collaborator's prompts, by mode; those under `none` lie elsewhere."""
         return {mode: self.below(f"{name}/{mode}") for mode in modes if mode != "none"}

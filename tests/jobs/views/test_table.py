@@ -122,6 +122,12 @@ def test_what_would_be_kept_of_an_unknown_class_gets_a_line_where_the_learner_ca
     assert "new classes KCM would keep 7.1% of a class that it has never seen, by 1,500 rows" in text
 
 
+def test_answers_that_never_came_get_a_line(result: dict[str, Any]) -> None:
+    assert "gave no answer" not in shown(result)
+    result["large"] = {"rows": 640, "failed": 65, "waiting": 65}
+    assert "gave no answer to 65 of 640 rows (10.2%); the next run asks again" in shown(result).replace("\n", " ")
+
+
 def test_a_long_task_name_folds_and_stays_whole(result: dict[str, Any]) -> None:
     name = "reviews-of-products-" * 3
     result["kcm"]["tasks"] = result["mcm"]["tasks"] = {name: numbers()}

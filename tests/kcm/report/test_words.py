@@ -73,6 +73,16 @@ def test_a_run_is_described_in_words(result: dict[str, Any], case: str, snapshot
     assert sentences(result | changes, PATH if "row" in case or "loss" in case else None) == snapshot
 
 
+def test_missing_answers_and_those_off_the_label_list_are_said_with_share_and_examples(result: dict[str, Any]) -> None:
+    replies = {"off_label": 71, "off_label_replies": ["Sure!", "late"]}
+    result["large"] = {"rows": 1995, "failed": 65, "waiting": 65, **replies}
+    assert words.notices(result) == [
+        "The large model gave no answer to 65 of 1,995 rows (3.3%); the next run asks again.",
+        "71 of 1,995 answers of the large model (3.6%) are not on the label list and count as wrong, such as 'Sure!',"
+        " 'late'.",
+    ]
+
+
 def test_a_run_without_a_certificate_promises_nothing(result: dict[str, Any], snapshot: SnapshotAssertion) -> None:
     del result["certificate"]
     assert sentences(result) == snapshot

@@ -45,14 +45,14 @@ def context(tmp_path) -> Any:
     )
 
 
-def asked(context, upstream, tmp_path, rows=ROWS, **changes):
+def asked(context, upstream, tmp_path, rows=ROWS, labels=LABELS, **changes):
     settings = {"api_key_env": None, "max_retries": 0, "num_concurrent": 1, "max_failed": 0.9} | changes
     large = OpenAiConfig(model="big", base_url=upstream.base_url, **settings)
     bar = SimpleNamespace(update=lambda done, total: None)
     tmp_path.mkdir(exist_ok=True)
     write_shards(tmp_path, 0, [rows])
     sources = {"answers.parquet": tmp_path / "task-0000.parquet"}
-    spec = LargeSpec(large, LABELS, len(LABELS))
+    spec = LargeSpec(large, labels, len(labels))
     _, took = ask_shards(context, spec, sources, tmp_path / "made", scratch=tmp_path / "scratch", bar=bar)
     return pq.read_table(tmp_path / "made" / "answers.parquet"), took
 
@@ -103,7 +103,7 @@ def test_calls_and_price_are_said_before_and_after(context, upstream, tmp_path) 
     assert after == "the large model was paid for 3 calls, 6"
 
 
-def test_a_changed_question_says_what_it_will_cost_to_ask_all_rows_again(context, upstream, tmp_path) -> None:
+def test_a_changed_question_or_label_says_what_it_costs_to_ask_all_rows_again(context, upstream, tmp_path) -> None:
     prices = {"input_price": 1e4, "output_price": 1e5}
     asked(context, upstream, tmp_path, **prices)
     asked(context, upstream, tmp_path / "again", **prices)
@@ -112,6 +112,9 @@ def test_a_changed_question_says_what_it_will_cost_to_ask_all_rows_again(context
     asked(context, upstream, tmp_path / "described", prompt=described, **prices)
     assert context.lines[4].startswith("asking big: 3 calls for 3 rows")
     assert context.lines[4].endswith("paid before on this storage: 3 calls, 6")
+    asked(context, upstream, tmp_path / "more", labels=(*LABELS, "neither"), **prices)
+    assert context.lines[6].startswith("asking big: 3 calls for 3 rows")
+    assert context.lines[6].endswith("paid before on this storage: 6 calls, 12")
 
 
 def test_the_next_questions_are_asked_while_a_slow_one_is_waited_for(context, upstream, tmp_path) -> None:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError
+from kcm.report.words import large_faults
 from kcm.tasks import shards
 from kcm.tasks.columns import list_column
 from kcm.tasks.preparation import build
@@ -276,6 +277,32 @@ def test_an_interrupted_stage_pays_for_no_answer_twice(asked: Built, upstream: F
     assert not set(paid) & set(later)
     assert len(set(paid)) + len(set(later)) == 2 * len(asked.asked_rows())
     assert len(later) == len(set(later))
+
+
+def test_rows_that_failed_under_a_prompt_are_said_and_asked_again_by_the_next_run(
+    tmp_path: Path, upstream: FakeUpstream, small_shards: None
+) -> None:
+    upstream.otherwise = lambda body: label(LABELS[0])
+    large = server(upstream) | {"max_failed": 0.1}
+    run = built(tmp_path / "run", large, ["none", "soft"])
+    upstream.plan(*[Turn(503, "gone")] * 3)
+    first = run.prompted()
+    assert first.asked("kcm")["soft"]["failed"] == first.asked("kcm")["soft"]["waiting"] == 3
+    said = large_faults({"large": {"prompts": first.asked("kcm")}})
+    num_rows = len(run.asked_rows())
+    assert said == [
+        f"The large model gave no answer to 3 of {num_rows} rows ({3 / num_rows:.1%}) under soft prompts; the next run"
+        " asks again."
+    ]
+    num_asked = len(upstream.requests)
+    second = run.prompted()
+    assert len(upstream.requests) == num_asked + 1 + 3  # a question of no row, and those that had failed
+    assert second.asked("kcm")["soft"]["failed"] == 0
+    assert second.fingerprint != first.fingerprint
+    assert run.prompted().fingerprint == second.fingerprint
+    upstream.otherwise = lambda body: Turn(503, "gone")
+    assert run.prompted().fingerprint == second.fingerprint
+    assert len(upstream.requests) == num_asked + 1 + 3
 
 
 def test_a_classifier_is_masked_shard_by_shard_and_asked_nothing(
