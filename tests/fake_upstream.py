@@ -47,6 +47,7 @@ class FakeUpstream:
         self.otherwise: Callable[[dict[str, Any]], Turn] = lambda _: label("positive")
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
         self.times: list[float] = []
         self.busiest = 0
         self.closing = threading.Event()
@@ -109,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         fake: FakeUpstream = self.server.fake  # type: ignore[attr-defined]
-        assert self.path == "/v1/chat/completions"
+        fake.paths.append(self.path)
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         turn = fake.take(body, {name.lower(): value for name, value in self.headers.items()})
         try:

@@ -39,6 +39,10 @@ class UpstreamConfig(Config):
         default="OPENAI_API_KEY",
         description="Environment variable with the key, wherever the model is asked from; null: the server needs none.",
     )
+    api_version: str | None = Field(
+        default=None,
+        description="The api-version that Azure's addresses of deployments take; the key is then sent as api-key.",
+    )
     input_price: float = Field(default=0.0, ge=0, description="Currency per million tokens read.")
     output_price: float = Field(default=0.0, ge=0, description="Currency per million tokens written.")
     max_calls: int | None = Field(

@@ -96,6 +96,7 @@ class Upstream:
         self,
         base_url: str,
         key: str | None,
+        api_version: str | None = None,
         *,
         timeout_s: float,
         max_retries: int,
@@ -111,8 +112,18 @@ class Upstream:
         self._closing = threading.Event()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         http_client: Any = httpx.AsyncClient(event_hooks={"response": [_limit_body]}, limits=limits)
-        client = AsyncOpenAI(api_key=key or "none", base_url=base_url, max_retries=0, http_client=http_client)
-        self._headers = {"Accept-Encoding": "identity"} | ({} if key else {"Authorization": Omit()})
+        client = AsyncOpenAI(
+            api_key=key or "none",
+            base_url=base_url,
+            max_retries=0,
+            http_client=http_client,
+            default_query={"api-version": api_version} if api_version else None,
+        )
+        self._headers: dict[str, Any] = {"Accept-Encoding": "identity"}
+        if key is None or api_version:
+            self._headers["Authorization"] = Omit()
+        if key and api_version:
+            self._headers["api-key"] = key
         self._create: Any = client.chat.completions.with_raw_response.create  # typed for literal arguments
         weakref.finalize(self, lambda: asyncio.run_coroutine_threadsafe(client.close(), _event_loop()))
 

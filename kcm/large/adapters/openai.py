@@ -46,7 +46,17 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
 
     remote: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset(
-        {"api_key_env", "num_concurrent", "timeout_s", "max_retries", "max_wait_s", "max_failed", "prompt", "extra"}
+        {
+            "api_key_env",
+            "api_version",
+            "num_concurrent",
+            "timeout_s",
+            "max_retries",
+            "max_wait_s",
+            "max_failed",
+            "prompt",
+            "extra",
+        }
     )  # decide no answer, or by the identity
 
     model: str = Field(min_length=1, description="Name of the model, as the server knows it.")
@@ -150,6 +160,7 @@ class OpenAiModel:
         self._upstream = Upstream(
             config.base_url,
             api_key(config),
+            config.api_version,
             timeout_s=config.timeout_s,
             max_retries=config.max_retries,
             max_wait_s=config.max_wait_s,

@@ -41,7 +41,7 @@ def model(upstream, tmp_path):
 
     def make(limit_s: float = math.inf, **changes: Any) -> OpenAiModel:
         settings = {"timeout_s": 5.0, "max_retries": 2, "max_wait_s": 0.05, "num_concurrent": 1} | changes
-        config = OpenAiConfig(base_url=upstream.base_url, model="big", **settings)
+        config = OpenAiConfig(**{"base_url": upstream.base_url, "model": "big"} | settings)
         return OpenAiModel(config, LABELS, ResponseStore.in_file(tmp_path / "paid.sqlite"), limit_s)
 
     return make
@@ -62,6 +62,7 @@ def test_a_question_is_asked_as_promised(model, upstream):
     """Promise: instructions and data in messages of their own, one label as JSON, sure answers, the key as bearer."""
     model().answer([Item("1", Content("a film"), Prompt("soft", ((1, 0.9),)))])
     (body,) = upstream.requests
+    assert upstream.paths == ["/v1/chat/completions"]
     system, user = body["messages"]
     assert (system["role"], user) == ("system", {"role": "user", "content": "<<<\na film\n>>>"})
     assert "negative, positive, late delivery" in system["content"]
@@ -69,6 +70,30 @@ def test_a_question_is_asked_as_promised(model, upstream):
     assert body["response_format"]["json_schema"]["schema"]["properties"]["label"]["enum"] == list(LABELS)
     assert (body["model"], body["temperature"], body["logprobs"]) == ("big", 0, True)
     assert upstream.headers[0]["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize(
+    ("below", "api_version", "path", "header"),
+    [
+        ("openai/v1", None, "/openai/v1/chat/completions", ("authorization", f"Bearer {KEY}")),
+        (
+            "openai/deployments/big",
+            "2024-10-21",
+            "/openai/deployments/big/chat/completions?api-version=2024-10-21",
+            ("api-key", KEY),
+        ),
+    ],
+)
+def test_azure_is_asked_at_its_address_of_today_and_at_those_of_deployments(
+    model, upstream, below, api_version, path, header
+):
+    address = {"base_url": upstream.base_url.replace("v1", below), "api_version": api_version}
+    (answer,) = model(**address).answer(items("a text"))
+    assert answer.label == 1
+    assert upstream.paths == [path]
+    (sent,) = upstream.headers
+    keys = [(name, value) for name, value in sent.items() if name in ("authorization", "api-key")]
+    assert keys == [header]
 
 
 def test_a_hard_prompt_leaves_only_its_candidates(model, upstream):
