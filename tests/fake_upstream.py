@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -49,9 +50,21 @@ class FakeUpstream:
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
         self.times: list[float] = []
+        self.files: dict[str, bytes] = {}
+        self.batches: list[dict[str, Any]] = []  # answered when they are looked at for the second time
         self.busiest = 0
         self.closing = threading.Event()
         self._lock, self._busy = threading.Lock(), 0
+
+    def answered_batch(self, questions: bytes) -> bytes:
+        """The lines of a batch's output file; a question whose turn is no success is among them, as a fault."""
+        lines = []
+        for each in map(json.loads, questions.splitlines()):
+            turn = self.take(each["body"], {})
+            self.done()
+            response = {"status_code": turn.status, "body": json.loads(turn.body) if turn.status == 200 else {}}
+            lines.append(json.dumps({"custom_id": each["custom_id"], "response": response}))
+        return "\n".join(lines).encode()
 
     def plan(self, *turns: Turn) -> None:
         """What happens to the next requests."""
@@ -108,10 +121,34 @@ class _Dripping:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
+    def do_GET(self) -> None:
+        fake: FakeUpstream = self.server.fake  # type: ignore[attr-defined]
+        *_, below, name = urlsplit(self.path).path.split("/")
+        fake.paths.append(self.path)
+        if name == "content":
+            return self._respond(Turn(body=fake.files[below]), fake)
+        if name == "batches":
+            return self._respond(Turn(body=json.dumps({"object": "list", "data": fake.batches})), fake)
+        batch = next(each for each in fake.batches if each["id"] == name)
+        shown = dict(batch)
+        if batch["status"] == "in_progress":
+            fake.files[f"out-{name}"] = fake.answered_batch(fake.files[batch["input_file_id"]])
+            batch |= {"status": "completed", "output_file_id": f"out-{name}"}
+        return self._respond(Turn(body=json.dumps(shown)), fake)
+
     def do_POST(self) -> None:
         fake: FakeUpstream = self.server.fake  # type: ignore[attr-defined]
         fake.paths.append(self.path)
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path.endswith("/files"):
+            name = f"file-{len(fake.files)}"
+            fake.files[name] = content.split(b"\r\n\r\n")[-1].split(b"\r\n--")[0]
+            return self._respond(Turn(body=json.dumps({"id": name, "object": "file"})), fake)
+        if self.path.endswith("/batches"):
+            batch = {"id": f"batch-{len(fake.batches)}", "object": "batch", "status": "in_progress"}
+            fake.batches.append(batch | json.loads(content))
+            return self._respond(Turn(body=json.dumps(batch)), fake)
+        body = json.loads(content)
         turn = fake.take(body, {name.lower(): value for name, value in self.headers.items()})
         try:
             fake.closing.wait(turn.delay_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -95,6 +95,9 @@ class PaidModel(Protocol):
 
     def estimate(self, items: Sequence[Item]) -> Estimate:
         """What the answers to `items` will take that are not paid for yet; nothing is asked."""
+
+    def ask_ahead(self, items: Iterable[Sequence[Item]]) -> None:
+        """Pay for answers that are cheaper when they may come late, before the items are asked one by one."""
 
     def spent(self) -> tuple[int, float]:
         """Calls and currency paid so far, over all runs on the same store."""

@@ -52,7 +52,7 @@ class BudgetSpent(Exception):
 
 @dataclass(frozen=True)
 class ResponseStore:
-    """The database of a SQLAlchemy URL, SQLite or PostgreSQL; `prefix` begins the names of its two tables.
+    """The database of a SQLAlchemy URL, SQLite or PostgreSQL; `prefix` begins the names of its tables.
 
     `timeout_s` is how long a database that is locked or out of reach is waited for.
     """
@@ -72,6 +72,16 @@ class ResponseStore:
         return cls(url, "paid_", timeout_s)
 
 
+@dataclass(frozen=True)
+class OpenBatch:
+    """A batch of `count` questions that is booked at `most`; `id` is None until the server has named it."""
+
+    tag: str
+    id: str | None
+    count: int
+    most: float
+
+
 class ResponseCache:
     """Answers by key, and the spending of one account, over all runs that use this store.
 
@@ -84,7 +94,7 @@ class ResponseCache:
     ) -> None:
         self._store, self._account = store, account
         self._max_calls, self._max_cost = max_calls, max_cost
-        self._answers, self._spending = _tables(store.prefix if store else "")
+        self._answers, self._spending, self._batches = _tables(store.prefix if store else "")
         self._lock = threading.Lock()
         self._engine = _engine(store)
         with self._artefact_errors():
@@ -107,21 +117,27 @@ class ResponseCache:
         with self._transaction() as connection:
             return self._spent(connection)
 
-    def reserve(self, most: float) -> None:
-        """Book a call that may cost up to `most`; raises BudgetSpent where that could exceed the budget."""
+    def reserve(self, most: float, calls: int = 1, batch: str | None = None) -> None:
+        """Book calls that may cost up to `most` together; raises BudgetSpent where that could exceed the budget.
+
+        `batch` is the tag of a batch that they are in, which is noted with the booking.
+        """
         table = self._spending.c
         has_room = table.account == self._account
         if self._max_calls is not None:
-            has_room &= table.calls < self._max_calls
+            has_room &= table.calls + calls <= self._max_calls
         if self._max_cost is not None:
             has_room &= table.currency + most <= self._max_cost
         booking = update(self._spending).where(has_room)
         with self._transaction() as connection:
             # Checked and booked by one statement: two processes cannot take the same room.
-            if connection.execute(booking.values(calls=table.calls + 1, currency=table.currency + most)).rowcount:
+            if connection.execute(booking.values(calls=table.calls + calls, currency=table.currency + most)).rowcount:
+                if batch:
+                    row = {"tag": batch, "account": self._account, "count": calls, "most": most}
+                    connection.execute(self._batches.insert().values(row))
                 return
-            calls, currency = self._spent(connection)
-        if self._max_calls is not None and calls >= self._max_calls:
+            made, currency = self._spent(connection)
+        if self._max_calls is not None and made + calls > self._max_calls:
             raise BudgetSpent(f"the budget is spent: max_calls = {self._max_calls}")
         raise BudgetSpent(f"the budget is spent: max_cost = {self._max_cost:g}, {currency:g} so far")
 
@@ -140,6 +156,24 @@ class ResponseCache:
                 last = select(func.max(number)).select_from(self._answers).scalar_subquery()
                 connection.execute(delete(self._answers).where(number <= last - MAX_IN_MEMORY))
             self._book(connection, 0, currency - most)
+
+    def open_batches(self) -> list[OpenBatch]:
+        """The batches of this account whose answers were not all read."""
+        table = self._batches.c
+        query = select(table.tag, table.id, table.count, table.most).where(table.account == self._account)
+        with self._transaction() as connection:
+            return [OpenBatch(*row) for row in connection.execute(query)]
+
+    def name_batch(self, tag: str, name: str) -> None:
+        """Note what the server calls a batch."""
+        with self._transaction() as connection:
+            connection.execute(update(self._batches).where(self._batches.c.tag == tag).values(id=name))
+
+    def close_batch(self, batch: OpenBatch, answered: int) -> None:
+        """Forget a batch whose answers are kept at their own cost; questions without an answer were not charged."""
+        with self._transaction() as connection:
+            if connection.execute(delete(self._batches).where(self._batches.c.tag == batch.tag)).rowcount:
+                self._book(connection, answered - batch.count, -batch.most)
 
     def _book(self, connection: Connection, calls: int, currency: float) -> None:
         table = self._spending.c
@@ -167,7 +201,7 @@ class ResponseCache:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     file.touch()
                 with self._engine.begin() as connection:
-                    for table in (self._answers, self._spending):
+                    for table in (self._answers, self._spending, self._batches):
                         connection.execute(CreateTable(table, if_not_exists=True))
                     connection.execute(opening)
 
@@ -190,8 +224,8 @@ class ResponseCache:
             ) from error
 
 
-def _tables(prefix: str) -> tuple[Table, Table]:
-    """The tables of answers and of spending."""
+def _tables(prefix: str) -> tuple[Table, Table, Table]:
+    """The tables of answers, of spending, and of batches that are under way."""
     schema = MetaData()
     answers = Table(
         f"{prefix}answers", schema, Column("key", Text, primary_key=True), Column("answer", Text, nullable=False)
@@ -203,7 +237,16 @@ def _tables(prefix: str) -> tuple[Table, Table]:
         Column("calls", BigInteger, nullable=False),
         Column("currency", Float, nullable=False),
     )
-    return answers, spending
+    batches = Table(
+        f"{prefix}batches",
+        schema,
+        Column("tag", Text, primary_key=True),
+        Column("id", Text),
+        Column("account", Text, nullable=False),
+        Column("count", BigInteger, nullable=False),
+        Column("most", Float, nullable=False),
+    )
+    return answers, spending, batches
 
 
 def _engine(store: ResponseStore | None) -> Engine:

@@ -26,6 +26,7 @@ from openai import (
     BadRequestError,
     NotFoundError,
     Omit,
+    OpenAI,
     PermissionDeniedError,
     UnprocessableEntityError,
 )
@@ -109,15 +110,12 @@ class Upstream:
         self._max_retries, self._max_wait_s, self._limit_s = max_retries, max_wait_s, limit_s
         self._backoff = wait_random_exponential(multiplier=0.5, max=max_wait_s)
         self._unknown: frozenset[str] = frozenset()
-        self._closing = threading.Event()
+        self.closing = threading.Event()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         http_client: Any = httpx.AsyncClient(event_hooks={"response": [_limit_body]}, limits=limits)
+        query = {"api-version": api_version} if api_version else None
         client = AsyncOpenAI(
-            api_key=key or "none",
-            base_url=base_url,
-            max_retries=0,
-            http_client=http_client,
-            default_query={"api-version": api_version} if api_version else None,
+            api_key=key or "none", base_url=base_url, max_retries=0, http_client=http_client, default_query=query
         )
         self._headers: dict[str, Any] = {"Accept-Encoding": "identity"}
         if key is None or api_version:
@@ -137,9 +135,9 @@ class Upstream:
             retry=retry_if_exception(lambda error: getattr(error, "retry_after_s", None) is not None),
             stop=stop_after_attempt(self._max_retries + 1)
             | stop_before_delay(self._limit_s)
-            | stop_when_event_set(self._closing),
+            | stop_when_event_set(self.closing),
             wait=self._pause,
-            sleep=sleep_using_event(self._closing),
+            sleep=sleep_using_event(self.closing),
             reraise=True,
         )
 
@@ -153,9 +151,17 @@ class Upstream:
 
         return retrying(paying, attempt)
 
+    def blocking_client(self) -> tuple[OpenAI, dict[str, Any]]:
+        """A client for other interfaces of the server, and the headers that its calls take."""
+        return OpenAI(api_key=self._key or "none", base_url=self._url, max_retries=self._max_retries), self._headers
+
+    def accepted(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """`body` without parameters that the server is known not to take."""
+        return _without(body, self._unknown)
+
     def close(self) -> None:
         """Make no further attempts; one under way ends by itself."""
-        self._closing.set()
+        self.closing.set()
 
     def _pause(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -179,7 +185,7 @@ class Upstream:
                         extra_headers=self._headers,
                         timeout=connecting,
                     )
-                reply = _parsed(response.content, time.perf_counter() - started)
+                reply = parsed(response.content, time.perf_counter() - started)
                 self._watch.answered()
                 return reply
             except TimeoutError:
@@ -310,7 +316,7 @@ def _retry_after(value: str) -> float:
         return 0.0
 
 
-def _parsed(text: bytes, seconds: float) -> Reply:
+def parsed(text: bytes, seconds: float) -> Reply:
     """The reply, read leniently: compatible servers leave fields out."""
     try:
         body = from_json(text)

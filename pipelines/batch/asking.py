@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -114,6 +114,8 @@ def ask_shards(
         limit = FailureLimit(spec.large.failed_share, sum(sizes.values()))
         answer = row_answerer(model, spec.num_labels, mode, limit.count)
         try:
+            if isinstance(model, PaidModel):
+                model.ask_ahead(_items_of(context, sources, sizes))
             hashes, counts = map_shards(
                 sources, lambda: answer, folder, cluster=None, units_at_once=UNITS_AT_ONCE, sizes=sizes, **common
             )
@@ -164,10 +166,9 @@ def _say_estimate(
     """Say what the answers to all rows will take; the calls and currency that were paid before."""
     if not isinstance(model, PaidModel):
         return 0, 0.0
-    read, total, num_rows = ShardReader(context.store.storage), Estimate(), 0
-    for name, source in sources.items():
-        for rows in read(source, 0, sizes[name]):
-            total, num_rows = total + model.estimate(_items(rows)), num_rows + len(rows)
+    total, num_rows = Estimate(), 0
+    for items in _items_of(context, sources, sizes):
+        total, num_rows = total + model.estimate(items), num_rows + len(items)
     paid_before = model.spent()
     context.reporter.say(
         f"asking {escape(spec.large.location)}: {total.calls:,} calls for {num_rows:,} rows, about"
@@ -188,6 +189,12 @@ def _usage(counts: Counts, remote: bool) -> dict[str, Any]:
     replies = Counter({name: count for name, count in counts.items() if name.startswith(_OFF_LABEL)})
     usage["off_label_replies"] = [name.removeprefix(_OFF_LABEL) for name, _ in replies.most_common(_SHOWN)]
     return usage | ({"currency": counts.get("currency", 0)} if remote else {})
+
+
+def _items_of(context: Context, sources: Mapping[str, Path], sizes: Mapping[str, int]) -> Iterator[list[Item]]:
+    """All items, a row group at a time."""
+    read = ShardReader(context.store.storage)
+    return (_items(rows) for name, source in sources.items() for rows in read(source, 0, sizes[name]))
 
 
 def _items(rows: pa.Table) -> list[Item]:

@@ -11,17 +11,19 @@ import json
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from kcm.config import parse_config
-from kcm.errors import ConfigError
+from kcm.errors import ConfigError, DataError
 from kcm.large.base import PROBE, Cost, Estimate, Item, LargeAnswer, LargeModel
+from kcm.large.batches import PRICE, Batches
 from kcm.large.config import ON_CPU, GenerativeConfig, Resources, UpstreamConfig
 from kcm.large.head import LinearHead
 from kcm.large.prompting.prompts import PromptMessage
@@ -33,7 +35,7 @@ from kcm.large.prompting.replies import (
     reply_probability,
 )
 from kcm.large.response_cache import BudgetSpent, ResponseCache, ResponseStore
-from kcm.large.upstream import Reply, Upstream, UpstreamError
+from kcm.large.upstream import Reply, Upstream, UpstreamError, parsed
 
 _MILLION = 1_000_000
 _OVERHEAD_TOKENS = 64  # what chat templates add to a question
@@ -49,6 +51,7 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
         {
             "api_key_env",
             "api_version",
+            "batch",
             "num_concurrent",
             "timeout_s",
             "max_retries",
@@ -63,6 +66,10 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
     extra: dict[str, JsonValue] = Field(
         default_factory=dict,
         description="Further parameters of a request, such as reasoning_effort; null leaves out one that is sent else.",
+    )
+    batch: bool = Field(
+        default=False,
+        description="Ask a run's rows by the server's batch interface: at half the price, answered within a day.",
     )
     max_failed: float = Field(
         default=0.02, ge=0, le=1, description="Share of rows that may stay without an answer; beyond, the run stops."
@@ -80,6 +87,14 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
         if ours := sorted(_OURS & value.keys()):
             raise ValueError(f"must not set {', '.join(ours)}")
         return value
+
+    @model_validator(mode="after")
+    def _batch_at_v1(self) -> OpenAiConfig:
+        if self.batch and self.api_version:
+            raise ValueError(
+                "batch needs an address that takes no api_version, such as Azure's that ends in /openai/v1"
+            )
+        return self
 
     def check_access(self) -> None:
         """Raise ConfigError where the variable with the key is not set."""
@@ -156,7 +171,7 @@ class OpenAiModel:
         warn: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.label_names, self.identity = tuple(label_names), openai_identity(config, label_names)
-        self._config = config
+        self._config, self._warn = config, warn
         self._upstream = Upstream(
             config.base_url,
             api_key(config),
@@ -205,14 +220,52 @@ class OpenAiModel:
 
     def estimate(self, items: Sequence[Item]) -> Estimate:
         """What the answers to `items` will take that are not paid for yet, by four bytes a token."""
-        asked = map(self._body, (item for item in items if item.content.text.strip()))
-        bodies = {_key(self._config, body): body for body in asked}
-        known, total = self._cache.known(list(bodies)), Estimate()
-        for body in (body for key, body in bodies.items() if key not in known):
+        total, share = Estimate(), PRICE if self._config.batch else 1.0
+        for body in self._unpaid(items).values():
             num_read = sum(len(str(message["content"]).encode()) for message in body["messages"]) // _BYTES_PER_TOKEN
             num_written = min(16, _max_tokens(body))
-            total += Estimate(1, num_read + num_written, self._price(num_read, num_written), self._most(body))
+            price, most = share * self._price(num_read, num_written), share * self._most(body)
+            total += Estimate(1, num_read + num_written, price, most)
         return total
+
+    def ask_ahead(self, items: Iterable[Sequence[Item]]) -> None:
+        """Pay by the batch interface, where it is wanted, for what is not paid for yet; `answer` finds the answers.
+
+        Raises DataError where the server or the budget refuses a batch.
+        """
+        if self._config.batch:
+            client, headers = self._upstream.blocking_client()
+            batches = Batches(client, headers, self._cache, self._keep, self._upstream.closing, self._warn)
+            batches.resume()
+            batches.answer(self._questions(items))
+
+    def _questions(self, items: Iterable[Sequence[Item]]) -> Iterator[tuple[str, dict[str, Any], float]]:
+        """Each unpaid question once, with its key and what it may cost in a batch, where no parameter is negotiated."""
+        seen: set[str] = set()
+        for key, body in chain.from_iterable(self._unpaid(some).items() for some in items):
+            if not seen and (fault := self.probe()).error and not fault.off_label:
+                raise DataError(f"the large model does not answer a first question: {fault.error}", where="large")
+            if key not in seen:
+                seen.add(key)
+                yield key, self._upstream.accepted(body), PRICE * self._most(body)
+
+    def _unpaid(self, items: Sequence[Item]) -> dict[str, dict[str, Any]]:
+        """The requests by their keys that have no answer yet."""
+        asked = map(self._body, (item for item in items if item.content.text.strip()))
+        bodies = {_key(self._config, body): body for body in asked}
+        known = self._cache.known(list(bodies))
+        return {key: body for key, body in bodies.items() if key not in known}
+
+    def _keep(self, key: str, completion: bytes) -> bool:
+        """Keep an answer of a batch; False where it is none."""
+        try:
+            record = self._record(parsed(completion, 0.0), {})
+        except UpstreamError:
+            return False
+        if self._cache.find(key) is None:  # else it was kept before the run was killed
+            record["currency"] *= PRICE
+            self._cache.keep(key, record, 0.0, record["currency"])
+        return True
 
     def ask(self, item: Item) -> Future[LargeAnswer]:
         """The answer to one item, which waits for no other item's.

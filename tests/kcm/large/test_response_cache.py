@@ -92,7 +92,7 @@ def test_the_tables_lie_beside_others_under_their_prefix(tmp_path):
     ResponseCache(replace(store, prefix="paid_"), "big").reserve(1.0)
     with contextlib.closing(sqlite3.connect(tmp_path / "log.db")) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert tables == {"paid_answers", "paid_spending"}
+    assert tables == {"paid_answers", "paid_batches", "paid_spending"}
 
 
 def test_a_database_that_is_gone_is_missed_and_not_begun_anew(store, tmp_path):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import DataError
-from kcm.large import NO_PROMPT, OpenAiConfig, Prompt
+from kcm.large import NO_PROMPT, OpenAiConfig, Prompt, batches
 from kcm.tasks.shards import write_shards
 from pipelines.batch import shards
 from pipelines.batch.asking import PROMPT, LargeSpec, ask_shards
@@ -115,6 +115,16 @@ def test_a_changed_question_or_label_says_what_it_costs_to_ask_all_rows_again(co
     asked(context, upstream, tmp_path / "more", labels=(*LABELS, "neither"), **prices)
     assert context.lines[6].startswith("asking big: 3 calls for 3 rows")
     assert context.lines[6].endswith("paid before on this storage: 6 calls, 12")
+
+
+def test_rows_are_asked_in_a_batch_where_that_is_wanted(context, upstream, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(batches, "_PAUSE_S", 0.01)
+    upstream.plan(label("positive"), label("positive"), label("negative"), label("other"))
+    answers, took = asked(context, upstream, tmp_path, batch=True, input_price=1e4, output_price=1e5)
+    assert answers["large_label"].to_pylist() == [1, 0, -1]
+    assert took["currency"] == pytest.approx(3.0)
+    assert context.lines[1].startswith("[yellow]batch batch-0: 3 questions; interrupt and start again later")
+    assert context.lines[2] == "the large model was paid for 4 calls, 5"
 
 
 def test_the_next_questions_are_asked_while_a_slow_one_is_waited_for(context, upstream, tmp_path) -> None:
