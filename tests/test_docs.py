@@ -98,7 +98,7 @@ def test_the_page_of_results_is_made_from_the_files_of_results() -> None:
 
 def test_the_table_of_memory_is_made_from_the_results_of_the_job() -> None:
     page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
-    kinds = ("driver", "RayTrainWorker", "Trial", "Hands", "measure", "_write_bundle", "preview")
+    kinds = ("driver", "RayTrainWorker", "Trial", "MapWorker", "measure", "_write_bundle", "preview")
     found = {"rows": 4_000_000, "peak_mib": dict(zip(kinds, (627, 394, 496, 226, 1445, 765, 9), strict=True))}
     head, rule, row = memory_table([found])
     assert f"{head}\n{rule}\n|" in page
