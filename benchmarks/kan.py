@@ -15,6 +15,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +26,6 @@ import torch
 from machine import machine
 from rich.console import Console
 from rich.table import Table
-from steps import seconds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -135,6 +135,21 @@ def action(module: nn.Module, x: Tensor, labels: Tensor, kind: str) -> Callable[
         optimizer.step()
 
     return forward_backward if kind == "forward+backward" else step
+
+
+def seconds(run: Callable[[], None], repetitions: int) -> float:
+    """Mean seconds of a call; a GPU has done what it was given."""
+    _wait()
+    started = time.perf_counter()
+    for _ in range(repetitions):
+        run()
+    _wait()
+    return (time.perf_counter() - started) / repetitions
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def measure(device: str, shape: tuple[int, ...], batch: int, kind: str, modules: dict[str, nn.Module]) -> list[Cell]:

@@ -1,7 +1,7 @@
 """The loop's proof, a row of its table per command.
 
-    python benchmarks/loop.py alarm       # delay after a jump of regret, and false alarms
-    python benchmarks/loop.py drift       # the same of inputs that move away
+    python benchmarks/loop.py alarm       # delay after a jump of regret
+    python benchmarks/loop.py drift       # delay after inputs move away, and false alarms
     python benchmarks/loop.py histories   # broken certificates over simulated histories of updates
     python benchmarks/loop.py labels      # labels that a person gives, beside those of uniform labelling
 

@@ -1,14 +1,12 @@
-"""What routing promises and reaches: routers on RouteLLM's answers, certificates redrawn, human agreement.
+"""What routing reaches: routers on RouteLLM's answers, and KCM against MCM on the demo's reviews over seeds.
 
     kcm run jobs/configs/reviews.yaml
-    python benchmarks/routing.py --storage storage --gsm8k gsm8k_responses.csv --ratings hutto_ICWSM_2014 [--write]
+    python benchmarks/routing.py --storage storage --gsm8k gsm8k_responses.csv [--write]
 
-`--only NAME` prints one figure; each says which of the three inputs it needs:
+`--only NAME` prints one figure, which needs one of the two inputs:
 
 - `--storage`: the storage path of a finished run of jobs/configs/reviews.yaml.
 - `--gsm8k`: RouteLLM's answers to GSM8K (repository lm-sys/RouteLLM, gsm8k_responses.csv), or $KCM_GSM8K.
-- `--ratings`: folder with the `_anonDataRatings.txt` files beside the packaged reviews, in the source distribution of
-  vaderSentiment 3.3.2 (additional_resources/hutto_ICWSM_2014.tar.gz).
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,48 +26,35 @@ import torch
 from by_steps import BY_STEPS, REVIEWS
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import spearmanr
-from sklearn.linear_model import LogisticRegression
 
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
-from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy
-from kcm.cascade.table import SPLITS, OutcomeTable
-from kcm.certify.certificate import CertificateConfig, certify, certify_policy
+from kcm.cascade.table import SPLITS
+from kcm.certify.certificate import certify_policy
 from kcm.certify.ledger import look_delta
 from kcm.config import load_config
 from kcm.errors import KcmError
-from kcm.metrics.calibration import fit_temperature
 from kcm.metrics.intervals import SeedInterval, paired_over_seeds
 from kcm.routing.evaluate import EvaluateConfig, evaluate
 from kcm.routing.frame import RoutingFrame
-from kcm.routing.routers.head import fit_head
 from pipelines.config import RunConfig
 from pipelines.store.artefact import Artefact, ArtefactStore
-from pipelines.store.features import FeaturesArtefact, feature_matrix
+from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import OutcomePart, outcome_parts
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.worker import TrainerConfig, TrainerPlan
 
 RESULTS = Path(__file__).parent / "results" / "routing.json"
-OUTCOMES = "kcm/outcomes.parquet"  # of an evaluation
 GSM8K_COLUMNS = {
     "text": "prompt",
     "small_correct": "mistralai/Mixtral-8x7B-Instruct-v0.1",
     "large_correct": "gpt-4-1106-preview",
 }
 GSM8K_RESPONSE = {"small_response": "mistralai/Mixtral-8x7B-Instruct-v0.1_response"}
-EPSILON, DELTA, NUM_DRAWS, NUM_SEEDS = 0.05, 0.1, 1000, 10
-METHODS = ("regret", "net", "auto")
+NUM_SEEDS = 10
 _SAME_LOSS = "tune.max_loss=0.01"  # the demo's
-DOMAIN_FILES = {
-    "reviews": "amazonReviewSnippets",
-    "movies": "movieReviewSnippets",
-    "editorials": "nytEditorialSnippets",
-    "tweets": "tweets",
-}
 
 
 @dataclass(frozen=True)
@@ -79,7 +63,6 @@ class Inputs:
 
     gsm8k: Path | None
     storage: Path | None
-    ratings: Path | None
     assets: Path
 
     def need(self, name: str) -> Path:
@@ -108,7 +91,7 @@ def gsm8k(inputs: Inputs) -> dict[str, Any]:
     The head's strength is chosen within the fitted folds; which statistics of a text it reads, and the shares of its
     kinds of input, were chosen having seen this table (see kcm/routing/head.py): the figure flatters by that much.
     """
-    return _compared(_gsm8k_bench(inputs))
+    return _compared(inputs, GSM8K_COLUMNS)
 
 
 def gsm8k_cascade(inputs: Inputs) -> dict[str, Any]:
@@ -116,10 +99,11 @@ def gsm8k_cascade(inputs: Inputs) -> dict[str, Any]:
 
     Nothing was chosen for this: the response is read as the question is.
     """
-    return _compared(RoutingFrame.open(inputs.need("gsm8k"), None, GSM8K_COLUMNS | GSM8K_RESPONSE, None, inputs.assets))
+    return _compared(inputs, GSM8K_COLUMNS | GSM8K_RESPONSE)
 
 
-def _compared(bench: RoutingFrame) -> dict[str, Any]:
+def _compared(inputs: Inputs, columns: dict[str, str]) -> dict[str, Any]:
+    bench = RoutingFrame.open(inputs.need("gsm8k"), None, columns, None, inputs.assets)
     result = evaluate(bench.table, bench.inputs, "score", EvaluateConfig(num_folds=5, num_repeats=10))
     kept = ("apgr", "cpt_50", "cpt_80", "auroc", "intervals")
     return {
@@ -130,136 +114,7 @@ def _compared(bench: RoutingFrame) -> dict[str, Any]:
     }
 
 
-@cache
-def _gsm8k_bench(inputs: Inputs) -> RoutingFrame:
-    return RoutingFrame.open(inputs.need("gsm8k"), None, GSM8K_COLUMNS, None, inputs.assets)
-
-
-# -- certificates ------------------------------------------------------------------------------------------------------
-
-
-def violations(inputs: Inputs) -> dict[str, Any]:
-    """How often a certificate is broken when the table is the truth and its rows are drawn with replacement."""
-    tables = {**_simulated(), "GSM8K": _gsm8k_scored(inputs), "reviews": _reviews_scored(inputs)}
-    found = {name: _redrawn(truth) for name, truth in tables.items()}
-    shares = [each[method]["broken"] for each in found.values() for method in METHODS]
-    return {
-        "largest_share_broken": max(shares),
-        "auto_keeps_at_least_the_better_by": min(
-            each["auto"]["kept"] - max(each["regret"]["kept"], each["net"]["kept"]) for each in found.values()
-        ),
-        "tables": found,
-    }
-
-
-def _redrawn(truth: ScoredOutcomes) -> dict[str, Any]:
-    """Shares of 1,000 redraws that are broken or certify nothing, and the mean share of the truth's rows kept."""
-    frontier, rng = Frontier.of(truth), np.random.default_rng(0)
-    num_rows = min(len(truth), 3000) // 2
-    points = {method: [] for method in METHODS}
-    for _ in range(NUM_DRAWS):
-        validate, rows = (truth.select(rng.integers(0, len(truth), num_rows)) for _ in range(2))
-        searched = Decision.of(Frontier.of(validate).cheapest(EPSILON).threshold)
-        for method, seen in points.items():
-            config = CertificateConfig(epsilon=EPSILON, delta=DELTA, method=method)
-            seen.append(frontier.at(certify(validate, rows, searched, config).route.cut))
-    return {
-        "num_rows": num_rows,
-        **{
-            method: {
-                "broken": float(np.mean([point.loss > EPSILON for point in seen])),
-                "kept": float(np.mean([1 - point.call_rate for point in seen])),
-            }
-            for method, seen in points.items()
-        },
-    }
-
-
-def _simulated() -> dict[str, ScoredOutcomes]:
-    """A calibrated score; one that knows nothing; and losses that only just exceed epsilon where most rows are kept."""
-    rng, num_rows = np.random.default_rng(0), 20_000
-    score = rng.random(num_rows)
-    right = {
-        "calibrated": (rng.random(num_rows) < 0.5 + score / 2, rng.random(num_rows) < 0.9),
-        "useless": (rng.random(num_rows) < 0.8, rng.random(num_rows) < 0.9),
-        "at the edge": (rng.random(num_rows) < np.where(score > 0.9, 0.4, 0.9), rng.random(num_rows) < 0.9),
-        "small better": (rng.random(num_rows) < 0.5 + score / 2, rng.random(num_rows) < 0.6),
-    }
-    return {
-        f"simulated, {name}": ScoredOutcomes(score=score, small_correct=small, large_correct=large)
-        for name, (small, large) in right.items()
-    }
-
-
-def _gsm8k_scored(inputs: Inputs) -> ScoredOutcomes:
-    """GSM8K with out-of-fold scores of the deferral head."""
-    bench = _gsm8k_bench(inputs)
-    gain = bench.table.small_correct.astype(np.float64) - bench.table.large_correct
-    return bench.table.scored(fit_head(bench.inputs, gain)[1])
-
-
-def _reviews_scored(inputs: Inputs) -> ScoredOutcomes:
-    """The demo's outcome table with the judge's confidence; rows that nothing of it was chosen on."""
-    table = OutcomeTable.from_parquet(inputs.artefacts("evaluate", OUTCOMES)[0].folder / OUTCOMES)
-    table = table.select(table.split != "validate")
-    rows = ScoredOutcomes.of(table, Gate().score(None, table.judge_logits))
-    return ScoredOutcomes(score=rows.score, small_correct=rows.small_correct, large_correct=rows.large_correct)
-
-
 # -- the demo's reviews ------------------------------------------------------------------------------------------------
-
-
-def agreement(inputs: Inputs) -> dict[str, Any]:
-    """Spearman correlation, on test, of scores with how well the human raters agreed and how strongly they felt.
-
-    Agreement is the share of raters on the majority's side of zero; strength the size of the mean rating.
-    """
-    table = OutcomeTable.from_parquet(inputs.artefacts("evaluate", OUTCOMES)[0].folder / OUTCOMES)
-    validate, test = table.where(split="validate"), table.where(split="test")
-    gate = Gate(temperature=fit_temperature(validate.judge_logits, validate.label))
-    linear = _linear_confidence(inputs, list(test.id))
-    sides, sizes = _ratings(inputs.need("ratings"), list(test.id))
-    scores = {"KCM's gate score": gate.score(None, test.judge_logits), "linear model's confidence": linear}
-    found: dict[str, Any] = {}
-    for task in ("all", *dict.fromkeys(test.task)):
-        rows = np.ones(len(test), dtype=bool) if task == "all" else test.task == task
-        found[task] = {"num_rows": int(rows.sum())} | {
-            name: {
-                "with_agreement": float(spearmanr(score[rows], sides[rows]).statistic),
-                "with_strength": float(spearmanr(score[rows], sizes[rows]).statistic),
-            }
-            for name, score in scores.items()
-        }
-    return found
-
-
-def _linear_confidence(inputs: Inputs, ids: list[str]) -> np.ndarray:
-    """Distance from the boundary of a logistic regression on the features of all train rows."""
-    features = _small_features(inputs)
-    train, test = (
-        [features.task(number, split=split) for number in range(len(features.names.tasks))]
-        for split in ("train", "test")
-    )
-    model = LogisticRegression(max_iter=2000, C=10.0)
-    model.fit(
-        np.concatenate([feature_matrix(t) for t in train]), np.concatenate([t["label"].to_numpy() for t in train])
-    )
-    score = np.abs(model.decision_function(np.concatenate([feature_matrix(t) for t in test])))
-    place = {row_id: n for n, row_id in enumerate(name for t in test for name in t["id"].to_pylist())}
-    return np.asarray(score[[place[row_id] for row_id in ids]])
-
-
-def _ratings(folder: Path, ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Share of raters on the majority's side (a zero is on neither), and the size of the mean rating, by row id."""
-    found: dict[str, tuple[float, float]] = {}
-    for domain, stem in DOMAIN_FILES.items():
-        for line in (folder / f"{stem}_anonDataRatings.txt").read_text(encoding="utf-8-sig").splitlines():
-            number, mean, _, raw = line.split("\t")
-            ratings = np.array(json.loads(raw))
-            share = max((ratings > 0).mean(), (ratings < 0).mean())
-            found[f"{domain}/{number}"] = (float(share), abs(float(mean)))
-    columns = np.array([found[row_id] for row_id in ids])
-    return columns[:, 0], columns[:, 1]
 
 
 def _small_features(inputs: Inputs) -> FeaturesArtefact:
@@ -338,7 +193,7 @@ def interval_of(interval: SeedInterval | None) -> dict[str, Any] | None:
 
 
 FIGURES: dict[str, Callable[[Inputs], dict[str, Any]]] = {
-    function.__name__: function for function in (gsm8k, gsm8k_cascade, violations, agreement, kcm_mcm)
+    function.__name__: function for function in (gsm8k, gsm8k_cascade, kcm_mcm)
 }
 
 
@@ -348,11 +203,10 @@ def main() -> None:
     parser.add_argument("--only", choices=FIGURES, action="append", help="print this figure alone; repeatable")
     parser.add_argument("--gsm8k", type=Path, default=os.environ.get("KCM_GSM8K"))
     parser.add_argument("--storage", type=Path)
-    parser.add_argument("--ratings", type=Path)
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--write", action="store_true", help=f"keep the figures in {RESULTS.name}")
     arguments = parser.parse_args()
-    inputs = Inputs(arguments.gsm8k and Path(arguments.gsm8k), arguments.storage, arguments.ratings, arguments.assets)
+    inputs = Inputs(arguments.gsm8k and Path(arguments.gsm8k), arguments.storage, arguments.assets)
     torch.set_num_threads(2)
     try:
         for name in arguments.only or FIGURES:

@@ -1,12 +1,12 @@
 """What serving costs: the cascade against the large model alone, the bare models, and itself under load.
 
     kcm run jobs/configs/reviews.yaml
-    python benchmarks/serve.py [--config FILE] [--set KEY=VALUE] [--only PART] [--write]
+    python benchmarks/serve.py [--config FILE] [--set KEY=VALUE] [--write]
 
-Serves the champion of a finished run as `kcm serve` does, on this machine, with the run's review sentences; every
-baseline is measured in the same part. The clients are a process of their own on the same cores. `--write` puts the
-figures of the parts that were measured into benchmarks/results/serve.json: those behind HAProxy and, with
-RAY_SERVE_ENABLE_HA_PROXY=0 in the environment, those behind Ray Serve's own proxy beside them.
+Serves the champion of a finished run as `kcm serve` does, on this machine, with the run's review sentences; the
+baselines are measured within the same minutes. The clients are a process of their own on the same cores. `--write` puts
+the figures into benchmarks/results/serve.json: those behind HAProxy and, with RAY_SERVE_ENABLE_HA_PROXY=0 in the
+environment, those behind Ray Serve's own proxy beside them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from machine import free_port, machine
 from rich.console import Console
 from rich.table import Table
 from serve_models import Bare
-from serve_parts import Bench, memory, throughput
+from serve_parts import Bench, throughput
 from serve_sites import Place
 
 from jobs.models import served_folder, served_model
@@ -37,60 +37,52 @@ REVIEWS = Path(__file__).parents[1] / "jobs" / "configs" / "reviews.yaml"
 PROXY = "ray_serve" if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0" else "haproxy"
 NUM_TEXTS = 300
 
-Figure = tuple[str, str, str, Callable[[dict[str, Any]], str]]  # name, must, aim, and how a part's result says it
+Figure = tuple[str, str, str, Callable[[dict[str, Any]], str]]  # name, must, aim, and how a result says it
 
-FIGURES: dict[str, list[Figure]] = {
-    "throughput": [
-        ("cascade vs large-only, share of the ideal", "85%", "95%", lambda r: f"{r['share_of_ideal']:.0%}"),
-        ("the plain ratio (ideal)", "", "", lambda r: f"{r['ratio']:.2f} ({r['ideal_ratio']:.2f})"),
-        ("the same by the clock", "", "", lambda r: f"{r['wall_ratio']:.2f}"),
-        ("kept items vs large-only, median at 1 client", "0.4x", "0.25x", lambda r: f"{r['kept_vs_large']:.2f}x"),
-        ("door, routing, logging at 1 client", "+6 ms", "+3 ms", lambda r: f"{r['overhead_ms']:+.1f} ms"),
-        ("the same in each round", "", "", lambda r: ", ".join(f"{ms:+.1f}" for ms in r["overheads_ms"])),
-        ("p99 / median at 80% of the capacity", "< 4", "2.5", lambda r: f"{r['p99_over_median']:.1f}"),
-        (
-            "the same among kept; among escalated",
-            "",
-            "",
-            lambda r: "{small:.1f}; {large:.1f}".format(**r["p99_over_median_by_route"]),
-        ),
-        (
-            "goodput at twice the capacity (429; neither)",
-            "90%",
-            "98%",
-            lambda r: f"{r['goodput']:.0%} ({r['refused']:.0%}; {r['neither']:.1%})",
-        ),
-    ],
-    "memory": [
-        ("growth per 100,000 requests", "0", "0", lambda r: f"{r['mib_per_100_000_requests']:.1f} MiB"),
-        ("requests that this was measured over", "100,000", "", lambda r: f"{r['requests']:,}"),
-    ],
-}
+FIGURES: list[Figure] = [
+    ("cascade vs large-only, share of the ideal", "85%", "95%", lambda r: f"{r['share_of_ideal']:.0%}"),
+    ("the plain ratio (ideal)", "", "", lambda r: f"{r['ratio']:.2f} ({r['ideal_ratio']:.2f})"),
+    ("the same by the clock", "", "", lambda r: f"{r['wall_ratio']:.2f}"),
+    ("kept items vs large-only, median at 1 client", "0.4x", "0.25x", lambda r: f"{r['kept_vs_large']:.2f}x"),
+    ("door, routing, logging at 1 client", "+6 ms", "+3 ms", lambda r: f"{r['overhead_ms']:+.1f} ms"),
+    ("the same in each round", "", "", lambda r: ", ".join(f"{ms:+.1f}" for ms in r["overheads_ms"])),
+    ("p99 / median at 80% of the capacity", "< 4", "2.5", lambda r: f"{r['p99_over_median']:.1f}"),
+    (
+        "the same among kept; among escalated",
+        "",
+        "",
+        lambda r: "{small:.1f}; {large:.1f}".format(**r["p99_over_median_by_route"]),
+    ),
+    (
+        "goodput at twice the capacity (429; neither)",
+        "90%",
+        "98%",
+        lambda r: f"{r['goodput']:.0%} ({r['refused']:.0%}; {r['neither']:.1%})",
+    ),
+]
 
 
-def table(results: dict[str, dict[str, Any]]) -> Table:
-    """The figures of the parts that were measured."""
+def table(result: dict[str, Any]) -> Table:
+    """The figures."""
     shown = Table(title=f"Serving, {PROXY}", title_style="bold")
     for column in ("figure", "must", "aim", "measured"):
         shown.add_column(column, justify="left" if column == "figure" else "right")
-    for part, figures in FIGURES.items():
-        for name, must, aim, say in figures if part in results else ():
-            shown.add_row(name, must, aim, say(results[part]))
+    for name, must, aim, say in FIGURES:
+        shown.add_row(name, must, aim, say(result))
     return shown
 
 
-def loads(results: dict[str, dict[str, Any]]) -> Table:
-    """Every load of the parts that were measured."""
+def loads(result: dict[str, Any]) -> Table:
+    """Every load."""
     shown = Table(title="Loads", title_style="bold")
     names = "load, clients, answers/s, p50 ms, p99 ms, kept p50, large p50, CPU ms, large, client CPU"
     for column in names.split(", "):
         shown.add_column(column, justify="left" if column == "load" else "right")
-    for result in results.values():
-        for name, found in result.items():
-            by_clients = found if isinstance(found, dict) and "1" in found else {"": found}
-            for clients, figures in by_clients.items():
-                if isinstance(figures, dict) and "client_cpu" in figures:
-                    shown.add_row(name, clients, *_row(figures))
+    for name, found in result.items():
+        by_clients = found if isinstance(found, dict) and "1" in found else {"": found}
+        for clients, figures in by_clients.items():
+            if isinstance(figures, dict) and "client_cpu" in figures:
+                shown.add_row(name, clients, *_row(figures))
     return shown
 
 
@@ -110,9 +102,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=REVIEWS, help="the run whose champion is served")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--bundle", type=Path, help="serve the bundle in this folder instead")
-    parser.add_argument("--only", choices=list(FIGURES), action="append", help="parts to measure; all without it")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a load")
-    parser.add_argument("--requests", type=int, default=100_000, help="those of the part `memory`")
     parser.add_argument("--write", action="store_true", help=f"write the figures to {RESULTS}")
     arguments = parser.parse_args()
     config = load_config(RunConfig, arguments.config, arguments.overrides)
@@ -121,26 +111,20 @@ def main() -> None:
     site = ServiceSettings(serve=settings, cluster=config.cluster, assets_path=config.assets_path)
     texts = [record.text for record in read_reviews(config.assets_path) if record.text]
     random.Random(0).shuffle(texts)
-    bench = Bench(Place(release, site), texts[:NUM_TEXTS], arguments.seconds, arguments.requests)
-    parts: dict[str, Callable[[Bench], dict[str, Any]]] = {
-        "throughput": lambda bench: throughput(
-            bench, Bare(release.bundle, config.assets_path, bench.texts, max(1, round(config.serve.cpus)))
-        ),
-        "memory": memory,
-    }
-    console, results = Console(width=140), {}
-    for part in arguments.only or parts:
-        results[part] = parts[part](bench)
-        console.print(loads({part: results[part]}))
-        if arguments.write:
-            write(part, results[part])
-    console.print(table(results))
+    bench = Bench(Place(release, site), texts[:NUM_TEXTS], arguments.seconds)
+    bare = Bare(release.bundle, config.assets_path, bench.texts, max(1, round(config.serve.cpus)))
+    result = throughput(bench, bare)
+    console = Console(width=140)
+    console.print(loads(result))
+    console.print(table(result))
+    if arguments.write:
+        write(result)
 
 
-def write(part: str, result: dict[str, Any]) -> None:
-    """Put a part's figures in the place of its earlier ones."""
+def write(result: dict[str, Any]) -> None:
+    """Put the figures in the place of earlier ones behind the same proxy."""
     proxies = json.loads(RESULTS.read_text(encoding="utf-8"))["proxies"] if RESULTS.exists() else {}
-    proxies[PROXY] = {**proxies.get(PROXY, {}), part: result}
+    proxies[PROXY] = {"throughput": result}
     written = {"machine": {**machine(), "cores": os.cpu_count()}, "proxies": proxies}
     RESULTS.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""What is measured, part by part; every part has its baselines in it, measured within the same minutes."""
+"""What is measured of the service, with its baselines within the same minutes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ OVERHEAD_ROUNDS = 5
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the parts are measured, and with what."""
+    """Where it is measured, and with what."""
 
     place: Place
     texts: Sequence[str]
     seconds: float
-    num_requests: int
 
     def closed(self, url: str, warm_up_s: float = 3.0) -> dict[int, Load]:
         """Loads by their number of clients."""
@@ -93,27 +92,6 @@ def _added_ms(bench: Bench, url: str, bare: Bare) -> float:
     alone_ms = bare.kept_alone_ms()
     served = run(Plan(url, bench.texts, 5.0, clients=1, warm_up_s=1.0))
     return served.milliseconds(0.5, "small") - alone_ms
-
-
-def memory(bench: Bench) -> dict[str, Any]:
-    """Resident MiB of the replicas of the stub application as requests go by; the slope is that of the second half."""
-    seen: list[tuple[int, float]] = []
-    with bench.place.stub() as url:
-        answered = 0
-        while answered < bench.num_requests:
-            load = run(Plan(url, bench.texts, 10.0, clients=64, warm_up_s=0.0))
-            answered += int((load.status_N == 200).sum())
-            seen.append((answered, replicas_mib()))
-    later = [point for point in seen if point[0] >= bench.num_requests / 2]
-    slope = statistics.linear_regression([number for number, _ in later], [mib for _, mib in later]).slope
-    return {"requests": answered, "mib": seen, "mib_per_100_000_requests": 100_000 * slope}
-
-
-def replicas_mib() -> float:
-    """Resident memory of all replicas of this process's cluster."""
-    children = psutil.Process().children(recursive=True)
-    titles = ((child, " ".join(child.cmdline())) for child in children if child.is_running())
-    return sum(child.memory_info().rss for child, title in titles if "ServeReplica" in title) / 2**20
 
 
 def _by_clients(loads: dict[int, Load]) -> dict[str, Any]:

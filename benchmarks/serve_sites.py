@@ -1,4 +1,4 @@
-"""What is measured, started and stopped: the cascade, the large model alone, the stub application."""
+"""What is measured, started and stopped: the cascade, and the large model alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ray import serve
-from serve_stubs import DoorToLarge, DoorWithStub, LargeStub
+from serve_stubs import DoorToLarge
 
 from jobs.service import ServiceSettings
 from pipelines.cluster.connection import connected
@@ -43,21 +43,6 @@ class Place:
             )
             door = serve.deployment(name="door")(DoorToLarge)
             yield start(build_door(self._source, config, self._assets, large, door=door), config)
-
-    @contextmanager
-    def stub(self) -> Iterator[str]:
-        """The same deployments around stub encoders."""
-        with self._started() as config:
-            large = serve.deployment(name="large")(LargeStub).options(**deployment_options(config.large, config))
-            door = serve.deployment(name="door")(DoorWithStub)
-            app = build_door(
-                self._source,
-                config,
-                self._assets,
-                large.bind(self._source, config.large, self._assets, config.feedback, config.limits),
-                door=door,
-            )
-            yield start(app, config)
 
     @property
     def _source(self) -> FixedSource:

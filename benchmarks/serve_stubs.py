@@ -1,9 +1,8 @@
-"""Doors and large models that compute next to nothing: what is left is what serving itself costs."""
+"""A door that computes next to nothing and hands every item on to the large model, and the encoder that it has."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +10,9 @@ from numpy.typing import NDArray
 from kcm.bundle.answers import Input, Judgement
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import SmallSide
-from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.encoders import Encoder
 from kcm.inputs.content import Content, Part
-from kcm.large import Item, LargeAnswer, LargeModel
-from kcm.large.adapters.classifier import answers_from
-from kcm.large.base import Cost
 from pipelines.serve.cascade.loading import VersionLoader
-from pipelines.serve.cascade.models.large import Large
 from pipelines.serve.deploy.door import Door
 from pipelines.serve.release import Release
 
@@ -40,20 +34,6 @@ class StubEncoder:
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """The same unit vector for each input, float32 [N, dim]."""
         return np.tile(self._features_D, (len(inputs), 1))
-
-
-class StubLarge:
-    """A large model that always finds the labels equally likely."""
-
-    identity, prompt_modes = "stub", frozenset({"none"})
-
-    def __init__(self, label_names: tuple[str, ...]) -> None:
-        self.label_names = label_names
-
-    def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
-        """One answer per item."""
-        count = len(self.label_names)
-        return answers_from(np.full((len(items), count), 1 / count), Cost())
 
 
 class EscalatesAll(SmallSide):
@@ -82,26 +62,3 @@ class DoorToLarge(Door.func_or_class):  # type: ignore[name-defined, misc]
     """The door of the large model alone: the same interface."""
 
     loader_class = LoaderToLarge
-
-
-class LoaderWithStub(VersionLoader):
-    """Loads the bundle's own networks behind a stub encoder; they keep everything."""
-
-    def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
-        return StubEncoder(bundle.collaborator.in_features)
-
-    def _small_side(self, bundle: Bundle, encoder: Encoder) -> SmallSide:
-        return SmallSide(replace(bundle, policy=Policy(decision=KEEP_ALL)), encoder, top_k=self._config.top_k)
-
-
-class DoorWithStub(Door.func_or_class):  # type: ignore[name-defined, misc]
-    """The door of such versions."""
-
-    loader_class = LoaderWithStub
-
-
-class LargeStub(Large.func_or_class):  # type: ignore[name-defined, misc]
-    """The large model's deployment around a stub."""
-
-    def _large_model(self, bundle: Bundle) -> LargeModel:
-        return StubLarge(bundle.label_names)

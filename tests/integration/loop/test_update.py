@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from benchmarks.loop_replay import Replay
 from jobs.assets import ASSETS, fetch
 from jobs.commands.loop.turns import update, versions
 from jobs.models import served_model
@@ -28,6 +27,7 @@ from pipelines.run import run
 from pipelines.serve.config import log_url
 from pipelines.serve.log.decisions import DecisionLog
 from tests.integration.pipeline.test_run import SMALL, small_config
+from tests.replayed_traffic import Replay
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 

@@ -19,7 +19,6 @@ import pytest
 import torch
 import yaml
 
-from benchmarks.loop_replay import Replay
 from jobs.commands.loop.turns import update
 from jobs.models import served_model
 from kcm.api.cascade import load_cascade
@@ -41,6 +40,7 @@ from pipelines.store.sequence import ShardedArtefact
 from pipelines.store.upkeep import verify
 from tests.flaky_proxy import FAULTS, FlakyProxy
 from tests.outside import install_extension
+from tests.replayed_traffic import Replay
 from tests.seaweed import ObjectServer
 from tests.spoken import spoken_config, write_spoken_texts
 
