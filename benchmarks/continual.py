@@ -1,7 +1,6 @@
 """KCM against MCM, linear and nearest class mean, by learner and memory, on CLINC150, reviews and digits.
 
     python benchmarks/continual.py [--only clinc:replay@2] [--num-seeds 3] [--write]
-    python benchmarks/continual.py --tune        choose the settings in benchmarks/settings/, on held-out streams
     python benchmarks/continual.py --study STUDY.yaml [--set num_seeds=5] [--json FILE]     on your own table
 
 CLINC150 comes from the hub, or from --clinc FILE (data_full.json of its authors); the tables by domain need --domains
@@ -15,39 +14,19 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from continual_plan import (
-    ALL_NETWORKS,
-    HELD_OUT_SEED,
-    HELD_OUT_STREAMS,
-    DataSet,
-    Row,
-    data_sets,
-    spaces,
-)
+from continual_plan import DataSet, Row, data_sets
 from rich.console import Console
-from rich.table import Table
 from study.cell import Record, Records
 from study.data import Stream, read_data
-from study.matching import units_of_equal_cpu
-from study.settings import (
-    DEFAULT_SETTINGS,
-    Settings,
-    TriedSetting,
-    best_overrides,
-    overrides_of,
-    sensitivity,
-    trials_of,
-)
-from study.study import StudyConfig, aggregate, matched, plan, run_cells, run_study
-from study.view import ProgressBars, study_view
+from study.settings import DEFAULT_SETTINGS, Settings
+from study.study import StudyConfig, aggregate, plan, run_cells, run_study
+from study.view import study_view
 
 from kcm.config import load_config
 from kcm.errors import KcmError
@@ -80,55 +59,18 @@ class Bench:
             settings, records = best_settings(data), []
             for row in rows:
                 changes = {"num_seeds": min(row.num_seeds, self.num_seeds)} if self.num_seeds else {}
-                found = self._records(data, data.study(row, **changes), settings)
-                records += [{**record, "network": record["network"] + row.suffix} for record in found]
+                records += self._records(data, data.study(row, **changes), settings)
             described, _ = self._streams_of(data, data.study(rows[0]))
-            tables[data.name] = {"title": data.title, "data": described, **self._equal_cpu(data, rows, settings)}
-            tables[data.name] |= aggregate(records)
+            tables[data.name] = {"title": data.title, "data": described, **aggregate(records)}
         return tables
-
-    def tune(self) -> dict[Path, list[TriedSetting]]:
-        """Every trial of every network, scored on the validate rows of the held-out streams, by file of settings."""
-        trials: dict[Path, list[TriedSetting]] = {}
-        for data, _ in self.chosen():
-            if not data.tuned:
-                continue
-            found = trials.setdefault(data.settings_file, [])
-            for learner, (memories, space) in spaces(data).items():
-                own = (row.networks for row in data.rows if data.spaces and row.learner == learner)
-                networks = next(own, ALL_NETWORKS)
-                for row in (Row(learner, memory, networks) for memory in memories):
-                    if self._wanted(data.name, row.name):
-                        found += self._trials(data, row, space)
-        return trials
-
-    def _trials(self, data: DataSet, row: Row, space: Mapping[str, Sequence[Any]]) -> Iterator[TriedSetting]:
-        streams = self.num_seeds or HELD_OUT_STREAMS
-        study = data.study(row, score_on="validate", first_seed=HELD_OUT_SEED, num_seeds=streams)
-        for values in trials_of(space):
-            tried = {f"{row.name}/{network}": overrides_of(values) for network in row.networks}
-            settings = Settings(tried).over(best_settings(data))
-            for cell in aggregate(self._records(data, study, settings))["cells"]:
-                score = cell["aggregated"]["average_accuracy"]["mean"]
-                yield TriedSetting(f"{row.name}/{cell['network']}", values, score)
 
     def _records(self, data: DataSet, study: StudyConfig, settings: Settings) -> list[Record]:
         """The records of a study's cells; a worker computes its share of them."""
         _, streams = self._streams_of(data, study)
         planned = plan(study, settings, streams[0].num_labels)
-        planned = matched(planned, study.match, streams[0], self.storage)
         index, count = self.worker
-        with ProgressBars() as bars:
-            by_seed = dict(zip(study.seeds, streams, strict=True))
-            return run_cells(planned[index::count], by_seed, Records(self.storage / "cells"), bars)
-
-    def _equal_cpu(self, data: DataSet, rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
-        """The width of the row that is matched by CPU time, and what was measured at it; nothing without such a row."""
-        for row in (row for row in rows if row.match == "cpu"):
-            _, (stream, *_) = self._streams_of(data, data.study(row, num_seeds=1))
-            ((_, setting),) = plan(data.study(row, num_seeds=1), settings, stream.num_labels)
-            return {"equal_cpu": asdict(units_of_equal_cpu(setting, stream, self.storage / row.match))}
-        return {}
+        by_seed = dict(zip(study.seeds, streams, strict=True))
+        return run_cells(planned[index::count], by_seed, Records(self.storage / "cells"))
 
     def _streams_of(self, data: DataSet, study: StudyConfig) -> tuple[dict[str, Any], list[Stream]]:
         """The description and the streams of a study, kept for the rows that share them."""
@@ -185,10 +127,10 @@ def with_earlier(table: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[s
     return merged
 
 
-def write_results(section: str, found: Mapping[str, Any]) -> None:
-    """Put figures into the committed file; what this call did not measure stays."""
+def write_results(tables: Mapping[str, Any]) -> None:
+    """Put tables into the committed file; what this call did not measure stays."""
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    results[section] = {**results.get(section, {}), **_rounded(dict(found))}
+    results["tables"] = {**results.get("tables", {}), **_rounded(dict(tables))}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(_laid_out(results) + "\n", encoding="utf-8")
 
@@ -206,38 +148,11 @@ def _laid_out(value: Any, indent: str = "") -> str:
     return f"{brackets[0]}\n{inner}" + f",\n{inner}".join(parts) + f"\n{indent}{brackets[1]}"
 
 
-def write_settings(path: Path, trials: Sequence[TriedSetting]) -> None:
-    """Commit the best settings of a data set; places that were not tuned now stay as they are."""
-    best = Settings(best_overrides(trials)).over(Settings.load(path))
-    note = (
-        "# Over default.yaml. `default` was set by hand, so that all networks get as many passes; the rest was chosen"
-        " by\n"
-        f"#   python benchmarks/continual.py --tune --write --only {path.stem}\n"
-    )
-    path.write_text(note + yaml.safe_dump(dict(best.overrides), sort_keys=True), encoding="utf-8")
-
-
-def report_trials(console: Console, name: str, trials: Sequence[TriedSetting]) -> None:
-    """How much hangs on the learning rate, and the best trial of each place."""
-    table = Table(title=f"{name}: validate, held-out streams; best score in % by learning rate")
-    rates = sorted({rate for scores in sensitivity(trials).values() for rate in scores}, key=float)
-    for heading in ("place", *rates, "best", "best trial"):
-        table.add_column(heading)
-    for place in dict.fromkeys(trial.place for trial in trials):
-        best = max((trial for trial in trials if trial.place == place), key=lambda trial: trial.score)
-        scores = sensitivity(trials).get(place, {})
-        values = ", ".join(f"{key.partition('.')[2]} {value}" for key, value in best.values.items())
-        cells = (f"{100 * scores[rate]:.1f}" if rate in scores else "" for rate in rates)
-        table.add_row(place, *cells, f"{100 * best.score:.1f}", values)
-    console.print(table)
-
-
 def own_study(console: Console, arguments: argparse.Namespace) -> None:
     """Learn the tasks of a table one after the other, by every network and learner, and compare what is left."""
     try:
         config = load_config(StudyConfig, arguments.study, arguments.set or ())
-        with ProgressBars() as bars:
-            result = run_study(config, Settings.load(arguments.settings), arguments.assets, arguments.storage, bars)
+        result = run_study(config, Settings.load(arguments.settings), arguments.assets, arguments.storage)
     except KcmError as error:
         sys.exit(f"error: {error}")
     console.print(study_view(result))
@@ -251,8 +166,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", metavar="NAME", help="data set, or data set:row; patterns allowed")
     parser.add_argument("--list", action="store_true", help="print the names that --only knows")
     parser.add_argument("--num-seeds", type=int, help="at most so many seeds")
-    parser.add_argument("--write", action="store_true", help="commit figures, or settings, to their files")
-    parser.add_argument("--tune", action="store_true", help="choose settings instead of measuring")
+    parser.add_argument("--write", action="store_true", help=f"put the figures into {RESULTS.name}")
     parser.add_argument("--study", type=Path, metavar="FILE", help="YAML of a study of your own; see docs/continual.md")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="override a value of --study; repeatable")
     parser.add_argument("--settings", type=Path, default=DEFAULT_SETTINGS, help="how each learner trains each network")
@@ -267,7 +181,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure or tune, print, and write down if asked."""
+    """Measure, print, and write down if asked."""
     arguments = parse_arguments()
     torch.set_num_threads(1)  # of every process; steps are too small for more
     console = Console(width=130)
@@ -281,15 +195,9 @@ def main() -> None:
         return
     if arguments.workers > 1 and arguments.worker == [0, 1]:
         run_workers(arguments.workers)
-    trials = bench.tune() if arguments.tune else {}
-    tables = {} if arguments.tune else bench.measure()
+    tables = bench.measure()
     if arguments.worker != [0, 1]:
         return  # the process that started this one tells the result
-    for path, found in trials.items():
-        report_trials(console, path.stem, found)
-        if arguments.write:
-            write_settings(path, found)
-            write_results("tuning", {path.stem: sensitivity(found)})
     for table in tables.values():
         console.print(f"\n[bold]{table['title']}[/bold]", study_view(table))
     if arguments.write and tables:
@@ -298,7 +206,7 @@ def main() -> None:
             name: with_earlier({**table, "cells": [short(cell) for cell in table["cells"]]}, earlier.get(name, {}))
             for name, table in tables.items()
         }
-        write_results("tables", short_tables)
+        write_results(short_tables)
 
 
 if __name__ == "__main__":

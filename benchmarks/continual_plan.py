@@ -1,9 +1,9 @@
-"""What benchmarks/continual.py measures: the data, the rows of each table, and where settings are sought."""
+"""What benchmarks/continual.py measures: the data, and the rows of each table."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ SETTINGS = Path(__file__).parent / "settings"
 
 # Benchmarks tune on validate, so it gets rows; data with splits of their own keep them.
 FRACTIONS = {"train": 0.6, "validate": 0.15, "certify": 0.05, "test": 0.2}
-HELD_OUT_SEED, HELD_OUT_STREAMS = 1000, 2  # orders, classes per task, weights and memories that no result has
 
 ALL_NETWORKS = ("kan", "mlp", "linear")
 HEADLINE_SEEDS, DESCRIPTIVE_SEEDS = 10, 3
@@ -32,19 +31,12 @@ class Row:
     learner: str
     memory_per_class: float | None = None
     networks: tuple[str, ...] = ("kan", "mlp")
-    match: str = "parameters"
     num_seeds: int = DESCRIPTIVE_SEEDS
 
     @property
     def name(self) -> str:
-        """As in replay@2, replay@2=latency, or analytic=cpu."""
-        memory = "" if self.memory_per_class is None else f"@{self.memory_per_class:g}"
-        return f"{self.learner}{memory}{self.suffix}"
-
-    @property
-    def suffix(self) -> str:
-        """What tells a network matched by something else than its parameters apart."""
-        return "" if self.match == "parameters" else f"={self.match}"
+        """As in replay@2."""
+        return self.learner if self.memory_per_class is None else f"{self.learner}@{self.memory_per_class:g}"
 
 
 # Named before anything was measured; everything else is descriptive.
@@ -54,12 +46,10 @@ HEADLINE = (
     Row("analytic", num_seeds=HEADLINE_SEEDS),
 )
 MEMORIES = (0, 2, 10)
-# The closed form's control once more: as many random ReLU units as learn and answer in the KAN's CPU time.
-EQUAL_CPU = Row("analytic", None, ("mlp",), "cpu", num_seeds=HEADLINE_SEEDS)
 
 
 def descriptive() -> tuple[Row, ...]:
-    """Every learner at every memory, the linear network too; then controls of equal time, and the class means."""
+    """Every learner at every memory, the linear network too; then the class means."""
     headline = {(row.learner, row.memory_per_class) for row in HEADLINE}
     learned = [
         Row(learner, memory, ("linear",) if (learner, memory) in headline else ALL_NETWORKS)
@@ -67,12 +57,8 @@ def descriptive() -> tuple[Row, ...]:
         for memory in (MEMORIES if has_memory(learner) else (None,))
         if learner not in ("analytic", "slda")
     ]
-    latency = [Row("replay", memory, ("mlp",), "latency") for memory in (2, 10)]
-    return (*learned, *latency, EQUAL_CPU, Row("finetune", networks=("ncm",)))
+    return (*learned, Row("finetune", networks=("ncm",)))
 
-
-Spaces = Mapping[str, tuple[tuple[float | None, ...], Mapping[str, Sequence[Any]]]]
-"""By learner: the memories at which it is tuned, and what is tried; the same for every network."""
 
 # Asymmetric cross-entropy under SGD, on a base of class means or not: named before any of its test rows were read.
 EVERY_KIND = ("kan", "mlp", "linear", "random_relu")
@@ -81,25 +67,14 @@ REMEMBERING = (
     Row("replay", 10, EVERY_KIND, num_seeds=HEADLINE_SEEDS),
     Row("finetune", None, EVERY_KIND, num_seeds=HEADLINE_SEEDS),
     Row("analytic", None, ("kan", "mlp"), num_seeds=HEADLINE_SEEDS),
-    EQUAL_CPU,
     Row("slda", None, ("kan", "linear"), num_seeds=HEADLINE_SEEDS),
 )
-_RATES = (0.02, 0.05, 0.1, 0.2)
-REMEMBERING_SPACES: Spaces = {
-    "replay": ((2, 10), {"train.sgd_rate": _RATES, "network.base": ("none", "lda")}),
-    "finetune": ((None,), {"train.sgd_rate": _RATES}),
-}
 # The tail's own settings: what raises small classes.
 TAIL = (
     Row("replay", 2, EVERY_KIND, num_seeds=HEADLINE_SEEDS),
     Row("analytic", None, ("kan", "mlp"), num_seeds=HEADLINE_SEEDS),
     Row("slda", None, ("kan", "linear"), num_seeds=HEADLINE_SEEDS),
 )
-TAIL_SPACES: Spaces = {
-    "replay": ((2,), {"train.sgd_rate": _RATES, "network.base": ("none", "lda")}),
-    "analytic": ((None,), {"learner.equal_classes": (0.0, 1.0), "learner.logit_adjustment": (0.0, 1.0)}),
-    "slda": ((None,), {"learner.shrinkage": (0.01, 0.03, 0.1, 0.3)}),
-}
 
 
 @dataclass(frozen=True)
@@ -109,12 +84,9 @@ class DataSet:
     name: str
     title: str
     settings: str
-    tuned: bool  # on these tasks its settings are chosen
     tasks: Mapping[str, Any]
     rows: tuple[Row, ...]
-    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     feature_columns: tuple[str, ...] = ()
-    spaces: Spaces | None = None  # None: those of AdamW
 
     def study(self, row: Row, **changes: Any) -> StudyConfig:
         """The study that measures a row."""
@@ -128,14 +100,13 @@ class DataSet:
                 "learners": [row.learner],
                 "memory_per_class": [row.memory_per_class or 0],
                 "num_seeds": row.num_seeds,
-                "match": row.match,
                 **changes,
             },
         )
 
     @property
     def settings_file(self) -> Path:
-        """Where the best settings are committed."""
+        """Where the settings are committed that were best on held-out streams."""
         return SETTINGS / f"{self.settings}.yaml"
 
 
@@ -148,7 +119,7 @@ def data_sets(clinc: str, domains: Path | None, storage: Path) -> list[DataSet]:
         by_domain = {**intents, "mapping": str(domains)}
         # The closed form does not see how classes are spread over tasks: it ends where it does on the drawn tasks.
         rows = tuple(row for row in HEADLINE if row.learner != "analytic")
-        found.append(DataSet("clinc-domains", "CLINC150, 10 domains of 15 intents", "clinc", False, by_domain, rows))
+        found.append(DataSet("clinc-domains", "CLINC150, 10 domains of 15 intents", "clinc", by_domain, rows))
     shuffled = {**intents, "num_tasks": 10}
     tail = {**shuffled, "long_tail": {"imbalance_factor": 100}}
     digits = {
@@ -159,63 +130,25 @@ def data_sets(clinc: str, domains: Path | None, storage: Path) -> list[DataSet]:
     reviews = {"source": {"kind": "reviews"}, "scenario": "domain_incremental"}
     return [
         *found,
-        DataSet("clinc", "CLINC150, 10 tasks of 15 intents drawn by the seed", "clinc", True, shuffled, everything),
-        DataSet("clinc-tail", "CLINC150, long tail with imbalance factor 100", "clinc", False, tail, HEADLINE),
+        DataSet("clinc", "CLINC150, 10 tasks of 15 intents drawn by the seed", "clinc", shuffled, everything),
+        DataSet("clinc-tail", "CLINC150, long tail with imbalance factor 100", "clinc", tail, HEADLINE),
         DataSet(
             "clinc-ace",
             "CLINC150, 10 tasks of 15 intents: asymmetric cross-entropy under SGD, and closed forms",
             "clinc-ace",
-            True,
             shuffled,
             REMEMBERING,
-            spaces=REMEMBERING_SPACES,
         ),
         DataSet(
             "clinc-tail-ace",
             "CLINC150, long tail with imbalance factor 100, tuned on long tails",
             "clinc-tail-ace",
-            True,
             tail,
             TAIL,
-            spaces=TAIL_SPACES,
         ),
-        DataSet("reviews", "Reviews, 4 domains of 2 classes", "reviews", True, reviews, everything),
-        # Networks with few inputs take larger steps.
-        DataSet(
-            "digits",
-            "Digits, 5 tasks of 2 classes",
-            "digits",
-            True,
-            digits,
-            everything,
-            (3e-3, 1e-2, 3e-2),
-            ("pixel_*",),
-        ),
+        DataSet("reviews", "Reviews, 4 domains of 2 classes", "reviews", reviews, everything),
+        DataSet("digits", "Digits, 5 tasks of 2 classes", "digits", digits, everything, ("pixel_*",)),
     ]
-
-
-def spaces(data: DataSet) -> Spaces:
-    """Where the settings of a data set are sought.
-
-    The closed form has no learning rate, and finds its ridge by cross-validation: it is tuned for long tails alone.
-    """
-    if data.spaces is not None:
-        return data.spaces
-    common: dict[str, Sequence[Any]] = {"train.learning_rate": data.learning_rates}
-    strengths: dict[str, dict[str, Sequence[Any]]] = {
-        "replay": {"learner.batch_size": [128, 256]},
-        "ewc": {"learner.strength": [10.0, 1000.0]},
-        "si": {"learner.strength": [0.1, 10.0]},
-    }
-    memories = {"lwf": MEMORIES}  # without a memory it is the paper's method
-    return {
-        learner: (
-            memories.get(learner, (2, 10)) if has_memory(learner) else (None,),
-            {**common, **strengths.get(learner, {})},
-        )
-        for learner in LEARNERS
-        if learner not in ("analytic", "slda")
-    }
 
 
 def _clinc_source(clinc: str) -> dict[str, Any]:

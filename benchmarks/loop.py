@@ -1,9 +1,8 @@
 """The loop's proof, a row of its table per command.
 
-    python benchmarks/loop.py alarm       # delay after a jump of regret
-    python benchmarks/loop.py drift       # delay after inputs move away, and false alarms
-    python benchmarks/loop.py histories   # broken certificates over simulated histories of updates
-    python benchmarks/loop.py labels      # labels that a person gives, beside those of uniform labelling
+    python benchmarks/loop.py alarm    # delay after a jump of regret
+    python benchmarks/loop.py drift    # delay after inputs move away, and false alarms
+    python benchmarks/loop.py labels   # labels that a person gives, beside those of uniform labelling
 
 Each takes minutes at the most on one core, simulates its table, runs the production functions, and prints what must
 hold beside what was found; `--json FILE` writes it.
@@ -18,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from loop_alarm import alarm_rows, drift_rows
-from loop_histories import history_rows, label_rows
+from loop_labels import label_rows
 from machine import machine
 from rich.console import Console
 from rich.table import Table
@@ -27,7 +26,6 @@ COLUMNS = ("figure", "must", "aim", "found")
 PARTS: dict[str, Callable[[], list[tuple[str, str, str, str]]]] = {
     "alarm": alarm_rows,
     "drift": drift_rows,
-    "histories": history_rows,
     "labels": label_rows,
 }
 

@@ -68,9 +68,8 @@ def _summary(judged: Sequence[Judged]) -> Iterator[str]:
     routing = read("routing")
     apgr = {name: routing["gsm8k"]["routers"][name]["apgr"] for name in ("deferral", "hashed_words")}
     yield f"- GSM8K routing: APGR {apgr['deferral']:.3f}, where a hashed-word ridge has {apgr['hashed_words']:.3f}."
-    histories = read("loop_histories")["rows"][0]["found"].partition(" (")[0]
     broken = max(row["false"] / row["worlds"] for row in read("certificates")["rows"])
-    yield f"- Certificates at 10%: at most {percent(broken)}% were false in simulated worlds, {histories} in histories."
+    yield f"- Certificates at 10%: at most {percent(broken)}% were false in simulated worlds."
     served = read("serve")["proxies"]["haproxy"]["throughput"]["kept_vs_large"]
     yield f"- Served, a kept item takes {served:.2f} of the time that a large-only service takes."
     yield f"- The KAN layer: {_bars()}"
@@ -201,7 +200,7 @@ def _loop() -> Iterator[str]:
     yield "`python benchmarks/loop.py PART`, simulated ([certificates](traffic.md), [the loop](loop.md)):\n"
     rows = [
         [f"`{part}`", row["figure"], row["must"], row["found"]]
-        for part in ("alarm", "drift", "histories", "labels")
+        for part in ("alarm", "drift", "labels")
         for row in read(f"loop_{part}")["rows"]
     ]
     yield from _table(["part", "figure", "must", "found"], rows)

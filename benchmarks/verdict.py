@@ -111,21 +111,6 @@ def learned(claim: str, tables: Results, name: str, metric: str) -> Iterator[Fig
             over_controls(table, cell, metric),
             str(found["num_seeds"]),
         )
-        yield from at_equal_cpu(claim, table, name, cell, metric)
-
-
-def at_equal_cpu(claim: str, table: Results, name: str, cell: Results, metric: str) -> Iterator[Figure]:
-    """The row once more against as many random ReLU units as take the KAN's CPU time, where that was measured."""
-    for each in table["differences"]:
-        if each["learner"] == cell["learner"] and each["second"] == "mlp=cpu" and each[metric]:
-            seeds = cell["aggregated"][metric]["num_seeds"]
-            matched = table["equal_cpu"]
-            what = (
-                f"{name}: {_metric(metric)}, {_learner(cell)}; {matched['width']:,} random ReLU units,"
-                f" {matched['ratio']:.2f} times the KAN's CPU time"
-            )
-            kcm, over = percent(cell["aggregated"][metric]["mean"]), {"ReLU": _paired(each[metric], seeds)}
-            yield Figure(claim, what, kcm, over, str(seeds))
 
 
 def forgotten(tables: Results) -> Iterator[Figure]:

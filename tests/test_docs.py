@@ -20,7 +20,6 @@ import nbformat
 import pytest
 from mkdocs.exceptions import PluginError
 
-from benchmarks.newcomer import intents
 from benchmarks.scale_table import measured, memory_table
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.outlook import outlook
@@ -29,6 +28,7 @@ from pipelines.registry.pyfunc import register_model
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracking import Tracking, set_champion
 from tests.kcm.bundle.test_runtime import loadable
+from tests.newcomer import intents
 from tests.notebooks import EXAMPLES, executed
 
 __all__ = ["loadable"]  # a fixture

@@ -75,7 +75,7 @@ def _batch(vectors: Sequence[np.ndarray], labels: Sequence[int]) -> Batch:
     return Batch(torch.from_numpy(np.stack(vectors)), torch.tensor(labels), no_large, torch.ones(len(labels)))
 
 
-_CHUNK = 512  # rows between two updates of the progress
+_CHUNK = 512  # rows that are read at once
 
 
 def cached_features(
@@ -83,7 +83,6 @@ def cached_features(
     encoder: Callable[[], Encoder],
     identity: str,
     folder: Path,
-    progress: Callable[[int, int], None] | None = None,
 ) -> dict[Content, np.ndarray]:
     """Float32 features [D] by content, each encoded once; `encoder` loads the model, and only where it is needed.
 
@@ -96,20 +95,18 @@ def cached_features(
     path = folder / f"features-{digest}.npy"
     vectors_ND = _read(path)
     if vectors_ND is None or len(vectors_ND) != len(unique):
-        vectors_ND = _encode(unique, encoder(), progress)
+        vectors_ND = _encode(unique, encoder())
         _write(path, vectors_ND)
     return dict(zip(unique, vectors_ND, strict=True))
 
 
-def _encode(rows: list[Content], encoder: Encoder, progress: Callable[[int, int], None] | None) -> np.ndarray:
+def _encode(rows: list[Content], encoder: Encoder) -> np.ndarray:
     # Encoders batch texts of like length, so let every chunk have texts of like length.
     order = np.argsort([content.size for content in rows], kind="stable")
     vectors_ND = np.empty((len(rows), encoder.dim), dtype=np.float32)
     for start in range(0, len(rows), _CHUNK):
         index = order[start : start + _CHUNK]
         vectors_ND[index] = encoder.encode([rows[i] for i in index])
-        if progress is not None:
-            progress(start + len(index), len(rows))
     if len(bad := np.flatnonzero(~np.isfinite(vectors_ND).all(axis=1))):
         raise DataError(f"the encoder gave NaN for {len(bad)} rows, such as {rows[bad[0]].key[:60]!r}")
     return vectors_ND
@@ -154,7 +151,6 @@ class StudyData:
         assets_dir: Path,
         folder: Path,
         score_on: Literal["validate", "test"] = "test",
-        progress: Callable[[int, int], None] | None = None,
     ) -> list[Stream]:
         """The stream of every seed; features come from `folder`, or are computed and kept there."""
         rows = [
@@ -166,7 +162,7 @@ class StudyData:
             for content in contents(rows["text"].to_pylist(), rows["image"].to_pylist())
         ]
         identity, load = self._encoder(encoder, assets_dir)
-        features = cached_features(rows, load, identity, folder, progress)
+        features = cached_features(rows, load, identity, folder)
         return [make_stream(sequence, features, identity, score_on) for sequence in self.sequences]
 
     def described(self) -> dict[str, Any]:

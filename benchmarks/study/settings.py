@@ -1,10 +1,8 @@
-"""How every learner trains every network, from overrides that go from wide to narrow; and their choice by trials."""
+"""How every learner trains every network, from overrides that go from wide to narrow."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,52 +107,3 @@ def _merged(wide: Mapping[str, Any], narrow: Mapping[str, Any]) -> dict[str, Any
         for key, value in narrow.items()
     }
     return {**wide, **both}
-
-
-LEARNING_RATE = "train.learning_rate"
-RATES = (LEARNING_RATE, "train.sgd_rate")  # of AdamW, of SGD
-
-
-@dataclass(frozen=True)
-class TriedSetting:
-    """One setting for a place, as `replay@2/kan`, and its score: mean average accuracy over held-out streams."""
-
-    place: str
-    values: Mapping[str, Any]
-    score: float
-
-
-def trials_of(space: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Every combination of a space {dotted key: choices}, such as {"train.learning_rate": [0.001, 0.003]}."""
-    return [dict(zip(space, values, strict=True)) for values in product(*space.values())]
-
-
-def overrides_of(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Dotted keys as the sections of a setting."""
-    sections: dict[str, dict[str, Any]] = {}
-    for key, value in values.items():
-        section, _, name = key.partition(".")
-        sections.setdefault(section, {})[name] = value
-    return sections
-
-
-def best_overrides(trials: Iterable[TriedSetting]) -> dict[str, dict[str, dict[str, Any]]]:
-    """The best trial of every place, as settings; the first of equals."""
-    best: dict[str, TriedSetting] = {}
-    for trial in trials:
-        if trial.place not in best or trial.score > best[trial.place].score:
-            best[trial.place] = trial
-    return {place: overrides_of(trial.values) for place, trial in best.items()}
-
-
-def sensitivity(trials: Iterable[TriedSetting], keys: Sequence[str] = RATES) -> dict[str, dict[str, float]]:
-    """By place and learning rate, the best score over all other values; `keys` are the names that a rate has.
-
-    A place whose trials vary none of them is left out.
-    """
-    found: dict[str, dict[str, float]] = {}
-    for trial in trials:
-        for rate in (trial.values[key] for key in keys if key in trial.values):
-            scores = found.setdefault(trial.place, {})
-            scores[f"{rate:g}"] = max(trial.score, scores.get(f"{rate:g}", trial.score))
-    return found

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
+from rich.console import Console
+from rich.progress import track
 
-from kcm.collaborator.collaborator import NetworkConfig
 from kcm.components import FAMILIES
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
@@ -22,11 +23,7 @@ from kcm.tasks import TasksConfig
 
 from .cell import Cell, Record, Records, cell_fingerprint, for_small_steps, run_cell
 from .data import Stream, read_data
-from .matching import units_of_equal_cpu, width_of_equal_latency, with_units
 from .settings import Setting, Settings, StudyNetwork, has_memory
-from .view import ProgressBars
-
-Match = Literal["parameters", "latency", "cpu"]
 
 
 class StudyConfig(Config):
@@ -41,10 +38,6 @@ class StudyConfig(Config):
     num_seeds: int = Field(3, ge=1, description="Seeds of task order, classes of each task, weights and memory.")
     first_seed: int = Field(0, ge=0, description="The seeds are this and the next ones.")
     score_on: Literal["validate", "test"] = Field("test", description="Split on which R is measured.")
-    match: Match = Field(
-        "parameters",
-        description="What the MLP has in common with a KAN; cpu: in closed form, its CPU time to learn and to answer.",
-    )
 
     @field_validator("learners")
     @classmethod
@@ -70,22 +63,17 @@ class StudyConfig(Config):
                         yield Cell(network, learner, memory, seed)
 
 
-def run_study(
-    config: StudyConfig, settings: Settings, assets_dir: Path, storage: Path, watcher: ProgressBars | None = None
-) -> dict[str, Any]:
+def run_study(config: StudyConfig, settings: Settings, assets_dir: Path, storage: Path) -> dict[str, Any]:
     """Run the cells that `storage` does not hold yet, and give the result: see `aggregate`.
 
     Raises KcmError for whatever is wrong with the data or the configuration before any text is encoded.
     """
     data = read_data(config.tasks, assets_dir, config.seeds, config.feature_columns, config.encoder.reads)
     planned = plan(config, settings, len(data.sequences[0].label_names))
-    streams = data.streams(
-        config.encoder, assets_dir, storage / "features", config.score_on, watcher.encoding if watcher else None
-    )
-    planned = matched(planned, config.match, streams[0], storage)
+    streams = data.streams(config.encoder, assets_dir, storage / "features", config.score_on)
     by_seed = dict(zip(config.seeds, streams, strict=True))
-    records = run_cells(planned, by_seed, Records(storage / "cells"), watcher)
-    return {"data": data.described(), "match": config.match, "score_on": config.score_on, **aggregate(records)}
+    records = run_cells(planned, by_seed, Records(storage / "cells"))
+    return {"data": data.described(), "score_on": config.score_on, **aggregate(records)}
 
 
 def plan(config: StudyConfig, settings: Settings, num_labels: int) -> list[tuple[Cell, Setting | None]]:
@@ -118,13 +106,10 @@ def run_cells(
     planned: Sequence[tuple[Cell, Setting | None]],
     streams: Mapping[int, Stream],
     records: Records,
-    watcher: ProgressBars | None = None,
 ) -> list[Record]:
     """The records of all cells, in their order; a cell that `records` holds is not run again."""
     finished = []
-    for number, (cell, setting) in enumerate(planned):
-        if watcher is not None:
-            watcher.cell(number, len(planned))
+    for cell, setting in track(planned, "cells", console=Console(stderr=True), transient=True):
         stream = streams[cell.seed]
         fingerprint = cell_fingerprint(cell, setting, stream.fingerprint)
         record = records.get(fingerprint)
@@ -134,28 +119,6 @@ def run_cells(
             records.put(fingerprint, record)
         finished.append(record)
     return finished
-
-
-def matched(
-    planned: Sequence[tuple[Cell, Setting | None]], match: Match, stream: Stream, storage: Path
-) -> list[tuple[Cell, Setting | None]]:
-    """The same cells, with every MLP as wide as `match` says; what it stands for in closed form, too."""
-    if match == "parameters":
-        return list(planned)
-    widened = []
-    for cell, setting in planned:
-        if cell.network == "mlp" and setting is not None:
-            network = _matching(setting, match, stream, storage / match)
-            setting = setting.model_copy(update={"network": network})
-        widened.append((cell, setting))
-    return widened
-
-
-def _matching(setting: Setting, match: Match, stream: Stream, folder: Path) -> NetworkConfig:
-    if match == "cpu":
-        return with_units(setting.network, units_of_equal_cpu(setting, stream, folder).width)
-    width = width_of_equal_latency(setting.network, stream.in_features, stream.num_labels, folder)
-    return setting.network.model_copy(update={"mlp_width": width})
 
 
 Place = tuple[str, str | None, float | None]
@@ -225,18 +188,6 @@ def over_seeds(values: Sequence[float | None]) -> dict[str, Any] | None:
         "degrees_of_freedom": None if interval is None else interval.degrees_of_freedom,
         "num_seeds": len(known),
     }
-
-
-def flatness(values: Sequence[float], share: float = 0.1) -> float | None:
-    """Mean of the last tenth of the tasks over that of the first, the very first left out; None for too few tasks.
-
-    About 1 when the cost of a task does not grow with the number of tasks before it. The first warms up.
-    """
-    later = values[1:]
-    count = max(1, int(len(later) * share))
-    if len(later) < 2 or not np.mean(later[:count]):
-        return None
-    return float(np.mean(later[-count:]) / np.mean(later[:count]))
 
 
 def _differences(places: Mapping[Place, list[dict[str, Any]]], against: str) -> list[dict[str, Any]]:

@@ -1,9 +1,8 @@
-"""The output of a benchmark: a progress bar while it runs, and a table of networks and learners."""
+"""The output of a study: a table of networks and learners."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from typing import Any
 
 from rich.console import Group
@@ -11,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.views.table import percent, plain_table
-from pipelines.progress import Bar, Reporter
 
 Numbers = Mapping[str, Any]
 
@@ -22,29 +20,6 @@ _COLUMNS = {
 }
 _NONE = "–"
 _TAIL = {"head": "head", "middle": "middle", "tail": "tail"}
-
-
-class ProgressBars(ExitStack):
-    """A bar of what is under way: texts that are encoded, or cells."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._shown = ""
-        self._bar: Bar | None = None
-
-    def encoding(self, done: int, total: int) -> None:
-        """Texts encoded."""
-        self._show("encoding", "texts", done, total)
-
-    def cell(self, done: int, total: int) -> None:
-        """Cells finished."""
-        self._show("cells", "cells", done, total)
-
-    def _show(self, name: str, unit: str, done: int, total: int) -> None:
-        if self._bar is None or self._shown != name:
-            self.close()
-            self._shown, self._bar = name, self.enter_context(Reporter().bar(name, unit))
-        self._bar.update(done, total)
 
 
 def study_view(result: Numbers) -> Group:

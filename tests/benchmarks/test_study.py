@@ -13,8 +13,7 @@ from sklearn.datasets import load_digits
 
 from benchmarks.study import study as study_module
 from benchmarks.study.cell import NearestClassMean, run_cell
-from benchmarks.study.matching import EqualCpu, search
-from benchmarks.study.settings import DEFAULT_SETTINGS, LEARNERS, Settings, TriedSetting, best_overrides, has_memory
+from benchmarks.study.settings import DEFAULT_SETTINGS, LEARNERS, Settings, has_memory
 from benchmarks.study.study import StudyConfig, run_study
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
@@ -139,17 +138,10 @@ def test_the_settings_of_the_benchmarks_are_settings(path: Path) -> None:
         assert setting.network.shared
 
 
-def test_the_narrowest_override_wins_and_the_first_of_equal_trials() -> None:
+def test_the_narrowest_override_wins() -> None:
     settings = Settings({"default": {"train": {"batch_size": 8}}, "replay/kan": {"train": {"batch_size": 16}}})
     batches = [settings.setting(network, "replay", 2, 10).train.batch_size for network in ("kan", "mlp")]  # type: ignore[arg-type]
     assert batches == [16, 8]
-    tried = [TriedSetting("replay/kan", {"train.batch_size": size}, score) for size, score in ((4, 0.5), (8, 0.5))]
-    assert best_overrides(tried) == {"replay/kan": {"train": {"batch_size": 4}}}
-
-
-def test_the_width_of_equal_cpu_time_is_found_by_its_growth() -> None:
-    assert search(lambda width: (width / 500) ** 2.5, 100).width == pytest.approx(500, rel=0.02)
-    assert search(lambda width: 2.0, 100) == EqualCpu(100, 2.0)
 
 
 def test_the_nearest_mean_is_of_unit_vectors_among_classes_seen() -> None:

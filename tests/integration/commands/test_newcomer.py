@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.newcomer import MOST_COMMANDS, PAGE, Newcomer, Row, build_wheel, write_tables
 from jobs.cli import load
+from tests.newcomer import MOST_COMMANDS, PAGE, Newcomer, Row, build_wheel, write_tables
 
 pytestmark = pytest.mark.integration
 

@@ -1,7 +1,7 @@
 """Plays a newcomer: every command of docs/tutorial.md, in an empty folder and an environment that has only the wheel.
 
-    python benchmarks/newcomer.py [--clinc data_full.json]            # plays the page, prints seconds by command
-    python benchmarks/newcomer.py [--clinc data_full.json] --write    # and puts what the commands said into the page
+    python -m tests.newcomer [--clinc data_full.json]            # plays the page, prints seconds by command
+    python -m tests.newcomer [--clinc data_full.json] --write    # and puts what the commands said into the page
 
 The page is the script. Lines `$ COMMAND` of its console blocks are run one after the other; one that ends with ` &`
 goes on in the background, and counts as done when it has said that it answers. Python blocks are run as files. What a
