@@ -38,7 +38,6 @@ MLPS = ("MLP, equal parameters", "MLP, equal parameters, compiled")
 class Cell:
     """Median milliseconds of one contestant, and those of every round."""
 
-    device: str
     threads: int
     batch: int
     kind: str
@@ -68,18 +67,17 @@ class Recursion(nn.Module):
         return F.linear(features.flatten(-2), self.weight)
 
 
-def contestants(device: str) -> dict[str, nn.Module]:
+def contestants() -> dict[str, nn.Module]:
     """Everything that is timed."""
     ours = KAN(SHAPE, **GRID)
     mlp = MLP.matching(ours)
-    made: dict[str, nn.Module] = {
+    return {
         "ours": ours,
         "ours, compiled": torch.compile(ours, dynamic=True),
         "MLP, equal parameters": mlp,
         "MLP, equal parameters, compiled": torch.compile(mlp, dynamic=True),
         "recursion": nn.Sequential(*(Recursion(layer) for layer in ours.kan_layers)),
     }
-    return {name: module.to(device) for name, module in made.items()}
 
 
 def check(modules: dict[str, nn.Module], x: Tensor) -> None:
@@ -114,25 +112,18 @@ def action(module: nn.Module, x: Tensor, labels: Tensor, kind: str) -> Callable[
 
 
 def seconds(run: Callable[[], None], repetitions: int) -> float:
-    """Mean seconds of a call; a GPU has done what it was given."""
-    _wait()
+    """Mean seconds of a call."""
     started = time.perf_counter()
     for _ in range(repetitions):
         run()
-    _wait()
     return (time.perf_counter() - started) / repetitions
 
 
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def measure(device: str, batch: int, kind: str, modules: dict[str, nn.Module]) -> list[Cell]:
+def measure(batch: int, kind: str, modules: dict[str, nn.Module]) -> list[Cell]:
     """Time one kind of work at one batch, all contestants in turn."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(batch, SHAPE[0], generator=generator).to(device)
-    labels = torch.randint(SHAPE[-1], (batch,), generator=generator).to(device)
+    x = torch.randn(batch, SHAPE[0], generator=generator)
+    labels = torch.randint(SHAPE[-1], (batch,), generator=generator)
     runs = {name: action(module, x, labels, kind) for name, module in modules.items()}
     repetitions, times = {}, {name: [] for name in runs}
     for name, run in runs.items():
@@ -142,7 +133,7 @@ def measure(device: str, batch: int, kind: str, modules: dict[str, nn.Module]) -
         for name, run in runs.items():
             times[name].append(1e3 * seconds(run, repetitions[name]))
     threads = torch.get_num_threads()
-    return [Cell(device, threads, batch, kind, name, statistics.median(t), t) for name, t in times.items()]
+    return [Cell(threads, batch, kind, name, statistics.median(t), t) for name, t in times.items()]
 
 
 Place = tuple[int, int, str]
@@ -191,11 +182,10 @@ def report(console: Console, cells: list[Cell], rows: list[dict[str, object]]) -
         table.add_row(str(row["figure"]), *numbers, "yes" if row["met"] else "NO")
     console.print(table)
     table = Table(title="milliseconds")
-    for column in ("device", "threads", "kind", "batch", "contestant", "ms"):
+    for column in ("threads", "kind", "batch", "contestant", "ms"):
         table.add_column(column)
     for cell in cells:
-        place = (cell.device, str(cell.threads), cell.kind, str(cell.batch))
-        table.add_row(*place, cell.contestant, f"{cell.milliseconds:.3g}")
+        table.add_row(str(cell.threads), cell.kind, str(cell.batch), cell.contestant, f"{cell.milliseconds:.3g}")
     console.print(table)
 
 
@@ -214,17 +204,16 @@ def main() -> None:
     console, cells = Console(width=150), []
     for threads in range(1, NUM_THREADS):  # what one actor or replica has, beside the MLP alone
         torch.set_num_threads(threads)
-        modules = {name: module for name, module in contestants("cpu").items() if name in OURS + MLPS}
+        modules = {name: module for name, module in contestants().items() if name in OURS + MLPS}
         for batch in reversed(BATCHES):
-            cells += measure("cpu", batch, "train step", modules)
+            cells += measure(batch, "train step", modules)
     torch.set_num_threads(NUM_THREADS)
-    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
-        modules = contestants(device)
-        check(modules, torch.randn(50, SHAPE[0], device=device) * 2)
-        for batch in reversed(BATCHES):
-            for kind in KINDS:
-                cells += measure(device, batch, kind, modules)
-    rows = headline([cell for cell in cells if cell.device == "cpu"])
+    modules = contestants()
+    check(modules, torch.randn(50, SHAPE[0]) * 2)
+    for batch in reversed(BATCHES):
+        for kind in KINDS:
+            cells += measure(batch, kind, modules)
+    rows = headline(cells)
     console.print(machine())
     report(console, cells, rows)
     if arguments.json:

@@ -2,8 +2,7 @@
 
     kcm assets reviews SmolLM2-135M-Instruct-GGUF
     python benchmarks/language_model.py [--write]                                  SmolLM2-135M, llama.cpp
-    python benchmarks/language_model.py --server transformers [--write]            the same, `transformers serve`
-    python benchmarks/language_model.py --base-url http://HOST/v1 --model NAME     any other, such as a larger one
+    python benchmarks/language_model.py --base-url http://HOST/v1 --model NAME     any other that runs already
 
 Clear tweets of the `reviews` data; the stages of `kcm run` up to its figures, so that every row is asked once and the
 answers lie in --storage. Tokens and seconds are those of the server's answers.
@@ -13,14 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from by_steps import BY_STEPS, REVIEWS
-from language_model_own import MODELS, OwnServer
 from machine import machine
 from rich.pretty import pprint
 
@@ -33,6 +34,7 @@ RESULTS = HERE / "results" / "language_model.json"
 CLEAR = 2.0  # tweets whose mean rating is beyond it are clearly good or bad
 EVEN = 0.5  # the share of one of two labels, which an answer gets at least
 EPSILON = 0.1  # what so few certify rows can promise
+GGUF = Path("SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
 def clear_tweets(assets: Path) -> list[tuple[float, str]]:
@@ -93,36 +95,41 @@ def measured(config: RunConfig, model: str) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def llama_cpp(assets: Path, port: int) -> Iterator[str]:
+    """The URL of llama.cpp's server with SmolLM2-135M, which ends with the block."""
+    command = [sys.executable, str(HERE / "language_model_server.py"), str(assets / GGUF), "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        if not process.stdout.readline():  # it prints its address once it answers
+            raise RuntimeError(f"the server ended at once: {' '.join(command)}")
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.kill()
+        process.wait()
+
+
 def main() -> None:
     """Start a server unless one is named, run, print, and write down with `--write`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", choices=list(MODELS), default="llama.cpp", help="the server that is started")
     parser.add_argument("--base-url", metavar="URL", help="a server that runs, up to before /chat/completions")
-    parser.add_argument("--model", help="of that server, as it knows it")
+    parser.add_argument("--model", default="SmolLM2-135M", help="of that server, as it knows it")
     parser.add_argument("--num-rows", type=int, default=240)
     parser.add_argument("--port", type=int, default=8765, help="of the server that is started")
     parser.add_argument("--storage", type=Path, default=Path("storage/language_model"))
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--write", action="store_true", help=f"keep the figures in {RESULTS.name}")
     arguments = parser.parse_args()
-    model = arguments.model or MODELS[arguments.server]
     rows = arguments.storage / f"tweets-{arguments.num_rows}.jsonl"
-    clear = clear_tweets(arguments.assets)
-    write_rows(clear[: arguments.num_rows], rows)
-    own = (
-        None if arguments.base_url else OwnServer(arguments.server, arguments.assets, arguments.storage, arguments.port)
-    )
-    try:
-        base_url = own.base_url if own else arguments.base_url
-        config = configured(base_url, model, rows, arguments)
-        found = measured(config, model)
-    finally:
-        if own:
-            own.kill()
+    write_rows(clear_tweets(arguments.assets)[: arguments.num_rows], rows)
+    served = nullcontext(arguments.base_url) if arguments.base_url else llama_cpp(arguments.assets, arguments.port)
+    with served as base_url:
+        found = measured(configured(base_url, arguments.model, rows, arguments), arguments.model)
     pprint(found)
     if arguments.write:
         kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        kept[model] = kept.get(model, {}) | found
+        kept[arguments.model] = kept.get(arguments.model, {}) | found
         RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 

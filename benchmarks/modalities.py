@@ -2,7 +2,6 @@
 
     kcm assets efficientnet-lite2
     python benchmarks/pictures.py emoji fashion-mnist
-    python benchmarks/modalities.py emoji-encoders [--write]         what to see a picture by, on validate rows alone
     python benchmarks/modalities.py emoji [--write]                  jobs/configs/vision.yaml
     python benchmarks/modalities.py fashion-long-tail [--write]      KANs and MLPs over ten seeds
     python benchmarks/pictures.py tuxpaint openclipart
@@ -30,13 +29,12 @@ from study.settings import DEFAULT_SETTINGS, Settings
 from study.study import StudyConfig, over_seeds, run_study
 
 from kcm.cascade.frontier import Frontier
-from kcm.cascade.table import SPLITS, Split
+from kcm.cascade.table import SPLITS
 from kcm.config import load_config
 from kcm.metrics.intervals import Interval, accuracy_interval, paired_difference
-from kcm.metrics.routing import cost_saved
 from pipelines.config import RunConfig
-from pipelines.context import Context
-from pipelines.run import STAGES, run_context
+from pipelines.run import SEARCH, run_context
+from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.stage import run_stages
 from pipelines.store.outcome_table import ScoredTable, outcome_parts
 
@@ -45,10 +43,6 @@ CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"
 FASHION_SETTINGS = Path(__file__).parent / "settings" / "fashion.yaml"
 MAX_LOSS = 0.01
 RETRIEVAL_SEEDS = range(3)
-SMALL_ENCODERS = (
-    "{kind: pixels, side: 24}",
-    *(f"{{kind: image, model: efficientnet-lite2, side: {side}}}" for side in (64, 96)),
-)
 
 
 @dataclass(frozen=True)
@@ -59,19 +53,14 @@ class Places:
     assets: Path
 
 
-def emoji_encoders(places: Places) -> dict[str, Any]:
-    """What each small encoder saves on validate rows, where the threshold that loses nothing there is chosen."""
-    found = {}
-    for encoder in SMALL_ENCODERS:
-        config, _, done = _run(places, "vision.yaml", "tune", f"encoder={encoder}")
-        found[config.encoder.name] = {name: _on_validate(_scored(done, name, ("validate",))) for name in config.trained}
-    return {"splits_read": ["train", "validate"], "small_encoders": found}
-
-
 def emoji(places: Places) -> dict[str, Any]:
     """Calls saved and accuracy lost on test rows: as deployed, and at the threshold that loses a point on validate."""
     started = time.perf_counter()
-    config, context, done = _run(places, "vision.yaml", "evaluate")
+    paths = [f"storage_path={places.storage}", f"assets_path={places.assets}"]
+    config = load_config(RunConfig, CONFIGS / "vision.yaml", paths)
+    stages = [stage.of(config) for stage in (*SEARCH, Evaluate)]
+    with run_context(config, stages) as context:
+        done = dict(run_stages(stages, context))
     measured = done["evaluate"].result
     return {
         "small_encoder": config.encoder.name,
@@ -82,45 +71,16 @@ def emoji(places: Places) -> dict[str, Any]:
             "deployed": measured[name]["overall"],
             "certificate": measured[name]["certificate"],
             "area": measured[name]["routing"]["apgr"],
-            "at_a_point_lost_on_validate": _at_a_point_lost(_scored(done, name, SPLITS)),
+            "at_a_point_lost_on_validate": _at_a_point_lost(_scored(done, name)),
         }
         for name in config.trained
     }
 
 
-def _run(places: Places, config_name: str, until: str, *overrides: str) -> tuple[RunConfig, Context, dict[str, Any]]:
-    """The stages of a configuration up to one of them, from the store where they are done."""
-    paths = [f"storage_path={places.storage}", f"assets_path={places.assets}"]
-    config = load_config(RunConfig, CONFIGS / config_name, [*paths, *overrides])
-    done: dict[str, Any] = {}
-    stages = [stage.of(config) for stage in STAGES]
-    with run_context(config, stages) as context:
-        for name, artefact in run_stages(stages, context):
-            done[name] = artefact
-            if name == until:
-                break
-    return config, context, done
-
-
-def _scored(done: Mapping[str, Any], name: str, splits: Sequence[Split]) -> ScoredTable:
+def _scored(done: Mapping[str, Any], name: str) -> ScoredTable:
     found = done["tune"].load(name)
-    parts = outcome_parts(found.collaborator, done["features"], done["outcomes"], splits)
+    parts = outcome_parts(found.collaborator, done["features"], done["outcomes"], SPLITS)
     return ScoredTable.of(parts, found.gate, found.validate_scores, found.policy)
-
-
-def _on_validate(scored: ScoredTable) -> dict[str, Any]:
-    rows = scored.rows("validate")
-    cheapest = Frontier.of(rows).cheapest(0.0)
-    large_s, small_s = scored.table.large_cost, scored.table.small_cost
-    return {
-        "num_rows": len(rows),
-        "small_accuracy": float(rows.small_correct.mean()),
-        "large_accuracy": float(rows.large_correct.mean()),
-        "calls_saved": 1 - cheapest.call_rate,
-        "cost_saved": cost_saved(rows.score > cheapest.threshold, large_s, small_s),
-        "small_seconds": float(small_s.mean()),
-        "large_seconds": float(large_s.mean()),
-    }
 
 
 def _at_a_point_lost(scored: ScoredTable) -> dict[str, Any]:
@@ -192,7 +152,6 @@ def _over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 ROWS: dict[str, Callable[[Places], dict[str, Any]]] = {
-    "emoji-encoders": emoji_encoders,
     "emoji": emoji,
     "fashion-long-tail": fashion_long_tail,
     "retrieval": retrieval,

@@ -200,7 +200,7 @@ def _loop() -> Iterator[str]:
     yield "`python benchmarks/loop.py PART`, simulated ([certificates](traffic.md), [the loop](loop.md)):\n"
     rows = [
         [f"`{part}`", row["figure"], row["must"], row["found"]]
-        for part in ("alarm", "drift", "labels")
+        for part in ("alarm", "drift")
         for row in read(f"loop_{part}")["rows"]
     ]
     yield from _table(["part", "figure", "must", "found"], rows)

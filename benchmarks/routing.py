@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from by_steps import BY_STEPS, REVIEWS
-from rich.console import Console
-from rich.table import Table
+from rich.pretty import pprint
 
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
@@ -212,29 +211,12 @@ def main() -> None:
         for name in arguments.only or FIGURES:
             started = time.perf_counter()
             figures = FIGURES[name](inputs)
-            show(name, figures)
-            Console().print(f"[dim]{time.perf_counter() - started:.0f} s[/dim]")
+            pprint({name: figures, "seconds": round(time.perf_counter() - started)})
             if arguments.write:
                 kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
                 RESULTS.write_text(json.dumps(kept | {name: figures}, indent=1) + "\n")
     except KcmError as error:
         sys.exit(f"error: {error}")
-
-
-def show(name: str, figures: dict[str, Any]) -> None:
-    """One line per number, nested names joined by dots."""
-    summary = (FIGURES[name].__doc__ or "").splitlines()[0]
-    table = Table(title=f"{name}: {summary}", title_justify="left", show_header=False)
-    for key, value in _flat(figures):
-        table.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
-    Console(width=140).print(table)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        found += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
-    return found
 
 
 if __name__ == "__main__":

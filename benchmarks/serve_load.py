@@ -1,8 +1,8 @@
 """Clients of the served cascade, in a process of their own: closed loops, and requests at a fixed rate.
 
-HTTP/1.1 over connections that stay open, with as little work per request as can be, since the clients share the cores
-with what they measure; `Load.client_cpu` tells how much of one core they took. Latencies at a fixed rate count from the
-moment that a request was due, so that a service that stalls does not hide what it made others wait.
+HTTP/1.1 over connections that stay open. The clients share the cores with what they measure; `Load.client_cpu` tells
+how much of one core they took. Latencies at a fixed rate count from the moment that a request was due, so that a
+service that stalls does not hide what it made others wait.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
+import aiohttp
 import numpy as np
 
 MAX_CONNECTIONS = 2000
+JSON = {"Content-Type": "application/json"}
 DRAIN_S = 40.0  # after the last request at a fixed rate was due
 
 
@@ -102,94 +103,26 @@ def run(plan: Plan) -> Load:
     return Load(seconds=plan.seconds, client_cpu=figures["client_cpu"], **columns)
 
 
-class Connection(asyncio.Protocol):
-    """One connection that carries one request after the other."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
-        self._transport: asyncio.Transport | None = None
-        self._is_last = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by asyncio."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a request can still be sent; an answer may have said that it is the connection's last."""
-        return self._transport is not None and not self._transport.is_closing() and not self._is_last
-
-    async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Status and body of the answer."""
-        assert self._transport is not None
-        self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        return await self._answer
-
-    def data_received(self, data: bytes) -> None:
-        """Called by asyncio."""
-        self._buffer += data
-        head, blank, body = bytes(self._buffer).partition(b"\r\n\r\n")
-        if not blank:
-            return
-        if _is_whole(head.lower(), body) and self._answer and not self._answer.done():
-            self._buffer.clear()
-            self._is_last = b"connection: close" in head.lower()
-            self._answer.set_result((int(head[9:12]), body))
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Called by asyncio."""
-        if self._answer and not self._answer.done():
-            self._answer.set_exception(ConnectionError(str(error)))
-
-
-def _is_whole(head: bytes, body: bytes) -> bool:
-    if b"transfer-encoding: chunked" in head:
-        return body.endswith(b"0\r\n\r\n")
-    return len(body) >= int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0] or 0)
-
-
 class Clients:
     """Sends requests and notes when each began, how long it took, its status and its route."""
 
-    def __init__(self, plan: Plan) -> None:
-        place = urlsplit(plan.url)
-        self._address = (place.hostname or "", place.port or 80)
-        self._requests = [_request(plan.path, place.netloc, text) for text in plan.texts]
-        self._idle: list[Connection] = []
+    def __init__(self, plan: Plan, session: aiohttp.ClientSession) -> None:
+        self._session, self._url = session, f"{plan.url}{plan.path}"
+        self._bodies = [json.dumps({"inputs": [{"text": text}]}).encode() for text in plan.texts]
         self._number = 0
         self.seen: list[tuple[float, float, int, str]] = []
 
     async def ask(self, began: float) -> None:
         """Send the next request; a connection that breaks counts as status 0."""
-        request = self._requests[self._number % len(self._requests)]
+        body = self._bodies[self._number % len(self._bodies)]
         self._number += 1
         try:
-            connection = await self._connected()
-            status, body = await connection.ask(request)
-            self._idle.append(connection)
-        except OSError:
-            status, body = 0, b""
-        route = body.partition(b'"route":"')[2].partition(b'"')[0].decode()
+            async with self._session.post(self._url, data=body, headers=JSON) as response:
+                status, answer = response.status, await response.read()
+        except (aiohttp.ClientError, OSError):
+            status, answer = 0, b""
+        route = answer.partition(b'"route":"')[2].partition(b'"')[0].decode()
         self.seen.append((began, time.perf_counter() - began, status, route))
-
-    async def _connected(self) -> Connection:
-        """An idle connection that the server has not closed, or a new one."""
-        while self._idle:
-            if (connection := self._idle.pop()).is_open:
-                return connection
-        _, connection = await asyncio.get_running_loop().create_connection(Connection, *self._address)
-        return connection
-
-
-def _request(path: str, host: str, text: str) -> bytes:
-    body = json.dumps({"inputs": [{"text": text}]}).encode()
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
 
 
 async def closed_loop(clients: Clients, number: int, end: float) -> None:
@@ -220,11 +153,13 @@ async def fixed_rate(clients: Clients, rate: float, end: float) -> None:
 
 
 async def _run(plan: Plan) -> dict[str, object]:
-    clients, cpu, start = Clients(plan), time.process_time(), time.perf_counter()
-    counted_from = start + plan.warm_up_s
-    end = counted_from + plan.seconds
-    await (closed_loop(clients, plan.clients, end) if plan.clients else fixed_rate(clients, plan.rate, end))
-    wall = time.perf_counter() - start
+    connector, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        clients, cpu, start = Clients(plan, session), time.process_time(), time.perf_counter()
+        counted_from = start + plan.warm_up_s
+        end = counted_from + plan.seconds
+        await (closed_loop(clients, plan.clients, end) if plan.clients else fixed_rate(clients, plan.rate, end))
+        wall = time.perf_counter() - start
     began_N, latency_N, status_N, route_N = zip(*clients.seen, strict=True)
     return {
         "began_N": [began - counted_from for began in began_N],
