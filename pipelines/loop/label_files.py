@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -99,7 +100,8 @@ def _label_studio_task(item: InboxItem) -> dict[str, Any]:
 def _csv_rows(text: str) -> Iterator[dict[str, str]]:
     header = text.partition("\n")[0]
     delimiter = max((",", ";", "\t"), key=header.count)  # some spreadsheets write others
-    for row in csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter):
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # 128 kB by default; a text may be longer
+    for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter):
         if None in row:
             raise ValueError(f"the row of {row.get('id')} has more cells than the header")
         yield {name: _unguarded(cell or "") for name, cell in row.items()}
@@ -107,7 +109,7 @@ def _csv_rows(text: str) -> Iterator[dict[str, str]]:
 
 def _json_rows(text: str, *, lines: bool) -> Iterator[Mapping[str, Any]]:
     """Rows from JSON Lines, or from a list of rows or of tasks of Label Studio."""
-    rows = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
+    rows = [json.loads(line) for line in text.split("\n") if line.strip()] if lines else json.loads(text)
     if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
         raise ValueError("it holds no list of objects")
     for row in rows:

@@ -41,6 +41,14 @@ def test_what_was_said_comes_back_as_it_went_out(tmp_path: Path, form: str) -> N
     assert read_answers(tmp_path / f"inbox{form}") == {"r0/0": "=yes", "r1/0": None, "r3/0": "none of these"}
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_text_of_a_megabyte_of_html_or_of_lines_of_any_kind_comes_back(tmp_path: Path, form: str) -> None:
+    """Promise: whatever text an item has, its label is read from the file that went out."""
+    texts = ("<b>&lt;</b>" * 100_000, '<script>alert("1")</script>', "a\u2028b\x0bc\x85d\re\r\nf\x1cg")
+    write_items([item(number, text, "yes") for number, text in enumerate(texts)], tmp_path / f"inbox{form}")
+    assert read_answers(tmp_path / f"inbox{form}") == {f"r{number}/0": "yes" for number in range(len(texts))}
+
+
 def test_no_cell_is_a_formula_and_no_model_s_answer_is_shown(tmp_path: Path) -> None:
     file = tmp_path / "inbox.csv"
     write_items([item(number, text) for number, text in enumerate(HOSTILE)], file)
