@@ -24,6 +24,7 @@ settings.load_profile("kcm")
 pytest_plugins = [
     "tests.fake_hub",
     "tests.fake_upstream",
+    "tests.full_disk",
     "tests.object_store",
     "tests.outside",
     "tests.postgres",

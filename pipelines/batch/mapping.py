@@ -27,6 +27,7 @@ from pipelines.cluster.config import ClusterConfig
 
 FEW_ITEMS = 32  # this process is done with so many before Ray Data has started, which takes about 4 s
 RETRIES = 3
+_TOLD = (KcmError, OSError)
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -37,7 +38,7 @@ def map_items(
 ) -> Iterator[ResultT]:
     """The results of `function` in the order of the items, by tasks on any node; fewer than `few` by this process.
 
-    A KcmError of the function is raised here.
+    A KcmError or OSError of the function, such as that of a full disk, is raised here.
     """
     if len(items) < few or not ray.is_initialized():
         return map(function, items)
@@ -85,7 +86,7 @@ def run_remotely(function: Callable[..., ResultT], *arguments: Any) -> ResultT:
     try:
         result: ResultT = ray.get(remote.remote(*arguments))
     except RayTaskError as error:
-        if isinstance(error.cause, KcmError):
+        if isinstance(error.cause, _TOLD):
             raise error.cause from None
         raise
     return result
@@ -148,7 +149,7 @@ def _on_ray_data(items: Sequence[Any], worker: Any, **options: Any) -> Iterator[
         early |= zip(batch["index"].to_pylist(), map(pickle.loads, batch["result"].to_pylist()), strict=True)
         while following in early:
             result = early.pop(following)
-            if isinstance(result, KcmError):
+            if isinstance(result, _TOLD):
                 raise result
             yield result
             following += 1
@@ -170,11 +171,11 @@ class _Actor:
 
 
 def _apply(function: Callable[[Any], Any], batch: pa.Table) -> pa.Table:
-    """The results of a block of items. A KcmError is a result, since Ray would wrap it."""
+    """The results of a block of items. An error that a person is told of is a result, since Ray would wrap it."""
     results = []
     for item in batch["item"].to_pylist():
         try:
             results.append(function(pickle.loads(item)))
-        except KcmError as error:
+        except _TOLD as error:
             results.append(error)
     return pa.table({"index": batch["index"], "result": pa.array(map(pickle.dumps, results), pa.large_binary())})

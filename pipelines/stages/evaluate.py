@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pyarrow.compute as pc
 
 from kcm.bundle.runtime import logits
 from kcm.cascade.evaluation import (
@@ -33,7 +32,7 @@ from kcm.certify.certificate import (
     certificates_json,
     certify_policy,
 )
-from kcm.certify.ledger import Ledger, split_fingerprint
+from kcm.certify.ledger import Ledger
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import Config
 from kcm.explain.networks import base_logits
@@ -42,7 +41,6 @@ from kcm.metrics.calibration import expected_calibration_error, reliability
 from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import Interval
 from kcm.metrics.routing import prompt_effect
-from kcm.parquet import read_table
 from kcm.report.reading import NAMES
 from kcm.tasks.columns import matrix
 from pipelines.batch.mapping import run_remotely
@@ -50,10 +48,11 @@ from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt
 from pipelines.stages.kept_wrong import kept_wrong
 from pipelines.stages.stage import Plan, Stage
+from pipelines.stages.units import certify_fingerprint
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.control.journal import StoredLedger
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import PartFiles, PartRows, ScoredTable, kept_parts, part_rows
+from pipelines.store.outcome_table import PartRows, ScoredTable, kept_parts, part_rows
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import Names
 from pipelines.training.artefacts import RANKING, Tuned, TunedArtefact, standing
@@ -155,7 +154,7 @@ class Evaluate(Stage, Plan):
         collaborators, reason = chosen(tuned, self.choose)
         write_json(attempt.folder / _CHOICE, {"deployed": collaborators[0], "reason": reason})
         result, report = {}, {}
-        certify_rows = run_remotely(certify_fingerprint, features, outcomes)
+        certify_rows = certify_fingerprint(features.sequence)
         spend = look_spend(attempt.context.store, certify_rows, self.certificate, attempt.fingerprint)
         for number, name in enumerate(collaborators):
             attempt.bar.update(number, len(collaborators))
@@ -200,14 +199,6 @@ def beside_base(collaborator: Collaborator, parts: Iterable[PartRows]) -> dict[s
         num_rows += len(label_N)
     base, small = (right_2 / num_rows).tolist()
     return {"kind": collaborator.network.base, "accuracy": base, "small_accuracy": small}
-
-
-def certify_fingerprint(features: FeaturesArtefact, outcomes: OutcomesArtefact) -> str:
-    """What the ledger calls the certify rows; the answers to them are read, which take less room."""
-    where = pc.field("split") == "certify"
-    shards = (files.answers.name for files in PartFiles.all_of(features, outcomes, ["certify"]))
-    tables = (read_table(outcomes.file(name), columns=["id"], where=where) for name in shards)
-    return split_fingerprint(row_id for table in tables for row_id in table["id"].to_pylist())
 
 
 def chosen(tuned: TunedArtefact, choose: bool) -> tuple[list[str], str]:

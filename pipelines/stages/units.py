@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kcm.bundle.models import UnitDigests
+from kcm.certify.ledger import split_fingerprint
 from kcm.inputs.content import Content
-from kcm.tasks.plan.splits import Split
+from kcm.tasks.plan.splits import SPLITS, Split
 from kcm.tasks.sequence import read_shard
 from kcm.tasks.units import unit_digest, unit_of
 from pipelines.batch.mapping import map_items
@@ -39,20 +42,24 @@ def trained_units(sequence: SequenceArtefact) -> UnitDigests:
     Those of rows from the log are the names that it gives them.
     """
     return UnitDigests.of(
-        unit if isinstance(unit, str) else unit[:16].hex()
-        for _, unit, split in _digests(sequence)
-        if split in ("train", "validate")
+        unit if isinstance(unit, str) else unit[:16].hex() for _, unit, _ in _digests(sequence, ("train", "validate"))
     )
+
+
+def certify_fingerprint(sequence: SequenceArtefact) -> str:
+    """What the ledger calls the certify rows: contents and groups count, not ids, which begin with a file's name."""
+    units = (unit if isinstance(unit, str) else unit.hex() for _, unit, _ in _digests(sequence, ("certify",)))
+    return split_fingerprint(f"{unit} {count}" for unit, count in Counter(units).items())
 
 
 def _units(sequence: SequenceArtefact, key: bytes) -> Iterator[tuple[str, str, Split]]:
     """Row, name of its unit in the log, and split."""
-    for row_id, unit, split in _digests(sequence):
+    for row_id, unit, split in _digests(sequence, SPLITS):
         yield row_id, unit if isinstance(unit, str) else unit_of(unit, key), split
 
 
-def _digests(sequence: SequenceArtefact) -> Iterator[tuple[str, str | bytes, Split]]:
-    """Row, unit and split; the unit by its name where the row came from the log, else by its digest.
+def _digests(sequence: SequenceArtefact, splits: Sequence[Split]) -> Iterator[tuple[str, str | bytes, Split]]:
+    """Row, unit and split, of these splits; the unit by its name where the row came from the log, else by its digest.
 
     A row that did not come from the log has two units: a decision carries its group or its content.
     """
@@ -62,16 +69,18 @@ def _digests(sequence: SequenceArtefact) -> Iterator[tuple[str, str | bytes, Spl
         for number, task in enumerate(sequence.names.tasks)
         for path in sequence.shards(number)
     ]
-    for found in map_items(partial(_digests_of, sequence), shards):
+    for found in map_items(partial(_digests_of, sequence, splits), shards):
         yield from found
 
 
-def _digests_of(sequence: SequenceArtefact, shard: tuple[str, bool]) -> list[tuple[str, str | bytes, Split]]:
+def _digests_of(
+    sequence: SequenceArtefact, splits: Sequence[Split], shard: tuple[str, bool]
+) -> list[tuple[str, str | bytes, Split]]:
     """The same of one shard; its rows are read some at a time: they hold pictures."""
     name, is_grown = shard
     found: list[tuple[str, str | bytes, Split]] = []
     for batch in read_shard(sequence.file(name)).to_batches(max_chunksize=1024):
-        rows = pa.table(batch)
+        rows = pa.table(batch.filter(pc.field("split").isin(splits)))
         for row, content in zip(rows.select(["id", "group", "split"]).to_pylist(), contents_of(rows), strict=True):
             if is_grown:
                 found.append((row["id"], row["group"], row["split"]))

@@ -184,14 +184,15 @@ class ArtefactStore:
         self.root = self.storage.root
         probe = f".writable-{uuid.uuid4().hex[:8]}"
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self.storage.files.create(probe, b"")
-            self.storage.files.delete([probe])
+            with storage_errors(self.root):
+                self.root.mkdir(parents=True, exist_ok=True)
+                self.storage.files.create(probe, b"")
+                self.storage.files.delete([probe])
+                self._require_layout()
         except OSError as error:
             raise ArtefactError(
                 f"cannot write: {error.strerror}", where=str(self.root), hint="Choose another storage_path"
             ) from error
-        self._require_layout()
 
     def _require_layout(self) -> None:
         """Note the layout of a new storage. ArtefactError for a storage that was written in another one."""

@@ -27,7 +27,7 @@ from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.order import num_blocks
 from kcm.learners.training.stream import ParquetRows
 from kcm.learners.training.trainer import Trainer
-from pipelines.store.artefact import Artefact
+from pipelines.store.artefact import Artefact, storage_errors
 from pipelines.store.checkpoint import CHECKPOINTS, newest_checkpoint, prune_checkpoints, write_checkpoint
 from pipelines.store.control.lease import TTL_S, Lease, leased
 from pipelines.store.control.records import Control
@@ -146,7 +146,7 @@ def train_worker(config: dict[str, Any]) -> None:
     """Entry point of a worker; `config["worker"]` is a WorkerPlan."""
     worker: WorkerPlan = config["worker"]
     ranks = Ranks.current()
-    with ExitStack() as stack:
+    with storage_errors(worker.storage.root), ExitStack() as stack:
         lease = stack.enter_context(_writer_lease(worker)) if ranks.rank == 0 else None
         ranks.gather(None)  # nobody reads before the last writer is gone
         _resume(worker, ranks, lease)

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,24 +13,13 @@ from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK
 from pipelines.serve.log.writer import LogWriter
+from tests.full_disk import Disk
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no disk can be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_a_disk_that_fills_while_it_serves(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_while_it_serves(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "REST_S", 0.01)
     monkeypatch.setattr(room, "MAX_QUEUED", 40)
-    monkeypatch.setattr("tempfile.tempdir", str(disk))  # what waits on disk waits on the same one
+    monkeypatch.setattr("tempfile.tempdir", str(disk.folder))  # what waits on disk waits on the same one
     dropped = 0
 
     def count(kind: str, number: int) -> None:
@@ -43,7 +27,7 @@ def test_a_disk_that_fills_while_it_serves(disk: Path, monkeypatch: pytest.Monke
         dropped += number
 
     async def serve() -> None:
-        url = f"sqlite:///{disk}/log.db"
+        url = f"sqlite:///{disk.folder}/log.db"
         writer = LogWriter(FeedbackConfig(timeout_s=5.0), url, count, "films")
         payload = Payload("x" * 20_000)
 
@@ -54,7 +38,7 @@ def test_a_disk_that_fills_while_it_serves(disk: Path, monkeypatch: pytest.Monke
 
         answer(0)
         await writer.flush()
-        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free))
+        disk.fill()
         answer(60)
         with pytest.raises(LogUnavailableError):
             await writer.flush()
@@ -62,7 +46,7 @@ def test_a_disk_that_fills_while_it_serves(disk: Path, monkeypatch: pytest.Monke
         with pytest.raises(LogUnavailableError):
             await writer.add_feedback("r0", None, [Feedback(0, "good")])
         assert (writer.available, dropped) == (False, 20)
-        (disk / "filler").unlink()
+        disk.clear()
         await asyncio.sleep(0.02)
         await writer.flush()
         await writer.add_feedback("r0", None, [Feedback(0, "good")])
