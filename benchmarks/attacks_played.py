@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import io
 import json
 import math
-import os
 import re
 import statistics
 import time
@@ -16,18 +14,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from attacks_served import KEYS, MEASURED, Kind, Target, Upstream, written
+from attacks_served import KEYS, MEASURED, Kind, Target
 from PIL import Image
-
-from kcm.bundle.bundle import Bundle
-from kcm.errors import KcmError
-from pipelines.serve.deploy.app import require_servable
-from pipelines.serve.release import Release
 
 INNOCENT = {"inputs": [{"text": "What a film!"}]}
 NUM_REPEATS = 3
@@ -254,30 +246,6 @@ async def deep_reply(client: Client) -> Outcome:
     return Outcome(routes[2:] == ["large"] * 10, f"{routes[2:].count('large')} of 10 answered beside {routes[:2]}")
 
 
-async def foreign_bundle(client: Client) -> Outcome:
-    """A bundle that sends the customer's text, and another service's key, to a host of its own."""
-    stranger = Upstream()
-    os.environ["SECRET_OF_ANOTHER_SERVICE"] = "secret"
-    try:
-        foreign = written("text", client.target.folder, stranger.base_url, api_key_env="SECRET_OF_ANOTHER_SERVICE")
-        release = Release(version="films/2", bundle=foreign)
-        await asyncio.to_thread(require_servable, release, client.target.config, client.target.folder)
-    except KcmError as error:
-        return Outcome(stranger.num_asked == 0, f"refused: {str(error)[:60]}")
-    finally:
-        del os.environ["SECRET_OF_ANOTHER_SERVICE"]
-        stranger.close()
-    return Outcome(False, "accepted")
-
-
-async def breaker(client: Client) -> Outcome:
-    """One caller's texts are answered off the list; others still reach the large model."""
-    for number in range(8):
-        await client.post("/v1/predict", {"inputs": [{"text": f"escalate off-list {number}"}]}, caller="eve")
-    routes = [await _route(client, f"escalate after {number}") for number in range(5)]
-    return Outcome(routes == ["large"] * 5, f"{routes.count('large')} of 5 by the large model")
-
-
 async def many_callers(client: Client) -> Outcome:
     """50 callers with four bad requests each, among them what the upstream cannot answer; then another asks."""
     bad = [b"{", {"inputs": []}, {"inputs": [{"text": "x", "label": 1}]}, {"inputs": [{"text": "escalate off-list"}]}]
@@ -302,62 +270,6 @@ async def stalled_escalations(client: Client) -> Outcome:
     held = set(kept) == {200} and asked.status_code == 200 and set(routes) <= {"small_degraded", "429", "503", "504"}
     route = asked.json()["answers"][0]["route"] if asked.status_code == 200 else asked.status_code
     return Outcome(held, f"kept {kept.count(200)} of 20, escalated: {route}, stalled: {dict(routes)}")
-
-
-async def crafted_bundles(client: Client) -> Outcome:
-    """Bundles with a pipe, a link to elsewhere, deep JSON or a network of 10^9 inputs: one line each."""
-    lines = []
-    for craft in (_pipe, _link, _deep, _wide):
-        folder = written("text", client.target.folder, client.target.upstream.base_url)
-        craft(folder)
-        try:
-            await asyncio.wait_for(asyncio.to_thread(Bundle.read, folder), 30)
-        except KcmError as error:
-            lines.append(str(error))
-        except (TimeoutError, MemoryError, RecursionError):
-            pass
-    return Outcome(len(lines) == 4 and "\n" not in "".join(lines), f"{len(lines)} of 4 refused in a line")
-
-
-def _pipe(folder: Path) -> None:
-    (folder / "judge.safetensors").unlink()
-    os.mkfifo(folder / "judge.safetensors")
-
-
-def _link(folder: Path) -> None:
-    (folder / "bundle.json").unlink()
-    (folder / "bundle.json").symlink_to("/dev/zero")
-
-
-def _deep(folder: Path) -> None:
-    (folder / "bundle.json").write_text("[" * 100_000, encoding="utf-8")
-
-
-def _wide(folder: Path) -> None:
-    config, manifest = folder / "config.json", folder / "bundle.json"
-    values = json.loads(config.read_bytes()) | {"in_features": 10**9}
-    config.write_text(json.dumps(values), encoding="utf-8")
-    sealed = json.loads(manifest.read_bytes())
-    sealed["files"]["config.json"] = hashlib.sha256(config.read_bytes()).hexdigest()
-    manifest.write_text(json.dumps(sealed), encoding="utf-8")
-
-
-async def request_ids(client: Client) -> Outcome:
-    """An id that is used twice, and a stranger who labels somebody else's request first."""
-    ids = [(await client.post("/v1/predict", INNOCENT, x_request_id="mine")).json().get("request_id") for _ in "12"]
-    label = {"request_id": ids[0], "labels": [{"item": 0, "label": "bad"}]}
-    stranger = (await client.post("/v1/feedback", label, caller="eve")).status_code
-    label["labels"] = [{"item": 0, "label": "good"}]
-    owner = (await client.post("/v1/feedback", label)).status_code
-    made_up = (await client.post("/v1/feedback", label | {"request_id": "never-issued"})).status_code
-    held = ids[0] != ids[1] and 400 <= stranger < 500 and owner == 200 and 400 <= made_up < 500
-    return Outcome(held, f"ids differ: {ids[0] != ids[1]}, stranger {stranger}, owner {owner}, made up {made_up}")
-
-
-async def rebinding(client: Client) -> Outcome:
-    """A page of another name that has been bound to this address."""
-    statuses = [(await client.get(path, host="evil.example")).status_code for path in ("/", "/v1/model", "/healthz")]
-    return Outcome(all(400 <= status < 500 for status in statuses[:2]), str(statuses))
 
 
 async def silenced_monitor(client: Client) -> Outcome:
@@ -400,11 +312,6 @@ ATTACKS = (
     Attack("a question that stalls", "text", slow_question),
     Attack("50 questions that stall", "text", stalled_escalations),
     Attack("deep and long replies", "text", deep_reply),
-    Attack("a bundle with a host of its own", "text", foreign_bundle),
-    Attack("crafted bundles", "text", crafted_bundles),
     Attack("50 callers with bad requests", "text", many_callers),
-    Attack("answers off the list", "text", breaker),
-    Attack("ids that are used twice or made up", "text", request_ids),
-    Attack("another host's name", "text", rebinding),
     Attack("lost audits and made-up labels", "audited", silenced_monitor),
 )

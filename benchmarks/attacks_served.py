@@ -135,7 +135,6 @@ class Upstream:
     """
 
     def __init__(self) -> None:
-        self.num_asked, self.authorizations = 0, set[str | None]()
         self._bomb = gzip.compress(b" " * 400_000_000, 9)
         upstream = self
 
@@ -144,8 +143,6 @@ class Upstream:
 
             def do_POST(self) -> None:
                 question = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                upstream.num_asked += 1
-                upstream.authorizations.add(self.headers["Authorization"])
                 status, headers, body = upstream._reply(question)
                 try:
                     self.send_response(status)
@@ -189,12 +186,10 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Target:
-    """A served door, the upstream of its large model, and the configuration and folder that it was started from."""
+    """A served door, and the configuration that it was started from."""
 
     url: str
-    upstream: Upstream
     config: ServeConfig
-    folder: Path
 
 
 @contextmanager
@@ -212,7 +207,7 @@ def target(kind: Kind) -> Iterator[Target]:
         )
         app = build_door(source, config, folder, large, door=serve.deployment(name="door")(AttackedDoor))
         try:
-            yield Target(start(app, config), upstream, config, folder)
+            yield Target(start(app, config), config)
         finally:
             serve.shutdown()
             upstream.close()
@@ -237,12 +232,10 @@ def serve_config(kind: Kind, folder: Path, base_url: str) -> ServeConfig:
     return parse_config(ServeConfig, values)
 
 
-def written(kind: Kind, folder: Path, base_url: str, **large: Any) -> Path:
+def written(kind: Kind, folder: Path, base_url: str) -> Path:
     """A bundle in a new folder whose large model is asked at `base_url`."""
     encoder: Any = PixelsConfig(side=24) if kind == "pictures" else TextEncoderConfig(model=str(_nothing(folder)))
-    model = OpenAiConfig(
-        base_url=base_url, model="m", **{"api_key_env": None, "max_retries": 0, "timeout_s": 60} | large
-    )
+    model = OpenAiConfig(base_url=base_url, model="m", api_key_env=None, max_retries=0, timeout_s=60)
     dim = 24 * 24 * 3 if kind == "pictures" else 8
     bundle = Bundle(
         collaborator=Collaborator(dim, len(LABELS), NetworkConfig(), "kan", seed=0).requires_grad_(False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from jobs.models import served_model
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
+from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
 from kcm.tasks.readers.reviews import read_reviews
 from pipelines.config import RunConfig
@@ -26,6 +28,7 @@ from pipelines.loop.state import LoopState
 from pipelines.run import run
 from pipelines.serve.config import log_url
 from pipelines.serve.log.decisions import DecisionLog
+from tests.full_disk import Disk
 from tests.integration.pipeline.test_run import SMALL, small_config
 from tests.replayed_traffic import Replay
 
@@ -92,6 +95,24 @@ def test_a_turn_that_is_killed_goes_on(config: RunConfig, tmp_path: Path) -> Non
     result = update(config)
     assert before < artefacts(config)
     assert (result["after"], result["upto"]) == (0, NUM_ROWS)
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_during_a_turn_leaves_the_champion_and_the_turn_goes_on_once_there_is_room(
+    config: RunConfig, assets_dir: Path, disk: Disk
+) -> None:
+    storage = disk.folder / "storage"
+    shutil.copytree(config.storage_path, storage)
+    moved = small_config(storage, assets_dir, **LOOP)
+    for free in (0, 1 << 20, 3 << 20):
+        disk.fill(free)
+        with pytest.raises(ArtefactError, match=rf"the disk is full \({storage}"):
+            update(moved)
+        disk.clear()
+        current = LoopState.of(moved).champions.pointer.current()
+        assert current is not None
+        assert current.champion.version == "loop/1"
+    assert update(moved)["upto"] == NUM_ROWS
 
 
 @pytest.fixture(scope="module")

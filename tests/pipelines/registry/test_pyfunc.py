@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import mlflow
@@ -71,6 +72,9 @@ def test_signature_example_and_requirements_are_registered(in_use: Path) -> None
     ]
     assert info.signature.outputs.input_names()[0] == "label"
     assert info.saved_input_example_info is not None
+    required = Path(mlflow.pyfunc.get_model_dependencies("models:/reviews@champion")).read_text().split()
+    (distribution,) = set(metadata.packages_distributions()["kcm"])  # not one of another project that an index may have
+    assert set(required) - {f"mlflow=={mlflow.__version__}"} == {f"{distribution}=={metadata.version(distribution)}"}
     version = mlflow.MlflowClient().get_model_version_by_alias("reviews", "champion")
     assert "**labels**: bad, good, unclear" in version.description
     with pytest.raises(mlflow.exceptions.MlflowException, match="missing inputs"):
