@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from jobs.views.table import line, percent, plain_table
+from jobs.views.table import foreign, line, percent, plain_table
 
 Numbers = Mapping[str, Any]
 _NONE = "–"
@@ -97,7 +97,7 @@ def labels_view(result: Numbers) -> Group:
         table.add_column(heading, overflow="fold")
     for item in result["items"]:
         shown = item["text"] or ("a picture" if item["has_image"] else "nothing is stored of it")
-        table.add_row(escape(item["id"]), escape(item["task"] or "–"), escape(shown))
+        table.add_row(*map(foreign, (item["id"], item["task"] or "–", shown)))
     return Group(table, *lines, line("known", ", ".join(result["labels"])))
 
 
@@ -118,7 +118,7 @@ def new_labels_view(result: Numbers) -> Group:
     for group in result["groups"]:
         answers = ", ".join(f"{label} {count}" for label, count in group["answers"].items())
         agreement, examples = percent(group["agreement"], ".0f"), "\n".join(group["examples"])
-        table.add_row(str(group["size"]), agreement, *map(escape, (answers, examples, group["proposal"])))
+        table.add_row(str(group["size"]), agreement, *map(foreign, (answers, examples, group["proposal"])))
     return Group(table, *lines)
 
 
@@ -143,7 +143,7 @@ def stats_view(result: Mapping[str, Any]) -> Group:
         "forgotten": f"{result['forgotten']:,}",
     }
     if new := result["new_labels"]:
-        shown = ", ".join(f"{escape(label)} ({number:,})" for label, number in list(new.items())[:MOST_SHOWN])
+        shown = ", ".join(f"{foreign(label)} ({number:,})" for label, number in list(new.items())[:MOST_SHOWN])
         lines["new labels"] = f"{shown}; `update.more_labels` has them learned"
     return Group(table, *(line(name, value) for name, value in lines.items()))
 

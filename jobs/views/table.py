@@ -19,6 +19,7 @@ from kcm.report.words import added_to_base, headline, large_faults, promise, why
 Numbers = Mapping[str, Any]
 
 WIDTH = 100
+MOST_CHARACTERS = 1000  # of a text that a caller sent
 _NONE = "–"
 
 
@@ -67,6 +68,12 @@ def _continual_table(result: Numbers) -> Table:
         table.add_row(words.label, *(words.show(each["continual"][measure]) for each in found.values()))
     table.add_row("Trainable parameters", *(f"{each['num_parameters']:,}" for each in found.values()))
     return table
+
+
+def foreign(text: str) -> Text:
+    """What a caller sent, for a terminal: no markup, nothing that moves its cursor, and the first characters alone."""
+    shown = "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text[:MOST_CHARACTERS])
+    return Text(shown + (f" … ({len(text):,} characters)" if len(text) > MOST_CHARACTERS else ""))
 
 
 def plain_table(title: str) -> Table:

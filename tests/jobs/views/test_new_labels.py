@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from jobs.views.loop import new_labels_view
+from jobs.views.loop import labels_view, new_labels_view
 
 GROUP = {
     "size": 30,
@@ -26,6 +26,23 @@ def test_a_group_is_shown_with_its_answers_examples_and_proposed_name() -> None:
     text = shown(groups=[GROUP], named=["travel alert"])
     for part in ("30", "balance 20, card_lost 9", "where is my [refund]", "refund_money", "travel alert"):
         assert part in text
+
+
+def test_what_callers_sent_moves_no_cursor_and_is_cut() -> None:
+    """Promise: neither an item nor a group of them does anything to a terminal but take a few lines."""
+    hostile = "[red]\x1b[2J\x1b]0;owned\x07\u202e<b>\t" + "x" * 10**6
+    item = {"id": "r1/0", "task": hostile, "text": hostile, "has_image": False}
+    standing = {"num_labelled": 0, "num_skipped": 0, "num_open": 1, "bound": 0.1, "epsilon": 0.02, "certified": False}
+    items = {"version": "7", "items": [item], "labels": ["yes"], "written": None, "standing": standing}
+    for view in (labels_view(items), new_labels_view({"named": [], "groups": [GROUP | {"examples": [hostile]}]})):
+        console = Console(width=160, force_terminal=True)
+        with console.capture() as capture:
+            console.print(view)
+        text = capture.get()
+        assert "[red]" in text
+        assert "(1,000,0" in text
+        assert len(text) < 20_000
+        assert not any(part in text for part in ("\x1b[2J", "\x1b]", "\x07", "\u202e"))
 
 
 def test_nothing_to_name_is_said() -> None:
