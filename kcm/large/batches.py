@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import IO, Any, Final
 
 from openai import APIConnectionError, APIError, APIStatusError, InternalServerError, OpenAI
@@ -97,8 +98,8 @@ class Batches:
         """Wait for a batch, keep its answers, and give back the budget of questions without one."""
         with self._refusals():
             name = batch.id or self._named(batch.tag)
-            if name is None:  # the run was killed before it was created
-                self._cache.close_batch(batch, 0)
+            if name is None:  # the run was killed before it was created, or another one is about to: it stays booked
+                self._cache.close_batch(replace(batch, count=0, most=0.0), 0)
                 return
             ended, answered = self._ended(name), 0
             for file in filter(None, (ended.output_file_id, ended.error_file_id)):

@@ -89,7 +89,7 @@ def test_a_run_that_is_killed_while_it_reads_the_answers_pays_none_twice(
     assert (singly(upstream), len(upstream.batches)) == (1, 1)
 
 
-def test_a_run_that_is_killed_before_the_batch_is_created_books_nothing(
+def test_a_batch_of_a_run_that_was_killed_before_it_was_created_stays_booked_and_is_not_looked_for_again(
     model, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = model()
@@ -100,7 +100,8 @@ def test_a_run_that_is_killed_before_the_batch_is_created_books_nothing(
     again = model()
     again.ask_ahead([ITEMS])
     assert len(upstream.batches) == 1
-    assert again.spent()[0] == 5  # with a first question of each run
+    assert again.spent()[0] == 2 + 3 + 3  # a first question and a batch of each run
+    assert again._cache.open_batches() == []
 
 
 def test_questions_that_a_batch_leaves_are_asked_singly_and_prose_is_an_answer(model, upstream: FakeUpstream) -> None:

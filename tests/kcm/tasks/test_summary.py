@@ -60,6 +60,7 @@ def test_rows_of_equal_content_are_one_unit(tmp_path: Path) -> None:
     ("labels", "pairs"),
     [
         (["Card lost", "card_lost", "other"], [("Card lost", "card_lost")]),
+        (["refund", "refund ", "other"], [("refund", "refund ")]),
         (["refund", "refunds", "returns"], [("refund", "refunds")]),
         (["transfer", "trasnfer"], [("transfer", "trasnfer")]),
         (["payment", "paymant"], [("payment", "paymant")]),
