@@ -277,16 +277,6 @@ def test_a_missing_argument_shows_the_usage() -> None:
     assert "Missing argument 'CONFIG'" in shown.stderr
 
 
-# serve.yaml is a deployment, not a run: see test_deployment.py.
-@pytest.mark.parametrize(
-    "path", sorted({*CONFIGS.glob("*.yaml")} - {CONFIGS / "serve.yaml"}), ids=lambda path: path.stem
-)
-def test_every_configuration_that_ships_is_valid(path: Path, fake_run: FakeRun) -> None:
-    shown = kcm("run", str(path), "--until", "tasks")
-    assert (shown.exit_code, shown.stderr) == (0, "")
-    assert fake_run.config.name == path.stem
-
-
 def test_assets_are_fetched_by_name_and_their_folders_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = []
 

@@ -111,16 +111,14 @@ def test_the_address_and_the_mode_asked_for_win_over_the_shells(config: RunConfi
     assert client.environment == {"RAY_API_SERVER_ADDRESS": ADDRESS, "RAY_AUTH_MODE": "token"}
 
 
-def test_a_failed_job_is_an_error_without_its_log_a_second_time(config: RunConfig, client: FakeClient) -> None:
-    client.status = JobStatus.FAILED
+@pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.STOPPED])
+def test_a_job_that_fails_or_is_stopped_is_an_error_without_its_log_a_second_time(
+    status: JobStatus, config: RunConfig, client: FakeClient
+) -> None:
+    client.status = status
     client.message = "Job entrypoint command failed with exit code 2, last available logs (truncated): epoch 1"
-    with pytest.raises(KcmError, match=r"job-1 ended as FAILED: Job entrypoint command failed with exit code 2 \("):
-        submit_job(config, RUN, ADDRESS, "disabled")
-
-
-def test_a_stopped_job_is_an_error(config: RunConfig, client: FakeClient) -> None:
-    client.status = JobStatus.STOPPED
-    with pytest.raises(KcmError, match="ended as STOPPED"):
+    said = rf"job-1 ended as {status.value}: Job entrypoint command failed with exit code 2 \("
+    with pytest.raises(KcmError, match=said):
         submit_job(config, RUN, ADDRESS, "disabled")
 
 
