@@ -249,10 +249,6 @@ async def deep_reply(client: Client) -> Outcome:
 async def many_callers(client: Client) -> Outcome:
     """50 callers with four bad requests each, among them what the upstream cannot answer; then another asks."""
     bad = [b"{", {"inputs": []}, {"inputs": [{"text": "x", "label": 1}]}, {"inputs": [{"text": "escalate off-list"}]}]
-    for _ in range(60):  # the breaker may still rest after another attack
-        if await _route(client, "escalate before") == "large":
-            break
-        await asyncio.sleep(0.5)
     requests = [client.post("/v1/predict", body, f"caller{number}") for number in range(50) for body in bad]
     statuses = Counter(answer.status_code for answer in await asyncio.gather(*requests))
     routes = [await _route(client, f"escalate after {number}") for number in range(5)]
@@ -282,10 +278,13 @@ async def silenced_monitor(client: Client) -> Outcome:
     for number in range(100):
         label = {"request_id": f"made-up-{number}", "labels": [{"item": 0, "label": "good"}]}
         accepted += (await client.post("/v1/feedback", label)).status_code == 200
-    await asyncio.sleep(15)  # Ray exports what is counted some seconds later
-    page = (await client.get("/metrics")).text
-    found = re.findall(r'^ray_kcm_audited_disagreement\{[^}]*end="(low|high)"[^}]*\} (\S+)', page, re.MULTILINE)
-    ends = {end: float(value) for end, value in found}
+    ends: dict[str, float] = {}
+    for wait_s in (15, 30, 60):  # Ray exports what is counted some seconds later, on a busy machine later still
+        await asyncio.sleep(wait_s)
+        page = (await client.get("/metrics")).text
+        found = re.findall(r'^ray_kcm_audited_disagreement\{[^}]*end="(low|high)"[^}]*\} (\S+)', page, re.MULTILINE)
+        if ends := {end: float(value) for end, value in found}:
+            break
     # Half of these items disagree, and others send at most three times as many, which agree.
     held = accepted == 0 and ends.get("low", 1.0) <= 1 / 8 <= ends.get("high", 0.0)
     return Outcome(held, f"disagreement {ends}, {accepted} made-up labels taken")
@@ -310,8 +309,8 @@ ATTACKS = (
     Attack("Ray Serve's own headers", "text", forbidden_headers),
     Attack("60 scrapes at once", "text", scrapes),
     Attack("a question that stalls", "text", slow_question),
-    Attack("50 questions that stall", "text", stalled_escalations),
     Attack("deep and long replies", "text", deep_reply),
     Attack("50 callers with bad requests", "text", many_callers),
+    Attack("50 questions that stall", "text", stalled_escalations),  # last: the breaker rests after it
     Attack("lost audits and made-up labels", "audited", silenced_monitor),
 )
