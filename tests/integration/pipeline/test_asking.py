@@ -282,7 +282,15 @@ def test_prompts_go_through_the_stages_into_a_bundle_that_writes_them(
     assert modes["soft"]["off_label"] == pytest.approx(np.mean([s == "splendid" for _, s, _ in turned]))
     assert modes["none"]["corrected"] == modes["none"]["misled"] == 0
     assert result["kcm"]["overall"]["large_accuracy"] == pytest.approx(np.mean([n == t for n, _, t in turned]))
-    assert "Soft prompt" in Path(result["report"]).read_text(encoding="utf-8")
+    report = Path(result["report"]).read_text(encoding="utf-8")
+    assert "Soft prompt" in report
+    assert {mode: took["failed"] for mode, took in result["large"]["prompts"].items()} == {"soft": 0, "hard": 0}
+    wrong = result["kept_wrong"]
+    assert wrong["num_rows"] == sum(each["kept_wrong"] for each in result["kcm"]["labels"])
+    whole = [row for row in wrong["rows"] if not row["text"].endswith("…")]
+    truth = {" ".join(text.split()): right for text, right in oracle.truth.items()}
+    assert all(row["label"] == truth[" ".join(sanitized(row["text"], 4000).split())] != row["small"] for row in whole)
+    assert f"Test rows that are kept and wrong: {wrong['num_rows']}," in report
 
     asked = len(upstream.requests)
     assert len({json.dumps(body) for body in upstream.requests}) == asked
