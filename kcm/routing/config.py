@@ -36,6 +36,9 @@ class RouteColumns(Config):
     features: tuple[str, ...] = Field(
         (), description="Columns with numeric features; `name*` stands for all that start with name."
     )
+    category: str | None = Field(
+        None, description="Column with a category of the input, such as its subject or language, which routers read."
+    )
     small_cost: str | None = Field(None, description="Column with what the small model's answer cost.")
     large_cost: str | None = Field(None, description="Column with what the large model's answer cost, in that unit.")
     id: str | None = Field(None, description="Column with a unique id; null: rows are called by their number.")

@@ -21,7 +21,15 @@ from kcm.errors import ConfigError, DataError
 from kcm.metrics.calibration import reliability
 from kcm.routing import certify as certificates
 from kcm.routing.config import RequestConfig, RouteColumns
-from kcm.routing.routers.inputs import NO_ENCODER, Progress, RouterInputs, find_encoder, router_inputs, silent
+from kcm.routing.routers.inputs import (
+    NO_ENCODER,
+    Progress,
+    RouterInputs,
+    categories_of,
+    find_encoder,
+    router_inputs,
+    silent,
+)
 from kcm.routing.routers.router import FittedRouter
 from kcm.routing.splits import with_splits
 from kcm.routing.table import RoutingTable, read_table
@@ -85,9 +93,15 @@ class RoutingFrame:
             self.table,
             self._encoder[0],
             is_confidence=is_confidence,
+            categories=self.categories,
             progress=self.progress,
             cache_dir=self.assets_dir / "encoded",
         )
+
+    @cached_property
+    def categories(self) -> tuple[str, ...]:
+        """The categories that are told apart: those of the router, else those of the table."""
+        return self.router.config.categories if self.router else categories_of(self.table)
 
     @property
     def notes(self) -> list[str]:
@@ -119,6 +133,7 @@ class RoutingFrame:
             self.table.select(rows),
             self.inputs.select(rows),
             self.columns,
+            self.categories,
             seed,
             encoder.config.model if encoder else None,
             encoder.identity if encoder else None,
@@ -131,7 +146,7 @@ class RoutingFrame:
         router, split, num_rows = self.fitted(seed)
         router.write(folder)
         notes = [*self.table.notes, *self.notes]
-        return {"router": str(folder), "split": split, "num_rows": num_rows, "notes": notes}
+        return {"router": str(folder), "kind": router.config.kind, "split": split, "num_rows": num_rows, "notes": notes}
 
     def search(self, seed: int, max_loss: float) -> dict[str, Any]:
         """The threshold chosen on the validate rows."""

@@ -39,6 +39,7 @@ class RoutingTable:
     text: NDArray[np.object_] | None = None
     small_response: NDArray[np.object_] | None = None
     features: NDArray[np.float64] | None = None  # [N, D]
+    category: NDArray[np.object_] | None = None
     small_cost: NDArray[np.float64] | None = None
     large_cost: NDArray[np.float64] | None = None
     group: NDArray[np.object_] | None = None
@@ -126,6 +127,7 @@ def read_inputs(frame: pd.DataFrame, columns: RouteColumns, where: str) -> tuple
         text=_text(cells, columns.text, "text", notes),
         small_response=_text(cells, columns.small_response, "response", notes),
         features=_features(cells, feature_columns(frame, columns.features, where)),
+        category=cells.strings(columns.category) if columns.category else None,
         group=cells.strings(columns.group) if columns.group else None,
         task=cells.required(columns.task, cells.strings(columns.task), "a task") if columns.task else None,
         split=_splits(cells, columns.split) if columns.split else None,

@@ -1,9 +1,9 @@
-"""The routing head: one KAN layer over numbers, linear in the encoder's features and in hashed words.
+"""The routing head: one KAN layer over numbers, linear in the encoder's features, in categories and in hashed words.
 
 It estimates one figure per row, such as the gain of a large call, P(large right) - P(small right), on which deferral
 should be decided (arXiv 2307.02764). It is linear in its coefficients, so that it is fitted in closed form, and so are
 the estimates that every row would get had its unit been left out: a search has to use those.
-Shapes: N rows, F numbers, E features of the encoder, V word buckets, P coefficients of the KAN.
+Shapes: N rows, F numbers, E features of the encoder, G categories, V word buckets, P coefficients of the KAN.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from kcm.routing.routers.inputs import Progress, RouterInputs, silent
 EXACT_ROWS, NUM_FOLDED = 4000, 2048
 # Variance of the scaled inputs of each kind, beside 1 for the words. Chosen on the GSM8K answers of
 # benchmarks/routing.py, where seven other choices of shares and kernels came within 0.005 APGR.
-NUMBERS_SHARE, ENCODING_SHARE = 0.1, 0.3
+NUMBERS_SHARE, ENCODING_SHARE, CATEGORY_SHARE = 0.1, 0.3, 0.3
 
 Block: TypeAlias = NDArray[np.float64] | csr_array
 
@@ -39,14 +39,16 @@ class RoutingHead(nn.Module):
     """Fitted estimates of one figure. All parts read rows scaled to mean square length 1 over the fitted rows."""
 
     encoding_weight: Tensor
+    category_weight: Tensor
     words_weight: Tensor
     constant: Tensor
 
-    def __init__(self, num_numbers: int, num_features: int, num_buckets: int) -> None:
+    def __init__(self, num_numbers: int, num_features: int, num_categories: int, num_buckets: int) -> None:
         super().__init__()
         self.normalizer = FrozenNormalizer(num_numbers)
         self.kan = KAN([max(1, num_numbers), 1], grid_size=2, spline_order=2)
         self.register_buffer("encoding_weight", torch.zeros(num_features))
+        self.register_buffer("category_weight", torch.zeros(num_categories))
         self.register_buffer("words_weight", torch.zeros(num_buckets))
         self.register_buffer("constant", torch.zeros(()))
         self.double().requires_grad_(False)
@@ -67,15 +69,16 @@ class RoutingHead(nn.Module):
 
     def estimate(self, inputs: RouterInputs) -> NDArray[np.float64]:
         """The estimated figure of every row, float64 [N]. Raises DataError for inputs of other widths."""
-        widths = (inputs.numbers_NF.shape[1], inputs.encoding_NE.shape[1], inputs.words_NV.shape[1])
-        expected = (len(self.normalizer.mean), len(self.encoding_weight), len(self.words_weight))
-        if widths != expected:
-            raise DataError(f"inputs of widths {widths}, the routing head reads {expected}", where="router")
+        weights = (self.encoding_weight, self.category_weight, self.words_weight)
+        expected = (len(self.normalizer.mean), *map(len, weights))
+        if inputs.widths != expected:
+            raise DataError(f"inputs of widths {inputs.widths}, the routing head reads {expected}", where="router")
         estimate_N = np.full(len(inputs), float(self.constant))
-        if widths[0]:
+        if expected[0]:
             numbers_NF = self.normalizer(torch.from_numpy(inputs.numbers_NF))
             estimate_N += self.kan(numbers_NF).numpy()[:, 0]
         estimate_N += inputs.encoding_NE @ self.encoding_weight.numpy()
+        estimate_N += inputs.category_NG @ self.category_weight.numpy()
         return np.asarray(estimate_N + inputs.words_NV @ self.words_weight.numpy())
 
 
@@ -92,22 +95,29 @@ def fit_head(
     units = Units(group, len(inputs))
     if units.count < 2:
         raise DataError(f"a routing head needs at least two rows or groups, got {units.count}", where="fit")
-    head = RoutingHead(inputs.numbers_NF.shape[1], inputs.encoding_NE.shape[1], inputs.words_NV.shape[1])
+    head = RoutingHead(*inputs.widths)
     head.normalizer.fit([torch.from_numpy(inputs.numbers_NF)])
     blocks = _scaled_blocks(head.curves(inputs.numbers_NF), inputs)
     solve = _solve if len(inputs) <= EXACT_ROWS else partial(_solve_streamed, progress=progress)
     weights, constant, left_out_N = solve(blocks, target_N, units)
     if inputs.numbers_NF.shape[1]:
         head.layer.weight.copy_(torch.from_numpy(weights[0])[None])
-    head.encoding_weight.copy_(torch.from_numpy(weights[1]))
-    head.words_weight.copy_(torch.from_numpy(weights[2]))
+    for written, weight in zip(
+        (head.encoding_weight, head.category_weight, head.words_weight), weights[1:], strict=True
+    ):
+        written.copy_(torch.from_numpy(weight))
     head.constant.fill_(constant)
     return head, left_out_N
 
 
 def _scaled_blocks(curves_NP: NDArray[np.float64], part: RouterInputs) -> list[tuple[Block, float]]:
     """The kinds of input, each with what its rows are multiplied by to have their share of the variance."""
-    blocks = ((curves_NP, NUMBERS_SHARE), (part.encoding_NE, ENCODING_SHARE), (part.words_NV, 1.0))
+    blocks = (
+        (curves_NP, NUMBERS_SHARE),
+        (part.encoding_NE, ENCODING_SHARE),
+        (part.category_NG, CATEGORY_SHARE),
+        (part.words_NV, 1.0),
+    )
     return [(block, math.sqrt(_scale(block, share))) for block, share in blocks]
 
 

@@ -1,6 +1,6 @@
 """Inputs of a router, from the text and optionally the small model's response: numbers, features, hashed words.
 
-Shapes: N rows, F numbers, E features of the encoder, V word buckets.
+Shapes: N rows, F numbers, E features of the encoder, G categories, V word buckets.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array, hstack
 from scipy.special import logit
@@ -29,6 +30,7 @@ from kcm.routing.table import RoutingTable
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 NO_ENCODER = "none"
 NUM_BUCKETS = 2**14
+MOST_CATEGORIES = 1000  # a router solves for every one
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
 _NUM_STATISTICS = 17
@@ -47,11 +49,20 @@ def silent(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class RouterInputs:
-    """Three kinds of input, of which any may have width 0; `words_NV` is sparse, of rows of length 1 for every text."""
+    """Four kinds of input, of which any may have width 0; the last two are sparse.
+
+    `category_NG` holds a one for the row's category, `words_NV` has rows of length 1 for every text.
+    """
 
     numbers_NF: NDArray[np.float64]
     encoding_NE: NDArray[np.float64]
+    category_NG: csr_array
     words_NV: csr_array
+
+    @property
+    def widths(self) -> tuple[int, int, int, int]:
+        """F, E, G and V."""
+        return (self.numbers_NF.shape[1], self.encoding_NE.shape[1], self.category_NG.shape[1], self.words_NV.shape[1])
 
     def __len__(self) -> int:
         return len(self.numbers_NF)
@@ -59,12 +70,22 @@ class RouterInputs:
     def select(self, rows: ArrayLike) -> RouterInputs:
         """The rows of a boolean mask or of an array of positions."""
         index = np.asarray(rows)
-        return RouterInputs(self.numbers_NF[index], self.encoding_NE[index], self.words_NV[index])
+        return RouterInputs(
+            self.numbers_NF[index], self.encoding_NE[index], self.category_NG[index], self.words_NV[index]
+        )
 
 
 def word_inputs(texts: Sequence[str]) -> RouterInputs:
     """Single hashed words alone: the inputs of the hashed-word baseline."""
-    return RouterInputs(np.zeros((len(texts), 0)), np.zeros((len(texts), 0)), hashed_words(texts, longest=1))
+    none = np.zeros((len(texts), 0))
+    return RouterInputs(none, none, csr_array(none), hashed_words(texts, longest=1))
+
+
+def categories_of(table: RoutingTable) -> tuple[str, ...]:
+    """The categories that a router can tell apart: those of most rows, in the order of their names."""
+    if table.category is None:
+        return ()
+    return tuple(sorted(pd.Series(table.category).value_counts().index[:MOST_CATEGORIES]))
 
 
 def router_inputs(
@@ -72,10 +93,13 @@ def router_inputs(
     encoder: Encoder | None,
     *,
     is_confidence: bool,
+    categories: Sequence[str] = (),
     progress: Progress = silent,
     cache_dir: Path | None = None,
 ) -> RouterInputs:
     """All that `table` tells about its inputs; `is_confidence` says that its `confidence` is a probability.
+
+    A category that is not among `categories`, or missing, is none.
 
     `cache_dir` holds the features of texts that were encoded before, a file for each encoder; None: in memory alone.
     What the small model wrote is read as the input's text is, in columns of its own. Raises DataError where there is
@@ -95,11 +119,23 @@ def router_inputs(
         words.append(hashed_words(texts))
         if encoder is not None:
             encodings.append(_encoded(texts, encoder, progress, cache_dir))
-    if not numbers:
+    if not numbers and not categories:
         raise DataError(
-            "there is nothing to route by", where="columns", hint="Name a text, features, confidence or score column"
+            "there is nothing to route by",
+            where="columns",
+            hint="Name a text, features, category, confidence or score column",
         )
-    return RouterInputs(np.concatenate(numbers, -1), np.concatenate(encodings, -1), csr_array(hstack(words)))
+    numbers_NF = np.concatenate([np.zeros((len(table), 0)), *numbers], -1)
+    category_NG = _one_hot(table.category, categories, len(table))
+    return RouterInputs(numbers_NF, np.concatenate(encodings, -1), category_NG, csr_array(hstack(words)))
+
+
+def _one_hot(category: NDArray[np.object_] | None, categories: Sequence[str], num_rows: int) -> csr_array:
+    if category is None:
+        return csr_array((num_rows, len(categories)))
+    place_N = pd.Index(categories, dtype=object).get_indexer(category)
+    known = np.flatnonzero(place_N >= 0)
+    return csr_array((np.ones(len(known)), (known, place_N[known])), (num_rows, len(categories)))
 
 
 def _encoded(texts: Sequence[str], encoder: Encoder, progress: Progress, cache_dir: Path | None) -> NDArray[np.float64]:

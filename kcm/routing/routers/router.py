@@ -1,11 +1,12 @@
-"""A fitted router: the routing head, its inputs, and the out-of-fold scores of the rows it was fitted on."""
+"""A fitted router: head or trees, their inputs, and the out-of-fold scores of the rows that they were fitted on."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -13,26 +14,43 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_tensors
+from kcm.cascade.evaluation import router_quality
+from kcm.cascade.scored import ScoredOutcomes
 from kcm.config import Config
 from kcm.errors import ArtefactError, DataError
 from kcm.routing.config import RouteColumns
+from kcm.routing.routers.boosting import BoostedTrees, fit_trees
 from kcm.routing.routers.head import RoutingHead, fit_head
 from kcm.routing.routers.inputs import Progress, RouterInputs, silent
 from kcm.routing.table import RoutingTable
 
-MANIFEST, FORMAT = "router.json", 1
+MANIFEST, FORMAT = "router.json", 2
+
+RouterName: TypeAlias = Literal["deferral", "boosting"]
+FITS: Mapping[RouterName, Callable[..., tuple[RoutingHead | BoostedTrees, NDArray[np.float64]]]] = {
+    "deferral": fit_head,
+    "boosting": fit_trees,
+}
+_MODELS: Mapping[RouterName, type[RoutingHead | BoostedTrees]] = {"deferral": RoutingHead, "boosting": BoostedTrees}
+
+
+def better_router(scored: Mapping[RouterName, ScoredOutcomes]) -> RouterName:
+    """The router whose out-of-fold scores have the larger area under the deferral curve; the head on a tie."""
+    return max(scored, key=lambda name: router_quality(scored[name]).area)
 
 
 class RouterConfig(Config):
     """What a router needs to read another table as it read the first."""
 
+    kind: RouterName
     columns: RouteColumns
+    categories: tuple[str, ...] = Field(description="The categories that are told apart.")
     seed: int = Field(description="Draw of the splits.")
     encoder: str | None = Field(description="The encoder by hub id or folder; null: hashed words alone.")
     encoder_identity: str | None = Field(description="Digest of what decides the encoder's output.")
-    num_numbers: int = Field(description="Numbers that the head reads of a row.")
-    num_features: int = Field(description="Features of the encoder.")
-    num_buckets: int = Field(description="Buckets of hashed words.")
+    widths: tuple[int, int, int, int] = Field(
+        description="Numbers of a row, features of the encoder, categories, and buckets of hashed words."
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +61,7 @@ class FittedRouter:
     """
 
     config: RouterConfig
-    head: RoutingHead
+    model: RoutingHead | BoostedTrees
     items: NDArray[np.int64]
     left_out: NDArray[np.float64]
 
@@ -53,29 +71,35 @@ class FittedRouter:
         table: RoutingTable,
         inputs: RouterInputs,
         columns: RouteColumns,
+        categories: tuple[str, ...],
         seed: int,
         encoder: str | None = None,
         encoder_identity: str | None = None,
         progress: Progress = silent,
     ) -> FittedRouter:
-        """Fit on every row of `table`; the score is P(small right) - P(large right) as the head estimates it."""
+        """Fit on every row of `table`; the score is P(small right) - P(large right) as the better router estimates it.
+
+        `categories` are those of the `inputs`.
+        """
         gain = table.small_correct.astype(np.float64) - table.large_correct
-        head, left_out = fit_head(inputs, gain, table.group, progress)
+        fitted = {name: fit(inputs, gain, table.group, progress) for name, fit in FITS.items()}
+        kind = better_router({name: table.scored(left_out) for name, (_, left_out) in fitted.items()})
+        model, left_out = fitted[kind]
         config = RouterConfig(
+            kind=kind,
             columns=columns,
+            categories=categories,
             seed=seed,
             encoder=encoder,
             encoder_identity=encoder_identity,
-            num_numbers=inputs.numbers_NF.shape[1],
-            num_features=inputs.encoding_NE.shape[1],
-            num_buckets=inputs.words_NV.shape[1],
+            widths=inputs.widths,
         )
         items, first = np.unique(digests(table.item), return_index=True)
-        return cls(config, head, items, left_out[first])
+        return cls(config, model, items, left_out[first])
 
     def scores(self, table: RoutingTable, inputs: RouterInputs) -> NDArray[np.float64]:
         """Gate score of every row, [N]."""
-        score_N, (position, known) = self.head.estimate(inputs), self._fitted(table)
+        score_N, (position, known) = self.model.estimate(inputs), self._fitted(table)
         score_N[known] = self.left_out[position[known]]
         return score_N
 
@@ -100,7 +124,7 @@ class FittedRouter:
         fitted = {"items": torch.from_numpy(self.items), "left_out": torch.from_numpy(self.left_out)}
         with sealing(folder, MANIFEST, FORMAT) as draft:
             write_json(draft / "config.json", self.config.model_dump(mode="json"))
-            write_tensors(draft / "head.safetensors", self.head.state_dict())
+            write_tensors(draft / "model.safetensors", self.model.state_dict())
             write_tensors(draft / "fitted.safetensors", fitted)
 
     @classmethod
@@ -110,10 +134,10 @@ class FittedRouter:
             raise ArtefactError("no router here", where=str(folder), hint="Fit one with `kcm route fit`")
         sealed = SealedFolder(folder, MANIFEST, FORMAT)
         config = sealed.config(RouterConfig, "config.json")
-        head = RoutingHead(config.num_numbers, config.num_features, config.num_buckets)
-        head.load_state_dict(sealed.tensors("head.safetensors"))
+        model = _MODELS[config.kind](*config.widths)
+        model.load_state_dict(sealed.tensors("model.safetensors"))
         fitted = sealed.tensors("fitted.safetensors")
-        return cls(config, head, fitted["items"].numpy(), fitted["left_out"].numpy())
+        return cls(config, model, fitted["items"].numpy(), fitted["left_out"].numpy())
 
 
 def digests(items: Sequence[object] | NDArray[np.object_]) -> NDArray[np.int64]:

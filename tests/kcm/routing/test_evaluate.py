@@ -36,7 +36,7 @@ def drawn(num_rows: int, large: float = 0.95, seed: int = 0) -> RoutingTable:
 def compare(rows: RoutingTable, **config: Any) -> dict[str, Any]:
     assert rows.confidence is not None
     empty = np.zeros((len(rows), 0))
-    inputs = RouterInputs(rows.confidence[:, None], empty, csr_array(empty))
+    inputs = RouterInputs(rows.confidence[:, None], empty, csr_array(empty), csr_array(empty))
     return evaluate(rows, inputs, "confidence", EvaluateConfig(**config))
 
 
@@ -63,16 +63,16 @@ def test_the_figures_of_plain_confidence_are_routellms_over_the_folds() -> None:
 def test_every_router_is_measured_and_the_oracle_is_above_all() -> None:
     result = compare(drawn(600))
     apgr = {name: figures["apgr"] for name, figures in result["methods"].items()}
-    assert set(apgr) == {"deferral", "confidence", "oracle", "random"}
-    assert apgr["random"] == 0.5 < apgr["deferral"] < apgr["oracle"] == max(apgr.values())
-    assert result["apgr"] == apgr["deferral"]
+    assert set(apgr) == {"auto", "deferral", "boosting", "confidence", "oracle", "random"}
+    assert apgr["random"] == 0.5 < apgr["boosting"] < apgr["oracle"] == max(apgr.values())
+    assert result["apgr"] == apgr["auto"]
     assert result["methods"]["random"]["cpt_80"] == pytest.approx(0.8)
     assert result["oracle"]["call_rate"] == pytest.approx(result["oracle"]["accuracy"] - result["small_accuracy"])
     difference = result["differences"]["random"]["apgr"]
     assert difference["interval"][0] < difference["estimate"] < difference["interval"][1]
 
 
-def test_upside_down_confidence_is_turned_by_the_deferral_router() -> None:
+def test_upside_down_confidence_is_turned_by_what_is_learned() -> None:
     rng = np.random.default_rng(0)
     confidence = rng.random(800)
     result = compare(table(rng.random(800) < 1 - confidence, np.ones(800, dtype=bool), confidence))

@@ -31,7 +31,7 @@ def table(table_file: Callable[..., Path]) -> RoutingTable:
 
 
 def fit(table: RoutingTable) -> FittedRouter:
-    return FittedRouter.fit(table, router_inputs(table, None, is_confidence=True), COLUMNS, seed=0)
+    return FittedRouter.fit(table, router_inputs(table, None, is_confidence=True), COLUMNS, (), seed=0)
 
 
 def test_a_router_read_again_scores_alike(table: RoutingTable, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_fitted_rows_keep_their_out_of_fold_scores_wherever_they_stand(table: Ro
     shuffled = table.select(np.random.default_rng(1).permutation(120))
     inputs = router_inputs(shuffled, None, is_confidence=True)
     fitted = np.isin(shuffled.item, table.item[:80])
-    scores, estimate = router.scores(shuffled, inputs), router.head.estimate(inputs)
+    scores, estimate = router.scores(shuffled, inputs), router.model.estimate(inputs)
     assert (scores[fitted] != estimate[fitted]).all()
     np.testing.assert_array_equal(scores[~fitted], estimate[~fitted])
 
@@ -67,6 +67,6 @@ def test_what_is_no_router_is_refused(table: RoutingTable, tmp_path: Path) -> No
     fit(table).write(tmp_path / "router")
     with pytest.raises(ArtefactError, match="something here already"):
         fit(table).write(tmp_path / "router")
-    (tmp_path / "router" / "head.safetensors").write_bytes(b"changed")
+    (tmp_path / "router" / "model.safetensors").write_bytes(b"changed")
     with pytest.raises(ArtefactError, match="not what the manifest says"):
         FittedRouter.read(tmp_path / "router")
