@@ -23,13 +23,6 @@ from pipelines.batch.predict import predict as predict_files
 from pipelines.progress import Reporter
 
 
-class Missing(StrEnum):
-    """What becomes of rows without a recorded answer."""
-
-    answer_small = "answer_small"
-    list = "list"
-
-
 class Format(StrEnum):
     """How rows are written."""
 
@@ -65,14 +58,6 @@ def predict(
         typer.Option(metavar="DIR", help="Folder below which the paths of pictures must lead; else that of FILE."),
     ] = None,
     task_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column with the task, if known.")] = None,
-    missing: Annotated[
-        Missing | None,
-        typer.Option(
-            metavar="answer_small|list",
-            help="With recorded answers: escalated rows that have none get the small model's answer, or none; either"
-            " way they are listed in a file to put to your own model.",
-        ),
-    ] = None,
     format: Annotated[
         Format | None,
         typer.Option(metavar="csv|jsonl|parquet", help="Format of the files in an output folder; else the input's."),
@@ -108,7 +93,6 @@ def predict(
             assets_dir=settings.assets_path,
             reporter=Reporter(),
             upstreams=settings.serve.large.upstreams,
-            missing=missing.value if missing else None,
             suffix=format and f".{format.value}",
             overwrite=overwrite,
         )

@@ -6,7 +6,7 @@ and the blocks of rows that are answered, until it is finished:
     answers/2024/a.csv             the answers to rows/2024/a.csv
     answers/2024/.a.csv.kcm        its record
     answers/2024/.a.csv.blocks/    its blocks
-    answers.missing/2024/a.csv     its rows that wait for a recorded answer, under --missing
+    answers.missing/2024/a.csv     its rows that lack a recorded answer
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,7 +31,6 @@ from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import require_models
 from kcm.bundle.runtime import fault_of
-from kcm.cascade.policy import OnLargeFailure
 from kcm.errors import DataError
 from kcm.inputs.content import Content, PartError
 from kcm.inputs.location import Location, cache_folder
@@ -44,7 +43,6 @@ from kcm.parquet import read_table, write_table
 from kcm.tasks.shards import GROUP_ROWS
 from pipelines.batch.mapping import map_with_actors
 from pipelines.batch.outputs import FileRecord, PredictedFile, missing_of, predicted_files
-from pipelines.batch.recorded import require_recorded
 from pipelines.batch.rowwriter import drafted, make_folder, writing
 from pipelines.batch.shards import unit_rows
 from pipelines.cluster.config import ClusterConfig
@@ -64,16 +62,10 @@ ANSWERS = pa.schema(
     ]
 )
 UNFINISHED = "unfinished"  # the column that says which rows another attempt may answer
-_MISSING_HINT = (
-    "Give --missing list or --missing answer_small: what is known is written, and the escalated rows that are to be put"
-    " to your own model"
-)
 FILES_AT_ONCE = 8  # that are looked at before anything is encoded
 FEWEST_ROWS, MOST_ROWS, MOST_PICTURES = 32, GROUP_ROWS, 128  # of a block
 
-Missing = Literal["answer_small", "list"]
-_ON_MISSING: dict[Missing, OnLargeFailure] = {"answer_small": "answer_small", "list": "error"}
-_FORMAT = 2  # of what is written; another number makes finished files anew
+_FORMAT = 3  # of what is written; another number makes finished files anew
 
 
 @dataclass(frozen=True)
@@ -99,7 +91,6 @@ def predict(
     assets_dir: Path,
     reporter: Reporter,
     upstreams: Sequence[UpstreamConfig] = (),
-    missing: Missing | None = None,
     suffix: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -124,10 +115,8 @@ def predict(
     cache, until every row has its answer: a prediction that is started again pays for none of them twice. `upstreams`
     are the servers that the bundle's large model may be asked at.
 
-    With recorded answers, `missing` says what becomes of escalated rows that have none: `answer_small` takes the small
-    model's answer, `list` leaves them without one. Either way they are written to `<output>.missing` beside it, to be
-    put to the model that gave the others. Without it, rows that have no recorded answer are refused, all of them
-    counted, before anything is encoded.
+    With recorded answers, escalated rows that have none get none: they are written to `<output>.missing` beside it as
+    well, to be put to the model that gave the others.
 
     Raises DataError for an input that cannot be read, ArtefactError for a bundle that cannot be used and for an output
     that cannot be written, ConfigError for a server that is not among `upstreams`, before anything is computed.
@@ -140,17 +129,14 @@ def predict(
         "image_column": image_column if "image" in bundle.reads else None,
         "image_root": Location.of(image_root) if image_root else None,
     }
-    lists_missing = missing is not None and not bundle.large.servable
-    command = _digest(_FORMAT, bundle.digest, columns, missing if lists_missing else None)
+    lists_missing = not bundle.large.servable
+    command = _digest(_FORMAT, bundle.digest, columns)
     scanned, records = _look(files, partial(open_rows, **columns), command, overwrite)
     require_models(bundle, assets_dir, upstreams)
     if void := bundle.void_on(cluster.device, cluster.device):
         reporter.say(f"the certificate is void here: {escape(void)}")
     if bundle.large.is_recorded and scanned:
         _require_ids(scanned, len(files))
-        if missing is None:
-            ids = (rows.select(["id"]) for file in scanned.values() for rows in file.chunks(GROUP_ROWS))
-            require_recorded(bundle.large, bundle.answer_names, ids, _MISSING_HINT)
     if records:
         reporter.say(f"{len(records)} of {len(files)} files are answered already")
     responses = _paid(Location.of(output_path))
@@ -161,7 +147,6 @@ def predict(
         cluster.device,
         upstreams=tuple(upstreams),
         responses=ResponseStore.in_file(responses),
-        on_missing=_ON_MISSING[missing] if missing and lists_missing else None,
     )
     if scanned:
         next(iter(scanned)).begin(command)  # where nothing can be written is known before anything is encoded
@@ -204,13 +189,12 @@ class CascadeAnswerer:
         *,
         upstreams: Sequence[UpstreamConfig] = (),
         responses: ResponseStore | None = None,
-        on_missing: OnLargeFailure | None = None,
     ) -> None:
         self._cascade = load_cascade(bundle_folder, assets_dir, device, upstreams=upstreams, responses=responses)
         self._read = BlockReader()
-        if on_missing is not None:
-            small_side = self._cascade.small_side
-            small_side.policy = small_side.policy.model_copy(update={"on_large_failure": on_missing})
+        small_side = self._cascade.small_side
+        if not small_side.bundle.large.servable:
+            small_side.policy = small_side.policy.model_copy(update={"on_large_failure": "error"})
 
     def __call__(self, block: Block) -> int:
         """Write a block with its answers; its number of rows."""
@@ -387,8 +371,7 @@ def write_file(
             routes.update(route or "error" for route in answered["route"].to_pylist())
             num_unfinished += pc.sum(answered[UNFINISHED]).as_py() or 0
             if lists_missing:
-                degraded, silent = pc.equal(answered["route"], "small_degraded"), pc.equal(answered["error"], NO_ANSWER)
-                is_missing = pc.fill_null(pc.or_kleene(degraded, silent), False)
+                is_missing = pc.fill_null(pc.equal(answered["error"], NO_ANSWER), False)
                 waiting = answers.filter(is_missing).select(missing_schema.names)
                 write_missing(answered["payload"].filter(is_missing), waiting)
                 num_missing += pc.sum(is_missing).as_py() or 0

@@ -46,21 +46,16 @@ def look_up_shards(
     return hashes, {name: value or 0 for name, value in zip(_USAGE, usage, strict=True)}
 
 
-def require_recorded(large: LargeConfig, answer_names: tuple[str, ...], rows: Iterable[pa.Table], hint: str) -> None:
-    """Raise DataError where rows have no recorded answer, and for a table of answers that cannot be right.
-
-    `rows` are tables with the column `id`; the error counts all that have none, and names the first.
-    """
-    with _joined(large, answer_names, rows) as database:
-        _require_all(database, large.location, hint)
-
-
 def recorded_for_shards(
     large: LargeConfig, answer_names: tuple[str, ...], shards: Iterable[Path], storage: Storage, hint: str
 ) -> None:
-    """`require_recorded` for the rows of shards."""
+    """Raise DataError where rows of shards have no recorded answer, and for a table of answers that cannot be right.
+
+    The error counts all that have none, and names the first.
+    """
     ids = (read_table(storage.readable(shard), columns=["id"]) for shard in shards)
-    require_recorded(large, answer_names, ids, hint)
+    with _joined(large, answer_names, ids) as database:
+        _require_all(database, large.location, hint)
 
 
 @contextmanager

@@ -99,7 +99,7 @@ class RecordedModel:
         self.identity = sha256_of(config.file)
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
-        """The recorded answers; an item without one fails. `require_recorded` tells beforehand which."""
+        """The recorded answers; an item without one fails. `kcm run` tells beforehand which."""
         return [self._answers.get(item.id) or LargeAnswer(None, None, Cost(), NO_ANSWER) for item in items]
 
 

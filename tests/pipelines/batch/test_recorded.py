@@ -10,7 +10,7 @@ import pytest
 from kcm.errors import DataError
 from kcm.large import RecordedConfig
 from kcm.tasks.shards import write_shards
-from pipelines.batch.recorded import look_up_shards, require_recorded
+from pipelines.batch.recorded import look_up_shards
 from pipelines.store.storage import Storage
 
 LABELS = ("no", "yes")
@@ -64,10 +64,6 @@ def test_rows_without_an_answer_are_counted_and_the_first_is_named(rows, tmp_pat
     message = r"3 of 40 rows have no recorded answer, the first is 'row 18' .*answers\.parquet"
     with pytest.raises(DataError, match=message):
         found(tmp_path, large)
-    tables = [pa.table({"id": rows[start : start + 7]}) for start in range(0, 40, 7)]
-    with pytest.raises(DataError, match=message):
-        require_recorded(large, LABELS, tables, "Add them")
-    require_recorded(large, LABELS, [pa.table({"id": rows[:18]})], "Add them")
 
 
 def test_two_answers_for_a_row_are_refused(rows, tmp_path) -> None:
