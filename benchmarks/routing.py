@@ -229,8 +229,8 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--write", action="store_true", help=f"keep the figures in {RESULTS.name}")
     arguments = parser.parse_args()
-    gsm8k = arguments.gsm8k and Path(arguments.gsm8k)
-    inputs = Inputs(gsm8k, arguments.mmlu, arguments.storage, arguments.assets)
+    answers = arguments.gsm8k and Path(arguments.gsm8k)
+    inputs = Inputs(answers, arguments.mmlu, arguments.storage, arguments.assets)
     torch.set_num_threads(2)
     try:
         for name in arguments.only or FIGURES:
