@@ -35,16 +35,6 @@ def status_of(error: BaseException) -> str | None:
     return found[1].strip() if found else None
 
 
-def is_not_utf8(error: BaseException) -> bool:
-    """Whether pyarrow's reader of CSV met bytes that are not UTF-8."""
-    return "invalid UTF8" in str(error)
-
-
 def is_longer_than_a_block(error: BaseException) -> bool:
     """Whether pyarrow's reader of JSON met a row that does not end within a block."""
     return "straddling object" in str(error)
-
-
-def ends_within_quotes(error: BaseException) -> bool:
-    """Whether Python's reader of CSV met the end of the text within a quoted cell."""
-    return "end of data" in str(error)

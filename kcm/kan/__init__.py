@@ -1,7 +1,6 @@
 """Kolmogorov–Arnold networks.
 
-The network itself is exported here. The ways to see inside have a module each: `curves`, `attribution`, `pruning`,
-`symbolic`, `plotting`.
+The network itself is exported here. The ways to see inside have a module each: `curves`, `attribution`, `plotting`.
 """
 
 from kcm.kan.layer import KANLinear

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import io
 
 import pyarrow as pa
 import pytest
-from pyarrow import csv as pa_csv
 from pyarrow import json as pa_json
 
-from kcm._messages import (
-    ends_within_quotes,
-    is_longer_than_a_block,
-    is_not_utf8,
-    status_of,
-    store_fault,
-)
-
-
-def test_pyarrow_says_that_bytes_are_not_utf8() -> None:
-    with pytest.raises(pa.ArrowInvalid) as caught:
-        pa_csv.read_csv(
-            io.BytesIO(b"text\ncaf\xe9\n"), convert_options=pa_csv.ConvertOptions(column_types={"text": pa.string()})
-        )
-    assert is_not_utf8(caught.value)
-    assert not is_longer_than_a_block(caught.value)
+from kcm._messages import is_longer_than_a_block, status_of, store_fault
 
 
 def test_pyarrow_says_that_a_row_is_longer_than_a_block() -> None:
@@ -33,12 +16,6 @@ def test_pyarrow_says_that_a_row_is_longer_than_a_block() -> None:
     with pytest.raises(pa.ArrowInvalid) as caught:
         pa_json.read_json(io.BytesIO(row), read_options=pa_json.ReadOptions(block_size=1000))
     assert is_longer_than_a_block(caught.value)
-
-
-def test_python_says_that_a_text_ends_within_quotes() -> None:
-    with pytest.raises(csv.Error) as caught:
-        list(csv.reader(['a,"b'], strict=True))
-    assert ends_within_quotes(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Inspection of a KAN: curves, attribution, pruning, symbolic forms, drawings."""
+"""Inspection of a KAN: curves, attribution, drawings."""

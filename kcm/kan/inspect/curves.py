@@ -52,13 +52,6 @@ def edge_moments(layer: CurveLayer, x_NI: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def live_edges(layer: KANLinear) -> Tensor:
-    """Which edges vary at all, bool [O, I]: a pruned edge is a constant."""
-    base_OI, splines_OKI = layer.coefficients[:, 0], layer.coefficients[:, 1:]
-    return (base_OI != 0) | (splines_OKI != splines_OKI[:, :1]).any(1)
-
-
-@torch.no_grad()
 def layer_inputs(layers: Sequence[CurveLayer], x_NI: Tensor) -> list[Tensor]:
     """The inputs of each layer, for those of the first, `x_NI`."""
     inputs = [x_NI]

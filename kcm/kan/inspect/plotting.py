@@ -11,29 +11,22 @@ from torch import Tensor
 from kcm.errors import ConfigError
 from kcm.kan.inspect.attribution import importance
 from kcm.kan.inspect.curves import CurveLayer, CurveNetwork, edge_curve, layer_inputs
-from kcm.kan.inspect.symbolic import Symbolic, to_symbolic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK, _CURVE, _LINE, _FIT = "#24292f", "#0b63ce", "#9aa4b1", "#d9480f"
+_INK, _CURVE, _LINE = "#24292f", "#0b63ce", "#9aa4b1"
 
 
-def plot_edge(
-    layer: CurveLayer, i: int, j: int, x_NI: Tensor | None = None, fit: Symbolic | None = None, ax: Axes | None = None
-) -> Axes:
-    """Draw the curve from input `i` to output `j`, with where probe rows fall and a fitted formula if given."""
+def plot_edge(layer: CurveLayer, i: int, j: int, x_NI: Tensor | None = None, ax: Axes | None = None) -> Axes:
+    """Draw the curve from input `i` to output `j`, with where probe rows fall."""
     if ax is None:
         from matplotlib import pyplot
 
         _, ax = pyplot.subplots(figsize=(4, 3), layout="constrained")
     points, values = edge_curve(layer, i, j, None if x_NI is None else _span(x_NI[:, i]))
     ax.plot(points.cpu(), values.cpu(), color=_CURVE, lw=2, label="curve")
-    if fit is not None:
-        label = f"{fit.function}, R² {fit.r2:.4f}"
-        ax.plot(points.cpu(), fit(points.double().cpu().numpy()), color=_FIT, lw=1.2, ls="--", label=label)
-        ax.legend(frameon=False)
     if x_NI is not None:
         ax.plot(x_NI[:, i].cpu(), [0] * len(x_NI), "|", color=_INK, alpha=0.25, transform=ax.get_xaxis_transform())
     ax.set(xlabel=f"input {i}", ylabel=f"to output {j}")
@@ -47,15 +40,13 @@ def plot_network(
     top: int = 10,
     inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
-    symbolic: bool = False,
     title: str = "",
 ) -> Figure:
     """Draw, for each layer, the `top` most important edges on the probe rows `x_NI`, each with its curve.
 
     Lines are as wide as the edge is important; only the nodes that these edges join are drawn. `inputs` are the names
-    of what the first curves are over, `outputs` those of the logits. With `symbolic`, each curve is labelled with the
-    best-fitting function and the R² of the fit. Raises ConfigError when a list of names has the wrong length or `top`
-    is not positive.
+    of what the first curves are over, `outputs` those of the logits. Raises ConfigError when a list of names has the
+    wrong length or `top` is not positive.
     """
     from matplotlib import pyplot
 
@@ -69,7 +60,7 @@ def plot_network(
     nodes = _columns(edges)
     height = max(1, *map(len, edges), *map(len, nodes))  # a network that adds nothing has no edge to draw
 
-    figure, ax = pyplot.subplots(figsize=(2.2 + 3.4 * len(layers), 0.9 + (0.95 if symbolic else 0.75) * height))
+    figure, ax = pyplot.subplots(figsize=(2.2 + 3.4 * len(layers), 0.9 + 0.75 * height))
     ax.set(xlim=(-0.35, len(layers) + 0.35), ylim=(-0.5, height - 0.5))
     ax.axis("off")
     ax.set_title(title, color=_INK, fontsize=12)
@@ -84,10 +75,6 @@ def plot_network(
             _line(ax, (depth + 0.66, level), (depth + 1, end[j]), weight)
             curve = edge_curve(layer, i, j, _span(seen_NI[:, i]))
             _box(ax, (depth + 0.34, level - 0.33, 0.32, 0.66), *curve, weight)
-            if symbolic:
-                fit = to_symbolic(layer, i, j, seen_NI[:, i])
-                label = f"{fit.function}   R² {fit.r2:.4f}"
-                ax.text(depth + 0.5, level - 0.36, label, ha="center", va="top", color=_INK, fontsize=8.5)
     _draw_nodes(ax, levels, names)
     figure.tight_layout(pad=0.6)
     return figure  # type: ignore[no-any-return]
