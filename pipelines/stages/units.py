@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kcm.bundle.models import UnitDigests
-from kcm.certify.ledger import split_fingerprint
+from kcm.bundle.models import SIZE, UnitDigests
 from kcm.inputs.content import Content
 from kcm.tasks.plan.splits import SPLITS, Split
 from kcm.tasks.sequence import read_shard
@@ -42,14 +42,19 @@ def trained_units(sequence: SequenceArtefact) -> UnitDigests:
     Those of rows from the log are the names that it gives them.
     """
     return UnitDigests.of(
-        unit if isinstance(unit, str) else unit[:16].hex() for _, unit, _ in _digests(sequence, ("train", "validate"))
+        unit if isinstance(unit, str) else unit[:SIZE].hex() for _, unit, _ in _digests(sequence, ("train", "validate"))
     )
 
 
 def certify_fingerprint(sequence: SequenceArtefact) -> str:
-    """What the ledger calls the certify rows: contents and groups count, not ids, which begin with a file's name."""
-    units = (unit if isinstance(unit, str) else unit.hex() for _, unit, _ in _digests(sequence, ("certify",)))
-    return split_fingerprint(f"{unit} {count}" for unit, count in Counter(units).items())
+    """What the ledger calls the certify rows: contents and groups count, not ids, which begin with a file's name.
+
+    Units as often as they occur, in order, 16 bytes each: all of them are in memory at once.
+    """
+    packed = bytearray()
+    for _, unit, _ in _digests(sequence, ("certify",)):
+        packed += bytes.fromhex(unit) if isinstance(unit, str) else unit[:SIZE]
+    return hashlib.sha256(np.sort(np.frombuffer(packed, f"S{SIZE}")).tobytes()).hexdigest()
 
 
 def _units(sequence: SequenceArtefact, key: bytes) -> Iterator[tuple[str, str, Split]]:
