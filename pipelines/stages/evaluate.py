@@ -154,7 +154,7 @@ class Evaluate(Stage, Plan):
         collaborators, reason = chosen(tuned, self.choose)
         write_json(attempt.folder / _CHOICE, {"deployed": collaborators[0], "reason": reason})
         result, report = {}, {}
-        certify_rows = certify_fingerprint(features.sequence)
+        certify_rows = run_remotely(certify_fingerprint, features.sequence)
         spend = look_spend(attempt.context.store, certify_rows, self.certificate, attempt.fingerprint)
         for number, name in enumerate(collaborators):
             attempt.bar.update(number, len(collaborators))

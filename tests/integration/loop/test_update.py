@@ -81,23 +81,6 @@ def artefacts(config: RunConfig) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_turn_that_is_killed_goes_on(config: RunConfig, tmp_path: Path) -> None:
-    """Promise: SIGKILL while the networks learn costs what they had learned since their last checkpoint."""
-    killed = start(config, tmp_path)
-    deadline = time.monotonic() + 400
-    while not list(config.storage_path.glob("artefacts/extend/*/scratch")):
-        assert killed.poll() is None, killed.stdout and killed.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    before = artefacts(config)
-    result = update(config)
-    assert before < artefacts(config)
-    assert (result["after"], result["upto"]) == (0, NUM_ROWS)
-
-
-@pytest.mark.slow
 def test_a_disk_that_fills_during_a_turn_leaves_the_champion_and_the_turn_goes_on_once_there_is_room(
     config: RunConfig, assets_dir: Path, disk: Disk
 ) -> None:
@@ -113,6 +96,23 @@ def test_a_disk_that_fills_during_a_turn_leaves_the_champion_and_the_turn_goes_o
         assert current is not None
         assert current.champion.version == "loop/1"
     assert update(moved)["upto"] == NUM_ROWS
+
+
+@pytest.mark.slow
+def test_a_turn_that_is_killed_goes_on(config: RunConfig, tmp_path: Path) -> None:
+    """Promise: SIGKILL while the networks learn costs what they had learned since their last checkpoint."""
+    killed = start(config, tmp_path)
+    deadline = time.monotonic() + 400
+    while not list(config.storage_path.glob("artefacts/extend/*/scratch")):
+        assert killed.poll() is None, killed.stdout and killed.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    before = artefacts(config)
+    result = update(config)
+    assert before < artefacts(config)
+    assert (result["after"], result["upto"]) == (0, NUM_ROWS)
 
 
 @pytest.fixture(scope="module")
