@@ -17,7 +17,7 @@ from kcm.config import parse_config
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 SETTINGS = Path(__file__).parent / "settings"
 
-# Benchmarks tune on validate, so it gets rows; data with splits of their own keep them.
+# Settings were chosen on validate rows, so these get some; data with splits of their own keep them.
 FRACTIONS = {"train": 0.6, "validate": 0.15, "certify": 0.05, "test": 0.2}
 
 ALL_NETWORKS = ("kan", "mlp", "linear")

@@ -26,8 +26,7 @@ from torch.nn import functional as F
 from kcm.kan import KAN, MLP, KANLinear
 
 SHAPE = (384, 64, 150)
-BATCHES = (1, 32, 160, 256, 1024)
-KINDS = ("forward", "train step")
+BATCHES = (32, 160, 256, 1024)
 NUM_THREADS, ROUNDS, SAMPLE_SECONDS = 2, 9, 0.012
 GRID = {"grid_size": 5, "spline_order": 3, "grid_range": (-3.0, 3.0)}
 OURS = ("ours", "ours, compiled")
@@ -36,11 +35,10 @@ MLPS = ("MLP, equal parameters", "MLP, equal parameters, compiled")
 
 @dataclass(frozen=True)
 class Cell:
-    """Median milliseconds of one contestant, and those of every round."""
+    """Median milliseconds of a contestant's train step, and those of every round."""
 
     threads: int
     batch: int
-    kind: str
     contestant: str
     milliseconds: float
     rounds: list[float]
@@ -90,16 +88,8 @@ def check(modules: dict[str, nn.Module], x: Tensor) -> None:
             )
 
 
-def action(module: nn.Module, x: Tensor, labels: Tensor, kind: str) -> Callable[[], None]:
+def action(module: nn.Module, x: Tensor, labels: Tensor) -> Callable[[], None]:
     """One repetition of what is timed."""
-    if kind == "forward":
-
-        def forward() -> None:
-            with torch.inference_mode():
-                module(x)
-
-        return forward
-
     # The rate is tiny: a batch of one would soon be learnt by heart, and its vanishing numbers are slow.
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-7, fused=True)
 
@@ -119,12 +109,12 @@ def seconds(run: Callable[[], None], repetitions: int) -> float:
     return (time.perf_counter() - started) / repetitions
 
 
-def measure(batch: int, kind: str, modules: dict[str, nn.Module]) -> list[Cell]:
-    """Time one kind of work at one batch, all contestants in turn."""
+def measure(batch: int, modules: dict[str, nn.Module]) -> list[Cell]:
+    """Time a train step at one batch, all contestants in turn."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(batch, SHAPE[0], generator=generator)
     labels = torch.randint(SHAPE[-1], (batch,), generator=generator)
-    runs = {name: action(module, x, labels, kind) for name, module in modules.items()}
+    runs = {name: action(module, x, labels) for name, module in modules.items()}
     repetitions, times = {}, {name: [] for name in runs}
     for name, run in runs.items():
         warm = min(1e3 * seconds(run, 1) for _ in range(3))
@@ -133,21 +123,21 @@ def measure(batch: int, kind: str, modules: dict[str, nn.Module]) -> list[Cell]:
         for name, run in runs.items():
             times[name].append(1e3 * seconds(run, repetitions[name]))
     threads = torch.get_num_threads()
-    return [Cell(threads, batch, kind, name, statistics.median(t), t) for name, t in times.items()]
+    return [Cell(threads, batch, name, statistics.median(t), t) for name, t in times.items()]
 
 
-Place = tuple[int, int, str]
-"""Where contestants met: threads, batch, kind of work."""
+Place = tuple[int, int]
+"""Where contestants met: threads and batch."""
 
 
 def ratio(cells: list[Cell], place: Place, ours: Sequence[str], peers: Sequence[str]) -> float:
     """Median over rounds of our time as a multiple of the peer's, each the fastest of its names."""
-    here = [cell for cell in cells if (cell.threads, cell.batch, cell.kind) == place]
+    here = [cell for cell in cells if (cell.threads, cell.batch) == place]
     mine, theirs = (
         min((cell for cell in here if cell.contestant in names), key=lambda cell: cell.milliseconds)
         for names in (ours, peers)
     )
-    return statistics.median(a / b for a, b in zip(mine.rounds, theirs.rounds, strict=False))
+    return statistics.median(a / b for a, b in zip(mine.rounds, theirs.rounds, strict=True))
 
 
 def headline(cells: list[Cell]) -> list[dict[str, object]]:
@@ -157,17 +147,14 @@ def headline(cells: list[Cell]) -> list[dict[str, object]]:
         met = value >= must if faster else value <= must
         return {"figure": name, "value": round(value, 3), "must": must, "aim": aim, "met": met}
 
-    value = 1 / ratio(cells, (NUM_THREADS, 1024, "train step"), OURS, ("recursion",))
+    value = 1 / ratio(cells, (NUM_THREADS, 1024), OURS, ("recursion",))
     rows = [figure("train step 1024: times faster than the recursion", value, 5, 7, faster=True)]
     for threads in range(1, NUM_THREADS + 1):
-        for batch in BATCHES[1:]:
-            place = (threads, batch, "train step")
+        for batch in BATCHES:
+            place = (threads, batch)
             name = f"train step {batch}, {threads} thread{'s' * (threads > 1)}: multiple of the MLP's"
             rows.append(figure(f"{name} best", ratio(cells, place, OURS, MLPS), 1.25, 1.1))
             rows.append(figure(f"{name}, neither compiled", ratio(cells, place, OURS[:1], MLPS[:1]), 1.25, 1.1))
-    for batch, aim in ((1, 1.2), (1024, 1.15)):
-        value = ratio(cells, (NUM_THREADS, batch, "forward"), OURS, MLPS)
-        rows.append(figure(f"forward {batch}: multiple of the MLP's best", value, 1.5, aim))
     return rows
 
 
@@ -181,11 +168,11 @@ def report(console: Console, cells: list[Cell], rows: list[dict[str, object]]) -
         numbers = (f"{row[key]:.3g}" for key in ("value", "must", "aim"))
         table.add_row(str(row["figure"]), *numbers, "yes" if row["met"] else "NO")
     console.print(table)
-    table = Table(title="milliseconds")
-    for column in ("threads", "kind", "batch", "contestant", "ms"):
+    table = Table(title="milliseconds of a train step")
+    for column in ("threads", "batch", "contestant", "ms"):
         table.add_column(column)
     for cell in cells:
-        table.add_row(str(cell.threads), cell.kind, str(cell.batch), cell.contestant, f"{cell.milliseconds:.3g}")
+        table.add_row(str(cell.threads), str(cell.batch), cell.contestant, f"{cell.milliseconds:.3g}")
     console.print(table)
 
 
@@ -206,13 +193,12 @@ def main() -> None:
         torch.set_num_threads(threads)
         modules = {name: module for name, module in contestants().items() if name in OURS + MLPS}
         for batch in reversed(BATCHES):
-            cells += measure(batch, "train step", modules)
+            cells += measure(batch, modules)
     torch.set_num_threads(NUM_THREADS)
     modules = contestants()
     check(modules, torch.randn(50, SHAPE[0]) * 2)
     for batch in reversed(BATCHES):
-        for kind in KINDS:
-            cells += measure(batch, kind, modules)
+        cells += measure(batch, modules)
     rows = headline(cells)
     console.print(machine())
     report(console, cells, rows)

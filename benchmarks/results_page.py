@@ -233,7 +233,7 @@ def _speed() -> Iterator[str]:
 
 def _bars() -> str:
     met = [row["met"] for row in read("kan")["headline"]]
-    return f"{sum(met)} of {len(met)} bars of speed and memory are met ([the KAN](kan.md))."
+    return f"{sum(met)} of {len(met)} bars of speed are met ([the KAN](kan.md))."
 
 
 def _machine(result: Mapping[str, Any]) -> str:

@@ -93,7 +93,7 @@ def gsm8k(inputs: Inputs) -> dict[str, Any]:
     """APGR on RouteLLM's GSM8K answers, mean of 10 x 5 folds, against the hashed-word ridge on the same folds.
 
     The head's strength is chosen within the fitted folds; which statistics of a text it reads, and the shares of its
-    kinds of input, were chosen having seen this table (see kcm/routing/head.py): the figure flatters by that much.
+    kinds of input (kcm/routing/routers/head.py), were chosen having seen this table: the figure flatters by that much.
     """
     return _compared(_gsm8k_frame(inputs, GSM8K_COLUMNS))
 
@@ -229,8 +229,7 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--write", action="store_true", help=f"keep the figures in {RESULTS.name}")
     arguments = parser.parse_args()
-    answers = arguments.gsm8k and Path(arguments.gsm8k)
-    inputs = Inputs(answers, arguments.mmlu, arguments.storage, arguments.assets)
+    inputs = Inputs(arguments.gsm8k, arguments.mmlu, arguments.storage, arguments.assets)
     torch.set_num_threads(2)
     try:
         for name in arguments.only or FIGURES:

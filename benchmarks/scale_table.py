@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
-_COLUMNS = {  # and what Ray calls the processes, now or when the committed figures were measured
-    "driver": ("driver",),
-    "train worker": ("RayTrainWorker",),
-    "a trial": ("Trial",),
-    "`features`, `outcomes`": ("MapWorker", "Hands"),
-    "the process that certifies and measures": ("measure",),
-    "the one that writes the bundle": ("_write_bundle",),
+_COLUMNS = {  # and what Ray calls the processes
+    "driver": "driver",
+    "train worker": "RayTrainWorker",
+    "a trial": "Trial",
+    "`features`, `outcomes`": "MapWorker",
+    "the process that certifies and measures": "measure",
+    "the one that writes the bundle": "_write_bundle",
 }
 
 
@@ -32,8 +32,7 @@ def memory_table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield f"| rows | {' | '.join(_COLUMNS)} |"
     yield "|---" * (len(_COLUMNS) + 1) + "|"
     for row in found:
-        peaks = row["peak_mib"]
-        sizes = (next(f"{peaks[kind]:,}" for kind in kinds if kind in peaks) for kinds in _COLUMNS.values())
+        sizes = (f"{row['peak_mib'][kind]:,}" for kind in _COLUMNS.values())
         yield f"| {_count(row['rows'])} | {' | '.join(sizes)} |"
 
 

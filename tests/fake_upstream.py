@@ -140,14 +140,16 @@ class _Handler(BaseHTTPRequestHandler):
         fake: FakeUpstream = self.server.fake  # type: ignore[attr-defined]
         fake.paths.append(self.path)
         content = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.path.endswith("/files"):
+        path = urlsplit(self.path).path
+        if path.endswith("/files"):
             name = f"file-{len(fake.files)}"
             fake.files[name] = content.split(b"\r\n\r\n")[-1].split(b"\r\n--")[0]
             return self._respond(Turn(body=json.dumps({"id": name, "object": "file"})), fake)
-        if self.path.endswith("/batches"):
+        if path.endswith("/batches"):
             batch = {"id": f"batch-{len(fake.batches)}", "object": "batch", "status": "in_progress"}
             fake.batches.append(batch | json.loads(content))
             return self._respond(Turn(body=json.dumps(batch)), fake)
+        assert path.endswith("/chat/completions"), path
         body = json.loads(content)
         turn = fake.take(body, {name.lower(): value for name, value in self.headers.items()})
         try:

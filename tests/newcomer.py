@@ -22,7 +22,6 @@ import re
 import shutil
 import signal
 import site
-import socket
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from pathlib import Path
 
 from kcm.tasks.readers.files import FilesSource
 from kcm.tasks.readers.hub import HubSource
+from tests.free_port import free_port
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tutorial.md"
@@ -75,7 +75,7 @@ class Newcomer:
         shutil.copy(self.wheel, self.folder)
         if self.assets is not None:
             (self.folder / "assets").symlink_to(self.assets.absolute())
-        self.port = str(_free_port())
+        self.port = str(free_port())
 
     def play(self, page: str) -> str:
         """Do all that the page says, and give the page with what it said. RuntimeError for a command that fails."""
@@ -249,13 +249,6 @@ def _folder() -> Iterator[Path]:
 def _heed_ctrl_c() -> None:
     """A terminal's programs end by Ctrl-C; what runs in the background may have been started to ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-        return port
 
 
 def main() -> None:

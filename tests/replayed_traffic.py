@@ -1,6 +1,6 @@
 """Traffic replayed through a cascade in this process, and logged as the service logs what it answers.
 
-For demonstrations and simulated histories: what is learned, certified and promoted afterwards is the loop's own work.
+What is learned, certified and promoted afterwards is the loop's own work.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ import random
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kcm.api.cascade import Cascade
-from kcm.bundle.answers import Answer, Failure, Input, Judgement, Unreadable
+from kcm.bundle.answers import Answer, Failure, Input, Judgement
 from kcm.errors import DataError
 from kcm.large import Item, LargeAnswer
 from kcm.tasks.units import unit_digest
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
+
+FoundT = TypeVar("FoundT")
 
 
 @dataclass
@@ -48,9 +50,9 @@ class Replay:
         Raises DataError where an input cannot be read, or neither side answers it.
         """
         side, request = self.cascade.small_side, str(uuid.uuid4())
-        judgements = _readable(side.judge(inputs))
+        judgements = _without_failures(side.judge(inputs))
         large = self.cascade.large_model.answer(side.questions(inputs, judgements))
-        answers = _answered(side.answers(judgements, large))
+        answers = _without_failures(side.answers(judgements, large))
         kept = [place for place, answer in enumerate(answers) if answer.route == "small"]
         drawn = [place for place in kept if self._random.random() < self.share]
         escalated = [place for place, answer in enumerate(answers) if answer.route != "small"]
@@ -101,31 +103,17 @@ class Replay:
 
     def _audit(self, request: str, drawn: Sequence[int], answers: Sequence[LargeAnswer]) -> None:
         names = self.cascade.small_side.bundle.answer_names
-        labels = {
-            place: None if answer.label is None else names[answer.label]
-            for place, answer in zip(drawn, answers, strict=True)
-        }
-        heard = {
-            place: answer.probabilities
-            for place, answer in zip(drawn, answers, strict=True)
-            if answer.probabilities is not None
-        }
+        given = dict(zip(drawn, answers, strict=True))
+        labels = {place: None if each.label is None else names[each.label] for place, each in given.items()}
+        heard = {place: each.probabilities for place, each in given.items() if each.probabilities is not None}
         self.log.finish_audits(request, labels, heard)
 
 
-def _readable(judgements: Sequence[Judgement | Unreadable]) -> list[Judgement]:
-    found = []
-    for place, each in enumerate(judgements):
-        if isinstance(each, Unreadable):
-            raise DataError(f"input {place} cannot be read: {each.reason}", where="replay")
-        found.append(each)
-    return found
-
-
-def _answered(answers: Sequence[Answer | Failure]) -> list[Answer]:
-    found = []
-    for place, each in enumerate(answers):
+def _without_failures(found: Sequence[FoundT | Failure]) -> list[FoundT]:
+    """What was found; DataError that names the first input without it."""
+    good = []
+    for place, each in enumerate(found):
         if isinstance(each, Failure):
-            raise DataError(f"input {place} was not answered: {each.reason}", where="replay")
-        found.append(each)
-    return found
+            raise DataError(f"input {place} failed: {each.reason}", where="replay")
+        good.append(each)
+    return good

@@ -18,7 +18,7 @@ from kcm.metrics.intervals import resampled_difference, resampled_mean
 from kcm.metrics.routing import oracle_router
 from kcm.routing.routers.head import fit_head
 from kcm.routing.routers.inputs import Progress, RouterInputs, silent, word_inputs
-from kcm.routing.routers.router import FITS, better_router
+from kcm.routing.routers.router import FITS, Fit, better_router
 from kcm.routing.splits import folds, unit_names
 from kcm.routing.table import RoutingTable
 
@@ -106,7 +106,7 @@ def methods(table: RoutingTable, inputs: RouterInputs, confidence_name: str) -> 
     return found | {"oracle": _fixed(small - large)}
 
 
-def _fitted(table: RoutingTable, inputs: RouterInputs, target_N: NDArray[np.float64], fit_router: Any) -> Method:
+def _fitted(table: RoutingTable, inputs: RouterInputs, target_N: NDArray[np.float64], fit_router: Fit) -> Method:
     def score(fit: Rows, held_out: Rows) -> Scores:
         group = None if table.group is None else table.group[fit]
         model, left_out = fit_router(inputs.select(fit), target_N[fit], group)

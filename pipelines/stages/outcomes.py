@@ -95,6 +95,11 @@ class AskedOutcomes(AskingPlan):
         write_identity(attempt.folder, self.identity, runtime=large.in_use, device=self.device, **usage)
 
 
+def _num_waiting(found: OutcomesArtefact) -> int:
+    """The answers that did not come for a fault of the server."""
+    return int(found.asked.get("waiting", 0))
+
+
 class Outcomes(Stage):
     """One Parquet file per task, its rows as in the features: prompt, label, probabilities, cost, error.
 
@@ -122,8 +127,7 @@ class Outcomes(Stage):
         if not large.remote:
             return plan
         if sequence.fingerprint not in self._attempts:
-            waiting = lambda found: int(found.asked.get("waiting", 0))  # noqa: E731
-            plan = next_attempt(self, plan, context, sequence.names, waiting, sequence=sequence)
+            plan = next_attempt(self, plan, context, sequence.names, _num_waiting, sequence=sequence)
             self._attempts[sequence.fingerprint] = plan
         return self._attempts[sequence.fingerprint]
 

@@ -9,7 +9,7 @@ from benchmarks.hosts import lan, why_no_hosts
 pytestmark = pytest.mark.timeout(60)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def hosts() -> None:
     if reason := why_no_hosts():
         pytest.skip(reason)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from sklearn.decomposition import PCA
 from sklearn.ensemble import GradientBoostingRegressor
 from torch import Tensor, nn
@@ -57,17 +58,18 @@ class BoostedTrees(nn.Module):
 
     def fit(self, inputs: RouterInputs, target_N: Floats, units: Units) -> BoostedTrees:
         """Fit all to `target_N`. A row's own target is no part of its category's mean while trees are fitted."""
-        mean, rest_N = float(target_N.mean()), target_N - target_N.mean()
+        mean = float(target_N.mean())
+        rest_N = target_N - mean
         self.constant.fill_(mean)
         if num_components := min(NUM_COMPONENTS, *inputs.encoding_NE.shape):
             pca = PCA(num_components, svd_solver="covariance_eigh").fit(inputs.encoding_NE)
             self.mean_feature.copy_(torch.from_numpy(pca.mean_))
             self.component[:, :num_components] = torch.from_numpy(pca.components_.T)
-        category_N = np.zeros(len(inputs))
+        category_NG, category_N = inputs.category_NG, np.zeros(len(inputs))
         for held_out in _folds(units):
-            gain_G = _shrunk_means(inputs.select(~held_out), rest_N[~held_out])
-            category_N[held_out] = inputs.category_NG[held_out] @ gain_G
-        self.category_gain.copy_(torch.from_numpy(_shrunk_means(inputs, rest_N)))
+            gain_G = _shrunk_means(category_NG[~held_out], rest_N[~held_out])
+            category_N[held_out] = category_NG[held_out] @ gain_G
+        self.category_gain.copy_(torch.from_numpy(_shrunk_means(category_NG, rest_N)))
         boosting = GradientBoostingRegressor(
             n_estimators=NUM_TREES,
             learning_rate=RATE,
@@ -140,6 +142,6 @@ def _folds(units: Units) -> list[NDArray[np.bool_]]:
     return [fold_N == fold for fold in range(num_folds)]
 
 
-def _shrunk_means(inputs: RouterInputs, rest_N: Floats) -> Floats:
+def _shrunk_means(category_NG: csr_array, rest_N: Floats) -> Floats:
     """The mean of `rest_N` in every category, [G], shrunk to 0."""
-    return np.asarray((inputs.category_NG.T @ rest_N) / (inputs.category_NG.sum(0) + _SHRUNK_BY))
+    return np.asarray((category_NG.T @ rest_N) / (category_NG.sum(0) + _SHRUNK_BY))

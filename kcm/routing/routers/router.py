@@ -27,7 +27,9 @@ from kcm.routing.table import RoutingTable
 MANIFEST, FORMAT = "router.json", 2
 
 RouterName: TypeAlias = Literal["deferral", "boosting"]
-FITS: Mapping[RouterName, Callable[..., tuple[RoutingHead | BoostedTrees, NDArray[np.float64]]]] = {
+Fit: TypeAlias = Callable[..., tuple[RoutingHead | BoostedTrees, NDArray[np.float64]]]
+"""From inputs, a target, groups and progress to a model and its estimates for the same rows, left out."""
+FITS: Mapping[RouterName, Fit] = {
     "deferral": fit_head,
     "boosting": fit_trees,
 }

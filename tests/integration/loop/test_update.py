@@ -63,7 +63,13 @@ def config(assets_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> RunCon
         request = replay.answer([Input(Content(row.text)) for row in part])
         replay.feedback(request, {0: str(part[0].label)})
     log.close()
+    shutil.copytree(config.storage_path, untouched(config))
     return config
+
+
+def untouched(config: RunConfig) -> Path:
+    """A copy of the storage as it was before any turn."""
+    return config.storage_path.with_name("untouched")
 
 
 def start(config: RunConfig, folder: Path) -> subprocess.Popen[str]:
@@ -85,7 +91,7 @@ def test_a_disk_that_fills_during_a_turn_leaves_the_champion_and_the_turn_goes_o
     config: RunConfig, assets_dir: Path, disk: Disk
 ) -> None:
     storage = disk.folder / "storage"
-    shutil.copytree(config.storage_path, storage)
+    shutil.copytree(untouched(config), storage)
     moved = small_config(storage, assets_dir, **LOOP)
     for free in (0, 1 << 20, 3 << 20):
         disk.fill(free)

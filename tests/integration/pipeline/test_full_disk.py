@@ -31,7 +31,7 @@ def test_a_run_on_a_disk_that_fills_ends_in_one_line_and_goes_on_once_there_is_r
         fetch(name, assets_dir)
     storage = disk.folder / "storage"
     storage.mkdir()
-    for free in (0, 1 << 20, 3 << 20):  # at once, while MLflow opens its database, while the networks learn
+    for free in (0, 1 << 20, 3 << 20):
         disk.fill(free)
         ended = kcm_run(storage, assets_dir)
         assert ended.exit_code == 2, ended.output
