@@ -41,9 +41,9 @@ def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
         raise
     except KeyboardInterrupt as interruption:
         code = TERMINATED if terminated.is_set() else INTERRUPTED
-        _fail(str(interruption) or "interrupted; start again to continue", code, json_file, debug)
+        _fail(str(interruption) or "interrupted; start again", code, json_file, debug)
     except SystemExit:  # how Ray's own handlers of signals leave
-        _fail("interrupted; start again to continue", INTERRUPTED, json_file, debug)
+        _fail("interrupted; start again", INTERRUPTED, json_file, debug)
     except Exception as error:
         if text := _user_error(error):
             _fail(f"error: {text}", USER_ERROR, json_file, debug)

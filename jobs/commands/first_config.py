@@ -142,7 +142,8 @@ def _rare_labels(frame: pd.DataFrame, columns: GuessedColumns) -> dict[str, int]
     """Labels with too few rows, and how many; none where the table says which row is in which split."""
     if columns.split is not None or columns.label is None:
         return {}
-    counts = frame[columns.label].map(written).str.strip().replace("", None).value_counts()
+    labels = frame[columns.label].map(written)
+    counts = labels[labels.fillna("").str.strip() != ""].value_counts()
     rare = {str(label): int(count) for label, count in counts.items() if count < _FEWEST}
     return rare if len(counts) - len(rare) >= 2 else {}
 

@@ -216,7 +216,7 @@ class _Networks(Config):
     kind: NetworkKind
     network: NetworkConfig
     in_features: int = Field(ge=1)
-    seed: int
+    seed: int = Field(ge=0, lt=2**63)
     learner: LearnerConfig
 
 

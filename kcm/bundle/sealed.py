@@ -26,6 +26,7 @@ from kcm.errors import ArtefactError
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 MAX_MANIFEST = 2**20  # bytes: a line for each file
+MAX_JSON = 2**24  # bytes: 100,000 names of labels have some 4 MB
 _TENSOR = "$tensor"  # stands in a state's JSON for a tensor of the safetensors file beside it
 
 
@@ -57,7 +58,10 @@ class SealedFolder:
     def json(self, name: str) -> Any:
         """The content of a JSON file."""
         try:
-            return json.loads(self._path(name).read_text(encoding="utf-8"))
+            path = self._path(name)
+            if path.stat().st_size > MAX_JSON:
+                raise ValueError(f"it has more than {MAX_JSON >> 20} MiB")
+            return json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
             raise ArtefactError(f"not JSON that can be read: {error}", where=str(self.folder / name)) from None
 

@@ -157,6 +157,12 @@ class RoutingFrame:
 
     def certify(self, request: RequestConfig, ledger: Path | None) -> dict[str, Any]:
         """The certificate, and the metrics of the route on test."""
+        if ledger and not (self.columns.text or self.columns.id):
+            raise ConfigError(
+                "a ledger knows rows by their text or id, and neither is named",
+                where="--ledger",
+                hint="Give --text or --id: what tells rows apart must not change with their scores",
+            )
         splits, scores = self.splits(request.seed), self.scores
         if self.router:
             for split in ("certify", "test"):

@@ -158,6 +158,8 @@ def predict(
     if not any(record.unfinished for record in records):
         responses.unlink(missing_ok=True)  # the output has all answers now
     routes = sum((Counter(record.routes) for record in records), Counter[str]())
+    by_route = ", ".join(f"{route} {routes[route]:,}" for route in sorted(routes))
+    reporter.say(f"{routes.total():,} rows: {by_route or 'none'}")
     result = {
         "output": str(output_path),
         "files": len(files),

@@ -47,12 +47,12 @@ def trained_units(sequence: SequenceArtefact) -> UnitDigests:
 
 
 def certify_fingerprint(sequence: SequenceArtefact) -> str:
-    """What the ledger calls the certify rows: contents and groups count, not ids, which begin with a file's name.
+    """What the ledger calls the certify rows: contents count, not ids, which begin with a file's name, nor groups.
 
-    Units as often as they occur, in order, 16 bytes each: all of them are in memory at once.
+    Contents as often as they occur, in order, 16 bytes each: all of them are in memory at once.
     """
     packed = bytearray()
-    for _, unit, _ in _digests(sequence, ("certify",)):
+    for _, unit, _ in _digests(sequence, ("certify",), groups=False):
         packed += bytes.fromhex(unit) if isinstance(unit, str) else unit[:SIZE]
     return hashlib.sha256(np.sort(np.frombuffer(packed, f"S{SIZE}")).tobytes()).hexdigest()
 
@@ -63,10 +63,13 @@ def _units(sequence: SequenceArtefact, key: bytes) -> Iterator[tuple[str, str, S
         yield row_id, unit if isinstance(unit, str) else unit_of(unit, key), split
 
 
-def _digests(sequence: SequenceArtefact, splits: Sequence[Split]) -> Iterator[tuple[str, str | bytes, Split]]:
+def _digests(
+    sequence: SequenceArtefact, splits: Sequence[Split], *, groups: bool = True
+) -> Iterator[tuple[str, str | bytes, Split]]:
     """Row, unit and split, of these splits; the unit by its name where the row came from the log, else by its digest.
 
-    A row that did not come from the log has two units: a decision carries its group or its content.
+    A row that did not come from the log has two units: a decision carries its group or its content. Without `groups`
+    it has the content alone.
     """
     grown = sequence.grown_tasks
     shards = [
@@ -74,12 +77,12 @@ def _digests(sequence: SequenceArtefact, splits: Sequence[Split]) -> Iterator[tu
         for number, task in enumerate(sequence.names.tasks)
         for path in sequence.shards(number)
     ]
-    for found in map_items(partial(_digests_of, sequence, splits), shards):
+    for found in map_items(partial(_digests_of, sequence, splits, groups), shards):
         yield from found
 
 
 def _digests_of(
-    sequence: SequenceArtefact, splits: Sequence[Split], shard: tuple[str, bool]
+    sequence: SequenceArtefact, splits: Sequence[Split], groups: bool, shard: tuple[str, bool]
 ) -> list[tuple[str, str | bytes, Split]]:
     """The same of one shard; its rows are read some at a time: they hold pictures."""
     name, is_grown = shard
@@ -91,6 +94,6 @@ def _digests_of(
                 found.append((row["id"], row["group"], row["split"]))
                 continue
             found.append((row["id"], unit_digest(content), row["split"]))
-            if row["group"]:
+            if groups and row["group"]:
                 found.append((row["id"], unit_digest(Content(), row["group"]), row["split"]))
     return found

@@ -196,7 +196,15 @@ def _origin() -> dict[str, str]:
     """The command that started a run, and its user, as MLflow's page shows them."""
     command = redacted(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     source_type = SourceType.to_string(SourceType.JOB)
-    return {MLFLOW_SOURCE_NAME: command, MLFLOW_SOURCE_TYPE: source_type, MLFLOW_USER: getpass.getuser()}
+    return {MLFLOW_SOURCE_NAME: command, MLFLOW_SOURCE_TYPE: source_type, MLFLOW_USER: _user()}
+
+
+def _user() -> str:
+    """The user's name; of one without an entry in the system's list, such as a pod's, the number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def send(uri: str, record: Record) -> None:

@@ -21,7 +21,7 @@ from jobs.cli import COMMANDS
 from kcm.config import parse_config
 from pipelines.serve.deploy.app import AppConfig
 from pipelines.serve.sources import ChampionSource
-from tests.ray_private import launch_on_ec2, validate_autoscaler
+from tests.ray_private import haproxy_configuration, launch_on_ec2, validate_autoscaler
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "jobs" / "kuberay"
@@ -215,3 +215,15 @@ def test_the_service_deploys_an_application_that_exists(name: str) -> None:
     assert config.serve.large.num_replicas == 2
     assert isinstance(config.source, ChampionSource)
     assert application.deployments == []  # what is served is the pointer's to say
+
+
+def test_haproxy_opens_what_the_page_for_operators_says(tmp_path: Path) -> None:
+    written = haproxy_configuration(tmp_path)
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    facts = {
+        "bind *:8404": "`0.0.0.0:8404`",
+        "bind :9101": "`0.0.0.0:9101`",
+        "mode 666": "a socket of mode 666",
+        "timeout client 3600s": "cut after an hour",
+    }
+    assert all(line in written and words in page for line, words in facts.items())

@@ -61,7 +61,7 @@ def test_debug_shows_the_traceback_above_the_line(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), SystemExit(0), SystemExit(15)])
 def test_an_interruption_says_how_to_go_on(interruption: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
     assert end(interruption) == 130
-    assert capsys.readouterr().err == "interrupted; start again to continue\n"
+    assert capsys.readouterr().err == "interrupted; start again\n"
 
 
 def test_an_interruption_may_say_what_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,8 +86,8 @@ def test_a_termination_ends_as_ctrl_c_does_with_an_exit_code_of_its_own(
     with pytest.raises(typer.Exit) as ended, reported(tmp_path / "out.json", debug=False):
         work()
     assert (ended.value.exit_code, cleaned_up) == (143, [True])
-    assert capsys.readouterr().err == "interrupted; start again to continue\n"
-    assert json.loads((tmp_path / "out.json").read_text()) == {"error": "interrupted; start again to continue"}
+    assert capsys.readouterr().err == "interrupted; start again\n"
+    assert json.loads((tmp_path / "out.json").read_text()) == {"error": "interrupted; start again"}
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
@@ -121,8 +121,8 @@ def test_a_termination_while_ray_works_ends_in_one_line(tmp_path: Path) -> None:
         process.terminate()
         _, error = process.communicate(timeout=120)
     assert process.returncode == 143
-    assert error == "interrupted; start again to continue\n"
-    assert json.loads((tmp_path / "out.json").read_text()) == {"error": "interrupted; start again to continue"}
+    assert error == "interrupted; start again\n"
+    assert json.loads((tmp_path / "out.json").read_text()) == {"error": "interrupted; start again"}
 
 
 def test_a_json_file_that_cannot_be_written_is_found_before_the_work(

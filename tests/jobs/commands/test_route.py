@@ -180,6 +180,17 @@ def test_a_file_of_any_separator_and_encoding_is_read(separator: str, encoding: 
     )
 
 
+def test_a_ledger_is_kept_only_for_rows_that_can_be_told_apart(logged: Path, tmp_path: Path) -> None:
+    words = ("certify", logged, "--confidence", "confidence", *ANSWERS, "--ledger", tmp_path / "ledger.json")
+    assert "Give --text or --id" in route(*words).stderr
+    looks = [succeeded(tmp_path, *words, "--text", "prompt", "--epsilon", epsilon)["look"] for epsilon in (0.1, 0.2)]
+    table = pd.read_csv(logged)
+    table["confidence"] **= 2
+    table.to_csv(tmp_path / "renamed.csv", index=False)
+    again = ("certify", tmp_path / "renamed.csv", *words[2:], "--text", "prompt")
+    assert [*looks, succeeded(tmp_path, *again)["look"]] == [1, 2, 3]
+
+
 def test_a_fitted_router_searches_certifies_and_is_reported(logged: Path, tmp_path: Path) -> None:
     router = tmp_path / "router"
     words = ("--text", "prompt", "--confidence", "confidence", *ANSWERS)

@@ -88,6 +88,18 @@ def test_deep_json_is_refused(crafted: Path, name: str) -> None:
     assert name in refusal(crafted)
 
 
+def test_a_file_longer_than_any_is_not_read_into_memory(crafted: Path) -> None:
+    with (crafted / "policy.json").open("ab") as file:
+        file.truncate(2**24 + 1)
+    sealed_again(crafted)
+    assert "more than 16 MiB" in refusal(crafted)
+
+
+def test_a_seed_of_thirty_digits_is_refused(crafted: Path) -> None:
+    edited(crafted, "config.json", lambda found: found.update(seed=10**30))
+    assert "seed" in refusal(crafted)
+
+
 @pytest.mark.parametrize("name", ["bundle.json", "judge.safetensors"])
 def test_pipes_and_links_to_elsewhere_are_not_opened(crafted: Path, tmp_path: Path, name: str) -> None:
     elsewhere = tmp_path / "elsewhere"

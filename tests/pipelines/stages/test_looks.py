@@ -18,13 +18,16 @@ from pipelines.store.sequence import SequenceArtefact
 CONFIG = CertificateConfig(delta=0.1)
 
 
-def sequence_of(store: ArtefactStore, file: Path, num_rows: int = 400) -> SequenceArtefact:
+def sequence_of(store: ArtefactStore, file: Path, num_rows: int = 400, group: str = "") -> SequenceArtefact:
     """The rows of a file as an artefact; every other one is a copy of the one before."""
-    lines = (f"case {number} of it,t,{'abc'[number % 3]}" for number in range(num_rows // 2) for _ in range(2))
-    file.write_text("\n".join(["text,task,label", *lines]), encoding="utf-8")
-    source = {"kind": "files", "path": str(file), "task_column": "task"}
+    numbers = [number for number in range(num_rows // 2) for _ in range(2)]
+    splits = ("train", "validate", "certify", "test")
+    lines = (f"case {n} of it,t,{'abc'[n % 3]},{group}{n},{splits[n // 3 % 4]}" for n in numbers)
+    file.write_text("\n".join(["text,task,label,group,split", *lines]), encoding="utf-8")
+    columns = {"split_column": "split"} | ({"group_column": "group"} if group else {})
+    source = {"kind": "files", "path": str(file), "task_column": "task"} | columns
     sequence = build_sequence(parse_config(TasksConfig, {"source": source}), file.parent, seed=0)
-    recipe = Recipe("tasks", 1, {"file": file.name, "rows": num_rows})
+    recipe = Recipe("tasks", 1, {"file": file.name, "rows": num_rows, "group": group})
     return store.build(recipe, lambda folder, scratch: sequence.save(folder))[0].as_a(SequenceArtefact)
 
 
@@ -40,3 +43,9 @@ def test_renamed_runs_and_files_and_a_copied_storage_go_on_counting(tmp_path: Pa
     shutil.copytree(tmp_path / "first", tmp_path / "copy")
     assert spend("copy", "moved.csv", "elsewhere") == look_delta(0.1, 4)
     assert spend("copy", "more.csv", "of other rows", 800) == look_delta(0.1, 1)
+
+
+def test_groups_and_their_names_make_no_other_rows_of_the_same_contents(tmp_path: Path) -> None:
+    store = ArtefactStore(tmp_path / "store")
+    called = {certify_fingerprint(sequence_of(store, tmp_path / "rows.csv", group=group)) for group in ("", "a", "b")}
+    assert len(called) == 1

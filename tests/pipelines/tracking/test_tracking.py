@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -19,7 +20,7 @@ from tenacity import wait_none
 from kcm.errors import KcmError
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.outbox import Outbox
-from pipelines.tracking.tracking import Tracking, champion_of, flat, is_outage, send, set_champion
+from pipelines.tracking.tracking import Tracking, _origin, champion_of, flat, is_outage, send, set_champion
 from tests.postgres import BACKENDS
 
 
@@ -172,3 +173,11 @@ def test_accuracy_over_tasks_rows_and_lineage_are_recorded_once(tmp_path: Path) 
 
 def test_what_is_not_nested_stays_as_it_is() -> None:
     assert flat({"a": {"b": {"c": 1}}, "d": [1], "e": None}) == {"a.b.c": 1, "d": [1], "e": None}
+
+
+def test_a_user_without_a_name_is_called_by_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("pipelines.tracking.tracking.getpass.getuser", nobody)
+    assert _origin()["mlflow.user"] == str(os.getuid())

@@ -208,6 +208,7 @@ def test_what_is_odd_in_a_table_is_named_with_counts_and_what_was_done(at: Path)
     rows[1]["text"] = rows[6]["text"]
     rows[2]["label"] = 7
     rows[3]["label"] = ""
+    rows[8]["label"] = f" {rows[8]['label']} "
     rows[4]["text"] = None
     rows[6]["id"] = 5
     lines = [json.dumps(row) for row in rows]
@@ -218,14 +219,14 @@ def test_what_is_odd_in_a_table_is_named_with_counts_and_what_was_done(at: Path)
         "odd.jsonl: encoding utf-8 with a byte-order mark, which is skipped",
         "column 'label' mixes types (text 199, numbers 1): all are read as text",
         "column 'id' repeats 1 id: rows are named by their numbers instead",
-        "1 label with fewer than 3 rows ('7' 1): left out; label more rows",
+        f"2 labels with fewer than 3 rows ('7' 1, '{rows[8]['label']}' 1): left out; label more rows",
         "left out: 1 row, not a JSON object: Expecting property name enclosed in double quotes (row 51)",
         "left out: 1 row, missing label (row 4)",
         "left out: 1 row, missing text (row 5)",
         "2 rows have a content that others have too",
         "warning: 1 text with several labels",
         "left out: 1 row, label '7' is not in the label list (row 3)",
-        "tasks.max_bad_rows is set to 4: 4 of 201 rows are bad",
+        "tasks.max_bad_rows is set to 5: 5 of 201 rows are bad",
     ):
         assert line in shown.stderr, shown.stderr
     config = load_config(RunConfig, at / "odd.yaml")

@@ -584,7 +584,7 @@ def test_a_server_that_counts_no_tokens_is_booked_at_the_most(model, upstream):
 
 
 @pytest.mark.slow
-def test_a_killed_run_pays_nothing_twice(upstream, tmp_path):
+def test_a_killed_run_pays_nothing_twice_but_the_calls_under_way(upstream, tmp_path):
     """Promise: an answer is committed as it comes; killed at any time, the next run asks only what is left."""
     script = (
         "import sys; from pathlib import Path; from kcm.inputs.content import Content; from kcm.large import *\n"
