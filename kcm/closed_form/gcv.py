@@ -82,7 +82,7 @@ def _lowest(step: int, value: Callable[[int], float]) -> int:
 
 
 def factor_of(sums: RidgeSums, strength: float) -> NDArray[np.float64]:
-    """L of G + lambda I = L L^T, its lower triangle in Fortran's order; the rest of the matrix holds other numbers.
+    """L of G + lambda I = L L^T, lower triangular, in Fortran's order.
 
     Raises LinAlgError where the matrix is not positive definite.
     """
@@ -90,7 +90,7 @@ def factor_of(sums: RidgeSums, strength: float) -> NDArray[np.float64]:
     # The upper triangle in C's order is the lower one in Fortran's; every step overwrites the one copy.
     matrix = sums.gram_PP.numpy().copy().T
     np.fill_diagonal(matrix, matrix.diagonal() + ridge)
-    factor, failed = lapack.dpotrf(matrix, lower=1, clean=0, overwrite_a=1)
+    factor, failed = lapack.dpotrf(matrix, lower=1, overwrite_a=1)
     if failed:
         raise np.linalg.LinAlgError(f"G + {ridge:g} I is not positive definite")
     return np.asarray(factor)
@@ -102,7 +102,8 @@ def _at(sums: RidgeSums, strength: float) -> list[GcvRidge]:
     solution, _ = lapack.dpotrs(factor, sums.cross_PK.numpy(), lower=1)
     weight_PK = torch.from_numpy(solution)
     inverse, _ = lapack.dtrtri(factor, lower=1, overwrite_c=1)
-    left = count - (num_inputs - ridge * _square_of_lower(inverse))
+    entries = inverse.ravel(order="K")
+    left = count - (num_inputs - ridge * float(entries @ entries))
     fits = []
     num_models = len(sums.squares_M)
     parts = zip(sums.squares_M, weight_PK.chunk(num_models, 1), sums.cross_PK.chunk(num_models, 1), strict=True)
@@ -111,10 +112,3 @@ def _at(sums: RidgeSums, strength: float) -> list[GcvRidge]:
         gcv = count * max(residual, 0.0) / left**2 if left > 1e-9 * count else float("inf")
         fits.append(GcvRidge(weight.T.contiguous(), strength, gcv, count - left))
     return fits
-
-
-def _square_of_lower(matrix: np.ndarray, rows: int = 512) -> float:
-    """Sum of squares of the lower triangle, some columns at a time: the rest of the matrix holds other numbers."""
-    return float(
-        sum(np.square(np.tril(matrix[start:, start : start + rows])).sum() for start in range(0, len(matrix), rows))
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,11 +77,6 @@ class RandomReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` [..., in] to [..., out]."""
         return F.linear(self.features(x), self.weight, self.offset)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Networks that were stored before there were offsets have none."""
-        stored = {f"{prefix}offset": torch.zeros_like(self.offset)} | state_dict
-        super()._load_from_state_dict(stored, prefix, *args)
 
 
 class RandomQuadratic(RandomReLU):

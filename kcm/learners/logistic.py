@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from kcm.collaborator.collaborator import Collaborator
@@ -23,10 +22,9 @@ from kcm.learners.base import Batch, LearnedTask, Learner
 from kcm.learners.ranks import Ranks
 from kcm.metrics.intervals import Units
 
-INVERSE_STRENGTH = 10.0  # C of scikit-learn, for inputs of unit length
+INVERSE_STRENGTH = 10.0  # for inputs of unit length
 MAX_ROWS = 50_000  # fitted on; of more, those whose features have the smallest hashes
 _NUM_FOLDS = 10
-_STOP = {"maxiter": 1000, "gtol": 1e-3, "ftol": 1e-11}
 _NEVER = -30.0  # logit of a label without rows
 
 
@@ -110,22 +108,11 @@ def _fitted(inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64], num_lab
         weight_CP[present, -1] = 0.0
         return weight_CP
     length = math.sqrt(num_inputs)  # of the rows, which a normaliser has scaled to it
-    x_NI = inputs_NI.astype(np.float64) / length
-    target_NC = (labels_N[:, None] == present).astype(np.float64)
-    # scikit-learn gives two classes one row of weights, which is half as long in each of ours.
-    penalty = 2.0 if len(present) == 2 else 1.0
-    shape = len(present), num_inputs + 1
-
-    def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        w_CP = flat.reshape(shape)
-        log_p_NC = log_softmax(x_NI @ w_CP[:, :-1].T + w_CP[:, -1], axis=1)
-        excess_NC = INVERSE_STRENGTH * (np.exp(log_p_NC) - target_NC)
-        slope_CP = np.concatenate([excess_NC.T @ x_NI + penalty * w_CP[:, :-1], excess_NC.sum(0)[:, None]], 1)
-        loss = -INVERSE_STRENGTH * float((target_NC * log_p_NC).sum())
-        return loss + penalty * float(np.square(w_CP[:, :-1]).sum()) / 2, slope_CP.ravel()
-
-    found_CP = minimize(objective, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options=_STOP).x.reshape(shape)
-    weight_CP[present, :-1], weight_CP[present, -1] = found_CP[:, :-1] / length, found_CP[:, -1]
+    found = LogisticRegression(C=INVERSE_STRENGTH, tol=1e-5, max_iter=1000).fit(
+        inputs_NI.astype(np.float64) / length, labels_N
+    )
+    own_CP = np.concatenate([found.coef_ / length, found.intercept_[:, None]], 1)
+    weight_CP[present] = own_CP if len(own_CP) > 1 else [-own_CP[0] / 2, own_CP[0] / 2]  # of two labels one row
     return weight_CP
 
 
