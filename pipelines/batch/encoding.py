@@ -20,7 +20,7 @@ from kcm.tasks.shards import SHARD_ROWS
 from pipelines.batch.shards import Counts, RowFunction, map_shards, sizes_of, unit_rows, write_shard
 from pipelines.context import Context
 from pipelines.progress import Bar
-from pipelines.store.features import CUT, feature_matrix, features_table
+from pipelines.store.features import CUT, features_table
 from pipelines.store.sequence import contents_of
 
 
@@ -95,8 +95,8 @@ def encode_shards(
     return hashes, int(counts.get(CUT, 0))
 
 
-def encoded(context: Context, encoder: EncoderConfig, rows: pa.Table, *, scratch: Path, bar: Bar) -> np.ndarray:
-    """Features float32 [N, D] of rows with the columns id, text and image, by the actors.
+def encoded(context: Context, encoder: EncoderConfig, rows: pa.Table, *, scratch: Path, bar: Bar) -> pa.Table:
+    """Features, and the seconds that each took, of rows with the columns id, text and image, by the actors.
 
     DataError naming the row ids when the encoder cannot read a row, or returns a NaN.
     """
@@ -107,8 +107,7 @@ def encoded(context: Context, encoder: EncoderConfig, rows: pa.Table, *, scratch
     for number, source in enumerate(sources.values()):  # actors of other nodes read them
         write_shard(storage, [rows.slice(number * SHARD_ROWS, SHARD_ROWS)], source)
     encode_shards(context, encoder, sources, made, scratch=scratch / "units", bar=bar)
-    tables = [read_table(storage.readable(made / name), columns=["features"]) for name in sources]
-    return np.concatenate([feature_matrix(table) for table in tables])
+    return pa.concat_tables([read_table(storage.readable(made / name)) for name in sources])
 
 
 def _refuse(faults: Mapping[int, str], ids: pa.ChunkedArray) -> None:

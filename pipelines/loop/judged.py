@@ -27,6 +27,7 @@ from kcm.parquet import read_table, write_table
 from pipelines.batch.encoding import encoded
 from pipelines.context import Context
 from pipelines.progress import Bar
+from pipelines.store.features import feature_matrix
 
 PAYLOAD = ("text", "image", "features", "large_probabilities")  # columns that no certificate reads
 
@@ -211,7 +212,7 @@ def window_features(
             where="serve.feedback.store_payloads",
             hint="Set it to text or all, and begin the window after that",
         )
-    made_MD = encoded(context, encoder, rows, scratch=scratch, bar=bar)
+    made_MD = feature_matrix(encoded(context, encoder, rows, scratch=scratch, bar=bar))
     features_ND = np.empty((len(window), made_MD.shape[1]), dtype=np.float32)
     features_ND[~stored] = made_MD
     if stored.any():

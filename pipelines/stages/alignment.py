@@ -25,6 +25,7 @@ from kcm.tasks.readers.pairs import MATCH
 from pipelines.batch.encoding import encoded
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
+from pipelines.store.features import feature_matrix
 from pipelines.store.sequence import ENCODER, LARGE, SequenceArtefact
 
 
@@ -55,7 +56,9 @@ class Heads(Plan):
         for side, towers in self.towers.items():
             rows = _fitted_on(everything, towers.share, self.seed)
             images_NI, texts_NT = (
-                encoded(attempt.context, tower, rows, scratch=attempt.scratch / side / part, bar=attempt.bar)
+                feature_matrix(
+                    encoded(attempt.context, tower, rows, scratch=attempt.scratch / side / part, bar=attempt.bar)
+                )
                 for part, tower in (("image", towers.config.image), ("text", towers.config.text))
             )
             head = fit_alignment(images_NI, texts_NT, rows["text"].to_pylist(), self.seed)

@@ -85,7 +85,8 @@ class Register(Stage, Plan):
         evaluated: EvaluatedArtefact,
     ) -> None:
         """The bundle of the deployed collaborator, with one network where judge and small are the same."""
-        run_remotely(_write_bundle, self, attempt.folder / BUNDLE, features, outcomes, tuned, evaluated)
+        encoder = features.made_by(self.encoder, attempt.context.assets_path)
+        run_remotely(_write_bundle, self, attempt.folder / BUNDLE, encoder, features, outcomes, tuned, evaluated)
 
     def publish(self, artefact: BundleArtefact, context: Context) -> None:
         """Register the bundle, and make it the champion where nothing speaks against it.
@@ -168,6 +169,7 @@ class Register(Stage, Plan):
 def _write_bundle(
     stage: Register,
     folder: Path,
+    encoder: EncoderConfig,
     features: FeaturesArtefact,
     outcomes: OutcomesArtefact,
     tuned: TunedArtefact,
@@ -177,7 +179,7 @@ def _write_bundle(
     plan, sequence = tuned.plan, features.sequence
     name = evaluated.deployed
     found, policy = tuned.load(name), evaluated.policy(name)
-    encoder = sequence.with_head(stage.encoder).in_runtime(features.runtime).of_dim(features.dim)
+    encoder = encoder.of_dim(features.dim)
     large = sequence.large_with_head(stage.large).in_runtime(outcomes.runtime).of_dim(features.dim)
     bundle = Bundle(
         collaborator=found.collaborator.merged(),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kcm.encoders.config import Runtime
+from kcm.encoders.config import EncoderConfig, Runtime
 from kcm.tasks import Split
 from kcm.tasks.columns import list_column, matrix
 from kcm.tasks.rowindex import RowIndex, index_file
@@ -70,6 +71,10 @@ class FeaturesArtefact(ShardedArtefact):
         """What computed them; None for an encoder without a choice."""
         runtime: Runtime | None = self._facts["runtime"]
         return runtime
+
+    def made_by(self, encoder: EncoderConfig, assets_path: Path) -> EncoderConfig:
+        """The configured encoder as it made them: the one that was chosen, with its fitted head, in its runtime."""
+        return self.sequence.with_head(encoder).with_identity(self.identity, assets_path).in_runtime(self.runtime)
 
     @property
     def num_cut(self) -> int:
