@@ -24,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from study.data import cached_features
 
+from benchmarks.sequences import TaskSequence, build_sequence
 from kcm.bundle.runtime import logits
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import load_config
@@ -34,9 +35,7 @@ from kcm.learners.base import Batch
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
 from kcm.metrics.calibration import fit_temperature
-from kcm.tasks import TaskSequence
 from kcm.tasks.plan.splits import Split
-from kcm.tasks.preparation.build import build_sequence
 from kcm.tasks.preparation.checks import SplitError
 from pipelines.config import RunConfig
 

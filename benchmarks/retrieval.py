@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
+from benchmarks.sequences import TaskSequence
 from kcm.bundle.runtime import logits
 from kcm.cascade.forms import GateRows
 from kcm.cascade.frontier import Frontier
@@ -38,7 +39,6 @@ from kcm.encoders.dual.image_text import pair_features
 from kcm.inputs.content import contents
 from kcm.metrics.calibration import fit_temperature
 from kcm.metrics.intervals import paired_difference
-from kcm.tasks import TaskSequence
 from kcm.tasks.readers.pairs import MATCH, NO_MATCH
 from pipelines.config import RunConfig
 from pipelines.run import SEARCH, run_context
@@ -123,7 +123,7 @@ def retrieval(config: RunConfig, top_k: Sequence[int] = TOP_K) -> dict[str, Any]
     with run_context(config, stages := [stage.of(config) for stage in SEARCH]) as context:
         done = dict(run_stages(stages, context))
     features, tuned = done["features"], done["tune"]
-    sequence = features.sequence.load()
+    sequence = TaskSequence.load(features.sequence.folder)
     rows = matching_rows(sequence)
     inputs = contents(rows["text"].to_pylist(), rows["image"].to_pylist())
 

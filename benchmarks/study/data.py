@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from benchmarks.sequences import TaskSequence, build_sequence
 from kcm.encoders import Encoder, EncoderConfig
 from kcm.errors import ArtefactError, DataError
 from kcm.inputs.content import TEXT, Content, Part, contents
 from kcm.learners.base import Batch
 from kcm.learners.training.stream import TensorRows
-from kcm.tasks import TasksConfig, TaskSequence
-from kcm.tasks.preparation.build import build_sequence
+from kcm.tasks import TasksConfig
 from kcm.tasks.preparation.checks import SplitError
 from kcm.tasks.sources import Source, TableShard
 

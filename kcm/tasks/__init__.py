@@ -4,6 +4,6 @@ from kcm.tasks.config import TasksConfig
 from kcm.tasks.plan.scenarios import Scenario
 from kcm.tasks.plan.splits import SPLITS, Fractions, Split
 from kcm.tasks.rows import BadRow
-from kcm.tasks.sequence import Task, TaskSequence
+from kcm.tasks.sequence import Task
 
-__all__ = ["SPLITS", "BadRow", "Fractions", "Scenario", "Split", "Task", "TaskSequence", "TasksConfig"]
+__all__ = ["SPLITS", "BadRow", "Fractions", "Scenario", "Split", "Task", "TasksConfig"]

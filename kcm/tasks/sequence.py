@@ -11,12 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kcm.errors import ArtefactError
 from kcm.parquet import read_table
-from kcm.tasks.plan.scenarios import Scenario, TaskOrder
 from kcm.tasks.plan.splits import SPLITS, Split
-from kcm.tasks.rows import BadRow, read_bad_rows, write_bad_rows
-from kcm.tasks.shards import task_shards, write_shards
+from kcm.tasks.shards import write_shards
 
 # Pictures can pass 2 GiB, which `binary` cannot count.
 SCHEMA = pa.schema(
@@ -47,71 +44,10 @@ class Task:
     label_names: tuple[str, ...]
     rows: pa.Table = field(repr=False)
 
-    def of_split(self, split: Split) -> pa.Table:
-        """The rows of a split."""
-        return self.rows.filter(pc.equal(self.rows["split"], split))
-
     @property
     def splits(self) -> dict[Split, pa.Table]:
         """The rows of each split."""
-        return {split: self.of_split(split) for split in SPLITS}
-
-
-@dataclass(frozen=True)
-class TaskSequence:
-    """Tasks in the order in which they are learned, over one label list.
-
-    `long_tail` names the labels from the largest class to the smallest, and is empty where no long tail was cut.
-    `none_label` is what a large model answers for rows that have none of the labels; null where there are no such rows.
-    """
-
-    name: str
-    scenario: Scenario
-    label_names: tuple[str, ...]
-    tasks: tuple[Task, ...]
-    order: TaskOrder
-    seed: int
-    bad_rows: tuple[BadRow, ...] = ()
-    long_tail: tuple[str, ...] = ()
-    none_label: str | None = None
-
-    @property
-    def answer_names(self) -> tuple[str, ...]:
-        """The answers of a large model: the label list, then none-of-these where rows may be out of scope."""
-        return self.label_names if self.none_label is None else (*self.label_names, self.none_label)
-
-    def save(self, folder: Path) -> None:
-        """Write the shards of every task, the bad rows as CSV and, last, a description as JSON."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, task in enumerate(self.tasks):
-            _write_rows(folder, number, task.rows)
-        write_bad_rows(self.bad_rows, folder / BAD_ROWS)
-        tasks = [{"name": task.name, "label_names": task.label_names} for task in self.tasks]
-        facts = {name: value for name, value in vars(self).items() if name != "bad_rows"}
-        write_description(folder, facts | {"tasks": tasks})
-
-    @classmethod
-    def load(cls, folder: Path) -> TaskSequence:
-        """Read what `save` wrote. Raises ArtefactError when it is missing or damaged."""
-        try:
-            description = read_description(folder)
-            tasks = tuple(
-                Task(entry["name"], tuple(entry["label_names"]), read_rows(folder, number))
-                for number, entry in enumerate(description["tasks"])
-            )
-            return cls(
-                name=description["name"],
-                scenario=description["scenario"],
-                label_names=tuple(description["label_names"]),
-                tasks=tasks,
-                order=description["order"],
-                seed=description["seed"],
-                bad_rows=read_bad_rows(folder / BAD_ROWS),
-                long_tail=tuple(description["long_tail"]),
-                none_label=description["none_label"],
-            )
-        except (OSError, ValueError, KeyError, pa.ArrowException, ArtefactError) as error:
-            raise ArtefactError(f"not a task sequence: {error}", where=str(folder), hint="Build it again") from None
+        return {split: self.rows.filter(pc.equal(self.rows["split"], split)) for split in SPLITS}
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -133,13 +69,13 @@ def append_task(parent: Path, folder: Path, task: Task, label_names: Sequence[st
     grows. The description lists such tasks under `grown`.
     """
     description = read_description(parent)
-    _write_rows(folder, len(description["tasks"]), task.rows)
+    write_rows(folder, len(description["tasks"]), task.rows)
     tasks = [*description["tasks"], {"name": task.name, "label_names": task.label_names}]
     grown = [*description.get("grown", []), task.name]
     write_description(folder, description | {"label_names": label_names, "tasks": tasks, "grown": grown})
 
 
-def _write_rows(folder: Path, task: int, rows: pa.Table) -> None:
+def write_rows(folder: Path, task: int, rows: pa.Table) -> None:
     """Write a task, without the column of pictures where there are none."""
     if not pc.any(pc.not_equal(rows["image"], b"")).as_py():
         rows = rows.drop_columns(["image"])
@@ -152,8 +88,3 @@ def read_shard(file: Path) -> pa.Table:
     if "image" not in table.column_names:
         table = table.append_column("image", pa.array([b""] * len(table), pa.large_binary()))
     return table.select([name for name in (*SCHEMA.names, VECTOR, "split") if name in table.column_names])
-
-
-def read_rows(folder: Path, task: int) -> pa.Table:
-    """All rows of one task of a saved sequence."""
-    return pa.concat_tables([read_shard(file) for file in task_shards(folder, task)])

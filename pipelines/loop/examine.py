@@ -166,11 +166,10 @@ def panel_questions(
     features: FeaturesArtefact, outcomes: OutcomesArtefact, tasks: Sequence[int], size: int, seed: int
 ) -> list[PanelQuestion]:
     """Test rows of these tasks, drawn by their ids: the same as long as the tasks are."""
-    sequence = features.sequence.load()
     drawn: list[tuple[float, str, PanelQuestion]] = []
     for number in tasks:
         answers = outcomes.task(number, split="test").select(["id", "large_label", "large_error"])
-        rows = sequence.tasks[number].rows.select(["id", "text", "image"])
+        rows = features.sequence.task(number).select(["id", "text", "image"])
         shown = contents(rows["text"].to_pylist(), rows["image"].to_pylist())
         content = dict(zip(rows["id"].to_pylist(), shown, strict=True))
         drawn += [

@@ -6,7 +6,7 @@ them would be, too.
 
 from __future__ import annotations
 
-import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,9 @@ from kcm.encoders.config import EncoderConfig, TowersConfig
 from kcm.encoders.dual.alignment import fit_alignment, save_aligned
 from kcm.errors import DataError
 from kcm.large import LargeConfig
-from kcm.tasks import TaskSequence
 from kcm.tasks.hashing import draw
 from kcm.tasks.readers.pairs import MATCH
+from kcm.tasks.sequence import BAD_ROWS, DESCRIPTION, read_description, write_description, write_rows
 from pipelines.batch.encoding import encoded
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
@@ -52,9 +52,12 @@ class Heads(Plan):
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """A folder for each head, and the sequence without the train rows that any was fitted on."""
-        everything = sequence.load()
+        if MATCH not in sequence.names.labels:
+            raise DataError(
+                f"no label {MATCH!r} tells which rows match", where="encoder.towers", hint="Use a source of kind pairs"
+            )
         for side, towers in self.towers.items():
-            rows = _fitted_on(everything, towers.share, self.seed)
+            rows = _fitted_on(sequence, towers.share, self.seed)
             images_NI, texts_NT = (
                 feature_matrix(
                     encoded(attempt.context, tower, rows, scratch=attempt.scratch / side / part, bar=attempt.bar)
@@ -65,7 +68,19 @@ class Heads(Plan):
             (attempt.folder / side).mkdir()
             save_aligned(attempt.folder / side, towers.config, head)
         share = max(towers.share for towers in self.towers.values())
-        _without(everything, share, self.seed).save(attempt.folder)
+        description = read_description(sequence.file(DESCRIPTION).parent)
+        for number, task in enumerate(description["tasks"]):
+            rows = _without(sequence.task(number), share, self.seed)
+            if len(rows.filter(pc.field("split") == "train")["label"].unique()) < len(task["label_names"]):
+                raise DataError(
+                    f"task {task['name']!r} has no train rows of every label left beside those of the alignment head",
+                    where="encoder.towers.share",
+                    hint="Lower it, or add rows",
+                )
+            write_rows(attempt.folder, number, rows)
+        shutil.copyfile(sequence.file(BAD_ROWS), attempt.folder / BAD_ROWS)
+        del description["summary"]  # of all rows
+        write_description(attempt.folder, description)
 
 
 class Alignment(Stage):
@@ -91,36 +106,19 @@ class Alignment(Stage):
         return {side: towers for side, encoder in encoders.items() if encoder and (towers := encoder.to_align)}
 
 
-def _fitted_on(sequence: TaskSequence, share: float, seed: int) -> pa.Table:
+def _fitted_on(sequence: SequenceArtefact, share: float, seed: int) -> pa.Table:
     """The matching train rows that a head of this share is fitted on: id, text and image."""
-    if MATCH not in sequence.label_names:
-        raise DataError(
-            f"no label {MATCH!r} tells which rows match", where="encoder.towers", hint="Use a source of kind pairs"
-        )
-    match = sequence.label_names.index(MATCH)
-    parts = []
-    for task in sequence.tasks:
-        rows = task.of_split("train")
-        rows = rows.filter(pc.equal(rows["label"], match))
+    match, parts = sequence.names.labels.index(MATCH), []
+    for number in range(len(sequence.names.tasks)):
+        rows = sequence.task(number, split="train").filter(pc.field("label") == match)
         parts.append(rows.filter(pa.array(_drawn(rows, share, seed))).select(["id", "text", "image"]))
     return pa.concat_tables(parts)
 
 
-def _without(sequence: TaskSequence, share: float, seed: int) -> TaskSequence:
-    """The sequence without the train rows that any head was fitted on, and those of the same groups."""
-    tasks = []
-    for task in sequence.tasks:
-        is_train = pc.equal(task.rows["split"], "train")
-        rows = task.rows.filter(pc.invert(pc.and_(is_train, pa.array(_drawn(task.rows, share, seed)))))
-        kept = dataclasses.replace(task, rows=rows)
-        if len(kept.of_split("train")["label"].unique()) < len(task.label_names):
-            raise DataError(
-                f"task {task.name!r} has no train rows of every label left beside those of the alignment head",
-                where="encoder.towers.share",
-                hint="Lower it, or add rows",
-            )
-        tasks.append(kept)
-    return dataclasses.replace(sequence, tasks=tuple(tasks))
+def _without(rows: pa.Table, share: float, seed: int) -> pa.Table:
+    """The rows of a task without the train rows that any head was fitted on, and those of the same groups."""
+    is_train = pc.equal(rows["split"], "train")
+    return rows.filter(pc.invert(pc.and_(is_train, pa.array(_drawn(rows, share, seed)))))
 
 
 def _drawn(rows: pa.Table, share: float, seed: int) -> np.ndarray:

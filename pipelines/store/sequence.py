@@ -14,7 +14,6 @@ from kcm.encoders import EncoderConfig
 from kcm.inputs.content import Content
 from kcm.large import LargeConfig
 from kcm.parquet import read_table
-from kcm.tasks import TaskSequence
 from kcm.tasks.columns import matrix
 from kcm.tasks.sequence import DESCRIPTION, VECTOR, read_description, read_shard
 from kcm.tasks.shards import task_shards
@@ -91,10 +90,6 @@ class SequenceArtefact(ShardedArtefact):
     """The rows by task and split, written by `tasks`, or by `alignment` without the rows that heads were fitted on."""
 
     kind = "sequence"
-
-    def load(self) -> TaskSequence:
-        """The task sequence. Raises ArtefactError when it is damaged."""
-        return TaskSequence.load(self.folder)
 
     @cached_property
     def names(self) -> Names:

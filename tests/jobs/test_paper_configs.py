@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from transformers import ResNetConfig, ResNetModel
 
+from benchmarks.sequences import build_sequence
 from kcm.config import load_config
 from kcm.inputs.content import contents
 from kcm.large import Item, Prompt
-from kcm.tasks.preparation.build import build_sequence
 from kcm.tasks.readers import hub
 from pipelines.config import RunConfig
 from tests.fake_upstream import FakeUpstream
@@ -68,7 +68,7 @@ def test_cifar_100_becomes_tasks_with_a_long_tail_and_clip_answers(
     rows = sequence.tasks[0].rows.to_pydict()
     shown = contents(rows["text"], rows["image"])[:5]
     assert cifar.encoder.build(tmp_path).encode(shown).shape == (5, 8)
-    model = cifar.large.build(sequence.answer_names, tmp_path)
+    model = cifar.large.build(sequence.label_names, tmp_path)
     answers = model.answer([Item(str(number), content) for number, content in enumerate(shown)])
     assert all(answer.error is None and abs(answer.probabilities.sum() - 1) < 1e-4 for answer in answers)
 
@@ -102,7 +102,7 @@ def test_amazon_reviews_become_a_task_per_category_and_a_chat_model_answers(
     shown = contents(rows["text"][:4])
     assert amazon.encoder.build(tmp_path).encode(shown).shape == (4, 32)
     hint = Prompt("soft", suggestions=((0, 0.8),))
-    model = amazon.large.build(sequence.answer_names, tmp_path)
+    model = amazon.large.build(sequence.label_names, tmp_path)
     plain, hinted = model.answer([Item("plain", shown[0]), Item("hinted", shown[0], hint)])
     assert (plain.label, plain.error, hinted.label) == (1, None, 1)
     assert plain.cost.currency == pytest.approx((100 * 0.15 + 10 * 0.60) / 1e6)

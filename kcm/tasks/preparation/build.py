@@ -33,7 +33,7 @@ from kcm.tasks.preparation.database import FactsDatabase
 from kcm.tasks.preparation.facts import write_facts
 from kcm.tasks.preparation.payload import SourceShardJob, target_of, write_pieces, write_task_shard
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
-from kcm.tasks.sequence import BAD_ROWS, TaskSequence, write_description
+from kcm.tasks.sequence import BAD_ROWS, write_description
 from kcm.tasks.shards import SHARD_ROWS, SequenceFolder
 from kcm.tasks.sources import Source
 from kcm.tasks.summary import Summary
@@ -53,22 +53,6 @@ The number is about that of the rows that all of the items hold together.
 def in_process(function: Callable[[Any], Any], items: Sequence[Any], num_rows: int) -> Iterable[Any]:
     """One item after another, in this process."""
     return map(function, items)
-
-
-def build_sequence(
-    config: TasksConfig,
-    assets_dir: Path,
-    seed: int,
-    *,
-    reads: Collection[Part] = TEXT,
-    bad_rows_file: Path | None = None,
-    source: Source | None = None,
-) -> TaskSequence:
-    """The sequence that `write_sequence` writes, in memory. `source` replaces the configured one."""
-    source = source or config.source.build(assets_dir)
-    with tempfile.TemporaryDirectory() as folder:
-        write_sequence(config, Path(folder), source, seed, reads=reads, bad_rows_file=bad_rows_file)
-        return TaskSequence.load(Path(folder))
 
 
 def write_sequence(

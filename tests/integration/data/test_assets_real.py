@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.sequences import build_sequence
 from jobs.assets import ASSETS, fetch
 from kcm.assets import resolve
 from kcm.assets.manifest import read_manifest
@@ -14,7 +15,6 @@ from kcm.encoders.efficientnet import load_efficientnet
 from kcm.inputs.content import contents
 from kcm.large import fit_head
 from kcm.tasks import TasksConfig
-from kcm.tasks.preparation.build import build_sequence
 
 pytestmark = pytest.mark.integration
 

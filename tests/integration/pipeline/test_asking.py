@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from ray import serve
 
+from benchmarks.sequences import TaskSequence
 from jobs.assets import fetch
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input
@@ -31,7 +32,6 @@ from kcm.large import Item, OpenAiConfig, OpenAiModel
 from kcm.large.adapters.openai import openai_identity
 from kcm.large.prompting.prompts import sanitized
 from kcm.large.response_cache import ResponseCache, ResponseStore
-from kcm.tasks import TaskSequence
 from pipelines.config import RunConfig
 from pipelines.run import run
 from pipelines.serve.config import ServeConfig

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.retrieval import retrieval
+from benchmarks.sequences import TaskSequence
 from kcm.config import load_config
-from kcm.tasks import TaskSequence
 from pipelines.config import RunConfig
 from tests.tiny_bert import save_bert
 from tests.tiny_clip import save_clip

@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 from ray import serve
 from rich.console import Console
 
+from benchmarks.sequences import TaskSequence
 from jobs.assets import ASSETS, fetch
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
@@ -29,7 +30,6 @@ from kcm.cascade.table import OutcomeTable
 from kcm.components import components_of
 from kcm.config import load_config
 from kcm.inputs.content import Content
-from kcm.tasks import TaskSequence
 from pipelines.batch.predict import predict
 from pipelines.config import RunConfig
 from pipelines.progress import Reporter

@@ -20,8 +20,8 @@ import ray
 from kcm.cascade.fitted.signals import SignalsHead
 from kcm.config import parse_config
 from kcm.large import NO_PROMPT
-from kcm.tasks import Task, TaskSequence
 from kcm.tasks.columns import list_column
+from kcm.tasks.sequence import write_description, write_rows
 from kcm.tasks.shards import write_shards
 from pipelines.batch import mapping
 from pipelines.batch.mapping import run_remotely
@@ -95,8 +95,10 @@ def write_sequence(folder: Path) -> None:
     """A sequence of one task; what counts are its names, since the features are made by hand."""
     row = {"id": "a", "text": "a", "image": b"", "label": 0, "group": ""}
     rows = pa.Table.from_pylist([row | {"split": split} for split in ("train", "validate", "certify", "test")])
-    tasks = (Task("only", ("no", "yes"), rows),)
-    TaskSequence("made", "domain_incremental", ("no", "yes"), tasks, "given", 0).save(folder)
+    write_rows(folder, 0, rows)
+    labels = ["no", "yes"]
+    task = {"name": "only", "label_names": labels}
+    write_description(folder, {"name": "made", "label_names": labels, "none_label": None, "tasks": [task]})
 
 
 class Search:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.sequences import TaskSequence
 from kcm.errors import DataError
 from kcm.inputs.labels import UNLABELLED
-from kcm.tasks import SPLITS, TaskSequence
+from kcm.tasks import SPLITS
 
 
 def rows_by_id(sequence: TaskSequence) -> dict[str, dict]:

@@ -52,12 +52,7 @@ def asked(outcomes: OutcomesArtefact, monkeypatch: pytest.MonkeyPatch, shift: in
     load = lambda num_labels, *_, **__: SimpleNamespace(answer=lambda items: answer(items, num_labels))  # noqa: E731
     monkeypatch.setattr(examine, "load_large", load)
     names = [f"task {number}" for number in range(len(LABELS))]
-    features: Any = SimpleNamespace(
-        names=SimpleNamespace(tasks=names),
-        sequence=SimpleNamespace(
-            load=lambda: SimpleNamespace(tasks=[SimpleNamespace(rows=rows(task)) for task in range(len(LABELS))])
-        ),
-    )
+    features: Any = SimpleNamespace(names=SimpleNamespace(tasks=names), sequence=SimpleNamespace(task=rows))
     challenger: Any = SimpleNamespace(large=SimpleNamespace(upstream=None))
     context: Any = SimpleNamespace(assets_path=Path(), cluster=SimpleNamespace(device="cpu"))
     examination = Examine.model_construct(limits=GateConfig(panel_size=32), seed=0, upstreams=())

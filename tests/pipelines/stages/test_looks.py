@@ -9,7 +9,7 @@ from kcm.certify.certificate import CertificateConfig
 from kcm.certify.ledger import look_delta
 from kcm.config import parse_config
 from kcm.tasks.config import TasksConfig
-from kcm.tasks.preparation.build import build_sequence
+from kcm.tasks.preparation.build import write_sequence
 from pipelines.stages.evaluate import look_spend
 from pipelines.stages.units import certify_fingerprint
 from pipelines.store.artefact import ArtefactStore, Recipe
@@ -26,9 +26,11 @@ def sequence_of(store: ArtefactStore, file: Path, num_rows: int = 400, group: st
     file.write_text("\n".join(["text,task,label,group,split", *lines]), encoding="utf-8")
     columns = {"split_column": "split"} | ({"group_column": "group"} if group else {})
     source = {"kind": "files", "path": str(file), "task_column": "task"} | columns
-    sequence = build_sequence(parse_config(TasksConfig, {"source": source}), file.parent, seed=0)
+    config = parse_config(TasksConfig, {"source": source})
+    rows = config.source.build(file.parent)
     recipe = Recipe("tasks", 1, {"file": file.name, "rows": num_rows, "group": group})
-    return store.build(recipe, lambda folder, scratch: sequence.save(folder))[0].as_a(SequenceArtefact)
+    made = store.build(recipe, lambda folder, scratch: write_sequence(config, folder, rows, 0))[0]
+    return made.as_a(SequenceArtefact)
 
 
 def test_renamed_runs_and_files_and_a_copied_storage_go_on_counting(tmp_path: Path) -> None:

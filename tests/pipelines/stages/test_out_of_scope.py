@@ -70,9 +70,8 @@ def encoded_by_hand(store: ArtefactStore, sequence: SequenceArtefact) -> Artefac
 
     def write(folder: Path, scratch: Path) -> None:
         rng = np.random.default_rng(0)
-        loaded = sequence.load()
-        for number in range(len(loaded.tasks)):
-            rows = loaded.tasks[number].rows
+        for number in range(len(sequence.names.tasks)):
+            rows = sequence.task(number)
             label_N = rows["label"].to_numpy()
             centre_ND = np.where(label_N[:, None] == OUT_OF_SCOPE, 1.0, 2.0 * np.eye(len(INTENTS))[label_N])
             features_ND = (centre_ND + rng.normal(scale=0.1, size=centre_ND.shape)).astype(np.float32)
@@ -135,7 +134,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     done["evaluated"] = Evaluate.of(config).build(done, context)
     bundle = Register.of(config).build(done, context).bundle
     return {
-        "sequence": done["sequence"].load(),
+        "sequence": done["sequence"],
         "plan": plan,
         "result": done["evaluated"].result["kcm"],
         "table": OutcomeTable.from_parquet(done["evaluated"].folder / "kcm" / "outcomes.parquet"),
@@ -144,7 +143,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_the_large_model_may_answer_none_of_the_labels(run) -> None:
-    assert run["sequence"].answer_names == (*INTENTS, NONE)
+    assert run["sequence"].names.answers == (*INTENTS, NONE)
     assert run["table"].label_names == (*INTENTS, NONE)
 
 
@@ -160,7 +159,7 @@ def test_what_the_large_model_teaches_is_restricted_to_the_label_list() -> None:
 def test_out_of_scope_rows_are_neither_trained_nor_tested_on(run) -> None:
     sequence = run["sequence"]
     for number, rows in enumerate(run["plan"].trainer("kcm").tasks):
-        labels = sequence.tasks[number].splits["test"]["label"].to_pylist()
+        labels = sequence.task(number, split="test")["label"].to_pylist()
         assert OUT_OF_SCOPE in labels
         assert rows.num_rows("test") == len([label for label in labels if label != OUT_OF_SCOPE])
         assert OUT_OF_SCOPE not in rows.label_counts("train")

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from benchmarks.sequences import build_sequence
 from jobs.cli import app
 from jobs.commands.init import initialise, source_of
 from kcm.config import load_config
 from kcm.inputs.content import Content
 from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.large.base import Item
-from kcm.tasks.preparation.build import build_sequence
 from pipelines.config import RunConfig
 from tests.fake_hub import FakeHub
 from tests.kcm.inputs.table_files import WRITERS

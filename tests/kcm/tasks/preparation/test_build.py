@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.sequences import TaskSequence
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.labels import OUT_OF_SCOPE
-from kcm.tasks import SPLITS, TasksConfig, TaskSequence
+from kcm.tasks import SPLITS, TasksConfig
 from kcm.tasks.readers.files import FileShard
 
 
@@ -165,7 +166,7 @@ def test_out_of_scope_rows_have_no_label_and_are_never_trained_on(clinc, build):
     assert len(outside) == 24
     assert not any("oos" in row for row in ids(sequence, "train"))
     assert all(OUT_OF_SCOPE in task.splits["test"]["label"].to_pylist() for task in sequence.tasks)
-    assert sequence.answer_names == ("a", "b", "c", "d", "oos")
+    assert (sequence.label_names, sequence.none_label) == (("a", "b", "c", "d"), "oos")
 
 
 def test_out_of_scope_rows_that_nothing_tells_apart_cannot_be_kept(write_csv, build, labelled):

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from benchmarks.sequences import read_rows
 from kcm.config import parse_config
 from kcm.errors import DataError
 from kcm.inputs.content import IMAGE, TEXT, Part
@@ -21,7 +22,6 @@ from kcm.tasks import SPLITS, TasksConfig, shards
 from kcm.tasks.preparation import build, database, facts
 from kcm.tasks.preparation.build import in_process, write_sequence
 from kcm.tasks.rows import SourceRow, rows_of
-from kcm.tasks.sequence import read_rows
 from kcm.tasks.shards import task_shards
 from kcm.tasks.sources import Source, TableShard
 

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from benchmarks.sequences import build_sequence
 from kcm.errors import DataError
 from kcm.inputs.content import IMAGE, TEXT
 from kcm.tasks import TasksConfig
-from kcm.tasks.preparation.build import build_sequence
 from kcm.tasks.readers.pairs import PairsSource
 
 

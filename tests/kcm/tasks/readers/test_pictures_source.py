@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from benchmarks.sequences import build_sequence
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import IMAGE, PROBE
 from kcm.tasks import TasksConfig
-from kcm.tasks.preparation.build import build_sequence
 from kcm.tasks.readers import pictures
 from kcm.tasks.readers.pictures import PicturesSource
 
