@@ -33,8 +33,3 @@ def status_of(error: BaseException) -> str | None:
     """The status that a server answered with, by obstore, such as `503 Service Unavailable`."""
     found = _STATUS.search(str(error))
     return found[1].strip() if found else None
-
-
-def is_longer_than_a_block(error: BaseException) -> bool:
-    """Whether pyarrow's reader of JSON met a row that does not end within a block."""
-    return "straddling object" in str(error)

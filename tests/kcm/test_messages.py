@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import io
-
-import pyarrow as pa
 import pytest
-from pyarrow import json as pa_json
 
-from kcm._messages import is_longer_than_a_block, status_of, store_fault
-
-
-def test_pyarrow_says_that_a_row_is_longer_than_a_block() -> None:
-    row = b'{"text": "' + b"x" * 5000 + b'"}\n'
-    with pytest.raises(pa.ArrowInvalid) as caught:
-        pa_json.read_json(io.BytesIO(row), read_options=pa_json.ReadOptions(block_size=1000))
-    assert is_longer_than_a_block(caught.value)
+from kcm._messages import status_of, store_fault
 
 
 @pytest.mark.parametrize(
