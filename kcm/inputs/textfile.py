@@ -73,8 +73,8 @@ def find_encoding(head: bytes) -> str:
         if (half := head[start:1000:2]) and half.count(0) > 0.7 * len(half):
             return encoding
     text = codecs.getincrementaldecoder("utf-8")("kcm.undecodable").decode(head)
-    num_undecodable = text.count(UNDECODABLE)
-    return "utf-8" if sum(not letter.isascii() for letter in text) >= 2 * num_undecodable else "cp1252"
+    num_special = len(text) - len(text.encode("ascii", "ignore"))
+    return "utf-8" if num_special >= 2 * text.count(UNDECODABLE) else "cp1252"
 
 
 def find_delimiter(text: str, usual: str = ",") -> str:

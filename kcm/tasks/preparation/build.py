@@ -1,8 +1,8 @@
 """A task sequence from its configuration; every fault of the data is found before any work starts.
 
-Rows are read twice: first for their facts, which go to a database that finds the split and the task of every row, then
-for their payload, which goes shard by shard to the files of the tasks. Both may run on many machines. What is here
-holds counts, the names of labels and tasks, and the database, and no payload.
+Rows are read once. Their facts go to a database that finds the split and the task of every row, then their payload,
+which has waited in blocks, goes to the files of the tasks. Both may run on many machines. What is here holds counts,
+the names of labels and tasks, and the database, and no payload.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from kcm.tasks.plan.splits import SPLITS
 from kcm.tasks.preparation.checks import Cell, check_labels, check_sizes, shortage, split_error
 from kcm.tasks.preparation.cleaning import RowRules
 from kcm.tasks.preparation.database import FactsDatabase
-from kcm.tasks.preparation.facts import write_facts
-from kcm.tasks.preparation.payload import SourceShardJob, target_of, write_pieces, write_task_shard
+from kcm.tasks.preparation.facts import Block, facts_file, write_facts
+from kcm.tasks.preparation.payload import target_of, write_pieces, write_task_shard
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
 from kcm.tasks.sequence import BAD_ROWS, write_description
 from kcm.tasks.shards import SHARD_ROWS, SequenceFolder
-from kcm.tasks.sources import Source
+from kcm.tasks.sources import Shard, Source
 from kcm.tasks.summary import Summary
 
 _CANDIDATES = 256  # rows of every task and label by which a salt is judged
@@ -96,7 +96,7 @@ class SequenceBuild:
     folder: SequenceFolder
     workers: Workers
     facts: FactsDatabase
-    shard_sizes: dict[int, int] = field(default_factory=dict)
+    blocks: list[Block] = field(default_factory=list)
     labels: tuple[str, ...] = ()
     plan: TaskPlan = field(default_factory=lambda: TaskPlan((), (), False, {}))
     cells: dict[Cell, int] = field(default_factory=dict)  # rows that are kept, by task, split and label
@@ -124,27 +124,27 @@ class SequenceBuild:
     @property
     def num_rows(self) -> int:
         """All rows of the source."""
-        return sum(self.shard_sizes.values())
+        return sum(block.num_rows for block in self.blocks)
 
     def read_facts(self) -> None:
         """Read the facts of all shards. The first is read here: it tells how many rows there may be."""
         shards = list(enumerate(self.source.shards))
         read = partial(write_facts, rules=self.rules, folder=self.folder)
-        self._add_facts(map(read, shards[:1]))
-        expected = sum(self.facts.shard_sizes().values()) * len(shards)
+        self._add_facts(shards[:1], map(read, shards[:1]))
+        expected = self.num_rows * len(shards)
         with ThreadPoolExecutor(_CHECKS_AT_ONCE) as threads:
             list(threads.map(lambda shard: shard.check(), self.source.shards[1:]))
-        self._add_facts(self.workers(read, shards[1:], expected))
-        self.shard_sizes = self.facts.shard_sizes()
+        self._add_facts(shards[1:], self.workers(read, shards[1:], expected))
         if not self.num_rows:
             raise DataError("there are no rows", where=self.source.name)
 
-    def _add_facts(self, names: Iterable[str]) -> None:
-        for name in names:
-            with self.folder.open(name) as file, pa.ipc.open_file(file) as batches:
+    def _add_facts(self, shards: Iterable[tuple[int, Shard]], written: Iterable[list[Block]]) -> None:
+        for (shard, _), blocks in zip(shards, written, strict=True):
+            with self.folder.open(name := facts_file(shard)) as file, pa.ipc.open_file(file) as batches:
                 for number in range(batches.num_record_batches):
                     self.facts.add(pa.Table.from_batches([batches.get_batch(number)]))
             self.folder.remove([name])
+            self.blocks += blocks
 
     def draw_splits(self, bad_rows_file: Path | None) -> None:
         """Draw the splits, list the rows that are left out, and raise DataError where too many are bad."""
@@ -158,11 +158,11 @@ class SequenceBuild:
 
     def _left_out(self) -> Iterator[BadRow]:
         """The rows left out, bad ones first, each with its number among the rows of its file."""
-        rows_before, starts = Counter[str](), {}
-        for shard, size in self.shard_sizes.items():  # a large file is several shards
-            where = self.source.shards[shard].where
-            starts[shard] = rows_before[where]
-            rows_before[where] += size
+        rows_before, starts = Counter[str](), dict[int, int]()
+        for block in self.blocks:  # a large file is several shards
+            where = self.source.shards[block.shard].where
+            starts.setdefault(block.shard, rows_before[where])
+            rows_before[where] += block.num_rows
         for shard, position, row_id, reason in self.facts.left_out():
             yield BadRow(row_id, reason, self.source.shards[shard].where, starts[shard] + position + 1)
 
@@ -249,18 +249,18 @@ class SequenceBuild:
 
     def write(self) -> str:
         """Write the shards of all tasks and, last, the description; the digest of the sequence."""
-        jobs = [
-            SourceShardJob(number, self.source.shards[number], self.shard_sizes[number])
-            for number in self.facts.place(SHARD_ROWS)
-        ]
-        for job in jobs:
-            with self.folder.new(job.places) as draft:
-                self.facts.write_places(job.number, draft)
-        write = partial(write_pieces, folder=self.folder, parts=self.rules.parts)
-        pieces = sorted(chain.from_iterable(self.workers(write, jobs, self.num_rows)))
+        self.facts.place(SHARD_ROWS)
+        for block in self.blocks:
+            with self.folder.new(block.places) as draft:
+                self.facts.write_places(block, draft)
+        write, pieces = partial(write_pieces, folder=self.folder, parts=self.rules.parts), list[str]()
+        for block, names in zip(self.blocks, self.workers(write, self.blocks, self.num_rows), strict=True):
+            pieces += names
+            self.folder.remove([block.rows, block.places])
+        pieces.sort()
         targets = [list(names) for _, names in groupby(pieces, key=target_of)]
         digests = list(self.workers(partial(write_task_shard, folder=self.folder), targets, self.num_rows))
-        self.folder.remove([*(job.places for job in jobs), *pieces])
+        self.folder.remove(pieces)
         write_description(self.folder.path, self._description())
         plan = self.plan
         identity = [self.source.name, self.config.scenario, self.labels, self.outside, plan.names, plan.labels]

@@ -27,6 +27,7 @@ from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
 from kcm.tasks.hashing import draws
 from kcm.tasks.plan.scenarios import TaskPlan
 from kcm.tasks.plan.splits import SPLITS, Split, drawn_splits
+from kcm.tasks.preparation.facts import Block
 
 MEMORY_LIMIT = "400MB"  # of tables and intermediate results; what is beyond it lies on disk
 _ROWS_AT_ONCE = 10_000  # of a listing, as Python objects
@@ -179,14 +180,14 @@ ORDER BY place
 # sorted as they are read again; `target` is where they go, see `preparation.payload`.
 _PLACED = """
 CREATE TABLE placed AS
-    SELECT task, split, label, shard, position, id, unit_name,
+    SELECT task, split, label, shard, position, unit_name,
         (row_number() OVER (PARTITION BY task ORDER BY split, label < 0, place) - 1) // $shard_rows AS number
     FROM chosen ORDER BY shard, position
 """
 _PLACES = """
-SELECT position, id, label, split, unit_name,
+SELECT position, label, split, unit_name,
     format('task-{:04d}-{:05d}-{}{}', task, number, split, (label < 0)::INTEGER) AS target
-FROM placed WHERE shard = $shard ORDER BY position
+FROM placed WHERE shard = $shard AND position >= $start AND position < $stop ORDER BY position
 """
 
 
@@ -217,10 +218,6 @@ class FactsDatabase:
         self._db.register("more", facts)
         self._db.execute(_MORE)
         self._db.unregister("more")
-
-    def shard_sizes(self) -> dict[int, int]:
-        """The number of rows of every shard that has any, bad ones too."""
-        return dict(self._rows("SELECT shard, count(*) FROM facts GROUP BY shard ORDER BY shard"))
 
     def judge(self, fractions: Mapping[Split, float], part: str) -> None:
         """Draw the splits, and find the rows that share a content or a group with another split.
@@ -279,17 +276,14 @@ class FactsDatabase:
         """The number of units among the certify rows of each task."""
         return dict(self._rows(_CERTIFY_UNITS))
 
-    def place(self, shard_rows: int) -> list[int]:
-        """Find the place of every row in the shards of the tasks, which hold at most so many rows.
-
-        Returns the shards of the source that have rows which are kept.
-        """
+    def place(self, shard_rows: int) -> None:
+        """Find the place of every row in the shards of the tasks, which hold at most so many rows."""
         self._db.execute(_PLACED, {"shard_rows": shard_rows})
-        return [shard for (shard,) in self._rows("SELECT DISTINCT shard FROM placed ORDER BY shard")]
 
-    def write_places(self, shard: int, path: Path) -> None:
-        """Write where the rows of a shard go: the columns of `_PLACES`, in the order of the shard."""
-        self._db.sql(_PLACES, params={"shard": shard}).write_parquet(str(path))
+    def write_places(self, block: Block, path: Path) -> None:
+        """Write where the rows of a block that are kept go: the columns of `_PLACES`, in their order."""
+        bounds = {"shard": block.shard, "start": block.start, "stop": block.start + block.num_rows}
+        self._db.sql(_PLACES, params=bounds).write_parquet(str(path))
 
     def _register(self, table: str, numbers: Mapping[str, int]) -> None:
         columns = {"name": pa.array(numbers, pa.string()), "number": pa.array(numbers.values(), pa.int32())}

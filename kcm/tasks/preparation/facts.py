@@ -1,8 +1,12 @@
-"""Facts of rows: whether a row can be used, and what decides its split and its task, without its payload. N rows."""
+"""Facts of rows: whether a row can be used, and what decides its split and its task, without its payload. N rows.
+
+A shard of a source is read once: the payload waits in a file for each block of its rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -31,18 +35,52 @@ FACTS = pa.schema(
 )
 
 
-def write_facts(job: tuple[int, Shard], rules: RowRules, folder: SequenceFolder) -> str:
-    """Write the facts of a shard, block by block; the name of the file. `job` is its number, and the shard."""
+@dataclass(frozen=True)
+class Block:
+    """Rows of shard `shard` of the source from position `start` on, and the names of their files."""
+
+    shard: int
+    start: int
+    num_rows: int
+
+    @property
+    def name(self) -> str:
+        """What the names of its files have in common; they sort in the order of the source."""
+        return f"{self.shard:05d}-{self.start:012d}"
+
+    @property
+    def rows(self) -> str:
+        """The file of the payload."""
+        return f"rows-{self.name}.arrow"
+
+    @property
+    def places(self) -> str:
+        """The file that says where the rows go."""
+        return f"places-{self.name}.parquet"
+
+
+def facts_file(shard: int) -> str:
+    """The name of the file with the facts of a shard."""
+    return f"facts-{shard:05d}.arrow"
+
+
+def write_facts(job: tuple[int, Shard], rules: RowRules, folder: SequenceFolder) -> list[Block]:
+    """Write facts and payload of a shard; its blocks. `job` is its number, and the shard."""
     number, shard = job
+    written: list[Block] = []
 
     def tables() -> Iterator[pa.Table]:
         start = 0
         for rows in blocks(shard.read()):
+            block = Block(number, start, len(rows))
+            payload = rows.select([name for name in ("id", "group", *rules.parts) if name in rows.column_names])
+            folder.write_batches(block.rows, payload.schema, [payload])
+            written.append(block)
             yield facts_of(rows, rules, number, start)
             start += len(rows)
 
-    folder.write_batches(name := f"facts-{number:05d}.arrow", FACTS, tables())
-    return name
+    folder.write_batches(facts_file(number), FACTS, tables())
+    return written
 
 
 def blocks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

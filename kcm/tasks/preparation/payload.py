@@ -1,18 +1,16 @@
-"""The payload of rows (text, picture, vector) on its way from the shards of a source to those of tasks.
+"""The payload of rows (text, picture, vector) on its way from the blocks of a source to the shards of tasks.
 
-A shard of the source is read again, block by block. The rows of a block that are kept are written to pieces: a file for
-the rows that go to the same split of the same shard of a task. A shard of a task is then joined from its pieces, whose
-names are in the order of their rows.
+The rows of a block that are kept are written to pieces: a file for the rows that go to the same split of the same shard
+of a task. A shard of a task is then joined from its pieces, whose names are in the order of their rows.
 
-    places-00002.parquet                           where the rows of shard 2 of the source go
-    task-0003-00001-00-00002-000000131072.arrow    rows for shard 1 of task 3: split 0, in scope; of shard 2, from row
-                                                   131,072 on
+    rows-00002-000000131072.arrow                  a block: rows of shard 2 of the source, from row 131,072 on
+    places-00002-000000131072.parquet              where they go
+    task-0003-00001-00-00002-000000131072.arrow    those that go to shard 1 of task 3: split 0, in scope
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain
 
@@ -20,26 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kcm.errors import DataError
 from kcm.tasks.plan.splits import SPLITS
-from kcm.tasks.preparation.facts import blocks
+from kcm.tasks.preparation.facts import Block
 from kcm.tasks.sequence import SCHEMA, VECTOR
 from kcm.tasks.shards import SequenceFolder, in_groups, open_shard, shard_file
-from kcm.tasks.sources import Shard
-
-
-@dataclass(frozen=True)
-class SourceShardJob:
-    """A shard of the source to be read again, which had `num_rows` when it was read before."""
-
-    number: int
-    shard: Shard
-    num_rows: int
-
-    @property
-    def places(self) -> str:
-        """The name of the file that says where its rows go."""
-        return f"places-{self.number:05d}.parquet"
 
 
 def target_of(piece: str) -> tuple[int, int]:
@@ -48,32 +30,18 @@ def target_of(piece: str) -> tuple[int, int]:
     return int(task), int(shard)
 
 
-def write_pieces(job: SourceShardJob, folder: SequenceFolder, parts: Sequence[str]) -> list[str]:
-    """Read a shard again and write the rows that are kept; the names of the pieces. `parts` are the payload's columns.
-
-    Raises DataError where the rows are not those of the first reading.
-    """
-    pieces, start = [], 0
-    for rows in blocks(job.shard.read()):
-        stop, position = start + len(rows), pc.field("position")
-        with folder.open(job.places) as file:
-            places = pq.read_table(file, filters=(position >= start) & (position < stop))
-        kept = rows.take(pc.subtract(places["position"], start))
-        if not kept["id"].equals(places["id"]):
-            raise _changed(job.shard)
-        table = _as_tasks_have_them(kept, places, parts)
-        for target in places["target"].unique().to_pylist():
-            name = f"{target}-{job.number:05d}-{start:012d}.arrow"
-            folder.write_batches(name, table.schema, [table.filter(pc.equal(places["target"], target))])
-            pieces.append(name)
-        start = stop
-    if start != job.num_rows:
-        raise _changed(job.shard)
+def write_pieces(block: Block, folder: SequenceFolder, parts: Sequence[str]) -> list[str]:
+    """Write the rows of a block that are kept; the names of the pieces. `parts` are the payload's columns."""
+    with folder.open(block.rows) as file, pa.ipc.open_file(file) as batches:
+        rows = batches.read_all()
+    with folder.open(block.places) as file:
+        places = pq.read_table(file)
+    table = _as_tasks_have_them(rows.take(pc.subtract(places["position"], block.start)), places, parts)
+    pieces = []
+    for target in places["target"].unique().to_pylist():
+        pieces.append(f"{target}-{block.name}.arrow")
+        folder.write_batches(pieces[-1], table.schema, [table.filter(pc.equal(places["target"], target))])
     return pieces
-
-
-def _changed(shard: Shard) -> DataError:
-    return DataError("the rows changed while they were read", where=shard.where, hint="Start again")
 
 
 def _as_tasks_have_them(rows: pa.Table, places: pa.Table, parts: Sequence[str]) -> pa.Table:

@@ -111,13 +111,14 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Splits]:
             plan = TaskPlan(("all",), (), False, {task: 0 for task, _ in cells})
             facts.assign_tasks(plan, sorted({label for _, label in cells}), None)
             facts.choose({})
-            shards = facts.place(1_000_000)
-            places = []
-            for shard in shards:
-                facts.write_places(shard, file := folder.path / f"places-{shard}")
-                places += pq.read_table(file).to_pylist()
+            facts.place(1_000_000)
+            found = {}
+            for block in build.blocks:
+                facts.write_places(block, file := folder.path / "places")
+                ids = tables[block.shard]["id"].to_pylist()
+                found |= {ids[row["position"]]: SPLITS[row["split"]] for row in pq.read_table(file).to_pylist()}
         return Splits(
-            {row["id"]: SPLITS[row["split"]] for row in places},
+            found,
             {row.id: row.reason for row in read_bad_rows(folder.path / BAD_ROWS)},
         )
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -107,20 +107,6 @@ def test_a_task_of_many_rows_has_several_shards_in_the_order_of_the_source(
     for split in SPLITS:
         numbers = [int(row["id"]) for row in rows.to_pylist() if row["split"] == split]
         assert numbers == sorted(numbers)
-
-
-def test_rows_that_change_between_the_two_readings_are_refused(tmp_path: Path) -> None:
-    class Changing(TableShard):
-        readings: ClassVar[list[int]] = []
-
-        def read(self) -> Iterator[pa.Table]:
-            self.readings.append(1)
-            yield self.table if len(self.readings) == 1 else self.table.slice(1)
-
-    rows = rows_of([SourceRow(str(i), f"text {i}", "ab"[i % 2]) for i in range(100)])
-    config = parse_config(TasksConfig, {"num_tasks": 1, "scenario": "class_incremental"})
-    with pytest.raises(DataError, match=r"the rows changed while they were read \(changing\)"):
-        write_sequence(config, tmp_path / "sequence", Source("rows", (Changing("changing", rows),)), 0)
 
 
 @pytest.mark.parametrize("reads", [TEXT, IMAGE, TEXT | IMAGE])
