@@ -110,8 +110,12 @@ class SequenceFolder:
         for name in names:
             (self.path / name).unlink()
 
-    def write_batches(self, name: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
-        """Write tables in Arrow's file format, each as one record batch."""
-        with self.new(name) as draft, pa.ipc.new_file(str(draft), schema) as writer:
-            for table in tables:
-                writer.write_table(table.combine_chunks())
+    def write(self, name: str, table: pa.Table) -> None:
+        """Write a table in Arrow's file format."""
+        with self.new(name) as draft, pa.ipc.new_file(str(draft), table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+
+    def read(self, name: str) -> pa.Table:
+        """A table that some worker wrote."""
+        with self.open(name) as file:
+            return pa.ipc.open_file(file).read_all()

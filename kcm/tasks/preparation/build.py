@@ -19,8 +19,6 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pyarrow as pa
-
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import TEXT, Part
 from kcm.tasks.config import TasksConfig
@@ -30,12 +28,12 @@ from kcm.tasks.plan.splits import SPLITS
 from kcm.tasks.preparation.checks import Cell, check_labels, check_sizes, shortage, split_error
 from kcm.tasks.preparation.cleaning import RowRules
 from kcm.tasks.preparation.database import FactsDatabase
-from kcm.tasks.preparation.facts import Block, facts_file, write_facts
+from kcm.tasks.preparation.facts import Block, write_facts
 from kcm.tasks.preparation.payload import target_of, write_pieces, write_task_shard
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
 from kcm.tasks.sequence import BAD_ROWS, write_description
 from kcm.tasks.shards import SHARD_ROWS, SequenceFolder
-from kcm.tasks.sources import Shard, Source
+from kcm.tasks.sources import Source
 from kcm.tasks.summary import Summary
 
 _CANDIDATES = 256  # rows of every task and label by which a salt is judged
@@ -130,21 +128,19 @@ class SequenceBuild:
         """Read the facts of all shards. The first is read here: it tells how many rows there may be."""
         shards = list(enumerate(self.source.shards))
         read = partial(write_facts, rules=self.rules, folder=self.folder)
-        self._add_facts(shards[:1], map(read, shards[:1]))
+        self._add_facts(map(read, shards[:1]))
         expected = self.num_rows * len(shards)
         with ThreadPoolExecutor(_CHECKS_AT_ONCE) as threads:
             list(threads.map(lambda shard: shard.check(), self.source.shards[1:]))
-        self._add_facts(shards[1:], self.workers(read, shards[1:], expected))
+        self._add_facts(self.workers(read, shards[1:], expected))
         if not self.num_rows:
             raise DataError("there are no rows", where=self.source.name)
 
-    def _add_facts(self, shards: Iterable[tuple[int, Shard]], written: Iterable[list[Block]]) -> None:
-        for (shard, _), blocks in zip(shards, written, strict=True):
-            with self.folder.open(name := facts_file(shard)) as file, pa.ipc.open_file(file) as batches:
-                for number in range(batches.num_record_batches):
-                    self.facts.add(pa.Table.from_batches([batches.get_batch(number)]))
-            self.folder.remove([name])
-            self.blocks += blocks
+    def _add_facts(self, written: Iterable[list[Block]]) -> None:
+        for block in chain.from_iterable(written):
+            self.facts.add(self.folder.read(block.file("facts")))
+            self.folder.remove([block.file("facts")])
+            self.blocks.append(block)
 
     def draw_splits(self, bad_rows_file: Path | None) -> None:
         """Draw the splits, list the rows that are left out, and raise DataError where too many are bad."""
@@ -251,12 +247,11 @@ class SequenceBuild:
         """Write the shards of all tasks and, last, the description; the digest of the sequence."""
         self.facts.place(SHARD_ROWS)
         for block in self.blocks:
-            with self.folder.new(block.places) as draft:
-                self.facts.write_places(block, draft)
+            self.folder.write(block.file("places"), self.facts.places(block))
         write, pieces = partial(write_pieces, folder=self.folder, parts=self.rules.parts), list[str]()
         for block, names in zip(self.blocks, self.workers(write, self.blocks, self.num_rows), strict=True):
             pieces += names
-            self.folder.remove([block.rows, block.places])
+            self.folder.remove([block.file("rows"), block.file("places")])
         pieces.sort()
         targets = [list(names) for _, names in groupby(pieces, key=target_of)]
         digests = list(self.workers(partial(write_task_shard, folder=self.folder), targets, self.num_rows))

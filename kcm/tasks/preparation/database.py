@@ -280,10 +280,10 @@ class FactsDatabase:
         """Find the place of every row in the shards of the tasks, which hold at most so many rows."""
         self._db.execute(_PLACED, {"shard_rows": shard_rows})
 
-    def write_places(self, block: Block, path: Path) -> None:
-        """Write where the rows of a block that are kept go: the columns of `_PLACES`, in their order."""
+    def places(self, block: Block) -> pa.Table:
+        """Where the rows of a block that are kept go: the columns of `_PLACES`, in their order."""
         bounds = {"shard": block.shard, "start": block.start, "stop": block.start + block.num_rows}
-        self._db.sql(_PLACES, params=bounds).write_parquet(str(path))
+        return self._db.sql(_PLACES, params=bounds).to_arrow_table()
 
     def _register(self, table: str, numbers: Mapping[str, int]) -> None:
         columns = {"name": pa.array(numbers, pa.string()), "number": pa.array(numbers.values(), pa.int32())}

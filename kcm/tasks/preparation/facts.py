@@ -37,49 +37,28 @@ FACTS = pa.schema(
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of shard `shard` of the source from position `start` on, and the names of their files."""
+    """Rows of shard `shard` of the source from position `start` on."""
 
     shard: int
     start: int
     num_rows: int
 
-    @property
-    def name(self) -> str:
-        """What the names of its files have in common; they sort in the order of the source."""
-        return f"{self.shard:05d}-{self.start:012d}"
-
-    @property
-    def rows(self) -> str:
-        """The file of the payload."""
-        return f"rows-{self.name}.arrow"
-
-    @property
-    def places(self) -> str:
-        """The file that says where the rows go."""
-        return f"places-{self.name}.parquet"
-
-
-def facts_file(shard: int) -> str:
-    """The name of the file with the facts of a shard."""
-    return f"facts-{shard:05d}.arrow"
+    def file(self, what: str) -> str:
+        """The name of a file about these rows; of one kind they sort in the order of the source."""
+        return f"{what}-{self.shard:05d}-{self.start:012d}.arrow"
 
 
 def write_facts(job: tuple[int, Shard], rules: RowRules, folder: SequenceFolder) -> list[Block]:
     """Write facts and payload of a shard; its blocks. `job` is its number, and the shard."""
     number, shard = job
     written: list[Block] = []
-
-    def tables() -> Iterator[pa.Table]:
-        start = 0
-        for rows in blocks(shard.read()):
-            block = Block(number, start, len(rows))
-            payload = rows.select([name for name in ("id", "group", *rules.parts) if name in rows.column_names])
-            folder.write_batches(block.rows, payload.schema, [payload])
-            written.append(block)
-            yield facts_of(rows, rules, number, start)
-            start += len(rows)
-
-    folder.write_batches(facts_file(number), FACTS, tables())
+    start = 0
+    for rows in blocks(shard.read()):
+        written.append(block := Block(number, start, len(rows)))
+        start += len(rows)
+        payload = [name for name in ("id", "group", *rules.parts) if name in rows.column_names]
+        folder.write(block.file("rows"), rows.select(payload))
+        folder.write(block.file("facts"), facts_of(rows, rules, number, block.start))
     return written
 
 

@@ -4,7 +4,7 @@ The rows of a block that are kept are written to pieces: a file for the rows tha
 of a task. A shard of a task is then joined from its pieces, whose names are in the order of their rows.
 
     rows-00002-000000131072.arrow                  a block: rows of shard 2 of the source, from row 131,072 on
-    places-00002-000000131072.parquet              where they go
+    places-00002-000000131072.arrow                where they go
     task-0003-00001-00-00002-000000131072.arrow    those that go to shard 1 of task 3: split 0, in scope
 """
 
@@ -16,7 +16,6 @@ from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from kcm.tasks.plan.splits import SPLITS
 from kcm.tasks.preparation.facts import Block
@@ -32,15 +31,12 @@ def target_of(piece: str) -> tuple[int, int]:
 
 def write_pieces(block: Block, folder: SequenceFolder, parts: Sequence[str]) -> list[str]:
     """Write the rows of a block that are kept; the names of the pieces. `parts` are the payload's columns."""
-    with folder.open(block.rows) as file, pa.ipc.open_file(file) as batches:
-        rows = batches.read_all()
-    with folder.open(block.places) as file:
-        places = pq.read_table(file)
+    rows, places = folder.read(block.file("rows")), folder.read(block.file("places"))
     table = _as_tasks_have_them(rows.take(pc.subtract(places["position"], block.start)), places, parts)
     pieces = []
     for target in places["target"].unique().to_pylist():
-        pieces.append(f"{target}-{block.name}.arrow")
-        folder.write_batches(pieces[-1], table.schema, [table.filter(pc.equal(places["target"], target))])
+        pieces.append(block.file(target))
+        folder.write(pieces[-1], table.filter(pc.equal(places["target"], target)))
     return pieces
 
 
@@ -59,7 +55,7 @@ def _as_tasks_have_them(rows: pa.Table, places: pa.Table, parts: Sequence[str]) 
 def write_task_shard(pieces: Sequence[str], folder: SequenceFolder) -> str:
     """Write a shard of a task from its pieces, in order; the digest of its rows."""
     digest = sha256()
-    tables = (pa.ipc.open_file(folder.open(name)).read_all() for name in pieces)
+    tables = map(folder.read, pieces)
     first = next(tables)
     name = shard_file(folder.path, *target_of(pieces[0])).name
     with folder.new(name) as draft, open_shard(draft, first.schema) as writer:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.sequences import TaskSequence, build_sequence
@@ -114,9 +113,8 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Splits]:
             facts.place(1_000_000)
             found = {}
             for block in build.blocks:
-                facts.write_places(block, file := folder.path / "places")
                 ids = tables[block.shard]["id"].to_pylist()
-                found |= {ids[row["position"]]: SPLITS[row["split"]] for row in pq.read_table(file).to_pylist()}
+                found |= {ids[row["position"]]: SPLITS[row["split"]] for row in facts.places(block).to_pylist()}
         return Splits(
             found,
             {row.id: row.reason for row in read_bad_rows(folder.path / BAD_ROWS)},
