@@ -28,7 +28,7 @@ from kcm.tasks.plan.splits import SPLITS
 from kcm.tasks.preparation.checks import Cell, check_labels, check_sizes, shortage, split_error
 from kcm.tasks.preparation.cleaning import RowRules
 from kcm.tasks.preparation.database import FactsDatabase
-from kcm.tasks.preparation.facts import Block, write_facts
+from kcm.tasks.preparation.facts import SourceBlock, write_facts
 from kcm.tasks.preparation.payload import target_of, write_pieces, write_task_shard
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
 from kcm.tasks.sequence import BAD_ROWS, write_description
@@ -94,7 +94,7 @@ class SequenceBuild:
     folder: SequenceFolder
     workers: Workers
     facts: FactsDatabase
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[SourceBlock] = field(default_factory=list)
     labels: tuple[str, ...] = ()
     plan: TaskPlan = field(default_factory=lambda: TaskPlan((), (), False, {}))
     cells: dict[Cell, int] = field(default_factory=dict)  # rows that are kept, by task, split and label
@@ -136,7 +136,7 @@ class SequenceBuild:
         if not self.num_rows:
             raise DataError("there are no rows", where=self.source.name)
 
-    def _add_facts(self, written: Iterable[list[Block]]) -> None:
+    def _add_facts(self, written: Iterable[list[SourceBlock]]) -> None:
         for block in chain.from_iterable(written):
             self.facts.add(self.folder.read(block.file("facts")))
             self.folder.remove([block.file("facts")])

@@ -27,7 +27,7 @@ from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
 from kcm.tasks.hashing import draws
 from kcm.tasks.plan.scenarios import TaskPlan
 from kcm.tasks.plan.splits import SPLITS, Split, drawn_splits
-from kcm.tasks.preparation.facts import Block
+from kcm.tasks.preparation.facts import SourceBlock
 
 MEMORY_LIMIT = "400MB"  # of tables and intermediate results; what is beyond it lies on disk
 _ROWS_AT_ONCE = 10_000  # of a listing, as Python objects
@@ -280,7 +280,7 @@ class FactsDatabase:
         """Find the place of every row in the shards of the tasks, which hold at most so many rows."""
         self._db.execute(_PLACED, {"shard_rows": shard_rows})
 
-    def places(self, block: Block) -> pa.Table:
+    def places(self, block: SourceBlock) -> pa.Table:
         """Where the rows of a block that are kept go: the columns of `_PLACES`, in their order."""
         bounds = {"shard": block.shard, "start": block.start, "stop": block.start + block.num_rows}
         return self._db.sql(_PLACES, params=bounds).to_arrow_table()

@@ -36,7 +36,7 @@ FACTS = pa.schema(
 
 
 @dataclass(frozen=True)
-class Block:
+class SourceBlock:
     """Rows of shard `shard` of the source from position `start` on."""
 
     shard: int
@@ -48,13 +48,13 @@ class Block:
         return f"{what}-{self.shard:05d}-{self.start:012d}.arrow"
 
 
-def write_facts(job: tuple[int, Shard], rules: RowRules, folder: SequenceFolder) -> list[Block]:
+def write_facts(job: tuple[int, Shard], rules: RowRules, folder: SequenceFolder) -> list[SourceBlock]:
     """Write facts and payload of a shard; its blocks. `job` is its number, and the shard."""
     number, shard = job
-    written: list[Block] = []
+    written: list[SourceBlock] = []
     start = 0
     for rows in blocks(shard.read()):
-        written.append(block := Block(number, start, len(rows)))
+        written.append(block := SourceBlock(number, start, len(rows)))
         start += len(rows)
         payload = [name for name in ("id", "group", *rules.parts) if name in rows.column_names]
         folder.write(block.file("rows"), rows.select(payload))

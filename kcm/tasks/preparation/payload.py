@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kcm.tasks.plan.splits import SPLITS
-from kcm.tasks.preparation.facts import Block
+from kcm.tasks.preparation.facts import SourceBlock
 from kcm.tasks.sequence import SCHEMA, VECTOR
 from kcm.tasks.shards import SequenceFolder, in_groups, open_shard, shard_file
 
@@ -29,7 +29,7 @@ def target_of(piece: str) -> tuple[int, int]:
     return int(task), int(shard)
 
 
-def write_pieces(block: Block, folder: SequenceFolder, parts: Sequence[str]) -> list[str]:
+def write_pieces(block: SourceBlock, folder: SequenceFolder, parts: Sequence[str]) -> list[str]:
     """Write the rows of a block that are kept; the names of the pieces. `parts` are the payload's columns."""
     rows, places = folder.read(block.file("rows")), folder.read(block.file("places"))
     table = _as_tasks_have_them(rows.take(pc.subtract(places["position"], block.start)), places, parts)
