@@ -8,13 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from kcm.errors import DataError
@@ -115,41 +113,15 @@ class OutcomeTable:
                 mask &= column == wanted
         return self.select(mask)
 
-    def to_parquet(self, path: Path) -> None:
-        """Write one Parquet file; the label names go into its schema metadata."""
-        pq.write_table(self.to_arrow(), path)
-
     def to_arrow(self) -> pa.Table:
-        """The rows as they are written to a file, of which `from_parquet` makes the table again."""
+        """The rows as they are written to a file; the label names are in its metadata."""
         arrays = {name: _to_arrow(getattr(self, name)) for name in _columns(self)}
         return pa.table(arrays).replace_schema_metadata({"label_names": json.dumps(self.label_names)})
-
-    @classmethod
-    def from_parquet(cls, path: Path) -> OutcomeTable:
-        """Read what `to_parquet` wrote; raises DataError for any other file."""
-        try:
-            table = pq.read_table(path)
-        except FileNotFoundError:
-            raise DataError("no such outcome table", where=str(path)) from None
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"not a Parquet file: {error}", where=str(path)) from None
-        names = json.loads((table.schema.metadata or {}).get(b"label_names", b"null"))
-        missing = sorted(set(_required()) - set(table.column_names))
-        if names is None or missing:
-            what = f"columns missing: {', '.join(missing)}" if missing else "no label names in the schema metadata"
-            raise DataError(f"not an outcome table, {what}", where=str(path), hint="Write it with to_parquet")
-        known = [field.name for field in fields(cls) if field.name in table.column_names]
-        return cls(label_names=tuple(names), **{name: _from_arrow(table[name], len(names)) for name in known})
 
 
 def _columns(table: OutcomeTable) -> list[str]:
     """Names of the columns that are present."""
     return [f.name for f in fields(table) if f.name != "label_names" and getattr(table, f.name) is not None]
-
-
-def _required() -> list[str]:
-    optional = {"label_names", "group", "none_label", "none_error"}
-    return [field.name for field in fields(OutcomeTable) if field.name not in optional]
 
 
 def _typed(name: str, values: ArrayLike) -> NDArray[Any]:
@@ -252,13 +224,6 @@ def _to_arrow(column: NDArray[Any]) -> Any:
     if column.ndim == 2:
         return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(column).ravel()), column.shape[1])
     return pa.array(column, type=pa.string() if column.dtype == object else None)
-
-
-def _from_arrow(column: Any, num_labels: int) -> NDArray[Any]:
-    array = column.combine_chunks()
-    if not pa.types.is_fixed_size_list(array.type):
-        return np.asarray(array.to_numpy(zero_copy_only=False))
-    return np.asarray(array.flatten().to_numpy(zero_copy_only=False)).reshape(-1, num_labels)
 
 
 def concatenate(tables: Sequence[OutcomeTable]) -> OutcomeTable:

@@ -26,7 +26,6 @@ from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import load_small_side
 from kcm.cascade.policy import Decision, Policy
-from kcm.cascade.table import OutcomeTable
 from kcm.components import components_of
 from kcm.config import load_config
 from kcm.inputs.content import Content
@@ -43,6 +42,7 @@ from pipelines.tracking.config import EXPERIMENT
 from pipelines.tracking.tracking import champion_of, fetch_model
 from tests.free_port import free_port
 from tests.notebooks import namespace_of
+from tests.outcome_files import read_outcomes
 from tests.outside import install_extension
 from tests.spoken import spoken_config
 
@@ -186,7 +186,7 @@ def url(result: dict[str, Any], config: RunConfig, port: int) -> Iterator[str]:
 
 def test_serving_gives_the_answers_that_were_measured(url: str, result: dict[str, Any], config: RunConfig) -> None:
     evaluated = Path(result["artefacts"]["evaluate"]) / "kcm"
-    table = OutcomeTable.from_parquet(evaluated / "outcomes.parquet").where(split="test")
+    table = read_outcomes(evaluated / "outcomes.parquet").where(split="test")
     policy = Policy.load(evaluated)
     bundle = Bundle.read(Path(result["artefacts"]["register"]) / "bundle")
     scores = bundle.gate.score(None, table.judge_logits)

@@ -3,12 +3,12 @@
 import dataclasses
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from kcm.cascade.table import OutcomeTable, concatenate
 from kcm.errors import DataError
+from tests.outcome_files import read_outcomes
 
 
 def test_who_is_right_follows_from_the_answers(table):
@@ -37,35 +37,12 @@ def test_rows_are_selected_by_split_task_and_prompt_together(table):
 
 def test_a_file_gives_back_the_same_table(columns, tmp_path):
     table = OutcomeTable(**columns, group=["g", None, "h", "g", "g"])
-    table.to_parquet(tmp_path / "table.parquet")
-    again = OutcomeTable.from_parquet(tmp_path / "table.parquet")
+    pq.write_table(table.to_arrow(), tmp_path / "table.parquet")
+    again = read_outcomes(tmp_path / "table.parquet")
     for field in dataclasses.fields(table):
         mine, theirs = getattr(table, field.name), getattr(again, field.name)
         np.testing.assert_array_equal(mine, theirs, err_msg=field.name)
         assert getattr(mine, "dtype", None) == getattr(theirs, "dtype", None)
-
-
-def test_a_file_of_a_selection_keeps_its_baseline(table, tmp_path):
-    table.where(prompt="soft").to_parquet(tmp_path / "soft.parquet")
-    assert OutcomeTable.from_parquet(tmp_path / "soft.parquet").large_none_correct.tolist() == [False]
-
-
-def test_an_empty_selection_survives_a_file(table, tmp_path):
-    table.where(task="three").to_parquet(tmp_path / "empty.parquet")
-    again = OutcomeTable.from_parquet(tmp_path / "empty.parquet")
-    assert len(again) == 0
-    assert again.judge_logits.shape == (0, 3)
-
-
-def test_other_files_are_refused_with_what_they_lack(table, tmp_path):
-    with pytest.raises(DataError, match="no such outcome table"):
-        OutcomeTable.from_parquet(tmp_path / "nothing.parquet")
-    (tmp_path / "text.parquet").write_text("id,label\n")
-    with pytest.raises(DataError, match="not a Parquet file"):
-        OutcomeTable.from_parquet(tmp_path / "text.parquet")
-    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "other.parquet")
-    with pytest.raises(DataError, match="columns missing: judge_logits"):
-        OutcomeTable.from_parquet(tmp_path / "other.parquet")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from kcm.bundle.bundle import Bundle
-from kcm.cascade.table import OutcomeTable
 from kcm.config import parse_config
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.large import LargeAnswer
@@ -32,6 +31,7 @@ from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import TrainedArtefact, TunedArtefact
 from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerPlan
+from tests.outcome_files import read_outcomes
 
 INTENTS = ("book", "cancel", "pay", "weather")
 NONE = "oos"
@@ -137,7 +137,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "sequence": done["sequence"],
         "plan": plan,
         "result": done["evaluated"].result["kcm"],
-        "table": OutcomeTable.from_parquet(done["evaluated"].folder / "kcm" / "outcomes.parquet"),
+        "table": read_outcomes(done["evaluated"].folder / "kcm" / "outcomes.parquet"),
         "bundle": Bundle.read(bundle),
     }
 

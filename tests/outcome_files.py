@@ -1,0 +1,20 @@
+"""Outcome tables in files, as `evaluate` writes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from kcm.cascade.table import OutcomeTable
+
+
+def read_outcomes(path: Path) -> OutcomeTable:
+    """The table that was written to a file by `to_arrow`."""
+    table = pq.read_table(path)
+    names = json.loads(table.schema.metadata[b"label_names"])
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    matrices = {name: np.stack(cells) for name, cells in columns.items() if name.endswith(("logits", "probabilities"))}
+    return OutcomeTable(label_names=tuple(names), **columns | matrices)
