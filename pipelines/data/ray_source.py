@@ -7,7 +7,6 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -21,10 +20,10 @@ from ray.data import DataContext, Dataset
 from sqlalchemy.pool import NullPool
 
 from kcm.errors import ConfigError, DataError, KcmError
-from kcm.inputs.chunks import Chunk
+from kcm.inputs.chunks import Chunk, Wanted
 from kcm.redact import redacted_values
-from kcm.tasks.readers.columns import ColumnsConfig, Normaliser, TableLayout, TablePlace
-from kcm.tasks.sources import Shard, Source, SourceConfig
+from kcm.tasks.readers.columns import ChunkShard, ColumnsConfig, Normaliser, TableLayout, TablePlace
+from kcm.tasks.sources import Source, SourceConfig
 from pipelines.batch.mapping import silence_ray_data
 
 _READ = "read_"
@@ -77,7 +76,8 @@ class RaySource(SourceConfig, ColumnsConfig):
             sizes = ray.get([_num_rows.remote(block) for block in blocks])
         normaliser = Normaliser(layout, place)
         starts = accumulate(sizes, initial=1)
-        shards = (BlockShard(place.where, *each, normaliser) for each in zip(blocks, starts, strict=False))
+        reads = (partial(_read_block, *each) for each in zip(blocks, starts, strict=False))
+        shards = (ChunkShard(place.where, read, normaliser) for read in reads)
         return Source(self.read, tuple(shards), self.labels, self.out_of_scope_label)
 
     def _dataset(self) -> Dataset:
@@ -100,20 +100,11 @@ class RaySource(SourceConfig, ColumnsConfig):
             return reader(**args)
 
 
-@dataclass(frozen=True)
-class BlockShard(Shard):
-    """A table in the object store; `first` is the number of its first row among all, from 1."""
-
-    where: str
-    block: ray.ObjectRef[pa.Table]
-    first: int
-    normaliser: Normaliser
-
-    def read(self) -> Iterator[pa.Table]:
-        """The rows of the block."""
-        table = ray.get(self.block)
-        for start in range(0, len(table), _ROWS_AT_ONCE):
-            yield from self.normaliser.rows(_chunk(table.slice(start, _ROWS_AT_ONCE), self.first + start))
+def _read_block(block: ray.ObjectRef[pa.Table], first: int, wanted: Wanted) -> Iterator[Chunk]:
+    """The rows of a block, which has only wanted columns; `first` is the number of the first among all, from 1."""
+    table = ray.get(block)
+    for start in range(0, len(table), _ROWS_AT_ONCE):
+        yield _chunk(table.slice(start, _ROWS_AT_ONCE), first + start)
 
 
 @ray.remote(num_cpus=0)

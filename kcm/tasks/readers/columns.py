@@ -6,7 +6,7 @@ conversations, the text is what the user said last, and the label is the assista
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -18,12 +18,13 @@ from pydantic import Field
 from kcm.config import Config, LocalPath
 from kcm.errors import DataError
 from kcm.inputs.cells import as_text, chat_texts, has_chats
-from kcm.inputs.chunks import Chunk
+from kcm.inputs.chunks import Chunk, Wanted
 from kcm.inputs.location import Location
 from kcm.inputs.pictures import picture_of
 from kcm.inputs.tables import missing_column
 from kcm.tasks.readers.vectors import VectorColumns
 from kcm.tasks.rows import fault_column, row_schema
+from kcm.tasks.sources import Shard
 
 _LABEL_COLUMNS = ("label", "category", "intent")  # the last two: Banking77, CLINC150
 _PICTURES_PER_TABLE = 256  # that are read from their files before they are handed on
@@ -217,6 +218,20 @@ class Normaliser:
             pa.array([data for data, _ in pictures], pa.large_binary()),
             pa.array([reason for _, reason in pictures], pa.string()),
         )
+
+
+@dataclass(frozen=True)
+class ChunkShard(Shard):
+    """The rows of one table; `chunks` reads its columns that are wanted, and can be pickled."""
+
+    where: str
+    chunks: Callable[[Wanted], Iterator[Chunk]]
+    normaliser: Normaliser
+
+    def read(self) -> Iterator[pa.Table]:
+        """The rows in the order of the chunks."""
+        for chunk in self.chunks(self.normaliser.layout.wants):
+            yield from self.normaliser.rows(chunk)
 
 
 def _constant(value: str | bytes, size: int) -> pa.Array:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
 import sqlalchemy
 from pydantic import Field, field_validator
 from sqlalchemy.pool import NullPool
@@ -16,8 +15,8 @@ from sqlalchemy.pool import NullPool
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.chunks import Chunk, Wanted, table_of
 from kcm.redact import PlainUrl
-from kcm.tasks.readers.columns import ColumnsConfig, Normaliser, TableLayout, TablePlace
-from kcm.tasks.sources import Shard, Source, TableSourceConfig
+from kcm.tasks.readers.columns import ChunkShard, ColumnsConfig, Normaliser, TableLayout, TablePlace
+from kcm.tasks.sources import Source, TableSourceConfig
 
 _ROWS_PER_CHUNK = 10_000
 
@@ -46,27 +45,12 @@ class SqlSource(TableSourceConfig, ColumnsConfig):
         if not first.num_rows:
             raise DataError("the table holds no rows", where=place.where)
         layout = TableLayout.found_in(first, place, self, vectors)
-        shard = SqlShard(place.where, url, self.table, Normaliser(layout, place))
+        shard = ChunkShard(place.where, partial(_read, url, self.table), Normaliser(layout, place))
         return Source(self.table, (shard,), self.labels, self.out_of_scope_label)
 
     def chunks(self, assets_dir: Path) -> Iterator[Chunk]:
         """The rows as they are, a bounded number at a time; one empty chunk of an empty table."""
         return _read(_absolute(self.url), self.table)
-
-
-@dataclass(frozen=True)
-class SqlShard(Shard):
-    """All rows of a table."""
-
-    where: str
-    url: str
-    table: str
-    normaliser: Normaliser
-
-    def read(self) -> Iterator[pa.Table]:
-        """The rows in the order of the primary key."""
-        for chunk in _read(self.url, self.table, self.normaliser.layout.wants):
-            yield from self.normaliser.rows(chunk)
 
 
 def _read(url: str, name: str, wanted: Wanted = lambda column: True) -> Iterator[Chunk]:
