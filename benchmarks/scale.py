@@ -38,8 +38,8 @@ from rich.table import Table
 from scale_table import RESULTS
 
 from kcm.config import parse_config
+from kcm.inputs.vectors import list_column
 from kcm.tasks import TasksConfig
-from kcm.tasks.columns import list_column
 from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.shards import SHARD_ROWS
 

@@ -1,4 +1,7 @@
-"""The vector of one row: a list of numbers in one column, or columns with a number each."""
+"""Vectors: of one row, from a list of numbers in one column or from columns with a number each; and of many rows.
+
+Shapes: N rows, D numbers.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from kcm.inputs.content import PartError
@@ -39,3 +43,17 @@ def vector_of(values: ArrayLike) -> NDArray[np.float32]:
     if not np.isfinite(vector_D).all():
         raise PartError("the vector holds a number that is not finite")
     return vector_D
+
+
+def list_column(values_ND: np.ndarray) -> pa.FixedSizeListArray:
+    """A float matrix [N, D] as a column of lists."""
+    values = np.ascontiguousarray(values_ND)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
+
+def matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of equally long float lists as a float32 matrix [N, D]: the inverse of `list_column`."""
+    values = column.combine_chunks()
+    width = values.type.list_size
+    flat: np.ndarray = values.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, width).astype(np.float32)  # a copy: Arrow's own memory is read-only

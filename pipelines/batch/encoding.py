@@ -13,8 +13,8 @@ import pyarrow as pa
 from kcm.encoders import EncoderConfig, TextEncoder, encode_readable
 from kcm.errors import DataError
 from kcm.inputs.content import Content, PartError
+from kcm.inputs.vectors import matrix
 from kcm.parquet import read_table
-from kcm.tasks.columns import matrix
 from kcm.tasks.sequence import VECTOR
 from kcm.tasks.shards import SHARD_ROWS
 from pipelines.batch.shards import Counts, RowFunction, map_shards, sizes_of, unit_rows, write_shard

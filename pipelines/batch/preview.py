@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import torch
 
 from kcm.collaborator.class_base import ClassBase
+from kcm.inputs.vectors import matrix
 from kcm.parquet import open_file, sound
-from kcm.tasks.columns import matrix
 
 Preview: TypeAlias = dict[str, tuple[int, int]]  # by task: rows held out, and those that are answered right
 

@@ -36,13 +36,13 @@ from kcm.certify.ledger import Ledger
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import Config
 from kcm.explain.networks import base_logits
+from kcm.inputs.vectors import matrix
 from kcm.kan import num_parameters
 from kcm.metrics.calibration import expected_calibration_error, reliability
 from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import Interval
 from kcm.metrics.routing import prompt_effect
 from kcm.report.reading import NAMES
-from kcm.tasks.columns import matrix
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kcm.encoders.config import EncoderConfig, Runtime
+from kcm.inputs.vectors import list_column, matrix
 from kcm.tasks import Split
-from kcm.tasks.columns import list_column, matrix
 from kcm.tasks.rowindex import RowIndex, index_file
 from kcm.tasks.shards import shard_file
 from pipelines.store.sequence import FEW_ROWS, Names, SequenceArtefact, ShardedArtefact

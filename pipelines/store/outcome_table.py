@@ -26,10 +26,10 @@ from kcm.cascade.table import OutcomeTable, Split, concatenate
 from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ArtefactError
 from kcm.inputs.labels import OUT_OF_SCOPE
+from kcm.inputs.vectors import matrix
 from kcm.large import PromptMode
 from kcm.parquet import open_writer, read_table
 from kcm.tasks import Split as FileSplit
-from kcm.tasks.columns import matrix
 from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix
 from pipelines.store.outcomes import OutcomesArtefact, in_label_list, with_none
 from pipelines.store.sequence import Names

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from kcm.encoders.config import Runtime
+from kcm.inputs.vectors import list_column, matrix
 from kcm.large import LargeAnswer, LinearHead, PromptMode
-from kcm.tasks.columns import list_column, matrix
 from pipelines.store.artefact import write_json
 from pipelines.store.sequence import ShardedArtefact
 

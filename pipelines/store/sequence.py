@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from kcm.encoders import EncoderConfig
 from kcm.inputs.content import Content
+from kcm.inputs.vectors import matrix
 from kcm.large import LargeConfig
 from kcm.parquet import read_table
-from kcm.tasks.columns import matrix
 from kcm.tasks.sequence import DESCRIPTION, VECTOR, read_description, read_shard
 from kcm.tasks.shards import task_shards
 from kcm.tasks.summary import Summary, read_summary

@@ -16,10 +16,10 @@ import torch
 
 from kcm.collaborator.distill import DistillConfig
 from kcm.inputs.labels import OUT_OF_SCOPE
+from kcm.inputs.vectors import matrix
 from kcm.learners.base import Batch
 from kcm.learners.training.stream import large_distributions
 from kcm.metrics.intervals import Units
-from kcm.tasks.columns import matrix
 from pipelines.store.features import FeaturesArtefact, feature_matrix
 from pipelines.store.outcome_table import LeftOut, PartRows, drawn, part_rows
 from pipelines.store.outcomes import OutcomesArtefact

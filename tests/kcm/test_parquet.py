@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import ArtefactError
+from kcm.inputs.vectors import list_column
 from kcm.parquet import open_file, open_writer, read_table, sound, write_table
-from kcm.tasks.columns import list_column
 
 GROUP = 100
 ROWS = pa.table(

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 from kcm.inputs.labels import OUT_OF_SCOPE
+from kcm.inputs.vectors import list_column
 from kcm.large import LargeAnswer
 from kcm.parquet import write_table
-from kcm.tasks.columns import list_column
 from kcm.tasks.rowindex import RowIndex
 from kcm.tasks.shards import GROUP_ROWS, shard_file
 from pipelines.store.artefact import ArtefactStore, Recipe

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kcm.errors import DataError
+from kcm.inputs.vectors import matrix
 from kcm.learners.base import Batch, joined
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.order import ROWS_PER_GROUP, num_blocks
 from kcm.parquet import sound
-from kcm.tasks.columns import matrix
 from kcm.tasks.rowindex import RowIndex
 
 _OPEN_SHARDS = 64  # whose footers are kept

@@ -25,10 +25,10 @@ import torch
 from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ArtefactError
+from kcm.inputs.vectors import list_column
 from kcm.learners import AnalyticConfig, ReplayConfig
 from kcm.learners.analytic import Analytic
 from kcm.learners.training.config import TrainConfig
-from kcm.tasks.columns import list_column
 from kcm.tasks.shards import task_shards, write_shards
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter

@@ -19,8 +19,8 @@ import ray
 
 from kcm.cascade.fitted.signals import SignalsHead
 from kcm.config import parse_config
+from kcm.inputs.vectors import list_column
 from kcm.large import NO_PROMPT
-from kcm.tasks.columns import list_column
 from kcm.tasks.sequence import write_description, write_rows
 from kcm.tasks.shards import write_shards
 from pipelines.batch import mapping

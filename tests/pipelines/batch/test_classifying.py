@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kcm.inputs.vectors import list_column
 from kcm.large import ClassifierConfig
-from kcm.tasks.columns import list_column
 from pipelines.batch.classifying import fit_rows, row_classifier
 
 LARGE = ClassifierConfig(num_folds=2)

@@ -11,7 +11,7 @@ import pytest
 
 from kcm.encoders import PixelsConfig, PrecomputedConfig
 from kcm.errors import DataError
-from kcm.tasks.columns import list_column, matrix
+from kcm.inputs.vectors import list_column, matrix
 from kcm.tasks.shards import write_shards
 from pipelines.batch.encoding import encode_shards, row_encoder, vector_copier
 from pipelines.store.storage import Storage

@@ -8,7 +8,7 @@ import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
-from kcm.tasks.columns import list_column
+from kcm.inputs.vectors import list_column
 from kcm.tasks.shards import task_shards, write_shards
 from pipelines.batch import preview as module
 from pipelines.batch.preview import preview, preview_lines

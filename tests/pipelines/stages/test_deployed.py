@@ -13,7 +13,7 @@ import torch
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
 from kcm.errors import ConfigError
-from kcm.tasks.columns import list_column
+from kcm.inputs.vectors import list_column
 from kcm.tasks.plan.splits import DEFAULT_FRACTIONS, LEFT_OUT_FRACTIONS
 from pipelines.config import RunConfig
 from pipelines.stages.evaluate import Evaluate, beside_base, chosen

@@ -14,8 +14,8 @@ import pytest
 from kcm.bundle.bundle import Bundle
 from kcm.config import parse_config
 from kcm.inputs.labels import OUT_OF_SCOPE
+from kcm.inputs.vectors import list_column
 from kcm.large import LargeAnswer
-from kcm.tasks.columns import list_column
 from kcm.tasks.shards import write_shards
 from pipelines.config import RunConfig
 from pipelines.context import Context

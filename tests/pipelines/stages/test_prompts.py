@@ -17,9 +17,9 @@ from rich.console import Console
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError
+from kcm.inputs.vectors import list_column
 from kcm.report.words import large_faults
 from kcm.tasks import shards
-from kcm.tasks.columns import list_column
 from kcm.tasks.preparation import build
 from kcm.tasks.shards import task_shards, write_shards
 from pipelines.config import RunConfig

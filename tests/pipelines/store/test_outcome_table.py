@@ -11,10 +11,10 @@ import pytest
 
 from kcm.cascade.table import OutcomeTable, concatenate
 from kcm.errors import ArtefactError
+from kcm.inputs.vectors import list_column
 from kcm.large import LargeAnswer
 from kcm.large.base import Cost
 from kcm.parquet import write_table
-from kcm.tasks.columns import list_column
 from kcm.tasks.shards import shard_file
 from pipelines.store import outcome_table
 from pipelines.store.features import SECONDS, FeaturesArtefact

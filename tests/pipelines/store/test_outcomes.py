@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from kcm.inputs.vectors import matrix
 from kcm.large import LargeAnswer
 from kcm.large.base import Cost
-from kcm.tasks.columns import matrix
 from kcm.tasks.shards import write_shards
 from pipelines.store.outcomes import Answers, OutcomesArtefact, in_label_list, write_identity
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from kcm.errors import DataError
+from kcm.inputs.vectors import list_column, matrix
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.order import ROWS_PER_GROUP
 from kcm.learners.training.stream import ParquetRows, shares
-from kcm.tasks.columns import list_column, matrix
 
 
 def write_task(folder, num_rows: int, *, shuffled_from: int | None = None):
