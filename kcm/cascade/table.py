@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from kcm.errors import DataError
+from kcm.inputs.vectors import list_column
 from kcm.large.prompting.prompts import PromptMode
 
 Split = Literal["validate", "certify", "test"]
@@ -222,7 +223,7 @@ def _shown(value: Any) -> str:
 
 def _to_arrow(column: NDArray[Any]) -> Any:
     if column.ndim == 2:
-        return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(column).ravel()), column.shape[1])
+        return list_column(column)
     return pa.array(column, type=pa.string() if column.dtype == object else None)
 
 

@@ -11,8 +11,9 @@ import duckdb
 import pyarrow as pa
 
 from kcm.errors import DataError
+from kcm.inputs.vectors import matrix
 from kcm.large import LargeConfig
-from kcm.large.adapters.recorded import matrix_of, repeated
+from kcm.large.adapters.recorded import PROBABILITIES, repeated
 from kcm.parquet import read_table
 from pipelines.batch.shards import Counts, write_shard
 from pipelines.store.outcomes import Answers, over_labels
@@ -111,7 +112,7 @@ def _answers(rows: pa.Table, num_labels: int) -> pa.Table:
     label_N = rows["label"].to_numpy()
     answers = Answers(
         label_N=label_N,
-        probabilities_NC=over_labels(matrix_of(rows), label_N, num_labels),
+        probabilities_NC=over_labels(matrix(rows[PROBABILITIES]), label_N, num_labels),
         cost_N=rows["seconds"].to_numpy(),
         failed_N=label_N < 0,
     )

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
+from kcm.assets.manifest import sha256_of
 from kcm.errors import ArtefactError
-from pipelines.store.files import Files, digest
+from pipelines.store.files import Files
 
 CHECKPOINTS = "checkpoints"
 _NAME = re.compile(r"\d{9,}-\w+-(?P<fingerprint>\w+)-(?P<sha256>[0-9a-f]{64})\.pt")
@@ -29,7 +30,7 @@ def write_checkpoint(files: Files, attempt: str, state: dict[str, Any], *, finge
     with tempfile.TemporaryDirectory(prefix="kcm-") as folder:
         draft = Path(folder) / "state"
         torch.save(state, draft)
-        sha256 = digest(draft)
+        sha256 = sha256_of(draft)
         name = f"{steps:09d}-{attempt}-{fingerprint}-{sha256}.pt"
         files.below(CHECKPOINTS).put(name, draft, sha256)
     return name

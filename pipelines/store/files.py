@@ -297,12 +297,6 @@ def normalised(place: str | Path) -> str:
     return text.rstrip("/")
 
 
-def digest(path: Path) -> str:
-    """The SHA-256 of a local file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _may_pass(error: BaseException) -> bool:
     """Whether a fault may pass by itself: no answer, a broken one, a server's own error, a conflict of two puts."""
     broken = isinstance(error, exceptions.GenericError | exceptions.JoinError)

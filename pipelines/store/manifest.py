@@ -15,8 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from kcm.assets.manifest import sha256_of
 from kcm.errors import ArtefactError
-from pipelines.store.files import Files, Stat, digest
+from pipelines.store.files import Files, Stat
 from pipelines.store.storage import AT_ONCE, Storage
 
 MANIFEST = "manifest.json"
@@ -75,7 +76,7 @@ def file_hashes(folder: Path, *, without: Container[str] = ()) -> dict[str, str]
     names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
     names = [name for name in names if name not in without]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # hashing leaves Python's lock to others
-        return dict(zip(names, pool.map(lambda name: digest(folder / name), names), strict=True))
+        return dict(zip(names, pool.map(lambda name: sha256_of(folder / name), names), strict=True))
 
 
 def encoded(value: object) -> bytes:

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from kcm.assets.manifest import sha256_of
 from kcm.inputs.location import cache_folder
-from pipelines.store.files import Files, Stat, StorageError, digest
+from pipelines.store.files import Files, Stat, StorageError
 
 AT_ONCE = 16  # requests for small things that are sent together
 
@@ -61,7 +62,7 @@ class Storage:
 
     def put_file(self, target: Path, source: Path) -> str:
         """Write a local file into the storage under the name of `target`; its SHA-256."""
-        self.files.put(self.name(target), source, sha256 := digest(source))
+        self.files.put(self.name(target), source, sha256 := sha256_of(source))
         return sha256
 
     def keep(self, path: Path) -> None:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kcm.assets.manifest import sha256_of
 from kcm.errors import LockedError
 from pipelines.store.artefact import ARTEFACTS, CONTROL, Artefact, ArtefactStore, damaged_files, finished_at
 from pipelines.store.control.lease import held, leased
-from pipelines.store.files import digest
 from pipelines.store.manifest import EMPTIED, MANIFEST, encoded, file_hashes, marks_of, read_manifest
 
 CLEANING = "leases/gc"  # held while files are removed; no run begins meanwhile
@@ -145,7 +145,7 @@ def _referred(store: ArtefactStore, artefacts: Mapping[Path, Artefact]) -> set[P
     """The homes of artefacts that something refers to, and of all that these were made of."""
     by_name = {home.name: home for home in artefacts}
     bundles = {home: each for home, each in artefacts.items() if _BUNDLE in each.manifest["files"]}
-    by_name |= {digest(bundle.file(_BUNDLE)): home for home, bundle in bundles.items()}
+    by_name |= {sha256_of(bundle.file(_BUNDLE)): home for home, bundle in bundles.items()}
     reached: set[Path] = set()
     pending = [by_name[name] for name in _named(store) if name in by_name]
     while pending:

@@ -20,6 +20,7 @@ from kcm.inputs.chunks import SUFFIXES, readable
 from kcm.inputs.content import Part
 from kcm.inputs.location import Location
 from kcm.inputs.tables import missing_column, read_frames
+from kcm.inputs.vectors import list_column, matrix
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, LargeConfig, Resources
 from kcm.large.head import LinearHead
@@ -91,7 +92,7 @@ class RecordedModel:
         self._answers: dict[str, LargeAnswer] = {}
         for table in config.answer_tables(self.label_names):
             for row, probabilities_C in zip(
-                table.drop_columns([PROBABILITIES]).to_pylist(), matrix_of(table), strict=True
+                table.drop_columns([PROBABILITIES]).to_pylist(), matrix(table[PROBABILITIES]), strict=True
             ):
                 if row["id"] in self._answers:
                     raise repeated(row["id"], config.path)
@@ -106,12 +107,6 @@ class RecordedModel:
 def repeated(item: str, path: str) -> DataError:
     """The error for an item with more than one answer."""
     return DataError(f"two answers for item {item!r}", where=path)
-
-
-def matrix_of(table: pa.Table) -> NDArray[np.float32]:
-    """The probabilities of an answer table, float32 [N, C]."""
-    column = table[PROBABILITIES].combine_chunks()
-    return np.asarray(column.flatten()).reshape(len(table), column.type.list_size)
 
 
 def _answer(row: Mapping[str, Any], probabilities_C: NDArray[np.float32]) -> LargeAnswer:
@@ -140,7 +135,7 @@ def _answer_table(frame: pd.DataFrame, config: RecordedConfig, label_names: Sequ
     columns = {
         "id": pa.array(ids, pa.string()),
         "label": pa.array(label_N, pa.int64()),
-        PROBABILITIES: pa.FixedSizeListArray.from_arrays(pa.array(probabilities_NC.reshape(-1)), len(label_names)),
+        PROBABILITIES: list_column(probabilities_NC),
         "seconds": numbers["seconds"],
         "tokens": numbers["tokens"].astype(np.int64),
         "currency": numbers["currency"],

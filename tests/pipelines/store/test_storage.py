@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.store.files import Files, StorageError, digest
+from kcm.assets.manifest import sha256_of
+from pipelines.store.files import Files, StorageError
 from pipelines.store.storage import Follower, Storage
 
 
@@ -51,7 +52,7 @@ def test_a_storage_copies_links_and_opens_what_it_holds(place: str, monkeypatch:
     path = storage.root / "scratch" / "a b"
     path.parent.mkdir(parents=True)
     path.write_bytes(bytes(range(256)) * 1000)
-    sha256 = digest(path)
+    sha256 = sha256_of(path)
     storage.hand_over(path)
     assert path.exists() is not storage.is_remote
     folder = storage.root / "attempt"

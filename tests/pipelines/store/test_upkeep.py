@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from kcm.assets.manifest import sha256_of
 from kcm.errors import LockedError
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.control.lease import leased, refuse_while_held
-from pipelines.store.files import Files, digest
+from pipelines.store.files import Files
 from pipelines.store.manifest import MANIFEST
 from pipelines.store.upkeep import CLEANING, collect_garbage, find_garbage, verify
 
@@ -28,7 +29,7 @@ def build(store: ArtefactStore, stage: str, number: int, *inputs: Artefact, pare
 
 
 def bundle_digest(artefact: Artefact) -> str:
-    return digest(artefact.folder / "bundle" / "bundle.json")
+    return sha256_of(artefact.folder / "bundle" / "bundle.json")
 
 
 @pytest.fixture
