@@ -23,6 +23,8 @@ mean lies nearest.
     saved           calls saved on held-out items of all intents by the last champion
     saved_of_full   the same over those that a cascade saves which was given all rows with their labels at once, and
                     reckons with nothing new
+    auroc           how well scores tell CLINC150's out-of-scope test questions from its other test questions, once all
+                    its intents are learned from its train split: the gate's, its signal `residual`, and what is usual
 """
 
 from __future__ import annotations
@@ -43,9 +45,14 @@ import pandas as pd
 import torch
 from machine import machine
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+from scipy.special import logsumexp, softmax
+from sklearn.covariance import EmpiricalCovariance
+from sklearn.metrics import roc_auc_score
 from study.data import cached_features
 
 from kcm.bundle.runtime import logits
+from kcm.cascade.forms import GateInputs, NovelInputs
 from kcm.cascade.frontier import NovelRows
 from kcm.cascade.gate import Gate, fit_gate
 from kcm.cascade.policy import Policy
@@ -96,20 +103,22 @@ Split = str
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """CLINC150's rows with an intent: text [N], intent [N], and MiniLM's features [N, D]; equal texts are one."""
+    """Rows of CLINC150: text, intent and split [N], and MiniLM's features [N, D]; equal texts are one."""
 
     text: list[str]
     intent: NDArray[np.str_]
+    split: NDArray[np.str_]
     features_ND: NDArray[np.float32]
 
     @classmethod
-    def of(cls, clinc: Path, assets: Path, cache: Path) -> Items:
-        """All of them, encoded once."""
+    def of(cls, clinc: Path, assets: Path, cache: Path, names: Sequence[str] = ("train", "val", "test")) -> Items:
+        """The rows of these splits, encoded once."""
         splits = json.loads(clinc.read_text(encoding="utf-8"))
-        rows = {text: intent for name in ("train", "val", "test") for text, intent in splits[name]}
+        rows = {text: (intent, name) for name in names for text, intent in splits[name]}
         encoder, contents = TextEncoderConfig(model=MINILM), [Content(text) for text in rows]
         features = cached_features(contents, lambda: encoder.build(assets), encoder.identity(assets), cache)
-        return cls(list(rows), np.array(list(rows.values())), np.stack([features[each] for each in contents]))
+        intent, split = map(np.array, zip(*rows.values(), strict=True))
+        return cls(list(rows), intent, split, np.stack([features[each] for each in contents]))
 
 
 class Stream:
@@ -220,6 +229,10 @@ def learned(
     trainer.run()
     state, collaborator = trainer.state_dict(), trainer.collaborator.eval()
     table, features_ND = _table(stream, collaborator, tasks, num_labels)
+    logits_2 = (torch.from_numpy(each) for each in (table.judge_logits, table.small_logits))
+    without = trainer.learner.without_own_class(*logits_2, torch.from_numpy(table.label))
+    assert without is not None
+    inputs = GateInputs(without[0].numpy(), without[1].numpy(), features_ND)
     fitted = fit_gate(
         "signals",
         fit_temperature(table.judge_logits, table.label),
@@ -227,11 +240,10 @@ def learned(
         features_ND,
         reference=Reference.of(collaborator, state["learner"]),
         seed=stream.seed,
+        novel=NovelInputs(inputs, np.arange(len(table)), novel_share),
     )
-    logits_2 = (torch.from_numpy(each) for each in (table.judge_logits, table.small_logits))
-    without = trainer.learner.without_own_class(*logits_2, torch.from_numpy(table.label))
-    assert without is not None
-    novel = NovelRows(fitted.gate.score(features_ND, *(each.numpy() for each in without)), novel_share)
+    assert fitted.novel_scores is not None
+    novel = NovelRows(fitted.novel_scores, novel_share)
     found = find_policy(ScoredOutcomes.of(table, fitted.scores), fitted.gate, "global", MAX_LOSS, novel)
     return Version(tasks, num_labels, state, collaborator, fitted.gate, found.policy, novel)
 
@@ -471,7 +483,31 @@ class Loop:
         }
 
 
-def summary(played: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def novelty(items: Items, out_of_scope: Items) -> dict[str, float]:
+    """By score, the area under the ROC curve of test questions without an intent against the others."""
+    stream = Stream(items, 0)
+    rows = (np.flatnonzero(items.split == name) for name in ("train", "val", "test"))
+    train, validate, test = (Rows(row, stream.label_N[row]) for row in rows)
+    version = learned(stream, [{"train": train, "validate": validate, "test": test}], len(stream.names))
+    features_ND = np.concatenate([items.features_ND[test.row], out_of_scope.features_ND])
+    judge_NC, small_NC = logits(version.collaborator, features_ND)
+    tempered_NC = judge_NC / version.gate.temperature
+    train_ND = items.features_ND[train.row]
+    mean_CD = np.stack([train_ND[train.label == c].mean(0) for c in range(len(stream.names))])
+    whiten_DD = np.linalg.cholesky(EmpiricalCovariance().fit(train_ND - mean_CD[train.label]).precision_)
+    scores = {
+        "gate": -version.gate.score(features_ND, judge_NC, small_NC),
+        "residual": Reference.of(version.collaborator, version.state["learner"]).residuals(judge_NC),
+        "probability": -softmax(tempered_NC, axis=1).max(1),
+        "energy": -logsumexp(tempered_NC, axis=1),
+        "mahalanobis": cdist(features_ND @ whiten_DD, mean_CD @ whiten_DD).min(1),
+        "nearest_rows": -np.partition(features_ND @ train_ND.T, -5)[:, -5:].mean(1),  # features are at unit length
+    }
+    novel_N = np.arange(len(features_ND)) >= len(test.row)
+    return {name: round(roc_auc_score(novel_N, score_N), 4) for name, score_N in scores.items()}
+
+
+def summary(played: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures over all seeds."""
     turns = [(result["seed"], turn) for result in played for turn in result["turns"]]
     total = {name: sum(turn[name] for _, turn in turns) for name in ("new", "new_kept", "known", "known_kept")}
@@ -502,12 +538,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all figures here")
     options = parser.parse_args()
     started = time.perf_counter()
-    items = Items.of(options.clinc, options.assets, options.cache)
+    places = options.clinc, options.assets, options.cache
+    items = Items.of(*places)
     played = []
     for seed in range(QUICK_SEEDS if options.quick else options.seeds):
         played.append(Loop(Stream(items, seed)).play())
         say({name: value for name, value in played[-1].items() if name != "turns"})
-    found = summary(played)
+    found = summary(played) | {"auroc": novelty(items, Items.of(*places, ["oos_test"]))}
     if options.json:
         record = {"figures": found, "seeds": played, "machine": machine(), "seconds": time.perf_counter() - started}
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import AfterValidator
 from torch import Tensor
 
-from kcm.cascade.forms import GateHead, GateInputs, GateRows
+from kcm.cascade.forms import GateHead, GateInputs, GateRows, NovelInputs
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import form_named
 from kcm.cascade.table import OutcomeTable
@@ -82,7 +82,7 @@ def tempered(
     for who, logits_NC in (("judge", judge_NC), ("small", small_NC)):
         if np.isnan(logits_NC).any():
             raise DataError(f"{who} logits contain NaN", where="gate")
-    return GateInputs(judge_NC, small_NC, features_ND)
+    return GateInputs(judge_NC, small_NC, features_ND, temperature)
 
 
 def restored_gate(
@@ -101,10 +101,14 @@ def restored_gate(
 
 @dataclass(frozen=True, eq=False)
 class FittedGate:
-    """A gate, and its scores [N] for the rows that it was fitted on: out-of-fold ones, as a search has to use."""
+    """A gate, and its scores [N] for the rows that it was fitted on: out-of-fold ones, as a search has to use.
+
+    `novel_scores` [M] are those of the novel rows, where some were given.
+    """
 
     gate: Gate
     scores: NDArray[np.float64]
+    novel_scores: NDArray[np.float64] | None = None
 
 
 def fit_gate(
@@ -117,14 +121,20 @@ def fit_gate(
     reference: Reference | None = None,
     deferral_weight: float = 0.0,
     seed: int = 0,
+    novel: NovelInputs | None = None,
 ) -> FittedGate:
     """The gate `name` on the validate rows of `table`, all of one prompt mode.
 
-    `num_labels` are those of the table's first labels that the small side can answer with, all unless given.
+    `num_labels` are those of the table's first labels that the small side can answer with, all unless given. The
+    inputs of `novel` are at temperature 1.
     """
     form = form_named(name)
     deferral_weight = deferral_weight if form.priced else 0.0
     judge_NC, small_NC = table.judge_logits[:, :num_labels], table.small_logits[:, :num_labels]
+    if novel is not None:
+        raw = novel.inputs
+        inputs = tempered(raw.features_ND, raw.judge_logits_NC, raw.small_logits_NC, temperature)
+        novel = replace(novel, inputs=inputs)
     fitted = form.fit(
         GateRows(
             inputs=tempered(features_ND, judge_NC, small_NC, temperature),
@@ -135,9 +145,13 @@ def fit_gate(
             reference=reference or Reference.nothing(),
             deferral_weight=deferral_weight,
             seed=seed,
+            novel=novel,
         )
     )
-    return FittedGate(Gate(name, temperature, fitted.head, deferral_weight), fitted.scores)
+    novel_scores = fitted.novel_scores
+    if novel is not None and novel_scores is None:
+        novel_scores = fitted.head.score(novel.inputs, deferral_weight)
+    return FittedGate(Gate(name, temperature, fitted.head, deferral_weight), fitted.scores, novel_scores)
 
 
 def distinct_gates(names: Sequence[GateName], num_labels: int) -> tuple[GateName, ...]:

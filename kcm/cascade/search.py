@@ -38,8 +38,9 @@ class TuneConfig(Config):
         None,
         ge=0,
         lt=1,
-        description="Share of the traffic taken to be of unknown classes when the threshold is searched, by leaving out"
-        " the known ones; for `analytic` and `slda`, and at least ten classes. null: .05 in an update, none in a run.",
+        description="Share of the traffic taken to be of unknown classes when gate and threshold are searched, by"
+        " leaving out the known ones; for `analytic` and `slda`, and at least ten classes. null: .05 in an update, none"
+        " in a run.",
     )
     gates: tuple[GateName, ...] = Field(
         ("confidence", "signals"),

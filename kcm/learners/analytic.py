@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from kcm.closed_form.design import Design, design_of
 from kcm.closed_form.gcv import MIN_STRENGTH, GcvRidge, ridge_by_gcv
 from kcm.closed_form.left_out import class_mean_scores, left_out_of_sums, without_own_class
+from kcm.closed_form.residuals import residual_metric
 from kcm.closed_form.sums import RidgeSums
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
@@ -107,6 +108,7 @@ class Analytic(Learner):
         self.equal_classes, self.logit_adjustment = equal_classes, logit_adjustment
         self.sums: RidgeSums | None = None
         self.chosen: list[float] = []  # the strengths of the regressions on these sums, once they were chosen
+        self.residuals: dict[str, Tensor] = {}  # what a gate measures by it how novel the judge's outputs are
 
     def require(self, collaborator: Collaborator) -> None:
         """Raise ConfigError for networks, or a scaling, that no closed form fits."""
@@ -130,7 +132,7 @@ class Analytic(Learner):
         ranks.sum_(part.tensors())
         if self.sums is not None:
             part.add(self.sums)
-        self.sums, self.chosen = part, []
+        self.sums, self.chosen, self.residuals = part, [], {}
 
     @torch.no_grad()
     def left_out(
@@ -178,11 +180,18 @@ class Analytic(Learner):
         """Extend the sums to new labels, which no row has had so far."""
         if self.sums is not None:
             self.sums = self.sums.grown(collaborator.num_labels)
+            missing = collaborator.num_labels - len(self.residuals.get("target_C", ()))
+            self.residuals = {name: F.pad(part, (0, missing) * part.ndim) for name, part in self.residuals.items()}
 
     def fits(self) -> list[GcvRidge]:
         """The regression of the judge, and that of the small model where it has targets of its own."""
-        fits = ridge_by_gcv(self.counted_sums, self.strength)
+        sums = self.counted_sums
+        fits = ridge_by_gcv(sums, self.strength)
         self.chosen = [fit.strength for fit in fits]
+        balance_C, offset_C = self._adjustment()
+        metric_CC = residual_metric(sums, fits[0].weight_KP, TARGET) / torch.outer(balance_C, balance_C)
+        seen_C = sums.totals_K[: len(balance_C)] > 0
+        self.residuals = {"metric_CC": metric_CC, "target_C": TARGET * balance_C * seen_C, "offset_C": offset_C}
         return fits
 
     @property
@@ -217,13 +226,16 @@ class Analytic(Learner):
         return rarity_C**self.class_balance, self.logit_adjustment * rarity_C.log()
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums, and the strengths that were chosen."""
-        return {} if self.sums is None else {"sums": self.sums.state_dict(), "chosen": self.chosen}
+        """The sums, the strengths that were chosen, and the metric of the residuals."""
+        if self.sums is None:
+            return {}
+        return {"sums": self.sums.state_dict(), "chosen": self.chosen, "residuals": self.residuals}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the sums and the strengths."""
+        """Restore what `state_dict` gave."""
         self.sums = RidgeSums.from_state(state["sums"]) if state else None
         self.chosen = list(state["chosen"]) if state else []
+        self.residuals = dict(state.get("residuals", {}))
 
 
 def require_linear(network: NetworkConfig) -> None:

@@ -171,7 +171,7 @@ class Learner:
         return num_epochs, batch_size
 
     def grow(self, collaborator: Collaborator) -> None:
-        """Called before a task's first step, where the networks' outputs come with their labels.
+        """Called before a task's first step, where the networks' outputs come with their labels; and at the end.
 
         The outputs of new labels are at their start; what is kept for each output has to get as many rows.
         """

@@ -164,7 +164,9 @@ class Tune(Stage, Plan):
             num_trials = self.tune.num_trials * len(stepped)
             with polled(attempt.bar, partial(_finished, scratch, Follower(scratch, scratch.root / _NAME), num_trials)):
                 trials = _search(trial_plan, self, stepped, context, scratch, earlier)
-            best = {name: Choice(**_best(mine)["params"]) for name, mine in trials.items()}
+            for mine in trials.values():
+                _mark_pareto(mine)
+            best = {name: Choice(**best_first(mine)[0]["params"]) for name, mine in trials.items()}
             run_remotely(_write_best, trial_plan, attempt.folder, best)
         if solved := [name for name in names if name not in stepped]:
             trials |= run_remotely(_try_all, trial_plan, self.tune, attempt.folder, solved)
@@ -200,8 +202,9 @@ def _try_all(
             {"number": number, "collaborator": name, "params": params} | evaluated[number].objectives()
             for number, params in enumerate(points)
         ]
-        best = _best(trials[name])
-        plan.write_best(folder / name, name, Choice(**best["params"]), evaluated[best["number"]])
+        _mark_pareto(trials[name])
+        best = max(range(len(points)), key=lambda number: evaluated[number].standing)
+        plan.write_best(folder / name, name, Choice(**points[best]), evaluated[best])
     return trials
 
 
@@ -366,12 +369,11 @@ def _lies_in(space: Mapping[str, Sequence[Any]], point: Mapping[str, Any]) -> bo
     return point.keys() == space.keys() and all(point[name] in values for name, values in space.items())
 
 
-def _best(trials: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mark the Pareto front; the trial with the highest expected certified keep rate."""
+def _mark_pareto(trials: list[dict[str, Any]]) -> None:
+    """Mark the trials on the Pareto front of the objectives."""
     for trial in trials:
         trial["pareto"] = not any(
             all(other[name] >= trial[name] for name in OBJECTIVES)
             and any(other[name] > trial[name] for name in OBJECTIVES)
             for other in trials
         )
-    return dict(best_first(trials)[0])

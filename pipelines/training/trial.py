@@ -65,10 +65,15 @@ def training_values(learning_rate: float, large_weight: float, judge_weight: flo
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The evaluation of a choice on validate: policy, expected certified keep rate, gate and scores."""
+    """The evaluation of a choice on validate: policy, expected certified keep rate, gate and scores.
+
+    `found` and `keep_rate` reckon with nothing new, but for the policy; `standing` ranks the gates of a collaborator,
+    and reckons with what that policy reckons with.
+    """
 
     found: SearchResult
     keep_rate: float
+    standing: tuple[float, ...]
     gate: Gate
     scores: np.ndarray  # [N], out-of-fold where the gate was fitted on the same rows
     left_out: LeftOut | None
@@ -114,7 +119,7 @@ class TrialPlan:
         """The collaborator's best policy on validate rows, or where there are none on train rows left out."""
         state = self.state(name, choice)
         collaborator, left_out = self.plan.collaborator(name, state), self._left_out(name, state, choice)
-        gate, rows, novel_scores = fitted_on(
+        gate, rows, novel = fitted_on(
             lambda: (outcome_part(collaborator, rows, self.features.names, left_out) for rows in self._rows()),
             self.features.num_rows("validate") + (0 if left_out is None else len(left_out.ids)),
             choice.gate,
@@ -123,14 +128,20 @@ class TrialPlan:
             deferral_weight=choice.deferral_weight,
             seed=self.plan.config.seed,
             without_own_class=self._without_own_class(name, state, choice),
+            novel_share=self.novel_share,
         )
-        best = find_policy(rows, gate, choice.scope, self.max_loss)
         first_look = look_delta(self.certificate.delta, 1)
-        keep_rate = certified_keep_rate(best.policy, rows, self.certificate, first_look)
-        novel = None if novel_scores is None else NovelRows(novel_scores, self.novel_share)
-        if novel and novel.share:  # compared without unknown classes: not every learner tells what it keeps of them
-            best = replace(best, policy=find_policy(rows, gate, choice.scope, self.max_loss, novel).policy)
-        return Evaluated(best, keep_rate, gate, rows.score, left_out, novel)
+
+        def found(novel: NovelRows | None) -> tuple[SearchResult, float]:
+            result = find_policy(rows, gate, choice.scope, self.max_loss, novel)
+            return result, certified_keep_rate(result.policy, rows, self.certificate, first_look)
+
+        # Collaborators are compared without unknown classes: not every learner tells what it keeps of them.
+        best, keep_rate = found(None)
+        heeding, heeding_rate = found(novel) if novel and novel.share else (best, keep_rate)
+        standing = heeding_rate, heeding.calls_saved, heeding.area
+        best = replace(best, policy=heeding.policy)
+        return Evaluated(best, keep_rate, standing, gate, rows.score, left_out, novel)
 
     def write_best(self, folder: Path, name: str, choice: Choice, best: Evaluated) -> None:
         """Write the artefact of the collaborator's best choice, as it was evaluated."""

@@ -263,6 +263,7 @@ class Trainer:
         elif (known := self.collaborator.num_labels) < self._labels.num_labels:  # labels that nobody gave to a row
             self.collaborator.resize(self._labels.num_labels)
             self.collaborator.start_outputs(range(known, self._labels.num_labels))
+            self.learner.grow(self.collaborator)
             self._open_task()
 
     def _add_to_base(self) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
+from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
+from kcm.cascade.reference import Reference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ConfigError
@@ -348,3 +350,34 @@ def test_rows_left_out_get_what_a_learner_says_that_never_saw_their_unit(digits,
         out = unit_N == unit
         oracle = Ridge(alpha=penalty, fit_intercept=False, solver="cholesky").fit(phi[~out], targets[~out])
         np.testing.assert_allclose(left_out[out], oracle.predict(phi[out]), atol=1e-8)
+
+
+def test_outputs_of_unknown_classes_lie_farther_from_all_classes_however_these_are_weighed(digits) -> None:
+    known, unknown = rows_of(digits[:4], "test").features, rows_of(digits[4:], "test").features
+    found = []
+    for learner in (AnalyticConfig(class_balance=0.0), AnalyticConfig(class_balance=0.5, logit_adjustment=1.0)):
+        trainer = make_trainer(digits[:4], learner=learner)
+        trainer.run()
+        again = learner.build(0)
+        again.load_state_dict(trainer.learner.state_dict())
+        reference = Reference.of(trainer.collaborator, again.state_dict())
+        judge, _ = solved(trainer, torch.cat([known, unknown]))
+        found.append(reference.residuals(judge.numpy()))
+    np.testing.assert_allclose(*found, rtol=1e-6)
+    assert roc_auc_score(np.arange(len(found[0])) >= len(known), found[0]) > 0.9
+
+
+def test_a_label_that_no_row_has_is_known_when_another_is_left_out(digits) -> None:
+    """A named class may come without a train row; the outputs that it gets at the end are in the sums too."""
+    collaborator = Collaborator(64, 10, NETWORK, "kan", seed=0)
+    train = TrainConfig(mask_unseen=True)
+    learner = AnalyticConfig().build(0)
+    trainer = Trainer(collaborator, learner, digits[:4], train, DistillConfig(), seed=0)
+    trainer.run()
+    rows = rows_of(digits[:4], "test")
+    judge, small = trainer.collaborator(rows.features)
+    assert judge.shape[1] == 10
+    without, _ = trainer.learner.without_own_class(judge, small, rows.labels)
+    assert without.isfinite().sum(1).eq(9).all()
+    reference = Reference.of(trainer.collaborator, trainer.state_dict()["learner"])
+    assert np.isfinite(reference.residuals(without.numpy())).all()

@@ -89,7 +89,8 @@ def test_of_more_rows_whole_units_are_fitted_on_and_the_rest_is_scored_as_new() 
     assert len(rows) == NUM_ROWS
 
 
-def test_rows_are_scored_without_their_own_class_where_there_are_ten() -> None:
+@pytest.mark.parametrize("share", [0.0, 0.05])
+def test_rows_are_scored_without_their_own_class_where_there_are_ten(share: float) -> None:
     count, num_labels = 60, FEWEST_CLASSES
     rng, label = np.random.default_rng(0), np.arange(60) % FEWEST_CLASSES
     logits = rng.normal(size=(count, num_labels)) + 3 * np.eye(num_labels)[label]
@@ -113,7 +114,11 @@ def test_rows_are_scored_without_their_own_class_where_there_are_ten() -> None:
         return tuple(each.scatter(1, labels[:, None], -torch.inf) for each in (judge, small))
 
     more = {"num_labels": num_labels, "reference": Reference.nothing(), "deferral_weight": 0.0, "seed": 0}
-    gate, rows, novel = fitted_on(lambda: [part], count, "signals", without_own_class=without, **more)
+    more |= {"without_own_class": without, "novel_share": share}
+    gate, rows, novel = fitted_on(lambda: [part], count, "signals", **more)
+    assert novel is not None
+    assert novel.share == share
     own = np.where(np.eye(num_labels, dtype=bool)[label], -np.inf, logits)
-    np.testing.assert_allclose(novel, gate.score(np.zeros((count, 1)), own, own))
-    assert novel.mean() < rows.score.mean()
+    as_new = gate.score(np.zeros((count, 1)), own, own)
+    assert np.allclose(novel.scores, as_new) == (share == 0)  # a gate that is fitted on them scores them out of fold
+    assert novel.scores.mean() < rows.score.mean()
