@@ -5,7 +5,6 @@ Shapes: N rows of the sample, D features.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Self, cast
@@ -41,7 +40,7 @@ class ComparedArtefact(Artefact):
     @cached_property
     def found(self) -> dict[str, Any]:
         """`rows`; by candidate its `name`, `accuracy` and `milliseconds` a row; and the number of the `chosen` one."""
-        return cast(dict[str, Any], json.loads(self.file(_FOUND).read_text(encoding="utf-8")))
+        return cast(dict[str, Any], self.json(_FOUND))
 
     def lines(self) -> Iterator[str]:
         """The same for a person."""

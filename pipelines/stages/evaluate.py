@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -72,7 +71,8 @@ class EvaluatedArtefact(Artefact):
     @property
     def result(self) -> dict[str, Any]:
         """The metrics, by collaborator."""
-        return self._json(_RESULT)
+        result: dict[str, Any] = self.json(_RESULT)
+        return result
 
     @property
     def deployed(self) -> str:
@@ -80,20 +80,21 @@ class EvaluatedArtefact(Artefact):
         return next(iter(self.result))
 
     @property
-    def choice(self) -> str | None:
-        """Why this collaborator is deployed, in a sentence; None for what an earlier version measured."""
-        return str(self._json(_CHOICE)["reason"]) if self.has(_CHOICE) else None
+    def choice(self) -> str:
+        """Why this collaborator is deployed, in a sentence."""
+        return str(self.json(_CHOICE)["reason"])
 
     @property
     def curves(self) -> dict[str, Any]:
         """The curves of the report, by collaborator."""
-        return self._json(_REPORT)
+        curves: dict[str, Any] = self.json(_REPORT)
+        return curves
 
     @property
-    def kept_wrong(self) -> dict[str, Any] | None:
-        """What `kept_wrong` found with the deployed collaborator; None for what an earlier version measured."""
-        name = f"{self.deployed}/{_KEPT_WRONG}"
-        return self._json(name) if self.has(name) else None
+    def kept_wrong(self) -> dict[str, Any]:
+        """What `kept_wrong` found with the deployed collaborator."""
+        found: dict[str, Any] = self.json(f"{self.deployed}/{_KEPT_WRONG}")
+        return found
 
     def policy(self, name: str) -> Policy:
         """The policy that a collaborator is deployed with."""
@@ -101,7 +102,7 @@ class EvaluatedArtefact(Artefact):
 
     def certificates(self, name: str) -> dict[str | None, Certificate]:
         """A collaborator's certificates by task; None is the key of the common one."""
-        stored = self._json(f"{name}/{_CERTIFICATES}")
+        stored = self.json(f"{name}/{_CERTIFICATES}")
         tasks = stored.pop("tasks")
         own = {task: Certificate.model_validate(each) for task, each in tasks.items()}
         return {None: Certificate.model_validate(stored)} | own
@@ -117,10 +118,6 @@ class EvaluatedArtefact(Artefact):
         """Write the metrics and curves of all collaborators."""
         write_json(folder / _RESULT, result)
         write_json(folder / _REPORT, curves)
-
-    def _json(self, name: str) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads(self.file(name).read_text(encoding="utf-8"))
-        return value
 
 
 class Evaluate(Stage, Plan):

@@ -93,6 +93,10 @@ class Artefact:
         except FileNotFoundError:
             raise ArtefactError("the file is missing", where=str(path), hint="Run the stage again") from None
 
+    def json(self, name: str) -> Any:
+        """The content of a JSON file of the folder."""
+        return json.loads(self.file(name).read_text(encoding="utf-8"))
+
     def below(self, name: str) -> Path:
         """A folder in it with its own files, not those further below, fetched where they are not here yet."""
         for each in self.manifest["files"] if self.is_remote else ():

@@ -5,7 +5,6 @@ Shapes: N rows, D features.
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,7 @@ class FeaturesArtefact(ShardedArtefact):
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = json.loads(self.file(FACTS).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = self.json(FACTS)
         return facts
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +46,7 @@ class OutcomesArtefact(ShardedArtefact):
 
     @property
     def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = json.loads(self.file(IDENTITY).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = self.json(IDENTITY)
         return facts
 
     @property

@@ -90,7 +90,7 @@ class Tuned:
         """Read what `save` and `save_prompts` wrote."""
         state, policy = load_state(folder / _STATE), Policy.load(folder)
         tensors = load_file(folder / _GATE) if (folder / _GATE).exists() else {}
-        searched = _json(folder / PROMPTS) if (folder / PROMPTS).exists() else None
+        searched = json.loads((folder / PROMPTS).read_text("utf-8")) if (folder / PROMPTS).exists() else None
         return cls(
             collaborator=plan.collaborator(name, state),
             gate=restored_gate(
@@ -145,21 +145,21 @@ class TunedArtefact(Artefact):
 
     def choice(self, name: str) -> dict[str, Any]:
         """The point of the search space that a collaborator's best trial has, by dimension."""
-        choice: dict[str, Any] = _json(self.file(f"{name}/{FOUND}"))["choice"]
+        choice: dict[str, Any] = self.json(f"{name}/{FOUND}")["choice"]
         return choice
 
     def objectives(self, name: str) -> dict[str, float]:
         """What a collaborator reaches on the rows that choose, under the prompt mode that was chosen for it."""
         if self.has(f"{name}/{PROMPTS}"):
-            modes: dict[str, dict[str, float]] = _json(self.file(f"{name}/{PROMPTS}"))["objectives"]
+            modes: dict[str, dict[str, float]] = self.json(f"{name}/{PROMPTS}")["objectives"]
             return modes[Policy.load(self.below(name)).prompt]
-        found = _json(self.file(f"{name}/{FOUND}"))
+        found = self.json(f"{name}/{FOUND}")
         return {objective: found[objective] for objective in RANKING}
 
     def asked(self, name: str) -> dict[str, dict[str, Any]]:
         """By prompt mode, what a collaborator's answers took and what is wrong with them."""
         file = f"{name}/{PROMPTS}"
-        return dict(_json(self.file(file))["took"]) if self.has(file) else {}
+        return dict(self.json(file)["took"]) if self.has(file) else {}
 
     def answers(self, name: str, modes: Sequence[PromptMode]) -> dict[PromptMode, Path]:
         """The folders of the answers under a collaborator's prompts, by mode; those under `none` lie elsewhere."""
@@ -168,13 +168,13 @@ class TunedArtefact(Artefact):
     @property
     def trials(self) -> list[dict[str, Any]]:
         """All trials of the search."""
-        trials: list[dict[str, Any]] = json.loads(self.file(TRIALS).read_text(encoding="utf-8"))
+        trials: list[dict[str, Any]] = self.json(TRIALS)
         return trials
 
     @property
-    def space(self) -> str | None:
-        """The fingerprint of what was searched; None for a search that did not write it down."""
-        return _json(self.file(SEARCH))["space"] if self.has(SEARCH) else None
+    def space(self) -> str:
+        """The fingerprint of what was searched."""
+        return str(self.json(SEARCH)["space"])
 
     def first_points(self, collaborator: str, limit: int) -> list[dict[str, Any]]:
         """Up to `limit` points to start another search from: the best one, then the rest of its Pareto front."""
@@ -193,8 +193,3 @@ def best_first(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def standing(reached: Mapping[str, Any]) -> tuple[float, ...]:
     """What trials are ranked by, and the collaborators that they left: no certify row, so it costs no delta."""
     return tuple(reached[objective] for objective in RANKING)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return value
