@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kcm.bundle.answers import Answer, Failure, Input
 from kcm.errors import DataError
 from kcm.inputs.content import Content, Part, PartError
+from kcm.inputs.location import Location
 from kcm.inputs.pictures import picture_of
 from kcm.inputs.tables import missing_column
 from kcm.inputs.vectors import vector_in
@@ -21,7 +22,7 @@ from kcm.inputs.vectors import vector_in
 Column: TypeAlias = str
 COLUMNS = ("label", "judge_confidence", "answer_probability", "gate_score", "route", "cost_s", "error")
 NUMBERS = frozenset({"judge_confidence", "answer_probability", "gate_score", "cost_s"})
-_EVERYWHERE = Path(Path.cwd().anchor)
+_EVERYWHERE = Location.of(Path.cwd().anchor)
 
 
 def inputs_of(
@@ -98,7 +99,7 @@ def _picture(number: int, value: Any) -> bytes:
         file = io.BytesIO()
         value.save(file, "PNG")
         return file.getvalue()
-    data, fault = picture_of(value, Path.cwd(), _EVERYWHERE)
+    data, fault = picture_of(value, Location.of(Path.cwd()), _EVERYWHERE)
     if fault:
         raise DataError(f"input {number}: {fault}", where="predict")
     return data or b""

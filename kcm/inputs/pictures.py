@@ -33,9 +33,7 @@ class PictureError(PartError):
     """Bytes that are not a usable picture; the message is the reason."""
 
 
-def picture_of(
-    value: object, folder: Path | Location | None, root: Path | Location | None = None
-) -> tuple[bytes | None, str]:
+def picture_of(value: object, folder: Location | None, root: Location | None = None) -> tuple[bytes | None, str]:
     """A picture from a table's cell (bytes, a path from `folder`, or a mapping to both), or the reason for none.
 
     An empty cell gives None and no reason. A path must lead to a regular file below `root`, else below `folder`, links
@@ -52,14 +50,11 @@ def picture_of(
         return None, f"the image is a {type(value).__name__}, neither bytes nor a path"
     if folder is None:
         return b"", f"the image is the path {value!r}, and the table lies in no folder"
-    if isinstance(folder, Location):
-        if not folder.is_local:
-            return _stored_picture(value, folder, root if isinstance(root, Location) else folder)
-        folder = Path(folder.path)
-    if isinstance(root, Location):
-        root = Path(root.path)
+    root = root or folder
+    if not folder.is_local:
+        return _stored_picture(value, folder, root)
     try:
-        path, allowed = (folder / value).resolve(), (root or folder).resolve()
+        path, allowed = Path(folder.path, value).resolve(), Path(root.path).resolve()
         if not path.is_relative_to(allowed):
             return b"", f"image file {value!r} does not lie below {str(allowed)!r}; an image root may allow more"
         return _regular_file(path), ""

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kcm.errors import DataError
+from kcm.inputs.cells import is_text
 from kcm.inputs.chunks import Chunk
 from kcm.inputs.tables import missing_column
 from kcm.tasks.rows import fault_column
@@ -116,10 +117,6 @@ class VectorColumns:
         return f"{table[name][row].as_py()!r} in column {name!r} is not a finite number"
 
 
-def _is_text(found: pa.DataType) -> bool:
-    return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
-
-
 def _is_list(found: pa.DataType) -> bool:
     return bool(pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found))
 
@@ -128,13 +125,13 @@ def _check_number(column: str, found: pa.DataType, where: str, *, or_text: bool 
     """Raise DataError for a column that can hold no numbers; text may, in files where every cell is text."""
     types = pa.types
     tests = [types.is_integer, types.is_floating, types.is_boolean, types.is_null, types.is_decimal]
-    if not any(test(found) for test in tests) and not (or_text and _is_text(found)):
+    if not any(test(found) for test in tests) and not (or_text and is_text(found)):
         raise DataError(f"column {column!r} holds {found}, not numbers", where=where)
 
 
 def _floats(values: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
     """Numbers, or texts that spell them, as float32; NaN for null and other texts, infinite beyond float32."""
-    if _is_text(values.type):
+    if is_text(values.type):
         numbers = pd.to_numeric(pd.Series(values.to_pylist(), dtype=object), errors="coerce").to_numpy(np.float64)
     else:
         numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from kcm.inputs.content import PROBE, Content, UnreadableError
+from kcm.inputs.location import Location
 from kcm.inputs.pictures import PictureError, num_pixels, picture_fault, picture_of, square, squares
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -147,17 +148,19 @@ def test_every_unreadable_input_is_named_by_its_position() -> None:
 
 def test_a_cell_holds_a_picture_as_bytes_as_a_path_or_as_the_hub_writes_both(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"file")
+    folder = Location.of(tmp_path)
     for cell in ("a.png", str(tmp_path / "a.png"), {"bytes": None, "path": "a.png"}):
-        assert picture_of(cell, tmp_path) == (b"file", "")
+        assert picture_of(cell, folder) == (b"file", "")
     for cell in (b"own", {"bytes": b"own", "path": "a.png"}):
-        assert picture_of(cell, tmp_path) == (b"own", "")
-    assert [picture_of(cell, tmp_path) for cell in (None, "", b"")] == [(None, "")] * 3
-    assert picture_of("b.png", tmp_path) == (b"", "no image file 'b.png': No such file or directory")
-    assert picture_of(5, tmp_path) == (None, "the image is a int, neither bytes nor a path")
+        assert picture_of(cell, folder) == (b"own", "")
+    assert [picture_of(cell, folder) for cell in (None, "", b"")] == [(None, "")] * 3
+    assert picture_of("b.png", folder) == (b"", "no image file 'b.png': No such file or directory")
+    assert picture_of(5, folder) == (None, "the image is a int, neither bytes nor a path")
 
 
 def test_a_path_may_not_lead_out_of_the_root(tmp_path: Path) -> None:
     table, shared = tmp_path / "table", tmp_path / "shared"
+    where = Location.of(table)
     table.mkdir()
     shared.mkdir()
     (tmp_path / "secret.txt").write_bytes(b"secret")
@@ -165,19 +168,23 @@ def test_a_path_may_not_lead_out_of_the_root(tmp_path: Path) -> None:
     (table / "link.png").symlink_to(tmp_path / "secret.txt")
     (table / "loop.png").symlink_to(table / "loop.png")
     for cell in ("../secret.txt", str(tmp_path / "secret.txt"), "link.png", {"path": "../secret.txt"}):
-        picture, reason = picture_of(cell, table)
+        picture, reason = picture_of(cell, where)
         assert picture == b""
         assert f"does not lie below '{table}'" in reason
-    assert picture_of("../shared/a.png", table)[0] == b""
-    assert picture_of("../shared/a.png", table, shared) == (b"file", "")
-    assert picture_of("../shared/a.png", table, tmp_path) == (b"file", "")
-    assert picture_of("loop.png", table)[1].startswith("no image file 'loop.png': ")
+    assert picture_of("../shared/a.png", where)[0] == b""
+    assert picture_of("../shared/a.png", where, Location.of(shared)) == (b"file", "")
+    assert picture_of("../shared/a.png", where, Location.of(tmp_path)) == (b"file", "")
+    assert picture_of("loop.png", where)[1].startswith("no image file 'loop.png': ")
     assert picture_of("a.png", None) == (b"", "the image is the path 'a.png', and the table lies in no folder")
 
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")  # to open it for reading would wait for a writer
     (tmp_path / "folder").mkdir()
-    assert picture_of("pipe", tmp_path) == (b"", "no image file 'pipe': it is not a regular file")
-    assert picture_of("folder", tmp_path)[1].startswith("no image file 'folder': ")
-    assert picture_of("/dev/zero", tmp_path, Path("/")) == (b"", "no image file '/dev/zero': it is not a regular file")
+    folder = Location.of(tmp_path)
+    assert picture_of("pipe", folder) == (b"", "no image file 'pipe': it is not a regular file")
+    assert picture_of("folder", folder)[1].startswith("no image file 'folder': ")
+    assert picture_of("/dev/zero", folder, Location.of("/")) == (
+        b"",
+        "no image file '/dev/zero': it is not a regular file",
+    )
