@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,8 +15,6 @@ from kcm.components import FAMILIES, Component, Family
 from kcm.errors import ConfigError
 from kcm.inputs.chunks import Chunk
 from kcm.tasks.rows import SourceRow, records_of, rows_of
-
-_RECORDS_AT_ONCE = 10_000
 
 
 class Shard(ABC):
@@ -67,10 +64,7 @@ class Source:
         cls, name: str, records: Iterable[SourceRow], labels: Sequence[str] = (), out_of_scope_label: str | None = None
     ) -> Source:
         """A source of rows in memory."""
-        left, tables = iter(records), []
-        while part := list(islice(left, _RECORDS_AT_ONCE)):
-            tables.append(rows_of(part))
-        shards = (TableShard(name, pa.concat_tables(tables)),) if tables else ()
+        shards = (TableShard(name, rows_of(rows)),) if (rows := list(records)) else ()
         return cls(name, shards, tuple(labels), out_of_scope_label)
 
     def tables(self) -> Iterator[pa.Table]:
