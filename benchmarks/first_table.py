@@ -136,7 +136,9 @@ def increments(table: Table, num_tasks: int, per_task: int, seed: int) -> dict[s
     random = np.random.default_rng([num_tasks, per_task, seed])
     classes = random.permutation(table.labels.max() + 1)[: num_tasks * per_task]
     rows = random.permutation(np.flatnonzero(np.isin(table.labels, classes)))
-    label = np.argsort(classes)[np.searchsorted(np.sort(classes), table.labels)]  # 0, 1, ... as they come
+    order = np.full(table.labels.max() + 1, -1)  # 0, 1, ... as the classes come
+    order[classes] = np.arange(len(classes))
+    label = order[table.labels]
     train, test = np.split(rows, [round(SHARES["train"] * len(rows))])
     tasks = []
     for number in range(num_tasks):

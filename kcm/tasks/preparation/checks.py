@@ -102,7 +102,9 @@ def split_error(
     those = f"class {found.label!r}" if found.label else "every class"
     error = SplitError(found.what, where="tasks", hint=f"Add {found.split} rows of {those}")
     error.salt = working_salt(rows, lacks, origins, fractions)
-    if error.salt is not None:
+    if len(rows["unit"].unique()) == 1:
+        error.hint = "All rows have one content or one group, which lies in one split: give rows that differ"
+    elif error.salt is not None:
         error.hint = f"tasks.salt={error.salt} draws splits with all that they need"
     elif NOT_GIVEN in origins or SPLITS.index(found.split) not in origins:
         more = math.ceil(math.log(1 - _LIKELY) / math.log(1 - fractions[found.split]))
