@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -361,7 +362,7 @@ def _typed_chunks(
     batches: Iterable[pa.RecordBatch], schema: pa.Schema, wanted: Wanted, first: int = 1
 ) -> Iterator[Chunk]:
     names = tuple(schema.names)
-    if repeated := next((name for name in names if names.count(name) > 1), None):
+    if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
         raise ValueError(f"the column {repeated!r} occurs twice")
     columns = [name for name in names if wanted(name)]
     is_empty = True

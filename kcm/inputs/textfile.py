@@ -9,6 +9,7 @@ import codecs
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -95,6 +96,6 @@ def read_header(stream: io.TextIOWrapper, delimiter: str) -> tuple[str, ...]:
 def column_names(header: Sequence[str]) -> tuple[str, ...]:
     """The cells of a header as names; an empty one is named by its number. Raises ValueError for a repeated name."""
     names = [name.strip() or f"column_{number}" for number, name in enumerate(header, start=1)]
-    if repeated := next((name for name in names if names.count(name) > 1), None):
+    if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
         raise ValueError(f"the column {repeated!r} occurs twice in the header")
     return tuple(names)

@@ -29,6 +29,7 @@ from kcm.learners.ranks import Ranks
 from kcm.metrics.intervals import Units
 
 TARGET = 10.0  # at a row's label: softmax is then a sensible probability before any temperature is fitted
+MAX_INPUTS = 30_000  # 20 GiB
 _ROWS_AT_ONCE = 1024  # rows whose expanded inputs are in memory together
 
 
@@ -113,7 +114,13 @@ class Analytic(Learner):
     def require(self, collaborator: Collaborator) -> None:
         """Raise ConfigError for networks, or a scaling, that no closed form fits."""
         require_linear(collaborator.network)
-        designs(collaborator)
+        num_inputs = max(design.num_inputs for design in designs(collaborator))
+        if num_inputs > MAX_INPUTS:
+            raise ConfigError(
+                f"a closed form of {num_inputs:,} inputs takes {24 * num_inputs**2 / 2**30:,.0f} GiB of memory",
+                where="network",
+                hint=f"Give rows fewer numbers, such as principal components: {MAX_INPUTS:,} inputs are the most",
+            )
 
     def schedule(self, num_epochs: int, batch_size: int) -> tuple[int, int]:
         """One pass, in steps of its own size: what is configured is for gradients."""

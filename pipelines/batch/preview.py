@@ -25,6 +25,7 @@ Preview: TypeAlias = dict[str, tuple[int, int]]  # by task: rows held out, and t
 
 _ROWS = 131_072  # of all splits together; of more rows, row groups at equal distances
 _SHRINKAGE = 0.01
+_MAX_FEATURES = 8_192  # whose covariance takes half a GiB
 
 
 def preview(
@@ -35,11 +36,14 @@ def preview(
     They are validate rows, or where there are none test rows.
 
     `shards` are the files of each task, `readable` what they are read from. Empty where there is nothing to compute it
-    from.
+    from, and for rows of more than `_MAX_FEATURES`.
     """
     files = {path: open_file(readable(path), pre_buffer=True) for paths in shards.values() for path in paths}
     step = math.ceil(sum(file.metadata.num_rows for file in files.values()) / _ROWS)
     dim = next(iter(files.values())).schema_arrow.field("features").type.list_size
+
+    if dim > _MAX_FEATURES:
+        return {}
 
     def tensors(paths: Iterable[Path], split: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for rows in _sampled({path: files[path] for path in paths}, split, step):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -58,17 +59,22 @@ class VectorColumns:
             )
         return cls(columns, int(widths[0].as_py()), True, where)
 
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(self.columns)
+
     def wants(self, name: str) -> bool:
         """Whether a column is part of the vector."""
-        return name in self.columns
+        return name in self._names
 
     def values(self, table: pa.Table, where: str) -> tuple[pa.Array, pa.Array]:
         """The vectors, fixed_size_list<float32>[dim], null for a missing one; and what is wrong with each, or "".
 
         Raises DataError for a table whose columns cannot make such vectors.
         """
-        if missing := [column for column in self.columns if column not in table.schema.names]:
-            raise missing_column(missing[0], "vector columns", table.schema.names, where)
+        names = table.schema.names  # Arrow makes the list anew each time
+        if missing := self._names.difference(names):
+            raise missing_column(min(missing, key=self.columns.index), "vector columns", names, where)
         if self.is_list:
             values_ND, width_N = self._of_lists(table[self.columns[0]], where)
         else:

@@ -291,6 +291,12 @@ def test_networks_that_no_closed_form_fits_are_refused_before_any_work(digits, c
         make_trainer(digits, network=NETWORK.model_copy(update=changes), kind=kind)
 
 
+def test_a_regression_that_no_memory_holds_is_refused_by_its_size() -> None:
+    wide = Collaborator(30_000, 2, NetworkConfig(hidden=(), basis="quadratic", mixing=8), "kan", seed=0)
+    with pytest.raises(ConfigError, match=r"30,009 inputs takes 20 GiB .* 30,000 inputs are the most"):
+        AnalyticConfig().build(0).require(wide)
+
+
 def test_rows_in_any_order_give_the_same_logits(digits) -> None:
     rows = digits[0]
     order = list(range(rows.num_rows("train")))

@@ -72,6 +72,12 @@ def test_many_rows_are_sampled_at_equal_distances(tasks, monkeypatch) -> None:
     assert 0 < sum(read) < num_whole
 
 
+def test_it_says_nothing_of_rows_whose_covariance_would_fill_the_memory(tasks, monkeypatch) -> None:
+    assert preview(tasks, LABELS)
+    monkeypatch.setattr(module, "_MAX_FEATURES", 2)
+    assert preview(tasks, LABELS) == {}
+
+
 def test_it_says_nothing_where_nothing_can_be_computed(tmp_path) -> None:
     table = rows_of(np.random.default_rng(0), "test", np.zeros(4, dtype=np.int64))
     write_shards(tmp_path, 0, [table])
