@@ -90,17 +90,21 @@ def read_chunks(
             yield from _READERS[location.suffix](location, wanted, text_format)
 
 
+def known_suffix(location: Location, suffix: str, suffixes: Iterable[str] = ()) -> str:
+    """A suffix that is among `suffixes`, or all that can be read; DataError naming these for another one."""
+    suffixes = tuple(suffixes) or SUFFIXES
+    if suffix not in suffixes:
+        raise DataError(f"unknown kind of file {suffix!r}", where=str(location), hint=f"Use {', '.join(suffixes)}")
+    return suffix
+
+
 @contextmanager
 def readable(location: Location, suffixes: Iterable[str] = ()) -> Iterator[None]:
     """A block that reads `location`, of a suffix among `suffixes` or all known; errors become a DataError of one line.
 
     The line names the file and the reason.
     """
-    suffixes = tuple(suffixes) or SUFFIXES
-    if location.suffix not in suffixes:
-        raise DataError(
-            f"unknown kind of file {location.suffix!r}", where=str(location), hint=f"Use {', '.join(suffixes)}"
-        )
+    known_suffix(location, location.suffix, suffixes)
     try:
         with naming_location(location):
             yield

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kcm.errors import DataError
 from kcm.inputs.cells import as_text, chat_texts, has_chats, written
-from kcm.inputs.chunks import SUFFIXES, Chunk, open_parquet, read_chunks, readable
+from kcm.inputs.chunks import Chunk, open_parquet, read_chunks, readable
 from kcm.inputs.location import Location
 from kcm.inputs.pictures import picture_of
 from kcm.inputs.tables import missing_column
@@ -23,7 +22,6 @@ CHUNK = {
     "task": pa.string(),
     "fault": pa.string(),  # why the row cannot be used, null where it can
 }
-FORMATS = SUFFIXES
 
 
 class RowFile:
@@ -144,15 +142,7 @@ def open_rows(
     column, naming the nearest one.
     """
     location = where if isinstance(where, Location) else Location.of(where)
-    known_suffix(location, location.suffix)
     return RowFile(location, text_column, task_column, image_column, image_root or location.folder)
-
-
-def known_suffix(location: Location, suffix: str, suffixes: Sequence[str] = FORMATS) -> str:
-    """The suffix of a file of rows; DataError naming the supported ones."""
-    if suffix not in suffixes:
-        raise DataError(f"unknown suffix {suffix!r}", where=str(location), hint=f"Use one of {', '.join(suffixes)}")
-    return suffix
 
 
 def _value_type(value: object) -> type:

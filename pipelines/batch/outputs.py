@@ -21,8 +21,8 @@ from pydantic import Field
 
 from kcm.config import Config
 from kcm.errors import ArtefactError, DataError
+from kcm.inputs.chunks import SUFFIXES, known_suffix
 from kcm.inputs.location import FoundFile, Location, naming_location, stem_of
-from kcm.inputs.rowfile import FORMATS, known_suffix
 from pipelines.batch.rowwriter import WRITTEN, drafted, make_folder, writable, written_suffix
 
 RECORD = ".kcm"
@@ -131,7 +131,7 @@ def predicted_files(source: str | Path, output: str | Path, suffix: str | None =
             raise DataError(f"the output is to be {suffix}", where=str(out), hint="Its suffix says the format")
         known_suffix(origin, origin.suffix)
     kind = out.kind()
-    if found is not None and (kind == fs.FileType.File or posixpath.splitext(out.name)[1] in FORMATS):
+    if found is not None and (kind == fs.FileType.File or posixpath.splitext(out.name)[1] in SUFFIXES):
         raise ArtefactError("the answers to several files go to a folder", where=str(out), hint="Name a folder")
     if out.is_local and not Path(out.folder.path).is_dir():
         raise ArtefactError("no such folder", where=str(out.folder), hint="Create it first")
@@ -156,7 +156,7 @@ def predicted_files(source: str | Path, output: str | Path, suffix: str | None =
 def missing_of(out: Location) -> Location:
     """Where the rows go that lack a recorded answer: out.missing.csv for out.csv, a folder for a folder."""
     stem, suffix = posixpath.splitext(out.name)
-    return out.folder / (f"{stem}.missing{suffix}" if suffix in FORMATS else f"{out.name}.missing")
+    return out.folder / (f"{stem}.missing{suffix}" if suffix in SUFFIXES else f"{out.name}.missing")
 
 
 def _files(origin: Location) -> list[FoundFile] | None:
@@ -170,9 +170,9 @@ def _files(origin: Location) -> list[FoundFile] | None:
         raise DataError("no such file", where=str(origin))
     if kind != fs.FileType.Directory:
         return None
-    if found := [file for file in origin.files(recursive=True) if file.location.suffix in FORMATS]:
+    if found := [file for file in origin.files(recursive=True) if file.location.suffix in SUFFIXES]:
         return found
-    raise DataError("the folder holds no file of rows", where=str(origin), hint=f"Use {', '.join(FORMATS)}")
+    raise DataError("the folder holds no file of rows", where=str(origin), hint=f"Use {', '.join(SUFFIXES)}")
 
 
 def _real(location: Location) -> str:

@@ -20,8 +20,9 @@ from pyarrow import csv, fs
 
 from kcm.durable import replace_durably
 from kcm.errors import ArtefactError
+from kcm.inputs.chunks import known_suffix
 from kcm.inputs.location import Location, fault_of
-from kcm.inputs.rowfile import RowFile, known_suffix
+from kcm.inputs.rowfile import RowFile
 
 WRITTEN = (".csv", ".jsonl", ".parquet")
 

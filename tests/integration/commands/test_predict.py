@@ -160,7 +160,7 @@ def test_what_cannot_work_is_said_before_anything_is_computed(
     write_csv(source, [{"text": "a"}])
     for target, error, message in [
         (source, DataError, "would replace the input"),
-        (tmp_path / "out.xlsx", DataError, "unknown suffix"),
+        (tmp_path / "out.xlsx", DataError, "unknown kind of file"),
         (tmp_path / "absent" / "out.csv", ArtefactError, "no such folder"),
     ]:
         with pytest.raises(error, match=message):

@@ -141,7 +141,7 @@ def test_the_task_column_is_read_where_one_is_named(tmp_path: Path) -> None:
         ("rows.csv", b"text,text\na,b\n", "occurs twice"),
         ("rows.jsonl", b'{"Text": "a"}\n', "no column 'text'.*Did you mean 'Text'"),
         ("rows.parquet", b"PAR0", "cannot read the file"),
-        ("rows.txt", b"a\n", "unknown suffix '.txt'.*.csv, .tsv, .jsonl"),
+        ("rows.txt", b"a\n", "unknown kind of file '.txt'.*.csv, .tsv, .jsonl"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_with_the_reason(

@@ -103,7 +103,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_draft(tmp_path: Path, s
     [
         ("absent/o.csv", r"no such folder.*absent"),
         ("x" * 300 + ".csv", "cannot write"),  # longer than any file system allows
-        ("out.xlsx", r"unknown suffix '\.xlsx'"),
+        ("out.xlsx", r"unknown kind of file '\.xlsx'"),
     ],
 )
 def test_what_cannot_be_written_is_said_at_once(tmp_path: Path, name: str, message: str) -> None:
