@@ -69,7 +69,7 @@ def emoji(places: Places) -> Table:
     small, large = (
         _encoded(ImageEncoderConfig(model="efficientnet-lite2", side=side), pictures, places) for side in (96, 160)
     )
-    return Table(small, labels, large, _head, tuple((labels.max() + 1, rows) for rows in (300, 1000)))
+    return Table(small, labels, large, _head, tuple((int(labels.max()) + 1, rows) for rows in (300, 1000)))
 
 
 def fashion(places: Places) -> Table:

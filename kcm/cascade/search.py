@@ -22,7 +22,7 @@ Scope = Literal["global", "per_task"]
 class TuneConfig(Config):
     """The search space; every list is a set of values to choose from, one value fixes it."""
 
-    operational: ClassVar[frozenset[str]] = frozenset({"prompt_modes", "warm_start"})  # another stage's, and a hint
+    operational: ClassVar[frozenset[str]] = frozenset({"prompt_modes"})  # another stage's
 
     num_trials: int = Field(
         16, ge=1, description="Trials for each collaborator; one that is solved in closed form tries all gates instead."
@@ -55,9 +55,6 @@ class TuneConfig(Config):
     judge_weights: tuple[float, ...] = Field((0.0, 0.5), min_length=1, description="Weights of L_js.")
     learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3), min_length=1, description="Peak rates of AdamW.")
     sgd_rates: tuple[float, ...] = Field((0.03, 0.1, 0.3), min_length=1, description="Peak rates of SGD.")
-    warm_start: bool = Field(
-        True, description="Try first what the last search of the same space on this storage found best."
-    )
     prompt_modes: tuple[PromptMode, ...] = Field(
         ("none",),
         min_length=1,

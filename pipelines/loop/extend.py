@@ -21,7 +21,7 @@ from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.training.artefacts import SEARCH, TRIALS, TrainedArtefact, TunedArtefact
+from pipelines.training.artefacts import TRIALS, TrainedArtefact, TunedArtefact
 from pipelines.training.driver import run_workers
 from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerConfig, TrainerPlan, WorkerPlan
@@ -127,7 +127,6 @@ class Choose(Stage, Plan):
         trial.write_best(attempt.folder / name, name, self.choice, best)
         trial_record = {"number": 0, "collaborator": name, "params": asdict(self.choice), "pareto": True}
         write_json(attempt.folder / TRIALS, [trial_record | best.objectives()])
-        write_json(attempt.folder / SEARCH, {"space": None, "started_from": None})
 
 
 def choice_of(parent: Parent) -> Choice:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pickle
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import optuna
 import ray
 import torch
-from pydantic import Field
 from ray import tune as ray_tune
 from ray.tune.search.optuna import OptunaSearch
 from rich.markup import escape
@@ -24,26 +21,18 @@ from kcm.cascade.gate import distinct_gates
 from kcm.cascade.scores import form_named
 from kcm.cascade.search import TuneConfig
 from kcm.certify.certificate import CertificateConfig
-from kcm.collaborator.collaborator import NetworkConfig
-from kcm.collaborator.distill import DistillConfig
-from kcm.config import Config
-from kcm.encoders import EncoderConfig
 from kcm.errors import KcmError
-from kcm.large import LargeConfig
-from kcm.learners import LearnerConfig
-from kcm.learners.training.config import TrainConfig
-from kcm.tasks import TasksConfig
 from pipelines.batch.mapping import run_remotely
 from pipelines.cluster.config import CPUS_PER_TRIAL
 from pipelines.context import Attempt, Context
 from pipelines.progress import polled
 from pipelines.stages.stage import Plan, Stage
-from pipelines.store.artefact import ArtefactStore, write_json
+from pipelines.store.artefact import write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.files import StorageError
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Follower, Storage
-from pipelines.training.artefacts import SEARCH, TRIALS, TrainedArtefact, TunedArtefact, best_first
+from pipelines.training.artefacts import TRIALS, TrainedArtefact, TunedArtefact, best_first
 from pipelines.training.searcher import SideBySide, split_off
 from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerPlan
@@ -53,34 +42,6 @@ CERTIFIED_KEEP_RATE = "promised"
 _NAME = "search"
 # What torn bytes and the classes of another version make of a pickle; a disk that fails is no reason to begin anew.
 _UNREADABLE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError)
-
-
-class Space(Config):
-    """The fingerprint of two searches of which one may start from the best points of the other.
-
-    They agree in everything but the seeds, the order of the tasks, the revision of the rows and where the work runs.
-    The best points are evaluated anew, and first: the rows may have changed.
-    """
-
-    tasks: TasksConfig
-    encoder: EncoderConfig
-    large: LargeConfig
-    network: NetworkConfig
-    learner: LearnerConfig
-    train: TrainConfig
-    distill: DistillConfig
-    tune: TuneConfig
-    certificate: CertificateConfig
-
-    @property
-    def fingerprint(self) -> str:
-        """64 bits of SHA-256, as hexadecimal."""
-        may_differ: dict[str, Any] = {
-            "tasks": {"source": {"revision": True}, "order_seed": True, "salt": True},
-            "tune": {"num_trials": True, "prompt_modes": True, "warm_start": True},
-        }
-        shared = json.dumps(self.model_dump(mode="json", exclude=may_differ), sort_keys=True)
-        return hashlib.sha256(shared.encode()).hexdigest()[:16]
 
 
 class Trial(ray_tune.Trainable):
@@ -114,11 +75,7 @@ class Trial(ray_tune.Trainable):
 
 
 class Tune(Stage, Plan):
-    """For each collaborator `<name>/`: the state, gate and policy of its best trial; and all trials in `trials.json`.
-
-    `search.json` names the space and the earlier search that this one started from, which the fingerprint does not
-    cover.
-    """
+    """For each collaborator `<name>/`: state, gate and policy of its best trial; and all trials in `trials.json`."""
 
     stage, version, unit = "tune", 2, "trials"
     reads, writes = ("features", "outcomes", "trained"), TunedArtefact
@@ -126,13 +83,6 @@ class Tune(Stage, Plan):
     tune: TuneConfig
     certificate: CertificateConfig
     seed: int
-    space: Space = Field(exclude=True)
-
-    @classmethod
-    def of(cls, run: Config, **more: Config) -> Self:
-        """The stage with its part of a run's configuration; the space is made of more parts."""
-        space = Space(**{name: getattr(run, name) for name in Space.model_fields})
-        return super().of(run, space=space, **more)
 
     def needs_cluster(self, features: FeaturesArtefact, trained: TrainedArtefact, **reads: Any) -> bool:
         """Not for a few rows of learners that take no steps, whose gates are tried in this process."""
@@ -144,8 +94,6 @@ class Tune(Stage, Plan):
         """Search for all collaborators side by side; those that take no steps in one process, without trials."""
         context, scratch = attempt.context, attempt.storage
         plan = TrainerPlan.of(trained.config, features, outcomes)
-        space = self.space.fingerprint
-        earlier = last_search(context.store, space) if self.tune.warm_start else None
         trial_plan = TrialPlan(
             plan=plan,
             features=features,
@@ -163,7 +111,7 @@ class Tune(Stage, Plan):
         if stepped:
             num_trials = self.tune.num_trials * len(stepped)
             with polled(attempt.bar, partial(_finished, scratch, Follower(scratch, scratch.root / _NAME), num_trials)):
-                trials = _search(trial_plan, self, stepped, context, scratch, earlier)
+                trials = _search(trial_plan, self, stepped, context, scratch)
             for mine in trials.values():
                 _mark_pareto(mine)
             best = {name: Choice(**best_first(mine)[0]["params"]) for name, mine in trials.items()}
@@ -171,8 +119,6 @@ class Tune(Stage, Plan):
         if solved := [name for name in names if name not in stepped]:
             trials |= run_remotely(_try_all, trial_plan, self.tune, attempt.folder, solved)
         write_json(attempt.folder / TRIALS, [trial for name in names for trial in trials[name]])
-        started = earlier.fingerprint if earlier and stepped else None
-        write_json(attempt.folder / SEARCH, {"space": space, "started_from": started})
 
     def publish(self, artefact: TunedArtefact, context: Context) -> None:
         """Record every trial as a nested MLflow run: in every run, since an outage may have lost some."""
@@ -217,22 +163,15 @@ def gatings(config: TuneConfig, plan: TrainerPlan, name: str) -> Iterator[dict[s
             yield params
 
 
-def last_search(store: ArtefactStore, space: str) -> TunedArtefact | None:
-    """The newest finished search of a space."""
-    finished = (each.as_a(TunedArtefact) for each in store.finished(Tune.stage))
-    return next((search for search in finished if search.space == space), None)
-
-
 def _search(
     plan: TrialPlan,
     search: Tune,
     names: Sequence[str],
     context: Context,
     storage: Storage,
-    earlier: TunedArtefact | None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Run the trials that remain, and give all by collaborator; a new search begins with points of an `earlier` one."""
-    results = _tuner(plan, search, names, context, storage, earlier).fit()
+    """Run the trials that remain, and give all by collaborator."""
+    results = _tuner(plan, search, names, context, storage).fit()
     if results.errors:
         raise KcmError(f"{len(results.errors)} of {len(results)} trials failed: {results.errors[0]}", where="tune")
     trials: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
@@ -249,7 +188,6 @@ def _tuner(
     names: Sequence[str],
     context: Context,
     storage: Storage,
-    earlier: TunedArtefact | None,
 ) -> ray_tune.Tuner:
     """An interrupted search where there is one that can be read, else a new one."""
     config = search.tune
@@ -262,13 +200,11 @@ def _tuner(
     distributions = OptunaSearch.convert_search_space({name: ray_tune.choice(values) for name, values in space.items()})
     searchers: dict[str, OptunaSearch] = {}
     for name in names:
-        points = earlier.first_points(name, max(1, config.num_trials // 2)) if earlier else []
         searchers[name] = OptunaSearch(  # with the space: a search that is killed before its first trial has no other
             distributions,
             metric=list(OBJECTIVES),
             mode=["max"] * len(OBJECTIVES),
             seed=search.seed,
-            points_to_evaluate=[point for point in points if _lies_in(space, point)],
         )
     return ray_tune.Tuner(
         trainable,
@@ -362,11 +298,6 @@ def search_space(config: TuneConfig, plan: TrainerPlan, name: str) -> dict[str, 
         "scope": config.scopes if len(plan.tasks) > 1 else ("global",),
         "deferral_weight": config.deferral_weights,
     }
-
-
-def _lies_in(space: Mapping[str, Sequence[Any]], point: Mapping[str, Any]) -> bool:
-    """Whether a point of another search lies in this space: the number of tasks may have changed."""
-    return point.keys() == space.keys() and all(point[name] in values for name, values in space.items())
 
 
 def _mark_pareto(trials: list[dict[str, Any]]) -> None:

@@ -25,7 +25,7 @@ from pipelines.store.outcome_table import LeftOut
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.worker import TrainerConfig, TrainerPlan, load_state
 
-PROMPTS, SEARCH, TRIALS, FOUND = "prompts.json", "search.json", "trials.json", "found.json"
+PROMPTS, TRIALS, FOUND = "prompts.json", "trials.json", "found.json"
 RANKING = ("promised", "calls_saved", "area")  # objectives by weight
 _GATE, _STATE, _SCORES, _LEFT_OUT = "gate.safetensors", "state.pt", "validate_scores.npy", "left_out.npz"
 _NOVEL = "novel.npz"
@@ -170,19 +170,6 @@ class TunedArtefact(Artefact):
         """All trials of the search."""
         trials: list[dict[str, Any]] = self.json(TRIALS)
         return trials
-
-    @property
-    def space(self) -> str:
-        """The fingerprint of what was searched."""
-        return str(self.json(SEARCH)["space"])
-
-    def first_points(self, collaborator: str, limit: int) -> list[dict[str, Any]]:
-        """Up to `limit` points to start another search from: the best one, then the rest of its Pareto front."""
-        found: list[dict[str, Any]] = []
-        for trial in best_first([trial for trial in self.trials if trial["collaborator"] == collaborator]):
-            if trial["params"] not in found and (trial["pareto"] or not found):
-                found.append(trial["params"])
-        return found[:limit]
 
 
 def best_first(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -36,7 +35,7 @@ from pipelines.store.features import SECONDS, FeaturesArtefact
 from pipelines.store.outcome_table import outcome_parts
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import SequenceArtefact
-from pipelines.training.artefacts import SEARCH, TrainedArtefact, TunedArtefact
+from pipelines.training.artefacts import TrainedArtefact, TunedArtefact
 from pipelines.training.worker import TrainerPlan
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -178,15 +177,6 @@ def free_cpus(timeout_s: float = 20) -> float:
     while (free := ray.available_resources().get("CPU", 0.0)) < total and time.monotonic() < deadline:
         time.sleep(0.1)
     return free
-
-
-def test_a_second_search_of_the_space_starts_from_the_best_of_the_first(search: Search) -> None:
-    learner = {"name": "replay", "memory": 20}  # one that takes steps: closed forms are not searched
-    first = search.run(learner=learner)
-    best = max(trials_of(first), key=lambda trial: (trial["promised"], trial["calls_saved"], trial["area"]))
-    second = search.run(seed=1, learner=learner, tune={"num_trials": 2}, cluster={"num_trials": 1})
-    assert second.trials[0]["params"] == best["params"]
-    assert json.loads((second.folder / SEARCH).read_text())["started_from"] == first.fingerprint
 
 
 def test_the_gate_of_signals_is_searched_and_read_back_with_what_it_was_fitted_on(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,16 +12,10 @@ from ray import tune as ray_tune
 from kcm.config import parse_config
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.stages.tune import Space, Trial, Tune, last_search, restored_search, search_space
+from pipelines.stages.tune import Trial, Tune, restored_search, search_space
 from pipelines.store.artefact import ArtefactStore, Recipe, write_json
 from pipelines.store.storage import Storage
-from pipelines.training.artefacts import SEARCH, TRIALS, TunedArtefact
-
-
-def space(**more: Any) -> str:
-    values = {"name": "a", "tasks": {}, "encoder": {"model": "e"}, "large": {"adapter": "recorded", "path": "l.csv"}}
-    config = parse_config(RunConfig, values | more)
-    return Space(**{name: getattr(config, name) for name in Space.model_fields}).fingerprint
+from pipelines.training.artefacts import TRIALS, TunedArtefact
 
 
 @pytest.mark.parametrize(
@@ -62,46 +55,8 @@ def test_dimensions_without_effect_are_not_searched() -> None:
     assert space(3, ("one", "two")) == everything
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"seed": 7},
-        {"name": "b", "storage_path": "/elsewhere"},
-        {"tune": {"num_trials": 99, "warm_start": False}},
-        {"tasks": {"order_seed": 3}},
-        {"cluster": {"num_workers": 5}},
-    ],
-)
-def test_seed_place_and_length_of_a_search_do_not_make_another_space(more) -> None:
-    assert space(**more) == space()
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"tune": {"learning_rates": [0.5]}},
-        {"encoder": {"model": "f"}},
-        {"network": {"mixing": 3}},
-        {"tasks": {"max_rows_per_task": 9}},
-        {"certificate": {"epsilon": 0.3}},
-    ],
-)
-def test_what_a_trial_depends_on_does(more) -> None:
-    assert space(**more) != space()
-
-
-def test_the_revision_of_a_data_set_does_not_make_another_space() -> None:
-    first, second = ({"source": {"kind": "hub", "id": "o/n", "revision": tag}} for tag in ("v1", "v2"))
-    assert space(tasks=first) == space(tasks=second)
-
-
-def searched(store: ArtefactStore, number: int, space: str, trials: list[dict[str, Any]]) -> TunedArtefact:
-    def write(folder: Path, scratch: Path) -> None:
-        write_json(folder / SEARCH, {"space": space})
-        write_json(folder / TRIALS, trials)
-
-    artefact, _ = store.build(Recipe("tune", 1, {"number": number}), write)
-    os.utime(artefact.home / "manifest.json", (number, number))
+def searched(store: ArtefactStore, trials: list[dict[str, Any]]) -> TunedArtefact:
+    artefact, _ = store.build(Recipe("tune", 1, {}), lambda folder, scratch: write_json(folder / TRIALS, trials))
     return artefact.as_a(TunedArtefact)
 
 
@@ -109,7 +64,7 @@ def test_trials_are_recorded_in_every_run_so_that_those_lost_in_an_outage_come_a
     values = {"name": "a", "tasks": {}, "encoder": {"model": "e"}, "large": {"adapter": "recorded", "path": "l.csv"}}
     stage = Tune.of(parse_config(RunConfig, values))
     trials = [{"number": number, **trial(0.1, 0.2)} for number in range(2)]
-    artefact = searched(ArtefactStore(tmp_path), 1, "this", trials)
+    artefact = searched(ArtefactStore(tmp_path), trials)
     recorded: list[Any] = []
     tracking: Any = SimpleNamespace(log_trial=lambda *given: recorded.append(given))
     for _ in range(2):
@@ -123,32 +78,6 @@ def test_trials_are_recorded_in_every_run_so_that_those_lost_in_an_outage_come_a
 def trial(rate: float, keep_rate: float, *, pareto: bool = True, collaborator: str = "kcm") -> dict[str, Any]:
     objectives = {"promised": keep_rate, "calls_saved": 0.5, "area": 0.5}
     return {"collaborator": collaborator, "params": {"learning_rate": rate}, "pareto": pareto} | objectives
-
-
-def test_the_last_search_of_the_space_is_found(tmp_path: Path) -> None:
-    store = ArtefactStore(tmp_path)
-    assert last_search(store, "this") is None
-    made = [searched(store, number, space, []) for number, space in enumerate(["this", "this", "other"], 1)]
-    assert last_search(store, "this") == made[1]
-    (made[1].home / "manifest.json").unlink()  # as an interrupted one has none
-    assert last_search(store, "this") == made[0]
-
-
-def test_points_are_the_best_then_the_front_each_once_and_of_one_collaborator(tmp_path: Path) -> None:
-    trials = [
-        trial(0.1, 0.2),
-        trial(0.2, 0.9, pareto=False),  # best, though another trial is better in both objectives
-        trial(0.3, 0.4, pareto=False),
-        trial(0.4, 0.5),
-        trial(0.4, 0.5),
-        trial(0.5, 1.0, collaborator="mcm"),
-    ]
-    earlier = searched(ArtefactStore(tmp_path), 1, "this", trials)
-    assert earlier.trials == trials
-    rates = [point["learning_rate"] for point in earlier.first_points("kcm", 9)]
-    assert rates == [0.2, 0.4, 0.1]
-    assert len(earlier.first_points("kcm", 2)) == 2
-    assert earlier.first_points("linear", 9) == []
 
 
 def restored(search: Path, *rest: Any) -> ray_tune.Tuner | None:
