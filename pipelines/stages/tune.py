@@ -33,13 +33,11 @@ from pipelines.store.files import StorageError
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Follower, Storage
 from pipelines.training.artefacts import TRIALS, TrainedArtefact, TunedArtefact, best_first
-from pipelines.training.searcher import SideBySide, split_off
 from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerPlan
 
 OBJECTIVES = ("area", "calls_saved")
 CERTIFIED_KEEP_RATE = "promised"
-_NAME = "search"
 # What torn bytes and the classes of another version make of a pickle; a disk that fails is no reason to begin anew.
 _UNREADABLE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError)
 
@@ -47,16 +45,15 @@ _UNREADABLE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, Lo
 class Trial(ray_tune.Trainable):
     """A trial; Tune reuses the actor for the next one, since a start costs more than most trials."""
 
-    def setup(self, config: dict[str, Any], plan: TrialPlan | None = None) -> None:
+    def setup(self, config: dict[str, Any], plan: TrialPlan | None = None, collaborator: str = "") -> None:
         """Store what all trials share."""
         assert plan is not None
         torch.set_num_threads(1)  # trials run side by side
-        self._plan, self._given = plan, config
+        self._plan, self._collaborator, self._choice = plan, collaborator, config
 
     def step(self) -> dict[str, Any]:
         """Evaluate the choice; one step is the whole trial."""
-        name, choice = split_off(self._given)
-        objectives = self._plan.evaluate(name, Choice(**choice)).objectives()
+        objectives = self._plan.evaluate(self._collaborator, Choice(**self._choice)).objectives()
         path = _results(self._plan.scratch) / f"{self.trial_id}.json"
         write_json(path, objectives)
         self._plan.scratch.keep(path)
@@ -64,7 +61,7 @@ class Trial(ray_tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next choice."""
-        self._given = new_config
+        self._choice = new_config
         return True
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -91,7 +88,7 @@ class Tune(Stage, Plan):
     def write(
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, trained: TrainedArtefact
     ) -> None:
-        """Search for all collaborators side by side; those that take no steps in one process, without trials."""
+        """Search for one collaborator after the other; for those that take no steps in one process, without trials."""
         context, scratch = attempt.context, attempt.storage
         plan = TrainerPlan.of(trained.config, features, outcomes)
         trial_plan = TrialPlan(
@@ -110,10 +107,11 @@ class Tune(Stage, Plan):
         trials: dict[str, list[dict[str, Any]]] = {}
         if stepped:
             num_trials = self.tune.num_trials * len(stepped)
-            with polled(attempt.bar, partial(_finished, scratch, Follower(scratch, scratch.root / _NAME), num_trials)):
-                trials = _search(trial_plan, self, stepped, context, scratch)
-            for mine in trials.values():
-                _mark_pareto(mine)
+            for name in stepped:
+                follower = Follower(scratch, scratch.root / _search_name(name))
+                with polled(attempt.bar, partial(_finished, scratch, follower, num_trials)):
+                    trials[name] = _search(trial_plan, self, name, context, scratch)
+                _mark_pareto(trials[name])
             best = {name: Choice(**best_first(mine)[0]["params"]) for name, mine in trials.items()}
             run_remotely(_write_best, trial_plan, attempt.folder, best)
         if solved := [name for name in names if name not in stepped]:
@@ -166,56 +164,54 @@ def gatings(config: TuneConfig, plan: TrainerPlan, name: str) -> Iterator[dict[s
 def _search(
     plan: TrialPlan,
     search: Tune,
-    names: Sequence[str],
+    name: str,
     context: Context,
     storage: Storage,
-) -> dict[str, list[dict[str, Any]]]:
-    """Run the trials that remain, and give all by collaborator."""
-    results = _tuner(plan, search, names, context, storage).fit()
+) -> list[dict[str, Any]]:
+    """Run a collaborator's trials that remain, and give all of them."""
+    results = _tuner(plan, search, name, context, storage).fit()
     if results.errors:
         raise KcmError(f"{len(results.errors)} of {len(results)} trials failed: {results.errors[0]}", where="tune")
-    trials: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for result in results:  # type: ignore[attr-defined]  # by its __getitem__
-        name, params = split_off(result.config)
-        reached = {objective: result.metrics[objective] for objective in (*OBJECTIVES, CERTIFIED_KEEP_RATE)}
-        trials[name].append({"number": len(trials[name]), "collaborator": name, "params": params} | reached)
-    return trials
+    found = [results[number] for number in range(len(results))]
+    return [
+        {"number": number, "collaborator": name, "params": result.config}
+        | {objective: (result.metrics or {})[objective] for objective in (*OBJECTIVES, CERTIFIED_KEEP_RATE)}
+        for number, result in enumerate(found)
+    ]
 
 
 def _tuner(
     plan: TrialPlan,
     search: Tune,
-    names: Sequence[str],
+    collaborator: str,
     context: Context,
     storage: Storage,
 ) -> ray_tune.Tuner:
     """An interrupted search where there is one that can be read, else a new one."""
     config = search.tune
-    trainable = ray_tune.with_resources(ray_tune.with_parameters(Trial, plan=plan), {"cpu": CPUS_PER_TRIAL})
-    results, say = _results(storage), context.reporter.say
-    if restored := restored_search(storage, _NAME, results, trainable, context.run_folder, say):
+    with_plan = ray_tune.with_parameters(Trial, plan=plan, collaborator=collaborator)
+    trainable = ray_tune.with_resources(with_plan, {"cpu": CPUS_PER_TRIAL})
+    name, results, say = _search_name(collaborator), _results(storage), context.reporter.say
+    if restored := restored_search(storage, name, results, trainable, context.run_folder, say):
         return restored
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = search_space(config, plan.plan, names[0])
-    distributions = OptunaSearch.convert_search_space({name: ray_tune.choice(values) for name, values in space.items()})
-    searchers: dict[str, OptunaSearch] = {}
-    for name in names:
-        searchers[name] = OptunaSearch(  # with the space: a search that is killed before its first trial has no other
-            distributions,
-            metric=list(OBJECTIVES),
-            mode=["max"] * len(OBJECTIVES),
-            seed=search.seed,
-        )
+    space = search_space(config, plan.plan, collaborator)
+    searcher = OptunaSearch(  # with the space: a search that is killed before its first trial has no other
+        OptunaSearch.convert_search_space({name: ray_tune.choice(values) for name, values in space.items()}),
+        metric=list(OBJECTIVES),
+        mode=["max"] * len(OBJECTIVES),
+        seed=search.seed,
+    )
     return ray_tune.Tuner(
         trainable,
         tune_config=ray_tune.TuneConfig(
-            search_alg=SideBySide(searchers, config.num_trials),
-            num_samples=config.num_trials * len(searchers),
+            search_alg=searcher,
+            num_samples=config.num_trials,
             max_concurrent_trials=context.cluster.concurrent_trials(ray.cluster_resources()),
             reuse_actors=True,
         ),
         run_config=ray_tune.RunConfig(
-            name=_NAME,
+            name=name,
             storage_path=str(storage.root),
             # Tune would save every trial at its end, into this folder, which other nodes do not see.
             checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),
@@ -256,6 +252,11 @@ def restored_search(
     storage.drop([folder, results])
     say(escape(f"the interrupted search cannot be read ({reason}); it is kept in {kept}, and begins anew"))
     return None
+
+
+def _search_name(collaborator: str) -> str:
+    """The folder of a collaborator's search in the scratch."""
+    return f"search-{collaborator}"
 
 
 def _results(scratch: Storage) -> Path:
