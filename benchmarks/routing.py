@@ -27,6 +27,7 @@ import pandas as pd
 import torch
 from by_steps import BY_STEPS, REVIEWS
 from rich.pretty import pprint
+from study.seeds import paired_over_seeds
 
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
@@ -37,7 +38,7 @@ from kcm.certify.certificate import certify_policy
 from kcm.certify.ledger import look_delta
 from kcm.config import load_config
 from kcm.errors import KcmError
-from kcm.metrics.intervals import SeedInterval, paired_over_seeds
+from kcm.metrics.intervals import SeedInterval
 from kcm.routing.config import RouteColumns
 from kcm.routing.evaluate import EvaluateConfig, evaluate
 from kcm.routing.frame import RoutingFrame

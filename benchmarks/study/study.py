@@ -18,11 +18,11 @@ from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
 from kcm.metrics.continual import summarise
-from kcm.metrics.intervals import paired_over_seeds
 from kcm.tasks import TasksConfig
 
 from .cell import Cell, Record, Records, cell_fingerprint, for_small_steps, run_cell
 from .data import Stream, read_data
+from .seeds import paired_over_seeds
 from .settings import Setting, Settings, StudyNetwork, has_memory
 
 

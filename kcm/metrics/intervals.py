@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.stats import norm, t, ttest_rel
+from scipy.stats import norm, t
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,6 @@ def paired_difference(
         return (wins - losses - num_rows * delta) ** 2 - _z(level) ** 2 * variance
 
     return Interval(mean, _end(excess, mean, -1.0), _end(excess, mean, 1.0))
-
-
-def paired_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> SeedInterval | None:
-    """Paired t interval of `first` minus `second`, one figure per seed each; None for fewer than two seeds."""
-    first_S, second_S = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if len(first_S) < 2:
-        return None
-    mean = float((first_S - second_S).mean())
-    if np.ptp(first_S - second_S) < 1e-12:  # equal but for rounding
-        return SeedInterval(mean, mean, mean, len(first_S) - 1)
-
-    ends = ttest_rel(first_S, second_S).confidence_interval(level)
-    return SeedInterval(mean, float(ends.low), float(ends.high), len(first_S) - 1)
 
 
 def resampled_mean(values: ArrayLike, held_out_share: float, level: float = 0.95) -> SeedInterval | None:

@@ -6,8 +6,8 @@ Shapes: N rows of the sample, D features.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
-from typing import Any, Self, cast
+from functools import cached_property, partial
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -61,16 +61,14 @@ class Comparison(Plan):
     candidates: tuple[EncoderConfig, ...] = Field(exclude=True)
 
     @classmethod
-    def of(cls, candidates: tuple[EncoderConfig, ...], seed: int, context: Context) -> Self:
-        """Their comparison on this machine."""
+    def made(
+        cls, candidates: tuple[EncoderConfig, ...], sequence: SequenceArtefact, seed: int, context: Context
+    ) -> ComparedArtefact:
+        """What the candidates are worth on the rows of a sequence, on this machine."""
         identities = tuple(each.identity(context.assets_path) for each in candidates)
-        return cls(identities=identities, device=context.cluster.device, seed=seed, candidates=candidates)
-
-    def build(self, sequence: SequenceArtefact, context: Context) -> ComparedArtefact:
-        """What the candidates are worth on the rows of a sequence."""
-        recipe = Recipe("encoders", 1, self.section(), (sequence,))
-        made = context.build(recipe, lambda attempt: self.write(attempt, sequence), label="encoders")
-        return made.as_a(ComparedArtefact)
+        plan = cls(identities=identities, device=context.cluster.device, seed=seed, candidates=candidates)
+        recipe = Recipe("encoders", 1, plan.section(), (sequence,))
+        return context.build(recipe, partial(plan.write, sequence=sequence)).as_a(ComparedArtefact)
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """Encode the sample by every candidate, and compare.
@@ -80,9 +78,8 @@ class Comparison(Plan):
         context = attempt.context
         rows = self._sample(sequence)
         label_N = rows["label"].to_numpy()
-        units = Units(
-            np.array([group or row for group, row in zip(*_names(rows), strict=True)], dtype=object), len(rows)
-        )
+        names = zip(rows["group"].to_pylist(), rows["id"].to_pylist(), strict=True)
+        units = Units(np.array([group or row for group, row in names], dtype=object), len(rows))
         if len(np.unique(label_N)) < 2 or units.count < 2:
             raise DataError("too few train rows to compare encoders", where="encoder", hint="Name one encoder")
         right, seconds = [], []
@@ -120,10 +117,6 @@ def cheapest(right: list[NDArray[np.bool_]], seconds: list[float]) -> int:
     behind = [best_N - mine for mine in right]
     near = [number for number, gap_N in enumerate(behind) if gap_N.mean() <= gap_N.std() / np.sqrt(len(gap_N))]
     return min(near, key=lambda number: seconds[number])
-
-
-def _names(rows: pa.Table) -> tuple[list[str | None], list[str]]:
-    return rows["group"].to_pylist(), rows["id"].to_pylist()
 
 
 def _right_left_out(features_ND: NDArray[np.float32], label_N: NDArray[np.int64], units: Units) -> NDArray[np.bool_]:

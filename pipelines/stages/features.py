@@ -97,7 +97,7 @@ class Features(Stage):
         """The encoder with the head that was fitted for it; of several candidates the one that is chosen."""
         encoder = sequence.with_head(self.encoder)
         if encoder.choices:
-            compared = Comparison.of(encoder.choices, self.seed, context).build(sequence, context)
+            compared = Comparison.made(encoder.choices, sequence, self.seed, context)
             for line in compared.lines():
                 context.reporter.say(f"[dim]{escape(line)}[/dim]")
             encoder = encoder.choices[compared.found["chosen"]]

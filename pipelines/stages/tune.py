@@ -32,7 +32,7 @@ from pipelines.store.features import FeaturesArtefact
 from pipelines.store.files import StorageError
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Follower, Storage
-from pipelines.training.artefacts import TRIALS, TrainedArtefact, TunedArtefact, best_first
+from pipelines.training.artefacts import TRIALS, TrainedArtefact, TunedArtefact, standing
 from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerPlan
 
@@ -112,7 +112,7 @@ class Tune(Stage, Plan):
                 with polled(attempt.bar, partial(_finished, scratch, follower, num_trials)):
                     trials[name] = _search(trial_plan, self, name, context, scratch)
                 _mark_pareto(trials[name])
-            best = {name: Choice(**best_first(mine)[0]["params"]) for name, mine in trials.items()}
+            best = {name: Choice(**max(mine, key=standing)["params"]) for name, mine in trials.items()}
             run_remotely(_write_best, trial_plan, attempt.folder, best)
         if solved := [name for name in names if name not in stepped]:
             trials |= run_remotely(_try_all, trial_plan, self.tune, attempt.folder, solved)
@@ -161,13 +161,7 @@ def gatings(config: TuneConfig, plan: TrainerPlan, name: str) -> Iterator[dict[s
             yield params
 
 
-def _search(
-    plan: TrialPlan,
-    search: Tune,
-    name: str,
-    context: Context,
-    storage: Storage,
-) -> list[dict[str, Any]]:
+def _search(plan: TrialPlan, search: Tune, name: str, context: Context, storage: Storage) -> list[dict[str, Any]]:
     """Run a collaborator's trials that remain, and give all of them."""
     results = _tuner(plan, search, name, context, storage).fit()
     if results.errors:
@@ -180,13 +174,7 @@ def _search(
     ]
 
 
-def _tuner(
-    plan: TrialPlan,
-    search: Tune,
-    collaborator: str,
-    context: Context,
-    storage: Storage,
-) -> ray_tune.Tuner:
+def _tuner(plan: TrialPlan, search: Tune, collaborator: str, context: Context, storage: Storage) -> ray_tune.Tuner:
     """An interrupted search where there is one that can be read, else a new one."""
     config = search.tune
     with_plan = ray_tune.with_parameters(Trial, plan=plan, collaborator=collaborator)

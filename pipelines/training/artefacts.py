@@ -172,11 +172,6 @@ class TunedArtefact(Artefact):
         return trials
 
 
-def best_first(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Trials by expected certified keep rate, the highest first."""
-    return sorted(trials, key=standing, reverse=True)
-
-
 def standing(reached: Mapping[str, Any]) -> tuple[float, ...]:
     """What trials are ranked by, and the collaborators that they left: no certify row, so it costs no delta."""
     return tuple(reached[objective] for objective in RANKING)

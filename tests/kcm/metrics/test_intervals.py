@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, chi2, norm, t
 
+from benchmarks.study.seeds import paired_over_seeds
 from kcm.metrics.intervals import (
     Interval,
     accuracy_interval,
     design_effect,
     effective_rows,
     paired_difference,
-    paired_over_seeds,
     resampled_difference,
     resampled_mean,
 )

@@ -1,0 +1,22 @@
+"""Intervals of figures that have one value for every seed."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import ttest_rel
+
+from kcm.metrics.intervals import SeedInterval
+
+
+def paired_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> SeedInterval | None:
+    """Paired t interval of `first` minus `second`, one figure per seed each; None for fewer than two seeds."""
+    first_S, second_S = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if len(first_S) < 2:
+        return None
+    mean = float((first_S - second_S).mean())
+    if np.ptp(first_S - second_S) < 1e-12:  # equal but for rounding
+        return SeedInterval(mean, mean, mean, len(first_S) - 1)
+
+    ends = ttest_rel(first_S, second_S).confidence_interval(level)
+    return SeedInterval(mean, float(ends.low), float(ends.high), len(first_S) - 1)
