@@ -1,6 +1,6 @@
 """Part of the stage `features`: of several encoders the cheapest that is as good as the best, on a sample of the rows.
 
-Shapes: N rows of the sample, D features.
+Shapes: N rows of the sample.
 """
 
 from __future__ import annotations
@@ -10,25 +10,19 @@ from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kcm.closed_form.left_out import ridge_left_out
 from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
-from kcm.metrics.intervals import Units
-from kcm.parquet import read_table
-from kcm.tasks.hashing import draws
 from pipelines.batch.encoding import encoded
+from pipelines.batch.preview import right_left_out, sampled
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan
 from pipelines.store.artefact import Artefact, Recipe, write_json
 from pipelines.store.features import SECONDS, feature_matrix
 from pipelines.store.sequence import SequenceArtefact
 
-SAMPLE = 1000  # rows that every candidate encodes: accuracies of 90% are known to a point
 _FOUND = "encoders.json"
 
 
@@ -76,36 +70,22 @@ class Comparison(Plan):
         DataError where fewer than two labels, or two units, of train rows are there.
         """
         context = attempt.context
-        rows = self._sample(sequence)
-        label_N = rows["label"].to_numpy()
-        names = zip(rows["group"].to_pylist(), rows["id"].to_pylist(), strict=True)
-        units = Units(np.array([group or row for group, row in names], dtype=object), len(rows))
-        if len(np.unique(label_N)) < 2 or units.count < 2:
-            raise DataError("too few train rows to compare encoders", where="encoder", hint="Name one encoder")
+        rows = sampled(tuple(sequence.all_shards.values()), None, self.seed, context.store.storage.readable)
         right, seconds = [], []
         for number, candidate in enumerate(self.candidates):
             encoder = candidate.resolved(context.assets_path, self.device)
             made = encoded(context, encoder, rows, scratch=attempt.scratch / str(number), bar=attempt.bar)
-            right.append(_right_left_out(feature_matrix(made), label_N, units))
+            found = right_left_out(feature_matrix(made), rows)
+            if found is None:
+                raise DataError("too few train rows to compare encoders", where="encoder", hint="Name one encoder")
+            right.append(found)
             seconds.append(float(np.median(made[SECONDS].to_numpy())))
         candidates = [
             {"name": each.name, "accuracy": float(mine.mean()), "milliseconds": 1000 * cost}
             for each, mine, cost in zip(self.candidates, right, seconds, strict=True)
         ]
-        found = {"rows": len(rows), "candidates": candidates, "chosen": cheapest(right, seconds)}
-        write_json(attempt.folder / _FOUND, found)
-
-    def _sample(self, sequence: SequenceArtefact) -> pa.Table:
-        """The labelled train rows whose ids draw the lowest numbers; those of one shard are in memory at once."""
-        where = (pc.field("split") == "train") & (pc.field("label") >= 0)
-        sample: pa.Table | None = None
-        for shard in sequence.all_shards.values():
-            rows = read_table(sequence.readable(shard.name), where=where)
-            rows = rows if sample is None else pa.concat_tables([sample, rows])
-            drawn_N = draws(self.seed, "encoders", rows["id"].to_pylist())
-            sample = rows.take(np.sort(np.argsort(drawn_N, kind="stable")[:SAMPLE]))
-        assert sample is not None
-        return sample
+        chosen = cheapest(right, seconds)
+        write_json(attempt.folder / _FOUND, {"rows": len(rows), "candidates": candidates, "chosen": chosen})
 
 
 def cheapest(right: list[NDArray[np.bool_]], seconds: list[float]) -> int:
@@ -117,10 +97,3 @@ def cheapest(right: list[NDArray[np.bool_]], seconds: list[float]) -> int:
     behind = [best_N - mine for mine in right]
     near = [number for number, gap_N in enumerate(behind) if gap_N.mean() <= gap_N.std() / np.sqrt(len(gap_N))]
     return min(near, key=lambda number: seconds[number])
-
-
-def _right_left_out(features_ND: NDArray[np.float32], label_N: NDArray[np.int64], units: Units) -> NDArray[np.bool_]:
-    """Which rows ridge regression answers right when their unit is left out, [N]."""
-    known, label_N = np.unique(label_N, return_inverse=True)
-    found = ridge_left_out(features_ND.astype(np.float64), np.eye(len(known))[label_N], units)
-    return np.asarray(found.left_out.argmax(1) == label_N)

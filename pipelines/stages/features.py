@@ -35,6 +35,7 @@ class Encoding(Plan):
     identity: str
     device: str
     previewed: bool = Field(False, exclude=True, description="Whether a person is told what the features are worth.")
+    seed: int = Field(0, exclude=True)  # of the rows that tell it
 
     @classmethod
     def of(cls, encoder: EncoderConfig, context: Context) -> Self:
@@ -63,7 +64,7 @@ class Encoding(Plan):
         runs = dict(zip(shards, map_items(partial(_runs_of, storage), shards), strict=True))
         for parts in tasks.values():  # where the splits are, for training
             RowIndex.of_runs((shard, runs[shard]) for shard in parts).save(parts[0])
-        found = run_remotely(preview, tasks, len(sequence.names.labels), storage.readable) if self.previewed else {}
+        found = run_remotely(preview, shards, self.seed, storage.readable) if self.previewed else None
         write_json(attempt.folder / FACTS, {"runtime": encoder.in_use, "preview": found, CUT: num_cut})
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
@@ -77,7 +78,7 @@ class Encoding(Plan):
 class Features(Stage):
     """The rows of each task through the collaborator's encoder."""
 
-    stage, version, reads, writes = "features", 2, ("sequence",), FeaturesArtefact
+    stage, version, reads, writes = "features", 3, ("sequence",), FeaturesArtefact
 
     encoder: EncoderConfig
     large: LargeConfig
@@ -101,7 +102,7 @@ class Features(Stage):
             for line in compared.lines():
                 context.reporter.say(f"[dim]{escape(line)}[/dim]")
             encoder = encoder.choices[compared.found["chosen"]]
-        return Encoding.of(encoder, context).model_copy(update={"previewed": True})
+        return Encoding.of(encoder, context).model_copy(update={"previewed": True, "seed": self.seed})
 
     def publish(self, artefact: FeaturesArtefact, context: Context) -> None:
         """Say what the features are worth, before the large model is asked."""

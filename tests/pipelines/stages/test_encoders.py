@@ -20,20 +20,20 @@ WEAK, FAST, SLOW = (PixelsConfig(side=side) for side in (1, 2, 3))
 COST = {1: 0.001, 2: 0.002, 3: 0.02}
 
 
-def sequence_of(folder: Path, labels: np.ndarray, splits: list[str]) -> SimpleNamespace:
-    """Rows in shards of a hundred, whose picture is their number."""
-    columns = {
-        "id": [str(row) for row in range(len(labels))],
-        "label": labels,
-        "split": splits,
-        "group": pa.array([None] * len(labels), pa.string()),
-    }
-    shards = {}
-    for start in range(0, len(labels), 100):
-        name = f"task-0000.{start}.parquet"
-        shards[name] = folder / name
-        write_table(pa.table(columns).slice(start, 100), shards[name])
-    return SimpleNamespace(all_shards=shards, readable=lambda name: folder / name)
+def sequence_of(folder: Path, labels: np.ndarray) -> SimpleNamespace:
+    """Train rows in shards of a hundred, whose picture is their number."""
+    rows = pa.table(
+        {
+            "id": [str(row) for row in range(len(labels))],
+            "label": labels,
+            "split": ["train"] * len(labels),
+            "group": pa.array([None] * len(labels), pa.string()),
+        }
+    )
+    paths = {f"{start}.parquet": folder / f"{start}.parquet" for start in range(0, len(labels), 100)}
+    for number, path in enumerate(paths.values()):
+        write_table(rows.slice(100 * number, 100), path)
+    return SimpleNamespace(all_shards=paths)
 
 
 def compared(sequence: SimpleNamespace, features: dict[int, np.ndarray], folder: Path, monkeypatch) -> ComparedArtefact:
@@ -49,7 +49,7 @@ def compared(sequence: SimpleNamespace, features: dict[int, np.ndarray], folder:
     monkeypatch.setattr(encoders, "encoded", encoded)
     candidates = tuple(each for each in (WEAK, FAST, SLOW) if each.side in features)
     plan = Comparison(identities=(), device="cpu", seed=0, candidates=candidates)
-    context = SimpleNamespace(assets_path=folder)
+    context = SimpleNamespace(assets_path=folder, store=SimpleNamespace(storage=SimpleNamespace(readable=Path)))
     plan.write(SimpleNamespace(context=context, folder=folder, scratch=folder, bar=None), sequence)
     assert all(ids == seen[0] for ids in seen)
     return ComparedArtefact("encoders", folder.name, folder)
@@ -65,7 +65,7 @@ def rows_of(count: int) -> tuple[np.ndarray, dict[int, np.ndarray]]:
 
 def test_the_cheapest_of_those_as_good_as_the_best_is_chosen_by_left_out_rows(tmp_path, monkeypatch) -> None:
     labels, features = rows_of(600)
-    found = compared(sequence_of(tmp_path, labels, ["train"] * 600), features, tmp_path, monkeypatch)
+    found = compared(sequence_of(tmp_path, labels), features, tmp_path, monkeypatch)
     assert found.found["chosen"] == 1
     weak, fast, slow = (each["accuracy"] for each in found.found["candidates"])
     assert weak < 0.4
@@ -76,24 +76,10 @@ def test_the_cheapest_of_those_as_good_as_the_best_is_chosen_by_left_out_rows(tm
     assert "600 train rows left out" in lines[0]
 
 
-def test_only_labelled_train_rows_are_seen_and_at_most_the_sample(tmp_path, monkeypatch) -> None:
-    labels, features = rows_of(900)
-    labels[:100], splits = -1, ["train"] * 700 + ["certify"] * 200
-    monkeypatch.setattr(encoders, "SAMPLE", 250)
-    given: list[str] = []
-    ridge = encoders.ridge_left_out
-    monkeypatch.setattr(encoders, "ridge_left_out", lambda x, y, units: given.append(len(x)) or ridge(x, y, units))
-    found = compared(sequence_of(tmp_path, labels, splits), features, tmp_path, monkeypatch)
-    assert given == [250] * 3
-    assert found.found["rows"] == 250
-    monkeypatch.setattr(encoders, "SAMPLE", 10_000)
-    assert compared(sequence_of(tmp_path, labels, splits), features, tmp_path, monkeypatch).found["rows"] == 600
-
-
 def test_one_label_is_too_few(tmp_path, monkeypatch) -> None:
     _, features = rows_of(200)
     with pytest.raises(DataError, match="too few train rows to compare encoders"):
-        compared(sequence_of(tmp_path, np.zeros(200, int), ["train"] * 200), features, tmp_path, monkeypatch)
+        compared(sequence_of(tmp_path, np.zeros(200, int)), features, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(("wrong", "chosen"), [(12, 0), (50, 1)], ids=["within an error", "far behind"])
