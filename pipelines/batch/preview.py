@@ -7,9 +7,9 @@ that tests or certifies is looked at. Shapes: N rows, D features.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -22,36 +22,53 @@ from kcm.parquet import open_file, sound
 from kcm.tasks.hashing import draws
 from pipelines.store.features import feature_matrix
 
-SAMPLE = 1000  # rows that are looked at: accuracies of 90% are known to a point
+Preview: TypeAlias = dict[str, tuple[int, int]]  # by task: train rows left out, and those that are answered right
+
+SAMPLE = 1000  # rows that are looked at, of all tasks: an accuracy of 90% is known to a point
 _READ = 131_072  # rows that are read for them; of more, row groups at equal distances
 
 
 def preview(
-    shards: Sequence[Path], seed: int, readable: Callable[[Path], Path | BinaryIO] = Path
-) -> tuple[int, int] | None:
-    """How many train rows of the features in `shards` were left out, and how many of them answered right.
+    shards: Mapping[str, Sequence[Path]], seed: int, readable: Callable[[Path], Path | BinaryIO] = Path
+) -> Preview:
+    """How many train rows of each task were left out, and how many of them answered right.
 
-    `readable` gives what a shard is read from. None where there is nothing to compute it from.
+    `shards` are the files of each task, `readable` what they are read from. Empty where there is nothing to compute it
+    from.
     """
-    rows = sampled(shards, ("id", "split", "label", "group", "features"), seed, readable)
+    columns, count = ("id", "split", "label", "group", "features"), math.ceil(SAMPLE / len(shards))
+    parts = [sampled(paths, columns, count, seed, readable) for paths in shards.values()]
+    rows = pa.concat_tables(parts)
     right_N = right_left_out(feature_matrix(rows), rows)
-    return None if right_N is None else (len(right_N), int(right_N.sum()))
+    if right_N is None:
+        return {}
+    by_task = np.split(right_N, np.cumsum([len(part) for part in parts])[:-1])
+    return {task: (len(mine), int(mine.sum())) for task, mine in zip(shards, by_task, strict=True) if len(mine)}
 
 
-def preview_lines(found: Sequence[int] | None) -> Iterator[str]:
-    """The same for a person."""
-    if found:
-        num_rows, num_right = found
-        yield (
-            f"nothing is trained yet: ridge regression on the features answers {num_right / num_rows:.1%} of"
-            f" {num_rows:,} train rows right when they are left out"
-        )
+def preview_lines(found: Preview, shown: int = 8) -> Iterator[str]:
+    """The same in lines for a person."""
+    if not found:
+        return
+    num_rows, num_right = (sum(counts) for counts in zip(*found.values(), strict=True))
+    yield (
+        f"nothing is trained yet: ridge regression on the features answers {num_right / num_rows:.1%} of"
+        f" {num_rows:,} train rows right when they are left out"
+    )
+    if len(found) > 1:
+        parts = [f"{task} {right / rows:.1%}" for task, (rows, right) in list(found.items())[:shown]]
+        more = f" and {len(found) - shown} more tasks" if len(found) > shown else ""
+        yield f"  {', '.join(parts)}{more}"
 
 
 def sampled(
-    shards: Sequence[Path], columns: Sequence[str] | None, seed: int, readable: Callable[[Path], Path | BinaryIO]
+    shards: Sequence[Path],
+    columns: Sequence[str] | None,
+    count: int,
+    seed: int,
+    readable: Callable[[Path], Path | BinaryIO],
 ) -> pa.Table:
-    """Up to `SAMPLE` labelled train rows, those whose ids draw the lowest numbers; all columns for None."""
+    """Up to `count` labelled train rows, those whose ids draw the lowest numbers; all columns for None."""
     files = {path: open_file(readable(path), pre_buffer=True) for path in shards}
     step = math.ceil(sum(file.metadata.num_rows for file in files.values()) / _READ)
     rows: list[pa.Table] = []
@@ -62,7 +79,7 @@ def sampled(
             rows.append(read.filter(pc.and_(pc.equal(read["split"], "train"), pc.greater_equal(read["label"], 0))))
             sample = pa.concat_tables(rows)
             drawn_N = draws(seed, "preview", sample["id"].to_pylist())
-            rows = [sample.take(np.sort(np.argsort(drawn_N, kind="stable")[:SAMPLE]))]
+            rows = [sample.take(np.sort(np.argsort(drawn_N, kind="stable")[:count]))]
     return rows[0]
 
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
 from pipelines.batch.encoding import encoded
-from pipelines.batch.preview import right_left_out, sampled
+from pipelines.batch.preview import SAMPLE, right_left_out, sampled
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan
 from pipelines.store.artefact import Artefact, Recipe, write_json
@@ -70,7 +70,7 @@ class Comparison(Plan):
         DataError where fewer than two labels, or two units, of train rows are there.
         """
         context = attempt.context
-        rows = sampled(tuple(sequence.all_shards.values()), None, self.seed, context.store.storage.readable)
+        rows = sampled(list(sequence.all_shards.values()), None, SAMPLE, self.seed, context.store.storage.readable)
         right, seconds = [], []
         for number, candidate in enumerate(self.candidates):
             encoder = candidate.resolved(context.assets_path, self.device)

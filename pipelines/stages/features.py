@@ -64,7 +64,7 @@ class Encoding(Plan):
         runs = dict(zip(shards, map_items(partial(_runs_of, storage), shards), strict=True))
         for parts in tasks.values():  # where the splits are, for training
             RowIndex.of_runs((shard, runs[shard]) for shard in parts).save(parts[0])
-        found = run_remotely(preview, shards, self.seed, storage.readable) if self.previewed else None
+        found = run_remotely(preview, tasks, self.seed, storage.readable) if self.previewed else {}
         write_json(attempt.folder / FACTS, {"runtime": encoder.in_use, "preview": found, CUT: num_cut})
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:

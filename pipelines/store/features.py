@@ -87,9 +87,9 @@ class FeaturesArtefact(ShardedArtefact):
         return device
 
     @property
-    def preview(self) -> list[int] | None:
-        """Train rows that were left out, and how many were answered right; None where nothing looked."""
-        preview: list[int] | None = self._facts["preview"]
+    def preview(self) -> dict[str, tuple[int, int]]:
+        """Train rows of each task that were left out, and those answered right; empty where nothing looked."""
+        preview: dict[str, tuple[int, int]] = self._facts["preview"]
         return preview
 
     @property

@@ -49,31 +49,32 @@ def shards(tmp_path: Path) -> list[Path]:
 
 
 def test_it_counts_what_scikit_learns_ridge_answers_right_of_rows_left_out(shards) -> None:
-    num_rows, num_right = preview(shards, 0)
-    rows = sampled(shards, COLUMNS, 0, Path)
+    found = preview({"books": shards[:1], "films": shards[1:]}, 0)
+    num_rows, num_right = map(sum, zip(*found.values(), strict=True))
+    assert [rows for rows, _ in found.values()] == [500, 500]
+    rows = sampled(shards, COLUMNS, 1000, 0, Path)
     ridge = RidgeClassifierCV(np.logspace(-3, 3, 13))
     theirs = cross_val_score(ridge, feature_matrix(rows), rows["label"].to_numpy(), cv=20).mean()
     assert num_right / num_rows == pytest.approx(theirs, abs=0.02)
     assert 0.5 < theirs < 0.95
 
 
-def test_only_labelled_train_rows_are_drawn_the_same_ones_however_they_lie(shards, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(module, "SAMPLE", 300)
-    drawn = sampled(shards, COLUMNS, 0, Path)
+def test_only_labelled_train_rows_are_drawn_the_same_ones_however_they_lie(shards, tmp_path) -> None:
+    drawn = sampled(shards, COLUMNS, 300, 0, Path)
     assert len(drawn) == 300
     assert set(drawn["split"].to_pylist()) == {"train"}
     assert min(drawn["label"].to_pylist()) >= 0
     everything = pa.concat_tables([pq.read_table(path) for path in shards]).sort_by([("id", "descending")])
     pq.write_table(everything, tmp_path / "other.parquet", row_group_size=70)
-    again = sampled([tmp_path / "other.parquet"], COLUMNS, 0, Path)
+    again = sampled([tmp_path / "other.parquet"], COLUMNS, 300, 0, Path)
     assert set(again["id"].to_pylist()) == set(drawn["id"].to_pylist())
-    assert set(sampled(shards, COLUMNS, 1, Path)["id"].to_pylist()) != set(drawn["id"].to_pylist())
+    assert set(sampled(shards, COLUMNS, 300, 1, Path)["id"].to_pylist()) != set(drawn["id"].to_pylist())
 
 
 def test_of_many_rows_row_groups_at_equal_distances_are_read(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(module, "_READ", 100)
     pq.write_table(rows_of("train", np.arange(300) % LABELS), tmp_path / "rows.parquet", row_group_size=20)
-    drawn = sampled([tmp_path / "rows.parquet"], COLUMNS, 0, Path)
+    drawn = sampled([tmp_path / "rows.parquet"], COLUMNS, 1000, 0, Path)
     assert sorted({int(row.split()[-1]) // 20 for row in drawn["id"].to_pylist()}) == [0, 3, 6, 9, 12]
 
 
@@ -89,20 +90,22 @@ def test_rows_of_a_group_are_left_out_together() -> None:
 @pytest.mark.parametrize("label_N", [np.zeros(4, dtype=np.int64), np.arange(1)], ids=["one label", "one row"])
 def test_it_says_nothing_where_nothing_can_be_computed(label_N, tmp_path) -> None:
     write_shards(tmp_path, 0, [rows_of("train", label_N)])
-    assert preview(task_shards(tmp_path, 0), 0) is None
-    assert list(preview_lines(None)) == []
+    assert preview({"books": task_shards(tmp_path, 0)}, 0) == {}
+    assert list(preview_lines({})) == []
 
 
 def test_vectors_that_are_all_alike_are_worth_no_more_than_a_guess(tmp_path) -> None:
     rows = rows_of("train", np.arange(90) % 2)
     alike = rows.set_column(3, "features", list_column(np.ones((90, DIM), dtype=np.float32)))
     write_shards(tmp_path, 0, [alike])
-    num_rows, num_right = preview(task_shards(tmp_path, 0), 0)
+    num_rows, num_right = preview({"books": task_shards(tmp_path, 0)}, 0)["books"]
     assert num_right <= num_rows / 2
 
 
-def test_what_is_told_counts_rows() -> None:
-    assert list(preview_lines([1000, 874])) == [
-        "nothing is trained yet: ridge regression on the features answers 87.4% of 1,000 train rows right when they are"
-        " left out"
-    ]
+def test_what_is_told_names_tasks_where_there_are_several() -> None:
+    told = "nothing is trained yet: ridge regression on the features answers {} train rows right when they are left out"
+    assert list(preview_lines({"only": (1000, 874)})) == [told.format("87.4% of 1,000")]
+    several = list(preview_lines({f"task-{number}": (100, 75) for number in range(10)}))
+    assert several[0] == told.format("75.0% of 1,000")
+    assert several[1].startswith("  task-0 75.0%, task-1 75.0%")
+    assert several[1].endswith("task-7 75.0% and 2 more tasks")

@@ -78,7 +78,7 @@ def encoded_by_hand(store: ArtefactStore, sequence: SequenceArtefact) -> Artefac
             columns = rows.drop_columns(["text"]).append_column("features", list_column(features_ND))
             columns = columns.set_column(columns.column_names.index("group"), "group", [[None] * len(rows)])
             write_shards(folder, number, [columns.append_column(SECONDS, [np.full(len(rows), 1e-3)])])
-        write_json(folder / FACTS, {"runtime": None, "preview": None})
+        write_json(folder / FACTS, {"runtime": None, "preview": {}})
 
     recipe = Recipe("features", 2, {"identity": "by hand", "device": "cpu"}, (sequence,))
     return made(store, FeaturesArtefact, recipe, write)
