@@ -10,7 +10,6 @@ size.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
 import threading
@@ -25,7 +24,7 @@ import numpy as np
 from attacks_played import ATTACKS, Attack, Client, Outcome, innocent
 from attacks_served import KEYS, Target, target
 from rich.console import Console
-from rich.table import Table
+from script import options, table
 
 MAX_BLOCK_MS = 50.0
 NUM_INNOCENTS, PAUSE_S = 2, 0.05
@@ -101,9 +100,6 @@ def play(attack: Attack, served: Target) -> list[str]:
 def attacks(only: str) -> bool:
     """Play all attacks with these words in their names, and print what became of each; whether all promises held."""
     console = Console(width=200)
-    table = Table(title="Attacks", title_style="bold")
-    for column in ("attack", "held", "block ms", "CPU ms, normal", "peak MiB", "others, p50/p99", "seen"):
-        table.add_column(column)
     chosen = [attack for attack in ATTACKS if only in attack.name]
     rows: list[list[str]] = []
     for kind, of_kind in groupby(sorted(chosen, key=lambda attack: attack.kind), key=lambda attack: attack.kind):
@@ -111,19 +107,16 @@ def attacks(only: str) -> bool:
             for attack in of_kind:
                 rows.append(play(attack, served))
                 console.print(*rows[-1], sep=" | ")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    columns = ("attack", "held", "block ms", "CPU ms, normal", "peak MiB", "others, p50/p99", "seen")
+    console.print(table("Attacks", columns, rows))
     return all(row[1] == "yes" for row in rows)
 
 
 def main() -> None:
     """Attack, print, and fail where a promise does not hold."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--only", default="", help="words in the name of the attacks to play; all without them")
-    arguments = parser.parse_args()
-    held = attacks(arguments.only)
-    sys.exit(0 if held else 1)
+    sys.exit(0 if attacks(parser.parse_args().only) else 1)
 
 
 if __name__ == "__main__":

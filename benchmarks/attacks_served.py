@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from machine import free_port
 from numpy.typing import NDArray
 from ray import serve
-from serve_stubs import StubEncoder
+from serve_sites import StubEncoder
 
 from kcm.bundle.answers import Input, Judgement
 from kcm.bundle.bundle import Bundle

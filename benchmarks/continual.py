@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from continual_plan import DataSet, Row, data_sets
 from rich.console import Console
+from script import RESULTS, options, read, write
 from study.cell import Record, Records
 from study.data import Stream, read_data
 from study.settings import DEFAULT_SETTINGS, Settings
@@ -31,7 +32,6 @@ from study.view import study_view
 from kcm.config import load_config
 from kcm.errors import KcmError
 
-RESULTS = Path(__file__).parent / "results" / "continual.json"
 PER_SEED = ("average_accuracy", "forgetting_first", "tail")
 KEPT = ("average_accuracy", "average_incremental_accuracy", "learning_accuracy", "forgetting_first", "forgetting_max")
 KEPT += ("fwt", "gap_to_joint", "many", "medium", "few", "head", "middle", "tail", "seconds", "memory_bytes")
@@ -74,10 +74,10 @@ class Bench:
 
     def _streams_of(self, data: DataSet, study: StudyConfig) -> tuple[dict[str, Any], list[Stream]]:
         """The description and the streams of a study, kept for the rows that share them."""
-        key = f"{data.name} {study.seeds} {study.score_on}"
+        key = f"{data.name} {study.seeds}"
         if key not in self._streams:
             read = read_data(study.tasks, self.assets, study.seeds, study.feature_columns, study.encoder.reads)
-            streams = read.streams(study.encoder, self.assets, self.storage / "features", study.score_on)
+            streams = read.streams(study.encoder, self.assets, self.storage / "features")
             self._streams[key] = read.described(), streams
         return self._streams[key]
 
@@ -101,13 +101,14 @@ def run_workers(count: int) -> None:
 
 
 def short(cell: Mapping[str, Any]) -> dict[str, Any]:
-    """A cell as it is committed: no matrices, and four digits."""
+    """A cell as it is committed: no matrices."""
     kept = {key: cell[key] for key in ("network", "learner", "memory_per_class", "num_parameters", "setting")}
-    per_seed = {metric: [_rounded(seed[metric]) for seed in cell["per_seed"]] for metric in PER_SEED}
+    per_seed = {metric: [seed[metric] for seed in cell["per_seed"]] for metric in PER_SEED}
     return {**kept, "per_seed": per_seed, "aggregated": {metric: cell["aggregated"][metric] for metric in KEPT}}
 
 
 def _rounded(value: Any) -> Any:
+    """Figures as they are committed: four digits."""
     if isinstance(value, float):
         return round(value, 4)
     if isinstance(value, dict):
@@ -129,10 +130,12 @@ def with_earlier(table: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[s
 
 def write_results(tables: Mapping[str, Any]) -> None:
     """Put tables into the committed file; what this call did not measure stays."""
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    results["tables"] = {**results.get("tables", {}), **_rounded(dict(tables))}
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(_laid_out(results) + "\n", encoding="utf-8")
+    results = read("continual")
+    known = results.setdefault("tables", {})
+    for name, table in tables.items():
+        short_table = {**table, "cells": [short(cell) for cell in table["cells"]]}
+        known[name] = _rounded(with_earlier(short_table, known.get(name, {})))
+    (RESULTS / "continual.json").write_text(_laid_out(results) + "\n", encoding="utf-8")
 
 
 def _laid_out(value: Any, indent: str = "") -> str:
@@ -157,24 +160,21 @@ def own_study(console: Console, arguments: argparse.Namespace) -> None:
         sys.exit(f"error: {error}")
     console.print(study_view(result))
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write(arguments.json, result)
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, assets=True, storage="storage/benchmark", results="continual")
     parser.add_argument("--only", action="append", metavar="NAME", help="data set, or data set:row; patterns allowed")
     parser.add_argument("--list", action="store_true", help="print the names that --only knows")
     parser.add_argument("--num-seeds", type=int, help="at most so many seeds")
-    parser.add_argument("--write", action="store_true", help=f"put the figures into {RESULTS.name}")
     parser.add_argument("--study", type=Path, metavar="FILE", help="YAML of a study of your own; see docs/continual.md")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="override a value of --study; repeatable")
     parser.add_argument("--settings", type=Path, default=DEFAULT_SETTINGS, help="how each learner trains each network")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result of --study")
     parser.add_argument("--clinc", default="clinc/clinc_oos", metavar="FILE_OR_HUB_ID", help="CLINC150")
     parser.add_argument("--domains", type=Path, metavar="FILE", help="JSON: domain -> its intents")
-    parser.add_argument("--storage", type=Path, default=Path("storage/benchmark"))
-    parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--workers", type=int, default=1, help="processes that share the cells")
     parser.add_argument("--worker", type=int, nargs=2, default=[0, 1], help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -200,13 +200,8 @@ def main() -> None:
         return  # the process that started this one tells the result
     for table in tables.values():
         console.print(f"\n[bold]{table['title']}[/bold]", study_view(table))
-    if arguments.write and tables:
-        earlier = json.loads(RESULTS.read_text(encoding="utf-8")).get("tables", {}) if RESULTS.is_file() else {}
-        short_tables = {
-            name: with_earlier({**table, "cells": [short(cell) for cell in table["cells"]]}, earlier.get(name, {}))
-            for name, table in tables.items()
-        }
-        write_results(short_tables)
+    if arguments.write:
+        write_results(tables)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def data_sets(clinc: str, domains: Path | None, storage: Path) -> list[DataSet]:
     """All benchmarks. `clinc` is a file or hub id; by domain needs `domains`, a JSON file domain -> its intents."""
     everything = (*HEADLINE, *descriptive())
     found = []
-    intents = {"source": _clinc_source(clinc), "scenario": "class_incremental"}
+    intents = {"source": clinc_source(clinc), "scenario": "class_incremental"}
     if domains is not None:
         by_domain = {**intents, "mapping": str(domains)}
         # The closed form does not see how classes are spread over tasks: it ends where it does on the drawn tasks.
@@ -151,7 +151,8 @@ def data_sets(clinc: str, domains: Path | None, storage: Path) -> list[DataSet]:
     ]
 
 
-def _clinc_source(clinc: str) -> dict[str, Any]:
+def clinc_source(clinc: str) -> dict[str, Any]:
+    """CLINC150 of a file or of the hub, as a source of tasks."""
     if Path(clinc).exists():
         return {"kind": "files", "path": clinc}
     return {"kind": "hub", "id": clinc, "subset": "plus", "label_column": "intent", "out_of_scope_label": "oos"}

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
-from by_steps import BY_STEPS, REVIEWS
-from continual_plan import ENCODER
+from continual_plan import ENCODER, clinc_source
 from numpy.typing import NDArray
+from script import BY_STEPS, CONFIGS, REVIEWS
 from sklearn.base import ClassifierMixin
 from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
@@ -39,7 +40,6 @@ from kcm.tasks.plan.splits import Split
 from kcm.tasks.preparation.checks import SplitError
 from pipelines.config import RunConfig
 
-CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"
 SPLITS: tuple[Split, ...] = ("train", "validate", "test")
 # A gate is chosen on validate rows: data without splits of their own give it a quarter. Nothing is certified, but tasks
 # of texts have small classes, of which a hundredth would leave the certify rows with one.
@@ -89,17 +89,35 @@ class Prepared:
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
-    """One split of one task; `large_NC` are the large model's probabilities, out of fold on train rows."""
+class _Rows:
+    """The rows of a seed, task by task; `large_NC` are the large model's probabilities, out of fold on train rows."""
 
-    ids: list[str]
-    features_ND: NDArray[np.float32]
-    label_N: NDArray[np.int64]
-    large_NC: NDArray[np.float32]
+    id: NDArray[np.object_]
+    task: NDArray[np.int64]
+    split: NDArray[np.object_]
     group: NDArray[np.object_]
+    label_N: NDArray[np.int64]
+    features_ND: NDArray[np.float32]
+    large_NC: NDArray[np.float32]
 
+    def learned(self, task: int) -> TensorRows:
+        """A task as a trainer reads it."""
+        index = {role: np.flatnonzero((self.task == task) & (self.split == role)) for role in ("train", "test")}
+        return TensorRows(
+            f"task {task}", {role: (self.id[rows].tolist(), self._batch(rows)) for role, rows in index.items()}
+        )
 
-_Tasks = Sequence[Mapping[Split, _Part]]
+    def judged(self, split: Split, collaborator: Collaborator) -> GateRows:
+        """The rows of a split, all tasks, as both sides of the cascade answer them."""
+        index = np.flatnonzero(self.split == split)
+        features_ND, label_N = self.features_ND[index], self.label_N[index]
+        judge_NC, small_NC = (side.astype(np.float64) for side in logits(collaborator, features_ND))
+        large_correct = self.large_NC[index].argmax(1) == label_N
+        return GateRows(features_ND, judge_NC, small_NC, label_N, large_correct, self.group[index])
+
+    def _batch(self, index: NDArray[np.intp]) -> Batch:
+        columns = (torch.from_numpy(column[index]) for column in (self.features_ND, self.label_N, self.large_NC))
+        return Batch(*columns, torch.ones(len(index)))
 
 
 def prepare(name: str, seed: int, places: Places) -> Prepared:
@@ -115,111 +133,48 @@ def prepare(name: str, seed: int, places: Places) -> Prepared:
 
 
 def _made(config: RunConfig, seed: int, places: Places) -> Prepared:
-    tasks = _tabled(config.name, seed) if config.name in TABLES else _encoded(config, seed, places)
-    num_labels = tasks[0]["train"].large_NC.shape[1]
-    collaborator = Collaborator(tasks[0]["train"].features_ND.shape[1], num_labels, config.network, "kan", seed)
-    trainer = Trainer(
-        collaborator,
-        config.learner.build(seed),
-        [
-            TensorRows(f"task {number}", {role: (task[role].ids, _batch(task[role])) for role in ("train", "test")})
-            for number, task in enumerate(tasks)
-        ],
-        config.train,
-        config.distill,
-        seed=seed,
-    )
+    rows = _tabled(config.name, seed) if config.name in TABLES else _encoded(config, seed, places)
+    dim, num_labels = rows.features_ND.shape[1], rows.large_NC.shape[1]
+    tasks = [rows.learned(task) for task in range(rows.task.max() + 1)]
+    collaborator = Collaborator(dim, num_labels, config.network, "kan", seed)
+    trainer = Trainer(collaborator, config.learner.build(seed), tasks, config.train, config.distill, seed=seed)
     trainer.run()
     collaborator = trainer.collaborator.eval()
-    validate, test = (_rows(collaborator, [task[split] for task in tasks]) for split in ("validate", "test"))
-    return Prepared(
-        collaborator,
-        trainer.state_dict()["learner"],
-        fit_temperature(validate.judge_NC, validate.label_N),
-        sum(len(task["train"].ids) for task in tasks),
-        validate,
-        test,
-    )
+    validate, test = rows.judged("validate", collaborator), rows.judged("test", collaborator)
+    temperature = fit_temperature(validate.judge_NC, validate.label_N)
+    num_train = int((rows.split == "train").sum())
+    return Prepared(collaborator, trainer.state_dict()["learner"], temperature, num_train, validate, test)
 
 
-def _batch(part: _Part) -> Batch:
-    return Batch(
-        torch.from_numpy(part.features_ND),
-        torch.from_numpy(part.label_N),
-        torch.from_numpy(part.large_NC),
-        torch.ones(len(part.ids)),
-    )
-
-
-def _rows(collaborator: Collaborator, parts: Sequence[_Part]) -> GateRows:
-    features_ND = np.concatenate([part.features_ND for part in parts])
-    label_N = np.concatenate([part.label_N for part in parts])
-    judge_NC, small_NC = logits(collaborator, features_ND)
-    return GateRows(
-        features_ND,
-        judge_NC.astype(np.float64),
-        small_NC.astype(np.float64),
-        label_N,
-        np.concatenate([part.large_NC for part in parts]).argmax(1) == label_N,
-        np.concatenate([part.group for part in parts]),
-    )
-
-
-def _encoded(config: RunConfig, seed: int, places: Places) -> _Tasks:
+def _encoded(config: RunConfig, seed: int, places: Places) -> _Rows:
     """The tasks of a configuration through its encoder, with a head on the larger encoder as the large model."""
     assert config.large.backbone is not None
     sequence = _sequence(config, seed, places)
-    columns = [
-        {split: rows.select(_COLUMNS).to_pydict() for split, rows in task.splits.items() if split in SPLITS}
-        for task in sequence.tasks
-    ]
+    parts = [task.splits[split] for task in sequence.tasks for split in SPLITS]
+    column = pa.concat_tables(parts).to_pydict()
+    own = contents(column["text"], column["image"])
     common = _all_contents(config, places)
-    own = [content for task in columns for part in task.values() for content in contents(part["text"], part["image"])]
+    small_ND, large_ND = (_features(each, own, common, places) for each in (config.encoder, config.large.backbone))
+    ids, split_N = (np.array(column[name], dtype=object) for name in ("id", "split"))
+    group_N = np.where(np.array(column["group"]) == "", ids, np.array(column["group"], dtype=object))
+    label_N, train_N = np.array(column["label"]), split_N == "train"
+    num_labels = len(sequence.label_names)
+    fit = fit_head(large_ND[train_N], label_N[train_N], group_N[train_N].tolist(), num_labels, seed=seed)
+    large_NC = fit.head.probabilities(large_ND)
+    large_NC[train_N] = fit.out_of_fold_NC
+    task_N = np.repeat(np.arange(len(parts)) // len(SPLITS), [len(part) for part in parts])
+    return _Rows(ids, task_N, split_N, group_N, label_N, small_ND, large_NC)
 
-    def features_of(encoder: EncoderConfig) -> list[dict[Split, NDArray[np.float32]]]:
-        identity = encoder.identity(places.assets)
-        folder = places.storage / "features"
-        known = cached_features(common, lambda: encoder.build(places.assets), identity, folder)
-        further = set(own) - known.keys()
-        known |= cached_features(further, lambda: encoder.build(places.assets), identity, folder)
-        return [
-            {
-                split: np.stack([known[content] for content in contents(part["text"], part["image"])])
-                for split, part in task.items()
-            }
-            for task in columns
-        ]
 
-    small, large = features_of(config.encoder), features_of(config.large.backbone)
-    groups = [
-        {
-            split: np.array([g or i for g, i in zip(part["group"], part["id"], strict=True)], dtype=object)
-            for split, part in task.items()
-        }
-        for task in columns
-    ]
-    fit = fit_head(
-        np.concatenate([task["train"] for task in large]),
-        np.concatenate([task["train"]["label"] for task in columns]),
-        np.concatenate([task["train"] for task in groups]).tolist(),
-        len(sequence.label_names),
-        seed=seed,
-    )
-    sizes = [len(task["train"]["id"]) for task in columns]
-    left_out = np.split(fit.out_of_fold_NC, np.cumsum(sizes)[:-1])
-    return [
-        {
-            split: _Part(
-                columns[number][split]["id"],
-                small[number][split],
-                np.array(columns[number][split]["label"]),
-                left_out[number] if split == "train" else fit.head.probabilities(large[number][split]),
-                groups[number][split],
-            )
-            for split in SPLITS
-        }
-        for number in range(len(columns))
-    ]
+def _features(
+    encoder: EncoderConfig, own: Sequence[Content], common: Sequence[Content], places: Places
+) -> NDArray[np.float32]:
+    """The vectors of one's own rows, [N, D]; those of `common` rows lie in one file for all seeds."""
+    identity, folder = encoder.identity(places.assets), places.storage / "features"
+    known = cached_features(common, lambda: encoder.build(places.assets), identity, folder)
+    further = set(own) - known.keys()
+    known |= cached_features(further, lambda: encoder.build(places.assets), identity, folder)
+    return np.stack([known[content] for content in own])
 
 
 def _all_contents(config: RunConfig, places: Places) -> list[Content]:
@@ -246,27 +201,21 @@ def _sequence(config: RunConfig, seed: int, places: Places) -> TaskSequence:
             salt += _BEYOND  # a salt of another seed would repeat its splits
 
 
-_COLUMNS = ("id", "text", "image", "label", "group")
-
-
-def _tabled(name: str, seed: int) -> _Tasks:
+def _tabled(name: str, seed: int) -> _Rows:
     """A table of numbers in tasks of two classes or three, the large model a support vector machine on all of it."""
     values_ND, labels, machine = TABLES[name]()
     num_classes = len(set(labels.tolist()))
     rng = np.random.default_rng(seed)
-    split_N = rng.choice(SPLITS, size=len(labels), p=(0.4, 0.25, 0.35))
+    split_N = rng.choice(np.array(SPLITS, dtype=object), size=len(labels), p=(0.4, 0.25, 0.35))
     machine.fit(values_ND[split_N == "train"], labels[split_N == "train"])
     large_NC = np.eye(num_classes, dtype=np.float32)[machine.predict(values_ND)]
-    tasks = []
-    for classes in np.array_split(rng.permutation(num_classes), num_classes // 2):
-        parts: dict[Split, _Part] = {}
-        for split in SPLITS:
-            index = np.flatnonzero((split_N == split) & np.isin(labels, classes))
-            ids = [str(row) for row in index]
-            features_ND = values_ND[index].astype(np.float32)
-            parts[split] = _Part(ids, features_ND, labels[index], large_NC[index], np.array(ids, dtype=object))
-        tasks.append(parts)
-    return tasks
+    task_C = np.empty(num_classes, dtype=np.int64)
+    for task, classes in enumerate(np.array_split(rng.permutation(num_classes), num_classes // 2)):
+        task_C[classes] = task
+    order = np.argsort(task_C[labels], kind="stable")
+    ids = order.astype(str).astype(object)
+    features_ND = values_ND[order].astype(np.float32)
+    return _Rows(ids, task_C[labels[order]], split_N[order], ids, labels[order], features_ND, large_NC[order])
 
 
 _Table = tuple[NDArray[np.float64], NDArray[np.int64], ClassifierMixin]
@@ -300,13 +249,8 @@ TABLES: dict[str, Callable[[], _Table]] = {"digits": _digits, "mnist": _mnist, "
 
 
 def _clinc(places: Places) -> RunConfig:
-    source = (
-        f"{{kind: files, path: {places.clinc}}}"
-        if Path(places.clinc).exists()
-        else f"{{kind: hub, id: {places.clinc}, subset: plus, label_column: intent, out_of_scope_label: oos}}"
-    )
     return _reviews(
-        f"tasks={{source: {source}, scenario: class_incremental, num_tasks: 10, order: shuffled}}",
+        f"tasks={{source: {clinc_source(places.clinc)}, scenario: class_incremental, num_tasks: 10, order: shuffled}}",
         f"tasks.fractions={_OF_TEXTS}",
         "tasks.max_rows_per_task=600",  # mpnet reads them all, on two cores
         f"encoder={{model: {ENCODER}}}",

@@ -13,10 +13,7 @@ gates the one that saves most on validate. No setting was tuned here. Finished s
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,13 +23,14 @@ from machine import machine
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from script import keep, options, table
 from sklearn.base import ClassifierMixin, clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from verdict import points
 
 from kcm.cascade.evaluation import calls_saved_at
 from kcm.cascade.fitted.signals import SignalRows, SignalsHead, with_rates
@@ -44,7 +42,6 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named
 from kcm.metrics.intervals import resampled_difference
 
-RESULTS = Path(__file__).parent / "results" / "gates.json"
 MAX_LOSS = 0.005
 OURS = ("confidence", "deferral", "signals")
 # As scikit-learn has them, but for sizes that fit some hundred rows.
@@ -152,35 +149,23 @@ def _interval(first: list[float], second: list[float], share: float) -> dict[str
 
 def show(tables: Mapping[str, Any]) -> None:
     """The tables for a person, in percent."""
-    for name, table in tables.items():
-        rows = f"{table['num_validate']} validate and {table['num_test']} test rows"
-        shown = Table(title=f"{name}: {table['num_seeds']} seeds, {rows}")
-        for heading in ("gate", "calls saved", "points lost", "area", "signals - this, calls saved"):
-            shown.add_column(heading, justify="left" if heading == "gate" else "right")
-        for gate, figures in table["gates"].items():
-            difference = table["differences"].get(f"signals - {gate}", {}).get("calls_saved")
-            shown.add_row(
-                gate,
-                *(f"{100 * figures[figure]:.1f}" for figure in FIGURES[:3]),
-                "" if difference is None else _points(difference),
-            )
-        Console(width=120).print(shown)
-
-
-def _points(found: Mapping[str, Any]) -> str:
-    low, high = found["interval"]
-    return f"{100 * found['estimate']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    for name, found in tables.items():
+        rows = []
+        for gate, figures in found["gates"].items():
+            difference = found["differences"].get(f"signals - {gate}", {}).get("calls_saved")
+            numbers = (f"{100 * figures[figure]:.1f}" for figure in FIGURES[:3])
+            rows.append((gate, *numbers, "" if difference is None else points(difference)))
+        splits = f"{found['num_validate']} validate and {found['num_test']} test rows"
+        headings = ("gate", "calls saved", "points lost", "area", "signals - this, calls saved")
+        Console(width=120).print(table(f"{name}: {found['num_seeds']} seeds, {splits}", headings, rows, "right"))
 
 
 def main() -> None:
     """Measure the seeds that are missing, print the tables, and write them with `--write`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, assets=True, storage="storage/benchmark", results="gates")
     parser.add_argument("--only", action="append", choices=DATA, metavar="NAME", help=f"one of {', '.join(DATA)}")
     parser.add_argument("--num-seeds", type=int, default=10)
     parser.add_argument("--clinc", default="clinc/clinc_oos", metavar="FILE_OR_HUB_ID", help="CLINC150")
-    parser.add_argument("--storage", type=Path, default=Path("storage/benchmark"))
-    parser.add_argument("--assets", type=Path, default=Path("assets"))
-    parser.add_argument("--write", action="store_true", help=f"keep the tables in {RESULTS.name}")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     places = Places(arguments.storage, arguments.assets, arguments.clinc)
@@ -201,8 +186,7 @@ def main() -> None:
         tables[name] = summarised(seeds) | {"machine": machine()}
     show(tables)
     if arguments.write:
-        kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        RESULTS.write_text(json.dumps(kept | tables, indent=1) + "\n", encoding="utf-8")
+        keep("gates", tables)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ rounds of the quotient within a round. Every form of ours is checked against the
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +17,7 @@ from pathlib import Path
 import torch
 from machine import machine
 from rich.console import Console
-from rich.table import Table
+from script import options, table, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -161,19 +159,13 @@ def headline(cells: list[Cell]) -> list[dict[str, object]]:
 def report(console: Console, cells: list[Cell], rows: list[dict[str, object]]) -> None:
     """Print what was promised first, then every time."""
     shape = "→".join(map(str, SHAPE))
-    table = Table(title=f"{shape}, grid 5, cubic, float32")
-    for column in ("figure", "measured", "must", "aim", "met"):
-        table.add_column(column)
-    for row in rows:
-        numbers = (f"{row[key]:.3g}" for key in ("value", "must", "aim"))
-        table.add_row(str(row["figure"]), *numbers, "yes" if row["met"] else "NO")
-    console.print(table)
-    table = Table(title="milliseconds of a train step")
-    for column in ("threads", "batch", "contestant", "ms"):
-        table.add_column(column)
-    for cell in cells:
-        table.add_row(str(cell.threads), str(cell.batch), cell.contestant, f"{cell.milliseconds:.3g}")
-    console.print(table)
+    promised = [
+        (str(row["figure"]), *(f"{row[key]:.3g}" for key in ("value", "must", "aim")), "yes" if row["met"] else "NO")
+        for row in rows
+    ]
+    console.print(table(f"{shape}, grid 5, cubic, float32", ("figure", "measured", "must", "aim", "met"), promised))
+    times = [(str(cell.threads), str(cell.batch), cell.contestant, f"{cell.milliseconds:.3g}") for cell in cells]
+    console.print(table("milliseconds of a train step", ("threads", "batch", "contestant", "ms"), times))
 
 
 def _written(cell: Cell) -> dict[str, object]:
@@ -184,7 +176,7 @@ def _written(cell: Cell) -> dict[str, object]:
 
 def main() -> None:
     """Measure everything, print it, and write it down if asked."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
     torch.empty(7_500_000).fill_(0)  # from now on malloc keeps large blocks, for everyone, instead of returning them
@@ -203,13 +195,7 @@ def main() -> None:
     console.print(machine())
     report(console, cells, rows)
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        written = {
-            "machine": machine(),
-            "headline": rows,
-            "cells": [_written(cell) for cell in cells],
-        }
-        arguments.json.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+        write(arguments.json, {"machine": machine(), "headline": rows, "cells": [_written(cell) for cell in cells]})
 
 
 if __name__ == "__main__":

@@ -21,16 +21,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from by_steps import BY_STEPS, REVIEWS
-from machine import machine
+from machine import free_port, machine
 from rich.pretty import pprint
+from script import BY_STEPS, REVIEWS, keep, options, read
 
 from kcm.config import load_config
 from pipelines.config import RunConfig
 from pipelines.run import run
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "language_model.json"
+SERVER = Path(__file__).with_name("language_model_server.py")
+NUM_ROWS = 240
 CLEAR = 2.0  # tweets whose mean rating is beyond it are clearly good or bad
 EVEN = 0.5  # the share of one of two labels, which an answer gets at least
 EPSILON = 0.1  # what so few certify rows can promise
@@ -96,9 +96,10 @@ def measured(config: RunConfig, model: str) -> dict[str, Any]:
 
 
 @contextmanager
-def llama_cpp(assets: Path, port: int) -> Iterator[str]:
+def llama_cpp(assets: Path) -> Iterator[str]:
     """The URL of llama.cpp's server with SmolLM2-135M, which ends with the block."""
-    command = [sys.executable, str(HERE / "language_model_server.py"), str(assets / GGUF), "--port", str(port)]
+    port = free_port()
+    command = [sys.executable, str(SERVER), str(assets / GGUF), "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert process.stdout is not None
@@ -112,25 +113,19 @@ def llama_cpp(assets: Path, port: int) -> Iterator[str]:
 
 def main() -> None:
     """Start a server unless one is named, run, print, and write down with `--write`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, assets=True, storage="storage/language_model", results="language_model")
     parser.add_argument("--base-url", metavar="URL", help="a server that runs, up to before /chat/completions")
     parser.add_argument("--model", default="SmolLM2-135M", help="of that server, as it knows it")
-    parser.add_argument("--num-rows", type=int, default=240)
-    parser.add_argument("--port", type=int, default=8765, help="of the server that is started")
-    parser.add_argument("--storage", type=Path, default=Path("storage/language_model"))
-    parser.add_argument("--assets", type=Path, default=Path("assets"))
-    parser.add_argument("--write", action="store_true", help=f"keep the figures in {RESULTS.name}")
     arguments = parser.parse_args()
-    rows = arguments.storage / f"tweets-{arguments.num_rows}.jsonl"
-    write_rows(clear_tweets(arguments.assets)[: arguments.num_rows], rows)
-    served = nullcontext(arguments.base_url) if arguments.base_url else llama_cpp(arguments.assets, arguments.port)
+    rows = arguments.storage / f"tweets-{NUM_ROWS}.jsonl"
+    write_rows(clear_tweets(arguments.assets)[:NUM_ROWS], rows)
+    served = nullcontext(arguments.base_url) if arguments.base_url else llama_cpp(arguments.assets)
     with served as base_url:
         found = measured(configured(base_url, arguments.model, rows, arguments), arguments.model)
     pprint(found)
     if arguments.write:
-        kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        kept[arguments.model] = kept.get(arguments.model, {}) | found
-        RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        earlier = read("language_model").get(arguments.model, {})
+        keep("language_model", {arguments.model: earlier | found})
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ It prints its address when it is ready, and serves until it is stopped. `pip ins
 
 from __future__ import annotations
 
-import argparse
 import signal
 
+from script import options
 from xllamacpp import CommonParams, Server
 
 TOKENS_PER_SLOT = 1024
@@ -17,7 +17,7 @@ TOKENS_PER_SLOT = 1024
 
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("model", help="a GGUF file")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--slots", type=int, default=2, help="requests that are answered at once; others wait")

@@ -9,8 +9,6 @@ beside what was found; `--json FILE` writes it.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import time
 from collections.abc import Callable
@@ -20,7 +18,7 @@ import numpy as np
 from machine import machine
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
+from script import options, table, write
 
 from kcm.certify.monitoring.alarm import RateAlarm
 from kcm.certify.monitoring.drift import DistanceReference
@@ -115,26 +113,19 @@ PARTS: dict[str, Callable[[], list[RowText]]] = {
 
 def main() -> None:
     """Measure one part and print its rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--json", type=Path, help="write the rows here")
-    options = parser.parse_args()
+    arguments = parser.parse_args()
     started = time.perf_counter()
-    rows = PARTS[options.part]()
+    rows = PARTS[arguments.part]()
     seconds = time.perf_counter() - started
-    table = Table(*COLUMNS, title=f"benchmarks/loop.py {options.part}", title_justify="left")
-    for row in rows:
-        table.add_row(*row)
     console = Console(width=140)
-    console.print(table)
+    console.print(table(f"benchmarks/loop.py {arguments.part}", COLUMNS, rows))
     console.print(f"{machine()['cpu']}, {seconds:.0f} s", highlight=False)
-    if options.json:
-        found = {
-            "rows": [dict(zip(COLUMNS, row, strict=True)) for row in rows],
-            "machine": machine(),
-            "seconds": seconds,
-        }
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if arguments.json:
+        named = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+        write(arguments.json, {"rows": named, "machine": machine(), "seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +23,7 @@ from machine import machine
 from retrieval import retrieval as measure_retrieval
 from rich.console import Console
 from rich.pretty import pprint
+from script import CONFIGS, keep, options, read
 from study.settings import DEFAULT_SETTINGS, Settings
 from study.study import StudyConfig, over_seeds, run_study
 
@@ -38,8 +37,6 @@ from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.stage import run_stages
 from pipelines.store.outcome_table import ScoredTable, outcome_parts
 
-RESULTS = Path(__file__).parent / "results" / "modalities.json"
-CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"
 FASHION_SETTINGS = Path(__file__).parent / "settings" / "fashion.yaml"
 MAX_LOSS = 0.01
 RETRIEVAL_SEEDS = range(3)
@@ -160,18 +157,14 @@ ROWS: dict[str, Callable[[Places], dict[str, Any]]] = {
 
 def main() -> None:
     """Measure one row, print it, and write it where that is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, assets=True, storage="storage/modalities", results="modalities")
     parser.add_argument("row", choices=ROWS)
-    parser.add_argument("--storage", type=Path, default=Path("storage/modalities"))
-    parser.add_argument("--assets", type=Path, default=Path("assets"))
-    parser.add_argument("--write", action="store_true", help=f"keep the row in {RESULTS.name}")
     arguments = parser.parse_args()
     measured = ROWS[arguments.row](Places(arguments.storage.absolute(), arguments.assets.absolute()))
     pprint(measured, console=Console(soft_wrap=True))
     if arguments.write:
-        kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        rows = kept.get("rows", {}) | {arguments.row: measured | {"machine": machine()}}
-        RESULTS.write_text(json.dumps({"rows": rows}, indent=2) + "\n", encoding="utf-8")
+        rows = read("modalities").get("rows", {})
+        keep("modalities", {"rows": rows | {arguments.row: measured | {"machine": machine()}}})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
@@ -35,17 +35,6 @@ PICTURES = "pictures.parquet"
 MAX_SIDE = 256  # no encoder here reads finer pictures; the originals would fill the disk
 
 _ROWS_PER_GROUP = 2048
-_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("image", pa.binary()),
-        ("text", pa.string()),
-        ("label", pa.string()),
-        ("task", pa.string()),
-        ("group", pa.string()),
-        ("split", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -59,6 +48,9 @@ class Picture:
     task: str
     group: str = ""
     split: str = ""
+
+
+_SCHEMA = pa.schema([(field.name, pa.binary() if field.name == "image" else pa.string()) for field in fields(Picture)])
 
 
 def members(archive: Path, folder: str) -> Iterator[tuple[str, bytes]]:

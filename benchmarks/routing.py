@@ -12,8 +12,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
 import time
@@ -25,8 +23,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from by_steps import BY_STEPS, REVIEWS
 from rich.pretty import pprint
+from script import BY_STEPS, REVIEWS, keep, options
 from study.seeds import paired_over_seeds
 
 from kcm.cascade.frontier import Frontier
@@ -50,7 +48,6 @@ from pipelines.store.outcome_table import OutcomePart, outcome_parts
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.worker import TrainerConfig, TrainerPlan
 
-RESULTS = Path(__file__).parent / "results" / "routing.json"
 GSM8K_COLUMNS = {
     "text": "prompt",
     "small_correct": "mistralai/Mixtral-8x7B-Instruct-v0.1",
@@ -222,13 +219,11 @@ FIGURES: dict[str, Callable[[Inputs], dict[str, Any]]] = {
 
 def main() -> None:
     """Print the chosen figures as they come, and write them into the results with `--write`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, assets=True, results="routing")
     parser.add_argument("--only", choices=FIGURES, action="append", help="print this figure alone; repeatable")
     parser.add_argument("--gsm8k", type=Path, default=os.environ.get("KCM_GSM8K"))
     parser.add_argument("--mmlu", type=Path)
     parser.add_argument("--storage", type=Path)
-    parser.add_argument("--assets", type=Path, default=Path("assets"))
-    parser.add_argument("--write", action="store_true", help=f"keep the figures in {RESULTS.name}")
     arguments = parser.parse_args()
     inputs = Inputs(arguments.gsm8k, arguments.mmlu, arguments.storage, arguments.assets)
     torch.set_num_threads(2)
@@ -238,8 +233,7 @@ def main() -> None:
             figures = FIGURES[name](inputs)
             pprint({name: figures, "seconds": round(time.perf_counter() - started)})
             if arguments.write:
-                kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-                RESULTS.write_text(json.dumps(kept | {name: figures}, indent=1) + "\n")
+                keep("routing", {name: figures})
     except KcmError as error:
         sys.exit(f"error: {error}")
 

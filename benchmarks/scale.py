@@ -12,7 +12,6 @@ benchmarks/scale_table.py makes the table in docs/scale.md.
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -34,8 +33,8 @@ import yaml
 from machine import machine
 from peaks import Peaks
 from rich.console import Console
-from rich.table import Table
-from scale_table import RESULTS
+from scale_table import FEATURES
+from script import keep, options, read, table
 
 from kcm.config import parse_config
 from kcm.inputs.vectors import list_column
@@ -46,14 +45,14 @@ from kcm.tasks.shards import SHARD_ROWS
 BATCH_SIZE, WINDOW = 1024, 16
 
 
-def job(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:
+def job(rows: Sequence[int], folder: Path) -> list[dict[str, Any]]:
     """The main job over generated rows: seconds by stage, the largest memory by kind of process, a cache hit."""
     found = []
     for count in rows:
         place = folder / f"job-{count}"
         place.mkdir()
         config = place / "run.yaml"
-        config.write_text(yaml.safe_dump(_job_config(place, count, dim)), encoding="utf-8")
+        config.write_text(yaml.safe_dump(_job_config(place, count)), encoding="utf-8")
         first, result = _watched_run(config)
         again, _ = _watched_run(config)
         found.append(
@@ -73,9 +72,9 @@ def job(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _job_config(folder: Path, count: int, dim: int) -> dict[str, Any]:
+def _job_config(folder: Path, count: int) -> dict[str, Any]:
     """The rows and answers as Parquet files, and the configuration of a run over them."""
-    write_rows(folder / "rows", folder / "answers.parquet", count, dim)
+    write_rows(folder / "rows", folder / "answers.parquet", count)
     return {
         "name": "scale",
         "storage_path": str(folder / "storage"),
@@ -100,17 +99,17 @@ def _job_config(folder: Path, count: int, dim: int) -> dict[str, Any]:
     }
 
 
-def write_rows(folder: Path, answers: Path, count: int, dim: int) -> None:
+def write_rows(folder: Path, answers: Path, count: int) -> None:
     """Rows with their vectors and labels in files of a shard's size, and the large model's answers to them."""
     folder.mkdir()
     rng = np.random.default_rng(0)
-    line_D = np.random.default_rng(1).normal(size=dim).astype(np.float32)
+    line_D = np.random.default_rng(1).normal(size=FEATURES).astype(np.float32)
     names = np.array(["no", "yes"])
     schema = pa.schema([("id", pa.string()), ("label", pa.string()), ("seconds", pa.float64())])
     with pq.ParquetWriter(answers, schema) as writer:
         for number, start in enumerate(range(0, count, SHARD_ROWS)):
             size = min(SHARD_ROWS, count - start)
-            values_ND = rng.normal(size=(size, dim)).astype(np.float32)
+            values_ND = rng.normal(size=(size, FEATURES)).astype(np.float32)
             label_N = (values_ND @ line_D + rng.normal(scale=2, size=size) > 0).astype(int)
             ids = pa.array([f"row-{start + row}" for row in range(size)])
             columns = {"id": ids, "embedding": list_column(values_ND), "label": pa.array(names[label_N])}
@@ -138,7 +137,7 @@ def _watched_run(config: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return taken, json.loads(result.read_text(encoding="utf-8"))
 
 
-def tasks(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:
+def tasks(rows: Sequence[int], folder: Path) -> list[dict[str, Any]]:
     """Rows of 12 words to a task sequence, each time in one process of its own: CPU seconds, and its largest memory."""
     found = []
     for count in rows:
@@ -176,38 +175,23 @@ def _write_tasks(folder: Path) -> tuple[float, int]:
     return taken, round(int(peak.split()[1]) / 1024)
 
 
-SECTIONS: dict[str, Callable[[Sequence[int], int, Path], list[dict[str, Any]]]] = {
-    "job": job,
-    "tasks": tasks,
-}
+SECTIONS: dict[str, Callable[[Sequence[int], Path], list[dict[str, Any]]]] = {"job": job, "tasks": tasks}
 
 
 def main() -> None:
     """Measure the sections that are named."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, results="scale")
     parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
     parser.add_argument("--rows", nargs="+", type=int, default=[1_000_000])
-    parser.add_argument("--features", type=int, default=64)
-    parser.add_argument("--write", action="store_true", help=f"put the figures into {RESULTS.name}")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    known: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for section in given.sections:
         with tempfile.TemporaryDirectory() as folder:
-            found = SECTIONS[section](given.rows, given.features, Path(folder))
-        known.setdefault(section, {})[f"{given.features} features"] = {"machine": machine(), "found": found}
-        _show(section, found)
-    if given.write:
-        RESULTS.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
-
-
-def _show(section: str, found: Sequence[dict[str, Any]]) -> None:
-    table = Table(title=section)
-    for name in found[0]:
-        table.add_column(name)
-    for row in found:
-        table.add_row(*(json.dumps(value) for value in row.values()))
-    Console().print(table)
+            found = SECTIONS[section](given.rows, Path(folder))
+        Console().print(table(section, found[0], (map(json.dumps, row.values()) for row in found)))
+        if given.write:
+            measured = {f"{FEATURES} features": {"machine": machine(), "found": found}}
+            keep("scale", {section: read("scale").get(section, {}) | measured})
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
+FEATURES = 64  # of a row
 _COLUMNS = {  # and what Ray calls the processes
     "driver": "driver",
     "train worker": "RayTrainWorker",
@@ -18,12 +19,12 @@ _COLUMNS = {  # and what Ray calls the processes
 }
 
 
-def measured(features: int = 64) -> Sequence[Mapping[str, Any]]:
-    """What `scale.py job --write` found at so many features a row; nothing where it has not run."""
+def measured() -> Sequence[Mapping[str, Any]]:
+    """What `scale.py job --write` found; nothing where it has not run."""
     if not RESULTS.exists():
         return []
     known: Mapping[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
-    found: Sequence[Mapping[str, Any]] = known["job"][f"{features} features"]["found"]
+    found: Sequence[Mapping[str, Any]] = known["job"][f"{FEATURES} features"]["found"]
     return found
 
 

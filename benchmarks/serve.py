@@ -11,8 +11,6 @@ environment, those behind Ray Serve's own proxy beside them.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 from collections.abc import Callable
@@ -22,20 +20,19 @@ from typing import Any
 from machine import free_port, machine
 from rich.console import Console
 from rich.table import Table
-from serve_models import Bare
-from serve_parts import Bench, throughput
+from script import REVIEWS, keep, options, read, table
+from serve_parts import Bare, Bench, throughput
 from serve_sites import Place
 
-from jobs.models import served_folder, served_model
+from jobs.models import served_model
 from jobs.service import ServiceSettings
 from kcm.config import load_config
 from kcm.tasks.readers.reviews import read_reviews
 from pipelines.config import RunConfig
 
-RESULTS = Path(__file__).parent / "results" / "serve.json"
-REVIEWS = Path(__file__).parents[1] / "jobs" / "configs" / "reviews.yaml"
 PROXY = "ray_serve" if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0" else "haproxy"
 NUM_TEXTS = 300
+SECONDS = 10.0  # of a load
 
 Figure = tuple[str, str, str, Callable[[dict[str, Any]], str]]  # name, must, aim, and how a result says it
 
@@ -62,28 +59,16 @@ FIGURES: list[Figure] = [
 ]
 
 
-def table(result: dict[str, Any]) -> Table:
-    """The figures."""
-    shown = Table(title=f"Serving, {PROXY}", title_style="bold")
-    for column in ("figure", "must", "aim", "measured"):
-        shown.add_column(column, justify="left" if column == "figure" else "right")
-    for name, must, aim, say in FIGURES:
-        shown.add_row(name, must, aim, say(result))
-    return shown
-
-
 def loads(result: dict[str, Any]) -> Table:
     """Every load."""
-    shown = Table(title="Loads", title_style="bold")
     names = "load, clients, answers/s, p50 ms, p99 ms, kept p50, large p50, CPU ms, large, client CPU"
-    for column in names.split(", "):
-        shown.add_column(column, justify="left" if column == "load" else "right")
+    rows = []
     for name, found in result.items():
         by_clients = found if isinstance(found, dict) and "1" in found else {"": found}
         for clients, figures in by_clients.items():
             if isinstance(figures, dict) and "client_cpu" in figures:
-                shown.add_row(name, clients, *_row(figures))
-    return shown
+                rows.append((name, clients, *_row(figures)))
+    return table("Loads", names.split(", "), rows, "right")
 
 
 def _row(figures: dict[str, Any]) -> list[str]:
@@ -98,35 +83,26 @@ def _row(figures: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Measure, print, and write if asked."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = options(__doc__, results="serve")
     parser.add_argument("--config", type=Path, default=REVIEWS, help="the run whose champion is served")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--bundle", type=Path, help="serve the bundle in this folder instead")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of a load")
-    parser.add_argument("--write", action="store_true", help=f"write the figures to {RESULTS}")
     arguments = parser.parse_args()
     config = load_config(RunConfig, arguments.config, arguments.overrides)
-    release = served_folder(arguments.bundle) if arguments.bundle else served_model(config, None)
+    release = served_model(config, None)
     settings = config.serve.model_copy(update={"port": free_port()})
     site = ServiceSettings(serve=settings, cluster=config.cluster, assets_path=config.assets_path)
     texts = [record.text for record in read_reviews(config.assets_path) if record.text]
     random.Random(0).shuffle(texts)
-    bench = Bench(Place(release, site), texts[:NUM_TEXTS], arguments.seconds)
+    bench = Bench(Place(release, site), texts[:NUM_TEXTS], SECONDS)
     bare = Bare(release.bundle, config.assets_path, bench.texts, max(1, round(config.serve.cpus)))
     result = throughput(bench, bare)
     console = Console(width=140)
     console.print(loads(result))
-    console.print(table(result))
+    rows = ((name, must, aim, say(result)) for name, must, aim, say in FIGURES)
+    console.print(table(f"Serving, {PROXY}", ("figure", "must", "aim", "measured"), rows, "right"))
     if arguments.write:
-        write(result)
-
-
-def write(result: dict[str, Any]) -> None:
-    """Put the figures in the place of earlier ones behind the same proxy."""
-    proxies = json.loads(RESULTS.read_text(encoding="utf-8"))["proxies"] if RESULTS.exists() else {}
-    proxies[PROXY] = {"throughput": result}
-    written = {"machine": {**machine(), "cores": os.cpu_count()}, "proxies": proxies}
-    RESULTS.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+        proxies = read("serve").get("proxies", {}) | {PROXY: {"throughput": result}}
+        keep("serve", {"machine": {**machine(), "cores": os.cpu_count()}, "proxies": proxies})
 
 
 if __name__ == "__main__":

@@ -37,7 +37,6 @@ class Plan:
     seconds: float
     clients: int = 0
     rate: float = 0.0
-    path: str = "/v1/predict"
     warm_up_s: float = 3.0
 
 
@@ -107,7 +106,7 @@ class Clients:
     """Sends requests and notes when each began, how long it took, its status and its route."""
 
     def __init__(self, plan: Plan, session: aiohttp.ClientSession) -> None:
-        self._session, self._url = session, f"{plan.url}{plan.path}"
+        self._session, self._url = session, f"{plan.url}/v1/predict"
         self._bodies = [json.dumps({"inputs": [{"text": text}]}).encode() for text in plan.texts]
         self._number = 0
         self.seen: list[tuple[float, float, int, str]] = []

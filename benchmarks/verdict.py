@@ -9,14 +9,14 @@ the row says over what.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results"
+from script import read
+
+DEMO = Path(__file__).parents[1] / "docs" / "demo.md"
 CONTROLS = {"MCM": "mlp", "linear": "linear", "ReLU": "random_relu"}
 Results = Mapping[str, Any]
 
@@ -90,7 +90,7 @@ def fewer_calls() -> Iterator[Figure]:
 
 def demo_rows() -> list[list[str]]:
     """Name, accuracies, difference and calls saved, of the rows `overall` of the demo's table."""
-    lines = (HERE.parent / "docs" / "demo.md").read_text(encoding="utf-8").splitlines()
+    lines = DEMO.read_text(encoding="utf-8").splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("| overall |"))
     rows = [[cell.strip() for cell in line.strip("|").split("|")][1:] for line in lines[first : first + 3]]
     large = rows[0][2]  # the same for all, and written once
@@ -185,13 +185,6 @@ def points(found: Results) -> str:
     """An interval in percentage points, whichever way its ends are stored."""
     low, high = found["interval"] if "interval" in found else (found["low"], found["high"])
     return f"{100 * found['estimate']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-
-
-def read(name: str) -> dict[str, Any]:
-    """A committed file of results; empty where there is none."""
-    file = RESULTS / f"{name}.json"
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return content
 
 
 def markdown(rows: list[Figure]) -> str:

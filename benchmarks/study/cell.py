@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,11 +22,11 @@ from torch.nn import functional as F
 
 from kcm.collaborator.collaborator import Collaborator, NetworkKind
 from kcm.collaborator.distill import DistillConfig
-from kcm.errors import ArtefactError
 from kcm.inputs.labels import UNLABELLED
 from kcm.kan.mlp import num_parameters
 from kcm.learners.training.trainer import Trainer
 from kcm.metrics.continual import shot_accuracies, third_accuracies
+from pipelines.store.artefact import write_json
 
 from .data import Stream
 from .settings import Setting, StudyNetwork, kind_of
@@ -229,27 +228,16 @@ class Records:
     """The cells of any number of studies; a folder may be shared, also by studies that run at the same time."""
 
     def __init__(self, folder: Path) -> None:
-        """Raise ArtefactError when the folder cannot be made."""
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ArtefactError(f"cannot make the folder: {error.strerror}", where=str(folder)) from None
 
     def get(self, fingerprint: str) -> Record | None:
-        """The record of a finished cell; None where there is none, or where it is damaged."""
-        try:
-            record: Record = json.loads(self._path(fingerprint).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return None
-        return record
+        """The record of a finished cell; None where there is none."""
+        path = self._path(fingerprint)
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def put(self, fingerprint: str, record: Record) -> None:
         """Store a finished cell, whole or not at all."""
-        path = self._path(fingerprint)
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(record), encoding="utf-8")
-        partial.replace(path)
+        write_json(self._path(fingerprint), record)
 
     def _path(self, fingerprint: str) -> Path:
         return self.folder / f"{fingerprint}.json"

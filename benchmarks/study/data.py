@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +17,11 @@ import torch
 
 from benchmarks.sequences import TaskSequence, build_sequence
 from kcm.encoders import Encoder, EncoderConfig
-from kcm.errors import ArtefactError, DataError
+from kcm.errors import DataError
 from kcm.inputs.content import TEXT, Content, Part, contents
 from kcm.learners.base import Batch
 from kcm.learners.training.stream import TensorRows
-from kcm.tasks import TasksConfig
+from kcm.tasks import Split, TasksConfig
 from kcm.tasks.preparation.checks import SplitError
 from kcm.tasks.sources import Source, TableShard
 
@@ -29,8 +30,8 @@ from kcm.tasks.sources import Source, TableShard
 class Stream:
     """Tasks with the splits `train` and `test`, in the order in which they are learned.
 
-    `test` is whatever split the study scores. Where the task of a row is known when it is answered (`task_known`), only
-    labels of that task can be the answer. `fingerprint` names the content: rows, splits, order and features.
+    Where the task of a row is known when it is answered (`task_known`), only labels of that task can be the answer.
+    `fingerprint` names the content: rows, splits, order and features.
     """
 
     tasks: Sequence[TensorRows]
@@ -49,21 +50,22 @@ class Stream:
         return counts_C
 
 
-def make_stream(
-    sequence: TaskSequence, features: Mapping[Content, np.ndarray], features_identity: str, score_on: str
-) -> Stream:
-    """The stream of a sequence whose rows have `features`, float32 [D] by content; `score_on` is the split scored."""
-    digest = hashlib.sha256(f"{features_identity}\0{score_on}\0{sequence.scenario}\0{sequence.label_names}".encode())
+_SPLITS: tuple[Split, ...] = ("train", "test")
+
+
+def make_stream(sequence: TaskSequence, features: Mapping[Content, np.ndarray], features_identity: str) -> Stream:
+    """The stream of a sequence whose rows have `features`, float32 [D] by content."""
+    digest = hashlib.sha256(f"{features_identity}\0{sequence.scenario}\0{sequence.label_names}".encode())
     tasks = []
     for task in sequence.tasks:
         splits = {}
-        for role, split in (("train", "train"), ("test", score_on)):
-            data = task.splits[split]  # type: ignore[index]  # a name of SPLITS
+        for split in _SPLITS:
+            data = task.splits[split]
             ids, labels = data["id"].to_pylist(), data["label"].to_pylist()
             rows = contents(data["text"].to_pylist(), data["image"].to_pylist())
             keys = [content.key for content in rows]
-            digest.update(f"{task.name}\0{role}\0{ids}\0{keys}\0{labels}\n".encode())
-            splits[role] = ids, _batch([features[content] for content in rows], labels)
+            digest.update(f"{task.name}\0{split}\0{ids}\0{keys}\0{labels}\n".encode())
+            splits[split] = ids, _batch([features[content] for content in rows], labels)
         tasks.append(TensorRows(task.name, splits))
     in_features = len(next(iter(features.values())))
     task_known = sequence.scenario == "task_incremental"
@@ -93,11 +95,13 @@ def cached_features(
     unique = [by_key[key] for key in keys]
     digest = hashlib.sha256("\0".join([identity, *keys]).encode()).hexdigest()[:32]
     path = folder / f"features-{digest}.npy"
-    vectors_ND = _read(path)
-    if vectors_ND is None or len(vectors_ND) != len(unique):
+    if not path.exists():
         vectors_ND = _encode(unique, encoder())
-        _write(path, vectors_ND)
-    return dict(zip(unique, vectors_ND, strict=True))
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}.npy")
+        np.save(draft, vectors_ND)
+        draft.replace(path)  # whole or not at all
+    return dict(zip(unique, np.load(path), strict=True))
 
 
 def _encode(rows: list[Content], encoder: Encoder) -> np.ndarray:
@@ -110,25 +114,6 @@ def _encode(rows: list[Content], encoder: Encoder) -> np.ndarray:
     if len(bad := np.flatnonzero(~np.isfinite(vectors_ND).all(axis=1))):
         raise DataError(f"the encoder gave NaN for {len(bad)} rows, such as {rows[bad[0]].key[:60]!r}")
     return vectors_ND
-
-
-def _read(path: Path) -> np.ndarray | None:
-    try:
-        vectors: np.ndarray = np.load(path, allow_pickle=False)
-    except (FileNotFoundError, ValueError, EOFError):
-        return None
-    return vectors
-
-
-def _write(path: Path, vectors_ND: np.ndarray) -> None:
-    partial = path.with_suffix(".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as stream:
-            np.save(stream, vectors_ND)
-        partial.replace(path)
-    except OSError as error:
-        raise ArtefactError(f"cannot store features: {error.strerror}", where=str(path)) from None
 
 
 _MAX_SALTS = 8  # each of the seeds may ask for another one
@@ -145,25 +130,19 @@ class StudyData:
     sequences: tuple[TaskSequence, ...]
     num_features: int | None = None
 
-    def streams(
-        self,
-        encoder: EncoderConfig,
-        assets_dir: Path,
-        folder: Path,
-        score_on: Literal["validate", "test"] = "test",
-    ) -> list[Stream]:
+    def streams(self, encoder: EncoderConfig, assets_dir: Path, folder: Path) -> list[Stream]:
         """The stream of every seed; features come from `folder`, or are computed and kept there."""
         rows = [
             content
             for sequence in self.sequences
             for task in sequence.tasks
-            for split in ("train", score_on)
+            for split in _SPLITS
             for rows in (task.splits[split],)
             for content in contents(rows["text"].to_pylist(), rows["image"].to_pylist())
         ]
         identity, load = self._encoder(encoder, assets_dir)
         features = cached_features(rows, load, identity, folder)
-        return [make_stream(sequence, features, identity, score_on) for sequence in self.sequences]
+        return [make_stream(sequence, features, identity) for sequence in self.sequences]
 
     def described(self) -> dict[str, Any]:
         """Numbers of rows, classes and tasks, and the rows left out, for the result."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,8 +78,9 @@ class Settings:
         learner, _, network = place.partition("/")
         if place != _DEFAULT:
             FAMILIES["learner"].find(learner.partition("@")[0])
-        if network:
-            check_name(network, TRAINED, "network", self.where)
+        if network and network not in TRAINED:
+            known = ", ".join(TRAINED)
+            raise ConfigError(f"unknown network {network!r}", where=self.where, hint=f"Known are {known}")
 
 
 def kind_of(network: StudyNetwork, learner: LearnerConfig) -> NetworkKind:
@@ -93,12 +94,6 @@ def kind_of(network: StudyNetwork, learner: LearnerConfig) -> NetworkKind:
 def has_memory(learner: str) -> bool:
     """Whether a learner remembers rows, so that a memory size means something to it."""
     return "memory" in FAMILIES["learner"].find(learner).model_fields
-
-
-def check_name(name: str, known: Iterable[str], what: str, where: str = "") -> None:
-    """Raise ConfigError for a name that is not among `known`."""
-    if name not in (names := list(known)):
-        raise ConfigError(f"unknown {what} {name!r}", where=where, hint=f"Known are {', '.join(names)}")
 
 
 def _merged(wide: Mapping[str, Any], narrow: Mapping[str, Any]) -> dict[str, Any]:

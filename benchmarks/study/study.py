@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -36,8 +36,6 @@ class StudyConfig(Config):
     learners: tuple[str, ...] = Field(("replay",), min_length=1, description="Learners to compare.")
     memory_per_class: tuple[float, ...] = Field((10.0,), min_length=1, description="Memory sizes, in rows per class.")
     num_seeds: int = Field(3, ge=1, description="Seeds of task order, classes of each task, weights and memory.")
-    first_seed: int = Field(0, ge=0, description="The seeds are this and the next ones.")
-    score_on: Literal["validate", "test"] = Field("test", description="Split on which R is measured.")
 
     @field_validator("learners")
     @classmethod
@@ -49,7 +47,7 @@ class StudyConfig(Config):
     @property
     def seeds(self) -> range:
         """The seeds of the study."""
-        return range(self.first_seed, self.first_seed + self.num_seeds)
+        return range(self.num_seeds)
 
     def cells(self) -> Iterator[Cell]:
         """All cells, seed by seed, so that an interrupted study has whole seeds."""
@@ -70,10 +68,10 @@ def run_study(config: StudyConfig, settings: Settings, assets_dir: Path, storage
     """
     data = read_data(config.tasks, assets_dir, config.seeds, config.feature_columns, config.encoder.reads)
     planned = plan(config, settings, len(data.sequences[0].label_names))
-    streams = data.streams(config.encoder, assets_dir, storage / "features", config.score_on)
+    streams = data.streams(config.encoder, assets_dir, storage / "features")
     by_seed = dict(zip(config.seeds, streams, strict=True))
     records = run_cells(planned, by_seed, Records(storage / "cells"))
-    return {"data": data.described(), "score_on": config.score_on, **aggregate(records)}
+    return {"data": data.described(), **aggregate(records)}
 
 
 def plan(config: StudyConfig, settings: Settings, num_labels: int) -> list[tuple[Cell, Setting | None]]:

@@ -107,11 +107,6 @@ def test_an_interrupted_study_goes_on_where_it_stopped_and_a_finished_one_comput
     assert len(computed) == 4
 
 
-def test_a_study_scored_on_validate_never_reads_test(config: Config, run: Run) -> None:
-    validate, test = (run(config(networks=["ncm"], score_on=split)) for split in ("validate", "test"))
-    assert validate["cells"][0]["per_seed"][0]["R"] != test["cells"][0]["per_seed"][0]["R"]
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -1,0 +1,67 @@
+"""What the scripts of this folder share: options, files of results, tables, and the settings of published figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"
+REVIEWS = CONFIGS / "reviews.yaml"
+# The demo's learner by AdamW: what was measured of learners that take steps, and of gates beside them, stays with it.
+BY_STEPS = (
+    "learner={name: replay, memory: 1000, batch_size: 64}",
+    "network={}",
+    "train={num_epochs: 10, learning_rate: 0.001, weight_decay: 0.1}",
+    "distill={large_weight: 3.0, judge_weight: 0.5, keep_confidence: 0.98}",
+    "tune={num_trials: 10, learning_rates: [0.0005, 0.001, 0.002], judge_weights: [0.0, 0.5]}",
+)
+
+
+def options(
+    description: str | None, assets: bool = False, storage: str = "", results: str = ""
+) -> argparse.ArgumentParser:
+    """A parser of --assets, of --storage with this default, and of --write into this file, where they are named."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if assets:
+        parser.add_argument("--assets", type=Path, default=Path("assets"))
+    if storage:
+        parser.add_argument("--storage", type=Path, default=Path(storage), help="what finished work is kept in")
+    if results:
+        parser.add_argument("--write", action="store_true", help=f"put the figures into {results}.json")
+    return parser
+
+
+def read(name: str) -> dict[str, Any]:
+    """A committed file of results; empty where there is none."""
+    file = RESULTS / f"{name}.json"
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return content
+
+
+def keep(name: str, figures: Mapping[str, Any]) -> None:
+    """Put figures into a committed file of results, in the place of earlier ones of the same names."""
+    write(RESULTS / f"{name}.json", read(name) | dict(figures))
+
+
+def write(file: Path, figures: Mapping[str, Any]) -> None:
+    """Write figures as JSON."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def table(
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], figures: Literal["left", "right"] = "left"
+) -> Table:
+    """A table whose first column is text; the others, the figures, are set to this side."""
+    shown = Table(title=title)
+    for number, column in enumerate(columns):
+        shown.add_column(column, justify=figures if number else "left")
+    for row in rows:
+        shown.add_row(*row)
+    return shown
