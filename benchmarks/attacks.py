@@ -15,13 +15,14 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 import httpx
 import numpy as np
-from attacks_played import ATTACKS, Attack, Client, Outcome, innocent
+from attacks_played import ATTACKS, Attack, Client, innocent
 from attacks_served import KEYS, Target, target
 from rich.console import Console
 from script import options, table
@@ -73,20 +74,19 @@ class Innocents:
 def play(attack: Attack, served: Target) -> list[str]:
     """A row of the table."""
 
-    async def played() -> Outcome:
-        async with httpx.AsyncClient(timeout=130.0, limits=httpx.Limits(max_connections=200)) as http:
-            return await attack.play(Client(served, http))
+    def by_client(call: Callable[[Client], Awaitable[Any]]) -> Any:
+        async def called() -> Any:
+            async with httpx.AsyncClient(timeout=130.0, limits=httpx.Limits(max_connections=200)) as http:
+                return await call(Client(served, http))
 
-    async def measured(begin: bool = False) -> dict[str, float]:
-        async with httpx.AsyncClient(timeout=130.0) as http:
-            return await Client(served, http).measured(begin)
+        return asyncio.run(called())
 
-    weighed = asyncio.run(played()) if attack.weighs else None
-    before = asyncio.run(measured(begin=True))
+    weighed = by_client(attack.play) if attack.weighs else None
+    before = by_client(lambda client: client.measured(begin=True))
     with Innocents(served, innocent(attack.kind)) as others:
         time.sleep(0.5)
-        outcome = asyncio.run(played())
-    after = asyncio.run(measured())
+        outcome = by_client(attack.play)
+    after = by_client(Client.measured)
     blocks = after["block_ms"]
     outcome = weighed or outcome
     ratio = "-"

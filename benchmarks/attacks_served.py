@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from machine import free_port
 from numpy.typing import NDArray
 from ray import serve
-from serve_sites import StubEncoder
+from serve_sites import StubEncoder, started
 
 from kcm.bundle.answers import Input, Judgement
 from kcm.bundle.bundle import Bundle
@@ -39,9 +39,7 @@ from kcm.learners import FinetuneConfig
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
 from pipelines.serve.cascade.loading import VersionLoader
-from pipelines.serve.cascade.models.large import Large
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.deploy.app import build_door, deployment_options, start
 from pipelines.serve.deploy.door import Door
 from pipelines.serve.deploy.environment import prepare_environment
 from pipelines.serve.release import Release
@@ -201,13 +199,8 @@ def target(kind: Kind) -> Iterator[Target]:
         folder = Path(name)
         config = serve_config(kind, folder, upstream.base_url)
         release = Release(version="films/1", bundle=written(kind, folder, upstream.base_url))
-        source = FixedSource(release)
-        large = Large.options(**deployment_options(config.large, config)).bind(
-            source, config.large, folder, config.feedback, config.limits
-        )
-        app = build_door(source, config, folder, large, door=serve.deployment(name="door")(AttackedDoor))
         try:
-            yield Target(start(app, config), config)
+            yield Target(started(AttackedDoor, FixedSource(release), config, folder), config)
         finally:
             serve.shutdown()
             upstream.close()

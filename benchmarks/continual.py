@@ -23,7 +23,7 @@ import torch
 from continual_plan import DataSet, Row, data_sets
 from rich.console import Console
 from script import RESULTS, options, read, write
-from study.cell import Record, Records
+from study.cell import Record
 from study.data import Stream, read_data
 from study.settings import DEFAULT_SETTINGS, Settings
 from study.study import StudyConfig, aggregate, plan, run_cells, run_study
@@ -70,7 +70,7 @@ class Bench:
         planned = plan(study, settings, streams[0].num_labels)
         index, count = self.worker
         by_seed = dict(zip(study.seeds, streams, strict=True))
-        return run_cells(planned[index::count], by_seed, Records(self.storage / "cells"))
+        return run_cells(planned[index::count], by_seed, self.storage / "cells")
 
     def _streams_of(self, data: DataSet, study: StudyConfig) -> tuple[dict[str, Any], list[Stream]]:
         """The description and the streams of a study, kept for the rows that share them."""

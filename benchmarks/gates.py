@@ -13,7 +13,7 @@ gates the one that saves most on validate. No setting was tuned here. Finished s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from study.seeds import interval_of
 from verdict import points
 
 from kcm.cascade.evaluation import calls_saved_at
@@ -110,12 +111,11 @@ def _figures(prepared: Prepared, validate_N: NDArray[np.float64], test_N: NDArra
     return dict(zip(FIGURES, (saved, lost, Frontier.of(test).area(), on_validate), strict=True))
 
 
-def summarised(seeds: Mapping[str, Any]) -> dict[str, Any]:
+def summarised(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means over seeds, and `signals` and `chosen` less every other gate, paired by seed.
 
     Seeds draw splits of the same rows, for which the intervals allow (Nadeau and Bengio, 2003).
     """
-    runs = list(seeds.values())
     gates = [gate for gate in runs[0]["gates"] if gate != "parameters"]
 
     def of(gate: str, figure: str) -> list[float]:
@@ -131,7 +131,7 @@ def summarised(seeds: Mapping[str, Any]) -> dict[str, Any]:
         "gates": {gate: {figure: float(np.mean(of(gate, figure))) for figure in FIGURES} for gate in gates},
         "differences": {
             f"{first} - {second}": {
-                figure: _interval(of(first, figure), of(second, figure), share)
+                figure: interval_of(resampled_difference(of(first, figure), of(second, figure), share))
                 for figure in ("calls_saved", "lost", "area")
             }
             for first, second in (
@@ -140,11 +140,6 @@ def summarised(seeds: Mapping[str, Any]) -> dict[str, Any]:
             )
         },
     }
-
-
-def _interval(first: list[float], second: list[float], share: float) -> dict[str, Any] | None:
-    found = resampled_difference(first, second, share)
-    return found and {"estimate": found.estimate, "interval": [found.low, found.high]}
 
 
 def show(tables: Mapping[str, Any]) -> None:
@@ -171,19 +166,21 @@ def main() -> None:
     places = Places(arguments.storage, arguments.assets, arguments.clinc)
     tables = {}
     for name in arguments.only or DATA:
-        seeds = {}
+        runs = []
         for seed in track(range(arguments.num_seeds), name):
             prepared = prepare(name, seed, places)
-            rows = prepared.test
-            seeds[str(seed)] = {
-                "small_accuracy": float(rows.small_correct.mean()),
-                "large_accuracy": float(rows.large_correct.mean()),
-                "num_validate": len(prepared.validate.label_N),
-                "num_test": len(rows.label_N),
-                "num_others": prepared.num_train + len(prepared.validate.label_N),
-                "gates": measured(prepared, seed),
-            }
-        tables[name] = summarised(seeds) | {"machine": machine()}
+            test, num_validate = prepared.test, len(prepared.validate.label_N)
+            runs.append(
+                {
+                    "small_accuracy": float(test.small_correct.mean()),
+                    "large_accuracy": float(test.large_correct.mean()),
+                    "num_validate": num_validate,
+                    "num_test": len(test.label_N),
+                    "num_others": prepared.num_train + num_validate,
+                    "gates": measured(prepared, seed),
+                }
+            )
+        tables[name] = summarised(runs) | {"machine": machine()}
     show(tables)
     if arguments.write:
         keep("gates", tables)

@@ -105,10 +105,7 @@ def _divergence(p: float, q: float) -> float:
     return p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
 
 
-PARTS: dict[str, Callable[[], list[RowText]]] = {
-    "alarm": alarm_rows,
-    "drift": drift_rows,
-}
+PARTS: dict[str, Callable[[], list[RowText]]] = {"alarm": alarm_rows, "drift": drift_rows}
 
 
 def main() -> None:

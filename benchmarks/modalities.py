@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +42,10 @@ MAX_LOSS = 0.01
 RETRIEVAL_SEEDS = range(3)
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where things lie."""
-
-    storage: Path
-    assets: Path
-
-
-def emoji(places: Places) -> dict[str, Any]:
+def emoji(storage: Path, assets: Path) -> dict[str, Any]:
     """Calls saved and accuracy lost on test rows: as deployed, and at the threshold that loses a point on validate."""
     started = time.perf_counter()
-    paths = [f"storage_path={places.storage}", f"assets_path={places.assets}"]
+    paths = [f"storage_path={storage}", f"assets_path={assets}"]
     config = load_config(RunConfig, CONFIGS / "vision.yaml", paths)
     stages = [stage.of(config) for stage in (*SEARCH, Evaluate)]
     with run_context(config, stages) as context:
@@ -96,9 +88,9 @@ def _interval(interval: Interval | None) -> dict[str, float]:
     return asdict(interval)
 
 
-def fashion_long_tail(places: Places) -> dict[str, Any]:
+def fashion_long_tail(storage: Path, assets: Path) -> dict[str, Any]:
     """Few-shot accuracy of KANs and of MLPs of as many parameters, class-incremental, paired over ten seeds."""
-    run = load_config(RunConfig, CONFIGS / "fashion_long_tail.yaml", [f"assets_path={places.assets}"])
+    run = load_config(RunConfig, CONFIGS / "fashion_long_tail.yaml", [f"assets_path={assets}"])
     study = StudyConfig(
         tasks=run.tasks,
         encoder=run.encoder,
@@ -108,7 +100,7 @@ def fashion_long_tail(places: Places) -> dict[str, Any]:
         num_seeds=10,
     )
     settings = Settings.load(FASHION_SETTINGS).over(Settings.load(DEFAULT_SETTINGS))
-    result = run_study(study, settings, places.assets, places.storage)
+    result = run_study(study, settings, assets, storage)
     (difference,) = result["differences"]
     sizes = ("many", "medium", "few", "average_accuracy", "forgetting_first")
     return {
@@ -125,12 +117,12 @@ def fashion_long_tail(places: Places) -> dict[str, Any]:
     }
 
 
-def retrieval(places: Places) -> dict[str, Any]:
+def retrieval(storage: Path, assets: Path) -> dict[str, Any]:
     """R@1 of small, large and cascade, as certified and within half of the pairs that large-only scores, over seeds."""
     per_seed = []
     for seed in RETRIEVAL_SEEDS:
         # A storage for each: seeds share rows, and here nobody deploys any of them.
-        paths = [f"storage_path={places.storage / f'seed-{seed}'}", f"assets_path={places.assets}", f"seed={seed}"]
+        paths = [f"storage_path={storage / f'seed-{seed}'}", f"assets_path={assets}", f"seed={seed}"]
         config = load_config(RunConfig, CONFIGS / "image_text.yaml", paths)
         per_seed.append({"seed": seed, "collaborators": measure_retrieval(config)})
     return {
@@ -148,7 +140,7 @@ def _over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return found | {"difference": over_seeds([run["difference"]["estimate"] for run in runs])}
 
 
-ROWS: dict[str, Callable[[Places], dict[str, Any]]] = {
+ROWS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "emoji": emoji,
     "fashion-long-tail": fashion_long_tail,
     "retrieval": retrieval,
@@ -160,7 +152,7 @@ def main() -> None:
     parser = options(__doc__, assets=True, storage="storage/modalities", results="modalities")
     parser.add_argument("row", choices=ROWS)
     arguments = parser.parse_args()
-    measured = ROWS[arguments.row](Places(arguments.storage.absolute(), arguments.assets.absolute()))
+    measured = ROWS[arguments.row](arguments.storage.absolute(), arguments.assets.absolute())
     pprint(measured, console=Console(soft_wrap=True))
     if arguments.write:
         rows = read("modalities").get("rows", {})

@@ -1,6 +1,6 @@
 """The loop meets intents that nobody has told it of: CLINC150 with 100 known intents and 50 that come in five waves.
 
-    python benchmarks/novel.py --clinc data_full.json [--quick] [--seeds 10] [--json FILE]
+    python benchmarks/novel.py --clinc data_full.json [--quick] [--seeds 10]
 
 The first champion is trained on 50 rows of each known intent. Its traffic holds the known intents, those of earlier
 waves, and the ten of a new wave. A tenth of the items is labelled by callers, one label in twenty wrongly; a twentieth
@@ -29,11 +29,8 @@ mean lies nearest.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -43,10 +40,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from machine import machine
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp, softmax
+from script import options
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.metrics import roc_auc_score
 from study.data import cached_features
@@ -248,9 +245,7 @@ def learned(
     return Version(tasks, num_labels, state, collaborator, fitted.gate, found.policy, novel)
 
 
-def first_version(
-    stream: Stream, rows: Ints, num_labels: int, novel_share: float = NOVEL_SHARE
-) -> tuple[Version, Certificate]:
+def first_version(stream: Stream, rows: Ints, num_labels: int, novel_share: float = NOVEL_SHARE) -> Version:
     """A cascade of a labelled table, certified on its certify rows, as `kcm run` makes it."""
     split_N = np.array([purpose("novel", stream.items.text[row], FIRST_TABLE) for row in rows])
     task = {split: Rows(rows[split_N == split], stream.label_N[rows[split_N == split]]) for split in SPLITS}
@@ -264,7 +259,7 @@ def first_version(
     certificate = certify(
         validate, rows_of_certify, version.policy.decision, CERTIFICATE, delta=look_delta(CERTIFICATE.delta, 1)
     )
-    return replace(version, policy=version.policy.model_copy(update={"decision": certificate.route})), certificate
+    return replace(version, policy=version.policy.model_copy(update={"decision": certificate.route}))
 
 
 def _batch(items: Items, rows: Rows, num_labels: int) -> tuple[list[str], Batch]:
@@ -304,11 +299,11 @@ class Turn:
     """What the champion did with a stretch of traffic, and what the turn after it came to."""
 
     wave: int
-    new: int
-    new_kept: int
-    known: int
-    known_kept: int
-    expected: float = 0.0  # share of new items that the champion should keep, by classes that were left out
+    expected: float  # share of new items that the champion should keep, by classes that were left out
+    new: int = 0
+    new_kept: int = 0
+    known: int = 0
+    known_kept: int = 0
     noticed: int | None = None  # new items until the alarm; None without one
     promoted: bool = False
     calls_saved: float = 0.0  # by the champion of then, on held-out items of all intents
@@ -324,7 +319,7 @@ class Loop:
         say(f"seed {stream.seed}: the large model is right on {1 - stream.errs:.1%} of what it has labels for")
         first = stream.take(range(KNOWN), FIRST_ROWS)
         self.sent = [first]
-        self.champion, _ = first_version(stream, first, KNOWN)
+        self.champion = first_version(stream, first, KNOWN)
         self.looks = 0
         self._begin()
 
@@ -342,11 +337,10 @@ class Loop:
             drawn_N = kept_N & (stream.random.random(len(part)) < AUDITS)
             large_N = stream.large(part, self.champion.num_labels)
             fresh_N = new_N[start : start + REQUEST]
-            turn.new, turn.new_kept = turn.new + int(fresh_N.sum()), turn.new_kept + int((fresh_N & kept_N).sum())
-            turn.known, turn.known_kept = (
-                turn.known + int((~fresh_N).sum()),
-                turn.known_kept + int((~fresh_N & kept_N).sum()),
-            )
+            turn.new += int(fresh_N.sum())
+            turn.new_kept += int((fresh_N & kept_N).sum())
+            turn.known += int((~fresh_N).sum())
+            turn.known_kept += int((~fresh_N & kept_N).sum())
             self.window.append(
                 pd.DataFrame(
                     {
@@ -455,7 +449,7 @@ class Loop:
                 new_N = np.isin(stream.label_N[rows], stream.wave(wave))
                 champion = self.champion
                 expected = float(champion.novel.kept(champion.policy.decision.cut))
-                turns.append(turn := Turn(wave, 0, 0, 0, 0, expected))
+                turns.append(turn := Turn(wave, expected))
                 learned_before = self.champion.num_labels == num_labels
                 self.serve(rows, new_N, turn)
                 if learned_before:  # promoted by the first turn: these items are no news any more
@@ -469,11 +463,9 @@ class Loop:
                 turn.calls_saved = float(kept_N.mean())
                 turn.right_new = float(right_N[late_N].mean()) if late_N.any() else None
                 say(f"seed {stream.seed} {turn}")
-        full, _ = first_version(stream, np.concatenate(self.sent), len(stream.names), novel_share=0.0)
-        (kept_N, right_N), full_kept_N = (
-            self.champion.right(stream, stream.held_out),
-            full.right(stream, stream.held_out)[0],
-        )
+        full = first_version(stream, np.concatenate(self.sent), len(stream.names), novel_share=0.0)
+        kept_N, right_N = self.champion.right(stream, stream.held_out)
+        full_kept_N, _ = full.right(stream, stream.held_out)
         return {
             "seed": stream.seed,
             "turns": [asdict(turn) for turn in turns],
@@ -529,26 +521,18 @@ def say(line: object) -> None:
 
 def main() -> None:
     """Play the seeds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, assets=True, storage="storage/novel")
     parser.add_argument("--clinc", type=Path, required=True, help="data_full.json of CLINC150's authors")
-    parser.add_argument("--assets", type=Path, default=Path("assets"))
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "kcm-novel")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--quick", action="store_true", help="three seeds")
-    parser.add_argument("--json", type=Path, help="write all figures here")
-    options = parser.parse_args()
-    started = time.perf_counter()
-    places = options.clinc, options.assets, options.cache
+    arguments = parser.parse_args()
+    places = arguments.clinc, arguments.assets, arguments.storage
     items = Items.of(*places)
     played = []
-    for seed in range(QUICK_SEEDS if options.quick else options.seeds):
+    for seed in range(QUICK_SEEDS if arguments.quick else arguments.seeds):
         played.append(Loop(Stream(items, seed)).play())
         say({name: value for name, value in played[-1].items() if name != "turns"})
-    found = summary(played) | {"auroc": novelty(items, Items.of(*places, ["oos_test"]))}
-    if options.json:
-        record = {"figures": found, "seeds": played, "machine": machine(), "seconds": time.perf_counter() - started}
-        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found))
+    print(json.dumps(summary(played) | {"auroc": novelty(items, Items.of(*places, ["oos_test"]))}))
 
 
 if __name__ == "__main__":

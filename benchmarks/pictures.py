@@ -87,8 +87,12 @@ def shrunk(image: bytes) -> bytes | None:
             small.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
         return None
+    return _png(small)
+
+
+def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    small.save(buffer, "PNG")
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -198,18 +202,7 @@ def _described(drawing: bytes) -> tuple[str, list[str]] | None:
 
 _FASHION = "usr/share/datasets/fashion-mnist/"
 _SPLITS = {"train": "train", "t10k": "test"}
-_LABELS = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+_LABELS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 _MAGIC_IMAGES, _MAGIC_LABELS = 2051, 2049
 
 
@@ -228,13 +221,8 @@ def _read(files: dict[str, bytes], prefix: str, package: Path) -> Iterator[Pictu
         raise AssetError(f"not Fashion-MNIST: {error}", where=package.name) from None
     split = _SPLITS[prefix]
     for number, (image_HW, label) in enumerate(zip(images_NHW, labels_N, strict=True)):
-        buffer = io.BytesIO()
-        Image.fromarray(image_HW).save(buffer, "PNG")
-        yield _picture(split, number, buffer.getvalue(), label)
-
-
-def _picture(split: str, number: int, image: bytes, label: int) -> Picture:
-    return Picture(f"{split}-{number:05d}", image, "", _LABELS[label], task="fashion", split=split)
+        image = _png(Image.fromarray(image_HW))
+        yield Picture(f"{split}-{number:05d}", image, "", _LABELS[label], task="fashion", split=split)
 
 
 def _idx(content: bytes, magic: int) -> np.ndarray:

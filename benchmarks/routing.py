@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from rich.pretty import pprint
 from script import BY_STEPS, REVIEWS, keep, options
-from study.seeds import paired_over_seeds
+from study.seeds import interval_of, paired_over_seeds
 
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
@@ -36,7 +36,6 @@ from kcm.certify.certificate import certify_policy
 from kcm.certify.ledger import look_delta
 from kcm.config import load_config
 from kcm.errors import KcmError
-from kcm.metrics.intervals import SeedInterval
 from kcm.routing.config import RouteColumns
 from kcm.routing.evaluate import EvaluateConfig, evaluate
 from kcm.routing.frame import RoutingFrame
@@ -205,11 +204,6 @@ def _kcm_less_mcm(found: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
 def _by_confidence(parts: Iterable[OutcomePart]) -> ScoredOutcomes:
     tables = [part.table for part in parts]
     return ScoredOutcomes.joined([ScoredOutcomes.of(each, Gate().score(None, each.judge_logits)) for each in tables])
-
-
-def interval_of(interval: SeedInterval | None) -> dict[str, Any] | None:
-    """A paired interval as it is written down; None for fewer than two seeds."""
-    return interval and {"estimate": interval.estimate, "interval": [interval.low, interval.high]}
 
 
 FIGURES: dict[str, Callable[[Inputs], dict[str, Any]]] = {

@@ -75,19 +75,11 @@ def job(rows: Sequence[int], folder: Path) -> list[dict[str, Any]]:
 def _job_config(folder: Path, count: int) -> dict[str, Any]:
     """The rows and answers as Parquet files, and the configuration of a run over them."""
     write_rows(folder / "rows", folder / "answers.parquet", count)
+    source = {"kind": "files", "path": str(folder / "rows" / "*.parquet"), "text_column": None, "id_column": "id"}
     return {
         "name": "scale",
         "storage_path": str(folder / "storage"),
-        "tasks": {
-            "scenario": "class_incremental",
-            "num_tasks": 1,
-            "source": {
-                "kind": "files",
-                "path": str(folder / "rows" / "*.parquet"),
-                "text_column": None,
-                "id_column": "id",
-            },
-        },
+        "tasks": {"scenario": "class_incremental", "num_tasks": 1, "source": source},
         "encoder": {"kind": "precomputed", "column": "embedding"},
         "large": {"adapter": "recorded", "path": str(folder / "answers.parquet")},
         "collaborators": ["kcm"],

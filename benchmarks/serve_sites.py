@@ -76,6 +76,14 @@ class DoorToLarge(Door.func_or_class):  # type: ignore[name-defined, misc]
     loader_class = LoaderToLarge
 
 
+def started(door: type, source: FixedSource, config: ServeConfig, assets: Path) -> str:
+    """The URL of a door of this class, before the large model's own deployment."""
+    large = Large.options(**deployment_options(config.large, config)).bind(
+        source, config.large, assets, config.feedback, config.limits
+    )
+    return start(build_door(source, config, assets, large, door=serve.deployment(name="door")(door)), config)
+
+
 @dataclass(frozen=True)
 class Place:
     """A release and where it is served, as `kcm serve` would; the feedback log lies in a folder that is thrown away."""
@@ -93,11 +101,7 @@ class Place:
     def large_only(self) -> Iterator[str]:
         """The same deployments, whose door hands every item on to the large model unseen."""
         with self._started() as config:
-            large = Large.options(**deployment_options(config.large, config)).bind(
-                self._source, config.large, self._assets, config.feedback, config.limits
-            )
-            door = serve.deployment(name="door")(DoorToLarge)
-            yield start(build_door(self._source, config, self._assets, large, door=door), config)
+            yield started(DoorToLarge, self._source, config, self._assets)
 
     @property
     def _source(self) -> FixedSource:

@@ -18,6 +18,7 @@ from script import read
 
 DEMO = Path(__file__).parents[1] / "docs" / "demo.md"
 CONTROLS = {"MCM": "mlp", "linear": "linear", "ReLU": "random_relu"}
+METRICS = {"average_accuracy": "final average accuracy", "tail": "accuracy on the tail third"}
 Results = Mapping[str, Any]
 
 
@@ -106,7 +107,7 @@ def learned(claim: str, tables: Results, name: str, metric: str) -> Iterator[Fig
             continue
         yield Figure(
             claim,
-            f"{name}: {_metric(metric)}, {_learner(cell)}",
+            f"{name}: {METRICS[metric]}, {_learner(cell)}",
             percent(found["mean"]),
             over_controls(table, cell, metric),
             str(found["num_seeds"]),
@@ -160,10 +161,6 @@ def _paired(found: Results, seeds: int) -> str:
     """An interval, with its number of seeds where that is not the row's."""
     paired = found["degrees_of_freedom"] + 1
     return points(found) + ("" if paired == seeds else f", {paired} seeds")
-
-
-def _metric(metric: str) -> str:
-    return {"average_accuracy": "final average accuracy", "tail": "accuracy on the tail third"}[metric]
 
 
 def _learner(cell: Results) -> str:

@@ -1,7 +1,4 @@
-"""A cell of a study: one network, learned by one learner with one memory size, on the stream of one seed.
-
-A finished cell is kept on disk, as one JSON file named by a fingerprint of all that decides its figures.
-"""
+"""A cell of a study: one network, learned by one learner with one memory size, on the stream of one seed."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +22,6 @@ from kcm.inputs.labels import UNLABELLED
 from kcm.kan.mlp import num_parameters
 from kcm.learners.training.trainer import Trainer
 from kcm.metrics.continual import shot_accuracies, third_accuracies
-from pipelines.store.artefact import write_json
 
 from .data import Stream
 from .settings import Setting, StudyNetwork, kind_of
@@ -219,32 +214,8 @@ def base_bytes(collaborator: Collaborator) -> int:
     return 0 if base is None else sum(getattr(base, name).nbytes for name in base.SUMS)
 
 
-def canonical(value: Any) -> bytes:
-    """A value as JSON that does not depend on the order of keys, for fingerprints."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-class Records:
-    """The cells of any number of studies; a folder may be shared, also by studies that run at the same time."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def get(self, fingerprint: str) -> Record | None:
-        """The record of a finished cell; None where there is none."""
-        path = self._path(fingerprint)
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-    def put(self, fingerprint: str, record: Record) -> None:
-        """Store a finished cell, whole or not at all."""
-        write_json(self._path(fingerprint), record)
-
-    def _path(self, fingerprint: str) -> Path:
-        return self.folder / f"{fingerprint}.json"
-
-
 def cell_fingerprint(cell: Cell, setting: Setting | None, stream_fingerprint: str) -> str:
     """Hexadecimal digest of what decides the figures of a cell."""
     described = None if setting is None else setting.model_dump(mode="json")
     parts = [VERSION, cell.network, cell.learner, cell.memory_per_class, cell.seed, described, stream_fingerprint]
-    return hashlib.sha256(canonical(parts)).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]

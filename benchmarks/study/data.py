@@ -81,10 +81,7 @@ _CHUNK = 512  # rows that are read at once
 
 
 def cached_features(
-    rows: Iterable[Content],
-    encoder: Callable[[], Encoder],
-    identity: str,
-    folder: Path,
+    rows: Iterable[Content], encoder: Callable[[], Encoder], identity: str, folder: Path
 ) -> dict[Content, np.ndarray]:
     """Float32 features [D] by content, each encoded once; `encoder` loads the model, and only where it is needed.
 
@@ -140,7 +137,10 @@ class StudyData:
             for rows in (task.splits[split],)
             for content in contents(rows["text"].to_pylist(), rows["image"].to_pylist())
         ]
-        identity, load = self._encoder(encoder, assets_dir)
+        if self.num_features is None:
+            identity, load = encoder.identity(assets_dir), partial(encoder.build, assets_dir)
+        else:
+            identity, load = NumbersEncoder.identity, partial(NumbersEncoder, self.num_features)
         features = cached_features(rows, load, identity, folder)
         return [make_stream(sequence, features, identity) for sequence in self.sequences]
 
@@ -157,11 +157,6 @@ class StudyData:
             "long_tail": list(first.long_tail),
             "rows_left_out": [{"id": row.id, "reason": row.reason} for row in first.bad_rows],
         }
-
-    def _encoder(self, config: EncoderConfig, assets_dir: Path) -> tuple[str, Callable[[], Encoder]]:
-        if self.num_features is not None:
-            return NumbersEncoder.identity, partial(NumbersEncoder, self.num_features)
-        return config.identity(assets_dir), lambda: config.build(assets_dir)
 
 
 def read_data(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import ttest_rel
@@ -20,3 +22,8 @@ def paired_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.95) 
 
     ends = ttest_rel(first_S, second_S).confidence_interval(level)
     return SeedInterval(mean, float(ends.low), float(ends.high), len(first_S) - 1)
+
+
+def interval_of(found: SeedInterval | None) -> dict[str, Any] | None:
+    """A paired interval as it is written down; None for fewer than two seeds."""
+    return found and {"estimate": found.estimate, "interval": [found.low, found.high]}

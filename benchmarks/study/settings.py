@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
 from kcm.collaborator.collaborator import NetworkConfig, NetworkKind
 from kcm.components import FAMILIES
-from kcm.config import Config, parse_config
+from kcm.config import Config, parse_config, read_values
 from kcm.errors import ConfigError
 from kcm.learners import LearnerConfig
 from kcm.learners.training.config import TrainConfig
@@ -48,11 +47,8 @@ class Settings:
     @classmethod
     def load(cls, path: Path) -> Settings:
         """Read a YAML file."""
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"cannot read the settings: {' '.join(str(error).split())}", where=str(path)) from None
-        if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
+        content = read_values(path)
+        if not all(isinstance(value, dict) for value in content.values()):
             raise ConfigError("expected a mapping of places to overrides", where=str(path))
         return cls({str(place): value for place, value in content.items()}, str(path))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -19,8 +20,9 @@ from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
 from kcm.metrics.continual import summarise
 from kcm.tasks import TasksConfig
+from pipelines.store.artefact import write_json
 
-from .cell import Cell, Record, Records, cell_fingerprint, for_small_steps, run_cell
+from .cell import Cell, Record, cell_fingerprint, for_small_steps, run_cell
 from .data import Stream, read_data
 from .seeds import paired_over_seeds
 from .settings import Setting, Settings, StudyNetwork, has_memory
@@ -70,7 +72,7 @@ def run_study(config: StudyConfig, settings: Settings, assets_dir: Path, storage
     planned = plan(config, settings, len(data.sequences[0].label_names))
     streams = data.streams(config.encoder, assets_dir, storage / "features")
     by_seed = dict(zip(config.seeds, streams, strict=True))
-    records = run_cells(planned, by_seed, Records(storage / "cells"))
+    records = run_cells(planned, by_seed, storage / "cells")
     return {"data": data.described(), **aggregate(records)}
 
 
@@ -101,26 +103,27 @@ def _setting(cell: Cell, settings: Settings, num_labels: int) -> Setting | None:
 
 
 def run_cells(
-    planned: Sequence[tuple[Cell, Setting | None]],
-    streams: Mapping[int, Stream],
-    records: Records,
+    planned: Sequence[tuple[Cell, Setting | None]], streams: Mapping[int, Stream], folder: Path
 ) -> list[Record]:
-    """The records of all cells, in their order; a cell that `records` holds is not run again."""
+    """The records of all cells, in their order.
+
+    A finished cell is a JSON file in `folder`, named by a fingerprint of all that decides its figures, and is not run
+    again. Any number of studies may share the folder, also at the same time.
+    """
     finished = []
     for cell, setting in track(planned, "cells", console=Console(stderr=True), transient=True):
         stream = streams[cell.seed]
-        fingerprint = cell_fingerprint(cell, setting, stream.fingerprint)
-        record = records.get(fingerprint)
-        if record is None:
+        file = folder / f"{cell_fingerprint(cell, setting, stream.fingerprint)}.json"
+        if not file.exists():
             with for_small_steps():
-                record = run_cell(cell, setting, stream)
-            records.put(fingerprint, record)
-        finished.append(record)
+                write_json(file, run_cell(cell, setting, stream))
+        finished.append(json.loads(file.read_text(encoding="utf-8")))
     return finished
 
 
 Place = tuple[str, str | None, float | None]
-"""Network, learner and memory per class: what a row of the result is about."""
+PLACE = ("network", "learner", "memory_per_class")
+"""What a row of the result is about."""
 
 CLASS_SIZES = ("many", "medium", "few", "head", "middle", "tail")
 JOINT = "joint"
@@ -132,13 +135,13 @@ def aggregate(records: Sequence[Record], *, against: str = "kan") -> dict[str, A
     places: dict[Place, list[dict[str, Any]]] = {}
     first: dict[Place, Record] = {}
     for record in records:
-        place = (record["network"], record["learner"], record["memory_per_class"])
+        place = tuple(record[name] for name in PLACE)
         first.setdefault(place, record)
         places.setdefault(place, []).append(figures(record, joint.get((record["network"], record["seed"]))))
     return {
         "cells": [
             {
-                **_named(place),
+                **dict(zip(PLACE, place, strict=True)),
                 "num_parameters": first[place]["num_parameters"],
                 "kind": first[place].get("kind"),
                 "setting": first[place].get("setting"),
@@ -216,7 +219,3 @@ def _paired(pairs: Sequence[tuple[float | None, float | None]]) -> dict[str, Any
 
 def _metrics(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [key for key, value in rows[0].items() if key != "seed" and not isinstance(value, list) and key != "b"]
-
-
-def _named(place: Place) -> dict[str, Any]:
-    return dict(zip(("network", "learner", "memory_per_class"), place, strict=True))

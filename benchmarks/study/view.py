@@ -32,7 +32,8 @@ def _cells(result: Numbers) -> Table:
     table = plain_table(f"In %, means over {num_seeds} seed{'s' if num_seeds > 1 else ''}, ± half the 95% t interval")
     for heading in ("network", "learner", "memory\nper class"):
         table.add_column(heading, no_wrap=True)
-    shown = {key: name for key, name in (_COLUMNS | _tail(result)).items() if _any(result, key)}
+    columns = _COLUMNS | (_TAIL if result["data"]["long_tail"] else {})
+    shown = {key: columns[key] for key in columns if any(cell["aggregated"][key] for cell in result["cells"])}
     for heading in ("average\naccuracy", *shown.values(), "para-\nmeters", "CPU s\nper task", "memory\nKiB"):
         table.add_column(heading, justify="right", no_wrap=True)
     for cell in result["cells"]:
@@ -52,14 +53,6 @@ def _cells(result: Numbers) -> Table:
 
 def _memory(row: Numbers) -> str:
     return _NONE if row["memory_per_class"] is None else f"{row['memory_per_class']:g}"
-
-
-def _tail(result: Numbers) -> dict[str, str]:
-    return _TAIL if result["data"]["long_tail"] else {}
-
-
-def _any(result: Numbers, metric: str) -> bool:
-    return any(cell["aggregated"][metric] is not None for cell in result["cells"])
 
 
 def _with_interval(numbers: Numbers) -> str:
