@@ -61,11 +61,10 @@ class Client:
         except httpx.HTTPError:
             return httpx.Response(0)
 
-    async def get(self, path: str, **headers: str) -> httpx.Response:
+    async def get(self, path: str) -> httpx.Response:
         """The answer."""
-        named = {"authorization": f"Bearer {KEYS['ann']}"} | headers
         try:
-            return await self._http.get(f"{self.target.url}{path}", headers=named)
+            return await self._http.get(f"{self.target.url}{path}", headers={"authorization": f"Bearer {KEYS['ann']}"})
         except httpx.HTTPError:
             return httpx.Response(0)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from sklearn.datasets import load_digits
 from study.settings import LEARNERS, has_memory
 from study.study import StudyConfig
@@ -162,8 +162,6 @@ def _write_digits(path: Path) -> Path:
     """scikit-learn's digits as a table."""
     images, labels = load_digits(return_X_y=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow([*(f"pixel_{i}" for i in range(images.shape[1])), "digit"])
-        writer.writerows([*map(int, image), label] for image, label in zip(images, labels, strict=True))
+    table = pd.DataFrame(images.astype(int)).add_prefix("pixel_").assign(digit=labels)
+    table.to_csv(path, index=False)
     return path

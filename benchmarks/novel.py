@@ -341,19 +341,16 @@ class Loop:
             turn.new_kept += int((fresh_N & kept_N).sum())
             turn.known += int((~fresh_N).sum())
             turn.known_kept += int((~fresh_N & kept_N).sum())
-            self.window.append(
-                pd.DataFrame(
-                    {
-                        "row": part,
-                        "route": np.where(kept_N, "small", "large"),
-                        "probability": np.where(kept_N, AUDITS, 1.0),
-                        "state": pd.Series(np.where(drawn_N, "answered", None), dtype=object),
-                        "asked": ~kept_N | drawn_N,
-                        "gate_score": score_N,
-                        "small": small_N,
-                    }
-                )
-            )
+            decisions = {
+                "row": part,
+                "route": np.where(kept_N, "small", "large"),
+                "probability": np.where(kept_N, AUDITS, 1.0),
+                "state": pd.Series(np.where(drawn_N, "answered", None), dtype=object),
+                "asked": ~kept_N | drawn_N,
+                "gate_score": score_N,
+                "small": small_N,
+            }
+            self.window.append(pd.DataFrame(decisions))
             if not self.held:
                 lost_N = drawn_N & (large_N != small_N)
                 self.alarm.observe(np.where(lost_N, 1 / AUDITS, 0.0), np.full(len(part), AUDITS))
@@ -401,13 +398,9 @@ class Loop:
         certify = judged.of_purpose("certify")
         delta = look_delta(CERTIFICATE.delta, self.looks + 1)
         self.looks += can_certify_window(certify, challenger.policy, CERTIFICATE, facts, delta)
+        expiry = START + timedelta(days=30)
         deployed, certificates = certify_window(
-            certify,
-            challenger.policy,
-            CERTIFICATE,
-            facts,
-            delta=delta,
-            expires_at=START + timedelta(days=30),
+            certify, challenger.policy, CERTIFICATE, facts, delta=delta, expires_at=expiry
         )
         challenger = replace(challenger, policy=deployed)
         found = self._gates(challenger, judged.of_purpose("certify", "test"), certificates[None], floor)

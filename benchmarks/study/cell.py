@@ -34,11 +34,6 @@ class NearestClassMean:
         self.sum_CD = torch.zeros(num_labels, in_features, dtype=torch.float64)
         self.count_C = torch.zeros(num_labels, dtype=torch.float64)
 
-    @property
-    def num_bytes(self) -> int:
-        """Size of the state."""
-        return self.sum_CD.nbytes + self.count_C.nbytes
-
     def add(self, features_ND: Tensor, labels_N: Tensor) -> None:
         """Take rows into the means of their classes."""
         self.sum_CD.index_add_(0, labels_N, _unit(features_ND))
@@ -55,15 +50,10 @@ def _unit(features_ND: Tensor) -> Tensor:
     return torch.nn.functional.normalize(features_ND.double(), dim=-1)
 
 
-def flushes_denormals() -> bool:
-    """Whether this thread treats denormal floats as zero."""
-    return sys.float_info.min / 2 == 0
-
-
 @contextmanager
 def for_small_steps() -> Iterator[None]:
     """Let torch use this thread alone in the block, with denormal floats as zero; what was set before is restored."""
-    num_threads, flushed = torch.get_num_threads(), flushes_denormals()
+    num_threads, flushed = torch.get_num_threads(), sys.float_info.min / 2 == 0
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     try:
@@ -159,7 +149,7 @@ def _run_means(stream: Stream) -> Record:
         "R": matrix,
         "b": None,
         "seconds_per_task": seconds,
-        "memory_bytes_per_task": [means.num_bytes] * len(matrix),
+        "memory_bytes_per_task": [means.sum_CD.nbytes + means.count_C.nbytes] * len(matrix),
     } | _by_size(answers, stream)
 
 
