@@ -30,8 +30,8 @@ pictures), and of tables of numbers and pixels a support vector machine. Questio
 MiniLM's features. CPU seconds are those of one core ({cpu}) beside other work, without the encoder's.
 """
 INCREMENTS = """
-Classes that come task by task, learned by default and never seen again, against one `LogisticRegression(C=10)` on the
-rows of all tasks at once; intents of CLINC150, {seeds} draws:
+Classes that come task by task, learned by the default KAN and never seen again, against one `LogisticRegression(C=10)`
+on the rows of all tasks at once; intents of CLINC150, {seeds} draws:
 """
 Judged = tuple[Figure, str, str]  # a figure of KCM, the control beside it, the verdict
 _INTERVAL = re.compile(r"([+-][\d.]+) to ([+-][\d.]+)")

@@ -123,7 +123,7 @@ def test_the_readme_quotes_the_results_on_a_first_table() -> None:
     assert len(lines) == 5
     for rows, classes, quoted in lines:
         saved, theirs, right, theirs_right = re.findall(r"([\d.]+)%", quoted)
-        start = f"| {classes} intents, {rows.replace(',', '')} rows | {saved} | {theirs} |"
+        start = f"| clinc, {classes} labels, {rows.replace(',', '')} rows | {saved} | {theirs} |"
         (found,) = (line for line in page.splitlines() if line.startswith(start))
         assert f"| {right} | {theirs_right} |" in found
 
