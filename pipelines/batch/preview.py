@@ -77,7 +77,7 @@ def sampled(
             with sound(path):
                 read = file.read_row_group(group, columns=columns)
             rows.append(read.filter(pc.and_(pc.equal(read["split"], "train"), pc.greater_equal(read["label"], 0))))
-            sample = pa.concat_tables(rows)
+            sample = pa.concat_tables(rows, promote_options="default")  # a task without pictures lacks their column
             drawn_N = draws(seed, "preview", sample["id"].to_pylist())
             rows = [sample.take(np.sort(np.argsort(drawn_N, kind="stable")[:count]))]
     return rows[0]

@@ -34,8 +34,7 @@ class Encoding(Plan):
     encoder: EncoderConfig
     identity: str
     device: str
-    previewed: bool = Field(False, exclude=True, description="Whether a person is told what the features are worth.")
-    seed: int = Field(0, exclude=True)  # of the rows that tell it
+    preview_seed: int | None = Field(None, exclude=True)  # of the rows that tell a person what the features are worth
 
     @classmethod
     def of(cls, encoder: EncoderConfig, context: Context) -> Self:
@@ -64,7 +63,8 @@ class Encoding(Plan):
         runs = dict(zip(shards, map_items(partial(_runs_of, storage), shards), strict=True))
         for parts in tasks.values():  # where the splits are, for training
             RowIndex.of_runs((shard, runs[shard]) for shard in parts).save(parts[0])
-        found = run_remotely(preview, tasks, self.seed, storage.readable) if self.previewed else {}
+        seed = self.preview_seed
+        found = {} if seed is None else run_remotely(preview, tasks, seed, storage.readable)
         write_json(attempt.folder / FACTS, {"runtime": encoder.in_use, "preview": found, CUT: num_cut})
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
@@ -102,7 +102,7 @@ class Features(Stage):
             for line in compared.lines():
                 context.reporter.say(f"[dim]{escape(line)}[/dim]")
             encoder = encoder.choices[compared.found["chosen"]]
-        return Encoding.of(encoder, context).model_copy(update={"previewed": True, "seed": self.seed})
+        return Encoding.of(encoder, context).model_copy(update={"preview_seed": self.seed})
 
     def publish(self, artefact: FeaturesArtefact, context: Context) -> None:
         """Say what the features are worth, before the large model is asked."""
