@@ -1,4 +1,4 @@
-# The image of `kcm` alone, and of every node in jobs/kuberay and cluster.yaml.
+# The image of `kcm` alone, and of every node in deploy/ and cluster.yaml.
 #
 #   docker build -t kcm:0.1.0 .
 #   docker build -t kcm:0.1.0-gpu --build-arg RAY_TAG=2.60.0-py311-gpu \

@@ -1,4 +1,4 @@
-"""What a door counts. The names are those of the dashboard in jobs/grafana/."""
+"""What a door counts. The names are those of the dashboard and the alerts in deploy/helm/kcm."""
 
 from __future__ import annotations
 

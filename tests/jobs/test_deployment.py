@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,38 +16,18 @@ from botocore.exceptions import ParamValidationError
 from moto import mock_aws
 from ray.serve.schema import ServeDeploySchema
 
-from jobs.cli import COMMANDS
 from kcm.config import parse_config
 from pipelines.serve.deploy.app import AppConfig
 from pipelines.serve.sources import ChampionSource
 from tests.ray_private import haproxy_configuration, launch_on_ec2, validate_autoscaler
 
 ROOT = Path(__file__).parents[2]
-KUBERAY = ROOT / "jobs" / "kuberay"
-DOCKERFILE = (KUBERAY.parents[1] / "Dockerfile").read_text(encoding="utf-8")
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return loaded
-
-
-def manifests(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A Ray resource and the NetworkPolicy that comes with it."""
-    resource, policy = yaml.safe_load_all((KUBERAY / f"{name}.yaml").read_text(encoding="utf-8"))
-    return resource, policy
-
-
-def groups_of(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """The pod templates of head and workers."""
-    cluster = ray_cluster_of(manifest)
-    return [group["template"] for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]]
-
-
-def ray_cluster_of(manifest: dict[str, Any]) -> dict[str, Any]:
-    spec = manifest["spec"]
-    cluster: dict[str, Any] = spec["rayClusterSpec" if manifest["kind"] == "RayJob" else "rayClusterConfig"]
-    return cluster
 
 
 def pinned_ray() -> str:
@@ -113,98 +92,20 @@ def test_the_images_carry_the_ray_that_was_tested(aws: dict[str, Any]) -> None:
     images = [aws["docker"]["image"], aws["available_node_types"]["gpu"]["docker"]["worker_image"]]
     assert all(image.startswith(f"rayproject/ray:{version}-py311") for image in images)
     assert f"ARG RAY_TAG={version}-py311\n" in DOCKERFILE
-    assert all(ray_cluster_of(manifests(name)[0])["rayVersion"] == version for name in ("rayjob", "rayservice"))
-
-
-@pytest.mark.parametrize("name", ["rayjob", "rayservice"])
-def test_a_manifest_holds_a_cluster_without_work_on_its_head(name: str) -> None:
-    manifest, _ = manifests(name)
-    assert manifest["apiVersion"] == "ray.io/v1"
-    assert manifest["kind"].lower() == name
-    cluster = ray_cluster_of(manifest)
-    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
-    for spec in (template["spec"] for template in groups_of(manifest)):
-        mounted = {mount["name"] for container in spec["containers"] for mount in container["volumeMounts"]}
-        assert mounted == {volume["name"] for volume in spec["volumes"]}
-
-
-@pytest.mark.parametrize("name", ["rayjob", "rayservice"])
-def test_nobody_else_reaches_a_cluster_or_enters_it(name: str) -> None:
-    """Promise: a cluster asks for a token, and what of it asks for none can be reached by its own pods alone."""
-    manifest, policy = manifests(name)
-    assert ray_cluster_of(manifest)["authOptions"] == {"mode": "token"}
-    assert (policy["apiVersion"], policy["kind"]) == ("networking.k8s.io/v1", "NetworkPolicy")
-    spec = policy["spec"]
-    selected = spec["podSelector"]["matchLabels"].items()
-    assert selected
-    assert all(selected <= template["metadata"]["labels"].items() for template in groups_of(manifest))
-    assert spec["policyTypes"] == ["Ingress"]
-    for rule in spec["ingress"]:
-        peers = [peer["podSelector"]["matchLabels"] for peer in rule["from"]]
-        assert all(peers)  # nobody is let in without a label
-        ports = {port["port"] for port in rule.get("ports", [])}
-        if not ports:
-            assert rule["from"] == [{"podSelector": spec["podSelector"]}]  # every port is for its own pods
-        if 8265 in ports:
-            assert {"kuberay-operator", "kcm-run"} >= {value for peer in peers for value in peer.values()}
-
-
-def test_the_service_asks_for_keys_and_keeps_its_log_in_a_database() -> None:
-    """Promise: keys and passwords are Secrets, in no file of ours, and every node finds them."""
-    manifest, _ = manifests("rayservice")
-    for values in serve_files().values():
-        config = parse_config(AppConfig, values["applications"][0]["args"]).serve
-        assert config.auth.keys_file
-        assert config.auth.requests_per_minute
-        assert (config.feedback.url or "").startswith("postgresql+psycopg://")
-        assert "kcm.example.org" in config.hosts
-        assert "*" not in config.hosts
-    keys_file = parse_config(AppConfig, serve_files()["rayservice"]["applications"][0]["args"]).serve.auth.keys_file
-    for template in groups_of(manifest):
-        (container,) = template["spec"]["containers"]
-        folders = {mount["name"]: Path(mount["mountPath"]) for mount in container["volumeMounts"]}
-        secrets = {
-            each["name"]: each["secret"]["secretName"] for each in template["spec"]["volumes"] if "secret" in each
-        }
-        assert secrets == {"keys": "kcm-keys"}
-        assert keys_file is not None
-        assert keys_file.parent == folders["keys"]
-        environment = {each["name"]: each for each in container["env"]}
-        assert "value" not in environment["PGPASSWORD"]
-        assert environment["PGPASSWORD"]["valueFrom"]["secretKeyRef"]["name"] == "kcm-postgres"
-    assert (
-        '"$(echo /home/ray/wheel/kcm_cascade-*.whl)[postgres]"' in DOCKERFILE
-    )  # by name it would be another project's
 
 
 CALLBACK, MIDDLEWARE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "pipelines.serve.deploy.environment:middleware"
 
 
 def test_every_cluster_that_serves_drops_the_headers_that_clients_must_not_send(aws: dict[str, Any]) -> None:
-    for template in groups_of(manifests("rayservice")[0]):
-        (container,) = template["spec"]["containers"]
-        assert {each["name"]: each.get("value") for each in container["env"]}[CALLBACK] == MIDDLEWARE
     for commands in (aws["head_start_ray_commands"], aws["worker_start_ray_commands"]):
         (start,) = [command for command in commands if "ray start" in command]
         assert f"RAY_AUTH_MODE=token {CALLBACK}={MIDDLEWARE} RAY_SERVE_ENABLE_HA_PROXY=1 ray start" in start
 
 
-def test_the_job_runs_a_command_that_exists() -> None:
-    program, command, *_ = shlex.split(manifests("rayjob")[0]["spec"]["entrypoint"])
-    assert program == "kcm"
-    assert command in COMMANDS
-
-
-def serve_files() -> dict[str, dict[str, Any]]:
-    return {
-        "rayservice": yaml.safe_load(manifests("rayservice")[0]["spec"]["serveConfigV2"]),
-        "serve": read(ROOT / "jobs" / "configs" / "serve.yaml"),
-    }
-
-
-@pytest.mark.parametrize("name", ["rayservice", "serve"])
-def test_the_service_deploys_an_application_that_exists(name: str) -> None:
-    values = serve_files()[name]
+def test_the_service_deploys_an_application_that_exists() -> None:
+    """Promise: it asks for keys, keeps its log in a database, and answers by the names that it is told alone."""
+    values = read(ROOT / "jobs" / "configs" / "serve.yaml")
     schema = ServeDeploySchema.model_validate(values)
     assert values.keys() <= ServeDeploySchema.model_fields.keys()  # the schema ignores what it does not know
     (application,) = schema.applications
@@ -215,6 +116,13 @@ def test_the_service_deploys_an_application_that_exists(name: str) -> None:
     assert config.serve.large.num_replicas == 2
     assert isinstance(config.source, ChampionSource)
     assert application.deployments == []  # what is served is the pointer's to say
+    assert config.serve.auth.keys_file
+    assert config.serve.auth.requests_per_minute
+    assert (config.serve.feedback.url or "").startswith("postgresql+psycopg://")
+    assert "kcm.example.org" in config.serve.hosts
+    assert "*" not in config.serve.hosts
+    extras = '"$(echo /home/ray/wheel/kcm_cascade-*.whl)[postgres]"'
+    assert extras in DOCKERFILE  # by name it would be another project's
 
 
 def test_haproxy_opens_what_the_page_for_operators_says(tmp_path: Path) -> None:

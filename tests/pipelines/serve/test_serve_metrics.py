@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipelines.serve.metrics import NAMES, Exposition, merged
 
-DASHBOARD = Path(__file__).parents[3] / "jobs" / "grafana" / "kcm.json"
+DASHBOARD = Path(__file__).parents[3] / "deploy" / "helm" / "kcm" / "dashboard.json"
 
 PAGE = """# HELP ray_kcm_items_total Items "answered".
 # TYPE ray_kcm_items_total counter
