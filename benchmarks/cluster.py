@@ -63,7 +63,7 @@ def configuration(cluster: HostCluster) -> dict[str, Any]:
         "network": {"hidden": [4]},
         "learner": {"name": "replay", "memory": 100},
         "train": {"num_epochs": 4, "mask_unseen": True},
-        "tune": {"num_trials": 3, "gates": ["deferral"], "learning_rates": [0.003, 0.01], "large_weights": [1.0]},
+        "tune": {"num_trials": 3, "gates": ["signals"], "learning_rates": [0.003, 0.01], "large_weights": [1.0]},
         "certificate": {"epsilon": 0.1},
         "tracking": {"uri": cluster.mlflow},
         "cluster": {"num_workers": 2, "num_encoders": 2, "num_trials": 2},

@@ -5,7 +5,7 @@
     pip install kcm-cascade[benchmark]                                 mnist and segments lie in packages of it
     python benchmarks/gates.py --clinc data_full.json [--only digits] [--num-seeds 10] [--write]
 
-Gates of the product (confidence, deferral, signals) beside controls that read the very signals of `signals`, fitted on
+Gates of the product (confidence, signals) beside controls that read the very signals of `signals`, fitted on
 the same folds of the same validate rows: logistic regression, gradient boosting, an MLP. Thresholds are chosen on the
 validate rows, by scores out of fold; test rows are read once. `chosen` is what a search deploys: of the product's
 gates the one that saves most on validate. No setting was tuned here. Finished seeds are kept in --storage.
@@ -44,7 +44,7 @@ from kcm.cascade.scores import form_named
 from kcm.metrics.intervals import resampled_difference
 
 MAX_LOSS = 0.005
-OURS = ("confidence", "deferral", "signals")
+OURS = ("confidence", "signals")
 # As scikit-learn has them, but for sizes that fit some hundred rows.
 CONTROLS: dict[str, ClassifierMixin] = {
     "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
@@ -71,7 +71,7 @@ def measured(prepared: Prepared, seed: int) -> dict[str, dict[str, float]]:
     found, head = {}, None
     for name in OURS:
         fitted = form_named(name).fit(fitted_on)
-        found[name] = _figures(prepared, fitted.scores, fitted.head.score(test, 0.0))
+        found[name] = _figures(prepared, fitted.scores, fitted.head.score(test))
         head = fitted.head
     assert isinstance(head, SignalsHead)  # `signals` is the last of ours
     rows = SignalRows.of(fitted_on, np.arange(len(prepared.validate.label_N)))

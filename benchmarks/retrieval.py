@@ -284,7 +284,6 @@ def candidates(found: Sequence[Gallery], config: RunConfig, top_k: Sequence[int]
                     inputs=tempered(None, asked.judge, asked.small, temperature),
                     small_correct=asked.small_right,
                     large_correct=asked.listed_right,
-                    cost=np.full(len(asked.place), float(k)),
                     group=asked.group,
                     seed=config.seed,
                 )

@@ -224,9 +224,6 @@ FAMILIES: Mapping[str, Family] = {
             base="kcm.cascade.forms:GateForm",
             ours={
                 "confidence": "kcm.cascade.scores:Confidence",
-                "margin": "kcm.cascade.scores:Margin",
-                "entropy": "kcm.cascade.scores:Entropy",
-                "deferral": "kcm.cascade.fitted.deferral:Deferral",
                 "signals": "kcm.cascade.fitted.signals:Signals",
             },
         ),

@@ -113,8 +113,7 @@ class Bundle(FrozenModels):
     @property
     def gate(self) -> Gate:
         """The gate score that the policy's thresholds are on."""
-        policy = self.policy
-        return Gate(policy.gate, policy.temperature, self.gate_head, policy.deferral_weight)
+        return Gate(self.policy.gate, self.policy.temperature, self.gate_head)
 
     def components(self) -> Iterator[Component]:
         """All that the configurations of the bundle name."""
@@ -197,7 +196,7 @@ class Bundle(FrozenModels):
             task_names=names.tasks,
             policy=policy,
             learner=config.learner,
-            gate_head=_gate_head(files, policy.gate, collaborator) if files.has(GATE) else None,
+            gate_head=_gate_head(files, policy.gate) if files.has(GATE) else None,
             prompts=files.config(Prompts, PROMPTS) if files.has(PROMPTS) else None,
             certificates=files.config(_Certificates, CERTIFICATE).by_task(),
             metrics=files.json("metrics.json"),
@@ -285,9 +284,9 @@ def _load(module: nn.Module, files: SealedFolder, name: str) -> None:
         module.load_state_dict(files.tensors(file))
 
 
-def _gate_head(files: SealedFolder, gate: GateName, collaborator: Collaborator) -> GateHead:
+def _gate_head(files: SealedFolder, gate: GateName) -> GateHead:
     with _weights_of(files, GATE):
-        return form_named(gate).restored(files.tensors(GATE), collaborator.in_features, collaborator.num_labels)
+        return form_named(gate).restored(files.tensors(GATE))
 
 
 @contextmanager

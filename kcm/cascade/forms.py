@@ -47,11 +47,8 @@ class NovelInputs:
 class GateHead(Protocol):
     """What a form makes: it scores rows."""
 
-    def score(self, inputs: GateInputs, deferral_weight: float) -> NDArray[np.float64]:
-        """Gate score [N]; larger is surer.
-
-        `deferral_weight` is the price of a large call, in accuracy, to a head that uses it.
-        """
+    def score(self, inputs: GateInputs) -> NDArray[np.float64]:
+        """Gate score [N]; larger is surer."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -63,17 +60,14 @@ class GateHead(Protocol):
 class GateRows:
     """Validate rows to fit a head on: what it may read, and who was right; every column [N].
 
-    `cost` is what the large model took for each row, in any unit; rows of one `group` were drawn together.
-    `reference` is what the small side has kept of the rows that it learned.
+    Rows of one `group` were drawn together. `reference` is what the small side has kept of the rows that it learned.
     """
 
     inputs: GateInputs
     small_correct: NDArray[np.bool_]
     large_correct: NDArray[np.bool_]
-    cost: NDArray[np.float64] | None = None
     group: NDArray[np.object_] | None = None
     reference: Reference = field(default_factory=Reference.nothing)
-    deferral_weight: float = 0.0
     seed: int = 0
     novel: NovelInputs | None = None
 
@@ -94,9 +88,7 @@ class GateForm(Component):
     """How a gate score is made; chosen by its name alone."""
 
     family: ClassVar[Family] = FAMILIES["gate score"]
-    one_order_over_two_labels: ClassVar[bool] = False  # over two labels it orders rows as the largest logit gap does
     reads_features: ClassVar[bool] = True  # fitting and scoring need the encoder's features
-    priced: ClassVar[bool] = False  # its score depends on the price of a large call
 
     gate: str = Field("", description="Chooses this gate score.")
 
@@ -105,7 +97,7 @@ class GateForm(Component):
         """The head of a form that has nothing to fit. Raises ConfigError for another."""
 
     @abstractmethod
-    def restored(self, tensors: Mapping[str, Tensor], in_features: int, num_labels: int) -> GateHead:
+    def restored(self, tensors: Mapping[str, Tensor]) -> GateHead:
         """The head that gave these tensors; RuntimeError where they are another's."""
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -33,15 +33,13 @@ GateName = Annotated[str, AfterValidator(_check_name)]
 class Gate:
     """The gate of a policy; search, certificate and serving call the same `score`.
 
-    `head` is what was fitted on validate, None for a gate that has nothing to fit. `deferral_weight` is the price of a
-    large call in accuracy, used by the gate `deferral` alone. Heads see logits over the temperature, and are to be
-    fitted on them.
+    `head` is what was fitted on validate, None for a gate that has nothing to fit. Heads see logits over the
+    temperature, and are to be fitted on them.
     """
 
     name: GateName = "confidence"
     temperature: float = 1.0
     head: GateHead | None = None
-    deferral_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.temperature) and self.temperature > 0):
@@ -65,9 +63,7 @@ class Gate:
         none.
         """
         assert self.head is not None
-        return self.head.score(
-            tempered(features_ND, judge_logits_NC, small_logits_NC, self.temperature), self.deferral_weight
-        )
+        return self.head.score(tempered(features_ND, judge_logits_NC, small_logits_NC, self.temperature))
 
 
 def tempered(
@@ -85,18 +81,9 @@ def tempered(
     return GateInputs(judge_NC, small_NC, features_ND, temperature)
 
 
-def restored_gate(
-    name: GateName,
-    temperature: float,
-    deferral_weight: float,
-    tensors: Mapping[str, Tensor],
-    in_features: int,
-    num_labels: int,
-) -> Gate:
+def restored_gate(name: GateName, temperature: float, tensors: Mapping[str, Tensor]) -> Gate:
     """The gate whose head gave these tensors. Raises ConfigError where it needs some, RuntimeError for another's."""
-    if not tensors:
-        return Gate(name, temperature, deferral_weight=deferral_weight)
-    return Gate(name, temperature, form_named(name).restored(tensors, in_features, num_labels), deferral_weight)
+    return Gate(name, temperature, form_named(name).restored(tensors) if tensors else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +106,6 @@ def fit_gate(
     *,
     num_labels: int | None = None,
     reference: Reference | None = None,
-    deferral_weight: float = 0.0,
     seed: int = 0,
     novel: NovelInputs | None = None,
 ) -> FittedGate:
@@ -128,36 +114,23 @@ def fit_gate(
     `num_labels` are those of the table's first labels that the small side can answer with, all unless given. The
     inputs of `novel` are at temperature 1.
     """
-    form = form_named(name)
-    deferral_weight = deferral_weight if form.priced else 0.0
     judge_NC, small_NC = table.judge_logits[:, :num_labels], table.small_logits[:, :num_labels]
     if novel is not None:
         raw = novel.inputs
         inputs = tempered(raw.features_ND, raw.judge_logits_NC, raw.small_logits_NC, temperature)
         novel = replace(novel, inputs=inputs)
-    fitted = form.fit(
+    fitted = form_named(name).fit(
         GateRows(
             inputs=tempered(features_ND, judge_NC, small_NC, temperature),
             small_correct=table.small_correct,
             large_correct=table.large_correct,
-            cost=table.large_cost,
             group=table.group,
             reference=reference or Reference.nothing(),
-            deferral_weight=deferral_weight,
             seed=seed,
             novel=novel,
         )
     )
     novel_scores = fitted.novel_scores
     if novel is not None and novel_scores is None:
-        novel_scores = fitted.head.score(novel.inputs, deferral_weight)
-    return FittedGate(Gate(name, temperature, fitted.head, deferral_weight), fitted.scores, novel_scores)
-
-
-def distinct_gates(names: Sequence[GateName], num_labels: int) -> tuple[GateName, ...]:
-    """Those of `names` that order rows differently: over two labels all scores of the judge alone are one order."""
-    unique = tuple(dict.fromkeys(names))
-    if num_labels > 2:
-        return unique
-    alike = [name for name in unique if form_named(name).one_order_over_two_labels]
-    return tuple(name for name in unique if name not in alike[1:])
+        novel_scores = fitted.head.score(novel.inputs)
+    return FittedGate(Gate(name, temperature, fitted.head), fitted.scores, novel_scores)

@@ -70,7 +70,6 @@ class Policy(Config):
 
     gate: GateName = "confidence"
     temperature: float = Field(1.0, gt=0, description="Softmax temperature of the judge inside the gate score.")
-    deferral_weight: float = Field(0.0, ge=0, description="Price of a large call in the deferral score.")
     decision: Decision = ESCALATE_ALL
     task_decisions: dict[str, Decision] = Field(default_factory=dict)
     prompt: PromptMode = "none"

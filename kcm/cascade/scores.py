@@ -7,7 +7,7 @@ logit gap of 17 on. A row with a single label that can be answered has an infini
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,6 +19,33 @@ from kcm.cascade.forms import FittedHead, GateForm, GateHead, GateInputs, GateRo
 
 # Thresholds lie between scores and have to be finite, so an infinitely sure row gets this score instead.
 SCORE_LIMIT = 1e9
+
+
+def confidence(judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log-odds of the winner, z_max - logsumexp(the others): the largest probability, without its saturation."""
+    return np.asarray(-np.logaddexp.reduce(_sorted_gaps(judge_logits_NC)[:, 1:], axis=1))
+
+
+def margin(judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance z_1 - z_2 between the two largest logits."""
+    gap_NC = _sorted_gaps(judge_logits_NC)
+    return -gap_NC[:, 1] if gap_NC.shape[1] > 1 else np.full(len(gap_NC), np.inf)
+
+
+def entropy(judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Negative entropy -H(p) of the judge's distribution, in nats."""
+    gap_NC = _sorted_gaps(judge_logits_NC)
+    weight_NC = np.exp(gap_NC)
+    others_N = weight_NC[:, 1:].sum(1)
+    mean_gap_N = (weight_NC * np.where(weight_NC > 0, gap_NC, 0)).sum(1) / (1 + others_N)
+    return np.asarray(mean_gap_N - np.log1p(others_N))
+
+
+SCORES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "confidence": confidence,
+    "margin": margin,
+    "entropy": entropy,
+}
 
 
 class GateScore(GateForm):
@@ -34,14 +61,14 @@ class GateScore(GateForm):
         """The head that gives this score."""
         return _Plain(self)
 
-    def restored(self, tensors: Mapping[str, Tensor], in_features: int, num_labels: int) -> GateHead:
+    def restored(self, tensors: Mapping[str, Tensor]) -> GateHead:
         """The same for any tensors."""
         return _Plain(self)
 
     def fit(self, rows: GateRows) -> FittedHead:
         """The head, and what it says of these rows as of any others."""
         head = _Plain(self)
-        return FittedHead(head, head.score(rows.inputs, rows.deferral_weight))
+        return FittedHead(head, head.score(rows.inputs))
 
 
 @dataclass(frozen=True)
@@ -50,7 +77,7 @@ class _Plain:
 
     form: GateScore
 
-    def score(self, inputs: GateInputs, deferral_weight: float) -> NDArray[np.float64]:
+    def score(self, inputs: GateInputs) -> NDArray[np.float64]:
         """The score, finite."""
         return np.asarray(np.clip(self.form.score(inputs.judge_logits_NC), -SCORE_LIMIT, SCORE_LIMIT))
 
@@ -60,44 +87,14 @@ class _Plain:
 
 
 class Confidence(GateScore):
-    """Log-odds of the winner, z_max - logsumexp(the others): the largest probability, without its saturation."""
-
-    one_order_over_two_labels: ClassVar[bool] = True
+    """The gate `confidence`."""
 
     def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(-np.logaddexp.reduce(_sorted_gaps(judge_logits_NC)[:, 1:], axis=1))
-
-
-class Margin(GateScore):
-    """Distance z_1 - z_2 between the two largest logits."""
-
-    one_order_over_two_labels: ClassVar[bool] = True
-
-    def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
-        gap_NC = _sorted_gaps(judge_logits_NC)
-        return -gap_NC[:, 1] if gap_NC.shape[1] > 1 else np.full(len(gap_NC), np.inf)
-
-
-class Entropy(GateScore):
-    """Negative entropy -H(p) of the judge's distribution, in nats."""
-
-    one_order_over_two_labels: ClassVar[bool] = True
-
-    def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
-        gap_NC = _sorted_gaps(judge_logits_NC)
-        weight_NC = np.exp(gap_NC)
-        others_N = weight_NC[:, 1:].sum(1)
-        mean_gap_N = (weight_NC * np.where(weight_NC > 0, gap_NC, 0)).sum(1) / (1 + others_N)
-        return np.asarray(mean_gap_N - np.log1p(others_N))
-
-
-SCORES: dict[str, GateScore] = {"confidence": Confidence(), "margin": Margin(), "entropy": Entropy()}
+        return confidence(judge_logits_NC)
 
 
 def form_named(name: str) -> GateForm:
     """The form of gate of a name, as `kcm.components` finds it. Raises ConfigError where there is none."""
-    if name in SCORES:
-        return SCORES[name]
     form = GateForm.family.find(name)(**{GateForm.family.tag: name})
     assert isinstance(form, GateForm)
     return form

@@ -45,12 +45,11 @@ class TuneConfig(Config):
     gates: tuple[GateName, ...] = Field(
         ("confidence", "signals"),
         min_length=1,
-        description="Gate scores: confidence, margin, entropy, deferral, signals, or your own.",
+        description="Gate scores: confidence, signals, or your own.",
     )
     scopes: tuple[Scope, ...] = Field(
         ("global", "per_task"), min_length=1, description="One threshold, or one per task."
     )
-    deferral_weights: tuple[float, ...] = Field((0.0, 0.1), min_length=1, description="Prices of a large call.")
     large_weights: tuple[float, ...] = Field((0.0, 1.0, 3.0), min_length=1, description="Weights of L_ls.")
     judge_weights: tuple[float, ...] = Field((0.0, 0.5), min_length=1, description="Weights of L_js.")
     learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3), min_length=1, description="Peak rates of AdamW.")
@@ -91,7 +90,6 @@ def find_policy(
     policy = Policy(
         gate=gate.name,
         temperature=gate.temperature,
-        deferral_weight=gate.deferral_weight,
         decision=Decision.of(best.threshold),
     )
     if scope == "global":

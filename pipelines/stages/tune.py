@@ -17,8 +17,6 @@ from ray import tune as ray_tune
 from ray.tune.search.optuna import OptunaSearch
 from rich.markup import escape
 
-from kcm.cascade.gate import distinct_gates
-from kcm.cascade.scores import form_named
 from kcm.cascade.search import TuneConfig
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import KcmError
@@ -153,12 +151,10 @@ def _try_all(
 
 
 def gatings(config: TuneConfig, plan: TrainerPlan, name: str) -> Iterator[dict[str, Any]]:
-    """All points of the search space of a collaborator in closed form; a price matters to gates that have one."""
+    """All points of the search space of a collaborator in closed form."""
     space = search_space(config, plan, name)
     for values in product(*space.values()):
-        params = dict(zip(space, values, strict=True))
-        if form_named(params["gate"]).priced or params["deferral_weight"] == config.deferral_weights[0]:
-            yield params
+        yield dict(zip(space, values, strict=True))
 
 
 def _search(plan: TrialPlan, search: Tune, name: str, context: Context, storage: Storage) -> list[dict[str, Any]]:
@@ -266,10 +262,7 @@ def _finished(scratch: Storage, follower: Follower, num_trials: int) -> tuple[in
 
 
 def search_space(config: TuneConfig, plan: TrainerPlan, name: str) -> dict[str, tuple[Any, ...]]:
-    """The values of every dimension that matters to the collaborator of this name.
-
-    Over two labels all scores of the judge alone are one order.
-    """
+    """The values of every dimension that matters to the collaborator of this name."""
     train, distill = plan.config.train, plan.config.distill
     training = {
         "learning_rate": config.sgd_rates if train.optimizer == "sgd" else config.learning_rates,
@@ -283,9 +276,8 @@ def search_space(config: TuneConfig, plan: TrainerPlan, name: str) -> dict[str, 
             "judge_weight": (distill.judge_weight,),
         }
     return training | {
-        "gate": tuple(distinct_gates(config.gates, plan.num_labels)),
+        "gate": config.gates,
         "scope": config.scopes if len(plan.tasks) > 1 else ("global",),
-        "deferral_weight": config.deferral_weights,
     }
 
 

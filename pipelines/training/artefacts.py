@@ -93,14 +93,7 @@ class Tuned:
         searched = json.loads((folder / PROMPTS).read_text("utf-8")) if (folder / PROMPTS).exists() else None
         return cls(
             collaborator=plan.collaborator(name, state),
-            gate=restored_gate(
-                policy.gate,
-                policy.temperature,
-                policy.deferral_weight,
-                tensors,
-                plan.in_features,
-                plan.num_labels,
-            ),
+            gate=restored_gate(policy.gate, policy.temperature, tensors),
             policy=policy,
             state=state,
             validate_scores=np.load(folder / _SCORES),

@@ -37,7 +37,6 @@ def fitted_on(
     *,
     num_labels: int,
     reference: Reference,
-    deferral_weight: float,
     seed: int,
     limit: int = MAX_FITTED_ROWS,
     without_own_class: WithoutOwnClass = lambda *rows: None,
@@ -68,7 +67,6 @@ def fitted_on(
         features_SD,
         num_labels=num_labels,
         reference=reference,
-        deferral_weight=deferral_weight,
         seed=seed,
         novel=novel,
     )

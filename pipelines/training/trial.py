@@ -49,7 +49,6 @@ class Choice:
     judge_weight: float
     gate: GateName
     scope: Scope
-    deferral_weight: float
 
     @property
     def training(self) -> dict[str, float]:
@@ -125,7 +124,6 @@ class TrialPlan:
             choice.gate,
             num_labels=self.plan.num_labels,  # what serving has: none-of-these is no answer of the small side
             reference=Reference.of(collaborator, state["learner"]),
-            deferral_weight=choice.deferral_weight,
             seed=self.plan.config.seed,
             without_own_class=self._without_own_class(name, state, choice),
             novel_share=self.novel_share,

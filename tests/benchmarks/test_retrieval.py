@@ -27,7 +27,7 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.tasks.readers.pairs import LABELS
 
 NUM, DIM, K = 30, 6, 5
-SEARCH = SimpleNamespace(seed=0, tune=SimpleNamespace(gates=("confidence", "deferral")))
+SEARCH = SimpleNamespace(seed=0, tune=SimpleNamespace(gates=("confidence", "signals")))
 
 
 def made(small: object, large: object, right: object, split: str = "test") -> Gallery:

@@ -1,1 +1,1 @@
-"""Gates that are fitted on validate rows: the deferral head, and curves over a few signals."""
+"""The gate that is fitted on validate rows: curves over a few signals."""

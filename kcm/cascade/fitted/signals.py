@@ -57,7 +57,7 @@ _OWN = ("signal_F", "low_F", "high_F", "rates_2C", "curves", "constant")
 class Signals(FittedForm):
     """The gate `signals`."""
 
-    def restored(self, tensors: Mapping[str, Tensor], in_features: int, num_labels: int) -> SignalsHead:
+    def restored(self, tensors: Mapping[str, Tensor]) -> SignalsHead:
         """The head that gave these tensors."""
         return SignalsHead.of(tensors)
 
@@ -76,11 +76,11 @@ class Signals(FittedForm):
         # A constant of their own would order folds by how their other rows fared: all have that of the whole.
         scores = {strength: heads[strength].curves.constant + left_out[strength] for strength in STRENGTHS}
         best = best_strength(scores, fitted.nothing_gained, fitted.weight_N)
-        score_N = heads[best].score(rows.inputs, rows.deferral_weight)
+        score_N = heads[best].score(rows.inputs)
         score_N[chosen] = scores[best][: len(chosen)]
         if rows.novel is None:
             return FittedHead(heads[best], score_N)
-        novel_M = heads[best].score(rows.novel.inputs, rows.deferral_weight)
+        novel_M = heads[best].score(rows.novel.inputs)
         novel_M[np.isin(rows.novel.row_M, chosen)] = scores[best][len(chosen) :]
         return FittedHead(heads[best], score_N, novel_M)
 
@@ -116,7 +116,7 @@ class SignalsHead:
         """What the curves read."""
         return self.curves.signals
 
-    def score(self, inputs: GateInputs, deferral_weight: float) -> NDArray[np.float64]:
+    def score(self, inputs: GateInputs) -> NDArray[np.float64]:
         """Log-odds that a large call gains nothing, [N]. Raises DataError for inputs without what the curves read."""
         return self.curves.score(self.values(inputs))
 
@@ -253,9 +253,9 @@ def known_signals(inputs: GateInputs, reference: Reference) -> dict[str, NDArray
     judge_NC, small_NC, answer_N = inputs.judge_logits_NC, inputs.small_logits_NC, answers(inputs)
     rows_N = np.arange(len(answer_N))
     log_p_NC = judge_NC - np.logaddexp.reduce(judge_NC, axis=1, keepdims=True)
-    found = {name: _bounded(SCORES[name].score(judge_NC)) for name in ("confidence", "margin", "entropy")}
+    found = {name: _bounded(SCORES[name](judge_NC)) for name in ("confidence", "margin", "entropy")}
     found["agreement"] = _bounded(log_p_NC[rows_N, answer_N])
-    found["small confidence"] = _bounded(SCORES["confidence"].score(small_NC))
+    found["small confidence"] = _bounded(SCORES["confidence"](small_NC))
     if (residual_N := reference.residuals(judge_NC * inputs.temperature)) is not None:
         found["residual"] = residual_N
     if inputs.features_ND is None:

@@ -58,7 +58,7 @@ def test_vectors_are_trained_on_predicted_loaded_and_served(tmp_path: Path) -> N
         "network": {"hidden": [4]},
         "learner": {"name": "finetune"},
         "train": {"num_epochs": 2},
-        "tune": {"num_trials": 1, "gates": ["deferral"], "learning_rates": [0.003], "large_weights": [1.0]},
+        "tune": {"num_trials": 1, "gates": ["signals"], "learning_rates": [0.003], "large_weights": [1.0]},
         "cluster": {"num_workers": 1, "num_encoders": 1, "num_trials": 1},
     }
     config = parse_config(RunConfig, values)
@@ -70,12 +70,7 @@ def test_vectors_are_trained_on_predicted_loaded_and_served(tmp_path: Path) -> N
     vectors = asked[[f"f_{number}" for number in range(DIM)]].to_numpy()
     scores = [each.gate_score for each in kcm.load(made.as_a(BundleArtefact).bundle).predict([*vectors_of(asked)])]
     halfway = Decision(decision="threshold", threshold=float(np.median(scores)))
-    policy = Policy(
-        gate=trained.policy.gate,
-        temperature=trained.policy.temperature,
-        deferral_weight=trained.policy.deferral_weight,
-        decision=halfway,
-    )
+    policy = Policy(gate=trained.policy.gate, temperature=trained.policy.temperature, decision=halfway)
     folder = replace(trained, policy=policy, certificates={}).write(tmp_path / "bundle")
 
     asked.drop(columns="label").to_parquet(tmp_path / "in.parquet")

@@ -16,7 +16,6 @@ from PIL import Image
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Answer, Input
 from kcm.bundle.bundle import Bundle, Lineage
-from kcm.cascade.fitted.deferral import DeferralHead
 from kcm.cascade.forms import GateInputs, GateRows
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.cascade.reference import Reference
@@ -171,17 +170,6 @@ def test_a_control_of_random_units_answers_as_before(tmp_path: Path) -> None:
         assert torch.equal(left, right)
 
 
-def test_the_deferral_gate_scores_as_before(tmp_path: Path) -> None:
-    head = DeferralHead(FEATURES, len(LABELS))
-    for tensor in head.state_dict().values():
-        tensor.uniform_(0.1, 1.0)
-    policy = Policy(gate="deferral", deferral_weight=0.2, temperature=0.7, decision=THRESHOLD)
-    original = bundle(policy=policy, gate_head=head, certificates={})
-    features, judge = np.random.default_rng(1).random((4, FEATURES)), np.random.default_rng(2).normal(size=(4, 3))
-    found = round_trip(original, tmp_path)
-    assert np.array_equal(found.gate.score(features, judge), original.gate.score(features, judge))
-
-
 def test_the_gate_of_signals_scores_as_before(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     features, logits = rng.random((90, FEATURES)).astype(np.float32), rng.normal(size=(90, 3))
@@ -290,7 +278,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, monkeypatch: pyt
     [
         ({"label_names": ("bad", "good")}, "2 label names for a collaborator of 3 labels"),
         ({"task_names": ("tweets",)}, "tasks that are not in the sequence: movies"),
-        ({"policy": Policy(gate="deferral")}, "the bundle lacks its head: .*needs its fitted head"),
+        ({"policy": Policy(gate="signals")}, "the bundle lacks its head: .*needs its fitted head"),
         ({"policy": Policy(prompt="hard", decision=THRESHOLD)}, "prompt is 'hard', and the bundle holds no prompts"),
         ({"policy": Policy(prompt="soft"), "prompts": Prompts()}, "'soft', which 'classifier' cannot follow"),
     ],

@@ -39,9 +39,8 @@ def test_a_decision_that_contradicts_itself_is_refused(bad):
 
 def test_json_gives_back_the_policy_and_holds_no_infinity():
     policy = Policy(
-        gate="deferral",
+        gate="signals",
         temperature=1.7,
-        deferral_weight=0.1,
         decision=KEEP_ALL,
         task_decisions={"a": _at(0.1 + 0.2), "b": ESCALATE_ALL},
         prompt="soft",

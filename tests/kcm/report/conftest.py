@@ -99,7 +99,7 @@ def inputs(result: dict[str, Any]) -> ReportInputs:
         {"confidence": 0.95, "accuracy": 0.93, "count": 900},
         {"confidence": None, "accuracy": None, "count": 0},
     ]
-    trial = {"collaborator": "kcm", "params": {"gate": "deferral", "weight": 0.25}, "pareto": True}
+    trial = {"collaborator": "kcm", "params": {"gate": "signals", "weight": 0.25}, "pareto": True}
     return ReportInputs(
         result=result,
         frontiers={"kcm": frontier, "mcm": frontier},

@@ -10,7 +10,6 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
-from kcm.cascade.scores import SCORES
 from kcm.costs import Prices
 from kcm.report.page import model_section
 
@@ -67,9 +66,8 @@ def test_names_are_never_markup(metrics: Any, result: Any) -> None:
 
 def test_a_policy_is_described_in_sentences(lines: Lines, snapshot: SnapshotAssertion) -> None:
     policy = Policy(
-        gate="deferral",
+        gate="signals",
         temperature=1.25,
-        deferral_weight=0.1,
         decision=Decision(decision="threshold", threshold=-0.5),
         task_decisions={"tweets": KEEP_ALL},
         prompt="hard",
@@ -78,7 +76,7 @@ def test_a_policy_is_described_in_sentences(lines: Lines, snapshot: SnapshotAsse
     assert lines(model_section("kcm", {}, {}, policy.model_dump(mode="json"))) == snapshot
 
 
-@pytest.mark.parametrize("gate", [*SCORES, "deferral", "signals", "gap:Gap"])
+@pytest.mark.parametrize("gate", ["confidence", "signals", "gap:Gap"])
 @pytest.mark.parametrize("decision", [KEEP_ALL, ESCALATE_ALL])
 def test_every_gate_and_decision_has_its_words(gate: str, decision: Decision, lines: Lines) -> None:
     policy = Policy(decision=decision).model_dump(mode="json") | {"gate": gate}

@@ -23,7 +23,7 @@ from pipelines.store.artefact import ArtefactStore
 from pipelines.store.outcome_table import ScoredTable, drawn, kept_parts, outcome_parts
 from tests.pipelines.made_parts import SIZES, Fetched, logits, written
 
-GATE = Gate("entropy")
+GATE = Gate()
 
 
 @pytest.fixture(autouse=True)
@@ -65,9 +65,7 @@ def test_parts_of_other_processes_whose_arrays_cannot_be_written_are_scored_and_
     assert not parts[0].scores(GATE).flags.writeable
     searched = np.linspace(0, 1, SIZES["validate"])
     kept = kept_parts(parts, tmp_path / "outcomes.parquet")
-    table = ScoredTable.of(
-        kept, GATE, searched, Policy(gate="entropy", decision=Decision(decision="threshold", threshold=0.5))
-    )
+    table = ScoredTable.of(kept, GATE, searched, Policy(decision=Decision(decision="threshold", threshold=0.5)))
     np.testing.assert_array_equal(table.rows("validate").score, searched)
     assert pq.read_metadata(tmp_path / "outcomes.parquet").num_rows == sum(SIZES.values()) - SIZES["train"]
 

@@ -23,9 +23,8 @@ CHOICE = {
     "learning_rate": 0.02,
     "large_weight": 3.0,
     "judge_weight": 0.25,
-    "gate": "margin",
+    "gate": "signals",
     "scope": "global",
-    "deferral_weight": 0.1,
 }
 
 
@@ -59,7 +58,7 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         context = Context("made", ArtefactStore(tmp_path), tmp_path)
         monkeypatch.setattr(context.reporter, "say", said.append)
         parent: Any = SimpleNamespace(collaborator=name, tuned=Search(TrainerPlan(config, (), 16, 2)))
-        assert (choice_of(parent).gate, choice_of(parent).scope) == ("margin", "global")
+        assert (choice_of(parent).gate, choice_of(parent).scope) == ("signals", "global")
         return Extend.of_parent(parent).plan(context), said
 
     return of

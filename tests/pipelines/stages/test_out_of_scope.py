@@ -113,7 +113,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         lambda folder, scratch: TrainedArtefact.write(folder, states, list(states)),
     )
     weights = config.distill
-    choice = Choice(0.02, weights.large_weight, weights.judge_weight, "confidence", "global", 0.0)  # as configured
+    choice = Choice(0.02, weights.large_weight, weights.judge_weight, "confidence", "global")  # as configured
     trial = TrialPlan(
         plan=plan,
         features=done["features"],

@@ -140,7 +140,7 @@ def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
         Recipe("train", 1, training.section(), (features, outcomes)),
         lambda target: TrainedArtefact.write(target, states, list(states)),
     )
-    choice = Choice(0.02, config.distill.large_weight, config.distill.judge_weight, "confidence", "global", 0.0)
+    choice = Choice(0.02, config.distill.large_weight, config.distill.judge_weight, "confidence", "global")
     trial = TrialPlan(
         plan=plan,
         features=features,

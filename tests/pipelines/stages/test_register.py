@@ -129,7 +129,7 @@ def test_the_drift_reference_counts_all_certify_rows_and_shows_at_most_so_many(
     monkeypatch.setattr(outcome_table, "logits", logits)
     monkeypatch.setattr(register, "_MOST_DRIFT_ROWS", most)
     given: Any = written(ArtefactStore(place), index=True)
-    found: Any = SimpleNamespace(collaborator=SimpleNamespace(num_labels=2), gate=Gate("entropy"))
+    found: Any = SimpleNamespace(collaborator=SimpleNamespace(num_labels=2), gate=Gate())
     reference = register._drift(found, KEEPS, *given)
     (part,) = outcome_parts(found.collaborator, *given, ["certify"])
     small_N = part.table.small_logits[:, :2].argmax(axis=1)

@@ -41,18 +41,16 @@ def test_the_rates_that_are_searched_are_those_of_the_chosen_optimiser(more, rat
 
 def test_dimensions_without_effect_are_not_searched() -> None:
     values = {"name": "a", "tasks": {}, "encoder": {"model": "e"}, "large": {"adapter": "recorded", "path": "l.csv"}}
-    tune = {"gates": ["confidence", "margin", "entropy"], "scopes": ["global", "per_task"]}
+    tune = {"gates": ["confidence", "signals"], "scopes": ["global", "per_task"]}
     config = parse_config(RunConfig, values | {"tune": tune, "network": {"hidden": []}})
 
-    def space(num_labels: int, tasks: tuple[str, ...]) -> dict[str, Any]:
+    def space(tasks: tuple[str, ...]) -> dict[str, Any]:
         learner = lambda name: config.learner.build(config.seed)  # noqa: E731
-        plan = SimpleNamespace(config=config, num_labels=num_labels, tasks=tasks, learner=learner)
-        found = search_space(config.tune, plan, "kcm")
+        found = search_space(config.tune, SimpleNamespace(config=config, tasks=tasks, learner=learner), "kcm")
         return {name: found[name] for name in ("gate", "scope")}
 
-    assert space(2, ("one",)) == {"gate": ("confidence",), "scope": ("global",)}
-    everything = {"gate": ("confidence", "margin", "entropy"), "scope": ("global", "per_task")}
-    assert space(3, ("one", "two")) == everything
+    assert space(("one",)) == {"gate": ("confidence", "signals"), "scope": ("global",)}
+    assert space(("one", "two")) == {"gate": ("confidence", "signals"), "scope": ("global", "per_task")}
 
 
 def searched(store: ArtefactStore, trials: list[dict[str, Any]]) -> TunedArtefact:

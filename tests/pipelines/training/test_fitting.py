@@ -54,13 +54,13 @@ def parts() -> Iterator[OutcomePart]:
 
 
 def fitted(gate: str, limit: int) -> tuple[Any, ScoredOutcomes]:
-    more = {"num_labels": 2, "reference": Reference.nothing(), "deferral_weight": 0.1, "seed": 0}
+    more = {"num_labels": 2, "reference": Reference.nothing(), "seed": 0}
     found, rows, novel = fitted_on(parts, NUM_ROWS, gate, limit=limit, **more)
     assert novel is None  # two classes are too few to leave one out
     return found, rows
 
 
-@pytest.mark.parametrize("gate", ["confidence", "deferral"])
+@pytest.mark.parametrize("gate", ["confidence", "signals"])
 def test_rows_that_fit_have_the_scores_of_the_whole_table(gate: str) -> None:
     whole = table(slice(None))
     expected = fit_gate(
@@ -70,7 +70,6 @@ def test_rows_that_fit_have_the_scores_of_the_whole_table(gate: str) -> None:
         FEATURES,
         num_labels=2,
         reference=Reference.nothing(),
-        deferral_weight=0.1,
     )
     found, rows = fitted(gate, NUM_ROWS)
     np.testing.assert_array_equal(rows.score, expected.scores)
@@ -80,7 +79,7 @@ def test_rows_that_fit_have_the_scores_of_the_whole_table(gate: str) -> None:
 
 
 def test_of_more_rows_whole_units_are_fitted_on_and_the_rest_is_scored_as_new() -> None:
-    gate, rows = fitted("deferral", NUM_ROWS // 3)
+    gate, rows = fitted("signals", NUM_ROWS // 3)
     as_new = np.concatenate([part.scores(gate) for part in parts()])
     is_sampled = rows.score != as_new  # those are out of fold
     assert 0.2 < is_sampled.mean() < 0.5
@@ -113,7 +112,7 @@ def test_rows_are_scored_without_their_own_class_where_there_are_ten(share: floa
     def without(judge: Tensor, small: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return tuple(each.scatter(1, labels[:, None], -torch.inf) for each in (judge, small))
 
-    more = {"num_labels": num_labels, "reference": Reference.nothing(), "deferral_weight": 0.0, "seed": 0}
+    more = {"num_labels": num_labels, "reference": Reference.nothing(), "seed": 0}
     more |= {"without_own_class": without, "novel_share": share}
     gate, rows, novel = fitted_on(lambda: [part], count, "signals", **more)
     assert novel is not None

@@ -16,7 +16,7 @@ from pipelines.training import trial
 from pipelines.training.trial import Choice, Evaluated, TrialPlan
 from tests.pipelines.made_parts import SIZES, Fetched, logits, written
 
-CHOICE = Choice(0.01, 0.5, 0.5, gate="deferral", scope="global", deferral_weight=0.1)  # its gate reads features
+CHOICE = Choice(0.01, 0.5, 0.5, gate="signals", scope="global")  # its gate reads features
 
 
 @pytest.fixture(autouse=True)

@@ -57,15 +57,15 @@ def area(score, small, large):
 def test_it_beats_a_confidence_that_does_not_know_what_is_far(reference):
     head = fitted(world(1500), reference).head
     inputs, small, large = world(4000, seed=1)
-    plain = form_named("confidence").unfitted().score(inputs, 0.0)
-    assert area(head.score(inputs, 0.0), small, large) > area(plain, small, large) + 0.01
+    plain = form_named("confidence").unfitted().score(inputs)
+    assert area(head.score(inputs), small, large) > area(plain, small, large) + 0.01
 
 
 def test_out_of_fold_scores_promise_what_other_rows_keep(reference):
     _, small, _ = rows = world(4000)
     found = fitted(rows, reference)
     inputs, fresh, _ = world(4000, seed=1)
-    promised, kept = roc_auc_score(small, found.scores), roc_auc_score(fresh, found.head.score(inputs, 0.0))
+    promised, kept = roc_auc_score(small, found.scores), roc_auc_score(fresh, found.head.score(inputs))
     assert kept > 0.7
     assert promised == pytest.approx(kept, abs=0.04)
 
@@ -91,7 +91,7 @@ def test_a_score_is_the_constant_and_what_its_curves_add(reference):
     inputs, *_ = rows = world(300)
     head = fitted(rows, reference).head
     parts = head.curves.contributions(head.values(inputs))
-    np.testing.assert_allclose(head.score(inputs, 0.0), head.curves.constant + parts.sum(1))
+    np.testing.assert_allclose(head.score(inputs), head.curves.constant + parts.sum(1))
     np.testing.assert_allclose(parts.mean(0)[:-2], 0, atol=1e-6)  # rates of fitted rows are those of other folds
 
 
@@ -125,23 +125,23 @@ def test_features_that_curves_read_must_be_there(reference):
     inputs, *_ = rows = world(200)
     head = fitted(rows, reference).head
     with pytest.raises(DataError, match="the gate reads nearest mean, mean gap, neighbours, nearest row"):
-        head.score(GateInputs(inputs.judge_logits_NC, inputs.small_logits_NC), 0.0)
+        head.score(GateInputs(inputs.judge_logits_NC, inputs.small_logits_NC))
 
 
 def test_tensors_give_back_the_head(reference):
     inputs, *_ = rows = world(200)
     head = fitted(rows, reference).head
-    again = FORM.restored({name: value.clone() for name, value in head.tensors().items()}, DIM, NUM_LABELS)
-    np.testing.assert_array_equal(again.score(inputs, 0.0), head.score(inputs, 0.0))
+    again = FORM.restored({name: value.clone() for name, value in head.tensors().items()})
+    np.testing.assert_array_equal(again.score(inputs), head.score(inputs))
     with pytest.raises(RuntimeError, match="lacks signal_F"):
-        FORM.restored({}, DIM, NUM_LABELS)
+        FORM.restored({})
 
 
 def test_rows_beyond_the_limit_are_scored_by_a_head_that_never_saw_them(reference, monkeypatch):
     monkeypatch.setattr(signals, "MAX_ROWS", 150)
     inputs, *_ = rows = world(400)
     found = fitted(rows, reference)
-    own = np.isclose(found.head.score(inputs, 0.0), found.scores, atol=1e-12)
+    own = np.isclose(found.head.score(inputs), found.scores, atol=1e-12)
     assert 245 <= own.sum() <= 255
 
 
@@ -184,14 +184,14 @@ def test_where_traffic_may_be_novel_it_is_fitted_on_rows_without_their_class_and
     assert "residual" in [signal.name for signal in found.head.signals]
     known, novel, _ = novel_world(1000, seed=1)
     is_known = np.arange(2000) < 1000
-    scores = [found.head.score(inputs, 0.0) for inputs in (known, novel)]
-    plain = [form_named("confidence").unfitted().score(inputs, 0.0) for inputs in (known, novel)]
+    scores = [found.head.score(inputs) for inputs in (known, novel)]
+    plain = [form_named("confidence").unfitted().score(inputs) for inputs in (known, novel)]
     assert roc_auc_score(is_known, np.concatenate(scores)) > roc_auc_score(is_known, np.concatenate(plain)) + 0.05
     assert found.novel_scores.shape == (200,)
     promised = roc_auc_score(np.arange(600) < 400, np.concatenate([found.scores, found.novel_scores]))
     assert promised == pytest.approx(roc_auc_score(is_known, np.concatenate(scores)), abs=0.04)
-    again = FORM.restored(found.head.tensors(), DIM, 12)
-    np.testing.assert_array_equal(again.score(novel, 0.0), scores[1])
+    again = FORM.restored(found.head.tensors())
+    np.testing.assert_array_equal(again.score(novel), scores[1])
 
 
 def test_the_residual_is_that_of_outputs_before_the_temperature():
@@ -216,7 +216,7 @@ def test_novel_rows_of_rows_beyond_the_limit_are_scored_too(monkeypatch):
     found = fitted_with_novel(0.05)
     assert np.isfinite(found.novel_scores).all()
     _, novel, _ = novel_world(400)
-    own = np.isclose(found.head.score(novel, 0.0)[:200], found.novel_scores, atol=1e-12)
+    own = np.isclose(found.head.score(novel)[:200], found.novel_scores, atol=1e-12)
     assert 100 < own.sum() < 150  # some 75 of them belong to fitted rows
 
 
