@@ -24,6 +24,24 @@
 {{- toJson $config -}}
 {{- end -}}
 
+{{- /* The names of all Secrets that pods look for. One that is missing is named here where helm is connected to a cluster: it
+is, if the service account is found that every namespace has. */ -}}
+{{- define "kcm.secrets" -}}
+{{- $names := list -}}
+{{- range .Values.env -}}{{- with dig "valueFrom" "secretKeyRef" "name" "" . -}}{{- $names = append $names . -}}{{- end -}}{{- end -}}
+{{- with .Values.serve -}}
+{{- if .enabled -}}{{- $names = concat $names (list .keysSecret .redis.secret | compact) -}}{{- end -}}
+{{- end -}}
+{{- if lookup "v1" "ServiceAccount" .Release.Namespace "default" -}}
+{{- range $names -}}
+{{- if not (lookup "v1" "Secret" $.Release.Namespace .) -}}
+{{- fail (printf "secret %s is missing in namespace %s: kubectl create secret generic %s" . $.Release.Namespace .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- join " " $names -}}
+{{- end -}}
+
 {{- /* By these a PodDisruptionBudget, a NetworkPolicy and Prometheus find pods: (list . COMPONENT). */ -}}
 {{- define "kcm.selector" -}}
 {{- $root := index . 0 -}}
