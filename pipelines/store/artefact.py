@@ -201,11 +201,7 @@ class ArtefactStore:
     def _require_layout(self) -> None:
         """Note the layout of a new storage. ArtefactError for a storage that was written in another one."""
         files = self.storage.files
-        if files.create(LAYOUT, CURRENT_LAYOUT):
-            if next(files.list(ARTEFACTS), None) is None:
-                return
-            files.delete([LAYOUT])
-        elif files.read(LAYOUT) == CURRENT_LAYOUT:
+        if files.create(LAYOUT, CURRENT_LAYOUT) or files.read(LAYOUT) == CURRENT_LAYOUT:
             return
         raise ArtefactError(
             "the storage was written in another layout, by another version of kcm",

@@ -317,13 +317,6 @@ def test_predict_passes_its_columns_and_the_configs_cluster_on(monkeypatch: pyte
     assert json.loads((tmp_path / "out.json").read_text()) == {"small": 3, "large": 1}
 
 
-def test_rows_that_predict_does_not_find_are_named_in_one_line(tmp_path: Path, s3_server: str) -> None:
-    uri = f"s3://absent/rows.parquet?endpoint_override={s3_server}"
-    shown = kcm("predict", str(tmp_path), uri, "--output", str(tmp_path / "out.parquet"))
-    assert shown.exit_code == 2
-    assert shown.stderr == "error: the bucket 'absent' does not exist (s3://absent/rows.parquet)\n"
-
-
 def test_config_prints_the_reference(tmp_path: Path) -> None:
     assert kcm("config").stdout.startswith("# Configuration\n")
 

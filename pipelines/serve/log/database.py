@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, event, func, inspect, select
+from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -169,9 +169,6 @@ def _create_tables(connection: Connection) -> None:
     """Make the tables, or find those of this version; whoever comes second waits, and finds them."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_CREATING)))
-    existing = inspect(connection).get_table_names()
-    if META.name not in existing and DECISIONS.name in existing:
-        raise LogUnavailableError("its tables are of an older version of this package: begin a new log")
     SCHEMA.create_all(connection)
     row = {"id": 1, "version": SCHEMA_VERSION, "key": secrets.token_hex(32)}
     connection.execute(insert(connection, META), [row])

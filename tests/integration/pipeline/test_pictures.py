@@ -185,20 +185,3 @@ def test_a_served_picture_gets_the_answer_of_the_cascade(url: str, bundle: Path,
     assert (answer["label"], answer["route"]) == (expected.label, expected.route)
     assert answer["gate_score"] == pytest.approx(expected.gate_score)
     assert Bundle.read(bundle).reads == {"image"}
-
-
-@pytest.mark.parametrize(
-    ("item", "detail"),
-    [
-        ({"text": "a disc"}, "inputs[1].image: this model reads image, and there is none"),
-        ({"image": base64.b64encode(b"a disc").decode()}, "inputs[1].image: not an image of a known kind"),
-        ({}, "inputs[1]: There is nothing to classify"),
-    ],
-)
-def test_what_is_no_picture_is_refused_by_its_place(url: str, item: dict[str, str], detail: str) -> None:
-    stream = io.BytesIO()
-    drawing("frame", "thin", random.Random(2)).save(stream, "PNG")
-    good = {"image": base64.b64encode(stream.getvalue()).decode()}
-    response = httpx.post(f"{url}/v1/predict", json={"inputs": [good, item]}, timeout=30)
-    assert response.status_code == 422
-    assert response.json()["detail"].startswith(detail)

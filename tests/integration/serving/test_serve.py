@@ -139,34 +139,6 @@ def test_a_request_is_answered_by_one_version_under_an_id_of_its_own(url: str) -
     assert response.headers["x-request-id"] == "mine"
 
 
-def test_the_model_can_be_looked_up(url: str, bundle: Path) -> None:
-    card = httpx.get(f"{url}/v1/model").json()
-    assert card["labels"] == ["negative", "positive"]
-    assert card["policy"]["decision"]["decision"] == "threshold"
-    assert httpx.get(f"{url}/healthz").status_code == httpx.get(f"{url}/readyz").status_code == 200
-    assert httpx.get(f"{url}/docs").status_code == 200
-    assert httpx.get(f"{url}/v1/model", headers={"Host": "evil.example"}).status_code == 421
-
-
-def test_the_page_and_the_reasons_of_a_decision_come_by_the_same_address(url: str, sentences: list[str]) -> None:
-    page = httpx.get(f"{url}/")
-    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert httpx.get(f"{url}/page/main.js").headers["content-security-policy"].startswith("default-src 'none'")
-    assert "The small model answers what scores above" in httpx.get(f"{url}/v1/model/report").text
-    (answer,) = post(url, sentences[:1]).json()["answers"]
-    found = httpx.post(f"{url}/v1/explain", json={"input": {"text": sentences[0]}, "top": 2}, timeout=60).json()
-    assert found["judge_confidence"] == pytest.approx(answer["judge_confidence"], abs=1e-4)
-    assert found["escalated"] == (answer["route"] == "large")
-    assert [len(reasons["contributions"]) for reasons in found["reasons"].values()] == [2, 2]
-
-
-def test_invalid_input_is_explained_and_nothing_breaks(url: str) -> None:
-    bodies = [b"", b"{", b"[]", b'{"inputs": []}', b'{"inputs": [{"text": " "}]}', b'{"inputs": [{"text": "\\ud800"}]}']
-    found = [httpx.post(f"{url}/v1/predict", content=body).status_code for body in bodies]
-    assert found == [422] * len(bodies)
-    assert post(url, ["still there"]).status_code == 200
-
-
 # What Ray opens to other machines: the port by which each replica is called by the others. docs/serving.md names it.
 BEYOND_LOOPBACK = {"ray::ServeReplica:kcm:door", "ray::ServeReplica:kcm:large"}
 

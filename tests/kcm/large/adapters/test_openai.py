@@ -218,15 +218,6 @@ def test_what_a_refusal_repeats_of_the_text_is_neither_told_nor_obeyed(model, up
     assert all("logprobs" in body for body in upstream.requests)
 
 
-def test_a_server_that_calls_the_limit_otherwise_gets_its_name_for_it(model, upstream):
-    """Promise: a server that knows only max_completion_tokens gets its limit under this name."""
-    upstream.plan(Turn(400, json.dumps({"error": {"message": "Use 'max_completion_tokens', not 'max_tokens'."}})))
-    model().answer(items("one"))
-    first, second = upstream.requests
-    assert "max_tokens" not in second
-    assert second["max_completion_tokens"] == first["max_tokens"]
-
-
 # -- trouble -----------------------------------------------------------------------------------------------------------
 
 

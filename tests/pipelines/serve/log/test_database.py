@@ -66,14 +66,6 @@ def test_tables_of_another_version_are_left_alone_and_it_is_said_why(any_url: st
         DecisionLog(any_url, 0.5).add_decisions([LoggedDecision(Origin("r"), 0, "1", "small")])
 
 
-def test_a_log_from_before_the_tables_had_a_version_is_not_touched(any_url: str, engine: Engine) -> None:
-    with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE decisions (number INTEGER)")
-    with pytest.raises(LogUnavailableError, match="begin a new log"):
-        Database(any_url, 0.5).open()
-    assert inspect(engine).get_table_names() == ["decisions"]
-
-
 def test_it_shares_a_database_with_another_application_that_uses_alembic(any_url: str, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
