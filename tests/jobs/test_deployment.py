@@ -40,14 +40,37 @@ def aws() -> dict[str, Any]:
     return read(ROOT / "cluster.yaml")
 
 
-def test_ray_accepts_the_cluster(aws: dict[str, Any]) -> None:
-    validate_autoscaler(aws)
+@pytest.fixture
+def gcp() -> dict[str, Any]:
+    return read(ROOT / "deploy" / "gcp.yaml")
 
 
-def test_ray_refuses_a_cluster_with_a_slip_in_it(aws: dict[str, Any]) -> None:
-    aws["idle_timeout"] = aws.pop("idle_timeout_minutes")
+@pytest.fixture(params=["aws", "gcp"])
+def cluster(request: pytest.FixtureRequest) -> dict[str, Any]:
+    loaded: dict[str, Any] = request.getfixturevalue(request.param)
+    return loaded
+
+
+def test_ray_accepts_the_cluster(cluster: dict[str, Any]) -> None:
+    validate_autoscaler(cluster)
+
+
+def test_ray_refuses_a_cluster_with_a_slip_in_it(cluster: dict[str, Any]) -> None:
+    cluster["idle_timeout"] = cluster.pop("idle_timeout_minutes")
     with pytest.raises(Exception, match="idle_timeout"):
-        validate_autoscaler(aws)
+        validate_autoscaler(cluster)
+
+
+def test_the_cluster_of_google_is_that_of_aws_but_for_its_machines(aws: dict[str, Any], gcp: dict[str, Any]) -> None:
+    clouds_own = {"provider", "available_node_types", "head_setup_commands"}
+    assert {key for key in aws.keys() | gcp.keys() if aws.get(key) != gcp.get(key)} == clouds_own
+    for name, kind in gcp["available_node_types"].items():
+        machine = kind.pop("node_config")
+        assert kind == {key: value for key, value in aws["available_node_types"][name].items() if key != "node_config"}
+        (account,) = machine["serviceAccounts"]  # by whose role it enters the bucket
+        assert account["email"].split("@")[1].startswith(gcp["provider"]["project_id"])
+        spot = machine.get("scheduling", {}).get("provisioningModel") == "SPOT"
+        assert spot == (name != gcp["head_node_type"])
 
 
 @pytest.fixture
@@ -79,17 +102,17 @@ def test_ec2_refuses_a_kind_of_node_with_a_slip_in_it(aws: dict[str, Any], ec2: 
         launch_on_ec2(aws)
 
 
-def test_no_work_lands_on_the_head_and_workers_start_from_none(aws: dict[str, Any]) -> None:
-    types = aws["available_node_types"]
-    assert types[aws["head_node_type"]]["resources"]["CPU"] == 0
-    workers = [kind for name, kind in types.items() if name != aws["head_node_type"]]
+def test_no_work_lands_on_the_head_and_workers_start_from_none(cluster: dict[str, Any]) -> None:
+    types = cluster["available_node_types"]
+    assert types[cluster["head_node_type"]]["resources"]["CPU"] == 0
+    workers = [kind for name, kind in types.items() if name != cluster["head_node_type"]]
     assert [worker["min_workers"] for worker in workers] == [0, 0]
     assert sorted(worker["resources"].get("GPU", 0) for worker in workers) == [0, 1]
 
 
-def test_the_images_carry_the_ray_that_was_tested(aws: dict[str, Any]) -> None:
+def test_the_images_carry_the_ray_that_was_tested(cluster: dict[str, Any]) -> None:
     version = pinned_ray()
-    images = [aws["docker"]["image"], aws["available_node_types"]["gpu"]["docker"]["worker_image"]]
+    images = [cluster["docker"]["image"], cluster["available_node_types"]["gpu"]["docker"]["worker_image"]]
     assert all(image.startswith(f"rayproject/ray:{version}-py311") for image in images)
     assert f"ARG RAY_TAG={version}-py311\n" in DOCKERFILE
 
