@@ -1,8 +1,7 @@
 """Parquet files that tell where they are damaged: every page is written with a checksum, and read against it.
 
-A file that is fetched as a whole is held against its hash; of one that is read by ranges only its pages can be. Files
-of earlier versions have no checksums and are read as they are. Nor has a footer one: most damage to it leaves a file
-that cannot be read.
+A file that is fetched as a whole is held against its hash; of one that is read by ranges only its pages can be. A
+footer has no checksum: most damage to it leaves a file that cannot be read.
 """
 
 from __future__ import annotations

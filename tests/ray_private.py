@@ -6,10 +6,7 @@ Ray's private modules are imported inside the functions, since most tests need f
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from starlette.middleware import Middleware
+from typing import Any
 
 
 def session_folder() -> Path:
@@ -66,22 +63,3 @@ def haproxy_configuration(folder: Path) -> str:
     config = HAProxyConfig(http_options=http, socket_path=str(folder / "admin.sock"))
     HAProxyApi(config, {"door": door}, config_file_path=str(file))._generate_config_file_internal()
     return file.read_text()
-
-
-def timeout_headers() -> list[str]:
-    """The request headers by which a client may change Ray Serve's time limit, or have it ignore a hang-up."""
-    from ray.serve._private import constants
-
-    return [
-        constants.SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER,
-        constants.SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER,
-    ]
-
-
-def proxy_middlewares(import_path: str) -> list[Middleware]:
-    """The middlewares that a proxy of Ray Serve takes from the function at an import path."""
-    from ray._common.utils import import_attr
-    from ray.serve._private.http_util import validate_http_proxy_callback_return
-
-    middlewares: list[Middleware] = validate_http_proxy_callback_return(import_attr(import_path)())
-    return middlewares

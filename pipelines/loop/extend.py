@@ -30,7 +30,7 @@ from pipelines.training.worker import TrainerConfig, TrainerPlan, WorkerPlan
 class Extend(Stage, Plan, TrainerConfig):
     """The champion's collaborator, trained on one more task as it was trained before."""
 
-    stage, version, reads, writes, unit = "extend", 1, ("window", "features", "outcomes"), TrainedArtefact, "steps"
+    stage, version, reads, writes, unit = "extend", 2, ("window", "features", "outcomes"), TrainedArtefact, "steps"
 
     tuned: Any = Field(exclude=True)  # the champion's TunedArtefact
 
@@ -66,10 +66,6 @@ class Extend(Stage, Plan, TrainerConfig):
         if self.learner.build(self.seed).restarts:
             context.reporter.say("this learner trains on the rows of all tasks anew: an update costs as much as a run")
         return self
-
-    def version_of(self, plan: Any, features: FeaturesArtefact, **reads: Any) -> int:
-        """The next one for tasks that are larger than a window, whose rows came in another order before."""
-        return self.version + self.has_lanes(features.num_train_rows)
 
     def dependencies(self, window: WindowArtefact, **reads: Artefact) -> tuple[Artefact, ...]:
         """The grown features and outcomes, which lack forgotten rows, and the champion's networks."""

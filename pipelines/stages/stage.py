@@ -75,14 +75,9 @@ class Stage(Config):
         assert isinstance(own, Plan)
         return own
 
-    def version_of(self, plan: Any, *_: Any, **reads: Any) -> int:
-        """The version of what is made of these artefacts, where a change of the stage concerns some of them alone."""
-        return self.version
-
     def recipe(self, plan: Plan, **reads: Any) -> Recipe:
         """What the store knows the artefact of a plan by."""
-        version = self.version_of(plan, **reads)
-        return Recipe(self.stage, version, plan.section(), plan.dependencies(**reads))
+        return Recipe(self.stage, self.version, plan.section(), plan.dependencies(**reads))
 
     def publish(self, artefact: Any, context: Context) -> None:
         """Called with the artefact in every run, whether it was just built or reused."""

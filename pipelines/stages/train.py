@@ -20,16 +20,12 @@ from pipelines.training.worker import TrainerConfig, TrainerPlan, WorkerPlan
 class Train(Stage, Plan, TrainerConfig):
     """The state of a finished trainer for each collaborator."""
 
-    stage, version, reads, writes, unit = "train", 3, ("features", "outcomes"), TrainedArtefact, "steps"
+    stage, version, reads, writes, unit = "train", 4, ("features", "outcomes"), TrainedArtefact, "steps"
 
     @classmethod
     def of(cls, run: Config, **more: Any) -> Self:
         """The stage with its part of a run's configuration, which may leave open what is deployed."""
         return super().of(run, collaborators=run.trained, **more)  # type: ignore[attr-defined]
-
-    def version_of(self, plan: Plan, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> int:
-        """The next one for tasks that are larger than a window, whose rows came in another order before."""
-        return self.version + self.has_lanes(features.num_train_rows)
 
     def needs_cluster(self, features: FeaturesArtefact, **reads: Any) -> bool:
         """Not for a few rows of learners that take no steps, which are done before workers have started."""

@@ -6,7 +6,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +24,6 @@ from kcm.learners import Learner, LearnerConfig
 from kcm.learners.logistic import Logistic
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
-from kcm.learners.training.order import num_blocks
 from kcm.learners.training.stream import ParquetRows
 from kcm.learners.training.trainer import Trainer
 from pipelines.store.artefact import Artefact, storage_errors
@@ -63,13 +62,6 @@ class TrainerConfig(Config):
     def is_solved(self) -> bool:
         """Whether all collaborators are solved in closed form, without steps."""
         return self.learner.closed_form or set(self.collaborators) == {"linear"}
-
-    def has_lanes(self, num_train_rows: Sequence[int]) -> bool:
-        """Whether a task streams more rows than a window holds; `num_train_rows` are those of each task."""
-        learner = self.learner.build(self.seed)
-        blocks = [num_blocks(rows) for rows in num_train_rows]
-        streamed = (learner.tasks_to_stream(task) for task in range(len(blocks)))
-        return any(sum(blocks[number] for number in tasks) > self.train.window for tasks in streamed)
 
 
 @dataclass(frozen=True)

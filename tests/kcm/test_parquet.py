@@ -64,13 +64,6 @@ def test_a_flipped_bit_is_found_by_row_group_and_in_a_stream(file: Path) -> None
     assert error.value.where == streamed.value.where == str(file)
 
 
-def test_files_of_earlier_versions_are_read_as_they_are(tmp_path: Path) -> None:
-    pq.write_table(ROWS, path := tmp_path / "rows.parquet", row_group_size=GROUP, use_dictionary=["split"])
-    assert read_table(path).equals(ROWS)
-    flip(path, 0)
-    assert len(read_table(path)) == len(ROWS)
-
-
 def test_a_writer_leaves_checksums(tmp_path: Path) -> None:
     with open_writer(path := tmp_path / "rows.parquet", ROWS.schema, use_dictionary=["split"]) as writer:
         writer.write_table(ROWS)

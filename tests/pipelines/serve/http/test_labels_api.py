@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import update
 
 from pipelines.serve.cascade.labelling import Labelling
 from pipelines.serve.config import AuthConfig, FeedbackConfig, ServeConfig
@@ -212,11 +211,6 @@ def test_a_log_that_is_gone_is_reported_and_nothing_is_acknowledged(drawn: Drawn
     assert response.headers["retry-after"] == "1"
     (tmp_path / "away.db").rename(tmp_path / "log.db")
     assert drawn.rows()["r7/0"] == ("drawn", None)
-
-
-def test_items_from_before_the_answers_were_kept_are_shown_without_them(drawn: Drawn) -> None:
-    drawn.change(lambda connection: connection.execute(update(INBOX).values(small_label=None)))
-    assert drawn.client.get("/v1/labels").json()["items"][0]["small_label"] is None
 
 
 def test_only_what_could_not_be_stored_is_counted(drawn: Drawn, tmp_path: Path) -> None:
