@@ -53,12 +53,14 @@ serve:
   allowed_hosts: [kcm.example.org]
   auth: {requests_per_minute: 600}
   feedback: {url: postgresql+psycopg://kcm@postgres/kcm, keep_bytes: 10737418240}
+update: {}
 """
 LAPTOP = """
 name: reviews
 storage_path: /mnt/kcm/storage
 assets_path: /mnt/kcm/assets
 serve: {feedback: {url: "sqlite:////mnt/kcm/storage/feedback.db"}}
+update: {}
 """
 BACKWARDS = '{"name": "cpu", "min": 3, "max": 1, "resources": {"cpu": 1, "memory": "1Gi"}}'
 SETS = {
@@ -81,7 +83,7 @@ class Chart:
         assert HELM is not None, "KCM_TEST_HELM=1, but there is no helm: python .ci/helm"
         file = self._folder / "config.yaml"
         file.write_text(self._config if config is None else config, encoding="utf-8")
-        given = [*self._values, "--set=serve.enabled=true", f"--set-file=config={file}", *more]
+        given = [*self._values, "--set=serve.enabled=true,update.enabled=true", f"--set-file=config={file}", *more]
         return subprocess.run([HELM, *verb.split(), str(CHART), *given], capture_output=True, text=True, timeout=60)
 
     def resources(self, *more: str) -> list[dict[str, Any]]:
@@ -253,7 +255,7 @@ def test_the_service_deploys_the_champion_of_the_configuration(chart: Chart) -> 
 
 
 def test_jobs_run_commands_that_exist_on_the_configuration(chart: Chart) -> None:
-    resources = chart.resources("--set=update.enabled=true")
+    resources = chart.resources()
     commands = [*map(shlex.split, within(resources, "entrypoint")), *within(resources, "command")]
     commands = [command for command in commands if command[0] == "kcm"]
     assert sorted(command[1] for command in commands) == ["run", "update"]
@@ -351,6 +353,7 @@ def test_values_that_cannot_work_are_refused_in_one_line(bucket: Chart, given: s
         (BUCKET.replace("s3://bucket/kcm", "storage"), "storage_path storage is on no volume of the pods"),
         (LAPTOP, "storage_path /mnt/kcm/storage is on no volume of the pods"),
         (BUCKET.replace("num_replicas: 3", "num_replicas: 9"), "serve.num_replicas 9"),
+        (BUCKET.replace("update: {}", ""), "`update` is missing in CONFIG"),
         (re.sub("  feedback.*", "", BUCKET), "`serve.feedback.url` is missing in CONFIG"),
         (re.sub("postgresql.*/kcm,", "sqlite:////log.db,", BUCKET), "SQLite cannot be written by several replicas"),
     ],

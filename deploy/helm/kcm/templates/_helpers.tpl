@@ -15,6 +15,9 @@
 {{- fail (printf "config: `%s` is missing in CONFIG (--set-file config=CONFIG)" $key) -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.update.enabled (not (hasKey $config "update")) -}}
+{{- fail "config: `update` is missing in CONFIG, though `update.enabled` is set: add `update: {}` to the file" -}}
+{{- end -}}
 {{- range $key := list "storage_path" "assets_path" -}}
 {{- $path := get $config $key | toString -}}
 {{- if not (or (contains "://" $path) (and $.Values.volume (hasPrefix "/mnt/kcm/" $path))) -}}
