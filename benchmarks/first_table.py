@@ -16,7 +16,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from kcm.certify.ledger import look_delta
 from kcm.collaborator.collaborator import Collaborator, CollaboratorName, NetworkConfig, NetworkKind
 from kcm.collaborator.distill import DistillConfig
 from kcm.config import parse_config
+from kcm.inputs.labels import UNLABELLED
 from kcm.learners import AnalyticConfig, Batch, Learner
 from kcm.learners.logistic import Logistic
 from kcm.learners.training.config import TrainConfig
@@ -51,6 +52,7 @@ from pipelines.training.left_out import MAX_ROWS
 SHARES = {"train": 0.65, "certify": 0.25}
 NUM_LARGE, NUM_FRESH = 8_000, 4_000
 INCREMENTS = ((7, 11), (10, 15))  # tasks, and classes of each
+FEW_LABELS = ((200, 8_000), (200, 500), (1_000, 8_000), (1_000, 500))  # with a label, of 3,250; the large model's rows
 CERTIFICATE = CertificateConfig(epsilon=0.02, delta=0.1)
 GATES = ("confidence", "signals")
 KINDS: Mapping[CollaboratorName, NetworkKind] = {"kcm": "kan", "mcm": "random_relu", "linear": "linear"}
@@ -88,7 +90,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="written cell by cell, and gone on with")
     given = parser.parse_args()
     places = Places(given.assets, given.clinc, given.features)
-    found = json.loads(given.out.read_text()) if given.out and given.out.exists() else {"draws": [], "increments": []}
+    found = json.loads(given.out.read_text()) if given.out and given.out.exists() else {}
+    found = {"draws": [], "increments": [], "few_labels": []} | found
     for name in given.only:
         table = READERS[name](places)
         for cell, seed in product(table.cells, range(given.seeds)):
@@ -101,20 +104,21 @@ def main() -> None:
             for seed in range(given.seeds):
                 if not any(each["seed"] == seed for each in found["increments"]):
                     found["increments"] += [increments(table, *tasks, seed) for tasks in INCREMENTS]
+                    found["few_labels"] += [few_labels(table, *cell, seed) for cell in FEW_LABELS]
         found |= {"machine": machine(), "seeds": given.seeds, "cells": summary(found["draws"])}
         if given.out:
             given.out.write_text(json.dumps(found, indent=1) + "\n")
-    for line in (*found["cells"], *found["increments"]):
+    for line in (*found["cells"], *found["increments"], *found["few_labels"]):
         print(line)
 
 
-def drawn(table: Table, num_labels: int, num_rows: int, seed: int) -> Draw:
+def drawn(table: Table, num_labels: int, num_rows: int, seed: int, num_large: int = NUM_LARGE) -> Draw:
     """Labels and rows by the seed; the large model learns from rows that are not given."""
     random = np.random.default_rng([num_labels, num_rows, seed])
     chosen = np.sort(random.permutation(table.labels.max() + 1)[:num_labels])
     pool = random.permutation(np.flatnonzero(np.isin(table.labels, chosen)))
     given, rest = pool[:num_rows], pool[num_rows:]
-    taught, fresh = np.split(rest, [min(NUM_LARGE, len(rest) // 2)])
+    taught, fresh = np.split(rest, [min(num_large, len(rest) // 2)])
     target = np.searchsorted(chosen, table.labels)
     large = table.large().fit(table.large_features[taught], target[taught])
     used = np.concatenate([given, fresh[:NUM_FRESH]])
@@ -148,23 +152,44 @@ def increments(table: Table, num_tasks: int, per_task: int, seed: int) -> dict[s
             part = Rows(table.features[mine], label[mine], label[mine])
             parts[split] = ids(part), batch_of(part)
         tasks.append(TensorRows(f"task {number}", parts))
-    network = parse_config(NetworkConfig, DEFAULT_LEARNING["network"], where="network")
-    settings = parse_config(TrainConfig, DEFAULT_LEARNING["train"], where="train")
-    collaborator = Collaborator(table.features.shape[1], len(classes), network, "kan", seed=0)
     started = time.process_time()
-    Trainer(collaborator, AnalyticConfig().build(0), tasks, settings, DistillConfig(), seed=0).run()
+    answers = learned(tasks, len(classes), table.features[test])
     seconds = time.process_time() - started
-    with torch.no_grad():
-        judge, _ = collaborator(torch.from_numpy(table.features[test]))
     joint = LogisticRegression(C=10, max_iter=1000).fit(table.features[train], label[train])
     return {
         "tasks": num_tasks,
         "labels": per_task,
         "seed": seed,
-        "right": float((judge.numpy().argmax(1) == label[test]).mean()),
+        "right": float((answers == label[test]).mean()),
         "joint": float((joint.predict(table.features[test]) == label[test]).mean()),
         "cpu_s_per_task": round(seconds / num_tasks, 2),
     }
+
+
+def few_labels(table: Table, labelled: int, num_large: int, seed: int) -> dict[str, Any]:
+    """Accuracy on fresh rows, where the large model's answers stand for the labels of all other train rows."""
+    draw = drawn(table, int(table.labels.max()) + 1, 5000, seed, num_large)
+    train, fresh = draw.train, draw.fresh
+    known = np.arange(len(train.labels)) < labelled
+    hidden = replace(batch_of(train), labels=torch.from_numpy(np.where(known, train.labels, UNLABELLED)))
+    task = TensorRows("table", {"train": (ids(train), hidden), "test": (ids(fresh), batch_of(fresh))})
+    found = {"ours": learned([task], draw.num_labels, fresh.features), "large": fresh.large}
+    for name, used in {"labels_alone": known, "labels_and_answers": np.full(len(known), True)}.items():
+        joint = LogisticRegression(C=10, max_iter=1000)
+        joint.fit(train.features[used], np.where(known, train.labels, train.large)[used])
+        found[name] = joint.predict(fresh.features)
+    right = {name: float((answers == fresh.labels).mean()) for name, answers in found.items()}
+    return {"labelled": labelled, "taught": num_large, "seed": seed} | right
+
+
+def learned(tasks: list[TensorRows], num_labels: int, features: np.ndarray) -> np.ndarray:
+    """What the small side answers to rows when it has learned tasks as a run does by default."""
+    network = parse_config(NetworkConfig, DEFAULT_LEARNING["network"], where="network")
+    settings = parse_config(TrainConfig, DEFAULT_LEARNING["train"], where="train")
+    collaborator = Collaborator(features.shape[1], num_labels, network, "kan", seed=0)
+    Trainer(collaborator, AnalyticConfig().build(0), tasks, settings, DistillConfig(), seed=0).run()
+    with torch.no_grad():
+        return np.asarray(collaborator(torch.from_numpy(features))[0].numpy().argmax(1))
 
 
 def measured(side: Any, draw: Draw) -> dict[str, Any]:

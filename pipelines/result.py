@@ -103,7 +103,8 @@ def _log_provenance(config: RunConfig, done: Mapping[str, Any], result: Mapping[
     """Record how accuracy went over tasks, which rows were learned, and which artefacts the bundle was made of."""
     rows = done["tasks"]
     learned: dict[str, Any] = {name: result[name]["accuracy_matrix"] for name in config.trained}
-    tracking.log_learning(learned, list(rows.names.tasks))
+    if all(learned.values()):  # there are test rows
+        tracking.log_learning(learned, list(rows.names.tasks))
     tracking.log_rows(rows.name, rows.fingerprint, rows.where, rows.summary.rows)
     tracking.log_lineage({stage: artefact.fingerprint for stage, artefact in done.items()})
 

@@ -80,7 +80,15 @@ def first_config(
     if leaves_out:
         labels = {label for label in map(written, frame[columns.label]) if label and label.strip()}
         values["tasks"]["source"]["labels"] = sorted(labels - rare.keys())
+    unlabelled = int(is_empty(frame[columns.label]).sum()) if columns.label in frame else 0
+    if unlabelled > _MAX_BAD * len(frame):
+        values["tasks"]["unlabelled"] = "keep"
     summary, lines = _checked(values)
+    if "unlabelled" in values["tasks"]:
+        lines.append(
+            f"{unlabelled / len(frame):.0%} of the rows have no label: they join the train rows, where the large"
+            " model's answer stands for it as far as that helps with labelled rows"
+        )
     lines += rare_lines(rare, _FEWEST, left_out=leaves_out)
     commands = [] if columns.text else [f"kcm assets {_NETWORK_OF_PICTURES}"]
     commands += [f"kcm run {file}"] if columns.large else [f"kcm run {file}", f"kcm serve {file}"]
@@ -228,7 +236,7 @@ def findings(
     if columns.id is None and "id" in frame and (repeated := int(frame["id"].duplicated().sum())):
         yield f"column 'id' repeats {plural(repeated, 'id')}{among}: rows are named by their numbers instead"
     if columns.text and columns.label:
-        texts = frame[~_is_empty(frame[columns.text]) & ~_is_empty(frame[columns.label])]
+        texts = frame[~is_empty(frame[columns.text]) & ~is_empty(frame[columns.label])]
         labels = texts[columns.label].map(written).groupby(texts[columns.text].map(written)).nunique()
         if contradicted := int((labels > 1).sum()):
             yield f"warning: {plural(contradicted, 'text')} with several labels{among}: correct them in the table"
@@ -255,5 +263,6 @@ def rare_lines(rare: Mapping[str, int], fewest: int, *, left_out: bool) -> Itera
         yield f"{plural(len(rare), 'label')} with fewer than {fewest} rows ({names}{more}): {action}"
 
 
-def _is_empty(cells: pd.Series) -> pd.Series:
+def is_empty(cells: pd.Series) -> pd.Series:
+    """Which cells hold nothing, or white space."""
     return cells.isna() | (cells.map(written).fillna("").str.strip() == "")

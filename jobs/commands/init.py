@@ -16,7 +16,7 @@ import pyarrow as pa
 import sqlalchemy
 import typer
 
-from jobs.commands.first_config import ASSETS, findings, first_config, format_line, type_counts
+from jobs.commands.first_config import ASSETS, findings, first_config, format_line, is_empty, type_counts
 from jobs.exit import reported
 from jobs.options import Debug, JsonFile
 from kcm.config import parse_config
@@ -182,13 +182,14 @@ def _columns(
         raise DataError("no column looks like labels", where=where, hint=f"Give --label, one of {', '.join(names)}")
     if columns.text is None and columns.image is None:
         raise DataError("no column looks like texts", where=where, hint=f"Give --text, one of {', '.join(names)}")
-    num_labels = frame[columns.label].astype(str).nunique()
+    labelled = frame[~is_empty(frame[columns.label])]
+    num_labels = labelled[columns.label].astype(str).nunique()
     other = f"give --label, one of {', '.join(names)}"
     if num_labels < 2:
         raise DataError(f"the column {columns.label!r} has one label alone", where=where, hint=f"Add rows, or {other}")
-    if num_labels > max(len(frame) / 2, 10):
+    if num_labels > max(len(labelled) / 2, 10):
         raise DataError(
-            f"the column {columns.label!r} has {num_labels:,} values in {len(frame):,} rows, too many for labels",
+            f"the column {columns.label!r} has {num_labels:,} values in {len(labelled):,} rows, too many for labels",
             where=where,
             hint=other.capitalize(),
         )

@@ -14,7 +14,15 @@ from rich.text import Text
 from kcm.report.formats import interval, points_interval
 from kcm.report.glossary import metric
 from kcm.report.reading import OUTCOME_METRICS, collaborators, names_of, outcomes, sides, task_names
-from kcm.report.words import added_to_base, headline, large_faults, promise, why_deployed
+from kcm.report.words import (
+    added_to_base,
+    headline,
+    large_faults,
+    measured_rows,
+    promise,
+    taught_by_answers,
+    why_deployed,
+)
 
 Numbers = Mapping[str, Any]
 
@@ -36,7 +44,7 @@ def result_view(result: Numbers) -> Group:
 
 def _cascade_table(result: Numbers) -> Table:
     """The rows of the report's own table, by `kcm.report.reading.outcomes`."""
-    table = plain_table("Accuracy on test, with 95% intervals (the difference is paired by row)")
+    table = plain_table(f"Accuracy on {measured_rows(result)}, with 95% intervals (the difference is paired by row)")
     table.add_column("task\nrows", overflow="fold", min_width=12)
     table.add_column("\n", no_wrap=True)
     for key in OUTCOME_METRICS:
@@ -89,6 +97,8 @@ def _lines(result: Numbers) -> Iterator[Text]:
         yield line("deployed", why)
     if added := added_to_base(result):
         yield line("base", added)
+    if taught := taught_by_answers(result):
+        yield line("no labels", taught)
     yield line("certificate", promise(result["certificate"]))
     for fault in large_faults(result):
         yield line("large model", fault)

@@ -55,6 +55,13 @@ class RidgeSums:
         for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
             mine += theirs
 
+    def plus(self, other: RidgeSums, weight: float) -> RidgeSums:
+        """The sums of these rows, and of others that count for `weight` each; both stay as they are."""
+        sums = RidgeSums(len(self.gram_PP), len(self.totals_K), len(self.squares_M))
+        for mine, ours, theirs in zip(sums.tensors(), self.tensors(), other.tensors(), strict=True):
+            torch.add(ours, theirs, alpha=weight, out=mine)
+        return sums
+
     def grown(self, num_labels: int) -> RidgeSums:
         """The sums of the same rows where every model has targets for more labels, all 0."""
         num_models = len(self.squares_M)

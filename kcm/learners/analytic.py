@@ -23,7 +23,8 @@ from kcm.closed_form.sums import RidgeSums
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ConfigError
-from kcm.learners.base import Batch, LearnedTask, Learner
+from kcm.learners.answered import AnsweredRows, answered_rows, choosing
+from kcm.learners.base import Batch, LearnedTask, Learner, joined
 from kcm.learners.config import LearnerConfig
 from kcm.learners.ranks import Ranks
 from kcm.metrics.intervals import Units
@@ -36,9 +37,11 @@ _ROWS_AT_ONCE = 1024  # rows whose expanded inputs are in memory together
 class AnalyticConfig(LearnerConfig):
     """Closed-form ridge regression; needs `network.hidden: []` and `network.scaling: unit`.
 
-    Of the `distill` section it uses `large_weight` and `large_confidence`; of `train` only `window`. Rows without a
-    label are left out. With mixing, one interval of degree 1 is best: `network: {hidden: [], mixing: 2304,
-    grid_size: 1, spline_order: 1, grid_range: [-1.0, 1.0]}`; more projections are worth more than more splines.
+    Of the `distill` section it uses `large_weight` and `large_confidence`; of `train` only `window`. A row without a
+    label is learned by the large model's answer, where that is surer than `large_confidence`; such rows count for the
+    weight, 0 among them, that answers most labelled rows rightly when they are left out. With mixing, one interval of
+    degree 1 is best: `network: {hidden: [], mixing: 2304, grid_size: 1, spline_order: 1, grid_range: [-1.0, 1.0]}`;
+    more projections are worth more than more splines.
     Memory is about 24 P^2 bytes with P = I (grid_size + spline_order) + 1 for I inputs of the network, and a task takes
     some 4 P^3 operations. `network: {hidden: [], basis: quadratic, mixing: 2688}` folds the linear parts of such
     projections and leaves P = mixing + I + 1; `basis: relu` is RanPAC's own, with P = mixing.
@@ -95,6 +98,7 @@ class Analytic(Learner):
     """
 
     closed_form: ClassVar[bool] = True
+    learns_answers: ClassVar[bool] = True  # of rows without a label
 
     def __init__(
         self,
@@ -107,7 +111,8 @@ class Analytic(Learner):
     ) -> None:
         self.strength, self.class_balance, self.chunk_size = strength, class_balance, chunk_size
         self.equal_classes, self.logit_adjustment = equal_classes, logit_adjustment
-        self.sums: RidgeSums | None = None
+        self.sums: RidgeSums | None = None  # of labelled rows
+        self.answered = AnsweredRows()
         self.chosen: list[float] = []  # the strengths of the regressions on these sums, once they were chosen
         self.residuals: dict[str, Tensor] = {}  # what a gate measures by it how novel the judge's outputs are
 
@@ -128,18 +133,25 @@ class Analytic(Learner):
 
     @torch.no_grad()
     def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:
-        """Add the labelled rows of `batch` that have weight, and those of all other ranks, to the sums."""
-        batch = batch.labelled()
-        rows = batch.weights.nonzero()[:, 0]
-        design = designs(collaborator)[0]
-        num_models = self._num_models(collaborator, distill)
-        part = RidgeSums(design.num_inputs, num_models * collaborator.num_labels, num_models)
-        for chunk in torch.split(rows, _ROWS_AT_ONCE):
-            part.add_rows(*self._regression(collaborator, batch.take(chunk, batch.weights[chunk]), distill))
-        ranks.sum_(part.tensors())
+        """Add the rows of `batch` that have weight, and those of all other ranks, to the sums."""
+        part = self._sums_of(collaborator, batch.labelled(), distill, ranks)
         if self.sums is not None:
             part.add(self.sums)
         self.sums, self.chosen, self.residuals = part, [], {}
+        if self.learns_answers:
+            answered = answered_rows(batch, distill.large_confidence)
+            if any(ranks.gather(len(answered) > 0)):
+                self.answered.add(self._sums_of(collaborator, answered, distill, ranks))
+
+    def _sums_of(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> RidgeSums:
+        """The sums of the rows of all ranks that have weight."""
+        rows = batch.weights.nonzero()[:, 0]
+        num_models = self._num_models(collaborator, distill)
+        sums = RidgeSums(designs(collaborator)[0].num_inputs, num_models * collaborator.num_labels, num_models)
+        for chunk in torch.split(rows, _ROWS_AT_ONCE):
+            sums.add_rows(*self._regression(collaborator, batch.take(chunk, batch.weights[chunk]), distill))
+        ranks.sum_(sums.tensors())
+        return sums
 
     @torch.no_grad()
     def left_out(
@@ -187,6 +199,7 @@ class Analytic(Learner):
         """Extend the sums to new labels, which no row has had so far."""
         if self.sums is not None:
             self.sums = self.sums.grown(collaborator.num_labels)
+            self.answered.grow(collaborator.num_labels)
             missing = collaborator.num_labels - len(self.residuals.get("target_C", ()))
             self.residuals = {name: F.pad(part, (0, missing) * part.ndim) for name, part in self.residuals.items()}
 
@@ -203,9 +216,10 @@ class Analytic(Learner):
 
     @property
     def counted_sums(self) -> RidgeSums:
-        """The sums with classes counted as `equal_classes` says."""
+        """The sums of all rows as they count: answers beside labels, and classes as `equal_classes` says."""
         assert self.sums is not None  # every task has rows
-        return self.sums.balanced(self.equal_classes) if self.equal_classes else self.sums
+        sums = self.answered.joined(self.sums)
+        return sums.balanced(self.equal_classes) if self.equal_classes else sums
 
     def solutions(self) -> list[tuple[Tensor, Tensor]]:
         """Weights [C, P] on the inputs of the regression, and offset [C], of each of the `fits`."""
@@ -214,11 +228,30 @@ class Analytic(Learner):
 
     def end_task(self, learned: LearnedTask) -> None:
         """Solve for all rows so far."""
+        if self.answered.sums is not None:
+            self._choose_weight(learned)
         self.solve(learned.collaborator, learned.ranks)
 
     def solve(self, collaborator: Collaborator, ranks: Ranks) -> None:
         """Write the solution into both networks."""
         write_solutions(collaborator, ranks, self.solutions)
+
+    def _choose_weight(self, learned: LearnedTask) -> None:
+        """Choose what answers count by the task's labelled rows, each left out."""
+        parts = [choosing(batch, learned.num_rows) for batch in learned.batches]
+
+        def num_right() -> Tensor:
+            self.chosen = []  # a strength for every weight
+            right = torch.zeros((), dtype=torch.float64)
+            if parts:  # this rank may have none
+                rows = joined(parts)
+                judge_NC, _ = self.left_out(learned.collaborator, rows, Units(None, len(rows)), learned.distill)
+                right += (judge_NC.argmax(1) == rows.labels).sum()
+            learned.ranks.sum_([right])
+            return right
+
+        self.answered.choose(num_right)
+        self.chosen = []
 
     def _strengths(self) -> list[float]:
         """Those of the regressions on these sums."""
@@ -227,7 +260,7 @@ class Analytic(Learner):
     def _adjustment(self) -> tuple[Tensor, Tensor]:
         """What the outputs of every class are multiplied by, and what is added to them, [C] each; 1 and 0 if unseen."""
         assert self.sums is not None
-        judge_totals_C = self.sums.totals_K.chunk(len(self.sums.squares_M))[0]
+        judge_totals_C = self.answered.totals(self.sums).chunk(len(self.sums.squares_M))[0]
         seen_C = judge_totals_C > 0
         rarity_C = torch.where(seen_C, judge_totals_C[seen_C].mean() / judge_totals_C, 1.0)
         return rarity_C**self.class_balance, self.logit_adjustment * rarity_C.log()
@@ -236,13 +269,15 @@ class Analytic(Learner):
         """The sums, the strengths that were chosen, and the metric of the residuals."""
         if self.sums is None:
             return {}
-        return {"sums": self.sums.state_dict(), "chosen": self.chosen, "residuals": self.residuals}
+        own = {"sums": self.sums.state_dict(), "chosen": self.chosen, "residuals": self.residuals}
+        return own | {"answered": self.answered.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.sums = RidgeSums.from_state(state["sums"]) if state else None
         self.chosen = list(state["chosen"]) if state else []
         self.residuals = dict(state.get("residuals", {}))
+        self.answered.load_state_dict(state.get("answered", {}))
 
 
 def require_linear(network: NetworkConfig) -> None:

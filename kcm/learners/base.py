@@ -140,6 +140,7 @@ class LearnedTask:
     seen_C: Tensor
     active_C: Tensor
     ranks: Ranks
+    distill: DistillConfig
 
 
 class Learner:

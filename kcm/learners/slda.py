@@ -46,6 +46,8 @@ class SldaConfig(LearnerConfig):
 class Slda(Analytic):
     """LDA from the sums that `analytic` has, for judge and small alike; labels not seen yet are never the answer."""
 
+    learns_answers = False
+
     def __init__(self, shrinkage: float, chunk_size: int) -> None:
         super().__init__(None, 0.0, chunk_size)
         self.shrinkage = shrinkage

@@ -55,16 +55,24 @@ def headline(result: Numbers) -> str:
 
 
 def measured(result: Numbers) -> str:
-    """What the deployed collaborator does on test, and what the others do in its place."""
+    """What the deployed collaborator does on the measured rows, and what the others do in its place."""
     own, found = deployed(result)
     names = names_of(result)
-    sentences = [f"On test, {names[own]} {_does(found['overall'])}."]
+    sentences = [f"On {measured_rows(result)}, {names[own]} {_does(found['overall'])}."]
+    if measured_rows(result) != "test":
+        sentences.insert(0, "There are no test rows: the certificate is what is known of rows that chose nothing.")
     sentences += [
         f"{names[who]}, the control {_CONTROLS[who]}, {_does(control['overall'])}."
         for who, control in collaborators(result).items()
         if who != own
     ]
     return " ".join(sentences)
+
+
+def measured_rows(result: Numbers) -> str:
+    """The rows that a result was measured on."""
+    chose = deployed(result)[1].get("measured_on") == "validate"
+    return "the rows that chose the policy" if chose else "test"
 
 
 def added_to_base(result: Numbers) -> str:
@@ -78,6 +86,18 @@ def added_to_base(result: Numbers) -> str:
         f" its base: {name} alone is right for {percent(base['accuracy'])}, with the network"
         f" {percent(base['small_accuracy'])}."
     )
+
+
+def taught_by_answers(result: Numbers) -> str:
+    """What rows without a label have taught the deployed collaborator; empty where there were none."""
+    weight = deployed(result)[1].get("answer_weight")
+    if weight is None:
+        return ""
+    found = "when labelled rows are left out, that answers most of them rightly"
+    if not weight:
+        return f"Rows without a label taught it nothing: {found}."
+    counts = "as much as" if weight == 1 else f"{number(weight)} times as much as"
+    return f"A row without a label counts {counts} one with, by the large model's answer: {found}."
 
 
 def why_deployed(result: Numbers) -> str:
@@ -120,12 +140,13 @@ def recommendation(result: Numbers, path: Columns | None = None) -> str:
     saved, difference, epsilon = overall.get("cost_saved"), overall.get("difference"), certificate.get("epsilon")
     if known(difference) and known(epsilon) and -difference > epsilon:
         lost = f"loses {unsigned_points(difference)}, more than the certified {exact_points(epsilon)}"
-        return f"Look before you deploy: on test it {lost}; test and certify rows may differ, or chance was against it."
+        where = measured_rows(result)
+        return f"Look before you deploy: on {where}, it {lost}; these and certify rows may differ, or by chance."
     if prices := prices_of(result):
         saved = prices.saved_per_1000(overall.get("calls_saved") or 0.0)
     if known(saved) and saved < 0:
         return "Keep asking the large model: the small side costs more than the calls that it saves."
-    return f"Deploy it: the loss is certified, and on test it {_loses(overall)}."
+    return f"Deploy it: the loss is certified, and on {measured_rows(result)} it {_loses(overall)}."
 
 
 def _mend(certificate: Numbers, path: Columns) -> str:

@@ -50,7 +50,7 @@ class TasksConfig(Config):
     )
     unlabelled: Literal["refuse", "keep"] = Field(
         default="refuse",
-        description="Rows without a label are bad rows; or train rows that the large model and the judge alone teach.",
+        description="Rows without a label are bad rows; or train rows that the large model alone teaches.",
     )
 
     @field_validator("max_bad_rows", mode="before")

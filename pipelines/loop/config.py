@@ -76,6 +76,13 @@ class UpdateConfig(Config):
     gates: GateConfig = Field(GateConfig(), description="The limits of the promotion gates.")
     canary: CanaryConfig = Field(CanaryConfig(), description="How a challenger is tried on traffic.")
 
+    @field_validator("fractions")
+    @classmethod
+    def _measured(cls, value: Fractions) -> Fractions:
+        if not value["test"]:
+            raise ValueError("test must be positive: what a turn has changed is measured on such rows")
+        return value
+
     @field_validator("task")
     @classmethod
     def _named_by_number(cls, value: str) -> str:

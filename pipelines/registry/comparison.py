@@ -86,14 +86,15 @@ class Version:
             group=joined_groups(groups),
             kept=np.concatenate(kept),
             right=np.concatenate(right),
-            seconds=(float(np.concatenate(small_s).mean()), float(np.concatenate(large_s).mean())),
+            seconds=(_mean(np.concatenate(small_s)), _mean(np.concatenate(large_s))),
         )
 
 
 def old_tasks(champion: Version, challenger: Version) -> dict[str, Paired]:
     """Correctness of both cascades on the test rows of each of the champion's tasks, as far as both know them."""
     before, after = champion.answered, challenger.answered
-    measured = [task for task in champion.bundle.task_names if (before.task == task).any()]
+    names = champion.bundle.task_names
+    measured = [task for task in names if (before.task == task).any()] or names  # without test rows nothing is known
     known = {task: _common(champion, challenger, task) for task in measured}
     return {
         task: Paired(before.right[one], after.right[other], _of(before.group, one))
@@ -164,6 +165,10 @@ def _common(champion: Version, challenger: Version, task: str | None) -> tuple[N
     ]
     pairs = np.array(rows, dtype=np.intp).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
+
+
+def _mean(seconds_N: NDArray[np.float64]) -> float:
+    return float(seconds_N.mean()) if len(seconds_N) else 0.0
 
 
 def _of(group: NDArray[np.object_] | None, rows: NDArray[np.intp]) -> NDArray[np.object_] | None:

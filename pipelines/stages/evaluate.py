@@ -1,4 +1,4 @@
-"""Stage `evaluate`: the certificate on the certify split, then all metrics on the test split."""
+"""Stage `evaluate`: the certificate on the certify split, then all metrics on the test split, where it has rows."""
 
 from __future__ import annotations
 
@@ -240,19 +240,21 @@ def result_of(
 ) -> dict[str, Any]:
     """One collaborator's part of the result."""
     accuracy, baseline = found.state["accuracy"]["small"], found.state["baseline"]["small"]
-    continual = summarise(accuracy, baseline)
-    validate, test = scored.rows("validate"), scored.rows("test")
-    saved_half, saved_one = calls_saved_at(validate, test, 0.005), calls_saved_at(validate, test, 0.01)
+    continual = summarise(accuracy, baseline) if None not in accuracy[-1] else {}
+    validate, measured = scored.rows("validate"), scored.rows(scored.measured)
+    saved_half, saved_one = calls_saved_at(validate, measured, 0.005), calls_saved_at(validate, measured, 0.01)
     overall = _quality(scored, policy, None)
+    tasks = [task for task in names.tasks if scored.mask(scored.measured, task).any()]
     return {
-        "overall": overall | {"forgetting_first": continual["forgetting_first"]},
-        "tasks": {task: _quality(scored, policy, task) for task in names.tasks},
+        "measured_on": scored.measured,
+        "overall": overall | {"forgetting_first": continual.get("forgetting_first")},
+        "tasks": {task: _quality(scored, policy, task) for task in tasks},
         "labels": _labels(scored, policy, names.labels),
         "out_of_scope": _out_of_scope(scored, policy, found.collaborator.num_labels),
         "unknown_classes": _unknown_classes(found.novel, policy),
         "continual": continual,
-        "accuracy_matrix": accuracy,
-        "routing": asdict(router_quality(test))
+        "accuracy_matrix": accuracy if continual else [],
+        "routing": asdict(router_quality(measured))
         | {
             "calls_saved_at_half_a_point": {"calls_saved": saved_half[0], "loss": saved_half[1]},
             "calls_saved_at_one_point": {"calls_saved": saved_one[0], "loss": saved_one[1]},
@@ -260,28 +262,29 @@ def result_of(
         },
         "policy": policy.model_dump(mode="json") | {"scope": policy.scope},
         "certificate": certificates_json(certificates),
+        "answer_weight": found.state["learner"].get("answered", {}).get("weight"),
         "num_parameters": num_parameters(found.collaborator.judge),
         "num_networks": len(found.collaborator.merged().networks),
-    } | _prompted(scored.table, found)
+    } | _prompted(scored, found)
 
 
-def _prompted(table: MeasuredRows, found: Tuned) -> dict[str, Any]:
-    """Each prompt mode's objectives on validate, and its effect on the large model's answers on test."""
+def _prompted(scored: ScoredTable, found: Tuned) -> dict[str, Any]:
+    """Each prompt mode's objectives on validate, and its effect on the large model's answers to measured rows."""
     if not found.objectives:
         return {}
-    modes: dict[str, Any] = {}
+    table, modes = scored.table, dict[str, Any]()
     for mode, reached in found.objectives.items():
-        rows = table.select((table.split == "test") & (table.prompt == mode))
+        rows = table.select((table.split == scored.measured) & (table.prompt == mode))
         effect = prompt_effect(rows.label, rows.large_label, rows.none_label, rows.large_error)
-        assert effect is not None  # a task without test rows was refused when the tasks were built
+        assert effect is not None  # without test rows those that choose are measured
         modes[mode] = reached | {"large_accuracy": float(rows.large_correct.mean())} | asdict(effect)
     return {"prompts": modes}
 
 
 def _quality(scored: ScoredTable, policy: Policy, task: str | None) -> dict[str, Any]:
-    table, rows = _as_asked(scored, policy, scored.mask("test", task))
+    table, rows = _as_asked(scored, policy, scored.mask(scored.measured, task))
     quality = route_quality(rows, policy.keep(rows.score, table.task), table.large_cost, table.small_cost)
-    assert quality is not None  # a task without test rows was refused when the tasks were built
+    assert quality is not None  # tasks without measured rows were left out
     return _flat(quality)
 
 
@@ -296,8 +299,8 @@ def _as_asked(scored: ScoredTable, policy: Policy, mask: np.ndarray) -> tuple[Me
 
 
 def _labels(scored: ScoredTable, policy: Policy, label_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Metrics of the test rows of each label, of many labels those whose wrong answers are kept most."""
-    table, rows = _as_asked(scored, policy, scored.mask("test") & (scored.table.label < len(label_names)))
+    """Metrics of the measured rows of each label, of many labels those whose wrong answers are kept most."""
+    table, rows = _as_asked(scored, policy, scored.mask(scored.measured) & (scored.table.label < len(label_names)))
     found = label_qualities(rows, policy.keep(rows.score, table.task), table.label, table.small_label)
 
     def named(each: LabelQuality) -> dict[str, Any]:
@@ -308,8 +311,8 @@ def _labels(scored: ScoredTable, policy: Policy, label_names: Sequence[str]) -> 
 
 
 def _out_of_scope(scored: ScoredTable, policy: Policy, num_labels: int) -> dict[str, Any] | None:
-    """Metrics of the test rows whose right answer is none-of-these; None where there are none."""
-    mask = scored.mask("test") & (scored.table.label >= num_labels)
+    """Metrics of the measured rows whose right answer is none-of-these; None where there are none."""
+    mask = scored.mask(scored.measured) & (scored.table.label >= num_labels)
     rows = scored.table.scored(mask)
     quality = out_of_scope_quality(rows, policy.keep(rows.score, rows.task))
     return None if quality is None else {f"out_of_scope_{name}": value for name, value in asdict(quality).items()}
@@ -354,8 +357,8 @@ def _calibration_error(scored: ScoredTable) -> float | None:
 
 
 def curves_of(scored: ScoredTable, certificate: Certificate, config: CertificateConfig) -> dict[str, Any]:
-    """The curves of the report, thinned: frontier and reliability on test, the certificate's own test on certify."""
-    frontier = Frontier.of(scored.rows("test")).curve()
+    """The curves of the report, thinned: frontier and reliability as measured, and the certificate's own test."""
+    frontier = Frontier.of(scored.rows(scored.measured)).curve()
     judged = scored.judged
     return {
         "frontier": {name: np.nan_to_num(column).tolist() for name, column in frontier.items()},

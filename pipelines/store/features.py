@@ -108,6 +108,10 @@ class FeaturesArtefact(ShardedArtefact):
         ranges = self._indices[number].ranges
         return "validate" if "validate" in ranges or "validate, out of scope" in ranges else "train"
 
+    def stored_split(self, number: int, split: Split) -> Split:
+        """The split that the files have rows of `split` of a task in: those that choose stand for validate rows."""
+        return self.deciding(number) if split == "validate" else split
+
     @property
     def tasks_without_validate(self) -> list[int]:
         """The tasks whose train rows choose gate and policy."""

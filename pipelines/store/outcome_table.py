@@ -142,13 +142,13 @@ class PartFiles:
     ) -> list[PartFiles]:
         """All that hold rows of `splits`: task by task, split by split, in order; one at least of each.
 
-        The rows of validate are those that choose gate and policy, see `FeaturesArtefact.deciding`.
+        The rows of validate are those that choose gate and policy, see `FeaturesArtefact.stored_split`.
         """
         found = []
         for number in range(len(features.names.tasks)):
             shards = list(zip(features.shards(number), outcomes.shards(number), strict=True))
             for split in splits:
-                source: FileSplit = features.deciding(number) if split == "validate" else split
+                source = features.stored_split(number, split)
                 holding = features.holding(number, source)
                 found += [cls(number, split, source, *shards[shard], prompted or {}) for shard in holding]
         return found
@@ -305,6 +305,11 @@ class ScoredTable:
             )
         return cls(MeasuredRows.joined(measured), policy.prompt)
 
+    @property
+    def measured(self) -> Split:
+        """The split that all is measured on: test, or where no row is in it the rows that chose gate and policy."""
+        return "test" if (self.table.split == "test").any() else "validate"
+
     def mask(self, split: str, task: str | None = None) -> np.ndarray:
         """Rows of a split, and of a task where one is named."""
         rows: np.ndarray = (self.table.split == split) & (self.table.prompt == self.mode)
@@ -312,8 +317,8 @@ class ScoredTable:
 
     @property
     def judged(self) -> MeasuredRows:
-        """The test rows under prompt `none`, on which the judge's confidence is held against what is right."""
-        return self.table.select((self.table.split == "test") & (self.table.prompt == "none"))
+        """The measured rows under prompt `none`, on which the judge's confidence is held against what is right."""
+        return self.table.select((self.table.split == self.measured) & (self.table.prompt == "none"))
 
     def rows(self, split: str, task: str | None = None) -> ScoredOutcomes:
         """The scored rows of a split, and of a task where one is named."""

@@ -123,7 +123,7 @@ class Trainer:
 
     @torch.inference_mode()
     def evaluate(self, num_learned: int) -> dict[str, list[float | None]]:
-        """Accuracy of judge and small on the test split of every task, each rank counting its share."""
+        """Accuracy of judge and small on the test split of every task that has one, each rank counting its share."""
         measured = self.tasks[:num_learned] if self.train.mask_unseen else self.tasks
         right = torch.zeros(2, len(measured), dtype=torch.float64)
         for column, task in enumerate(measured):
@@ -131,9 +131,12 @@ class Trainer:
                 for line, logits in enumerate(self.objective.logits(batch.features)):
                     right[line, column] += ((logits.argmax(-1) == batch.labels) * batch.weights).sum()
         self.ranks.sum_([right])
-        accuracy = right / torch.tensor([task.num_rows("test") for task in measured])
         nothing = [None] * (len(self.tasks) - len(measured))
-        return {name: [*row, *nothing] for name, row in zip(("judge", "small"), accuracy.tolist(), strict=True)}
+        num_rows = [task.num_rows("test") for task in measured]
+        return {
+            name: [*(found / count if count else None for found, count in zip(row, num_rows, strict=True)), *nothing]
+            for name, row in zip(("judge", "small"), right.tolist(), strict=True)
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed trainer needs, loadable with `weights_only=True`."""
@@ -285,6 +288,7 @@ class Trainer:
             seen_C=self._classes.seen_C,
             active_C=self.objective.active_C,
             ranks=self.ranks,
+            distill=self.distill,
         )
 
     def _shares(self, rows: TaskRows, split: str, *, size: int) -> Iterator[Batch]:

@@ -23,10 +23,11 @@ NOT_GIVEN = -1  # the origin of a row whose split is drawn; it sorts before the 
 def _whole(fractions: dict[Split, float]) -> dict[Split, float]:
     if missing := [split for split in SPLITS if split not in fractions]:
         raise ValueError(f"no fraction for {', '.join(missing)}")
-    least = min(share for split, share in fractions.items() if split != "validate")
-    if least <= 0 or fractions["validate"] < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
+    needed, least = min(fractions["train"], fractions["certify"]), min(fractions.values())
+    if needed <= 0 or least < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
         raise ValueError(
-            f"fractions must be positive, but for validate, and sum to 1, not to {sum(fractions.values()):g}"
+            "fractions must be positive, but validate and test may be 0, and sum to 1, not to"
+            f" {sum(fractions.values()):g}"
         )
     return fractions
 

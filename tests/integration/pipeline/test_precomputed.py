@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -41,25 +42,52 @@ def rows() -> pd.DataFrame:
     )
 
 
-@pytest.mark.integration
-@pytest.mark.usefixtures("ray_cluster")
-def test_vectors_are_trained_on_predicted_loaded_and_served(tmp_path: Path) -> None:
-    given = rows()
-    given.to_parquet(tmp_path / "rows.parquet")
-    source = {"kind": "files", "path": str(tmp_path / "rows.parquet"), "text_column": None, "id_column": "id"}
-    values = {
+def values_of(rows: pd.DataFrame, folder: Path) -> dict[str, Any]:
+    """A run on these rows, whose learner and shares are still to be said."""
+    rows.to_parquet(folder / "rows.parquet")
+    source = {"kind": "files", "path": str(folder / "rows.parquet"), "text_column": None, "id_column": "id"}
+    return {
         "name": "vectors",
-        "storage_path": str(tmp_path / "storage"),
-        "assets_path": str(tmp_path),
+        "storage_path": str(folder / "storage"),
+        "assets_path": str(folder),
         "tasks": {"source": source, "scenario": "class_incremental", "num_tasks": 1},
         "encoder": VECTORS,
         "large": {"adapter": "classifier", "encoder": VECTORS, "num_folds": 2},
         "collaborators": ["kcm"],
+        "cluster": {"num_workers": 1, "num_encoders": 1, "num_trials": 1},
+    }
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("ray_cluster")
+def test_few_labels_and_no_test_rows_make_a_champion_that_only_a_person_replaces(tmp_path: Path) -> None:
+    """The large model teaches by the rows without a label; figures are of train rows that were left out."""
+    given = rows()
+    given.loc[given.index % 4 == 0, "label"] = ""
+    values = values_of(given, tmp_path)
+    fractions = {"train": 0.6, "validate": 0, "certify": 0.4, "test": 0}
+    values["tasks"] |= {"unlabelled": "keep", "max_bad_rows": "1%", "fractions": fractions}
+    result = run(parse_config(RunConfig, values))
+    found = result["kcm"]
+    assert (found["measured_on"], found["continual"], found["accuracy_matrix"]) == ("validate", {}, [])
+    assert found["answer_weight"] > 0
+    assert found["certificate"]["decision"] != "escalate_all"
+    assert found["certificate"]["num_rows"] + found["overall"]["num_rows"] == (given["label"] != "").sum()
+    assert result["mlflow"]["champion"] == result["mlflow"]["version"]
+    again = run(parse_config(RunConfig, values | {"seed": 1}))
+    assert "there is no row to compare on" in again["promotion"]["reason"]
+    assert again["mlflow"]["champion"] == result["mlflow"]["version"]
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("ray_cluster")
+def test_vectors_are_trained_on_predicted_loaded_and_served(tmp_path: Path) -> None:
+    given = rows()
+    values = values_of(given, tmp_path) | {
         "network": {"hidden": [4]},
         "learner": {"name": "finetune"},
         "train": {"num_epochs": 2},
-        "tune": {"num_trials": 1, "gates": ["signals"], "learning_rates": [0.003], "large_weights": [1.0]},
-        "cluster": {"num_workers": 1, "num_encoders": 1, "num_trials": 1},
+        "tune": {"num_trials": 1, "gates": ["confidence"], "learning_rates": [0.003], "large_weights": [1.0]},
     }
     config = parse_config(RunConfig, values)
     assert run(config)["kcm"]["overall"]["large_accuracy"] > 0.8

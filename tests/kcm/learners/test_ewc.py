@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Batch, Ewc, LearnedTask
 from kcm.learners.ranks import Ranks
 
@@ -21,7 +22,7 @@ def task_rows(number: int) -> Batch:
 
 def learned(collaborator: Collaborator, rows: Batch) -> LearnedTask:
     every = torch.ones(3, dtype=torch.bool)
-    return LearnedTask(collaborator, [rows], len(rows), every, every, Ranks())
+    return LearnedTask(collaborator, [rows], len(rows), every, every, Ranks(), DistillConfig())
 
 
 def empirical_fisher(collaborator: Collaborator, rows: Batch) -> torch.Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Batch, FinetuneConfig, LearnedTask, Lwf, LwfConfig, Scored
 from kcm.learners.ranks import Ranks
 
@@ -28,7 +29,9 @@ def test_the_added_loss_is_a_divergence_over_the_old_labels(shared) -> None:
 
     old = [network(collaborator.normalizer(features)).detach() for network in collaborator.networks.values()]
     every = torch.ones(4, dtype=torch.bool)
-    learner.end_task(LearnedTask(collaborator, [], 6, seen_C=seen, active_C=every, ranks=Ranks()))
+    learner.end_task(
+        LearnedTask(collaborator, [], 6, seen_C=seen, active_C=every, ranks=Ranks(), distill=DistillConfig())
+    )
     with torch.no_grad():
         for parameter in collaborator.parameters():
             parameter += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
@@ -61,7 +64,9 @@ def _right_among_own_labels(trainer, task: int) -> float:
 def test_a_teacher_sees_what_the_networks_see() -> None:
     collaborator = Collaborator(5, 4, NetworkConfig(hidden=(), mixing=7, shared=True), "kan", seed=0)
     learner, every = Lwf(strength=1.0, temperature=2.0), torch.ones(4, dtype=torch.bool)
-    learner.end_task(LearnedTask(collaborator, [], 6, seen_C=every, active_C=every, ranks=Ranks()))
+    learner.end_task(
+        LearnedTask(collaborator, [], 6, seen_C=every, active_C=every, ranks=Ranks(), distill=DistillConfig())
+    )
     features = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
     losses = torch.arange(6.0)
     torch.testing.assert_close(learner.row_loss(scored(collaborator, features, losses)), losses)

@@ -24,10 +24,16 @@ from kcm.learners import (
     Replay,
     ReplayConfig,
     SiConfig,
+    SldaConfig,
 )
+from kcm.learners import (
+    answered as answered_rows,
+)
+from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
+from kcm.metrics.intervals import Units
 
 LEARNERS = [
     ReplayConfig(memory=40),
@@ -110,11 +116,83 @@ def test_the_large_model_teaches_by_them_and_without_teachers_they_teach_nothing
     assert pooled.accuracy["small"][-1][0] > alone.accuracy["small"][-1][0] + 0.1
 
 
-def test_the_analytic_learner_is_fitted_to_the_labelled_rows_alone(digits) -> None:
+def answered(tasks: Sequence[TensorRows], shift: int) -> list[TensorRows]:
+    """The tasks with a large model that is right, or that many labels beside it."""
+    found = []
+    for task in tasks:
+        splits = {}
+        for split in ("train", "test"):
+            rows = task.take(split, torch.arange(task.num_rows(split)))
+            large = rows.large_probabilities.roll(shift, 1)
+            splits[split] = (task.ids(split), Batch(rows.features, rows.labels, large, rows.weights))
+        found.append(TensorRows(task.name, splits))
+    return found
+
+
+def test_right_answers_are_to_a_closed_form_what_labels_are(digits, monkeypatch) -> None:
+    monkeypatch.setattr(answered_rows, "WEIGHTS", (0.0, 1.0))
+    known = [_all_of(digits)]
+    taught, alone, joint = (
+        trained(tasks, AnalyticConfig(), DistillConfig())
+        for tasks in (hidden(known, keep=40), labelled_alone(hidden(known, keep=40)), known)
+    )
+    assert taught.learner.answered.weight == 1
+    assert taught.accuracy["judge"] == joint.accuracy["judge"]
+    for mine, other in zip(taught.collaborator.parameters(), joint.collaborator.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+    assert joint.accuracy["judge"][0][0] > alone.accuracy["judge"][0][0] + 0.05
+
+
+@pytest.mark.parametrize("learner", [AnalyticConfig(), SldaConfig()], ids=repr)
+def test_wrong_answers_are_left_out_of_a_closed_form_and_slda_learns_from_labels_alone(digits, learner) -> None:
     tasks = hidden(digits[:2], keep=3)
-    ours, theirs = (trained(rows, AnalyticConfig(), DistillConfig()) for rows in (tasks, labelled_alone(tasks)))
+    ours, theirs = (trained(rows, learner, DistillConfig()) for rows in (answered(tasks, 1), labelled_alone(tasks)))
     for mine, other in zip(ours.collaborator.parameters(), theirs.collaborator.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-7)
+
+
+def test_answers_weigh_the_same_on_any_number_of_ranks_and_after_a_break(digits, on_ranks, tmp_path) -> None:
+    tasks = hidden(digits[:2], keep=20)
+
+    def begun(ranks: Ranks) -> Trainer:
+        collaborator = Collaborator(64, 10, FLAT, "kan", seed=0)
+        learner = AnalyticConfig(chunk_size=100).build(0)
+        return Trainer(collaborator, learner, tasks, TrainConfig(), DistillConfig(), seed=0, ranks=ranks)
+
+    def state(ranks: Ranks) -> dict:
+        trainer = begun(ranks)
+        trainer.run()
+        return trainer.state_dict()
+
+    one, three = (on_ranks(world_size, state) for world_size in (1, 3))
+    first, resumed = begun(Ranks()), begun(Ranks())
+    for _ in range(4):
+        first.step()
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    resumed.run()
+    assert one["learner"]["answered"]["weight"] > 0
+    for other in (three, resumed.state_dict()):
+        assert other["learner"]["answered"]["weight"] == one["learner"]["answered"]["weight"]
+        assert torch.equal(other["learner"]["answered"]["right"], one["learner"]["answered"]["right"])
+        assert other["accuracy"] == one["accuracy"]
+
+
+def test_rows_left_out_get_what_labels_and_answers_of_all_other_rows_say(digits) -> None:
+    tasks = hidden([_all_of(digits)], keep=20)
+    trainer = trained(tasks, AnalyticConfig(strength=0.1), DistillConfig())
+    rows = labelled_alone(tasks)[0].take("train", torch.arange(3))
+    found, _ = trainer.learner.left_out(trainer.collaborator, rows, Units(None, 3), DistillConfig())
+    place = (tasks[0].take("train", torch.arange(tasks[0].num_rows("train"))).labels >= 0).nonzero()[0, 0]
+    others = tasks[0].take("train", (torch.arange(tasks[0].num_rows("train")) != place).nonzero()[:, 0])
+    ids = [f"row {i}" for i in range(len(others))]
+    test = (tasks[0].ids("test"), tasks[0].take("test", torch.arange(tasks[0].num_rows("test"))))
+    without = trained(
+        [TensorRows("all", {"train": (ids, others), "test": test})], AnalyticConfig(strength=0.1), DistillConfig()
+    )
+    with torch.no_grad():
+        expected, _ = without.collaborator(rows.features[:1])
+    torch.testing.assert_close(found[:1].float(), expected, atol=0.02, rtol=0.01)
 
 
 def test_a_task_without_any_label_is_refused(digits) -> None:
@@ -138,7 +216,7 @@ def test_a_later_task_may_have_no_label_at_all_but_what_a_large_model_says(digit
     assert trainer.accuracy["small"][1][1] > 0.8
 
 
-def test_a_closed_form_learns_from_labels_alone_and_needs_some(digits) -> None:
+def test_a_closed_form_needs_some_label_in_every_task(digits) -> None:
     first, second = hidden(digits[:2], keep=1)
     rows = second.take("train", torch.arange(4))
     blank = Batch(rows.features, torch.full((4,), UNLABELLED), rows.large_probabilities, rows.weights)

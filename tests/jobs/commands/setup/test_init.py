@@ -20,6 +20,7 @@ from jobs.cli import app
 from jobs.commands.init import initialise, source_of
 from kcm.config import load_config
 from kcm.inputs.content import Content
+from kcm.inputs.labels import UNLABELLED
 from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.large.base import Item
 from pipelines.config import RunConfig
@@ -231,6 +232,22 @@ def test_what_is_odd_in_a_table_is_named_with_counts_and_what_was_done(at: Path)
         assert line in shown.stderr, shown.stderr
     config = load_config(RunConfig, at / "odd.yaml")
     assert "7" not in build_sequence(config.tasks, config.assets_path, config.seed).label_names
+
+
+def test_many_rows_without_a_label_are_kept_for_the_large_model_to_teach_by(at: Path) -> None:
+    rows: list[dict[str, Any]] = [{"id": n, **row} for n, row in enumerate(rows_of(400))]
+    for row in rows[::3]:
+        row["label"] = ""
+    (at / "few.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    shown = init("few.jsonl")
+    assert shown.exit_code == 0, shown.stderr
+    assert "34% of the rows have no label: they join the train rows" in shown.stderr
+    config = load_config(RunConfig, at / "few.yaml")
+    assert config.tasks.unlabelled == "keep"
+    built = build_sequence(config.tasks, config.assets_path, config.seed)
+    assert (
+        sum(label == UNLABELLED for task in built.tasks for label in task.splits["train"]["label"].to_pylist()) == 134
+    )
 
 
 def test_chats_are_labelled_by_the_assistant_s_reply_or_by_a_column(at: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from kcm.bundle.sealed import SealedFolder, sealing, write_state
 from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
-from kcm.errors import ArtefactError, ConfigError, DataError
+from kcm.errors import ArtefactError, ConfigError
 from kcm.learners import (
     Batch,
     DerConfig,
@@ -169,10 +169,12 @@ def test_a_state_of_other_tasks_is_refused(make_trainer, digits) -> None:
         make_trainer(digits[1:3], FinetuneConfig()).load_state_dict(state)
 
 
-def test_a_task_without_test_rows_is_refused(make_trainer, digits) -> None:
+def test_a_task_without_test_rows_is_learned_and_not_measured(make_trainer, digits) -> None:
     empty = TensorRows("empty", {"train": _first(digits[0], "train", 3), "test": _first(digits[0], "test", 0)})
-    with pytest.raises(DataError, match="empty"):
-        make_trainer([empty], FinetuneConfig())
+    trainer = make_trainer([empty, digits[1]], FinetuneConfig())
+    trainer.run()
+    assert [row[0] for row in trainer.accuracy["judge"]] == [None, None]
+    assert trainer.accuracy["judge"][1][1] > 0
 
 
 def test_the_first_task_freezes_the_normaliser_even_when_networks_restart(make_trainer, digits) -> None:

@@ -175,7 +175,8 @@ def test_duplicate_ids_are_found_across_shards_and_the_first_row_is_kept(split, 
     ("fractions", "message"),
     [
         ({**PLAIN, "test": 0.3}, "sum to 1"),
-        ({**PLAIN, "test": 0.0, "train": 0.6}, "positive"),
+        ({**PLAIN, "train": 0.0, "test": 1 - PLAIN["validate"] - PLAIN["certify"]}, "positive"),
+        ({**PLAIN, "test": -0.1, "train": PLAIN["train"] + PLAIN["test"] + 0.1}, "positive"),
         ({"train": 0.5, "test": 0.5}, "no fraction for validate, certify"),
         ({**PLAIN, "holdout": 0.1}, "holdout"),
     ],
@@ -183,6 +184,10 @@ def test_duplicate_ids_are_found_across_shards_and_the_first_row_is_kept(split, 
 def test_fractions_that_do_not_make_a_whole_are_refused(fractions, message):
     with pytest.raises(ValidationError, match=message):
         TypeAdapter(Fractions).validate_python(fractions)
+
+
+def test_a_share_of_test_rows_may_be_none() -> None:
+    TypeAdapter(Fractions).validate_python({**PLAIN, "test": 0.0, "train": PLAIN["train"] + PLAIN["test"]})
 
 
 def test_the_purpose_of_a_unit_is_drawn_by_its_name_and_nothing_else() -> None:

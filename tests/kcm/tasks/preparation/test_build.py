@@ -264,6 +264,16 @@ def test_a_task_without_test_rows_or_with_one_class_of_them_is_refused(test_labe
         build(write_csv(rows, ("text", "label", "split")))
 
 
+def test_tasks_have_test_rows_all_or_none_where_none_are_wanted(write_csv, build):
+    fractions = {"train": 0.6, "validate": 0.0, "certify": 0.4, "test": 0.0}
+    rows = [(f"text {i}", f"class-{i % 4}", "train") for i in range(160)]
+    built = build(write_csv(rows, ("text", "label", "split")), fractions=fractions)
+    assert all(set(task.rows["split"].to_pylist()) == {"train", "certify"} for task in built.tasks)
+    measured = [(f"test {i}", f"class-{i % 2}", "test") for i in range(10)]
+    with pytest.raises(DataError, match="has no test rows"):
+        build(write_csv([*rows, *measured], ("text", "label", "split")), fractions=fractions)
+
+
 def test_a_class_that_given_splits_leave_out_of_train_is_refused(write_csv, build):
     rows = [(f"{split} {i}", f"class-{i % 2}", split) for split in ("train", "val", "test") for i in range(40)]
     rows += [(f"late {i}", "class-9", "test") for i in range(10)]
