@@ -215,6 +215,7 @@ def test_nobody_reaches_a_cluster_but_by_a_label(chart: Chart) -> None:
     policies = [policy["spec"] for policy in of_kind(resources, "NetworkPolicy")]
     for pod in pods_of(resources):
         labels = pod["metadata"]["labels"].items()
+        assert "app.kubernetes.io/name" not in dict(labels)  # KubeRay's own, by which the Services of heads select
         (policy,) = (each for each in policies if each["podSelector"]["matchLabels"].items() <= labels)
         assert policy["policyTypes"] == ["Ingress"]
         for rule in policy["ingress"]:

@@ -1,4 +1,4 @@
-{{- /* The name of everything; KubeRay's longest names leave room for 29 characters: RayCronJob (36) less "-update". */ -}}
+{{- /* The name of everything. KubeRay leaves room for 29 characters: a RayCronJob's name has 36, with "-update". */ -}}
 {{- define "kcm.name" -}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]{0,27}[a-z0-9])?$" .Release.Name) -}}
 {{- fail (printf "release name %q: at most 29 small letters, digits and dashes, the first a letter" .Release.Name) -}}
@@ -21,17 +21,20 @@
 {{- range $key := list "storage_path" "assets_path" -}}
 {{- $path := get $config $key | toString -}}
 {{- if not (or (contains "://" $path) (and $.Values.volume (hasPrefix "/mnt/kcm/" $path))) -}}
-{{- fail (printf "config: %s %s is on no volume of the pods: name a bucket, or a folder below /mnt/kcm and set `volume`" $key $path) -}}
+{{- $hint := "name a bucket, or a folder below /mnt/kcm and set `volume`" -}}
+{{- fail (printf "config: %s %s is on no volume of the pods: %s" $key $path $hint) -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $config -}}
 {{- end -}}
 
-{{- /* The names of all Secrets that pods look for. One that is missing is named here where helm is connected to a cluster: it
-is, if the service account is found that every namespace has. */ -}}
+{{- /* The names of all Secrets that pods look for. Where helm is connected to a cluster, one that is missing is named: it is
+connected if it finds the service account that every namespace has. */ -}}
 {{- define "kcm.secrets" -}}
 {{- $names := list -}}
-{{- range .Values.env -}}{{- with dig "valueFrom" "secretKeyRef" "name" "" . -}}{{- $names = append $names . -}}{{- end -}}{{- end -}}
+{{- range .Values.env -}}
+{{- with dig "valueFrom" "secretKeyRef" "name" "" . -}}{{- $names = append $names . -}}{{- end -}}
+{{- end -}}
 {{- with .Values.serve -}}
 {{- if .enabled -}}{{- $names = concat $names (list .keysSecret .redis.secret | compact) -}}{{- end -}}
 {{- end -}}
@@ -45,15 +48,15 @@ is, if the service account is found that every namespace has. */ -}}
 {{- join " " $names -}}
 {{- end -}}
 
-{{- /* By these a PodDisruptionBudget, a NetworkPolicy and Prometheus find pods: (list . COMPONENT). */ -}}
+{{- /* By these a PodDisruptionBudget, a NetworkPolicy and Prometheus find pods: (list . COMPONENT). Pods keep the
+app.kubernetes.io/name that KubeRay gives them: the Services of its heads select by it. */ -}}
 {{- define "kcm.selector" -}}
-{{- $root := index . 0 -}}
-app.kubernetes.io/name: kcm
-app.kubernetes.io/instance: {{ include "kcm.name" $root }}
+app.kubernetes.io/instance: {{ include "kcm.name" (index . 0) }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
 {{- define "kcm.labels" -}}
+app.kubernetes.io/name: kcm
 {{ include "kcm.selector" . }}
 app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Version }}
@@ -88,7 +91,8 @@ spec:
   serviceAccountName: {{ include "kcm.name" .root }}
   {{- /* The autoscaler beside a head asks Kubernetes for pods; nothing else may. */}}
   automountServiceAccountToken: {{ eq .name "ray-head" }}
-  securityContext: {runAsNonRoot: true, runAsUser: 1000, runAsGroup: 100, fsGroup: 100, seccompProfile: {type: RuntimeDefault}}
+  securityContext:  # the user `ray` of the image
+    {runAsNonRoot: true, runAsUser: 1000, runAsGroup: 100, fsGroup: 100, seccompProfile: {type: RuntimeDefault}}
   {{- with $values.imagePullSecrets }}
   imagePullSecrets: {{ toJson . }}
   {{- end }}
@@ -139,7 +143,7 @@ spec:
         - {containerPort: 6379, name: gcs-server}
         - {containerPort: 8265, name: dashboard}
         {{- else }}
-      # KubeRay's own probe asks the proxy alone; this one asks whether an item can go the whole way. Liveness is KubeRay's.
+      # KubeRay's own asks the proxy alone, this one whether an item can go the whole way. Liveness is KubeRay's.
       readinessProbe:
         httpGet: {path: /readyz, port: serve}
         initialDelaySeconds: 10
@@ -221,8 +225,8 @@ workerGroupSpecs:
   {{- end }}
 {{- end -}}
 
-{{- /* A command on a cluster of its own: (dict "root" . "component" "run" "entrypoint" "kcm run"). The submitter is a pod of ours,
-since KubeRay's own sidecar could not be told to drop its privileges. */ -}}
+{{- /* A command on a cluster of its own: (dict "root" . "component" "run" "entrypoint" "kcm run"). The submitter is a pod
+of ours, since KubeRay's own sidecar could not be told to drop its privileges. */ -}}
 {{- define "kcm.job" -}}
 {{- $run := .root.Values.run -}}
 entrypoint: {{ .entrypoint }} /etc/kcm/config.yaml
@@ -231,6 +235,7 @@ ttlSecondsAfterFinished: {{ $run.ttlSeconds }}
 activeDeadlineSeconds: {{ $run.deadlineSeconds }}
 backoffLimit: {{ $run.backoffLimit }}
 submissionMode: K8sJobMode
-submitterPodTemplate: {{- include "kcm.pod" (merge (dict "name" "submitter" "resources" (dict "cpu" "500m" "memory" "1Gi")) .) | nindent 2 }}
+{{- $small := dict "cpu" "500m" "memory" "1Gi" }}
+submitterPodTemplate: {{- include "kcm.pod" (merge (dict "name" "submitter" "resources" $small) .) | nindent 2 }}
 rayClusterSpec: {{- include "kcm.cluster" (merge (dict "spec" $run) .) | nindent 2 }}
 {{- end -}}
