@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,7 +22,6 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.inputs.labels import UNLABELLED
 from kcm.kan.mlp import num_parameters
 from kcm.learners.training.trainer import Trainer
-from kcm.metrics.continual import shot_accuracies, third_accuracies
 
 from .data import Stream
 from .settings import Setting, StudyNetwork, kind_of
@@ -179,10 +179,28 @@ class _Answers:
 
 
 def _by_size(answers: _Answers, stream: Stream) -> Record:
-    """Accuracies over classes by their number of train rows."""
     labels, correct = (np.concatenate(parts) for parts in zip(*answers.by_task(), strict=True))
-    counts = stream.train_counts
-    return {**shot_accuracies(labels, correct, counts), **third_accuracies(labels, correct, counts)}
+    return size_accuracies(labels, correct, np.asarray(stream.train_counts))
+
+
+def size_accuracies(
+    labels_N: NDArray[np.int64], correct_N: NDArray[np.bool_], train_counts_C: NDArray[np.int64]
+) -> dict[str, float | None]:
+    """Accuracies over classes by their number of train rows: means over those that have test rows, else None.
+
+    Many-, medium- and few-shot classes (Liu et al., arXiv 1904.05160), and the head, middle and tail third of all; ties
+    go by the order of the labels, and the head takes the remainder first.
+    """
+    counts_C, num_labels = train_counts_C, len(train_counts_C)
+    thirds = np.array_split(np.argsort(-counts_C, kind="stable"), 3)
+    bands = {"many": counts_C > 100, "medium": (counts_C >= 20) & (counts_C <= 100), "few": counts_C < 20}
+    rows_C = np.bincount(labels_N, minlength=num_labels)
+    accuracy_C = np.bincount(labels_N, correct_N, num_labels) / np.maximum(rows_C, 1)
+    found: dict[str, float | None] = {}
+    for name, chosen in (bands | dict(zip(("head", "middle", "tail"), thirds, strict=True))).items():
+        defined = accuracy_C[chosen][rows_C[chosen] > 0]
+        found[name] = float(defined.mean()) if len(defined) else None
+    return found
 
 
 def state_bytes(state: Any) -> int:

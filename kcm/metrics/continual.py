@@ -11,8 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from kcm.errors import DataError
 
-MANY_SHOT, FEW_SHOT = 100, 20
-
 
 def average_accuracy(R: ArrayLike) -> float:
     """mean_j R[T, j], after the last task (Lopez-Paz and Ranzato, arXiv 1706.08840, ACC)."""
@@ -87,33 +85,6 @@ def summarise(R: ArrayLike, b: ArrayLike | None = None, joint: ArrayLike | None 
     }
 
 
-def shot_accuracies(labels: ArrayLike, correct: ArrayLike, train_counts: ArrayLike) -> dict[str, float | None]:
-    """Accuracy over many- (> 100), medium- (20-100) and few-shot (< 20) classes (Liu et al., arXiv 1904.05160).
-
-    `labels` int [N] and `correct` [N] are test rows, `train_counts` int [C] the train rows per class. A band is the
-    mean over its classes that have test rows, None where there are none.
-    """
-    counts = np.asarray(train_counts)
-    bands = {
-        "many": counts > MANY_SHOT,
-        "medium": (counts >= FEW_SHOT) & (counts <= MANY_SHOT),
-        "few": counts < FEW_SHOT,
-    }
-    by_class = _class_accuracies(labels, correct, len(counts))
-    return {name: _mean(by_class[band]) for name, band in bands.items()}
-
-
-def third_accuracies(labels: ArrayLike, correct: ArrayLike, train_counts: ArrayLike) -> dict[str, float | None]:
-    """Accuracy over the head, middle and tail third of the classes, by train rows; ties in the order of the labels.
-
-    Arguments as for `shot_accuracies`. Where the classes do not divide by three the head takes the remainder first.
-    """
-    counts = np.asarray(train_counts)
-    by_class = _class_accuracies(labels, correct, len(counts))
-    thirds = np.array_split(np.argsort(-counts, kind="stable"), 3)
-    return {name: _mean(by_class[third]) for name, third in zip(("head", "middle", "tail"), thirds, strict=True)}
-
-
 def _accuracies(R: ArrayLike) -> NDArray[np.float64]:
     """R as float64 [T, T], with an accuracy of every learned task."""
     matrix = np.asarray(R, dtype=np.float64)
@@ -123,15 +94,3 @@ def _accuracies(R: ArrayLike) -> NDArray[np.float64]:
     if len(missing):
         raise DataError(f"no accuracy on learned tasks: R{missing[0].tolist()} is NaN", where="R")
     return matrix
-
-
-def _class_accuracies(labels: ArrayLike, correct: ArrayLike, num_labels: int) -> NDArray[np.float64]:
-    """Accuracy of every class, [C]; NaN without test rows."""
-    rows = np.bincount(np.asarray(labels), minlength=num_labels)
-    right = np.bincount(np.asarray(labels), np.asarray(correct, dtype=np.float64), num_labels)
-    return np.asarray(np.divide(right, rows, out=np.full(num_labels, np.nan), where=rows > 0))
-
-
-def _mean(values: NDArray[np.float64]) -> float | None:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) else None

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from benchmarks.study import study as study_module
-from benchmarks.study.cell import NearestClassMean, run_cell
+from benchmarks.study.cell import NearestClassMean, run_cell, size_accuracies
 from benchmarks.study.settings import DEFAULT_SETTINGS, LEARNERS, Settings, has_memory
 from benchmarks.study.study import StudyConfig, run_study
 from kcm.config import parse_config
@@ -145,3 +146,25 @@ def test_the_nearest_mean_is_of_unit_vectors_among_classes_seen() -> None:
     scores = means.scores(torch.tensor([[1.0, 0.2], [0.2, 1.0]]))
     assert scores.argmax(1).tolist() == [0, 2]
     assert torch.isinf(scores[:, 1]).all()
+
+
+def by_size(labels: list[int], correct: list[int], counts: list[int]) -> dict[str, float | None]:
+    return size_accuracies(np.array(labels), np.array(correct, dtype=bool), np.array(counts))
+
+
+def test_bands_follow_the_train_counts_and_weigh_classes_equally() -> None:
+    # Train rows per class: many (101), medium at both edges (100, 20), few (19); class 3 has test rows of both kinds.
+    found = by_size([0, 0, 0, 0, 1, 2, 2, 3, 3], [1, 1, 1, 0, 0, 1, 1, 1, 0], [101, 100, 20, 19])
+    assert [found[band] for band in ("many", "medium", "few")] == [0.75, 0.5, 0.5]
+
+
+def test_empty_bands_and_classes_without_test_rows_are_undefined_not_zero() -> None:
+    found = by_size([0, 0], [1, 0], [500, 500, 3])
+    assert [found[band] for band in ("many", "medium", "few")] == [0.5, None, None]
+
+
+def test_thirds_go_by_train_rows_whatever_the_order_of_the_labels() -> None:
+    counts = [5, 50, 500, 10, 100, 1000]  # head: 5, 2; middle: 4, 1; tail: 3, 0
+    correct_by_class = {5: 1, 2: 1, 4: 1, 1: 0, 3: 0, 0: 0}
+    found = by_size([*correct_by_class], [*correct_by_class.values()], counts)
+    assert [found[third] for third in ("head", "middle", "tail")] == [1.0, 0.5, 0.0]

@@ -72,21 +72,3 @@ def test_a_matrix_that_is_not_square_or_lacks_learned_tasks_is_refused(bad):
 def test_initial_accuracies_of_another_number_of_tasks_are_refused():
     with pytest.raises(DataError, match=r"expected \(3,\)"):
         continual.fwt(R, [0.1, 0.2])
-
-
-def test_bands_follow_the_train_counts_and_weigh_classes_equally():
-    # Train rows per class: many (101), medium at both edges (100, 20), few (19); class 3 has test rows of both kinds.
-    labels = [0, 0, 0, 0, 1, 2, 2, 3, 3]
-    correct = [1, 1, 1, 0, 0, 1, 1, 1, 0]
-    assert continual.shot_accuracies(labels, correct, [101, 100, 20, 19]) == {"many": 0.75, "medium": 0.5, "few": 0.5}
-
-
-def test_empty_bands_and_classes_without_test_rows_are_undefined_not_zero():
-    assert continual.shot_accuracies([0, 0], [1, 0], [500, 500, 3]) == {"many": 0.5, "medium": None, "few": None}
-
-
-def test_thirds_go_by_train_rows_whatever_the_order_of_the_labels():
-    counts = [5, 50, 500, 10, 100, 1000]  # head: 5, 2; middle: 4, 1; tail: 3, 0
-    correct_by_class = {5: 1, 2: 1, 4: 1, 1: 0, 3: 0, 0: 0}
-    thirds = continual.third_accuracies(list(correct_by_class), list(correct_by_class.values()), counts)
-    assert thirds == {"head": 1.0, "middle": 0.5, "tail": 0.0}
