@@ -317,10 +317,6 @@ def test_predict_passes_its_columns_and_the_configs_cluster_on(monkeypatch: pyte
     assert json.loads((tmp_path / "out.json").read_text()) == {"small": 3, "large": 1}
 
 
-def test_config_prints_the_reference(tmp_path: Path) -> None:
-    assert kcm("config").stdout.startswith("# Configuration\n")
-
-
 def test_components_are_listed_with_where_they_come_from(outside_package: Path, tmp_path: Path) -> None:
     ended = kcm("config", "--components", "--json", str(tmp_path / "components.json"))
     assert ended.exit_code == 0

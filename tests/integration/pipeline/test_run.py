@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -142,15 +141,6 @@ def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) 
     assert {bundle.encoder.in_use, bundle.large.in_use} <= {"torch", "onnx"}
     assert len(bundle.metrics["frontier"]["accuracy"]) == len(bundle.metrics["frontier"]["call_rate"])
     assert len(bundle.learner_state["memory"]["ids"]) > 0
-
-
-def test_mlflow_loads_the_champion(result: dict[str, Any], config: RunConfig) -> None:
-    mlflow.set_tracking_uri(result["mlflow"]["tracking_uri"])
-    settings = {"assets": str(config.assets_path)}
-    model = mlflow.pyfunc.load_model(f"models:/{result['mlflow']['model']}@champion", model_config=settings)
-    found = model.predict(pd.DataFrame({"text": ["A delight from start to end.", "Dull."]}))
-    assert set(found["label"]) <= {"negative", "positive"}
-    assert found["error"].isna().all()
 
 
 def test_the_quick_start_runs(

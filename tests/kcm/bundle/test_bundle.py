@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 import pickletools
 import shutil
 import sys
@@ -154,12 +153,6 @@ def test_a_bundle_says_which_package_brings_what_is_not_ours(
         Bundle.read(theirs)
 
 
-def test_mixing_has_a_file_of_its_own_where_there_is_any(tmp_path: Path) -> None:
-    mixed = bundle(collaborator=collaborator(mixing=9)).write(tmp_path / "mixed")
-    assert (mixed / "mixing.safetensors").is_file()
-    assert not (bundle().write(tmp_path / "plain") / "mixing.safetensors").exists()
-
-
 def test_a_control_of_random_units_answers_as_before(tmp_path: Path) -> None:
     before = Collaborator(FEATURES, len(LABELS), NetworkConfig(hidden=()), "random_relu", seed=3)
     for tensor in before.state_dict().values():  # others than the seed gives: they must come from the files
@@ -235,35 +228,12 @@ def test_no_file_is_a_pickle(tmp_path: Path) -> None:
             pickletools.dis(path.read_bytes(), out=io.StringIO())
 
 
-def test_the_digest_names_the_content(tmp_path: Path) -> None:
-    first = Bundle.read(bundle().write(tmp_path / "a")).digest
-    again = Bundle.read(bundle().write(tmp_path / "b")).digest
-    other = Bundle.read(bundle(metrics={}).write(tmp_path / "c")).digest
-    assert first == again != other
-
-
 def test_prompts_come_back_as_they_were_frozen(tmp_path: Path) -> None:
     prompts = Prompts(top_k=2, candidates=(0, 2))
     read = round_trip(bundle(policy=Policy(prompt="hard", decision=THRESHOLD), prompts=prompts), tmp_path)
     assert read.prompts == prompts
     assert read.policy.prompt == "hard"
     assert round_trip(bundle(), tmp_path / "plain").prompts is None
-
-
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    folder = bundle().write(tmp_path / "bundle")
-    policy = json.loads((folder / "policy.json").read_text())
-    policy["decision"] = {"decision": "keep_all", "threshold": None}
-    (folder / "policy.json").write_text(json.dumps(policy))
-    with pytest.raises(ArtefactError, match=r"not what the manifest says .*policy\.json"):
-        Bundle.read(folder)
-
-
-def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match=r"no bundle\.json here"):
-        Bundle.read(tmp_path)
-    with pytest.raises(ArtefactError, match=r"no bundle\.json here"):
-        Bundle.read(tmp_path / "absent")
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

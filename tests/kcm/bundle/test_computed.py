@@ -13,7 +13,6 @@ from kcm.bundle.models import ComputedBy, void_reason
 from kcm.encoders import EncoderConfig, TextEncoderConfig
 from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.precomputed import PrecomputedConfig
-from kcm.errors import ConfigError
 from kcm.large import ClassifierConfig, OpenAiConfig
 from tests.kcm.bundle.test_bundle import bundle
 
@@ -73,8 +72,3 @@ def test_every_encoder_says_what_computes_it(encoder: EncoderConfig, device: str
 
 def test_a_server_computes_nothing_here() -> None:
     assert OpenAiConfig(model="big").computed_by("cuda") == ""
-
-
-def test_int8_is_refused_on_a_gpu() -> None:
-    with pytest.raises(ConfigError, match="int8 does not run on cuda"):
-        TextEncoderConfig(model="m", precision="int8").computed_by("cuda")

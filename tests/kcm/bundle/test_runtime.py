@@ -297,13 +297,6 @@ def loadable(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     return made, root
 
 
-def test_a_loaded_cascade_answers(loadable: tuple[Bundle, Path], tmp_path: Path) -> None:
-    cascade = load_cascade(loadable[0].write(tmp_path / "bundle"), tmp_path)
-    (answer,) = cascade.answer([Input(Content("a b"))])
-    assert answer.route == "large"
-    assert answer.label in LABELS
-
-
 @pytest.mark.parametrize(
     ("side", "message"), [("small", "the encoder is another one"), ("large", "the large model is")]
 )
@@ -320,11 +313,6 @@ def test_a_model_other_than_the_bundle_s_own_is_refused(
     )
     with pytest.raises(ArtefactError, match=message):
         load_cascade(moved.write(tmp_path / "bundle"), tmp_path)
-
-
-def test_a_classifier_without_its_head_is_refused(loadable: tuple[Bundle, Path], tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="the bundle holds no head"):
-        load_cascade(replace(loadable[0], large_head=None).write(tmp_path / "bundle"), tmp_path)
 
 
 def test_an_input_that_cannot_be_read_fails_alone() -> None:

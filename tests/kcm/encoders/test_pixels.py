@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kcm.config import Config, parse_config
-from kcm.encoders import EncoderConfig, PixelsConfig, PixelsEncoder, TextEncoderConfig, encode_readable
-from kcm.errors import ConfigError
+from kcm.encoders import PixelsConfig, PixelsEncoder, encode_readable
 from kcm.inputs.content import Content, UnreadableError
 
 
@@ -63,19 +61,3 @@ def test_one_that_cannot_be_read_leaves_the_others() -> None:
 def test_what_changes_the_features_changes_the_identity(options: dict) -> None:
     assert PixelsEncoder(PixelsConfig(**options)).identity != PixelsEncoder(PixelsConfig()).identity
     assert PixelsEncoder(PixelsConfig(batch_size=1)).identity == PixelsEncoder(PixelsConfig()).identity
-
-
-class Section(Config):
-    encoder: EncoderConfig
-
-
-def test_a_section_without_a_kind_is_an_encoder_of_texts() -> None:
-    assert parse_config(Section, {"encoder": {"model": "m"}}).encoder == TextEncoderConfig(model="m")
-    assert parse_config(Section, {"encoder": {"kind": "pixels", "side": 8}}).encoder == PixelsConfig(side=8)
-
-
-def test_an_unknown_kind_or_key_is_refused_by_its_place() -> None:
-    with pytest.raises(ConfigError, match=r"'pixel'.*'text', 'pixels', 'image'"):
-        parse_config(Section, {"encoder": {"kind": "pixel"}})
-    with pytest.raises(ConfigError, match=r"unknown key 'encoder\.sides', did you mean 'encoder\.side'"):
-        parse_config(Section, {"encoder": {"kind": "pixels", "sides": 8}})

@@ -91,22 +91,6 @@ def test_json_lines_keep_nested_and_mixed_values(tmp_path: Path) -> None:
     assert payloads_of(file) == records
 
 
-def test_json_lines_become_columns_with_one_type_each(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    lines = ['{"text": "a", "i": 1, "f": 1, "b": true, "m": {"k": 1}}', '{"text": "b", "f": 0.5, "b": null, "m": "s"}']
-    path.write_text("\n".join(lines), encoding="utf-8")
-    file = open_rows(path, "text")
-    (chunk,) = file.chunks(10)
-    table = file.columns(chunk["payload"])
-    assert table.schema == pa.schema(
-        [("text", pa.string()), ("i", pa.int64()), ("f", pa.float64()), ("b", pa.bool_()), ("m", pa.string())]
-    )
-    assert table.to_pylist() == [
-        {"text": "a", "i": 1, "f": 1.0, "b": True, "m": '{"k": 1}'},
-        {"text": "b", "i": None, "f": 0.5, "b": None, "m": "s"},
-    ]
-
-
 def test_lines_that_hold_no_usable_text_are_distinguished(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "a"}\n{"text": 5}\nnot json\n[1]\n{"text": "\\ud800"}\n', encoding="utf-8")
@@ -138,10 +122,7 @@ def test_the_task_column_is_read_where_one_is_named(tmp_path: Path) -> None:
     [
         ("rows.csv", b"body,texts\na,b\n", "no column 'text'.*Did you mean 'texts'"),
         ("rows.csv", b"", "no column 'text'.*columns are none"),
-        ("rows.csv", b"text,text\na,b\n", "occurs twice"),
         ("rows.jsonl", b'{"Text": "a"}\n', "no column 'text'.*Did you mean 'Text'"),
-        ("rows.parquet", b"PAR0", "cannot read the file"),
-        ("rows.txt", b"a\n", "unknown kind of file '.txt'.*.csv, .tsv, .jsonl"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_with_the_reason(

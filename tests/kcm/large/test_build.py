@@ -95,9 +95,3 @@ def test_a_classifier_needs_its_head(configs, tmp_path):
         configs[0].build(LABELS, tmp_path)
     with pytest.raises(ArtefactError, match="holds no head"):
         configs[0].identity(LABELS, tmp_path)
-
-
-def test_a_missing_key_is_reported_before_any_work(configs, tmp_path, monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY")
-    with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
-        configs[3].identity(LABELS, tmp_path)

@@ -21,12 +21,6 @@ def test_every_learner_is_built_by_its_name_alone(name) -> None:
     assert type(learner.build(seed=0)).__name__.lower() == name
 
 
-def test_an_unknown_learner_is_refused_with_the_known_names() -> None:
-    with pytest.raises(ConfigError, match="'reply'") as error:
-        parse_config(Run, {"learner": {"name": "reply"}})
-    assert all(f"'{name}'" in str(error.value) for name in NAMES)
-
-
 @pytest.mark.parametrize(
     ("settings", "key"),
     [

@@ -94,11 +94,6 @@ def test_prompt_modes_are_checked_before_any_work():
         recorded.check_prompt_modes(["hard"])
 
 
-def test_an_unknown_adapter_names_the_known_ones():
-    with pytest.raises(ConfigError, match=r"'classifer'.*'classifier', .*'causal_lm', 'openai', 'recorded'"):
-        parse_config(Run, {"large": {"adapter": "classifer"}})
-
-
 def test_the_identity_follows_encoder_head_and_labels(model):
     def identity(head=1.0, labels=LABELS):
         weight = np.full((3, 2), head, dtype=np.float32)

@@ -166,22 +166,6 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(coroutine, 20))
 
 
-def test_an_escalated_answer_is_in_the_log_soon(url: str, recorder: Recorder) -> None:
-    async def answer() -> None:
-        service = await started(recorder, url)
-        await service.predict([KEPT, ASKED], Origin("r1"))
-        log = DecisionLog(url, 1.0)
-        while not (rows := log.read(DECISIONS)):
-            await asyncio.sleep(0.01)
-        assert [(row["item"], row["route"], row["large_label"]) for row in rows] == [
-            (0, "small", None),
-            (1, "large", "good"),
-        ]
-        assert log.read(PAYLOADS) == []
-
-    run(answer())
-
-
 def test_without_the_log_predictions_go_on_and_are_counted_while_feedback_is_to_be_retried(
     url: str, tmp_path: Path, recorder: Recorder
 ) -> None:

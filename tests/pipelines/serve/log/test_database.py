@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -48,14 +47,6 @@ def test_processes_that_start_at_once_make_the_tables_once(any_url: str, engine:
     assert [(process.returncode, end[1]) for process, end in zip(processes, ends, strict=True)] == [(0, "")] * 3
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM log_meta")).scalar() == 1
-
-
-def test_threads_that_start_at_once_make_the_tables_once(any_url: str) -> None:
-    databases = [Database(any_url, 10.0) for _ in range(6)]
-    with ThreadPoolExecutor(6) as threads:
-        list(threads.map(Database.open, databases))
-    for database in databases:
-        database.close()
 
 
 def test_tables_of_another_version_are_left_alone_and_it_is_said_why(any_url: str, engine: Engine) -> None:

@@ -15,7 +15,7 @@ from kcm.tasks.units import unit_digest
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log import window as window_module
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, RejectedError
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
 from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.window import LogReader
 from pipelines.serve.log.writer import LogWriter
@@ -123,9 +123,3 @@ def test_the_alarm_of_a_certificate_is_not_theirs_to_give(any_url: str, max_shar
         return bounds.alarm
 
     assert asyncio.run(watch()) == refuted
-
-
-def test_a_label_of_another_caller_s_item_is_not_stored(url: str) -> None:
-    with closing(DecisionLog(url, 10.0, "films")) as log, pytest.raises(RejectedError) as rejected:
-        log.add_feedback("ann0", "eve", [Feedback(0, "good")])
-    assert rejected.value.status == 404

@@ -43,17 +43,6 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(coroutine, 20))
 
 
-def test_what_it_returns_from_is_stored(url: str) -> None:
-    async def write() -> None:
-        writing = opened(url, timeout_s=1.0)
-        await writing.open()
-        writing.add_decisions([decision(f"r{number}") for number in range(5)])
-        await asyncio.gather(*(writing.add_feedback(f"r{number}", None, LABELS) for number in range(5)))
-        assert stored(url) == [f"r{number}" for number in range(5)]
-
-    run(write())
-
-
 def test_decisions_are_in_the_log_soon_without_being_waited_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "BUFFER_S", 0.01)
 
