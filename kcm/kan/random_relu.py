@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,23 @@ def random_directions(count: int, dim: int, generator: torch.Generator) -> Tenso
     """`count` unit vectors [count, dim], uniform on the sphere, orthogonal within every block of `dim`.
 
     Features of orthogonal directions vary less about their kernel than those of independent ones (arXiv 1610.09072).
+    The last ones drawn are remembered: a run builds the same networks some twenty times, and drawing took a quarter of
+    the CPU of a run on 2,000 rows.
     """
+    directions, state = _drawn(count, dim, generator.get_state().numpy().tobytes())
+    generator.set_state(state)
+    return directions.clone()
+
+
+@lru_cache(maxsize=8)
+def _drawn(count: int, dim: int, state: bytes) -> tuple[Tensor, Tensor]:
+    """The directions that a generator in this state draws, and the state that this leaves it in."""
+    generator = torch.Generator()
+    generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
     directions = torch.empty(count, dim)
     for block in directions.split(dim):  # type: ignore[no-untyped-call]
         nn.init.orthogonal_(block, generator=generator)
-    return directions
+    return directions, generator.get_state()
 
 
 class RandomReLU(nn.Module):

@@ -115,3 +115,13 @@ def test_blocks_differ_and_the_seed_decides() -> None:
 def test_no_direction_of_space_is_preferred() -> None:
     mean = directions(4000, 4).mean(0)
     assert mean.norm() < 0.05
+
+
+def test_directions_drawn_again_are_the_same_and_their_own_and_leave_the_generator_alike() -> None:
+    first, second = (torch.Generator().manual_seed(3) for _ in range(2))
+    found = random_directions(16, 8, first)
+    expected = found.clone()
+    found.zero_()
+    assert torch.equal(random_directions(16, 8, second), expected)
+    assert torch.equal(first.get_state(), second.get_state())
+    assert not torch.equal(random_directions(16, 8, second), expected)
