@@ -331,6 +331,10 @@ def test_versions_are_those_of_the_project() -> None:
         ('--set-json=env=[{"name": "PGPASSWORD", "value": "1"}]', "at '/env/0': missing property 'valueFrom'"),
         ("--set=serve.redis.address=null", "at '/serve/redis/address': got null, want string"),
         ("--set=serve.upgrade.type=NewClusterWithIncrementalUpgrade", "at '/serve/upgrade/gatewayClass': got null"),
+        (
+            "--set=serve.upgrade.type=NewClusterWithIncrementalUpgrade,serve.upgrade.gatewayClass=x,serve.upgrade.stepPercent=60",
+            "serve.upgrade: stepPercent 60 is more than surgePercent 50",
+        ),
         ("--set-string=run.head.resources.memory=8", "at '/run/head/resources/memory': '8' does not match pattern"),
         ('--set-json=serve.groups=[{"name":"cpu","min":3,"max":1,"resources":{"cpu":1,"memory":"1Gi"}}]', "1 doors"),
         (
