@@ -41,7 +41,7 @@ class TasksConfig(Config):
     fractions: Fractions = Field(
         default=DEFAULT_FRACTIONS,
         description="Shares of train, validate, certify and test; not given, 0.65, 0, 0.25 and 0.1 where train rows "
-        "left out can choose.",
+        "left out can choose. Test may be 0.",
     )
     max_bad_rows: int | str = Field(default="1%", description="Bad rows allowed: a count, or a share such as 1%.")
     long_tail: LongTailConfig | None = Field(default=None, description="Cut the train rows to a long tail.")
