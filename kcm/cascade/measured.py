@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.table import OutcomeTable, joined_groups
+from kcm.cascade.table import ColumnTable, OutcomeTable, joined_groups
 from kcm.metrics.calibration import confidences
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MeasuredRows:
+class MeasuredRows(ColumnTable):
     """One row per (item, prompt mode), a hundred bytes each; every column [N].
 
     Columns are those of `OutcomeTable`; of its logits are left the small model's label, whether judge and small model
@@ -74,13 +74,6 @@ class MeasuredRows:
     def large_none_correct(self) -> NDArray[np.bool_]:
         """The large model is right under prompt `none`, [N]; a failed or off-label answer is wrong."""
         return np.asarray(self.none_label == self.label)
-
-    def select(self, rows: ArrayLike) -> MeasuredRows:
-        """The rows of a boolean mask or of an array of positions."""
-        index = np.asarray(rows)
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        chosen: dict[str, Any] = {name: None if column is None else column[index] for name, column in columns.items()}
-        return MeasuredRows(**chosen)
 
     def scored(self, rows: ArrayLike) -> ScoredOutcomes:
         """Some rows, all of one prompt mode, as frontier and certificate read them."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kcm.cascade.table import OutcomeTable, joined_groups
+from kcm.cascade.table import ColumnTable, OutcomeTable, joined_groups
 from kcm.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ScoredOutcomes:
+class ScoredOutcomes(ColumnTable):
     """One row per item, all of one prompt mode; every column has shape [N].
 
     `score`: gate score, larger = surer. `small_correct`: S. `large_correct`: L under the deployed prompt.
@@ -91,13 +90,6 @@ class ScoredOutcomes:
     def certified_baseline(self) -> NDArray[np.bool_]:
         """L_none as a certificate counts it, [N]: a failed answer is taken as right, against the cascade."""
         return self.baseline_correct if self.large_none_error is None else self.baseline_correct | self.large_none_error
-
-    def select(self, rows: ArrayLike) -> ScoredOutcomes:
-        """The rows of a boolean mask or of an array of positions."""
-        index = np.asarray(rows)
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        chosen: dict[str, Any] = {name: None if column is None else column[index] for name, column in columns.items()}
-        return replace(self, **chosen)
 
     def by_task(self) -> dict[str, ScoredOutcomes]:
         """The rows of every task; raises DataError where rows carry none."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -27,8 +27,19 @@ _STRINGS = ("id", "task", "split", "prompt", "group")
 _MATRICES = ("judge_logits", "small_logits", "large_probabilities")
 
 
+@dataclass(frozen=True, eq=False)
+class ColumnTable:
+    """Base of tables whose fields are columns of one length, [N] or [N, …], and what holds for all rows."""
+
+    def select(self, rows: ArrayLike) -> Self:
+        """The rows of a boolean mask or of an array of positions."""
+        index = np.asarray(rows)
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: each[index] for name, each in columns.items() if isinstance(each, np.ndarray)})
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OutcomeTable:
+class OutcomeTable(ColumnTable):
     """One row per (item, prompt mode), validated on construction.
 
     Logits may be -inf where a label cannot be answered (a class not seen yet, none-of-these), never NaN.
@@ -96,13 +107,6 @@ class OutcomeTable:
         """The large model failed under prompt `none`, [N]."""
         assert self.none_error is not None
         return self.none_error
-
-    def select(self, rows: ArrayLike) -> OutcomeTable:
-        """The rows of a boolean mask or of an array of positions, each with its baseline under prompt `none`."""
-        index = np.asarray(rows)
-        return OutcomeTable(
-            label_names=self.label_names, **{name: getattr(self, name)[index] for name in _columns(self)}
-        )
 
     def where(
         self, *, split: Split | None = None, task: str | None = None, prompt: PromptMode | None = None

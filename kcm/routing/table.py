@@ -6,15 +6,15 @@ one. Shapes: N rows, D features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.table import ColumnTable
 from kcm.routing.cells import Cells, check_columns, feature_columns, read_columns
 from kcm.routing.config import RouteColumns
 from kcm.tasks.rows import split_name
@@ -22,7 +22,7 @@ from kcm.tasks.units import text_key
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RoutingTable:
+class RoutingTable(ColumnTable):
     """One row per item; every column is [N] or None where the table has none.
 
     `large_error` marks answers that the large model failed to give: wrong in accuracy, right in a certificate.
@@ -49,13 +49,6 @@ class RoutingTable:
 
     def __len__(self) -> int:
         return len(self.name)
-
-    def select(self, rows: ArrayLike) -> RoutingTable:
-        """The rows of a boolean mask or of an array of positions."""
-        index = np.asarray(rows)
-        columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "notes"}
-        chosen: dict[str, Any] = {name: None if column is None else column[index] for name, column in columns.items()}
-        return replace(self, **chosen)
 
     def scored(self, score: ArrayLike) -> ScoredOutcomes:
         """The rows with gate scores [N], as frontier and certificate see them."""
