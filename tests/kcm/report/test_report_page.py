@@ -146,7 +146,7 @@ def test_labels_are_shown_with_what_they_are_taken_for_and_of_many_the_first(inp
 
 def test_rows_that_are_kept_and_wrong_are_shown_with_all_answers(inputs, lines: Lines) -> None:
     text = lines(render_report(inputs))
-    assert "Test rows that are kept and wrong: 9, of which 2 are shown" in text
+    assert "Rows that are kept and wrong: 9, of which 2 are shown" in text
     assert "| r17 | not good at all | bad | good | bad" in text
     assert "| r4 | – | bad | good | –" in text
     inputs.result["kept_wrong"] = None  # of what an earlier version measured
