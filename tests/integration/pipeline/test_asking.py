@@ -290,7 +290,7 @@ def test_prompts_go_through_the_stages_into_a_bundle_that_writes_them(
     whole = [row for row in wrong["rows"] if not row["text"].endswith("…")]
     truth = {" ".join(text.split()): right for text, right in oracle.truth.items()}
     assert all(row["label"] == truth[" ".join(sanitized(row["text"], 4000).split())] != row["small"] for row in whole)
-    assert f"Test rows that are kept and wrong: {wrong['num_rows']}," in report
+    assert f"Rows that are kept and wrong: {wrong['num_rows']}," in report
 
     asked = len(upstream.requests)
     assert len({json.dumps(body) for body in upstream.requests}) == asked

@@ -150,7 +150,7 @@ def test_rows_that_are_kept_and_wrong_are_shown_with_all_answers(inputs, lines: 
     assert "| r17 | not good at all | bad | good | bad" in text
     assert "| r4 | – | bad | good | –" in text
     inputs.result["kept_wrong"] = None  # of what an earlier version measured
-    assert "Test rows that are kept" not in lines(render_report(inputs))
+    assert "Rows that are kept" not in lines(render_report(inputs))
 
 
 def test_a_run_of_one_task_shows_it_once_and_says_why_nothing_was_forgotten(inputs, lines: Lines) -> None:
