@@ -195,8 +195,8 @@ def notices(result: Numbers) -> list[str]:
     found = [f"{note}." for note in result.get("notes") or ()]
     if known(small) and known(large) and small >= large:
         found.append(
-            f"On {measured_rows(result)} the small model alone ({percent(small)}) is at least as accurate as the large model"
-            f" ({percent(large)}): never escalating would be cheaper."
+            f"On {measured_rows(result)} the small model alone ({percent(small)}) is at least as accurate as the large"
+            f" model ({percent(large)}): never escalating would be cheaper."
         )
     found += large_faults(result)
     if bad:
