@@ -5,7 +5,8 @@
 The first champion is trained on 50 rows of each known intent. Its traffic holds the known intents, those of earlier
 waves, and the ten of a new wave. A tenth of the items is labelled by callers, one label in twenty wrongly; a twentieth
 of what is kept is audited. What disagrees with the large model is bet against, as the monitor of a service does; from
-an alarm on all is escalated. After a stretch of traffic the loop takes a turn, at most two a wave; before it a person
+an alarm on all is escalated. So is how many items lie far from all known classes; from an alarm on those are
+escalated. After a stretch of traffic the loop takes a turn, at most two a wave; before it a person
 names the wave's intents once, and the large model answers what it was asked from the longer list.
 
 Learning, gate, policy, certificates, promotion gates and alarms are the product's own functions, in this process; its
@@ -19,12 +20,17 @@ mean lies nearest.
     waves_promoted  for how many of them a challenger was promoted within two turns
     kept_known      share of the other items that were kept, over all turns
     kept_unseen     share of the items of a wave's intents that were kept before they were learned
-    expected_unseen what the classes that were left out had said of that share
+    expected_unseen what the classes that were left out had said of that share, once the wave is noticed
+    noticed         for how many waves the share of items far from all known classes raised an alarm
+    delay           new items until then, on average
+    first_known     share of known items that the first champion kept, while the first wave came in
+    first_unseen    the same of that wave's items
     saved           calls saved on held-out items of all intents by the last champion
-    saved_of_full   the same over those that a cascade saves which was given all rows with their labels at once, and
-                    reckons with nothing new
+    saved_of_full   the same over those that a cascade saves which was given all rows with their labels at once
+    saved_quiet     calls saved in a stream of the known intents alone, over those of a loop that escalates nothing for
+                    its distance from known classes
     auroc           how well scores tell CLINC150's out-of-scope test questions from its other test questions, once all
-                    its intents are learned from its train split: the gate's, its signal `residual`, and what is usual
+                    its intents are learned from its train split: the distance from all known classes, and what is usual
 """
 
 from __future__ import annotations
@@ -49,9 +55,8 @@ from sklearn.metrics import roc_auc_score
 from study.data import cached_features
 
 from kcm.bundle.runtime import logits
-from kcm.cascade.forms import GateInputs, NovelInputs
-from kcm.cascade.frontier import NovelRows
 from kcm.cascade.gate import Gate, fit_gate
+from kcm.cascade.novelty import NovelRows, Novelty
 from kcm.cascade.policy import Policy
 from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
@@ -60,6 +65,7 @@ from kcm.cascade.table import OutcomeTable
 from kcm.certify.certificate import Certificate, CertificateConfig, certify
 from kcm.certify.ledger import look_delta
 from kcm.certify.monitoring.alarm import RateAlarm
+from kcm.certify.monitoring.drift import ALARM_DELTA, DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.encoders.text import TextEncoderConfig
@@ -77,6 +83,7 @@ from pipelines.loop.recertify import can_certify_window, certify_window
 from pipelines.loop.window import WindowFacts
 from pipelines.registry import gates
 from pipelines.registry.gates import GateConfig, Paired, PromotionGate
+from pipelines.stages.register import DRIFT_DELTA
 
 KNOWN, WAVES, A_WAVE = 100, 5, 10  # intents
 FIRST_ROWS, HELD_OUT = 50, 20  # of an intent: for the first table, and kept from all traffic
@@ -85,6 +92,7 @@ WRONG_LARGE = 0.25  # of the items that lie nearer to the mean of another intent
 TURNS = 2  # of a wave, at most
 QUICK_SEEDS = 3
 KNOWN_ROWS, NEW_ROWS, OLD_ROWS = 5, 30, 10  # of an intent in a stretch: known, of this wave, of an earlier wave
+QUIET_TURNS, QUIET_ROWS = 5, 10  # of a stream without new intents: stretches, rows of an intent in each
 REQUEST = 50
 SECONDS = {"small": 0.005, "large": 0.5}  # that an answer is taken to cost
 FIRST_TABLE = {"train": 0.5, "validate": 0.15, "certify": 0.15, "test": 0.2}
@@ -192,12 +200,23 @@ class Version:
     gate: Gate
     policy: Policy
     novel: NovelRows  # validate rows as if their class had never been learned
+    novelty: Novelty
 
     def judge(self, items: Items, rows: Ints) -> tuple[NDArray[np.float64], Ints]:
         """Gate scores and small answers [N]."""
         features_ND = items.features_ND[rows]
         judge_NC, small_NC = logits(self.collaborator, features_ND)
         return self.gate.score(features_ND, judge_NC, small_NC), small_NC.argmax(1)
+
+    def distances(self, items: Items, rows: Ints) -> NDArray[np.float64]:
+        """The distances from all known classes [N]."""
+        return self.novelty.distances(logits(self.collaborator, items.features_ND[rows])[0])
+
+    @property
+    def farthest(self) -> float:
+        """From which distance on items escalate once new classes are noticed."""
+        farthest = self.novel.farthest(self.policy.decision.cut)
+        return np.inf if farthest is None else farthest
 
     def right(self, stream: Stream, rows: Ints) -> tuple[Bools, Bools]:
         """What it keeps, and where the cascade is right, [N] each."""
@@ -211,7 +230,6 @@ def learned(
     tasks: Sequence[Task],
     num_labels: int,
     parent: Version | None = None,
-    novel_share: float = NOVEL_SHARE,
 ) -> Version:
     """Networks that have learned all tasks, those of a parent and one more, with the gate and policy of validate."""
     items, learner = stream.items, AnalyticConfig(name="analytic").build(stream.seed)
@@ -229,7 +247,6 @@ def learned(
     logits_2 = (torch.from_numpy(each) for each in (table.judge_logits, table.small_logits))
     without = trainer.learner.without_own_class(*logits_2, torch.from_numpy(table.label))
     assert without is not None
-    inputs = GateInputs(without[0].numpy(), without[1].numpy(), features_ND)
     fitted = fit_gate(
         "signals",
         fit_temperature(table.judge_logits, table.label),
@@ -237,19 +254,21 @@ def learned(
         features_ND,
         reference=Reference.of(collaborator, state["learner"]),
         seed=stream.seed,
-        novel=NovelInputs(inputs, np.arange(len(table)), novel_share),
     )
-    assert fitted.novel_scores is not None
-    novel = NovelRows(fitted.novel_scores, novel_share)
+    novelty = Novelty.of(state["learner"])
+    assert novelty is not None
+    judge_NC, small_NC = (each.numpy() for each in without)
+    share = 0.0 if parent is None else NOVEL_SHARE  # as a run and an update take it, unless they are told otherwise
+    novel = NovelRows(fitted.gate.score(features_ND, judge_NC, small_NC), novelty.distances(judge_NC), share)
     found = find_policy(ScoredOutcomes.of(table, fitted.scores), fitted.gate, "global", MAX_LOSS, novel)
-    return Version(tasks, num_labels, state, collaborator, fitted.gate, found.policy, novel)
+    return Version(tasks, num_labels, state, collaborator, fitted.gate, found.policy, novel, novelty)
 
 
-def first_version(stream: Stream, rows: Ints, num_labels: int, novel_share: float = NOVEL_SHARE) -> Version:
+def first_version(stream: Stream, rows: Ints, num_labels: int) -> Version:
     """A cascade of a labelled table, certified on its certify rows, as `kcm run` makes it."""
     split_N = np.array([purpose("novel", stream.items.text[row], FIRST_TABLE) for row in rows])
     task = {split: Rows(rows[split_N == split], stream.label_N[rows[split_N == split]]) for split in SPLITS}
-    version = learned(stream, [task], num_labels, novel_share=novel_share)
+    version = learned(stream, [task], num_labels)
     validate, rows_of_certify = (
         ScoredOutcomes.of(table, version.gate.score(features_ND, table.judge_logits, table.small_logits))
         for table, features_ND in (
@@ -304,7 +323,8 @@ class Turn:
     new_kept: int = 0
     known: int = 0
     known_kept: int = 0
-    noticed: int | None = None  # new items until the alarm; None without one
+    far: int = 0  # items that were escalated for their distance from all known classes alone
+    noticed: int | None = None  # new items until the alarm that new classes came; None without one
     promoted: bool = False
     calls_saved: float = 0.0  # by the champion of then, on held-out items of all intents
     right_new: float | None = None  # of what it keeps of the wave's intents
@@ -324,8 +344,21 @@ class Loop:
         self._begin()
 
     def _begin(self) -> None:
-        """A new champion: an empty window, and an alarm that has seen nothing."""
+        """A new champion: an empty window, and alarms that have seen nothing."""
         self.window: list[pd.DataFrame] = []
+        champion, stream = self.champion, self.stream
+        rows = np.concatenate([task["certify"].row for task in champion.tasks])
+        score_N, small_N = champion.judge(stream.items, rows)
+        self.reference = DriftReference.fit(
+            stream.items.features_ND[rows],
+            small_N,
+            champion.num_labels,
+            champion.policy.keep(score_N),
+            small_N != stream.large(rows, champion.num_labels),
+            DRIFT_DELTA,
+            novelty_N=champion.distances(stream.items, rows),
+        )
+        self.news, self.farthest = RateAlarm(self.reference.limits()["novelty"], ALARM_DELTA), np.inf
         self.alarm, self.held = RateAlarm(CERTIFICATE.epsilon, CERTIFICATE.delta / 2), False
 
     def serve(self, rows: Ints, new_N: Bools, turn: Turn) -> None:
@@ -333,7 +366,11 @@ class Loop:
         for start in range(0, len(rows), REQUEST):
             part, stream = rows[start : start + REQUEST], self.stream
             score_N, small_N = self.champion.judge(stream.items, part)
+            distance_N = self.champion.distances(stream.items, part)
             kept_N = self.champion.policy.keep(score_N) & (not self.held)
+            far_N = kept_N & (distance_N >= self.farthest)
+            kept_N &= ~far_N
+            turn.far += int(far_N.sum())
             drawn_N = kept_N & (stream.random.random(len(part)) < AUDITS)
             large_N = stream.large(part, self.champion.num_labels)
             fresh_N = new_N[start : start + REQUEST]
@@ -356,7 +393,9 @@ class Loop:
                 self.alarm.observe(np.where(lost_N, 1 / AUDITS, 0.0), np.full(len(part), AUDITS))
                 if self.alarm.alarm:
                     self.held, self.window = True, []
-                    turn.noticed = turn.new
+            self.news.observe((distance_N > self.reference.novelty.threshold).astype(np.float64))
+            if self.news.alarm and turn.noticed is None:
+                self.farthest, turn.noticed = self.champion.farthest, turn.new
 
     def turn(self, num_labels: int) -> list[PromotionGate]:
         """One turn of the loop, with a label list of this length; the gates, and a new champion where they pass."""
@@ -441,7 +480,7 @@ class Loop:
                 self.sent.append(rows)
                 new_N = np.isin(stream.label_N[rows], stream.wave(wave))
                 champion = self.champion
-                expected = float(champion.novel.kept(champion.policy.decision.cut))
+                expected = float(champion.novel.kept(champion.policy.decision.cut, champion.farthest))
                 turns.append(turn := Turn(wave, expected))
                 learned_before = self.champion.num_labels == num_labels
                 self.serve(rows, new_N, turn)
@@ -456,7 +495,7 @@ class Loop:
                 turn.calls_saved = float(kept_N.mean())
                 turn.right_new = float(right_N[late_N].mean()) if late_N.any() else None
                 say(f"seed {stream.seed} {turn}")
-        full = first_version(stream, np.concatenate(self.sent), len(stream.names), novel_share=0.0)
+        full = first_version(stream, np.concatenate(self.sent), len(stream.names))
         kept_N, right_N = self.champion.right(stream, stream.held_out)
         full_kept_N, _ = full.right(stream, stream.held_out)
         return {
@@ -468,6 +507,18 @@ class Loop:
         }
 
 
+def quiet(items: Items, seed: int) -> list[Turn]:
+    """The turns of a loop over a stream of the known intents alone."""
+    loop, turns = Loop(Stream(items, seed)), list[Turn]()
+    for _ in range(QUIET_TURNS):
+        rows = loop.stream.take(range(KNOWN), QUIET_ROWS)
+        turns.append(turn := Turn(wave=0, expected=0.0))
+        loop.serve(rows, np.zeros(len(rows), dtype=bool), turn)
+        turn.promoted = gates.overall(loop.turn(KNOWN)) == "pass"
+        say(f"seed {seed}, nothing new: {turn}")
+    return turns
+
+
 def novelty(items: Items, out_of_scope: Items) -> dict[str, float]:
     """By score, the area under the ROC curve of test questions without an intent against the others."""
     stream = Stream(items, 0)
@@ -477,12 +528,12 @@ def novelty(items: Items, out_of_scope: Items) -> dict[str, float]:
     features_ND = np.concatenate([items.features_ND[test.row], out_of_scope.features_ND])
     judge_NC, small_NC = logits(version.collaborator, features_ND)
     tempered_NC = judge_NC / version.gate.temperature
-    train_ND = items.features_ND[train.row]
+    train_ND = items.features_ND[train.row].astype(np.float64)
     mean_CD = np.stack([train_ND[train.label == c].mean(0) for c in range(len(stream.names))])
     whiten_DD = np.linalg.cholesky(EmpiricalCovariance().fit(train_ND - mean_CD[train.label]).precision_)
     scores = {
         "gate": -version.gate.score(features_ND, judge_NC, small_NC),
-        "residual": Reference.of(version.collaborator, version.state["learner"]).residuals(judge_NC),
+        "distance": version.novelty.distances(judge_NC),
         "probability": -softmax(tempered_NC, axis=1).max(1),
         "energy": -logsumexp(tempered_NC, axis=1),
         "mahalanobis": cdist(features_ND @ whiten_DD, mean_CD @ whiten_DD).min(1),
@@ -494,16 +545,36 @@ def novelty(items: Items, out_of_scope: Items) -> dict[str, float]:
 
 def summary(played: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures over all seeds."""
-    turns = [(result["seed"], turn) for result in played for turn in result["turns"]]
-    total = {name: sum(turn[name] for _, turn in turns) for name in ("new", "new_kept", "known", "known_kept")}
+    seed_turns = [(result["seed"], turn) for result in played for turn in result["turns"]]
+    turns = [turn for _, turn in seed_turns]
+    first = [result["turns"][0] for result in played]
+    quiet_turns = [turn for result in played for turn in result["quiet"]]
+    delays = [turn["noticed"] for turn in turns if turn["noticed"] is not None and turn["new"]]
+
+    def share(part: str, whole: str, of: Sequence[Mapping[str, Any]]) -> float:
+        return round(sum(turn[part] for turn in of) / max(sum(turn[whole] for turn in of), 1), 4)
+
     return {
         "waves": WAVES * len(played),
-        "waves_promoted": len({(seed, turn["wave"]) for seed, turn in turns if turn["promoted"]}),
-        "kept_unseen": round(total["new_kept"] / max(total["new"], 1), 4),
-        "kept_known": round(total["known_kept"] / max(total["known"], 1), 4),
-        "expected_unseen": round(sum(turn["expected"] * turn["new"] for _, turn in turns) / max(total["new"], 1), 4),
+        "waves_promoted": len({(seed, turn["wave"]) for seed, turn in seed_turns if turn["promoted"]}),
+        "kept_unseen": share("new_kept", "new", turns),
+        "kept_known": share("known_kept", "known", turns),
+        "expected_unseen": round(
+            float(np.average([turn["expected"] for turn in turns], weights=[turn["new"] for turn in turns])), 4
+        ),
+        "noticed": len(
+            {(seed, turn["wave"]) for seed, turn in seed_turns if turn["noticed"] is not None and turn["new"]}
+        ),
+        "delay": round(float(np.mean(delays)), 1) if delays else None,
+        "first_unseen": share("new_kept", "new", first),
+        "first_known": share("known_kept", "known", first),
         "saved": round(float(np.mean([result["saved"] for result in played])), 4),
         "saved_of_full": round(float(np.mean([r["saved"] / max(r["full_saved"], 1e-9) for r in played])), 4),
+        "saved_quiet": round(
+            1
+            - sum(turn["far"] for turn in quiet_turns) / sum(turn["known_kept"] + turn["far"] for turn in quiet_turns),
+            4,
+        ),
     }
 
 
@@ -523,8 +594,9 @@ def main() -> None:
     items = Items.of(*places)
     played = []
     for seed in range(QUICK_SEEDS if arguments.quick else arguments.seeds):
-        played.append(Loop(Stream(items, seed)).play())
-        say({name: value for name, value in played[-1].items() if name != "turns"})
+        without_new = [asdict(turn) for turn in quiet(items, seed)]
+        played.append(Loop(Stream(items, seed)).play() | {"quiet": without_new})
+        say({name: value for name, value in played[-1].items() if name not in ("turns", "quiet")})
     print(json.dumps(summary(played) | {"auroc": novelty(items, Items.of(*places, ["oos_test"]))}))
 
 

@@ -136,7 +136,8 @@ def _out_of_scope(result: Numbers) -> Iterator[Text]:
 def _unknown_classes(result: Numbers) -> Iterator[Text]:
     """What would be kept of classes that nobody has named, where the learner can tell."""
     for who, found in sides(result, "unknown_classes").items():
-        kept = f"{names_of(result)[who]} would keep {percent(found['kept'])}% of a class that it has never seen"
+        first, later = (percent(found[key]) for key in ("kept", "kept_once_noticed"))
+        kept = f"{names_of(result)[who]} would keep {first}% of a class that it has never seen, {later}% once noticed"
         yield line("new classes", f"{kept}, by {found['num_rows']:,} rows without their own class")
 
 

@@ -31,7 +31,8 @@ class Judgement:
     """The small side's judgement of one input.
 
     `label` and `probabilities_C` are the small model's, `judge_confidence` is the judge's largest probability; both
-    kinds of probabilities are at the policy's temperature. `features_D` are the encoder's, for explanations.
+    kinds of probabilities are at the policy's temperature. `features_D` are the encoder's, for explanations. `novelty`
+    is the distance from all known classes, 0 where it is not known.
     """
 
     label: int
@@ -42,6 +43,7 @@ class Judgement:
     keeps: bool
     cost_s: float
     features_D: NDArray[np.float32]
+    novelty: float = 0.0
 
 
 @dataclass(frozen=True)

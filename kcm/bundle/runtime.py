@@ -21,6 +21,7 @@ from scipy.special import softmax
 from kcm.bundle.answers import Answer, Failure, Input, Judgement, Route, Unreadable
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import load_encoder
+from kcm.cascade.novelty import Novelty
 from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import Encoder, encode_readable
 from kcm.encoders.precomputed import vector_fault
@@ -45,11 +46,12 @@ def fault_of(bundle: Bundle, example: Input) -> str | None:
 
 
 class SmallSide:
-    """Encoder, judge, small model and gate of a bundle."""
+    """Encoder, judge, small model and gate of a bundle. Inputs escalate from a distance of `farthest` on."""
 
     def __init__(self, bundle: Bundle, encoder: Encoder, device: str = "cpu", top_k: int | None = None) -> None:
         self.bundle, self.policy, self.gate, self.top_k = bundle, bundle.policy, bundle.gate, top_k
-        self.encoder = encoder
+        self.encoder, self.farthest = encoder, math.inf
+        self._novelty = Novelty.of(bundle.learner_state)
         self._collaborator = bundle.collaborator.to(device)
 
     def judge(self, inputs: Sequence[Input]) -> list[Judgement | Unreadable]:
@@ -79,7 +81,9 @@ class SmallSide:
         judge_NC, small_NC = logits(self._collaborator, features_ND)
         score_N = self.gate.score(features_ND, judge_NC, small_NC)
         tasks, policy = [item.task for item in inputs], self.policy  # which another thread may replace
-        threshold_N, keeps_N = policy.cuts(tasks, len(inputs)), policy.keep(score_N, tasks)
+        novelty_N = self._novelty.distances(judge_NC) if self._novelty else np.zeros(len(inputs))
+        threshold_N = np.where(novelty_N < self.farthest, policy.cuts(tasks, len(inputs)), math.inf)
+        keeps_N = score_N > threshold_N
         label_N = small_NC.argmax(axis=1)
         confidence_N = softmax(judge_NC / self.policy.temperature, axis=1).max(axis=1)
         probabilities_NC = softmax(small_NC / self.policy.temperature, axis=1)
@@ -94,6 +98,7 @@ class SmallSide:
                 keeps=bool(keeps_N[row]),
                 cost_s=cost_s,
                 features_D=features_ND[row],
+                novelty=float(novelty_N[row]),
             )
             for row in range(len(inputs))
         ]

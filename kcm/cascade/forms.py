@@ -23,25 +23,11 @@ from kcm.errors import ConfigError
 
 @dataclass(frozen=True, eq=False)
 class GateInputs:
-    """What a gate may read of N rows; logits are over the labels of the small side, divided by `temperature`."""
+    """What a gate may read of N rows; logits are over the labels of the small side, divided by the temperature."""
 
     judge_logits_NC: NDArray[np.float64]
     small_logits_NC: NDArray[np.float64]
     features_ND: NDArray[np.float32] | NDArray[np.float64] | None = None
-    temperature: float = 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class NovelInputs:
-    """What a gate would read of M of the rows that it is fitted on, had their own classes never been learned.
-
-    `row_M` are their positions. With a `share` of the traffic that is taken to be like them, a head is fitted on them
-    too, as on rows of which the small model gets none right.
-    """
-
-    inputs: GateInputs
-    row_M: NDArray[np.intp]
-    share: float
 
 
 class GateHead(Protocol):
@@ -69,19 +55,14 @@ class GateRows:
     group: NDArray[np.object_] | None = None
     reference: Reference = field(default_factory=Reference.nothing)
     seed: int = 0
-    novel: NovelInputs | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class FittedHead:
-    """A head, and its scores [N] for the rows that it was fitted on: out-of-fold ones, as a search has to use.
-
-    `novel_scores` [M] are those of novel rows, None where it was not fitted on them.
-    """
+    """A head, and its scores [N] for the rows that it was fitted on: out-of-fold ones, as a search has to use."""
 
     head: GateHead
     scores: NDArray[np.float64]
-    novel_scores: NDArray[np.float64] | None = None
 
 
 class GateForm(Component):

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from kcm.cascade.novelty import NovelRows
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.errors import DataError
 from kcm.metrics.routing import thinned
@@ -28,19 +29,6 @@ class FrontierPoint:
     call_rate: float
     accuracy: float
     loss: float
-
-
-@dataclass(frozen=True, eq=False)
-class NovelRows:
-    """Gate scores [M] of rows whose class was left out, and the share of the traffic that is taken to be like them."""
-
-    scores: NDArray[np.float64]
-    share: float
-
-    def kept(self, thresholds: ArrayLike) -> NDArray[np.float64]:
-        """The share of these rows that is kept at each threshold, in the shape of `thresholds`."""
-        below = np.searchsorted(np.sort(self.scores), thresholds, side="right")
-        return np.asarray(1 - below / len(self.scores))
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import AfterValidator
 from torch import Tensor
 
-from kcm.cascade.forms import GateHead, GateInputs, GateRows, NovelInputs
+from kcm.cascade.forms import GateHead, GateInputs, GateRows
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import form_named
 from kcm.cascade.table import OutcomeTable
@@ -78,7 +78,7 @@ def tempered(
     for who, logits_NC in (("judge", judge_NC), ("small", small_NC)):
         if np.isnan(logits_NC).any():
             raise DataError(f"{who} logits contain NaN", where="gate")
-    return GateInputs(judge_NC, small_NC, features_ND, temperature)
+    return GateInputs(judge_NC, small_NC, features_ND)
 
 
 def restored_gate(name: GateName, temperature: float, tensors: Mapping[str, Tensor]) -> Gate:
@@ -88,14 +88,10 @@ def restored_gate(name: GateName, temperature: float, tensors: Mapping[str, Tens
 
 @dataclass(frozen=True, eq=False)
 class FittedGate:
-    """A gate, and its scores [N] for the rows that it was fitted on: out-of-fold ones, as a search has to use.
-
-    `novel_scores` [M] are those of the novel rows, where some were given.
-    """
+    """A gate, and its scores [N] for the rows that it was fitted on: out-of-fold ones, as a search has to use."""
 
     gate: Gate
     scores: NDArray[np.float64]
-    novel_scores: NDArray[np.float64] | None = None
 
 
 def fit_gate(
@@ -107,18 +103,12 @@ def fit_gate(
     num_labels: int | None = None,
     reference: Reference | None = None,
     seed: int = 0,
-    novel: NovelInputs | None = None,
 ) -> FittedGate:
     """The gate `name` on the validate rows of `table`, all of one prompt mode.
 
-    `num_labels` are those of the table's first labels that the small side can answer with, all unless given. The
-    inputs of `novel` are at temperature 1.
+    `num_labels` are those of the table's first labels that the small side can answer with, all unless given.
     """
     judge_NC, small_NC = table.judge_logits[:, :num_labels], table.small_logits[:, :num_labels]
-    if novel is not None:
-        raw = novel.inputs
-        inputs = tempered(raw.features_ND, raw.judge_logits_NC, raw.small_logits_NC, temperature)
-        novel = replace(novel, inputs=inputs)
     fitted = form_named(name).fit(
         GateRows(
             inputs=tempered(features_ND, judge_NC, small_NC, temperature),
@@ -127,10 +117,6 @@ def fit_gate(
             group=table.group,
             reference=reference or Reference.nothing(),
             seed=seed,
-            novel=novel,
         )
     )
-    novel_scores = fitted.novel_scores
-    if novel is not None and novel_scores is None:
-        novel_scores = fitted.head.score(novel.inputs)
-    return FittedGate(Gate(name, temperature, fitted.head), fitted.scores, novel_scores)
+    return FittedGate(Gate(name, temperature, fitted.head), fitted.scores)

@@ -97,6 +97,11 @@ class Policy(Config):
         """Whether requests that carry their task have thresholds of their own."""
         return "per_task" if self.task_decisions else "global"
 
+    @property
+    def lowest_cut(self) -> float:
+        """The lowest threshold of all requests."""
+        return min(each.cut for each in (self.decision, *self.task_decisions.values()))
+
     def decision_for(self, task: str | None) -> Decision:
         """The decision for a request that carries `task`, or none."""
         return self.decision if task is None else self.task_decisions.get(task, self.decision)

@@ -1,13 +1,13 @@
 """What the small side has kept of the rows that it learned: class means, what rows of a class vary by, remembered rows.
 
-A gate measures by it how far a row lies from what is known. Features are at unit length, as the base of the networks
-sees them. Shapes: N rows, D features, C labels, R remembered rows.
+A gate measures by it how far a row lies from what is known. Everything is at unit length, as the base of the networks
+sees it. Shapes: N rows, D features, C labels, R remembered rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -31,9 +31,7 @@ class Reference:
 
     `mean_CK`, float64, are class means in coordinates x @ whiten_DK in which distance is Mahalanobis', by the pooled
     covariance; where that is not known `whiten_DK` is empty and K = D. `seen_C` (bool) marks the labels with rows.
-    `remembered_RD`, float32, are rows of the memory, `label_R` (int64) theirs. `metric_CC`, `target_C`, 0 for labels
-    without rows, and `offset_C`, float64, tell how far logits of a regression lie from those of a class: see
-    `kcm.closed_form.residuals`.
+    `remembered_RD`, float32, are rows of the memory, `label_R` (int64) theirs.
     """
 
     mean_CK: Tensor
@@ -41,21 +39,18 @@ class Reference:
     whiten_DK: Tensor
     remembered_RD: Tensor
     label_R: Tensor
-    metric_CC: Tensor
-    target_C: Tensor
-    offset_C: Tensor
 
     @classmethod
     def nothing(cls) -> Reference:
         """Of a side that has kept nothing."""
-        none, no_label = torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64)
-        return cls(none, no_label.bool(), none, none, no_label, none, no_label.double(), no_label.double())
+        none = torch.zeros(0, 0)
+        return cls(none, torch.zeros(0, dtype=torch.bool), none, none, torch.zeros(0, dtype=torch.int64))
 
     @classmethod
     def of(cls, collaborator: Collaborator, learner_state: Mapping[str, Any]) -> Reference:
-        """From the sums of the base, else from the rows in the memory; with the residuals of a regression, if any."""
+        """From the sums of the base where there is one, else from the rows in the memory, if any."""
         memory = learner_state.get("memory") or {}
-        nothing = replace(cls.nothing(), **learner_state.get("residuals", {}))
+        nothing = cls.nothing()
         remembered_RD, label_R = nothing.remembered_RD, nothing.label_R
         if memory.get("ids"):
             remembered_RD = F.normalize(memory["features"].float(), dim=-1)
@@ -74,20 +69,13 @@ class Reference:
             # A = L L^T of the inverse: |(x - m) L|^2 = (x - m) A (x - m).
             whiten_DK = torch.linalg.cholesky(torch.linalg.inv(covariance_DD))
             mean_CK = mean_CK @ whiten_DK
-        return replace(
-            nothing,
-            mean_CK=mean_CK.contiguous(),
-            seen_C=count_C > 0,
-            whiten_DK=whiten_DK.contiguous(),
-            remembered_RD=remembered_RD[:MAX_REMEMBERED].contiguous(),  # in the order of their keys, which is random
-            label_R=label_R[:MAX_REMEMBERED].contiguous(),
+        return cls(
+            mean_CK.contiguous(),
+            count_C > 0,
+            whiten_DK.contiguous(),
+            remembered_RD[:MAX_REMEMBERED].contiguous(),  # in the order of their keys, which is random
+            label_R[:MAX_REMEMBERED].contiguous(),
         )
-
-    @property
-    def without_residuals(self) -> Reference:
-        """The same, without what tells how far logits lie from those of a class."""
-        nothing = self.nothing()
-        return replace(self, metric_CC=nothing.metric_CC, target_C=nothing.target_C, offset_C=nothing.offset_C)
 
     def distances(self, features_ND: ArrayLike) -> NDArray[np.float64] | None:
         """Distance to every class mean, [N, C], infinite to labels without rows; None where no means are known."""
@@ -111,21 +99,6 @@ class Reference:
         order_NK = np.argsort(-cosine_NK, axis=1)
         near_NK, cosine_NK = (np.take_along_axis(each, order_NK, 1) for each in (near_NK, cosine_NK))
         return 1 - cosine_NK.astype(np.float64), self.label_R.numpy()[near_NK]
-
-    def residuals(self, logits_NC: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """Distance of the judge's logits to those of the nearest class, [N]; None where no residuals are known.
-
-        A logit of -inf is of a class that is taken not to be known.
-        """
-        if not len(self.target_C):
-            return None
-        metric_CC, target_C = self.metric_CC.numpy(), self.target_C.numpy()
-        known_NC = np.isfinite(logits_NC)
-        residual_NC = np.where(known_NC, logits_NC - self.offset_C.numpy(), 0)
-        pull_NC = residual_NC @ metric_CC
-        corner_NC = target_C * (target_C * metric_CC.diagonal() - 2 * pull_NC)
-        nearest_N = np.where(known_NC & (target_C > 0), corner_NC, np.inf).min(1)
-        return np.asarray(np.sqrt(np.maximum((residual_NC * pull_NC).sum(1) + nearest_N, 0)))
 
     @cached_property
     def _means(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

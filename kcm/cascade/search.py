@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kcm.cascade.frontier import Frontier, NovelRows
+from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate, GateName
+from kcm.cascade.novelty import NovelRows
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.config import Config
@@ -38,9 +39,8 @@ class TuneConfig(Config):
         None,
         ge=0,
         lt=1,
-        description="Share of the traffic taken to be of unknown classes when gate and threshold are searched, by"
-        " leaving out the known ones; for `analytic` and `slda`, and at least ten classes. null: .05 in an update, none"
-        " in a run.",
+        description="Share of the traffic taken to be of unknown classes when the threshold is searched, by leaving out"
+        " the known ones; for `analytic` and `slda`, and at least ten classes. null: .05 in an update, none in a run.",
     )
     gates: tuple[GateName, ...] = Field(
         ("confidence", "signals"),

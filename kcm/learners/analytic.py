@@ -31,6 +31,7 @@ from kcm.metrics.intervals import Units
 
 TARGET = 10.0  # at a row's label: softmax is then a sensible probability before any temperature is fitted
 MAX_INPUTS = 30_000  # 20 GiB
+MAX_RESIDUALS = 2_000  # labels up to which the metric of the residuals is kept: 32 MB
 _ROWS_AT_ONCE = 1024  # rows whose expanded inputs are in memory together
 
 
@@ -114,7 +115,7 @@ class Analytic(Learner):
         self.sums: RidgeSums | None = None  # of labelled rows
         self.answered = AnsweredRows()
         self.chosen: list[float] = []  # the strengths of the regressions on these sums, once they were chosen
-        self.residuals: dict[str, Tensor] = {}  # what a gate measures by it how novel the judge's outputs are
+        self.residuals: dict[str, Tensor] = {}  # by which it is measured how novel the judge's outputs are
 
     def require(self, collaborator: Collaborator) -> None:
         """Raise ConfigError for networks, or a scaling, that no closed form fits."""
@@ -209,9 +210,10 @@ class Analytic(Learner):
         fits = ridge_by_gcv(sums, self.strength)
         self.chosen = [fit.strength for fit in fits]
         balance_C, offset_C = self._adjustment()
-        metric_CC = residual_metric(sums, fits[0].weight_KP, TARGET) / torch.outer(balance_C, balance_C)
-        seen_C = sums.totals_K[: len(balance_C)] > 0
-        self.residuals = {"metric_CC": metric_CC, "target_C": TARGET * balance_C * seen_C, "offset_C": offset_C}
+        if len(balance_C) <= MAX_RESIDUALS:
+            metric_CC = residual_metric(sums, fits[0].weight_KP, TARGET) / torch.outer(balance_C, balance_C)
+            seen_C = sums.totals_K[: len(balance_C)] > 0
+            self.residuals = {"metric_CC": metric_CC, "target_C": TARGET * balance_C * seen_C, "offset_C": offset_C}
         return fits
 
     @property

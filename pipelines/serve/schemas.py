@@ -116,6 +116,9 @@ class DriftCard(BaseModel):
         dict[str, float], Field(description="Evidence of drift by quantity; 1 at first, and 1 on average without any.")
     ] = Field(default_factory=dict)
     drifted: Annotated[str | None, Field(description="What has drifted the most, where something has.")] = None
+    escalates_novel: Annotated[
+        bool, Field(description="True once new classes were noticed: inputs far from all known ones escalate.")
+    ] = False
 
 
 class ModelCard(BaseModel):

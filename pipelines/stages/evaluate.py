@@ -19,8 +19,9 @@ from kcm.cascade.evaluation import (
     route_quality,
     router_quality,
 )
-from kcm.cascade.frontier import Frontier, NovelRows
+from kcm.cascade.frontier import Frontier
 from kcm.cascade.measured import MeasuredRows
+from kcm.cascade.novelty import NovelRows
 from kcm.cascade.policy import POLICY_FILE, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import SPLITS
@@ -321,12 +322,13 @@ def _out_of_scope(scored: ScoredTable, policy: Policy, num_labels: int) -> dict[
 def _unknown_classes(novel: NovelRows | None, policy: Policy) -> dict[str, float] | None:
     """How much is kept of rows whose class had never been learned, in the task that keeps most of them.
 
-    Beside it stands the share of such rows that the search assumed.
+    Beside it stands how much is kept once it is noticed that there are new classes.
     """
     if novel is None:
         return None
-    kept = max(float(novel.kept(each.cut)) for each in (policy.decision, *policy.task_decisions.values()))
-    return {"num_rows": len(novel.scores), "kept": kept, "assumed_share": novel.share}
+    cut = policy.lowest_cut
+    kept, later = float(novel.kept(cut)), float(novel.kept(cut, novel.farthest(cut)))
+    return {"num_rows": len(novel.scores), "kept": kept, "kept_once_noticed": later, "assumed_share": novel.share}
 
 
 def _flat(quality: RouteQuality) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from kcm.bundle.bundle import Bundle, Lineage
 from kcm.bundle.models import ComputedBy, bundle_digest
+from kcm.cascade.novelty import Novelty
 from kcm.cascade.policy import Policy
 from kcm.certify.certificate import CertificateConfig, why_not_promotable
 from kcm.certify.monitoring.drift import FEWEST_ROWS, DriftReference
@@ -222,13 +223,16 @@ def _drift(
     num_rows, num_labels = features.num_rows("certify"), found.collaborator.num_labels
     if num_rows < FEWEST_ROWS:
         return None
-    small, keeps, differs, shown = [], [], [], []
+    novelty = Novelty.of(found.state["learner"])
+    small, keeps, differs, shown, distances = [], [], [], [], []
     share = _MOST_DRIFT_ROWS / num_rows
     for part in scored_parts(found.collaborator, found.gate, features, outcomes, ["certify"], shown=share):
         small.append(part.table.small_logits[:, :num_labels].argmax(axis=1))
         keeps.append(policy.keep(part.scores(found.gate), part.table.task))
         differs.append(small[-1] != part.table.large_label)
         shown.append(part.features_ND)
+        if novelty:
+            distances.append(novelty.distances(part.table.judge_logits[:, :num_labels]))
     return DriftReference.fit(
         np.concatenate(shown),
         np.concatenate(small),
@@ -236,4 +240,6 @@ def _drift(
         np.concatenate(keeps),
         np.concatenate(differs),
         DRIFT_DELTA,
+        novelty_N=np.concatenate(distances) if distances else None,
+        farthest=found.novel.farthest(policy.lowest_cut) if found.novel else None,
     )

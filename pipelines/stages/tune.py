@@ -145,7 +145,7 @@ def _try_all(
             for number, params in enumerate(points)
         ]
         _mark_pareto(trials[name])
-        best = max(range(len(points)), key=lambda number: evaluated[number].standing)
+        best = max(range(len(points)), key=lambda number: standing(trials[name][number]))
         plan.write_best(folder / name, name, Choice(**points[best]), evaluated[best])
     return trials
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from kcm.cascade.frontier import NovelRows
 from kcm.cascade.gate import Gate, restored_gate
+from kcm.cascade.novelty import NovelRows
 from kcm.cascade.policy import Policy
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import parse_config
@@ -79,7 +79,8 @@ class Tuned:
         if self.left_out is not None:
             self.left_out.save(folder / _LEFT_OUT)
         if self.novel is not None:
-            np.savez(folder / _NOVEL, scores=self.novel.scores, share=self.novel.share)
+            columns = {name: column for name, column in vars(self.novel).items() if column is not None}
+            np.savez(folder / _NOVEL, **columns)
         torch.save(self.state, folder / _STATE)
         self.policy.save(folder)
         if tensors := self.gate.tensors:
@@ -106,7 +107,7 @@ class Tuned:
 
 def _novel(path: Path) -> NovelRows:
     with np.load(path) as stored:
-        return NovelRows(stored["scores"], float(stored["share"]))
+        return NovelRows(stored["scores"], stored.get("distances"), float(stored["share"]))
 
 
 def save_prompts(

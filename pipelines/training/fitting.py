@@ -7,7 +7,7 @@ sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,9 +15,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from kcm.cascade.forms import GateInputs, NovelInputs
-from kcm.cascade.frontier import NovelRows
 from kcm.cascade.gate import FittedGate, Gate, GateName, fit_gate
+from kcm.cascade.novelty import NovelRows, Novelty
 from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named
@@ -40,12 +39,13 @@ def fitted_on(
     seed: int,
     limit: int = MAX_FITTED_ROWS,
     without_own_class: WithoutOwnClass = lambda *rows: None,
+    novelty: Novelty | None = None,
     novel_share: float = 0.0,
 ) -> tuple[Gate, ScoredOutcomes, NovelRows | None]:
     """The gate, and the `num_rows` validate rows with the scores by which a search has to judge it.
 
-    `parts` gives the rows, twice where they are more than `limit`. The last are rows of the sample as if each one's
-    class had never been learned, by the logits that `without_own_class` gives; None where it gives none.
+    `parts` gives the rows, twice where they are more than `limit`. The last is the sample as if each row's class
+    had never been learned, by the logits that `without_own_class` gives; None where it gives none.
     """
     share, reads_features = limit / num_rows, form_named(gate).reads_features
     scored: list[ScoredOutcomes] = []
@@ -58,42 +58,42 @@ def fitted_on(
         if reads_features:
             features.append(part.features_ND[mine])
     sample = concatenate(tables)
-    features_SD = np.concatenate(features) if reads_features else None
-    novel = _novel_inputs(sample, features_SD, num_labels, without_own_class, novel_share)
     fitted = fit_gate(
         gate,
         fit_temperature(sample.judge_logits, sample.label),
         sample,
-        features_SD,
+        np.concatenate(features) if reads_features else None,
         num_labels=num_labels,
         reference=reference,
         seed=seed,
-        novel=novel,
     )
     rows = ScoredOutcomes.joined(scored)
     rows = replace(rows, score=fitted.scores if share >= 1 else _scores(parts(), fitted, share))
-    scores = fitted.novel_scores
-    return fitted.gate, rows, None if scores is None else NovelRows(scores, novel_share)
+    novel = _novel_rows(fitted.gate, sample, features, num_labels, without_own_class, novelty)
+    return fitted.gate, rows, novel and replace(novel, share=novel_share)
 
 
-def _novel_inputs(
+def _novel_rows(
+    gate: Gate,
     sample: OutcomeTable,
-    features_SD: np.ndarray | None,
+    features: Sequence[np.ndarray],
     num_labels: int,
     without_own_class: WithoutOwnClass,
-    share: float,
-) -> NovelInputs | None:
+    novelty: Novelty | None,
+) -> NovelRows | None:
     """The sample's rows without their own classes; out of scope ones have none."""
-    row_M = np.flatnonzero(sample.label < num_labels)
-    judge_MC, small_MC = (each[row_M, :num_labels] for each in (sample.judge_logits, sample.small_logits))
-    label_M = sample.label[row_M]
+    known_N = sample.label < num_labels
+    judge_MC, small_MC = (each[known_N, :num_labels] for each in (sample.judge_logits, sample.small_logits))
+    label_M = sample.label[known_N]
     if len(np.unique(label_M)) < FEWEST_CLASSES:
         return None
     found = without_own_class(*(torch.from_numpy(each) for each in (judge_MC, small_MC, label_M)))
     if found is None:
         return None
-    features_MD = None if features_SD is None else features_SD[row_M]
-    return NovelInputs(GateInputs(found[0].numpy(), found[1].numpy(), features_MD), row_M, share)
+    features_MD = np.concatenate(features)[known_N] if features else None
+    judge_MC, small_MC = (logits.numpy() for logits in found)
+    scores_M = gate.score(features_MD, judge_MC, small_MC)
+    return NovelRows(scores_M, novelty.distances(judge_MC) if novelty else None)
 
 
 def _scores(parts: Iterable[OutcomePart], fitted: FittedGate, share: float) -> np.ndarray:

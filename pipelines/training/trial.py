@@ -16,8 +16,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from kcm.cascade.frontier import NovelRows
 from kcm.cascade.gate import Gate, GateName
+from kcm.cascade.novelty import NovelRows, Novelty
 from kcm.cascade.reference import Reference
 from kcm.cascade.search import Scope, SearchResult, find_policy
 from kcm.certify.certificate import CertificateConfig, certified_keep_rate
@@ -64,15 +64,10 @@ def training_values(learning_rate: float, large_weight: float, judge_weight: flo
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The evaluation of a choice on validate: policy, expected certified keep rate, gate and scores.
-
-    `found` and `keep_rate` reckon with nothing new, but for the policy; `standing` ranks the gates of a collaborator,
-    and reckons with what that policy reckons with.
-    """
+    """The evaluation of a choice on validate: policy, expected certified keep rate, gate and scores."""
 
     found: SearchResult
     keep_rate: float
-    standing: tuple[float, ...]
     gate: Gate
     scores: np.ndarray  # [N], out-of-fold where the gate was fitted on the same rows
     left_out: LeftOut | None
@@ -126,20 +121,15 @@ class TrialPlan:
             reference=Reference.of(collaborator, state["learner"]),
             seed=self.plan.config.seed,
             without_own_class=self._without_own_class(name, state, choice),
+            novelty=Novelty.of(state["learner"]),
             novel_share=self.novel_share,
         )
+        best = find_policy(rows, gate, choice.scope, self.max_loss)
         first_look = look_delta(self.certificate.delta, 1)
-
-        def found(novel: NovelRows | None) -> tuple[SearchResult, float]:
-            result = find_policy(rows, gate, choice.scope, self.max_loss, novel)
-            return result, certified_keep_rate(result.policy, rows, self.certificate, first_look)
-
-        # Collaborators are compared without unknown classes: not every learner tells what it keeps of them.
-        best, keep_rate = found(None)
-        heeding, heeding_rate = found(novel) if novel and novel.share else (best, keep_rate)
-        standing = heeding_rate, heeding.calls_saved, heeding.area
-        best = replace(best, policy=heeding.policy)
-        return Evaluated(best, keep_rate, standing, gate, rows.score, left_out, novel)
+        keep_rate = certified_keep_rate(best.policy, rows, self.certificate, first_look)
+        if novel and novel.share:  # compared without unknown classes: not every learner tells what it keeps of them
+            best = replace(best, policy=find_policy(rows, gate, choice.scope, self.max_loss, novel).policy)
+        return Evaluated(best, keep_rate, gate, rows.score, left_out, novel)
 
     def write_best(self, folder: Path, name: str, choice: Choice, best: Evaluated) -> None:
         """Write the artefact of the collaborator's best choice, as it was evaluated."""

@@ -44,17 +44,12 @@ class SignalCurves:
 
     @classmethod
     def fitted(
-        cls,
-        signals: Sequence[Signal],
-        values_NF: NDArray[np.float64],
-        target_N: NDArray[np.float64],
-        weight_N: NDArray[np.float64],
-        strength: float,
+        cls, signals: Sequence[Signal], values_NF: NDArray[np.float64], target_N: NDArray[np.float64], strength: float
     ) -> SignalCurves:
-        """SignalCurves whose sum is the log-odds of `target_N`; `weight_N` is how many rows each row counts for."""
+        """SignalCurves whose sum is the log-odds of `target_N`."""
         low_F, high_F = np.quantile(values_NF, _ENDS, axis=0)
         directions = [each.direction for each in signals]
-        fit = fit_monotone(_scaled(values_NF, low_F, high_F), directions, target_N, strength, weight_N)
+        fit = fit_monotone(_scaled(values_NF, low_F, high_F), directions, target_N, strength)
         return cls(tuple(signals), low_F, high_F, fit)
 
     @classmethod
@@ -110,11 +105,9 @@ class SignalCurves:
         return list(zip(points_PF.T, self.contributions(points_PF).T, strict=True))
 
 
-def best_strength(
-    score_by: Mapping[float, NDArray[np.float64]], target_N: NDArray[np.float64], weight_N: NDArray[np.float64]
-) -> float:
+def best_strength(score_by: Mapping[float, NDArray[np.float64]], target_N: NDArray[np.float64]) -> float:
     """The penalty with the lowest log loss; `score_by` has, by penalty, the scores [N] of rows left out of the fit."""
-    return min(score_by, key=lambda strength: log_loss(score_by[strength], target_N, weight_N))
+    return min(score_by, key=lambda strength: log_loss(score_by[strength], target_N))
 
 
 def distinct(columns: Mapping[str, NDArray[np.float64]]) -> tuple[str, ...]:

@@ -46,23 +46,15 @@ def monotone_kan(num_inputs: int) -> KAN:
 
 
 def fit_monotone(
-    inputs_NF: NDArray[np.float64],
-    direction_F: Sequence[int],
-    target_N: NDArray[np.float64],
-    strength: float,
-    weight_N: NDArray[np.float64] | None = None,
+    inputs_NF: NDArray[np.float64], direction_F: Sequence[int], target_N: NDArray[np.float64], strength: float
 ) -> MonotoneFit:
-    """Fit P(target) for inputs in [-1, 1]; `direction_F` is 1 for a curve that may only rise, -1 fall, 0 either.
-
-    `weight_N` is how many rows each row counts for, one unless given.
-    """
-    weight_N = np.ones(len(inputs_NF)) if weight_N is None else weight_N
+    """Fit P(target) for inputs in [-1, 1]; `direction_F` is 1 for a curve that may only rise, -1 fall, 0 either."""
     num_inputs = inputs_NF.shape[1]
     kan = monotone_kan(num_inputs)
     splines_NKF = _splines(kan, inputs_NF)
     # T of the steps, side by side for all inputs, less its mean, so that the constant is a row's average.
     steps_NFS = np.flip(np.flip(splines_NKF[:, 1:], 1).cumsum(1), 1).swapaxes(1, 2)
-    mean_FS = np.average(steps_NFS, axis=0, weights=weight_N)
+    mean_FS = steps_NFS.mean(0)
     design_NP = (steps_NFS - mean_FS).reshape(len(inputs_NF), -1)
     penalty_PP = strength * np.kron(np.eye(num_inputs), _roughness(mean_FS.shape[1]))
     bounds = [
@@ -74,9 +66,9 @@ def fit_monotone(
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         constant, steps_P = parameters[0], parameters[1:]
         log_odds_N = constant + design_NP @ steps_P
-        excess_N = weight_N * (expit(log_odds_N) - target_N)
+        excess_N = expit(log_odds_N) - target_N
         pull_P = penalty_PP @ steps_P
-        value = float(weight_N @ (np.logaddexp(0, log_odds_N) - target_N * log_odds_N) + steps_P @ pull_P / 2)
+        value = float((np.logaddexp(0, log_odds_N) - target_N * log_odds_N).sum() + steps_P @ pull_P / 2)
         return value, np.concatenate([[excess_N.sum()], design_NP.T @ excess_N + pull_P])
 
     found = minimize(
@@ -98,9 +90,9 @@ def unit_folds(units: Units, seed: int) -> NDArray[np.int64]:
     return fold_U[units.code] if units.grouped else fold_U
 
 
-def log_loss(log_odds_N: NDArray[np.float64], target_N: NDArray[np.float64], weight_N: NDArray[np.float64]) -> float:
-    """Weighted mean of -log P(target), in nats."""
-    return float(np.average(np.logaddexp(0, log_odds_N) - target_N * log_odds_N, weights=weight_N))
+def log_loss(log_odds_N: NDArray[np.float64], target_N: NDArray[np.float64]) -> float:
+    """Mean of -log P(target), in nats."""
+    return float((np.logaddexp(0, log_odds_N) - target_N * log_odds_N).mean())
 
 
 def _splines(kan: KAN, inputs_NF: NDArray[np.float64]) -> NDArray[np.float64]:

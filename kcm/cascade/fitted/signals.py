@@ -6,9 +6,7 @@ label. SignalCurves may only go that way, so that a person can check them. The g
 
     g(x) = -log-odds that a large call gains, P(small wrong, large right) = constant + sum of curves
 
-fitted on validate rows by folds of whole units, for a search has to use scores of rows that were left out. Where part
-of the traffic is taken to be of unknown classes, it is fitted on every row once more, as if its class had never been
-learned, and reads how far the judge's outputs lie from those of any class. The task of
+fitted on validate rows by folds of whole units, for a search has to use scores of rows that were left out. The task of
 a row is not among the numbers: a request need not carry it, and a certificate must hold for those that do not;
 thresholds per task heed it. Shapes: N rows, F signals, C labels.
 """
@@ -32,7 +30,6 @@ from kcm.errors import DataError
 from kcm.metrics.intervals import Units
 
 MAX_ROWS = 10_000  # fitted on; more would cost time and tell little
-NOVEL_WEIGHT = 0.25  # of a row as if its class had never been learned, where such rows are fitted on
 _LIMIT = 30.0  # log-odds beyond which nothing is left to tell apart
 _PRIOR_ROWS = 10.0  # with which the accuracy of a label is drawn to that of all
 
@@ -48,7 +45,6 @@ SIGNALS = (
     Signal("nearest row", -1, "distance to the nearest remembered row"),
     Signal("small accuracy", 1, "how often the small model is right with this answer, on validate rows"),
     Signal("large accuracy", -1, "how often the large model is right where the small one gives this answer"),
-    Signal("residual", -1, "distance of the judge's outputs to those of the nearest class, in the metric of residuals"),
 )
 _RATES = ("small accuracy", "large accuracy")
 _OWN = ("signal_F", "low_F", "high_F", "rates_2C", "curves", "constant")
@@ -68,21 +64,15 @@ class Signals(FittedForm):
         if units.count < 2:
             raise DataError(f"the gate needs at least two rows or groups, got {units.count}", where="gate")
         chosen = units.sample(num_rows, MAX_ROWS, rows.seed)
-        if rows.novel is None or not rows.novel.share:  # known rows alone give the residual no curve worth its place
-            rows = replace(rows, novel=None, reference=rows.reference.without_residuals)
         fitted = SignalRows.of(rows, chosen)
         left_out = {strength: fitted.left_out(strength) for strength in STRENGTHS}
         heads = {strength: fitted.head(strength, rows.reference) for strength in STRENGTHS}
         # A constant of their own would order folds by how their other rows fared: all have that of the whole.
         scores = {strength: heads[strength].curves.constant + left_out[strength] for strength in STRENGTHS}
-        best = best_strength(scores, fitted.nothing_gained, fitted.weight_N)
+        best = best_strength(scores, fitted.nothing_gained)
         score_N = heads[best].score(rows.inputs)
-        score_N[chosen] = scores[best][: len(chosen)]
-        if rows.novel is None:
-            return FittedHead(heads[best], score_N)
-        novel_M = heads[best].score(rows.novel.inputs)
-        novel_M[np.isin(rows.novel.row_M, chosen)] = scores[best][len(chosen) :]
-        return FittedHead(heads[best], score_N, novel_M)
+        score_N[chosen] = scores[best]
+        return FittedHead(heads[best], score_N)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,53 +129,31 @@ class SignalsHead:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SignalRows:
-    """The rows that a head is fitted on; `names` are those of the columns of `known_NF`.
-
-    `novel_N` marks those that are taken as if their class had never been learned.
-    """
+    """The rows that a head is fitted on; `names` are those of the columns of `known_NF`."""
 
     known_NF: NDArray[np.float64]
     answer_N: NDArray[np.int64]
     small_correct: NDArray[np.bool_]
     large_correct: NDArray[np.bool_]
     fold_N: NDArray[np.int64]
-    novel_N: NDArray[np.bool_]
     names: tuple[str, ...]
     num_labels: int
 
     @classmethod
     def of(cls, rows: GateRows, chosen: NDArray[np.intp]) -> SignalRows:
-        """The `chosen` ones of `rows`, in folds of whole units, then novel ones, in the folds of their rows."""
+        """The `chosen` ones of `rows`, in folds of whole units."""
         group = None if rows.group is None else rows.group[chosen]
-        parts = [(rows.inputs, chosen)]
-        fold_N = unit_folds(Units(group, len(chosen)), rows.seed)
-        if rows.novel is not None:
-            of_row = np.full(len(rows.small_correct), -1)
-            of_row[chosen] = fold_N
-            novel_fold_M = of_row[rows.novel.row_M]
-            parts.append((rows.novel.inputs, np.flatnonzero(novel_fold_M >= 0)))
-            fold_N = np.concatenate([fold_N, novel_fold_M[novel_fold_M >= 0]])
-        known = [
-            {name: column[mine] for name, column in known_signals(inputs, rows.reference).items()}
-            for inputs, mine in parts
-        ]
-        joined = {name: np.concatenate([part[name] for part in known]) for name in known[0]}
-        names, num_novel = distinct(joined), len(fold_N) - len(chosen)
+        known = {name: column[chosen] for name, column in known_signals(rows.inputs, rows.reference).items()}
+        names = distinct(known)
         return cls(
-            known_NF=np.stack([joined[name] for name in names], 1),
-            answer_N=np.concatenate([answers(inputs)[mine] for inputs, mine in parts]),
-            small_correct=np.pad(rows.small_correct[chosen], (0, num_novel), constant_values=False),
-            large_correct=np.pad(rows.large_correct[chosen], (0, num_novel), constant_values=True),
-            fold_N=fold_N,
-            novel_N=np.arange(len(fold_N)) >= len(chosen),
+            known_NF=np.stack([known[name] for name in names], 1),
+            answer_N=answers(rows.inputs)[chosen],
+            small_correct=rows.small_correct[chosen],
+            large_correct=rows.large_correct[chosen],
+            fold_N=unit_folds(Units(group, len(chosen)), rows.seed),
             names=names,
             num_labels=rows.inputs.small_logits_NC.shape[1],
         )
-
-    @property
-    def weight_N(self) -> NDArray[np.float64]:
-        """How many rows each row counts for, [N]."""
-        return np.where(self.novel_N, NOVEL_WEIGHT, 1.0)
 
     @property
     def nothing_gained(self) -> NDArray[np.float64]:
@@ -204,11 +172,10 @@ class SignalRows:
     @property
     def rates_2C(self) -> NDArray[np.float64]:
         """How often each side is right where the small one gives a label, drawn to how often it is on all."""
-        answer_N = self.answer_N[~self.novel_N]  # of a novel row there is no answer that could be right
-        count_C = np.bincount(answer_N, minlength=self.num_labels)
+        count_C = np.bincount(self.answer_N, minlength=self.num_labels)
         rates = []
-        for right_N in (self.small_correct[~self.novel_N], self.large_correct[~self.novel_N]):
-            right_C = np.bincount(answer_N, right_N, minlength=self.num_labels)
+        for right_N in (self.small_correct, self.large_correct):
+            right_C = np.bincount(self.answer_N, right_N, minlength=self.num_labels)
             overall = right_N.mean() if len(right_N) else 0.5
             rates.append((right_C + _PRIOR_ROWS * overall) / (count_C + _PRIOR_ROWS))
         return np.stack(rates)
@@ -217,7 +184,7 @@ class SignalRows:
         """SignalCurves fitted to all rows."""
         by_name = {each.name: each for each in SIGNALS}
         signals = [by_name[name] for name in (*self.names, *_RATES)]
-        curves = SignalCurves.fitted(signals, self.values_NF, self.nothing_gained, self.weight_N, strength)
+        curves = SignalCurves.fitted(signals, self.values_NF, self.nothing_gained, strength)
         return SignalsHead(curves, self.rates_2C, reference or Reference.nothing())
 
     def left_out(self, strength: float) -> NDArray[np.float64]:
@@ -232,7 +199,7 @@ class SignalRows:
 
     def select(self, rows: NDArray[np.bool_]) -> SignalRows:
         """The rows of a mask."""
-        columns = ("known_NF", "answer_N", "small_correct", "large_correct", "fold_N", "novel_N")
+        columns = ("known_NF", "answer_N", "small_correct", "large_correct", "fold_N")
         return replace(self, **{name: getattr(self, name)[rows] for name in columns})
 
 
@@ -256,8 +223,6 @@ def known_signals(inputs: GateInputs, reference: Reference) -> dict[str, NDArray
     found = {name: _bounded(SCORES[name](judge_NC)) for name in ("confidence", "margin", "entropy")}
     found["agreement"] = _bounded(log_p_NC[rows_N, answer_N])
     found["small confidence"] = _bounded(SCORES["confidence"](small_NC))
-    if (residual_N := reference.residuals(judge_NC * inputs.temperature)) is not None:
-        found["residual"] = residual_N
     if inputs.features_ND is None:
         return found
     if (distance_NC := reference.distances(inputs.features_ND)) is not None:

@@ -7,7 +7,8 @@ bound says: an event for `RateAlarm`. (A conformal martingale against a fixed re
 depend on the same rows.)
 
 `DriftReference` holds what was seen of a version's inputs: distance, labels, how often it escalates and how often it
-disagrees with the large model, each with an upper bound from the certify rows.
+disagrees with the large model, each with an upper bound from the certify rows; and how many inputs lie far from all
+known classes (`kcm.cascade.novelty`), where that can be told.
 
 Shapes: N inputs, R reference rows, D features.
 """
@@ -15,7 +16,7 @@ Shapes: N inputs, R reference rows, D features.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ TYPICAL = 0.1  # share of the calibration rows that lie beyond the threshold
 FEWEST_ROWS = 100
 MOST_ROWS = 1000  # reference rows: each costs every input a distance
 ALARM_DELTA = 0.05  # probability that inputs like the certify rows are ever called drifted, limits that hold given
-QUANTITIES = ("call_rate", "disagreement", "distance", "labels")
+QUANTITIES = ("call_rate", "disagreement", "distance", "labels", "novelty")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +50,7 @@ class DistanceReference:
         order = np.random.default_rng(seed).permutation(len(features_ND))
         reference, calibration = np.array_split(features_ND[order].astype(np.float32), 2)
         reference = reference[:MOST_ROWS]
-        distances = np.sort(_distances(calibration, reference))
-        count = max(1, round(TYPICAL * len(distances)))
-
-        limit = float(beta.ppf(1 - delta, count, len(distances) - count + 1))
-        return cls(reference, float(distances[-count]), limit)
+        return cls(reference, *_typical(_distances(calibration, reference), delta))
 
     def unusual(self, features_ND: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether each input lies farther from the reference rows than the threshold, [N]."""
@@ -90,6 +87,18 @@ class LabelReference:
         return np.isin(labels_N, list(self.rare))
 
 
+@dataclass(frozen=True)
+class NoveltyReference:
+    """The distance from all known classes beyond which an input may be novel, and the bound on its rate without drift.
+
+    Once there are more, inputs escalate from a distance of `farthest` on; None where none has to.
+    """
+
+    threshold: float
+    limit: float
+    farthest: float | None
+
+
 @dataclass(frozen=True, eq=False)
 class DriftReference:
     """What was seen of inputs on certify rows, and the bounds on what may be seen of them later."""
@@ -98,6 +107,7 @@ class DriftReference:
     labels: LabelReference
     call_rate: float
     disagreement: float
+    novelty: NoveltyReference | None = None
 
     @classmethod
     def fit(
@@ -109,22 +119,27 @@ class DriftReference:
         disagrees_N: NDArray[np.bool_],
         delta: float,
         seed: int = 0,
+        novelty_N: NDArray[np.float64] | None = None,
+        farthest: float | None = None,
     ) -> DriftReference:
         """From certify rows under the deployed policy; all limits hold together with probability 1 - delta.
 
-        `disagrees_N`: whether the small answer differs from the large one. DataError for fewer than 100 rows.
+        `disagrees_N`: whether the small answer differs from the large one; `novelty_N`: distances from all known
+        classes. DataError for fewer than 100 rows.
         """
-        spend, count = delta / len(QUANTITIES), len(keeps_N)
+        spend, count = delta / (len(QUANTITIES) - (novelty_N is None)), len(keeps_N)
         return cls(
             DistanceReference.fit(features_ND, spend, seed),
             LabelReference.fit(small_labels_N, num_labels, spend, seed),
             call_rate=binomial_upper_bound(int((~keeps_N).sum()), count, spend),
             disagreement=binomial_upper_bound(int((keeps_N & disagrees_N).sum()), count, spend),
+            novelty=None if novelty_N is None else NoveltyReference(*_typical(novelty_N, spend), farthest),
         )
 
     def limits(self) -> dict[str, float]:
         """The limits by quantity; a quantity that may take any value cannot drift, and is left out."""
-        values = (self.call_rate, self.disagreement, self.distance.limit, self.labels.limit)
+        novelty = self.novelty.limit if self.novelty else 0.0
+        values = (self.call_rate, self.disagreement, self.distance.limit, self.labels.limit, novelty)
         return {name: value for name, value in zip(QUANTITIES, values, strict=True) if 0 < value < 0.99}
 
     def rows(self) -> NDArray[np.float32]:
@@ -140,6 +155,7 @@ class DriftReference:
             "labels": self.labels.limit,
             "call_rate": self.call_rate,
             "disagreement": self.disagreement,
+            "novelty": self.novelty and asdict(self.novelty),
         }
 
     @classmethod
@@ -150,7 +166,16 @@ class DriftReference:
             LabelReference(frozenset(figures["rare"]), figures["labels"]),
             figures["call_rate"],
             figures["disagreement"],
+            NoveltyReference(**novelty) if (novelty := figures.get("novelty")) else None,
         )
+
+
+def _typical(values_N: NDArray[np.floating], delta: float) -> tuple[float, float]:
+    """The value that a TYPICAL share exceeds, and the bound on the rate of larger ones; it holds with 1 - delta."""
+    ascending_N = np.sort(values_N)
+    count = max(1, round(TYPICAL * len(ascending_N)))
+    limit = float(beta.ppf(1 - delta, count, len(ascending_N) - count + 1))
+    return float(ascending_N[-count]), limit
 
 
 def _distances(features_ND: NDArray[np.float32], rows_RD: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -158,4 +159,9 @@ class Cards:
         drift = self._releases.current.drift
         if drift is None:
             return DriftCard(watched=False)
-        return DriftCard(watched=True, e_values=drift.e_values, drifted=drifted(drift.e_values))
+        return DriftCard(
+            watched=True,
+            e_values=drift.e_values,
+            drifted=drifted(drift.e_values),
+            escalates_novel=math.isfinite(self._releases.current.small_side.farthest),
+        )

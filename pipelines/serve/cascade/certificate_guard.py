@@ -49,6 +49,12 @@ class CertificateGuard:
                 "the certificate of version %s is %s%s: %s", self._version, self.standing, because, self._on_refuted
             )
 
+    def escalate_novel(self, farthest: float) -> None:
+        """Escalate inputs from this distance to all known classes on, for good: new classes are in the traffic."""
+        if farthest < self._side.farthest:
+            self._side.farthest = farthest
+            logger.warning("version %s escalates inputs far from all known classes: new ones came", self._version)
+
 
 def guarded(policy: Policy, metrics: Any, on_refuted: OnRefuted) -> Policy:
     """The policy that takes the place of one whose certificate does not hold."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -32,7 +32,8 @@ class Drift:
     Of disagreement the version's `monitor` tells, where there is one: it is read from the log, once for all replicas.
 
     Each quantity's wealth is an e-process, and so is their mean, however much traffic this replica gets. Drift raises
-    the share that is audited, and the log tells `kcm update` of it; it changes nothing else.
+    the share that is audited, and the log tells `kcm update` of it. Where too many inputs lie far from all known
+    classes, `escalate_novel` is told from which distance on they have to escalate. Nothing else changes.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class Drift:
         log: LogWriter | None,
         metrics: ServeMetrics,
         monitor: Monitor | None = None,
+        escalate_novel: Callable[[float], None] = lambda farthest: None,
     ) -> None:
         self._reference, self._version, self._log, self._metrics = reference, version, log, metrics
-        self._monitor = monitor
+        self._monitor, self._escalate_novel = monitor, escalate_novel
         limits = reference.limits()
         limits.pop("disagreement", None)
         self._alarms = {name: RateAlarm(limit, ALARM_DELTA) for name, limit in limits.items()}
@@ -83,14 +85,17 @@ class Drift:
         return self._monitor.disagreement if self._monitor else None
 
     def _bet(self, seen: Sequence[Judgement]) -> None:
-        features_ND = np.stack([each.features_D for each in seen])
+        features_ND, novelty = np.stack([each.features_D for each in seen]), self._reference.novelty
         events = {
             "call_rate": np.array([not each.keeps for each in seen]),
             "distance": self._reference.distance.unusual(features_ND),
             "labels": self._reference.labels.unusual(np.array([each.label for each in seen])),
+            "novelty": np.array([each.novelty for each in seen]) > (novelty.threshold if novelty else np.inf),
         }
         for name, alarm in self._alarms.items():
             alarm.observe(events[name].astype(np.float64))
+        if novelty and novelty.farthest is not None and "novelty" in self._alarms and self._alarms["novelty"].alarm:
+            self._escalate_novel(novelty.farthest)
 
     def _sum_up(self) -> None:
         known: dict[str, RateAlarm | DecisionAlarm] = dict(self._alarms)

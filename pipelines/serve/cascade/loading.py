@@ -70,7 +70,8 @@ class VersionLoader:
         auditor = await self._auditor(self._log, release, bundle, escalation, guard) if self._log else None
         monitor = auditor.monitor if auditor else None
         reference = bundle.drift
-        drift = Drift(reference, release.version, self._log, self._metrics, monitor) if reference else None
+        watching = self._log, self._metrics, monitor, guard.escalate_novel
+        drift = Drift(reference, release.version, *watching) if reference else None
         return CascadeVersion(small_side, judging, escalation, config, release.version, auditor, guard, drift)
 
     def _judging(self, bundle: Bundle, release: Release) -> Judging:

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray
-from numpy.typing import NDArray
 
 from kcm.cascade.fitted.signals import SignalsHead
 from kcm.config import parse_config
@@ -71,36 +70,32 @@ with connected(ClusterConfig(num_cpus=2)):
 """
 
 
-TWO = np.array([[0.0] * 4, [1.0] * 4])  # classes that overlap
-
-
-def one_task(mean_CD: NDArray[np.float64]) -> tuple[pa.Table, pa.Table]:
-    """Features and answers of a task: classes about these means, and a large model that is always right."""
+def one_task() -> tuple[pa.Table, pa.Table]:
+    """Features and answers of a task: two classes that overlap, and a large model that is always right."""
     rng = np.random.default_rng(0)
     splits = [split for split, count in SPLITS.items() for _ in range(count)]
-    num_labels, in_features = mean_CD.shape
-    labels = rng.integers(0, num_labels, len(splits))
+    labels = rng.integers(0, 2, len(splits))
     ids = [f"row-{number}" for number in range(len(splits))]
-    inputs = (mean_CD[labels] + rng.normal(size=(len(splits), in_features))).astype(np.float32)
+    inputs = (labels[:, None] + rng.normal(size=(len(splits), 4))).astype(np.float32)
     rows = {"id": ids, "split": splits, "label": labels, "group": [None] * len(splits), SECONDS: np.ones(len(splits))}
     answers = {
         "id": ids,
         "split": splits,
         "prompt": [NO_PROMPT.mode] * len(splits),
         "large_label": labels,
-        "large_probabilities": list_column(np.eye(num_labels, dtype=np.float32)[labels]),
+        "large_probabilities": list_column(np.eye(2, dtype=np.float32)[labels]),
         "large_cost": np.ones(len(splits)),
         "large_error": np.zeros(len(splits), dtype=bool),
     }
     return pa.table(rows | {"features": list_column(inputs)}), pa.table(answers)
 
 
-def write_sequence(folder: Path, num_labels: int) -> None:
+def write_sequence(folder: Path) -> None:
     """A sequence of one task; what counts are its names, since the features are made by hand."""
     row = {"id": "a", "text": "a", "image": b"", "label": 0, "group": ""}
     rows = pa.Table.from_pylist([row | {"split": split} for split in ("train", "validate", "certify", "test")])
     write_rows(folder, 0, rows)
-    labels = [f"label {number}" for number in range(num_labels)]
+    labels = ["no", "yes"]
     task = {"name": "only", "label_names": labels}
     write_description(folder, {"name": "made", "label_names": labels, "none_label": None, "tasks": [task]})
 
@@ -108,11 +103,10 @@ def write_sequence(folder: Path, num_labels: int) -> None:
 class Search:
     """Searches over one storage, whose features, answers and configured collaborator were made by hand."""
 
-    def __init__(self, storage: Path, mean_CD: NDArray[np.float64] = TWO) -> None:
-        self.store, num_labels = ArtefactStore(storage), len(mean_CD)
-        recipe = Recipe("tasks", 0, {})
-        rows = self._made(SequenceArtefact, recipe, lambda folder, scratch: write_sequence(folder, num_labels))
-        features, outcomes = one_task(mean_CD)
+    def __init__(self, storage: Path) -> None:
+        self.store = ArtefactStore(storage)
+        rows = self._made(SequenceArtefact, Recipe("tasks", 0, {}), lambda folder, scratch: write_sequence(folder))
+        features, outcomes = one_task()
         self.features = self._written(FeaturesArtefact, Recipe("features", 0, {}, (rows,)), features)
         self.outcomes = self._written(OutcomesArtefact, Recipe("outcomes", 0, {}, (rows,)), outcomes)
 
@@ -193,26 +187,6 @@ def test_the_gate_of_signals_is_searched_and_read_back_with_what_it_was_fitted_o
     np.testing.assert_allclose(np.concatenate(elsewhere), scores)
     assert scores.shape == found.validate_scores.shape
     assert not np.allclose(scores, found.validate_scores)  # those of the search are out of fold
-
-
-def test_where_traffic_may_be_novel_the_gate_is_chosen_and_read_back_with_that_in_mind(tmp_path: Path) -> None:
-    """Promise: of gates that were fitted to rows of left-out classes too, the one that keeps most is deployed."""
-    search = Search(tmp_path, 1.2 * np.random.default_rng(1).normal(size=(12, 8)))
-    closed = {"learner": {"name": "analytic"}, "network": {"basis": "quadratic", "mixing": 32}}
-    found = {
-        gates: search.run(**closed, tune={"gates": gates, "novel_share": 0.2}).load("kcm")
-        for gates in (("confidence",), ("signals",), ("confidence", "signals"))
-    }
-    kept = {gates: float(one.policy.keep(one.validate_scores).mean()) for gates, one in found.items()}
-    assert kept["confidence", "signals"] == max(kept.values())
-    signals = found[("signals",)]
-    assert isinstance(signals.gate.head, SignalsHead)
-    assert "residual" in [signal.name for signal in signals.gate.head.signals]
-    assert signals.novel is not None
-    assert signals.novel.share == 0.2
-    given = search.features, search.outcomes, ("validate",)
-    scores = np.concatenate([part.scores(signals.gate) for part in outcome_parts(signals.collaborator, *given)])
-    assert np.corrcoef(scores, signals.validate_scores)[0, 1] > 0.9  # those of the search are out of fold
 
 
 @pytest.mark.slow

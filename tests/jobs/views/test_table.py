@@ -117,9 +117,9 @@ def test_rows_that_have_none_of_the_labels_get_a_line_where_there_are_any(
 
 def test_what_would_be_kept_of_an_unknown_class_gets_a_line_where_the_learner_can_tell(result: dict[str, Any]) -> None:
     assert "new classes" not in shown(result)
-    result["kcm"]["unknown_classes"] = {"num_rows": 1500, "kept": 0.0712, "assumed_share": 0.05}
+    result["kcm"]["unknown_classes"] = {"num_rows": 1500, "kept": 0.2712, "kept_once_noticed": 0.098}
     text = " ".join(shown(result).split())
-    assert "new classes KCM would keep 7.1% of a class that it has never seen, by 1,500 rows" in text
+    assert "KCM would keep 27.1% of a class that it has never seen, 9.8% once noticed, by 1,500 rows" in text
 
 
 def test_answers_that_never_came_get_a_line(result: dict[str, Any]) -> None:

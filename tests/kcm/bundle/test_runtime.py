@@ -242,6 +242,21 @@ def test_a_threshold_is_shown_where_there_is_one() -> None:
     assert {answer.threshold for answer in answers(Policy(decision=KEEP_ALL), inputs)} == {None}
 
 
+def test_inputs_far_from_all_known_classes_escalate_where_the_side_is_told_from_where_on() -> None:
+    residuals = {"metric_CC": torch.eye(3).double(), "target_C": torch.full((3,), 10.0).double()}
+    state = {"residuals": residuals | {"offset_C": torch.zeros(3).double()}}
+    side = SmallSide(bundle(Policy(decision=KEEP_ALL), learner_state=state), StubEncoder())
+    novelty = [judged.novelty for judged in side.judge([Input(Content(text)) for text in TEXTS])]
+    logits_NC = outcome_table(TEXTS).judge_logits
+    by_hand = np.linalg.norm(logits_NC[:, None] - 10 * np.eye(3), axis=2).min(1)
+    np.testing.assert_allclose(novelty, by_hand, rtol=1e-5)
+    side.farthest = float(np.median(novelty))
+    judgements = side.judge([Input(Content(text)) for text in TEXTS])
+    assert [judged.keeps for judged in judgements] == [distance < side.farthest for distance in novelty]
+    answers = Cascade(side, ScriptedModel()).answer([Input(Content(text)) for text in TEXTS])
+    assert [answer.route == "small" for answer in answers] == [judged.keeps for judged in judgements]
+
+
 def test_an_answer_costs_the_seconds_of_both_sides() -> None:
     (kept,) = answers(Policy(decision=KEEP_ALL), [Input(Content("a"))])
     (escalated,) = answers(Policy(decision=ESCALATE_ALL), [Input(Content("a"))])

@@ -54,4 +54,3 @@ def test_a_side_that_kept_nothing_says_nothing():
     found = Reference.of(collaborator("none"), {})
     assert found.distances(X[:3]) is None
     assert found.neighbours(X[:3]) is None
-    assert found.residuals(X[:3]) is None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kcm.cascade.frontier import Frontier, NovelRows
+from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
+from kcm.cascade.novelty import NovelRows
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy
 

@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
-from kcm.cascade.reference import Reference
+from kcm.cascade.novelty import Novelty
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ConfigError
@@ -366,9 +366,8 @@ def test_outputs_of_unknown_classes_lie_farther_from_all_classes_however_these_a
         trainer.run()
         again = learner.build(0)
         again.load_state_dict(trainer.learner.state_dict())
-        reference = Reference.of(trainer.collaborator, again.state_dict())
         judge, _ = solved(trainer, torch.cat([known, unknown]))
-        found.append(reference.residuals(judge.numpy()))
+        found.append(Novelty.of(again.state_dict()).distances(judge.numpy()))
     np.testing.assert_allclose(*found, rtol=1e-6)
     assert roc_auc_score(np.arange(len(found[0])) >= len(known), found[0]) > 0.9
 
@@ -385,5 +384,11 @@ def test_a_label_that_no_row_has_is_known_when_another_is_left_out(digits) -> No
     assert judge.shape[1] == 10
     without, _ = trainer.learner.without_own_class(judge, small, rows.labels)
     assert without.isfinite().sum(1).eq(9).all()
-    reference = Reference.of(trainer.collaborator, trainer.state_dict()["learner"])
-    assert np.isfinite(reference.residuals(without.numpy())).all()
+    assert np.isfinite(Novelty.of(trainer.state_dict()["learner"]).distances(without.numpy())).all()
+
+
+def test_of_many_labels_no_metric_of_their_residuals_is_kept(digits, monkeypatch) -> None:
+    monkeypatch.setattr("kcm.learners.analytic.MAX_RESIDUALS", 7)
+    trainer = make_trainer(digits[:4], learner=AnalyticConfig())
+    trainer.run()
+    assert trainer.learner.state_dict()["residuals"] == {}

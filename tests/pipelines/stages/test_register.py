@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from kcm.cascade.gate import Gate
+from kcm.cascade.novelty import NovelRows
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.certify.monitoring.drift import DriftReference
 from kcm.config import parse_config
@@ -130,6 +132,9 @@ def test_the_drift_reference_counts_all_certify_rows_and_shows_at_most_so_many(
     monkeypatch.setattr(register, "_MOST_DRIFT_ROWS", most)
     given: Any = written(ArtefactStore(place), index=True)
     found: Any = SimpleNamespace(collaborator=SimpleNamespace(num_labels=2), gate=Gate())
+    residuals = {"metric_CC": torch.eye(2), "target_C": torch.full((2,), 10.0), "offset_C": torch.zeros(2)}
+    found.state = {"learner": {"residuals": {name: each.double() for name, each in residuals.items()}}}
+    found.novel = NovelRows(np.full(100, np.inf), np.arange(100.0))
     reference = register._drift(found, KEEPS, *given)
     (part,) = outcome_parts(found.collaborator, *given, ["certify"])
     small_N = part.table.small_logits[:, :2].argmax(axis=1)
@@ -141,6 +146,8 @@ def test_the_drift_reference_counts_all_certify_rows_and_shows_at_most_so_many(
         KEEPS.keep(part.scores(found.gate), part.table.task),
         small_N != part.table.large_label,
         register.DRIFT_DELTA,
+        novelty_N=np.linalg.norm(part.table.judge_logits[:, None, :2] - 10 * np.eye(2), axis=2).min(1),
+        farthest=10.0,
     )
     assert reference is not None
     assert reference.figures() == expected.figures()

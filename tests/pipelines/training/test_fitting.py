@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kcm.cascade.gate import fit_gate
+from kcm.cascade.novelty import Novelty
 from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import OutcomeTable
@@ -88,8 +89,7 @@ def test_of_more_rows_whole_units_are_fitted_on_and_the_rest_is_scored_as_new() 
     assert len(rows) == NUM_ROWS
 
 
-@pytest.mark.parametrize("share", [0.0, 0.05])
-def test_rows_are_scored_without_their_own_class_where_there_are_ten(share: float) -> None:
+def test_rows_are_scored_without_their_own_class_where_there_are_ten() -> None:
     count, num_labels = 60, FEWEST_CLASSES
     rng, label = np.random.default_rng(0), np.arange(60) % FEWEST_CLASSES
     logits = rng.normal(size=(count, num_labels)) + 3 * np.eye(num_labels)[label]
@@ -113,11 +113,11 @@ def test_rows_are_scored_without_their_own_class_where_there_are_ten(share: floa
         return tuple(each.scatter(1, labels[:, None], -torch.inf) for each in (judge, small))
 
     more = {"num_labels": num_labels, "reference": Reference.nothing(), "seed": 0}
-    more |= {"without_own_class": without, "novel_share": share}
+    novelty = Novelty(np.eye(num_labels), np.full(num_labels, 3.0), np.zeros(num_labels))
+    more |= {"without_own_class": without, "novelty": novelty}
     gate, rows, novel = fitted_on(lambda: [part], count, "signals", **more)
     assert novel is not None
-    assert novel.share == share
     own = np.where(np.eye(num_labels, dtype=bool)[label], -np.inf, logits)
-    as_new = gate.score(np.zeros((count, 1)), own, own)
-    assert np.allclose(novel.scores, as_new) == (share == 0)  # a gate that is fitted on them scores them out of fold
+    np.testing.assert_allclose(novel.scores, gate.score(np.zeros((count, 1)), own, own))
     assert novel.scores.mean() < rows.score.mean()
+    np.testing.assert_allclose(novel.distances, novelty.distances(own))

@@ -1,7 +1,5 @@
 """The gate `signals`: it knows what a judge does not, can be read whole, and never looks better than it is."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from kcm.cascade.fitted import signals
 from kcm.cascade.fitted.signals import SIGNALS
-from kcm.cascade.forms import GateInputs, GateRows, NovelInputs
+from kcm.cascade.forms import GateInputs, GateRows
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
@@ -153,71 +151,6 @@ def test_infinitely_sure_rows_and_labels_without_rows_do_no_harm(reference):
         Collaborator(DIM, NUM_LABELS, NetworkConfig(hidden=(), base="means"), "kan", seed=0), {}
     )  # no row of any class yet
     assert np.isfinite(fitted((inputs, small, large), unseen).scores).all()
-
-
-def novel_world(num_rows, seed=0):
-    """Rows of 12 classes as a regression on labels sees them, and as if it had never learned their own class.
-
-    Outputs of an unknown class are about as sure as others, but many of them are large, as no known row's are.
-    """
-    rng = np.random.default_rng(seed)
-    label = rng.integers(0, 12, num_rows)
-    known = np.eye(12)[label] * 8 + rng.normal(size=(num_rows, 12))
-    outputs = np.roll(known, 1, axis=1) + rng.choice([-4, 4], (num_rows, 12))
-    novel = np.where(np.eye(12, dtype=bool)[label], -np.inf, outputs)
-    right = rng.random(num_rows) < 0.95
-    return GateInputs(known, known), GateInputs(novel, novel), right
-
-
-def fitted_with_novel(share, num_rows=400):
-    known, novel, right = novel_world(num_rows)
-    metric = {"metric_CC": torch.eye(12).double(), "target_C": torch.full((12,), 8.0).double()}
-    reference = replace(Reference.nothing(), **metric, offset_C=torch.zeros(12).double())
-    row = np.arange(num_rows // 2)
-    half = GateInputs(*(logits[row] for logits in (novel.judge_logits_NC, novel.small_logits_NC)))
-    more = {} if share is None else {"novel": NovelInputs(half, row, share)}
-    return fitted((known, right, np.ones(num_rows, dtype=bool)), reference, **more)
-
-
-def test_where_traffic_may_be_novel_it_is_fitted_on_rows_without_their_class_and_reads_the_residual():
-    found = fitted_with_novel(0.05)
-    assert "residual" in [signal.name for signal in found.head.signals]
-    known, novel, _ = novel_world(1000, seed=1)
-    is_known = np.arange(2000) < 1000
-    scores = [found.head.score(inputs) for inputs in (known, novel)]
-    plain = [form_named("confidence").unfitted().score(inputs) for inputs in (known, novel)]
-    assert roc_auc_score(is_known, np.concatenate(scores)) > roc_auc_score(is_known, np.concatenate(plain)) + 0.05
-    assert found.novel_scores.shape == (200,)
-    promised = roc_auc_score(np.arange(600) < 400, np.concatenate([found.scores, found.novel_scores]))
-    assert promised == pytest.approx(roc_auc_score(is_known, np.concatenate(scores)), abs=0.04)
-    again = FORM.restored(found.head.tensors())
-    np.testing.assert_array_equal(again.score(novel), scores[1])
-
-
-def test_the_residual_is_that_of_outputs_before_the_temperature():
-    head = fitted_with_novel(0.05).head
-    position = [signal.name for signal in head.signals].index("residual")
-    known, novel, _ = novel_world(50)
-    for inputs in (known, novel):
-        tempered = GateInputs(inputs.judge_logits_NC / 3, inputs.small_logits_NC / 3, temperature=3.0)
-        np.testing.assert_allclose(head.values(tempered)[:, position], head.values(inputs)[:, position])
-
-
-def test_without_a_share_of_novel_traffic_nothing_changes():
-    plain, found = fitted_with_novel(None), fitted_with_novel(0.0)
-    assert "residual" not in [signal.name for signal in found.head.signals]
-    assert found.head.tensors().keys() == plain.head.tensors().keys()
-    np.testing.assert_array_equal(found.scores, plain.scores)
-    assert not len(found.head.tensors()["metric_CC"])  # nor does a bundle carry what is not read
-
-
-def test_novel_rows_of_rows_beyond_the_limit_are_scored_too(monkeypatch):
-    monkeypatch.setattr(signals, "MAX_ROWS", 150)
-    found = fitted_with_novel(0.05)
-    assert np.isfinite(found.novel_scores).all()
-    _, novel, _ = novel_world(400)
-    own = np.isclose(found.head.score(novel)[:200], found.novel_scores, atol=1e-12)
-    assert 100 < own.sum() < 150  # some 75 of them belong to fitted rows
 
 
 def test_a_single_row_is_refused():

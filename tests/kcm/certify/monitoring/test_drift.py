@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -59,10 +61,12 @@ def test_too_few_rows_are_refused() -> None:
         LabelReference.fit(np.zeros(99, dtype=np.int64), 4, delta=0.1, seed=0)
 
 
-def reference_of(num: int, seed: int, escalates: float, disagrees: float, delta: float = 0.1) -> DriftReference:
+def reference_of(
+    num: int, seed: int, escalates: float, disagrees: float, delta: float = 0.1, **novelty: Any
+) -> DriftReference:
     rng = np.random.default_rng(seed)
     labels, keeps = rng.choice(3, num, p=[0.6, 0.37, 0.03]), rng.random(num) >= escalates
-    return DriftReference.fit(rows(num, seed), labels, 3, keeps, rng.random(num) < disagrees, delta)
+    return DriftReference.fit(rows(num, seed), labels, 3, keeps, rng.random(num) < disagrees, delta, **novelty)
 
 
 def test_all_limits_of_a_version_hold_together() -> None:
@@ -72,6 +76,19 @@ def test_all_limits_of_a_version_hold_together() -> None:
         broken += limits["call_rate"] < 0.3 or limits["disagreement"] < 0.7 * 0.1
     assert broken <= 6
     assert set(limits) == {"call_rate", "disagreement", "distance", "labels"}
+
+
+def test_how_often_inputs_lie_far_from_all_classes_is_bounded_where_distances_are_known() -> None:
+    broken = 0
+    for seed in range(60):
+        distances = np.random.default_rng(seed).exponential(size=300)
+        reference = reference_of(300, seed, escalates=0.3, disagrees=0.1, novelty_N=distances, farthest=2.5)
+        assert reference.novelty is not None
+        broken += reference.limits()["novelty"] < np.exp(-reference.novelty.threshold)
+    assert broken <= 6
+    assert reference.novelty.limit < 0.2
+    again = DriftReference.of(reference.rows(), reference.figures())
+    assert (again.novelty, again.limits()) == (reference.novelty, reference.limits())
 
 
 def test_what_may_take_any_value_cannot_drift() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from math import inf
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +21,7 @@ def side(expires: datetime | None = None) -> Any:
     certificate = SimpleNamespace(expired=lambda now: expires is not None and now >= expires)
     policy = Policy(decision=AT_ONE, task_decisions={"films": KEEP_ALL}, prompt="soft")
     bundle = SimpleNamespace(policy=policy, metrics={"frontier": FRONTIER}, certificates={None: certificate})
-    return SimpleNamespace(bundle=bundle, policy=policy)
+    return SimpleNamespace(bundle=bundle, policy=policy, farthest=inf)
 
 
 def test_while_the_certificate_holds_nothing_changes() -> None:
@@ -38,6 +39,14 @@ def test_a_refuted_or_expired_version_escalates_all_whatever_the_task(refuted: b
     assert guard.standing == standing
     assert [small.policy.decision_for(task) for task in (None, "films")] == [ESCALATE_ALL] * 2
     assert small.policy.prompt_for(None) == "none"  # the large model is asked as if it were alone
+
+
+def test_from_a_distance_on_inputs_escalate_for_good_and_the_certificate_still_holds() -> None:
+    small = side()
+    guard = CertificateGuard(small, "1", "escalate_all", lambda: NOW)
+    for farthest in (2.0, 3.0):
+        guard.escalate_novel(farthest)
+    assert (small.farthest, guard.standing, small.policy) == (2.0, "holds", small.bundle.policy)
 
 
 def test_what_is_refuted_stays_refuted() -> None:

@@ -1,4 +1,4 @@
-"""Promise: traffic unlike the certify rows is noticed and reported; nothing but the audit share changes for it."""
+"""Promise: traffic unlike the certify rows is noticed and reported; more is audited, and what is novel escalates."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ DIM = 6
 
 
 def judgements(
-    number: int, seed: int, *, shift: float = 0.0, escalates: float = 0.2, rare: float = 0.03
+    number: int, seed: int, *, shift: float = 0.0, escalates: float = 0.2, rare: float = 0.03, novel: float = 0.0
 ) -> list[Judgement]:
     rng = np.random.default_rng(seed)
     features_ND = (rng.normal(size=(number, DIM)) + shift).astype(np.float32)
     labels = rng.choice(3, number, p=[0.6, 0.4 - rare, rare])
-    keeps = rng.random(number) >= escalates
+    keeps, novelties = rng.random(number) >= escalates, rng.exponential(1 + novel, number)
     return [
-        Judgement(int(label), np.ones(3) / 3, 0.5, 1.0, 0.5, bool(kept), 0.0, row)
-        for label, kept, row in zip(labels, keeps, features_ND, strict=True)
+        Judgement(int(label), np.ones(3) / 3, 0.5, 1.0, 0.5, bool(kept), 0.0, row, float(novelty))
+        for label, kept, row, novelty in zip(labels, keeps, features_ND, novelties, strict=True)
     ]
 
 
@@ -47,6 +47,8 @@ def reference() -> DriftReference:
         np.array([each.keeps for each in rows]),
         np.random.default_rng(1).random(len(rows)) < 0.02,
         delta=0.05,
+        novelty_N=np.array([each.novelty for each in rows]),
+        farthest=2.5,
     )
 
 
@@ -75,7 +77,13 @@ def test_traffic_like_the_certify_rows_is_no_drift(reference: DriftReference) ->
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [({"shift": 0.8}, "distance"), ({"escalates": 0.5}, "call_rate"), ({"rare": 0.2}, "labels")]
+    ("kind", "name"),
+    [
+        ({"shift": 0.8}, "distance"),
+        ({"escalates": 0.5}, "call_rate"),
+        ({"rare": 0.2}, "labels"),
+        ({"novel": 1.0}, "novelty"),
+    ],
 )
 def test_each_quantity_tells_of_its_own_drift_and_raises_the_audit_share(
     reference: DriftReference, kind: dict[str, float], name: str
@@ -87,6 +95,16 @@ def test_each_quantity_tells_of_its_own_drift_and_raises_the_audit_share(
     assert drift.audit_share(0.05) == pytest.approx(0.2)
     assert drift.audit_share(0.5) == 1.0
     assert drift.audit_share(0.0) == 0.0
+
+
+@pytest.mark.parametrize(("kind", "told"), [({}, set()), ({"escalates": 0.9}, set()), ({"novel": 1.0}, {2.5})])
+def test_where_more_inputs_lie_far_from_all_classes_it_is_told_from_where_on_they_escalate(
+    reference: DriftReference, kind: dict[str, float], told: set[float]
+) -> None:
+    found: set[float] = set()
+    drift = Drift(reference, "1", None, NoMetrics(), None, found.add)  # type: ignore[arg-type]
+    watched(drift, 10, **kind)
+    assert found == told
 
 
 def test_disagreement_is_read_from_the_log_and_all_evidence_is_written_there(
@@ -110,7 +128,7 @@ def test_disagreement_is_read_from_the_log_and_all_evidence_is_written_there(
     with LogReader(url) as reader:
         found = reader.drift("films", "1")
         assert reader.drift("songs", "1") == reader.drift("films", "2") == {}
-    assert set(found) == {"call_rate", "distance", "labels", "disagreement", COMBINED}
+    assert set(found) == {"call_rate", "distance", "labels", "novelty", "disagreement", COMBINED}
     assert drifted(found) == "disagreement"
     assert found[COMBINED] == pytest.approx(np.mean([value for name, value in found.items() if name != COMBINED]))
 
