@@ -528,9 +528,10 @@ def novelty(items: Items, out_of_scope: Items) -> dict[str, float]:
     features_ND = np.concatenate([items.features_ND[test.row], out_of_scope.features_ND])
     judge_NC, small_NC = logits(version.collaborator, features_ND)
     tempered_NC = judge_NC / version.gate.temperature
-    train_ND = items.features_ND[train.row].astype(np.float64)
+    train_ND = items.features_ND[train.row]
     mean_CD = np.stack([train_ND[train.label == c].mean(0) for c in range(len(stream.names))])
-    whiten_DD = np.linalg.cholesky(EmpiricalCovariance().fit(train_ND - mean_CD[train.label]).precision_)
+    precision_D, axis_DD = np.linalg.eigh(EmpiricalCovariance().fit(train_ND - mean_CD[train.label]).precision_)
+    whiten_DD = axis_DD * np.sqrt(np.maximum(precision_D, 0))  # features at unit length vary in fewer directions
     scores = {
         "gate": -version.gate.score(features_ND, judge_NC, small_NC),
         "distance": version.novelty.distances(judge_NC),
