@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from first_table_rows import READERS, Places, Table
 from machine import machine
@@ -293,35 +294,22 @@ def batch_of(rows: Rows) -> Batch:
 
 def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A line for every cell, one for each table, and one for all of them."""
-    names = {"table": "{table}", "cell": "{table}, {labels} labels, {rows} rows"}
-    groups = [list(dict.fromkeys(names[by].format(**each) for each in found)) for by in ("cell", "table")]
-    lines = [
-        line(name, [each for each in found if names[by].format(**each) == name])
-        for by, group in zip(("cell", "table"), groups, strict=True)
-        for name in group
-    ]
-    return [*lines, line("all", found)]
+    draws = pd.json_normalize(found).assign(all="all")
+    draws["cell"] = [f"{each['table']}, {each['labels']} labels, {each['rows']} rows" for each in found]
+    return [line(name, own) for by in ("cell", "table", "all") for name, own in draws.groupby(by, sort=False)]
 
 
-def line(name: str, draws: list[dict[str, Any]]) -> dict[str, Any]:
+def line(name: str, draws: pd.DataFrame) -> dict[str, Any]:
     """Means over draws, and the paired differences with their standard errors, in points."""
     figures: dict[str, Any] = {"cell": name, "draws": len(draws)}
     for side in ("ours", "theirs"):
-        figures[side] = {
-            "saved": percent([each[side]["saved"] for each in draws]),
-            "right": percent([each[side]["right"] for each in draws]),
-            "cpu_s": round(float(np.mean([each[side]["cpu_s"] for each in draws])), 2),
-            "broken": sum(each[side]["broken"] for each in draws),
-        }
-    for figure in ("saved", "right"):
-        gap = 100 * np.array([each["ours"][figure] - each["theirs"][figure] for each in draws])
-        error = gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else float("nan")
-        figures[f"{figure}_difference"] = [round(float(gap.mean()), 1), round(float(error), 1)]
+        mean = draws.filter(like=f"{side}.").mean(numeric_only=True)
+        figures[side] = {key: round(100 * mean[f"{side}.{key}"], 1) for key in ("saved", "right")}
+        figures[side] |= {"cpu_s": round(mean[f"{side}.cpu_s"], 2), "broken": int(draws[f"{side}.broken"].sum())}
+    for key in ("saved", "right"):
+        gap = 100 * (draws[f"ours.{key}"] - draws[f"theirs.{key}"])
+        figures[f"{key}_difference"] = [round(float(gap.mean()), 1), round(float(gap.sem()), 1)]
     return figures
-
-
-def percent(values: list[float]) -> float:
-    return round(100 * float(np.mean(values)), 1)
 
 
 if __name__ == "__main__":
