@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -114,7 +114,7 @@ def _train_through(kind: NetworkKind, seed: int, setting: Setting, stream: Strea
         "b": initial if stream.task_known else trainer.baseline["small"],
         "seconds_per_task": seconds,
         "memory_bytes_per_task": num_bytes,
-    } | _by_size(answers, stream)
+    } | size_accuracies(answers.by_task(), np.asarray(stream.train_counts))
 
 
 class _TimedTrainer(Trainer):
@@ -150,7 +150,7 @@ def _run_means(stream: Stream) -> Record:
         "b": None,
         "seconds_per_task": seconds,
         "memory_bytes_per_task": [means.sum_CD.nbytes + means.count_C.nbytes] * len(matrix),
-    } | _by_size(answers, stream)
+    } | size_accuracies(answers.by_task(), np.asarray(stream.train_counts))
 
 
 class _Answers:
@@ -178,24 +178,19 @@ class _Answers:
             yield rows.labels.numpy(), (scores_NC.argmax(1) == rows.labels).numpy()
 
 
-def _by_size(answers: _Answers, stream: Stream) -> Record:
-    labels, correct = (np.concatenate(parts) for parts in zip(*answers.by_task(), strict=True))
-    return size_accuracies(labels, correct, np.asarray(stream.train_counts))
-
-
 def size_accuracies(
-    labels_N: NDArray[np.int64], correct_N: NDArray[np.bool_], train_counts_C: NDArray[np.int64]
+    answers: Iterable[tuple[NDArray[np.int64], NDArray[np.bool_]]], counts_C: NDArray[np.int64]
 ) -> dict[str, float | None]:
-    """Accuracies over classes by their number of train rows: means over those that have test rows, else None.
+    """Accuracies over classes by their train rows `counts_C`: means over those that have test rows, else None.
 
     Many-, medium- and few-shot classes (Liu et al., arXiv 1904.05160), and the head, middle and tail third of all; ties
     go by the order of the labels, and the head takes the remainder first.
     """
-    counts_C, num_labels = train_counts_C, len(train_counts_C)
+    labels_N, correct_N = (np.concatenate(parts) for parts in zip(*answers, strict=True))
     thirds = np.array_split(np.argsort(-counts_C, kind="stable"), 3)
     bands = {"many": counts_C > 100, "medium": (counts_C >= 20) & (counts_C <= 100), "few": counts_C < 20}
-    rows_C = np.bincount(labels_N, minlength=num_labels)
-    accuracy_C = np.bincount(labels_N, correct_N, num_labels) / np.maximum(rows_C, 1)
+    rows_C = np.bincount(labels_N, minlength=len(counts_C))
+    accuracy_C = np.bincount(labels_N, correct_N, len(counts_C)) / np.maximum(rows_C, 1)
     found: dict[str, float | None] = {}
     for name, chosen in (bands | dict(zip(("head", "middle", "tail"), thirds, strict=True))).items():
         defined = accuracy_C[chosen][rows_C[chosen] > 0]

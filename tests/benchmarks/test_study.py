@@ -149,7 +149,7 @@ def test_the_nearest_mean_is_of_unit_vectors_among_classes_seen() -> None:
 
 
 def by_size(labels: list[int], correct: list[int], counts: list[int]) -> dict[str, float | None]:
-    return size_accuracies(np.array(labels), np.array(correct, dtype=bool), np.array(counts))
+    return size_accuracies([(np.array(labels), np.array(correct, dtype=bool))], np.array(counts))
 
 
 def test_bands_follow_the_train_counts_and_weigh_classes_equally() -> None:
