@@ -36,7 +36,7 @@ app = typer.Typer(
 
 @app.command()
 def stats(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None, debug: Debug = False) -> None:
-    """Count decisions by version and route, audits, labels, and the bytes that are kept of inputs."""
+    """Count decisions by version and route, audits, labels and bytes of inputs; show the evidence of drift."""
     with reported(json, debug) as result:
         _, url, application = _log_of(config, overrides)
         with LogReader(url) as log:
@@ -44,6 +44,7 @@ def stats(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None
             result |= {"watermark": watermark, "missing": log.gaps(application, 0, watermark)}
             with log.reading() as connection:
                 result |= log_stats(connection, application)
+            result["drift"] = {version: log.drift(application, version) for version in result["versions"]}
         result_console().print(stats_view(result))
 
 

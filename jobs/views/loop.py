@@ -142,10 +142,17 @@ def stats_view(result: Mapping[str, Any]) -> Group:
         "payloads": f"{payloads['items']:,}, {payloads['bytes']:,} bytes, since {payloads['oldest'] or '-'}",
         "forgotten": f"{result['forgotten']:,}",
     }
+    for version, e_values in result["drift"].items():
+        if e_values:
+            lines["drift"] = f"version {escape(version)}: {_evidence(e_values)}; from 20 on it is told"
     if new := result["new_labels"]:
         shown = ", ".join(f"{foreign(label)} ({number:,})" for label, number in list(new.items())[:MOST_SHOWN])
         lines["new labels"] = f"{shown}; `update.more_labels` has them learned"
     return Group(table, *(line(name, value) for name, value in lines.items()))
+
+
+def _evidence(e_values: Mapping[str, float]) -> str:
+    return ", ".join(f"{quantity} {value:,.1f}" for quantity, value in e_values.items())
 
 
 def _states(states: Mapping[str, int]) -> str:

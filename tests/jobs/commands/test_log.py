@@ -77,6 +77,13 @@ def test_stats_count_what_is_there_and_what_is_missing(tmp_path: Path, log: Deci
     assert "1 decisions never came into the log" in shown
 
 
+def test_stats_show_the_evidence_of_drift_that_replicas_have_written(tmp_path: Path, log: DecisionLog) -> None:
+    assert "drift" not in call(tmp_path, "stats").output
+    log.put_drift("films/2", {"novelty": 31.25, "combined": 8.5})
+    assert result_of(tmp_path, "stats")["drift"] == {"films/1": {}, "films/2": {"novelty": 31.25, "combined": 8.5}}
+    assert "version films/2: combined 8.5, novelty 31.2; from 20 on it is told" in call(tmp_path, "stats").output
+
+
 def test_the_log_is_written_as_parquet(tmp_path: Path, log: DecisionLog) -> None:
     file = tmp_path / "out" / "log.parquet"
     assert result_of(tmp_path, "export", "--output", str(file))["decisions"] == 6

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
+from math import inf
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from kcm.bundle.answers import Judgement
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import ComputedBy
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
+from kcm.certify.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import TextEncoderConfig
 from kcm.large import ClassifierConfig, LinearHead
@@ -57,11 +62,13 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
     return Release(version="7", bundle=bundle.write(folder / "bundle"))
 
 
-def loaded(release: Release, config: ServeConfig, beside: Any = None) -> CascadeVersion:
+async def load(release: Release, config: ServeConfig, beside: Any = None) -> CascadeVersion:
     assets, breaker, large = release.bundle.parent, Breaker(BreakerConfig()), cast(Any, None)
-    return asyncio.run(
-        VersionLoader(config, assets, large, None, breaker, cast(Any, NoMetrics()), None).load(release, beside)
-    )
+    return await VersionLoader(config, assets, large, None, breaker, cast(Any, NoMetrics()), None).load(release, beside)
+
+
+def loaded(release: Release, config: ServeConfig, beside: Any = None) -> CascadeVersion:
+    return asyncio.run(load(release, config, beside))
 
 
 def test_in_the_certified_runtime_the_certificate_holds(release: Release) -> None:
@@ -81,6 +88,25 @@ def test_in_another_runtime_it_is_void_and_everything_is_escalated(
     assert "onnx on cpu" in caplog.text
     assert "torch on cpu" in caplog.text
     assert loaded(release, ServeConfig(runtime="torch", on_refuted="report")).small_side.policy == KEEPS
+
+
+def test_once_new_classes_are_noticed_inputs_far_from_all_known_ones_escalate(release: Release, tmp_path: Path) -> None:
+    bundle, rng = Bundle.read(release.bundle), np.random.default_rng(0)
+    yes = np.ones(200, dtype=bool)
+    given = rng.normal(size=(200, 32)).astype(np.float32), np.arange(200) % 2, 2, yes, ~yes, 0.05
+    reference = DriftReference.fit(*given, novelty_N=rng.random(200), farthest=0.5)
+    watched = Release(version="8", bundle=replace(bundle, drift=reference).write(tmp_path / "bundle"))
+
+    async def answers(novelty: float) -> float:
+        version = await load(watched, ServeConfig())
+        judged = Judgement(0, np.ones(2) / 2, 0.5, 1.0, 0.5, True, 0.0, given[0][0], novelty)
+        assert version.drift is not None
+        version.drift.add([judged] * 100)
+        await version.drift.look()
+        return version.small_side.farthest
+
+    assert asyncio.run(answers(novelty=0.1)) == inf
+    assert asyncio.run(answers(novelty=2.0)) == 0.5
 
 
 def test_a_version_that_shares_the_encoder_of_another_is_computed_as_that_one(release: Release) -> None:
