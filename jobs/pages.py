@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+
+import typer
+from typer.cli import get_docs_for_click
 
 from jobs.cli import COMMANDS, load
 from kcm.report.glossary import measures, words
@@ -24,12 +26,16 @@ GLOSSARY_HEAD = """# Glossary
 One word for each thing, in code, configuration, metrics and docs. The report shows these meanings where a word stands.
 This page is printed by `python -m jobs.pages glossary`.
 """
-COMMON = {"--set", "--json", "--debug", "--help"}  # said once
 
 
 def commands_reference() -> str:
-    """Markdown for all commands, those of groups after their group."""
-    sections = [section for name in COMMANDS for section in _sections(f"kcm {name}", load(name))]
+    """Markdown for all commands, by typer."""
+    sections = []
+    for name in COMMANDS:
+        command = load(name)
+        context = typer.Context(command, info_name=name)
+        page = get_docs_for_click(obj=command, ctx=context, indent=1, name=name, call_prefix="kcm")
+        sections.append(page.rstrip() + "\n")
     return "\n".join([COMMANDS_HEAD, *sections])
 
 
@@ -41,41 +47,6 @@ def glossary_page() -> str:
     for key, metric in measures().items():
         lines.append(f"| `{key}` | {metric.label} | {metric.meaning} | {metric.reason} |")
     return "\n".join(lines) + "\n"
-
-
-def _sections(path: str, command: Any) -> Iterator[str]:
-    below = getattr(command, "commands", None)
-    if below is None:
-        yield from _section(path, command)
-        return
-    for name, each in below.items():
-        yield from _sections(f"{path} {name}", each)
-
-
-def _section(path: str, command: Any) -> Iterator[str]:
-    arguments = [each for each in command.params if each.param_type_name == "argument"]
-    options = [each for each in command.params if each.param_type_name == "option" and not COMMON & set(each.opts)]
-    needed = [f"{each.opts[0]} {_metavar(each)}".strip() for each in options if each.required]
-    yield f"## `{' '.join([path, *map(_metavar, arguments), *needed])}`\n"
-    yield f"{' '.join((command.help or '').split())}\n"
-    rows = [(_metavar(each), each.help) for each in arguments]
-    rows += [(" ".join([", ".join([*each.opts, *each.secondary_opts]), _metavar(each)]), each.help) for each in options]
-    if rows:
-        yield "| | |\n|---|---|"
-        for name, meaning in rows:
-            yield "| " + " | ".join(_cell(each) for each in (f"`{name.strip()}`", meaning or "")) + " |"
-        yield ""
-
-
-def _metavar(parameter: Any) -> str:
-    """What stands for the value of a parameter; empty for a switch."""
-    if getattr(parameter, "is_flag", False):
-        return ""
-    return str(parameter.metavar or parameter.name.upper())
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 PAGES: dict[str, Callable[[], str]] = {

@@ -17,14 +17,9 @@ def test_the_page_is_what_the_commands_say() -> None:
 
 def test_every_command_has_its_words() -> None:
     page = commands_reference()
-    for heading in (
-        "## `kcm run CONFIG`",
-        "## `kcm predict BUNDLE FILE --output FILE`",
-        "## `kcm route certify TABLE",
-    ):
-        assert heading in page
-    assert "| `--promote, --no-promote` | Whether the version becomes the champion" in page
-    assert "--debug` |" not in page
+    for name in ("run", "predict", "route certify"):
+        assert f"# `kcm {name}`\n" in page
+    assert "* `--promote / --no-promote`: Whether the version becomes the champion" in page
 
 
 def test_the_glossary_is_what_the_reports_say() -> None:
