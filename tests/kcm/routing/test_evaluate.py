@@ -50,11 +50,11 @@ def routellm_apgr(small: np.ndarray, large: np.ndarray, confidence: np.ndarray) 
 
 def test_the_figures_of_plain_confidence_are_routellms_over_the_folds() -> None:
     rows = drawn(200)
-    result = compare(rows, num_folds=4, num_repeats=2)
+    result = compare(rows, num_folds=2, num_repeats=2)
     expected = []
     for repeat in range(2):
-        fold_N = folds(unit_names(rows), 4, repeat)
-        for fold in range(4):
+        fold_N = folds(unit_names(rows), 2, repeat)
+        for fold in range(2):
             at = fold_N == fold
             expected.append(routellm_apgr(rows.small_correct[at], rows.large_correct[at], rows.confidence[at]))  # type: ignore[index]
     assert result["methods"]["confidence"]["apgr"] == pytest.approx(np.mean(expected))
@@ -89,7 +89,7 @@ def test_upside_down_confidence_is_turned_by_what_is_learned() -> None:
 def test_a_small_model_that_is_no_worse_is_never_escalated(small: float, large: float) -> None:
     rng = np.random.default_rng(0)
     rows = table(rng.random(300) < small, rng.random(300) < large, rng.random(300))
-    result = compare(rows)
+    result = compare(rows, num_folds=2)
     assert (result["apgr"], result["cpt_50"], result["cpt_80"]) == (None, None, None)
     assert result["verdict"].endswith("never escalate; PGR is not defined")
     assert result["call_rate"] == 0
@@ -97,6 +97,6 @@ def test_a_small_model_that_is_no_worse_is_never_escalated(small: float, large: 
 
 
 def test_a_threshold_is_chosen_on_fitted_rows_alone() -> None:
-    result = compare(drawn(2000), max_loss=0.02)
+    result = compare(drawn(2000), num_folds=2, max_loss=0.02)
     assert 0 < result["call_rate"] < 1
     assert abs(result["loss"] - 0.02) < 0.03
