@@ -108,6 +108,8 @@ MOST_SHOWN = 20
 def new_labels_view(result: Numbers) -> Group:
     """The labels that were named and, where it was asked for them, the groups of items that may be new classes."""
     lines = [line("named", ", ".join(result["named"]) or "nothing: `--name LABEL` adds a label")]
+    if result["ignored"]:
+        lines.append(line("ignored", ", ".join(str(foreign(name)) for name in result["ignored"])))
     if "groups" not in result:
         return Group(*lines)
     if not result["groups"]:

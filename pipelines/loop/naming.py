@@ -36,7 +36,8 @@ class ItemGroup:
     """Items that the champion escalated and that lie together.
 
     `agreement` is the share of them that the small side would have answered as the large model did: low for a class
-    that neither knows. `answers` are the large model's commonest ones, `proposal` is made of telling words.
+    that neither knows. `answers` are the large model's commonest ones, `proposal` is made of telling words. `centre`
+    [D] is the mean of the items' features at unit length.
     """
 
     size: int
@@ -44,6 +45,7 @@ class ItemGroup:
     answers: dict[str, int]
     proposal: str
     examples: list[str]
+    centre: list[float]
 
 
 class NamedLabels:
@@ -77,6 +79,37 @@ class NamedLabels:
         self._journal.append(lambda _: {"label": label, "stands": stands, "at": utc_now()})
 
 
+class IgnoredGroups:
+    """The groups of an application that people have said are no class, by the names that were proposed for them."""
+
+    def __init__(self, control: Control, application: str) -> None:
+        self._journal = Journal(control, f"loop/{application}/ignored")
+
+    def centres(self) -> dict[str, list[float]]:
+        """The centre of each group that is ignored."""
+        standing = {entry["name"]: entry["centre"] for entry in self._journal.entries()}
+        return {name: centre for name, centre in standing.items() if centre}
+
+    def ignore(self, name: str, groups: Collection[ItemGroup]) -> None:
+        """Show the group of this proposed name no more, nor any that would be one with it. ConfigError without it."""
+        centre = next((group.centre for group in groups if group.proposal == name), None)
+        if centre is None:
+            raise ConfigError(f"no group has the proposed name {name!r}", where="--ignore", hint="`--new` shows them")
+        self._journal.append(lambda _: {"name": name, "centre": centre, "at": utc_now()})
+
+    def regard(self, name: str) -> None:
+        """Show such a group again. ConfigError for one that is not ignored."""
+        if name not in (ignored := self.centres()):
+            hint = f"Ignored are: {', '.join(ignored) or 'none'}"
+            raise ConfigError(f"no group {name!r} is ignored", where="--regard", hint=hint)
+        self._journal.append(lambda _: {"name": name, "centre": [], "at": utc_now()})
+
+
+def ignored_groups(config: RunConfig) -> IgnoredGroups:
+    """Those of a run's application."""
+    return IgnoredGroups(LoopState.of(config).store.control, config.name)
+
+
 def named_labels(config: RunConfig) -> NamedLabels:
     """Those of a run's application."""
     return NamedLabels(LoopState.of(config).store.control, config.name)
@@ -93,12 +126,13 @@ def known_labels(config: RunConfig) -> tuple[str, ...]:
 def new_groups(config: RunConfig) -> list[ItemGroup]:
     """The groups among what was escalated since the last promotion. DataError where their features are not stored."""
     champion, application = LoopState.of(config).champions.agreed().champion, config.application
+    ignored = ignored_groups(config).centres().values()
     with log_reader(config) as log:
-        return groups_of(log.window(application, window_start(config, champion), watermark_of(config)))
+        return groups_of(log.window(application, window_start(config, champion), watermark_of(config)), ignored)
 
 
-def groups_of(window: pa.Table) -> list[ItemGroup]:
-    """The groups of a window of the log, the largest first."""
+def groups_of(window: pa.Table, ignored: Collection[list[float]] = ()) -> list[ItemGroup]:
+    """The groups of a window of the log, the largest first; none that would be one with an `ignored` centre."""
     rows = window.filter(pc.and_(pc.equal(window["route"], "large"), window["features"].is_valid()))
     if not len(rows) and len(window):
         raise DataError(
@@ -114,6 +148,11 @@ def groups_of(window: pa.Table) -> list[ItemGroup]:
     grouping = AgglomerativeClustering(None, metric="cosine", linkage="average", distance_threshold=FARTHEST)
     group_N = grouping.fit_predict(features_ND)
     members = [places for g in np.unique(group_N) if len(places := np.flatnonzero(group_N == g)) >= FEWEST]
+    centres = [np.array(centre) for centre in ignored if len(centre) == features_ND.shape[1]]
+    # The dot product of two groups' centres is the mean cosine of their items.
+    members = [
+        places for places in members if all(1 - features_ND[places].mean(0) @ centre > FARTHEST for centre in centres)
+    ]
     proposals = _proposals([" ".join(_texts(rows, places)) for places in members])
     groups = [_group(rows, features_ND, *each) for each in zip(members, proposals, strict=True)]
     return sorted(groups, key=lambda group: -group.size)
@@ -129,6 +168,7 @@ def _group(rows: pa.Table, features_ND: np.ndarray, places: np.ndarray, proposal
         answers=dict(Counter(label for label in large if label is not None).most_common(3)),
         proposal=proposal,
         examples=_texts(rows, typical[:EXAMPLES]),
+        centre=features_ND[places].mean(0).tolist(),
     )
 
 

@@ -18,7 +18,7 @@ from kcm.errors import KcmError
 from pipelines.config import RunConfig
 from pipelines.loop.inbox import opened_inbox
 from pipelines.loop.label_files import read_answers, write_items
-from pipelines.loop.naming import known_labels, named_labels, new_groups
+from pipelines.loop.naming import ignored_groups, known_labels, named_labels, new_groups
 
 
 def promote(
@@ -105,6 +105,12 @@ def labels(
     withdraw: Annotated[
         list[str] | None, typer.Option("--withdraw", metavar="LABEL", help="Take such a label back.")
     ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option("--ignore", metavar="NAME", help="Show no group like the one proposed as NAME.")
+    ] = None,
+    regard: Annotated[
+        list[str] | None, typer.Option("--regard", metavar="NAME", help="Show such a group again.")
+    ] = None,
     overrides: Overrides = None,
     json: JsonFile = None,
     debug: Debug = False,
@@ -113,13 +119,15 @@ def labels(
 
     They are disagreements of the last turn's challenger with the large model, drawn at random: with enough of them
     labelled, there or on the page of the service, `kcm update` may let it keep more. With --new, groups of what was
-    escalated since the last promotion; --name adds a label for such a class, without a change of the configuration.
+    escalated since the last promotion; --name adds a label for such a class, without a change of the configuration, and
+    --ignore says that it is none.
     """
     with reported(json, debug) as result:
-        if new or name or withdraw:
+        if new or name or withdraw or ignore or regard:
             if out or taken:
-                raise KcmError("--new, --name and --withdraw go with neither --out nor --in", hint="Give two commands")
-            result |= new_labels_of(load(config, overrides), name or (), withdraw or (), groups=new)
+                raise KcmError("labels and groups go with neither --out nor --in", hint="Give two commands")
+            told = (each or () for each in (name, withdraw, ignore, regard))
+            result |= new_labels_of(load(config, overrides), *told, groups=new)
             result_console().print(new_labels_view(result))
             return
         result |= labels_of(load(config, overrides), out=out, taken=taken, limit=limit)
@@ -127,21 +135,35 @@ def labels(
 
 
 def new_labels_of(
-    config: RunConfig, name: Sequence[str] = (), withdraw: Sequence[str] = (), *, groups: bool = True
+    config: RunConfig,
+    name: Sequence[str] = (),
+    withdraw: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    regard: Sequence[str] = (),
+    *,
+    groups: bool = True,
 ) -> dict[str, Any]:
-    """Name labels for new classes and take others back; what is named then and, if asked for, groups for new classes.
+    """Name labels for new classes and take others back, ignore groups and regard them again; what stands then.
 
-    Raises DataError where the log holds no features to group by, before anything is stored; ConfigError for a label
-    that exists or was not named.
+    If asked for, with the groups that may be new classes. Raises DataError where the log holds no features to group by,
+    before anything is stored; ConfigError for a label that exists or was not named, or a group that is not there.
     """
-    grouped = {"groups": [asdict(group) for group in new_groups(config)]} if groups else {}
+    shown = new_groups(config) if groups or ignore else []
     known = known_labels(config) if name else ()
-    named = named_labels(config)
+    named, ignored = named_labels(config), ignored_groups(config)
+    for group in ignore:
+        ignored.ignore(group, shown)
+    for group in regard:
+        ignored.regard(group)
     for label in withdraw:
         named.withdraw(label)
     for label in name:
         named.name(label, known)
-    return {"named": list(named.all()), **grouped}
+    result: dict[str, Any] = {"named": list(named.all()), "ignored": list(ignored.centres())}
+    if groups:
+        told = new_groups(config) if ignore or regard else shown
+        result["groups"] = [{key: value for key, value in asdict(group).items() if key != "centre"} for group in told]
+    return result
 
 
 def labels_of(

@@ -18,7 +18,7 @@ GROUP = {
 def shown(**result: object) -> str:
     console = Console(width=160)
     with console.capture() as capture:
-        console.print(new_labels_view({"named": []} | result))
+        console.print(new_labels_view({"named": [], "ignored": []} | result))
     return capture.get()
 
 
@@ -34,7 +34,10 @@ def test_what_callers_sent_moves_no_cursor_and_is_cut() -> None:
     item = {"id": "r1/0", "task": hostile, "text": hostile, "has_image": False}
     standing = {"num_labelled": 0, "num_skipped": 0, "num_open": 1, "bound": 0.1, "epsilon": 0.02, "certified": False}
     items = {"version": "7", "items": [item], "labels": ["yes"], "written": None, "standing": standing}
-    for view in (labels_view(items), new_labels_view({"named": [], "groups": [GROUP | {"examples": [hostile]}]})):
+    for view in (
+        labels_view(items),
+        new_labels_view({"named": [], "ignored": [hostile], "groups": [GROUP | {"examples": [hostile]}]}),
+    ):
         console = Console(width=160, force_terminal=True)
         with console.capture() as capture:
             console.print(view)
@@ -49,6 +52,11 @@ def test_nothing_to_name_is_said() -> None:
     text = shown(groups=[])
     assert "no ten escalated items lie together" in text
     assert "--name LABEL" in text
+
+
+def test_what_is_ignored_is_said() -> None:
+    assert "ignored" not in shown(groups=[])
+    assert "ignored     noise_words" in shown(groups=[], ignored=["noise_words"])
 
 
 def test_groups_that_nobody_asked_for_are_not_said_to_be_none() -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from kcm.errors import ConfigError, DataError
-from pipelines.loop.naming import NamedLabels, groups_of
+from pipelines.loop.naming import IgnoredGroups, NamedLabels, groups_of
 from pipelines.store.control.records import Control
 from tests.pipelines.loop.logged import MadeLog, decisions
 
@@ -61,6 +61,28 @@ def test_items_that_lie_together_are_shown_as_a_group_with_examples_and_telling_
     assert len(groups[0].examples) == 5
     assert groups[0].answers == {"good": 30}
     assert groups[0].agreement == 0.0  # the small side would have answered otherwise
+
+
+def test_a_group_that_is_ignored_is_shown_no_more_nor_one_like_it_until_it_is_regarded_again(tmp_path: Path) -> None:
+    ignored, seen = IgnoredGroups(Control(tmp_path), "bank"), window(("noise", 30, 0), ("holiday", 20, 1))
+    groups = groups_of(seen)
+    ignored.ignore(groups[0].proposal, groups)
+    later = window(("other noise", 40, 0), ("refund", 30, 2))
+    known = IgnoredGroups(Control(tmp_path), "bank").centres()
+    assert list(known) == [groups[0].proposal]
+    assert [group.size for group in groups_of(seen, known.values())] == [20]
+    assert [group.size for group in groups_of(later, known.values())] == [30]
+    assert len(groups_of(later, [[1.0, 0.0]])) == 2  # of another encoder: it tells nothing of these
+    ignored.regard(groups[0].proposal)
+    assert ignored.centres() == {}
+
+
+def test_only_groups_that_are_there_are_ignored_and_only_ignored_ones_regarded(tmp_path: Path) -> None:
+    ignored = IgnoredGroups(Control(tmp_path), "bank")
+    with pytest.raises(ConfigError, match="no group has the proposed name 'noise'"):
+        ignored.ignore("noise", [])
+    with pytest.raises(ConfigError, match="no group 'noise' is ignored"):
+        ignored.regard("noise")
 
 
 def test_too_few_items_are_no_group_and_none_without_features_is_told() -> None:

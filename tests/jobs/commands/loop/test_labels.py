@@ -15,7 +15,7 @@ from jobs.cli import app
 from jobs.commands.loop import cli
 from kcm.errors import DataError
 from pipelines.loop.inbox import Inbox
-from pipelines.loop.naming import NamedLabels
+from pipelines.loop.naming import IgnoredGroups, ItemGroup, NamedLabels
 from pipelines.store.control.records import Control
 from tests.pipelines.loop.windows import Asked, made_inbox, made_window
 
@@ -99,6 +99,24 @@ def test_a_label_is_named_and_withdrawn_without_a_look_at_the_log(run: Any, name
     assert "groups" not in shown.output
 
 
+def test_a_group_is_ignored_by_its_proposed_name_and_regarded_again(
+    run: Any, named: NamedLabels, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ignored = IgnoredGroups(Control(tmp_path), "bank")
+    noise = ItemGroup(12, 0.1, {"balance": 12}, "noise_words", ["noise"], [1.0, 0.0])
+    monkeypatch.setattr(cli, "ignored_groups", lambda _: ignored)
+    monkeypatch.setattr(cli, "new_groups", lambda _: [] if ignored.centres() else [noise])
+    result = tmp_path / "out.json"
+    assert run("--new", "--json", str(result)).exit_code == 0
+    assert [group["proposal"] for group in json.loads(result.read_text())["groups"]] == ["noise_words"]
+    assert run("--ignore", "noise_words", "--new", "--json", str(result)).exit_code == 0
+    found = json.loads(result.read_text())
+    assert (found["ignored"], found["groups"]) == (["noise_words"], [])
+    assert run("--regard", "noise_words", "--json", str(result)).exit_code == 0
+    assert json.loads(result.read_text())["ignored"] == []
+    assert "no group 'noise_words' is ignored" in run("--regard", "noise_words").output
+
+
 def test_a_log_that_cannot_be_grouped_stops_a_name_that_came_with_new_before_it_is_stored(
     run: Any, named: NamedLabels
 ) -> None:
@@ -109,7 +127,9 @@ def test_a_log_that_cannot_be_grouped_stops_a_name_that_came_with_new_before_it_
 
 
 @pytest.mark.parametrize(
-    "words", [("--new",), ("--name", "refund"), ("--withdraw", "refund")], ids=lambda words: words[0]
+    "words",
+    [("--new",), ("--name", "refund"), ("--withdraw", "refund"), ("--ignore", "noise"), ("--regard", "noise")],
+    ids=lambda words: words[0],
 )
 @pytest.mark.parametrize("option", ["--out", "--in"])
 def test_a_file_is_not_ignored_beside_new_labels(
