@@ -304,8 +304,8 @@ def line(name: str, draws: pd.DataFrame) -> dict[str, Any]:
     figures: dict[str, Any] = {"cell": name, "draws": len(draws)}
     for side in ("ours", "theirs"):
         mean = draws.filter(like=f"{side}.").mean(numeric_only=True)
-        figures[side] = {key: round(100 * mean[f"{side}.{key}"], 1) for key in ("saved", "right")}
-        figures[side] |= {"cpu_s": round(mean[f"{side}.cpu_s"], 2), "broken": int(draws[f"{side}.broken"].sum())}
+        figures[side] = {key: round(float(100 * mean[f"{side}.{key}"]), 1) for key in ("saved", "right")}
+        figures[side] |= {"cpu_s": round(float(mean[f"{side}.cpu_s"]), 2), "broken": int(draws[f"{side}.broken"].sum())}
     for key in ("saved", "right"):
         gap = 100 * (draws[f"ours.{key}"] - draws[f"theirs.{key}"])
         figures[f"{key}_difference"] = [round(float(gap.mean()), 1), round(float(gap.sem()), 1)]
