@@ -546,37 +546,29 @@ def novelty(items: Items, out_of_scope: Items) -> dict[str, float]:
 
 def summary(played: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures over all seeds."""
-    seed_turns = [(result["seed"], turn) for result in played for turn in result["turns"]]
-    turns = [turn for _, turn in seed_turns]
-    first = [result["turns"][0] for result in played]
-    quiet_turns = [turn for result in played for turn in result["quiet"]]
-    delays = [turn["noticed"] for turn in turns if turn["noticed"] is not None and turn["new"]]
+    seeds = pd.DataFrame(played)
+    turns, quiet_turns = (pd.json_normalize(played, part, "seed") for part in ("turns", "quiet"))
+    waves, first = turns.groupby(["seed", "wave"]), turns.groupby("seed").head(1)
+    noticed = turns[turns["noticed"].notna() & (turns["new"] > 0)]
+    far, kept = quiet_turns["far"].sum(), quiet_turns["known_kept"].sum()
 
-    def share(part: str, whole: str, of: Sequence[Mapping[str, Any]]) -> float:
-        return round(sum(turn[part] for turn in of) / max(sum(turn[whole] for turn in of), 1), 4)
+    def share(part: str, whole: str, of: pd.DataFrame) -> float:
+        return float(of[part].sum() / max(of[whole].sum(), 1))
 
-    return {
-        "waves": WAVES * len(played),
-        "waves_promoted": len({(seed, turn["wave"]) for seed, turn in seed_turns if turn["promoted"]}),
+    found = {
         "kept_unseen": share("new_kept", "new", turns),
         "kept_known": share("known_kept", "known", turns),
-        "expected_unseen": round(
-            float(np.average([turn["expected"] for turn in turns], weights=[turn["new"] for turn in turns])), 4
-        ),
-        "noticed": len(
-            {(seed, turn["wave"]) for seed, turn in seed_turns if turn["noticed"] is not None and turn["new"]}
-        ),
-        "delay": round(float(np.mean(delays)), 1) if delays else None,
+        "expected_unseen": float(np.average(turns["expected"], weights=turns["new"])),
+        "delay": float(noticed["noticed"].mean()),
         "first_unseen": share("new_kept", "new", first),
         "first_known": share("known_kept", "known", first),
-        "saved": round(float(np.mean([result["saved"] for result in played])), 4),
-        "saved_of_full": round(float(np.mean([r["saved"] / max(r["full_saved"], 1e-9) for r in played])), 4),
-        "saved_quiet": round(
-            1
-            - sum(turn["far"] for turn in quiet_turns) / sum(turn["known_kept"] + turn["far"] for turn in quiet_turns),
-            4,
-        ),
+        "saved": float(seeds["saved"].mean()),
+        "saved_of_full": float((seeds["saved"] / seeds["full_saved"].clip(lower=1e-9)).mean()),
+        "saved_quiet": float(kept / (kept + far)),
     }
+    counts = {"waves": len(waves), "waves_promoted": int(waves["promoted"].any().sum())}
+    counts["noticed"] = noticed.groupby(["seed", "wave"]).ngroups
+    return counts | {name: round(value, 4) for name, value in found.items()}
 
 
 def say(line: object) -> None:
