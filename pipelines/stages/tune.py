@@ -20,6 +20,7 @@ from rich.markup import escape
 from kcm.cascade.search import TuneConfig
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import KcmError
+from kcm.report.formats import duration
 from pipelines.batch.mapping import run_remotely
 from pipelines.cluster.config import CPUS_PER_TRIAL
 from pipelines.context import Attempt, Context
@@ -105,6 +106,9 @@ class Tune(Stage, Plan):
         trials: dict[str, list[dict[str, Any]]] = {}
         if stepped:
             num_trials = self.tune.num_trials * len(stepped)
+            at_once = context.cluster.concurrent_trials(ray.cluster_resources())
+            trained_s = None if context.cached.get("train", True) else context.seconds["train"] / len(names)
+            context.reporter.say(forecast(num_trials, at_once, trained_s))
             for name in stepped:
                 follower = Follower(scratch, scratch.root / _search_name(name))
                 with polled(attempt.bar, partial(_finished, scratch, follower, num_trials)):
@@ -124,6 +128,14 @@ class Tune(Stage, Plan):
             name = f"{trial['collaborator']} {trial['number']}"
             metrics = {metric: trial[metric] for metric in (*OBJECTIVES, CERTIFIED_KEEP_RATE)}
             context.tracking.log_trial(name, f"{artefact.fingerprint}/{name}", trial["params"], metrics)
+
+
+def forecast(num_trials: int, at_once: int, trained_s: float | None) -> str:
+    """What a search will take at most, in a line; `trained_s` are the seconds of one training, where they are known."""
+    line = f"search: {num_trials} trials, {at_once} at a time; most train a collaborator anew"
+    if trained_s is None:
+        return line
+    return f"{line}, which took {duration(trained_s)}: at most some {duration(trained_s * num_trials / at_once)}"
 
 
 def _write_best(plan: TrialPlan, folder: Path, choices: Mapping[str, Choice]) -> None:

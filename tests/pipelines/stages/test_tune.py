@@ -12,7 +12,7 @@ from ray import tune as ray_tune
 from kcm.config import parse_config
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.stages.tune import Trial, Tune, restored_search, search_space
+from pipelines.stages.tune import Trial, Tune, forecast, restored_search, search_space
 from pipelines.store.artefact import ArtefactStore, Recipe, write_json
 from pipelines.store.storage import Storage
 from pipelines.training.artefacts import TRIALS, TunedArtefact
@@ -37,6 +37,11 @@ def test_the_rates_that_are_searched_are_those_of_the_chosen_optimiser(more, rat
         config=config, num_labels=3, tasks=("one",), learner=lambda name: config.learner.build(config.seed)
     )
     assert search_space(config.tune, plan, "kcm")["learning_rate"] == rates
+
+
+def test_a_search_says_beforehand_what_it_may_take() -> None:
+    assert forecast(32, 2, None) == "search: 32 trials, 2 at a time; most train a collaborator anew"
+    assert forecast(32, 2, 15.0).endswith("anew, which took 15 s: at most some 4 min 0 s")
 
 
 def test_dimensions_without_effect_are_not_searched() -> None:
