@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 from gate_rows import TABLES
 from sklearn.base import ClassifierMixin
@@ -40,6 +41,7 @@ class Places:
 
     assets: Path
     clinc: Path
+    banking: Path
     kept: Path
 
 
@@ -47,9 +49,19 @@ def clinc(places: Places) -> Table:
     """CLINC150 within scope; the large model is a head on the small side's own features."""
     data = json.loads(places.clinc.read_text(encoding="utf-8"))
     rows = [row for split in ("train", "val", "test") for row in data[split]]
-    features = _encoded(MINILM, [Content(text=text) for text, _ in rows], places)
     cells = ((10, 300), (10, 1000), *((30, rows) for rows in (300, 600, 1000, 2000)))
-    cells += ((150, 1000), (150, 2000), (150, 5000))
+    return _questions(rows, (*cells, (150, 1000), (150, 2000), (150, 5000)), places)
+
+
+def banking(places: Places) -> Table:
+    """Questions to a bank, BANKING77; the large model is a head on the small side's own features."""
+    frame = pd.concat([pd.read_csv(places.banking / f"{split}.csv") for split in ("train", "test")])
+    return _questions(frame.to_numpy(), ((30, 1000), (30, 2000), (77, 2000), (77, 5000)), places)
+
+
+def _questions(rows: Sequence[Sequence[str]], cells: tuple[tuple[int, int], ...], places: Places) -> Table:
+    """Texts and intents, by MiniLM."""
+    features = _encoded(MINILM, [Content(text=text) for text, _ in rows], places)
     return Table(features, _numbers([intent for _, intent in rows]), features, _head, cells)
 
 
@@ -90,6 +102,7 @@ def numbers(name: str) -> Table:
 
 READERS: Mapping[str, Callable[[Places], Table]] = {
     "clinc": clinc,
+    "banking": banking,
     "reviews": reviews,
     "emoji": emoji,
     "fashion": fashion,
