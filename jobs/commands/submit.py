@@ -14,14 +14,16 @@ from typing import Annotated
 import typer
 import yaml
 from ray.exceptions import AuthenticationError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 import jobs
 import kcm
 import pipelines
-from jobs.cluster import DASHBOARD, RUN, Address, Auth, followed, job_client, require_success
+from jobs.cluster import DASHBOARD, POLL_S, RUN, Address, Auth, followed, job_client, require_success
 from jobs.commands.run import Until, check_stage
 from jobs.exit import reported
 from jobs.options import ConfigFile, Debug, JsonFile, Overrides
+from kcm._messages import is_too_early
 from kcm.config import load_config, with_absolute_paths
 from kcm.errors import KcmError
 from kcm.redact import redacted
@@ -29,6 +31,7 @@ from pipelines.cluster.connection import refused
 from pipelines.config import RunConfig
 
 CONFIG = "config.yaml"
+AGENT_S = 60.0  # how long the agent of a head that has just started is waited for
 
 
 def submit(
@@ -68,7 +71,14 @@ def submit_job(
         client = job_client(address, auth)
         with tempfile.TemporaryDirectory(prefix="kcm-job-") as folder:
             pack(Path(folder), config)
-            job = client.submit_job(
+            started = Retrying(
+                retry=retry_if_exception(is_too_early),
+                stop=stop_after_delay(AGENT_S),
+                wait=wait_fixed(POLL_S),
+                reraise=True,
+            )
+            job = started(
+                client.submit_job,
                 entrypoint=entrypoint,
                 submission_id=f"{config.name}-{secrets.token_hex(4)}",
                 runtime_env={"working_dir": folder},

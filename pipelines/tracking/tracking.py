@@ -82,6 +82,7 @@ class Tracking:
         `say` is called when MLflow stops answering, and when it answers again.
         """
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it creates
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it raises what it logs, too
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 s; MLflow's own 7 make an outage 4 minutes
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which holds results alone
         uri = config.uri_in(storage_path)

@@ -135,6 +135,25 @@ def test_an_interruption_says_that_the_job_goes_on(
         submit_job(config, RUN, ADDRESS, "disabled")
 
 
+def test_a_head_that_has_just_started_is_waited_for_and_one_that_refuses_is_not(
+    config: RunConfig, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = ["500: No available agent to submit job, please try again later", "400: no"]
+    asked, taken = iter(answers[:1]), client.submit_job
+
+    def early(**job: Any) -> str:
+        for answer in asked:
+            raise RuntimeError(answer)
+        return taken(**job)
+
+    monkeypatch.setattr(client, "submit_job", early)
+    monkeypatch.setattr("jobs.commands.submit.POLL_S", 0)
+    assert submit_job(config, RUN, ADDRESS, "disabled") == "job-1"
+    asked = iter(answers[1:])
+    with pytest.raises(KcmError, match="refused the job: 400"):
+        submit_job(config, RUN, ADDRESS, "disabled")
+
+
 def test_a_cluster_that_is_away_for_a_while_ends_nothing(
     config: RunConfig, client: FakeClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -134,6 +135,17 @@ def test_what_is_sent_twice_is_recorded_once(config: TrackingConfig, tmp_path: P
 )
 def test_only_what_may_pass_is_an_outage(error: Exception, outage: bool) -> None:
     assert is_outage(error) is outage
+
+
+def test_a_fault_of_the_database_is_raised_and_not_logged_by_mlflow_as_well(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracking = Tracking.open(TrackingConfig(), tmp_path, name="run", key="key")
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("DROP TABLE metrics")
+    with pytest.raises(MlflowException, match="no such table"):
+        tracking.client.log_metric(tracking.run_id, "accuracy", 0.5)
+    assert not caplog.records
 
 
 def test_sections_become_parameters_of_their_own_however_many(tmp_path: Path) -> None:
