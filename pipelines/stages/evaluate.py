@@ -244,7 +244,7 @@ def result_of(
     continual = summarise(accuracy, baseline) if None not in accuracy[-1] else {}
     validate, measured = scored.rows("validate"), scored.rows(scored.measured)
     saved_half, saved_one = calls_saved_at(validate, measured, 0.005), calls_saved_at(validate, measured, 0.01)
-    overall = _quality(scored, policy, None)
+    overall, judged = _quality(scored, policy, None), scored.judged
     tasks = [task for task in names.tasks if scored.mask(scored.measured, task).any()]
     return {
         "measured_on": scored.measured,
@@ -259,7 +259,7 @@ def result_of(
         | {
             "calls_saved_at_half_a_point": {"calls_saved": saved_half[0], "loss": saved_half[1]},
             "calls_saved_at_one_point": {"calls_saved": saved_one[0], "loss": saved_one[1]},
-            "expected_calibration_error": _calibration_error(scored),
+            "expected_calibration_error": expected_calibration_error(judged.confidence, judged.judge_correct),
         },
         "policy": policy.model_dump(mode="json") | {"scope": policy.scope},
         "certificate": certificates_json(certificates),
@@ -351,11 +351,6 @@ def _flat(quality: RouteQuality) -> dict[str, Any]:
         "calls_saved": quality.calls_saved,
         "cost_saved": quality.cost_saved,
     }
-
-
-def _calibration_error(scored: ScoredTable) -> float | None:
-    rows = scored.judged
-    return expected_calibration_error(rows.confidence, rows.judge_correct)
 
 
 def curves_of(scored: ScoredTable, certificate: Certificate, config: CertificateConfig) -> dict[str, Any]:

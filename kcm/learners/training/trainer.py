@@ -173,10 +173,6 @@ class Trainer:
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
-    def step_loss(self) -> Tensor:
-        """The loss of this rank's share of the next step: a scalar; the sum over ranks is the loss of the step."""
-        return self._loss(*self._step_batch())
-
     def _step_batch(self) -> tuple[Batch, int]:
         """This rank's share of the step's rows, and how many rows all ranks share."""
         epoch, step = divmod(self.position.step, self._steps_per_epoch)

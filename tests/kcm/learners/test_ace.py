@@ -71,7 +71,7 @@ def test_sgd_has_momentum_a_rate_of_its_own_and_no_decay(make_trainer, digits) -
     for step in range(steps):
         rate = 0.05 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps)).item())
         trainer.collaborator.zero_grad()
-        trainer.step_loss().backward()
+        trainer._loss(*trainer._step_batch()).backward()
         velocity = 0.9 * velocity + weight.grad
         place = place - rate * velocity
         trainer.step()

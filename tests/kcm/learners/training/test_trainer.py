@@ -154,7 +154,7 @@ def _gradients(trainers: list[Trainer]) -> list[torch.Tensor]:
     """What the optimiser of every rank would see: the sum over ranks, and what the first rank's learner adds to it."""
     for trainer in trainers:
         trainer.collaborator.zero_grad()
-        trainer.step_loss().backward()
+        trainer._loss(*trainer._step_batch()).backward()
     parameters = dict(trainers[0].collaborator.named_parameters())
     for name, parameter in parameters.items():
         parameter.grad = torch.stack([trainer.collaborator.get_parameter(name).grad for trainer in trainers]).sum(0)
