@@ -60,9 +60,9 @@ class AnsweredRows:
 
     def state_dict(self) -> dict[str, Any]:
         """All of it; empty without rows."""
-        return (
-            {} if self.sums is None else {"sums": self.sums.state_dict(), "right": self.right_W, "weight": self.weight}
-        )
+        if self.sums is None:
+            return {}
+        return {"sums": self.sums.state_dict(), "right": self.right_W, "weight": self.weight}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""

@@ -140,8 +140,8 @@ def recommendation(result: Numbers, path: Columns | None = None) -> str:
     saved, difference, epsilon = overall.get("cost_saved"), overall.get("difference"), certificate.get("epsilon")
     if known(difference) and known(epsilon) and -difference > epsilon:
         lost = f"loses {unsigned_points(difference)}, more than the certified {exact_points(epsilon)}"
-        where = measured_rows(result)
-        return f"Look before you deploy: on {where}, it {lost}; these and certify rows may differ, or by chance."
+        differ = "these rows may differ from the certify rows, or chance was against it"
+        return f"Look before you deploy: on {measured_rows(result)} it {lost}; {differ}."
     if prices := prices_of(result):
         saved = prices.saved_per_1000(overall.get("calls_saved") or 0.0)
     if known(saved) and saved < 0:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import importlib
 import json
 import os
 import re
@@ -25,15 +24,13 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 from jsonschema import Draft7Validator
-from ray.serve.schema import ServeDeploySchema
 
 from jobs.cli import COMMANDS
-from kcm.config import parse_config
-from pipelines.serve.deploy.app import AppConfig
 from pipelines.serve.deploy.door import Door
 from pipelines.serve.deploy.environment import middleware
 from pipelines.serve.metrics import NAMES
 from pipelines.serve.sources import ChampionSource
+from tests.serve_file import deployed_application
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "kcm"
@@ -232,13 +229,7 @@ def test_nobody_reaches_a_cluster_but_by_a_label(chart: Chart) -> None:
 def test_the_service_deploys_the_champion_of_the_configuration(chart: Chart) -> None:
     (service,) = of_kind(chart.resources(), "RayService")
     values = yaml.safe_load(service["spec"]["serveConfigV2"])
-    schema = ServeDeploySchema.model_validate(values)
-    assert values.keys() <= ServeDeploySchema.model_fields.keys()  # the schema ignores what it does not know
-    (application,) = schema.applications
-    assert values["applications"][0].keys() <= type(application).model_fields.keys()
-    module, _, name = application.import_path.partition(":")
-    assert callable(getattr(importlib.import_module(module), name))
-    config = parse_config(AppConfig, application.args)
+    application, config = deployed_application(values)
     assert isinstance(config.source, ChampionSource)
     assert config.settings.application == "reviews"  # where `kcm update` looks for its decisions
     assert "kcm-serve-svc" in config.serve.hosts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +13,10 @@ import pytest
 import yaml
 from botocore.exceptions import ParamValidationError
 from moto import mock_aws
-from ray.serve.schema import ServeDeploySchema
 
-from kcm.config import parse_config
-from pipelines.serve.deploy.app import AppConfig
 from pipelines.serve.sources import ChampionSource
 from tests.ray_private import haproxy_configuration, launch_on_ec2, validate_autoscaler
+from tests.serve_file import deployed_application
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -129,13 +126,7 @@ def test_every_cluster_that_serves_drops_the_headers_that_clients_must_not_send(
 def test_the_service_deploys_an_application_that_exists() -> None:
     """Promise: it asks for keys, keeps its log in a database, and answers by the names that it is told alone."""
     values = read(ROOT / "jobs" / "configs" / "serve.yaml")
-    schema = ServeDeploySchema.model_validate(values)
-    assert values.keys() <= ServeDeploySchema.model_fields.keys()  # the schema ignores what it does not know
-    (application,) = schema.applications
-    assert values["applications"][0].keys() <= type(application).model_fields.keys()
-    module, _, name = application.import_path.partition(":")
-    assert callable(getattr(importlib.import_module(module), name))
-    config = parse_config(AppConfig, application.args)
+    application, config = deployed_application(values)
     assert config.serve.large.num_replicas == 2
     assert isinstance(config.source, ChampionSource)
     assert application.deployments == []  # what is served is the pointer's to say
