@@ -24,7 +24,7 @@ from pipelines.loop.disputes import GivenLabels
 from pipelines.loop.examine import GATES, Examine, GatesArtefact
 from pipelines.loop.extend import Choose, Extend, choice_of
 from pipelines.loop.grow import Grow, GrowFeatures, GrowOutcomes
-from pipelines.loop.naming import named_labels
+from pipelines.loop.naming import ClassNames
 from pipelines.loop.parent import Parent
 from pipelines.loop.recertify import Recertify
 from pipelines.loop.state import LoopState, log_reader
@@ -85,7 +85,7 @@ def build_challenger(
     parent = Parent.of(state.store, next(champion for champion in champions if champion.digest == attempt.champion))
     context = Context(config.name, state.store, config.assets_path, config.cluster, reporter)
     with log_reader(config) as log:  # no cluster is needed for it
-        stage = LogWindow.read_from(log, config, parent, attempt.after, attempt.upto, named_labels(config).all())
+        stage = LogWindow.read_from(log, config, parent, attempt.after, attempt.upto, ClassNames.of(config).labels())
         window = stage.build({}, context).as_a(WindowArtefact)
     facts = window.facts
     asked_for = sum(answer[0] == "labelled" for answer in labels.answers.values()) if labels else 0

@@ -47,72 +47,67 @@ class ItemGroup:
     examples: list[str]
     centre: list[float]
 
+    def is_one_with(self, centre: list[float]) -> bool:
+        """Whether this group and one with another centre are one: their dot product is the mean cosine of items."""
+        return len(centre) == len(self.centre) and 1 - float(np.dot(self.centre, centre)) <= FARTHEST
 
-class NamedLabels:
-    """The labels that people have named for an application, in the store's control records."""
+
+class ClassNames:
+    """What people said of classes that came with the traffic: labels that they named, and groups that are no class.
+
+    It is in the store's control records. What is said last of a name stands, until it is withdrawn.
+    """
 
     def __init__(self, control: Control, application: str) -> None:
-        self._journal = Journal(control, f"loop/{application}/labels")
+        self._journal = Journal(control, f"loop/{application}/classes")
 
-    def all(self) -> tuple[str, ...]:
-        """The labels that stand, in the order in which they were named first."""
-        standing = {entry["label"]: entry["stands"] for entry in self._journal.entries()}
-        return tuple(label for label, stands in standing.items() if stands)
+    @classmethod
+    def of(cls, config: RunConfig) -> ClassNames:
+        """Those of a run's application."""
+        return cls(LoopState.of(config).store.control, config.name)
+
+    def labels(self) -> tuple[str, ...]:
+        """The labels that were named, in the order in which they were named first."""
+        return tuple(entry["name"] for entry in self._standing("label"))
+
+    def ignored(self) -> dict[str, list[float]]:
+        """The centre of each group that is no class, by the name that was proposed for it."""
+        return {entry["name"]: entry["centre"] for entry in self._standing("ignored")}
 
     def name(self, label: str, known: Collection[str]) -> None:
         """Name a label. ConfigError for one that is blank, or that exists, in whatever spelling."""
-        spelled = {_plain(each): each for each in (*known, *self.all())}
+        spelled = {_plain(each): each for each in (*known, *self.labels())}
         if not _plain(label):
             raise ConfigError("a label needs a letter or a digit", where="--name")
         if (same := spelled.get(_plain(label))) is not None:
             raise ConfigError(f"there is a label {same!r} already", where="--name", hint="Give that one as feedback")
-        self._write(label, stands=True)
-
-    def withdraw(self, label: str) -> None:
-        """Take a name back that no version has learned. ConfigError for a label that was not named."""
-        if label not in self.all():
-            named = ", ".join(self.all()) or "none"
-            raise ConfigError(f"nobody has named {label!r}", where="--withdraw", hint=f"Named are: {named}")
-        self._write(label, stands=False)
-
-    def _write(self, label: str, *, stands: bool) -> None:
-        self._journal.append(lambda _: {"label": label, "stands": stands, "at": utc_now()})
-
-
-class IgnoredGroups:
-    """The groups of an application that people have said are no class, by the names that were proposed for them."""
-
-    def __init__(self, control: Control, application: str) -> None:
-        self._journal = Journal(control, f"loop/{application}/ignored")
-
-    def centres(self) -> dict[str, list[float]]:
-        """The centre of each group that is ignored."""
-        standing = {entry["name"]: entry["centre"] for entry in self._journal.entries()}
-        return {name: centre for name, centre in standing.items() if centre}
+        self._say(label, "label")
 
     def ignore(self, name: str, groups: Collection[ItemGroup]) -> None:
         """Show the group of this proposed name no more, nor any that would be one with it. ConfigError without it."""
         centre = next((group.centre for group in groups if group.proposal == name), None)
         if centre is None:
             raise ConfigError(f"no group has the proposed name {name!r}", where="--ignore", hint="`--new` shows them")
-        self._journal.append(lambda _: {"name": name, "centre": centre, "at": utc_now()})
+        self._say(name, "ignored", centre=centre)
 
-    def regard(self, name: str) -> None:
-        """Show such a group again. ConfigError for one that is not ignored."""
-        if name not in (ignored := self.centres()):
-            hint = f"Ignored are: {', '.join(ignored) or 'none'}"
-            raise ConfigError(f"no group {name!r} is ignored", where="--regard", hint=hint)
-        self._journal.append(lambda _: {"name": name, "centre": [], "at": utc_now()})
+    def withdraw(self, name: str) -> None:
+        """Take back a label that no version has learned, or show a group again. ConfigError for any other name."""
+        if name not in (standing := [*self.labels(), *self.ignored()]):
+            hint = f"Known are: {', '.join(standing) or 'none'}"
+            raise ConfigError(f"nobody has named or ignored {name!r}", where="--withdraw", hint=hint)
+        self._say(name, "withdrawn")
 
+    def without_ignored(self, groups: Collection[ItemGroup]) -> list[ItemGroup]:
+        """The groups but for those that would be one with an ignored one, by an encoder of as many features."""
+        ignored = self.ignored().values()
+        return [group for group in groups if not any(group.is_one_with(centre) for centre in ignored)]
 
-def ignored_groups(config: RunConfig) -> IgnoredGroups:
-    """Those of a run's application."""
-    return IgnoredGroups(LoopState.of(config).store.control, config.name)
+    def _standing(self, said: str) -> list[dict[str, Any]]:
+        last = {entry["name"]: entry for entry in self._journal.entries()}
+        return [entry for entry in last.values() if entry["said"] == said]
 
-
-def named_labels(config: RunConfig) -> NamedLabels:
-    """Those of a run's application."""
-    return NamedLabels(LoopState.of(config).store.control, config.name)
+    def _say(self, name: str, said: str, **more: Any) -> None:
+        self._journal.append(lambda _: {"name": name, "said": said, "at": utc_now()} | more)
 
 
 def known_labels(config: RunConfig) -> tuple[str, ...]:
@@ -125,14 +120,13 @@ def known_labels(config: RunConfig) -> tuple[str, ...]:
 
 def new_groups(config: RunConfig) -> list[ItemGroup]:
     """The groups among what was escalated since the last promotion. DataError where their features are not stored."""
-    champion, application = LoopState.of(config).champions.agreed().champion, config.application
-    ignored = ignored_groups(config).centres().values()
+    champion = LoopState.of(config).champions.agreed().champion
     with log_reader(config) as log:
-        return groups_of(log.window(application, window_start(config, champion), watermark_of(config)), ignored)
+        return groups_of(log.window(config.application, window_start(config, champion), watermark_of(config)))
 
 
-def groups_of(window: pa.Table, ignored: Collection[list[float]] = ()) -> list[ItemGroup]:
-    """The groups of a window of the log, the largest first; none that would be one with an `ignored` centre."""
+def groups_of(window: pa.Table) -> list[ItemGroup]:
+    """The groups of a window of the log, the largest first."""
     rows = window.filter(pc.and_(pc.equal(window["route"], "large"), window["features"].is_valid()))
     if not len(rows) and len(window):
         raise DataError(
@@ -148,11 +142,6 @@ def groups_of(window: pa.Table, ignored: Collection[list[float]] = ()) -> list[I
     grouping = AgglomerativeClustering(None, metric="cosine", linkage="average", distance_threshold=FARTHEST)
     group_N = grouping.fit_predict(features_ND)
     members = [places for g in np.unique(group_N) if len(places := np.flatnonzero(group_N == g)) >= FEWEST]
-    centres = [np.array(centre) for centre in ignored if len(centre) == features_ND.shape[1]]
-    # The dot product of two groups' centres is the mean cosine of their items.
-    members = [
-        places for places in members if all(1 - features_ND[places].mean(0) @ centre > FARTHEST for centre in centres)
-    ]
     proposals = _proposals([" ".join(_texts(rows, places)) for places in members])
     groups = [_group(rows, features_ND, *each) for each in zip(members, proposals, strict=True)]
     return sorted(groups, key=lambda group: -group.size)

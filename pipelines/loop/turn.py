@@ -19,7 +19,7 @@ from pipelines.loop import challenger, inbox
 from pipelines.loop.attempts import UpdateAttempt, fingerprint_of
 from pipelines.loop.challenger import BuiltChallenger
 from pipelines.loop.disputes import GivenLabels
-from pipelines.loop.naming import named_labels
+from pipelines.loop.naming import ClassNames
 from pipelines.loop.state import LoopState, watermark_of, window_start
 from pipelines.progress import Reporter
 from pipelines.registry.champion import Champion
@@ -61,7 +61,7 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
     reporter = reporter or Reporter()
     started = time.monotonic()
     state = LoopState.of(config)
-    more_labels = tuple(dict.fromkeys((*config.update.more_labels, *named_labels(config).all())))
+    more_labels = tuple(dict.fromkeys((*config.update.more_labels, *ClassNames.of(config).labels())))
     config = config.model_copy(update={"update": config.update.model_copy(update={"more_labels": more_labels})})
     control, what = state.store.control, f"the update of {config.name!r}"
     with storage_errors(state.store.root), leased(control, f"leases/loop/{config.name}", what):

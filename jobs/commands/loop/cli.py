@@ -18,7 +18,7 @@ from kcm.errors import KcmError
 from pipelines.config import RunConfig
 from pipelines.loop.inbox import opened_inbox
 from pipelines.loop.label_files import read_answers, write_items
-from pipelines.loop.naming import ignored_groups, known_labels, named_labels, new_groups
+from pipelines.loop.naming import ClassNames, known_labels, new_groups
 
 
 def promote(
@@ -103,13 +103,11 @@ def labels(
         list[str] | None, typer.Option("--name", metavar="LABEL", help="A new label; the next update learns it.")
     ] = None,
     withdraw: Annotated[
-        list[str] | None, typer.Option("--withdraw", metavar="LABEL", help="Take such a label back.")
+        list[str] | None,
+        typer.Option("--withdraw", metavar="NAME", help="Take such a label back, or show an ignored group again."),
     ] = None,
     ignore: Annotated[
         list[str] | None, typer.Option("--ignore", metavar="NAME", help="Show no group like the one proposed as NAME.")
-    ] = None,
-    regard: Annotated[
-        list[str] | None, typer.Option("--regard", metavar="NAME", help="Show such a group again.")
     ] = None,
     overrides: Overrides = None,
     json: JsonFile = None,
@@ -123,10 +121,10 @@ def labels(
     --ignore says that it is none.
     """
     with reported(json, debug) as result:
-        if new or name or withdraw or ignore or regard:
+        if new or name or withdraw or ignore:
             if out or taken:
                 raise KcmError("labels and groups go with neither --out nor --in", hint="Give two commands")
-            told = (each or () for each in (name, withdraw, ignore, regard))
+            told = (each or () for each in (name, withdraw, ignore))
             result |= new_labels_of(load(config, overrides), *told, groups=new)
             result_console().print(new_labels_view(result))
             return
@@ -139,30 +137,27 @@ def new_labels_of(
     name: Sequence[str] = (),
     withdraw: Sequence[str] = (),
     ignore: Sequence[str] = (),
-    regard: Sequence[str] = (),
     *,
     groups: bool = True,
 ) -> dict[str, Any]:
-    """Name labels for new classes and take others back, ignore groups and regard them again; what stands then.
+    """Name labels for new classes, ignore groups that are none, and take either back; what stands then.
 
     If asked for, with the groups that may be new classes. Raises DataError where the log holds no features to group by,
     before anything is stored; ConfigError for a label that exists or was not named, or a group that is not there.
     """
-    shown = new_groups(config) if groups or ignore else []
+    found = new_groups(config) if groups or ignore else []
     known = known_labels(config) if name else ()
-    named, ignored = named_labels(config), ignored_groups(config)
+    names = ClassNames.of(config)
     for group in ignore:
-        ignored.ignore(group, shown)
-    for group in regard:
-        ignored.regard(group)
-    for label in withdraw:
-        named.withdraw(label)
+        names.ignore(group, found)
+    for taken_back in withdraw:
+        names.withdraw(taken_back)
     for label in name:
-        named.name(label, known)
-    result: dict[str, Any] = {"named": list(named.all()), "ignored": list(ignored.centres())}
+        names.name(label, known)
+    result: dict[str, Any] = {"named": list(names.labels()), "ignored": list(names.ignored())}
     if groups:
-        told = new_groups(config) if ignore or regard else shown
-        result["groups"] = [{key: value for key, value in asdict(group).items() if key != "centre"} for group in told]
+        shown = names.without_ignored(found)
+        result["groups"] = [{key: value for key, value in asdict(group).items() if key != "centre"} for group in shown]
     return result
 
 

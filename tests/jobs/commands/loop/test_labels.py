@@ -15,7 +15,7 @@ from jobs.cli import app
 from jobs.commands.loop import cli
 from kcm.errors import DataError
 from pipelines.loop.inbox import Inbox
-from pipelines.loop.naming import IgnoredGroups, ItemGroup, NamedLabels
+from pipelines.loop.naming import ClassNames, ItemGroup
 from pipelines.store.control.records import Control
 from tests.pipelines.loop.windows import Asked, made_inbox, made_window
 
@@ -77,65 +77,63 @@ def test_a_bad_file_is_an_error_in_a_line_and_stores_nothing(run: Any, asked: As
 
 
 @pytest.fixture
-def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NamedLabels:
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClassNames:
     """The labels that people name, of an application whose log holds no features to group by."""
 
     def no_features(_: Any) -> None:
         raise DataError("the log holds no features of escalated items")
 
-    named = NamedLabels(Control(tmp_path), "bank")
-    monkeypatch.setattr(cli, "named_labels", lambda _: named)
+    named = ClassNames(Control(tmp_path), "bank")
+    monkeypatch.setattr(ClassNames, "of", lambda _: named)
     monkeypatch.setattr(cli, "known_labels", lambda _: ("balance",))
     monkeypatch.setattr(cli, "new_groups", no_features)
     return named
 
 
-def test_a_label_is_named_and_withdrawn_without_a_look_at_the_log(run: Any, named: NamedLabels, tmp_path: Path) -> None:
+def test_a_label_is_named_and_withdrawn_without_a_look_at_the_log(run: Any, named: ClassNames, tmp_path: Path) -> None:
     assert run("--name", "refund", "--name", "rebate").exit_code == 0
-    assert named.all() == ("refund", "rebate")
+    assert named.labels() == ("refund", "rebate")
     shown = run("--withdraw", "rebate", "--json", str(tmp_path / "out.json"))
     assert shown.exit_code == 0, shown.output
     assert json.loads((tmp_path / "out.json").read_text())["named"] == ["refund"]
     assert "groups" not in shown.output
 
 
-def test_a_group_is_ignored_by_its_proposed_name_and_regarded_again(
-    run: Any, named: NamedLabels, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_group_is_ignored_by_its_proposed_name_and_shown_again(
+    run: Any, named: ClassNames, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    ignored = IgnoredGroups(Control(tmp_path), "bank")
     noise = ItemGroup(12, 0.1, {"balance": 12}, "noise_words", ["noise"], [1.0, 0.0])
-    monkeypatch.setattr(cli, "ignored_groups", lambda _: ignored)
-    monkeypatch.setattr(cli, "new_groups", lambda _: [] if ignored.centres() else [noise])
+    monkeypatch.setattr(cli, "new_groups", lambda _: [noise])
     result = tmp_path / "out.json"
     assert run("--new", "--json", str(result)).exit_code == 0
     assert [group["proposal"] for group in json.loads(result.read_text())["groups"]] == ["noise_words"]
     assert run("--ignore", "noise_words", "--new", "--json", str(result)).exit_code == 0
     found = json.loads(result.read_text())
     assert (found["ignored"], found["groups"]) == (["noise_words"], [])
-    assert run("--regard", "noise_words", "--json", str(result)).exit_code == 0
+    assert run("--withdraw", "noise_words", "--json", str(result)).exit_code == 0
     assert json.loads(result.read_text())["ignored"] == []
-    assert "no group 'noise_words' is ignored" in run("--regard", "noise_words").output
+    assert "nobody has named or ignored 'noise_words'" in run("--withdraw", "noise_words").output
 
 
 def test_a_log_that_cannot_be_grouped_stops_a_name_that_came_with_new_before_it_is_stored(
-    run: Any, named: NamedLabels
+    run: Any, named: ClassNames
 ) -> None:
     shown = run("--new", "--name", "refund")
     assert shown.exit_code != 0
     assert "no features" in shown.output
-    assert named.all() == ()
+    assert named.labels() == ()
 
 
 @pytest.mark.parametrize(
     "words",
-    [("--new",), ("--name", "refund"), ("--withdraw", "refund"), ("--ignore", "noise"), ("--regard", "noise")],
+    [("--new",), ("--name", "refund"), ("--withdraw", "refund"), ("--ignore", "noise")],
     ids=lambda words: words[0],
 )
 @pytest.mark.parametrize("option", ["--out", "--in"])
 def test_a_file_is_not_ignored_beside_new_labels(
-    run: Any, named: NamedLabels, tmp_path: Path, words: tuple[str, ...], option: str
+    run: Any, named: ClassNames, tmp_path: Path, words: tuple[str, ...], option: str
 ) -> None:
     shown = run(*words, option, str(tmp_path / "inbox.csv"))
     assert shown.exit_code != 0
     assert "neither --out nor --in" in shown.output
-    assert named.all() == ()
+    assert named.labels() == ()
