@@ -37,7 +37,7 @@ QUESTIONS = {
     "large": "Column with the large model's answers",
 }
 NONE = "none"  # the answer where there is no such column
-_SAMPLE_ROWS, _SAMPLE_BYTES = 100_000, 256 << 20
+_SAMPLE_ROWS, _SAMPLE_BYTES, _MAX_COLUMNS = 100_000, 256 << 20, 2_000
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,12 @@ def _preview(source: SourceConfig, where: str) -> Preview:
     for chunk in source.chunks(ASSETS):
         if is_sample := num_rows >= _SAMPLE_ROWS or num_bytes >= _SAMPLE_BYTES:
             break
+        if len(chunk.names) > _MAX_COLUMNS:
+            raise DataError(
+                f"the table has {len(chunk.names):,} columns, and `kcm init` looks at {_MAX_COLUMNS:,} at most",
+                where=where,
+                hint="Write the configuration by hand: encoder `precomputed` reads such vectors; see docs/sources.md",
+            )
         usable = np.delete(np.arange(chunk.num_rows), list(chunk.faults))
         frames.append(_with_chats(chunk.table.take(usable)).to_pandas())
         for name, counts in type_counts(chunk.objects or ()).items():
@@ -163,6 +169,7 @@ def _columns(
     frame: pd.DataFrame, given: dict[str, str | None], ask: Callable[[str, str], str] | None, where: str
 ) -> GuessedColumns:
     names = tuple(map(str, frame.columns))
+    some = ", ".join(names[:20])
     chosen = {kind: column for kind, column in given.items() if column}
     for kind, column in chosen.items():
         _require(column, f"--{kind}", names, where)
@@ -179,12 +186,12 @@ def _columns(
             columns = replace(columns, **{kind: None if answer == NONE else answer})
     columns = replace(columns, cost=cost_column(frame, columns.large))
     if columns.label is None:
-        raise DataError("no column looks like labels", where=where, hint=f"Give --label, one of {', '.join(names)}")
+        raise DataError("no column looks like labels", where=where, hint=f"Give --label, one of {some}")
     if columns.text is None and columns.image is None:
-        raise DataError("no column looks like texts", where=where, hint=f"Give --text, one of {', '.join(names)}")
+        raise DataError("no column looks like texts", where=where, hint=f"Give --text, one of {some}")
     labelled = frame[~is_empty(frame[columns.label])]
     num_labels = labelled[columns.label].astype(str).nunique()
-    other = f"give --label, one of {', '.join(names)}"
+    other = f"give --label, one of {some}"
     if num_labels < 2:
         raise DataError(f"the column {columns.label!r} has one label alone", where=where, hint=f"Add rows, or {other}")
     if num_labels > max(len(labelled) / 2, 10):

@@ -19,6 +19,8 @@ from kcm.inputs.chunks import Chunk
 from kcm.inputs.tables import missing_column
 from kcm.tasks.rows import fault_column
 
+MAX_COLUMNS = 30_000  # of numbers that make a vector, as many as a closed form takes; each costs time in every chunk
+
 
 def matching_columns(columns: Sequence[str], patterns: Sequence[str], where: str) -> tuple[str, ...]:
     """The columns that match any of the patterns, such as pixel_*, in the table's order; DataError for none."""
@@ -45,6 +47,12 @@ class VectorColumns:
         """The columns that match the patterns in a source's first table. Raises DataError where they make no vector."""
         columns = matching_columns(first.names, patterns, where)
         found = first.table.schema.field(columns[0]).type
+        if len(columns) > MAX_COLUMNS:
+            raise DataError(
+                f"{len(columns):,} columns make the vector, {MAX_COLUMNS:,} are the most",
+                where=where,
+                hint="Give rows fewer numbers, such as principal components",
+            )
         if len(columns) > 1 or not _is_list(found):
             for column in columns:
                 _check_number(column, first.table.schema.field(column).type, where, or_text=True)

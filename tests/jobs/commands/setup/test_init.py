@@ -153,12 +153,14 @@ def test_a_person_is_asked_for_what_is_not_given(at: Path, monkeypatch: pytest.M
         (["rows.csv", "--label", "intnt"], "no column 'intnt' (--label)"),
         (["nowhere.csv"], "no such file"),
         (["numbers.csv"], "no column looks like labels"),
+        (["wide.csv"], "the table has 2,001 columns, and `kcm init` looks at 2,000 at most"),
         (["rows.csv", "--output", "taken.yaml"], "the file is there already"),
     ],
 )
 def test_what_cannot_be_done_is_said(at: Path, words: list[str], message: str) -> None:
     intents(100, 2).to_csv("rows.csv", index=False)
     pd.DataFrame({"a": range(100)}).to_csv("numbers.csv", index=False)
+    pd.DataFrame(np.ones((2, 2001))).to_csv("wide.csv", index=False)
     (at / "taken.yaml").touch()
     shown: Any = init(*words)
     assert shown.exit_code == 2

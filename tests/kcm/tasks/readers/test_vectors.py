@@ -97,6 +97,12 @@ def test_a_column_that_cannot_be_the_vector_is_refused_by_name_and_file(
         vectors(tmp_path, first, **({"b": second} if second else {}))
 
 
+def test_more_columns_than_a_network_can_read_are_refused_before_their_rows_are_read(tmp_path: Path) -> None:
+    columns = {f"f_{number}": [1] for number in range(30_001)}
+    with pytest.raises(DataError, match="30,001 columns make the vector, 30,000 are the most"):
+        vectors(tmp_path, columns, ("f_*",))
+
+
 def test_a_pattern_that_matches_nothing_names_the_nearest_column() -> None:
     assert matching_columns(["p_2", "label", "p_1", "q"], ["q", "p_*"], "") == ("p_2", "p_1", "q")
     with pytest.raises(DataError, match=r"no column 'p\*' .*mean 'q'"):
