@@ -78,8 +78,8 @@ def _summary(judged: Sequence[Judged]) -> Iterator[str]:
     beyond = sum(other == "confidence" for _, other, _ in _gate_differences())
     yield f"- The gate `signals` beats plain confidence on {beyond} of {len(read('gates'))} data sets, beyond noise."
     routing = read("routing")
-    apgr = {name: routing["gsm8k"]["routers"][name]["apgr"] for name in ("auto", "hashed_words")}
-    yield f"- GSM8K routing: APGR {apgr['auto']:.3f}, where a hashed-word ridge has {apgr['hashed_words']:.3f}."
+    apgr = {name: routing["gsm8k"]["routers"][name]["apgr"] for name in ("deferral", "hashed_words")}
+    yield f"- GSM8K routing: APGR {apgr['deferral']:.3f}, where a hashed-word ridge has {apgr['hashed_words']:.3f}."
     broken = max(row["false"] / row["worlds"] for row in read("certificates")["rows"])
     yield f"- Certificates at 10%: at most {percent(broken)}% were false in simulated worlds."
     served = read("serve")["proxies"]["haproxy"]["throughput"]["kept_vs_large"]
@@ -197,18 +197,9 @@ def _routing() -> Iterator[str]:
     ):
         routers = routing[name]["routers"]
         gain = points(routing[name]["over_the_hashed_word_ridge"])
-        compared = ("auto", "deferral", "boosting", "hashed_words", "random", "oracle")
+        compared = ("deferral", "hashed_words", "random", "oracle")
         rows.append([what, *(f"{routers[key]['apgr']:.3f}" for key in compared), gain])
-    heads = [
-        "APGR",
-        "auto",
-        "head",
-        "trees",
-        "hashed-word ridge",
-        "random",
-        "oracle",
-        "gain, hundredths",
-    ]
+    heads = ["APGR", "head", "hashed-word ridge", "random", "oracle", "gain, hundredths"]
     yield from _table(heads, rows)
 
 

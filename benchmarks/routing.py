@@ -106,7 +106,7 @@ def gsm8k_cascade(inputs: Inputs) -> dict[str, Any]:
 def mmlu(inputs: Inputs) -> dict[str, Any]:
     """APGR on RouteLLM's 14,042 MMLU answers, 5 folds; the subject is the category that the routers read.
 
-    The trees' settings were the first that were tried; one fold of 1,000 of these rows was looked at before.
+    One fold of 1,000 of these rows was looked at before.
     """
     answered = ("mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview")
     parts = [

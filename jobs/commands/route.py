@@ -68,10 +68,9 @@ def evaluate(
 ) -> None:
     """Compare routers, cross-fitted on the same folds; figures are means over folds, differences are paired.
 
-    `deferral`, a KAN, and `boosting`, trees, estimate from all that the table tells of an input what a large call would
-    gain; `auto` is the one that `fit` takes, by rows left out. Beside them: the table's own confidence or score,
-    hashed-word ridge, random, and the oracle. APGR and CPT are null where the large model is not better. Any split
-    column is ignored.
+    `deferral`, a KAN, estimates from all that the table tells of an input what a large call would gain; it is what
+    `fit` fits. Beside it: the table's own confidence or score, hashed-word ridge, random, and the oracle. APGR and CPT
+    are null where the large model is not better. Any split column is ignored.
     """
     with reported(json, debug) as result:
         options = {"num_folds": num_folds, "num_repeats": num_repeats, "max_loss": max_loss, "seed": seed}
@@ -98,15 +97,13 @@ def fit(
 ) -> None:
     """Fit a router on the train rows of TABLE, or on its validate rows, and write it as safetensors and JSON.
 
-    It is a routing head or boosted trees, whichever defers better on rows left out.
-
     Rows it was fitted on keep their out-of-fold scores, so that `search` may use them; they may not certify.
     """
     with reported(json, debug) as result:
         with progress_bars() as progress:
             frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path, progress=progress)
             result |= frame.fit(seed, output)
-        typer.echo(f"{result['kind']} fitted on {result['num_rows']:,} {result['split']} rows: {output}")
+        typer.echo(f"a router fitted on {result['num_rows']:,} {result['split']} rows: {output}")
 
 
 @app.command()

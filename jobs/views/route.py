@@ -40,7 +40,7 @@ def evaluation_view(result: Numbers) -> Group:
     """All routers, and the differences of the one that is deployed to each."""
     rounds = f"{result['num_repeats']} x {result['num_folds']} folds"
     table = plain_table(f"Routers on {result['num_rows']:,} rows, means over {rounds}, with 95% intervals")
-    for heading in ("router", *_COLUMNS.values(), "call\nrate %", "loss\npoints", "auto - this,\nAPGR"):
+    for heading in ("router", *_COLUMNS.values(), "call\nrate %", "loss\npoints", "deferral -\nthis, APGR"):
         table.add_column(heading, justify="left" if heading == "router" else "right", no_wrap=True)
     for name, figures in result["methods"].items():
         difference = result["differences"].get(name, {}).get("apgr")

@@ -37,7 +37,7 @@ class Router:
         self.policy: Policy | None = None
 
     def fit(self, frame: pd.DataFrame, **columns: Any) -> Self:
-        """Fit the better of head and trees; `columns` are the fields of `RouteColumns`, such as text and small_correct.
+        """Fit the routing head; `columns` are the fields of `RouteColumns`, such as text and small_correct.
 
         Raises ConfigError for columns that do not say who was right, DataError for rows that cannot be used.
         """

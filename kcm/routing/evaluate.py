@@ -18,13 +18,12 @@ from kcm.metrics.intervals import resampled_difference, resampled_mean
 from kcm.metrics.routing import oracle_router
 from kcm.routing.routers.head import fit_head
 from kcm.routing.routers.inputs import Progress, RouterInputs, silent, word_inputs
-from kcm.routing.routers.router import FITS, Fit, better_router
 from kcm.routing.splits import folds, unit_names
 from kcm.routing.table import RoutingTable
 
 MEASURES = ("apgr", "cpt_50", "cpt_80", "auroc", "area", "call_rate", "loss")
 _COMPARED = ("apgr", "cpt_50", "cpt_80", "area", "call_rate")
-ROUTER = "auto"  # what `fit` takes: the better of the learned ones by out-of-fold scores of the fitted rows
+ROUTER = "deferral"  # the head, which is what `fit` fits
 _NEED_A_GAP = ("apgr", "cpt_50", "cpt_80")  # measured in parts of what the large model is better by
 
 Rows = NDArray[np.intp]
@@ -67,25 +66,22 @@ def evaluate(
     config: EvaluateConfig,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Means over all folds for every router, and paired differences of the one that `fit` takes from each.
+    """Means over all folds for every router, and paired differences of the head from each.
 
     A measure that the table does not define (APGR where the large model is not better) is None throughout; of one that
     single folds do not define, the mean is over those that do. Raises DataError for fewer items than folds.
     """
     names, compared = unit_names(table), methods(table, inputs, confidence_name)
-    found: dict[str, list[FoldFigures]] = {name: [] for name in (ROUTER, *compared, "random")}
+    found: dict[str, list[FoldFigures]] = {name: [] for name in (*compared, "random")}
     done, total = 0, config.num_repeats * config.num_folds * len(compared)
     for repeat in range(config.num_repeats):
         fold_N = folds(names, config.num_folds, config.seed + repeat)
         for fold in range(config.num_folds):
             fit, held_out = np.flatnonzero(fold_N != fold), np.flatnonzero(fold_N == fold)
             rows, held_out_rows = table.select(fit), table.select(held_out)
-            scores: dict[str, Scores] = {}
             for name, method in compared.items():
-                scores[name] = method(fit, held_out)
+                fit_score, score = method(fit, held_out)
                 progress("routers fitted to folds", done := done + 1, total)
-            scores[ROUTER] = scores[better_router({name: rows.scored(scores[name][0]) for name in FITS})]
-            for name, (fit_score, score) in scores.items():
                 found[name].append(_fold_figures(rows.scored(fit_score), held_out_rows.scored(score), config.max_loss))
             found["random"].append(_random(rows, held_out_rows, config.max_loss))
     return _summary(table, found, config)
@@ -94,22 +90,22 @@ def evaluate(
 def methods(table: RoutingTable, inputs: RouterInputs, confidence_name: str) -> dict[str, Method]:
     """The routers that the table allows, by name; `confidence_name` is the name of the table's own score.
 
-    `deferral` and `boosting`: minus the gain that the head, or the trees, expect of a large call. `hashed_words`: the
-    gain, by ridge regression on single hashed words. `oracle`: the true correctness.
+    `deferral`: minus the gain that the head expects of a large call. `hashed_words`: the gain, by ridge regression on
+    single hashed words. `oracle`: the true correctness.
     """
     small, large = table.small_correct.astype(np.float64), table.large_correct.astype(np.float64)
-    found = {str(name): _fitted(table, inputs, small - large, fit) for name, fit in FITS.items()}
+    found = {ROUTER: _fitted(table, inputs, small - large)}
     if table.confidence is not None:
         found[confidence_name] = _fixed(table.confidence)
     if table.text is not None:
-        found["hashed_words"] = _fitted(table, word_inputs([str(text) for text in table.text]), small - large, fit_head)
+        found["hashed_words"] = _fitted(table, word_inputs([str(text) for text in table.text]), small - large)
     return found | {"oracle": _fixed(small - large)}
 
 
-def _fitted(table: RoutingTable, inputs: RouterInputs, target_N: NDArray[np.float64], fit_router: Fit) -> Method:
+def _fitted(table: RoutingTable, inputs: RouterInputs, target_N: NDArray[np.float64]) -> Method:
     def score(fit: Rows, held_out: Rows) -> Scores:
         group = None if table.group is None else table.group[fit]
-        model, left_out = fit_router(inputs.select(fit), target_N[fit], group)
+        model, left_out = fit_head(inputs.select(fit), target_N[fit], group)
         return left_out, model.estimate(inputs.select(held_out))
 
     return score

@@ -146,7 +146,7 @@ class RoutingFrame:
         router, split, num_rows = self.fitted(seed)
         router.write(folder)
         notes = [*self.table.notes, *self.notes]
-        return {"router": str(folder), "kind": router.config.kind, "split": split, "num_rows": num_rows, "notes": notes}
+        return {"router": str(folder), "split": split, "num_rows": num_rows, "notes": notes}
 
     def search(self, seed: int, max_loss: float) -> dict[str, Any]:
         """The threshold chosen on the validate rows."""

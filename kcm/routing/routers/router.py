@@ -1,12 +1,11 @@
-"""A fitted router: head or trees, their inputs, and the out-of-fold scores of the rows that they were fitted on."""
+"""A fitted router: the head, its inputs, and the out-of-fold scores of the rows that it was fitted on."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -14,37 +13,19 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_tensors
-from kcm.cascade.evaluation import router_quality
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.config import Config
 from kcm.errors import ArtefactError, DataError
 from kcm.routing.config import RouteColumns
-from kcm.routing.routers.boosting import BoostedTrees, fit_trees
 from kcm.routing.routers.head import RoutingHead, fit_head
 from kcm.routing.routers.inputs import Progress, RouterInputs, silent
 from kcm.routing.table import RoutingTable
 
-MANIFEST, FORMAT = "router.json", 2
-
-RouterName: TypeAlias = Literal["deferral", "boosting"]
-Fit: TypeAlias = Callable[..., tuple[RoutingHead | BoostedTrees, NDArray[np.float64]]]
-"""From inputs, a target, groups and progress to a model and its estimates for the same rows, left out."""
-FITS: Mapping[RouterName, Fit] = {
-    "deferral": fit_head,
-    "boosting": fit_trees,
-}
-_MODELS: Mapping[RouterName, type[RoutingHead | BoostedTrees]] = {"deferral": RoutingHead, "boosting": BoostedTrees}
-
-
-def better_router(scored: Mapping[RouterName, ScoredOutcomes]) -> RouterName:
-    """The router whose out-of-fold scores have the larger area under the deferral curve; the head on a tie."""
-    return max(scored, key=lambda name: router_quality(scored[name]).area)
+MANIFEST, FORMAT = "router.json", 3
 
 
 class RouterConfig(Config):
     """What a router needs to read another table as it read the first."""
 
-    kind: RouterName
     columns: RouteColumns
     categories: tuple[str, ...] = Field(description="The categories that are told apart.")
     seed: int = Field(description="Draw of the splits.")
@@ -63,7 +44,7 @@ class FittedRouter:
     """
 
     config: RouterConfig
-    model: RoutingHead | BoostedTrees
+    model: RoutingHead
     items: NDArray[np.int64]
     left_out: NDArray[np.float64]
 
@@ -79,16 +60,13 @@ class FittedRouter:
         encoder_identity: str | None = None,
         progress: Progress = silent,
     ) -> FittedRouter:
-        """Fit on every row of `table`; the score is P(small right) - P(large right) as the better router estimates it.
+        """Fit on every row of `table`; the score is P(small right) - P(large right) as the head estimates it.
 
         `categories` are those of the `inputs`.
         """
         gain = table.small_correct.astype(np.float64) - table.large_correct
-        fitted = {name: fit(inputs, gain, table.group, progress) for name, fit in FITS.items()}
-        kind = better_router({name: table.scored(left_out) for name, (_, left_out) in fitted.items()})
-        model, left_out = fitted[kind]
+        model, left_out = fit_head(inputs, gain, table.group, progress)
         config = RouterConfig(
-            kind=kind,
             columns=columns,
             categories=categories,
             seed=seed,
@@ -136,7 +114,7 @@ class FittedRouter:
             raise ArtefactError("no router here", where=str(folder), hint="Fit one with `kcm route fit`")
         sealed = SealedFolder(folder, MANIFEST, FORMAT)
         config = sealed.config(RouterConfig, "config.json")
-        model = _MODELS[config.kind](*config.widths)
+        model = RoutingHead(*config.widths)
         model.load_state_dict(sealed.tensors("model.safetensors"))
         fitted = sealed.tensors("fitted.safetensors")
         return cls(config, model, fitted["items"].numpy(), fitted["left_out"].numpy())

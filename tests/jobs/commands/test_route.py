@@ -60,7 +60,7 @@ def test_evaluate_gives_the_routers_figures(logged: Path, tmp_path: Path) -> Non
     words = ("--text", "prompt", "--confidence", "confidence", *ANSWERS, "--num-folds", 3, "--encoder", "none")
     result = succeeded(tmp_path, "evaluate", logged, *words)
     assert {"apgr", "cpt_50", "cpt_80", "call_rate", "auroc", "oracle"} <= set(result)
-    methods = {"auto", "deferral", "boosting", "confidence", "hashed_words", "random", "oracle"}
+    methods = {"deferral", "confidence", "hashed_words", "random", "oracle"}
     assert set(result["methods"]) == methods
     assert 0.5 < result["apgr"] < result["methods"]["oracle"]["apgr"]
 
