@@ -10,7 +10,7 @@ import typer
 
 from jobs.exit import reported
 from jobs.options import AssetsPath, Debug, JsonFile, options_of
-from jobs.views.route import certificate_view, evaluation_view, progress_bars, search_view
+from jobs.views.route import certificate_view, evaluation_view, progress_bars
 from jobs.views.table import result_console
 from kcm.config import parse_config
 from kcm.errors import KcmError
@@ -46,7 +46,6 @@ RouterFolder = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Draws folds, or splits where the table names none.")]
-Share = Annotated[float, typer.Option(min=0, max=1, help="Accuracy that may be lost against the large model alone.")]
 
 
 @app.command()
@@ -97,36 +96,13 @@ def fit(
 ) -> None:
     """Fit a router on the train rows of TABLE, or on its validate rows, and write it as safetensors and JSON.
 
-    Rows it was fitted on keep their out-of-fold scores, so that `search` may use them; they may not certify.
+    Rows it was fitted on keep their out-of-fold scores: they may choose a threshold, and may not certify.
     """
     with reported(json, debug) as result:
         with progress_bars() as progress:
             frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path, progress=progress)
             result |= frame.fit(seed, output)
         typer.echo(f"a router fitted on {result['num_rows']:,} {result['split']} rows: {output}")
-
-
-@app.command()
-@options_of(RouteColumns, "columns")
-def search(
-    table: TableFile,
-    columns: dict[str, Any],
-    columns_file: ColumnsFile = None,
-    router: RouterFolder = None,
-    max_loss: Share = 0.005,
-    assets_path: AssetsPath = Path("assets"),
-    seed: Seed = 0,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
-    """Find the threshold with the fewest large calls that loses at most --max-loss on the validate rows.
-
-    Rows are scored by --confidence, --score or --router. Without a split column 40% of the rows are validate rows.
-    """
-    with reported(json, debug) as result:
-        frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
-        result |= frame.search(seed, max_loss)
-        result_console().print(search_view(result))
 
 
 LedgerFile = Annotated[

@@ -62,17 +62,6 @@ def evaluation_view(result: Numbers) -> Group:
     return Group(table, line("accuracy", facts), line("verdict", result["verdict"]), *_notes(result))
 
 
-def search_view(result: Numbers) -> Group:
-    """The chosen route and the reason."""
-    lines = [
-        line("decision", _decision(result)),
-        line("call rate", f"{percent(result['call_rate'])}% of {result['num_rows']:,} validate rows"),
-        line("accuracy", _accuracies(result)),
-        line("reason", result["reason"]),
-    ]
-    return Group(*lines, *_notes(result))
-
-
 def certificate_view(result: Numbers) -> Group:
     """The deployed decision, its certificate, and its metrics on test."""
     lines = [
@@ -99,11 +88,6 @@ def _decision(result: Numbers) -> str:
     if result["decision"] == "threshold":
         return f"keep what scores above {result['threshold']:.6g}"
     return str(result["decision"]).replace("_", " ")
-
-
-def _accuracies(result: Numbers) -> str:
-    small, large = percent(result["small_accuracy"]), percent(result["large_accuracy"])
-    return f"{percent(result['accuracy'])}% (small {small}%, large {large}%)"
 
 
 def _figure(figures: Numbers, measure: str) -> str:

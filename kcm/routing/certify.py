@@ -13,10 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kcm.cascade.evaluation import route_quality
-from kcm.cascade.frontier import Frontier, FrontierPoint
+from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
-from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
-from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.cascade.search import find_policy
 from kcm.certify.betting import fewest_betting
 from kcm.certify.certificate import Certificate, CertificateConfig, certify_policy
@@ -160,39 +159,7 @@ def _mean_costs(table: RoutingTable, splits: NDArray[np.object_]) -> dict[str, f
     return costs and {"large": float(costs[0].mean()), "small": float(costs[1].mean())}
 
 
-def search(rows: ScoredOutcomes, max_loss: float) -> dict[str, Any]:
-    """The route with the fewest calls among those that lose at most `max_loss` against large-only, as plain data.
-
-    Raises DataError without rows.
-    """
-    frontier = Frontier.of(rows)
-    best = frontier.cheapest(max_loss)
-    return {
-        **Decision.of(best.threshold).model_dump(mode="json"),
-        "call_rate": best.call_rate,
-        "accuracy": best.accuracy,
-        "loss": best.loss,
-        "max_loss": max_loss,
-        "small_accuracy": frontier.small_accuracy,
-        "large_accuracy": frontier.large_accuracy,
-        "area": frontier.area(),
-        "num_rows": len(rows),
-        "reason": _search_reason(frontier, best, max_loss),
-        "frontier": frontier_curve(frontier),
-    }
-
-
 def frontier_curve(frontier: Frontier) -> dict[str, list[float | None]]:
     """The frontier's curve as plain data; the thresholds of `escalate all` and `keep all`, its ends, are None."""
     columns = {name: column.tolist() for name, column in frontier.curve().items()}
     return columns | {"threshold": [t if math.isfinite(t) else None for t in columns["threshold"]]}
-
-
-def _search_reason(frontier: Frontier, best: FrontierPoint, max_loss: float) -> str:
-    if best.threshold == np.inf:
-        return f"every threshold loses more than {max_loss:g} on the validate rows"
-    if best.threshold > -np.inf:
-        return f"the threshold with the fewest calls that loses at most {max_loss:g} on the validate rows"
-    if frontier.small_accuracy >= frontier.large_accuracy:
-        return "the small model is at least as good as the large one on the validate rows"
-    return f"to keep all loses no more than {max_loss:g} on the validate rows"

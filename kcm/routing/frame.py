@@ -148,13 +148,6 @@ class RoutingFrame:
         notes = [*self.table.notes, *self.notes]
         return {"router": str(folder), "split": split, "num_rows": num_rows, "notes": notes}
 
-    def search(self, seed: int, max_loss: float) -> dict[str, Any]:
-        """The threshold chosen on the validate rows."""
-        rows = self._rows("validate", seed)
-        if not len(rows):
-            raise DataError("there are no validate rows to search on", where="split")
-        return certificates.search(rows, max_loss) | {"notes": [*self.table.notes, *self.notes]}
-
     def certify(self, request: RequestConfig, ledger: Path | None) -> dict[str, Any]:
         """The certificate, and the metrics of the route on test."""
         if ledger and not (self.columns.text or self.columns.id):

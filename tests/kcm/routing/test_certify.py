@@ -1,4 +1,4 @@
-"""A threshold on anybody's table: searched against trying every one, certified so that its promise holds."""
+"""A threshold on anybody's table: certified so that its promise holds."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.cascade.frontier import CURVE_POINTS
+from kcm.cascade.frontier import CURVE_POINTS, Frontier
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
-from kcm.routing.certify import certify_table, search
+from kcm.routing.certify import certify_table, frontier_curve
 from kcm.routing.config import RequestConfig
 from kcm.routing.splits import with_splits
 from kcm.routing.table import RoutingTable
@@ -119,47 +119,10 @@ def test_promises_out_of_range_are_refused(bad: dict[str, float]) -> None:
         certify(table(10), **bad)
 
 
-def scored_rows(num_rows: int, small: float, large: float, seed: int = 0) -> ScoredOutcomes:
-    rng = np.random.default_rng(seed)
-    score = rng.integers(0, 12, num_rows) / 4
-    right = rng.random(num_rows) < np.clip(small + (score - score.mean()) / 6, 0, 1)
-    return ScoredOutcomes(score=score, small_correct=right, large_correct=rng.random(num_rows) < large)
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_no_threshold_calls_less_at_the_allowed_loss(seed: int) -> None:
-    scored = scored_rows(60, 0.6, 0.9, seed)
-    found = search(scored, 0.05)
-    allowed = []
-    for cut in (np.inf, -np.inf, *np.unique(scored.score)):
-        kept = scored.score > cut
-        loss = scored.large_correct.mean() - np.where(kept, scored.small_correct, scored.large_correct).mean()
-        if loss <= 0.05 + 1e-12:
-            allowed.append((~kept).mean())
-    assert found["call_rate"] == pytest.approx(min(allowed))
-    assert found["loss"] <= 0.05 + 1e-12
-
-
-@pytest.mark.parametrize(
-    ("scored", "decision", "reason"),
-    [
-        (scored_rows(200, 0.9, 0.5), "keep_all", "at least as good as the large one"),
-        (ScoredOutcomes(score=[1.0, 2.0], small_correct=[0, 0], large_correct=[1, 1]), "escalate_all", "loses more"),
-        (ScoredOutcomes(score=[1.0], small_correct=[1], large_correct=[1]), "keep_all", "at least as good"),
-        (scored_rows(200, 0.75, 0.9), "threshold", "fewest calls"),
-    ],
-)
-def test_every_decision_has_its_reason(scored: ScoredOutcomes, decision: str, reason: str) -> None:
-    found = search(scored, 0.01)
-    assert (found["decision"], found["threshold"] is None) == (decision, decision != "threshold")
-    assert reason in found["reason"]
-    json.dumps(found, allow_nan=False)
-
-
 def test_a_long_frontier_is_thinned_between_its_ends() -> None:
     score = np.arange(5000.0)
     right = score % 3 > 0
-    curve = search(ScoredOutcomes(score=score, small_correct=right, large_correct=~right), 0.0)["frontier"]
+    curve = frontier_curve(Frontier.of(ScoredOutcomes(score=score, small_correct=right, large_correct=~right)))
     assert len(curve["call_rate"]) == CURVE_POINTS
     assert (curve["call_rate"][0], curve["call_rate"][-1]) == (1.0, 0.0)
     assert (curve["threshold"][0], curve["threshold"][-1]) == (None, None)
