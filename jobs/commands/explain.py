@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import torch
 import typer
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from jobs.exit import reported
 from jobs.models import bundle_of
@@ -20,14 +19,12 @@ from jobs.views.explain import explanation_view, rates_view
 from jobs.views.table import result_console
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import SmallSide, load_small_side
-from kcm.encoders import encode_readable
 from kcm.errors import DataError
 from kcm.explain.explanation import Explanation, explain_with
 from kcm.explain.gate import GateReading, LabelRates, gate_curves, label_rates
 from kcm.explain.networks import feature_name, heat_map, known_rows, network_inputs, with_curves
 from kcm.inputs.content import Content, contents
 from kcm.inputs.pictures import square
-from kcm.inputs.rowfile import open_rows
 from kcm.kan.inspect.plotting import plot_edge, plot_network
 
 PROBE_ROWS = 512  # at most: more would not change which edges matter
@@ -35,27 +32,26 @@ PANELS = 4  # edges drawn per network for one decision, and curves of the gate s
 
 
 class Explainer:
-    """A bundle opened for explanation; `probe_ND` are scaled rows that decide the importance of edges.
+    """A bundle opened for explanation; `probe_ND` are the rows it holds, scaled, which decide the importance of edges.
 
-    These are the rows of `rows`, a file with columns of texts or pictures, whichever the bundle reads; without one the
-    rows that the bundle holds. Raises ConfigError for a bundle of MLPs, DataError where there are no rows,
-    ArtefactError for a bundle or an encoder that cannot be used. `void` says why the bundle's certificate does not hold
-    in this process; None where it does, or there is none.
+    Raises ConfigError for a bundle of MLPs, DataError for one without rows, ArtefactError for a bundle or an encoder
+    that cannot be used. `void` says why the bundle's certificate does not hold in this process; None where it does, or
+    there is none.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        assets_dir: Path,
-        rows: Path | None = None,
-        text_column: str = "text",
-        image_column: str = "image",
-    ) -> None:
+    def __init__(self, folder: Path, assets_dir: Path) -> None:
         self.bundle = Bundle.read(folder)
         self.void = self.bundle.void_on("cpu", "cpu")
         self.networks = {name: with_curves(network) for name, network in self.bundle.collaborator.networks.items()}
         self.side: SmallSide = load_small_side(self.bundle, assets_dir)
-        self.probe_ND = self._probe(rows, text_column, image_column)
+        rows = known_rows(self.bundle)
+        if rows is None or len(rows) < 2:
+            raise DataError(
+                "the bundle holds no rows on which to judge which edges matter",
+                where=str(folder),
+                hint="Train with a learner that has a memory, or with more certify rows",
+            )
+        self.probe_ND = rows[:PROBE_ROWS]
 
     def networks_on_a_page(self, output: Path, top: int) -> list[Path]:
         """Draw the `top` most important edges of every layer: one picture per network."""
@@ -141,29 +137,6 @@ class Explainer:
         figure.colorbar(shown, ax=ax, label="added to the judge's logit")
         return _saved(figure, path)
 
-    def _probe(self, rows: Path | None, text_column: str, image_column: str) -> Tensor:
-        if rows is not None:
-            reads = self.bundle.reads
-            columns = (text_column if "text" in reads else None, image_column if "image" in reads else None)
-            file = open_rows(rows, columns[0], image_column=columns[1])
-            chunk = next(file.chunks(PROBE_ROWS))
-            pictures = file.pictures(chunk["payload"])
-            examples = [
-                Content(text or "", image or b"")
-                for text, (image, _) in zip(chunk["text"].to_pylist(), pictures, strict=True)
-            ]
-            readable = [content for content in examples if not content.lacks(reads)]
-            features_ND, _ = encode_readable(self.side.encoder, readable)
-            return network_inputs(self.bundle.collaborator, features_ND)
-        known = known_rows(self.bundle)
-        if known is None or len(known) < 2:
-            raise DataError(
-                "the bundle holds no rows on which to judge which edges matter",
-                where="--rows",
-                hint="Give a file of some hundred rows by --rows FILE",
-            )
-        return known[:PROBE_ROWS]
-
 
 def inputs(texts: Sequence[str], images: Sequence[Path]) -> list[Content]:
     """The inputs to explain: texts, pictures, or pairs of them in order. Raises DataError."""
@@ -223,12 +196,6 @@ def explain(
         typer.Option("--image", metavar="FILE", help="Explain the decision on this picture; repeatable."),
     ] = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")] = Path("explanation"),
-    rows: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Rows on which edges are ranked; else those that the bundle holds."),
-    ] = None,
-    text_column: Annotated[str, typer.Option(metavar="NAME", help="Column of --rows with the text.")] = "text",
-    image_column: Annotated[str, typer.Option(metavar="NAME", help="Column of --rows with the picture.")] = "image",
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Edges per layer, and contributions per input.")] = 10,
     assets_path: AssetsPath = Path("assets"),
     json: JsonFile = None,
@@ -236,7 +203,7 @@ def explain(
 ) -> None:
     """Draw what a bundle's networks have learned, and say what a decision was made of."""
     with reported(json, debug) as result:
-        explainer = Explainer(bundle_of(bundle), assets_path, rows, text_column, image_column)
+        explainer = Explainer(bundle_of(bundle), assets_path)
         pictures, explanations = write_explanations(explainer, inputs(texts or [], images or []), output, top)
         result |= pictures | {"void": explainer.void}
         if explainer.void:

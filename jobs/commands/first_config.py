@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,7 +196,6 @@ def _build(config: RunConfig, source: Source) -> tuple[Summary, list[BadRow]]:
 
 
 _SHOWN = 3
-_WORDS = {str: "text", int: "numbers", float: "numbers", bool: "true or false", list: "lists", dict: "objects"}
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -213,26 +212,9 @@ def format_line(location: Location, text_format: TextFormat) -> str:
     return f"{location.name}: {', '.join(parts)}"
 
 
-def type_counts(objects: Iterable[Mapping[str, object]]) -> dict[str, Counter[str]]:
-    """How many values of each kind every column of JSON or Excel rows has."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in objects:
-        for name, value in row.items():
-            if value is not None:
-                counts[name][_WORDS.get(type(value), "others")] += 1
-    return counts
-
-
-def findings(
-    frame: pd.DataFrame, columns: GuessedColumns, types: Mapping[str, Counter[str]], *, is_sample: bool
-) -> Iterator[str]:
-    """Lines on mixed types, repeated ids and texts of several labels; of the first rows where `is_sample`."""
+def findings(frame: pd.DataFrame, columns: GuessedColumns, *, is_sample: bool) -> Iterator[str]:
+    """Lines on repeated ids and texts of several labels; of the first rows where `is_sample`."""
     among = f" among the first {len(frame):,} rows" if is_sample else ""
-    used = {name: column for name, column in vars(columns).items() if column}
-    for column in dict.fromkeys(used.values()):
-        if len(kinds := types.get(column, Counter())) > 1:
-            counts = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
-            yield f"column {column!r} mixes types ({counts}){among}: all are read as text"
     if columns.id is None and "id" in frame and (repeated := int(frame["id"].duplicated().sum())):
         yield f"column 'id' repeats {plural(repeated, 'id')}{among}: rows are named by their numbers instead"
     if columns.text and columns.label:

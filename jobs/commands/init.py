@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ import pyarrow as pa
 import sqlalchemy
 import typer
 
-from jobs.commands.first_config import ASSETS, findings, first_config, format_line, is_empty, type_counts
+from jobs.commands.first_config import ASSETS, findings, first_config, format_line, is_empty
 from jobs.exit import reported
 from jobs.options import Debug, JsonFile
 from kcm.config import parse_config
@@ -40,19 +39,6 @@ NONE = "none"  # the answer where there is no such column
 _SAMPLE_ROWS, _SAMPLE_BYTES, _MAX_COLUMNS = 100_000, 256 << 20, 2_000
 
 
-@dataclass(frozen=True)
-class Preview:
-    """The first rows of a table, all of them unless `is_sample`.
-
-    A column of chats is two: what the user said last, and under its name and `REPLY` what the assistant replied.
-    `types` counts the values of each kind by column, where a file tells them.
-    """
-
-    frame: pd.DataFrame
-    types: dict[str, Counter[str]]
-    is_sample: bool
-
-
 def initialise(
     table: str, output: Path | None, given: dict[str, str | None], ask: Callable[[str, str], str] | None = None
 ) -> dict[str, Any]:
@@ -68,10 +54,10 @@ def initialise(
     if file.exists():
         raise ConfigError("the file is there already", where=str(file), hint="Name another by --output, or delete it")
     lines = _text_format(source)
-    preview = _preview(parse_config(TasksConfig, {"source": source}, where="kcm init").source, table)
-    columns = _columns(preview.frame, given, ask, table)
-    config = first_config(table, name, source, file, columns, preview.frame)
-    lines += findings(preview.frame, columns, preview.types, is_sample=preview.is_sample)
+    frame, is_sample = _preview(parse_config(TasksConfig, {"source": source}, where="kcm init").source, table)
+    columns = _columns(frame, given, ask, table)
+    config = first_config(table, name, source, file, columns, frame)
+    lines += findings(frame, columns, is_sample=is_sample)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(config.content, encoding="utf-8")
@@ -130,9 +116,13 @@ def _text_format(source: dict[str, Any]) -> list[str]:
     return [format_line(location, found)]
 
 
-def _preview(source: SourceConfig, where: str) -> Preview:
+def _preview(source: SourceConfig, where: str) -> tuple[pd.DataFrame, bool]:
+    """The first rows of a table, and whether there may be more.
+
+    A column of chats is two: what the user said last, and under its name and `REPLY` what the assistant replied.
+    """
     assert isinstance(source, TableSourceConfig)  # as all are that `source_of` names
-    frames, types = [], type_counts(())
+    frames = []
     num_rows = num_bytes = 0
     is_sample = False
     for chunk in source.chunks(ASSETS):
@@ -146,13 +136,11 @@ def _preview(source: SourceConfig, where: str) -> Preview:
             )
         usable = np.delete(np.arange(chunk.num_rows), list(chunk.faults))
         frames.append(_with_chats(chunk.table.take(usable)).to_pandas())
-        for name, counts in type_counts(chunk.objects or ()).items():
-            types[name] += counts
         num_rows += chunk.num_rows
         num_bytes += chunk.table.nbytes
     if not num_rows:
         raise DataError("the file holds no rows", where=where, hint="Give one with a header and rows below it")
-    return Preview(pd.concat(frames, ignore_index=True), types, is_sample)
+    return pd.concat(frames, ignore_index=True), is_sample
 
 
 def _with_chats(table: pa.Table) -> pa.Table:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.image import imread
 from typer.testing import CliRunner, Result
 
@@ -17,26 +17,19 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def probe_rows(sentences: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("rows") / "rows.csv"
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["review"], *([text] for text in sentences)])
-    return path
-
-
 def kcm_explain(bundle: Path, assets_dir: Path, output: Path, *words: str) -> Result:
     fixed = ["--assets-path", str(assets_dir), "--output", str(output), "--json", str(output.with_suffix(".json"))]
     return CliRunner().invoke(app, ["explain", str(bundle), *fixed, *words])
 
 
 def test_a_decision_is_explained_in_words_figures_and_pictures(
-    quick_bundle: Callable[..., Path], assets_dir: Path, probe_rows: Path, tmp_path: Path
+    quick_bundle: Callable[..., Path], assets_dir: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "explanation"
     text = "A [great] phone"
-    words = ("--rows", str(probe_rows), "--text-column", "review", "--input", text, "--top", "5")
-    shown = kcm_explain(quick_bundle(), assets_dir, output, *words)
+    memory = torch.nn.functional.normalize(torch.randn(40, 384, generator=torch.Generator().manual_seed(0)), dim=-1)
+    words = ("--input", text, "--top", "5")
+    shown = kcm_explain(quick_bundle(learner_state={"memory": {"features": memory}}), assets_dir, output, *words)
     assert shown.exit_code == 0, shown.output
     assert text in shown.output
     result = json.loads(output.with_suffix(".json").read_text())
@@ -50,14 +43,14 @@ def test_a_decision_is_explained_in_words_figures_and_pictures(
         assert reason["logit"] == pytest.approx(reason["baseline"] + added + reason["rest"], abs=1e-4)
 
 
-def test_a_bundle_without_memory_asks_for_rows_and_one_of_mlps_is_refused(
-    quick_bundle: Callable[..., Path], assets_dir: Path, probe_rows: Path, tmp_path: Path
+def test_a_bundle_without_rows_and_one_of_mlps_are_refused(
+    quick_bundle: Callable[..., Path], assets_dir: Path, tmp_path: Path
 ) -> None:
     without_rows = kcm_explain(quick_bundle(), assets_dir, tmp_path / "a")
     assert without_rows.exit_code == 2
-    assert "--rows" in without_rows.stderr
+    assert "holds no rows" in without_rows.stderr
     control = Collaborator(384, 2, NetworkConfig(hidden=(8,)), "mlp", seed=0)
     mlps = quick_bundle(collaborator=control)
-    refused = kcm_explain(mlps, assets_dir, tmp_path / "b", "--rows", str(probe_rows), "--text-column", "review")
+    refused = kcm_explain(mlps, assets_dir, tmp_path / "b")
     assert refused.exit_code == 2
     assert "MLP" in refused.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +31,7 @@ SIDE = 4
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle over pixels, a table of pictures, and a file that is no picture."""
+    """A bundle over pixels, a picture, and a file that is no picture."""
     folder = tmp_path_factory.mktemp("pictures")
     encoder = PixelsConfig(side=SIDE, color="grey")
     network = NetworkConfig(hidden=(), shared=True)
@@ -47,23 +46,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         large_identity="none",
         policy=Policy(decision=KEEP_ALL),
         learner=FinetuneConfig(),
+        drift=certify_rows(2),
     ).write(folder / "bundle")
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 9, 9, 3), dtype=np.uint8)
-    for number, picture in enumerate(pixels):
-        Image.fromarray(picture).save(folder / f"{number}.png")
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "0.png")
     (folder / "broken.png").write_text("no picture")
-    with (folder / "rows.csv").open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([["image"], *([f"{name}.png"] for name in (*range(8), "broken"))])
     return folder
+
+
+def certify_rows(num_labels: int) -> DriftReference:
+    """What traffic is compared with, and edges are ranked on."""
+    features, no = np.random.default_rng(0).random((200, SIDE**2), np.float32), np.zeros(200, dtype=bool)
+    found = DriftReference.fit(features, np.arange(200) % num_labels, num_labels, no, no, 0.05)
+    assert found is not None
+    return found
 
 
 @pytest.fixture(scope="module")
 def explainer(folder: Path) -> Explainer:
-    return Explainer(folder / "bundle", folder, folder / "rows.csv")
+    return Explainer(folder / "bundle", folder)
 
 
 def test_the_command_draws_networks_curves_and_the_heat_on_the_picture(folder: Path, tmp_path: Path) -> None:
-    words = ["--rows", str(folder / "rows.csv"), "--image", str(folder / "0.png"), "--top", "3"]
+    words = ["--image", str(folder / "0.png"), "--top", "3"]
     result = CliRunner().invoke(app, ["explain", str(folder / "bundle"), "--output", str(tmp_path), *words])
     assert result.exit_code == 0, result.output
     assert "the picture" in result.output
@@ -73,14 +78,13 @@ def test_the_command_draws_networks_curves_and_the_heat_on_the_picture(folder: P
 
 
 @pytest.mark.parametrize("network", [{}, {"basis": "quadratic", "mixing": 9}], ids=["splines", "quadratic"])
-def test_a_learner_without_a_memory_needs_no_rows_where_traffic_is_compared_with_some(
+def test_edges_are_ranked_on_the_rows_that_traffic_is_compared_with(
     folder: Path, tmp_path: Path, network: dict[str, Any]
 ) -> None:
     collaborator = Collaborator(SIDE**2, 3, NetworkConfig(hidden=(), **network), "kan", seed=0).requires_grad_(False)
-    bundle = replace(Bundle.read(folder / "bundle"), collaborator=collaborator, label_names=("cat", "dog", "hen"))
-    features = np.random.default_rng(0).random((200, SIDE**2), np.float32)
-    labels, no = np.arange(200) % 3, np.zeros(200, dtype=bool)
-    compared = replace(bundle, drift=DriftReference.fit(features, labels, 3, no, no, 0.05))
+    parts = {"collaborator": collaborator, "label_names": ("cat", "dog", "hen"), "drift": None}
+    bundle = replace(Bundle.read(folder / "bundle"), **parts)
+    compared = replace(bundle, drift=certify_rows(3))
 
     def explained(bundle: Path) -> Result:
         words = ["--image", folder / "0.png", "--output", tmp_path / "drawn", "--json", tmp_path / "json"]
@@ -115,7 +119,7 @@ def test_a_gate_of_signals_is_drawn_whole_with_the_rates_of_its_labels(folder: P
         gate_head=form_named("signals").fit(rows).head,
         label_names=("$cat$", "dog"),
     ).write(tmp_path / "bundle")
-    words = ["--rows", str(folder / "rows.csv"), "--output", str(tmp_path / "drawn"), "--json", str(tmp_path / "json")]
+    words = ["--output", str(tmp_path / "drawn"), "--json", str(tmp_path / "json")]
     result = CliRunner().invoke(app, ["explain", str(bundle), *words])
     assert result.exit_code == 0, result.output
     assert imread(tmp_path / "drawn" / "gate.png").std() > 0
@@ -125,10 +129,6 @@ def test_a_gate_of_signals_is_drawn_whole_with_the_rates_of_its_labels(folder: P
     assert cat["small_accuracy"] == pytest.approx((right_N[cat_N].sum() + drawn) / (cat_N.sum() + 10))
     assert dog["small_accuracy"] == pytest.approx(((~cat_N).sum() + drawn) / ((~cat_N).sum() + 10))
     assert f"$cat$ {100 * cat['small_accuracy']:.1f}% 100.0%" in " ".join(result.output.split())
-
-
-def test_rows_that_cannot_be_read_are_no_rows_to_judge_edges_on(explainer: Explainer) -> None:
-    assert explainer.probe_ND.shape == (8, SIDE**2)
 
 
 def test_what_cannot_be_read_is_reported_and_not_explained(explainer: Explainer, folder: Path) -> None:

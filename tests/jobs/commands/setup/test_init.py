@@ -220,7 +220,6 @@ def test_what_is_odd_in_a_table_is_named_with_counts_and_what_was_done(at: Path)
     assert shown.exit_code == 0, shown.stderr
     for line in (
         "odd.jsonl: encoding utf-8 with a byte-order mark, which is skipped",
-        "column 'label' mixes types (text 199, numbers 1): all are read as text",
         "column 'id' repeats 1 id: rows are named by their numbers instead",
         f"2 labels with fewer than 3 rows ('7' 1, '{rows[8]['label']}' 1): left out; label more rows",
         "left out: 1 row, not a JSON object: Expecting property name enclosed in double quotes (row 51)",
