@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import asdict
 from json import dumps, loads
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
@@ -11,35 +10,26 @@ import typer
 import yaml
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
-from rich.table import Table
 
 from jobs.exit import reported
 from jobs.options import Debug, JsonFile
-from jobs.views.table import result_console
 from kcm.components import FAMILIES, Component, KnownComponent
 from kcm.config import Config
 from pipelines.config import RunConfig
 
 
 def config(
-    components: Annotated[
-        bool,
-        typer.Option("--components", help="List sources, encoders, large models, learners and gate scores instead."),
-    ] = False,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print a JSON Schema instead, by which editors complete and check YAML.")
     ] = False,
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Print the reference of every configuration key as Markdown, or list the components that one can name."""
+    """Print the reference of every configuration key as Markdown, with the components that are installed."""
     with reported(json, debug) as result:
         if schema:
             result |= configuration_schema()
             typer.echo(dumps(result, indent=2))
-        elif components:
-            result |= {name: [asdict(component) for component in family.known()] for name, family in FAMILIES.items()}
-            result_console().print(components_view())
         else:
             result["markdown"] = configuration_reference(RunConfig)
             typer.echo(result["markdown"], nl=False)
@@ -84,19 +74,6 @@ def configuration_schema() -> dict[str, Any]:
 
 def _class_name(known: KnownComponent) -> str:
     return known.path.partition(":")[2]
-
-
-def components_view() -> Table:
-    """The known components of every family, with the packages that register them."""
-    table = Table(box=None, pad_edge=False, caption="One of your own is named by package.module:Class.")
-    for column in ("family", "key", "tag", "from", "class"):
-        table.add_column(column, no_wrap=True)
-    for name, family in FAMILIES.items():
-        for row, component in enumerate(family.known()):
-            first = (name, family.tag) if row == 0 else ("", "")
-            origin = f"{component.package} {component.version}" if component.package else "built in"
-            table.add_row(*first, component.tag, origin, component.path)
-    return table
 
 
 HEAD = """# Configuration

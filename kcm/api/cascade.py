@@ -20,7 +20,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.facts import facts
 from kcm.bundle.models import load_large, require_models
 from kcm.bundle.runtime import SmallSide, fault_of, load_small_side
-from kcm.explain.explanation import Explanation, explain_with, table_html
+from kcm.explain.explanation import Explanation, explain_with
 from kcm.inputs.content import Content
 from kcm.large import AsksEach, LargeModel, UpstreamConfig
 
@@ -121,9 +121,6 @@ class Cascade:
     def __repr__(self) -> str:
         described = ", ".join(f"{name}: {fact}" for name, fact in facts(self.bundle, self.void).items())
         return f"<Cascade {described}>"
-
-    def _repr_html_(self) -> str:
-        return table_html("Cascade", facts(self.bundle, self.void))
 
 
 def load(

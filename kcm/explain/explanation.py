@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from html import escape
 
 import numpy as np
 import torch
@@ -60,10 +59,6 @@ class Explanation:
         """The decision in a line, and the words that speak loudest for or against it."""
         words = ", ".join(f"{word} {effect:+.2f}" for word, effect in self.strongest_words[:_SHOWN_WORDS])
         return f"<Explanation {', '.join(f'{name}: {fact}' for name, fact in self._facts().items())}; words: {words}>"
-
-    def _repr_html_(self) -> str:
-        """The decision and the words behind it, for notebooks."""
-        return table_html("Explanation", self._facts()) + f"<p>{words_html(self.words)}</p>"
 
     def _facts(self) -> dict[str, str]:
         judgement = self.judgement
@@ -141,25 +136,3 @@ def explain(bundle: Bundle, example: Input, judgements: Sequence[Judgement], top
     names, first = bundle.label_names, judgements[0]
     gate = read_gate(bundle, first.features_D)
     return Explanation(example, names[first.label], names[judged], first, reasons, words, gate)
-
-
-_SHADES = {True: "46, 125, 50", False: "198, 40, 40"}  # for and against the answer
-
-
-def table_html(title: str, facts: Mapping[str, str]) -> str:
-    """A small table of facts."""
-    rows = "".join(
-        f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(value)}</td></tr>"
-        for name, value in facts.items()
-    )
-    return f"<table><caption>{escape(title)}</caption>{rows}</table>"
-
-
-def words_html(words: Sequence[tuple[str, float]]) -> str:
-    """The words in their order, each shaded by its effect: green speaks for the answer, red against it."""
-    most = max((abs(effect) for _, effect in words), default=0.0) or 1.0
-    return " ".join(
-        f"<span title='{effect:+.2f}' style='background:rgba({_SHADES[effect > 0]}, {0.6 * abs(effect) / most:.2f})'>"
-        f"{escape(word)}</span>"
-        for word, effect in words
-    )

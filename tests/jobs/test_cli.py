@@ -317,16 +317,10 @@ def test_predict_passes_its_columns_and_the_configs_cluster_on(monkeypatch: pyte
     assert json.loads((tmp_path / "out.json").read_text()) == {"small": 3, "large": 1}
 
 
-def test_components_are_listed_with_where_they_come_from(outside_package: Path, tmp_path: Path) -> None:
-    ended = kcm("config", "--components", "--json", str(tmp_path / "components.json"))
-    assert ended.exit_code == 0
-    lines = [line.split() for line in ended.stdout.splitlines()]
-    assert ["replay", "built", "in", "kcm.learners.replay:ReplayConfig"] in lines
-    assert ["anchor", "anchoring", "1.2", "anchor:AnchorConfig"] in lines
-    found = json.loads((tmp_path / "components.json").read_text())
-    assert list(found) == ["source", "encoder", "large model", "learner", "gate score"]
-    letters = {"tag": "letters", "path": "letters:LettersConfig", "package": "anchoring", "version": "1.2"}
-    assert found["encoder"][-1] == letters
+def test_the_reference_explains_installed_components_too(outside_package: Path) -> None:
+    page = kcm("config").stdout
+    assert "## `learner` with `name: anchor`\n" in page
+    assert "`analytic`, `slda`, `anchor`, or `package.module:Class`" in page
 
 
 def test_version_is_the_installed_one() -> None:
