@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
-import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import ray
 import torch
 from ray import tune as ray_tune
 from ray.tune.search.optuna import OptunaSearch
-from rich.markup import escape
 
 from kcm.cascade.search import TuneConfig
 from kcm.certify.certificate import CertificateConfig
@@ -24,21 +21,16 @@ from kcm.report.formats import duration
 from pipelines.batch.mapping import run_remotely
 from pipelines.cluster.config import CPUS_PER_TRIAL
 from pipelines.context import Attempt, Context
-from pipelines.progress import polled
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import write_json
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.files import StorageError
 from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.store.storage import Follower, Storage
 from pipelines.training.artefacts import TRIALS, TrainedArtefact, TunedArtefact, standing
 from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerPlan
 
 OBJECTIVES = ("area", "calls_saved")
 CERTIFIED_KEEP_RATE = "promised"
-# What torn bytes and the classes of another version make of a pickle; a disk that fails is no reason to begin anew.
-_UNREADABLE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError)
 
 
 class Trial(ray_tune.Trainable):
@@ -52,11 +44,7 @@ class Trial(ray_tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Evaluate the choice; one step is the whole trial."""
-        objectives = self._plan.evaluate(self._collaborator, Choice(**self._choice)).objectives()
-        path = _results(self._plan.scratch) / f"{self.trial_id}.json"
-        write_json(path, objectives)
-        self._plan.scratch.keep(path)
-        return objectives | {"done": True}
+        return self._plan.evaluate(self._collaborator, Choice(**self._choice)).objectives() | {"done": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next choice."""
@@ -88,14 +76,14 @@ class Tune(Stage, Plan):
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, trained: TrainedArtefact
     ) -> None:
         """Search for one collaborator after the other; for those that take no steps in one process, without trials."""
-        context, scratch = attempt.context, attempt.storage
+        context = attempt.context
         plan = TrainerPlan.of(trained.config, features, outcomes)
         trial_plan = TrialPlan(
             plan=plan,
             features=features,
             outcomes=outcomes,
             trained=trained,
-            scratch=scratch,
+            scratch=attempt.storage,
             max_loss=self.tune.allowed_loss(self.certificate.epsilon),
             certificate=self.certificate,
             novel_share=self.tune.novel_share or 0.0,
@@ -109,10 +97,11 @@ class Tune(Stage, Plan):
             at_once = context.cluster.concurrent_trials(ray.cluster_resources())
             trained_s = None if context.cached.get("train", True) else context.seconds["train"] / len(names)
             context.reporter.say(forecast(num_trials, at_once, trained_s))
+            num_ended = count(1)
             for name in stepped:
-                follower = Follower(scratch, scratch.root / _search_name(name))
-                with polled(attempt.bar, partial(_finished, scratch, follower, num_trials)):
-                    trials[name] = _search(trial_plan, self, name, context, scratch)
+                trials[name] = _search(
+                    trial_plan, self, name, context, lambda: attempt.bar.update(next(num_ended), num_trials)
+                )
                 _mark_pareto(trials[name])
             best = {name: Choice(**max(mine, key=standing)["params"]) for name, mine in trials.items()}
             run_remotely(_write_best, trial_plan, attempt.folder, best)
@@ -169,9 +158,34 @@ def gatings(config: TuneConfig, plan: TrainerPlan, name: str) -> Iterator[dict[s
         yield dict(zip(space, values, strict=True))
 
 
-def _search(plan: TrialPlan, search: Tune, name: str, context: Context, storage: Storage) -> list[dict[str, Any]]:
-    """Run a collaborator's trials that remain, and give all of them."""
-    results = _tuner(plan, search, name, context, storage).fit()
+def _search(
+    plan: TrialPlan, search: Tune, name: str, context: Context, ended: Callable[[], None]
+) -> list[dict[str, Any]]:
+    """Run a collaborator's trials, of which each calls `ended`.
+
+    A search that was interrupted begins anew, by the same points: what was trained for them is found in the scratch.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with_plan = ray_tune.with_parameters(Trial, plan=plan, collaborator=name)
+    space = {key: ray_tune.choice(values) for key, values in search_space(search.tune, plan.plan, name).items()}
+    with tempfile.TemporaryDirectory(prefix="kcm-") as folder:
+        results = ray_tune.Tuner(
+            ray_tune.with_resources(with_plan, {"cpu": CPUS_PER_TRIAL}),
+            param_space=space,
+            tune_config=ray_tune.TuneConfig(
+                search_alg=OptunaSearch(metric=list(OBJECTIVES), mode=["max"] * len(OBJECTIVES), seed=search.seed),
+                num_samples=search.tune.num_trials,
+                max_concurrent_trials=context.cluster.concurrent_trials(ray.cluster_resources()),
+                reuse_actors=True,
+            ),
+            run_config=ray_tune.RunConfig(
+                storage_path=folder,
+                # Tune would save every trial at its end, into this folder, which other nodes do not see.
+                checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),
+                callbacks=[_Counting(ended)],
+                verbose=0,
+            ),
+        ).fit()
     if results.errors:
         raise KcmError(f"{len(results.errors)} of {len(results)} trials failed: {results.errors[0]}", where="tune")
     found = [results[number] for number in range(len(results))]
@@ -182,95 +196,18 @@ def _search(plan: TrialPlan, search: Tune, name: str, context: Context, storage:
     ]
 
 
-def _tuner(plan: TrialPlan, search: Tune, collaborator: str, context: Context, storage: Storage) -> ray_tune.Tuner:
-    """An interrupted search where there is one that can be read, else a new one."""
-    config = search.tune
-    with_plan = ray_tune.with_parameters(Trial, plan=plan, collaborator=collaborator)
-    trainable = ray_tune.with_resources(with_plan, {"cpu": CPUS_PER_TRIAL})
-    name, results, say = _search_name(collaborator), _results(storage), context.reporter.say
-    if restored := restored_search(storage, name, results, trainable, context.run_folder, say):
-        return restored
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = search_space(config, plan.plan, collaborator)
-    searcher = OptunaSearch(  # with the space: a search that is killed before its first trial has no other
-        OptunaSearch.convert_search_space({name: ray_tune.choice(values) for name, values in space.items()}),
-        metric=list(OBJECTIVES),
-        mode=["max"] * len(OBJECTIVES),
-        seed=search.seed,
-    )
-    return ray_tune.Tuner(
-        trainable,
-        tune_config=ray_tune.TuneConfig(
-            search_alg=searcher,
-            num_samples=config.num_trials,
-            max_concurrent_trials=context.cluster.concurrent_trials(ray.cluster_resources()),
-            reuse_actors=True,
-        ),
-        run_config=ray_tune.RunConfig(
-            name=name,
-            storage_path=str(storage.root),
-            # Tune would save every trial at its end, into this folder, which other nodes do not see.
-            checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),
-            verbose=0,
-        ),
-    )
+class _Counting(ray_tune.Callback):
+    """Tells when a trial has ended, in the process of the driver."""
 
+    def __init__(self, ended: Callable[[], None]) -> None:
+        self._ended = ended
 
-def restored_search(
-    storage: Storage,
-    name: str,
-    results: Path,
-    trainable: type[ray_tune.Trainable],
-    aside: Path,
-    say: Callable[[str], None],
-) -> ray_tune.Tuner | None:
-    """The interrupted search of a name, None where there is none.
+    def on_trial_complete(self, *_: Any, **info: Any) -> None:
+        self._ended()
 
-    An unreadable one is moved below `aside` with the results of its trials, and `say` receives one line.
-    """
-    folder = storage.root / name
-    for each in (folder, results):  # another node may have begun
-        storage.mirror(each)
-    if not folder.exists():
-        return None
-    try:
-        if ray_tune.Tuner.can_restore(str(folder)):
-            return ray_tune.Tuner.restore(str(folder), trainable, resume_errored=True)
-        reason = "it was cut off before it began"
-    except _UNREADABLE as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    taken = len(list(aside.glob(f"{name}-unreadable-*")))
-    kept = aside / f"{name}-unreadable-{taken + 1}"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(folder, kept)
-    if results.exists():
-        shutil.move(results, kept / "results")
-    storage.drop([folder, results])
-    say(escape(f"the interrupted search cannot be read ({reason}); it is kept in {kept}, and begins anew"))
-    return None
-
-
-def _search_name(collaborator: str) -> str:
-    """The folder of a collaborator's search in the scratch."""
-    return f"search-{collaborator}"
-
-
-def _results(scratch: Storage) -> Path:
-    """Where trials leave their objectives as they finish, for the driver's bar to count."""
-    return scratch.root / "results"
-
-
-def _finished(scratch: Storage, follower: Follower, num_trials: int) -> tuple[int, int] | None:
-    """Trials that are finished, and all there will be; None where nobody can tell.
-
-    Ray Tune writes the state of a search to this node: through its own client it would end at the first lost request.
-    """
-    follower.look()
-    try:
-        names = scratch.names(_results(scratch))
-    except StorageError:  # the search will tell
-        return None
-    return sum(name.endswith(".json") for name in names), num_trials
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes itself down, and no terminal can be pickled."""
+        return {}
 
 
 def search_space(config: TuneConfig, plan: TrainerPlan, name: str) -> dict[str, tuple[Any, ...]]:

@@ -11,11 +11,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -113,20 +111,14 @@ class Storage:
             raise FileNotFoundError(path)
         return path
 
-    def mirror(self, folder: Path) -> None:
-        """Make a folder here hold exactly the files that the storage has below it."""
-        for path in self.forget(folder):
-            self.fetch(path)
-
-    def forget(self, folder: Path) -> set[Path]:
-        """Delete the files of a folder here that a bucket does not hold, and give those that it holds."""
+    def forget(self, folder: Path) -> None:
+        """Delete the files of a folder here that a bucket does not hold."""
         if not self.is_remote:
-            return set()
+            return
         stored = {self.root / stat.name for stat in self.files.list(self.name(folder))}
         for path in folder.rglob("*") if folder.exists() else ():
             if path.is_file() and path not in stored:
                 path.unlink()
-        return stored
 
     def listed(self, folder: Path) -> dict[str, Stat]:
         """The files that the storage has below a folder, by their names relative to it."""
@@ -147,29 +139,3 @@ class Storage:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-
-
-class Follower:
-    """Uploads what another writes below a folder: each file once it has stopped changing between two looks."""
-
-    def __init__(self, storage: Storage, folder: Path) -> None:
-        self._storage, self._folder = storage, folder
-        self._seen: dict[Path, tuple[int, int]] = {}
-        self._uploaded: dict[Path, tuple[int, int]] = {}
-        self._looked = float("-inf")
-
-    def look(self) -> None:
-        """Upload what has stopped changing, unless the last look was just now; what fails waits for the next look."""
-        if not self._storage.is_remote or time.monotonic() - self._looked < self._storage.files.poll_s:
-            return
-        for path in sorted(self._folder.rglob("*")):
-            with suppress(FileNotFoundError, StorageError):
-                if not path.is_file():
-                    continue
-                stat = path.stat()
-                state = (stat.st_size, stat.st_mtime_ns)
-                if self._seen.get(path) == state != self._uploaded.get(path):
-                    self._storage.keep(path)
-                    self._uploaded[path] = state
-                self._seen[path] = state
-        self._looked = time.monotonic()

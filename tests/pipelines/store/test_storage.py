@@ -1,4 +1,4 @@
-"""A node's folder for a bucket: what is kept outlives it, what is fetched is whole, what another writes is followed."""
+"""A node's folder for a bucket: what is kept outlives it, and what is fetched is whole."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kcm.assets.manifest import sha256_of
-from pipelines.store.files import Files, StorageError
-from pipelines.store.storage import Follower, Storage
+from pipelines.store.files import Files
+from pipelines.store.storage import Storage
 
 
 @pytest.fixture
@@ -29,7 +29,6 @@ def test_a_folder_is_its_own_storage_and_nothing_is_copied(tmp_path: Path, monke
     monkeypatch.setattr(Files, "put", None)
     monkeypatch.setattr(Files, "get", None)
     storage.keep(path)
-    storage.mirror(storage.root / "a")
     assert storage.fetch(path) == path
     assert (storage.is_remote, storage.names(tmp_path / "a")) == (False, ["b"])
 
@@ -64,15 +63,13 @@ def test_a_storage_copies_links_and_opens_what_it_holds(place: str, monkeypatch:
     assert {storage.files.noted_sha256(f"attempt/{name}") for name in ("ü", "copied")} == {sha256}
 
 
-def test_what_was_never_kept_is_forgotten_and_a_mirror_fetches_the_rest(storage: Storage) -> None:
+def test_what_was_never_kept_is_forgotten(storage: Storage) -> None:
     kept, _ = (write(storage.root / "scratch" / name, name) for name in ("kept", "lost"))
     storage.keep(kept)
     kept.unlink()
     storage.forget(storage.root / "scratch")
     assert list((storage.root / "scratch").iterdir()) == []
     assert storage.names(storage.root) == ["scratch/kept"]
-    storage.mirror(storage.root / "scratch")
-    assert [path.read_text() for path in (storage.root / "scratch").iterdir()] == ["kept"]
 
 
 def test_what_is_dropped_is_gone_here_and_there(storage: Storage) -> None:
@@ -81,28 +78,3 @@ def test_what_is_dropped_is_gone_here_and_there(storage: Storage) -> None:
     storage.drop([storage.root / "a"])
     assert not path.exists()
     assert storage.names(storage.root) == []
-
-
-def test_a_file_is_followed_once_it_stops_changing_and_a_fault_waits_for_the_next_look(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Files, "poll_s", 0.0)
-    path = write(storage.root / "search" / "state.json", "1")
-    follower = Follower(storage, path.parent)
-    follower.look()
-    assert storage.names(path.parent) == []  # it may still be half of it
-    keep = Storage.keep
-
-    def refused(storage: Storage, path: Path) -> None:
-        monkeypatch.setattr(Storage, "keep", keep)
-        raise StorageError("the storage does not answer")
-
-    monkeypatch.setattr(Storage, "keep", refused)
-    follower.look()
-    assert storage.names(path.parent) == []
-    follower.look()
-    assert storage.files.read("search/state.json") == b"1"
-    path.write_text("22")
-    for _ in range(2):
-        follower.look()
-    assert storage.files.read("search/state.json") == b"22"
