@@ -96,6 +96,4 @@ def predict(
             suffix=format and f".{format.value}",
             overwrite=overwrite,
         )
-        if result.get("missing"):
-            typer.echo(f"{result['missing']:,} rows wait for your own model: {result['missing_path']}", err=True)
         typer.echo(output)

@@ -6,7 +6,6 @@ and the blocks of rows that are answered, until it is finished:
     answers/2024/a.csv             the answers to rows/2024/a.csv
     answers/2024/.a.csv.kcm        its record
     answers/2024/.a.csv.blocks/    its blocks
-    answers.missing/2024/a.csv     its rows that lack a recorded answer
 """
 
 from __future__ import annotations
@@ -40,17 +39,15 @@ class FileRecord(Config):
     stamp: str | None = None
     size: int | None = None
     routes: dict[str, int] = Field(default_factory=dict)
-    missing: int = 0
     unfinished: int = 0
 
 
 @dataclass(frozen=True)
 class PredictedFile:
-    """One file of the input, the file of its answers, and that of its rows that lack a recorded answer."""
+    """One file of the input, and the file of its answers."""
 
     source: Location
     target: Location
-    missing: Location
 
     @property
     def is_local(self) -> bool:
@@ -141,22 +138,16 @@ def predicted_files(source: str | Path, output: str | Path, suffix: str | None =
     for file in found or ():
         read = known_suffix(file.location, file.location.suffix)
         name = stem_of(file.relative) + (suffix or (read if read in WRITTEN else ".csv"))
-        part = PredictedFile(file.location, out / name, missing_of(out) / name)
+        part = PredictedFile(file.location, out / name)
         if (other := files.setdefault(part.target, part)) is not part:
             raise DataError(f"{name} would hold the answers to two files", where=f"{other.source}, {part.source}")
-    files = files or {out: PredictedFile(origin, out, missing_of(out))}
+    files = files or {out: PredictedFile(origin, out)}
     targets = {(target.store, _real(target)) for target in files}
     if any((file.source.store, _real(file.source)) in targets for file in files.values()):
         raise DataError("the output would replace the input", where=str(out), hint="Name another output")
     if found is not None and origin.store == out.store and f"{_real(out)}/".startswith(f"{_real(origin)}/"):
         raise DataError("the output lies in the input", where=str(out), hint="Name another output")
     return list(files.values())
-
-
-def missing_of(out: Location) -> Location:
-    """Where the rows go that lack a recorded answer: out.missing.csv for out.csv, a folder for a folder."""
-    stem, suffix = posixpath.splitext(out.name)
-    return out.folder / (f"{stem}.missing{suffix}" if suffix in SUFFIXES else f"{out.name}.missing")
 
 
 def _files(origin: Location) -> list[FoundFile] | None:

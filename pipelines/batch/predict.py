@@ -14,7 +14,6 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,12 +36,11 @@ from kcm.inputs.location import Location, cache_folder
 from kcm.inputs.rowfile import RowFile, open_rows
 from kcm.inputs.vectors import vector_in
 from kcm.large import UpstreamConfig
-from kcm.large.adapters.recorded import NO_ANSWER
 from kcm.large.response_cache import ResponseStore
 from kcm.parquet import read_table, write_table
 from kcm.tasks.shards import GROUP_ROWS
 from pipelines.batch.mapping import map_with_actors
-from pipelines.batch.outputs import FileRecord, PredictedFile, missing_of, predicted_files
+from pipelines.batch.outputs import FileRecord, PredictedFile, predicted_files
 from pipelines.batch.rowwriter import drafted, make_folder, writing
 from pipelines.batch.shards import unit_rows
 from pipelines.cluster.config import ClusterConfig
@@ -115,8 +113,8 @@ def predict(
     cache, until every row has its answer: a prediction that is started again pays for none of them twice. `upstreams`
     are the servers that the bundle's large model may be asked at.
 
-    With recorded answers, escalated rows that have none get none: they are written to `<output>.missing` beside it as
-    well, to be put to the model that gave the others.
+    With recorded answers, escalated rows that have none get an error that says so: they are to be put to the model that
+    gave the others.
 
     Raises DataError for an input that cannot be read, ArtefactError for a bundle that cannot be used and for an output
     that cannot be written, ConfigError for a server that is not among `upstreams`, before anything is computed.
@@ -129,7 +127,6 @@ def predict(
         "image_column": image_column if "image" in bundle.reads else None,
         "image_root": Location.of(image_root) if image_root else None,
     }
-    lists_missing = not bundle.large.servable
     command = _digest(_FORMAT, bundle.digest, columns)
     scanned, records = _look(files, partial(open_rows, **columns), command, overwrite)
     require_models(bundle, assets_dir, upstreams)
@@ -153,14 +150,14 @@ def predict(
         only_here = bundle.large.remote or any(file.is_local for file in scanned)  # paid answers are in a file here
         with connected(cluster), reporter.bar("predict", "rows") as bar:
             answered = partial(map_with_actors, build, cluster=cluster, only_here=only_here)
-            for record in _made(scanned, command, answered, records, bar, lists_missing=lists_missing):
+            for record in _made(scanned, command, answered, records, bar):
                 records.append(record)
     if not any(record.unfinished for record in records):
         responses.unlink(missing_ok=True)  # the output has all answers now
     routes = sum((Counter(record.routes) for record in records), Counter[str]())
     by_route = ", ".join(f"{route} {routes[route]:,}" for route in sorted(routes))
     reporter.say(f"{routes.total():,} rows: {by_route or 'none'}")
-    result = {
+    return {
         "output": str(output_path),
         "files": len(files),
         "answered_before": len(files) - len(scanned),
@@ -168,10 +165,6 @@ def predict(
         "routes": dict(routes),
         "void": void,
     }
-    if not lists_missing:
-        return result
-    waiting = str(missing_of(Location.of(output_path)))
-    return result | {"missing": sum(record.missing for record in records), "missing_path": waiting}
 
 
 def added_columns(source: RowFile) -> dict[str, str]:
@@ -313,8 +306,6 @@ def _made(
     answered: Callable[[Sequence[Block]], Iterator[int]],
     before: Sequence[FileRecord],
     bar: Bar,
-    *,
-    lists_missing: bool,
 ) -> Iterator[FileRecord]:
     """Answer and write files; the record of each."""
     done, num_rows = (
@@ -336,7 +327,7 @@ def _made(
         for block in group:
             done += block.stop - block.start if str(block.target) in there else next(counts)
             bar.update(done, total)
-        yield write_file(file, scanned[file], group, command, stamps[file], lists_missing=lists_missing)
+        yield write_file(file, scanned[file], group, command, stamps[file])
 
 
 def _blocks(rows: RowFile, size: int, folder: Location) -> Iterator[Block]:
@@ -346,44 +337,27 @@ def _blocks(rows: RowFile, size: int, folder: Location) -> Iterator[Block]:
 
 
 def write_file(
-    file: PredictedFile,
-    rows: RowFile,
-    blocks: Sequence[Block],
-    command: str,
-    stamp: str | None,
-    *,
-    lists_missing: bool,
+    file: PredictedFile, rows: RowFile, blocks: Sequence[Block], command: str, stamp: str | None
 ) -> FileRecord:
     """Write the output of a file from its blocks, which are gone then; its record."""
     file.begin(command)
     names = added_columns(rows)
     schema = pa.schema([(new_name, ANSWERS.field(name).type) for name, new_name in names.items()])
-    missing_schema = pa.schema([schema.field(names["id"])] if "id" in names else [])
     routes: Counter[str] = Counter()
-    num_missing = num_unfinished = 0
-    with ExitStack() as stack:
-        write = stack.enter_context(writing(file.target, rows, schema))
-        if lists_missing:
-            make_folder(file.missing.folder)
-            write_missing = stack.enter_context(writing(file.missing, rows, missing_schema))
+    num_unfinished = 0
+    with writing(file.target, rows, schema) as write:
         for block in blocks:
             answered = _read_block(block)
             answers = answered.select(list(names)).rename_columns(list(names.values()))
             write(answered["payload"], answers)
             routes.update(route or "error" for route in answered["route"].to_pylist())
             num_unfinished += pc.sum(answered[UNFINISHED]).as_py() or 0
-            if lists_missing:
-                is_missing = pc.fill_null(pc.equal(answered["error"], NO_ANSWER), False)
-                waiting = answers.filter(is_missing).select(missing_schema.names)
-                write_missing(answered["payload"].filter(is_missing), waiting)
-                num_missing += pc.sum(is_missing).as_py() or 0
     record = FileRecord(
         command=command,
         source=str(file.source),
         stamp=stamp,
         size=file.target.size(),
         routes=dict(routes),
-        missing=num_missing,
         unfinished=num_unfinished,
     )
     file.write(record)

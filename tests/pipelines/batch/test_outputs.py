@@ -10,7 +10,7 @@ import pytest
 from kcm.errors import ArtefactError, DataError, KcmError
 from kcm.inputs import location
 from kcm.inputs.location import Location
-from pipelines.batch.outputs import FileRecord, PredictedFile, missing_of, predicted_files
+from pipelines.batch.outputs import FileRecord, PredictedFile, predicted_files
 from pipelines.batch.rowwriter import drafted
 
 Put = Callable[[str, bytes], str]
@@ -53,10 +53,7 @@ def finish(part: PredictedFile, command: str = "one", unfinished: int = 0) -> Fi
 
 def test_a_file_becomes_a_file(folder: Path, tmp_path: Path) -> None:
     (part,) = predicted_files(folder / "a.csv", tmp_path / "out.parquet")
-    assert (part.target, part.missing) == (
-        Location.of(tmp_path / "out.parquet"),
-        Location.of(tmp_path / "out.missing.parquet"),
-    )
+    assert part.target == Location.of(tmp_path / "out.parquet")
 
 
 @pytest.mark.parametrize("suffix", [None, ".parquet"])
@@ -68,7 +65,6 @@ def test_a_folder_becomes_a_folder_with_files_of_the_same_names(
         ("b.jsonl.gz", f"2024/b{suffix or '.jsonl'}"),
         ("a.csv", f"a{suffix or '.csv'}"),
     ]
-    assert parts[1].missing == missing_of(Location.of(out)) / f"a{suffix or '.csv'}"
 
 
 def test_a_pattern_stands_for_the_files_that_match(folder: Path, tmp_path: Path) -> None:
