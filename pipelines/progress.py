@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,7 +13,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -23,51 +20,34 @@ from rich.progress import (
 
 from kcm.redact import redacted
 
-_RECENT_S, _SPOKEN_EVERY_S = 30.0, 10.0
+_RECENT_S, _SPOKEN_EVERY_S = 300.0, 10.0
 
 
 class Bar:
-    """The bar of one running stage. Its rate is that of the last half minute, and begins with the first finished unit:
+    """The bar of one running stage. Its rate is that of the last minutes, and begins with the first finished unit:
     neither what workers take to start nor what an earlier attempt has done is counted.
     """
 
     def __init__(
-        self,
-        progress: Progress,
-        console: Console,
-        name: str,
-        unit: str,
-        clock: Callable[[], float] = time.monotonic,
+        self, progress: Progress, console: Console, name: str, unit: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._progress, self._console, self._name, self._unit, self._clock = progress, console, name, unit, clock
-        self._task: TaskID = progress.add_task(name, total=None, rate="")
-        self._spoken, self._before = clock(), math.inf
-        self._recent: deque[tuple[float, float]] = deque()  # when, and how many were done then
+        self._number = progress.add_task(name, total=None, rate="")
+        (self._task,) = progress.tasks
+        self._spoken = clock()
 
     def update(self, completed: float, total: float) -> None:
         """Show `completed` of `total` units done."""
-        now = self._clock()
-        if completed < self._before:  # counted anew
-            self._recent.clear()
-        elif completed > self._before:
-            self._recent.append((now, completed))
-        self._before = completed
-        while len(self._recent) > 2 and self._recent[0][0] < now - _RECENT_S:
-            self._recent.popleft()
-        rate = self._rate()
+        if completed < self._task.completed:
+            self._progress.reset(self._number)  # counted anew
+        self._progress.update(self._number, completed=completed, total=total)
+        rate, now = self._task.speed, self._clock()
         text = f"{rate:,.{0 if rate >= 10 else 1}f} {self._unit}/s" if rate else ""
-        self._progress.update(self._task, completed=completed, total=total, rate=text)
+        self._progress.update(self._number, rate=text)
         if not self._console.is_terminal and now - self._spoken > _SPOKEN_EVERY_S:
             self._spoken = now
             left = f", about {timedelta(seconds=round((total - completed) / rate))} left" if rate else ""
             self._console.print(f"{self._name}: {completed:,.0f} of {total:,.0f} {self._unit} {text}{left}".rstrip())
-
-    def _rate(self) -> float:
-        """Units a second; 0 before two have told it."""
-        if len(self._recent) < 2:
-            return 0.0
-        (since, at_first), (now, done) = self._recent[0], self._recent[-1]
-        return (done - at_first) / (now - since) if now > since else 0.0
 
 
 class Reporter:
@@ -91,7 +71,14 @@ class Reporter:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
+        progress = Progress(
+            *columns,
+            console=self.console,
+            transient=True,
+            speed_estimate_period=_RECENT_S,
+            disable=not self.console.is_terminal,
+        )
+        with progress:
             yield Bar(progress, self.console, name, unit)
 
     def say(self, text: str) -> None:

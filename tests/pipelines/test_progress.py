@@ -19,25 +19,19 @@ def test_a_bar_shows_what_is_done_and_takes_a_late_update_of_a_polling_thread() 
     assert output.getvalue() == shown
 
 
-def test_what_is_counted_anew_has_no_negative_rate() -> None:
+def test_a_rate_counts_neither_the_start_nor_what_was_there_nor_what_was_counted_before() -> None:
     now, output = [0.0], io.StringIO()
     console = Console(file=output, force_terminal=False, width=100)
-    bar = Bar(Progress(console=console, disable=True), console, "texts encoded", "texts", clock=lambda: now[0])
-    for second, completed in ((0, 500), (5, 600), (10, 700), (21, 100)):
-        now[0] = second
-        bar.update(completed, 700)
-    assert output.getvalue().splitlines() == ["texts encoded: 100 of 700 texts"]
-
-
-def test_a_rate_is_of_the_last_half_minute_and_counts_neither_the_start_nor_what_was_there() -> None:
-    now, output = [0.0], io.StringIO()
-    console = Console(file=output, force_terminal=False, width=100)
-    bar = Bar(Progress(console=console, disable=True), console, "features", "rows", clock=lambda: now[0])
-    for second, completed in ((0, 50), (20, 50), (21, 60), (31, 160), (62, 1090), (72, 1190)):
+    clock = lambda: now[0]  # noqa: E731
+    progress = Progress(console=console, disable=True, get_time=clock, speed_estimate_period=300)
+    bar = Bar(progress, console, "features", "rows", clock)
+    for second, completed in ((1, 50), (20, 50), (31, 160), (42, 270), (53, 100), (64, 210)):
         now[0] = second
         bar.update(completed, 2000)
     assert output.getvalue().splitlines() == [
         "features: 50 of 2,000 rows",
-        "features: 160 of 2,000 rows 10 rows/s, about 0:03:04 left",
-        "features: 1,090 of 2,000 rows 30 rows/s, about 0:00:30 left",
+        "features: 160 of 2,000 rows 3.7 rows/s, about 0:08:22 left",
+        "features: 270 of 2,000 rows 5.4 rows/s, about 0:05:22 left",
+        "features: 100 of 2,000 rows",
+        "features: 210 of 2,000 rows 10 rows/s, about 0:02:59 left",
     ]
