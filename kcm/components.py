@@ -167,7 +167,6 @@ FAMILIES: Mapping[str, Family] = {
                 "reviews": "kcm.tasks.readers.reviews:ReviewsSource",
                 "files": "kcm.tasks.readers.files:FilesSource",
                 "hub": "kcm.tasks.readers.hub:HubSource",
-                "sql": "kcm.tasks.readers.sql:SqlSource",
                 "pairs": "kcm.tasks.readers.pairs:PairsSource",
                 "pictures": "kcm.tasks.readers.pictures:PicturesSource",
             },

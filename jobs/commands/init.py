@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import sqlalchemy
 import typer
 
 from jobs.commands.first_config import ASSETS, findings, first_config, format_line, is_empty
@@ -25,6 +24,7 @@ from kcm.inputs.chunks import TEXTS
 from kcm.inputs.location import stem_of
 from kcm.inputs.tables import missing_column
 from kcm.inputs.textfile import UNKNOWN_FORMAT
+from kcm.redact import redacted
 from kcm.tasks.config import TasksConfig
 from kcm.tasks.readers.files import find_tables
 from kcm.tasks.readers.guess import REPLY, GuessedColumns, cost_column, guess_columns
@@ -69,9 +69,9 @@ def initialise(
 
 
 def source_of(table: str) -> dict[str, Any]:
-    """The source section for what a user named: a file, folder or pattern, a data set of the hub, or a database.
+    """The source section for what a user named: a file, folder or pattern, or a data set of the hub.
 
-    Raises ConfigError for a URL of a database without `?table=NAME`.
+    Raises ConfigError for any other URL.
     """
     scheme, _, rest = table.partition("://")
     if not rest or scheme in ("s3", "gs", "gcs", "file"):
@@ -81,23 +81,16 @@ def source_of(table: str) -> dict[str, Any]:
         owner, name, subset, *_ = [*path.split("/"), "", ""]
         values = {"kind": "hub", "id": f"{owner}/{name}".strip("/"), "subset": subset, "revision": revision}
         return {key: value for key, value in values.items() if value}
-    try:
-        url = sqlalchemy.make_url(table)
-    except sqlalchemy.exc.ArgumentError:
-        raise ConfigError("it is neither a file nor a URL that can be read", where=table) from None
-    if not url.query.get("table"):
-        raise ConfigError(
-            "the URL of a database names no table",
-            where=url.render_as_string(),
-            hint="End it with ?table=NAME. Files are read from local paths, s3:// and gs://, data sets from hf://",
-        )
-    plain = url.difference_update_query(["table"]).render_as_string(hide_password=False)
-    return {"kind": "sql", "url": plain, "table": url.query["table"]}
+    raise ConfigError(
+        f"nothing is read from {scheme}://",
+        where=redacted(table),
+        hint="Files are read from local paths, s3:// and gs://, data sets from hf://",
+    )
 
 
 def _name_of(source: dict[str, Any]) -> str:
-    """A name for the run: the file, folder, data set or table without suffixes."""
-    named = str(source.get("path") or source.get("table") or source["id"]).partition("?")[0].rstrip("/")
+    """A name for the run: the file, folder or data set without suffixes."""
+    named = str(source.get("path") or source["id"]).partition("?")[0].rstrip("/")
     parts = [part for part in named.split("/") if not re.search(r"[*?\[]", part)]
     stem = Path(stem_of(parts[-1] if parts else "")).name
     return re.sub(r"[^\w.-]", "_", stem).lstrip("._-") or "run"
@@ -208,7 +201,7 @@ def init(
         typer.Argument(
             metavar="TABLE",
             help="Your rows: a CSV, TSV, JSON, JSON lines, Parquet, Arrow or Excel file, a folder or pattern of them; "
-            "hf://OWNER/NAME; or a table of a database, such as sqlite:///rows.db?table=NAME.",
+            "or hf://OWNER/NAME.",
         ),
     ],
     text: Annotated[

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import Field, field_validator
 
 from kcm.config import Config
 from kcm.redact import PlainUrl
-
-CPUS_PER_TRIAL = 1
 
 
 class ClusterConfig(Config):
@@ -36,10 +33,7 @@ class ClusterConfig(Config):
     cpus_per_worker: float = Field(0.5, gt=0, description="Logical CPUs that a train worker reserves.")
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints inside a task.")
     num_encoders: int = Field(2, ge=1, description="Actors that encode features and ask the large model.")
-    num_trials: int = Field(2, ge=1, description="Tune trials that run at once, at most; fewer where there is no room.")
-    workers_per_trial: int = Field(
-        0, ge=0, description="Train workers of a trial; 0: a trial trains alone, which suits all but large data."
-    )
+    num_trials: int = Field(2, ge=1, description="Tune trials that run at once; each trains in its own process.")
     use_gpu: bool = Field(False, description="Whether train workers and encoders take GPUs.")
 
     @field_validator("node_ip")
@@ -70,29 +64,6 @@ class ClusterConfig(Config):
         """The train workers that a run needs at least."""
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
 
-    @property
-    def within_trials(self) -> ClusterConfig | None:
-        """The train workers of a trial as a cluster of its own; None where a trial trains alone."""
-        return self.model_copy(update={"num_workers": self.workers_per_trial}) if self.workers_per_trial else None
-
-    def concurrent_trials(self, resources: Mapping[str, float]) -> int:
-        """How many trials may run at once within a cluster's `resources`, at least one.
-
-        Ray places trials before their train workers: with one trial too many, all wait forever for the resources that
-        the others hold (ray#54305). Trials that train alone may queue.
-        """
-        if self.workers_per_trial == 0:
-            return self.num_trials
-        room = resources.get("CPU", 0.0) / self.cpus_of_trial
-        if self.use_gpu:
-            room = min(room, resources.get("GPU", 0.0) / self.workers_per_trial)
-        return max(1, min(self.num_trials, int(room)))
-
     def with_room_for(self, cpus: float) -> Self:
         """A copy whose local cluster has at least these logical CPUs: what reserves more would wait forever."""
         return self.model_copy(update={"num_cpus": max(self.num_cpus, math.ceil(cpus))})
-
-    @property
-    def cpus_of_trial(self) -> float:
-        """Logical CPUs that a trial reserves together with its train workers."""
-        return CPUS_PER_TRIAL + self.workers_per_trial * self.cpus_per_worker

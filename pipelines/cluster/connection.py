@@ -129,13 +129,6 @@ def require_room(config: ClusterConfig) -> None:
             where="cluster.num_workers",
             hint="Lower it or cluster.cpus_per_worker, or raise cluster.num_cpus",
         )
-    if config.cpus_of_trial > config.num_cpus:
-        raise ConfigError(
-            f"a trial and its {config.workers_per_trial} train workers take {config.cpus_of_trial:g} CPUs, a local"
-            f" cluster has {config.num_cpus}",
-            where="cluster.workers_per_trial",
-            hint="Lower it or cluster.cpus_per_worker, or raise cluster.num_cpus",
-        )
 
 
 @contextmanager

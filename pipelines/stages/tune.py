@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import ray
 import torch
 from ray import tune as ray_tune
 from ray.tune.search.optuna import OptunaSearch
@@ -19,7 +18,6 @@ from kcm.certify.certificate import CertificateConfig
 from kcm.errors import KcmError
 from kcm.report.formats import duration
 from pipelines.batch.mapping import run_remotely
-from pipelines.cluster.config import CPUS_PER_TRIAL
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import write_json
@@ -87,16 +85,14 @@ class Tune(Stage, Plan):
             max_loss=self.tune.allowed_loss(self.certificate.epsilon),
             certificate=self.certificate,
             novel_share=self.tune.novel_share or 0.0,
-            workers=context.cluster.within_trials,
         )
         names = plan.config.collaborators
         stepped = [name for name in names if not plan.learner(name).closed_form]
         trials: dict[str, list[dict[str, Any]]] = {}
         if stepped:
             num_trials = self.tune.num_trials * len(stepped)
-            at_once = context.cluster.concurrent_trials(ray.cluster_resources())
             trained_s = None if context.cached.get("train", True) else context.seconds["train"] / len(names)
-            context.reporter.say(forecast(num_trials, at_once, trained_s))
+            context.reporter.say(forecast(num_trials, context.cluster.num_trials, trained_s))
             num_ended = count(1)
             for name in stepped:
                 trials[name] = _search(
@@ -170,12 +166,12 @@ def _search(
     space = {key: ray_tune.choice(values) for key, values in search_space(search.tune, plan.plan, name).items()}
     with tempfile.TemporaryDirectory(prefix="kcm-") as folder:
         results = ray_tune.Tuner(
-            ray_tune.with_resources(with_plan, {"cpu": CPUS_PER_TRIAL}),
+            ray_tune.with_resources(with_plan, {"cpu": 1}),
             param_space=space,
             tune_config=ray_tune.TuneConfig(
                 search_alg=OptunaSearch(metric=list(OBJECTIVES), mode=["max"] * len(OBJECTIVES), seed=search.seed),
                 num_samples=search.tune.num_trials,
-                max_concurrent_trials=context.cluster.concurrent_trials(ray.cluster_resources()),
+                max_concurrent_trials=context.cluster.num_trials,
                 reuse_actors=True,
             ),
             run_config=ray_tune.RunConfig(

@@ -23,18 +23,15 @@ from kcm.cascade.search import Scope, SearchResult, find_policy
 from kcm.certify.certificate import CertificateConfig, certified_keep_rate
 from kcm.certify.ledger import look_delta
 from kcm.collaborator.distill import DistillConfig
-from pipelines.cluster.config import ClusterConfig
-from pipelines.progress import Reporter
 from pipelines.store.artefact import write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import LeftOut, PartRows, outcome_part
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Storage
 from pipelines.training.artefacts import FOUND, TrainedArtefact, Tuned
-from pipelines.training.driver import run_workers
 from pipelines.training.fitting import MAX_FITTED_ROWS, WithoutOwnClass, fitted_on
 from pipelines.training.left_out import deciding_rows, left_out_of
-from pipelines.training.worker import TrainerPlan, WorkerPlan, load_state
+from pipelines.training.worker import TrainerPlan, load_state
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,6 @@ class TrialPlan:
     max_loss: float  # that a searched policy may lose on the rows that choose
     certificate: CertificateConfig
     novel_share: float = 0.0  # of the traffic that the search takes to be of unknown classes
-    workers: ClusterConfig | None = None  # where trials train; None: in their own process
 
     def state(self, name: str, choice: Choice) -> dict[str, Any]:
         """The collaborator's finished trainer, trained once; that of the train stage for the stage's own values."""
@@ -104,7 +100,7 @@ class TrialPlan:
                 self.scratch.fetch(path)
             except FileNotFoundError:
                 draft = path.with_suffix(f".{os.getpid()}")
-                torch.save(self._train(name, choice, digest), draft)
+                torch.save(self._train(name, choice), draft)
                 draft.replace(path)
                 self.scratch.keep(path)
         return load_state(path)
@@ -187,7 +183,7 @@ class TrialPlan:
         config = self.plan.config
         return training_values(config.train.peak_rate, config.distill.large_weight, config.distill.judge_weight)
 
-    def _train(self, name: str, choice: Choice, digest: str) -> dict[str, Any]:
+    def _train(self, name: str, choice: Choice) -> dict[str, Any]:
         configured = self.plan.config
         changes = {
             "train": configured.train.with_rate(choice.learning_rate),
@@ -195,20 +191,6 @@ class TrialPlan:
             "collaborators": (name,),
         }
         plan = replace(self.plan, config=configured.model_copy(update=changes))
-        if self.workers:
-            return self._train_on(self.workers, plan, digest)
         trainer = plan.trainer(name)
         trainer.run()
         return trainer.state_dict()
-
-    def _train_on(self, cluster: ClusterConfig, plan: TrainerPlan, digest: str) -> dict[str, Any]:
-        """As the stage `train` does it; an interrupted trial goes on from its checkpoint.
-
-        Trials are never stopped early: Ray would leave the workers of a stopped one behind, with what they reserve.
-        """
-        (name,) = plan.config.collaborators
-        storage = self.scratch.below(self.scratch.root / f"{name}-{digest}")
-        with Reporter().bar("trial", "steps") as bar:
-            state = run_workers(WorkerPlan(plan, digest, storage, cluster.checkpoint_every), cluster, bar, print)
-        self.scratch.drop([storage.root])
-        return state[name]

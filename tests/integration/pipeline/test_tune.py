@@ -1,4 +1,4 @@
-"""The search on Ray Tune: it ends within a cluster's room, and trains nothing twice."""
+"""The search on Ray Tune: what it finds is read back, and nothing is trained twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import ray
 
 from kcm.cascade.fitted.signals import SignalsHead
 from kcm.config import parse_config
@@ -164,14 +163,6 @@ def wait_for_states(storage: Path, count: int, timeout_s: float = 240) -> None:
         time.sleep(0.05)
 
 
-def free_cpus(timeout_s: float = 20) -> float:
-    """CPUs that nobody holds, once they are all, or the time is over."""
-    deadline, total = time.monotonic() + timeout_s, ray.cluster_resources()["CPU"]
-    while (free := ray.available_resources().get("CPU", 0.0)) < total and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return free
-
-
 def test_the_gate_of_signals_is_searched_and_read_back_with_what_it_was_fitted_on(
     search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,16 +201,3 @@ def test_a_killed_search_trains_nothing_again(search: Search, tmp_path: Path, mo
     assert len(trials_of(found)) == LONG["tune"]["num_trials"]
     assert after.items() >= before.items()
     assert len(before) < len(after) <= LONG["tune"]["num_trials"]
-
-
-@pytest.mark.slow
-def test_trials_with_train_workers_end_and_leave_nothing_reserved(search: Search) -> None:
-    """Promise: trials that would wait for ever for one another's CPUs run one by one, and free them all (ray#54305).
-
-    Two trials at once would hold 2 of 4 CPUs, and neither could start a worker of 3.
-    """
-    crowded = {"num_trials": 2, "workers_per_trial": 1, "cpus_per_worker": 3}
-    tune = {"num_trials": 2, "learning_rates": [0.1, 0.2, 0.3, 0.4, 0.5]}
-    found = search.run(cluster=crowded, learner={"name": "replay"}, tune=tune)
-    assert len({trial["params"]["learning_rate"] for trial in trials_of(found)}) == 2  # so that both had to train
-    assert free_cpus() == ray.cluster_resources()["CPU"]

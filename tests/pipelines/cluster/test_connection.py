@@ -40,28 +40,6 @@ def test_workers_without_room_on_a_local_cluster_are_refused(workers, started) -
     assert not started
 
 
-def test_a_trial_without_room_for_its_workers_is_refused(started) -> None:
-    reason = r"7 train workers take 4\.5 CPUs, .* \(cluster.workers_per_trial"
-    with pytest.raises(ConfigError, match=reason), connected(ClusterConfig(workers_per_trial=7)):
-        pass
-    assert not started
-
-
-@pytest.mark.parametrize(
-    ("given", "resources", "at_once"),
-    [
-        ({"num_trials": 8}, {"CPU": 4.0}, 8),  # they queue
-        ({"num_trials": 8, "workers_per_trial": 2}, {"CPU": 4.0}, 2),
-        ({"num_trials": 2, "workers_per_trial": 1}, {"CPU": 64.0}, 2),
-        ({"num_trials": 8, "workers_per_trial": 2, "use_gpu": True}, {"CPU": 64.0, "GPU": 7.0}, 3),
-        ({"num_trials": 8, "workers_per_trial": 2}, {}, 1),  # nodes of an autoscaling cluster come when asked for
-    ],
-)
-def test_no_more_trials_run_at_once_than_fit_with_their_workers(given, resources, at_once) -> None:
-    """Promise: trials do not wait for ever for CPUs that other trials hold (ray#54305)."""
-    assert ClusterConfig(**given).concurrent_trials(resources) == at_once
-
-
 @pytest.mark.parametrize("workers", [8, (1, 12)])
 def test_workers_with_room_are_not(workers, started) -> None:
     with connected(ClusterConfig(num_workers=workers)):
