@@ -55,7 +55,8 @@ class MLP(nn.Module):
 
 def drawn_linear(in_features: int, out_features: int, generator: torch.Generator) -> nn.Linear:
     """A linear layer drawn by torch's own rule, U(-1/sqrt(in), 1/sqrt(in)), from `generator`."""
-    layer = nn.Linear(in_features, out_features, device="meta").to_empty(device="cpu")  # draws nothing by itself
+    with torch.random.fork_rng(devices=[]):  # its own draws leave no trace; on `meta` it would import sympy, 1 s
+        layer = nn.Linear(in_features, out_features)
     bound = in_features**-0.5
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)
