@@ -15,7 +15,8 @@ import typer
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from jobs.commands.submit import Auth, submit_job
+from jobs.cluster import Auth
+from jobs.commands.submit import submit_job
 from jobs.exit import reported
 from jobs.options import ConfigFile, Debug, JsonFile, Overrides, load
 from kcm.errors import KcmError

@@ -38,11 +38,8 @@ class Head:
     environment: dict[str, str]
 
     def kcm(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self.run(sys.executable, "-m", "jobs.cli", *words)
-
-    def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
-        environment = self.environment | more
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+        command = [sys.executable, "-m", "jobs.cli", *words]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -141,12 +138,22 @@ def test_a_submitted_stage_succeeds_and_leaves_its_artefact(head: Head, config: 
     ended = head.kcm("submit", str(config), "--until", "features", *place, "--json", str(json_file))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "features" in ended.stdout  # the job's own log
-    job = json.loads(json_file.read_text())["submission_id"]
-    assert job.startswith("submitted-")
+    assert json.loads(json_file.read_text())["submission_id"].startswith("submitted-")
     manifests = list((tmp_path / "storage" / "artefacts" / "features").glob("*/manifest.json"))
     assert len(manifests) == 1
-    logs = head.run("ray", "job", "logs", job, "--address", head.dashboard, RAY_AUTH_MODE="token")
-    assert "features" in logs.stdout, logs.stderr
+    assert "SUCCEEDED" in head.kcm("status", "submitted", *place).stdout
+    assert head.kcm("logs", "submitted", *place).stdout == ended.stdout
+
+
+@pytest.mark.parametrize("head", ["token"], indirect=True)
+def test_a_run_that_is_not_followed_is_stopped_by_its_name(head: Head, config: Path) -> None:
+    place = ("--address", head.dashboard, "--auth", "token")
+    assert head.kcm("submit", str(config), *place, "--no-follow").returncode == 0
+    stopped = head.kcm("stop", "submitted", *place)
+    assert stopped.returncode == 0, stopped.stderr
+    assert stopped.stdout.endswith("STOPPED\n")
+    again = head.kcm("stop", "submitted", *place)
+    assert (again.returncode, "no job of the run 'submitted' is running" in again.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("head", ["disabled"], indirect=True)

@@ -12,7 +12,7 @@ import pytest
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus
 
-from jobs.commands import submit as module
+from jobs import cluster as module
 from jobs.commands.submit import CONFIG, pack, submit_job
 from kcm.config import load_config, parse_config
 from kcm.errors import KcmError
@@ -33,7 +33,9 @@ class FakeClient:
         self.environment = {name: os.environ.get(name) for name in ("RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE")}
         return self
 
-    def submit_job(self, entrypoint: str, submission_id: str, runtime_env: dict[str, str]) -> str:
+    def submit_job(
+        self, entrypoint: str, submission_id: str, runtime_env: dict[str, str], metadata: dict[str, str]
+    ) -> str:
         self.entrypoint, self.name, self.sent = (
             entrypoint,
             submission_id,
@@ -128,7 +130,7 @@ def test_an_interruption_says_that_the_job_goes_on(
 
     monkeypatch.setattr(client, "get_job_logs", interrupted)
     with pytest.raises(
-        KeyboardInterrupt, match=r"job-1, which goes on; stop it by: ray job stop job-1 --address http://cluster:8265"
+        KeyboardInterrupt, match=r"job-1, which goes on; stop it by: kcm stop reviews --address http://cluster:8265"
     ):
         submit_job(config, RUN, ADDRESS, "disabled")
 
@@ -145,6 +147,7 @@ def test_a_head_that_has_just_started_is_waited_for_and_one_that_refuses_is_not(
         return taken(**job)
 
     monkeypatch.setattr(client, "submit_job", early)
+    monkeypatch.setattr("jobs.commands.submit.POLL_S", 0)
     assert submit_job(config, RUN, ADDRESS, "disabled") == "job-1"
     asked = iter(answers[1:])
     with pytest.raises(KcmError, match="refused the job: 400"):

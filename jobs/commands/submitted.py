@@ -1,0 +1,121 @@
+"""`kcm status`, `kcm logs` and `kcm stop`: what `kcm submit` has put on a cluster, by the name of the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobSubmissionClient
+
+from jobs.cluster import DASHBOARD, POLL_S, RUN, Address, Auth, followed, job_client, require_success
+from jobs.exit import reported
+from jobs.options import Debug, JsonFile
+from kcm.errors import KcmError
+from kcm.redact import redacted
+from pipelines.cluster.connection import refused
+
+RunName = Annotated[str, typer.Argument(metavar="NAME", help="The run's name, `name` in its configuration.")]
+
+
+def status(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The run's name; without it every run.")] = None,
+    address: Address = DASHBOARD,
+    auth: Auth = "disabled",
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """List the jobs of the run NAME that the cluster knows, the newest last."""
+    with reported(json, debug) as result, _cluster(address, auth) as client:
+        jobs = _jobs(client, name, address)
+        result["jobs"] = [
+            {"submission_id": _id(job), "run": _run_of(job), "status": job.status.value, "message": job.message}
+            for job in jobs
+        ]
+        for job in jobs:
+            typer.echo(redacted(f"{_id(job)}  {job.status.value:9}  {_times(job)}"))
+
+
+def logs(
+    name: RunName,
+    address: Address = DASHBOARD,
+    auth: Auth = "disabled",
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job ends, and exit as it does.")] = False,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Print the log of the newest job of the run NAME."""
+    with reported(json, debug) as result:
+        with _cluster(address, auth) as client:
+            job = _id(_jobs(client, name, address)[-1])
+            log = "" if follow else client.get_job_logs(job)
+        result["submission_id"] = job
+        if follow:
+            require_success(job, followed(client, job, address), address)
+        else:
+            typer.echo(log, nl=False)
+
+
+def stop(
+    name: RunName,
+    address: Address = DASHBOARD,
+    auth: Auth = "disabled",
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Stop the jobs of the run NAME, and wait until they have ended; the run submitted again goes on from there."""
+    with reported(json, debug) as result, _cluster(address, auth) as client:
+        running = [_id(job) for job in _jobs(client, name, address) if not job.status.is_terminal()]
+        if not running:
+            raise KcmError(f"no job of the run {name!r} is running", where=address)
+        for job in running:
+            client.stop_job(job)
+        result["jobs"] = []
+        for job in running:
+            while not (ended := client.get_job_status(job)).is_terminal():
+                time.sleep(POLL_S)
+            result["jobs"].append({"submission_id": job, "status": ended.value})
+            typer.echo(redacted(f"{job}  {ended.value}"))
+
+
+@contextmanager
+def _cluster(address: str, auth: str) -> Iterator[JobSubmissionClient]:
+    """A client of the cluster within the block, and one line for a cluster that refuses it or does not answer."""
+    try:
+        yield job_client(address, auth)
+    except AuthenticationError as error:
+        raise refused(error, address) from error
+    except (OSError, RuntimeError) as error:
+        raise KcmError(f"the cluster does not answer: {error}", where=address) from error
+
+
+def _jobs(client: JobSubmissionClient, name: str | None, address: str) -> list[JobDetails]:
+    """The jobs that `kcm submit` has started for a run, or for any, by age. KcmError where there is none."""
+    ours = (job for job in client.list_jobs() if _run_of(job))
+    jobs = [job for job in ours if name is None or _run_of(job) == name]
+    if not jobs:
+        what = f"the cluster knows no job of the run {name!r}" if name else "the cluster knows no job of a run"
+        raise KcmError(what, where=address, hint="A head that was replaced has forgotten the jobs before it")
+    return sorted(jobs, key=lambda job: job.start_time or 0)
+
+
+def _run_of(job: JobDetails) -> str | None:
+    return (job.metadata or {}).get(RUN)
+
+
+def _id(job: JobDetails) -> str:
+    assert job.submission_id is not None
+    return job.submission_id
+
+
+def _times(job: JobDetails) -> str:
+    """When a job began, and how long it took or has taken."""
+    if not job.start_time:
+        return "has not started"
+    started = datetime.fromtimestamp(job.start_time / 1000)
+    seconds = (job.end_time or time.time() * 1000) / 1000 - job.start_time / 1000
+    return f"since {started:%Y-%m-%d %H:%M:%S}, {seconds:,.0f} s"
