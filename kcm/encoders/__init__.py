@@ -8,6 +8,7 @@ from typing import Any
 from kcm.encoders.config import Encoder, EncoderConfig, TowersConfig, encode_readable
 
 _MODULES = {
+    "AutoEncoderConfig": "auto",
     "ImageEncoder": "image",
     "ImageEncoderConfig": "image",
     "ImageTextConfig": "dual.image_text",

@@ -63,12 +63,12 @@ def preview_lines(found: Preview, shown: int = 8) -> Iterator[str]:
 
 def sampled(
     shards: Sequence[Path],
-    columns: Sequence[str],
+    columns: Sequence[str] | None,
     count: int,
     seed: int,
     readable: Callable[[Path], Path | BinaryIO],
 ) -> pa.Table:
-    """Up to `count` labelled train rows, those whose ids draw the lowest numbers."""
+    """Up to `count` labelled train rows, those whose ids draw the lowest numbers; all columns for None."""
     files = {path: open_file(readable(path), pre_buffer=True) for path in shards}
     step = math.ceil(sum(file.metadata.num_rows for file in files.values()) / _READ)
     rows: list[pa.Table] = []
@@ -77,7 +77,7 @@ def sampled(
             with sound(path):
                 read = file.read_row_group(group, columns=columns)
             rows.append(read.filter(pc.and_(pc.equal(read["split"], "train"), pc.greater_equal(read["label"], 0))))
-            sample = pa.concat_tables(rows)
+            sample = pa.concat_tables(rows, promote_options="default")  # a task without pictures lacks their column
             drawn_N = draws(seed, "preview", sample["id"].to_pylist())
             rows = [sample.take(np.sort(np.argsort(drawn_N, kind="stable")[:count]))]
     return rows[0]

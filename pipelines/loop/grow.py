@@ -94,7 +94,8 @@ class GrowFeatures(Stage, Plan):
     def plan(self, context: Context, window: WindowArtefact, sequence: SequenceArtefact) -> GrowFeatures:
         """Itself, with what the encoder is on this machine; ConfigError where it is not the champion's."""
         champion = self.parent.features.identity
-        encoding = Encoding.of(sequence.with_head(self.encoder), context)
+        encoder = sequence.with_head(self.encoder).with_identity(champion, context.assets_path)
+        encoding = Encoding.of(encoder, context)
         identity = encoding.identity
         if identity != champion:
             raise ConfigError(
@@ -114,7 +115,7 @@ class GrowFeatures(Stage, Plan):
         inherit(attempt, earlier, window.facts.forgotten_rows)
         number = len(sequence.names.tasks) - 1
         rows = sequence.task(number)
-        encoder = earlier.made_by(self.encoder)
+        encoder = earlier.made_by(self.encoder, attempt.context.assets_path)
         features_ND = window_features(
             _decisions(window, rows), encoder, attempt.context, scratch=attempt.scratch, bar=attempt.bar
         )

@@ -6,6 +6,7 @@ Shapes: N rows, D features.
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,9 +71,9 @@ class FeaturesArtefact(ShardedArtefact):
         runtime: Runtime | None = self._facts["runtime"]
         return runtime
 
-    def made_by(self, encoder: EncoderConfig) -> EncoderConfig:
-        """The configured encoder as it made them: with its fitted head, in its runtime."""
-        return self.sequence.with_head(encoder).in_runtime(self.runtime)
+    def made_by(self, encoder: EncoderConfig, assets_path: Path) -> EncoderConfig:
+        """The configured encoder as it made them: the one that was chosen, with its fitted head, in its runtime."""
+        return self.sequence.with_head(encoder).with_identity(self.identity, assets_path).in_runtime(self.runtime)
 
     @property
     def num_cut(self) -> int:

@@ -71,6 +71,15 @@ def test_only_labelled_train_rows_are_drawn_the_same_ones_however_they_lie(shard
     assert set(sampled(shards, COLUMNS, 300, 1, Path)["id"].to_pylist()) != set(drawn["id"].to_pylist())
 
 
+def test_a_task_without_pictures_has_no_column_of_them(tmp_path) -> None:
+    with_pictures = rows_of("train", np.arange(6) % LABELS, 1).append_column("image", [[b"picture"] * 6])
+    paths = [tmp_path / "with.parquet", tmp_path / "without.parquet"]
+    for path, rows in zip(paths, (with_pictures, rows_of("train", np.arange(6) % LABELS, 2)), strict=True):
+        pq.write_table(rows, path)
+    drawn = sampled(paths, None, 100, 0, Path)
+    assert drawn["image"].to_pylist() == [b"picture"] * 6 + [None] * 6
+
+
 def test_of_many_rows_row_groups_at_equal_distances_are_read(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(module, "_READ", 100)
     pq.write_table(rows_of("train", np.arange(300) % LABELS), tmp_path / "rows.parquet", row_group_size=20)
