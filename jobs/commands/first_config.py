@@ -90,7 +90,7 @@ def first_config(
             " model's answer stands for it as far as that helps with labelled rows"
         )
     lines += rare_lines(rare, _FEWEST, left_out=leaves_out)
-    commands = [] if columns.text else [f"kcm assets {_NETWORK_OF_PICTURES}"]
+    commands = [f"kcm assets {_NETWORK_OF_PICTURES}"] if columns.image and not columns.text else []
     commands += [f"kcm run {file}"] if columns.large else [f"kcm run {file}", f"kcm serve {file}"]
     encoder = "mpnet" if columns.text else "the same network on larger pictures,"
     head = _HEAD.format(
@@ -118,7 +118,8 @@ def _sections(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]
     }
     if columns.task is None:
         tasks["num_tasks"] = 1
-    small, large = _TEXTS if columns.text else _PICTURES
+    vector = {"kind": "precomputed", "columns": list(columns.vector)}
+    small, large = _TEXTS if columns.text else _PICTURES if columns.image else (vector, vector)
     return {
         "tasks": tasks,
         "encoder": small,
@@ -161,7 +162,7 @@ def _checked(values: dict[str, Any]) -> tuple[Summary, list[str]]:
     tasks = values["tasks"]
     tasks["max_bad_rows"] = f"{_MAX_BAD:.0%}"
     config = parse_config(RunConfig, values, where="kcm init")
-    source = config.tasks.source.build(config.assets_path)
+    source = config.tasks.source.build(config.assets_path, config.encoder.vector_columns)
     try:
         summary, bad_rows = _build(config, source)
     except SplitError as error:

@@ -27,7 +27,7 @@ from kcm.inputs.textfile import UNKNOWN_FORMAT
 from kcm.redact import redacted
 from kcm.tasks.config import TasksConfig
 from kcm.tasks.readers.files import find_tables
-from kcm.tasks.readers.guess import REPLY, GuessedColumns, cost_column, guess_columns
+from kcm.tasks.readers.guess import REPLY, GuessedColumns, cost_column, guess_columns, vector_patterns
 from kcm.tasks.sources import SourceConfig, TableSourceConfig
 
 QUESTIONS = {
@@ -63,7 +63,10 @@ def initialise(
         file.write_text(config.content, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write the file: {error.strerror}", where=str(file)) from error
-    chosen = ", ".join(f"{kind} {column!r}" for kind, column in vars(columns).items() if column)
+    named = {kind: column for kind, column in vars(columns).items() if column and kind != "vector"}
+    chosen = ", ".join(f"{kind} {column!r}" for kind, column in named.items())
+    if columns.vector:
+        chosen += f", numbers {', '.join(map(repr, columns.vector[:3]))}{', …' if len(columns.vector) > 3 else ''}"
     overview = [f"columns: {chosen}; other ones by --text, --label and --large", *lines, *config.lines]
     return {"config": str(file), "rows": config.num_rows, "columns": vars(columns), "overview": overview}
 
@@ -158,18 +161,25 @@ def _columns(
             chosen[kind] = f"{column}{REPLY}"
     known = {kind: column for kind, column in chosen.items() if column != NONE}
     columns = guess_columns(frame, text=known.get("text"), label=known.get("label"))
+    said: dict[str, Any] = {}
     for kind, question in QUESTIONS.items():
         if kind in chosen:
-            columns = replace(columns, **{kind: known.get(kind)})
+            said[kind] = known.get(kind)
         elif ask is not None:
             answer = ask(question, getattr(columns, kind) or NONE)
             _require(answer, kind, names, where)
-            columns = replace(columns, **{kind: None if answer == NONE else answer})
+            said[kind] = None if answer == NONE else answer
+    columns = replace(columns, **said)
     columns = replace(columns, cost=cost_column(frame, columns.large))
     if columns.label is None:
         raise DataError("no column looks like labels", where=where, hint=f"Give --label, one of {some}")
     if columns.text is None and columns.image is None:
-        raise DataError("no column looks like texts", where=where, hint=f"Give --text, one of {some}")
+        columns = replace(columns, vector=vector_patterns(frame, vars(columns).values()))
+        if not columns.vector:
+            raise DataError("no column looks like texts", where=where, hint=f"Give --text, one of {some}")
+        if columns.large is None:
+            hint = "Give --large, the column with its answers; other models are named in a configuration"
+            raise DataError("rows of numbers need a large model's answers", where=where, hint=hint)
     labelled = frame[~is_empty(frame[columns.label])]
     num_labels = labelled[columns.label].astype(str).nunique()
     other = f"give --label, one of {some}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import glob
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from sklearn.metrics import cohen_kappa_score
 
 from kcm.tasks.rows import split_name
 
@@ -48,13 +51,15 @@ _COSTS = ("cost", "price", "usd", "currency")  # the last word of the name of a 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff")
 REPLY = " (reply)"  # ends the name of a column that holds what the assistant said in a column of chats
 _SAME = 0.9  # share of a column's values that must be labels for it to hold a model's answers
+_SLIGHT = 0.2  # kappa up to which agreement with the label is slight (Landis and Koch, 1977): of no model's answers
 
 
 @dataclass(frozen=True)
 class GuessedColumns:
     """The column of each kind; None where there seems to be none.
 
-    `large` holds the answers of a large model, `cost` what each answer cost.
+    `large` holds the answers of a large model, `cost` what each answer cost. `vector` are names or patterns of columns
+    of numbers, see `vector_patterns`.
     """
 
     text: str | None
@@ -66,6 +71,7 @@ class GuessedColumns:
     split: str | None
     large: str | None
     cost: str | None = None
+    vector: tuple[str, ...] = ()
 
 
 def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | None = None) -> GuessedColumns:
@@ -73,9 +79,9 @@ def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | 
     strings = {
         str(name): frame[name].dropna().astype(str).str.strip().loc[lambda cells: cells != ""]
         for name in frame.columns
-        if not frame[name].map(lambda cell: isinstance(cell, bytes)).any()
+        if not _has(frame[name], bytes, list, np.ndarray)
     }
-    pictures = [str(name) for name in frame.columns if str(name) not in strings]
+    pictures = [str(name) for name in frame.columns if _has(frame[name], bytes)]
     pictures += [
         name for name, cells in strings.items() if len(cells) and cells.str.lower().str.endswith(_PICTURES).all()
     ]
@@ -104,7 +110,7 @@ def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | 
         chats = [name for name in free() if f"{name}{REPLY}" in strings]
         text = named("text", free()) or next(iter(chats), None) or _longest(free(), strings, unique, num_rows)
         taken.add(text)
-    large = None if label is None else _answers(free(), strings, set(strings.get(label, ())), label)
+    large = _answers(free(), strings, label) if label in strings else None
     taken.add(large)
     task = named("task", [name for name in free() if 2 <= unique[name] <= 50])
     taken.add(task)
@@ -125,6 +131,11 @@ def _costs(frame: pd.DataFrame) -> list[str]:
     """The columns of numbers that are named as costs."""
     named = [str(name) for name in frame.columns if _words(str(name))[-1] in _COSTS]
     return [name for name in named if _are_numbers(frame[name])]
+
+
+def _has(cells: pd.Series, *kinds: type) -> bool:
+    """Whether any cell is of one of these types."""
+    return bool(cells.map(lambda cell: isinstance(cell, kinds)).any())
 
 
 def _are_numbers(cells: pd.Series) -> bool:
@@ -151,15 +162,33 @@ def _longest(names: Iterable[str], strings: dict[str, pd.Series], unique: dict[s
     return max(texts, key=lambda name: float(strings[name].str.len().mean()), default=None)
 
 
-def _answers(names: Iterable[str], strings: dict[str, pd.Series], labels: Collection[str], label: str) -> str | None:
-    """The column whose values are nearly all labels, and not in all rows the label itself."""
+def _answers(names: Iterable[str], strings: dict[str, pd.Series], label: str) -> str | None:
+    """The column whose values are nearly all labels, and that agrees with the label the most beyond chance, but not in
+    all rows.
+    """
+    agreement = {}
     for name in names:
-        cells = strings[name]
-        if (
-            not name.endswith(REPLY)
-            and len(cells)
-            and cells.isin(list(labels)).mean() >= _SAME
-            and not cells.equals(strings[label])
-        ):
-            return name
-    return None
+        both = pd.concat([strings[name], strings[label]], axis=1, join="inner", keys=["given", "label"])
+        known = both[both["given"].isin(both["label"].unique())]
+        if name.endswith(REPLY) or strings[name].equals(strings[label]):
+            continue
+        if len(known) and len(known) >= _SAME * len(strings[name]):
+            agreement[name] = cohen_kappa_score(known["given"], known["label"])
+    return max(
+        (name for name in agreement if agreement[name] > _SLIGHT), key=lambda name: agreement[name], default=None
+    )
+
+
+def vector_patterns(frame: pd.DataFrame, others: Iterable[str | None]) -> tuple[str, ...]:
+    """Names or patterns of the columns that make a vector, where rows are neither texts nor pictures; () for none.
+
+    That is the first column of lists of numbers, else all columns of numbers but for `others`.
+    """
+    names = [str(name) for name in frame.columns if str(name) not in set(others)]
+    if lists := next((name for name in names if _has(frame[name], list, np.ndarray)), None):
+        return (glob.escape(lists),)
+    columns = [name for name in names if _are_numbers(frame[name])]
+    prefix = columns[0].rstrip("0123456789_-. ") if columns else ""
+    if prefix and len(columns) > 1 and columns == [name for name in map(str, frame.columns) if name.startswith(prefix)]:
+        return (f"{glob.escape(prefix)}*",)
+    return tuple(map(glob.escape, columns))

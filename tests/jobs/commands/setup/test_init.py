@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 from typer.testing import CliRunner, Result
 
 from benchmarks.sequences import build_sequence
@@ -39,6 +40,13 @@ def intents(num_rows: int, num_labels: int = 10) -> pd.DataFrame:
 
 def init(*words: object) -> Result:
     return CliRunner().invoke(app, ["init", *map(str, words)])
+
+
+def digits(folder: Path) -> None:
+    """Pictures as people have them in a first table: a column for every pixel."""
+    frame = load_digits(as_frame=True).frame
+    answers = frame["target"].where(frame.index % 20 > 0, 0)
+    frame.assign(id=[f"row-{number}" for number in frame.index], gpt=answers).to_csv(folder / "digits.csv", index=False)
 
 
 @pytest.fixture
@@ -80,7 +88,7 @@ def test_too_few_rows_are_warned_of(at: Path) -> None:
 
 def test_answers_in_the_table_become_a_recorded_large_model(at: Path) -> None:
     frame = intents(400)
-    frame.assign(gpt=np.roll(frame["intent"], 1)).to_csv("answered.csv", index=False)
+    frame.assign(gpt=frame["intent"].where(frame.index % 9 > 0, "intent_0")).to_csv("answered.csv", index=False)
     assert init("answered.csv").exit_code == 0
     config = load_config(RunConfig, at / "answered.yaml")
     assert config.large.adapter == "recorded"
@@ -95,13 +103,24 @@ def test_answers_in_the_table_become_a_recorded_large_model(at: Path) -> None:
 
 
 def test_what_the_answers_in_the_table_cost_is_counted(at: Path) -> None:
-    frame = intents(400).assign(gpt=lambda rows: np.roll(rows["intent"], 1), gpt_cost=0.25)
+    frame = intents(400).assign(gpt=lambda rows: rows["intent"].where(rows.index % 9 > 0, "intent_0"), gpt_cost=0.25)
     frame.to_csv("paid.csv", index=False)
     assert init("paid.csv").exit_code == 0
     config = load_config(RunConfig, at / "paid.yaml")
     model = config.large.build([f"intent_{kind}" for kind in range(10)], at)
     [answer] = model.answer([Item("row-0", Content())])
     assert answer.cost.currency == 0.25
+
+
+def test_columns_of_numbers_are_the_vector_that_the_network_reads(at: Path) -> None:
+    digits(at)
+    shown = init("digits.csv")
+    assert shown.exit_code == 0
+    assert "label 'target', id 'id', large 'gpt', numbers 'pixel*';" in shown.stderr
+    config = load_config(RunConfig, at / "digits.yaml")
+    assert config.encoder.vector_columns == ("pixel*",)
+    assert config.large.label_column == "gpt"
+    assert "kcm assets" not in (at / "digits.yaml").read_text()
 
 
 @pytest.mark.parametrize("as_bytes", [True, False])
@@ -150,6 +169,7 @@ def test_a_person_is_asked_for_what_is_not_given(at: Path, monkeypatch: pytest.M
         (["rows.csv", "--label", "intnt"], "no column 'intnt' (--label)"),
         (["nowhere.csv"], "no such file"),
         (["numbers.csv"], "no column looks like labels"),
+        (["digits.csv", "--large", "none"], "rows of numbers need a large model's answers"),
         (["wide.csv"], "the table has 2,001 columns, and `kcm init` looks at 2,000 at most"),
         (["rows.csv", "--output", "taken.yaml"], "the file is there already"),
     ],
@@ -157,6 +177,7 @@ def test_a_person_is_asked_for_what_is_not_given(at: Path, monkeypatch: pytest.M
 def test_what_cannot_be_done_is_said(at: Path, words: list[str], message: str) -> None:
     intents(100, 2).to_csv("rows.csv", index=False)
     pd.DataFrame({"a": range(100)}).to_csv("numbers.csv", index=False)
+    digits(at)
     pd.DataFrame(np.ones((2, 2001))).to_csv("wide.csv", index=False)
     (at / "taken.yaml").touch()
     shown: Any = init(*words)
