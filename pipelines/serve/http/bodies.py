@@ -215,9 +215,16 @@ async def _rejected(_: Request, error: Exception) -> JSONResponse:
 
 def explain(problems: Sequence[Mapping[str, Any]]) -> str:
     """Each problem as `inputs[2].text: what is allowed`, without the input: it may be long, private, not encodable."""
-    listed = [f"{_place(problem['loc'])}: {problem['msg']}" for problem in problems[:MAX_PROBLEMS]]
+    listed = [f"{_place(problem['loc'])}: {_message(problem)}" for problem in problems[:MAX_PROBLEMS]]
     more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
     return " ".join("; ".join(listed + more).split())
+
+
+def _message(problem: Mapping[str, Any]) -> str:
+    if problem["type"] != "model_attributes_type":
+        return str(problem["msg"])
+    is_body = len(problem["loc"]) == 1  # as curl sends it without a header
+    return f"Input should be a JSON object{', sent as Content-Type: application/json' if is_body else ''}"
 
 
 def _place(location: Sequence[int | str]) -> str:

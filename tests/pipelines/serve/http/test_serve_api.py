@@ -72,6 +72,7 @@ def test_an_id_that_could_not_be_logged_or_stored_is_refused(client: TestClient,
         ({"inputs": [{"text": "x", "label": 1}]}, "inputs[0].label: Extra inputs are not permitted"),
         ({"texts": ["x"]}, "inputs: Field required"),
         ({}, "inputs: Field required"),
+        ({"inputs": ["x"]}, "inputs[0]: Input should be a JSON object"),
     ],
     ids=str,
 )
@@ -82,6 +83,13 @@ def test_the_error_on_an_invalid_request_names_item_and_limit_in_one_line(
     assert response.status_code == 422
     assert message in response.json()["detail"]
     assert "\n" not in response.json()["detail"]
+
+
+def test_a_body_without_its_content_type_is_told_which(client: TestClient) -> None:
+    for headers in ({}, {"content-type": "application/x-www-form-urlencoded"}):  # the latter by curl
+        response = client.post("/v1/predict", content=b'{"inputs": [{"text": "a"}]}', headers=headers)
+        assert response.status_code == 422
+        assert "body: Input should be a JSON object, sent as Content-Type: app" in response.json()["detail"]
 
 
 def test_many_problems_are_counted_rather_than_listed(client: TestClient) -> None:
