@@ -37,7 +37,7 @@ def look_up_shards(
     """
     rows = (read_table(storage.readable(source), columns=["id", "split"]) for source in sources.values())
     with _joined(large, answer_names, rows) as database:
-        _require_all(database, large.location, "Add them to the table")
+        _require_all(database, large.location)
         hashes = {}
         for shard, name in enumerate(sources):
             query = "SELECT * FROM joined WHERE shard = ? ORDER BY place"
@@ -45,18 +45,6 @@ def look_up_shards(
             hashes[name] = write_shard(storage, [answers], folder / name)
         usage = database.sql("SELECT count(*), sum(tokens)::BIGINT, sum(currency) FROM joined").fetchall()[0]
     return hashes, {name: value or 0 for name, value in zip(_USAGE, usage, strict=True)}
-
-
-def recorded_for_shards(
-    large: LargeConfig, answer_names: tuple[str, ...], shards: Iterable[Path], storage: Storage, hint: str
-) -> None:
-    """Raise DataError where rows of shards have no recorded answer, and for a table of answers that cannot be right.
-
-    The error counts all that have none, and names the first.
-    """
-    ids = (read_table(storage.readable(shard), columns=["id"]) for shard in shards)
-    with _joined(large, answer_names, ids) as database:
-        _require_all(database, large.location, hint)
 
 
 @contextmanager
@@ -96,7 +84,7 @@ def _insert(database: duckdb.DuckDBPyConnection, name: str, tables: Iterable[pa.
         database.unregister("given")
 
 
-def _require_all(database: duckdb.DuckDBPyConnection, where: str, hint: str) -> None:
+def _require_all(database: duckdb.DuckDBPyConnection, where: str) -> None:
     num_rows, num_lacking = database.sql("SELECT count(*), count(*) - count(label) FROM joined").fetchall()[0]
     if num_lacking:
         query = "SELECT id FROM joined WHERE label IS NULL ORDER BY shard, place LIMIT 1"
@@ -104,7 +92,7 @@ def _require_all(database: duckdb.DuckDBPyConnection, where: str, hint: str) -> 
         raise DataError(
             f"{num_lacking:,} of {num_rows:,} rows have no recorded answer, the first is {first!r}",
             where=where,
-            hint=hint,
+            hint="Add their answers to the table, or take the rows out",
         )
 
 

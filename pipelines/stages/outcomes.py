@@ -136,7 +136,12 @@ class Outcomes(Stage):
         self.large.check_access()
 
     def prepare(self, context: Context, sequence: SequenceArtefact) -> None:
-        """Put a question to a server that has rows to answer, before anything is encoded; DataError if it fails."""
+        """Try the large model out before anything is encoded, where that costs nothing.
+
+        Recorded answers are looked up. A server that has rows to answer is put a question. DataError if that fails.
+        """
+        if self.large.is_recorded:
+            self.build({sequence.kind: sequence}, context)
         if not self.large.remote:
             return
         plan = self.plan(context, sequence)

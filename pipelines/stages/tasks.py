@@ -22,8 +22,6 @@ from kcm.tasks import TasksConfig
 from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.sequence import BAD_ROWS, DESCRIPTION
 from kcm.tasks.sources import Source
-from pipelines.batch.mapping import run_remotely
-from pipelines.batch.recorded import recorded_for_shards
 from pipelines.context import Attempt, Context
 from pipelines.data.prepared import KnownSource, StoredFolder, workers_of
 from pipelines.stages.overview import overview
@@ -132,10 +130,7 @@ class Tasks(Stage):
         return SequencePlan(content=digest, written=folder)
 
     def publish(self, artefact: SequenceArtefact, context: Context) -> None:
-        """Say what the rows are and what could be certified with them, before anything is paid.
-
-        Raises DataError for rows that a table of recorded answers lacks, and for a table that cannot be right.
-        """
+        """Say what the rows are and what could be certified with them, before anything is paid."""
         lines = overview(
             artefact.summary,
             self.certificate,
@@ -148,17 +143,6 @@ class Tasks(Stage):
             context.reporter.say(f"[{style}]{escape(line)}[/{style}]")
         if not outlook(artefact.summary.certify_units, self.certificate, self.tune.scopes).possible:
             context.reporter.in_vain()
-        if not self.large.is_recorded:
-            return
-        table = self.large.identity(artefact.names.answers, context.assets_path)
-        if context.store.control.get(checked := f"answered/{artefact.fingerprint}-{table[:16]}"):
-            return
-        if not artefact.has_few_rows:
-            context.connect()
-        shards = tuple(artefact.all_shards.values())
-        hint = "Add their answers to the table, or take the rows out"
-        run_remotely(recorded_for_shards, self.large, artefact.names.answers, shards, context.store.storage, hint)
-        context.store.control.create(checked, b"")
 
 
 def _written(context: Context) -> Path:

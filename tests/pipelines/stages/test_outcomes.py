@@ -69,7 +69,7 @@ class Run:
         values = {
             "name": "first",
             "tasks": {"source": source, "scenario": "class_incremental", "num_tasks": 1, "salt": 1},
-            "large": server | self.large,
+            "large": self.large if "adapter" in self.large else server | self.large,
         }
         config = parse_config(RunConfig, values | {"storage_path": str(self.storage), "encoder": {"model": "none"}})
         reporter = Reporter(Console(file=self.said, width=200))
@@ -97,6 +97,20 @@ class Run:
 def run(tmp_path: Path, upstream: FakeUpstream) -> Run:
     upstream.otherwise = lambda _: label("good")
     return Run(tmp_path, upstream)
+
+
+def test_rows_without_a_recorded_answer_are_told_before_anything_is_encoded(run: Run, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.csv"
+    run.large = {"adapter": "recorded", "path": str(answers)}
+    rows = [f"rows-{row},good" for row in range(1, NUM_ROWS + 1)]
+    answers.write_text("\n".join(["id,label", *rows[:-1]]))
+    with pytest.raises(
+        DataError, match=rf"1 of {NUM_ROWS} rows have no recorded answer, the first is 'rows-{NUM_ROWS}'"
+    ):
+        run.encode()
+    answers.write_text("\n".join(["id,label", *rows]))
+    with pytest.raises(Encoded):
+        run.encode()
 
 
 def test_rows_that_the_server_failed_on_are_asked_again_by_the_next_run(run: Run, upstream: FakeUpstream) -> None:
