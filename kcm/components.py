@@ -168,7 +168,6 @@ FAMILIES: Mapping[str, Family] = {
                 "files": "kcm.tasks.readers.files:FilesSource",
                 "hub": "kcm.tasks.readers.hub:HubSource",
                 "pairs": "kcm.tasks.readers.pairs:PairsSource",
-                "pictures": "kcm.tasks.readers.pictures:PicturesSource",
             },
         ),
         Family(

@@ -1,1 +1,1 @@
-"""Readers of sources: labelled rows from files, the hub, folders of pictures and pairs of picture and text."""
+"""Readers of sources: labelled rows from files, the hub and pairs of picture and text."""
