@@ -26,9 +26,9 @@ from kcm.inputs.tables import missing_column
 from kcm.inputs.textfile import UNKNOWN_FORMAT
 from kcm.redact import redacted
 from kcm.tasks.config import TasksConfig
-from kcm.tasks.readers.files import find_tables
+from kcm.tasks.readers.files import TableSourceConfig, find_tables
 from kcm.tasks.readers.guess import REPLY, GuessedColumns, cost_column, guess_columns, vector_patterns
-from kcm.tasks.sources import SourceConfig, TableSourceConfig
+from kcm.tasks.sources import SourceConfig
 
 QUESTIONS = {
     "text": "Column with the text",

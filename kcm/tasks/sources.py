@@ -13,7 +13,6 @@ from pydantic import Field
 
 from kcm.components import FAMILIES, Component, Family
 from kcm.errors import ConfigError
-from kcm.inputs.chunks import Chunk
 from kcm.tasks.rows import SourceRow, records_of, rows_of
 
 
@@ -94,14 +93,6 @@ class SourceConfig(Component):
 
         Raises DataError or AssetError where the source is missing or has not the columns named.
         """
-
-
-class TableSourceConfig(SourceConfig):
-    """A source of tables whose columns may be unknown, as `kcm init` meets them."""
-
-    @abstractmethod
-    def chunks(self, assets_dir: Path) -> Iterator[Chunk]:
-        """The rows as they are, a bounded number at a time; one empty chunk where there are none."""
 
 
 def refuse_vectors(vectors: Sequence[str], kind: str) -> None:

@@ -49,12 +49,6 @@ class Trial(ray_tune.Trainable):
         self._choice = new_config
         return True
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """No state: trained collaborators are on disk."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """No state."""
-
 
 class Tune(Stage, Plan):
     """For each collaborator `<name>/`: state, gate and policy of its best trial; and all trials in `trials.json`."""

@@ -38,10 +38,10 @@ from mlflow.utils.mlflow_tags import (
 from mlflow.utils.time import get_current_time_millis
 
 from kcm.bundle.models import bundle_digest
+from kcm.durable import create_durably
 from kcm.errors import KcmError
 from kcm.redact import redacted
-from pipelines.tracking.config import CHAMPION, DIGEST_TAG, EXPERIMENT, TrackingConfig
-from pipelines.tracking.database import ensure_database
+from pipelines.tracking.config import CHAMPION, DIGEST_TAG, EXPERIMENT, SQLITE, TrackingConfig
 from pipelines.tracking.outbox import Outbox, Record
 
 KEY_TAG = "kcm.key"
@@ -167,6 +167,27 @@ class Tracking:
 
     def _put(self, kind: str, content: Mapping[str, Any]) -> None:
         self.outbox.put({"kind": kind, "run_id": self.run_id, **content})
+
+
+def ensure_database(uri: str) -> None:
+    """Create the file that a tracking URI of SQLite names, with all tables, where there is none; of many one succeeds.
+
+    MLflow makes its tables one after the other, by all the migrations that it ever had. Killed in between it never gets
+    further: the first table is there already. So they are made elsewhere, once a process, and the file is copied. Any
+    other URI is left to its server.
+    """
+    file = Path(uri.removeprefix(SQLITE))
+    if uri.startswith(SQLITE) and not file.exists():
+        create_durably(file, _without_runs())
+
+
+@functools.cache
+def _without_runs() -> bytes:
+    """A database with MLflow's tables."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "mlflow.db"
+        MlflowClient(f"{SQLITE}{file}").search_experiments(max_results=1)
+        return file.read_bytes()
 
 
 def _origin() -> dict[str, str]:

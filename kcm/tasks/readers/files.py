@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -21,7 +22,7 @@ from kcm.inputs.chunks import SUFFIXES, Chunk, Wanted, open_parquet, read_chunks
 from kcm.inputs.location import FoundFile, Location, stem_of
 from kcm.inputs.textfile import UNKNOWN_FORMAT, TextFormat
 from kcm.tasks.readers.columns import ColumnsConfig, Normaliser, TableLayout, TablePlace
-from kcm.tasks.sources import Shard, Source, TableSourceConfig
+from kcm.tasks.sources import Shard, Source, SourceConfig
 
 _CLINC_OUT_OF_SCOPE = "oos"  # CLINC150's data_full.json: {"train": [[text, intent], …], "oos_train": […], …}
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
@@ -31,7 +32,19 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 SHARD_BYTES = 256 << 20  # of a Parquet file, beyond which its row groups become several shards
 
 
-class FilesSource(TableSourceConfig, ColumnsConfig):
+class TableSourceConfig(SourceConfig, ColumnsConfig):
+    """A source of tables whose columns may be unknown, as `kcm init` meets them."""
+
+    @abstractmethod
+    def tables(self, assets_dir: Path) -> list[FoundTable]:
+        """The files with the rows, in order. Raises what `build` raises."""
+
+    def chunks(self, assets_dir: Path) -> Iterator[Chunk]:
+        """The rows as they are, a bounded number at a time; one empty chunk where there are none."""
+        return (chunk for table in self.tables(assets_dir) for chunk in table.chunks())
+
+
+class FilesSource(TableSourceConfig):
     """A file, a folder, a pattern such as rows/*.parquet, or a list of them; here, or at s3:// or gs://.
 
     In a folder, the files named after splits are read (train.csv, test-00001.csv, or all in a folder train); where
@@ -53,18 +66,15 @@ class FilesSource(TableSourceConfig, ColumnsConfig):
     )
 
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
-        tables = self._tables()
+        tables = self.tables(assets_dir)
         layout, parts = layout_of(tables, self, vectors)
         is_clinc = any(part.startswith(f"{_CLINC_OUT_OF_SCOPE}_") for part in parts)
         out_of_scope = self.out_of_scope_label or (_CLINC_OUT_OF_SCOPE if is_clinc else None)
         shards = [shard for table in tables for shard in table.shards(layout)]
         return Source(self.name, tuple(shards), self.labels, out_of_scope)
 
-    def chunks(self, assets_dir: Path) -> Iterator[Chunk]:
-        """The rows as they are, a bounded number at a time."""
-        return (chunk for table in self._tables() for chunk in table.chunks())
-
-    def _tables(self) -> list[FoundTable]:
+    def tables(self, assets_dir: Path) -> list[FoundTable]:
+        """The files that the path stands for."""
         return find_tables(self.path, TextFormat(self.delimiter, self.encoding))
 
     @property

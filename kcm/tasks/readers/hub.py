@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +16,14 @@ from pydantic import Field
 from kcm.assets import hub
 from kcm.assets.manifest import sha256_of
 from kcm.errors import AssetError, DataError
-from kcm.inputs.chunks import Chunk
 from kcm.inputs.location import Location
-from kcm.tasks.readers.columns import ColumnsConfig, TablePlace
-from kcm.tasks.readers.files import FoundTable, layout_of
+from kcm.tasks.readers.columns import TablePlace
+from kcm.tasks.readers.files import FoundTable, TableSourceConfig, layout_of
 from kcm.tasks.rows import split_name
-from kcm.tasks.sources import Source, TableSourceConfig
+from kcm.tasks.sources import Source
 
 
-class HubSource(TableSourceConfig, ColumnsConfig):
+class HubSource(TableSourceConfig):
     """A data set by its id, such as clinc/clinc_oos with the subset plus."""
 
     id: str = Field(description="Id of the data set, owner/name.")
@@ -38,17 +37,14 @@ class HubSource(TableSourceConfig, ColumnsConfig):
 
         A split of another name than train, validation, test and the like gives rows for all splits.
         """
-        tables = self._tables(assets_dir)
+        tables = self.tables(assets_dir)
         layout, _ = layout_of(tables, self, vectors)
         layout = replace(layout, classes=_class_names(tables[0].location))
         shards = [shard for table in tables for shard in table.shards(layout)]
         return Source(self.id, tuple(shards), self.labels, self.out_of_scope_label)
 
-    def chunks(self, assets_dir: Path) -> Iterator[Chunk]:
-        """The rows as they are, a bounded number at a time."""
-        return (chunk for table in self._tables(assets_dir) for chunk in table.chunks())
-
-    def _tables(self, assets_dir: Path) -> list[FoundTable]:
+    def tables(self, assets_dir: Path) -> list[FoundTable]:
+        """The splits of the data set."""
         return [
             FoundTable(
                 Location.of(path),

@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.tracking.config import SQLITE
-from pipelines.tracking.database import _without_runs, ensure_database
+from pipelines.tracking.tracking import _without_runs, ensure_database
 
 
 def test_a_new_file_is_there_with_all_its_tables_and_a_found_one_stays(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_a_new_file_is_there_with_all_its_tables_and_a_found_one_stays(tmp_path:
 
 def test_what_dies_while_tables_are_made_leaves_no_file(tmp_path: Path) -> None:
     _without_runs.cache_clear()
-    dies = patch("pipelines.tracking.database.MlflowClient", side_effect=OSError("no space left"))
+    dies = patch("pipelines.tracking.tracking.MlflowClient", side_effect=OSError("no space left"))
     with dies, pytest.raises(OSError, match="no space left"):
         ensure_database(f"{SQLITE}{tmp_path}/mlflow.db")
     assert list(tmp_path.iterdir()) == []
