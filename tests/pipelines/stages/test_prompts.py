@@ -30,12 +30,11 @@ from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.prompts import ChoosePrompts
 from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
+from pipelines.stages.tune import Tune
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.features import SECONDS, FeaturesArtefact
 from pipelines.store.outcomes import Answers, OutcomesArtefact, write_identity
-from pipelines.training.artefacts import TrainedArtefact, TunedArtefact
-from pipelines.training.trial import Choice, TrialPlan
-from pipelines.training.worker import TrainerPlan
+from pipelines.training.artefacts import TunedArtefact
 from tests.fake_upstream import FakeUpstream, Turn, label
 
 LABELS = ("book", "cancel", "pay", "weather")
@@ -44,11 +43,8 @@ CONFIG: dict[str, Any] = {
     "name": "intents",
     "collaborators": ["kcm"],
     "encoder": {"model": "none"},
-    "network": {"hidden": []},
-    "learner": {"name": "joint"},
-    "train": {"num_epochs": 5, "learning_rate": 0.02},
     "certificate": {"epsilon": 0.2},
-    "prompts": {"reliability": 0.6},
+    "prompts": {"reliability": 0.9},
 }
 
 
@@ -90,7 +86,7 @@ def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
             "num_tasks": 2,
         },
         "large": large,
-        "tune": {"prompt_modes": modes},
+        "tune": {"prompt_modes": modes, "gates": ["confidence"], "scopes": ["global"]},
     }
     config = parse_config(RunConfig, CONFIG | more)
     quiet = Reporter(Console(quiet=True))
@@ -102,7 +98,7 @@ def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
         for task in range(2):
             rows = sequence.task(task)
             centre_ND = 2.0 * np.eye(len(LABELS))[rows["label"].to_numpy()]
-            features_ND = (centre_ND + rng.normal(scale=0.5, size=centre_ND.shape)).astype(np.float32)
+            features_ND = (centre_ND + rng.normal(scale=1.2, size=centre_ND.shape)).astype(np.float32)
             pairs = [f"{split} {task} {row // 2}" for row, split in enumerate(rows["split"].to_pylist())]
             columns = {
                 "id": rows["id"],
@@ -125,36 +121,10 @@ def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
             write_shards(target, task, [answers.table(rows)])
         write_identity(target, "drawn", runtime=None)
 
-    features = run.done["features"] = run.made(
-        FeaturesArtefact, Recipe("features", 1, {"identity": "drawn"}, (sequence,)), encode
-    )
-    outcomes = run.done["outcomes"] = run.made(OutcomesArtefact, Recipe("outcomes", 1, {}, (sequence,)), answer)
-    training = Train.of(config)
-    plan = TrainerPlan.of(training, features, outcomes)
-    trainers = {name: plan.trainer(name) for name in training.collaborators}
-    for trainer in trainers.values():
-        trainer.run()
-    states = {name: trainer.state_dict() for name, trainer in trainers.items()}
-    trained = run.made(
-        TrainedArtefact,
-        Recipe("train", 1, training.section(), (features, outcomes)),
-        lambda target: TrainedArtefact.write(target, states, list(states)),
-    )
-    choice = Choice(0.02, config.distill.large_weight, config.distill.judge_weight, "confidence", "global")
-    trial = TrialPlan(
-        plan=plan,
-        features=features,
-        outcomes=outcomes,
-        trained=trained,
-        scratch=run.context.store.storage,
-        max_loss=0.0,
-        certificate=config.certificate,
-    )
-    run.done["tuned"] = run.made(
-        TunedArtefact,
-        Recipe("tune", 1, {}, (trained,)),
-        lambda target: [trial.write_best(target / name, name, choice, trial.evaluate(name, choice)) for name in states],
-    )
+    run.done["features"] = run.made(FeaturesArtefact, Recipe("features", 1, {"identity": "drawn"}, (sequence,)), encode)
+    run.done["outcomes"] = run.made(OutcomesArtefact, Recipe("outcomes", 1, {}, (sequence,)), answer)
+    for stage in (Train, Tune):
+        run.done[stage.writes.kind] = stage.of(config).build(run.done, run.context)
     return run
 
 
