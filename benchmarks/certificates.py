@@ -158,7 +158,7 @@ def by_left_out_rows(rng: np.random.Generator) -> bool:
     for width in (4, 16, 64):
         units = rng.normal(size=(8, width))
         inputs, later, fresh = (np.maximum(rows @ units, 0) for rows in (x, certify_x, fresh_x))
-        fit = ridge_left_out(inputs, np.eye(3)[label], Units(None, len(x)))
+        fit = ridge_left_out(inputs.__getitem__, np.eye(3)[label], Units(None, len(x)))
         chosen = judged(fit.left_out, label)
         said = [fit.constant + rows @ fit.weight for rows in (later, fresh)]
         tried.append((Frontier.of(chosen).cheapest(EPSILON).call_rate, chosen, *said))

@@ -18,7 +18,7 @@ from kcm.closed_form.gcv import factor_of
 from kcm.closed_form.sums import RidgeSums
 from kcm.metrics.intervals import Units
 
-CHUNK_ROWS = 2048  # read at once where inputs are streamed
+CHUNK_ROWS = 2048  # read at once
 _STRENGTHS = np.logspace(-6, 1, 29)  # relative to the largest eigenvalue
 
 
@@ -34,30 +34,18 @@ class LeftOutRidge:
     left_out: NDArray[np.float64]  # [N, K]
 
 
-def ridge_left_out(inputs_NP: NDArray[np.float64], targets_NK: NDArray[np.float64], units: Units) -> LeftOutRidge:
-    """Fit every target for itself, its strength chosen by the squared error of the left-out predictions.
-
-    The constant is not penalised. With H the hat matrix and r the residuals of all rows, the residuals of a left-out
-    unit g are (I - H_gg)^-1 r_g. `units` are at least two.
-    """
-    mean_P, mean_K = inputs_NP.mean(0), targets_NK.mean(0)
-    y_NK = targets_NK - mean_K
-    left_NR, singular_R, right_RP = _thin_svd(inputs_NP - mean_P)
-    strength_K, left_out_NK = _best_strength(left_NR, singular_R**2, y_NK, units)
-    shrunk_RK = singular_R[:, None] / (singular_R[:, None] ** 2 + strength_K)
-    weight_PK = right_RP.T @ (shrunk_RK * (left_NR.T @ y_NK))
-    return LeftOutRidge(weight_PK, mean_K - mean_P @ weight_PK, mean_K + left_out_NK)
-
-
-def streamed_ridge_left_out(
+def ridge_left_out(
     read: Callable[[NDArray[np.intp]], NDArray[np.float64]],
     targets_NK: NDArray[np.float64],
     units: Units,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LeftOutRidge:
-    """As `ridge_left_out`, of inputs that are read twice, chunk by chunk: memory goes with P^2, time with N P^2.
+    """Fit every target for itself, its strength chosen by the squared error of the left-out predictions.
 
-    `read` gives the inputs [n, P] at positions [n]. `progress` is called with the rows read so far and in all.
+    The constant is not penalised. With H the hat matrix and r the residuals of all rows, the residuals of a left-out
+    unit g are (I - H_gg)^-1 r_g. `units` are at least two. `read` gives the inputs [n, P] at positions [n]; they are
+    read twice, chunk by chunk: memory goes with P^2, time with N P^2. `progress` is called with the rows read so far
+    and in all.
     """
     num_rows, chunks = len(targets_NK), list(_chunks(units, len(targets_NK)))
     mean_K = targets_NK.mean(0)
@@ -83,10 +71,9 @@ def streamed_ridge_left_out(
         left_out_SNK[:, rows] = _left_out(left_nR, shrink_SR, projected_RK, y_NK[rows], blocks, num_rows)
         means_NK[rows] = _left_out_means(y_NK[rows], blocks, num_rows)
         progress(done := done + len(rows), 2 * num_rows)
-    best_K = np.square(left_out_SNK - y_NK).sum(1).argmin(0)
-    left_out_NK = left_out_SNK[best_K, :, np.arange(len(best_K))].T - means_NK
+    best_K, left_out_NK = _best(left_out_SNK, y_NK)
     weight_PK = right_PR @ (singular_R[:, None] / (square_R[:, None] + strengths_S[best_K]) * projected_RK)
-    return LeftOutRidge(weight_PK, mean_K - mean_P @ weight_PK, mean_K + left_out_NK)
+    return LeftOutRidge(weight_PK, mean_K - mean_P @ weight_PK, mean_K + left_out_NK - means_NK)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,9 +93,12 @@ def gram_ridge_left_out(gram_NN: NDArray[np.float64], targets_NK: NDArray[np.flo
     mean_N, mean_K = gram_NN.mean(0), targets_NK.mean(0)
     y_NK = targets_NK - mean_K
     square_R, left_NR = _spectrum(gram_NN - mean_N - mean_N[:, None] + mean_N.mean())
-    strength_K, left_out_NK = _best_strength(left_NR, square_R, y_NK, units)
-    dual_NK = left_NR @ ((left_NR.T @ y_NK) / (square_R[:, None] + strength_K))
-    return GramRidge(dual_NK, mean_K, mean_K + left_out_NK)
+    strengths_S, blocks = _STRENGTHS * float(square_R.max(initial=0)), list(_blocks(units, len(y_NK)))
+    shrink_SR, projected_RK = square_R / (square_R + strengths_S[:, None]), left_NR.T @ y_NK
+    left_out_SNK = _left_out(left_NR, shrink_SR, projected_RK, y_NK, blocks, len(y_NK))
+    best_K, left_out_NK = _best(left_out_SNK, y_NK)
+    dual_NK = left_NR @ (projected_RK / (square_R[:, None] + strengths_S[best_K]))
+    return GramRidge(dual_NK, mean_K, mean_K + left_out_NK - _left_out_means(y_NK, blocks, len(y_NK)))
 
 
 def left_out_of_sums(
@@ -170,27 +160,10 @@ def without_own_class(scores_NC: Tensor, labels_N: Tensor, mean_scores_CC: Tenso
     return (scores_NC + share_N1 * mean_scores_CC[labels_N]).scatter(1, labels_N[:, None], -torch.inf)
 
 
-def _best_strength(
-    left_NR: NDArray[np.float64], square_R: NDArray[np.float64], y_NK: NDArray[np.float64], units: Units
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The strength [K] with the least error, and its left-out predictions [N, K] less the means they share."""
-    strengths_S = _STRENGTHS * float(square_R.max(initial=0))
-    blocks = list(_blocks(units, len(y_NK)))
-    shrink_SR = square_R / (square_R + strengths_S[:, None])
-    left_out_SNK = _left_out(left_NR, shrink_SR, left_NR.T @ y_NK, y_NK, blocks, len(y_NK))
+def _best(left_out_SNK: NDArray[np.float64], y_NK: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Of every target the number of the strength with the least error, [K], and its left-out predictions, [N, K]."""
     best_K = np.square(left_out_SNK - y_NK).sum(1).argmin(0)
-    left_out_NK = left_out_SNK[best_K, :, np.arange(len(best_K))].T
-    return strengths_S[best_K], left_out_NK - _left_out_means(y_NK, blocks, len(y_NK))
-
-
-def _thin_svd(inputs_NP: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Left vectors [N, R], singular values [R] and right vectors [R, P], by the smaller of the two Gram matrices."""
-    wide = inputs_NP.shape[0] <= inputs_NP.shape[1]
-    square_R, vectors = _spectrum(inputs_NP @ inputs_NP.T if wide else inputs_NP.T @ inputs_NP)
-    singular_R = np.sqrt(square_R)
-    if wide:
-        return vectors, singular_R, (vectors / singular_R).T @ inputs_NP
-    return inputs_NP @ vectors / singular_R, singular_R, vectors.T
+    return best_K, left_out_SNK[best_K, :, np.arange(len(best_K))].T
 
 
 def _spectrum(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -94,5 +94,5 @@ def right_left_out(features_ND: NDArray[np.float32], rows: pa.Table) -> NDArray[
     units = Units(np.array([group or row for group, row in names], dtype=object), len(rows))
     if len(labels) < 2 or units.count < 2:
         return None
-    found = ridge_left_out(features_ND.astype(np.float64), np.eye(len(labels))[label_N], units)
+    found = ridge_left_out(features_ND.astype(np.float64).__getitem__, np.eye(len(labels))[label_N], units)
     return np.asarray(found.left_out.argmax(1) == label_N)

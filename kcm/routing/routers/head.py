@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from kcm.closed_form.left_out import gram_ridge_left_out, ridge_left_out, streamed_ridge_left_out
+from kcm.closed_form.left_out import gram_ridge_left_out, ridge_left_out
 from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.errors import DataError
 from kcm.kan import KAN, KANLinear
 from kcm.metrics.intervals import Units
 from kcm.routing.routers.inputs import Progress, RouterInputs, silent
 
-# Of more rows than these the words are read in fewer buckets, and the inputs chunk by chunk: with all buckets time
-# grows with the cube of the rows.
+# Of more rows than these the words are read in fewer buckets, and the inputs chunk by chunk.
 EXACT_ROWS, NUM_FOLDED = 4000, 2048
 # Variance of the scaled inputs of each kind, beside 1 for the words. Chosen on the GSM8K answers of
 # benchmarks/routing.py, where seven other choices of shares and kernels came within 0.005 APGR.
@@ -98,7 +97,9 @@ def fit_head(
     head = RoutingHead(*inputs.widths)
     head.normalizer.fit([torch.from_numpy(inputs.numbers_NF)])
     blocks = _scaled_blocks(head.curves(inputs.numbers_NF), inputs)
-    solve = _solve if len(inputs) <= EXACT_ROWS else partial(_solve_streamed, progress=progress)
+    # By the smaller system; one of all buckets of words would be solved in time that grows with the cube of the rows.
+    is_wide = sum(block.shape[1] for block, _ in blocks) > len(inputs)
+    solve = _solve_by_rows if is_wide and len(inputs) <= EXACT_ROWS else partial(_solve, progress=progress)
     weights, constant, left_out_N = solve(blocks, target_N, units)
     if inputs.numbers_NF.shape[1]:
         head.layer.weight.copy_(torch.from_numpy(weights[0])[None])
@@ -121,17 +122,10 @@ def _scaled_blocks(curves_NP: NDArray[np.float64], part: RouterInputs) -> list[t
     return [(block, math.sqrt(_scale(block, share))) for block, share in blocks]
 
 
-def _solve(
+def _solve_by_rows(
     blocks: list[tuple[Block, float]], target_N: NDArray[np.float64], units: Units
 ) -> tuple[list[NDArray[np.float64]], float, NDArray[np.float64]]:
-    """Weights of every block in its own units, the constant, and the left-out estimates [N]; by the smaller system."""
-    if sum(block.shape[1] for block, _ in blocks) <= len(target_N):
-        joined_NP = np.concatenate([scale * _dense(block) for block, scale in blocks], 1)
-        fit = ridge_left_out(joined_NP, target_N[:, None], units)
-        ends = np.cumsum([block.shape[1] for block, _ in blocks])[:-1]
-        parts = np.split(fit.weight[:, 0], ends)
-        weights = [scale * part for part, (_, scale) in zip(parts, blocks, strict=True)]
-        return weights, float(fit.constant[0]), fit.left_out[:, 0]
+    """Weights of every block in its own units, the constant, and the left-out estimates [N]; by products of rows."""
     gram_NN = np.zeros((len(target_N), len(target_N)))
     for block, scale in blocks:
         gram_NN += scale**2 * _dense(block @ block.T)
@@ -140,10 +134,13 @@ def _solve(
     return weights, float(dual.mean[0] - dual.dual[:, 0] @ gram_NN.mean(1)), dual.left_out[:, 0]
 
 
-def _solve_streamed(
+def _solve(
     blocks: list[tuple[Block, float]], target_N: NDArray[np.float64], units: Units, progress: Progress
 ) -> tuple[list[NDArray[np.float64]], float, NDArray[np.float64]]:
-    """As `_solve`, in memory that does not grow with the rows; words share `NUM_FOLDED` buckets (arXiv 0902.2206)."""
+    """As `_solve_by_rows`, in memory that does not grow with the rows.
+
+    Words share `NUM_FOLDED` buckets (arXiv 0902.2206).
+    """
     *dense, (words_NV, words_scale) = blocks
     num_buckets = words_NV.shape[1]
     bucket_V = np.arange(num_buckets) % NUM_FOLDED
@@ -155,9 +152,7 @@ def _solve_streamed(
         words_nW = _dense(words_NV[rows] @ fold_VW)
         return np.concatenate([*(scale * _dense(block[rows]) for block, scale in dense), words_scale * words_nW], 1)
 
-    fit = streamed_ridge_left_out(
-        read, target_N[:, None], units, lambda done, total: progress("rows fitted on", done, total)
-    )
+    fit = ridge_left_out(read, target_N[:, None], units, lambda done, total: progress("rows fitted on", done, total))
     ends = np.cumsum([block.shape[1] for block, _ in dense])
     parts = np.split(fit.weight[:, 0], ends)
     weights = [scale * part for part, (_, scale) in zip(parts, blocks, strict=True)]

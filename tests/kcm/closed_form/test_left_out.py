@@ -12,7 +12,6 @@ from kcm.closed_form.left_out import (
     class_mean_scores,
     gram_ridge_left_out,
     ridge_left_out,
-    streamed_ridge_left_out,
     without_own_class,
 )
 from kcm.closed_form.sums import RidgeSums
@@ -36,7 +35,7 @@ def _strength(inputs, target, fit):
 @pytest.mark.parametrize(("num_rows", "num_inputs"), [(60, 8), (30, 50)], ids=["tall", "wide"])
 def test_the_fit_is_scikit_learns(num_rows, num_inputs):
     inputs, target = _data(num_rows, num_inputs)
-    fit = ridge_left_out(inputs, target[:, None], Units(None, num_rows))
+    fit = ridge_left_out(inputs.__getitem__, target[:, None], Units(None, num_rows))
     theirs = Ridge(_strength(inputs, target, fit), tol=1e-12).fit(inputs, target)
     np.testing.assert_allclose(fit.weight[:, 0], theirs.coef_, rtol=1e-6, atol=1e-9)
     assert fit.constant[0] == pytest.approx(theirs.intercept_)
@@ -47,7 +46,7 @@ def test_the_fit_is_scikit_learns(num_rows, num_inputs):
 def test_left_out_predictions_are_those_of_refits_without_the_unit(num_rows, num_inputs, sizes):
     inputs, target = _data(num_rows, num_inputs)
     group = np.repeat([f"g{i}" for i in range(num_rows)], np.resize(sizes, num_rows))[:num_rows].astype(object)
-    fit = ridge_left_out(inputs, target[:, None], Units(group, num_rows))
+    fit = ridge_left_out(inputs.__getitem__, target[:, None], Units(group, num_rows))
     model = Ridge(_strength(inputs, target, fit), solver="cholesky")
     refits = cross_val_predict(model, inputs, target, cv=LeaveOneGroupOut(), groups=group)
     means = cross_val_predict(DummyRegressor(), inputs, target, cv=LeaveOneGroupOut(), groups=group)
@@ -57,19 +56,21 @@ def test_left_out_predictions_are_those_of_refits_without_the_unit(num_rows, num
 def test_noise_is_not_predicted_even_where_all_rows_could_be_interpolated():
     rng = np.random.default_rng(0)
     inputs, target = rng.normal(size=(60, 400)), rng.normal(size=60)
-    left_out = ridge_left_out(inputs, target[:, None], Units(None, 60)).left_out[:, 0]
+    left_out = ridge_left_out(inputs.__getitem__, target[:, None], Units(None, 60)).left_out[:, 0]
     assert np.square(left_out - target).mean() > 0.95 * target.var()
 
 
 def test_rows_that_nothing_tells_apart_are_not_ordered_by_their_own_target():
     rng = np.random.default_rng(0)
     inputs, target = np.ones((50, 3)), (rng.random(50) < 0.4).astype(float)
-    np.testing.assert_allclose(ridge_left_out(inputs, target[:, None], Units(None, 50)).left_out, target.mean())
+    np.testing.assert_allclose(
+        ridge_left_out(inputs.__getitem__, target[:, None], Units(None, 50)).left_out, target.mean()
+    )
 
 
 def test_the_strength_has_the_least_left_out_error():
     inputs, target = _data(80, 10)
-    fit = ridge_left_out(inputs, target[:, None], Units(None, 80))
+    fit = ridge_left_out(inputs.__getitem__, target[:, None], Units(None, 80))
     best = np.square(fit.left_out[:, 0] - target).sum()
     centred, y = inputs - inputs.mean(0), target - target.mean()
     for strength in np.geomspace(1e-3, 1e3, 30):
@@ -80,8 +81,8 @@ def test_the_strength_has_the_least_left_out_error():
 
 def test_targets_are_fitted_each_for_itself():
     inputs, target = _data(40, 5)
-    both = ridge_left_out(inputs, np.stack([target, np.ones(40)], 1), Units(None, 40))
-    alone = ridge_left_out(inputs, target[:, None], Units(None, 40))
+    both = ridge_left_out(inputs.__getitem__, np.stack([target, np.ones(40)], 1), Units(None, 40))
+    alone = ridge_left_out(inputs.__getitem__, target[:, None], Units(None, 40))
     np.testing.assert_allclose(both.weight[:, 0], alone.weight[:, 0])
     np.testing.assert_allclose(both.left_out[:, 0], alone.left_out[:, 0])
     np.testing.assert_allclose(both.weight[:, 1], 0, atol=1e-12)
@@ -89,7 +90,7 @@ def test_targets_are_fitted_each_for_itself():
 
 
 def test_inputs_that_never_vary_are_harmless():
-    fit = ridge_left_out(np.ones((10, 3)), np.arange(10.0)[:, None], Units(None, 10))
+    fit = ridge_left_out(np.ones((10, 3)).__getitem__, np.arange(10.0)[:, None], Units(None, 10))
     np.testing.assert_allclose(fit.left_out, 4.5)
     assert np.isfinite(fit.weight).all()
 
@@ -99,7 +100,10 @@ def test_inner_products_alone_give_the_same_fit(grouped):
     inputs, target = _data(40, 60)
     targets = np.stack([target, -(target**2)], -1)
     units = Units(np.repeat(np.arange(20), 2).astype(object) if grouped else None, 40)
-    fit, gram_fit = ridge_left_out(inputs, targets, units), gram_ridge_left_out(inputs @ inputs.T, targets, units)
+    fit, gram_fit = (
+        ridge_left_out(inputs.__getitem__, targets, units),
+        gram_ridge_left_out(inputs @ inputs.T, targets, units),
+    )
     new = np.random.default_rng(1).normal(size=(5, 60))
     predicted = gram_fit.mean + (new - inputs.mean(0)) @ inputs.T @ gram_fit.dual
     np.testing.assert_allclose(predicted, new @ fit.weight + fit.constant, rtol=1e-6)
@@ -109,14 +113,14 @@ def test_inner_products_alone_give_the_same_fit(grouped):
 
 @pytest.mark.parametrize("sizes", [[1], [1, 2, 3]], ids=["rows", "groups"])
 def test_inputs_read_chunk_by_chunk_give_the_same(monkeypatch, sizes):
-    monkeypatch.setattr(left_out, "CHUNK_ROWS", 7)
     inputs, target = _data(60, 8)
     targets = np.stack([target, target**2], 1)
     group = np.repeat([f"g{i}" for i in range(60)], np.resize(sizes, 60))[:60].astype(object)
     units = Units(np.random.default_rng(0).permutation(group), 60)  # rows of a group are not neighbours
     read = []
-    whole = ridge_left_out(inputs, targets, units)
-    streamed = streamed_ridge_left_out(lambda rows: (read.append(len(rows)), inputs[rows])[1], targets, units)
+    whole = ridge_left_out(inputs.__getitem__, targets, units)
+    monkeypatch.setattr(left_out, "CHUNK_ROWS", 7)
+    streamed = ridge_left_out(lambda rows: (read.append(len(rows)), inputs[rows])[1], targets, units)
     for name in ("weight", "constant", "left_out"):
         np.testing.assert_allclose(getattr(streamed, name), getattr(whole, name), rtol=1e-7, atol=1e-9)
     assert max(read) <= 9
