@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from continual_plan import DataSet, Row, data_sets
-from rich.console import Console
 from script import RESULTS, options, read, write
 from study.cell import Record
 from study.data import Stream, read_data
@@ -151,14 +150,14 @@ def _laid_out(value: Any, indent: str = "") -> str:
     return f"{brackets[0]}\n{inner}" + f",\n{inner}".join(parts) + f"\n{indent}{brackets[1]}"
 
 
-def own_study(console: Console, arguments: argparse.Namespace) -> None:
+def own_study(arguments: argparse.Namespace) -> None:
     """Learn the tasks of a table one after the other, by every network and learner, and compare what is left."""
     try:
         config = load_config(StudyConfig, arguments.study, arguments.set or ())
         result = run_study(config, Settings.load(arguments.settings), arguments.assets, arguments.storage)
     except KcmError as error:
         sys.exit(f"error: {error}")
-    console.print(study_view(result))
+    print(study_view(result))
     if arguments.json:
         write(arguments.json, result)
 
@@ -184,14 +183,13 @@ def main() -> None:
     """Measure, print, and write down if asked."""
     arguments = parse_arguments()
     torch.set_num_threads(1)  # of every process; steps are too small for more
-    console = Console(width=130)
     if arguments.study:
-        own_study(console, arguments)
+        own_study(arguments)
         return
     bench = Bench(arguments)
     if arguments.list:
         for data, rows in bench.chosen():
-            console.print("\n".join(f"{data.name}:{row.name}" for row in rows))
+            print("\n".join(f"{data.name}:{row.name}" for row in rows))
         return
     if arguments.workers > 1 and arguments.worker == [0, 1]:
         run_workers(arguments.workers)
@@ -199,7 +197,7 @@ def main() -> None:
     if arguments.worker != [0, 1]:
         return  # the process that started this one tells the result
     for table in tables.values():
-        console.print(f"\n[bold]{table['title']}[/bold]", study_view(table))
+        print(f"\n{table['title']}\n\n{study_view(table)}")
     if arguments.write:
         write_results(tables)
 

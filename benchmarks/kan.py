@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -168,12 +168,6 @@ def report(console: Console, cells: list[Cell], rows: list[dict[str, object]]) -
     console.print(table("milliseconds of a train step", ("threads", "batch", "contestant", "ms"), times))
 
 
-def _written(cell: Cell) -> dict[str, object]:
-    """A cell as it is written down: without its rounds, to three digits."""
-    fields = {key: value for key, value in asdict(cell).items() if key != "rounds"}
-    return {**fields, "milliseconds": float(f"{cell.milliseconds:.3g}")}
-
-
 def main() -> None:
     """Measure everything, print it, and write it down if asked."""
     parser = options(__doc__)
@@ -195,7 +189,10 @@ def main() -> None:
     console.print(machine())
     report(console, cells, rows)
     if arguments.json:
-        write(arguments.json, {"machine": machine(), "headline": rows, "cells": [_written(cell) for cell in cells]})
+        written = [vars(cell) | {"milliseconds": float(f"{cell.milliseconds:.3g}")} for cell in cells]
+        for cell in written:
+            del cell["rounds"]
+        write(arguments.json, {"machine": machine(), "headline": rows, "cells": written})
 
 
 if __name__ == "__main__":

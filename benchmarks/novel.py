@@ -1,6 +1,6 @@
 """The loop meets intents that nobody has told it of: CLINC150 with 100 known intents and 50 that come in five waves.
 
-    python benchmarks/novel.py --clinc data_full.json [--quick] [--seeds 10]
+    python benchmarks/novel.py --clinc data_full.json [--seeds 10]
 
 The first champion is trained on 50 rows of each known intent. Its traffic holds the known intents, those of earlier
 waves, and the ten of a new wave. A tenth of the items is labelled by callers, one label in twenty wrongly; a twentieth
@@ -14,7 +14,7 @@ storage, log and service are left out. The large model is played: of what it has
 hard items, those that lie nearest to the mean of another intent; for anything else it names the listed intent whose
 mean lies nearest.
 
-`--quick` plays three seeds. The last line is one line of JSON:
+The last line is one line of JSON:
 
     waves           waves of new intents
     waves_promoted  for how many of them a challenger was promoted within two turns
@@ -40,6 +40,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
 from kcm.metrics.calibration import fit_temperature
-from kcm.tasks.plan.splits import SPLITS, purpose
+from kcm.tasks.plan.splits import SPLITS, Split, purpose
 from pipelines.loop.challenger import NOVEL_SHARE
 from pipelines.loop.judged import JudgedWindow
 from pipelines.loop.recertify import can_certify_window, certify_window
@@ -90,7 +91,6 @@ FIRST_ROWS, HELD_OUT = 50, 20  # of an intent: for the first table, and kept fro
 FEEDBACK, WRONG_FEEDBACK, AUDITS = 0.1, 0.05, 0.05
 WRONG_LARGE = 0.25  # of the items that lie nearer to the mean of another intent
 TURNS = 2  # of a wave, at most
-QUICK_SEEDS = 3
 KNOWN_ROWS, NEW_ROWS, OLD_ROWS = 5, 30, 10  # of an intent in a stretch: known, of this wave, of an earlier wave
 QUIET_TURNS, QUIET_ROWS = 5, 10  # of a stream without new intents: stretches, rows of an intent in each
 REQUEST = 50
@@ -102,8 +102,9 @@ NETWORK = NetworkConfig(hidden=[], basis="quadratic", mixing=1024)
 CERTIFICATE, LIMITS, MAX_LOSS = CertificateConfig(), GateConfig(), 0.005
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
+say = partial(print, file=sys.stderr, flush=True)
+
 Ints, Bools = NDArray[np.int64], NDArray[np.bool_]
-Split = str
 
 
 @dataclass(frozen=True, eq=False)
@@ -478,15 +479,12 @@ class Loop:
             for _ in range(TURNS):
                 rows, num_labels = stream.stretch(wave), stream.wave(wave).stop
                 self.sent.append(rows)
-                new_N = np.isin(stream.label_N[rows], stream.wave(wave))
                 champion = self.champion
+                # Once the first turn has promoted a challenger, a wave's items are no news any more.
+                new_N = np.isin(stream.label_N[rows], stream.wave(wave)) & (champion.num_labels < num_labels)
                 expected = float(champion.novel.kept(champion.policy.decision.cut, champion.farthest))
                 turns.append(turn := Turn(wave, expected))
-                learned_before = self.champion.num_labels == num_labels
                 self.serve(rows, new_N, turn)
-                if learned_before:  # promoted by the first turn: these items are no news any more
-                    turn.known, turn.known_kept = turn.known + turn.new, turn.known_kept + turn.new_kept
-                    turn.new = turn.new_kept = 0
                 found = self.turn(num_labels)
                 turn.promoted = gates.overall(found) == "pass"
                 turn.failed = {gate.name: gate.reason for gate in found if gate.verdict != "pass"}
@@ -571,22 +569,16 @@ def summary(played: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return counts | {name: round(value, 4) for name, value in found.items()}
 
 
-def say(line: object) -> None:
-    """Progress."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def main() -> None:
     """Play the seeds."""
     parser = options(__doc__, assets=True, storage="storage/novel")
     parser.add_argument("--clinc", type=Path, required=True, help="data_full.json of CLINC150's authors")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--quick", action="store_true", help="three seeds")
     arguments = parser.parse_args()
     places = arguments.clinc, arguments.assets, arguments.storage
     items = Items.of(*places)
     played = []
-    for seed in range(QUICK_SEEDS if arguments.quick else arguments.seeds):
+    for seed in range(arguments.seeds):
         without_new = [asdict(turn) for turn in quiet(items, seed)]
         played.append(Loop(Stream(items, seed)).play() | {"quiet": without_new})
         say({name: value for name, value in played[-1].items() if name not in ("turns", "quiet")})

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 FEATURES = 64  # of a row
@@ -19,27 +17,15 @@ _COLUMNS = {  # and what Ray calls the processes
 }
 
 
-def measured() -> Sequence[Mapping[str, Any]]:
-    """What `scale.py job --write` found; nothing where it has not run."""
-    if not RESULTS.exists():
-        return []
-    known: Mapping[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
-    found: Sequence[Mapping[str, Any]] = known["job"][f"{FEATURES} features"]["found"]
-    return found
-
-
-def memory_table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The lines of the table: largest private memory of a process, in MiB, by rows of the job."""
-    yield f"| rows | {' | '.join(_COLUMNS)} |"
-    yield "|---" * (len(_COLUMNS) + 1) + "|"
+def memory_table() -> str:
+    """Largest private memory of a process, in MiB, by rows of the job, as `scale.py job --write` found it."""
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))["job"][f"{FEATURES} features"]["found"]
+    lines = [f"| rows | {' | '.join(_COLUMNS)} |", "|---" * (len(_COLUMNS) + 1) + "|"]
     for row in found:
         sizes = (f"{row['peak_mib'][kind]:,}" for kind in _COLUMNS.values())
-        yield f"| {_count(row['rows'])} | {' | '.join(sizes)} |"
-
-
-def _count(rows: int) -> str:
-    return f"{rows / 1e6:g} million" if rows >= 1_000_000 else f"{rows:,}"
+        lines.append(f"| {row['rows'] / 1e6:g} million | {' | '.join(sizes)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print("\n".join(memory_table(measured())))
+    print(memory_table())

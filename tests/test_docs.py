@@ -20,7 +20,7 @@ import nbformat
 import pytest
 from mkdocs.exceptions import PluginError
 
-from benchmarks.scale_table import measured, memory_table
+from benchmarks.scale_table import memory_table
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.outlook import outlook
 from mkdocs_links import on_page_markdown
@@ -97,14 +97,7 @@ def test_the_page_of_results_is_made_from_the_files_of_results() -> None:
 
 
 def test_the_table_of_memory_is_made_from_the_results_of_the_job() -> None:
-    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
-    kinds = ("driver", "RayTrainWorker", "Trial", "MapWorker", "measure", "_write_bundle", "preview")
-    found = {"rows": 4_000_000, "peak_mib": dict(zip(kinds, (627, 394, 496, 226, 1445, 765, 9), strict=True))}
-    head, rule, row = memory_table([found])
-    assert f"{head}\n{rule}\n|" in page
-    assert row == "| 4 million | 627 | 394 | 496 | 226 | 1,445 | 765 |"
-    if results := measured():
-        assert "\n".join(memory_table(results)) in page
+    assert memory_table() in (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_quotes_the_table_of_the_demo() -> None:

@@ -10,17 +10,14 @@ import pytest
 import torch
 
 from kcm.bundle.answers import Input
-from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import TextEncoderConfig
 from kcm.explain.explanation import WORDS, explain, variants
 from kcm.inputs.content import TEXT, Content
-from kcm.large import ClassifierConfig
-from kcm.learners import FinetuneConfig
+from tests.kcm.bundle.test_bundle import bundle
 
-DIM = 8
+DIM, KEEPS = 8, Policy(decision=KEEP_ALL)
 
 
 class CountingEncoder:
@@ -35,19 +32,10 @@ class CountingEncoder:
 
 def side_of(kind: str = "kan", **network: Any) -> SmallSide:
     collaborator = Collaborator(DIM, 2, NetworkConfig(**{"hidden": ()} | network), kind, seed=0)  # type: ignore[arg-type]
-    bundle = Bundle(
-        collaborator=collaborator.requires_grad_(False),
-        seed=0,
-        label_names=("negative", "positive"),
-        task_names=("films",),
-        encoder=TextEncoderConfig(model="stub"),
-        encoder_identity="stub",
-        large=ClassifierConfig(),
-        large_identity="stub",
-        policy=Policy(decision=KEEP_ALL),
-        learner=FinetuneConfig(),
+    return SmallSide(
+        bundle(collaborator=collaborator.requires_grad_(False), label_names=("negative", "positive"), policy=KEEPS),
+        CountingEncoder(),
     )
-    return SmallSide(bundle, CountingEncoder())
 
 
 QUADRATIC = {"basis": "quadratic", "mixing": 12}

@@ -14,12 +14,10 @@ from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import form_named
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import PixelsConfig
 from kcm.explain.explanation import explain
 from kcm.explain.gate import gate_curves, label_rates, read_gate
 from kcm.inputs.content import Content
-from kcm.large import RecordedConfig
-from kcm.learners import FinetuneConfig
+from tests.kcm.bundle.test_bundle import bundle as any_bundle
 
 DIM = 16
 
@@ -45,19 +43,8 @@ def bundle() -> Bundle:
             reference=Reference.of(collaborator, {}),
         )
     )
-    return Bundle(
-        collaborator=collaborator,
-        seed=0,
-        label_names=("a", "b", "c"),
-        task_names=("only",),
-        encoder=PixelsConfig(side=4, color="grey"),
-        encoder_identity="stub",
-        large=RecordedConfig(path="none"),
-        large_identity="stub",
-        policy=Policy(gate="signals", temperature=0.5, decision=KEEP_ALL),
-        gate_head=fitted.head,
-        learner=FinetuneConfig(),
-    )
+    policy = Policy(gate="signals", temperature=0.5, decision=KEEP_ALL)
+    return any_bundle(collaborator=collaborator, policy=policy, gate_head=fitted.head)
 
 
 def test_the_constant_and_the_curves_add_up_to_the_score_that_decides(bundle: Bundle) -> None:

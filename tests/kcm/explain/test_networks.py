@@ -9,15 +9,13 @@ import pytest
 import torch
 
 from kcm.bundle.bundle import Bundle
-from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.certify.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
-from kcm.encoders import TextEncoderConfig
 from kcm.errors import ConfigError, DataError
 from kcm.explain.networks import known_rows, network_inputs, networks_with_curves, with_curves
-from kcm.large import ClassifierConfig
 from kcm.learners import ReplayConfig
 from kcm.learners.memory import MemoryRow
+from tests.kcm.bundle.test_bundle import bundle as any_bundle
 
 
 @pytest.mark.parametrize(
@@ -37,20 +35,7 @@ def test_mlps_and_random_relus_have_no_curves_to_show(kind: NetworkKind, network
 
 
 def bundle(collaborator: Collaborator, state: dict[str, Any], drift: DriftReference | None = None) -> Bundle:
-    return Bundle(
-        collaborator=collaborator,
-        seed=0,
-        label_names=("a", "b", "c"),
-        task_names=("only",),
-        encoder=TextEncoderConfig(model="stub"),
-        encoder_identity="stub",
-        large=ClassifierConfig(),
-        large_identity="stub",
-        policy=Policy(decision=KEEP_ALL),
-        learner=ReplayConfig(),
-        learner_state=state,
-        drift=drift,
-    )
+    return any_bundle(collaborator=collaborator, learner_state=state, drift=drift)
 
 
 @pytest.mark.parametrize(

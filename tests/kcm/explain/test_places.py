@@ -9,28 +9,15 @@ import pytest
 import torch
 
 from kcm.bundle.bundle import Bundle
-from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import PixelsConfig, TextEncoderConfig
 from kcm.explain.networks import feature_name, heat_map, network_inputs
-from kcm.large import ClassifierConfig
-from kcm.learners import FinetuneConfig
+from tests.kcm.bundle.test_bundle import bundle as any_bundle
 
 
 def bundle(encoder: Any, dim: int, kind: str = "kan", hidden: tuple[int, ...] = (), **options: Any) -> Bundle:
-    network = NetworkConfig(hidden=hidden, **options)
-    return Bundle(
-        collaborator=Collaborator(dim, 2, network, kind, seed=0).requires_grad_(False),  # type: ignore[arg-type]
-        seed=0,
-        label_names=("cat", "dog"),
-        task_names=("pets",),
-        encoder=encoder,
-        encoder_identity="stub",
-        large=ClassifierConfig(),
-        large_identity="stub",
-        policy=Policy(decision=KEEP_ALL),
-        learner=FinetuneConfig(),
-    )
+    networks = Collaborator(dim, 2, NetworkConfig(hidden=hidden, **options), kind, seed=0)  # type: ignore[arg-type]
+    return any_bundle(collaborator=networks.requires_grad_(False), label_names=("cat", "dog"), encoder=encoder)
 
 
 def pixels(side: int, color: Literal["rgb", "grey"] = "rgb", **network: Any) -> Bundle:

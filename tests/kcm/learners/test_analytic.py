@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import random
 
 import numpy as np
 import pytest
@@ -295,45 +294,6 @@ def test_a_regression_that_no_memory_holds_is_refused_by_its_size() -> None:
     wide = Collaborator(30_000, 2, NetworkConfig(hidden=(), basis="quadratic", mixing=8), "kan", seed=0)
     with pytest.raises(ConfigError, match=r"30,009 inputs takes 20 GiB .* 30,000 inputs are the most"):
         AnalyticConfig().build(0).require(wide)
-
-
-def test_rows_in_any_order_give_the_same_logits(digits) -> None:
-    rows = digits[0]
-    order = list(range(rows.num_rows("train")))
-    random.Random(0).shuffle(order)
-    shuffled = TensorRows(
-        "shuffled",
-        {
-            "train": ([rows.ids("train")[i] for i in order], rows.take("train", torch.tensor(order))),
-            "test": (rows.ids("test"), rows_of([rows], "test")),
-        },
-    )
-    trainers = [make_trainer([task]) for task in (rows, shuffled)]
-    for trainer in trainers:
-        trainer.run()
-    test = rows_of([rows], "test").features
-    assert_equal_logits(solved(trainers[0], test)[0], solved(trainers[1], test)[0])
-
-
-def test_a_linear_network_is_ridge_regression_with_a_constant(digits) -> None:
-    collaborator = Collaborator(64, 10, NetworkConfig(hidden=(), shared=True), "linear", seed=0)
-    trainer = Trainer(
-        collaborator,
-        AnalyticConfig(strength=1e-3, class_balance=0).build(0),
-        digits,
-        TrainConfig(),
-        DistillConfig(),
-        seed=0,
-    )
-    trainer.run()
-    rows = [task.take("train", torch.arange(task.num_rows("train"))) for task in digits]
-    x = collaborator.normalizer(torch.cat([part.features for part in rows]).double())
-    x = torch.cat([x, torch.ones(len(x), 1)], 1)
-    y = 10.0 * torch.nn.functional.one_hot(torch.cat([part.labels for part in rows]), 10)
-    penalty = 1e-3 * x.square().sum() / x.shape[1]
-    expected = torch.linalg.solve(x.T @ x + penalty * torch.eye(65), x.T @ y.double()).T
-    found = torch.cat([collaborator.judge.layers[0].weight, collaborator.judge.layers[0].bias[:, None]], 1)
-    torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("kind", "network"), NETWORKS[2:4], ids=["random_relu", "quadratic"])

@@ -16,27 +16,15 @@ from kcm.learners import (
     AnalyticConfig,
     Batch,
     DerConfig,
-    EwcConfig,
     FinetuneConfig,
     JointConfig,
     LwfConfig,
-    ReplayConfig,
-    SiConfig,
 )
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
 
-LEARNERS = [
-    FinetuneConfig(),
-    JointConfig(),
-    ReplayConfig(memory=40, batch_size=17, margin=3.0),
-    DerConfig(memory=40, batch_size=17),
-    LwfConfig(),
-    EwcConfig(),
-    SiConfig(),
-]
 KINDS = ["kan", "mlp", "linear", "random_relu"]
 
 
@@ -100,40 +88,6 @@ def test_the_base_keeps_what_finetuning_alone_forgets(digits, base) -> None:
     for trainer in (alone, based):
         trainer.run()
     assert np.mean(based.accuracy["small"][-1]) > np.mean(alone.accuracy["small"][-1]) + 0.2
-
-
-@pytest.mark.parametrize("base", ["means", "lda"])
-@pytest.mark.parametrize("learner", LEARNERS, ids=lambda learner: learner.name)
-def test_a_trainer_resumed_at_any_step_ends_like_an_undisturbed_one(digits, learner, base, tmp_path) -> None:
-    undisturbed = make(digits[:3], learner, base=base)
-    while not undisturbed.done:
-        if undisturbed.position.total in (2, 6, 9, 15):
-            torch.save(undisturbed.state_dict(), tmp_path / f"{undisturbed.position.total}.pt")
-        undisturbed.step()
-    saved = sorted(tmp_path.glob("*.pt"))
-    assert len(saved) == 4
-    for path in saved:
-        resumed = make(digits[:3], learner, base=base)
-        resumed.load_state_dict(torch.load(path, weights_only=True))
-        resumed.run()
-        assert resumed.accuracy == undisturbed.accuracy
-        expected = undisturbed.collaborator.state_dict()
-        for name, value in resumed.collaborator.state_dict().items():
-            assert torch.equal(value, expected[name]), name
-
-
-@pytest.mark.parametrize("base", ["means", "lda"])
-def test_one_two_and_four_ranks_have_the_same_base_and_networks(uneven, on_ranks, base) -> None:
-    def trained(ranks: Ranks) -> list[dict]:
-        return [learned(make(uneven, learner, base=base, ranks=ranks)) for learner in LEARNERS]
-
-    one, two, four = (on_ranks(count, trained) for count in (1, 2, 4))
-    for other in (two, four):
-        for ours, theirs in zip(other, one, strict=True):
-            for name, value in base_of(theirs).items():
-                torch.testing.assert_close(base_of(ours)[name], value, atol=1e-5, rtol=1e-6)
-            for name, value in theirs["collaborator"].items():
-                torch.testing.assert_close(ours["collaborator"][name], value, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("base", ["means", "lda"])

@@ -112,54 +112,6 @@ def test_without_its_own_class_a_row_gets_the_other_logits_as_they_are(digits) -
     assert trainer.learner.chosen == []
 
 
-def test_neither_order_nor_chunks_matter(digits) -> None:
-    a, b, c = digits[:3]
-    test = rows_of(digits[:3], "test")[0]
-    logits = []
-    for order, chunk_size in (([a, b, c], 5000), ([c, a, b], 64), ([b, c, a], 13)):
-        trainer = make(order, chunk_size=chunk_size)
-        trainer.run()
-        logits.append(solved(trainer, test)[:, :6])
-    for other in logits[1:]:
-        assert float((other - logits[0]).abs().max() / logits[0].abs().max()) < 1e-8
-
-
-@pytest.mark.parametrize("name", ["centred", "random units"])
-def test_one_two_and_four_ranks_give_the_same_logits_and_networks(digits, uneven, on_ranks, name) -> None:
-    tasks = [uneven[0], uneven[2], uneven[1]]
-    test = rows_of(digits[:3], "test")[0]
-
-    def learned(ranks: Ranks) -> dict:
-        trainer = make(tasks, name, ranks=ranks)
-        trainer.run()
-        return trainer.state_dict()
-
-    found = []
-    for world_size in (1, 2, 4):
-        trainer = make(tasks, name)
-        trainer.load_state_dict(on_ranks(world_size, learned))
-        with torch.no_grad():
-            logits = trainer.collaborator(test)[1].double()
-        found.append((solved(trainer, test)[:, :6], (logits - logits[:, :1])[:, :6]))
-    for exact, deployed in found:
-        assert float((exact - found[0][0]).abs().max() / found[0][0].abs().max()) < 1e-8
-        assert float((deployed - found[0][0]).abs().max() / found[0][0].abs().max()) < 1e-4
-
-
-def test_a_trainer_resumed_inside_a_task_ends_like_an_undisturbed_one(digits, tmp_path) -> None:
-    undisturbed = make(digits[:2])
-    undisturbed.run()
-    for steps in (0, 2, 3, 4):
-        first, resumed = make(digits[:2]), make(digits[:2])
-        for _ in range(steps):
-            first.step()
-        torch.save(first.state_dict(), tmp_path / "state.pt")
-        resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-        resumed.run()
-        assert resumed.accuracy == undisturbed.accuracy
-        assert torch.equal(resumed.collaborator.judge.layers[0].weight, undisturbed.collaborator.judge.layers[0].weight)
-
-
 @pytest.mark.parametrize("changes", [{"hidden": (8,)}, {"scaling": "first_task"}, {"base": "lda"}], ids=str)
 def test_networks_that_it_cannot_solve_for_are_refused(digits, changes) -> None:
     with pytest.raises(ConfigError, match=f"network.{next(iter(changes))}"):

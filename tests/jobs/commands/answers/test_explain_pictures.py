@@ -24,7 +24,7 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import PixelsConfig
 from kcm.errors import DataError
 from kcm.large import RecordedConfig
-from kcm.learners import FinetuneConfig
+from tests.kcm.bundle.test_bundle import bundle as any_bundle
 
 SIDE = 4
 
@@ -35,17 +35,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     encoder = PixelsConfig(side=SIDE, color="grey")
     network = NetworkConfig(hidden=(), shared=True)
-    Bundle(
+    any_bundle(
         collaborator=Collaborator(SIDE**2, 2, network, "kan", seed=0).requires_grad_(False),
-        seed=0,
         label_names=("cat", "dog"),
-        task_names=("pets",),
         encoder=encoder,
         encoder_identity=encoder.identity(folder),
         large=RecordedConfig(path="none"),
-        large_identity="none",
         policy=Policy(decision=KEEP_ALL),
-        learner=FinetuneConfig(),
+        certificates={},
         drift=certify_rows(2),
     ).write(folder / "bundle")
     pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
