@@ -22,9 +22,8 @@ from kcm.bundle.runtime import SmallSide, load_small_side
 from kcm.errors import DataError
 from kcm.explain.explanation import Explanation, explain_with
 from kcm.explain.gate import GateReading, LabelRates, gate_curves, label_rates
-from kcm.explain.networks import feature_name, heat_map, known_rows, network_inputs, with_curves
+from kcm.explain.networks import feature_name, known_rows, network_inputs, with_curves
 from kcm.inputs.content import Content, contents
-from kcm.inputs.pictures import square
 from kcm.kan.inspect.plotting import plot_edge, plot_network
 
 PROBE_ROWS = 512  # at most: more would not change which edges matter
@@ -122,21 +121,6 @@ class Explainer:
             ax.set_ylabel("added to the gate score")
         return _saved(figure, path)
 
-    def draw_heat(self, explanation: Explanation, path: Path) -> Path | None:
-        """Draw on the picture which of its pixels speak for the judge's answer; None where features are no pixels."""
-        cells = heat_map(self.bundle, explanation.judgement.features_D)
-        if cells is None:
-            return None
-        picture = square(explanation.example.content.image, 256)
-        figure = Figure(figsize=(6.4, 3.2), layout="constrained")
-        for ax, title in zip(figure.subplots(1, 2), ("the picture", f"for {explanation.judge_label}"), strict=True):
-            ax.imshow(picture, extent=(0, 1, 0, 1))
-            ax.set(title=title, xticks=[], yticks=[])
-        most = float(cells.abs().max()) or 1.0
-        shown = ax.imshow(cells.numpy(), cmap="RdBu_r", vmin=-most, vmax=most, alpha=0.65, extent=(0, 1, 0, 1))
-        figure.colorbar(shown, ax=ax, label="added to the judge's logit")
-        return _saved(figure, path)
-
 
 def inputs(texts: Sequence[str], images: Sequence[Path]) -> list[Content]:
     """The inputs to explain: texts, pictures, or pairs of them in order. Raises DataError."""
@@ -160,8 +144,6 @@ def write_explanations(
     explanations = [explainer.explain(content, top) for content in examples]
     for number, each in enumerate(explanations, 1):
         pictures.append(explainer.draw(each, output / f"decision-{number}.png"))
-        if heat := explainer.draw_heat(each, output / f"heat-{number}.png"):
-            pictures.append(heat)
         if each.gate is not None and (gate := explainer.draw_gate(output / f"gate-{number}.png", each.gate)):
             pictures.append(gate)
     plain = [

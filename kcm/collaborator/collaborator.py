@@ -11,8 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from kcm.collaborator.class_base import BaseKind, ClassBase
-from kcm.collaborator.mixing import Mixing
-from kcm.collaborator.normalizer import FrozenNormalizer, UnitNormalizer
+from kcm.collaborator.normalizer import FrozenNormalizer, Mixing, UnitNormalizer
 from kcm.collaborator.outputs import output_names, resize_outputs, start_outputs
 from kcm.config import Config
 from kcm.kan import KAN, MLP, RandomQuadratic, RandomReLU

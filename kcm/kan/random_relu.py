@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -11,7 +12,6 @@ from torch.nn import functional as F
 
 from kcm.errors import ConfigError
 from kcm.kan.network import KAN
-from kcm.kan.quadratic_layer import QuadraticLayer
 
 _CLAMP = 4.0  # deviations of a projection beyond which its square grows no more
 
@@ -139,3 +139,34 @@ class RandomQuadratic(RandomReLU):
         v = F.linear(x, self.projection.to(x.dtype))
         slopes = torch.where(v != 0, of_projections / torch.where(v != 0, v, 1), 0)
         return of_inputs + x * (slopes @ self.projection.to(x.dtype))
+
+
+@dataclass(frozen=True)
+class QuadraticLayer:
+    """y_o = constant_o + sum_i [ a_oi z_i + b_oi clamp(z_i, span)^2 ], told as `KANLinear` tells its curves.
+
+    `coefficients` [out, 2, in] holds a and b, `constant` [out] what no curve brings. It is for reading, not for
+    answering: `RandomQuadratic` computes the same from fewer numbers.
+    """
+
+    coefficients: Tensor
+    constant: Tensor
+    span: tuple[float, float]
+
+    @property
+    def in_features(self) -> int:
+        """Number of inputs z."""
+        return self.coefficients.shape[2]
+
+    @property
+    def out_features(self) -> int:
+        """Number of outputs y."""
+        return self.coefficients.shape[0]
+
+    def edge_features(self, z: Tensor) -> Tensor:
+        """What every edge is linear in, [..., 2, in] for `z` [..., in], by the same functions for every input."""
+        return torch.stack([z, z.clamp(*self.span).square()], -2)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Map `z` [..., in] to [..., out]."""
+        return torch.einsum("...fi,ofi->...o", self.edge_features(z), self.coefficients) + self.constant

@@ -10,8 +10,7 @@ from torch import Tensor
 from kcm.errors import ConfigError
 from kcm.kan.layer import KANLinear
 from kcm.kan.network import KAN
-from kcm.kan.quadratic_layer import QuadraticLayer
-from kcm.kan.random_relu import RandomQuadratic
+from kcm.kan.random_relu import QuadraticLayer, RandomQuadratic
 
 CurveNetwork = KAN | RandomQuadratic  # its layers are `kan_layers`, the first over `curve_inputs`
 CurveLayer = KANLinear | QuadraticLayer  # an output is `constant` and a curve of each input

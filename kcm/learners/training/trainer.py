@@ -8,7 +8,7 @@ so they do not depend on the rank count. What a learner does beyond that, it doe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,13 @@ from torch import Tensor
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
 from kcm.collaborator.normalizer import FrozenNormalizer
+from kcm.errors import ArtefactError, ConfigError, DataError
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.base import Batch, LearnedTask, Learner
 from kcm.learners.memory import MemoryRow
 from kcm.learners.ranks import Ranks
-from kcm.learners.training.checks import check_tasks, has_grown
 from kcm.learners.training.config import TrainConfig
-from kcm.learners.training.labels import SequenceLabels
+from kcm.learners.training.labels import SequenceLabels, labels_of
 from kcm.learners.training.objective import Objective
 from kcm.learners.training.order import TrainOrder
 from kcm.learners.training.remembered import memory_rows, sketch
@@ -63,7 +63,7 @@ class Trainer:
         seed: int,
         ranks: Ranks | None = None,
     ) -> None:
-        check_tasks(tasks, learner)
+        _check_tasks(tasks, learner)
         learner.check(collaborator.num_labels)
         learner.require(collaborator)
         num_epochs, batch_size = learner.schedule(train.num_epochs, train.batch_size)
@@ -156,7 +156,7 @@ class Trainer:
 
         ArtefactError for the state of another task sequence, ConfigError where a sequence cannot grow.
         """
-        grows = has_grown(state, [task.name for task in self.tasks], mask_unseen=self.train.mask_unseen)
+        grows = _has_grown(state, [task.name for task in self.tasks], mask_unseen=self.train.mask_unseen)
         more = [None] * (len(self.tasks) - len(state["tasks"]))
         self.accuracy = {name: [[*row, *more] for row in rows] for name, rows in state["accuracy"].items()}
         self.baseline = {name: [*row, *more] for name, row in state["baseline"].items()}
@@ -310,3 +310,33 @@ class Trainer:
         shares = self._shares(self.tasks[0], "train", size=4096)
         rows = (batch.features[batch.weights > 0] for batch in shares)
         self.collaborator.normalizer.fit(rows, add_up=self.ranks.sum_)
+
+
+def _check_tasks(tasks: Sequence[TaskRows], learner: Learner) -> None:
+    """Raise DataError for a task without the rows, or the labels, that this learner needs."""
+    for number, task in enumerate(tasks):
+        # After the first task, a large model's answers are enough for a learner that uses them.
+        needs_labels = number == 0 or learner.closed_form or not task.num_rows("train")
+        if needs_labels and not labels_of(task):
+            raise DataError(f"task {task.name!r} has no labelled train rows")
+
+
+def _has_grown(state: Mapping[str, Any], names: Sequence[str], *, mask_unseen: bool) -> bool:
+    """Whether a trainer's state is of a finished one whose sequence has grown to tasks of these names.
+
+    ArtefactError for the state of another sequence, ConfigError where a sequence cannot grow.
+    """
+    theirs = state["tasks"]
+    if theirs == names:
+        return False
+    if theirs != names[: len(theirs)]:
+        raise ArtefactError(f"the checkpoint is of the tasks {theirs}, not of {names}")
+    if state["position"][0] < len(theirs):
+        raise ArtefactError(f"the checkpoint is in the midst of the tasks {theirs}; finish them before others")
+    if not mask_unseen:
+        raise ConfigError(
+            f"train.mask_unseen = false: labels of later tasks took part when {theirs} were trained",
+            where="train.mask_unseen",
+            hint="Set train.mask_unseen: true and train all tasks anew",
+        )
+    return True

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kcm.collaborator.mixing import Mixing
-from kcm.collaborator.normalizer import UnitNormalizer
+from kcm.collaborator.normalizer import Mixing, UnitNormalizer
 
 
 def test_every_row_comes_out_as_standard_normal_coordinates() -> None:

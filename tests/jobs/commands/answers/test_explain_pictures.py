@@ -1,4 +1,4 @@
-"""`kcm explain` on pictures: what speaks for an answer is drawn on the picture where features are pixels."""
+"""`kcm explain` on pictures, by their pixels."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def explainer(folder: Path) -> Explainer:
     return Explainer(folder / "bundle", folder)
 
 
-def test_the_command_draws_networks_curves_and_the_heat_on_the_picture(folder: Path, tmp_path: Path) -> None:
+def test_the_command_draws_networks_and_curves(folder: Path, tmp_path: Path) -> None:
     words = ["--image", str(folder / "0.png"), "--top", "3"]
     result = CliRunner().invoke(app, ["explain", str(folder / "bundle"), "--output", str(tmp_path), *words])
     assert result.exit_code == 0, result.output
     assert "the picture" in result.output
     drawn = sorted(tmp_path.iterdir())
-    assert [path.name for path in drawn] == ["decision-1.png", "heat-1.png", "judge.png"]
+    assert [path.name for path in drawn] == ["decision-1.png", "judge.png"]
     assert all(imread(path).std() > 0 for path in drawn)
 
 
@@ -93,7 +93,7 @@ def test_edges_are_ranked_on_the_rows_that_traffic_is_compared_with(
     result = explained(compared.write(tmp_path / "compared"))
     assert result.exit_code == 0, result.output
     drawn = sorted((tmp_path / "drawn").iterdir())
-    assert [path.name for path in drawn] == ["decision-1.png", "heat-1.png", "judge.png", "small.png"]
+    assert [path.name for path in drawn] == ["decision-1.png", "judge.png", "small.png"]
     assert all(imread(path).std() > 0 for path in drawn)
     (decision,) = json.loads((tmp_path / "json").read_text())["decisions"]
     for reason in decision["reasons"].values():
