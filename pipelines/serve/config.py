@@ -205,7 +205,7 @@ class FeedbackConfig(Config):
     new_labels: Literal["refuse", "keep"] = Field(
         default="refuse",
         description="What becomes of a label that the model does not know: refuse: it is answered by 422; keep: it is "
-        "stored, certifies and watches nothing, and is learned once `update.more_labels` names it.",
+        "stored, certifies and watches nothing, and is learned once `kcm labels --name` names it.",
     )
     max_new_labels: int = Field(
         default=20,
@@ -285,11 +285,10 @@ class ServeConfig(BatchingConfig):
     auth: AuthConfig = Field(default=AuthConfig(), description="Who may call, and how often.")
     feedback: FeedbackConfig = Field(default=FeedbackConfig(), description="Where decisions and true labels are kept.")
     audit: AuditConfig = Field(default=AuditConfig(), description="How the certificate is watched.")
-    on_refuted: Literal["escalate_all", "tighten", "report"] = Field(
+    on_refuted: Literal["escalate_all", "report"] = Field(
         default="escalate_all",
         description="What is done once a version's certificate is refuted, void or has expired: escalate_all: keep "
-        "nothing; tighten: keep the surest half of what was kept, of which nothing is promised; report: go on, and say "
-        "so.",
+        "nothing; report: go on, and say so.",
     )
     encoder: ReplicaConfig | None = Field(
         default=None, description="Replicas of the encoder alone, where it has GPUs; null: the door encodes."

@@ -36,7 +36,6 @@ from kcm.errors import ConfigError, DataError
 
 _MULTIPLES = np.array([1.5, 2.0, 4.0, 10.0])  # of the limit
 _SHARES = (0.2, 0.5, 0.2, 0.1)  # of the wealth, at first
-_DOUBLE = 1  # the place of twice the limit
 _MOST = 700.0  # the largest log wealth of a stake, so that it stays finite
 
 
@@ -86,11 +85,6 @@ class RateAlarm:
     def e_value(self) -> float:
         """The wealth now: its expectation is 1 at most while the promise holds."""
         return sum(bettor.wealth for bettor in self._bettors)
-
-    @property
-    def suspicion(self) -> float:
-        """The CUSUM statistic for twice the limit, from 0: what asks for a closer look. No e-value."""
-        return self._bettors[_DOUBLE].suspicion
 
     @property
     def alarm(self) -> bool:

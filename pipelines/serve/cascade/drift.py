@@ -20,8 +20,6 @@ from pipelines.serve.metrics import ServeMetrics
 
 LOOK_AFTER_S = 5.0  # time in which items gather before they are looked at
 MOST = 256  # items of one look, the first ones: distances must not cost what answers do
-SUSPICIOUS = 3.0  # of a log likelihood ratio, beyond which more is audited
-MORE = 4.0  # times as much
 
 logger = logging.getLogger("ray.serve")
 
@@ -31,8 +29,8 @@ class Drift:
 
     Of disagreement the version's `monitor` tells, where there is one: it is read from the log, once for all replicas.
 
-    Each quantity's wealth is an e-process, and so is their mean, however much traffic this replica gets. Drift raises
-    the share that is audited, and the log tells `kcm update` of it. Where too many inputs lie far from all known
+    Each quantity's wealth is an e-process, and so is their mean, however much traffic this replica gets. The log
+    tells `kcm update` of drift. Where too many inputs lie far from all known
     classes, `escalate_novel` is told from which distance on they have to escalate. Nothing else changes.
     """
 
@@ -60,13 +58,6 @@ class Drift:
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_soon())
 
-    def audit_share(self, share: float) -> float:
-        """The share to audit: more where there is a suspicion; never less than `share`, the announced one."""
-        suspicions = [alarm.suspicion for alarm in self._alarms.values()]
-        if self._disagreement:
-            suspicions.append(self._disagreement.suspicion)
-        return min(1.0, MORE * share) if any(each > SUSPICIOUS for each in suspicions) else share
-
     async def look(self) -> None:
         """Bet on the items that have gathered, and tell the log and the metrics."""
         seen, self._waiting = self._waiting, []
@@ -79,10 +70,6 @@ class Drift:
         except LogUnavailableError as error:
             logger.warning("drift of version %s is not in the log: %s", self._version, error)
         self._metrics.set_drift(self._version, self.e_values)
-
-    @property
-    def _disagreement(self) -> DecisionAlarm | None:
-        return self._monitor.disagreement if self._monitor else None
 
     def _bet(self, seen: Sequence[Judgement]) -> None:
         features_ND, novelty = np.stack([each.features_D for each in seen]), self._reference.novelty
@@ -99,8 +86,8 @@ class Drift:
 
     def _sum_up(self) -> None:
         known: dict[str, RateAlarm | DecisionAlarm] = dict(self._alarms)
-        if self._disagreement:
-            known["disagreement"] = self._disagreement
+        if self._monitor and self._monitor.disagreement:
+            known["disagreement"] = self._monitor.disagreement
         e_values = {name: alarm.e_value for name, alarm in known.items()}
         self.e_values = e_values | {COMBINED: float(np.mean(list(e_values.values()))) if e_values else 1.0}
 

@@ -18,7 +18,7 @@ from pipelines.serve.cascade.cards import Cards
 from pipelines.serve.cascade.labelling import Labelling
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.models.judging import Unjudged
-from pipelines.serve.cascade.version import MAX_RATIO, CascadeVersion
+from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import RETRY_AFTER_S, ServeConfig
 from pipelines.serve.log.entries import LoggedDecision, Origin, Shadow
 from pipelines.serve.log.writer import LogWriter
@@ -248,19 +248,14 @@ class CascadeService:
             auditor.begin(origin.request_id, inputs, drawn)
 
     async def _judged(self, served: Served[CascadeVersion], inputs: Sequence[Input], origin: Origin) -> Judged:
-        """Who answers, and how; a challenger that gives no numbers, or takes too long for them, is dropped."""
+        """Who answers, and how; a challenger that gives no numbers is dropped."""
         champion, challenger, trial = served.champion, served.challenger, served.release.challenger
         share = self._config.audit.share
-        if champion.drift:
-            share = champion.drift.audit_share(share)
         if challenger is None or trial is None:
             return Judged(champion, await champion.judge(inputs), share)
         mine, theirs = await champion.judge_beside(inputs, challenger)
         if isinstance(theirs, Unjudged):
             self._releases.drop(challenger.name, f"it gave no numbers: {theirs.reason}")
-        elif not isinstance(mine, Unjudged) and challenger.pace.too_slow(theirs, mine):
-            reason = f"it is too slow: judging costs over {MAX_RATIO:g} times the champion's"
-            self._releases.drop(challenger.name, reason)
         elif trial.answers(origin.caller, origin.request_id):
             return Judged(challenger, theirs, 1.0 if trial.share < AUDITED_BELOW else share, trial)
         else:

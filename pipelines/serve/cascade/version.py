@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kcm.bundle.answers import Answer, Failure, Input, Judgement, Unreadable
 from kcm.bundle.models import large_names
@@ -31,23 +31,8 @@ from pipelines.serve.schemas import ExplainResponse, Refusal
 _FIELDS: Mapping[Part, str] = {"text": "text", "image": "image", "vector": "features"}  # of a request's items
 
 NO_CURVES = "The networks of this model are MLPs, which have no edge functions to show."
-MAX_RATIO = 2.0  # of what judging costs the challenger to what it costs the champion
-GRACE_S = 0.5  # seconds beyond it that are allowed: a busy machine makes any step slow now and then
 
 logger = logging.getLogger("ray.serve")
-
-
-class Pace:
-    """Sums up what judging the same inputs costs a challenger and its champion; the encoder counts for both."""
-
-    def __init__(self) -> None:
-        self._left_s = GRACE_S
-
-    def too_slow(self, challenger: Sequence[Judgement], champion: Sequence[Judgement]) -> bool:
-        """Whether the challenger has cost too much by now, these judgements included."""
-        champion_s, challenger_s = (sum(each.cost_s for each in judgements) for judgements in (champion, challenger))
-        self._left_s = min(GRACE_S, self._left_s + MAX_RATIO * champion_s - challenger_s)
-        return self._left_s < 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +52,6 @@ class CascadeVersion:
     auditor: Auditor | None = None
     guard: CertificateGuard | None = None
     drift: Drift | None = None
-    pace: Pace = field(default_factory=Pace)
 
     async def judge(self, inputs: Sequence[Input], place: str = "inputs[{}]") -> list[Judgement]:
         """One judgement per input; a refusal names an input by `place`, formatted with its position."""

@@ -61,11 +61,6 @@ class DecisionAlarm:
         return self._alarm.e_value
 
     @property
-    def suspicion(self) -> float:
-        """What asks for a closer look; no e-value."""
-        return self._alarm.suspicion
-
-    @property
     def num_decisions(self) -> int:
         """How many decisions were bet on."""
         return self._alarm.num_decisions

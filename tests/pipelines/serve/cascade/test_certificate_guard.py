@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
-from pipelines.serve.cascade.certificate_guard import CertificateGuard, guarded
+from pipelines.serve.cascade.certificate_guard import CertificateGuard
 
 NOW = datetime(2030, 1, 2, tzinfo=UTC)
 AT_ONE = Decision(decision="threshold", threshold=1.0)
@@ -55,18 +55,6 @@ def test_what_is_refuted_stays_refuted() -> None:
     guard.act(refuted=True)
     guard.act(refuted=False)
     assert (guard.standing, small.policy.decision) == ("refuted", ESCALATE_ALL)
-
-
-def test_tightening_keeps_the_surest_half_by_the_bundle_s_own_frontier() -> None:
-    small = side()
-    CertificateGuard(small, "1", "tighten", lambda: NOW).act(refuted=True)
-    # The threshold 1 keeps .6 of the rows, and 3 the surest .2 of them, the first to keep .3 at most.
-    assert small.policy.decision == Decision(decision="threshold", threshold=3.0)
-    assert small.policy.decision_for("films").cut == 3.0
-
-
-def test_where_no_frontier_tells_how_to_tighten_all_is_escalated() -> None:
-    assert guarded(Policy(decision=AT_ONE), {}, "tighten").decision == ESCALATE_ALL
 
 
 def test_reporting_changes_nothing_but_the_standing() -> None:

@@ -217,21 +217,16 @@ def test_a_request_that_a_canary_took_and_did_not_answer_is_in_the_log(url: str)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-@pytest.mark.parametrize(
-    ("fault", "reason"), [({"broken": True}, "contain NaN"), ({"cost_s": 1.0}, "judging costs over 2 times")]
-)
-def test_a_challenger_that_gives_no_numbers_or_is_slow_is_dropped_while_the_champion_answers(
-    url: str, share: float, fault: dict[str, Any], reason: str
-) -> None:
+def test_a_challenger_that_gives_no_numbers_is_dropped_while_the_champion_answers(url: str, share: float) -> None:
     async def check() -> None:
         replica = Replica(url)
         await replica.serve("2", share=share)
-        vars(replica.sides["2"]).update(fault)
+        replica.sides["2"].broken = True
         responses = await replica.answer_all()
         assert {response.model_version for response in responses} == {"1"}
         card = replica.service.cards.challenger_card()
         assert card is not None
-        assert reason in (card.dropped or "")
+        assert "contain NaN" in (card.dropped or "")
 
     run(check())
 
