@@ -149,7 +149,7 @@ def stats_view(result: Mapping[str, Any]) -> Group:
             lines["drift"] = f"version {escape(version)}: {_evidence(e_values)}; from 20 on it is told"
     if new := result["new_labels"]:
         shown = ", ".join(f"{foreign(label)} ({number:,})" for label, number in list(new.items())[:MOST_SHOWN])
-        lines["new labels"] = f"{shown}; `update.more_labels` has them learned"
+        lines["new labels"] = f"{shown}; `kcm labels --name` has them learned"
     return Group(table, *(line(name, value) for name, value in lines.items()))
 
 

@@ -45,7 +45,7 @@ class AskAgain(Stage, Plan):
             why = "the large model's head was fitted without" if fitted else "recorded answers do not know"
             raise ConfigError(
                 f"{why} the label {window.facts.new_labels[0]!r}",
-                where="update.more_labels",
+                where="kcm labels --name",
                 hint="Run anew with rows of that label, or take a large model that is asked",
             )
         return self

@@ -96,12 +96,7 @@ def build_challenger(
     }
     if facts.unknown_labels:
         figures["labels_unknown"] = facts.unknown_labels
-    enough = gates.enough_rows(
-        facts.num_large_answers,
-        facts.num_labels,
-        min_large_answers=config.update.min_large_answers,
-        min_labels=config.update.min_labels,
-    )
+    enough = gates.enough_rows(facts.num_large_answers, config.update.min_large_answers)
     if enough.verdict == "fail":
         return BuiltChallenger([enough], figures=figures)
     stages = stages_of(config, parent, labels)

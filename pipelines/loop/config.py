@@ -51,7 +51,6 @@ class UpdateConfig(Config):
     min_large_answers: int = Field(
         200, ge=1, description="Answers of the large model in a window, below which an attempt learns nothing."
     )
-    min_labels: int = Field(0, ge=0, description="Labels of people in a window, below which an attempt learns nothing.")
     every_s: float = Field(
         3600.0, gt=0, description="Time between attempts of `kcm update --watch` that nothing else has started."
     )
@@ -60,13 +59,6 @@ class UpdateConfig(Config):
         1000, ge=1, description="New answers of the large model that start an attempt of `--watch` at once."
     )
     new_labels: int = Field(50, ge=1, description="New labels of people that start an attempt of `--watch` at once.")
-    task: str = Field(
-        "traffic-{number}",
-        description="Name of a new task; {number} is the log's watermark. Items whose callers name a task keep it.",
-    )
-    more_labels: tuple[str, ...] = Field(
-        (), description="Labels that people may give although the champion does not know them; it learns them."
-    )
     salt: str = Field("kcm", description="Of the hash that draws what a unit is for; another one draws anew.")
     fractions: Fractions = Field(
         {"train": 0.4, "validate": 0.15, "certify": 0.3, "test": 0.15},
@@ -81,11 +73,4 @@ class UpdateConfig(Config):
     def _measured(cls, value: Fractions) -> Fractions:
         if not value["test"]:
             raise ValueError("test must be positive: what a turn has changed is measured on such rows")
-        return value
-
-    @field_validator("task")
-    @classmethod
-    def _named_by_number(cls, value: str) -> str:
-        if "{number}" not in value:
-            raise ValueError("must hold {number}, or two windows would have one name")
         return value

@@ -111,11 +111,9 @@ class ClassNames:
 
 
 def known_labels(config: RunConfig) -> tuple[str, ...]:
-    """The labels of the champion, and those that the configuration announces."""
+    """The labels of the champion."""
     state = LoopState.of(config)
-    bundle = Parent.of(state.store, state.champions.agreed().champion).bundle
-    more = config.update.more_labels if config.update else ()
-    return (*bundle.answer_names, *more)
+    return Parent.of(state.store, state.champions.agreed().champion).bundle.answer_names
 
 
 def new_groups(config: RunConfig) -> list[ItemGroup]:

@@ -61,8 +61,6 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
     reporter = reporter or Reporter()
     started = time.monotonic()
     state = LoopState.of(config)
-    more_labels = tuple(dict.fromkeys((*config.update.more_labels, *ClassNames.of(config).labels())))
-    config = config.model_copy(update={"update": config.update.model_copy(update={"more_labels": more_labels})})
     control, what = state.store.control, f"the update of {config.name!r}"
     with storage_errors(state.store.root), leased(control, f"leases/loop/{config.name}", what):
         watermark = watermark_of(config)
@@ -225,5 +223,5 @@ def _configuration(config: RunConfig) -> str:
     when = {"approval", "every_s", "poll_s", "new_large_answers", "new_labels", "canary"}
     return fingerprint_of(
         config.model_dump(mode="json", exclude=operational)
-        | {"update": config.update.model_dump(mode="json", exclude=when)}
+        | {"update": config.update.model_dump(mode="json", exclude=when), "labels": ClassNames.of(config).labels()}
     )

@@ -99,7 +99,7 @@ class LogWindow(Stage, Plan):
     """`window.parquet` and `window.json` of the decisions in (`after`, `upto`].
 
     `champion` is the digest of the parent's bundle, which decides labels, tasks and large model. `split_by_unit` are
-    the splits of the units that the champion's sequence holds.
+    the splits of the units that the champion's sequence holds, `named_labels` those that are to be learned with it.
     """
 
     stage, version, writes, unit = "window", 2, WindowArtefact, "decisions"
@@ -110,9 +110,7 @@ class LogWindow(Stage, Plan):
     champion: str
     salt: str
     fractions: Fractions
-    task: str
-    more_labels: tuple[str, ...] = ()
-    named_labels: tuple[str, ...] = ()  # those of `more_labels` that need no feedback to be learned
+    named_labels: tuple[str, ...] = ()
     new_labels: Literal["refuse", "keep"] = "refuse"
     forgotten_rows: tuple[str, ...] = ()
     max_share_per_caller: float = 1.0
@@ -123,7 +121,7 @@ class LogWindow(Stage, Plan):
 
     @classmethod
     def read_from(
-        cls, log: LogReader, config: RunConfig, parent: Parent, after: int, upto: int, named: Collection[str] = ()
+        cls, log: LogReader, config: RunConfig, parent: Parent, after: int, upto: int, named: Collection[str]
     ) -> Self:
         """The window of a run's application. ArtefactError where the champion's rows are missing."""
         assert config.update is not None
@@ -145,8 +143,6 @@ class LogWindow(Stage, Plan):
             champion=parent.bundle.digest,
             salt=config.update.salt,
             fractions=config.update.fractions,
-            task=config.update.task,
-            more_labels=tuple(label for label in config.update.more_labels if label not in labels),
             named_labels=tuple(label for label in named if label not in labels),
             new_labels=config.serve.feedback.new_labels,
             forgotten_rows=tuple(forgotten_rows),
@@ -163,9 +159,8 @@ class LogWindow(Stage, Plan):
         usable = reduce(pc.and_, learnable).to_pylist()  # forgotten decisions are not
         units = [unit if good else None for unit, good in zip(rows["unit"].to_pylist(), usable, strict=True)]
         purposes = [unit and self._purpose(unit) for unit in units]
-        known = {*self.bundle.label_names, *self.more_labels, self.bundle.none_label, None}
+        known = {*self.bundle.label_names, *self.named_labels, self.bundle.none_label, None}
         labels, asked_for = Counter(rows["label"].to_pylist()), set(rows["inbox_label"].to_pylist())
-        found = {*labels, *asked_for, *self.named_labels}
         facts = WindowFacts(
             application=self.application,
             after=self.after,
@@ -181,7 +176,7 @@ class LogWindow(Stage, Plan):
             num_labels=len(rows) - pc.coalesce(rows["inbox_label"], rows["label"]).null_count,
             num_held=sum(unit in self.split_by_unit for unit in units),
             purposes=dict(sorted(Counter(name or "none" for name in purposes).items())),
-            new_labels=tuple(label for label in self.more_labels if label in found),
+            new_labels=self.named_labels,
             unknown_labels={label: count for label, count in labels.most_common() if label not in known},
             forgotten_rows=self.forgotten_rows,
             signs=self._signs(rows),
@@ -192,7 +187,7 @@ class LogWindow(Stage, Plan):
             raise DataError(
                 f"people gave the label {strange[0]!r}, which is not in the list",
                 where=facts.where,
-                hint="Name it in update.more_labels, or delete that feedback with `kcm log forget`",
+                hint="Add it by `kcm labels --name`, or delete that feedback with `kcm log forget`",
             )
         write_table(rows.append_column("purpose", pa.array(purposes, pa.string())), attempt.folder / ROWS)
         write_json(attempt.folder / FACTS, facts.model_dump(mode="json"))
@@ -209,11 +204,11 @@ class LogWindow(Stage, Plan):
         return tuple(sign for sign, holds in signs.items() if holds)
 
     def _task_name(self, rows: pa.Table) -> str:
-        """The callers' name where they all give one that is new, else the configured one."""
+        """The callers' name where they all give one that is new, else one by the log's watermark."""
         named, known = set(rows["task"].to_pylist()), self.bundle.task_names
         if len(named) == 1 and (only := named.pop()) is not None and only not in known:
             return str(only)
-        name = self.task.format(number=self.upto)
+        name = f"traffic-{self.upto}"
         return name if name not in known else f"{name}-{self.after}"
 
 

@@ -129,7 +129,6 @@ def test_a_cascade_that_is_updated_is_audited(overrides: list[str], share: float
     [
         (["update.canary.stages=[0.5, 0.25, 1.0]"], "must rise to 1"),
         (["update.canary.stages=[0.5]"], "must rise to 1"),
-        (["update.task=traffic"], "must hold {number}"),
         (["update.aproval=manual"], r"did you mean 'update\.approval'"),
     ],
 )

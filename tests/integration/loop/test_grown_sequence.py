@@ -81,12 +81,14 @@ class Champion:
     def bundle(self) -> BundleArtefact:
         return self.artefacts["register"].as_a(BundleArtefact)
 
-    def update(self, log: MadeLog, until: type[Stage] = Choose, **more: Any) -> dict[str, Artefact]:
+    def update(
+        self, log: MadeLog, until: type[Stage] = Choose, named: tuple[str, ...] = (), **more: Any
+    ) -> dict[str, Artefact]:
         """The artefacts of an update up to a stage; a window is read once, and again under another salt alone."""
         parent = Parent(self.bundle, Bundle.read(self.bundle.bundle))
         config = parse_config(RunConfig, SETTINGS | self.where | {"update": SETTINGS["update"] | more})
         reader: Any = log
-        window = LogWindow.read_from(reader, config, parent, 0, log.table.num_rows)
+        window = LogWindow.read_from(reader, config, parent, 0, log.table.num_rows, named)
         stages: list[Stage] = [window, *stages_of(config, parent)]
         last = next(place for place, stage in enumerate(stages) if isinstance(stage, until))
         stages = stages[: last + 1]
@@ -215,7 +217,7 @@ def test_a_domain_is_learned_as_if_it_had_been_there_from_the_start(
 
 def test_a_new_label_gets_an_output_and_the_rest_goes_on(champion: Champion, traffic: Callable[..., MadeLog]) -> None:
     labels = [("good", "bad", "odd")[number % 3] for number in range(300)]
-    update = champion.update(traffic(labels, volunteered=300), more_labels=["odd"])
+    update = champion.update(traffic(labels, volunteered=300), named=("odd",))
     names = update["features"].as_a(FeaturesArtefact).names
     assert names.labels == ("bad", "good", "odd")
     state = update["extend"].as_a(TrainedArtefact).state("kcm")

@@ -135,11 +135,11 @@ def test_new_traffic_makes_another_attempt(loop: Loop) -> None:
     assert len(set(loop.built)) == 2
 
 
-@pytest.mark.parametrize("changes", [{"min_labels": 7}, {"every_s": 5.0}])
+@pytest.mark.parametrize("changes", [{"min_large_answers": 7}, {"every_s": 5.0}])
 def test_another_configuration_makes_another_attempt_where_it_changes_what_is_learned(loop: Loop, changes) -> None:
     loop.verdicts = ["fail"]
     update(loop.config)
-    assert update(with_update(loop, **changes))["changed"] == ("min_labels" in changes)
+    assert update(with_update(loop, **changes))["changed"] == ("min_large_answers" in changes)
 
 
 def test_a_killed_turn_goes_on_with_its_own_window(loop: Loop) -> None:
@@ -221,7 +221,7 @@ def test_a_challenger_that_is_stopped_on_traffic_is_never_promoted_by_itself(loo
     rolled_back = json.loads(loop.state.path.read_text())["rolled_back"]
     assert (rolled_back["version"], rolled_back["reason"]) == ("reviews/2", "2% of its requests failed")
     loop.verdicts = ["pass"]
-    again = update(with_update(loop, min_labels=1))  # another attempt, from the same watermark
+    again = update(with_update(loop, min_large_answers=1))  # another attempt, from the same watermark
     assert not again["promoted"]
     assert "was stopped before: 2% of its requests failed" in again["reason"]
 

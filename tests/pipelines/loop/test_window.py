@@ -52,7 +52,6 @@ def write(tmp_path: Path) -> Write:
             "champion": "digest",
             "salt": "s",
             "fractions": SPLITS,
-            "task": "traffic-{number}",
             "bundle": bundle,
             "log": log,
             "split_by_unit": {},
@@ -91,7 +90,7 @@ def test_new_labels_of_callers_are_counted_and_stop_nothing_where_they_are_kept(
     for number in range(7):
         rows[number]["label"] = "refund"
     assert write(MadeLog(rows), new_labels="keep").facts.unknown_labels == {"refund": 7}
-    known = write(MadeLog(rows), new_labels="keep", more_labels=("refund",))
+    known = write(MadeLog(rows), new_labels="keep", named_labels=("refund",))
     assert (known.facts.new_labels, known.facts.unknown_labels) == (("refund",), {})
 
 
@@ -112,11 +111,6 @@ def test_the_callers_name_the_task_where_they_agree_on_a_new_one(write: Write) -
 
     assert named("books") == "books"
     assert named("books", "films") == named("films") == named(None) == named("books", None) == "traffic-400"
-
-
-def test_a_label_that_a_person_has_named_is_new_without_any_feedback(write: Write) -> None:
-    assert write(more_labels=("refund",)).facts.new_labels == ()
-    assert write(more_labels=("refund",), named_labels=("refund",)).facts.new_labels == ("refund",)
 
 
 def test_a_window_in_which_all_was_escalated_is_known_whole_and_tells_why(write: Write) -> None:
@@ -140,10 +134,10 @@ def test_what_a_certificate_has_to_know_of_the_window(write: Write) -> None:
     assert not certified & trained
 
 
-def test_labels_that_are_announced_are_new_and_others_are_refused(write: Write) -> None:
+def test_labels_that_are_named_are_new_without_any_feedback_and_others_are_refused(write: Write) -> None:
     rows = decisions(TEXTS, ["good"] * 400)
     rows[0]["label"], rows[1]["inbox_label"] = "odd", "bad"
-    assert write(MadeLog(rows), more_labels=("odd", "even")).facts.new_labels == ("odd",)
+    assert write(MadeLog(rows), named_labels=("odd", "even")).facts.new_labels == ("odd", "even")
     with pytest.raises(DataError, match="'odd', which is not in the list"):
         write(MadeLog(rows))
 
