@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import load_encoder, load_large, with_first_labels
-from kcm.bundle.runtime import SmallSide
+from kcm.bundle.models import load_large, with_first_labels
 from kcm.certify.certificate import CertificateConfig
 from kcm.config import Config
 from kcm.errors import KcmError
@@ -28,7 +27,7 @@ from pipelines.loop.judged import JudgedWindow
 from pipelines.loop.recertify import JUDGED
 from pipelines.loop.window import WindowArtefact
 from pipelines.registry import gates
-from pipelines.registry.comparison import Version, latencies, old_tasks, probed
+from pipelines.registry.comparison import Version, against_champion, probed
 from pipelines.registry.gates import GateConfig, PromotionGate
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact
@@ -95,27 +94,12 @@ class Examine(Stage, Plan):
         if examined[0].verdict != "fail":
             if limits.panel_size:
                 examined.append(self.panel(challenger, features, outcomes, champion.task_names, context))
-            certificate, (small_s, large_s) = challenger.certificates[None], new.answered.seconds
-            encoder = load_encoder(challenger, context.assets_path)
-            costs = [small_s + (1 - share if len(judged) else 0.0) * large_s for share in saved]
-            facts = window.facts
+            certificate, facts = challenger.certificates[None], window.facts
             loss = judged.champion_loss(champion.policy, facts.share_floor, certificate.delta, facts.new_labels)
             holds = gates.promise_kept(loss, certificate.epsilon, facts.signs)
             repairs = not holds.figures["feasible"] and bool(facts.new_labels)
-            compared = [
-                gates.old_tasks(old_tasks(old, new), limits.max_old_task_loss),
-                gates.call_rate(
-                    ~kept_before,
-                    ~kept_after,
-                    judged.unit,
-                    max_call_rate=self.certificate.max_call_rate,
-                    bound=certificate.call_rate_bound,
-                ),
-                gates.cost(costs[0], costs[1], limits.max_cost),
-                gates.latency(
-                    *latencies(SmallSide(champion, encoder), SmallSide(challenger, encoder)), limits.max_latency
-                ),
-            ]
+            kept = kept_before, kept_after
+            compared = against_champion(old, new, kept, judged.unit, limits, self.certificate, context.assets_path)
             examined += [holds, gates.certified(certificate, repairs=repairs), *gates.against(holds, compared)]
         verdicts = Verdicts(gates=examined, calls_saved=(saved[0], saved[1]))
         write_json(attempt.folder / GATES, verdicts.model_dump(mode="json"))

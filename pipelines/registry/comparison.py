@@ -106,32 +106,44 @@ def without_traffic(
     champion: Version, challenger: Version, limits: GateConfig, certificate: CertificateConfig, assets_path: Path
 ) -> list[PromotionGate]:
     """The verdicts on a version of `kcm run`, the cheap ones first; only the first where it does not load."""
-    found = [probed(challenger.bundle, assets_path)]
-    if found[0].verdict == "fail":
-        return found
+    found = probed(challenger.bundle, assets_path)
+    if found.verdict == "fail":
+        return [found]
     before, after = champion.answered, challenger.answered
     one, other = _common(champion, challenger, None)
-    deployed = challenger.bundle.certificates[None]
-    small, large = zip(before.seconds, after.seconds, strict=True)
-    before_s, after_s = (
-        small_s + float((~kept).mean() if len(kept) else 1.0) * large_s
-        for small_s, large_s, kept in zip(small, large, (before.kept, after.kept), strict=True)
-    )
-    encoders = [load_encoder(each.bundle, assets_path) for each in (champion, challenger)]
-    sides = [SmallSide(each.bundle, encoder) for each, encoder in zip((champion, challenger), encoders, strict=True)]
+    kept = before.kept[one], after.kept[other]
+    compared = against_champion(champion, challenger, kept, _of(before.group, one), limits, certificate, assets_path)
+    return [found, gates.certified(challenger.bundle.certificates[None]), *compared]
+
+
+def against_champion(
+    champion: Version,
+    challenger: Version,
+    kept: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    unit_N: NDArray[np.object_] | None,
+    limits: GateConfig,
+    certificate: CertificateConfig,
+    assets_path: Path,
+) -> list[PromotionGate]:
+    """The gates that compare both versions: old tasks, and calls, cost and time on the same items [N].
+
+    `kept` is what champion and challenger keep of the items; a cost without any is that of escalating all.
+    """
+    costs = [
+        seconds[0] + (float((~kept_N).mean()) if len(kept_N) else 1.0) * seconds[1]
+        for seconds, kept_N in zip((champion.answered.seconds, challenger.answered.seconds), kept, strict=True)
+    ]
     return [
-        *found,
         gates.old_tasks(old_tasks(champion, challenger), limits.max_old_task_loss),
-        gates.certified(deployed),
         gates.call_rate(
-            ~before.kept[one],
-            ~after.kept[other],
-            _of(before.group, one),
+            ~kept[0],
+            ~kept[1],
+            unit_N,
             max_call_rate=certificate.max_call_rate,
-            bound=deployed.call_rate_bound,
+            bound=challenger.bundle.certificates[None].call_rate_bound,
         ),
-        gates.cost(before_s, after_s, limits.max_cost),
-        gates.latency(*latencies(*sides), limits.max_latency),
+        gates.cost(costs[0], costs[1], limits.max_cost),
+        gates.latency(*latencies(champion.bundle, challenger.bundle, assets_path), limits.max_latency),
     ]
 
 
@@ -144,11 +156,17 @@ def probed(bundle: Bundle, assets_path: Path) -> PromotionGate:
     return gates.answers_probe(None, len(judged))
 
 
-def latencies(champion: SmallSide, challenger: SmallSide) -> tuple[float, float]:
+def latencies(champion: Bundle, challenger: Bundle, assets_path: Path) -> tuple[float, float]:
     """Seconds that the small sides take for an input; they take turns, so that a busy machine slows both."""
+    encoder = load_encoder(challenger, assets_path)
+    same = champion.encoder_identity == challenger.encoder_identity
+    sides = (
+        SmallSide(champion, encoder if same else load_encoder(champion, assets_path)),
+        SmallSide(challenger, encoder),
+    )
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(_ROUNDS):
-        for side, took in zip((champion, challenger), seconds, strict=True):
+        for side, took in zip(sides, seconds, strict=True):
             started = time.perf_counter()
             side.judge([Input(probe_of(side.bundle))])
             took.append(time.perf_counter() - started)
