@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from kcm.certify.monitoring.trial import Limits, StageVerdict, judge, upper_bound
 from kcm.config import Config
 from kcm.errors import KcmError
 from pipelines.loop.config import CanaryConfig
 from pipelines.registry.champion import Challenger, Pointer
-from pipelines.registry.replicas import ReplicaReport
-from pipelines.serve.log.trial import TrialFigures
+from pipelines.serve.log.database import LogUnavailableError
+from pipelines.serve.log.trial import TrialFigures, TrialLog
 
 POLL_S = 1.0
 REST = 5  # a reading of the log that takes t seconds is followed by a rest of 5 t
@@ -27,32 +26,6 @@ SETTLE_S = 60.0  # time that the last audits of a stage may take
 DELTA = 0.1  # probability that a challenger as bad as a limit passes, and that a good one is refuted
 
 logger = logging.getLogger(__name__)
-
-
-class TrialService(Protocol):
-    """The running service, as a trial needs it."""
-
-    def try_out(self, stage: int, share: float) -> None:
-        """Let the challenger see the traffic of every replica, and answer this share of the callers.
-
-        Raises KcmError where a replica does not.
-        """
-
-    def dropped(self) -> str | None:
-        """Why a replica has dropped the challenger, if one has."""
-
-    def end(self) -> None:
-        """Let the champion answer everybody."""
-
-
-class TrialReader(Protocol):
-    """The log, as a trial needs it."""
-
-    def last(self) -> int:
-        """The number of the last decision."""
-
-    def read(self, after: int, champion: str, challenger: str) -> TrialFigures:
-        """The requests of a trial."""
 
 
 @dataclass(frozen=True)
@@ -64,24 +37,23 @@ class PointerTrial:
     timeout_s: float
 
     def try_out(self, stage: int, share: float) -> None:
-        """Name the challenger in the pointer, and wait until every replica tries it out."""
+        """Let the challenger see the traffic of every replica, and answer this share of the callers.
+
+        Raises KcmError where a replica does not.
+        """
         current = self.pointer.try_out(self.challenger.model_copy(update={"stage": stage, "share": share}))
-        self._require_accepted(self.pointer.reports.settled(current.record, self.timeout_s))
+        for report in self.pointer.reports.settled(current.record, self.timeout_s):
+            if reason := report.refused.get(self.challenger.version):
+                raise KcmError(f"a replica dropped it: {reason}", where=self.challenger.version)
 
     def dropped(self) -> str | None:
-        """What a replica reports of the challenger."""
+        """Why a replica has dropped the challenger, if one has."""
         refusals = (report.refused.get(self.challenger.version) for _, report in self.pointer.reports.read().values())
         return next(filter(None, refusals), None)
 
     def end(self) -> None:
-        """Take the challenger out of the pointer."""
+        """Let the champion answer everybody."""
         self.pointer.try_out(None)
-
-    def _require_accepted(self, reports: Sequence[ReplicaReport]) -> None:
-        version = self.challenger.version
-        for report in reports:
-            if reason := report.refused.get(version):
-                raise KcmError(f"a replica dropped it: {reason}", where=version)
 
 
 class RolloutOutcome(Config):
@@ -109,8 +81,8 @@ class Rollout:
     champion: str
     challenger: str
     config: CanaryConfig
-    service: TrialService
-    log: TrialReader
+    service: PointerTrial
+    log: TrialLog
     epsilon: float
     label_free: bool
     clock: Callable[[], float] = time.monotonic
@@ -129,6 +101,8 @@ class Rollout:
                 self._canary(stage, share, limits)
         except (_StoppedError, KcmError) as error:
             self.service.end()
+            if isinstance(error, LogUnavailableError):
+                raise  # which tells nothing of the challenger
             logger.warning("challenger %s is rolled back: %s", self.challenger, error)
             return RolloutOutcome(passed=False, reason=str(error), stages=tuple(self.stages))
         except BaseException:

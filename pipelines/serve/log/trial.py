@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from kcm.certify.monitoring.trial import Requests
-from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.database import Database
 from pipelines.serve.log.tables import DECISIONS, FAILURES
 
 _TYPES = {"stage": np.int64, "seconds": np.float64, "audit_share": np.float64}
@@ -32,11 +32,11 @@ class TrialLog:
     """Reads the trials of an application; every call blocks, and raises LogUnavailableError."""
 
     def __init__(self, url: str, application: str, timeout_s: float = 10.0) -> None:
-        self._log, self._application = DecisionLog(url, timeout_s, application), application
+        self._database, self._application = Database(url, timeout_s), application
 
     def last(self) -> int:
         """The number of the last decision, 0 without any; a trial that begins now comes after it."""
-        return self._log.database.watermark()
+        return self._database.watermark()
 
     def read(self, after: int, champion: str, challenger: str) -> TrialFigures:
         """The trial of `challenger` beside `champion`, of decisions with numbers above `after`."""
@@ -51,7 +51,7 @@ class TrialLog:
             .order_by(d.number)
         )
         failures = select(f.stage).where(f.application == self._application, f.model_version == challenger)
-        with self._log.database.reading() as connection:
+        with self._database.reading() as connection:
             result = connection.execute(decisions)
             rows = pd.DataFrame(result.all(), columns=list(result.keys())).astype(_TYPES)
             failed = np.array(connection.scalars(failures.order_by(f.failed_at)).all(), dtype=np.int64)
@@ -63,7 +63,7 @@ class TrialLog:
 
     def close(self) -> None:
         """Let go of the database."""
-        self._log.close()
+        self._database.close()
 
 
 def _as_answered(rows: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from kcm.errors import KcmError
 from pipelines.loop.config import CanaryConfig
 from pipelines.loop.promotion import canary
 from pipelines.loop.promotion.canary import Rollout, RolloutOutcome
+from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.trial import TrialFigures
 
 CONFIG = CanaryConfig(shadow_decisions=500, decisions_per_stage=400, max_error_rate=0.03, max_slow_rate=0.08)
@@ -147,13 +148,16 @@ def test_a_challenger_that_cannot_be_loaded_is_rolled_back() -> None:
     assert outcome.reason == "a replica dropped it: no such encoder"
 
 
-def test_an_interrupted_trial_leaves_the_champion_alone_in_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), LogUnavailableError("the log fails")], ids=["killed", "log"])
+def test_a_trial_that_cannot_go_on_leaves_the_champion_alone_and_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
     world = World()
 
-    def interrupt(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
 
-    monkeypatch.setattr(canary, "judge", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(canary, "judge", fail)
+    with pytest.raises(type(error)):
         world.roll_out()
     assert world.trials[-1] is None
