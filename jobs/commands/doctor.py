@@ -161,7 +161,7 @@ def _log(url: str) -> str:
             database.open()
     except LogUnavailableError as error:
         hint = "Check serve.feedback.url, and PGPASSWORD on every node"
-        raise KcmError(f"the log's database does not answer: {error}", where=url, hint=hint) from error
+        raise KcmError(f"the log's database does not answer: {error.what}", where=url, hint=hint) from error
     return url
 
 

@@ -19,7 +19,7 @@ from pipelines.config import RunConfig
 from pipelines.loop.purging import purge as purge_artefacts
 from pipelines.loop.purging import remembered
 from pipelines.loop.state import LoopState
-from pipelines.serve.log.database import LogUnavailableError, require_log
+from pipelines.serve.log.database import require_log
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.stats import log_stats
 from pipelines.serve.log.window import LogReader
@@ -91,12 +91,8 @@ def forget(
         run, url, application = _log_of(config, overrides)
         require_log(url)
         what = f"caller {caller!r}" if caller is not None else f"request {request!r}"
-        try:
-            with closing(DecisionLog(url, TIMEOUT_S, application)) as log:
-                forgotten = log.forget_request(*_parsed(str(request))) if caller is None else log.forget_caller(caller)
-        except LogUnavailableError as error:
-            hint = "Call it again: what is forgotten by now stays so"
-            raise KcmError(f"the log cannot be written: {error}", where=url, hint=hint) from error
+        with closing(DecisionLog(url, TIMEOUT_S, application)) as log:
+            forgotten = log.forget_request(*_parsed(str(request))) if caller is None else log.forget_caller(caller)
         if not forgotten.num_items:
             raise KcmError(
                 f"the log holds nothing of {what}, or has forgotten it",

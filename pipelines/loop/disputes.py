@@ -23,8 +23,7 @@ from kcm.config import Config
 from kcm.errors import DataError
 from kcm.tasks.hashing import draw
 from pipelines.loop.judged import JudgedWindow
-from pipelines.serve.log.inbox import State
-from pipelines.serve.log.standing import DisputedItem, LabelTest, outcome
+from pipelines.serve.log.inbox import DisputedItem, LabelTest, State, outcome
 
 
 class InboxPlan(Config):

@@ -7,17 +7,15 @@ looks at what they certify so far.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 
-from sqlalchemy import Connection
-
 from kcm.bundle.bundle import Bundle
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.certify.certificate import Certificate
-from kcm.errors import DataError, KcmError
+from kcm.errors import DataError
 from pipelines.config import RunConfig
 from pipelines.loop.disputes import GivenLabels, InboxPlan, drawn_items, label_tests
 from pipelines.loop.judged import JudgedWindow
@@ -26,35 +24,37 @@ from pipelines.loop.state import LoopState
 from pipelines.loop.window import WindowArtefact
 from pipelines.serve.config import log_url
 from pipelines.serve.log.database import Database, LogUnavailableError
+from pipelines.serve.log.entries import RejectedError
 from pipelines.serve.log.inbox import (
     AskedFor,
     InboxItem,
+    LabelTest,
+    Standing,
     State,
     close_inboxes,
     draw_items,
     inbox_items,
     inbox_states,
     open_inbox,
+    standing_of,
     store_answers,
 )
-from pipelines.serve.log.standing import LabelTest, Standing, standing_of
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.store.control.journal import Journal
 
 LOG_TIMEOUT_S = 10.0
-_SHOWN = 3
 
 
 class Inbox:
     """The inbox of a plan in the log at `url`; `judged` holds the window's certify decisions.
 
-    Raises KcmError where the log cannot be used; nothing is half stored.
+    Raises LogUnavailableError where the log fails; nothing is half stored.
     """
 
     def __init__(self, url: str, plan: InboxPlan, judged: JudgedWindow, timeout_s: float = 60.0) -> None:
         self.plan, self._judged = plan, judged
-        self._url, self._database = url, Database(url, timeout_s)
+        self._database = Database(url, timeout_s)
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -63,20 +63,18 @@ class Inbox:
     def fill(self) -> int:
         """Write down all that is drawn, and give the number of items; a second time changes nothing."""
         items = drawn_items(self._judged, self.plan)
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             draw_items(connection, self.plan.application, self.plan.attempt, items)
         return len(items)
 
     def ask(self) -> None:
         """Let the service ask people for these labels, and for those of no other inbox of the application."""
-        plan = self.plan
-        with self._writing() as connection:
-            asked = AskedFor(plan.attempt, plan.version, plan.labels, self.tests)
-            open_inbox(connection, plan.application, asked)
+        with self._database.writing() as connection:
+            open_inbox(connection, self.plan.application, self._asked_for)
 
     def items(self, state: State | None = None, limit: int | None = None) -> list[InboxItem]:
         """The items in their order, those in `state` where one is given, `limit` at the most."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return inbox_items(connection, self.plan.application, self.plan.attempt, state, limit)
 
     def answer(self, answers: Mapping[str, str | None]) -> None:
@@ -84,18 +82,20 @@ class Inbox:
 
         Raises DataError for ids that are not in the inbox and labels outside the list, and stores nothing then.
         """
-        known = self.answers()
-        unknown = [item for item in answers if item not in known]
-        strange = [f"{item}: {label!r}" for item, label in answers.items() if label and label not in self.plan.labels]
-        _refuse(unknown, "not in the inbox", "Only what was drawn is labelled here; the service takes others")
-        _refuse(strange, "not in the list of labels", f"Known are {', '.join(self.plan.labels[:20])}")
-        with self._writing() as connection:
-            store_answers(connection, self.plan.application, self.plan.attempt, answers)
+        try:
+            with self._database.writing() as connection:
+                store_answers(connection, self.plan.application, self._asked_for, answers, again=True)
+        except RejectedError as error:
+            raise DataError(str(error), where="inbox", hint="Nothing was stored") from None
 
     def answers(self) -> dict[str, tuple[State, str | None]]:
         """State and label of each item by its id."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return inbox_states(connection, self.plan.application, self.plan.attempt)
+
+    @property
+    def _asked_for(self) -> AskedFor:
+        return AskedFor(self.plan.attempt, self.plan.version, self.plan.labels, self.tests)
 
     @cached_property
     def tests(self) -> tuple[LabelTest, ...]:
@@ -116,22 +116,6 @@ class Inbox:
     def given(self) -> GivenLabels:
         """The labels as they stand, for a certificate."""
         return GivenLabels(plan=self.plan, answers=self.answers())
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        try:
-            with self._database.reading() as connection:
-                yield connection
-        except LogUnavailableError as error:
-            raise KcmError(f"the log cannot be read: {error}", where=self._url) from error
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        try:
-            with self._database.writing() as connection:
-                yield connection
-        except LogUnavailableError as error:
-            raise KcmError(f"the log cannot be written: {error}", where=self._url, hint="Nothing was stored") from error
 
 
 @dataclass(frozen=True)
@@ -270,9 +254,3 @@ def withdraw_labels(config: RunConfig, state: LoopState) -> None:
 def _plans(state: LoopState) -> Journal:
     """Where the plans of a run's inboxes are written down."""
     return Journal(state.store.control, f"loop/{state.name}/inboxes")
-
-
-def _refuse(bad: Sequence[str], what: str, hint: str) -> None:
-    if bad:
-        more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-        raise DataError(f"{what}: {', '.join(bad[:_SHOWN])}{more}", where="inbox", hint=hint)

@@ -11,8 +11,7 @@ from pipelines.serve.config import RETRY_AFTER_S, ServeConfig
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, RejectedError
-from pipelines.serve.log.inbox import InboxView
-from pipelines.serve.log.standing import Standing
+from pipelines.serve.log.inbox import InboxView, Standing
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import Releases

@@ -25,8 +25,7 @@ from pipelines.serve.http.middleware import DOCS, Access, AllowedHosts, BodyLimi
 from pipelines.serve.http.openai_api import add_openai_routes
 from pipelines.serve.http.page import add_pages
 from pipelines.serve.log.entries import Feedback
-from pipelines.serve.log.inbox import InboxView
-from pipelines.serve.log.standing import Standing
+from pipelines.serve.log.inbox import InboxView, Standing
 from pipelines.serve.schemas import (
     ExplainResponse,
     FeedbackResponse,

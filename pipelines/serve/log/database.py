@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random
 
-from kcm.errors import DataError
+from kcm.errors import DataError, KcmError
 from pipelines.serve.log.tables import DECISIONS, META, SCHEMA, SCHEMA_VERSION
 
 _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -33,7 +33,7 @@ _MIN_CONNECT_S = 2  # libpq waits no shorter
 _KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}  # seconds, seconds, probes
 
 
-class LogUnavailableError(Exception):
+class LogUnavailableError(KcmError):
     """Nothing was stored: the database is gone, locked, full, silent, failing, or of another version."""
 
 
@@ -79,7 +79,7 @@ class Database:
 
     def open(self) -> None:
         """Make what is missing; LogUnavailableError where that cannot be done now, and is tried again later."""
-        with _unavailable():
+        with self._unavailable():
             self._prepare()
 
     def interrupt(self) -> None:
@@ -103,10 +103,17 @@ class Database:
 
     @contextmanager
     def _transaction(self, engine: Engine) -> Iterator[Connection]:
-        with _unavailable():
+        with self._unavailable():
             self._prepare()
             with engine.begin() as connection:
                 yield connection
+
+    @contextmanager
+    def _unavailable(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise LogUnavailableError(f"the log fails: {type(error).__name__}", where=str(self._url)) from error
 
     def _prepare(self) -> None:
         """Once: a database that disappears later is not replaced by an empty one, but missed."""
@@ -174,15 +181,7 @@ def _create_tables(connection: Connection) -> None:
     connection.execute(insert(connection, META), [row])
     version = connection.scalar(select(META.c.version))
     if version != SCHEMA_VERSION:
-        raise LogUnavailableError(f"its tables are of version {version}, this package reads {SCHEMA_VERSION}")
-
-
-@contextmanager
-def _unavailable() -> Iterator[None]:
-    try:
-        yield
-    except (SQLAlchemyError, sqlite3.Error) as error:
-        raise LogUnavailableError(type(error).__name__) from error
+        raise LogUnavailableError(f"the log's tables are of version {version}, this package reads {SCHEMA_VERSION}")
 
 
 def _postgres_engine(url: URL, timeout_s: float) -> Engine:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from pipelines.serve.log.database import Database, erase_content, insert, log_key, share_numbers
 from pipelines.serve.log.entries import Feedback, LoggedDecision, RejectedError, as_bytes, hashed, storable, utc_now
-from pipelines.serve.log.inbox import InboxView, inbox_view, store_answers_once
+from pipelines.serve.log.inbox import InboxView, asked_for, inbox_view, store_answers
 from pipelines.serve.log.stats import version_facts
 from pipelines.serve.log.tables import (
     DECISIONS,
@@ -180,9 +180,10 @@ class DecisionLog:
             return inbox_view(connection, self._application, limit)
 
     def answer_inbox(self, answers: Mapping[str, str | None], *, again: bool) -> None:
-        """Commit what a person says of items of the open inbox, or store none; as `store_answers_once`."""
+        """Commit what a person says of items of the open inbox, or store none; as `store_answers`."""
         with self.database.writing() as connection:
-            store_answers_once(connection, self._application, answers, again=again)
+            asked = asked_for(connection, self._application)
+            store_answers(connection, self._application, asked, answers, again=again)
 
     def add_failure(self, request_id: str, model_version: str, stage: int, status: int) -> None:
         """Commit that a challenger did not answer a request that it took, and the HTTP status of that."""

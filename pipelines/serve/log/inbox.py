@@ -1,6 +1,6 @@
-"""The inbox: what people are asked about a frozen challenger, and what they have said.
+"""The inbox: what people are asked about a frozen challenger, what they have said, and what that certifies so far.
 
-The loop draws the items and opens the inbox; the service asks people about them.
+The loop draws the items and opens the inbox; the service asks people about them, and needs no more than the log.
 """
 
 from __future__ import annotations
@@ -11,18 +11,120 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import PlainSerializer
 from sqlalchemy import ColumnElement, Connection, select, update
 
+from kcm.cascade.policy import Decision
+from kcm.certify.labelled import LabelledTest, LabelledUnits, lowest_certified
+from kcm.config import Config
 from pipelines.serve.log.database import insert
 from pipelines.serve.log.entries import RejectedError, utc_now
-from pipelines.serve.log.standing import LabelTest, Standing, standing_of
 from pipelines.serve.log.tables import DECISIONS, INBOX, INBOXES, PAYLOADS, same_item
 
 State = Literal["drawn", "labelled", "skipped"]
 Picture = Annotated[
     bytes | None, PlainSerializer(lambda image: image and base64.b64encode(image).decode(), return_type=str | None)
 ]
+
+
+LabelStates = Mapping[str, tuple[str, str | None]]  # state and label of an item by `request id/item`
+
+
+class DisputedItem(Config):
+    """A drawn disagreement: its place in the order of units, and what X of its unit grows by where it is lost.
+
+    `large_label` is None where the large model never answered: no label could tell, and the item is lost.
+    """
+
+    id: str
+    place: int
+    weight: float
+    score: float
+    small_label: str
+    large_label: str | None
+
+
+class LabelTest(Config):
+    """The test of one decision of a challenger's policy: the decision for `task`, or for all requests without one."""
+
+    task: str | None
+    decision: Decision
+    epsilon: float
+    delta: float
+    floor: float
+    num_units: int
+    items: tuple[DisputedItem, ...]
+
+    def units(self, states: LabelStates) -> LabelledUnits:
+        """What is known by the labels in `states`."""
+        outcomes = [
+            outcome(*states.get(item.id, ("drawn", None)), item.small_label, item.large_label) for item in self.items
+        ]
+        return LabelledUnits(
+            num_units=self.num_units,
+            floor=self.floor,
+            place=np.array([item.place for item in self.items], dtype=np.int64),
+            weight=np.array([item.weight for item in self.items], dtype=np.float64),
+            score=np.array([item.score for item in self.items], dtype=np.float64),
+            answered=np.array([answered for answered, _ in outcomes], dtype=bool),
+            lost=np.array([lost for _, lost in outcomes], dtype=bool),
+        )
+
+    def result(self, states: LabelStates) -> LabelledTest:
+        """The test at the searched threshold."""
+        return LabelledTest(self.units(states), self.epsilon, self.delta)
+
+    def certified(self, states: LabelStates) -> Decision:
+        """The searched decision where the labels certify it, else the closest stricter one that they do."""
+        lowest = lowest_certified(self.units(states), self.decision.cut, self.epsilon, self.delta)
+        return self.decision if lowest == self.decision.cut else Decision.of(lowest)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the labels so far certify of the searched policy.
+
+    `bound` is the upper end of the accuracy lost, for the worst decision of the policy. `decided` of `num_units` units
+    tell something by now; without units labels certify nothing. No further label is needed once `certified`; `stricter`
+    says that the labels certify not the searched policy, but one that keeps less. `num_open`, `num_labelled` and
+    `num_skipped` count the items.
+    """
+
+    certified: bool
+    stricter: bool
+    bound: float
+    epsilon: float
+    decided: int
+    num_units: int
+    num_open: int
+    num_labelled: int
+    num_skipped: int
+
+
+def outcome(state: str | None, label: str | None, small: str, large: str | None) -> tuple[bool, bool]:
+    """Whether an item has been decided, and whether it is lost: the large side alone is right, or nobody could tell."""
+    if large is None:
+        return True, True
+    return state in ("labelled", "skipped"), state == "skipped" or (label == large and label != small)
+
+
+def standing_of(tests: Sequence[LabelTest], states: LabelStates) -> Standing:
+    """What these labels certify."""
+    results = [test.result(states) for test in tests]
+    certified = bool(results) and all(result.certified for result in results)
+    item_states = [state for state, _ in states.values()]
+    return Standing(
+        certified=certified,
+        stricter=not certified and any(test.certified(states).decision != "escalate_all" for test in tests),
+        bound=max((result.bound for result in results), default=0.0),
+        epsilon=max((test.epsilon for test in tests), default=0.0),
+        decided=sum(result.num_decided for result in results),
+        num_units=sum(result.num_units for result in results),
+        num_open=item_states.count("drawn"),
+        num_labelled=item_states.count("labelled"),
+        num_skipped=item_states.count("skipped"),
+    )
 
 
 @dataclass(frozen=True)
@@ -141,35 +243,27 @@ def inbox_states(connection: Connection, application: str, attempt: str) -> dict
     return {f"{request_id}/{item}": (state, label) for request_id, item, state, label in rows}
 
 
-def store_answers(connection: Connection, application: str, attempt: str, answers: Mapping[str, str | None]) -> None:
-    """Store a label of each item by its id, or None for one that is skipped; ids are those of the inbox."""
-    for name, label in answers.items():
-        values = {"state": "skipped" if label is None else "labelled", "label": label, "labelled_at": utc_now()}
-        connection.execute(update(INBOX).where(_of_item(application, attempt, name)).values(values))
-
-
-def store_answers_once(
-    connection: Connection, application: str, answers: Mapping[str, str | None], *, again: bool
+def store_answers(
+    connection: Connection, application: str, asked: AskedFor | None, answers: Mapping[str, str | None], *, again: bool
 ) -> None:
-    """As `store_answers`, in the open inbox, after a look at what is there.
+    """Store a label of each item by its id, or None for one that is skipped; a transaction that fails stores nothing.
 
     Raises RejectedError: 404 for items and 422 for labels that are not asked for; unless `again`, 409 for items that
     have another answer, as the second one of two people gets it who are asked the same.
     """
-    asked = asked_for(connection, application)
+    known = inbox_states(connection, application, asked.attempt) if asked else {}
     for name, label in answers.items():
-        row = None
-        if asked:
-            this = _of_item(application, asked.attempt, name)
-            row = connection.execute(select(INBOX.c.state, INBOX.c.label).where(this).with_for_update()).first()
-        if asked is None or row is None:
-            raise RejectedError(404, f"item {name}: no label of it is asked for; see /v1/labels")
+        if asked is None or name not in known:
+            raise RejectedError(404, f"item {name}: no label of it is asked for")
         if label is not None and label not in asked.labels:
-            raise RejectedError(422, f"item {name}: the label is not in the list; see /v1/labels")
-        if not again and row.state != "drawn" and row.label != label:
+            raise RejectedError(422, f"item {name}: {label!r} is not in the list of labels")
+        request_id, item = item_of(name)
+        this = _of(application, asked.attempt) & (INBOX.c.request_id == request_id) & (INBOX.c.item == item)
+        if not again:
+            this &= (INBOX.c.state == "drawn") | INBOX.c.label.is_not_distinct_from(label)
+        values = {"state": "skipped" if label is None else "labelled", "label": label, "labelled_at": utc_now()}
+        if not connection.execute(update(INBOX).where(this).values(values)).rowcount:
             raise RejectedError(409, f"item {name}: it has another answer already; `again` replaces it")
-    if asked:
-        store_answers(connection, application, asked.attempt, answers)
 
 
 def item_of(name: str) -> tuple[str, int]:
@@ -180,8 +274,3 @@ def item_of(name: str) -> tuple[str, int]:
 
 def _of(application: str, attempt: str) -> ColumnElement[bool]:
     return (INBOX.c.application == application) & (INBOX.c.attempt == attempt)
-
-
-def _of_item(application: str, attempt: str, name: str) -> ColumnElement[bool]:
-    request_id, item = item_of(name)
-    return _of(application, attempt) & (INBOX.c.request_id == request_id) & (INBOX.c.item == item)

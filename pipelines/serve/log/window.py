@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, fu
 
 from kcm.durable import replace_durably
 from kcm.errors import DataError, KcmError
-from pipelines.serve.log.database import Database, LogUnavailableError, log_exists, log_key, require_log
+from pipelines.serve.log.database import Database, log_exists, log_key, require_log
 from pipelines.serve.log.entries import utc_now
 from pipelines.serve.log.tables import DECISIONS, DRIFT, FEEDBACK, INBOX, PAYLOADS, VERSIONS, counted_labels, same_item
 
@@ -57,7 +57,7 @@ WINDOW = pa.schema(
 
 
 class LogReader:
-    """Reads the log at `url` while it is written; raises KcmError where it cannot be read, DataError without one."""
+    """Reads the log at `url` while it is written; raises LogUnavailableError, and DataError without one."""
 
     def __init__(self, url: str, timeout_s: float = 60.0) -> None:
         require_log(url)
@@ -76,7 +76,7 @@ class LogReader:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A transaction that reads."""
-        with self._translated(), self._database.reading() as connection:
+        with self._database.reading() as connection:
             yield connection
 
     @property
@@ -87,8 +87,7 @@ class LogReader:
 
     def watermark(self, application: str) -> int:
         """The highest number below which no decision will ever be added; 0 without decisions."""
-        with self._translated():
-            return self._database.watermark(DECISIONS.c.application == application)
+        return self._database.watermark(DECISIONS.c.application == application)
 
     def window(self, application: str, after: int, upto: int, max_share: float = 1.0) -> pa.Table:
         """The decisions with after < number <= upto, with the columns of WINDOW.
@@ -211,13 +210,6 @@ class LogReader:
         mine = (d.application == application) & d.forgotten_at.is_not(None) & d.unit.is_not(None)
         with self.reading() as connection:
             return frozenset(connection.scalars(select(d.unit).where(mine)))
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except LogUnavailableError as error:
-            raise KcmError(f"the log cannot be read: {error}", where=self._url) from error
 
 
 def log_watermark(url: str, application: str) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision
-from pipelines.serve.log.standing import DisputedItem, LabelTest, outcome, standing_of
+from pipelines.serve.log.inbox import DisputedItem, LabelTest, outcome, standing_of
 
 NUM = 2000
 
