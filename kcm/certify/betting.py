@@ -39,15 +39,7 @@ class BettingTest:
 
     def upper_bound(self) -> float:
         """The largest level that is not rejected at `delta`; unique, because the wealth only grows with the level."""
-
-        top = 1 - 1e-6
-
-        def excess(level: float) -> float:
-            return self._log_wealth(level) - self._log_target
-
-        if excess(top) <= 0:
-            return 1.0
-        return float(brentq(excess, 0.0, top, xtol=1e-7)) + 1e-7
+        return largest_level(self._log_wealth, self._log_target, top=1 - 1e-6)
 
     def _log_wealth(self, level: float, enough: float = math.inf) -> float:
         """max_m ln K_m over all units, or the first that reach `enough`; at least 0, the wealth before any bet."""
@@ -83,7 +75,19 @@ def fewest_betting(level: float, delta: float, value: float = 0.5) -> int:
     def rejects(num_units: int) -> bool:
         return BettingTest(lambda start, stop: np.full(stop - start, value), num_units, delta).rejects(level)
 
+    return fewest(rejects)
+
+
+def fewest(enough: Callable[[int], bool]) -> int:
+    """The fewest units that are `enough`, as more are, too."""
     high = 1
-    while not rejects(high):
+    while not enough(high):
         high *= 2
-    return bisect.bisect_left(range(high + 1), True, lo=high // 2, key=rejects)
+    return bisect.bisect_left(range(high + 1), True, lo=high // 2, key=enough)
+
+
+def largest_level(log_wealth: Callable[[float], float], log_target: float, top: float = 1.0) -> float:
+    """The largest level in [0, 1] at which the wealth, which only grows with the level, does not reach its target."""
+    if log_wealth(top) <= log_target:
+        return 1.0
+    return float(brentq(lambda level: log_wealth(level) - log_target, 0.0, top, xtol=1e-7)) + 1e-7

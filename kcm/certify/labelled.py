@@ -31,9 +31,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import logsumexp
 
+from kcm.certify.betting import fewest, largest_level
 from kcm.certify.traffic import Traffic
 from kcm.errors import DataError
 
@@ -150,11 +150,7 @@ class LabelledTest:
     @property
     def bound(self) -> float:
         """Upper confidence bound, at delta, on the accuracy that the challenger loses against the large model."""
-
-        def excess(loss: float) -> float:
-            return self._log_wealth(self._floor * loss) - math.log(1 / self.delta)
-
-        return 1.0 if excess(1.0) <= 0 else float(brentq(excess, 0.0, 1.0, xtol=1e-7)) + 1e-7
+        return largest_level(lambda loss: self._log_wealth(self._floor * loss), math.log(1 / self.delta))
 
     @property
     def fewest_units(self) -> int:
@@ -164,10 +160,7 @@ class LabelledTest:
             logs = num_units * np.log1p(_BETS * self._floor * self.epsilon)
             return bool(logsumexp(logs, b=1 / len(_BETS)) >= math.log(1 / self.delta))
 
-        high = 1
-        while not enough(high):
-            high *= 2
-        return bisect.bisect_left(range(high + 1), True, lo=high // 2, key=enough)
+        return fewest(enough)
 
     def _log_wealth(self, level: float) -> float:
         """max_m ln K_m over the units decided so far; at least 0, the wealth before any bet."""

@@ -23,17 +23,16 @@ References: arXiv 2010.09686 (betting), 2210.10768 (weights).
 
 from __future__ import annotations
 
-import bisect
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from kcm.cascade.frontier import lowest_threshold
+from kcm.certify.betting import fewest, largest_level
 from kcm.errors import ConfigError, DataError
 
 LARGEST_BET = 0.99  # 1 - nu (X - a) stays above zero for every X in [0, 1] and every level a
@@ -99,7 +98,7 @@ class TrafficPath:
         if not 0 < bet <= LARGEST_BET:
             raise ConfigError(f"bet = {bet}", where="certificate", hint=f"It must lie in (0, {LARGEST_BET}]")
         self._bets_G, self._weights_G = mixture(bet)
-        self.fewest_units = self._fewest_units()
+        self.fewest_units = fewest(self._enough)  # that could certify anything: none of them disagreeing
         size_U = np.bincount(unit_N, minlength=self.num_units)
         lost = np.flatnonzero(traffic.asked & traffic.disagrees)
         lost = lost[np.argsort(-traffic.score[lost], kind="stable")]
@@ -127,15 +126,8 @@ class TrafficPath:
 
     def upper_bound(self, threshold: float) -> float:
         """Upper confidence bound, at delta, on the mean disagreement on what is kept at `threshold`."""
-
         count = self._count(threshold)
-
-        def excess(epsilon: float) -> float:
-            return float(self._log_wealth(epsilon)[count]) - math.log(1 / self.delta)
-
-        if excess(1.0) <= 0:
-            return 1.0
-        return float(brentq(excess, 0.0, 1.0, xtol=1e-7)) + 1e-7
+        return largest_level(lambda epsilon: float(self._log_wealth(epsilon)[count]), math.log(1 / self.delta))
 
     def _count(self, threshold: float) -> int:
         """Lost items with a score above `threshold`."""
@@ -149,13 +141,6 @@ class TrafficPath:
         start_G = self.num_units * np.log1p(self._bets_G * level)
         paths = start_G + np.vstack([np.zeros_like(start_G), np.cumsum(grown_LG, axis=0)])
         return np.asarray(logsumexp(paths, axis=1, b=self._weights_G))
-
-    def _fewest_units(self) -> int:
-        """Fewest units that could certify anything: none of them disagreeing."""
-        high = 1
-        while not self._enough(high):
-            high *= 2
-        return bisect.bisect_left(range(high + 1), True, lo=high // 2, key=self._enough)
 
     def _enough(self, num_units: int) -> bool:
         logs = num_units * np.log1p(self._bets_G * self._floor * self.epsilon)

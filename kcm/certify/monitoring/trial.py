@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import logsumexp
 
+from kcm.certify.betting import largest_level
 from kcm.certify.monitoring.alarm import RateAlarm
 from kcm.config import Config
 
@@ -128,16 +129,7 @@ def judge(
 
 def upper_bound(lost_high: NDArray[np.float64], share: NDArray[np.float64], delta: float) -> float:
     """Upper confidence bound on the mean of an event from A x / pi [N] and the floors [N]; 1 without requests."""
-    low, high = 0.0, 1.0
-    if _log_wealth(lost_high, share, 1.0) < np.log(1 / delta):
-        return 1.0
-    while high - low > 1e-4:
-        middle = (low + high) / 2
-        if _log_wealth(lost_high, share, middle) >= np.log(1 / delta):
-            high = middle
-        else:
-            low = middle
-    return high
+    return largest_level(lambda level: _log_wealth(lost_high, share, level), float(np.log(1 / delta)))
 
 
 def _check(
