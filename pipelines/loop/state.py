@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,20 +88,13 @@ class LoopState:
         return bundles | {champion.version: champion.bundle for champion in self.champions.pointer.history()}
 
     def write(self) -> dict[str, str]:
-        """Write `loop.json` and the page beside it, unless they tell it already, and say where they lie."""
+        """Write `loop.json` and the page beside it, and say where they lie."""
         content, page = redacted_values(self.as_json()), self.path.with_suffix(".html")
-        if not (page.exists() and self._shows(content)):
-            write_page(render_loop(content), page)
-            write_json(self.path, content)  # last: whatever is in it is on the page
+        write_page(render_loop(content), page)
+        write_json(self.path, content)
         for path in (self.path, page):
             self.store.storage.keep(path)
         return {"result_path": self.store.storage.where(self.path), "report_path": self.store.storage.where(page)}
-
-    def _shows(self, content: dict[str, Any]) -> bool:
-        try:
-            return bool(json.loads(self.path.read_text(encoding="utf-8")) == content)
-        except (OSError, ValueError):
-            return False
 
 
 def log_reader(config: RunConfig) -> LogReader:

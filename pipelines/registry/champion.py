@@ -49,11 +49,6 @@ class Challenger(Config):
     stage: int = Field(0, ge=0, description="Stage of the trial; 0 for the shadow.")
     share: float = Field(0.0, ge=0, le=1, description="Share of the callers that it answers; as a shadow none.")
 
-    @property
-    def mode(self) -> Literal["shadow", "canary"]:
-        """Whether it answers anybody."""
-        return "canary" if self.share else "shadow"
-
 
 class _Record(Config):
     """What the pointer holds."""

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from jobs.models import served_model
 from jobs.service import ServiceSettings
 from jobs.views.loop import outcome
 from kcm.bundle.bundle import Bundle
-from kcm.config import Config
 from kcm.errors import DataError, KcmError, LockedError
 from pipelines.config import RunConfig
 from pipelines.loop.promotion.canary import PointerTrial, Rollout
 from pipelines.loop.state import LoopState, log_reader, watermark_of
 from pipelines.loop.triggers import NewTraffic
 from pipelines.loop.triggers import watch as watch_log
-from pipelines.loop.turn import Deliver, Delivery
+from pipelines.loop.turn import Delivery
 from pipelines.loop.turn import approve as approve_version
 from pipelines.loop.turn import update as take_turn
 from pipelines.registry.champion import By, Challenger, Champion
@@ -31,24 +31,9 @@ from pipelines.tracking.tracking import FINGERPRINT_TAG, PARENT_TAG, version_tag
 RECENT = 1000  # the last decisions, by which the traffic of a version is measured
 
 
-class VersionState(Config):
-    """A version of an application as `kcm versions` shows it."""
-
-    version: str
-    state: str  # champion, former champion, stopped, awaits approval, or challenger
-    by: str | None
-    parent: str | None
-    promoted_at: str | None
-    traffic: float | None  # its share of the last decisions; None where nothing is logged
-    window: tuple[int, int] | None
-    verdict: str | None
-    certificate: dict[str, Any] | None
-    reason: str | None
-
-
 def update(config: RunConfig) -> dict[str, Any]:
     """Take one turn of the loop now."""
-    return take_turn(config, _to_traffic(config))
+    return take_turn(config, partial(delivered, config))
 
 
 def watch(config: RunConfig, say: Callable[[str], None]) -> None:
@@ -77,18 +62,14 @@ def watch(config: RunConfig, say: Callable[[str], None]) -> None:
 
 def approve(config: RunConfig, version: str) -> dict[str, Any]:
     """Promote a version that waits for approval."""
-    return approve_version(config, version, _to_traffic(config))
-
-
-def _to_traffic(config: RunConfig) -> Deliver:
-    """How a version comes to answer traffic."""
-    return lambda candidate: delivered(config, candidate)
+    return approve_version(config, version, partial(delivered, config))
 
 
 def versions(config: RunConfig) -> dict[str, Any]:
     """All versions that were champion or wanted to be, the newest first, and the traffic that the champion has seen.
 
-    Raises KcmError for a run without a champion.
+    `state` is champion, former champion, stopped, awaits approval, or challenger; `traffic` the share of the last
+    decisions, None where nothing is logged. Raises KcmError for a run without a champion.
     """
     state = LoopState.of(config)
     pointer = state.champions.pointer
@@ -100,13 +81,13 @@ def versions(config: RunConfig) -> dict[str, Any]:
     known = {digest: champion.version for digest, champion in history.items()}
     known |= {digest: turn["version"] for digest, turn in turns.items()}
     shares = _shares(config)
-    states = []
+    states = list[dict[str, Any]]()
     for digest, version in known.items():
         turn, champion, stopped = turns.get(digest, {}), history.get(digest), pointer.rejected(digest)
         states.append(
-            VersionState(
-                version=version,
-                state="champion"
+            {
+                "version": version,
+                "state": "champion"
                 if digest == current.champion.digest
                 else "stopped"
                 if stopped
@@ -115,20 +96,20 @@ def versions(config: RunConfig) -> dict[str, Any]:
                 else "former champion"
                 if champion
                 else "challenger",
-                by=champion and champion.by,
-                parent=known.get((champion.parent if champion else turn["champion_digest"]) or ""),
-                promoted_at=champion and champion.promoted_at,
-                traffic=shares.get(version, 0.0) if shares else None,
-                window=(turn["after"], turn["upto"]) if turn else None,
-                verdict=turn.get("verdict"),
-                certificate=turn.get("certificate"),
-                reason=turn.get("reason") if digest == current.champion.digest else stopped or turn.get("reason"),
-            )
+                "by": champion and champion.by,
+                "parent": known.get((champion.parent if champion else turn["champion_digest"]) or ""),
+                "promoted_at": champion and champion.promoted_at,
+                "traffic": shares.get(version, 0.0) if shares else None,
+                "window": (turn["after"], turn["upto"]) if turn else None,
+                "verdict": turn.get("verdict"),
+                "certificate": turn.get("certificate"),
+                "reason": turn.get("reason") if digest == current.champion.digest else stopped or turn.get("reason"),
+            }
         )
-    newest = sorted(states, key=lambda state: int(state.version.rpartition("/")[2]), reverse=True)
+    newest = sorted(states, key=lambda state: int(state["version"].rpartition("/")[2]), reverse=True)
     return {
         "champion": current.champion.version,
-        "versions": [version.model_dump(mode="json") for version in newest],
+        "versions": newest,
         "rolled_back": state.rolled_back(),
     }
 
