@@ -147,9 +147,9 @@ class Releases(Generic[LoadedT]):
             self.refused = None
         if release.challenger:
             self.dropped = None
-        if not self._put_in_use(release):
-            self._being_loaded = release.version
-            self._loading = asyncio.create_task(self._replace(release))
+        self._being_loaded = release.version
+        self._loading = asyncio.create_task(self._replace(release))
+        await asyncio.sleep(0)  # what is in memory is in use by then
 
     async def settled(self) -> None:
         """Wait until nothing is being loaded."""
@@ -165,26 +165,6 @@ class Releases(Generic[LoadedT]):
         self._served = replace(self.served, challenger=None)
         self._kept.pop(challenger.release, None)
         self.dropped = RefusedRelease(version=version, reason=reason)
-
-    def _put_in_use(self, release: Release) -> bool:
-        """Serve what is in memory of a release; False where something has to be loaded."""
-        champion, challenger = self._kept.get(release.champion), None
-        if champion is None:
-            return False
-        if release.challenger:
-            challenger = self._kept.get(release.challenger.release)
-            if challenger is None or not self._fit(champion, challenger):
-                self._use(Served(release, champion))
-                return False
-        self._use(Served(release, champion, challenger))
-        return True
-
-    def _fit(self, champion: LoadedT, challenger: LoadedT) -> bool:
-        try:
-            self._fits(champion, challenger)
-        except ValueError:
-            return False
-        return True
 
     def _use(self, served: Served[LoadedT]) -> None:
         if self._served and served.release.champion != self.release.champion:
