@@ -62,8 +62,6 @@ class WindowFacts(Config):
     num_missing: int = 0
     num_large_answers: int = 0
     num_labels: int = 0
-    num_held: int = Field(0, description="Decisions of units that keep the split of the champion's sequence.")
-    purposes: dict[str, int] = Field({})
     new_labels: tuple[str, ...] = ()
     unknown_labels: dict[str, int] = Field({})
     forgotten_rows: tuple[str, ...] = ()
@@ -174,8 +172,6 @@ class LogWindow(Stage, Plan):
             num_missing=self.log.gaps(self.application, self.after, self.upto),
             num_large_answers=len(rows) - rows["large_label"].null_count,
             num_labels=len(rows) - pc.coalesce(rows["inbox_label"], rows["label"]).null_count,
-            num_held=sum(unit in self.split_by_unit for unit in units),
-            purposes=dict(sorted(Counter(name or "none" for name in purposes).items())),
             new_labels=self.named_labels,
             unknown_labels={label: count for label, count in labels.most_common() if label not in known},
             forgotten_rows=self.forgotten_rows,

@@ -78,8 +78,7 @@ def versions(config: RunConfig) -> dict[str, Any]:
         raise KcmError(f"{config.name!r} has no champion", hint="Start `kcm run` first")
     turns = {turn["digest"]: turn for turn in state.attempts.turns() if turn["digest"]}
     history = {champion.digest: champion for champion in pointer.history()}
-    known = {digest: champion.version for digest, champion in history.items()}
-    known |= {digest: turn["version"] for digest, turn in turns.items()}
+    known = state.versions()
     shares = _shares(config)
     states = list[dict[str, Any]]()
     for digest, version in known.items():
@@ -100,7 +99,7 @@ def versions(config: RunConfig) -> dict[str, Any]:
                 "parent": known.get((champion.parent if champion else turn["champion_digest"]) or ""),
                 "promoted_at": champion and champion.promoted_at,
                 "traffic": shares.get(version, 0.0) if shares else None,
-                "window": (turn["after"], turn["upto"]) if turn else None,
+                "window": [turn["after"], turn["upto"]] if turn else None,
                 "verdict": turn.get("verdict"),
                 "certificate": turn.get("certificate"),
                 "reason": turn.get("reason") if digest == current.champion.digest else stopped or turn.get("reason"),

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from kcm.bundle.answers import Answer, Input
 from kcm.inputs.content import Content
@@ -39,16 +39,12 @@ _Text = Annotated[str, Field(max_length=MAX_MESSAGE_LENGTH)]
 class TextPart(BaseModel):
     """A part of a message; only text can be classified."""
 
-    model_config = ConfigDict(extra="ignore")
-
     type: Literal["text"]
     text: _Text
 
 
 class ChatMessage(BaseModel):
     """One message of a conversation."""
-
-    model_config = ConfigDict(extra="ignore")
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: _Text | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
@@ -64,8 +60,6 @@ class ChatMessage(BaseModel):
 class ResponseFormat(BaseModel):
     """`response_format` of a request."""
 
-    model_config = ConfigDict(extra="ignore")
-
     type: Literal["text", "json_object", "json_schema"]
     json_schema: dict[str, Any] | None = None
 
@@ -73,15 +67,11 @@ class ResponseFormat(BaseModel):
 class StreamOptions(BaseModel):
     """What a stream carries beside the label."""
 
-    model_config = ConfigDict(extra="ignore")
-
     include_usage: bool | None = None
 
 
 class ChatRequest(BaseModel):
     """A chat completion as OpenAI's clients ask for it; what only steers generation is accepted and has no effect."""
-
-    model_config = ConfigDict(extra="ignore")
 
     model: Annotated[str, Field(max_length=200)]
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
