@@ -28,8 +28,7 @@ from pipelines.serve.sources import ChampionSource, Source
 class Door:
     """Holds the small side; items of several requests are judged together.
 
-    It serves the release of `source`, and follows it where that is a champion. `encoder` is None where the encoder,
-    too, is in this process.
+    It serves the release of `source`, and follows it where that is a champion.
     """
 
     loader_class = VersionLoader
@@ -40,7 +39,6 @@ class Door:
         config: ServeConfig,
         assets_dir: Path,
         large: DeploymentHandle[Any],
-        encoder: DeploymentHandle[Any] | None = None,
     ) -> None:
         self._config = config
         redact_logger("ray.serve")
@@ -48,7 +46,7 @@ class Door:
         metrics = ServeMetrics()
         url = config.feedback.url
         self._writer = LogWriter(config.feedback, url, metrics.unstored, config.application) if url else None
-        loader = self.loader_class(config, assets_dir, large, encoder, breaker, metrics, self._writer)
+        loader = self.loader_class(config, assets_dir, large, breaker, metrics, self._writer)
         self._service = CascadeService(loader.load, config, breaker, metrics, self._writer, Exposition())
         if self._writer:
             await self._writer.open()
