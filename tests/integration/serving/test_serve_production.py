@@ -23,13 +23,10 @@ from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.config import load_config
-from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig
-from pipelines.loop.state import LoopState
 from pipelines.registry.champion import Pointer
-from pipelines.registry.promote import Champions, champion_now
-from pipelines.registry.replicas import RefusedByServiceError
+from pipelines.registry.promote import Champions
 from pipelines.serve.deploy.app import build_app, start
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK
@@ -48,18 +45,17 @@ REVIEWS = Path(__file__).parents[3] / "jobs" / "configs" / "reviews.yaml"
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory, quick_bundle: Callable[..., Path], assets_dir: Path) -> RunConfig:
-    """Three registered versions: the champion splits, the second keeps everything, the third has another encoder."""
+    """Two registered versions: the champion splits, the second keeps everything."""
     storage = tmp_path_factory.mktemp("storage")
     port = free_port()
     two = {"num_replicas": 2, "cpus": 0.2}
-    values = {"port": port, **two, "encoder": two, "large": two, "audit": {"share": 0.5, "seed": 0}}
+    values = {"port": port, **two, "large": two, "audit": {"share": 0.5, "seed": 0}}
     overrides = [f"storage_path={storage}", f"assets_path={assets_dir}", f"serve={json.dumps(values)}"]
     config = load_config(RunConfig, REVIEWS, overrides)
     tracking = Tracking.open(config.tracking, storage, name=config.name, key="key")
     bundles = {
         "first": quick_bundle(),
         "second": quick_bundle(policy=Policy(decision=KEEP_ALL)),
-        "third": quick_bundle(encoder_identity="0" * 64),
     }
     store = ArtefactStore(config.storage_path)
     champions = Champions(Pointer(store.control, config.name), tracking.uri, config.name)
@@ -139,20 +135,6 @@ def test_an_escalated_answer_and_its_feedback_are_in_the_log(url: str, config: R
     assert drawn <= set(range(20)) - set(escalated)
 
 
-def test_a_version_that_does_not_work_is_refused_and_the_old_one_goes_on(url: str, config: RunConfig) -> None:
-    """Promise: neither the registry nor the service takes a version that cannot be served, and the card tells of it."""
-    with pytest.raises(ArtefactError, match="the encoder is another one"):
-        promote(config, "3")
-    champions = LoopState.of(config).champions
-    before = champions.present()
-    nowhere = champion_now("reviews/4", "digest", "nowhere", by="promote")
-    with pytest.raises(RefusedByServiceError, match=r"version reviews/4 is refused: .*nowhere is missing"):
-        champions.promote(nowhere, expected=before.number)
-    assert champions.agreed().champion == before.champion
-    cards = [httpx.get(f"{url}/v1/model").json() for _ in range(10)]
-    assert {card["model_version"] for card in cards} == {"reviews/1"}
-
-
 def test_versions_change_under_load_without_a_failed_or_mixed_request(
     url: str, config: RunConfig, sentences: list[str], expected: list[Answer]
 ) -> None:
@@ -203,7 +185,7 @@ def test_everything_that_is_counted_can_be_read(url: str) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("deployment", ["door", "encoder", "large"])
+@pytest.mark.parametrize("deployment", ["door", "large"])
 @pytest.mark.slow
 def test_a_replica_killed_under_load_costs_no_answer(
     url: str, sentences: list[str], expected: list[Answer], deployment: str
