@@ -21,7 +21,6 @@ from pipelines.loop.purging import remembered
 from pipelines.loop.state import LoopState
 from pipelines.serve.log.database import require_log
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.stats import log_stats
 from pipelines.serve.log.window import LogReader
 
 TIMEOUT_S = 30.0
@@ -42,8 +41,7 @@ def stats(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None
         with LogReader(url) as log:
             watermark = log.watermark(application)
             result |= {"watermark": watermark, "missing": log.gaps(application, 0, watermark)}
-            with log.reading() as connection:
-                result |= log_stats(connection, application)
+            result |= log.stats(application)
             result["drift"] = {version: log.drift(application, version) for version in result["versions"]}
         result_console().print(stats_view(result))
 

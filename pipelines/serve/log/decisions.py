@@ -30,7 +30,6 @@ from sqlalchemy import (
 from pipelines.serve.log.database import Database, erase_content, insert, log_key, share_numbers
 from pipelines.serve.log.entries import Feedback, LoggedDecision, RejectedError, as_bytes, hashed, storable, utc_now
 from pipelines.serve.log.inbox import InboxView, asked_for, inbox_view, store_answers
-from pipelines.serve.log.stats import version_facts
 from pipelines.serve.log.tables import (
     DECISIONS,
     DRIFT,
@@ -39,6 +38,7 @@ from pipelines.serve.log.tables import (
     INBOX,
     PAYLOADS,
     VERSIONS,
+    counted,
     counted_labels,
     of_items,
     same_item,
@@ -260,9 +260,29 @@ class DecisionLog:
             ]
 
     def version_facts(self) -> list[dict[str, Any]]:
-        """As `stats.version_facts`."""
+        """The versions that have answered, the first one first: version, since, until, num_labels and refuted_at.
+
+        Labels are those that callers gave and that the inbox asked for.
+        """
+        d, v = DECISIONS.c, VERSIONS.c
+        own = d.application == self._application
+        answered = select(d.model_version, func.min(d.answered_at), func.max(d.answered_at)).where(own)
         with self.database.reading() as connection:
-            return version_facts(connection, self._application)
+            rows = connection.execute(answered.group_by(d.model_version).order_by(func.min(d.number))).all()
+            given = counted(connection, d.model_version, FEEDBACK, own)
+            asked = counted(connection, d.model_version, INBOX, own & INBOX.c.label.is_not(None))
+            alarms = connection.execute(select(v.model_version, v.refuted_at).where(v.application == self._application))
+            refuted = dict(alarms.tuples().all())
+            return [
+                {
+                    "version": version,
+                    "since": since,
+                    "until": until,
+                    "num_labels": given.get(version, 0) + asked.get(version, 0),
+                    "refuted_at": refuted.get(version),
+                }
+                for version, since, until in rows
+            ]
 
     def put_drift(self, model_version: str, e_values: Mapping[str, float]) -> None:
         """Commit what this replica knows of drift by now, in the place of what it wrote before."""

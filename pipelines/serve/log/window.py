@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,7 +20,17 @@ from kcm.durable import replace_durably
 from kcm.errors import DataError, KcmError
 from pipelines.serve.log.database import Database, log_exists, log_key, require_log
 from pipelines.serve.log.entries import utc_now
-from pipelines.serve.log.tables import DECISIONS, DRIFT, FEEDBACK, INBOX, PAYLOADS, VERSIONS, counted_labels, same_item
+from pipelines.serve.log.tables import (
+    DECISIONS,
+    DRIFT,
+    FEEDBACK,
+    INBOX,
+    PAYLOADS,
+    VERSIONS,
+    counted,
+    counted_labels,
+    same_item,
+)
 
 MAX_ROWS, MAX_BYTES = 10_000, 64 * 2**20  # of a batch; a single input may be larger
 DRIFT_EXPIRES = timedelta(hours=1)  # a replica that has written nothing for so long is gone
@@ -159,6 +169,40 @@ class LogReader:
                 missing += max(0, (last or 0) - (before or 0) - number)
         return missing
 
+    def stats(self, application: str) -> dict[str, Any]:
+        """Decisions by version and route, audits and inbox by state, labels, and payloads with their bytes."""
+        d, p, f = DECISIONS.c, PAYLOADS.c, FEEDBACK.c
+        own = d.application == application
+        with self.reading() as connection:
+            versions: dict[str, dict[str, int]] = {}
+            routes = select(d.model_version, d.route, func.count()).where(own).group_by(d.model_version, d.route)
+            for version, route, number in connection.execute(routes.order_by(func.min(d.number))):
+                versions.setdefault(version, {})[route] = number
+            number, oldest, newest, forgotten = connection.execute(
+                select(
+                    func.count(), func.min(d.answered_at), func.max(d.answered_at), func.count(d.forgotten_at)
+                ).where(own)
+            ).one()
+            payloads, num_bytes, oldest_payload = connection.execute(
+                select(func.count(), func.coalesce(func.sum(p.num_bytes), 0), func.min(p.stored_at)).where(
+                    p.application == application, p.num_bytes > 0
+                )
+            ).one()
+            labels = counted(connection, f.new, FEEDBACK, own)
+            return {
+                "application": application,
+                "decisions": number,
+                "oldest": _when(oldest),
+                "newest": _when(newest),
+                "versions": versions,
+                "audits": counted(connection, d.state, DECISIONS, own & d.state.is_not(None)),
+                "labels": sum(labels.values()),
+                "new_labels": counted(connection, f.label, FEEDBACK, own & f.new.is_(True)),
+                "inbox": counted(connection, INBOX.c.state, INBOX, INBOX.c.application == application),
+                "payloads": {"items": payloads, "bytes": int(num_bytes), "oldest": _when(oldest_payload)},
+                "forgotten": forgotten,
+            }
+
     def counts(self, application: str, after: int) -> tuple[int, int, int]:
         """How many decisions came after a number, and how many of them have a large answer, and a person's label."""
         d = DECISIONS.c
@@ -272,3 +316,8 @@ def _batch(rows: Sequence[Any]) -> pa.RecordBatch:
             values = tuple(None if value is None else np.frombuffer(value, "<f4") for value in values)
         arrays.append(pa.array(values, field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=WINDOW)
+
+
+def _when(moment: datetime | None) -> str | None:
+    """A time in UTC, to the second."""
+    return f"{moment:%Y-%m-%dT%H:%M:%S}Z" if moment else None

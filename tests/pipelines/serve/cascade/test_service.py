@@ -30,7 +30,6 @@ from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, Origin
 from pipelines.serve.log.monitor import Monitor
-from pipelines.serve.log.stats import log_stats
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK, PAYLOADS
 from pipelines.serve.log.window import LogReader
 from pipelines.serve.log.writer import LogWriter
@@ -412,7 +411,7 @@ def test_a_new_label_is_kept_where_the_operator_says_so_and_nothing_is_counted_b
         log = DecisionLog(url, 1.0, "films")
         assert [row["new"] for row in log.read(FEEDBACK)] == [True, True, True, None, True]
         assert sum(tally.number for tally in log.tallies("1") if tally.small_right is not None) == 1
-        with LogReader(url) as reader, reader.reading() as connection:
-            assert log_stats(connection, "films")["new_labels"] == {"refund": 2, "rebate": 1, "recall": 1}
+        with LogReader(url) as reader:
+            assert reader.stats("films")["new_labels"] == {"refund": 2, "rebate": 1, "recall": 1}
 
     run(give())
