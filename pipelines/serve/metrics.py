@@ -1,26 +1,16 @@
-"""What a door counts. The names are those of the dashboard and the alerts in deploy/helm/kcm."""
+"""What a door counts. Ray exports it from each node, as `ray_` and the name, by which deploy/helm/kcm shows it."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import ray
-from prometheus_client import Metric, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from pipelines.serve.breaker import State
 from pipelines.serve.schemas import PredictResponse
 
 AuditOutcome = Literal["agree", "disagree", "lost"]
-
-PREFIX = "ray_kcm_"  # Ray puts its own name before each
 
 ITEMS = "kcm_items_total"
 REQUESTS = "kcm_requests_total"
@@ -44,9 +34,6 @@ NAMES = (
     *(ITEMS, REQUESTS, ERRORS, EXPLANATIONS, UNSTORED, STAGE_SECONDS, WAITING, CALL_RATE, BREAKER),
     *(AUDITS, DISAGREEMENT, REGRET, REFUTED, DRIFT, SHADOWS, CHALLENGER, VERSION_SECONDS, FAILED),
 )
-
-NODES_AT_ONCE = 8
-NODE_TIMEOUT_S = 2.0
 
 _SECONDS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 _STATES: dict[State, int] = {"closed": 0, "half_open": 1, "open": 2}
@@ -148,66 +135,3 @@ class ServeMetrics:
         self._breaker.set(_STATES[breaker])
         if call_rate is not None:
             self._call_rate.set(call_rate)
-
-
-class Exposition:
-    """The application's metrics from every node of the cluster, in Prometheus' text format.
-
-    Nodes are asked once in `fresh_s` seconds, however many clients ask for the metrics, and by threads of their own: a
-    node that does not answer is left out and delays no item. On a large cluster let Prometheus scrape the nodes itself,
-    by the targets that Ray writes.
-    """
-
-    def __init__(
-        self,
-        pages: Callable[[], Iterable[str]] | None = None,
-        fresh_s: float = 2.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._pages, self._fresh_s, self._clock = pages or self._pages_of_nodes, fresh_s, clock
-        self._nodes = ThreadPoolExecutor(NODES_AT_ONCE, thread_name_prefix="scrape")
-        self._merging = ThreadPoolExecutor(1, thread_name_prefix="exposition")
-        self._gathering: asyncio.Future[str] | None = None
-        self._asked_at = 0.0
-
-    async def __call__(self) -> str:
-        """The metrics gathered last, if they are fresh; calls in the meantime wait for the same gathering."""
-        if self._gathering is None or (self._gathering.done() and self._clock() - self._asked_at >= self._fresh_s):
-            self._asked_at = self._clock()
-            loop = asyncio.get_running_loop()
-            self._gathering = loop.run_in_executor(self._merging, lambda: merged(self._pages()))
-        return await asyncio.shield(self._gathering)
-
-    def _pages_of_nodes(self) -> Iterable[str]:
-        addresses = [
-            f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-            for node in ray.nodes()
-            if node["Alive"]
-        ]
-        return self._nodes.map(_page, addresses)
-
-
-def _page(address: str) -> str:
-    try:
-        with urllib.request.urlopen(address, timeout=NODE_TIMEOUT_S) as response:
-            return str(response.read().decode())
-    except OSError:
-        return ""
-
-
-class _Families(dict[str, Metric], Collector):
-    """Families by name, as prometheus_client writes them out."""
-
-    def collect(self) -> Iterable[Metric]:
-        return self.values()
-
-
-def merged(pages: Iterable[str]) -> str:
-    """The families of this application on any of the pages, each once."""
-    families = _Families()
-    for page in pages:
-        for family in text_string_to_metric_families(page):
-            if family.name.startswith(PREFIX):
-                families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-                families[family.name].samples += family.samples
-    return generate_latest(families).decode()

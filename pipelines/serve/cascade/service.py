@@ -59,7 +59,6 @@ class CascadeService:
     """`load` makes a version ready to judge, sharing what it can with one that is there already.
 
     `log` is None where nothing is stored.
-    `exposition` gives all metrics in Prometheus' text format.
     """
 
     def __init__(
@@ -69,10 +68,9 @@ class CascadeService:
         breaker: Breaker,
         metrics: ServeMetrics,
         log: LogWriter | None,
-        exposition: Callable[[], Awaitable[str]],
     ) -> None:
         self._load, self._config, self._breaker = load, config, breaker
-        self._metrics, self._log, self._exposition = metrics, log, exposition
+        self._metrics, self._log = metrics, log
         self._releases: Releases[CascadeVersion] = Releases(self._load_and_try, CascadeVersion.require_beside)
         self.labelling = Labelling(self._releases, config, log, metrics)
         self._traffic = ReplicaTraffic()
@@ -172,10 +170,6 @@ class CascadeService:
     def degraded(self) -> str | None:
         """What does not work while answers go on; None where all does."""
         return "log" if self._log and not self._log.available else None
-
-    async def metrics(self) -> str:
-        """All metrics, in Prometheus' text format."""
-        return await self._exposition()
 
     def failed(self) -> None:
         """Count a request that ended in an unexpected error."""

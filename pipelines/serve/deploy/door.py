@@ -19,7 +19,7 @@ from pipelines.serve.deploy.follow import ReleaseFollower
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.log.writer import LogWriter
-from pipelines.serve.metrics import Exposition, ServeMetrics
+from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.sources import ChampionSource, Source
 
 
@@ -47,7 +47,7 @@ class Door:
         url = config.feedback.url
         self._writer = LogWriter(config.feedback, url, metrics.unstored, config.application) if url else None
         loader = self.loader_class(config, assets_dir, large, breaker, metrics, self._writer)
-        self._service = CascadeService(loader.load, config, breaker, metrics, self._writer, Exposition())
+        self._service = CascadeService(loader.load, config, breaker, metrics, self._writer)
         if self._writer:
             await self._writer.open()
         await self._service.stage(await asyncio.to_thread(source.first))

@@ -4,7 +4,6 @@
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
-from fastapi.responses import PlainTextResponse
 from fastapi_offline import FastAPIOffline
 
 from kcm.bundle.answers import Input
@@ -146,8 +145,3 @@ def _add_states(api: FastAPI, service: CascadeService) -> None:
         if waiting := service.waiting_for():
             raise Refusal(503, f"not ready: {waiting}", retry_after_s=1)
         return Health(status="ready", degraded=service.degraded())
-
-    @api.get("/metrics", response_class=PlainTextResponse)
-    async def metrics() -> str:
-        """What all replicas have counted, for Prometheus."""
-        return await service.metrics()

@@ -26,9 +26,8 @@ CLIENT_GONE = 499  # the status in the log of a request whose client did not wai
 ANYONE = "anyone"  # the caller where no keys are asked for
 DOCS = "/docs"  # the interface's own page; its files lie below
 INDEX, LABELS, PREFIX = "/", "/labels", "/page/"  # the pages and their files, which hold nothing of the model
-PROBES = frozenset({"/healthz", "/readyz"})  # asked by address, by what starts and watches the service
+PROBES = frozenset({"/healthz", "/readyz"})  # asked by address, every few seconds, and not logged
 OPEN = PROBES | {DOCS, "/openapi.json", INDEX, LABELS}  # without a key
-QUIET = PROBES | {"/metrics"}  # asked every few seconds, and not logged
 
 _PORT = re.compile(r":\d*$", re.ASCII)  # of an IPv6 address in brackets nothing else ends so
 
@@ -78,7 +77,7 @@ class RequestLog:
                 raise  # the answer has begun: to break the connection is all that is left
             await problem(500, "this should not have happened; it has been logged")(scope, receive, send_noting_status)
         finally:
-            if scope["path"] not in QUIET:
+            if scope["path"] not in PROBES:
                 ids = {"request_id": origin.request_id, "client_request_id": origin.client_request_id}
                 line = ids | {"path": scope["path"][:100], "status": status}
                 logger.info("request", extra=line | {"seconds": round(time.perf_counter() - started, 6)} | fields)

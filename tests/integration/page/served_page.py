@@ -190,13 +190,10 @@ async def service_of(folder: Path, encoder: Encoder, config: ServeConfig, feedba
         pictures = PictureReader(encoder.read, max_pixels=config.limits.max_pixels, max_waiting=1024, num_threads=1)
         return CascadeVersion(side, Judging(encoder, pictures, config), large, config, release.version)
 
-    async def exposition() -> str:
-        return ""
-
     log = LogWriter(config.feedback, feedback_url) if feedback_url else None
     if log:
         await log.open()
-    service = CascadeService(load, config, Breaker(BreakerConfig()), Deaf(), log, exposition)
+    service = CascadeService(load, config, Breaker(BreakerConfig()), Deaf(), log)
     await service.stage(Release(version="films/7", bundle=folder))
     await service.become_ready()
     return service

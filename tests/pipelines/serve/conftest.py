@@ -120,9 +120,6 @@ class StubService:
     def failed(self) -> None:
         self.num_failed += 1
 
-    async def metrics(self) -> str:
-        return "kcm_items_total 1\n"
-
 
 @pytest.fixture
 def service() -> StubService:

@@ -74,9 +74,6 @@ async def service_of(version: CascadeVersion, metrics: Any = None, log: LogWrite
     async def load(_: Release, beside: CascadeVersion | None) -> CascadeVersion:
         return version
 
-    async def exposition() -> str:
-        return "everything counted"
-
-    service = CascadeService(load, version.config, Breaker(BreakerConfig()), metrics or NoMetrics(), log, exposition)
+    service = CascadeService(load, version.config, Breaker(BreakerConfig()), metrics or NoMetrics(), log)
     await service.stage(Release(version=version.name, bundle=Path("/bundles") / version.name))
     return service

@@ -106,11 +106,8 @@ class Replica:
                 side, large, config, name=release.version, encoder=self.encoder, auditor=auditor, judging=judging
             )
 
-        async def exposition() -> str:
-            return ""
-
         breaker = Breaker(BreakerConfig())
-        self.service = CascadeService(load, config, breaker, metrics, self.log, exposition)  # type: ignore[arg-type]
+        self.service = CascadeService(load, config, breaker, metrics, self.log)  # type: ignore[arg-type]
 
     async def serve(self, challenger: str | None = None, share: float = 0.0, champion: str = "1") -> None:
         trial = challenger and ChallengerRelease(version=challenger, bundle=Path("/2"), share=share)

@@ -143,10 +143,7 @@ async def started(
             auditor = Auditor(config.audit, ("bad", "good"), lambda items: large.ask(items, 1.0), log, monitor, metrics)
         return version_of(StubSmallSide(), large, CONFIG, name=staged.version, auditor=auditor)
 
-    async def exposition() -> str:
-        return "everything counted"
-
-    service = CascadeService(load, config, Breaker(BreakerConfig()), metrics, log, exposition)
+    service = CascadeService(load, config, Breaker(BreakerConfig()), metrics, log)
     await service.stage(release("1"))
     return service
 

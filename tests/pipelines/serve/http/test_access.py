@@ -59,7 +59,6 @@ def test_an_empty_key_is_none_whatever_the_file_came_to_hold(
         "/v1/labels",
         "/v1/loop",
         "/v1/explain",
-        "/metrics",
         "/nowhere",
     ],
 )
@@ -127,7 +126,7 @@ def test_health_checks_do_not_fill_the_log(
 # -- by which name -----------------------------------------------------------------------------------------------------
 
 EVERY_DOOR = [
-    *("/", "/page/main.js", "/docs", "/openapi.json", "/v1/model", "/v1/model/report", "/v1/models", "/metrics"),
+    *("/", "/page/main.js", "/docs", "/openapi.json", "/v1/model", "/v1/model/report", "/v1/models"),
     "/nowhere",
 ]
 POSTS = ["/v1/predict", "/v1/explain", "/v1/feedback", "/v1/chat/completions"]
