@@ -17,7 +17,6 @@ from kcm.config import load_config
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
 from pipelines.loop.purging import purge as purge_artefacts
-from pipelines.loop.purging import remembered
 from pipelines.loop.state import LoopState
 from pipelines.serve.log.database import require_log
 from pipelines.serve.log.decisions import DecisionLog
@@ -81,12 +80,12 @@ def forget(
 ) -> None:
     """Delete inputs, answers and labels for good; what stays of a decision is its route and its probability.
 
-    Their units leave the memory of the model with the next `kcm update`; the result says who still holds them.
+    Their units leave the memory of the model with the next `kcm update`.
     """
     with reported(json, debug) as result:
         if (caller is None) == (request is None):
             raise KcmError("name whose items are to be forgotten", hint="Give either --caller or --request")
-        run, url, application = _log_of(config, overrides)
+        _, url, application = _log_of(config, overrides)
         require_log(url)
         what = f"caller {caller!r}" if caller is not None else f"request {request!r}"
         with closing(DecisionLog(url, TIMEOUT_S, application)) as log:
@@ -99,7 +98,7 @@ def forget(
             )
         result |= {"items": forgotten.num_items, "units": sorted(forgotten.units)}
         typer.echo(f"{forgotten.num_items} items of {what} are forgotten")
-        result |= _holders(run, url, forgotten.units)
+        typer.echo("the next `kcm update` trains without them; then `kcm log purge` empties what earlier versions keep")
 
 
 @app.command()
@@ -116,27 +115,6 @@ def purge(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None
         result |= {"units": len(units), "emptied": purged.emptied, "windows": purged.windows}
         counted = f"{len(purged.emptied)} artefacts are emptied, {len(purged.windows)} windows erased"
         typer.echo(f"{len(units)} forgotten units: {counted}")
-
-
-def _holders(run: RunConfig, url: str, units: frozenset[str]) -> dict[str, list[str]]:
-    """Say which versions and which artefacts of the storage still hold these units, and what to do."""
-
-    with LogReader(url) as log:
-        holders = remembered(LoopState.of(run), log.unit_key, units)
-    if holders.versions:
-        versions = ", ".join(holders.versions)
-        typer.echo(
-            f"learned by {versions}: the next `kcm update` trains without them; `kcm log purge` empties what is older"
-        )
-    if holders.unreadable:
-        typer.echo(f"not known of {', '.join(holders.unreadable)}: the artefacts that they were made of are gone")
-    for folder in holders.folders:
-        typer.echo(f"rows are kept in {folder}")
-    return {
-        "versions": list(holders.versions),
-        "unreadable": list(holders.unreadable),
-        "folders": [str(folder) for folder in holders.folders],
-    }
 
 
 def _log_of(config: Path, overrides: list[str] | None) -> tuple[RunConfig, str, str]:

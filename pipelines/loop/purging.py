@@ -1,6 +1,6 @@
 """What was deleted from the log leaves the artefacts of earlier versions, too: these are served on, nothing more.
 
-The next update trains without it. What earlier versions hold stays until it is purged: `remembered` says who holds it.
+The next update trains without it. What earlier versions hold stays until it is purged.
 
 A version remembers a unit in the rows that it was trained on, in all that was made of these rows, and in the memory of
 its learner. Those artefacts are emptied; bundles, figures and lineage stay. A window keeps its decisions as the log
@@ -25,7 +25,6 @@ from pipelines.loop.window import ROWS, LogWindow
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.stages.units import rows_of
 from pipelines.store.artefact import Artefact
-from pipelines.store.features import FeaturesArtefact
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.store.upkeep import alone, empty, is_emptied, rewrite
 
@@ -41,34 +40,6 @@ class Purged:
 
     emptied: list[str] = field(default_factory=list)
     windows: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Remembered:
-    """The versions that were trained on forgotten units, or may have been, and the folders that hold rows of them."""
-
-    versions: tuple[str, ...] = ()
-    unreadable: tuple[str, ...] = ()
-    folders: tuple[Path, ...] = ()
-
-
-def remembered(state: LoopState, key: bytes, units: Collection[str]) -> Remembered:
-    """What holds these units, by their names in the log that has this key."""
-    versions, unreadable, folders = list[str](), list[str](), dict[Path, None]()
-    for version, bundle in state.bundles().items():
-        try:
-            artefact = state.store.named(Register.stage, bundle).as_a(BundleArtefact)
-            sequence = artefact.source(FeaturesArtefact, "features").sequence
-            if rows_of(sequence, key, units):
-                versions.append(version)
-                folders[sequence.folder] = None
-        except (ArtefactError, OSError):
-            unreadable.append(version)
-    for window in state.store.finished(LogWindow.stage):
-        held = read_table(window.folder / ROWS, columns=["unit"])["unit"]
-        if pc.any(pc.is_in(held, pa.array(units, pa.string()))).as_py():
-            folders[window.folder] = None
-    return Remembered(tuple(versions), tuple(unreadable), tuple(folders))
 
 
 def purge(state: LoopState, key: bytes, units: Collection[str]) -> Purged:
