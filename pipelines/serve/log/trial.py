@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sqlalchemy import select
 
 from kcm.certify.monitoring.trial import Requests
@@ -15,6 +14,9 @@ from pipelines.serve.log.database import Database
 from pipelines.serve.log.tables import DECISIONS, FAILURES
 
 _TYPES = {"stage": np.int64, "seconds": np.float64, "audit_share": np.float64}
+_COLUMNS = {"stage": np.int64, "num_items": np.int64, "failed": np.bool_} | dict.fromkeys(
+    ("seconds", "lost_low", "lost_high", "share"), np.float64
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +56,11 @@ class TrialLog:
         with self._database.reading() as connection:
             result = connection.execute(decisions)
             rows = pd.DataFrame(result.all(), columns=list(result.keys())).astype(_TYPES)
-            failed = np.array(connection.scalars(failures.order_by(f.failed_at)).all(), dtype=np.int64)
+            failed = connection.scalars(failures.order_by(f.failed_at)).all()
         by_champion, by_challenger = rows[rows["model_version"] == champion], rows[rows["model_version"] == challenger]
         return TrialFigures(
             _requests(_as_shadow(by_champion, challenger)),
-            _with_failures(_requests(_as_answered(by_challenger)), failed),
+            _requests(_as_answered(by_challenger), failed),
         )
 
     def close(self) -> None:
@@ -85,8 +87,11 @@ def _as_shadow(rows: pd.DataFrame, challenger: str) -> pd.DataFrame:
     return rows.assign(asked=asked, known=known, differs=differs, probability=probability)
 
 
-def _requests(items: pd.DataFrame) -> Requests:
-    """Items joined to their requests. A request of a moment without audits counts as audited and lost throughout."""
+def _requests(items: pd.DataFrame, failed_stages: Sequence[int] = ()) -> Requests:
+    """Items joined to their requests, with those that failed, each among those of its stage.
+
+    A request of a moment without audits counts as audited and lost throughout.
+    """
     watched = items["audit_share"] > 0
     weight = 1 / items["probability"].where(items["asked"] & watched, 1.0)
     unknown = items["differs"] | (items["asked"] & ~items["known"])
@@ -96,32 +101,12 @@ def _requests(items: pd.DataFrame) -> Requests:
         share=items["audit_share"].where(watched, 1.0),
     )
     grouped = items.groupby("request_id", sort=False)
-    first = grouped[["stage", "seconds", "share"]].first()
-    return Requests(
-        stage=first["stage"].to_numpy(dtype=np.int64),
-        num_items=grouped.size().to_numpy(dtype=np.int64),
-        failed=np.zeros(len(first), dtype=bool),
-        seconds=first["seconds"].to_numpy(dtype=np.float64),
-        lost_low=grouped["low"].mean().to_numpy(dtype=np.float64),
-        lost_high=grouped["high"].mean().to_numpy(dtype=np.float64),
-        share=first["share"].to_numpy(dtype=np.float64),
+    answered = grouped[["stage", "seconds", "share"]].first()
+    answered = answered.assign(
+        num_items=grouped.size(), failed=False, lost_low=grouped["low"].mean(), lost_high=grouped["high"].mean()
     )
-
-
-def _with_failures(answered: Requests, failed_stages: NDArray[np.int64]) -> Requests:
-    """The requests with those that failed, each among those of its stage."""
-    stage = np.concatenate([answered.stage, failed_stages])
-    order = np.argsort(stage, kind="stable")
-
-    def joined(values: NDArray[Any], of_failed: float) -> NDArray[Any]:
-        return np.concatenate([values, np.full(len(failed_stages), of_failed, dtype=values.dtype)])[order]
-
-    return Requests(
-        stage=stage[order],
-        num_items=joined(answered.num_items, 1),
-        failed=joined(answered.failed, True),
-        seconds=joined(answered.seconds, np.nan),
-        lost_low=joined(answered.lost_low, 0.0),
-        lost_high=joined(answered.lost_high, 0.0),
-        share=joined(answered.share, 1.0),
+    failed = pd.DataFrame({"stage": failed_stages}).assign(
+        seconds=np.nan, share=1.0, num_items=1, failed=True, lost_low=0.0, lost_high=0.0
     )
+    requests = pd.concat([answered, failed]).sort_values("stage", kind="stable") if len(failed) else answered
+    return Requests(**{name: requests[name].to_numpy(dtype=kind) for name, kind in _COLUMNS.items()})
