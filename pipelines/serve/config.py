@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from kcm.config import Config
 from kcm.costs import CostsConfig
@@ -221,13 +223,6 @@ class FeedbackConfig(Config):
     def _usable(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        if re.fullmatch(r"sqlite:////[^?#]+", value):
-            return (
-                value  # a run's own log: what comes next takes its time to import, in processes that open no database
-            )
-        from sqlalchemy.engine import make_url
-        from sqlalchemy.exc import ArgumentError
-
         try:
             url = make_url(value)
         except ArgumentError:

@@ -73,9 +73,7 @@ def versions(config: RunConfig) -> dict[str, Any]:
     """
     state = LoopState.of(config)
     pointer = state.champions.pointer
-    current = pointer.current()
-    if current is None:
-        raise KcmError(f"{config.name!r} has no champion", hint="Start `kcm run` first")
+    current = state.champions.present()
     turns = {turn["digest"]: turn for turn in state.attempts.turns() if turn["digest"]}
     history = {champion.digest: champion for champion in pointer.history()}
     known = state.versions()
@@ -159,10 +157,7 @@ def rollback(config: RunConfig, version: str | None = None, reason: str = "rolle
     """
     state = LoopState.of(config)
     pointer = state.champions.pointer
-    current = pointer.current()
-    if current is None:
-        raise KcmError(f"{config.name!r} has no champion to roll back", hint="Start `kcm run` first")
-    today = current.champion
+    today = state.champions.present().champion
     earlier = [
         champion
         for champion in pointer.history()
