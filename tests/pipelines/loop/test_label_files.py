@@ -104,12 +104,3 @@ def test_a_file_with_one_bad_row_is_refused_in_a_line(tmp_path: Path, name: str,
     with pytest.raises(DataError, match=message) as refused:
         read_answers(tmp_path / name)
     assert "\n" not in str(refused.value)
-
-
-def test_items_and_labels_that_are_not_in_the_inbox_store_nothing(inbox: Inbox, tmp_path: Path) -> None:
-    first = inbox.items(limit=1)[0].id
-    for row, message in ((f"{first},NO", "not in the list"), ("r0/7,no", "not in the inbox")):
-        (tmp_path / "a.csv").write_text(f"id,label\n{row}\n")
-        with pytest.raises(DataError, match=message):
-            inbox.answer(read_answers(tmp_path / "a.csv"))
-    assert len(inbox.items("drawn")) == len(inbox.items())
