@@ -7,7 +7,6 @@ from pathlib import Path
 
 from kcm.bundle.models import bundle_digest
 from pipelines.registry.champion import BUNDLE, REGISTER, Challenger, Champion
-from pipelines.registry.promote import champion_now
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.manifest import publish
 
@@ -19,7 +18,7 @@ def registered(store: ArtefactStore, bundle: Path, version: str) -> Champion:
     if not home.exists():
         shutil.copytree(bundle, home / "attempt-test" / BUNDLE)
     publish(store.storage, home, {"stage": REGISTER}, home / "attempt-test")
-    return champion_now(version, digest, digest[:16], by="promote")
+    return Champion(version=version, digest=digest, bundle=digest[:16], by="promote")
 
 
 def beside(champion: Champion, share: float = 0.0, stage: int = 0) -> Challenger:

@@ -36,7 +36,7 @@ def outcome(result: Numbers) -> str:
 def versions_view(result: Numbers) -> Group:
     """All versions, the newest first, and the last rollback."""
     table = plain_table("Versions, the newest first")
-    for heading in ("version", "state", "from", "decisions", "gates", "loss at\nmost %", "traffic\n%", "why"):
+    for heading in ("version", "state", "from", "decisions", "gates", "loss at\nmost %", "why"):
         table.add_column(heading, overflow="fold", justify="right" if heading.endswith("%") else "left")
     for version in result["versions"]:
         certificate = version["certificate"]
@@ -47,7 +47,6 @@ def versions_view(result: Numbers) -> Group:
             f"{version['window'][0] + 1}–{version['window'][1]}" if version["window"] else _NONE,
             version["verdict"] or _NONE,
             percent(certificate["bound"]) if certificate and certificate["valid"] else _NONE,
-            _NONE if version["traffic"] is None else percent(version["traffic"]),
             escape(version["reason"] or ""),
             style="bold" if version["state"] == "champion" else None,
         )

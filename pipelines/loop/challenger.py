@@ -33,7 +33,6 @@ from pipelines.progress import Reporter
 from pipelines.registry import gates
 from pipelines.registry.champion import Champion
 from pipelines.registry.gates import PromotionGate
-from pipelines.registry.promote import champion_now
 from pipelines.registry.pyfunc import register_model
 from pipelines.result import write_challenger_report
 from pipelines.run import run_context
@@ -179,7 +178,9 @@ def _registered(
     tracking.finish()
     certificate = evaluated.certificates(evaluated.deployed)[None]
     digest = bundle_digest(bundle.bundle)
-    candidate = champion_now(version, digest, bundle.fingerprint, by="update", parent=attempt.champion)
+    candidate = Champion(
+        version=version, digest=digest, bundle=bundle.fingerprint, by="update", parent=attempt.champion
+    )
     return BuiltChallenger(
         verdicts,
         candidate,

@@ -22,9 +22,9 @@ from pipelines.loop.disputes import GivenLabels
 from pipelines.loop.naming import ClassNames
 from pipelines.loop.state import LoopState, watermark_of, window_start
 from pipelines.progress import Reporter
-from pipelines.registry.champion import Champion
+from pipelines.registry.champion import Champion, utc_now
 from pipelines.registry.gates import Verdict, overall
-from pipelines.registry.promote import champion_now, promoting
+from pipelines.registry.promote import promoting
 from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.store.artefact import storage_errors
 from pipelines.store.control.lease import leased
@@ -195,14 +195,7 @@ def _promote(
             )
         delivery = deliver(candidate)
         stopped, served = delivery.stopped, delivery.served
-        renewed = champion_now(
-            candidate.version,
-            candidate.digest,
-            candidate.bundle,
-            by="update",
-            after=watermark_of(config),
-            parent=candidate.parent,
-        )
+        renewed = candidate.model_copy(update={"promoted_at": utc_now(), "after": watermark_of(config), "by": "update"})
         if stopped is None:
             try:
                 timeout_s = config.serve.load_timeout_s

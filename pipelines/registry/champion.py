@@ -7,7 +7,6 @@ for as long as it is tried out on traffic.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -16,11 +15,16 @@ from pydantic import Field
 from kcm.config import Config
 from pipelines.registry.replicas import ReplicaReports
 from pipelines.store.control.journal import Journal
-from pipelines.store.control.records import Control, Versioned
+from pipelines.store.control.records import Control
 
 CHAMPION_LEASE = "leases/champion/{}"  # of whoever promotes; replicas see by its renewals that a trial goes on
 REGISTER, BUNDLE = "register", "bundle"  # the stage that makes bundles, and the folder of one in its artefact
 By = Literal["run", "update", "rollback", "promote"]
+
+
+def utc_now() -> str:
+    """Now, for display: nothing is ordered by it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class Champion(Config):
@@ -29,7 +33,7 @@ class Champion(Config):
     digest: str = Field(description="Digest of the bundle.")
     version: str = Field(description="Registered version, NAME/NUMBER.")
     bundle: str = Field(description="Fingerprint of the artefact of stage `register` that holds the bundle.")
-    promoted_at: str = Field(description="UTC time of the promotion; for display.")
+    promoted_at: str = Field(default_factory=utc_now, description="UTC time of the promotion; for display.")
     after: int = Field(0, ge=0, description="Number of the last decision in the log before the promotion.")
     parent: str | None = Field(None, description="Digest of the bundle whose training this one continues.")
     by: By = Field(description="What promoted it.")
@@ -50,22 +54,13 @@ class Challenger(Config):
     share: float = Field(0.0, ge=0, le=1, description="Share of the callers that it answers; as a shadow none.")
 
 
-class _Record(Config):
-    """What the pointer holds."""
-
-    champion: Champion
-    since: int = Field(description="Number of the record that made it the champion.")
-    challenger: Challenger | None = None
-
-
-@dataclass(frozen=True)
-class Current:
+class Current(Config):
     """The champion and its challenger. A promotion names `number`, the champion it replaces; trials change `record`."""
 
-    number: int
     champion: Champion
-    challenger: Challenger | None
-    record: int
+    number: int = Field(description="Number of the record that made it the champion.")
+    challenger: Challenger | None = None
+    record: int = Field(0, exclude=True, description="Number of the record that holds all this.")
 
 
 class Pointer:
@@ -81,7 +76,9 @@ class Pointer:
     def current(self) -> Current | None:
         """The champion and its challenger, None before the first champion."""
         held = self._control.get(self._key)
-        return None if held is None else _current(held)
+        if held is None:
+            return None
+        return Current.model_validate_json(held.value).model_copy(update={"record": held.version})
 
     def swap(self, expected: int, champion: Champion) -> Current | None:
         """Make another the champion, and end any trial; None, and nothing is changed, where it is not `expected`."""
@@ -90,7 +87,7 @@ class Pointer:
             if (current.number if current else 0) != expected:
                 return None
             record = current.record if current else 0
-            if now := self._write(record, _Record(champion=champion, since=record + 1)):
+            if now := self._write(record, Current(champion=champion, number=record + 1)):
                 return now
 
     def try_out(self, challenger: Challenger | None) -> Current:
@@ -100,8 +97,7 @@ class Pointer:
             assert current is not None
             if current.challenger == challenger:
                 return current
-            record = _Record(champion=current.champion, since=current.number, challenger=challenger)
-            if now := self._write(current.record, record):
+            if now := self._write(current.record, current.model_copy(update={"challenger": challenger})):
                 return now
 
     def take_back(self, promotion: Current, before: Current) -> bool:
@@ -109,15 +105,14 @@ class Pointer:
 
         False, and nothing is changed, where the pointer has moved on.
         """
-        record = _Record(champion=before.champion, since=before.number)
-        return self._write(promotion.record, record) is not None
+        return self._write(promotion.record, before.model_copy(update={"challenger": None})) is not None
 
     def history(self) -> list[Champion]:
         """All champions, the first one first, without promotions that were taken back."""
-        champions: list[_Record] = []
+        champions: list[Current] = []
         for held in self._control.history(self._key):
-            record = _Record.model_validate_json(held.value)
-            while champions and champions[-1].since >= record.since:
+            record = Current.model_validate_json(held.value)
+            while champions and champions[-1].number >= record.number:
                 champions.pop()
             champions.append(record)
         return [record.champion for record in champions]
@@ -146,19 +141,8 @@ class Pointer:
         """All rejections: digest, reason, watermark and time."""
         return self._rejected.entries()
 
-    def _write(self, record: int, content: _Record) -> Current | None:
+    def _write(self, record: int, content: Current) -> Current | None:
         """The pointer after a swap of record `record`; None where another record followed it."""
-        value = content.model_dump_json().encode()
-        if not self._control.swap(self._key, record, value):
+        if not self._control.swap(self._key, record, content.model_dump_json().encode()):
             return None
-        return _current(Versioned(record + 1, value))
-
-
-def _current(held: Versioned) -> Current:
-    record = _Record.model_validate_json(held.value)
-    return Current(record.since, record.champion, record.challenger, held.version)
-
-
-def utc_now() -> str:
-    """Now, for display: nothing is ordered by it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+        return content.model_copy(update={"record": record + 1})

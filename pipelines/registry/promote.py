@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kcm.errors import KcmError
-from pipelines.registry.champion import CHAMPION_LEASE, By, Champion, Current, Pointer, utc_now
+from pipelines.registry.champion import CHAMPION_LEASE, Champion, Current, Pointer
 from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.store.control.lease import leased
 from pipelines.store.control.records import Control
@@ -127,21 +127,6 @@ class Champions:
                 f"{self.model!r} has no champion", where=self.uri, hint="Start `kcm run`, or `kcm promote` a version"
             )
         return current
-
-
-def champion_now(
-    version: str, digest: str, fingerprint: str, *, by: By, after: int = 0, parent: str | None = None
-) -> Champion:
-    """A version as it becomes the champion now: the bundle's digest, and the artefact of `register` that holds it."""
-    return Champion(
-        digest=digest,
-        version=version,
-        bundle=fingerprint,
-        promoted_at=utc_now(),
-        after=after,
-        parent=parent,
-        by=by,
-    )
 
 
 @contextmanager

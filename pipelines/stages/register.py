@@ -25,7 +25,7 @@ from pipelines.registry import gates
 from pipelines.registry.champion import BUNDLE, REGISTER, Champion, Current, Pointer
 from pipelines.registry.comparison import Version, without_traffic
 from pipelines.registry.gates import GateConfig, PromotionGate
-from pipelines.registry.promote import Champions, champion_now
+from pipelines.registry.promote import Champions
 from pipelines.registry.pyfunc import register_model
 from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.serve.config import ServeConfig, log_url
@@ -101,10 +101,10 @@ class Register(Stage, Plan):
         model = self.name
         number = register_model(context.tracking, model, artefact.bundle, artefact.fingerprint)
         champions = Champions(Pointer(context.store.control, self.name), context.tracking.uri, model)
-        candidate = champion_now(
-            f"{model}/{number}",
-            bundle_digest(artefact.bundle),
-            artefact.fingerprint,
+        candidate = Champion(
+            version=f"{model}/{number}",
+            digest=bundle_digest(artefact.bundle),
+            bundle=artefact.fingerprint,
             by="run",
             after=log_watermark(log_url(self.serve, context.store.root), self.serve.application or self.name),
         )

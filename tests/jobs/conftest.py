@@ -10,8 +10,8 @@ import pytest
 from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
 from pipelines.config import RunConfig
-from pipelines.registry.champion import Pointer
-from pipelines.registry.promote import Champions, champion_now
+from pipelines.registry.champion import Champion, Pointer
+from pipelines.registry.promote import Champions
 from pipelines.store.artefact import CONTROL
 from pipelines.store.control.records import Control
 from pipelines.tracking.tracking import Tracking
@@ -34,6 +34,6 @@ def registered(storage: Path, versions: Sequence[str] = ("first", "second")) -> 
         bundle.mkdir()
         (bundle / "bundle.json").write_text(version)
         number = tracking.register(config.name, bundle, fingerprint=version)
-        candidate = champion_now(f"{config.name}/{number}", bundle_digest(bundle), version, by="run")
+        candidate = Champion(version=f"{config.name}/{number}", digest=bundle_digest(bundle), bundle=version, by="run")
         Champions(Pointer(Control(storage / CONTROL), config.name), tracking.uri, config.name).introduce(candidate)
     return config

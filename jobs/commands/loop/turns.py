@@ -21,14 +21,12 @@ from pipelines.loop.turn import Delivery
 from pipelines.loop.turn import approve as approve_version
 from pipelines.loop.turn import update as take_turn
 from pipelines.registry.champion import By, Challenger, Champion
-from pipelines.registry.promote import champion_now, promoting
+from pipelines.registry.promote import promoting
 from pipelines.serve.config import log_url
 from pipelines.serve.deploy.app import require_servable, void_release
 from pipelines.serve.log.trial import TrialLog
 from pipelines.tracking.config import DIGEST_TAG
 from pipelines.tracking.tracking import FINGERPRINT_TAG, PARENT_TAG, version_tags
-
-RECENT = 1000  # the last decisions, by which the traffic of a version is measured
 
 
 def update(config: RunConfig) -> dict[str, Any]:
@@ -66,10 +64,10 @@ def approve(config: RunConfig, version: str) -> dict[str, Any]:
 
 
 def versions(config: RunConfig) -> dict[str, Any]:
-    """All versions that were champion or wanted to be, the newest first, and the traffic that the champion has seen.
+    """All versions that were champion or wanted to be, the newest first.
 
-    `state` is champion, former champion, stopped, awaits approval, or challenger; `traffic` the share of the last
-    decisions, None where nothing is logged. Raises KcmError for a run without a champion.
+    `state` is champion, former champion, stopped, awaits approval, or challenger. Raises KcmError for a run without a
+    champion.
     """
     state = LoopState.of(config)
     pointer = state.champions.pointer
@@ -77,7 +75,6 @@ def versions(config: RunConfig) -> dict[str, Any]:
     turns = {turn["digest"]: turn for turn in state.attempts.turns() if turn["digest"]}
     history = {champion.digest: champion for champion in pointer.history()}
     known = state.versions()
-    shares = _shares(config)
     states = list[dict[str, Any]]()
     for digest, version in known.items():
         turn, champion, stopped = turns.get(digest, {}), history.get(digest), pointer.rejected(digest)
@@ -96,7 +93,6 @@ def versions(config: RunConfig) -> dict[str, Any]:
                 "by": champion and champion.by,
                 "parent": known.get((champion.parent if champion else turn["champion_digest"]) or ""),
                 "promoted_at": champion and champion.promoted_at,
-                "traffic": shares.get(version, 0.0) if shares else None,
                 "window": [turn["after"], turn["upto"]] if turn else None,
                 "verdict": turn.get("verdict"),
                 "certificate": turn.get("certificate"),
@@ -109,14 +105,6 @@ def versions(config: RunConfig) -> dict[str, Any]:
         "versions": newest,
         "rolled_back": state.rolled_back(),
     }
-
-
-def _shares(config: RunConfig) -> dict[str, float]:
-    """What each version answered of the last `RECENT` decisions; nothing where nothing was served."""
-    if not watermark_of(config):
-        return {}
-    with log_reader(config) as log:
-        return log.shares(config.application, RECENT)
 
 
 def promote(config: RunConfig, version: str, *, by: By = "promote") -> dict[str, Any]:
@@ -137,10 +125,10 @@ def promote(config: RunConfig, version: str, *, by: By = "promote") -> dict[str,
     tags = version_tags(champions.uri, champions.model, number)
     with promoting(state.store.control, config.name):
         before = champions.pointer.current()
-        champion = champion_now(
-            release.version,
-            tags[DIGEST_TAG],
-            tags[FINGERPRINT_TAG],
+        champion = Champion(
+            version=release.version,
+            digest=tags[DIGEST_TAG],
+            bundle=tags[FINGERPRINT_TAG],
             by=by,
             after=watermark_of(config),
             parent=tags.get(PARENT_TAG),

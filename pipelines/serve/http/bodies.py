@@ -123,7 +123,7 @@ def feedback_request(limits: LimitsConfig) -> type[BaseModel]:
     labels = Annotated[
         list[item],
         Field(min_length=1, max_length=limits.max_items),
-        AfterValidator(_distinct),
+        AfterValidator(partial(_distinct, name="item")),
     ]
     return create_model("FeedbackRequest", __config__=_STRICT, request_id=(request_id, ...), labels=(labels, ...))
 
@@ -131,12 +131,12 @@ def feedback_request(limits: LimitsConfig) -> type[BaseModel]:
 def labels_request(limits: LimitsConfig) -> type[BaseModel]:
     """The body of `POST /v1/labels`."""
     labels = Annotated[
-        list[GivenLabel], Field(min_length=1, max_length=limits.max_items), AfterValidator(_distinct_items)
+        list[GivenLabel],
+        Field(min_length=1, max_length=limits.max_items),
+        AfterValidator(partial(_distinct, name="id")),
     ]
     again = Annotated[bool, Field(description="Replaces answers that were given before; else they are refused.")]
-    return create_model(
-        "LabelsRequest", __config__=ConfigDict(extra="forbid"), labels=(labels, ...), again=(again, False)
-    )
+    return create_model("LabelsRequest", __config__=_STRICT, labels=(labels, ...), again=(again, False))
 
 
 def _decoded(image: str, max_bytes: int) -> bytes:
@@ -169,23 +169,27 @@ def _filled(text: str) -> str:
     return text
 
 
-def _distinct(items: list[Any]) -> list[Any]:
-    if len({item.item for item in items}) < len(items):
-        raise PydanticCustomError("repeated_item", "Each item of a request can have one label")
-    return items
-
-
-def _distinct_items(items: list[GivenLabel]) -> list[GivenLabel]:
-    if len({item.id for item in items}) < len(items):
+def _distinct(items: list[Any], name: str) -> list[Any]:
+    if len({getattr(item, name) for item in items}) < len(items):
         raise PydanticCustomError("repeated_item", "Each item can have one label")
     return items
 
 
 def add_handlers(api: FastAPI) -> None:
     """Let every refusal, of ours or of the framework, end in one line of JSON."""
-    api.add_exception_handler(Refusal, _refused)
-    api.add_exception_handler(RequestValidationError, _invalid)
-    api.add_exception_handler(HTTPException, _rejected)
+
+    async def answered(_: Request, error: Exception) -> JSONResponse:
+        match error:
+            case Refusal():
+                return refused(error)
+            case RequestValidationError():
+                return problem(422, explain(error.errors()))
+            case HTTPException():
+                return problem(error.status_code, error.detail, error.headers)
+        raise error
+
+    for kind in (Refusal, RequestValidationError, HTTPException):
+        api.add_exception_handler(kind, answered)
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -196,21 +200,6 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
 def refused(refusal: Refusal) -> JSONResponse:
     """The response to a refused request."""
     return problem(refusal.status, refusal.detail, refusal.headers)
-
-
-async def _refused(_: Request, refusal: Exception) -> JSONResponse:
-    assert isinstance(refusal, Refusal)
-    return refused(refusal)
-
-
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    return problem(422, explain(error.errors()))
-
-
-async def _rejected(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    return problem(error.status_code, error.detail, error.headers)
 
 
 def explain(problems: Sequence[Mapping[str, Any]]) -> str:

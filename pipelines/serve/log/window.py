@@ -218,17 +218,6 @@ class LogReader:
             decisions, large_answers, labels = connection.execute(chosen).one()
         return int(decisions), int(large_answers), int(labels)
 
-    def shares(self, application: str, num_decisions: int) -> dict[str, float]:
-        """What each version answered of the last so many decisions."""
-        d = DECISIONS.c
-        last = select(d.model_version).where(d.application == application).order_by(d.number.desc())
-        recent = last.limit(num_decisions).subquery()
-        with self.reading() as connection:
-            rows = connection.execute(select(recent.c.model_version, func.count()).group_by(recent.c.model_version))
-            counts: dict[str, int] = dict(rows.tuples().all())
-        total = sum(counts.values())
-        return {version: number / total for version, number in counts.items()}
-
     def drift(self, application: str, version: str) -> dict[str, float]:
         """The e-value of each quantity of a version: the mean over its replicas, each of which sees a part of it.
 

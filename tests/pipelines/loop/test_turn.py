@@ -25,7 +25,6 @@ from pipelines.loop.state import LoopState
 from pipelines.loop.turn import Delivery, approve, update
 from pipelines.registry.champion import Champion
 from pipelines.registry.gates import PromotionGate, Verdict
-from pipelines.registry.promote import champion_now
 from pipelines.store.control.lease import leased
 from pipelines.tracking.tracking import Tracking, champion_of, set_champion
 
@@ -61,7 +60,7 @@ class Loop:
         tracking = Tracking.open(self.config.tracking, storage, name=self.config.name, key=name)
         number = tracking.register(self.config.name, bundle, fingerprint=name)
         tracking.close()
-        return champion_now(f"{self.config.name}/{number}", bundle_digest(bundle), name, by="run")
+        return Champion(version=f"{self.config.name}/{number}", digest=bundle_digest(bundle), bundle=name, by="run")
 
     def build(
         self, config: RunConfig, state: LoopState, attempt: UpdateAttempt, labels: object, reporter: object
@@ -256,7 +255,7 @@ def test_an_alias_that_was_moved_by_hand_stops_the_loop(loop: Loop) -> None:
 
 def test_the_time_of_day_decides_nothing(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: a clock that jumps back years changes no window and no order."""
-    monkeypatch.setattr("pipelines.registry.promote.utc_now", lambda: "1970-01-01T00:00:00+00:00")
+    monkeypatch.setattr("pipelines.loop.turn.utc_now", lambda: "1970-01-01T00:00:00+00:00")
     assert update(loop.config)["promoted"]
     loop.watermark = 900
     result = update(loop.config)

@@ -25,7 +25,7 @@ def pointer(tmp_path: Path) -> Pointer:
 def test_an_application_without_a_champion_takes_its_first_one(pointer: Pointer) -> None:
     assert pointer.current() is None
     assert pointer.swap(0, champion("a"))
-    assert pointer.current() == Current(1, champion("a"), None, 1)
+    assert pointer.current() == Current(champion=champion("a"), number=1, record=1)
 
 
 def test_who_did_not_see_the_newest_champion_changes_nothing(pointer: Pointer) -> None:

@@ -9,7 +9,7 @@ import pytest
 from kcm.bundle.models import bundle_digest
 from kcm.errors import KcmError
 from pipelines.registry.champion import Challenger, Champion, Pointer
-from pipelines.registry.promote import Champions, champion_now, promoting
+from pipelines.registry.promote import Champions, promoting
 from pipelines.registry.replicas import RefusedByServiceError, ReplicaReport
 from pipelines.store.control.records import Control
 from pipelines.tracking.config import TrackingConfig
@@ -26,7 +26,7 @@ def versions(tmp_path: Path) -> tuple[Champions, list[Champion]]:
         bundle.mkdir()
         (bundle / "bundle.json").write_text(name)
         number = tracking.register("demo", bundle, fingerprint=name)
-        found.append(champion_now(f"demo/{number}", bundle_digest(bundle), name, by="run"))
+        found.append(Champion(version=f"demo/{number}", digest=bundle_digest(bundle), bundle=name, by="run"))
     tracking.close()
     return Champions(Pointer(Control(tmp_path / "control"), "demo"), tracking.uri, "demo"), found
 

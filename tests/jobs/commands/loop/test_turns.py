@@ -17,8 +17,6 @@ from pipelines.config import RunConfig
 from pipelines.loop.attempts import UpdateAttempt
 from pipelines.loop.state import LoopState
 from pipelines.loop.triggers import NewTraffic
-from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import LoggedDecision, Origin
 from tests.jobs.conftest import registered
 
 CONFIG = Path(__file__).parents[4] / "jobs/configs/reviews.yaml"
@@ -59,18 +57,6 @@ def test_versions_are_listed_with_their_state_lineage_and_reasons(config: RunCon
     assert found["reviews/3"]["parent"] == "reviews/2"
     assert found["reviews/3"]["window"] == [10, 500]
     assert found["reviews/3"]["reason"] == "tweets loses more than 1 points"
-    assert {each["traffic"] for each in found.values()} == {None}
-
-
-def test_versions_tell_who_answered_the_last_decisions(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = DecisionLog(f"sqlite:///{config.storage_path}/feedback.db", 5.0, "reviews")
-    for number, version in enumerate(("reviews/1", "reviews/2", "reviews/1", "reviews/2", "reviews/2", "reviews/2")):
-        log.add_decisions([LoggedDecision(Origin(f"r{number}"), 0, version, "small", 0.5)])
-    monkeypatch.setattr(turns, "RECENT", 5)
-    found = {each["version"]: each["traffic"] for each in versions(config)["versions"]}
-    assert found == {"reviews/3": 0.0, "reviews/2": 0.8, "reviews/1": 0.2}
-    table = CliRunner().invoke(app, ["versions", str(CONFIG), "--set", f"storage_path={config.storage_path}"])
-    assert "80.0" in table.output
 
 
 def test_a_rolled_back_version_is_listed_as_stopped(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
