@@ -79,7 +79,7 @@ def is_intact(folder: Path) -> bool:
         return False
 
 
-_DECIDING = (".safetensors", ".json", ".txt", ".model")  # weights, architecture, tokenizer, settings
+_DECIDING = (".safetensors", ".json", ".txt", ".model", ".jinja")  # weights, architecture, tokenizer, template
 
 
 def sha256_of(path: Path) -> str:
@@ -99,17 +99,24 @@ def _sha256_in(path: Path, _state: tuple[int, ...]) -> str:
     return sha256_of(path)
 
 
-def folder_digest(model_path: Path, settings: str) -> str:
+def folder_digest(model_path: Path, settings: str, weights: str = "*.safetensors") -> str:
     """Hexadecimal digest over all files of a model that may decide its output, and the settings of who uses it.
 
-    Neither the folder's name nor what `kcm assets` notes in it is part of it. Raises AssetError for a folder without a
-    config or weights as safetensors.
+    `weights` is the name, or the pattern, of the files with the weights. The folder's name is no part of it, nor is
+    what `kcm assets` notes in it. Raises AssetError for a folder without such weights, or with safetensors and no
+    config.
     """
-    files = sorted(file for file in model_path.rglob("*") if file.suffix in _DECIDING and file.name != "asset.json")
-    kinds = {file.suffix for file in files}
-    if not {".safetensors", ".json"} <= kinds:
+    files = sorted(
+        file
+        for file in model_path.rglob("*")
+        if (file.suffix in _DECIDING or file.match(weights)) and file.name != MANIFEST
+    )
+    has_config = any(file.suffix == ".json" for file in files) or not weights.endswith(".safetensors")  # GGUF holds it
+    if not has_config or not any(file.match(weights) for file in files):
         raise AssetError(
-            "the folder holds no model", where=str(model_path), hint="It needs config.json and weights as *.safetensors"
+            f"the folder holds no model with weights as {weights}",
+            where=str(model_path),
+            hint="It needs config.json and *.safetensors; a language model may have GGUF, named in large.gguf_file",
         )
     digest = hashlib.sha256()
     for file in files:

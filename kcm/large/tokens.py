@@ -6,7 +6,6 @@ tokens, and any added token left in it becomes a space. Shapes: B prompts, T tok
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from kcm.assets.manifest import weights_sha256
 from kcm.errors import AssetError, ConfigError
 from kcm.large.base import Item
 from kcm.large.prompting.prompts import Question
 
 _PLACE = "KCM-QUESTION"  # stands in the chat template for what is asked
-_DECIDING = (".json", ".txt", ".model", ".jinja")  # architecture, tokenizer and chat template
 
 
 @dataclass(frozen=True)
@@ -142,21 +139,3 @@ def load_causal_lm(model_path: Path, gguf_file: str | None, max_length: int) -> 
     if max_length > longest:
         raise ConfigError(f"max_length = {max_length}, but the model takes {longest} tokens", where="large.max_length")
     return tokenizer, model
-
-
-def language_model_digest(gguf_file: str | None, model_path: Path) -> str:
-    """Hexadecimal digest over weights, architecture, tokenizer and chat template, taken without loading the model.
-
-    Raises AssetError when the folder lacks the weights.
-    """
-    weights = [model_path / gguf_file] if gguf_file else sorted(model_path.glob("*.safetensors"))
-    if not weights or not all(file.is_file() for file in weights):
-        what = f"no file {gguf_file!r}" if gguf_file else "no weights as *.safetensors"
-        raise AssetError(
-            f"the folder holds {what}", where=str(model_path), hint="Name the file of GGUF weights in large.gguf_file"
-        )
-    others = [file for file in model_path.iterdir() if file.suffix in _DECIDING and file.name != "asset.json"]
-    digest = hashlib.sha256()
-    for file in (*weights, *sorted(others)):
-        digest.update(f"{file.name} {weights_sha256(file)}\n".encode())
-    return digest.hexdigest()

@@ -9,7 +9,6 @@ Shapes: B items of a batch, C labels, T tokens of the longest prompt, V vocabula
 from __future__ import annotations
 
 import copy
-import hashlib
 import inspect
 import itertools
 import time
@@ -24,14 +23,14 @@ from pydantic import Field
 from torch import Tensor
 from transformers import DynamicCache
 
-from kcm.assets import resolve
+from kcm.assets import folder_digest, resolve
 from kcm.config import LocalPath
 from kcm.errors import AssetError
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, GenerativeConfig, Resources
 from kcm.large.head import LinearHead
 from kcm.large.prompting.prompts import PromptMessage
-from kcm.large.tokens import PromptTokens, TokenPrompt, Tokens, language_model_digest, load_causal_lm
+from kcm.large.tokens import PromptTokens, TokenPrompt, Tokens, load_causal_lm
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -185,9 +184,8 @@ def _cache_argument(model: Any, model_path: Path) -> str:
 def causal_lm_identity(config: CausalLmConfig, model_path: Path, label_names: Sequence[str]) -> str:
     """Digest of all that decides a language model's answers: its files, its dtype, the question, and how it is cut."""
     asked = config.task_words(label_names)
-    digest = hashlib.sha256(language_model_digest(config.gguf_file, model_path).encode())
-    digest.update("\0".join((asked, str(config.max_chars), str(config.max_length), config.dtype)).encode())
-    return digest.hexdigest()
+    settings = "\0".join((asked, str(config.max_chars), str(config.max_length), config.dtype))
+    return folder_digest(model_path, settings, config.gguf_file or "*.safetensors")
 
 
 def _large_answer(score_C: np.ndarray, allowed: Sequence[int], cost: Cost) -> LargeAnswer:

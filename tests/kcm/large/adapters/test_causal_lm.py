@@ -143,9 +143,9 @@ def test_the_identity_follows_weights_wording_and_reading(chat_folder, make_lm):
 
 
 def test_a_folder_that_holds_no_model_is_refused(tmp_path, chat_folder):
-    with pytest.raises(AssetError, match=r"no weights as \*\.safetensors.*large\.gguf_file"):
+    with pytest.raises(AssetError, match=r"no model with weights as \*\.safetensors.*large\.gguf_file"):
         load(tmp_path)
-    with pytest.raises(AssetError, match=r"no file 'gone\.gguf'"):
+    with pytest.raises(AssetError, match=r"no model with weights as gone\.gguf"):
         load(chat_folder, gguf_file="gone.gguf")
     (tmp_path / "broken.gguf").write_bytes(b"not a model")
     with pytest.raises(AssetError, match="cannot load the language model"):
