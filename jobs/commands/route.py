@@ -45,23 +45,19 @@ RouterFolder = Annotated[
         help="Score rows with the router that `kcm route fit` wrote; its columns are known, an empty name unsets one.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Draws folds, or splits where the table names none.")]
+Seed = Annotated[int, typer.Option(min=0, help="Draws splits where the table names none.")]
 
 
 @app.command()
+@options_of(EvaluateConfig, "folds")
 @options_of(RouteColumns, "columns")
 def evaluate(
     table: TableFile,
     columns: dict[str, Any],
+    folds: dict[str, Any],
     columns_file: ColumnsFile = None,
-    num_folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-fitting.")] = 5,
-    num_repeats: Annotated[int, typer.Option(min=1, help="Times that the folds are drawn anew.")] = 1,
-    max_loss: Annotated[
-        float, typer.Option(min=0, max=1, help="Loss that the chosen threshold may have on the fitted rows.")
-    ] = 0.005,
     encoder: Encoder = None,
     assets_path: AssetsPath = Path("assets"),
-    seed: Seed = 0,
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
@@ -72,8 +68,7 @@ def evaluate(
     are null where the large model is not better. Any split column is ignored.
     """
     with reported(json, debug) as result:
-        options = {"num_folds": num_folds, "num_repeats": num_repeats, "max_loss": max_loss, "seed": seed}
-        config = parse_config(EvaluateConfig, options, where="options")
+        config = parse_config(EvaluateConfig, folds, where="options")
         with progress_bars() as progress:
             frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path, progress=progress)
             result |= compare(frame.table, frame.inputs, frame.confidence_name, config, progress)
