@@ -23,11 +23,9 @@ from kcm.tasks.shards import SequenceFolder
 from kcm.tasks.sources import Shard, Source
 from pipelines.batch.mapping import map_items
 from pipelines.context import Context
-from pipelines.store.control.records import Control
 from pipelines.store.storage import AT_ONCE, Storage
 
 MANY_ROWS = 200_000  # from which on a cluster, which takes seconds to start, is worth it
-_KEYS = "sources"
 
 
 @dataclass(frozen=True)
@@ -67,38 +65,16 @@ def workers_of(context: Context) -> Workers:
     return by_rows
 
 
-@dataclass(frozen=True)
-class KnownSource:
-    """What a storage remembers of a source; `key` is None where nothing tells whether it has changed."""
+def source_key(source: Source, decides: Mapping[str, Any]) -> str | None:
+    """What the storage knows a source by, as it is now; None where nothing tells whether it has changed.
 
-    control: Control
-    source: Source
-    decides: Mapping[str, Any]
-    key: str | None
-
-    @classmethod
-    def of(cls, control: Control, source: Source, decides: Mapping[str, Any]) -> KnownSource:
-        """The source as it is now; `decides` is what else makes the sequence, as plain values."""
-        return cls(control, source, decides, _key(source, decides))
-
-    @property
-    def digest(self) -> str | None:
-        """The digest of the sequence that was made of it; None where there was none."""
-        found = self.control.get(f"{_KEYS}/{self.key}") if self.key else None
-        return found.value.decode() if found else None
-
-    def remember(self, digest: str) -> None:
-        """Note the digest of the sequence that was made of it, unless the source has changed meanwhile."""
-        if self.key and self.key == _key(self.source, self.decides):
-            self.control.create(f"{_KEYS}/{self.key}", digest.encode())
-
-
-def _key(source: Source, decides: Mapping[str, Any]) -> str | None:
+    `decides` is what else makes the sequence, as plain values.
+    """
     stamps = _stamps(source.shards)
     if None in stamps:
         return None
     content = [source.name, source.labels, source.out_of_scope_label, stamps, dict(decides)]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return f"sources/{hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]}"
 
 
 def _stamps(shards: Sequence[Shard]) -> list[str | None]:

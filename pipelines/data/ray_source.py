@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -84,14 +83,6 @@ class RaySource(SourceConfig, ColumnsConfig):
         silence_ray_data()
         reader: Callable[..., Dataset] = getattr(ray.data, f"{_READ}{self.read}")
         args = {name: _from_environment(value) for name, value in self.args.items()}
-        known = inspect.signature(reader).parameters
-        if unknown := [name for name in args if name not in known]:
-            nearest = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.0)[0]
-            raise ConfigError(
-                f"ray.data.{_READ}{self.read} has no argument {unknown[0]!r}",
-                where="source.args",
-                hint=f"Did you mean {nearest!r}?",
-            )
         if isinstance(url := args.get("connection_factory"), str):
             args["connection_factory"] = partial(_connection, url)
         context = DataContext.get_current().copy()

@@ -23,7 +23,7 @@ from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.sequence import BAD_ROWS, DESCRIPTION
 from kcm.tasks.sources import Source
 from pipelines.context import Attempt, Context
-from pipelines.data.prepared import KnownSource, StoredFolder, workers_of
+from pipelines.data.prepared import StoredFolder, source_key, workers_of
 from pipelines.stages.overview import overview
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, Recipe
@@ -86,13 +86,15 @@ class Tasks(Stage):
         if self.tasks.source.needs_cluster:
             context.connect()
         source = self.tasks.source.build(context.assets_path, self.encoder.vector_columns)
-        known = KnownSource.of(context.store.control, source, self._decides())
-        if known.digest and (found := self._finished(known.digest, context)):
+        control, key = context.store.control, source_key(source, self._decides())
+        known = control.get(key) if key else None
+        if known and (found := self._finished(known.value.decode(), context)):
             shutil.copyfile(found.file(BAD_ROWS), context.run_folder / BAD_ROWS)
-            rows, names = SequencePlan(content=known.digest), found.as_a(SequenceArtefact).names
+            rows, names = SequencePlan(content=known.value.decode()), found.as_a(SequenceArtefact).names
         else:
             rows = self._write(source, context)
-            known.remember(rows.content)
+            if key and key == source_key(source, self._decides()):  # it has not changed meanwhile
+                control.create(key, rows.content.encode())
             assert rows.written is not None
             names = Names.read(rows.written)
         self.learner.build(self.seed).check(len(names.labels))

@@ -29,8 +29,6 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for name, start in (("a", 0), ("b", 300)):
         write(folder / f"{name}.parquet", [f"text {n}" for n in range(start, start + 300)])
-    ids = [f"{name}-{row}" for name in "abc" for row in range(1, 301)]
-    (tmp_path / "answers.csv").write_text("\n".join(["id,label", *(f"{row_id},no" for row_id in ids)]))
     return folder
 
 
