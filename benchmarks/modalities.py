@@ -31,11 +31,12 @@ from kcm.cascade.frontier import Frontier
 from kcm.cascade.table import SPLITS
 from kcm.config import load_config
 from kcm.metrics.intervals import Interval, accuracy_interval, paired_difference
+from pipelines.batch.scored_parts import scored_parts
 from pipelines.config import RunConfig
 from pipelines.run import SEARCH, run_context
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.stage import run_stages
-from pipelines.store.outcome_table import ScoredTable, outcome_parts
+from pipelines.store.outcome_table import ScoredTable
 
 FASHION_SETTINGS = Path(__file__).parent / "settings" / "fashion.yaml"
 MAX_LOSS = 0.01
@@ -68,7 +69,7 @@ def emoji(storage: Path, assets: Path) -> dict[str, Any]:
 
 def _scored(done: Mapping[str, Any], name: str) -> ScoredTable:
     found = done["tune"].load(name)
-    parts = outcome_parts(found.collaborator, done["features"], done["outcomes"], SPLITS)
+    parts = scored_parts(found.collaborator, found.gate, done["features"], done["outcomes"], SPLITS)
     return ScoredTable.of(parts, found.gate, found.validate_scores, found.policy)
 
 

@@ -40,10 +40,11 @@ from kcm.routing.config import RouteColumns
 from kcm.routing.evaluate import EvaluateConfig, evaluate
 from kcm.routing.frame import RoutingFrame
 from kcm.routing.table import table_of
+from pipelines.batch.scored_parts import scored_parts
 from pipelines.config import RunConfig
 from pipelines.store.artefact import Artefact, ArtefactStore
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import OutcomePart, outcome_parts
+from pipelines.store.outcome_table import OutcomePart
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.worker import TrainerConfig, TrainerPlan
 
@@ -177,7 +178,7 @@ def _over_seeds(inputs: Inputs, overrides: Iterable[str]) -> dict[str, dict[str,
             trainer.run()
             collaborator = trainer.collaborator.eval()
             validate, certify_rows, test = (
-                _by_confidence(outcome_parts(collaborator, features, outcomes, (split,))) for split in SPLITS
+                _by_confidence(scored_parts(collaborator, Gate(), features, outcomes, (split,))) for split in SPLITS
             )
             allowed = config.tune.allowed_loss(config.certificate.epsilon)
             searched = find_policy(validate, Gate(), "global", allowed).policy

@@ -28,7 +28,7 @@ def scored_parts(
     shown: float = 0.0,
     left_out: LeftOut | None = None,
 ) -> Iterator[OutcomePart]:
-    """The parts of `outcome_parts` in their order, with scores, and with the features of a drawn share of the rows.
+    """The outcome table, a part for each shard and split, with scores, and the features of a drawn share of the rows.
 
     `prompted` are the folders of the answers under further prompt modes. `shown` is the share; a row is in the sample
     by a hash of its id, whatever part it lies in. `left_out` are the logits of train rows that choose in place of

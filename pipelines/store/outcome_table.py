@@ -184,19 +184,6 @@ def part_rows(
         yield files.read(features.names, readable)
 
 
-def outcome_parts(
-    collaborator: Collaborator,
-    features: FeaturesArtefact,
-    outcomes: OutcomesArtefact,
-    splits: Sequence[Split],
-    prompted: Mapping[PromptMode, Path] | None = None,
-    left_out: LeftOut | None = None,
-) -> Iterator[OutcomePart]:
-    """The outcome table of the same rows, in the same order."""
-    rows = part_rows(features, outcomes, splits, prompted)
-    return (outcome_part(collaborator, part, features.names, left_out) for part in rows)
-
-
 def outcome_part(
     collaborator: Collaborator, part: PartRows, names: Names, left_out: LeftOut | None = None
 ) -> OutcomePart:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,15 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from kcm.cascade.table import Split
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.inputs.vectors import list_column
-from kcm.large import LargeAnswer
+from kcm.large import LargeAnswer, PromptMode
 from kcm.parquet import write_table
 from kcm.tasks.rowindex import RowIndex
 from kcm.tasks.shards import GROUP_ROWS, shard_file
 from pipelines.store.artefact import ArtefactStore, Recipe
 from pipelines.store.features import SECONDS, FeaturesArtefact
 from pipelines.store.files import Files, RangeFile
+from pipelines.store.outcome_table import OutcomePart, outcome_part, part_rows
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 from pipelines.store.sequence import Names
 
@@ -70,6 +73,18 @@ def written(store: ArtefactStore, index: bool) -> tuple[Known, OutcomesArtefact]
     if store.storage.is_remote:
         shutil.rmtree(store.root)
     return features, outcomes.as_a(OutcomesArtefact)
+
+
+def parts_here(
+    collaborator: Any,
+    features: FeaturesArtefact,
+    outcomes: OutcomesArtefact,
+    splits: Sequence[Split],
+    prompted: Mapping[PromptMode, Path] | None = None,
+) -> Iterator[OutcomePart]:
+    """The parts of an outcome table, made one by one in this process."""
+    rows = part_rows(features, outcomes, splits, prompted)
+    return (outcome_part(collaborator, part, features.names) for part in rows)
 
 
 class Fetched:

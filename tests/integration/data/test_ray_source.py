@@ -76,7 +76,7 @@ class TestOnACluster:
         assert "\n" not in str(caught.value)
 
     def test_what_a_reader_lacks_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"cannot read the rows: .*argument.*'path'"):
+        with pytest.raises(DataError, match=r"cannot read the rows: .*missing .*'paths'"):
             source("parquet", path=str(tmp_path))
         with pytest.raises(ConfigError, match=r"variable 'NOT_SET_HERE' is not set"):
             source("parquet", paths={"env": "NOT_SET_HERE"})

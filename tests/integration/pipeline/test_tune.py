@@ -30,11 +30,11 @@ from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.features import SECONDS, FeaturesArtefact
-from pipelines.store.outcome_table import outcome_parts
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import TrainedArtefact, TunedArtefact
 from pipelines.training.worker import TrainerPlan
+from tests.pipelines.made_parts import parts_here
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -171,7 +171,7 @@ def test_the_gate_of_signals_is_searched_and_read_back_with_what_it_was_fitted_o
     assert isinstance(found.gate.head, SignalsHead)
     assert "neighbours" in [signal.name for signal in found.gate.head.signals]
     given = search.features, search.outcomes, ("validate",)
-    scores = np.concatenate([part.scores(found.gate) for part in outcome_parts(found.collaborator, *given)])
+    scores = np.concatenate([part.scores(found.gate) for part in parts_here(found.collaborator, *given)])
     monkeypatch.setattr(mapping, "FEW_ITEMS", 0)  # by other processes, however few the parts are
     elsewhere = [part.scores(found.gate) for part in scored_parts(found.collaborator, found.gate, *given)]
     np.testing.assert_allclose(np.concatenate(elsewhere), scores)

@@ -20,8 +20,8 @@ from pipelines.batch import scored_parts as module
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.store import outcome_table
 from pipelines.store.artefact import ArtefactStore
-from pipelines.store.outcome_table import ScoredTable, drawn, kept_parts, outcome_parts
-from tests.pipelines.made_parts import SIZES, Fetched, logits, written
+from pipelines.store.outcome_table import ScoredTable, drawn, kept_parts
+from tests.pipelines.made_parts import SIZES, Fetched, logits, parts_here, written
 
 GATE = Gate()
 
@@ -36,7 +36,7 @@ def test_parts_are_those_of_one_process_in_their_order(place: str, index: bool) 
     given: Any = (*written(ArtefactStore(place), index), SPLITS)
     collaborator: Any = None
     parts = list(scored_parts(collaborator, GATE, *given))
-    expected = list(outcome_parts(collaborator, *given))
+    expected = list(parts_here(collaborator, *given))
     assert [part.table.split[0] for part in parts] == ["validate", "certify", "test", "test"]
     assert [len(part.table) for part in parts] == [len(part.table) for part in expected]
     for part, other in zip(parts, expected, strict=True):
@@ -73,7 +73,7 @@ def test_parts_of_other_processes_whose_arrays_cannot_be_written_are_scored_and_
 def test_features_come_with_the_rows_that_a_hash_of_the_id_draws_whatever_part_they_lie_in(tmp_path: Path) -> None:
     given: Any = (*written(ArtefactStore(tmp_path), index=True), SPLITS)
     collaborator: Any = None
-    whole = list(outcome_parts(collaborator, *given))
+    whole = list(parts_here(collaborator, *given))
     id_N = np.concatenate([part.table.id for part in whole])
     features_ND = np.concatenate([part.features_ND for part in whole])
     order_N = np.random.default_rng(0).permutation(len(id_N))  # of rows that are drawn in one go

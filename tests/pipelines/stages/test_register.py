@@ -25,8 +25,8 @@ from pipelines.stages import register
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.store import outcome_table
 from pipelines.store.artefact import ArtefactStore
-from pipelines.store.outcome_table import drawn, outcome_parts
-from tests.pipelines.made_parts import SIZES, logits, written
+from pipelines.store.outcome_table import drawn
+from tests.pipelines.made_parts import SIZES, logits, parts_here, written
 
 KEEPS, SAVES_NOTHING = Policy(decision=Decision(decision="threshold", threshold=0.5)), Policy(decision=ESCALATE_ALL)
 RUN = {
@@ -136,7 +136,7 @@ def test_the_drift_reference_counts_all_certify_rows_and_shows_at_most_so_many(
     found.state = {"learner": {"residuals": {name: each.double() for name, each in residuals.items()}}}
     found.novel = NovelRows(np.full(100, np.inf), np.arange(100.0))
     reference = register._drift(found, KEEPS, *given)
-    (part,) = outcome_parts(found.collaborator, *given, ["certify"])
+    (part,) = parts_here(found.collaborator, *given, ["certify"])
     small_N = part.table.small_logits[:, :2].argmax(axis=1)
     shown_N = drawn(part.table.id, most / SIZES["certify"])
     expected = DriftReference.fit(

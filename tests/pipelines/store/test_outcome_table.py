@@ -18,9 +18,9 @@ from kcm.parquet import write_table
 from kcm.tasks.shards import shard_file
 from pipelines.store import outcome_table
 from pipelines.store.features import SECONDS, FeaturesArtefact
-from pipelines.store.outcome_table import outcome_parts
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 from pipelines.store.sequence import Names
+from tests.pipelines.made_parts import parts_here
 
 ANSWERS = [
     LargeAnswer(1, np.array([0.25, 0.75], dtype=np.float32), Cost(seconds=2.0)),
@@ -58,7 +58,7 @@ def joined(folder: Path, prompted: Path, *shards: slice) -> OutcomeTable:
     outcomes = written(folder / "outcomes", Answers.of(BASELINE, 2).table(ROWS), *shards)
     given: Any = (Known("features", "f", features), OutcomesArtefact("outcomes", "o", outcomes), ("validate", "test"))
     collaborator: Any = None
-    parts = outcome_parts(collaborator, *given, {"soft": prompted})
+    parts = parts_here(collaborator, *given, {"soft": prompted})
     return concatenate([part.modes for part in parts])
 
 
