@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from typing import Any, Self
 
@@ -16,10 +15,6 @@ class ClusterConfig(Config):
     """Size and address of the cluster; nothing here changes a result."""
 
     address: PlainUrl | None = Field(None, description="An existing cluster; without one a local cluster is started.")
-    node_ip: str = Field(
-        "127.0.0.1",
-        description="Address of a local cluster's node; with any but a loopback address Ray listens on all interfaces.",
-    )
     num_cpus: int = Field(
         4,
         ge=1,
@@ -35,16 +30,6 @@ class ClusterConfig(Config):
     num_encoders: int = Field(2, ge=1, description="Actors that encode features and ask the large model.")
     num_trials: int = Field(2, ge=1, description="Tune trials that run at once; each trains in its own process.")
     use_gpu: bool = Field(False, description="Whether train workers and encoders take GPUs.")
-
-    @field_validator("node_ip")
-    @classmethod
-    def _of_this_machine(cls, value: str) -> str:
-        try:
-            if not ipaddress.ip_address(value).is_unspecified:
-                return value
-        except ValueError:
-            pass
-        raise ValueError("must be an IP address of this machine, such as 127.0.0.1")
 
     @field_validator("num_workers", mode="before")
     @classmethod

@@ -39,7 +39,7 @@ def prepare_environment() -> None:
 def connected(config: ClusterConfig) -> Iterator[None]:
     """A connection to the cluster within the block; an open connection is left open.
 
-    A local cluster asks for a token of its own and listens on `config.node_ip`, its dashboard on loopback.
+    A local cluster asks for a token of its own and listens on loopback alone.
     """
     if ray.is_initialized():
         yield
@@ -102,7 +102,7 @@ def _start(config: ClusterConfig) -> None:
             object_store_memory=config.object_store_mib * MIB,
             include_dashboard=True,  # Ray Train asks it which of its controllers are dead
             dashboard_host="127.0.0.1",
-            _node_ip_address=config.node_ip,
+            _node_ip_address="127.0.0.1",
             **_QUIET,
         )
 

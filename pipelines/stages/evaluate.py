@@ -40,7 +40,6 @@ from kcm.inputs.vectors import matrix
 from kcm.kan import num_parameters
 from kcm.metrics.calibration import expected_calibration_error, reliability
 from kcm.metrics.continual import summarise
-from kcm.metrics.intervals import Interval
 from kcm.metrics.routing import prompt_effect
 from kcm.report.reading import NAMES
 from pipelines.batch.mapping import run_remotely
@@ -333,24 +332,15 @@ def _unknown_classes(novel: NovelRows | None, policy: Policy) -> dict[str, float
 
 def _flat(quality: RouteQuality) -> dict[str, Any]:
     """A RouteQuality under the names of `result.json`."""
-
-    def ends(interval: Interval) -> list[float]:
-        return [interval.low, interval.high]
-
-    return {
-        "num_rows": quality.num_rows,
-        "small_accuracy": quality.small.estimate,
-        "small_accuracy_interval": ends(quality.small),
-        "large_accuracy": quality.large.estimate,
-        "large_accuracy_interval": ends(quality.large),
-        "cascade_accuracy": quality.cascade.estimate,
-        "cascade_accuracy_interval": ends(quality.cascade),
-        "difference": quality.difference.estimate,
-        "difference_interval": ends(quality.difference),
-        "call_rate": quality.call_rate,
-        "calls_saved": quality.calls_saved,
-        "cost_saved": quality.cost_saved,
-    }
+    flat: dict[str, Any] = {"num_rows": quality.num_rows}
+    for name, interval in {
+        "small_accuracy": quality.small,
+        "large_accuracy": quality.large,
+        "cascade_accuracy": quality.cascade,
+        "difference": quality.difference,
+    }.items():
+        flat |= {name: interval.estimate, f"{name}_interval": [interval.low, interval.high]}
+    return flat | {name: getattr(quality, name) for name in ("call_rate", "calls_saved", "cost_saved")}
 
 
 def curves_of(scored: ScoredTable, certificate: Certificate, config: CertificateConfig) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count, product
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,8 @@ def _try_all(
     """Evaluate all gates and scopes of collaborators in closed form, and write the best of each."""
     trials: dict[str, list[dict[str, Any]]] = {}
     for name in names:
-        points = list(gatings(config, plan.plan, name))
+        space = search_space(config, plan.plan, name)
+        points = [dict(zip(space, values, strict=True)) for values in product(*space.values())]
         evaluated = [plan.evaluate(name, Choice(**params)) for params in points]
         trials[name] = [
             {"number": number, "collaborator": name, "params": params} | evaluated[number].objectives()
@@ -139,13 +140,6 @@ def _try_all(
         best = max(range(len(points)), key=lambda number: standing(trials[name][number]))
         plan.write_best(folder / name, name, Choice(**points[best]), evaluated[best])
     return trials
-
-
-def gatings(config: TuneConfig, plan: TrainerPlan, name: str) -> Iterator[dict[str, Any]]:
-    """All points of the search space of a collaborator in closed form."""
-    space = search_space(config, plan, name)
-    for values in product(*space.values()):
-        yield dict(zip(space, values, strict=True))
 
 
 def _search(
