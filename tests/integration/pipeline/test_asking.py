@@ -329,17 +329,6 @@ def test_a_spent_budget_ends_in_a_result_and_more_budget_goes_on_from_there(
     assert b"secret" not in (storage / "paid.sqlite").read_bytes()
 
 
-def test_a_wrong_key_stops_the_stage_with_one_line(
-    upstream: FakeUpstream, tweets: Path, assets_dir: Path, storage: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An error that affects every row is raised at once."""
-    upstream.otherwise = lambda _: Turn(401, "bad key")
-    monkeypatch.setenv("KCM_TEST_KEY", "secret")
-    server = f"{{adapter: openai, model: big, base_url: {upstream.base_url}, api_key_env: KCM_TEST_KEY}}"
-    with pytest.raises(ConfigError, match="the server refuses: status 401: bad key"):
-        run(config(server, tweets, storage, assets_dir, **SALT), until="outcomes")
-
-
 def test_prompts_that_cannot_work_are_refused_before_any_work(tweets, assets_dir, tmp_path):
     """Told from the configuration alone."""
     server = "{adapter: openai, model: big, api_key_env: null}"

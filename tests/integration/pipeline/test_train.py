@@ -24,7 +24,6 @@ import torch
 
 from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
-from kcm.errors import ArtefactError
 from kcm.inputs.vectors import list_column
 from kcm.learners import AnalyticConfig, ReplayConfig
 from kcm.learners.analytic import Analytic
@@ -241,13 +240,6 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_the_terminal_says_so(sho
     state = train(worker_plan(short, tmp_path), say=said.append)
     assert said == [f"a damaged checkpoint is passed over ({newest})"]
     assert_same(state, short_run)
-
-
-def test_a_checkpoint_of_another_configuration_is_refused(plan, tmp_path) -> None:
-    write_checkpoint(Files.at(tmp_path), "a", {"steps": 5}, fingerprint="another", steps=5)
-    with pytest.raises(ArtefactError, match=r"another.*this"):
-        train(worker_plan(plan, tmp_path))
-    assert not (tmp_path / PROGRESS).exists()  # no worker was started for it
 
 
 @pytest.fixture(scope="module")

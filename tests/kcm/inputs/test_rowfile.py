@@ -67,17 +67,6 @@ def test_rows_keep_their_own_ids_where_they_have_them(tmp_path: Path) -> None:
     assert found == {".csv": ["007", "1"], ".jsonl": ["7", "1"], ".parquet": ["7", "1"]}
 
 
-def test_a_csv_row_with_a_wrong_number_of_fields_is_at_fault_and_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "rows.csv"
-    path.write_text("text,stars\nfine,5\nshort\nlong,4,extra\nfine too,1\n", encoding="utf-8")
-    assert [row["fault"] for row in rows_of(open_rows(path, "text"))] == [
-        None,
-        "1 fields instead of 2",
-        "3 fields instead of 2",
-        None,
-    ]
-
-
 def test_json_lines_keep_nested_and_mixed_values(tmp_path: Path) -> None:
     records = [
         {"text": "a", "more": {"deep": [1, None]}, "n": 2**70},
@@ -89,15 +78,6 @@ def test_json_lines_keep_nested_and_mixed_values(tmp_path: Path) -> None:
     file = open_rows(path, "text")
     assert file.num_rows == 3
     assert payloads_of(file) == records
-
-
-def test_lines_that_hold_no_usable_text_are_distinguished(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text('{"text": "a"}\n{"text": 5}\nnot json\n[1]\n{"text": "\\ud800"}\n', encoding="utf-8")
-    rows = rows_of(open_rows(path, "text"), size=10)
-    expected = [None, None, "line 3: not a JSON object: Expecting value", "line 4: not a JSON object", None]
-    assert [row["fault"] for row in rows] == expected
-    assert [row["text"] for row in rows] == ["a", "5", None, None, "\\ud800"]
 
 
 def test_parquet_columns_keep_their_types(tmp_path: Path) -> None:

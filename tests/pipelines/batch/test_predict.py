@@ -51,11 +51,20 @@ def scored(path: Path, content: str, task_column: str | None = None) -> list[dic
 def test_a_row_that_cannot_be_answered_says_why_and_the_others_are_answered(
     tmp_path: Path, cascade: StubCascade
 ) -> None:
-    rows = scored(tmp_path / "in.csv", 'text,n\na,1\n" ",2\nfail,3\nshort\nlonger,4\n')
-    assert [row["error"] for row in rows] == [None, "no text", "no tokens left", "1 fields instead of 2", None]
-    assert [row["label"] for row in rows] == ["length 1", None, None, None, "length 6"]
-    assert [row["id"] for row in rows] == ["0", "1", "2", "3", "4"]
-    assert [row[UNFINISHED] for row in rows] == [False, False, True, False, False], "asking again helps none but one"
+    rows = scored(tmp_path / "in.csv", 'text,n\na,1\n" ",2\nfail,3\nshort\nlonger,4\nlong,5,6\n')
+    assert [row["error"] for row in rows] == [
+        None,
+        "no text",
+        "no tokens left",
+        "1 fields instead of 2",
+        None,
+        "3 fields instead of 2",
+    ]
+    assert [row["label"] for row in rows] == ["length 1", None, None, None, "length 6", None]
+    assert [row["id"] for row in rows] == ["0", "1", "2", "3", "4", "5"]
+    assert [row[UNFINISHED] for row in rows] == [False, False, True, False, False, False], (
+        "asking again helps none but one"
+    )
     assert [item.content.text for item in cascade.asked] == ["a", "fail", "longer"]
 
 
