@@ -59,6 +59,9 @@ class UpdateConfig(Config):
         1000, ge=1, description="New answers of the large model that start an attempt of `--watch` at once."
     )
     new_labels: int = Field(50, ge=1, description="New labels of people that start an attempt of `--watch` at once.")
+    more_labels: tuple[str, ...] = Field(
+        (), description="Labels that the champion does not know and an update learns, as `kcm labels --name` adds them."
+    )
     salt: str = Field("kcm", description="Of the hash that draws what a unit is for; another one draws anew.")
     fractions: Fractions = Field(
         {"train": 0.4, "validate": 0.15, "certify": 0.3, "test": 0.15},

@@ -8,7 +8,7 @@ Shapes: N items, D features.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,20 +55,23 @@ class ItemGroup:
 class ClassNames:
     """What people said of classes that came with the traffic: labels that they named, and groups that are no class.
 
-    It is in the store's control records. What is said last of a name stands, until it is withdrawn.
+    It is in the store's control records. What is said last of a name stands, until it is withdrawn. Labels that the
+    configuration names (`update.more_labels`) are `configured`.
     """
 
-    def __init__(self, control: Control, application: str) -> None:
+    def __init__(self, control: Control, application: str, configured: Sequence[str] = ()) -> None:
         self._journal = Journal(control, f"loop/{application}/classes")
+        self._configured = configured
 
     @classmethod
     def of(cls, config: RunConfig) -> ClassNames:
         """Those of a run's application."""
-        return cls(LoopState.of(config).store.control, config.name)
+        configured = config.update.more_labels if config.update else ()
+        return cls(LoopState.of(config).store.control, config.name, configured)
 
     def labels(self) -> tuple[str, ...]:
-        """The labels that were named, in the order in which they were named first."""
-        return tuple(entry["name"] for entry in self._standing("label"))
+        """The labels of the configuration, and those that were named, in the order in which they were named first."""
+        return tuple(dict.fromkeys((*self._configured, *(entry["name"] for entry in self._standing("label")))))
 
     def ignored(self) -> dict[str, list[float]]:
         """The centre of each group that is no class, by the name that was proposed for it."""
@@ -92,7 +95,7 @@ class ClassNames:
 
     def withdraw(self, name: str) -> None:
         """Take back a label that no version has learned, or show a group again. ConfigError for any other name."""
-        if name not in (standing := [*self.labels(), *self.ignored()]):
+        if name not in (standing := [entry["name"] for said in ("label", "ignored") for entry in self._standing(said)]):
             hint = f"Known are: {', '.join(standing) or 'none'}"
             raise ConfigError(f"nobody has named or ignored {name!r}", where="--withdraw", hint=hint)
         self._say(name, "withdrawn")

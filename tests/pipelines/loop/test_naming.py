@@ -32,6 +32,16 @@ def test_a_name_stands_for_every_process_until_it_is_withdrawn(named: ClassNames
     assert set(named.labels()) == {"refund", "travel alert"}
 
 
+def test_labels_of_the_configuration_are_named_and_cannot_be_withdrawn(tmp_path: Path) -> None:
+    named = ClassNames(Control(tmp_path), "bank", ("refund",))
+    named.name("travel alert", KNOWN)
+    assert named.labels() == ("refund", "travel alert")
+    with pytest.raises(ConfigError, match="there is a label 'refund' already"):
+        named.name("Refund", KNOWN)
+    with pytest.raises(ConfigError, match="nobody has named or ignored 'refund'"):
+        named.withdraw("refund")
+
+
 @pytest.mark.parametrize(("label", "why"), [("Card-Lost", "'card_lost'"), ("RE FUND", "'refund'"), ("?!", "letter")])
 def test_a_name_that_exists_in_other_spelling_is_refused(named: ClassNames, label: str, why: str) -> None:
     named.name("refund", KNOWN)
