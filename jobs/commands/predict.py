@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from jobs.exit import reported
 from jobs.models import bundle_of
-from jobs.options import (
-    BundleSource,
-    Debug,
-    JsonFile,
-    Overrides,
-    load,
-)
+from jobs.options import BundleSource, Debug, JsonFile, Overrides, load
 from jobs.service import ServiceSettings
 from kcm.errors import KcmError
 from pipelines.batch.predict import predict as predict_files
 from pipelines.progress import Reporter
-
-
-class Format(StrEnum):
-    """How rows are written."""
-
-    csv = "csv"
-    jsonl = "jsonl"
-    parquet = "parquet"
 
 
 def predict(
@@ -59,7 +44,7 @@ def predict(
     ] = None,
     task_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column with the task, if known.")] = None,
     format: Annotated[
-        Format | None,
+        Literal["csv", "jsonl", "parquet"] | None,
         typer.Option(metavar="csv|jsonl|parquet", help="Format of the files in an output folder; else the input's."),
     ] = None,
     overwrite: Annotated[
@@ -93,7 +78,7 @@ def predict(
             assets_dir=settings.assets_path,
             reporter=Reporter(),
             upstreams=settings.serve.large.upstreams,
-            suffix=format and f".{format.value}",
+            suffix=format and f".{format}",
             overwrite=overwrite,
         )
         typer.echo(output)
