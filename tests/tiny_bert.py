@@ -11,13 +11,13 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def save_bert(folder: Path, words: Sequence[str], *, max_tokens: int = 64, seed: int = 0) -> Path:
+def save_bert(folder: Path, words: Sequence[str], *, max_tokens: int = 64, dim: int = 32, seed: int = 0) -> Path:
     """Write the model and its tokenizer, as the hub gives them, into `folder`."""
     vocabulary = [*_SPECIAL, *words]
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(vocabulary),
-        hidden_size=32,
+        hidden_size=dim,
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=64,

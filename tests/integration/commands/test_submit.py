@@ -17,12 +17,10 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-import torch
 import yaml
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from tests.ports import free_ports
+from tests.tiny_bert import save_bert
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -99,7 +97,7 @@ def config(tmp_path: Path) -> Path:
         csv.writer(file).writerows([("id", "text", "label"), *rows])
     with (tmp_path / "answers.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("id", "label"), *((name, label) for name, _, label in rows)])
-    write_encoder(tmp_path / "encoder", sorted({word for _, text, _ in rows for word in text.split()}))
+    save_bert(tmp_path / "encoder", sorted({word for _, text, _ in rows for word in text.split()}), max_tokens=128)
     values = {
         "name": "submitted",
         "storage_path": str(tmp_path / "storage"),
@@ -114,19 +112,6 @@ def config(tmp_path: Path) -> Path:
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
     return tmp_path / "config.yaml"
-
-
-def write_encoder(folder: Path, words: list[str]) -> None:
-    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", *words])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    shape = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    )
-    BertModel(shape).save_pretrained(folder, safe_serialization=True)
 
 
 @pytest.mark.parametrize("head", ["token"], indirect=True)

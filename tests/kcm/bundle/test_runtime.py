@@ -12,8 +12,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 from scipy.special import softmax
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from kcm.api.cascade import Cascade, load_cascade
 from kcm.bundle.answers import Answer, Failure, Input, Unreadable
@@ -44,6 +42,7 @@ from kcm.large.base import Cost
 from kcm.large.prompting.prompts import question
 from kcm.learners import FinetuneConfig
 from tests.fake_upstream import label
+from tests.tiny_bert import save_bert
 
 LABELS = ("bad", "good", "unclear")
 DIM = 8
@@ -285,14 +284,7 @@ def test_nothing_asked_is_nothing_answered() -> None:
 
 
 def tiny_model(folder: Path, seed: int) -> Path:
-    words = ["[PAD]", "[UNK]", "a", "b", "c", "d"]
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
-    torch.manual_seed(seed)
-    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=32, **size)).save_pretrained(folder)
-    return folder
+    return save_bert(folder, "abcd", max_tokens=32, dim=DIM, seed=seed)
 
 
 @pytest.fixture(scope="module")

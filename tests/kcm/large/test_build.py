@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from scipy.special import softmax
-from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from kcm.config import parse_config
 from kcm.errors import ArtefactError, ConfigError
@@ -15,6 +13,7 @@ from kcm.large import Item, LinearHead, Prompt, Resources, ZeroShotConfig
 from kcm.large.config import LargeConfig
 from kcm.large.response_cache import ResponseStore
 from tests.fake_upstream import label
+from tests.tiny_bert import save_bert
 from tests.tiny_clip import save_clip
 
 LABELS = ("bad", "good")
@@ -23,13 +22,7 @@ LABELS = ("bad", "good")
 @pytest.fixture(scope="module")
 def folders(make_lm, tmp_path_factory):
     """A tiny encoder, a tiny language model, and a recording."""
-    encoder = tmp_path_factory.mktemp("encoder")
-    torch.manual_seed(0)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film"]
-    (encoder / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(str(encoder / "vocab.txt")).save_pretrained(encoder)
-    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=32, **size)).save_pretrained(encoder)
+    encoder = save_bert(tmp_path_factory.mktemp("encoder"), ("a", "film"), dim=8)
     recording = tmp_path_factory.mktemp("recording") / "answers.csv"
     recording.write_text("id,label\n1,good\n")
     return {"encoder": str(encoder), "lm": str(make_lm()), "recording": str(recording)}
