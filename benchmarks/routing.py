@@ -99,7 +99,7 @@ def gsm8k(inputs: Inputs) -> dict[str, Any]:
 def gsm8k_cascade(inputs: Inputs) -> dict[str, Any]:
     """The same once the small model has answered, as it has in a cascade: the router reads its response too.
 
-    Nothing was chosen for this: the response is read as the question is.
+    The response is read as the question is, and its arithmetic, which was chosen having seen this table.
     """
     return _compared(_gsm8k_frame(inputs, GSM8K_COLUMNS | GSM8K_RESPONSE))
 

@@ -25,6 +25,7 @@ from kcm.encoders import TextEncoder, TextEncoderConfig
 from kcm.encoders.config import Encoder
 from kcm.errors import DataError
 from kcm.inputs.content import contents
+from kcm.routing.routers.arithmetic import arithmetic
 from kcm.routing.table import RoutingTable
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -102,8 +103,8 @@ def router_inputs(
     A category that is not among `categories`, or missing, is none.
 
     `cache_dir` holds the features of texts that were encoded before, a file for each encoder; None: in memory alone.
-    What the small model wrote is read as the input's text is, in columns of its own. Raises DataError where there is
-    nothing to route by.
+    What the small model wrote is read as the input's text is, in columns of its own, and so is its arithmetic. Raises
+    DataError where there is nothing to route by.
     """
     numbers = [] if table.features is None else [table.features]
     if table.confidence is not None:
@@ -119,6 +120,8 @@ def router_inputs(
         words.append(hashed_words(texts))
         if encoder is not None:
             encodings.append(_encoded(texts, encoder, progress, cache_dir))
+    if table.small_response is not None:
+        numbers.append(np.log1p([arithmetic(str(response)) for response in table.small_response]))
     if not numbers and not categories:
         raise DataError(
             "there is nothing to route by",

@@ -39,14 +39,15 @@ def test_every_column_has_its_place(table_file: Callable[..., Path]) -> None:
 
 
 def test_what_the_small_model_wrote_is_read_as_the_text_is_but_apart(table_file: Callable[..., Path]) -> None:
-    path = table_file(s=[1, 0], l=[1, 1], t=["a b", "c"], r=["it is 7", "a b"])
+    path = table_file(s=[1, 0], l=[1, 1], t=["a b", "c"], r=["it is 3 + 4 = 7", "a b"])
     columns = RouteColumns(small_correct="s", large_correct="l", text="t")
     text = router_inputs(read_table(path, columns), FakeEncoder(), is_confidence=False)
     responses = columns.model_copy(update={"text": "r"})
     response = router_inputs(read_table(path, responses), FakeEncoder(), is_confidence=False)
     both = columns.model_copy(update={"small_response": "r"})
     inputs = router_inputs(read_table(path, both), FakeEncoder(), is_confidence=False)
-    np.testing.assert_array_equal(inputs.numbers_NF, np.hstack([text.numbers_NF, response.numbers_NF]))
+    arithmetic = np.log1p([[1, 0, 1, 1], [0, 0, 0, 0]])  # equations, wrong ones; whole, given by the last
+    np.testing.assert_allclose(inputs.numbers_NF, np.hstack([text.numbers_NF, response.numbers_NF, arithmetic]))
     np.testing.assert_array_equal(inputs.encoding_NE, np.hstack([text.encoding_NE, response.encoding_NE]))
     np.testing.assert_array_equal(
         inputs.words_NV.toarray(), np.hstack([text.words_NV.toarray(), response.words_NV.toarray()])
