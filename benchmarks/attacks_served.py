@@ -9,7 +9,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,6 +32,7 @@ from kcm.cascade.policy import Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
 from kcm.encoders import Encoder, PixelsConfig, TextEncoderConfig
+from kcm.inputs.content import Content
 from kcm.large import OpenAiConfig
 from kcm.large.adapters.openai import openai_identity
 from kcm.learners import FinetuneConfig
@@ -99,7 +100,7 @@ class Sorting(SmallSide):
 class AttackedLoader(VersionLoader):
     """Loads versions around a small side that sorts by the text."""
 
-    def _encoder(self, bundle: Bundle) -> Encoder:
+    def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
         if "image" in bundle.reads:
             return load_encoder(bundle, self._assets_dir)
         return StubEncoder(bundle.collaborator.in_features)

@@ -27,7 +27,7 @@ VALUES_PER_ITEM = 12  # what a label with its text and task counts for among JSO
 
 
 class ReplicaConfig(Config):
-    """Replicas of a deployment, how many requests each of them accepts, and how it computes their items together."""
+    """Replicas of a deployment, and how many requests each of them accepts."""
 
     num_replicas: int = Field(default=1, ge=1, description="Processes that share the work.")
     cpus: float = Field(default=1.0, ge=0, description="Logical CPUs that a replica reserves; also its torch threads.")
@@ -41,18 +41,23 @@ class ReplicaConfig(Config):
     max_queued_requests: int = Field(
         default=256, ge=0, description="Requests that wait for a replica; more are refused."
     )
-    max_batch_size: int = Field(default=32, ge=1, description="Items computed together.")
-    max_waiting_items: int = Field(
-        default=1024, ge=1, description="Items that wait in a replica to be computed; more are refused."
-    )
 
     @property
     def device(self) -> str:
         """The torch device of a replica."""
         return "cuda" if self.gpus else "cpu"
 
+
+class BatchingConfig(ReplicaConfig):
+    """Replicas that compute items of several requests together."""
+
+    max_batch_size: int = Field(default=32, ge=1, description="Items computed together.")
+    max_waiting_items: int = Field(
+        default=1024, ge=1, description="Items that wait in a replica to be computed; more are refused."
+    )
+
     @model_validator(mode="after")
-    def _full_batches(self) -> ReplicaConfig:
+    def _full_batches(self) -> BatchingConfig:
         if self.max_ongoing_requests < self.max_batch_size:
             raise ValueError(
                 f"max_ongoing_requests ({self.max_ongoing_requests}) must be at least max_batch_size "
@@ -61,7 +66,7 @@ class ReplicaConfig(Config):
         return self
 
 
-class LargeReplicaConfig(ReplicaConfig):
+class LargeReplicaConfig(BatchingConfig):
     """Replicas of the large model."""
 
     cpus: float = Field(
@@ -237,8 +242,8 @@ class FeedbackConfig(Config):
 LOG_FILE = "feedback.db"  # in the storage, where no other log is configured
 
 
-class ServeConfig(ReplicaConfig):
-    """The served cascade; the replica settings at this level are those of the door: encoder and collaborator."""
+class ServeConfig(BatchingConfig):
+    """The served cascade; the replica settings at this level are those of the door, which holds the collaborator."""
 
     application: str | None = Field(
         default=None,
@@ -280,22 +285,25 @@ class ServeConfig(ReplicaConfig):
         description="What is done once a version's certificate is refuted, void or has expired: escalate_all: keep "
         "nothing; report: go on, and say so.",
     )
+    encoder: ReplicaConfig | None = Field(
+        default=None, description="Replicas of the encoder alone, where it has GPUs; null: the door encodes."
+    )
     large: LargeReplicaConfig = Field(default=LargeReplicaConfig(), description="Replicas of the large model.")
 
     @property
     def reserved_cpus(self) -> float:
         """Logical CPUs that all replicas together reserve."""
-        return self.num_replicas * self.cpus + self.large.num_replicas * self.large.cpus
+        return sum(each.num_replicas * each.cpus for each in (self, self.encoder, self.large) if each)
 
     @property
     def runtimes(self) -> tuple[Literal["torch", "onnx"] | None, Literal["torch", "onnx"] | None]:
         """In what the encoder and the large model are computed, where they are told."""
-        return self.runtime, self.large.runtime
+        return (self.encoder or self).runtime, self.large.runtime
 
     @property
     def devices(self) -> tuple[str, str]:
         """The torch devices of the encoder and of the large model."""
-        return self.device, self.large.device
+        return (self.encoder or self).device, self.large.device
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import large_names, load_encoder, require_models
 from kcm.bundle.runtime import SmallSide
 from kcm.encoders import Encoder
+from kcm.inputs.content import Content
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.certificate_guard import CertificateGuard
 from pipelines.serve.cascade.drift import Drift
+from pipelines.serve.cascade.models.encoder import RemoteEncoder
 from pipelines.serve.cascade.models.escalation import Escalation
 from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.version import CascadeVersion
@@ -29,18 +32,19 @@ from pipelines.serve.release import Release
 
 
 class VersionLoader:
-    """Loads versions; `log` is None where nothing is logged."""
+    """Loads versions; `encoder` is None where the encoder is in this process, `log` where nothing is logged."""
 
     def __init__(
         self,
         config: ServeConfig,
         assets_dir: Path,
         large: DeploymentHandle[Any],
+        encoder: DeploymentHandle[Any] | None,
         breaker: Breaker,
         metrics: ServeMetrics,
         log: LogWriter | None,
     ) -> None:
-        self._config, self._assets_dir, self._large = config, assets_dir, large
+        self._config, self._assets_dir, self._large, self._encoder = config, assets_dir, large, encoder
         self._breaker, self._metrics, self._log = breaker, metrics, log
 
     async def load(self, release: Release, beside: CascadeVersion | None) -> CascadeVersion:
@@ -53,7 +57,7 @@ class VersionLoader:
             judging = beside.judging
             bundle = bundle.in_runtimes(beside.small_side.bundle.encoder.in_use, None)  # for that is what encodes
         else:
-            judging = await asyncio.to_thread(self._judging, bundle)
+            judging = await asyncio.to_thread(self._judging, bundle, release)
         small_side = self._small_side(bundle, judging.encoder)
         escalation = Escalation(self._large, release, len(large_names(bundle)), config.large, self._breaker)
         guard = CertificateGuard(
@@ -70,18 +74,20 @@ class VersionLoader:
         drift = Drift(reference, release.version, *watching) if reference else None
         return CascadeVersion(small_side, judging, escalation, config, release.version, auditor, guard, drift)
 
-    def _judging(self, bundle: Bundle) -> Judging:
-        config = self._config
+    def _judging(self, bundle: Bundle, release: Release) -> Judging:
+        config, read = self._config, bundle.encoder.reader(self._assets_dir)
         pictures = PictureReader(
-            bundle.encoder.reader(self._assets_dir),
+            read,
             max_pixels=config.limits.max_pixels,
             max_waiting=config.max_waiting_items,
             num_threads=max(1, round(config.cpus)),
         )
-        return Judging(self._encoder(bundle), pictures, config, max_wait_s=config.judge_timeout_s)
+        return Judging(self._encoder_of(bundle, release, read), pictures, config, max_wait_s=config.judge_timeout_s)
 
-    def _encoder(self, bundle: Bundle) -> Encoder:
-        return load_encoder(bundle, self._assets_dir, self._config.device)
+    def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
+        if self._encoder is None:
+            return load_encoder(bundle, self._assets_dir, self._config.device)
+        return RemoteEncoder(self._encoder, release, bundle, self._config.judge_timeout_s, read)
 
     async def _auditor(
         self, writer: LogWriter, release: Release, bundle: Bundle, escalation: Escalation, guard: CertificateGuard

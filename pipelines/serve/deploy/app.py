@@ -21,6 +21,7 @@ from kcm.assets import AssetsFolder, assets_place
 from kcm.bundle.models import FrozenModels, require_models
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
+from pipelines.serve.cascade.models.encoder import EncoderReplica
 from pipelines.serve.cascade.models.large import Large, budget_store
 from pipelines.serve.config import RETRY_AFTER_S, ReplicaConfig, ServeConfig
 from pipelines.serve.deploy.door import Door
@@ -89,7 +90,11 @@ def build_app(source: Source, config: ServeConfig, assets_dir: Path) -> Applicat
     """The cascade as a Ray Serve application; its release has passed `require_servable`."""
     given = source, config.large, assets_dir.absolute(), config.feedback, config.limits
     large = _bound(Large, large_options(config), *given)
-    return build_door(source, config, assets_dir, large)
+    encoder = None
+    if config.encoder is not None:
+        options = deployment_options(config.encoder, config)
+        encoder = _bound(EncoderReplica, options, source, config.encoder, assets_dir.absolute())
+    return build_door(source, config, assets_dir, large, encoder=encoder)
 
 
 def require_servable(release: Release, config: ServeConfig, assets_dir: Path) -> None:
@@ -135,9 +140,10 @@ def build_door(
     large: Application,
     *,
     door: Any = Door,
+    encoder: Application | None = None,
 ) -> Application:
     """The door in front of any deployment whose `answer` maps items and a release to a list of large answers."""
-    return _bound(door, door_options(config), source, config, assets_dir.absolute(), large)
+    return _bound(door, door_options(config), source, config, assets_dir.absolute(), large, encoder)
 
 
 def _bound(deployment: Any, options: Mapping[str, Any], *arguments: Any) -> Application:

@@ -16,7 +16,7 @@ from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
-from pipelines.serve.config import ReplicaConfig, ServeConfig
+from pipelines.serve.config import BatchingConfig, ServeConfig
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
 
@@ -63,7 +63,7 @@ def version_of(
 ) -> CascadeVersion:
     """A version that judges in batches of at most 8, by `judging` where there is one; pictures are read by `decode`."""
     pictures = PictureReader(decode, max_pixels=1000, max_waiting=100, num_threads=1)
-    limits = ReplicaConfig(max_batch_size=8, max_waiting_items=max_waiting)
+    limits = BatchingConfig(max_batch_size=8, max_waiting_items=max_waiting)
     judging = judging or Judging(encoder or StubEncoder(), pictures, limits)
     return CascadeVersion(small_side, judging, escalation, config, name, auditor)
 

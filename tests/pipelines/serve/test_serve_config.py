@@ -48,9 +48,9 @@ def test_keys_are_found_from_whichever_folder_a_replica_works_in() -> None:
 
 def test_a_local_cluster_grows_to_what_all_replicas_reserve() -> None:
     large = {"num_replicas": 2, "cpus": 1.5}
-    config = ServeConfig.model_validate({"num_replicas": 2, "large": large})
-    assert config.reserved_cpus == 2 * 1 + 2 * 1.5
-    assert ClusterConfig(num_cpus=4).with_room_for(config.reserved_cpus).num_cpus == 5
+    config = ServeConfig.model_validate({"num_replicas": 2, "encoder": {"cpus": 0.5}, "large": large})
+    assert config.reserved_cpus == 2 * 1 + 0.5 + 2 * 1.5
+    assert ClusterConfig(num_cpus=4).with_room_for(config.reserved_cpus).num_cpus == 6
     assert ClusterConfig().with_room_for(ServeConfig().reserved_cpus) == ClusterConfig()
 
 

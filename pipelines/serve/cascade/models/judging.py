@@ -20,7 +20,7 @@ from kcm.inputs.content import Content, UnreadableError
 from kcm.inputs.pictures import PictureError, num_pixels
 from kcm.large import Item
 from pipelines.serve.cascade.models.queues import Batcher, QueueFullError
-from pipelines.serve.config import ReplicaConfig
+from pipelines.serve.config import BatchingConfig
 
 GivenT = TypeVar("GivenT", Input, Item)
 
@@ -118,7 +118,7 @@ class Judging:
     """
 
     def __init__(
-        self, encoder: Encoder, pictures: PictureReader, config: ReplicaConfig, *, max_wait_s: float = math.inf
+        self, encoder: Encoder, pictures: PictureReader, config: BatchingConfig, *, max_wait_s: float = math.inf
     ) -> None:
         self.encoder, self._pictures = encoder, pictures
         self._batcher: Batcher[Asked, tuple[Verdict, ...]] = Batcher(

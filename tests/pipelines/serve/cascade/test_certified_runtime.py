@@ -24,7 +24,7 @@ from kcm.learners import FinetuneConfig
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.loading import VersionLoader
 from pipelines.serve.cascade.version import CascadeVersion
-from pipelines.serve.config import LargeReplicaConfig, ServeConfig
+from pipelines.serve.config import LargeReplicaConfig, ReplicaConfig, ServeConfig
 from pipelines.serve.deploy.app import void_release
 from pipelines.serve.release import Release
 from tests.kcm.bundle.test_bundle import certificate
@@ -64,7 +64,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 async def load(release: Release, config: ServeConfig, beside: Any = None) -> CascadeVersion:
     assets, breaker, large = release.bundle.parent, Breaker(BreakerConfig()), cast(Any, None)
-    return await VersionLoader(config, assets, large, breaker, cast(Any, NoMetrics()), None).load(release, beside)
+    return await VersionLoader(config, assets, large, None, breaker, cast(Any, NoMetrics()), None).load(release, beside)
 
 
 def loaded(release: Release, config: ServeConfig, beside: Any = None) -> CascadeVersion:
@@ -114,9 +114,9 @@ def test_a_version_that_shares_the_encoder_of_another_is_computed_as_that_one(re
     assert loaded(release, ServeConfig(), beside=first).guard.standing == "void"  # type: ignore[union-attr]
 
 
-def test_the_door_decides_for_the_encoder_and_the_large_model_s_replicas_for_itself(release: Release) -> None:
+def test_the_encoder_s_own_replicas_decide_where_there_are_any(release: Release) -> None:
     bundle = Bundle.read(release.bundle)
-    config = ServeConfig(runtime="torch", gpus=0.5, large=LargeReplicaConfig(runtime="onnx"))
+    config = ServeConfig(runtime="torch", encoder=ReplicaConfig(gpus=0.5), large=LargeReplicaConfig(runtime="onnx"))
     assert config.devices == ("cuda", "cpu")
     served = bundle.in_runtimes(*config.runtimes)
     assert served.computed_by(*config.devices) == ComputedBy(encoder="torch on cuda", large="onnx on cpu")
