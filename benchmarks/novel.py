@@ -1,6 +1,6 @@
 """The loop meets intents that nobody has told it of: CLINC150 with 100 known intents and 50 that come in five waves.
 
-    python benchmarks/novel.py --clinc data_full.json [--seeds 10]
+    python benchmarks/novel.py --clinc data_full.json [--quick] [--seeds 10]
 
 The first champion is trained on 50 rows of each known intent. Its traffic holds the known intents, those of earlier
 waves, and the ten of a new wave. A tenth of the items is labelled by callers, one label in twenty wrongly; a twentieth
@@ -14,7 +14,7 @@ storage, log and service are left out. The large model is played: of what it has
 hard items, those that lie nearest to the mean of another intent; for anything else it names the listed intent whose
 mean lies nearest.
 
-The last line is one line of JSON:
+`--quick` plays three seeds. The last line is one line of JSON:
 
     waves           waves of new intents
     waves_promoted  for how many of them a challenger was promoted within two turns
@@ -574,6 +574,7 @@ def main() -> None:
     parser = options(__doc__, assets=True, storage="storage/novel")
     parser.add_argument("--clinc", type=Path, required=True, help="data_full.json of CLINC150's authors")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--quick", dest="seeds", action="store_const", const=3, help="three seeds")
     arguments = parser.parse_args()
     places = arguments.clinc, arguments.assets, arguments.storage
     items = Items.of(*places)
