@@ -20,7 +20,7 @@ from pipelines.context import Context
 from pipelines.registry.champion import Pointer
 from pipelines.registry.gates import PromotionGate
 from pipelines.stages.evaluate import EvaluatedArtefact
-from pipelines.tracking.tracking import registered_version
+from pipelines.tracking.tracking import Tracking, registered_version
 
 
 def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,6 +66,7 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
     write_report(inputs, report)
     if tracking:
         tracking.log(_params(config), _headline(config, result), report)
+        _log_provenance(config, done, result, tracking)
     return result
 
 
@@ -96,6 +97,16 @@ def write_challenger_report(
         gates={gate.name: {"verdict": gate.verdict, "reason": gate.reason} for gate in gates},
     )
     write_report(inputs, path)
+
+
+def _log_provenance(config: RunConfig, done: Mapping[str, Any], result: Mapping[str, Any], tracking: Tracking) -> None:
+    """Record how accuracy went over tasks, which rows were learned, and which artefacts the bundle was made of."""
+    rows = done["tasks"]
+    learned: dict[str, Any] = {name: result[name]["accuracy_matrix"] for name in config.trained}
+    if all(learned.values()):  # there are test rows
+        tracking.log_learning(learned, list(rows.names.tasks))
+    tracking.log_rows(rows.name, rows.fingerprint, rows.where, rows.summary.rows)
+    tracking.log_lineage({stage: artefact.fingerprint for stage, artefact in done.items()})
 
 
 def _params(config: RunConfig) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import getpass
+import json
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,19 @@ from typing import Any
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
     LoggedModelOutput,
     Metric,
     Param,
     RunStatus,
+    RunTag,
     SourceType,
 )
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
     MLFLOW_PARENT_RUN_ID,
     MLFLOW_RUN_NAME,
     MLFLOW_SOURCE_NAME,
@@ -107,6 +113,24 @@ class Tracking:
         """
         self._put("metrics", {"params": flat(params), "metrics": metrics, "timestamp": get_current_time_millis()})
         self._put("artifact", {"path": str(report)})
+
+    def log_learning(self, accuracy: Mapping[str, Sequence[Sequence[float | None]]], tasks: Sequence[str]) -> None:
+        """Record each collaborator's accuracy matrix: a metric for each task, a step for each task that was learned."""
+        for step in range(len(tasks)):
+            metrics = {
+                f"{name}/accuracy/{task}": value
+                for name, matrix in accuracy.items()
+                for task, value in zip(tasks, matrix[step], strict=True)
+            }
+            self.log_metrics({"step": step + 1, "timestamp": get_current_time_millis(), "metrics": metrics})
+
+    def log_rows(self, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
+        """Record the data set of the run: its digest, the folder where it lies, and counts that describe it."""
+        self._put("dataset", {"name": name, "digest": digest, "source": source, "profile": profile})
+
+    def log_lineage(self, artefacts: Mapping[str, str]) -> None:
+        """Record the fingerprint of the artefact of each stage as a tag of the run."""
+        self._put("tags", {"tags": {f"kcm.artefact.{stage}": fingerprint for stage, fingerprint in artefacts.items()}})
 
     def log_trial(self, name: str, key: str, params: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
         """Record one trial as a nested run, once per `key`."""
@@ -218,6 +242,10 @@ def send(uri: str, record: Record) -> None:
             client.log_artifact(run_id, str(path))
     elif record["kind"] == "trial":
         _log_trial(client, run_id, record)
+    elif record["kind"] == "dataset":
+        _log_dataset(client, run_id, record)
+    elif record["kind"] == "tags":
+        client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in record["tags"].items()])
     elif record["kind"] == "finish":
         client.set_terminated(run_id, FINISHED)
 
@@ -230,6 +258,18 @@ def _log_trial(client: MlflowClient, parent: str, trial: Record) -> None:
     run = found[0] if found else client.create_run(trial["experiment_id"], tags=tags)
     _log(client, run.info.run_id, trial)
     client.set_terminated(run.info.run_id, FINISHED)
+
+
+def _log_dataset(client: MlflowClient, run_id: str, record: Record) -> None:
+    dataset = Dataset(
+        name=record["name"],
+        digest=record["digest"],
+        source_type="local",
+        source=json.dumps({"uri": record["source"]}),
+        profile=json.dumps(record["profile"]),
+    )
+    context = [InputTag(MLFLOW_DATASET_CONTEXT, "training")]
+    client.log_inputs(run_id, [DatasetInput(dataset, context)])
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -27,6 +27,7 @@ def registry_of(bundle: Bundle, root: Path) -> str:
     folder = bundle.write(root / "bundle")
     tracking = Tracking.open(TrackingConfig(), root, name="reviews", key="key")
     number = register_model(tracking, "reviews", folder, "fingerprint")
+    tracking.log_learning({"kcm": [[0.9, None], [0.8, 0.7]]}, ["films", "books"])
     report = root / "report.html"
     report.write_text("<!doctype html>")
     tracking.log({"train": {"learning_rate": 0.001}}, {"kcm/calls_saved": 0.527}, report)

@@ -166,6 +166,23 @@ def test_sections_become_parameters_of_their_own_however_many(tmp_path: Path) ->
     assert "train" not in params
 
 
+def test_accuracy_over_tasks_rows_and_lineage_are_recorded_once(tmp_path: Path) -> None:
+    tracking = Tracking.open(TrackingConfig(), tmp_path, name="run", key="key")
+    for _ in range(2):  # as where a run is started again
+        tracking.log_learning({"kcm": [[0.9, None], [0.8, 0.7]]}, ["one", "two"])
+        tracking.log_rows("reviews", "abc", str(tmp_path), {"one": {"train": 5}})
+        tracking.log_lineage({"tasks": "f00"})
+    tracking.close(60)
+    client, run = tracking.client, tracking.client.get_run(tracking.run_id)
+    history = {each.step: each.value for each in client.get_metric_history(tracking.run_id, "kcm/accuracy/one")}
+    assert history == {1: 0.9, 2: 0.8}
+    assert run.data.metrics == {"kcm/accuracy/one": 0.8, "kcm/accuracy/two": 0.7}
+    assert run.data.tags["kcm.artefact.tasks"] == "f00"
+    (given,) = run.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("reviews", "abc")
+    assert json.loads(given.dataset.profile) == {"one": {"train": 5}}
+
+
 def test_what_is_not_nested_stays_as_it_is() -> None:
     assert flat({"a": {"b": {"c": 1}}, "d": [1], "e": None}) == {"a.b.c": 1, "d": [1], "e": None}
 
