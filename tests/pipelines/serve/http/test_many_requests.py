@@ -25,8 +25,8 @@ VALID: dict[str, Any] = {
 
 
 @pytest.fixture
-def api(service: Any) -> FastAPI:
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+def api(service: Any, caplog: pytest.LogCaptureFixture) -> FastAPI:
+    caplog.set_level(logging.ERROR, logger="ray.serve")
     service.seen, service.origins = Forgetful(), Forgetful()
     limits = LimitsConfig(max_items=3, max_text_length=100, max_body_bytes=8000, max_json_values=1000)
     return create_api(service, ServeConfig(limits=limits, allowed_hosts=("*",)))
