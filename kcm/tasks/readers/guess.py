@@ -168,11 +168,11 @@ def _answers(names: Iterable[str], strings: dict[str, pd.Series], label: str) ->
     """
     agreement = {}
     for name in names:
-        both = pd.concat([strings[name], strings[label]], axis=1, join="inner", keys=["given", "label"])
-        known = both[both["given"].isin(both["label"].unique())]
         if name.endswith(REPLY) or strings[name].equals(strings[label]):
             continue
-        if len(known) and len(known) >= _SAME * len(strings[name]):
+        both = pd.concat([strings[name], strings[label]], axis=1, join="inner", keys=["given", "label"])
+        known = both[both["given"].isin(both["label"].unique())]
+        if known["given"].nunique() > 1 and len(known) >= _SAME * len(strings[name]):
             agreement[name] = cohen_kappa_score(known["given"], known["label"])
     return max(
         (name for name in agreement if agreement[name] > _SLIGHT), key=lambda name: agreement[name], default=None
@@ -184,7 +184,8 @@ def vector_patterns(frame: pd.DataFrame, others: Iterable[str | None]) -> tuple[
 
     That is the first column of lists of numbers, else all columns of numbers but for `others`.
     """
-    names = [str(name) for name in frame.columns if str(name) not in set(others)]
+    taken = set(others)
+    names = [str(name) for name in frame.columns if str(name) not in taken]
     if lists := next((name for name in names if _has(frame[name], list, np.ndarray)), None):
         return (glob.escape(lists),)
     columns = [name for name in names if _are_numbers(frame[name])]

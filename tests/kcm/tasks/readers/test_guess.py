@@ -55,6 +55,12 @@ def test_answers_agree_with_the_label_beyond_chance_and_those_that_agree_most_ar
     assert guess_columns(frame.drop(columns="good")).large is None
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_column_of_one_value_holds_no_answers_and_warns_of_nothing() -> None:
+    sparse = [label if label == "card" else None for label in LABELS]
+    assert guess_columns(pd.DataFrame({"text": TEXTS, "label": LABELS, "seldom": sparse})).large is None
+
+
 @pytest.mark.parametrize(
     ("columns", "patterns"),
     [
