@@ -29,7 +29,6 @@ from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
 from kcm.parquet import read_table, write_table
 from kcm.tasks.plan.splits import SPLITS, Split
-from kcm.tasks.rowindex import INDEX
 from kcm.tasks.sequence import DESCRIPTION, SCHEMA, Task, append_task
 from kcm.tasks.shards import GROUP_ROWS, write_shards
 from pipelines.context import Attempt, Context
@@ -194,12 +193,12 @@ def inherit(attempt: Attempt, earlier: ShardedArtefact, forgotten: Collection[st
     Shards that hold rows of `forgotten` ids are written anew, without them.
     """
     left = {without}
-    for name, path in earlier.all_shards.items() if forgotten else ():
+    for name in earlier.all_shards if forgotten else ():
         rows = read_table(earlier.file(name))
         kept = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(sorted(forgotten)))))
         if len(kept) < len(rows):
             write_table(kept, attempt.folder / name, row_group_size=GROUP_ROWS)
-            left |= {name, f"{path.name.partition('.')[0]}{INDEX}"}  # the index counts all rows
+            left.add(name)
     hashes = {name: sha256 for name, sha256 in earlier.manifest["files"].items() if name not in left}
     attempt.take({name: earlier.path / name for name in hashes}, hashes)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import chain
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field
@@ -14,10 +12,9 @@ from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
 from kcm.large import LargeConfig
 from kcm.report.formats import plural
-from kcm.tasks.rowindex import RowIndex, Runs, runs_of
 from kcm.tasks.shards import task_shards
 from pipelines.batch.encoding import encode_shards
-from pipelines.batch.mapping import map_items, run_remotely
+from pipelines.batch.mapping import run_remotely
 from pipelines.batch.preview import preview, preview_lines
 from pipelines.context import Attempt, Context
 from pipelines.stages.encoders import Comparison
@@ -25,7 +22,6 @@ from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Recipe, write_json
 from pipelines.store.features import CUT, FACTS, FeaturesArtefact
 from pipelines.store.sequence import SequenceArtefact
-from pipelines.store.storage import Storage
 
 
 class Encoding(Plan):
@@ -59,10 +55,6 @@ class Encoding(Plan):
         )
         attempt.note(made)
         tasks = {name: task_shards(attempt.folder, number, made) for number, name in enumerate(sequence.names.tasks)}
-        shards = list(chain.from_iterable(tasks.values()))
-        runs = dict(zip(shards, map_items(partial(_runs_of, storage), shards), strict=True))
-        for parts in tasks.values():  # where the splits are, for training
-            RowIndex.of_runs((shard, runs[shard]) for shard in parts).save(parts[0])
         seed = self.preview_seed
         found = {} if seed is None else run_remotely(preview, tasks, seed, storage.readable)
         write_json(attempt.folder / FACTS, {"runtime": encoder.in_use, "preview": found, CUT: num_cut})
@@ -117,7 +109,3 @@ def _say_cut(features: FeaturesArtefact, context: Context, section: str) -> None
             f"[yellow]warning: {section}: of {plural(features.num_cut, 'text')} the end is not read: they have more"
             f" tokens than {section}.max_length, or than the model takes[/yellow]"
         )
-
-
-def _runs_of(storage: Storage, shard: Path) -> Runs:
-    return runs_of(storage.readable(shard))

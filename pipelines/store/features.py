@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from kcm.encoders.config import EncoderConfig, Runtime
 from kcm.inputs.vectors import list_column, matrix
 from kcm.tasks import Split
-from kcm.tasks.rowindex import RowIndex, index_file
+from kcm.tasks.rowindex import RowIndex
 from kcm.tasks.shards import shard_file
 from pipelines.store.sequence import FEW_ROWS, Names, SequenceArtefact, ShardedArtefact
 
@@ -147,12 +147,6 @@ class FeaturesArtefact(ShardedArtefact):
 
     @cached_property
     def _indices(self) -> list[RowIndex]:
-        """The index of each task, which alone is fetched where `features` left one."""
-        found = []
-        for number in range(len(self.names.tasks)):
-            first = shard_file(self.path, number, 0)
-            has_index = self.has(index_file(first).name)
-            if has_index:
-                self.file(index_file(first).name)
-            found.append(RowIndex.of_shards([first] if has_index else self.fetched(number)))
-        return found
+        """The index of each task; of a bucket, only the columns with splits and labels are fetched."""
+        readable = self.storage.readable if self.storage else Path
+        return [RowIndex.of_shards(self.shards(number), readable) for number in range(len(self.names.tasks))]

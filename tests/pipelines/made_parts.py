@@ -16,7 +16,6 @@ from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.inputs.vectors import list_column
 from kcm.large import LargeAnswer, PromptMode
 from kcm.parquet import write_table
-from kcm.tasks.rowindex import RowIndex
 from kcm.tasks.shards import GROUP_ROWS, shard_file
 from pipelines.store.artefact import ArtefactStore, Recipe
 from pipelines.store.features import SECONDS, FeaturesArtefact
@@ -40,7 +39,7 @@ def logits(collaborator: Any, features_ND: np.ndarray) -> tuple[np.ndarray, np.n
     return features_ND[:, :2].astype(np.float64), features_ND[:, 2:4].astype(np.float64)
 
 
-def written(store: ArtefactStore, index: bool) -> tuple[Known, OutcomesArtefact]:
+def written(store: ArtefactStore) -> tuple[Known, OutcomesArtefact]:
     """Features and outcomes of one task in several shards; on a bucket this node has nothing of them."""
     count, rng = sum(SIZES.values()), np.random.default_rng(0)
     label_N = rng.integers(0, 2, count)
@@ -64,9 +63,6 @@ def written(store: ArtefactStore, index: bool) -> tuple[Known, OutcomesArtefact]
 
     def write_features(folder: Path, scratch: Path) -> None:
         write(folder, rows)
-        if index:
-            shards = [shard_file(folder, 0, number) for number in range(-(-count // SHARD))]
-            RowIndex.of_shards(shards).save(shards[0])
 
     features = store.build(Recipe("features", 1, {}), write_features)[0].as_a(Known)
     outcomes = store.build(Recipe("outcomes", 1, {}), lambda folder, scratch: write(folder, answers))[0]

@@ -1,4 +1,4 @@
-"""An index tells where splits are, across shards, and is the same read or saved."""
+"""An index tells where splits are, across shards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import ArtefactError
-from kcm.tasks.rowindex import RowIndex, index_file
+from kcm.tasks.rowindex import RowIndex
 
 
 @pytest.fixture
@@ -25,15 +25,6 @@ def test_a_split_goes_on_in_the_next_shard_and_out_of_scope_rows_are_apart(shard
     assert index.ranges == {"train": range(4), "test": range(4, 5), "test, out of scope": range(5, 6)}
     assert index.labels["train"] == {0: 1, 1: 2, -100: 1}
     assert index.shard_rows == (3, 3)
-
-
-def test_a_saved_index_is_used_and_is_the_same(shards) -> None:
-    read = RowIndex.of_shards(shards)
-    read.save(shards[0])
-    for shard in shards:
-        shard.unlink()  # nothing but the index is read
-    assert RowIndex.of_shards(shards) == read
-    assert index_file(shards[0]).name == "task-0.index.json"
 
 
 def test_a_cut_shard_is_named(shards) -> None:

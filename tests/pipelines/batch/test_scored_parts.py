@@ -31,9 +31,8 @@ def no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcome_table, "logits", logits)
 
 
-@pytest.mark.parametrize("index", [True, False], ids=["with an index", "as older versions wrote"])
-def test_parts_are_those_of_one_process_in_their_order(place: str, index: bool) -> None:
-    given: Any = (*written(ArtefactStore(place), index), SPLITS)
+def test_parts_are_those_of_one_process_in_their_order(place: str) -> None:
+    given: Any = (*written(ArtefactStore(place)), SPLITS)
     collaborator: Any = None
     parts = list(scored_parts(collaborator, GATE, *given))
     expected = list(parts_here(collaborator, *given))
@@ -51,7 +50,7 @@ def test_parts_of_other_processes_whose_arrays_cannot_be_written_are_scored_and_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As Ray gives them: they lie in memory that all processes of a node share."""
-    given: Any = (*written(ArtefactStore(tmp_path), index=True), SPLITS)
+    given: Any = (*written(ArtefactStore(tmp_path)), SPLITS)
 
     def as_from_ray(function: Any, items: Any) -> Iterator[Any]:
         for item in items:
@@ -71,7 +70,7 @@ def test_parts_of_other_processes_whose_arrays_cannot_be_written_are_scored_and_
 
 
 def test_features_come_with_the_rows_that_a_hash_of_the_id_draws_whatever_part_they_lie_in(tmp_path: Path) -> None:
-    given: Any = (*written(ArtefactStore(tmp_path), index=True), SPLITS)
+    given: Any = (*written(ArtefactStore(tmp_path)), SPLITS)
     collaborator: Any = None
     whole = list(parts_here(collaborator, *given))
     id_N = np.concatenate([part.table.id for part in whole])
@@ -85,8 +84,9 @@ def test_features_come_with_the_rows_that_a_hash_of_the_id_draws_whatever_part_t
 
 def test_only_the_row_groups_of_a_split_are_fetched(node_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = ArtefactStore(node_bucket)
-    features, outcomes = written(store, index=True)
+    features, outcomes = written(store)
     sizes = [stat.size for stat in store.storage.files.list("artefacts") if stat.name.endswith(".parquet")]
+    features.holding(0, "validate")  # the index of the rows is read once
     fetched = Fetched(monkeypatch)
     collaborator: Any = None
     (part,) = scored_parts(collaborator, GATE, features, outcomes, ["validate"])
@@ -98,7 +98,7 @@ def test_only_the_row_groups_of_a_split_are_fetched(node_bucket: str, monkeypatc
 def test_a_damaged_range_is_an_error_that_names_the_object(node_bucket: str) -> None:
     """Nobody holds a hash of what was not fetched whole."""
     store = ArtefactStore(node_bucket)
-    features, outcomes = written(store, index=True)
+    features, outcomes = written(store)
     shard = store.storage.name(features.shards(0)[-1])
     damaged = bytearray(store.storage.files.read(shard))
     group = pq.read_metadata(pa.BufferReader(damaged)).row_group(0)

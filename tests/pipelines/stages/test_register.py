@@ -130,7 +130,7 @@ def test_the_drift_reference_counts_all_certify_rows_and_shows_at_most_so_many(
     """What is read by whichever process is the same as what one would draw from the whole table."""
     monkeypatch.setattr(outcome_table, "logits", logits)
     monkeypatch.setattr(register, "_MOST_DRIFT_ROWS", most)
-    given: Any = written(ArtefactStore(place), index=True)
+    given: Any = written(ArtefactStore(place))
     found: Any = SimpleNamespace(collaborator=SimpleNamespace(num_labels=2), gate=Gate())
     residuals = {"metric_CC": torch.eye(2), "target_C": torch.full((2,), 10.0), "offset_C": torch.zeros(2)}
     found.state = {"learner": {"residuals": {name: each.double() for name, each in residuals.items()}}}
