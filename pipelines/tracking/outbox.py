@@ -5,35 +5,30 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event, stop_when_event_set
 from tenacity.wait import wait_base, wait_random_exponential
 
 from kcm.redact import redacted
 
-Record = dict[str, Any]
-
 
 class Outbox:
-    """Sends records in order.
+    """Sends records in order; a record is the call that sends it.
 
-    An error of `send` that `is_outage` accepts is retried and reported once; any other error drops the record and is
-    reported. What has not arrived when the run ends is lost: a run that is started again finds its artefacts finished
-    and records them anew, so `send` must be idempotent. Only the curves of a training, which are in no artefact, stay
-    missing.
+    An error that `is_outage` accepts is retried and reported once; any other error drops the record and is reported.
+    What has not arrived when the run ends is lost: a run that is started again finds its artefacts finished and records
+    them anew, so a call must be idempotent. Only the curves of a training, which are in no artefact, stay missing.
     """
 
     def __init__(
         self,
-        send: Callable[[Record], None],
         is_outage: Callable[[BaseException], bool],
         say: Callable[[str], None],
         *,
         where: str,
         pause: wait_base | None = None,
     ) -> None:
-        self._send, self._say, self._where = send, say, where
+        self._say, self._where = say, where
         self._closed, self._in_outage = threading.Event(), False
         self._retrying = Retrying(
             retry=retry_if_exception(is_outage),
@@ -43,13 +38,13 @@ class Outbox:
             before_sleep=self._report_outage,
             reraise=True,
         )
-        self._unsent: queue.Queue[Record | None] = queue.Queue()  # None ends the thread
+        self._unsent: queue.Queue[Callable[[], object] | None] = queue.Queue()  # None ends the thread
         # A daemon: the interpreter waits for any other thread, however long a server takes to fail.
         threading.Thread(target=self._deliver_all, name="outbox", daemon=True).start()
 
-    def put(self, record: Record) -> None:
+    def put(self, send: Callable[[], object]) -> None:
         """Queue a record and return."""
-        self._unsent.put(record)
+        self._unsent.put(send)
 
     def close(self, patience_s: float) -> None:
         """Wait up to `patience_s` for queued records; one line says how many have not arrived."""
@@ -65,14 +60,14 @@ class Outbox:
             )
 
     def _deliver_all(self) -> None:
-        for record in iter(self._unsent.get, None):
+        for send in iter(self._unsent.get, None):
             if not self._closed.is_set():
-                self._deliver(record)
+                self._deliver(send)
             self._unsent.task_done()
 
-    def _deliver(self, record: Record) -> None:
+    def _deliver(self, send: Callable[[], object]) -> None:
         try:
-            self._retrying(self._send, record)
+            self._retrying(send)
         except Exception as error:  # whatever a server makes of a record must not keep the others
             if not self._closed.is_set():
                 self._say(f"{self._where} refuses a record, which is left out: {_line(error)}")

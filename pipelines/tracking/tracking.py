@@ -36,7 +36,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
     MLFLOW_PARENT_RUN_ID,
-    MLFLOW_RUN_NAME,
     MLFLOW_SOURCE_NAME,
     MLFLOW_SOURCE_TYPE,
     MLFLOW_USER,
@@ -47,8 +46,9 @@ from kcm.bundle.models import bundle_digest
 from kcm.durable import create_durably
 from kcm.errors import KcmError
 from kcm.redact import redacted
+from kcm.report.reading import Numbers, flat
 from pipelines.tracking.config import CHAMPION, DIGEST_TAG, EXPERIMENT, SQLITE, TrackingConfig
-from pipelines.tracking.outbox import Outbox, Record
+from pipelines.tracking.outbox import Outbox
 
 KEY_TAG = "kcm.key"
 FINGERPRINT_TAG = "kcm.fingerprint"
@@ -95,7 +95,7 @@ class Tracking:
             run = found[0] if found else client.create_run(experiment_id, run_name=name, tags=tags)
         except MlflowException as error:
             raise KcmError(f"MLflow does not answer: {error}", where=uri, hint="Check tracking.uri") from error
-        outbox = Outbox(functools.partial(send, uri), is_outage, say, where=f"MLflow at {uri}")
+        outbox = Outbox(is_outage, say, where=f"MLflow at {uri}")
         return cls(uri, run.info.run_id, experiment_id, outbox)
 
     @property
@@ -105,14 +105,15 @@ class Tracking:
 
     def log_metrics(self, reported: Mapping[str, Any]) -> None:
         """Record what a training reported: metrics, at a step, at a time in milliseconds."""
-        self._put("metrics", reported)
+        self._put(_log, reported)
 
     def log(self, params: Mapping[str, Any], metrics: Mapping[str, float | None], report: Path) -> None:
         """Record parameters, those of sections as `section.name`, metrics (one without a value is left out), and the
-        report, a file or a folder of them.
+        file of the report.
         """
-        self._put("metrics", {"params": flat(params), "metrics": metrics, "timestamp": get_current_time_millis()})
-        self._put("artifact", {"path": str(report)})
+        now = get_current_time_millis()
+        self._put(_log, {"params": dict(flat(params)), "metrics": metrics, "timestamp": now})
+        self._put(MlflowClient.log_artifact, str(report))
 
     def log_learning(self, accuracy: Mapping[str, Sequence[Sequence[float | None]]], tasks: Sequence[str]) -> None:
         """Record each collaborator's accuracy matrix: a metric for each task, a step for each task that was learned."""
@@ -126,16 +127,25 @@ class Tracking:
 
     def log_rows(self, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
         """Record the data set of the run: its digest, the folder where it lies, and counts that describe it."""
-        self._put("dataset", {"name": name, "digest": digest, "source": source, "profile": profile})
+        dataset = Dataset(
+            name=name,
+            digest=digest,
+            source_type="local",
+            source=json.dumps({"uri": source}),
+            profile=json.dumps(profile),
+        )
+        given = DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])
+        self._put(MlflowClient.log_inputs, [given])
 
     def log_lineage(self, artefacts: Mapping[str, str]) -> None:
         """Record the fingerprint of the artefact of each stage as a tag of the run."""
-        self._put("tags", {"tags": {f"kcm.artefact.{stage}": fingerprint for stage, fingerprint in artefacts.items()}})
+        tags = [RunTag(f"kcm.artefact.{stage}", fingerprint) for stage, fingerprint in artefacts.items()]
+        self._put(MlflowClient.log_batch, (), (), tags)
 
     def log_trial(self, name: str, key: str, params: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
         """Record one trial as a nested run, once per `key`."""
         trial = {"params": params, "metrics": metrics, "timestamp": get_current_time_millis()}
-        self._put("trial", {"name": name, "key": key, "experiment_id": self.experiment_id, **trial})
+        self._put(_log_trial, self.experiment_id, name, key, trial)
 
     def register(
         self,
@@ -183,14 +193,15 @@ class Tracking:
 
     def finish(self) -> None:
         """Mark the run as finished."""
-        self._put("finish", {})
+        self._put(MlflowClient.set_terminated, FINISHED)
 
     def close(self, patience_s: float = 30.0) -> None:
         """Wait for what is on its way to MLflow, while it answers."""
         self.outbox.close(patience_s)
 
-    def _put(self, kind: str, content: Mapping[str, Any]) -> None:
-        self.outbox.put({"kind": kind, "run_id": self.run_id, **content})
+    def _put(self, send: Callable[..., object], *content: Any) -> None:
+        """Have `send` called with a client and the run. It has to be idempotent: a run started again sends anew."""
+        self.outbox.put(lambda: send(self.client, self.run_id, *content))
 
 
 def ensure_database(uri: str) -> None:
@@ -229,58 +240,14 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def send(uri: str, record: Record) -> None:
-    """Send one record to MLflow; idempotent."""
-    client, run_id = MlflowClient(uri), record["run_id"]
-    if record["kind"] == "metrics":
-        _log(client, run_id, record)
-    elif record["kind"] == "artifact":
-        path = Path(record["path"])
-        if path.is_dir():
-            client.log_artifacts(run_id, str(path), path.name)
-        else:
-            client.log_artifact(run_id, str(path))
-    elif record["kind"] == "trial":
-        _log_trial(client, run_id, record)
-    elif record["kind"] == "dataset":
-        _log_dataset(client, run_id, record)
-    elif record["kind"] == "tags":
-        client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in record["tags"].items()])
-    elif record["kind"] == "finish":
-        client.set_terminated(run_id, FINISHED)
-
-
-def _log_trial(client: MlflowClient, parent: str, trial: Record) -> None:
-    found = client.search_runs([trial["experiment_id"]], f"tags.`{KEY_TAG}` = '{trial['key']}'", max_results=1)
+def _log_trial(client: MlflowClient, parent: str, experiment_id: str, name: str, key: str, trial: Numbers) -> None:
+    found = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
     if found and found[0].info.status == FINISHED:
         return
-    tags = {MLFLOW_PARENT_RUN_ID: parent, MLFLOW_RUN_NAME: trial["name"], KEY_TAG: trial["key"]}
-    run = found[0] if found else client.create_run(trial["experiment_id"], tags=tags)
+    tags = {MLFLOW_PARENT_RUN_ID: parent, KEY_TAG: key}
+    run = found[0] if found else client.create_run(experiment_id, tags=tags, run_name=name)
     _log(client, run.info.run_id, trial)
     client.set_terminated(run.info.run_id, FINISHED)
-
-
-def _log_dataset(client: MlflowClient, run_id: str, record: Record) -> None:
-    dataset = Dataset(
-        name=record["name"],
-        digest=record["digest"],
-        source_type="local",
-        source=json.dumps({"uri": record["source"]}),
-        profile=json.dumps(record["profile"]),
-    )
-    context = [InputTag(MLFLOW_DATASET_CONTEXT, "training")]
-    client.log_inputs(run_id, [DatasetInput(dataset, context)])
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, keys joined by dots; other values, lists among them, as they are."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
 
 
 def is_outage(error: BaseException) -> bool:
@@ -353,7 +320,8 @@ def _experiment(client: MlflowClient, name: str, storage_path: Path) -> str:
     return str(client.create_experiment(name, artifact_location=location))
 
 
-def _log(client: MlflowClient, run_id: str, record: Record) -> None:
+def _log(client: MlflowClient, run_id: str, record: Numbers) -> None:
+    """Log `metrics` of a `step`, 0 if none is given, at a `timestamp`, and `params`."""
     timestamp, step = record["timestamp"], record.get("step", 0)
     metrics = [
         Metric(_safe(key), float(value), timestamp, step)

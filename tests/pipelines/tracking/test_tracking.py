@@ -8,7 +8,6 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from tenacity import wait_none
 from kcm.errors import KcmError
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.outbox import Outbox
-from pipelines.tracking.tracking import Tracking, _origin, champion_of, flat, is_outage, send, set_champion
+from pipelines.tracking.tracking import Tracking, _origin, champion_of, is_outage, set_champion
 from tests.postgres import BACKENDS
 
 
@@ -63,7 +62,7 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Mlflow, str]]:
 def test_metrics_reported_during_an_outage_arrive_afterwards(mlflow: tuple[Mlflow, str], tmp_path: Path) -> None:
     fake, uri = mlflow
     lines: list[str] = []
-    outbox = Outbox(partial(send, uri), is_outage, lines.append, where="MLflow", pause=wait_none())
+    outbox = Outbox(is_outage, lines.append, where="MLflow", pause=wait_none())
     tracking = Tracking(uri, "run", "0", outbox)
     for step in (10, 20):
         tracking.log_metrics({"step": step, "timestamp": 1000 + step, "metrics": {"kcm/accuracy/a b": 0.5}})
@@ -84,23 +83,20 @@ def config(request: pytest.FixtureRequest) -> TrackingConfig:
 def test_what_is_sent_twice_is_recorded_once(config: TrackingConfig, tmp_path: Path) -> None:
     """Promise: a crash between sending a record and forgetting it changes nothing."""
     tracking = Tracking.open(config, tmp_path, name="run", key="key")
-    client, common = tracking.client, {"run_id": tracking.run_id, "timestamp": 1000}
-    trial = {"name": "kcm 0", "key": "trial", "experiment_id": tracking.experiment_id, "params": {"gate": "margin"}}
-    for record in (
-        {"kind": "metrics", "step": 5, "metrics": {"accuracy": 0.5, "none": None}},
-        {"kind": "trial", "metrics": {"area": 0.7}, **trial},
-        {"kind": "finish"},
-    ):
-        for _ in range(2):
-            send(tracking.uri, record | common)
+    client = tracking.client
+    cut_off = client.create_run(tracking.experiment_id, tags={"kcm.key": "cut off"}).info.run_id
+    for _ in range(2):
+        tracking.log_metrics({"step": 5, "timestamp": 1000, "metrics": {"accuracy": 0.5, "none": None}})
+        tracking.log_trial("kcm 0", "trial", {"gate": "margin"}, {"area": 0.7})
+        tracking.log_trial("kcm 1", "cut off", {}, {"area": 0.1})
+        tracking.finish()
+    tracking.close(60)
     (metric,) = client.get_metric_history(tracking.run_id, "accuracy")
     assert (metric.value, metric.step, metric.timestamp) == (0.5, 5, 1000)
     (found,) = client.search_runs([tracking.experiment_id], f"tags.`mlflow.parentRunId` = '{tracking.run_id}'")
     assert (found.data.metrics, found.data.params, found.info.status) == ({"area": 0.7}, {"gate": "margin"}, "FINISHED")
+    assert found.info.run_name == "kcm 0"
     assert client.get_run(tracking.run_id).info.status == "FINISHED"
-
-    cut_off = client.create_run(tracking.experiment_id, tags={"kcm.key": "cut off"}).info.run_id
-    send(tracking.uri, {"kind": "trial", "metrics": {"area": 0.1}, **common, **trial, "key": "cut off"})
     assert client.get_run(cut_off).data.metrics == {"area": 0.1}
     with pytest.raises(KcmError, match="finished work is kept"):
         champion_of(tracking.uri, "unknown")
@@ -119,7 +115,6 @@ def test_what_is_sent_twice_is_recorded_once(config: TrackingConfig, tmp_path: P
     assert (model.name, model.source_run_id, model.status) == ("bundle-f00", tracking.run_id, "READY")
     assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
     assert client.get_model_version("reviews", "1").source == model.artifact_location
-    tracking.close()
 
 
 @pytest.mark.parametrize(
@@ -153,7 +148,7 @@ def test_sections_become_parameters_of_their_own_however_many(tmp_path: Path) ->
     (tmp_path / "report.html").touch()
     many = {f"option {number}": number for number in range(250)}
     tracking.log(
-        {"seed": 0, "train": {"learning_rate": 0.1, "deep": {"er": [1, 2]}}, "many": many, "none": {}},
+        {"seed": 0, "train": {"learning_rate": 0.1, "deep": {"er": [1, 2]}}, "many": many},
         {},
         tmp_path / "report.html",
     )
@@ -161,8 +156,7 @@ def test_sections_become_parameters_of_their_own_however_many(tmp_path: Path) ->
     params = tracking.client.get_run(tracking.run_id).data.params
     assert params["train.learning_rate"] == "0.1"
     assert params["train.deep.er"] == "[1, 2]"
-    assert params["none"] == "{}"
-    assert len(params) == 250 + 4
+    assert len(params) == 250 + 3
     assert "train" not in params
 
 
@@ -181,10 +175,6 @@ def test_accuracy_over_tasks_rows_and_lineage_are_recorded_once(tmp_path: Path) 
     (given,) = run.inputs.dataset_inputs
     assert (given.dataset.name, given.dataset.digest) == ("reviews", "abc")
     assert json.loads(given.dataset.profile) == {"one": {"train": 5}}
-
-
-def test_what_is_not_nested_stays_as_it_is() -> None:
-    assert flat({"a": {"b": {"c": 1}}, "d": [1], "e": None}) == {"a.b.c": 1, "d": [1], "e": None}
 
 
 def test_a_user_without_a_name_is_called_by_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
