@@ -7,11 +7,11 @@ from pathlib import Path
 from kcm.api.sources import folder_of
 from kcm.bundle.models import FrozenModels
 from kcm.errors import KcmError
+from pipelines.config import RunConfig
 from pipelines.registry.champion import REGISTER
 from pipelines.registry.models import artefact_of, fetch_registered, fetch_verified
 from pipelines.serve.release import Release
 from pipelines.serve.sources import ChampionSource, FixedSource, Source
-from pipelines.served_run import ServedRun
 from pipelines.store.artefact import ArtefactStore
 from pipelines.tracking.config import CHAMPION
 
@@ -21,7 +21,7 @@ def served_folder(bundle: Path) -> Release:
     return Release(version=FrozenModels.read_models(bundle).digest[:12], bundle=bundle.absolute())
 
 
-def served_model(config: ServedRun | None, model: str | None) -> Release:
+def served_model(config: RunConfig | None, model: str | None) -> Release:
     """A registered model by NAME@ALIAS or NAME/VERSION, without one the champion of the run; downloaded once.
 
     Without a run its registry is the one that `kcm.load` asks. An alias is resolved here, so that all replicas load the
@@ -39,7 +39,7 @@ def served_model(config: ServedRun | None, model: str | None) -> Release:
     return Release(version=version, bundle=folder)
 
 
-def served_source(config: ServedRun | None, bundle: Path | None, model: str | None) -> Source:
+def served_source(config: RunConfig | None, bundle: Path | None, model: str | None) -> Source:
     """What a service serves: a bundle or a registered model for good, without either the champion of the run."""
     if bundle:
         return FixedSource(served_folder(bundle))
@@ -49,7 +49,7 @@ def served_source(config: ServedRun | None, bundle: Path | None, model: str | No
     return ChampionSource(str(config.storage_path), config.name)
 
 
-def _from_bucket(config: ServedRun, release: Release) -> FixedSource:
+def _from_bucket(config: RunConfig, release: Release) -> FixedSource:
     """A registered version as the artefact that it was made of, which any node can fetch; as it is without one."""
     artefact = artefact_of(config.tracking.uri_in(config.storage_folder), release.version)
     if artefact and ArtefactStore(config.storage_path).holds(REGISTER, artefact):
@@ -57,7 +57,7 @@ def _from_bucket(config: ServedRun, release: Release) -> FixedSource:
     return FixedSource(release)
 
 
-def bundle_of(source: str, config: ServedRun | None = None) -> Path:
+def bundle_of(source: str, config: RunConfig | None = None) -> Path:
     """The folder of a bundle that a command names: a folder, or models:/ with NAME@ALIAS or NAME/VERSION.
 
     The registry is that of `config`, where there is one.

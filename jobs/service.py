@@ -19,12 +19,12 @@ from kcm.errors import ConfigError, KcmError
 from kcm.large import UpstreamConfig
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected, starts_local
+from pipelines.config import RunConfig
 from pipelines.serve.config import ServeConfig, log_url
 from pipelines.serve.deploy.app import APP_NAME, build_app, deployment_file, require_free_address, require_keys, start
 from pipelines.serve.deploy.environment import prepare_environment
 from pipelines.serve.release import Release
 from pipelines.serve.sources import Source
-from pipelines.served_run import ServedRun
 
 
 class ServiceSettings(Config):
@@ -35,7 +35,7 @@ class ServiceSettings(Config):
     assets_path: Path = Field(default_factory=default_assets)
 
     @classmethod
-    def of(cls, config: ServedRun) -> ServiceSettings:
+    def of(cls, config: RunConfig) -> ServiceSettings:
         """The settings of a run's configuration."""
         named = {"application": config.application, "costs": config.serve.costs or config.costs}
         settings = cls(

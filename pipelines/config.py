@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from kcm.assets import AssetsFolder, default_assets
 from kcm.cascade.search import TuneConfig
 from kcm.certify.certificate import CertificateConfig
 from kcm.collaborator.collaborator import CollaboratorName, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.config import Config
+from kcm.costs import CostsConfig
 from kcm.encoders import EncoderConfig
-from kcm.large import PromptsConfig
+from kcm.large import LargeConfig, PromptsConfig
 from kcm.learners import AnalyticConfig, LearnerConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.tasks import TasksConfig
 from kcm.tasks.plan.splits import LEFT_OUT_FRACTIONS
-from pipelines.served_run import ServedRun
+from pipelines.cluster.config import ClusterConfig
+from pipelines.loop.config import AUDIT_SHARE, UpdateConfig
+from pipelines.registry.gates import GateConfig
+from pipelines.serve.config import ServeConfig
+from pipelines.store.files import normalised
+from pipelines.store.storage import Storage
+from pipelines.tracking.config import TrackingConfig
 
 # How a run learns that names no learner: in closed form, whose quadratic curves are the answer, forget nothing and need
 # no tuning (docs/continual.md).
@@ -29,9 +38,26 @@ DEFAULT_LEARNING: dict[str, dict[str, Any]] = {
 }
 
 
-class RunConfig(ServedRun):
+class RunConfig(Config):
     """One run of the pipeline, from rows to a registered bundle."""
 
+    name: str = Field(description="Names the run's folder and its model: letters, digits, dots, dashes, underscores.")
+    storage_path: Path | str = Field(
+        Path("storage"),
+        description="Artefacts, runs and records: a folder that all nodes see, or s3://BUCKET/PREFIX or "
+        "gs://BUCKET/PREFIX, which needs `tracking.uri` and `serve.feedback.url`.",
+    )
+    assets_path: AssetsFolder = Field(
+        Path("assets"),
+        description="Models and data that `kcm assets` fetched, in a folder or a bucket; KCM_ASSETS says where, unless "
+        "it is given.",
+    )
+    large: LargeConfig
+    costs: CostsConfig = CostsConfig()
+    serve: ServeConfig = ServeConfig()
+    update: UpdateConfig | None = Field(None, description="How the served cascade is updated from its own traffic.")
+    tracking: TrackingConfig = TrackingConfig()
+    cluster: ClusterConfig = ClusterConfig()
     seed: int = Field(0, ge=0, description="Seed of splits, orders, initial weights and search.")
     collaborators: Literal["auto"] | tuple[CollaboratorName, ...] = Field(
         "auto",
@@ -56,16 +82,30 @@ class RunConfig(ServedRun):
     @model_validator(mode="before")
     @classmethod
     def _by_default(cls, values: Any) -> Any:
-        """Without a named learner the three sections that decide how is learned are of one piece."""
+        """Assets are where the environment says; without a named learner three sections are of one piece."""
         if not isinstance(values, dict):
             return values
+        values = {"assets_path": default_assets()} | values
         given = {section: values.get(section) or {} for section in DEFAULT_LEARNING}
         if all(isinstance(section, dict) for section in given.values()) and "name" not in given["learner"]:
-            values = values | {section: DEFAULT_LEARNING[section] | given[section] for section in given}
-        tasks = values.get("tasks")
-        if not isinstance(tasks, dict) or "fractions" in tasks or not _are_sections(values) or _needs_validate(values):
-            return values
-        return values | {"tasks": tasks | {"fractions": LEFT_OUT_FRACTIONS}}
+            return values | {section: DEFAULT_LEARNING[section] | given[section] for section in given}
+        return values
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+            raise ValueError("must be letters, digits, dots, dashes and underscores, a letter or digit first")
+        return value
+
+    @field_validator("storage_path", mode="before")
+    @classmethod
+    def _stored(cls, value: object) -> object:
+        """A path or a URI. Workers run in folders of their own, so no path may be relative."""
+        if not isinstance(value, str | Path):
+            return value
+        place = normalised(value)
+        return place if "://" in place else Path(place)
 
     @field_validator("collaborators")
     @classmethod
@@ -93,8 +133,11 @@ class RunConfig(ServedRun):
 
     @model_validator(mode="after")
     def _chosen(self) -> RunConfig:
-        """Without validate rows, train rows have to choose gate and policy."""
-        if self.tasks.fractions["validate"] == 0 and _needs_validate(dict(self)):
+        """Without validate rows, train rows have to choose gate and policy; where they can, none are drawn."""
+        if not self._needs_validate:
+            if "fractions" not in self.tasks.model_fields_set:
+                self._settle(tasks=self.tasks.model_copy(update={"fractions": LEFT_OUT_FRACTIONS}))
+        elif self.tasks.fractions["validate"] == 0:
             raise ValueError(
                 "tasks.fractions: validate: 0 leaves the choice of gate and threshold to train rows that are left out,"
                 " which needs learner.name: analytic, learner.equal_classes: 0, an encoder of one vector a row, no"
@@ -121,27 +164,58 @@ class RunConfig(ServedRun):
             )
         return self
 
+    @model_validator(mode="after")
+    def _audited(self) -> RunConfig:
+        """A cascade that is updated from its traffic is audited, unless another share is configured."""
+        audit = self.serve.audit
+        if self.update is not None and "share" not in audit.model_fields_set:
+            audited = audit.model_copy(update={"share": AUDIT_SHARE})
+            self._settle(serve=self.serve.model_copy(update={"audit": audited}))
+        return self
 
-def _are_sections(values: Mapping[str, Any]) -> bool:
-    """Whether what `_needs_validate` reads has its form; what has another one is refused when it is validated."""
-    sections = [values.get(name) or {} for name in ("learner", "encoder", "tune")]
-    tune = sections[-1]
-    modes = tune.get("prompt_modes") or [] if isinstance(tune, dict) else []
-    return all(isinstance(each, dict | Config) for each in sections) and isinstance(modes, list | tuple)
+    def _settle(self, **sections: Config) -> None:
+        """Replace sections whose defaults depend on others; from then on the configuration is frozen."""
+        self.__dict__.update(sections)
 
+    @property
+    def _needs_validate(self) -> bool:
+        """Whether gate and policy can be chosen on validate rows alone.
 
-def _needs_validate(values: Mapping[str, Any]) -> bool:
-    """Whether gate and policy can be chosen on validate rows alone; sections are plain values or components.
+        A learner that takes steps has seen its train rows; those of a long tail are not like later rows; where classes
+        are counted anew, a row counts with others than its own unit's; prompts and galleries are made of validate rows.
+        """
+        is_solved = self.learner.gives_left_out and not getattr(self.learner, "equal_classes", 0)
+        asks_alike = self.tune.prompt_modes == ("none",) and not self.encoder.dual
+        return not (is_solved and asks_alike and self.tasks.long_tail is None)
 
-    A learner that takes steps has seen its train rows; those of a long tail are not like later rows; where classes are
-    counted anew, a row counts with others than its own unit's; prompts and galleries are made of validate rows.
-    """
-    learner, encoder, tasks, tune = (values.get(name) or {} for name in ("learner", "encoder", "tasks", "tune"))
-    solver: Any = LearnerConfig.form_of(learner) if isinstance(learner, dict) else learner
-    small: Any = EncoderConfig.form_of(encoder) if isinstance(encoder, dict) else encoder
-    equal, long_tail, modes = (
-        section.get(name) if isinstance(section, dict) else getattr(section, name, None)
-        for section, name in ((learner, "equal_classes"), (tasks, "long_tail"), (tune, "prompt_modes"))
-    )
-    prompts = tuple(modes or ("none",)) != ("none",)
-    return not solver.gives_left_out or bool(equal) or small.dual or long_tail is not None or prompts
+    @model_validator(mode="after")
+    def _recorded(self) -> RunConfig:
+        """No database can lie in a bucket."""
+        if isinstance(self.storage_path, Path):
+            return self
+        missing = [
+            key
+            for key, url in {"tracking.uri": self.tracking.uri, "serve.feedback.url": self.serve.feedback.url}.items()
+            if url is None
+        ]
+        if missing:
+            raise ValueError(
+                f"storage_path {self.storage_path} is no folder for databases: set {' and '.join(missing)}, such as"
+                " postgresql+psycopg://USER@HOST/NAME"
+            )
+        return self
+
+    @property
+    def application(self) -> str:
+        """The name under which the decisions stand in the log."""
+        return self.serve.application or self.name
+
+    @property
+    def gate_limits(self) -> GateConfig:
+        """The limits that a version must keep to become the champion."""
+        return self.update.gates if self.update else GateConfig()
+
+    @property
+    def storage_folder(self) -> Path:
+        """The folder of this node for the storage: the storage itself, but for one in a bucket."""
+        return Storage.at(self.storage_path).root

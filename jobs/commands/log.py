@@ -9,11 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides, load
 from jobs.service import ServiceSettings
 from jobs.views.loop import stats_view
 from jobs.views.table import result_console
-from kcm.config import load_config
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
 from pipelines.loop.purging import purge as purge_artefacts
@@ -120,7 +119,7 @@ def purge(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None
 def _log_of(config: Path, overrides: list[str] | None) -> tuple[RunConfig, str, str]:
     """A run, the URL of the log of its service, and the application whose decisions they are."""
 
-    run = load_config(RunConfig, config, overrides or [])
+    run = load(config, overrides)
     serve: Any = ServiceSettings.of(run).serve  # a service has a log and a name
     return run, serve.feedback.url, serve.application
 

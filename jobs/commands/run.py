@@ -7,11 +7,9 @@ from typing import Annotated
 import typer
 
 from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, is_asked
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides, is_asked, load
 from jobs.views.table import result_console, result_view
-from kcm.config import load_config
 from kcm.errors import KcmError
-from pipelines.config import RunConfig
 from pipelines.progress import Reporter
 from pipelines.run import run as run_stages
 
@@ -54,9 +52,7 @@ def run(
     with reported(json, debug) as result:
         check_stage(until)
         reporter = Reporter(in_vain=_ask_to_go_on) if is_asked() and not yes else Reporter()
-        result |= run_stages(
-            load_config(RunConfig, config, overrides or ()), until=until, reporter=reporter, promote=promote
-        )
+        result |= run_stages(load(config, overrides), until=until, reporter=reporter, promote=promote)
         if until is None:
             result_console().print(result_view(result))
             typer.echo(result["result_path"])

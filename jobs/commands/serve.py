@@ -10,11 +10,9 @@ import typer
 from jobs import service
 from jobs.exit import reported
 from jobs.models import served_source
-from jobs.options import Debug, JsonFile, Overrides
-from kcm.config import load_config
+from jobs.options import Debug, JsonFile, Overrides, load
 from kcm.errors import KcmError
 from pipelines.serve.deploy.app import require_servable, void_release
-from pipelines.served_run import ServedRun
 
 
 def serve(
@@ -42,7 +40,7 @@ def serve(
         if config is None and (overrides or not (bundle or model)):
             hint = "Only --bundle DIR or --model NAME@ALIAS without --set can do without it"
             raise KcmError("CONFIG is missing", hint=hint)
-        run = load_config(ServedRun, config, overrides or []) if config else None
+        run = load(config, overrides) if config else None
         settings = service.ServiceSettings.of(run) if run else service.ServiceSettings()
         source = served_source(run, bundle, model)
         settings = settings.with_feedback_in(bundle.parent if bundle else Path())

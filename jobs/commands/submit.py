@@ -22,9 +22,9 @@ import pipelines
 from jobs.cluster import DASHBOARD, POLL_S, RUN, Address, Auth, followed, job_client, require_success
 from jobs.commands.run import Until, check_stage
 from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides, load
 from kcm._messages import is_too_early
-from kcm.config import load_config, with_absolute_paths
+from kcm.config import with_absolute_paths
 from kcm.errors import KcmError
 from kcm.redact import redacted
 from pipelines.cluster.connection import refused
@@ -50,7 +50,7 @@ def submit(
     with reported(json, debug) as result:
         check_stage(until)
         words = ["--until", until] if until else []
-        loaded = load_config(RunConfig, config, overrides or ())
+        loaded = load(config, overrides)
         result["submission_id"] = submit_job(loaded, [["doctor"], ["run", *words]], address, auth, follow=follow)
 
 

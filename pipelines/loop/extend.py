@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from typing import Any, Self
 
 from pydantic import Field
-from rich.markup import escape
 
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import ConfigError
@@ -22,9 +21,9 @@ from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import TRIALS, TrainedArtefact, TunedArtefact
-from pipelines.training.driver import run_workers
+from pipelines.training.driver import train
 from pipelines.training.trial import Choice, TrialPlan
-from pipelines.training.worker import TrainerConfig, TrainerPlan, WorkerPlan
+from pipelines.training.worker import TrainerConfig, TrainerPlan
 
 
 class Extend(Stage, Plan, TrainerConfig):
@@ -75,21 +74,13 @@ class Extend(Stage, Plan, TrainerConfig):
         self, attempt: Attempt, window: WindowArtefact, features: FeaturesArtefact, outcomes: OutcomesArtefact
     ) -> None:
         """The state of a trainer that has learned one more task."""
-        context = attempt.context
         plan = TrainerPlan.of(self, features, outcomes)
-        worker = WorkerPlan(
+        train(
+            attempt,
             replace(plan, artefacts=(*plan.artefacts, self.tuned)),
-            attempt.fingerprint,
-            attempt.storage,
-            context.cluster.checkpoint_every,
             parents={name: self.tuned.state_file(name) for name in self.collaborators},
             forgotten_rows=frozenset(window.facts.forgotten_rows),
         )
-        record = context.tracking.log_metrics if context.tracking else None
-        states = run_workers(
-            worker, context.cluster, attempt.bar, lambda line: context.reporter.say(escape(line)), record
-        )
-        TrainedArtefact.write(attempt.folder, states, self.collaborators)
 
 
 class Choose(Stage, Plan):
@@ -120,9 +111,9 @@ class Choose(Stage, Plan):
             novel_share=self.novel_share,
         )
         best = trial.evaluate(name, self.choice)
-        trial.write_best(attempt.folder / name, name, self.choice, best)
+        best.save(attempt.folder / name)
         trial_record = {"number": 0, "collaborator": name, "params": asdict(self.choice), "pareto": True}
-        write_json(attempt.folder / TRIALS, [trial_record | best.objectives()])
+        write_json(attempt.folder / TRIALS, [trial_record | best.reached])
 
 
 def choice_of(parent: Parent) -> Choice:

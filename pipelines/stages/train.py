@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from rich.markup import escape
-
 from kcm.config import Config
 from pipelines.batch.mapping import one_thread
 from pipelines.context import Attempt
@@ -13,8 +11,8 @@ from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import TrainedArtefact
-from pipelines.training.driver import run_workers
-from pipelines.training.worker import TrainerConfig, TrainerPlan, WorkerPlan
+from pipelines.training.driver import train
+from pipelines.training.worker import TrainerConfig, TrainerPlan
 
 
 class Train(Stage, Plan, TrainerConfig):
@@ -33,7 +31,6 @@ class Train(Stage, Plan, TrainerConfig):
 
     def write(self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> None:
         """`<name>.pt` for each collaborator."""
-        context = attempt.context
         plan = TrainerPlan.of(self, features, outcomes)
         if not self.needs_cluster(features):
             solved: dict[str, dict[str, Any]] = {}
@@ -45,9 +42,4 @@ class Train(Stage, Plan, TrainerConfig):
                 solved[name] = trainer.state_dict()
             TrainedArtefact.write(attempt.folder, solved, self.collaborators)
             return
-        worker = WorkerPlan(plan, attempt.fingerprint, attempt.storage, context.cluster.checkpoint_every)
-        record = context.tracking.log_metrics if context.tracking else None
-        states = run_workers(
-            worker, context.cluster, attempt.bar, lambda line: context.reporter.say(escape(line)), record
-        )
-        TrainedArtefact.write(attempt.folder, states, self.collaborators)
+        train(attempt, plan)

@@ -42,7 +42,7 @@ class Trial(ray_tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Evaluate the choice; one step is the whole trial."""
-        return self._plan.evaluate(self._collaborator, Choice(**self._choice)).objectives() | {"done": True}
+        return self._plan.evaluate(self._collaborator, Choice(**self._choice)).reached | {"done": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next choice."""
@@ -120,7 +120,7 @@ def forecast(num_trials: int, at_once: int, trained_s: float | None) -> str:
 def _write_best(plan: TrialPlan, folder: Path, choices: Mapping[str, Choice]) -> None:
     """Write every collaborator's best choice."""
     for name, choice in choices.items():
-        plan.write_best(folder / name, name, choice, plan.evaluate(name, choice))
+        plan.evaluate(name, choice).save(folder / name)
 
 
 def _try_all(
@@ -130,15 +130,14 @@ def _try_all(
     trials: dict[str, list[dict[str, Any]]] = {}
     for name in names:
         space = search_space(config, plan.plan, name)
-        points = [dict(zip(space, values, strict=True)) for values in product(*space.values())]
-        evaluated = [plan.evaluate(name, Choice(**params)) for params in points]
+        points = (Choice(**dict(zip(space, values, strict=True))) for values in product(*space.values()))
+        evaluated = [plan.evaluate(name, point) for point in points]  # of one state, since all are trained alike
         trials[name] = [
-            {"number": number, "collaborator": name, "params": params} | evaluated[number].objectives()
-            for number, params in enumerate(points)
+            {"number": number, "collaborator": name, "params": each.choice} | each.reached
+            for number, each in enumerate(evaluated)
         ]
         _mark_pareto(trials[name])
-        best = max(range(len(points)), key=lambda number: standing(trials[name][number]))
-        plan.write_best(folder / name, name, Choice(**points[best]), evaluated[best])
+        max(evaluated, key=lambda each: standing(each.reached)).save(folder / name)
     return trials
 
 

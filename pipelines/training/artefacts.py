@@ -67,6 +67,8 @@ class Tuned:
     policy: Policy
     state: dict[str, Any]
     validate_scores: np.ndarray  # out-of-fold where the gate was fitted on the same rows
+    choice: dict[str, Any]  # its point of the search space, by dimension
+    reached: dict[str, float]  # the objectives of the search
     left_out: LeftOut | None = None  # of train rows that choose in place of validate rows
     novel: NovelRows | None = None  # rows as if their class had never been learned, where the learner can tell
     prompts: Prompts | None = None
@@ -75,6 +77,7 @@ class Tuned:
     def save(self, folder: Path) -> None:
         """Write what the search found to a new folder; prompts are added to it by `save_prompts`."""
         folder.mkdir(parents=True)
+        write_json(folder / FOUND, {"choice": self.choice} | self.reached)
         np.save(folder / _SCORES, self.validate_scores)
         if self.left_out is not None:
             self.left_out.save(folder / _LEFT_OUT)
@@ -92,12 +95,15 @@ class Tuned:
         state, policy = load_state(folder / _STATE), Policy.load(folder)
         tensors = load_file(folder / _GATE) if (folder / _GATE).exists() else {}
         searched = json.loads((folder / PROMPTS).read_text("utf-8")) if (folder / PROMPTS).exists() else None
+        reached = json.loads((folder / FOUND).read_text("utf-8"))
         return cls(
             collaborator=plan.collaborator(name, state),
             gate=restored_gate(policy.gate, policy.temperature, tensors),
             policy=policy,
             state=state,
             validate_scores=np.load(folder / _SCORES),
+            choice=reached.pop("choice"),
+            reached=reached,
             left_out=LeftOut.load(folder / _LEFT_OUT) if (folder / _LEFT_OUT).exists() else None,
             novel=_novel(folder / _NOVEL) if (folder / _NOVEL).exists() else None,
             prompts=Prompts.model_validate(searched["prompts"]) if searched else None,

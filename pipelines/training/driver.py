@@ -12,16 +12,28 @@ from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
+from rich.markup import escape
 
 from kcm.errors import KcmError
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import handlers_restored
+from pipelines.context import Attempt
 from pipelines.progress import Bar, polled
 from pipelines.store.checkpoint import newest_checkpoint
 from pipelines.store.files import Files, StorageError
-from pipelines.training.worker import METRICS, NOTES, PROGRESS, WorkerPlan, train_worker
+from pipelines.training.artefacts import TrainedArtefact
+from pipelines.training.worker import METRICS, NOTES, PROGRESS, TrainerPlan, WorkerPlan, train_worker
 
 MAX_FAILURES = 3  # times that a dead train worker is replaced: what kills more of them is no accident
+
+
+def train(attempt: Attempt, plan: TrainerPlan, **resumed: Any) -> None:
+    """Train on the cluster, and write the states of the trainers as an artefact; `resumed` as in `WorkerPlan`."""
+    context = attempt.context
+    worker = WorkerPlan(plan, attempt.fingerprint, attempt.storage, context.cluster.checkpoint_every, **resumed)
+    record = context.tracking.log_metrics if context.tracking else None
+    states = run_workers(worker, context.cluster, attempt.bar, lambda line: context.reporter.say(escape(line)), record)
+    TrainedArtefact.write(attempt.folder, states, plan.config.collaborators)
 
 
 def run_workers(

@@ -5,25 +5,24 @@ Shapes: N rows, D features, C labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
 
+from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.inputs.vectors import matrix
-from kcm.learners.base import Batch
+from kcm.learners.base import Batch, Learner
 from kcm.learners.training.stream import large_distributions
 from kcm.metrics.intervals import Units
 from pipelines.store.features import FeaturesArtefact, feature_matrix
 from pipelines.store.outcome_table import LeftOut, PartRows, drawn, part_rows
 from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.training.worker import TrainerPlan
 
 MAX_ROWS = 10_000  # of all tasks together: more tell a gate and a threshold little
 
@@ -45,12 +44,9 @@ def deciding_rows(features: FeaturesArtefact, outcomes: OutcomesArtefact) -> Ite
 
 
 def left_out_of(
-    plan: TrainerPlan, name: str, state: Mapping[str, Any], distill: DistillConfig, parts: Iterable[PartRows]
+    collaborator: Collaborator, learner: Learner, distill: DistillConfig, parts: Iterable[PartRows]
 ) -> LeftOut:
-    """The logits of the labelled train rows of `deciding_rows`, of which there is one.
-
-    `state` is that of the finished trainer.
-    """
+    """The logits of the labelled train rows of `deciding_rows`, of which there is one, after training."""
     ids, units, features_ND, labels, large = [], [], [], [], []
     for part in parts:
         if part.source != "train":
@@ -68,11 +64,7 @@ def left_out_of(
         torch.from_numpy(np.concatenate(large)),
         torch.ones(len(ids)),
     )
-    learner = plan.learner(name)
-    learner.load_state_dict(state["learner"])
-    judge_NC, small_NC = learner.left_out(
-        plan.collaborator(name, state), batch, Units(np.concatenate(units), len(ids)), distill
-    )
+    judge_NC, small_NC = learner.left_out(collaborator, batch, Units(np.concatenate(units), len(ids)), distill)
     return LeftOut(pd.Index(ids, dtype=object), judge_NC.float().numpy(), small_NC.float().numpy())
 
 

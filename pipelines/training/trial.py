@@ -5,31 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
 
-from kcm.cascade.gate import Gate, GateName
-from kcm.cascade.novelty import NovelRows, Novelty
+from kcm.cascade.gate import GateName
+from kcm.cascade.novelty import Novelty
 from kcm.cascade.reference import Reference
-from kcm.cascade.search import Scope, SearchResult, find_policy
+from kcm.cascade.search import Scope, find_policy
 from kcm.certify.certificate import CertificateConfig, certified_keep_rate
 from kcm.certify.ledger import look_delta
+from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
-from pipelines.store.artefact import write_json
+from kcm.learners import Learner
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import LeftOut, PartRows, outcome_part
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Storage
-from pipelines.training.artefacts import FOUND, TrainedArtefact, Tuned
-from pipelines.training.fitting import MAX_FITTED_ROWS, WithoutOwnClass, fitted_on
+from pipelines.training.artefacts import TrainedArtefact, Tuned
+from pipelines.training.fitting import MAX_FITTED_ROWS, fitted_on
 from pipelines.training.left_out import deciding_rows, left_out_of
 from pipelines.training.worker import TrainerPlan, load_state
 
@@ -59,20 +58,21 @@ def training_values(learning_rate: float, large_weight: float, judge_weight: flo
     return {"learning_rate": learning_rate, "large_weight": large_weight, "judge_weight": anchor}
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """The evaluation of a choice on validate: policy, expected certified keep rate, gate and scores."""
+@dataclass(frozen=True, eq=False)
+class _Trained:
+    """A trained collaborator with its learner, and what it says of train rows left out: the same for all gates."""
 
-    found: SearchResult
-    keep_rate: float
-    gate: Gate
-    scores: np.ndarray  # [N], out-of-fold where the gate was fitted on the same rows
+    collaborator: Collaborator
+    learner: Learner
+    state: dict[str, Any]
     left_out: LeftOut | None
-    novel: NovelRows | None
+    _without: list[tuple[Tensor, Tensor] | None] = field(default_factory=list)
 
-    def objectives(self) -> dict[str, float]:
-        """The objectives of the search."""
-        return {"area": self.found.area, "calls_saved": self.found.calls_saved, "promised": self.keep_rate}
+    def without_own_class(self, *rows: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What the learner says of rows whose class had never been learned; the rows are the same for all gates."""
+        if not self._without:
+            self._without.append(self.learner.without_own_class(*rows))
+        return self._without[0]
 
 
 @dataclass(frozen=True)
@@ -105,34 +105,38 @@ class TrialPlan:
                 self.scratch.keep(path)
         return load_state(path)
 
-    def evaluate(self, name: str, choice: Choice) -> Evaluated:
+    def evaluate(self, name: str, choice: Choice) -> Tuned:
         """The collaborator's best policy on validate rows, or where there are none on train rows left out."""
-        state = self.state(name, choice)
-        collaborator, left_out = self.plan.collaborator(name, state), self._left_out(name, state, choice)
+        trained = self._trained(name, choice)
+        state, left_out = trained.state, trained.left_out
         gate, rows, novel = fitted_on(
-            lambda: (outcome_part(collaborator, rows, self.features.names, left_out) for rows in self._rows()),
+            lambda: (outcome_part(trained.collaborator, rows, self.features.names, left_out) for rows in self._rows()),
             self.features.num_rows("validate") + (0 if left_out is None else len(left_out.ids)),
             choice.gate,
             num_labels=self.plan.num_labels,  # what serving has: none-of-these is no answer of the small side
-            reference=Reference.of(collaborator, state["learner"]),
+            reference=Reference.of(trained.collaborator, state["learner"]),
             seed=self.plan.config.seed,
-            without_own_class=self._without_own_class(name, state, choice),
+            without_own_class=trained.without_own_class,
             novelty=Novelty.of(state["learner"]),
             novel_share=self.novel_share,
         )
         best = find_policy(rows, gate, choice.scope, self.max_loss)
         first_look = look_delta(self.certificate.delta, 1)
         keep_rate = certified_keep_rate(best.policy, rows, self.certificate, first_look)
+        policy = best.policy
         if novel and novel.share:  # compared without unknown classes: not every learner tells what it keeps of them
-            best = replace(best, policy=find_policy(rows, gate, choice.scope, self.max_loss, novel).policy)
-        return Evaluated(best, keep_rate, gate, rows.score, left_out, novel)
-
-    def write_best(self, folder: Path, name: str, choice: Choice, best: Evaluated) -> None:
-        """Write the artefact of the collaborator's best choice, as it was evaluated."""
-        state = self.state(name, choice)
-        collaborator = self.plan.collaborator(name, state)
-        Tuned(collaborator, best.gate, best.found.policy, state, best.scores, best.left_out, best.novel).save(folder)
-        write_json(folder / FOUND, {"choice": asdict(choice)} | best.objectives())
+            policy = find_policy(rows, gate, choice.scope, self.max_loss, novel).policy
+        return Tuned(
+            trained.collaborator,
+            gate,
+            policy,
+            state,
+            validate_scores=rows.score,
+            choice=asdict(choice),
+            reached={"area": best.area, "calls_saved": best.calls_saved, "promised": keep_rate},
+            left_out=left_out,
+            novel=novel,
+        )
 
     def _rows(self) -> Iterable[PartRows]:
         """The rows that choose: more than a gate is fitted on are read in every pass, fewer once by a process."""
@@ -144,35 +148,22 @@ class TrialPlan:
     def _held(self) -> list[PartRows]:
         return list(deciding_rows(self.features, self.outcomes))
 
-    def _left_out(self, name: str, state: Mapping[str, Any], choice: Choice) -> LeftOut | None:
-        """What the collaborator says of train rows left out, computed once for all gates; None without such rows."""
-        if not self.features.tasks_without_validate:
-            return None
+    def _trained(self, name: str, choice: Choice) -> _Trained:
+        """The collaborator as it was trained for a choice; that of the last one stays in memory."""
         key = name, tuple(choice.training.values())
-        if key not in self._known_left_out:
-            found = left_out_of(self.plan, name, state, self._distill(choice), self._rows())
-            self._known_left_out[key] = found
-        return self._known_left_out[key]
+        if key not in self._last:
+            state = self.state(name, choice)
+            collaborator, learner = self.plan.collaborator(name, state), self.plan.learner(name)
+            learner.load_state_dict(state["learner"])
+            left_out = None
+            if self.features.tasks_without_validate:
+                left_out = left_out_of(collaborator, learner, self._distill(choice), self._rows())
+            self._last.clear()
+            self._last[key] = _Trained(collaborator, learner, state, left_out)
+        return self._last[key]
 
     @cached_property
-    def _known_left_out(self) -> dict[tuple[str, tuple[float, ...]], LeftOut]:
-        return {}
-
-    def _without_own_class(self, name: str, state: Mapping[str, Any], choice: Choice) -> WithoutOwnClass:
-        """What the learner says of rows whose class had never been learned, computed once for all gates."""
-        key = name, tuple(choice.training.values())
-
-        def known_logits(*rows: Tensor) -> tuple[Tensor, Tensor] | None:
-            if key not in self._known_without:
-                learner = self.plan.learner(name)
-                learner.load_state_dict(state["learner"])
-                self._known_without[key] = learner.without_own_class(*rows)
-            return self._known_without[key]
-
-        return known_logits
-
-    @cached_property
-    def _known_without(self) -> dict[tuple[str, tuple[float, ...]], tuple[Tensor, Tensor] | None]:
+    def _last(self) -> dict[tuple[str, tuple[float, ...]], _Trained]:
         return {}
 
     def _distill(self, choice: Choice) -> DistillConfig:

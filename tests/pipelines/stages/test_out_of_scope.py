@@ -127,9 +127,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         context.store,
         TunedArtefact,
         Recipe("tune", 1, {}, (trained,)),
-        lambda target, scratch: [
-            trial.write_best(target / name, name, choice, trial.evaluate(name, choice)) for name in states
-        ],
+        lambda target, scratch: [trial.evaluate(name, choice).save(target / name) for name in states],
     )
     done["evaluated"] = Evaluate.of(config).build(done, context)
     bundle = Register.of(config).build(done, context).bundle

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from kcm.certify.certificate import CertificateConfig
+from kcm.learners import Learner
 from pipelines.store import outcome_table
 from pipelines.store.artefact import ArtefactStore
 from pipelines.training import trial
-from pipelines.training.trial import Choice, Evaluated, TrialPlan
+from pipelines.training.artefacts import Tuned
+from pipelines.training.trial import Choice, TrialPlan
 from tests.pipelines.made_parts import SIZES, Fetched, logits, written
 
 CHOICE = Choice(0.01, 0.5, 0.5, gate="signals", scope="global")  # its gate reads features
@@ -30,6 +32,7 @@ def trials(place: str | Path) -> TrialPlan:
     features.holding(0, "validate")  # the index of the rows is read once
     plan: Any = SimpleNamespace(
         collaborator=lambda name, state: SimpleNamespace(base=None),
+        learner=lambda name: Learner(),
         num_labels=2,
         config=SimpleNamespace(seed=0),
     )
@@ -37,10 +40,10 @@ def trials(place: str | Path) -> TrialPlan:
     return TrialPlan(plan, features, outcomes, unused, unused, max_loss=0.1, certificate=CertificateConfig())
 
 
-def same(one: Evaluated, other: Evaluated) -> None:
-    np.testing.assert_array_equal(one.scores, other.scores)
-    assert one.objectives() == other.objectives()
-    assert one.found.policy == other.found.policy
+def same(one: Tuned, other: Tuned) -> None:
+    np.testing.assert_array_equal(one.validate_scores, other.validate_scores)
+    assert one.reached == other.reached
+    assert one.policy == other.policy
 
 
 def test_a_trial_finds_the_same_on_a_bucket_and_fetches_only_validate_rows_once(
@@ -50,7 +53,7 @@ def test_a_trial_finds_the_same_on_a_bucket_and_fetches_only_validate_rows_once(
     in_bucket = trials(node_bucket)
     sizes = [stat.size for stat in ArtefactStore(node_bucket).storage.files.list("artefacts")]
     fetched = Fetched(monkeypatch)
-    assert len(on_disk.scores) == SIZES["validate"]
+    assert len(on_disk.validate_scores) == SIZES["validate"]
     same(in_bucket.evaluate("kcm", CHOICE), on_disk)
     assert fetched.shards == []
     assert 0 < fetched.ranges < sum(sizes) / 4
