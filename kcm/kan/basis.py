@@ -1,4 +1,4 @@
-"""Uniform B-splines of degree 1, 2 and 3 in closed form, and the curves that are sums of them."""
+"""Uniform B-splines of degree 1, 2 and 3 in closed form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from kcm.errors import ConfigError, DataError
 
-_PROBES = 20  # points per interval at which two grids are compared
 _NODES = 40  # of a quadrature, per interval
 
 
@@ -57,30 +56,6 @@ class Grid:
     def centres(self) -> list[float]:
         """Positions of the splines' centres."""
         return [k - (self.order - 1) / 2 for k in range(self.num_basis)]
-
-
-@dataclass(frozen=True)
-class Curves:
-    """The curves of a layer as plain data: `coefficients` [O, 1 + K, I] of SiLU and of the K splines on `grid`."""
-
-    coefficients: Tensor
-    grid: Grid
-
-    @torch.no_grad()
-    def refit(self, grid_size: int) -> tuple[Curves, float]:
-        """The curves on a grid of `grid_size` intervals, in float64, and the largest change of any curve.
-
-        Least squares over equally spaced points; exact when `grid_size` is a multiple of the present one, for then
-        the new splines span the old (arXiv 2404.19756, section 2.4).
-        """
-        old, new = self.grid, Grid(grid_size, self.grid.order, self.grid.low, self.grid.high)
-        points = torch.linspace(old.low, old.high, _PROBES * max(old.size, new.size) + 1, dtype=torch.float64)
-        old_PK, new_PL = (spline_basis(points.unsqueeze(1), grid).squeeze(-1) for grid in (old, new))
-        change_LK = torch.linalg.lstsq(new_PL, old_PK).solution
-        coefficients_OFI = self.coefficients.cpu().double()
-        splines_OLI = torch.matmul(change_LK, coefficients_OFI[:, 1:])
-        change_OPI = torch.matmul(new_PL @ change_LK - old_PK, coefficients_OFI[:, 1:])
-        return Curves(torch.cat([coefficients_OFI[:, :1], splines_OLI], 1), new), change_OPI.abs().max().item()
 
 
 def spline_basis(x: Tensor, grid: Grid) -> Tensor:

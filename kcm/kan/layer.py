@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kcm.errors import ConfigError
-from kcm.kan.basis import Curves, Grid, check_input, edge_features, normal_means
+from kcm.kan.basis import Grid, check_input, edge_features, normal_means
 
 BaseActivation = Literal["silu", "none"]
 
@@ -78,15 +78,6 @@ class KANLinear(nn.Module):
             generator=generator,
         )
 
-    @classmethod
-    @torch.no_grad()
-    def from_curves(cls, curves: Curves, *, like: KANLinear) -> KANLinear:
-        """A layer of the plain form with these curves; hidden, of the precision and on the device, that `like` is."""
-        (num_outputs, _, num_inputs), grid = curves.coefficients.shape, curves.grid
-        layer = cls(num_inputs, num_outputs, grid.size, grid.order, (grid.low, grid.high), hidden=like.hidden)
-        layer.to(like.weight).weight.copy_((curves.coefficients / layer.scale).flatten(1))
-        return layer
-
     @property
     def scale(self) -> float:
         """What a hidden layer multiplies its features by."""
@@ -125,11 +116,6 @@ class KANLinear(nn.Module):
         if self.bias is not None:
             means_K = normal_means(self.grid).to(coefficients_OFI)
             self.bias.copy_(torch.einsum("k,oki->o", means_K, coefficients_OFI[:, 1:]))
-
-    @property
-    def curves(self) -> Curves:
-        """The coefficients with their grid."""
-        return Curves(self.coefficients, self.grid)
 
     @property
     def constant(self) -> Tensor:
@@ -172,14 +158,6 @@ class KANLinear(nn.Module):
         check_input(x, self._row)
         out = F.linear(edge_features(x, self.grid).flatten(-2), packed)
         return out * self.scale if self.hidden else out
-
-    def refine(self, grid_size: int) -> tuple[KANLinear, float]:
-        """The same curves on a grid of `grid_size` intervals, and the largest change of any curve on the grid.
-
-        Exact to rounding when `grid_size` is a multiple of the present one, least squares otherwise.
-        """
-        curves, largest = self.curves.refit(grid_size)
-        return KANLinear.from_curves(curves, like=self), largest
 
     def extra_repr(self) -> str:
         """Widths and grid, as torch prints them."""

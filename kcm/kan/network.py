@@ -52,14 +52,6 @@ class KAN(nn.Module):
             for index, pair in enumerate(pairwise(widths))
         )
 
-    @classmethod
-    def from_layers(cls, layers: Sequence[KANLinear]) -> KAN:
-        """A network of existing layers, each as wide as the next expects."""
-        network = cls.__new__(cls)
-        nn.Module.__init__(network)
-        network.layers = nn.ModuleList(layers)
-        return network
-
     @property
     def widths(self) -> tuple[int, ...]:
         """Inputs, hidden widths and outputs."""
@@ -94,8 +86,3 @@ class KAN(nn.Module):
             for layer in network.kan_layers[1:]:
                 outputs[number] = layer(outputs[number])
         return outputs
-
-    def refine(self, grid_size: int) -> tuple[KAN, float]:
-        """The same network on grids of `grid_size` intervals, and the largest change of any curve: see KANLinear."""
-        layers, changes = zip(*(layer.refine(grid_size) for layer in self.kan_layers), strict=True)
-        return KAN.from_layers(layers), max(changes)

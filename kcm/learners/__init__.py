@@ -10,7 +10,7 @@ from kcm.learners.ewc import Ewc, EwcConfig
 from kcm.learners.finetune import Finetune, FinetuneConfig
 from kcm.learners.joint import Joint, JointConfig
 from kcm.learners.lwf import Lwf, LwfConfig
-from kcm.learners.memory import Memory, MemoryRow
+from kcm.learners.memory import Memory
 from kcm.learners.replay import Replay, ReplayConfig
 from kcm.learners.si import Si, SiConfig
 from kcm.learners.slda import Slda, SldaConfig
@@ -34,7 +34,6 @@ __all__ = [
     "Lwf",
     "LwfConfig",
     "Memory",
-    "MemoryRow",
     "Parameters",
     "Replay",
     "ReplayConfig",

@@ -7,7 +7,7 @@ Shapes: N rows, D features, C labels, M networks: judge and small, or the one th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -17,9 +17,7 @@ from torch.nn import functional as F
 
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
-from kcm.collaborator.outputs import resized
 from kcm.inputs.labels import UNLABELLED
-from kcm.learners.memory import MemoryRow
 from kcm.learners.ranks import Ranks
 from kcm.metrics.intervals import Units
 
@@ -60,46 +58,35 @@ class Batch:
         return self.take(index, self.weights[index])
 
     def widened(self, num_labels: int) -> Batch:
-        """The same rows, their large probabilities over the first `num_labels` labels.
+        """The same rows, their large probabilities and logits over the first `num_labels` labels.
 
-        Of labels that the large model was not asked about it says 0; a row without an answer stays without.
+        Of labels that the large model was not asked about it says 0; a row without an answer stays without. Of labels
+        that came later the networks have said nothing.
         """
-        large_NC = resized(self.large_probabilities.T, num_labels).T
+        missing = num_labels - self.large_probabilities.shape[1]
+        large_NC = F.pad(self.large_probabilities, (0, missing))
         answered_N1 = self.large_probabilities.isfinite().all(-1, keepdim=True)
-        return replace(self, large_probabilities=large_NC.where(answered_N1, torch.nan))
+        logits = None if self.logits is None else F.pad(self.logits, (0, missing), value=torch.nan)
+        return replace(self, large_probabilities=large_NC.where(answered_N1, torch.nan), logits=logits)
 
     def reweighted(self, weights: Tensor) -> Batch:
         """The same rows with other weights."""
         return replace(self, weights=weights)
 
-    def join(self, other: Batch) -> Batch:
-        """This batch's rows followed by the other's."""
-        return Batch(
-            torch.cat([self.features, other.features]),
-            torch.cat([self.labels, other.labels]),
-            torch.cat([self.large_probabilities, other.large_probabilities]),
-            torch.cat([self.weights, other.weights]),
-            _joined(self, other),
-        )
-
 
 def joined(parts: Iterable[Batch]) -> Batch:
-    """The rows of one batch or more, one after the other; none of them has logits."""
+    """The rows of one batch or more, one after the other; where one has logits, those of rows without are NaN."""
     given = list(parts)
     if len(given) == 1:
         return given[0]
     names = ("features", "labels", "large_probabilities", "weights")
-    return Batch(*(torch.cat([getattr(part, name) for part in given]) for name in names))
-
-
-def _joined(first: Batch, second: Batch) -> Tensor | None:
-    given = first.logits if first.logits is not None else second.logits
-    if given is None:
-        return None
-    blank = given.new_full((1, *given.shape[1:]), torch.nan)
-    return torch.cat(
-        [blank.expand(len(part), -1, -1) if part.logits is None else part.logits for part in (first, second)]
-    )
+    columns = {name: torch.cat([getattr(part, name) for part in given]) for name in names}
+    known = next((part.logits for part in given if part.logits is not None), None)
+    if known is None:
+        return Batch(**columns)
+    blank = known.new_full((1, *known.shape[1:]), torch.nan)
+    logits = [blank.expand(len(part), -1, -1) if part.logits is None else part.logits for part in given]
+    return Batch(**columns, logits=torch.cat(logits))
 
 
 @dataclass(frozen=True)
@@ -234,8 +221,8 @@ class Learner:
         """Whether `remember` wants the rows of a finished task."""
         return False
 
-    def remember(self, rows: Iterable[MemoryRow]) -> None:
-        """Offer the labelled train rows of the task that has just been learned."""
+    def remember(self, ids: Sequence[str], rows: Batch, task: int) -> None:
+        """Offer the labelled train rows of the task that has just been learned, with their ids."""
 
     def candidates(self, ids: list[str], labels: list[int], task: int) -> list[int]:
         """Positions among a finished task's rows that could enter the memory; only these rows are read."""

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kcm.learners.base import Batch, Learner, Scored
+from kcm.learners.base import Batch, Learner, Scored, joined
 from kcm.learners.replay import MemoryConfig, Replay
 
 
@@ -58,7 +58,7 @@ class Der(Replay):
             for rows, weight in ((logit_rows, self.alpha), (label_rows, self.beta))
             if weight > 0
         ]
-        return weighted[0].join(weighted[1]) if len(weighted) == 2 else next(iter(weighted), None)
+        return joined(weighted) if weighted else None
 
     def row_loss(self, scored: Scored) -> Tensor:
         """The distance to a row's logits where it was drawn for them, and else what its label costs."""

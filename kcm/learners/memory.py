@@ -7,42 +7,15 @@ keys of a union lie among the smallest keys of its parts, sketches of parts merg
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
+from kcm.learners.base import Batch, joined
 from kcm.tasks.hashing import row_key
 
-
-@dataclass(frozen=True)
-class MemoryRow:
-    """One remembered row: its raw id, its group, its features and what the large model said of it."""
-
-    key: int
-    id: str
-    task: int
-    label: int
-    features: np.ndarray  # float32 [D]
-    large_probabilities: np.ndarray  # float32 [C], NaN where there is no answer
-    logits: np.ndarray | None = None  # float32 [M, C] of the M networks when the task was learned, where they are kept
-
-    @property
-    def group(self) -> tuple[int, int]:
-        """(task, label): the unit of the quotas."""
-        return self.task, self.label
-
-    def widened(self, num_labels: int) -> MemoryRow:
-        """The same row where there are more labels."""
-        missing, large = num_labels - len(self.large_probabilities), self.large_probabilities
-        more = np.full(missing, 0.0 if np.isfinite(large).all() else np.nan, dtype=large.dtype)
-        logits = self.logits
-        if logits is not None:
-            logits = np.pad(logits, ((0, 0), (0, missing)), constant_values=np.nan)
-        return replace(self, large_probabilities=np.concatenate([large, more]), logits=logits)
+_KEPT = ("features", "labels", "large_probabilities", "logits")  # of the rows, in a state
 
 
 def select(keys: Sequence[int], groups: Sequence[tuple[int, int]], capacity: int) -> list[int]:
@@ -73,64 +46,55 @@ def _water_level(sizes: Sequence[int], capacity: int) -> int:
 
 
 class Memory:
-    """At most `capacity` rows of the tasks so far, chosen by key."""
+    """At most `capacity` rows of the tasks so far, chosen by key and in the order of their keys.
 
-    def __init__(self, capacity: int, seed: int, rows: Iterable[MemoryRow] = ()) -> None:
+    `ids` and `tasks` are those of the `rows`; a group is a task and a label. `rows` is None before the first one.
+    """
+
+    def __init__(self, capacity: int, seed: int) -> None:
         self.capacity, self.seed = capacity, seed
-        self.rows: list[MemoryRow] = []
-        self._tensors: dict[str, Tensor] | None = None
-        self.add(rows)
+        self.ids: list[str] = []
+        self.tasks: list[int] = []
+        self.rows: Batch | None = None
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.ids)
 
-    def add(self, rows: Iterable[MemoryRow]) -> None:
+    def chosen(self, ids: Sequence[str], tasks: Sequence[int], labels: Sequence[int]) -> list[int]:
+        """Positions among rows with these ids, tasks and labels that would stay in an empty memory, by key."""
+        keys = [row_key(self.seed, row_id) for row_id in ids]
+        return select(keys, list(zip(tasks, labels, strict=True)), self.capacity)
+
+    def add(self, ids: Sequence[str], tasks: Sequence[int], rows: Batch) -> None:
         """Offer rows; those with the smallest keys of their group stay. Offering a row twice changes nothing."""
-        unique = {row.id: row for row in (*self.rows, *rows)}
-        candidates = list(unique.values())
-        kept = select([row.key for row in candidates], [row.group for row in candidates], self.capacity)
-        self.rows, self._tensors = [candidates[position] for position in kept], None
+        rows = rows if self.rows is None else joined([self.rows, rows])
+        self.ids, self.tasks = [*self.ids, *ids], [*self.tasks, *tasks]
+        self._keep(list({row_id: position for position, row_id in enumerate(self.ids)}.values()), rows)
+        assert self.rows is not None
+        self._keep(self.chosen(self.ids, self.tasks, self.rows.labels.tolist()), self.rows)
 
     def remove(self, ids: Collection[str]) -> None:
         """Drop the rows with these ids."""
-        self.rows, self._tensors = [row for row in self.rows if row.id not in ids], None
+        if self.rows is not None:
+            self._keep([position for position, row_id in enumerate(self.ids) if row_id not in ids], self.rows)
 
     def grow(self, num_labels: int) -> None:
         """Make room for labels that come later: the large model gave them 0, the networks nothing."""
-        if any(len(row.large_probabilities) != num_labels for row in self.rows):
-            self.rows, self._tensors = [row.widened(num_labels) for row in self.rows], None
+        self.rows = self.rows and self.rows.widened(num_labels)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Of the remembered rows, in key order: features [R, D], labels [R], large_probabilities [R, C].
-
-        And logits [R, M, C] where they are kept. The memory must not be empty.
-        """
-        if self._tensors is None:
-            self._tensors = {
-                "features": torch.from_numpy(np.stack([row.features for row in self.rows])),
-                "labels": torch.tensor([row.label for row in self.rows]),
-                "large_probabilities": torch.from_numpy(np.stack([row.large_probabilities for row in self.rows])),
-            }
-            if logits := [row.logits for row in self.rows if row.logits is not None]:
-                self._tensors["logits"] = torch.from_numpy(np.stack(logits))
-        return self._tensors
+    def _keep(self, positions: list[int], rows: Batch) -> None:
+        self.ids, self.tasks = [self.ids[each] for each in positions], [self.tasks[each] for each in positions]
+        self.rows = rows.take(torch.tensor(positions, dtype=torch.int64), torch.ones(len(positions)))
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain lists, loadable with `weights_only=True`."""
-        names = {"ids": [row.id for row in self.rows], "tasks": [row.task for row in self.rows]}
-        return names | self.tensors() if self.rows else names
+        state: dict[str, Any] = {"ids": self.ids, "tasks": self.tasks}
+        if self.rows is not None and self.ids:
+            state |= {name: tensor for name in _KEPT if (tensor := getattr(self.rows, name)) is not None}
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave; keys are recomputed from the ids."""
-        ids, tasks = state["ids"], state["tasks"]
-        self.rows, self._tensors = [], None
-        if not ids:
-            return
-        features, labels, large = (state[name] for name in ("features", "labels", "large_probabilities"))
-        logits = state["logits"].numpy() if "logits" in state else [None] * len(ids)
-        self.rows = [
-            MemoryRow(row_key(self.seed, row_id), row_id, int(task), int(label), vector, probabilities, logit)
-            for row_id, task, label, vector, probabilities, logit in zip(
-                ids, tasks, labels.tolist(), features.numpy(), large.numpy(), logits, strict=True
-            )
-        ]
+        """Restore what `state_dict` gave."""
+        self.ids, self.tasks = list(state["ids"]), list(state["tasks"])
+        tensors = {name: state[name] for name in _KEPT if name in state}
+        self.rows = Batch(**tensors, weights=torch.ones(len(self.ids))) if self.ids else None

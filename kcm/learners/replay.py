@@ -14,7 +14,7 @@ an end nothing does.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -26,8 +26,7 @@ from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ConfigError
 from kcm.learners.base import Batch, Classes, Learner
 from kcm.learners.config import LearnerConfig
-from kcm.learners.memory import Memory, MemoryRow, select
-from kcm.tasks.hashing import row_key
+from kcm.learners.memory import Memory
 
 
 class MemoryConfig(LearnerConfig):
@@ -89,12 +88,12 @@ class Replay(Learner):
 
     def draw(self, number: int) -> Batch:
         """Slice `number` of an endless sequence of seeded permutations of the memory, which must not be empty."""
-        count = len(self.memory)
+        count, rows = len(self.memory), self.memory.rows
+        assert rows is not None
         size = min(self.batch_size, count)
         passes = range(number * size // count, ((number + 1) * size - 1) // count + 1)
         index = torch.cat([self._pass(each, count) for each in passes])
         start = number * size % count
-        rows = Batch(**self.memory.tensors(), weights=torch.ones(count))
         return rows.take(index[start : start + size], torch.ones(size))
 
     def _pass(self, number: int, count: int) -> Tensor:
@@ -107,12 +106,11 @@ class Replay(Learner):
 
     def candidates(self, ids: list[str], labels: list[int], task: int) -> list[int]:
         """The task's own sketch: no other row of it can enter the memory."""
-        keys = [row_key(self.memory.seed, row_id) for row_id in ids]
-        return select(keys, [(task, label) for label in labels], self.memory.capacity)
+        return self.memory.chosen(ids, [task] * len(ids), labels)
 
-    def remember(self, rows: Iterable[MemoryRow]) -> None:
+    def remember(self, ids: Sequence[str], rows: Batch, task: int) -> None:
         """Merge the finished task's rows into the memory."""
-        self.memory.add(rows)
+        self.memory.add(ids, [task] * len(ids), rows)
 
     def forget(self, ids: Collection[str]) -> None:
         """Remembered rows with these ids leave the memory; later tasks take their place."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from kcm.collaborator.class_base import UNSEEN
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig, distillation_loss
-from kcm.learners.base import Batch, Classes, Learner, Scored
+from kcm.learners.base import Batch, Classes, Learner, Scored, joined
 from kcm.learners.ranks import Ranks
 
 
@@ -36,7 +35,7 @@ class Objective:
         total, num_stream = float(num_rows), len(batch)
         if extra is not None:
             index, weights = ranks.share(torch.arange(len(extra)))
-            batch = batch.join(extra.take(index, weights * extra.weights[index]))
+            batch = joined([batch, extra.take(index, weights * extra.weights[index])])
             total += float(extra.weights.sum())
         loss_N = self.learner.row_loss(self.scored(batch, num_stream))
         return (loss_N * batch.weights).sum() / total
@@ -72,7 +71,7 @@ class Objective:
         return self.classes.seen_C if only_seen else torch.ones_like(self.classes.seen_C)
 
     @torch.no_grad()
-    def logits_to_remember(self, batch: Batch) -> list[np.ndarray | None]:
-        """What each network says of every row, [M, C]; NaN for labels that take no part."""
+    def logits_to_remember(self, batch: Batch) -> Tensor:
+        """What each network says of every row, [N, M, C]; NaN for labels that take no part."""
         logits_NMC = torch.stack(self.logits(batch.features)[: len(self.collaborator.networks)], 1)
-        return list(logits_NMC.masked_fill(~self.active_C, torch.nan).numpy())
+        return logits_NMC.masked_fill(~self.active_C, torch.nan)

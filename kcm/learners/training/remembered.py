@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-import numpy as np
-
 from kcm.inputs.labels import UNLABELLED
-from kcm.learners.base import Batch, Learner
-from kcm.learners.memory import MemoryRow
+from kcm.learners.base import Learner
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.order import ROWS_PER_GROUP
 from kcm.learners.training.stream import TaskRows
-from kcm.tasks.hashing import row_key
 
 _ROWS_SKETCHED = 16 * ROWS_PER_GROUP  # of which ids and labels are held at a time
 
@@ -32,12 +26,3 @@ def sketch(learner: Learner, rows: TaskRows, task: int, ranks: Ranks) -> tuple[l
         chosen = learner.candidates([row[0] for row in held], [row[1] for row in held], task)
         held = [held[index] for index in chosen]
     return [row[0] for row in held], [row[2] for row in held]
-
-
-def memory_rows(
-    ids: Sequence[str], batch: Batch, logits: Sequence[np.ndarray | None], *, seed: int, task: int
-) -> Iterator[MemoryRow]:
-    """The rows of a batch as a memory keeps them; `logits` are those of each row, [M, C], where they are kept."""
-    columns = batch.labels, batch.features.numpy(), batch.large_probabilities.numpy()
-    for row_id, label, features, large, logit in zip(ids, *columns, logits, strict=True):
-        yield MemoryRow(row_key(seed, row_id), row_id, task, int(label), features, large, logit)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,14 +20,13 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.errors import ArtefactError, ConfigError, DataError
 from kcm.inputs.labels import UNLABELLED
-from kcm.learners.base import Batch, LearnedTask, Learner
-from kcm.learners.memory import MemoryRow
+from kcm.learners.base import Batch, LearnedTask, Learner, joined
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.labels import SequenceLabels, labels_of
 from kcm.learners.training.objective import Objective
 from kcm.learners.training.order import TrainOrder
-from kcm.learners.training.remembered import memory_rows, sketch
+from kcm.learners.training.remembered import sketch
 from kcm.learners.training.stream import TaskRows, shares
 from kcm.learners.training.windows import Windows
 
@@ -297,12 +296,15 @@ class Trainer:
 
     def _remember(self, task: int) -> None:
         ids, positions = sketch(self.learner, self.tasks[task], task, self.ranks)
-        mine: list[MemoryRow] = []
+        mine: tuple[list[str], Batch] | tuple[()] = ()
         if ids:
             batch = self._widened(self.tasks[task].take("train", torch.tensor(positions)))
-            logits = self.objective.logits_to_remember(batch) if self.learner.stores_logits else [None] * len(batch)
-            mine = list(memory_rows(ids, batch, logits, seed=self.seed, task=task))
-        self.learner.remember(row for part in self.ranks.gather(mine) for row in part)
+            if self.learner.stores_logits:
+                batch = replace(batch, logits=self.objective.logits_to_remember(batch))
+            mine = ids, batch
+        if offered := [part for part in self.ranks.gather(mine) if part]:
+            every_id = [row_id for ids, _ in offered for row_id in ids]
+            self.learner.remember(every_id, joined(rows for _, rows in offered), task)
 
     def _fit_normalizer(self) -> None:
         if not isinstance(self.collaborator.normalizer, FrozenNormalizer):

@@ -28,9 +28,7 @@ from kcm.encoders.dual.alignment import AlignmentHead, save_aligned
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
 from kcm.large import ClassifierConfig, LargeConfig, LinearHead, Prompts
-from kcm.learners import LearnerConfig, Replay, ReplayConfig
-from kcm.learners.memory import MemoryRow
-from kcm.tasks.hashing import row_key
+from kcm.learners import Batch, LearnerConfig, Replay, ReplayConfig
 from tests.tiny_bert import save_bert
 
 FEATURES, LABELS = 6, ("bad", "good", "unclear")
@@ -185,15 +183,15 @@ def test_the_gate_of_signals_scores_as_before(tmp_path: Path) -> None:
 
 def test_the_learner_goes_on_from_its_memory(tmp_path: Path) -> None:
     learner = Replay(capacity=7, batch_size=2, seed=3)
+    labels, nothing = torch.arange(20) % 3, torch.full((20, 3), torch.nan)
     learner.remember(
-        MemoryRow(row_key(3, f"row {i}"), f"row {i}", 0, i % 3, np.full(FEATURES, i, np.float32), np.full(3, np.nan))
-        for i in range(20)
+        [f"row {i}" for i in range(20)], Batch(torch.randn(20, FEATURES), labels, nothing, torch.ones(20)), 0
     )
     found = round_trip(bundle(learner_state=learner.state_dict()), tmp_path)
     again = found.learner.build(found.seed)
     again.load_state_dict(dict(found.learner_state))
-    assert [row.id for row in again.memory.rows] == [row.id for row in learner.memory.rows]
-    assert np.array_equal(again.memory.rows[-1].features, learner.memory.rows[-1].features)
+    assert again.memory.ids == learner.memory.ids
+    assert torch.equal(again.memory.rows.features, learner.memory.rows.features)
 
 
 def test_a_bundle_without_certificate_head_or_memory_is_a_bundle(tmp_path: Path) -> None:

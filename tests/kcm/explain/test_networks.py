@@ -13,8 +13,7 @@ from kcm.certify.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.errors import ConfigError, DataError
 from kcm.explain.networks import known_rows, network_inputs, networks_with_curves, with_curves
-from kcm.learners import ReplayConfig
-from kcm.learners.memory import MemoryRow
+from kcm.learners import Batch, ReplayConfig
 from tests.kcm.bundle.test_bundle import bundle as any_bundle
 
 
@@ -45,13 +44,15 @@ def test_the_rows_of_a_bundle_are_seen_as_the_networks_see_them(network: dict[st
     """Those in the memory, or of a learner without one those that traffic is compared with."""
     collaborator = Collaborator(6, 3, NetworkConfig(hidden=(), **network), "kan", seed=0)
     learner, features = ReplayConfig(memory=4).build(seed=0), torch.randn(4, 6)
-    learner.remember(MemoryRow(n, str(n), 0, 0, features[n].numpy(), features[n, :3].numpy()) for n in range(4))
+    learner.remember(
+        list("abcd"), Batch(features, torch.zeros(4, dtype=torch.int64), features[:, :3], torch.ones(4)), 0
+    )
     certified = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
     labels, no = np.arange(200) % 3, np.zeros(200, dtype=bool)
     drift = DriftReference.fit(certified, labels, 3, no, no, 0.05)
     remembered = known_rows(bundle(collaborator, learner.state_dict(), drift))
     assert remembered is not None
-    torch.testing.assert_close(collaborator.judge(remembered), collaborator(features)[0])
+    torch.testing.assert_close(collaborator.judge(remembered), collaborator(learner.memory.rows.features)[0])
     compared = known_rows(bundle(collaborator, {}, drift))
     assert compared is not None
     reference = torch.from_numpy(drift.distance.rows_RD)

@@ -97,8 +97,6 @@ def test_a_layer_without_base_or_centred_is_its_formula_in_every_form(base_activ
     torch.testing.assert_close(layer(x).double(), reference(layer, x), atol=1e-4, rtol=1e-4)
     by_features = F.linear(layer.features(x), layer.weight, layer.bias)
     torch.testing.assert_close(by_features.double(), expected, atol=1e-4, rtol=1e-4)
-    finer, _ = layer.refine(8)
-    torch.testing.assert_close(finer(x).double(), expected, atol=1e-4, rtol=1e-4)
     copy = KANLinear(30, 3, 4, 1, **options, generator=generator)
     copy.write(layer.coefficients)
     torch.testing.assert_close(copy(x).double(), expected, atol=1e-4, rtol=1e-4)
@@ -202,15 +200,6 @@ def test_bfloat16_and_autocast_stay_within_three_hundredths() -> None:
     for inexact in (under_autocast, network.bfloat16()(x.bfloat16())):
         assert inexact.dtype == torch.bfloat16
         assert (inexact.float() - exact).abs().max() < 0.03 * exact.abs().max()
-
-
-@pytest.mark.parametrize("factor", [2, 3])
-def test_refining_to_a_multiple_of_the_grid_changes_nothing(factor) -> None:
-    network = KAN([5, 4, 3], 4, seed=0)
-    refined, change = network.refine(4 * factor)
-    x = torch.randn(50, 5) * 2
-    assert change < 1e-6
-    torch.testing.assert_close(refined(x), network(x), atol=1e-5, rtol=1e-5)
 
 
 def test_a_kan_learns_where_its_control_learns() -> None:

@@ -18,6 +18,7 @@ from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
+from tests.kcm.learners.tasks import part_of, task_of
 
 NETWORK = NetworkConfig(hidden=(8,), grid_size=3)
 
@@ -28,18 +29,22 @@ def digits() -> list[TensorRows]:
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     features, labels = features[order].float(), labels[order]
 
-    def split(rows: torch.Tensor) -> tuple[list[str], Batch]:
-        nothing = torch.full((len(rows), 10), torch.nan)
-        return [f"digit-{row}" for row in rows.tolist()], Batch(
-            features[rows], labels[rows], nothing, torch.ones(len(rows))
-        )
+    own = [(labels // 2 == task).nonzero()[:, 0] for task in range(5)]
+    return [
+        _cut(f"digits-{task}", [f"digit-{row}" for row in rows], features[rows], labels[rows], len(rows) * 3 // 4)
+        for task, rows in enumerate(own)
+    ]
 
-    tasks = []
-    for task in range(5):
-        rows = (labels // 2 == task).nonzero()[:, 0]
-        cut = len(rows) * 3 // 4
-        tasks.append(TensorRows(f"digits-{task}", {"train": split(rows[:cut]), "test": split(rows[cut:])}))
-    return tasks
+
+def _cut(name: str, ids: list[str], features: torch.Tensor, labels: torch.Tensor, num_train: int) -> TensorRows:
+    """A task of rows that no large model has answered, the first ones its train rows."""
+    rows = Batch(features, labels, torch.full((len(ids), 10), torch.nan), torch.ones(len(ids)))
+    train, test = torch.arange(len(ids)).tensor_split([num_train])
+    return task_of(
+        name,
+        (ids[:num_train], rows.take(train, torch.ones(len(train)))),
+        (ids[num_train:], rows.take(test, torch.ones(len(test)))),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -50,15 +55,15 @@ def domains() -> list[TensorRows]:
     tasks = []
     for task in range(3):
         pixels = torch.randperm(64, generator=torch.Generator().manual_seed(task))
-        rows = Batch(
-            features[order][:, pixels].float(), labels[order], torch.full((800, 10), torch.nan), torch.ones(800)
+        tasks.append(
+            _cut(
+                f"domain-{task}",
+                [f"{task}-{row}" for row in range(800)],
+                features[order][:, pixels].float(),
+                labels[order],
+                500,
+            )
         )
-        parts = {"train": torch.arange(500), "test": torch.arange(500, 800)}
-        splits = {
-            split: ([f"{task}-{row}" for row in part.tolist()], rows.take(part, torch.ones(len(part))))
-            for split, part in parts.items()
-        }
-        tasks.append(TensorRows(f"domain-{task}", splits))
     return tasks
 
 
@@ -87,10 +92,7 @@ def make_trainer() -> Callable[..., Trainer]:
 def uneven(digits: list[TensorRows]) -> list[TensorRows]:
     """Two tasks of 267 train rows, which few batch sizes divide, and one with fewer rows than there are ranks."""
 
-    def first(split: str, count: int) -> tuple[list[str], Batch]:
-        return digits[2].ids(split)[:count], digits[2].take(split, torch.arange(count))
-
-    return [*digits[:2], TensorRows("tiny", {"train": first("train", 3), "test": first("test", 5)})]
+    return [*digits[:2], part_of(digits[2], "tiny", range(3), 5)]
 
 
 @pytest.fixture(scope="session")
@@ -101,13 +103,7 @@ def large_tasks() -> list[TensorRows]:
     for task in range(2):
         features = torch.randn(5500, 64, generator=generator)
         labels = features[:, 5 * task : 5 * task + 5].argmax(1) + 5 * task
-        rows = Batch(features, labels, torch.full((5500, 10), torch.nan), torch.ones(5500))
-        parts = {"train": torch.arange(5300), "test": torch.arange(5300, 5500)}
-        splits = {
-            split: ([f"{task}-{row}" for row in part.tolist()], rows.take(part, torch.ones(len(part))))
-            for split, part in parts.items()
-        }
-        tasks.append(TensorRows(f"large-{task}", splits))
+        tasks.append(_cut(f"large-{task}", [f"{task}-{row}" for row in range(5500)], features, labels, 5300))
     return tasks
 
 

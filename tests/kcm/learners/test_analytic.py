@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
 from kcm.metrics.intervals import Units
+from tests.kcm.learners.tasks import changed, part_of, rows_of
 
 NETWORK = NetworkConfig(hidden=(), grid_size=2, spline_order=1)
 NETWORKS = [
@@ -50,14 +52,6 @@ def solved(trainer: Trainer, features: torch.Tensor) -> tuple[torch.Tensor, torc
     trainer.learner.solve(precise, Ranks())
     with torch.no_grad():
         return precise(features.double())
-
-
-def rows_of(tasks: list[TensorRows], split: str) -> Batch:
-    parts = [task.take(split, torch.arange(task.num_rows(split))) for task in tasks]
-    joined = parts[0]
-    for part in parts[1:]:
-        joined = joined.join(part)
-    return joined
 
 
 def assert_equal_logits(ours: torch.Tensor, theirs: torch.Tensor) -> None:
@@ -169,30 +163,35 @@ def test_a_fixed_strength_is_taken_as_it_is(digits) -> None:
     assert [fit.strength for fit in trainer.learner.fits()] == [0.5, 0.5]
 
 
-def test_balance_raises_the_classes_of_few_rows_and_only_those_that_were_seen(digits) -> None:
+@pytest.fixture
+def tail(digits) -> TensorRows:
+    """The first task with nine rows of its first class."""
+    labels = rows_of(digits[:1], "train").labels
+    return part_of(digits[0], "tail", torch.cat([(labels == 0).nonzero()[:9, 0], (labels == 1).nonzero()[:, 0]]))
+
+
+def test_balance_raises_the_classes_of_few_rows_and_only_those_that_were_seen(digits, tail) -> None:
     rows = rows_of(digits[:1], "train")
-    few = torch.cat([(rows.labels == 0).nonzero()[:9, 0], (rows.labels == 1).nonzero()[:, 0]])
     logits = []
     for balance in (0.0, 0.5):
-        trainer = make_trainer([tail(digits, few)], learner=AnalyticConfig(class_balance=balance))
+        trainer = make_trainer([tail], learner=AnalyticConfig(class_balance=balance))
         trainer.run()
         logits.append(solved(trainer, rows.features)[0])
-    ones = len(few) - 9
-    mean = len(few) / 2
+    count = tail.num_rows("train")
+    ones, mean = count - 9, count / 2
     torch.testing.assert_close(logits[1][:, 0], logits[0][:, 0] * (mean / 9) ** 0.5)
     torch.testing.assert_close(logits[1][:, 1], logits[0][:, 1] * (mean / ones) ** 0.5)
     assert torch.equal(logits[1][:, 2:], torch.zeros(len(rows), 8, dtype=torch.float64))
 
 
-def test_equal_classes_leave_the_regression_of_rows_weighted_about_means_and_shared_covariance(digits) -> None:
+def test_equal_classes_leave_the_regression_of_rows_weighted_about_means_and_shared_covariance(digits, tail) -> None:
     rows = rows_of(digits[:1], "train")
-    few = torch.cat([(rows.labels == 0).nonzero()[:9, 0], (rows.labels == 1).nonzero()[:, 0]])
     learner = AnalyticConfig(strength=0.05, class_balance=0, equal_classes=1.0)
-    trainer = make_trainer([tail(digits, few)], kind="linear", learner=learner)
+    trainer = make_trainer([tail], kind="linear", learner=learner)
     trainer.run()
-    x = F.normalize(rows.features[few].double(), dim=1).numpy() * 8  # unit vectors times sqrt(64)
-    x, y = np.c_[x, np.ones(len(few))], rows.labels[few].numpy()
-    half = len(few) / 2
+    few = rows_of([tail], "train")
+    x = F.normalize(few.features.double(), dim=1).numpy() * 8  # unit vectors times sqrt(64)
+    x, y, half = np.c_[x, np.ones(len(few))], few.labels.numpy(), len(few) / 2
     means = np.stack([x[y == c].mean(0) for c in range(2)])
     within = x - means[y]
     gram = within.T @ within + half * means.T @ means
@@ -209,52 +208,41 @@ def test_equal_classes_change_nothing_where_all_have_equally_many_rows(digits) -
     logits = []
     for equal in (0.0, 1.0):
         learner = AnalyticConfig(equal_classes=equal, logit_adjustment=equal)
-        trainer = make_trainer([tail(digits, even)], learner=learner)
+        trainer = make_trainer([part_of(digits[0], "even", even)], learner=learner)
         trainer.run()
         logits.append(solved(trainer, rows.features)[0])
     assert_equal_logits(*logits)
 
 
 @pytest.mark.parametrize("kind", ["kan", "linear", "random_relu"])
-def test_logits_are_adjusted_by_the_share_of_a_class(digits, kind) -> None:
+def test_logits_are_adjusted_by_the_share_of_a_class(digits, tail, kind) -> None:
     rows = rows_of(digits[:1], "train")
-    few = torch.cat([(rows.labels == 0).nonzero()[:9, 0], (rows.labels == 1).nonzero()[:, 0]])
     logits = []
     for adjustment in (0.0, 2.0):
         learner = AnalyticConfig(class_balance=0, logit_adjustment=adjustment)
-        trainer = make_trainer([tail(digits, few)], kind=kind, learner=learner)
+        trainer = make_trainer([tail], kind=kind, learner=learner)
         trainer.run()
         logits.append(solved(trainer, rows.features)[0])
-    mean = len(few) / 2
-    expected = logits[0].clone()
-    expected[:, 0] += 2 * np.log(mean / 9)
-    expected[:, 1] += 2 * np.log(mean / (len(few) - 9))
+    count, expected = tail.num_rows("train"), logits[0].clone()
+    expected[:, 0] += 2 * np.log(count / 2 / 9)
+    expected[:, 1] += 2 * np.log(count / 2 / (count - 9))
     torch.testing.assert_close(logits[1], expected, atol=1e-5, rtol=1e-6)
 
 
-def tail(digits: list[TensorRows], chosen: torch.Tensor) -> TensorRows:
-    """The first task, of its train rows the chosen ones alone."""
-    train = [digits[0].ids("train")[i] for i in chosen], digits[0].take("train", chosen)
-    return TensorRows("tail", {"train": train, "test": (digits[0].ids("test"), rows_of(digits[:1], "test"))})
-
-
 def test_the_large_model_teaches_the_small_one_alone(digits) -> None:
-    def answering(task: TensorRows) -> TensorRows:
-        def split(name: str) -> tuple[list[str], Batch]:
-            batch = rows_of([task], name)
-            softened = 0.3 * torch.eye(10)[(batch.labels + 1) % 10] + 0.7 * torch.eye(10)[batch.labels]
-            return task.ids(name), Batch(batch.features, batch.labels, softened, batch.weights)
+    def answered(_: str, rows: Batch) -> Batch:
+        softened = 0.3 * torch.eye(10)[(rows.labels + 1) % 10] + 0.7 * torch.eye(10)[rows.labels]
+        return replace(rows, large_probabilities=softened)
 
-        return TensorRows(task.name, {name: split(name) for name in ("train", "test")})
-
-    taught, untaught = make_trainer([answering(digits[0])]), make_trainer(digits[:1])
+    tasks = [changed(digits[0], answered)]
+    taught, untaught = make_trainer(tasks), make_trainer(digits[:1])
     test = rows_of(digits[:1], "test").features
     for trainer in (taught, untaught):
         trainer.run()
     torch.testing.assert_close(solved(taught, test)[0], solved(untaught, test)[0])
     expected = 0.85 * solved(untaught, test)[1][:, 0].mean()  # half the target is a label, half 0.7 of it
     assert float(solved(taught, test)[1][:, 0].mean()) == pytest.approx(float(expected), rel=0.05)
-    alone = make_trainer([answering(digits[0])], distill=DistillConfig(large_weight=0))
+    alone = make_trainer(tasks, distill=DistillConfig(large_weight=0))
     alone.run()
     assert len(alone.learner.fits()) == 1
 

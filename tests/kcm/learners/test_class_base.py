@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,6 @@ from kcm.errors import ConfigError, DataError
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners import (
     AnalyticConfig,
-    Batch,
     DerConfig,
     FinetuneConfig,
     JointConfig,
@@ -22,8 +23,8 @@ from kcm.learners import (
 )
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
-from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
+from tests.kcm.learners.tasks import changed, part_of, rows_of
 
 KINDS = ["kan", "mlp", "linear", "random_relu"]
 
@@ -35,11 +36,6 @@ def make(tasks, learner=None, *, base="means", kind="kan", ranks: Ranks | None =
     collaborator = Collaborator(64, 10, network, kind, seed=0)
     learner = (learner or FinetuneConfig()).build(0)
     return Trainer(collaborator, learner, tasks, train, DistillConfig(), seed=0, ranks=ranks)
-
-
-def rows_of(tasks: list[TensorRows], split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    batches = [task.take(split, torch.arange(task.num_rows(split))) for task in tasks]
-    return torch.cat([batch.features for batch in batches]), torch.cat([batch.labels for batch in batches])
 
 
 def learned(trainer: Trainer) -> dict:
@@ -56,10 +52,10 @@ def test_logits_are_those_of_the_network_and_twenty_times_the_score_of_the_mean(
     trainer = make(digits, kind=kind)
     while trainer.position.task < 2:
         trainer.step()
-    features, labels = rows_of(digits[:3], "train")  # the base knows the task that begins
-    x = F.normalize(features.double(), dim=1)
-    means = torch.stack([x[labels == c].mean(0) for c in range(6)])
-    test = rows_of(digits, "test")[0]
+    train = rows_of(digits[:3], "train")  # the base knows the task that begins
+    x = F.normalize(train.features.double(), dim=1)
+    means = torch.stack([x[train.labels == c].mean(0) for c in range(6)])
+    test = rows_of(digits, "test").features
     x = F.normalize(test.double(), dim=1)
     expected = 20 * (x @ means.T - means.square().sum(1) / 2)
     with torch.no_grad():
@@ -74,12 +70,12 @@ def test_logits_are_those_of_the_network_and_twenty_times_the_score_of_the_mean(
 def test_a_residual_that_stays_zero_is_the_nearest_mean_of_scikit_learn(digits) -> None:
     trainer = make(digits, rate=1e-12)
     trainer.run()
-    (x, y), (test, labels) = (rows_of(digits, split) for split in ("train", "test"))
-    x, test = (F.normalize(each.double(), dim=1).numpy() for each in (x, test))
-    oracle = NearestCentroid().fit(x, y.numpy()).predict(test)
-    found = trainer.collaborator(rows_of(digits, "test")[0])[0].argmax(1).numpy()
+    train, test = (rows_of(digits, split) for split in ("train", "test"))
+    x, test_x = (F.normalize(rows.features.double(), dim=1).numpy() for rows in (train, test))
+    oracle = NearestCentroid().fit(x, train.labels.numpy()).predict(test_x)
+    found = trainer.collaborator(test.features)[0].argmax(1).numpy()
     assert (found == oracle).mean() > 0.995  # rows that lie between two means apart
-    assert np.mean(trainer.accuracy["judge"][-1]) == pytest.approx((oracle == labels.numpy()).mean(), abs=0.01)
+    assert np.mean(trainer.accuracy["judge"][-1]) == pytest.approx((oracle == test.labels.numpy()).mean(), abs=0.01)
 
 
 @pytest.mark.parametrize("base", ["means", "lda"])
@@ -93,10 +89,7 @@ def test_the_base_keeps_what_finetuning_alone_forgets(digits, base) -> None:
 @pytest.mark.parametrize("base", ["means", "lda"])
 def test_rows_in_another_order_and_tasks_met_again_leave_the_same_base(digits, base) -> None:
     order = torch.randperm(digits[0].num_rows("train"), generator=torch.Generator().manual_seed(1))
-    ids = digits[0].ids("train")
-    train = [ids[i] for i in order], digits[0].take("train", order)
-    test = digits[0].ids("test"), digits[0].take("test", torch.arange(digits[0].num_rows("test")))
-    shuffled = TensorRows(digits[0].name, {"train": train, "test": test})
+    shuffled = part_of(digits[0], digits[0].name, order)
     expected = base_of(learned(make(digits[:3], base=base)))
     # `joint` streams all tasks again and starts its networks anew, and counts each row once all the same.
     for state in (
@@ -108,22 +101,15 @@ def test_rows_in_another_order_and_tasks_met_again_leave_the_same_base(digits, b
 
 
 def test_rows_without_a_label_do_not_count_and_rows_of_nan_are_refused(digits) -> None:
-    rows = digits[0].take("train", torch.arange(30))
-    test = {"test": (digits[0].ids("test")[:3], digits[0].take("test", torch.arange(3)))}
-
-    def task(labels: torch.Tensor, features: torch.Tensor) -> TensorRows:
-        batch = Batch(features, labels, torch.full((30, 10), torch.nan), torch.ones(30))
-        return TensorRows("task", {"train": (digits[0].ids("train")[:30], batch)} | test)
-
-    hidden = rows.labels.clone()
-    hidden[20:] = UNLABELLED
-    base = make([task(hidden, rows.features)]).collaborator.base
+    task = part_of(digits[0], "task", range(30), 3)
+    rows = rows_of([task], "train")
+    hidden = torch.where(torch.arange(30) < 20, rows.labels, UNLABELLED)
+    base = make([changed(task, lambda split, each: replace(each, labels=hidden) if split == "train" else each)])
+    base = base.collaborator.base
     assert base.count_C.sum() == 20
     torch.testing.assert_close(base.sum_CD.sum(0), F.normalize(rows.features[:20].double(), dim=1).sum(0))
-    broken = rows.features.clone()
-    broken[3, 5] = torch.nan
     with pytest.raises(DataError, match="NaN"):
-        make([task(rows.labels, broken)])
+        make([changed(task, lambda _, each: replace(each, features=each.features * torch.nan))])
 
 
 def test_old_networks_teach_with_the_base_that_they_had(digits) -> None:
@@ -133,7 +119,7 @@ def test_old_networks_teach_with_the_base_that_they_had(digits) -> None:
     # The next task's rows are in the base by now; the teacher spoke before.
     fresh = make(digits[:1], LwfConfig(), base="lda")
     fresh.run()
-    features = rows_of(digits[:1], "test")[0]
+    features = rows_of(digits[:1], "test").features
     with torch.no_grad():
         expected = torch.stack(fresh.collaborator(features))
         taught = trainer.learner.taught(trainer.collaborator, features)
@@ -145,9 +131,9 @@ def test_remembered_logits_of_labels_without_a_base_are_left_out(digits) -> None
     trainer = make(digits[:2], DerConfig(memory=40))
     while trainer.position.task == 0:
         trainer.step()
-    logits = np.stack([row.logits for row in trainer.learner.memory.rows])
-    assert np.isfinite(logits[..., :2]).all()
-    assert np.isnan(logits[..., 2:]).all()
+    logits = trainer.learner.memory.rows.logits
+    assert logits[..., :2].isfinite().all()
+    assert logits[..., 2:].isnan().all()
 
 
 def test_a_closed_form_takes_no_base(digits) -> None:

@@ -63,20 +63,20 @@ def test_a_row_keeps_what_the_networks_said_when_its_task_had_been_learned(make_
     trainer = make_trainer(digits[:2], LEARNER, epochs=1)
     while not trainer.step():
         pass
-    remembered = trainer.learner.memory.rows[0]
-    said = torch.stack(trainer.collaborator(torch.from_numpy(remembered.features).unsqueeze(0)), 1)[0]
-    torch.testing.assert_close(torch.from_numpy(remembered.logits), said.detach(), atol=1e-5, rtol=1e-5)
+    memory = trainer.learner.memory
+    remembered, row_id = memory.rows, memory.ids[0]
+    said = torch.stack(trainer.collaborator(remembered.features), 1)
+    torch.testing.assert_close(remembered.logits, said.detach(), atol=1e-5, rtol=1e-5)
     while not trainer.done:
         trainer.step()
-    later = next(row for row in trainer.learner.memory.rows if row.id == remembered.id)
-    assert (later.logits == remembered.logits).all()
+    assert torch.equal(memory.rows.logits[memory.ids.index(row_id)], remembered.logits[0])
 
 
 def test_labels_unseen_when_a_row_was_remembered_are_not_held_to_it_under_masking(make_trainer, digits) -> None:
     trainer = trained_into_the_third_task(make_trainer, digits, mask_unseen=True)
-    for row in trainer.learner.memory.rows:
-        known = 2 * (row.task + 1)
-        logits = torch.from_numpy(row.logits)
+    memory = trainer.learner.memory
+    for task, logits in zip(memory.tasks, memory.rows.logits, strict=True):
+        known = 2 * (task + 1)
         assert logits[:, :known].isfinite().all()
         assert logits[:, known:].isnan().all()
     trainer.step()

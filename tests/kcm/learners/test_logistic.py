@@ -9,13 +9,13 @@ from sklearn.linear_model import LogisticRegression
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
-from kcm.learners.base import Batch
+from kcm.learners.base import Batch, joined
 from kcm.learners.logistic import Logistic
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
 from kcm.metrics.intervals import Units
-from tests.kcm.learners.test_analytic import rows_of
+from tests.kcm.learners.tasks import rows_of
 
 
 def untrained(tasks: list[TensorRows]) -> Trainer:
@@ -55,7 +55,7 @@ def test_a_training_that_is_stopped_within_a_task_ends_as_one_that_is_not(digits
 
 def test_rows_left_out_are_answered_by_regressions_that_never_saw_their_unit(digits) -> None:
     trainer, rows = trained(digits), rows_of(digits, "train")
-    twice = rows.join(rows)  # a copy gives a row's answer away unless both leave together
+    twice = joined([rows, rows])  # a copy gives a row's answer away unless both leave together
     labels = twice.labels.clone()
     wrong = torch.randperm(len(labels) // 2, generator=torch.Generator().manual_seed(0))[:100]
     labels[wrong] = labels[wrong + len(rows)] = (labels[wrong] + 1) % 10

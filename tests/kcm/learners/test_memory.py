@@ -11,18 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from kcm.learners.memory import Memory, MemoryRow, select
-from kcm.tasks.hashing import row_key
+from kcm.learners.base import Batch
+from kcm.learners.memory import Memory, select
+
+Row = tuple[int, int, int]  # number, task and label
 
 
-def row(number: int, *, task: int = 0, label: int = 0, seed: int = 0) -> MemoryRow:
-    row_id = f"row-{task}-{label}-{number}"
-    features = np.array([number, task], dtype=np.float32)
-    return MemoryRow(row_key(seed, row_id), row_id, task, label, features, np.full(2, np.nan, dtype=np.float32))
+def offer(memory: Memory, rows: list[Row]) -> Memory:
+    if rows:
+        columns, nothing = torch.tensor(rows), torch.full((len(rows), 2), torch.nan)
+        batch = Batch(columns[:, :2].float(), columns[:, 2], nothing, torch.ones(len(rows)))
+        ids = [f"row-{task}-{label}-{number}" for number, task, label in rows]
+        memory.add(ids, columns[:, 1].tolist(), batch)
+    return memory
 
 
-def ids(memory: Memory) -> list[str]:
-    return [row.id for row in memory.rows]
+def merge(memory: Memory, other: Memory) -> None:
+    if other.rows is not None:
+        memory.add(other.ids, other.tasks, other.rows)
 
 
 sizes = st.lists(st.integers(0, 30), min_size=1, max_size=6)
@@ -31,14 +37,14 @@ sizes = st.lists(st.integers(0, 30), min_size=1, max_size=6)
 @settings(max_examples=60)
 @given(sizes=sizes, capacity=st.integers(0, 40), parts=st.integers(1, 5), seed=st.integers(0, 1000))
 def test_sketches_of_parts_merge_into_the_sketch_of_the_whole(sizes, capacity, parts, seed) -> None:
-    rows = [row(n, task=group % 3, label=group) for group, size in enumerate(sizes) for n in range(size)]
-    whole = Memory(capacity, seed=0, rows=rows)
+    rows = [(n, group % 3, group) for group, size in enumerate(sizes) for n in range(size)]
+    whole = offer(Memory(capacity, seed=0), rows)
     shuffled = rows.copy()
     random.Random(seed).shuffle(shuffled)
     merged = Memory(capacity, seed=0)
     for part in range(parts):
-        merged.add(Memory(capacity, seed=0, rows=shuffled[part::parts]).rows)
-    assert ids(merged) == ids(whole)
+        merge(merged, offer(Memory(capacity, seed=0), shuffled[part::parts]))
+    assert merged.ids == whole.ids
 
 
 @settings(max_examples=60)
@@ -61,31 +67,31 @@ def test_the_smallest_keys_of_a_group_are_the_ones_that_stay() -> None:
 def test_every_row_is_equally_likely_to_be_remembered() -> None:
     counts = np.zeros(20)
     for seed in range(400):
-        memory = Memory(5, seed, [row(n, seed=seed) for n in range(20)])
-        counts[[int(each.id.split("-")[-1]) for each in memory.rows]] += 1
+        memory = offer(Memory(5, seed), [(n, 0, 0) for n in range(20)])
+        counts[[int(row_id.split("-")[-1]) for row_id in memory.ids]] += 1
     assert counts.sum() == 2000
     assert chisquare(counts).pvalue > 0.001
 
 
 def test_offering_a_row_twice_changes_nothing() -> None:
-    memory = Memory(4, 0, [row(n) for n in range(10)])
-    before = ids(memory)
-    memory.add(memory.rows)
-    assert ids(memory) == before
+    memory = offer(Memory(4, 0), [(n, 0, 0) for n in range(10)])
+    before = memory.ids
+    merge(memory, memory)
+    assert memory.ids == before
 
 
 def test_a_memory_survives_its_state_dict(tmp_path) -> None:
-    memory = Memory(6, 0, [row(n, task=n % 2, label=n % 3) for n in range(30)])
+    memory = offer(Memory(6, 0), [(n, n % 2, n % 3) for n in range(30)])
     torch.save(memory.state_dict(), tmp_path / "memory.pt")
     restored = Memory(6, 0)
     restored.load_state_dict(torch.load(tmp_path / "memory.pt", weights_only=True))
-    assert ids(restored) == ids(memory)
-    assert [each.group for each in restored.rows] == [each.group for each in memory.rows]
-    assert torch.equal(restored.tensors()["features"], memory.tensors()["features"])
+    assert (restored.ids, restored.tasks) == (memory.ids, memory.tasks)
+    assert torch.equal(restored.rows.features, memory.rows.features)
+    assert torch.equal(restored.rows.labels, memory.rows.labels)
 
 
 @pytest.mark.parametrize("capacity", [0, 3])
 def test_an_empty_memory_survives_its_state_dict(capacity) -> None:
-    restored = Memory(capacity, 0, [row(1)])
+    restored = offer(Memory(capacity, 0), [(1, 0, 0)])
     restored.load_state_dict(Memory(capacity, 0).state_dict())
     assert len(restored) == 0

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from kcm.collaborator.collaborator import NetworkConfig
-from kcm.learners import AnalyticConfig, DerConfig, EwcConfig, LearnerConfig, LwfConfig, ReplayConfig, SiConfig
+from kcm.learners import DerConfig, EwcConfig, LearnerConfig, LwfConfig, ReplayConfig, SiConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.trainer import Trainer
 
@@ -115,20 +114,6 @@ def test_large_tasks_are_learned_alike_by_one_rank_and_by_three(make_trainer, la
         torch.testing.assert_close(together["collaborator"][name], tensor, atol=2e-4, rtol=1e-3)
     for ours, theirs in zip(together["accuracy"]["small"], alone["accuracy"]["small"], strict=True):
         assert ours == pytest.approx(theirs, abs=0.01)
-
-
-def test_a_closed_form_of_large_tasks_is_the_same_on_three_ranks(make_trainer, large_tasks, on_ranks) -> None:
-    network = NetworkConfig(hidden=(), grid_size=3)
-
-    def learned(ranks: Ranks) -> State:
-        learner = AnalyticConfig(chunk_size=1000)
-        trainer = make_trainer(large_tasks, learner, window=4, network=network, ranks=ranks)
-        trainer.run()
-        return trainer.state_dict()["collaborator"]
-
-    alone, together = learned(Ranks()), on_ranks(3, learned)
-    for name, tensor in alone.items():
-        torch.testing.assert_close(together[name], tensor, atol=1e-6, rtol=1e-5)
 
 
 def test_a_large_task_resumed_within_a_window_ends_like_an_undisturbed_one(make_trainer, large_tasks) -> None:

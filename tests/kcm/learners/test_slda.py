@@ -14,9 +14,11 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ConfigError
 from kcm.learners import SldaConfig
 from kcm.learners.analytic import designs
+from kcm.learners.base import Batch
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.trainer import Trainer
+from tests.kcm.learners.tasks import rows_of
 
 NETWORK = NetworkConfig(hidden=(), grid_size=2, spline_order=1)
 NETWORKS = {
@@ -44,11 +46,6 @@ def solved(trainer: Trainer, features: torch.Tensor) -> torch.Tensor:
     return logits - logits[:, :1]
 
 
-def rows_of(tasks, split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    batches = [task.take(split, torch.arange(task.num_rows(split))) for task in tasks]
-    return torch.cat([batch.features for batch in batches]), torch.cat([batch.labels for batch in batches])
-
-
 def lda(x: np.ndarray, y: np.ndarray, test: np.ndarray, shrinkage: float) -> np.ndarray:
     """LDA written out, from the rows; scores of the first class taken off."""
     labels = np.unique(y)
@@ -65,26 +62,19 @@ def lda(x: np.ndarray, y: np.ndarray, test: np.ndarray, shrinkage: float) -> np.
 def test_task_after_task_ends_with_the_lda_of_all_rows(digits, name) -> None:
     trainer = make(digits, name)
     trainer.run()
-    (x, y), (test, labels) = rows_of(digits, "train"), rows_of(digits, "test")
-    design = designs(trainer.collaborator)[0]
-    inputs, test_inputs = (design.inputs(trainer.collaborator.inputs(each.double())).numpy() for each in (x, test))
-    expected = lda(inputs, y.numpy(), test_inputs, 0.05)
+    train, test = rows_of(digits, "train"), rows_of(digits, "test")
+
+    def inputs(rows: Batch) -> np.ndarray:
+        if name == "linear":  # the features themselves, and a constant: an input without variance
+            return np.c_[8 * F.normalize(rows.features.double(), dim=1).numpy(), np.ones(len(rows))]
+        return designs(trainer.collaborator)[0].inputs(trainer.collaborator.inputs(rows.features.double())).numpy()
+
+    expected = lda(inputs(train), train.labels.numpy(), inputs(test), 0.05)
     scale = np.abs(expected).max()
-    np.testing.assert_allclose(solved(trainer, test).numpy() / scale, expected / scale, atol=1e-8)
-    deployed = trainer.collaborator(test)[1].argmax(1)
+    np.testing.assert_allclose(solved(trainer, test.features).numpy() / scale, expected / scale, atol=1e-8)
+    deployed = trainer.collaborator(test.features)[1].argmax(1)
     assert (deployed.numpy() == expected.argmax(1)).mean() > 0.995  # in float32
-    assert float((deployed == labels).float().mean()) > 0.93
-
-
-def test_on_a_linear_network_it_is_the_lda_of_the_features_themselves(digits) -> None:
-    trainer = make(digits[:3], "linear")
-    trainer.run()
-    (x, y), (test, _) = rows_of(digits[:3], "train"), rows_of(digits[:3], "test")
-    x, test_x = (8 * F.normalize(each.double(), dim=1).numpy() for each in (x, test))
-    # The regression's constant is an input without variance, which takes part in the mean of the diagonal alone.
-    expected = lda(np.c_[x, np.ones(len(x))], y.numpy(), np.c_[test_x, np.ones(len(test_x))], 0.05)
-    found = solved(trainer, test)[:, :6].numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=1e-8)
+    assert float((deployed == test.labels).float().mean()) > 0.93
 
 
 @pytest.mark.parametrize("name", ["splines", "random units"])
@@ -92,7 +82,7 @@ def test_labels_not_seen_yet_are_never_the_answer(digits, name) -> None:
     trainer = make(digits, name)
     while trainer.position.task < 2:
         trainer.step()
-    answers = torch.cat([logits.argmax(1) for logits in trainer.collaborator(rows_of(digits, "test")[0])])
+    answers = torch.cat([logits.argmax(1) for logits in trainer.collaborator(rows_of(digits, "test").features)])
     assert set(answers.tolist()) <= {0, 1, 2, 3}
     assert trainer.accuracy["judge"][-1][2:] == [0.0, 0.0, 0.0]
 
@@ -101,9 +91,10 @@ def test_without_its_own_class_a_row_gets_the_other_logits_as_they_are(digits) -
     """And nothing is searched: the strength of a ridge has no say in LDA."""
     trainer = make(digits)
     trainer.run()
-    features, labels = rows_of(digits, "test")
+    test = rows_of(digits, "test")
+    labels = test.labels
     with torch.no_grad():
-        logits = trainer.collaborator(features)[0]
+        logits = trainer.collaborator(test.features)[0]
     judge, small = trainer.learner.without_own_class(logits, logits, labels)
     own = F.one_hot(labels, 10).bool()
     assert torch.equal(judge, small)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
 from kcm.metrics.intervals import Units
+from tests.kcm.learners.tasks import changed, merged, part_of, rows_of
 
 LEARNERS = [
     ReplayConfig(memory=40),
@@ -45,28 +47,27 @@ LEARNERS = [
 FLAT = NetworkConfig(hidden=(), grid_size=2)
 
 
-def hidden(tasks: Sequence[TensorRows], *, keep: int, large: bool = True) -> list[TensorRows]:
+def hidden(tasks: Sequence[TensorRows], *, keep: int) -> list[TensorRows]:
     """The tasks with the labels of all but every `keep`-th train row hidden, and a large model that knows them."""
-    found = []
-    for task in tasks:
-        splits = {}
-        for split in ("train", "test"):
-            rows = task.take(split, torch.arange(task.num_rows(split)))
-            known = F.one_hot(rows.labels, 10).float() if large else rows.large_probabilities
-            taken = torch.arange(len(rows)) % keep == 0
-            labels = torch.where(taken, rows.labels, UNLABELLED) if split == "train" else rows.labels
-            splits[split] = (task.ids(split), Batch(rows.features, labels, known, rows.weights))
-        found.append(TensorRows(task.name, splits))
-    return found
+
+    def hide(split: str, rows: Batch) -> Batch:
+        taken = (torch.arange(len(rows)) % keep == 0) | (split == "test")
+        known = F.one_hot(rows.labels, 10).float()
+        return replace(rows, labels=torch.where(taken, rows.labels, UNLABELLED), large_probabilities=known)
+
+    return [changed(task, hide) for task in tasks]
+
+
+def blank(split: str, rows: Batch) -> Batch:
+    """The rows with all train labels hidden."""
+    return replace(rows, labels=torch.full_like(rows.labels, UNLABELLED)) if split == "train" else rows
 
 
 def labelled_alone(tasks: Sequence[TensorRows]) -> list[TensorRows]:
-    found = []
-    for task in tasks:
-        rows = task.take("train", torch.arange(task.num_rows("train"))).labelled()
-        test = (task.ids("test"), task.take("test", torch.arange(task.num_rows("test"))))
-        found.append(TensorRows(task.name, {"train": ([f"row {i}" for i in range(len(rows))], rows), "test": test}))
-    return found
+    labels = [rows_of([task], "train").labels for task in tasks]
+    return [
+        part_of(task, task.name, (own != UNLABELLED).nonzero()[:, 0]) for task, own in zip(tasks, labels, strict=True)
+    ]
 
 
 def trained(
@@ -76,15 +77,6 @@ def trained(
     trainer = Trainer(Collaborator(64, 10, FLAT, kind, seed=0), learner.build(0), tasks, train, distill, seed=0)
     trainer.run()
     return trainer
-
-
-@pytest.mark.parametrize("learner", LEARNERS, ids=repr)
-def test_every_learner_trains_despite_them(digits, learner) -> None:
-    trainer = trained(hidden(digits[:3], keep=4), learner, DistillConfig())
-    assert all(parameter.isfinite().all() for parameter in trainer.collaborator.parameters())
-    if isinstance(trainer.learner, Replay):
-        assert all(row.label >= 0 for row in trainer.learner.memory.rows)
-    assert trainer.accuracy["judge"][0][0] > trainer.baseline["judge"][0]
 
 
 def test_such_a_row_costs_what_its_teachers_say_and_nothing_else(digits) -> None:
@@ -109,7 +101,7 @@ def test_such_a_row_costs_what_its_teachers_say_and_nothing_else(digits) -> None
 
 def test_the_large_model_teaches_by_them_and_without_teachers_they_teach_nothing(digits) -> None:
     """The judge learns from labels alone; the small model learns what the large model knows of the pool."""
-    joint = hidden([_all_of(digits)], keep=40)
+    joint = hidden([merged(digits)], keep=40)
     silent, taught = DistillConfig(large_weight=0, judge_weight=0), DistillConfig(large_weight=1, judge_weight=0)
     alone, pooled = (trained(joint, FinetuneConfig(), distill, epochs=8) for distill in (silent, taught))
     np.testing.assert_allclose(alone.accuracy["judge"][-1], pooled.accuracy["judge"][-1], atol=0.02)
@@ -118,20 +110,16 @@ def test_the_large_model_teaches_by_them_and_without_teachers_they_teach_nothing
 
 def answered(tasks: Sequence[TensorRows], shift: int) -> list[TensorRows]:
     """The tasks with a large model that is right, or that many labels beside it."""
-    found = []
-    for task in tasks:
-        splits = {}
-        for split in ("train", "test"):
-            rows = task.take(split, torch.arange(task.num_rows(split)))
-            large = rows.large_probabilities.roll(shift, 1)
-            splits[split] = (task.ids(split), Batch(rows.features, rows.labels, large, rows.weights))
-        found.append(TensorRows(task.name, splits))
-    return found
+
+    def shifted(_: str, rows: Batch) -> Batch:
+        return replace(rows, large_probabilities=rows.large_probabilities.roll(shift, 1))
+
+    return [changed(task, shifted) for task in tasks]
 
 
 def test_right_answers_are_to_a_closed_form_what_labels_are(digits, monkeypatch) -> None:
     monkeypatch.setattr(answered_rows, "WEIGHTS", (0.0, 1.0))
-    known = [_all_of(digits)]
+    known = [merged(digits)]
     taught, alone, joint = (
         trained(tasks, AnalyticConfig(), DistillConfig())
         for tasks in (hidden(known, keep=40), labelled_alone(hidden(known, keep=40)), known)
@@ -179,62 +167,31 @@ def test_answers_weigh_the_same_on_any_number_of_ranks_and_after_a_break(digits,
 
 
 def test_rows_left_out_get_what_labels_and_answers_of_all_other_rows_say(digits) -> None:
-    tasks = hidden([_all_of(digits)], keep=20)
+    tasks = hidden([merged(digits)], keep=20)
     trainer = trained(tasks, AnalyticConfig(strength=0.1), DistillConfig())
     rows = labelled_alone(tasks)[0].take("train", torch.arange(3))
     found, _ = trainer.learner.left_out(trainer.collaborator, rows, Units(None, 3), DistillConfig())
-    place = (tasks[0].take("train", torch.arange(tasks[0].num_rows("train"))).labels >= 0).nonzero()[0, 0]
-    others = tasks[0].take("train", (torch.arange(tasks[0].num_rows("train")) != place).nonzero()[:, 0])
-    ids = [f"row {i}" for i in range(len(others))]
-    test = (tasks[0].ids("test"), tasks[0].take("test", torch.arange(tasks[0].num_rows("test"))))
-    without = trained(
-        [TensorRows("all", {"train": (ids, others), "test": test})], AnalyticConfig(strength=0.1), DistillConfig()
-    )
+    place = (rows_of(tasks, "train").labels >= 0).nonzero()[0, 0]
+    others = (torch.arange(tasks[0].num_rows("train")) != place).nonzero()[:, 0]
+    without = trained([part_of(tasks[0], "all", others)], AnalyticConfig(strength=0.1), DistillConfig())
     with torch.no_grad():
         expected, _ = without.collaborator(rows.features[:1])
     torch.testing.assert_close(found[:1].float(), expected, atol=0.02, rtol=0.01)
 
 
-def test_a_task_without_any_label_is_refused(digits) -> None:
-    rows = digits[0].take("train", torch.arange(4))
-    blank = Batch(rows.features, torch.full((4,), UNLABELLED), rows.large_probabilities, rows.weights)
-    task = TensorRows("blank", {"train": (["a", "b", "c", "d"], blank), "test": (digits[0].ids("test")[:4], rows)})
-    with pytest.raises(DataError, match="'blank' has no labelled train rows"):
-        trained([task], FinetuneConfig(), DistillConfig())
-
-
 @pytest.mark.parametrize("learner", [*LEARNERS, EwcConfig(online=True), FinetuneConfig()], ids=repr)
 def test_a_later_task_may_have_no_label_at_all_but_what_a_large_model_says(digits, learner) -> None:
     first, second = hidden(digits[:2], keep=1)
-    both = _all_of([first, second])  # so that all labels are known, and the second task is more of them
-    blank = second.take("train", torch.arange(second.num_rows("train")))
-    blank = Batch(blank.features, torch.full_like(blank.labels, UNLABELLED), blank.large_probabilities, blank.weights)
-    test = (second.ids("test"), second.take("test", torch.arange(second.num_rows("test"))))
-    more = TensorRows("more", {"train": (second.ids("train"), blank), "test": test})
-    trainer = trained([both, more], learner, DistillConfig(keep_confidence=0.999))
+    both = merged([first, second])  # so that all labels are known, and the second task is more of them
+    trainer = trained([both, changed(second, blank)], learner, DistillConfig(keep_confidence=0.999))
     assert all(parameter.isfinite().all() for parameter in trainer.collaborator.parameters())
+    if isinstance(trainer.learner, Replay):
+        assert (trainer.learner.memory.rows.labels >= 0).all()
     assert trainer.accuracy["small"][1][1] > 0.8
 
 
-def test_a_closed_form_needs_some_label_in_every_task(digits) -> None:
+@pytest.mark.parametrize(("learner", "later"), [(FinetuneConfig(), False), (AnalyticConfig(), True)], ids=repr)
+def test_the_first_task_and_of_a_closed_form_every_task_needs_some_label(digits, learner, later) -> None:
     first, second = hidden(digits[:2], keep=1)
-    rows = second.take("train", torch.arange(4))
-    blank = Batch(rows.features, torch.full((4,), UNLABELLED), rows.large_probabilities, rows.weights)
-    test = (second.ids("test")[:4], second.take("test", torch.arange(4)))
-    with pytest.raises(DataError, match="'blank' has no labelled train rows"):
-        trained(
-            [first, TensorRows("blank", {"train": (second.ids("train")[:4], blank), "test": test})],
-            AnalyticConfig(),
-            DistillConfig(),
-        )
-
-
-def _all_of(tasks: Sequence[TensorRows]) -> TensorRows:
-    def joined(split: str) -> tuple[list[str], Batch]:
-        parts = [task.take(split, torch.arange(task.num_rows(split))) for task in tasks]
-        rows = parts[0]
-        for part in parts[1:]:
-            rows = rows.join(part)
-        return [name for task in tasks for name in task.ids(split)], rows
-
-    return TensorRows("all", {split: joined(split) for split in ("train", "test")})
+    with pytest.raises(DataError, match="'digits-1' has no labelled train rows"):
+        trained([*([first] if later else []), changed(second, blank)], learner, DistillConfig())

@@ -8,7 +8,7 @@ from kcm.inputs.labels import UNLABELLED
 from kcm.learners import ReplayConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.training import remembered
-from kcm.learners.training.remembered import memory_rows, sketch
+from kcm.learners.training.remembered import sketch
 
 
 class Labels:
@@ -55,14 +55,3 @@ def test_a_rank_looks_at_the_ids_of_its_own_rows_alone() -> None:
 
 def test_a_rank_without_rows_offers_none() -> None:
     assert sketch(ReplayConfig(memory=40).build(0), Labels(), 0, Ranks(15, 20)) == ([], [])
-
-
-def test_a_row_is_remembered_with_all_that_is_known_of_it(large_tasks) -> None:
-    batch = large_tasks[0].read("train", 3, 5)
-    rows = list(memory_rows(["a", "b"], batch, [None, None], seed=0, task=2))
-    assert [(row.id, row.task, row.label) for row in rows] == [
-        ("a", 2, int(batch.labels[0])),
-        ("b", 2, int(batch.labels[1])),
-    ]
-    assert (rows[1].features == batch.features[1].numpy()).all()
-    assert rows[0].key != rows[1].key

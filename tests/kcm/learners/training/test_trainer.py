@@ -13,7 +13,6 @@ from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ArtefactError, ConfigError
 from kcm.learners import (
-    Batch,
     DerConfig,
     EwcConfig,
     FinetuneConfig,
@@ -24,9 +23,9 @@ from kcm.learners import (
     SiConfig,
 )
 from kcm.learners.ranks import Ranks
-from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
 from kcm.metrics.continual import summarise
+from tests.kcm.learners.tasks import merged, part_of, rows_of
 
 LEARNERS = [
     FinetuneConfig(),
@@ -56,15 +55,6 @@ def test_joint_beats_replay_beats_finetuning(make_trainer, digits, kind) -> None
     assert replay > finetune + 0.2
     assert joint > 0.9
     assert joint > replay
-
-
-def test_replay_without_memory_is_finetuning(make_trainer, digits) -> None:
-    without, finetune = make_trainer(digits[:2], ReplayConfig(memory=0)), make_trainer(digits[:2], FinetuneConfig())
-    without.run()
-    finetune.run()
-    assert without.accuracy == finetune.accuracy
-    for ours, theirs in zip(without.collaborator.parameters(), finetune.collaborator.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
 
 
 ON_A_BASE = [NetworkConfig(hidden=(), base=base, zero_start=True) for base in ("means", "lda")]
@@ -105,12 +95,12 @@ def test_the_state_of_a_learner_survives_the_folder_of_a_bundle(make_trainer, di
     _assert_close(found, trainer.learner.state_dict(), atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("changes", [{}, *({"network": network} for network in ON_A_BASE)], ids=repr)
+@pytest.mark.parametrize("network", ON_A_BASE, ids=repr)
 def test_one_two_and_four_ranks_train_the_same_network_and_keep_the_same_state(
-    make_trainer, uneven, on_ranks, changes
+    make_trainer, uneven, on_ranks, network
 ) -> None:
     def trained(ranks: Ranks) -> list[dict]:
-        trainers = [make_trainer(uneven, learner, epochs=2, ranks=ranks, **changes) for learner in LEARNERS]
+        trainers = [make_trainer(uneven, learner, epochs=2, ranks=ranks, network=network) for learner in LEARNERS]
         for trainer in trainers:
             trainer.run()
         return [trainer.state_dict() for trainer in trainers]
@@ -134,10 +124,6 @@ def _assert_close(ours, theirs, **tolerance: float) -> None:
         assert ours == theirs
 
 
-def _first(task: TensorRows, split: str, count: int):
-    return task.ids(split)[:count], task.take(split, torch.arange(count))
-
-
 def test_a_state_of_other_tasks_is_refused(make_trainer, digits) -> None:
     state = make_trainer(digits[:2], FinetuneConfig()).state_dict()
     with pytest.raises(ArtefactError, match=r"digits-0.*digits-1"):
@@ -145,8 +131,7 @@ def test_a_state_of_other_tasks_is_refused(make_trainer, digits) -> None:
 
 
 def test_a_task_without_test_rows_is_learned_and_not_measured(make_trainer, digits) -> None:
-    empty = TensorRows("empty", {"train": _first(digits[0], "train", 3), "test": _first(digits[0], "test", 0)})
-    trainer = make_trainer([empty, digits[1]], FinetuneConfig())
+    trainer = make_trainer([part_of(digits[0], "empty", range(3), 0), digits[1]], FinetuneConfig())
     trainer.run()
     assert [row[0] for row in trainer.accuracy["judge"]] == [None, None]
     assert trainer.accuracy["judge"][1][1] > 0
@@ -155,7 +140,7 @@ def test_a_task_without_test_rows_is_learned_and_not_measured(make_trainer, digi
 def test_the_first_task_freezes_the_normaliser_even_when_networks_restart(make_trainer, digits) -> None:
     network = NetworkConfig(hidden=(8,), grid_size=3, scaling="first_task")
     trainer = make_trainer(digits[:2], JointConfig(), epochs=1, network=network)
-    mean = digits[0].take("train", torch.arange(digits[0].num_rows("train"))).features.mean(0)
+    mean = rows_of(digits[:1], "train").features.mean(0)
     trainer.run()
     torch.testing.assert_close(trainer.collaborator.normalizer.mean, mean, atol=1e-4, rtol=1e-4)
 
@@ -200,20 +185,10 @@ def test_without_a_teacher_judge_and_small_end_up_one_network_whatever_the_ancho
 
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
 def test_a_memory_that_holds_everything_comes_close_to_joint_training(make_trainer, digits, kind) -> None:
-    joint = final_accuracy(make_trainer([_merged(digits)], FinetuneConfig(), kind=kind, epochs=12))
-    halves = [_merged(digits[:2]), _merged(digits[2:])]
+    joint = final_accuracy(make_trainer([merged(digits)], FinetuneConfig(), kind=kind, epochs=12))
+    halves = [merged(digits[:2]), merged(digits[2:])]
     for learner in (ReplayConfig(memory=2000, batch_size=64), DerConfig(memory=2000, batch_size=64)):
         assert final_accuracy(make_trainer(halves, learner, kind=kind, epochs=12)) > joint - 0.06, learner
-
-
-def _merged(tasks: list[TensorRows]) -> TensorRows:
-    """All rows of some tasks as one."""
-    splits = {}
-    for split in ("train", "test"):
-        parts = [_first(task, split, task.num_rows(split)) for task in tasks]
-        ids = [each for ids, _ in parts for each in ids]
-        splits[split] = ids, functools.reduce(Batch.join, [rows for _, rows in parts])
-    return TensorRows(" and ".join(task.name for task in tasks), splits)
 
 
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
@@ -231,10 +206,7 @@ def test_springs_lose_less_than_finetuning_where_domains_follow_each_other(make_
 
 @pytest.mark.parametrize("learner", [each for each in LEARNERS if each != JointConfig()], ids=repr)
 def test_a_long_sequence_needs_no_more_state_than_a_short_one(make_trainer, digits, learner) -> None:
-    tasks = [
-        TensorRows(f"task-{number}", {split: _first(digits[number % 5], split, 12) for split in ("train", "test")})
-        for number in range(16)
-    ]
+    tasks = [part_of(digits[number % 5], f"task-{number}", range(12), 12) for number in range(16)]
     for number, task in enumerate(tasks):
         task.ids("train")[:] = [f"{number}-{row}" for row in range(12)]
     trainer, sizes = make_trainer(tasks, learner, epochs=1), []
@@ -268,17 +240,6 @@ def test_masked_labels_are_neither_trained_nor_answered_nor_measured(make_traine
     measured = summarise(matrix, trainer.baseline["small"])
     assert measured["fwt"] is None
     assert measured["average_accuracy"] == pytest.approx(np.mean(matrix[-1]))
-
-
-def test_the_accuracy_under_masking_is_that_of_a_choice_among_the_seen_labels(make_trainer, digits) -> None:
-    trainer = make_trainer(digits, FinetuneConfig(), epochs=1, mask_unseen=True)
-    while not trainer.step():
-        pass
-    rows = digits[0].take("test", torch.arange(digits[0].num_rows("test")))
-    outputs = dict(zip(("judge", "small"), trainer.collaborator(rows.features), strict=True))
-    for name, logits_NC in outputs.items():
-        right = logits_NC[:, :2].argmax(-1) == rows.labels
-        assert trainer.accuracy[name][0][0] == pytest.approx(float(right.float().mean()))
 
 
 def test_masking_changes_nothing_where_all_labels_come_with_the_first_task(make_trainer, domains) -> None:

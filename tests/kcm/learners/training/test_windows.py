@@ -119,20 +119,6 @@ def test_a_rank_without_a_row_in_a_step_gives_one_of_its_own_with_weight_zero() 
     assert [share.weights.tolist() for share in shares] == [[1], [1], [1], [0]]
 
 
-@pytest.mark.parametrize("world_size", [2, 3, 20])
-def test_the_rows_of_one_window_are_shared_as_they_were_before_there_were_lanes(world_size: int) -> None:
-    streams = Streams([2100])
-    expected = streams.expected(0, 16)
-    for rank in range(world_size):
-        ranks = Ranks(rank, world_size)
-        windows = streams.windows(16, 1, ranks)
-        for first, stop in streams.steps(500):
-            places, weights = ranks.share(torch.arange(first, stop))
-            share = windows.share(0, first, stop)
-            assert torch.equal(share.features[:, 0], expected[places])
-            assert torch.equal(share.weights, weights)
-
-
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_a_reader_that_comes_in_the_middle_has_the_same_rows_in_the_same_order(world_size: int) -> None:
     streams, ranks = Streams([5000, 1500]), Ranks(world_size - 1, world_size)
