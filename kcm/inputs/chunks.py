@@ -281,12 +281,18 @@ def table_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.Tabl
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Values of one type as they are; of several types, as text."""
+    """Values of one type as they are, numbers as numbers; of several types, as text."""
     kinds = set(map(type, values)) - {type(None)}
     with suppress(pa.ArrowException, OverflowError, UnicodeEncodeError):  # mixed lists; long integers; surrogates
-        if kinds <= {str}:
+        if kinds == {str}:
             return pa.array(values, pa.string())
-        if kinds in ({int}, {float}, {bool}, {bytes}, {list}) or (kinds == {dict} and all(map(_is_picture, values))):
+        if kinds == {int, float}:
+            return pa.array(values, pa.float64())
+        if (
+            not kinds
+            or kinds in ({int}, {float}, {bool}, {bytes}, {list})
+            or (kinds == {dict} and all(map(_is_picture, values)))
+        ):
             return pa.array(values)
     return pa.array(map(written, values), pa.string())
 

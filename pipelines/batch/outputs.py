@@ -1,34 +1,41 @@
 """The files of a prediction: which are read, which are written, and which are finished.
 
-Each file of the input becomes a file with its answers. Hidden beside it lie a record, which says what it was made of,
-and the blocks of rows that are answered, until it is finished:
+Each file of the input becomes a file with its answers. In a hidden folder lie a record of each, which says what it was
+made of, and until it is finished the units of rows that are answered:
 
-    answers/2024/a.csv             the answers to rows/2024/a.csv
-    answers/2024/.a.csv.kcm        its record
-    answers/2024/.a.csv.blocks/    its blocks
+    answers/2024/a.csv                     the answers to rows/2024/a.csv
+    answers/.kcm/files/2024/a.csv.json     its record
+    answers/.kcm/units/                    units; answers of a paid model lie beside this folder
+
+Of a single file answers.csv the hidden folder is .answers.csv.kcm beside it.
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyarrow import fs
-from pydantic import Field
 
 from kcm.config import Config
-from kcm.errors import ArtefactError, DataError
+from kcm.durable import replace_durably
+from kcm.errors import ArtefactError, ConfigError, DataError
 from kcm.inputs.chunks import SUFFIXES, known_suffix
-from kcm.inputs.location import FoundFile, Location, naming_location, stem_of
-from pipelines.batch.rowwriter import WRITTEN, drafted, make_folder, writable, written_suffix
+from kcm.inputs.location import FoundFile, Location, stem_of
+from pipelines.batch.rowwriter import WRITTEN, written_suffix
+from pipelines.store.artefact import storage_errors
+from pipelines.store.storage import Storage
 
-RECORD = ".kcm"
+HIDDEN = ".kcm"
 
 
 class FileRecord(Config):
-    """What an output was made of, and what it holds. `size` are its bytes, None until it is finished.
+    """What an output was made of, and what it holds; `size` are its bytes.
 
     `command` is a digest of model and settings, `stamp` says which content the source had; None: that is not known.
     `unfinished` counts the rows that the large model failed on, which the next attempt asks about again.
@@ -36,81 +43,72 @@ class FileRecord(Config):
 
     command: str
     source: str
-    stamp: str | None = None
-    size: int | None = None
-    routes: dict[str, int] = Field(default_factory=dict)
-    unfinished: int = 0
+    stamp: str | None
+    size: int
+    routes: dict[str, int]
+    unfinished: int
 
 
 @dataclass(frozen=True)
 class PredictedFile:
-    """One file of the input, and the file of its answers."""
+    """One file of the input, and the file of its answers, in the folder of this node for a storage."""
 
     source: Location
-    target: Location
-
-    @property
-    def is_local(self) -> bool:
-        """Whether some of it lies on this machine."""
-        return self.source.is_local or self.target.is_local
+    target: Path
+    storage: Storage
+    hidden: Path
 
     def finished(self, command: str, *, overwrite: bool) -> FileRecord | None:
         """The record of an output that a command need not make again; None for one that it has to make.
 
         Raises ArtefactError for a file that something else has written, unless `overwrite`.
         """
-        with naming_location(self.target):
-            there = self.target.file_system.get_file_info(self.target.path)
-        if there.type == fs.FileType.NotFound:
+        try:
+            size = self.storage.files.size(self.storage.name(self.target))
+        except FileNotFoundError:
             return None
-        known = self._read() if there.type == fs.FileType.File else None
-        # One that has another size was changed by somebody else since.
-        if known is not None and (known.command != command or known.size not in (None, there.size)):
-            known = None
-        is_whole = known is not None and known.size is not None and not known.unfinished
-        if known is not None and is_whole and known.stamp and known.stamp == self.source.stamp():
-            return known
-        is_own = known is not None and known.source == str(self.source)
-        if is_own or (overwrite and there.type == fs.FileType.File):
+        known = self._read()
+        if known is not None and (known.command, known.size) == (command, size):  # and not changed by somebody since
+            if known.stamp and known.stamp == self.source.stamp() and not known.unfinished:
+                return known
+            if known.source == str(self.source):
+                return None
+        if overwrite:
             return None
         raise ArtefactError(
             "the output exists, and was not made of this input by this model with these settings",
-            where=str(self.target),
+            where=self.storage.where(self.target),
             hint="Name another, or replace it by --overwrite",
         )
 
-    def begin(self, command: str) -> None:
-        """Note which command makes the output, so that it can go on; ArtefactError where nothing can be written."""
-        make_folder(self.target.folder)
-        self.write(FileRecord(command=command, source=str(self.source)))
-
-    @property
-    def blocks(self) -> Location:
-        """The folder of the blocks of rows that are answered, until the file is finished."""
-        return self.target.folder / f".{self.target.name}.blocks"
-
-    def drop_blocks(self) -> None:
-        """Remove the blocks, those of earlier attempts with other settings among them."""
-        if self.blocks.kind() == fs.FileType.Directory:
-            self.blocks.file_system.delete_dir(self.blocks.path)
+    @contextmanager
+    def drafted(self, folder: Path) -> Iterator[Path]:
+        """A path below `folder` to write to; at the normal end of the block it is the output, else gone."""
+        draft = folder / uuid.uuid4().hex
+        with storage_errors(self.target):
+            for parent in (folder, self.target.parent):
+                parent.mkdir(parents=True, exist_ok=True)
+            try:
+                yield draft
+                replace_durably(draft, self.target)
+            finally:
+                draft.unlink(missing_ok=True)
+            self.storage.hand_over(self.target)
 
     def write(self, record: FileRecord) -> None:
         """Replace the record."""
-        with drafted(self._record) as draft, writable(self._record):
-            draft.write_text(record.model_dump_json(), encoding="utf-8")
+        self.storage.files.write(self._record, record.model_dump_json().encode())
 
     @property
-    def _record(self) -> Location:
-        return self.target.folder / f".{self.target.name}{RECORD}"
+    def _record(self) -> str:
+        return f"{self.storage.name(self.hidden)}/files/{self.storage.name(self.target)}.json"
 
     def _read(self) -> FileRecord | None:
         """The record; None where there is none, or it is of another version."""
-        with naming_location(self._record):
-            try:
-                with self._record.file_system.open_input_stream(self._record.path, compression=None) as stream:
-                    return FileRecord.model_validate_json(stream.read())
-            except (FileNotFoundError, ValueError):
-                return None
+        try:
+            return FileRecord.model_validate_json(self.storage.files.read(self._record))
+        except (FileNotFoundError, ValueError):
+            return None
 
 
 def predicted_files(source: str | Path, output: str | Path, suffix: str | None = None) -> list[PredictedFile]:
@@ -121,6 +119,9 @@ def predicted_files(source: str | Path, output: str | Path, suffix: str | None =
     that cannot be one.
     """
     origin, out = Location.of(source), Location.of(output)
+    if "?" in out.store:
+        hint = "Set AWS_ENDPOINT_URL and AWS_REGION in the environment"
+        raise DataError("the URI of an output has no options", where=str(output), hint=hint)
     found = _files(origin)
     if found is None:
         written = written_suffix(out)
@@ -134,20 +135,24 @@ def predicted_files(source: str | Path, output: str | Path, suffix: str | None =
         raise ArtefactError("no such folder", where=str(out.folder), hint="Create it first")
     if found is None and kind == fs.FileType.Directory:
         raise ArtefactError("the output is a folder", where=str(out), hint="Name a file: the input is one")
-    files: dict[Location, PredictedFile] = {}
+    names: dict[str, Location] = {}
     for file in found or ():
         read = known_suffix(file.location, file.location.suffix)
         name = stem_of(file.relative) + (suffix or (read if read in WRITTEN else ".csv"))
-        part = PredictedFile(file.location, out / name)
-        if (other := files.setdefault(part.target, part)) is not part:
-            raise DataError(f"{name} would hold the answers to two files", where=f"{other.source}, {part.source}")
-    files = files or {out: PredictedFile(origin, out)}
-    targets = {(target.store, _real(target)) for target in files}
-    if any((file.source.store, _real(file.source)) in targets for file in files.values()):
+        if (other := names.setdefault(name, file.location)) is not file.location:
+            raise DataError(f"{name} would hold the answers to two files", where=f"{other}, {file.location}")
+    names, folder = (names, out) if names else ({out.name: origin}, out.folder)
+    targets = {_real(folder / name) for name in names}
+    if any(_real(source) in targets for source in names.values()):
         raise DataError("the output would replace the input", where=str(out), hint="Name another output")
-    if found is not None and origin.store == out.store and f"{_real(out)}/".startswith(f"{_real(origin)}/"):
+    if found is not None and f"{_real(out)}/".startswith(f"{_real(origin)}/"):
         raise DataError("the output lies in the input", where=str(out), hint="Name another output")
-    return list(files.values())
+    try:
+        storage = Storage.at(str(folder))
+    except ValueError as error:
+        raise ConfigError(str(error), where=str(output)) from None
+    hidden = storage.root / (HIDDEN if found is not None else f".{out.name}{HIDDEN}")
+    return [PredictedFile(source, storage.root / name, storage, hidden) for name, source in names.items()]
 
 
 def _files(origin: Location) -> list[FoundFile] | None:
@@ -167,4 +172,4 @@ def _files(origin: Location) -> list[FoundFile] | None:
 
 
 def _real(location: Location) -> str:
-    return os.path.realpath(location.path) if location.is_local else location.path
+    return os.path.realpath(location.path) if location.is_local else str(location)

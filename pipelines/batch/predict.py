@@ -1,9 +1,7 @@
-"""Batch prediction: files of any size through a cascade, on Ray; finished files and blocks of rows survive a kill.
+"""Batch prediction: files of any size through a cascade, on Ray; finished files and units of rows survive a kill.
 
-Each file is cut into blocks of rows. The actor that answers a block reads it and writes it, with the answers, to a
-hidden folder beside the output. When all blocks of a file are there, its output is written from them, in order.
-
-    answers/2024/.a.csv.blocks/DIGEST/000000001024-000000002048.parquet
+Each file is cut into units of rows, see `pipelines.batch.shards`. When all units of a file are there, its output is
+written: the rows as they came, beside the answers of the units, in order.
 """
 
 from __future__ import annotations
@@ -12,16 +10,13 @@ import hashlib
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from pyarrow import fs
 from rich.markup import escape
 
 from kcm.api.cascade import load_cascade
@@ -31,21 +26,21 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import require_models
 from kcm.bundle.runtime import fault_of
 from kcm.errors import DataError
-from kcm.inputs.content import Content, PartError
-from kcm.inputs.location import Location, cache_folder
-from kcm.inputs.rowfile import RowFile, open_rows
-from kcm.inputs.vectors import vector_in
+from kcm.inputs.chunks import read_chunks
+from kcm.inputs.location import Location
 from kcm.large import UpstreamConfig
 from kcm.large.response_cache import ResponseStore
-from kcm.parquet import read_table, write_table
+from kcm.parquet import read_table
 from kcm.tasks.shards import GROUP_ROWS
-from pipelines.batch.mapping import map_with_actors
+from pipelines.batch.inputrows import ID, InputReader, InputRows
 from pipelines.batch.outputs import FileRecord, PredictedFile, predicted_files
-from pipelines.batch.rowwriter import drafted, make_folder, writing
-from pipelines.batch.shards import unit_rows
+from pipelines.batch.rowwriter import writing
+from pipelines.batch.shards import FAILED, Counts, RowFunction, Unit, map_units, unit_rows, units_of
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
-from pipelines.progress import Bar, Reporter
+from pipelines.progress import Reporter
+from pipelines.store.artefact import storage_errors
+from pipelines.store.sequence import contents_of
 
 ANSWERS = pa.schema(
     [
@@ -59,21 +54,10 @@ ANSWERS = pa.schema(
         ("error", pa.string()),
     ]
 )
-UNFINISHED = "unfinished"  # the column that says which rows another attempt may answer
 FILES_AT_ONCE = 8  # that are looked at before anything is encoded
-FEWEST_ROWS, MOST_ROWS, MOST_PICTURES = 32, GROUP_ROWS, 128  # of a block
+FEWEST_ROWS, MOST_ROWS, MOST_PICTURES = 32, GROUP_ROWS, 128  # of a unit
 
-_FORMAT = 3  # of what is written; another number makes finished files anew
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows `start` to `stop` of a file, and where they go with their answers."""
-
-    rows: RowFile
-    start: int
-    stop: int
-    target: Location
+_FORMAT = 4  # of what is written; another number makes finished files anew
 
 
 def predict(
@@ -106,8 +90,8 @@ def predict(
     `kcm_`. Returns the number of rows by route.
 
     A finished file is not made again when the command is given again: of the same content, by the same bundle and with
-    the same settings. One with rows that the large model failed on is not finished. Files that something else has
-    written are refused, unless `overwrite`.
+    the same settings. Of one with rows that the large model failed on these are answered again. Files that something
+    else has written are refused, unless `overwrite`.
 
     Answers of a paid large model stay in a hidden file beside the output, of one in an object store in this machine's
     cache, until every row has its answer: a prediction that is started again pays for none of them twice. `upstreams`
@@ -120,143 +104,159 @@ def predict(
     that cannot be written, ConfigError for a server that is not among `upstreams`, before anything is computed.
     """
     files = predicted_files(input_path, output_path, suffix)
+    storage, hidden = files[0].storage, files[0].hidden
     bundle = Bundle.read(bundle_folder)
     columns: dict[str, Any] = {
         "text_column": text_column if "text" in bundle.reads else None,
-        "task_column": task_column,
         "image_column": image_column if "image" in bundle.reads else None,
+        "task_column": task_column,
+        "vectors": bundle.encoder.vector_columns if "vector" in bundle.reads else None,
         "image_root": Location.of(image_root) if image_root else None,
     }
     command = _digest(_FORMAT, bundle.digest, columns)
-    scanned, records = _look(files, partial(open_rows, **columns), command, overwrite)
+
+    def look(file: PredictedFile) -> FileRecord | InputRows:
+        return file.finished(command, overwrite=overwrite) or InputRows.opened(file.source, **columns)
+
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        looked = dict(zip(files, pool.map(look, files), strict=True))
+    opened = {file: found for file, found in looked.items() if isinstance(found, InputRows)}
+    records = [found for found in looked.values() if not isinstance(found, InputRows)]
     require_models(bundle, assets_dir, upstreams)
     if void := bundle.void_on(cluster.device, cluster.device):
         reporter.say(f"the certificate is void here: {escape(void)}")
-    if bundle.large.is_recorded and scanned:
-        _require_ids(scanned, len(files))
+    if bundle.large.is_recorded:
+        _require_ids(opened, len(files))
     if records:
         reporter.say(f"{len(records)} of {len(files)} files are answered already")
-    responses = _paid(Location.of(output_path))
-    build = partial(
-        CascadeAnswerer,
-        bundle_folder.absolute(),
-        assets_dir.absolute(),
-        cluster.device,
-        upstreams=tuple(upstreams),
-        responses=ResponseStore.in_file(responses),
-    )
-    if scanned:
-        next(iter(scanned)).begin(command)  # where nothing can be written is known before anything is encoded
-        only_here = bundle.large.remote or any(file.is_local for file in scanned)  # paid answers are in a file here
+    paid = hidden / "paid.sqlite"
+    if opened:
+        with storage_errors(hidden):  # where nothing can be written is known before anything is encoded
+            hidden.mkdir(parents=True, exist_ok=True)
+            storage.files.write(f"{storage.name(hidden)}/command", command.encode())
+        build = partial(
+            row_predictor,
+            bundle_folder.absolute(),
+            assets_dir.absolute(),
+            cluster.device,
+            tuple(upstreams),
+            ResponseStore.in_file(paid),
+        )
+        stamps = {file: file.source.stamp() for file in opened}  # before rows are read: what changes is made again
+        units = _units(opened, stamps, hidden / "units", command)
+        # Paid answers, and what a path of this machine names, are here.
+        only_here = bundle.large.remote or (not storage.is_remote or any(file.source.is_local for file in opened))
         with connected(cluster), reporter.bar("predict", "rows") as bar:
-            answered = partial(map_with_actors, build, cluster=cluster, only_here=only_here)
-            for record in _made(scanned, command, answered, records, bar):
+            made = map_units(
+                units,
+                build,
+                InputReader,
+                cluster=cluster,
+                scratch=hidden / "units",
+                storage=storage,
+                bar=bar,
+                only_here=only_here,
+            )
+            for file, counts in made:
+                num_failed = int(counts.pop(FAILED, 0))
+                record = FileRecord(
+                    command=command,
+                    source=str(file.source),
+                    stamp=stamps[file],
+                    size=write_file(file, opened[file], units[file]),
+                    routes={name: int(count) for name, count in counts.items()},
+                    unfinished=num_failed,
+                )
+                file.write(record)
                 records.append(record)
-    if not any(record.unfinished for record in records):
-        responses.unlink(missing_ok=True)  # the output has all answers now
+                if not num_failed:
+                    storage.drop([unit.target.parent for unit in units[file][:1]])
+    if not any(record.unfinished for record in records):  # the output has all answers now
+        storage.drop([hidden / "units"])
+        paid.unlink(missing_ok=True)
     routes = sum((Counter(record.routes) for record in records), Counter[str]())
     by_route = ", ".join(f"{route} {routes[route]:,}" for route in sorted(routes))
     reporter.say(f"{routes.total():,} rows: {by_route or 'none'}")
     return {
         "output": str(output_path),
         "files": len(files),
-        "answered_before": len(files) - len(scanned),
+        "answered_before": len(files) - len(opened),
         "rows": routes.total(),
         "routes": dict(routes),
         "void": void,
     }
 
 
-def added_columns(source: RowFile) -> dict[str, str]:
-    """The columns of `ANSWERS` and their names in the output beside the columns of `source`."""
-    taken = source.schema.names
-    return free_names((name for name in ANSWERS.names if name != "id" or source.id_column not in taken), taken)
+def row_predictor(
+    bundle_folder: Path,
+    assets_dir: Path,
+    device: str,
+    upstreams: Sequence[UpstreamConfig] = (),
+    responses: ResponseStore | None = None,
+) -> RowFunction:
+    """A function that gives rows the columns of `ANSWERS`, by the cascade of a bundle.
 
+    Those that cannot be answered say why. It counts rows by route, and those that another attempt may answer.
+    """
+    cascade = load_cascade(bundle_folder, assets_dir, device, upstreams=upstreams, responses=responses)
+    bundle = cascade.small_side.bundle
+    if not bundle.large.servable:
+        cascade.small_side.policy = cascade.small_side.policy.model_copy(update={"on_large_failure": "error"})
 
-class CascadeAnswerer:
-    """Answers blocks of rows by the cascade of a bundle."""
-
-    def __init__(
-        self,
-        bundle_folder: Path,
-        assets_dir: Path,
-        device: str,
-        *,
-        upstreams: Sequence[UpstreamConfig] = (),
-        responses: ResponseStore | None = None,
-    ) -> None:
-        self._cascade = load_cascade(bundle_folder, assets_dir, device, upstreams=upstreams, responses=responses)
-        self._read = BlockReader()
-        small_side = self._cascade.small_side
-        if not small_side.bundle.large.servable:
-            small_side.policy = small_side.policy.model_copy(update={"on_large_failure": "error"})
-
-    def __call__(self, block: Block) -> int:
-        """Write a block with its answers; its number of rows."""
-        rows = self._read(block)
-        answered = self.answer(block.rows, rows).append_column("payload", rows["payload"])
-        with drafted(block.target) as draft:
-            write_table(answered, draft)
-        return len(answered)
-
-    def answer(self, source: RowFile, rows: pa.Table) -> pa.Table:
-        """The columns of `ANSWERS`, and `UNFINISHED`, for rows of `source`; those that cannot be answered say why."""
-        bundle = self._cascade.small_side.bundle
-        contents = self._contents(source, rows)
-        inputs = [
-            Input(content, row["task"], row["id"])
-            for (content, _), row in zip(contents, rows.select(["task", "id"]).to_pylist(), strict=True)
-        ]
-        faults = [
-            known or fault or fault_of(bundle, example)
-            for known, (_, fault), example in zip(rows["fault"].to_pylist(), contents, inputs, strict=True)
-        ]
-        answers = iter(
-            self._cascade.answer([item for item, fault in zip(inputs, faults, strict=True) if fault is None])
-        )
-        given = [next(answers) if fault is None else Unreadable(fault) for fault in faults]
+    def predict_rows(rows: pa.Table) -> tuple[pa.Table, Counts]:
+        named = zip(contents_of(rows), rows["task"].to_pylist(), rows["id"].to_pylist(), strict=True)
+        inputs = [Input(content, task or None, row_id) for content, task, row_id in named]
+        known = zip(rows["fault"].to_pylist(), inputs, strict=True)
+        faults = [fault or fault_of(bundle, example) for fault, example in known]
+        usable = [example for example, fault in zip(inputs, faults, strict=True) if not fault]
+        answers = iter(cascade.answer(usable))
+        given = [Unreadable(fault) if fault else next(answers) for fault in faults]
         records = [{"id": item.id} | _record(answer) for item, answer in zip(inputs, given, strict=True)]
-        may_pass = [bundle.large.servable and _large_failed(answer) for answer in given]
-        return pa.Table.from_pylist(records, schema=ANSWERS).append_column(UNFINISHED, [may_pass])
+        counts = Counter(record.get("route", "error") for record in records)
+        if bundle.large.servable:
+            counts.update(FAILED for answer in given if _large_failed(answer))
+        return pa.Table.from_pylist(records, schema=ANSWERS), dict(counts)
 
-    def _contents(self, source: RowFile, rows: pa.Table) -> list[tuple[Content, str]]:
-        """What each row shows, and what is wrong with it."""
-        bundle, found = self._cascade.small_side.bundle, []
-        reads_vectors = "vector" in bundle.reads
-        records = source.records(rows["payload"]) if reads_vectors else [{}] * len(rows)
-        shown = zip(rows["text"].to_pylist(), source.pictures(rows["payload"]), records, strict=True)
-        for text, (image, fault), record in shown:
-            vector = None
-            try:
-                vector = vector_in(record, bundle.encoder.vector_columns) if reads_vectors else None
-            except PartError as error:
-                fault = str(error)
-            found.append((Content(text or "", image or b"", vector=vector), fault))
-        return found
+    return predict_rows
 
 
-class BlockReader:
-    """Reads the rows of blocks, from where the last block ended: a file is read once if blocks come in order."""
+def added_columns(source: pa.Schema) -> dict[str, str]:
+    """The columns of `ANSWERS` and their names in the output beside the columns of the input."""
+    return free_names((name for name in ANSWERS.names if name != "id" or ID not in source.names), source.names)
 
-    def __init__(self) -> None:
-        self._location: Location | None = None
-        self._first = 0
 
-    def __call__(self, block: Block) -> pa.Table:
-        """The rows of a block."""
-        if block.rows.location != self._location or block.start < self._first:
-            self._location, self._first = block.rows.location, 0
-            self._chunks = block.rows.chunks(GROUP_ROWS)
-            self._chunk = next(self._chunks)
-        tables = []
-        while True:
-            end = self._first + len(self._chunk)
-            if block.start < end:
-                start = max(block.start - self._first, 0)
-                tables.append(self._chunk.slice(start, min(block.stop, end) - self._first - start))
-            if end >= block.stop:
-                return pa.concat_tables(tables)
-            self._first, self._chunk = end, next(self._chunks)
+def write_file(file: PredictedFile, rows: InputRows, units: Sequence[Unit]) -> int:
+    """Write the output of a file from its units; its size. DataError where the file has lost or gained rows since."""
+    names, storage = added_columns(rows.schema), file.storage
+    schema = pa.schema([(new_name, ANSWERS.field(name).type) for name, new_name in names.items()])
+    answered = (read_table(storage.readable(unit.target)).replace_schema_metadata() for unit in units)
+    waiting = ANSWERS.empty_table()
+    with (
+        file.drafted(units[0].target.parent) as draft,
+        writing(draft, file.target.suffix, rows.schema, schema) as write,
+    ):
+        for chunk in read_chunks(file.source):
+            while len(waiting) < chunk.num_rows:
+                if (more := next(answered, None)) is None:
+                    raise DataError("the file has changed meanwhile", where=str(file.source), hint="Start again")
+                waiting = pa.concat_tables([waiting, more])
+            answers = waiting.slice(0, chunk.num_rows).select(list(names))
+            write(chunk, answers.rename_columns(list(names.values())))
+            waiting = waiting.slice(chunk.num_rows)
+    return storage.files.size(storage.name(file.target))
+
+
+def _units(
+    opened: Mapping[PredictedFile, InputRows], stamps: Mapping[PredictedFile, str | None], scratch: Path, command: str
+) -> dict[PredictedFile, list[Unit]]:
+    """The units of every file, in a folder for the content of the file and the command."""
+    size = unit_rows(sum(rows.num_rows for rows in opened.values()), FEWEST_ROWS)
+    found = {}
+    for file, rows in opened.items():
+        folder = scratch / _digest(command, file.source, stamps[file] or uuid.uuid4().hex)[:16]
+        most = MOST_PICTURES if rows.normaliser.layout.columns["image"] else MOST_ROWS
+        found[file] = units_of(rows, rows.num_rows, min(size, most), folder / "rows")
+    return found
 
 
 def _digest(*settings: object) -> str:
@@ -264,110 +264,15 @@ def _digest(*settings: object) -> str:
     return hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()
 
 
-def _paid(out: Location) -> Path:
-    """Where paid answers wait until the output has all of them."""
-    if out.is_local:
-        return Path(out.folder.path, f".{out.name}.paid")
-    return cache_folder() / "storage" / f"{_digest(out)}.paid"
-
-
-def _look(
-    files: Sequence[PredictedFile], scan: Callable[[Location], RowFile], command: str, overwrite: bool
-) -> tuple[dict[PredictedFile, RowFile], list[FileRecord]]:
-    """The files that are to be answered, scanned, and the records of those that are finished.
-
-    Raises DataError for a file that cannot be read, and ArtefactError for an output that something else has written.
-    """
-
-    def look(file: PredictedFile) -> tuple[FileRecord | None, RowFile | None]:
-        record = file.finished(command, overwrite=overwrite)
-        return record, None if record else scan(file.source)
-
-    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        looked = dict(zip(files, pool.map(look, files), strict=True))
-    scanned = {file: rows for file, (_, rows) in looked.items() if rows}
-    return scanned, [record for record, _ in looked.values() if record]
-
-
-def _require_ids(scanned: Mapping[PredictedFile, RowFile], num_files: int) -> None:
+def _require_ids(opened: Mapping[PredictedFile, InputRows], num_files: int) -> None:
     """Raise DataError where rows of several files have no ids, by which recorded answers are found."""
-    for file, rows in scanned.items():
-        if num_files > 1 and rows.id_column not in rows.schema.names:
+    for file, rows in opened.items():
+        if num_files > 1 and ID not in rows.schema.names:
             raise DataError(
-                f"the rows have no column {rows.id_column!r}, by which recorded answers are found",
+                f"the rows have no column {ID!r}, by which recorded answers are found",
                 where=str(file.source),
                 hint="Add it: positions are no names where there are several files",
             )
-
-
-def _made(
-    scanned: Mapping[PredictedFile, RowFile],
-    command: str,
-    answered: Callable[[Sequence[Block]], Iterator[int]],
-    before: Sequence[FileRecord],
-    bar: Bar,
-) -> Iterator[FileRecord]:
-    """Answer and write files; the record of each."""
-    done, num_rows = (
-        sum(sum(record.routes.values()) for record in before),
-        sum(rows.num_rows for rows in scanned.values()),
-    )
-    total, size = done + num_rows, unit_rows(num_rows, FEWEST_ROWS)
-    stamps = {file: file.source.stamp() for file in scanned}  # before rows are read: what changes is made again
-    blocks, there = dict[PredictedFile, list[Block]](), set[str]()
-    for file, rows in scanned.items():
-        folder = file.blocks / _digest(command, file.source, stamps[file] or uuid.uuid4().hex)[:16]
-        make_folder(folder)
-        blocks[file] = list(_blocks(rows, min(size, MOST_PICTURES if rows.image_column else MOST_ROWS), folder))
-        if folder.kind() == fs.FileType.Directory:  # of a bucket, once it holds a file
-            there |= {str(found.location) for found in folder.files(recursive=False)}
-    everything = [block for group in blocks.values() for block in group]
-    counts = answered([block for block in everything if str(block.target) not in there])
-    for file, group in blocks.items():
-        for block in group:
-            done += block.stop - block.start if str(block.target) in there else next(counts)
-            bar.update(done, total)
-        yield write_file(file, scanned[file], group, command, stamps[file])
-
-
-def _blocks(rows: RowFile, size: int, folder: Location) -> Iterator[Block]:
-    for start in range(0, rows.num_rows, size):
-        stop = min(start + size, rows.num_rows)
-        yield Block(rows, start, stop, folder / f"{start:012}-{stop:012}.parquet")
-
-
-def write_file(
-    file: PredictedFile, rows: RowFile, blocks: Sequence[Block], command: str, stamp: str | None
-) -> FileRecord:
-    """Write the output of a file from its blocks, which are gone then; its record."""
-    file.begin(command)
-    names = added_columns(rows)
-    schema = pa.schema([(new_name, ANSWERS.field(name).type) for name, new_name in names.items()])
-    routes: Counter[str] = Counter()
-    num_unfinished = 0
-    with writing(file.target, rows, schema) as write:
-        for block in blocks:
-            answered = _read_block(block)
-            answers = answered.select(list(names)).rename_columns(list(names.values()))
-            write(answered["payload"], answers)
-            routes.update(route or "error" for route in answered["route"].to_pylist())
-            num_unfinished += pc.sum(answered[UNFINISHED]).as_py() or 0
-    record = FileRecord(
-        command=command,
-        source=str(file.source),
-        stamp=stamp,
-        size=file.target.size(),
-        routes=dict(routes),
-        unfinished=num_unfinished,
-    )
-    file.write(record)
-    file.drop_blocks()
-    return record
-
-
-def _read_block(block: Block) -> pa.Table:
-    with block.target.open_at() as stream:
-        return read_table(stream)
 
 
 def _large_failed(answer: Answer | Failure) -> bool:

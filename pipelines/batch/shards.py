@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,14 +38,16 @@ _COUNTS = "counts"
 
 Counts: TypeAlias = dict[str, float]
 RowFunction: TypeAlias = Callable[[pa.Table], tuple[pa.Table, Counts]]
+RowReader: TypeAlias = Callable[[Any, int, int], Iterator[pa.Table]]
 ResultT = TypeVar("ResultT")
+KeyT = TypeVar("KeyT")
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Rows `start` to `stop` of a shard, and the file of what is made of them."""
+    """Rows `start` to `stop` of a source, such as a shard, and the file of what is made of them."""
 
-    source: Path
+    source: Any
     start: int
     stop: int
     target: Path
@@ -82,29 +84,58 @@ def map_shards(
     `units_at_once` by threads. Raises what the function raises, and ArtefactError for a shard that cannot be read.
     """
     sizes = sizes_of(sources, storage) if sizes is None else sizes
-    units = {name: _units(source, sizes[name], rows_per_unit, scratch / name) for name, source in sources.items()}
+    units = {name: units_of(source, sizes[name], rows_per_unit, scratch / name) for name, source in sources.items()}
+    read = partial(ShardReader, storage)
+    made = map_units(
+        units, build, read, cluster=cluster, threads=units_at_once, scratch=scratch, storage=storage, bar=bar
+    )
+    counts = total(counts for _, counts in made)
+    joins = [([unit.target for unit in units[name]], folder / name) for name in sources]
+    return dict(zip(sources, map_items(partial(_join, storage), joins), strict=True)), counts
+
+
+def map_units(
+    units: Mapping[KeyT, Sequence[Unit]],
+    build: Callable[[], RowFunction],
+    read: Callable[[], RowReader],
+    *,
+    cluster: ClusterConfig | None,
+    scratch: Path,
+    storage: Storage,
+    bar: Bar,
+    threads: int = 1,
+    only_here: bool = False,
+) -> Iterator[tuple[KeyT, Counts]]:
+    """Make the units of each source below `scratch`; the key of each source, and its counts, once all are there.
+
+    `read` returns what reads the rows of a unit, by each worker for itself; see `map_shards` and `map_with_actors`.
+    """
     everything = list(chain.from_iterable(units.values()))
     there = set(storage.names(scratch))
-    made = [unit for unit in everything if unit.target.name in there]
-    earlier = zip(made, _at_once(partial(_counts_of, storage=storage), [unit.target for unit in made]), strict=True)
-    known = {unit: counts for unit, counts in earlier if not any(name.startswith(FAILED) for name in counts)}
-    num_done, num_rows = sum(unit.stop - unit.start for unit in known), sum(sizes.values())
+    targets = [unit.target for unit in everything if str(unit.target.relative_to(scratch)) in there]
+    earlier = zip(targets, _at_once(partial(_counts_of, storage=storage), targets), strict=True)
+    known = {target: counts for target, counts in earlier if not any(name.startswith(FAILED) for name in counts)}
+    left = [unit for unit in everything if unit.target not in known]
+    num_rows = sum(unit.stop - unit.start for unit in everything)
+    num_done = num_rows - sum(unit.stop - unit.start for unit in left)
     bar.update(num_done, num_rows)
-    left = [unit for unit in everything if unit not in known]
-    made_of = map_with_actors(partial(UnitWriter, build, storage), left, cluster, threads=units_at_once)
-    for unit, counts in zip(left, made_of, strict=True):
-        known[unit] = counts
-        num_done += unit.stop - unit.start
-        bar.update(num_done, num_rows)
-    joins = [([unit.target for unit in units[name]], folder / name) for name in sources]
-    return dict(zip(sources, map_items(partial(_join, storage), joins), strict=True)), total(known.values())
+    made = map_with_actors(
+        partial(UnitWriter, build, read, storage), left, cluster, only_here=only_here, threads=threads
+    )
+    for key, mine in units.items():
+        for unit in mine:
+            if unit.target not in known:
+                known[unit.target] = next(made)
+                num_done += unit.stop - unit.start
+                bar.update(num_done, num_rows)
+        yield key, total(known[unit.target] for unit in mine)
 
 
 class UnitWriter:
     """Makes units by a function of rows, and writes them to the storage."""
 
-    def __init__(self, build: Callable[[], RowFunction], storage: Storage) -> None:
-        self._function, self._storage, self._rows = build(), storage, ShardReader(storage)
+    def __init__(self, build: Callable[[], RowFunction], read: Callable[[], RowReader], storage: Storage) -> None:
+        self._function, self._rows, self._storage = build(), read(), storage
 
     def __call__(self, unit: Unit) -> Counts:
         """Make a unit, and count."""
@@ -186,8 +217,8 @@ def total(parts: Iterable[Mapping[str, float]]) -> Counts:
     return summed
 
 
-def _units(source: Path, num_rows: int, size: int, target: Path) -> list[Unit]:
-    """The units of a shard; one of no rows for a shard without rows, which tells the columns."""
+def units_of(source: Any, num_rows: int, size: int, target: Path) -> list[Unit]:
+    """The units of a source; one of no rows for a shard without rows, which tells the columns."""
     ranges = [(start, min(start + size, num_rows)) for start in range(0, max(num_rows, 1), size)]
     return [
         Unit(source, start, stop, target.with_name(f"{target.name}.{start:010}-{stop:010}.unit"))

@@ -122,6 +122,10 @@ class Files:
         """The content."""
         return self._ask(name, lambda key: bytes(obstore.get(self._store, key).bytes()))
 
+    def size(self, name: str) -> int:
+        """The bytes of a file."""
+        return self._ask(name, lambda key: int(obstore.head(self._store, key)["size"]))
+
     def get(self, name: str, target: Path) -> str:
         """Write the content to a local file, and give its SHA-256. StorageError where `put` noted another one."""
 
@@ -141,7 +145,7 @@ class Files:
         """The content; of an object only the parts that are read are fetched, by a request each."""
         if not self.is_remote:
             return (Path(self.uri) / name).open("rb")
-        size = self._ask(name, lambda key: int(obstore.head(self._store, key)["size"]))
+        size = self.size(name)
 
         def fetch(start: int, length: int) -> memoryview:
             return self._ask(
@@ -155,8 +159,7 @@ class Files:
 
         The storage does it itself: a folder by a link. Only an object that is too large passes through this node.
         """
-        size = self._ask(name, lambda key: int(obstore.head(self._store, key)["size"]))
-        if not self.is_remote or size <= MOST_COPIED:
+        if not self.is_remote or self.size(name) <= MOST_COPIED:
             self._ask(name, lambda key: obstore.copy(self._store, key, self._key(target)))
             return
         with tempfile.TemporaryDirectory(prefix="kcm-") as folder:

@@ -152,6 +152,13 @@ class Normaliser:
 
         Raises DataError for a column of lists or objects where a text is expected.
         """
+        cells = self.cells(chunk)
+        step = _PICTURES_PER_TABLE if self.layout.columns["image"] else max(len(cells), 1)
+        for start in range(0, len(cells), step):
+            yield self.pictured(cells.slice(start, step))
+
+    def cells(self, chunk: Chunk) -> pa.Table:
+        """The rows of a chunk, whose pictures are as the table has them: paths, or bytes."""
         columns, size = self.layout.columns, chunk.num_rows
         parts = {name: self._text(chunk, name) for name in ("text", "label", "group", "task", "split", "id")}
         numbers = pa.array(np.arange(chunk.first, chunk.first + size)).cast(pa.string())
@@ -177,16 +184,22 @@ class Normaliser:
             parts["id"] = pc.if_else(pc.and_(is_faulty, parts["id"].is_null()), numbered, parts["id"])
             for name in ("text", "label", "group", "task", "split"):
                 parts[name] = pc.if_else(is_faulty, pc.fill_null(parts[name], ""), parts[name])
-        schema = row_schema(vector.dim if vector else None)
-        step = _PICTURES_PER_TABLE if columns["image"] else max(size, 1)
-        for start in range(0, size, step):
-            part = {name: column.slice(start, step) for name, column in parts.items()}
-            part["fault"] = faults.slice(start, step)
-            part["image"] = _constant(b"", min(step, size - start))
-            if columns["image"]:
-                part["image"], reasons = self._images(chunk.table[columns["image"]].slice(start, step))
-                part["fault"] = pc.if_else(pc.equal(part["fault"], ""), reasons, part["fault"])
-            yield pa.table([part[name] for name in schema.names], schema=schema)
+        image, parts["fault"] = columns["image"], faults
+        parts["image"] = chunk.table[image] if image in chunk.table.schema.names else pa.nulls(size, pa.large_binary())
+        return pa.table(parts)
+
+    def pictured(self, rows: pa.Table) -> pa.Table:
+        """Some rows of `cells` with pictures in the bytes of their files, null where there is none."""
+        columns = {name: rows[name] for name in rows.column_names}
+        columns["image"] = _constant(b"", len(rows))
+        if self.layout.columns["image"]:
+            folder, root = self.place.folder, self.layout.image_root
+            pictures = [picture_of(cell, folder, root) for cell in rows["image"].to_pylist()]
+            columns["image"] = pa.array([data for data, _ in pictures], pa.large_binary())
+            reasons = pa.array([reason for _, reason in pictures], pa.string())
+            columns["fault"] = pc.if_else(pc.equal(rows["fault"], ""), reasons, rows["fault"])
+        schema = row_schema(self.layout.vector.dim if self.layout.vector else None)
+        return pa.table([columns[name] for name in schema.names], schema=schema)
 
     def _text(self, chunk: Chunk, part: str) -> pa.Array:
         """The cells of a part of the rows as text; null where a value is missing, "" where no column is named."""
@@ -210,14 +223,6 @@ class Normaliser:
         else:
             cells = as_text(chunk.table[column])
         return pc.if_else(pc.equal(cells, ""), None, cells)  # an empty cell of a column that is named
-
-    def _images(self, column: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
-        """Pictures in the bytes of their files, null where there is none, and what is wrong with them."""
-        pictures = [picture_of(cell, self.place.folder, self.layout.image_root) for cell in column.to_pylist()]
-        return (
-            pa.array([data for data, _ in pictures], pa.large_binary()),
-            pa.array([reason for _, reason in pictures], pa.string()),
-        )
 
 
 @dataclass(frozen=True)

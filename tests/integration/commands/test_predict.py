@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from kcm.inputs.content import Content
 from kcm.inputs.location import Location, stem_of
 from kcm.large import RecordedConfig
 from kcm.large.adapters.recorded import NO_ANSWER
-from pipelines.batch.outputs import RECORD
 from pipelines.batch.predict import predict
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
@@ -120,7 +118,7 @@ def test_a_folder_in_a_bucket_is_answered_in_order_and_a_killed_command_goes_on(
         [sys.executable, "-m", "jobs.cli", *words], env=os.environ | cluster, start_new_session=True
     )
     try:
-        wait_for(target / "a.csv", driver)
+        wait_for(target / ".kcm/files/a.csv.json", driver)
     finally:
         os.killpg(driver.pid, signal.SIGKILL)
         driver.wait()
@@ -141,15 +139,12 @@ def test_a_folder_in_a_bucket_is_answered_in_order_and_a_killed_command_goes_on(
         run(quick_bundle(), str(source), str(target), **options)
 
 
-def wait_for(part: Location, driver: subprocess.Popen[bytes], timeout_s: float = 300) -> None:
+def wait_for(record: Location, driver: subprocess.Popen[bytes], timeout_s: float = 300) -> None:
     """Wait until a part is finished, its record included."""
-    record = part.folder / f".{part.name}{RECORD}"
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and driver.poll() is None:
         if record.kind() == fs.FileType.File:
-            with suppress(ValueError), record.open() as stream:  # it is replaced while it is read
-                if json.loads(stream.read())["size"]:
-                    return
+            return
         time.sleep(0.02)
     raise AssertionError("no part was ever finished")
 

@@ -115,13 +115,14 @@ def test_a_compressed_file_is_read_and_a_cut_one_is_refused(tmp_path: Path, name
 
 def test_values_of_json_lines_are_what_they_are_or_text_where_types_differ(tmp_path: Path) -> None:
     lines = [
-        {"n": 1, "mixed": 1, "list": [1, 2], "object": {"k": 1}, "picture": {"path": "a.png"}, "big": 2**70},
-        {"n": 2, "mixed": 1.5, "list": None, "object": {"j": 2}, "late": True},
+        {"n": 1, "rate": 1, "mixed": 1, "list": [1, 2], "object": {"k": 1}, "picture": {"path": "a.png"}, "big": 2**70},
+        {"n": 2, "rate": 0.5, "mixed": "a", "list": None, "object": {"j": 2}, "late": True},
     ]
     (chunk,) = read(tmp_path / "rows.jsonl", "\n".join(map(json.dumps, lines)).encode())
     assert chunk.table.to_pylist() == [
         {
             "n": 1,
+            "rate": 1.0,
             "mixed": "1",
             "list": [1, 2],
             "object": '{"k": 1}',
@@ -129,7 +130,16 @@ def test_values_of_json_lines_are_what_they_are_or_text_where_types_differ(tmp_p
             "big": str(2**70),
             "late": None,
         },
-        {"n": 2, "mixed": "1.5", "list": None, "object": '{"j": 2}', "picture": None, "big": None, "late": True},
+        {
+            "n": 2,
+            "rate": 0.5,
+            "mixed": "a",
+            "list": None,
+            "object": '{"j": 2}',
+            "picture": None,
+            "big": None,
+            "late": True,
+        },
     ]
 
 

@@ -1,22 +1,20 @@
-"""Every format becomes every other; a file is whole or absent, and what keeps it from being written is named."""
+"""Every format becomes every other, with all columns of the input."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyarrow import fs
 
-from kcm.errors import ArtefactError, KcmError
+from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
-from kcm.inputs.rowfile import open_rows
-from pipelines.batch.rowwriter import drafted, writing
+from kcm.inputs.tables import scanned
+from pipelines.batch.rowwriter import writing
 
 ANSWERS = pa.schema([("label", pa.string()), ("confidence", pa.float64())])
 RECORDS = [
@@ -40,11 +38,11 @@ def as_parquet(path: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    file = open_rows(source, "text")
-    with writing(Location.of(target), file, ANSWERS) as write:
-        for chunk in file.chunks(2):
-            answers = {"label": [f"label {row}" for row in chunk["id"].to_pylist()], "confidence": [0.5] * len(chunk)}
-            write(chunk["payload"], pa.table(answers, schema=ANSWERS))
+    location = Location.of(source)
+    with writing(target, target.suffix, scanned(location)[0], ANSWERS) as write:
+        for chunk in read_chunks(location):
+            labels = [f"label {chunk.first + row}" for row in range(chunk.num_rows)]
+            write(chunk, pa.table({"label": labels, "confidence": [0.5] * len(labels)}, schema=ANSWERS))
 
 
 READ: dict[str, Callable[[Path], list[dict[str, object]]]] = {
@@ -64,7 +62,7 @@ def test_every_format_becomes_every_other_with_rows_in_order_and_columns_kept(
     copy(tmp_path / f"in{source}", tmp_path / f"out{target}")
     rows = READ[target](tmp_path / f"out{target}")
     assert [row["text"] for row in rows] == [record["text"] for record in RECORDS]
-    assert [row["label"] for row in rows] == ["label 0", "label 1", "label 2"]
+    assert [row["label"] for row in rows] == ["label 1", "label 2", "label 3"]
     assert [row["confidence"] for row in rows] == [0.5] * 3
     assert [list(row) for row in rows] == [["text", "n", "nested", "label", "confidence"]] * 3
     if source == target != ".csv":
@@ -84,68 +82,19 @@ def test_text_that_utf8_cannot_hold_is_carried_along(tmp_path: Path, target: str
     assert READ[target](tmp_path / f"out{target}")[0]["x"] in ("\ud800", "\\ud800")
 
 
-@pytest.mark.parametrize("suffix", READ)
-def test_an_interrupted_write_leaves_the_old_file_and_no_draft(tmp_path: Path, suffix: str) -> None:
-    as_csv(tmp_path / "in.csv")
-    target = tmp_path / f"out{suffix}"
-    target.write_text("old", encoding="utf-8")
-    with (
-        pytest.raises(RuntimeError, match="stop"),
-        writing(Location.of(target), open_rows(tmp_path / "in.csv", "text"), ANSWERS),
-    ):
-        raise RuntimeError("stop")
-    assert target.read_text(encoding="utf-8") == "old"
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["in.csv", target.name])
+def test_json_lines_keep_nested_mixed_and_missing_values(tmp_path: Path) -> None:
+    records = [{"text": "a", "more": {"deep": [1, None]}, "n": 2**70}, {"text": "b", "more": 3}, {"n": 1.5}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n\n", encoding="utf-8")
+    copy(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert [
+        {name: row[name] for name in row if name not in ANSWERS.names} for row in READ[".jsonl"](tmp_path / "out.jsonl")
+    ] == records
+    copy(tmp_path / "in.jsonl", tmp_path / "out.parquet")
+    assert [row["n"] for row in READ[".parquet"](tmp_path / "out.parquet")] == [str(2**70), None, "1.5"]
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("absent/o.csv", r"no such folder.*absent"),
-        ("x" * 300 + ".csv", "cannot write"),  # longer than any file system allows
-        ("out.xlsx", r"unknown kind of file '\.xlsx'"),
-    ],
-)
-def test_what_cannot_be_written_is_said_at_once(tmp_path: Path, name: str, message: str) -> None:
-    as_csv(tmp_path / "in.csv")
-    file = open_rows(tmp_path / "in.csv", "text")
-    with pytest.raises(KcmError, match=message), writing(Location.of(tmp_path / name), file, ANSWERS):
-        pass
-
-
-def test_an_object_is_put_as_a_whole_or_not_at_all(put_anywhere: Callable[[str, bytes], str]) -> None:
-    target = Location.of(put_anywhere("a.csv", b"old").replace("a.csv", "ö/b.csv"))
-    with suppress(RuntimeError), drafted(target) as draft:
-        draft.write_text("half")
-        raise RuntimeError
-    assert target.kind() == fs.FileType.NotFound
-    with drafted(target) as draft:
-        draft.write_text("whole")
-        assert target.kind() == fs.FileType.NotFound
-    with target.open() as stream:
-        assert stream.read() == b"whole"
-
-
-def test_what_killed_writers_of_a_file_have_left_is_gone_when_it_is_there(tmp_path: Path) -> None:
-    theirs, other = (tmp_path / f".{name}.{'0' * 32}.draft" for name in ("out.csv", "out.csv.b.csv"))
-    theirs.touch()
-    other.touch()
-    with drafted(Location.of(tmp_path / "out.csv")) as draft:
-        draft.touch()
-    assert sorted(tmp_path.iterdir()) == [other, tmp_path / "out.csv"]
-
-
-def test_a_bucket_that_does_not_exist_is_named(s3_server: str) -> None:
-    target = Location.of(f"s3://absent/a.csv?endpoint_override={s3_server}")
-    with pytest.raises(ArtefactError, match=r"the bucket 'absent' does not exist"), drafted(target) as draft:
-        draft.touch()
-
-
-def test_a_store_that_may_not_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(*_: object, **__: object) -> None:
-        raise OSError("When initiating multiple part upload: AWS Error ACCESS_DENIED")
-
-    monkeypatch.setattr("pipelines.batch.rowwriter.fs.copy_files", denied)
-    target = Location.of("s3://rows/a.csv?region=us-east-1")
-    with pytest.raises(ArtefactError, match=r"no right to write it \(s3://rows/a\.csv\)"), drafted(target) as draft:
-        draft.touch()
+def test_parquet_columns_keep_their_types(tmp_path: Path) -> None:
+    table = pa.table({"when": pa.array([0, None], pa.timestamp("ms")), "v": [[1.0], None]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    copy(tmp_path / "in.parquet", tmp_path / "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet").select(["when", "v"]).equals(table)

@@ -1,0 +1,115 @@
+"""Rows to answer are read from every kind of file as training rows are, whichever of them a worker is given."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from kcm.errors import DataError
+from kcm.inputs.location import Location
+from pipelines.batch.inputrows import InputReader, InputRows
+from tests.kcm.inputs.table_files import WRITERS
+
+
+def opened(path: Path, text: str | None = "text", *columns: str | None, **more: Any) -> InputRows:
+    return InputRows.opened(Location.of(path), text, *columns, **more)
+
+
+def rows_of(file: InputRows) -> list[dict[str, Any]]:
+    (rows,) = InputReader()(file, 0, file.num_rows)
+    return rows.to_pylist()
+
+
+def test_rows_keep_their_own_ids_where_they_have_them_and_are_numbered_else(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("id,text\n007,a\n,b\n", encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text('{"id": 7, "text": "a"}\n{"text": "b"}\n', encoding="utf-8")
+    pq.write_table(pa.table({"id": [7, None], "text": ["a", "b"]}), tmp_path / "rows.parquet")
+    for suffix, first in ((".csv", "007"), (".jsonl", "7"), (".parquet", "7")):
+        file = opened(tmp_path / f"rows{suffix}")
+        assert [row["id"] for row in rows_of(file)] == [first, "1"]
+
+
+def test_rows_are_read_in_any_order(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("text\n" + "".join(f"{number}\n" for number in range(2500)), encoding="utf-8")
+    file, read = opened(tmp_path / "in.csv"), InputReader()
+    assert file.num_rows == 2500
+    for start, stop in ((0, 1000), (1000, 1100), (2000, 2500), (5, 6), (900, 2100), (0, 0)):
+        (rows,) = read(file, start, stop)
+        assert rows["text"].to_pylist() == rows["id"].to_pylist() == list(map(str, range(start, stop)))
+
+
+def test_a_file_in_a_store_and_one_that_is_compressed_are_read_as_others_are(put: Callable[[str, bytes], str]) -> None:
+    uri = put("a/rows.csv.gz", gzip.compress(b"text,image\nplain,../b.png\nbad,c.png\n"))
+    put("a/c.png", b"file")
+    first, second = rows_of(InputRows.opened(Location.of(uri), "text", "image"))
+    assert (first["text"], "does not lie below" in first["fault"]) == ("plain", True)
+    assert (second["text"], second["image"], second["fault"]) == ("bad", b"file", "")
+
+
+def test_the_task_column_is_read_where_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,domain\na,movies\nb,\n", encoding="utf-8")
+    assert [row["task"] or None for row in rows_of(opened(path, "text", None, "domain"))] == ["movies", None]
+    assert [row["task"] or None for row in rows_of(opened(path))] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.csv", b"body,texts\na,b\n", "no column 'text'.*Did you mean 'texts'"),
+        ("rows.csv", b"", "no column 'text'.*columns are none"),
+        ("rows.jsonl", b'{"Text": "a"}\n', "no column 'text'.*Did you mean 'Text'"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_with_the_reason(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        opened(tmp_path / name)
+
+
+def test_pictures_lie_below_the_file_s_folder_unless_another_root_is_named(tmp_path: Path) -> None:
+    (tmp_path / "table").mkdir()
+    (tmp_path / "a.png").write_bytes(b"file")
+    for suffix, content in ((".csv", "image\n../a.png\n"), (".jsonl", '{"image": "../a.png"}\n')):
+        path = tmp_path / "table" / f"rows{suffix}"
+        path.write_text(content)
+        (refused,) = rows_of(opened(path, None, "image"))
+        assert "does not lie below" in refused["fault"]
+        (allowed,) = rows_of(opened(path, None, "image", image_root=Location.of(tmp_path)))
+        assert (allowed["image"], allowed["fault"]) == (b"file", "")
+
+
+def test_vectors_are_read_by_the_encoders_columns_else_from_features(tmp_path: Path) -> None:
+    records = [{"features": [1.0, 2.0]}, {"features": [1.0]}, {"features": None}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    rows = rows_of(opened(tmp_path / "rows.jsonl", None, vectors=("x*",)))
+    assert [row["fault"] for row in rows] == ["", "the vector has 1 numbers, not 2", "no vector"]
+    (tmp_path / "rows.csv").write_text("x1,x2\n0.5,1\n")
+    assert rows_of(opened(tmp_path / "rows.csv", None, vectors=("x*",)))[0]["vector"] == [0.5, 1.0]
+
+
+def test_chats_are_answered_by_what_the_user_said_last(tmp_path: Path) -> None:
+    chat = {"messages": [{"role": "user", "content": "where is it"}, {"role": "assistant", "content": "lost"}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(chat))
+    assert [row["text"] for row in rows_of(opened(tmp_path / "rows.jsonl", "messages"))] == ["where is it"]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_kind_of_file_has_the_same_texts_and_ids(tmp_path: Path, name: str) -> None:
+    rows = [{"id": 7, "text": "Größe, ok", "stars": 4}, {"id": 8, "text": "two\nlines", "stars": 5}]
+    WRITERS[name](rows, tmp_path / name)
+    file = opened(tmp_path / name)
+    assert (file.num_rows, file.schema.names) == (2, ["id", "text", "stars"])
+    assert [(row["id"], row["text"], row["fault"]) for row in rows_of(file)] == [
+        ("7", "Größe, ok", ""),
+        ("8", "two\nlines", ""),
+    ]
