@@ -12,7 +12,6 @@ _MODULES = {
     "ImageEncoder": "image",
     "ImageEncoderConfig": "image",
     "ImageTextConfig": "dual.image_text",
-    "ImageTextEncoder": "dual.image_text",
     "PixelsConfig": "pixels",
     "PixelsEncoder": "pixels",
     "PrecomputedConfig": "precomputed",

@@ -20,12 +20,12 @@ from kcm.assets import folder_digest, resolve
 from kcm.config import LocalPath
 from kcm.encoders.config import Encoder, NetworkEncoderConfig
 from kcm.encoders.efficientnet import MODEL_TYPE, load_efficientnet
-from kcm.encoders.runtime.export import NETWORK, exported
-from kcm.encoders.runtime.network import Network, OnnxNetwork
-from kcm.encoders.runtime.torch_network import Exportable, TorchNetwork, dtype_of, load_backbone
+from kcm.encoders.runtime.encoder import NetworkEncoder
+from kcm.encoders.runtime.network import Arrays
+from kcm.encoders.runtime.torch_network import Exportable, dtype_of, load_backbone
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import IMAGE, Content, Part
-from kcm.inputs.pictures import MAX_PIXELS, squares, with_square
+from kcm.inputs.pictures import MAX_PIXELS, with_square
 
 _PREPROCESSOR = "preprocessor_config.json"
 _PIXELS = "pixels"
@@ -50,57 +50,38 @@ class ImageEncoderConfig(NetworkEncoderConfig):
         return self.model if self.side is None else f"{self.model}, {self.side} x {self.side}"
 
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
-        folder = resolve(self.model, assets_dir)
-        if not self.is_exported(device):
-            return ImageEncoder(self, folder, device)
-        identity = image_identity(self, folder)
-        export = exported(identity, self.precision, assets_dir, lambda: _exportable(self, folder))
-        return ImageEncoder(self, folder, device, export)
+        return ImageEncoder(self, assets_dir, device)
 
     def identity(self, assets_dir: Path) -> str:
-        return image_identity(self, resolve(self.model, assets_dir))
+        settings = f"side {self.side}\npooling {self.pooling}\ndtype {self.precision}\nmax_pixels {MAX_PIXELS}\n"
+        return folder_digest(resolve(self.model, assets_dir), settings)
 
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
         """Decodes and shrinks the picture to the model's side."""
-        side = image_side(self, resolve(self.model, assets_dir))
-        return partial(with_square, side=side)
+        return partial(with_square, side=image_side(self, resolve(self.model, assets_dir)))
 
 
-class ImageEncoder:
+class ImageEncoder(NetworkEncoder):
     """A frozen vision model on one device.
 
-    `model_path` is the folder that `kcm.assets.resolve` gives for `config.model`, `export` that of the exported
-    network, None for torch. Pictures are squeezed to a square of the model's side, whatever their proportions: nothing
-    of a picture is cut away. Raises AssetError when the folder cannot be loaded, ConfigError where the model has no
-    first token to pool.
+    Pictures are squeezed to a square of the model's side, whatever their proportions: nothing of a picture is cut away.
+    Raises AssetError when the folder cannot be loaded, ConfigError where the model has no first token to pool.
     """
 
-    reads = ImageEncoderConfig.reads
+    def __init__(self, config: ImageEncoderConfig, assets_dir: Path, device: str = "cpu") -> None:
+        self._settings, self._folder = config, resolve(config.model, assets_dir)
+        super().__init__(config, assets_dir, device)
 
-    def __init__(
-        self, config: ImageEncoderConfig, model_path: Path, device: str = "cpu", export: Path | None = None
-    ) -> None:
-        self.config = config
-        self.identity = image_identity(config, model_path)
-        self._side = image_side(config, model_path)
-        self._network: Network = (
-            OnnxNetwork(export / NETWORK) if export else TorchNetwork(_module(config, model_path), device)
-        )
-        # Dynamic int8 quantisation has one scale per call: with one picture per call, features depend on no other.
-        self._batch_size = 1 if config.precision == "int8" else config.batch_size
-        self.dim = self._network({_PIXELS: np.zeros((1, self._side, self._side, 3), dtype=np.uint8)}).shape[1]
+    def arrays(self, inputs: Sequence[Content]) -> Arrays:
+        return {_PIXELS: np.array([content.pixels for content in inputs])}
 
-    def read(self, content: Content) -> Content:
-        return with_square(content, self._side)
-
-    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
-        """Unit vectors, float32 [N, D], in the order of the inputs. Raises UnreadableError."""
-        pixels_NSSC = squares(inputs, self._side)
-        features_ND = np.empty((len(inputs), self.dim), dtype=np.float32)
-        for start in range(0, len(inputs), self._batch_size):
-            rows = slice(start, start + self._batch_size)
-            features_ND[rows] = self._network({_PIXELS: pixels_NSSC[rows]})
-        return features_ND
+    def exportable(self) -> Exportable:
+        side, preprocessor = image_side(self._settings, self._folder), _json(self._folder / _PREPROCESSOR)
+        mean, std = (preprocessor.get(name) or [0.5] * 3 for name in ("image_mean", "image_std"))
+        backbone = _load(self._folder).to(dtype_of(self._settings.precision))
+        levels = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), dtype=np.uint8)
+        probes = [{_PIXELS: levels[:4]}, {_PIXELS: levels[4:]}]
+        return Exportable(_ImageNetwork(backbone, mean, std, self._settings), probes, {_PIXELS: {0: "batch"}})
 
 
 class _ImageNetwork(nn.Module):
@@ -121,28 +102,6 @@ class _ImageNetwork(nn.Module):
         normal_BCSS = ((scaled_BCSS - self.mean_C11) / self.std_C11).to(self.dtype)
         pooled_BD = _pooled(self.backbone(normal_BCSS), self.pooling).float()
         return torch.nn.functional.normalize(pooled_BD, dim=-1)
-
-
-def _module(config: ImageEncoderConfig, model_path: Path) -> nn.Module:
-    preprocessor = _json(model_path / _PREPROCESSOR)
-    mean, std = (preprocessor.get(name) or [0.5] * 3 for name in ("image_mean", "image_std"))
-    return _ImageNetwork(_load(model_path).to(dtype_of(config.precision)), mean, std, config)
-
-
-def _exportable(config: ImageEncoderConfig, model_path: Path) -> Exportable:
-    side = image_side(config, model_path)
-    levels = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), dtype=np.uint8)
-    probes = [{_PIXELS: levels[:4]}, {_PIXELS: levels[4:]}]
-    return Exportable(_module(config, model_path), probes, {_PIXELS: {0: "batch"}})
-
-
-def image_identity(config: ImageEncoderConfig, model_path: Path) -> str:
-    """Hexadecimal digest over weights, architecture, preprocessing, resolution, pooling and precision.
-
-    Raises AssetError when the folder lacks a config or weights as safetensors.
-    """
-    settings = f"side {config.side}\npooling {config.pooling}\ndtype {config.precision}\nmax_pixels {MAX_PIXELS}\n"
-    return folder_digest(model_path, settings)
 
 
 def _pooled(output: Any, pooling: str) -> Tensor:

@@ -48,7 +48,8 @@ class PixelsConfig(EncoderConfig):
         return PixelsEncoder(self)
 
     def identity(self, assets_dir: Path) -> str:
-        return pixels_identity(self)
+        """Digest of all that decides the features: there are no weights."""
+        return hashlib.sha256(f"pixels {self.side} {self.color} {MAX_PIXELS}".encode()).hexdigest()
 
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
         """Decodes and shrinks the picture."""
@@ -64,7 +65,7 @@ class PixelsEncoder:
     reads = PixelsConfig.reads
 
     def __init__(self, config: PixelsConfig) -> None:
-        self.config, self.identity = config, pixels_identity(config)
+        self.config, self.identity = config, config.identity(Path())
         self.dim = config.side**2 * (3 if config.color == "rgb" else 1)
 
     def read(self, content: Content) -> Content:
@@ -80,8 +81,3 @@ class PixelsEncoder:
         length_N1 = np.linalg.norm(features_ND, axis=1, keepdims=True)
         unit_ND: np.ndarray = np.divide(features_ND, length_N1, out=np.zeros_like(features_ND), where=length_N1 > 1e-3)
         return unit_ND
-
-
-def pixels_identity(config: PixelsConfig) -> str:
-    """Digest of all that decides the features: there are no weights."""
-    return hashlib.sha256(f"pixels {config.side} {config.color} {MAX_PIXELS}".encode()).hexdigest()

@@ -60,7 +60,8 @@ class PrecomputedConfig(EncoderConfig):
         return PrecomputedEncoder(self)
 
     def identity(self, assets_dir: Path) -> str:
-        return precomputed_identity(self)
+        """Digest of where the vectors come from; their values are part of the rows."""
+        return hashlib.sha256("\0".join(("precomputed", self.made_by, *self.vector_columns)).encode()).hexdigest()
 
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
         """Checks the vector."""
@@ -75,7 +76,7 @@ class PrecomputedEncoder:
     def __init__(self, config: PrecomputedConfig) -> None:
         if config.dim is None:
             raise ConfigError("the length of the vectors is not known", where="encoder.dim", hint="Give their length")
-        self.dim, self.identity = config.dim, precomputed_identity(config)
+        self.dim, self.identity = config.dim, config.identity(Path())
 
     def read(self, content: Content) -> Content:
         """The content itself. Raises PartError for a vector that is missing, too long or short, or not finite."""
@@ -96,11 +97,6 @@ def vector_fault(content: Content, dim: int | None) -> str:
     if dim is not None and content.vector.shape != (dim,):
         return f"the vector has {content.vector.size} numbers instead of {dim}"
     return "" if np.isfinite(content.vector).all() else "the vector holds a number that is not finite"
-
-
-def precomputed_identity(config: PrecomputedConfig) -> str:
-    """Digest of where the vectors come from; their values are part of the rows."""
-    return hashlib.sha256("\0".join(("precomputed", config.made_by, *config.vector_columns)).encode()).hexdigest()
 
 
 def _checked(content: Content, dim: int | None) -> Content:

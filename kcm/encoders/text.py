@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -24,6 +25,9 @@ from kcm.encoders.runtime.export import NETWORK, exported
 from kcm.encoders.runtime.network import OnnxNetwork
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import TEXT, Content, Part
+
+if TYPE_CHECKING:
+    from kcm.encoders.text_model import TorchTexts
 
 TOKENIZER = "tokenizer.json"  # in the folder of an export
 _CHARACTERS_AT_ONCE = 2048  # about 512 tokens: a larger batch leaves the caches of a core
@@ -65,36 +69,35 @@ class TextEncoderConfig(NetworkEncoderConfig):
         return self.model
 
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
-        folder = resolve(self.model, assets_dir)
-        if not self.is_exported(device):
-            return TextEncoder(self, folder, device)
-        identity = text_identity(self, folder)
-        export = exported(identity, self.precision, assets_dir, lambda: _in_torch().exportable(self, folder))
-        return TextEncoder(self, folder, device, export)
+        return TextEncoder(self, assets_dir, device)
 
     def identity(self, assets_dir: Path) -> str:
-        return text_identity(self, resolve(self.model, assets_dir))
+        """Digest over all files of the model, prompt, pooling, lengths and precision; see `EncoderConfig`."""
+        folder = resolve(self.model, assets_dir)
+        if self.pooling == "auto":
+            refuse_foreign_modules(folder)
+        settings = (self.pooling, prompt_text(self, folder), self.truncate_dim, self.max_length)
+        return folder_digest(folder, f"text {settings!r} {self.precision}\n")
 
 
 class TextEncoder:
     """A frozen text encoder on one device.
 
-    `model_path` is the folder that `kcm.assets.resolve` gives for `config.model`, `export` that of the exported
-    network, None for torch. Raises AssetError when the model cannot be loaded or lacks weights, ConfigError for a
-    prompt that the model does not have, or a module that is not part of sentence-transformers.
+    Raises AssetError when the model cannot be loaded or lacks weights, ConfigError for a prompt that the model does not
+    have, or a module that is not part of sentence-transformers.
     """
 
     reads = TextEncoderConfig.reads
 
-    def __init__(
-        self, config: TextEncoderConfig, model_path: Path, device: str = "cpu", export: Path | None = None
-    ) -> None:
-        self.config = config
-        self.identity = text_identity(config, model_path)
-        prompt = prompt_text(config, model_path)
-        self._embed: _Texts = (
-            _OnnxTexts(export, prompt) if export else _in_torch().TorchTexts(config, model_path, device)
-        )
+    def __init__(self, config: TextEncoderConfig, assets_dir: Path, device: str = "cpu") -> None:
+        self.config, self.identity = config, config.identity(assets_dir)
+        folder = resolve(config.model, assets_dir)
+        self._embed: _OnnxTexts | TorchTexts
+        if config.is_exported(device):
+            make = partial(_in_torch, "exportable", config, folder)
+            self._embed = _OnnxTexts(exported(self.identity, config.precision, assets_dir, make), config, folder)
+        else:
+            self._embed = _in_torch("TorchTexts", config, folder, device)
         # Dynamic int8 quantisation has one scale per call: with one text per call, features depend on no other text.
         self._batch_size = 1 if config.precision == "int8" else config.batch_size
         self.dim = self._embed(["a text"]).shape[1]
@@ -119,19 +122,11 @@ class TextEncoder:
         return self._embed.num_cut(list(texts))
 
 
-class _Texts(Protocol):
-    """Unit vectors of a batch of texts, and how many of them are read in part."""
-
-    def __call__(self, texts: list[str]) -> np.ndarray: ...
-
-    def num_cut(self, texts: list[str]) -> int: ...
-
-
 class _OnnxTexts:
     """Unit vectors of a batch by the exported network and the tokenizer beside it."""
 
-    def __init__(self, export: Path, prompt: str) -> None:
-        self._network, self._prompt = OnnxNetwork(export / NETWORK), prompt
+    def __init__(self, export: Path, config: TextEncoderConfig, model_path: Path) -> None:
+        self._network, self._prompt = OnnxNetwork(export / NETWORK), prompt_text(config, model_path)
         self._tokenizer = Tokenizer.from_file(str(export / TOKENIZER))
 
     def __call__(self, texts: list[str]) -> np.ndarray:
@@ -164,17 +159,6 @@ def prompt_text(config: TextEncoderConfig, model_path: Path) -> str:
     return (prompts[name] or "") if name is not None else ""
 
 
-def text_identity(config: TextEncoderConfig, model_path: Path) -> str:
-    """Hexadecimal digest over all files of the model, prompt, pooling, lengths and precision.
-
-    Raises AssetError when the folder holds no weights as safetensors, ConfigError for unknown prompts or modules.
-    """
-    if config.pooling == "auto":
-        refuse_foreign_modules(model_path)
-    settings = (config.pooling, prompt_text(config, model_path), config.truncate_dim, config.max_length)
-    return folder_digest(model_path, f"text {settings!r} {config.precision}\n")
-
-
 def backbone_folder(model_path: Path) -> Path:
     """The folder of the transformer among the modules that the model's folder lists; itself where it lists none."""
     listed = _modules(model_path)
@@ -198,9 +182,9 @@ def _modules(model_path: Path) -> list[dict[str, str]]:
     return listed
 
 
-def _in_torch() -> Any:
-    """The same model in torch: its libraries take seconds to import, which an exported network need not wait for."""
-    return import_module("kcm.encoders.text_model")
+def _in_torch(name: str, *given: Any) -> Any:
+    """A call to the same model in torch, whose libraries take seconds to import: an exported network need not wait."""
+    return getattr(import_module("kcm.encoders.text_model"), name)(*given)
 
 
 def _json(file: Path) -> Any:

@@ -7,10 +7,9 @@ pairs of a batch, I and T features of the two towers, K dimensions of the common
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kcm.assets import folder_digest
 from kcm.collaborator.normalizer import UnitNormalizer
 from kcm.encoders.config import Encoder, TowersConfig
 from kcm.errors import AssetError, DataError
@@ -128,22 +126,16 @@ _CONFIG, _MODEL_TYPE = "config.json", "alignment-head"
 ALIGNED_FILES = (_CONFIG, WEIGHTS)
 
 
-class AlignedDual:
-    """See `kcm.encoders.dual.dual.DualEncoder`."""
+class AlignedTower:
+    """An encoder of one part, followed by the map of its side of an alignment head."""
 
-    def __init__(self, image: Encoder, text: Encoder, head: AlignmentHead) -> None:
-        self._image, self._text, self._head = image, text, head
-        self.dim = head.text.out_features
+    def __init__(self, encoder: Encoder, project: Callable[[Tensor], Tensor], dim: int, identity: str) -> None:
+        self._encoder, self._project = encoder, project
+        self.read, self.reads, self.dim, self.identity = encoder.read, encoder.reads, dim, identity
 
-    def read(self, content: Content) -> Content:
-        return self._image.read(content)
-
-    def images(self, inputs: Sequence[Content]) -> np.ndarray:
-        embedded: np.ndarray = self._head.images(torch.from_numpy(self._image.encode(inputs))).numpy()
-        return embedded
-
-    def texts(self, inputs: Sequence[Content]) -> np.ndarray:
-        embedded: np.ndarray = self._head.texts(torch.from_numpy(self._text.encode(inputs))).numpy()
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        """Unit vectors, float32 [N, K]. Raises UnreadableError."""
+        embedded: np.ndarray = self._project(torch.from_numpy(self._encoder.encode(inputs))).numpy()
         return embedded
 
 
@@ -161,9 +153,3 @@ def read_towers(folder: Path) -> TowersConfig | None:
     except (OSError, ValueError):
         return None
     return TowersConfig.model_validate(config["towers"]) if config.get("model_type") == _MODEL_TYPE else None
-
-
-def aligned_identity(folder: Path, image_identity: str, text_identity: str) -> str:
-    """Digest of an alignment head and of the encoders below it."""
-    parts = (folder_digest(folder, "alignment head\n"), image_identity, text_identity)
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -6,121 +6,82 @@ Shapes: N inputs, B inputs of a batch, K dimensions of the common space.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-from kcm.assets import folder_digest
-from kcm.encoders.config import Precision
-from kcm.encoders.runtime.export import NETWORK, exported
-from kcm.encoders.runtime.network import Network, OnnxNetwork
-from kcm.encoders.runtime.torch_network import Exportable, TorchNetwork, dtype_of, loading
+from kcm.encoders.config import NetworkEncoderConfig
+from kcm.encoders.runtime.encoder import NetworkEncoder
+from kcm.encoders.runtime.network import Arrays
+from kcm.encoders.runtime.torch_network import Exportable, dtype_of, loading
 from kcm.errors import AssetError, ConfigError
-from kcm.inputs.content import PROBE, Content
-from kcm.inputs.pictures import MAX_PIXELS, read_all, upright
+from kcm.inputs.content import PROBE, Content, contents
+from kcm.inputs.pictures import upright
+
+if TYPE_CHECKING:
+    from kcm.encoders.dual.image_text import ImageTextConfig
 
 
-class DualEncoder(Protocol):
-    """Two frozen encoders into one space."""
+class ImageTower(NetworkEncoder):
+    """The side of pictures of a dual encoder of transformers, such as CLIP or SigLIP, with its own image processor.
 
-    @property
-    def dim(self) -> int:
-        """The dimensions K of the common space."""
-
-    def read(self, content: Content) -> Content:
-        """The content with the pixels of its picture. Raises PictureError."""
-
-    def images(self, inputs: Sequence[Content]) -> np.ndarray:
-        """Their pictures, unit vectors float32 [N, K]. Raises UnreadableError."""
-
-    def texts(self, inputs: Sequence[Content]) -> np.ndarray:
-        """Their texts, unit vectors float32 [N, K]."""
-
-
-@dataclass(frozen=True)
-class DualSettings:
-    """How a pretrained dual encoder reads its inputs and computes."""
-
-    max_length: int
-    batch_size: int
-    precision: Precision = "float32"
-
-    def identity(self, model_path: Path) -> str:
-        """Digest of all that decides what the model of a folder gives."""
-        return folder_digest(model_path, f"dual {self.max_length} {MAX_PIXELS} {self.precision}\n")
-
-
-class PretrainedDual:
-    """A dual encoder of transformers, such as CLIP or SigLIP, with its own image processor and tokenizer.
-
-    `exports_dir` is where exported networks lie, None for torch. Raises AssetError where the folder holds no such
-    model, ConfigError for a `max_length` beyond what it takes.
+    Raises AssetError where the folder holds no such model.
     """
 
-    def __init__(
-        self, model_path: Path, settings: DualSettings, *, device: str = "cpu", exports_dir: Path | None = None
-    ) -> None:
-        self.read = pretrained_reader(model_path)
-        self._max_length = settings.max_length
-        # Dynamic int8 quantisation has one scale per call: with one input per call, vectors depend on no other input.
-        self._batch_size = 1 if settings.precision == "int8" else settings.batch_size
-        with loading(model_path):
-            self._tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True)
-        self._image, self._text = self._networks(model_path, settings, device, exports_dir)
-        self.dim = int(self.texts([Content("a picture")]).shape[1])
+    def __init__(self, config: ImageTextConfig, folder: Path, assets_dir: Path, device: str) -> None:
+        self._folder = folder
+        super().__init__(config, assets_dir, device)
 
-    def images(self, inputs: Sequence[Content]) -> np.ndarray:
-        pixels = [content.pixels for content in read_all(inputs, self.read)]
-        return self._batched(pixels, lambda batch: self._image({"pixel_values": np.stack(batch)}))
+    def arrays(self, inputs: Sequence[Content]) -> Arrays:
+        return {"pixel_values": np.array([content.pixels for content in inputs])}
 
-    def texts(self, inputs: Sequence[Content]) -> np.ndarray:
-        return self._batched([content.text for content in inputs], lambda batch: self._text(self._tokens(batch)))
-
-    def _tokens(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        # SigLIP was trained on texts of one length; padding to it changes nothing for models that have a mask.
-        tokens = self._tokenizer(
-            list(texts), padding="max_length", truncation=True, max_length=self._max_length, return_tensors="np"
-        )
-        return {name: tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask") if name in tokens}
-
-    def _batched(self, inputs: Sequence[Any], embed: Callable[[Sequence[Any]], np.ndarray]) -> np.ndarray:
-        parts = [embed(inputs[start : start + self._batch_size]) for start in range(0, len(inputs), self._batch_size)]
-        return np.concatenate(parts) if parts else np.empty((0, self.dim), dtype=np.float32)
-
-    def _networks(
-        self, model_path: Path, settings: DualSettings, device: str, exports_dir: Path | None
-    ) -> tuple[Network, Network]:
-        """The image tower and the text tower."""
-        if exports_dir is None:
-            model = _model(model_path, settings)
-            return TorchNetwork(_ImageNetwork(model), device), TorchNetwork(_TextNetwork(model), device)
-        identity = settings.identity(model_path)
-        found = [
-            OnnxNetwork(exported(f"{identity}-{part}", settings.precision, exports_dir, make) / NETWORK)
-            for part, make in (
-                ("image", lambda: self._exportable_image(model_path, settings)),
-                ("text", lambda: self._exportable_text(model_path, settings)),
-            )
-        ]
-        return found[0], found[1]
-
-    def _exportable_image(self, model_path: Path, settings: DualSettings) -> Exportable:
+    def exportable(self) -> Exportable:
         one = self.read(PROBE).pixels
         assert one is not None
         levels = np.random.default_rng(0).normal(size=(5, *one.shape)).astype(np.float32)
         probes = [{"pixel_values": levels[:4]}, {"pixel_values": levels[4:]}]
-        module = _ImageNetwork(_model(model_path, settings))
+        module = _ImageNetwork(_model(self._folder, self.config, without="text_model"))
         return Exportable(module, probes, {"pixel_values": {0: "batch"}})
 
-    def _exportable_text(self, model_path: Path, settings: DualSettings) -> Exportable:
-        probes = [self._tokens(["a picture", "a photograph of two dogs on a beach", "!"]), self._tokens(["a cat"])]
-        axes = {name: {0: "batch"} for name in probes[0]}
-        return Exportable(_TextNetwork(_model(model_path, settings)), probes, axes)
+
+class TextTower(NetworkEncoder):
+    """The side of texts of a dual encoder of transformers, with its own tokenizer.
+
+    Raises AssetError where the folder holds no such model, ConfigError for a `max_length` beyond what it takes.
+    """
+
+    def __init__(self, config: ImageTextConfig, folder: Path, assets_dir: Path, device: str) -> None:
+        self._folder, self._max_length = folder, config.max_length
+        with loading(folder):
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        super().__init__(config, assets_dir, device)
+
+    def arrays(self, inputs: Sequence[Content]) -> Arrays:
+        # SigLIP was trained on texts of one length; padding to it changes nothing for models that have a mask.
+        tokens = self._tokenizer(
+            [content.text for content in inputs],
+            padding="max_length",
+            truncation=True,
+            max_length=self._max_length,
+            return_tensors="np",
+        )
+        return {name: tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask") if name in tokens}
+
+    def exportable(self) -> Exportable:
+        model = _model(self._folder, self.config, without="vision_model")
+        longest = model.config.text_config.max_position_embeddings
+        if self._max_length > longest:
+            raise ConfigError(
+                f"max_length = {self._max_length}, but the model takes {longest} tokens", where="encoder.max_length"
+            )
+        batches = ["a picture", "a photograph of two dogs on a beach", "!"], ["a cat"]
+        probes = [self.arrays(contents(texts)) for texts in batches]
+        return Exportable(_TextNetwork(model), probes, {name: {0: "batch"} for name in probes[0]})
 
 
 class _ImageNetwork(nn.Module):
@@ -148,7 +109,8 @@ class _TextNetwork(nn.Module):
         return _unit(self.model.get_text_features(input_ids=input_ids, **known))
 
 
-def _model(model_path: Path, settings: DualSettings) -> Any:
+def _model(model_path: Path, config: NetworkEncoderConfig, *, without: str) -> Any:
+    """The model of a folder without the network of its other side, which would only take memory."""
     with loading(model_path):
         model, report = AutoModel.from_pretrained(
             model_path, local_files_only=True, use_safetensors=True, output_loading_info=True
@@ -161,12 +123,9 @@ def _model(model_path: Path, settings: DualSettings) -> Any:
             where=str(model_path),
             hint="Name a model such as CLIP or SigLIP, or align two encoders",
         )
-    longest = model.config.text_config.max_position_embeddings
-    if settings.max_length > longest:
-        raise ConfigError(
-            f"max_length = {settings.max_length}, but the model takes {longest} tokens", where="encoder.max_length"
-        )
-    return model.to(dtype_of(settings.precision)).eval()
+    if hasattr(model, without):
+        setattr(model, without, None)
+    return model.to(dtype_of(config.precision)).eval()
 
 
 def pretrained_reader(model_path: Path) -> Callable[[Content], Content]:

@@ -5,31 +5,29 @@ Shapes: N inputs, K dimensions of the dual encoder's space.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
-from weakref import WeakValueDictionary
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from kcm.assets import resolve
+from kcm.assets import folder_digest, resolve
 from kcm.config import LocalPath
 from kcm.encoders.config import Encoder, NetworkEncoderConfig, Runtime, TowersConfig
-from kcm.encoders.dual.alignment import AlignedDual, AlignmentHead, aligned_identity, read_towers
-from kcm.encoders.dual.dual import DualEncoder, DualSettings, PretrainedDual, pretrained_reader
+from kcm.encoders.dual.alignment import AlignedTower, AlignmentHead, read_towers
+from kcm.encoders.dual.dual import ImageTower, TextTower, pretrained_reader
 from kcm.errors import ConfigError
-from kcm.inputs.content import Content, Part, UnreadableError
-
-# By identity, batch size, device and runtime.
-_DUALS_IN_USE: WeakValueDictionary[tuple[str, int, str, str | None], DualEncoder] = WeakValueDictionary()
+from kcm.inputs.content import IMAGE, TEXT, Content, Part, UnreadableError
+from kcm.inputs.pictures import MAX_PIXELS
 
 Output = Literal["pair", "image", "text"]
 
 _READS: dict[Output, frozenset[Part]] = {
-    "pair": frozenset({"image", "text"}),
-    "image": frozenset({"image"}),
-    "text": frozenset({"text"}),
+    "pair": IMAGE | TEXT,
+    "image": IMAGE,
+    "text": TEXT,
 }
 
 
@@ -87,11 +85,27 @@ class ImageTextConfig(NetworkEncoderConfig):
         return self.model_copy(update={"output": part})
 
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
-        """See `EncoderConfig`; encoders of other parts of the same model share it."""
-        return ImageTextEncoder(self, self._dual(assets_dir, device), self.identity(assets_dir))
+        """See `EncoderConfig`; a pair shares its sides with encoders of one part of the same model."""
+        if self.output == "pair":
+            image, text = (self.of_part(part).build(assets_dir, device) for part in (*IMAGE, *TEXT))
+            return PairEncoder(image, text, self.identity(assets_dir))
+        folder, is_image = self._folder(assets_dir), self.output == "image"
+        if towers := read_towers(folder):
+            head = AlignmentHead.load(folder)
+            encoder, project = (towers.image, head.images) if is_image else (towers.text, head.texts)
+            dim, identity = head.text.out_features, self.identity(assets_dir)
+            return AlignedTower(encoder.build(assets_dir, device), project, dim, identity)
+        return (ImageTower if is_image else TextTower)(self, folder, assets_dir, device)
 
     def identity(self, assets_dir: Path) -> str:
-        return f"{self._dual_identity(assets_dir)}-{self.output}"
+        folder = self._folder(assets_dir)
+        if towers := read_towers(folder):
+            sides = (each.identity(assets_dir) for each in (towers.image, towers.text))
+            parts = (folder_digest(folder, "alignment head\n"), *sides)
+            digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        else:
+            digest = folder_digest(folder, f"dual {self.max_length} {MAX_PIXELS} {self.precision}\n")
+        return f"{digest}-{self.output}"
 
     @property
     def in_use(self) -> Runtime | None:
@@ -100,31 +114,6 @@ class ImageTextConfig(NetworkEncoderConfig):
 
     def resolved(self, assets_dir: Path, device: str = "cpu") -> Self:
         return self if self.in_use is None else super().resolved(assets_dir, device)
-
-    @property
-    def _settings(self) -> DualSettings:
-        return DualSettings(self.max_length, self.batch_size, self.precision)
-
-    def _dual_identity(self, assets_dir: Path) -> str:
-        folder = self._folder(assets_dir)
-        if towers := read_towers(folder):
-            return aligned_identity(folder, *(each.identity(assets_dir) for each in (towers.image, towers.text)))
-        return self._settings.identity(folder)
-
-    def _dual(self, assets_dir: Path, device: str) -> DualEncoder:
-        key = self._dual_identity(assets_dir), self.batch_size, device, self.in_use
-        dual = _DUALS_IN_USE.get(key)
-        if dual is None:
-            _DUALS_IN_USE[key] = dual = self._load_dual(assets_dir, device)
-        return dual
-
-    def _load_dual(self, assets_dir: Path, device: str) -> DualEncoder:
-        folder = self._folder(assets_dir)
-        if towers := read_towers(folder):
-            image, text = (each.build(assets_dir, device) for each in (towers.image, towers.text))
-            return AlignedDual(image, text, AlignmentHead.load(folder))
-        exports_dir = assets_dir if self.is_exported(device) else None
-        return PretrainedDual(folder, self._settings, device=device, exports_dir=exports_dir)
 
     def _folder(self, assets_dir: Path) -> Path:
         if self.towers is not None:
@@ -144,30 +133,22 @@ class ImageTextConfig(NetworkEncoderConfig):
         return self
 
 
-class ImageTextEncoder:
-    """A frozen dual encoder as an encoder of rows."""
+class PairEncoder:
+    """Pairs of a picture and a text by the two sides of a dual encoder."""
 
-    def __init__(self, config: ImageTextConfig, dual: DualEncoder, identity: str) -> None:
-        self.config = config
-        self.reads, self.identity = config.reads, identity
-        self._dual, self._output = dual, config.output
-        self.dim = dual.dim + 1 if config.output == "pair" else dual.dim
+    reads = _READS["pair"]
 
-    def read(self, content: Content) -> Content:
-        """The content with the pixels of its picture, where pictures are read. Raises PictureError."""
-        return content if self._output == "text" else self._dual.read(content)
+    def __init__(self, image: Encoder, text: Encoder, identity: str) -> None:
+        self._image, self._text = image, text
+        self.read, self.dim, self.identity = image.read, image.dim + 1, identity
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
-        """Float32 [N, K + 1] for pairs, see `pair_features`; [N, K] for one part. Raises UnreadableError.
+        """Float32 [N, K + 1], see `pair_features`. Raises UnreadableError.
 
         A part that several inputs share is embedded once.
         """
-        if self._output == "image":
-            return _distinct(inputs, lambda content: content.image, self._dual.images)
-        if self._output == "text":
-            return _distinct(inputs, lambda content: content.text, self._dual.texts)
-        images_NK = _distinct(inputs, lambda content: content.image, self._dual.images)
-        return pair_features(images_NK, _distinct(inputs, lambda content: content.text, self._dual.texts))
+        images_NK = _distinct(inputs, lambda content: content.image, self._image.encode)
+        return pair_features(images_NK, _distinct(inputs, lambda content: content.text, self._text.encode))
 
 
 def pair_features(images_NK: np.ndarray, texts_NK: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from scipy.sparse import csr_array, hstack
 from scipy.special import logit
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from kcm.assets import is_intact, resolve
+from kcm.assets import is_intact
 from kcm.encoders import TextEncoder, TextEncoderConfig
 from kcm.encoders.config import Encoder
 from kcm.errors import DataError
@@ -193,7 +193,7 @@ def find_encoder(model: str | None, assets_dir: Path) -> tuple[TextEncoder | Non
     if model is None and not is_intact(assets_dir / DEFAULT_MODEL):
         return None, f"{DEFAULT_MODEL} is not in {assets_dir}: texts are read by hashed words alone; see `kcm assets`"
     config = TextEncoderConfig(model=model or DEFAULT_MODEL, max_length=256)
-    return TextEncoder(config, resolve(config.model, assets_dir)), ""
+    return TextEncoder(config, assets_dir), ""
 
 
 def hashed_words(texts: Sequence[str], longest: int = 2) -> csr_array:

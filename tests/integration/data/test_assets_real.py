@@ -31,7 +31,7 @@ def _fetched(assets_dir):
 
 @pytest.fixture(scope="module")
 def encoder(assets_dir) -> TextEncoder:
-    return TextEncoder(TextEncoderConfig(model=MINILM), resolve(MINILM, assets_dir))
+    return TextEncoder(TextEncoderConfig(model=MINILM), assets_dir)
 
 
 @pytest.mark.parametrize("name", TESTED)

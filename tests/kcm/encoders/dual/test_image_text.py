@@ -14,8 +14,8 @@ from kcm.config import parse_config
 from kcm.encoders import ImageTextConfig, PixelsConfig, TextEncoderConfig, TowersConfig
 from kcm.encoders.dual import image_text
 from kcm.encoders.dual.alignment import AlignmentFit, AlignmentHead, fit_alignment, save_aligned
-from kcm.encoders.dual.dual import PretrainedDual
-from kcm.encoders.dual.image_text import ImageTextEncoder, pair_features
+from kcm.encoders.dual.dual import ImageTower
+from kcm.encoders.dual.image_text import PairEncoder, pair_features
 from kcm.errors import AssetError, ConfigError, DataError
 from kcm.inputs.content import Content, UnreadableError
 from tests.tiny_clip import save_clip
@@ -30,28 +30,35 @@ def picture(color: str) -> bytes:
 RED, BLUE = picture("red"), picture("blue")
 
 
-class Counting:
-    """A dual encoder that counts what it is given; its vectors tell the length of the part."""
+class Side:
+    """One side of a dual encoder, which counts what it is given; its vectors tell the length of the part."""
 
-    dim = 2
+    dim, identity = 2, "side"
 
-    def __init__(self) -> None:
-        self.seen: list[int] = []
+    def __init__(self, part: str) -> None:
+        self.reads, self.seen = frozenset({part}), list[int]()
+        self._part = part
 
-    def images(self, inputs):
+    def read(self, content):
+        return content
+
+    def encode(self, inputs):
         self.seen.append(len(inputs))
-        if bad := {position: "damaged" for position, content in enumerate(inputs) if content.image == b"bad"}:
+        parts = [getattr(content, self._part) for content in inputs]
+        if bad := {position: "damaged" for position, part in enumerate(parts) if part == b"bad"}:
             raise UnreadableError(bad)
-        return np.array([[len(content.image), 1] for content in inputs], dtype=np.float32).reshape(-1, 2)
-
-    def texts(self, inputs):
-        self.seen.append(len(inputs))
-        return np.array([[1, len(content.text)] for content in inputs], dtype=np.float32).reshape(-1, 2)
+        lengths = [[len(part), 1] if self._part == "image" else [1, len(part)] for part in parts]
+        return np.array(lengths, dtype=np.float32).reshape(-1, 2)
 
 
-def encoder(output: str = "pair") -> tuple[ImageTextEncoder, Counting]:
-    dual = Counting()
-    return ImageTextEncoder(ImageTextConfig(model="any", output=output), dual, "identity"), dual
+@pytest.fixture
+def sides() -> tuple[Side, Side]:
+    return Side("image"), Side("text")
+
+
+@pytest.fixture
+def pairs(sides) -> PairEncoder:
+    return PairEncoder(*sides, "identity")
 
 
 def test_pair_features_are_products_and_their_sum():
@@ -59,26 +66,17 @@ def test_pair_features_are_products_and_their_sum():
     np.testing.assert_allclose(pair_features(images, texts), [[0.6 * np.sqrt(2), 0.0, 0.6]], rtol=1e-6)
 
 
-def test_what_inputs_share_is_embedded_once():
-    model, dual = encoder()
-    features = model.encode([Content("a", b"xx"), Content("bb", b"xx"), Content("a", b"y")])
-    assert dual.seen == [2, 2]
+def test_what_inputs_share_is_embedded_once(sides, pairs):
+    features = pairs.encode([Content("a", b"xx"), Content("bb", b"xx"), Content("a", b"y")])
+    assert [side.seen for side in sides] == [[2], [2]]
     np.testing.assert_allclose(features[:, -1], [2 + 1, 2 + 2, 1 + 1])
+    assert pairs.encode([]).shape == (0, 3) == (0, pairs.dim)
 
 
-def test_every_input_with_a_bad_picture_is_named():
-    model, _ = encoder()
+def test_every_input_with_a_bad_picture_is_named(pairs):
     with pytest.raises(UnreadableError) as caught:
-        model.encode([Content("a", b"xx"), Content("b", b"bad"), Content("c", b"bad"), Content("d", b"y")])
+        pairs.encode([Content("a", b"xx"), Content("b", b"bad"), Content("c", b"bad"), Content("d", b"y")])
     assert caught.value.faults == {1: "damaged", 2: "damaged"}
-
-
-@pytest.mark.parametrize(("output", "dim"), [("pair", 3), ("image", 2), ("text", 2)])
-def test_one_part_or_both(output, dim):
-    model, _ = encoder(output)
-    assert model.reads == ({"image", "text"} if output == "pair" else {output})
-    assert model.encode([Content("a", b"xx")]).shape == (1, dim) == (1, model.dim)
-    assert model.encode([]).shape == (0, dim)
 
 
 def test_a_head_finds_the_pairs_of_rows_that_it_never_saw():
@@ -136,18 +134,13 @@ def test_what_was_read_one_by_one_without_weights_is_encoded_alike(clip, tmp_pat
     np.testing.assert_array_equal(encoder.encode([encoder.read(row) for row in rows]), encoder.encode(rows))
 
 
-def test_encoders_of_the_parts_of_one_model_share_it(clip, tmp_path, monkeypatch):
+def test_a_pair_shares_its_sides_with_encoders_of_one_part(clip, tmp_path, monkeypatch):
     loaded = []
-
-    def load(*arguments, **options):
-        loaded.append(PretrainedDual(*arguments, **options))
-        return loaded[-1]
-
-    monkeypatch.setattr(image_text, "PretrainedDual", load)
-    config = ImageTextConfig(model=str(clip), max_length=5, output="image")
-    parts = [each.build(tmp_path) for each in (config, config.of_part("text"))]
-    assert len(loaded) == 1
-    assert len({each.identity for each in parts}) == 2
+    monkeypatch.setattr(image_text, "ImageTower", lambda *given: loaded.append(ImageTower(*given)) or loaded[-1])
+    config = ImageTextConfig(model=str(clip), max_length=5)
+    pair, image, text = (each.build(tmp_path) for each in (config, config.of_part("image"), config.of_part("text")))
+    assert loaded == [image]
+    assert len({each.identity for each in (pair, image, text)}) == 3
 
 
 def test_clip_refuses_more_tokens_than_it_takes(clip, tmp_path):
