@@ -157,10 +157,8 @@ def load_large(
     the store of a paid model's answers; None keeps them in memory. `limit_s` is the time that a
     server may take for one question.
     """
-    resources = Resources(device, models.large_head, responses, limit_s)
-    model = models.large.at(upstreams).build(large_names(models), assets_dir, resources)
-    _require_same("large model", model.identity, models.large_identity, models.large.location)
-    return model
+    large = _own_large(models, assets_dir, upstreams)
+    return large.build(large_names(models), assets_dir, Resources(device, models.large_head, responses, limit_s))
 
 
 def with_first_labels(
@@ -179,8 +177,15 @@ def require_models(models: FrozenModels, assets_dir: Path, upstreams: Sequence[U
     """Raise what loading would raise for an encoder or a large model other than the bundle's own, without loading."""
     encoder = models.encoder.identity(assets_dir)
     _require_same("encoder", encoder, models.encoder_identity, models.encoder.name)
-    identity = models.large.at(upstreams).identity(large_names(models), assets_dir, head=models.large_head)
+    _own_large(models, assets_dir, upstreams)
+
+
+def _own_large(models: FrozenModels, assets_dir: Path, upstreams: Sequence[UpstreamConfig]) -> LargeConfig:
+    """The large model as it may be asked here; ArtefactError where it is not the bundle's own."""
+    large = models.large.at(upstreams)
+    identity = large.identity(large_names(models), assets_dir, head=models.large_head)
     _require_same("large model", identity, models.large_identity, models.large.location)
+    return large
 
 
 def large_names(models: FrozenModels) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from kcm.inputs import content
 from kcm.inputs.content import Content
-from kcm.large.prompting.prompts import NO_PROMPT, Prompt, PromptMode
+from kcm.large.prompting.prompts import NO_PROMPT, Prompt
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,7 @@ class LargeAnswer:
 
 
 class LargeModel(Protocol):
-    """A pretrained large model, ready to answer. `identity` names what decides its answers."""
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """The labels that answers count in."""
-
-    @property
-    def prompt_modes(self) -> frozenset[PromptMode]:
-        """The prompt modes that change the answers; `check_prompt_modes` refuses others before work starts."""
-
-    @property
-    def identity(self) -> str:
-        """Digest that two models share only if they answer alike."""
+    """A pretrained large model, ready to answer."""
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """One answer per item, in their order. The failure of an item is an answer with `error`, not an exception."""

@@ -20,7 +20,6 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import TextEncoderConfig
 from kcm.inputs.content import Content
 from kcm.large import ClassifierConfig, LinearHead
-from kcm.large.adapters.classifier import classifier_identity
 from kcm.learners import FinetuneConfig
 
 # Where a browser is not required, the tests that need one do not exist: what is not run is not counted.
@@ -61,7 +60,7 @@ def quick_bundle(
         encoder=small,
         encoder_identity=small.identity(assets_dir),
         large=ClassifierConfig(encoder=large),
-        large_identity=classifier_identity(large.identity(assets_dir), head, LABELS),
+        large_identity=ClassifierConfig(encoder=large).identity(LABELS, assets_dir, head=head),
         large_head=head,
         policy=Policy(),
         learner=FinetuneConfig(),

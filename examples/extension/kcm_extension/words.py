@@ -29,10 +29,7 @@ class WordsConfig(LargeConfig):
 
 
 class Words:
-    prompt_modes = WordsConfig.prompt_modes
-
     def __init__(self, config: WordsConfig, label_names: Sequence[str]) -> None:
-        self.label_names, self.identity = tuple(label_names), config.identity(label_names, Path())
         self._words = [config.words.get(name, ()) for name in label_names]
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:

@@ -56,7 +56,9 @@ class CausalLmConfig(GenerativeConfig):
         return CausalLm(self, self._folder(assets_dir), label_names, resources.device)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
-        return causal_lm_identity(self, self._folder(assets_dir), label_names)
+        """Digest of the files, the dtype, the question, and how it is cut."""
+        settings = "\0".join((self.task_words(label_names), str(self.max_chars), str(self.max_length), self.dtype))
+        return folder_digest(self._folder(assets_dir), settings, self.gguf_file or "*.safetensors")
 
     @property
     def location(self) -> str:
@@ -83,16 +85,14 @@ class CausalLm:
     cannot load the folder, ConfigError when the model takes fewer tokens than `max_length`.
     """
 
-    prompt_modes = CausalLmConfig.prompt_modes
-
     def __init__(
         self, config: CausalLmConfig, model_path: Path, label_names: Sequence[str], device: str = "cpu"
     ) -> None:
-        self.label_names = tuple(label_names)
-        self.identity = causal_lm_identity(config, model_path, label_names)
+        config.prompt.check(label_names)
+        self._num_labels = len(label_names)
         tokenizer, model = load_causal_lm(model_path, config.gguf_file, config.max_length)
-        ask = partial(config.question, self.label_names)
-        self._tokens = PromptTokens(tokenizer, self.label_names, ask, config.max_length)
+        ask = partial(config.question, tuple(label_names))
+        self._tokens = PromptTokens(tokenizer, label_names, ask, config.max_length)
         # Cast after loading: the keyword for the dtype, and its default, differ between versions of transformers.
         self._model = model.to(device=device, dtype=_DTYPES[config.dtype]).eval()
         self._device, self._batch_size = torch.device(device), config.batch_size
@@ -121,9 +121,9 @@ class CausalLm:
 
     def _answered(self, items: Sequence[Item], prompts: Sequence[TokenPrompt]) -> list[LargeAnswer]:
         started = time.perf_counter()
-        allowed = [item.prompt.allowed(len(self.label_names)) for item in items]
+        allowed = [item.prompt.allowed(self._num_labels) for item in items]
         scored = sorted({label for labels in allowed for label in labels})
-        score_BC = np.full((len(items), len(self.label_names)), -np.inf)
+        score_BC = np.full((len(items), self._num_labels), -np.inf)
         score_BC[:, scored] = self._scores(prompts, [self._tokens.labels[label] for label in scored])
         seconds = (time.perf_counter() - started) / len(items)
         label_tokens = sum(len(self._tokens.labels[label]) for label in scored)
@@ -179,13 +179,6 @@ def _cache_argument(model: Any, model_path: Path) -> str:
         kind = type(model).__name__
         raise AssetError(f"{kind} has no keys and values that could be shared by labels", where=str(model_path))
     return name
-
-
-def causal_lm_identity(config: CausalLmConfig, model_path: Path, label_names: Sequence[str]) -> str:
-    """Digest of all that decides a language model's answers: its files, its dtype, the question, and how it is cut."""
-    asked = config.task_words(label_names)
-    settings = "\0".join((asked, str(config.max_chars), str(config.max_length), config.dtype))
-    return folder_digest(model_path, settings, config.gguf_file or "*.safetensors")
 
 
 def _large_answer(score_C: np.ndarray, allowed: Sequence[int], cost: Cost) -> LargeAnswer:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -36,7 +37,11 @@ class ClassifierConfig(EncodedConfig):
         return ClassifierModel(self.encoder.build(assets_dir, resources.device), _required(resources.head), label_names)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
-        return classifier_identity(self.encoder.identity(assets_dir), _required(head), label_names)
+        """Digest of the encoder, the head and the label list."""
+        head, digest = _required(head), hashlib.sha256(self.encoder.identity(assets_dir).encode())
+        digest.update("\0".join(label_names).encode())
+        digest.update(np.ascontiguousarray(head.weight_CD).tobytes() + np.ascontiguousarray(head.bias_C).tobytes())
+        return digest.hexdigest()
 
     def fit(
         self, features_ND: np.ndarray, labels_N: np.ndarray, groups_N: Sequence[str], num_classes: int, seed: int
@@ -44,45 +49,46 @@ class ClassifierConfig(EncodedConfig):
         return fit_head(features_ND, labels_N, groups_N, num_classes, num_folds=self.num_folds, seed=seed)
 
 
-class ClassifierModel:
-    """A large model that classifies. A hard prompt masks the classes that are not candidates; there is no soft one."""
+class EncodedModel(ABC):
+    """A large model that tells probabilities [N, C] by the features [N, D] of its encoder."""
 
-    prompt_modes = ClassifierConfig.prompt_modes
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+
+    def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
+        """One answer per item; each costs its share of the batch's seconds.
+
+        An item that cannot be read gets an error of its own.
+        """
+        if not items:
+            return []
+        start = time.perf_counter()
+        features_ND, faults = encode_readable(self._encoder, [item.content for item in items])
+        prompts = [item.prompt for position, item in enumerate(items) if position not in faults]
+        probabilities_NC = self.probabilities(features_ND, prompts)
+        cost = Cost(seconds=(time.perf_counter() - start) / len(items))
+        found = iter(answers_from(probabilities_NC, cost))
+        return [
+            LargeAnswer(None, None, cost, faults[position]) if position in faults else next(found)
+            for position in range(len(items))
+        ]
+
+    @abstractmethod
+    def probabilities(self, features_ND: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
+        """Float32 [N, C], under a prompt each."""
+
+
+class ClassifierModel(EncodedModel):
+    """A large model that classifies. A hard prompt masks the classes that are not candidates; there is no soft one."""
 
     def __init__(self, encoder: Encoder, head: LinearHead, label_names: Sequence[str]) -> None:
         if len(label_names) != len(head.bias_C):
             raise ConfigError(f"the head has {len(head.bias_C)} classes, the label list {len(label_names)}")
-        self.label_names = tuple(label_names)
-        self._encoder, self._head = encoder, head
-        self.identity = classifier_identity(encoder.identity, head, self.label_names)
+        super().__init__(encoder)
+        self._head = head
 
-    def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
-        """One answer per item; each costs its share of the batch's seconds."""
-        if not items:
-            return []
-        return timed_answers(items, self._encoder, self._probabilities)
-
-    def _probabilities(self, features_ND: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
+    def probabilities(self, features_ND: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
         return masked(self._head.probabilities(features_ND), prompts)
-
-
-def timed_answers(
-    items: Sequence[Item], encoder: Encoder, probabilities: Callable[[np.ndarray, Sequence[Prompt]], np.ndarray]
-) -> list[LargeAnswer]:
-    """Answers by `probabilities`, from features [N, D] and prompts to [N, C].
-
-    Each costs its share of the seconds. An item that cannot be read gets an error of its own.
-    """
-    start = time.perf_counter()
-    features_ND, faults = encode_readable(encoder, [item.content for item in items])
-    prompts = [item.prompt for position, item in enumerate(items) if position not in faults]
-    probabilities_NC = probabilities(features_ND, prompts)
-    cost = Cost(seconds=(time.perf_counter() - start) / len(items))
-    found = iter(answers_from(probabilities_NC, cost))
-    return [
-        LargeAnswer(None, None, cost, faults[position]) if position in faults else next(found)
-        for position in range(len(items))
-    ]
 
 
 def answers_from(probabilities_NC: np.ndarray, cost: Cost) -> list[LargeAnswer]:
@@ -114,14 +120,6 @@ def _restricted(row_C: np.ndarray, allowed: Sequence[int]) -> np.ndarray:
     kept_C[list(allowed)] = np.maximum(row_C[list(allowed)], np.finfo(row_C.dtype).tiny)
     kept_C /= kept_C.sum()
     return kept_C
-
-
-def classifier_identity(encoder_identity: str, head: LinearHead, label_names: Sequence[str]) -> str:
-    """Digest of all that decides a classifier's answers: its encoder, its head and the label list."""
-    digest = hashlib.sha256(encoder_identity.encode())
-    digest.update("\0".join(label_names).encode())
-    digest.update(np.ascontiguousarray(head.weight_CD).tobytes() + np.ascontiguousarray(head.bias_C).tobytes())
-    return digest.hexdigest()
 
 
 def _required(head: LinearHead | None) -> LinearHead:

@@ -160,8 +160,6 @@ class OpenAiModel:
     variable with the key is not set.
     """
 
-    prompt_modes = OpenAiConfig.prompt_modes
-
     def __init__(
         self,
         config: OpenAiConfig,
@@ -170,8 +168,8 @@ class OpenAiModel:
         limit_s: float = math.inf,
         warn: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.label_names, self.identity = tuple(label_names), openai_identity(config, label_names)
-        self._config, self._warn = config, warn
+        config.prompt.check(label_names)
+        self._label_names, self._config, self._warn = tuple(label_names), config, warn
         self._upstream = Upstream(
             config.base_url,
             api_key(config),
@@ -212,7 +210,7 @@ class OpenAiModel:
     def probe(self) -> LargeAnswer:
         """The server's answer to a question of no row, never a cached one."""
         body = self._body(PROBE)
-        return self._asked(f"probe {_key(self._config, body)}", body, PROBE.prompt.allowed(len(self.label_names)))
+        return self._asked(f"probe {_key(self._config, body)}", body, PROBE.prompt.allowed(len(self._label_names)))
 
     def spent(self) -> tuple[int, float]:
         """Calls and currency paid so far, over all runs on the same store."""
@@ -278,7 +276,7 @@ class OpenAiModel:
             return future
         body = self._body(item)
         key = _key(self._config, body)
-        allowed = item.prompt.allowed(len(self.label_names))
+        allowed = item.prompt.allowed(len(self._label_names))
         with self._lock:
             if key not in self._waiting:
                 self._workers.submit(self._work, key, body, allowed)
@@ -309,8 +307,8 @@ class OpenAiModel:
 
     def _body(self, item: Item) -> dict[str, Any]:
         """The request before parameters that the server does not know are dropped; it decides the answer."""
-        messages = self._config.messages(self.label_names, item)
-        names = [self.label_names[label] for label in item.prompt.allowed(len(self.label_names))]
+        messages = self._config.messages(self._label_names, item)
+        names = [self._label_names[label] for label in item.prompt.allowed(len(self._label_names))]
         body: dict[str, Any] = {
             "model": self._config.model,
             "messages": [asdict(message) for message in messages],
@@ -363,7 +361,7 @@ class OpenAiModel:
 
     def _read(self, record: dict[str, Any], allowed: Sequence[int]) -> LargeAnswer:
         cost = Cost(record["seconds"], record["tokens"], record["currency"])
-        found = matching_label(record["said"], [self.label_names[label] for label in allowed])
+        found = matching_label(record["said"], [self._label_names[label] for label in allowed])
         if found is None:
             reply_text = record["said"][:100]
             return LargeAnswer(
@@ -377,7 +375,7 @@ class OpenAiModel:
         label, probability = allowed[found], record["probability"]
         if probability is None:
             return LargeAnswer(label, None, cost)
-        return LargeAnswer(label, label_distribution(label, probability, allowed, len(self.label_names)), cost)
+        return LargeAnswer(label, label_distribution(label, probability, allowed, len(self._label_names)), cost)
 
     def _most(self, body: dict[str, Any]) -> float:
         """The maximal cost of one call."""

@@ -85,19 +85,15 @@ class RecordedConfig(LargeConfig):
 class RecordedModel:
     """Answers by id. Raises DataError for a missing file or column, a repeated id, or a label outside the list."""
 
-    prompt_modes = RecordedConfig.prompt_modes
-
     def __init__(self, config: RecordedConfig, label_names: Sequence[str]) -> None:
-        self.label_names = tuple(label_names)
         self._answers: dict[str, LargeAnswer] = {}
-        for table in config.answer_tables(self.label_names):
+        for table in config.answer_tables(label_names):
             for row, probabilities_C in zip(
                 table.drop_columns([PROBABILITIES]).to_pylist(), matrix(table[PROBABILITIES]), strict=True
             ):
                 if row["id"] in self._answers:
                     raise repeated(row["id"], config.path)
                 self._answers[row["id"]] = _answer(row, probabilities_C)
-        self.identity = sha256_of(config.file)
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """The recorded answers; an item without one fails. `kcm run` tells beforehand which."""

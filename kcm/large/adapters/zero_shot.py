@@ -20,8 +20,8 @@ from scipy.special import softmax
 from kcm.encoders import Encoder, EncoderConfig
 from kcm.encoders.text import TextEncoderConfig
 from kcm.inputs.content import Content, contents
-from kcm.large.adapters.classifier import masked, timed_answers
-from kcm.large.base import Item, LargeAnswer, LargeModel
+from kcm.large.adapters.classifier import EncodedModel, masked
+from kcm.large.base import Item, LargeModel
 from kcm.large.config import ON_CPU, EncodedConfig, Resources
 from kcm.large.head import LinearHead
 from kcm.large.prompting.prompts import Prompt, PromptMessage, PromptMode
@@ -79,7 +79,8 @@ class ZeroShotConfig(EncodedConfig):
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
         inputs, labels = (each.identity(assets_dir) for each in (self.encoder, self.label_encoder))
-        return zero_shot_identity(self, inputs, labels, label_names)
+        parts = (inputs, labels, self.template, repr(self.temperature), *label_names)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The label prompts that the input is compared with."""
@@ -88,31 +89,22 @@ class ZeroShotConfig(EncodedConfig):
         return [PromptMessage("label", self.prompt_of(label_names[label], suggested.get(label))) for label in allowed]
 
 
-class ZeroShotModel:
+class ZeroShotModel(EncodedModel):
     """A large model without training.
 
     A hard prompt masks the classes that are not candidates; a soft one puts the probabilities of the suggested labels
     into their prompts. `encoder` reads the inputs, `label_encoder` the label prompts.
     """
 
-    prompt_modes = ZeroShotConfig.prompt_modes
-
     def __init__(
         self, config: ZeroShotConfig, encoder: Encoder, label_encoder: Encoder, label_names: Sequence[str]
     ) -> None:
-        self.label_names = tuple(label_names)
-        self.identity = zero_shot_identity(config, encoder.identity, label_encoder.identity, self.label_names)
-        self._config, self._encoder, self._label_encoder = config, encoder, label_encoder
+        super().__init__(encoder)
+        self._config, self._label_encoder, self._label_names = config, label_encoder, tuple(label_names)
         self._suggested_D: dict[str, np.ndarray] = {}  # by prompt; there are a hundred for a label
-        self._labels_CD = label_encoder.encode(contents(map(config.prompt_of, self.label_names)))
+        self._labels_CD = label_encoder.encode(contents(map(config.prompt_of, label_names)))
 
-    def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
-        """One answer per item; each costs its share of the batch's seconds."""
-        if not items:
-            return []
-        return timed_answers(items, self._encoder, self._probabilities)
-
-    def _probabilities(self, features_ND: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
+    def probabilities(self, features_ND: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
         similarity_NC = features_ND @ self._labels_CD.T
         for row, prompt in enumerate(prompts):
             for label, probability in prompt.suggestions:
@@ -124,15 +116,7 @@ class ZeroShotModel:
 
     def _suggested(self, label: int, probability: float) -> np.ndarray:
         """The vector [D] of a label's prompt with its probability."""
-        prompt = self._config.prompt_of(self.label_names[label], probability)
+        prompt = self._config.prompt_of(self._label_names[label], probability)
         if prompt not in self._suggested_D:
             (self._suggested_D[prompt],) = self._label_encoder.encode([Content(prompt)])
         return self._suggested_D[prompt]
-
-
-def zero_shot_identity(
-    config: ZeroShotConfig, encoder_identity: str, label_encoder_identity: str, label_names: Sequence[str]
-) -> str:
-    """Digest of all that decides a zero-shot model's answers: its encoders, template, temperature and label list."""
-    parts = (encoder_identity, label_encoder_identity, config.template, repr(config.temperature), *label_names)
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -36,7 +36,6 @@ from kcm.large import (
     Prompts,
     UpstreamConfig,
 )
-from kcm.large.adapters.classifier import classifier_identity
 from kcm.large.adapters.openai import openai_identity
 from kcm.large.base import Cost
 from kcm.large.prompting.prompts import question
@@ -61,8 +60,6 @@ class StubEncoder:
 
 class ScriptedModel:
     """A large model that gives scripted answers, and records what it was asked."""
-
-    label_names, prompt_modes, identity = LABELS, frozenset({"none"}), "scripted"
 
     def __init__(self, answer: LargeAnswer | None = None) -> None:
         self.asked: list[Item] = []
@@ -298,7 +295,7 @@ def loadable(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
         encoder=small,
         encoder_identity=small.identity(root),
         large=ClassifierConfig(encoder=large),
-        large_identity=classifier_identity(large.identity(root), head, LABELS),
+        large_identity=ClassifierConfig(encoder=large).identity(LABELS, root, head=head),
         large_head=head,
     )
     return made, root

@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import Content
 from kcm.large import CausalLm, CausalLmConfig, Item, Prompt
-from kcm.large.adapters.causal_lm import causal_lm_identity
 from kcm.large.prompting.prompts import DEFAULT_TASK_PROMPT, NO_PROMPT, TaskPromptConfig, question
 
 LABELS = ("bad", "very good", "x")
@@ -31,7 +30,7 @@ def chat_folder(make_lm) -> Path:
 
 
 def load(folder: Path, **changes) -> CausalLm:
-    return CausalLm(CausalLmConfig(model="tiny", **changes), folder, LABELS)
+    return CausalLmConfig(model=str(folder), **changes).build(LABELS, folder)
 
 
 def reference(
@@ -129,9 +128,9 @@ def test_a_payer_s_own_prompt_is_read_as_by_a_server(folder):
 
 def test_the_identity_follows_weights_wording_and_reading(chat_folder, make_lm):
     def identity(folder=chat_folder, labels=LABELS, **changes):
-        return causal_lm_identity(CausalLmConfig(model="tiny", **changes), folder, labels)
+        return CausalLmConfig(model=str(folder), **changes).identity(labels, folder)
 
-    assert identity() == load(chat_folder).identity == identity(batch_size=1)
+    assert identity() == identity(batch_size=1)
     others = [
         identity(make_lm(seed=1)),
         identity(labels=("a", "b")),
@@ -144,9 +143,9 @@ def test_the_identity_follows_weights_wording_and_reading(chat_folder, make_lm):
 
 def test_a_folder_that_holds_no_model_is_refused(tmp_path, chat_folder):
     with pytest.raises(AssetError, match=r"no model with weights as \*\.safetensors.*large\.gguf_file"):
-        load(tmp_path)
+        CausalLmConfig(model=str(tmp_path)).identity(LABELS, tmp_path)
     with pytest.raises(AssetError, match=r"no model with weights as gone\.gguf"):
-        load(chat_folder, gguf_file="gone.gguf")
+        CausalLmConfig(model=str(chat_folder), gguf_file="gone.gguf").identity(LABELS, tmp_path)
     (tmp_path / "broken.gguf").write_bytes(b"not a model")
     with pytest.raises(AssetError, match="cannot load the language model"):
         load(tmp_path, gguf_file="broken.gguf")

@@ -9,9 +9,10 @@ import pytest
 from scipy.special import softmax
 
 from kcm.config import Config, parse_config
+from kcm.encoders import PixelsConfig
 from kcm.errors import ConfigError
 from kcm.inputs.content import TEXT, Content
-from kcm.large import ClassifierModel, Item, LargeConfig, LinearHead, Prompt
+from kcm.large import ClassifierConfig, ClassifierModel, Item, LargeConfig, LinearHead, Prompt
 
 LABELS = ("a", "b", "c")
 
@@ -19,7 +20,7 @@ LABELS = ("a", "b", "c")
 class LengthEncoder:
     """Encodes a text by its number of characters."""
 
-    dim, identity, reads = 2, "length", TEXT
+    dim, reads = 2, TEXT
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         return np.array([[content.size, 1.0] for content in inputs], dtype=np.float32)
@@ -94,13 +95,14 @@ def test_prompt_modes_are_checked_before_any_work():
         recorded.check_prompt_modes(["hard"])
 
 
-def test_the_identity_follows_encoder_head_and_labels(model):
-    def identity(head=1.0, labels=LABELS):
+def test_the_identity_follows_encoder_head_and_labels(tmp_path):
+    def identity(head=1.0, labels=LABELS, side=4):
         weight = np.full((3, 2), head, dtype=np.float32)
-        return ClassifierModel(LengthEncoder(), LinearHead(weight, np.zeros(3, dtype=np.float32)), labels).identity
+        config = ClassifierConfig(encoder=PixelsConfig(side=side))
+        return config.identity(labels, tmp_path, head=LinearHead(weight, np.zeros(3, dtype=np.float32)))
 
     assert identity() == identity()
-    assert len({identity(), identity(head=2.0), identity(labels=("a", "b", "d"))}) == 3
+    assert len({identity(), identity(head=2.0), identity(labels=("a", "b", "d")), identity(side=5)}) == 4
 
 
 def test_a_head_of_other_size_than_the_label_list_is_refused():

@@ -629,13 +629,14 @@ def test_a_damaged_file_of_paid_answers_is_refused(model, tmp_path):
 def test_the_key_comes_from_the_environment_and_is_stored_nowhere(model, upstream, tmp_path, monkeypatch, caplog):
     """Promise: the key is in no file, log, configuration or identity; without it nothing begins."""
     caplog.set_level("DEBUG")
-    asking = model()
-    asking.answer(items("x"))
+    model().answer(items("x"))
+    config = OpenAiConfig(base_url=upstream.base_url, model="big")
+    identity = config.identity(LABELS, tmp_path)
     assert KEY.encode() not in (tmp_path / "paid.sqlite").read_bytes()
     assert KEY not in caplog.text
-    assert KEY not in OpenAiConfig(base_url=upstream.base_url, model="big").model_dump_json()
+    assert KEY not in config.model_dump_json()
     monkeypatch.setenv("OPENAI_API_KEY", "another")
-    assert model().identity == asking.identity
+    assert config.identity(LABELS, tmp_path) == identity
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ConfigError, match="environment variable OPENAI_API_KEY is not set"):
         model()

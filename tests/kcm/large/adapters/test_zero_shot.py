@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from kcm.encoders import TextEncoderConfig
 from kcm.inputs.content import TEXT, Content
 from kcm.large import Item, Prompt, ZeroShotConfig, ZeroShotModel
+from tests.tiny_bert import save_bert
 
 LABELS = ("sea", "sky", "sand")
 
@@ -19,8 +21,8 @@ class WordEncoder:
 
     dim, reads = 4, TEXT
 
-    def __init__(self, identity: str = "words") -> None:
-        self.identity, self.read = identity, []
+    def __init__(self) -> None:
+        self.read = []
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         texts = [content.text for content in inputs]
@@ -74,7 +76,7 @@ def test_a_soft_prompt_says_the_probability_in_the_prompt_of_the_label_it_sugges
 
 
 def test_inputs_may_come_through_an_encoder_of_their_own():
-    pictures, labels = WordEncoder("pictures"), WordEncoder("labels")
+    pictures, labels = WordEncoder(), WordEncoder()
     mixed = ZeroShotModel(ZeroShotConfig(), pictures, labels, LABELS)
     mixed.answer([Item("1", Content("sea.png"))])
     assert pictures.read == ["sea.png"]
@@ -88,13 +90,14 @@ def test_a_broken_item_is_an_error_of_its_own():
     assert model().answer([]) == []
 
 
-def test_the_identity_follows_all_that_decides():
-    encoder = WordEncoder()
+def test_the_identity_follows_all_that_decides(tmp_path):
+    folders = [save_bert(tmp_path / str(seed), LABELS, seed=seed) for seed in (0, 1)]
 
-    def identity(encoder=encoder, labels=LABELS, **changes):
-        return ZeroShotModel(ZeroShotConfig(**changes), encoder, encoder, labels).identity
+    def identity(folder=folders[0], labels=LABELS, **changes):
+        config = ZeroShotConfig(encoder=TextEncoderConfig(model=str(folder)), **changes)
+        return config.identity(labels, tmp_path)
 
-    others = [identity(WordEncoder("other")), identity(labels=("a", "b")), identity(temperature=1.0)]
+    others = [identity(folders[1]), identity(labels=("a", "b")), identity(temperature=1.0)]
     assert len({identity(), *others, identity(template="{label}")}) == 5
 
 
