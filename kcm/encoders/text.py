@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -25,9 +25,6 @@ from kcm.encoders.runtime.export import NETWORK, exported
 from kcm.encoders.runtime.network import OnnxNetwork
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import TEXT, Content, Part
-
-if TYPE_CHECKING:
-    from kcm.encoders.text_model import TorchTexts
 
 TOKENIZER = "tokenizer.json"  # in the folder of an export
 _CHARACTERS_AT_ONCE = 2048  # about 512 tokens: a larger batch leaves the caches of a core
@@ -92,7 +89,7 @@ class TextEncoder:
     def __init__(self, config: TextEncoderConfig, assets_dir: Path, device: str = "cpu") -> None:
         self.config, self.identity = config, config.identity(assets_dir)
         folder = resolve(config.model, assets_dir)
-        self._embed: _OnnxTexts | TorchTexts
+        self._embed: Any  # one of `_OnnxTexts` and `TorchTexts`
         if config.is_exported(device):
             make = partial(_in_torch, "exportable", config, folder)
             self._embed = _OnnxTexts(exported(self.identity, config.precision, assets_dir, make), config, folder)
@@ -119,7 +116,8 @@ class TextEncoder:
 
     def num_cut(self, texts: Sequence[str]) -> int:
         """How many of the texts have more tokens than are read."""
-        return self._embed.num_cut(list(texts))
+        num_cut: int = self._embed.num_cut(list(texts))
+        return num_cut
 
 
 class _OnnxTexts:

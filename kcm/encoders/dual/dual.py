@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +23,6 @@ from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import PROBE, Content, contents
 from kcm.inputs.pictures import upright
 
-if TYPE_CHECKING:
-    from kcm.encoders.dual.image_text import ImageTextConfig
-
 
 class ImageTower(NetworkEncoder):
     """The side of pictures of a dual encoder of transformers, such as CLIP or SigLIP, with its own image processor.
@@ -33,7 +30,7 @@ class ImageTower(NetworkEncoder):
     Raises AssetError where the folder holds no such model.
     """
 
-    def __init__(self, config: ImageTextConfig, folder: Path, assets_dir: Path, device: str) -> None:
+    def __init__(self, config: NetworkEncoderConfig, folder: Path, assets_dir: Path, device: str) -> None:
         self._folder = folder
         super().__init__(config, assets_dir, device)
 
@@ -55,8 +52,10 @@ class TextTower(NetworkEncoder):
     Raises AssetError where the folder holds no such model, ConfigError for a `max_length` beyond what it takes.
     """
 
-    def __init__(self, config: ImageTextConfig, folder: Path, assets_dir: Path, device: str) -> None:
-        self._folder, self._max_length = folder, config.max_length
+    def __init__(
+        self, config: NetworkEncoderConfig, folder: Path, assets_dir: Path, device: str, *, max_length: int
+    ) -> None:
+        self._folder, self._max_length = folder, max_length
         with loading(folder):
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         super().__init__(config, assets_dir, device)

@@ -95,7 +95,9 @@ class ImageTextConfig(NetworkEncoderConfig):
             encoder, project = (towers.image, head.images) if is_image else (towers.text, head.texts)
             dim, identity = head.text.out_features, self.identity(assets_dir)
             return AlignedTower(encoder.build(assets_dir, device), project, dim, identity)
-        return (ImageTower if is_image else TextTower)(self, folder, assets_dir, device)
+        if is_image:
+            return ImageTower(self, folder, assets_dir, device)
+        return TextTower(self, folder, assets_dir, device, max_length=self.max_length)
 
     def identity(self, assets_dir: Path) -> str:
         folder = self._folder(assets_dir)
