@@ -29,17 +29,13 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
     if "evaluate" in done:
         evaluated: EvaluatedArtefact = done["evaluate"]
         deployed = evaluated.deployed
-        result |= evaluated.result
+        result |= _measured(config, evaluated, done["outcomes"].usage)
         result["deployed"] = {"collaborator": deployed, "reason": evaluated.choice}
-        result["certificate"] = result[deployed]["certificate"] | {"asked_delta": config.certificate.delta}
-        found = prices(config.costs, done["outcomes"].usage)
-        result["costs"] = found.model_dump() if found else None
         result["large"] = done["outcomes"].asked
         if "prompts" in done:
             result["large"]["prompts"] = done["prompts"].asked(deployed)
         result["kept_wrong"] = evaluated.kept_wrong
-        path = evaluated.curves[deployed]["certificate_path"]
-        result["recommendation"] = recommendation(result, path)
+        result["recommendation"] = recommendation(result, evaluated.curves[deployed]["certificate_path"])
     result |= {
         "seconds": context.seconds,
         "cached": context.cached,
@@ -62,8 +58,8 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
         }
     report = context.run_folder / "report.html"
     result["report"] = context.store.storage.where(report)
-    inputs = _report_inputs(config, done, result)
-    write_report(inputs, report)
+    lineage = {stage: artefact.fingerprint for stage, artefact in done.items()}
+    _write_report(report, config, done["evaluate"], result, lineage=lineage, trials=done["tune"].trials)
     if tracking:
         tracking.log(_params(config), _headline(config, result), report)
         _log_provenance(config, done, result, tracking)
@@ -80,21 +76,30 @@ def write_challenger_report(
     path: Path,
 ) -> None:
     """The report of a challenger as a run's, with what its promotion gates said; it was searched by no trials."""
-    name, curves = evaluated.deployed, evaluated.curves
-    result = {"name": version} | evaluated.result
-    found = prices(config.costs, usage)
-    result["costs"] = found.model_dump() if found else None
-    result["certificate"] = evaluated.result[name]["certificate"] | {"asked_delta": config.certificate.delta}
+    result = {"name": version} | _measured(config, evaluated, usage)
+    verdicts = {gate.name: {"verdict": gate.verdict, "reason": gate.reason} for gate in gates}
+    _write_report(path, config, evaluated, result, lineage=dict(lineage), trials=[], gates=verdicts)
+
+
+def _measured(config: RunConfig, evaluated: EvaluatedArtefact, usage: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured of each collaborator, and of what is deployed the certificate and the prices."""
+    measured, costs = evaluated.result, prices(config.costs, usage)
+    certificate = measured[evaluated.deployed]["certificate"] | {"asked_delta": config.certificate.delta}
+    return measured | {"certificate": certificate, "costs": costs.model_dump() if costs else None}
+
+
+def _write_report(
+    path: Path, config: RunConfig, evaluated: EvaluatedArtefact, result: dict[str, Any], **more: Any
+) -> None:
+    curves, memory_gib = evaluated.curves, psutil.virtual_memory().total / 2**30
     inputs = ReportInputs(
         result=result,
-        frontiers={who: curve["frontier"] for who, curve in curves.items()},
-        reliability={who: curve["reliability"] for who, curve in curves.items()},
-        certificate_path=curves[name]["certificate_path"],
+        frontiers={name: curve["frontier"] for name, curve in curves.items()},
+        reliability={name: curve["reliability"] for name, curve in curves.items()},
+        certificate_path=curves[evaluated.deployed]["certificate_path"],
         config_yaml=yaml.safe_dump(redacted_values(config.model_dump(mode="json")), sort_keys=False),
-        lineage=dict(lineage),
-        machine=_machine(),
-        trials=[],
-        gates={gate.name: {"verdict": gate.verdict, "reason": gate.reason} for gate in gates},
+        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB",
+        **more,
     )
     write_report(inputs, path)
 
@@ -130,22 +135,3 @@ def _headline(config: RunConfig, result: Mapping[str, Any]) -> dict[str, float |
         promised = result[name]["certificate"]
         figures |= {f"{name}/certificate_{key}": promised[key] for key in _CERTIFICATE}
     return figures
-
-
-def _report_inputs(config: RunConfig, done: Mapping[str, Any], result: dict[str, Any]) -> ReportInputs:
-    curves = done["evaluate"].curves
-    return ReportInputs(
-        result=result,
-        frontiers={name: curve["frontier"] for name, curve in curves.items()},
-        reliability={name: curve["reliability"] for name, curve in curves.items()},
-        trials=done["tune"].trials,
-        certificate_path=curves[result["deployed"]["collaborator"]]["certificate_path"],
-        config_yaml=yaml.safe_dump(redacted_values(config.model_dump(mode="json")), sort_keys=False),
-        lineage={stage: artefact.fingerprint for stage, artefact in done.items()},
-        machine=_machine(),
-    )
-
-
-def _machine() -> str:
-    memory_gib = psutil.virtual_memory().total / 2**30
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB"

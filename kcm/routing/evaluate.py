@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
@@ -14,7 +15,7 @@ from kcm.cascade.evaluation import router_quality
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.config import Config
-from kcm.metrics.intervals import resampled_difference, resampled_mean
+from kcm.metrics.intervals import resampled_mean
 from kcm.metrics.routing import oracle_router
 from kcm.routing.routers.head import fit_head
 from kcm.routing.routers.inputs import Progress, RouterInputs, silent, word_inputs
@@ -43,20 +44,11 @@ class EvaluateConfig(Config):
     seed: int = Field(0, ge=0, description="Draw of the folds.")
 
 
-@dataclass(frozen=True)
-class FoldFigures:
-    """One router on one fold; None where a measure is not defined there.
+Figures = Mapping[str, float | None]
+"""The measures of one router on one fold; None where one is not defined there.
 
-    `call_rate` and `loss` are those of the threshold that was chosen on the other folds.
-    """
-
-    apgr: float | None
-    cpt_50: float | None
-    cpt_80: float | None
-    auroc: float | None
-    area: float
-    call_rate: float
-    loss: float
+`call_rate` and `loss` are those of the threshold that was chosen on the other folds.
+"""
 
 
 def evaluate(
@@ -72,7 +64,7 @@ def evaluate(
     single folds do not define, the mean is over those that do. Raises DataError for fewer items than folds.
     """
     names, compared = unit_names(table), methods(table, inputs, confidence_name)
-    found: dict[str, list[FoldFigures]] = {name: [] for name in (*compared, "random")}
+    found: dict[str, list[Figures]] = {name: [] for name in (*compared, "random")}
     done, total = 0, config.num_repeats * config.num_folds * len(compared)
     for repeat in range(config.num_repeats):
         fold_N = folds(names, config.num_folds, config.seed + repeat)
@@ -120,51 +112,39 @@ def _fixed(score_N: ArrayLike) -> Method:
     return score
 
 
-def _fold_figures(fit: ScoredOutcomes, held_out: ScoredOutcomes, max_loss: float) -> FoldFigures:
-    quality = router_quality(held_out)
+def _fold_figures(fit: ScoredOutcomes, held_out: ScoredOutcomes, max_loss: float) -> Figures:
+    quality = asdict(router_quality(held_out))
     point = Frontier.of(held_out).at(Frontier.of(fit).cheapest(max_loss).threshold)
-    return FoldFigures(
-        apgr=quality.apgr,
-        cpt_50=quality.cpt_50,
-        cpt_80=quality.cpt_80,
-        auroc=quality.auroc,
-        area=quality.area,
-        call_rate=point.call_rate,
-        loss=point.loss,
-    )
+    return {name: quality.get(name) for name in MEASURES} | {"call_rate": point.call_rate, "loss": point.loss}
 
 
-def _random(fit: RoutingTable, held_out: RoutingTable, max_loss: float) -> FoldFigures:
+def _random(fit: RoutingTable, held_out: RoutingTable, max_loss: float) -> Figures:
     """The expected curve of a random router: a straight line from small to large."""
     small, large = held_out.small_correct.mean(), held_out.large_correct.mean()
     gap = float(fit.large_correct.mean() - fit.small_correct.mean())
     call_rate = max(0.0, 1 - max_loss / gap) if gap > 0 else 0.0
-    better, mixed = large > small, 0 < small < 1
-    return FoldFigures(
-        apgr=0.5 if better else None,
-        cpt_50=0.5 if better else None,
-        cpt_80=0.8 if better else None,
-        auroc=0.5 if mixed else None,
-        area=float(small + large) / 2,
-        call_rate=call_rate,
-        loss=float((1 - call_rate) * (large - small)),
-    )
+    in_parts = {"apgr": 0.5, "cpt_50": 0.5, "cpt_80": 0.8} if large > small else {}
+    ranked = {"auroc": 0.5} if 0 < small < 1 else {}
+    loss = (1 - call_rate) * (large - small)
+    return in_parts | ranked | {"area": (small + large) / 2, "call_rate": call_rate, "loss": loss}
 
 
-def _summary(table: RoutingTable, found: Mapping[str, Sequence[FoldFigures]], config: EvaluateConfig) -> dict[str, Any]:
+def _summary(table: RoutingTable, found: Mapping[str, Sequence[Figures]], config: EvaluateConfig) -> dict[str, Any]:
     small, large = float(table.small_correct.mean()), float(table.large_correct.mean())
     oracle = oracle_router(table.small_correct, table.large_correct)
     assert oracle is not None  # there are rows
-    better = large > small
-    held_out_share = 1 / (config.num_folds - 1)
-    means = {name: _means(figures, held_out_share, better) for name, figures in found.items()}
-    router = means[ROUTER]
-    gapless = sum(figures.apgr is None for figures in found[ROUTER]) if better else 0
+    folds_of = {name: pd.DataFrame(rows, columns=MEASURES, dtype=np.float64) for name, rows in found.items()}
     notes = [*table.notes]
-    if gapless:
-        notes.append(f"in {gapless} of {len(found[ROUTER])} folds the large model is not better: they define no PGR")
+    if large > small and (gapless := int(folds_of[ROUTER]["apgr"].isna().sum())):
+        num_folds = len(folds_of[ROUTER])
+        notes.append(f"in {gapless} of {num_folds} folds the large model is not better: they define no PGR")
+    if large <= small:
+        for figures in folds_of.values():
+            figures[list(_NEED_A_GAP)] = np.nan
+    held_out_share = 1 / (config.num_folds - 1)
+    means = {name: _means(figures, held_out_share) for name, figures in folds_of.items()}
     return {
-        **{measure: router[measure] for measure in MEASURES},
+        **{measure: means[ROUTER][measure] for measure in MEASURES},
         "oracle": asdict(oracle),
         "small_accuracy": small,
         "large_accuracy": large,
@@ -176,8 +156,8 @@ def _summary(table: RoutingTable, found: Mapping[str, Sequence[FoldFigures]], co
         "verdict": _verdict(small, large),
         "methods": means,
         "differences": {
-            name: _differences(found[ROUTER], figures, held_out_share, better)
-            for name, figures in found.items()
+            name: _differences(folds_of[ROUTER] - figures, held_out_share)
+            for name, figures in folds_of.items()
             if name != ROUTER
         },
         "notes": notes,
@@ -191,33 +171,20 @@ def _verdict(small: float, large: float) -> str:
     return f"the small model is {compared} the large one: never escalate; PGR is not defined"
 
 
-def _means(figures: Sequence[FoldFigures], held_out_share: float, better: bool) -> dict[str, Any]:
-    """Mean of every measure, and its 95% intervals."""
-    found: dict[str, Any] = {}
-    intervals: dict[str, list[float] | None] = {}
-    for measure in MEASURES:
-        values = _defined(measure, better, (getattr(f, measure) for f in figures))
-        interval = resampled_mean(values, held_out_share)
-        found[measure] = float(np.mean(values)) if values else None
-        intervals[measure] = [interval.low, interval.high] if interval else None
-    return found | {"intervals": intervals}
+def _means(figures: pd.DataFrame, held_out_share: float) -> dict[str, Any]:
+    """Mean of every measure, and its 95% intervals; NaN marks a fold that does not define one."""
+    known = {name: figures[name].dropna() for name in MEASURES}
+    intervals = {name: resampled_mean(values, held_out_share) for name, values in known.items()}
+    return {
+        **{name: float(values.mean()) if len(values) else None for name, values in known.items()},
+        "intervals": {name: found and [found.low, found.high] for name, found in intervals.items()},
+    }
 
 
-def _differences(
-    router: Sequence[FoldFigures], other: Sequence[FoldFigures], held_out_share: float, better: bool
-) -> dict[str, Any]:
-    """Router less the other, fold by fold."""
-    found: dict[str, Any] = {}
-    for measure in _COMPARED:
-        pairs = zip((getattr(f, measure) for f in router), (getattr(f, measure) for f in other), strict=True)
-        both = [(a, b) for a, b in pairs if a is not None and b is not None]
-        both = both if better or measure not in _NEED_A_GAP else []
-        interval = resampled_difference([a for a, _ in both], [b for _, b in both], held_out_share)
-        found[measure] = interval and {"estimate": interval.estimate, "interval": [interval.low, interval.high]}
-    return found
-
-
-def _defined(measure: str, better: bool, values: Iterable[float | None]) -> list[float]:
-    if measure in _NEED_A_GAP and not better:
-        return []
-    return [value for value in values if value is not None]
+def _differences(differences: pd.DataFrame, held_out_share: float) -> dict[str, Any]:
+    """Router less another, fold by fold."""
+    intervals = {name: resampled_mean(differences[name].dropna(), held_out_share) for name in _COMPARED}
+    return {
+        name: found and {"estimate": found.estimate, "interval": [found.low, found.high]}
+        for name, found in intervals.items()
+    }
