@@ -116,6 +116,7 @@ class Place:
         prepare_environment()
         with tempfile.TemporaryDirectory() as folder, connected(self.site.cluster):
             try:
-                yield self.site.with_feedback_in(Path(folder)).serve
+                feedback = self.site.serve.feedback.model_copy(update={"url": f"sqlite:///{folder}/feedback.db"})
+                yield self.site.serve.model_copy(update={"feedback": feedback})
             finally:
                 serve.shutdown()

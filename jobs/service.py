@@ -7,21 +7,30 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import Field
 from ray import serve
 
+from jobs.models import served_source
 from kcm.assets import default_assets
 from kcm.bundle.models import FrozenModels
 from kcm.config import Config
 from kcm.errors import ConfigError, KcmError
-from kcm.large import UpstreamConfig
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected, starts_local
 from pipelines.config import RunConfig
 from pipelines.serve.config import ServeConfig, log_url
-from pipelines.serve.deploy.app import APP_NAME, build_app, deployment_file, require_free_address, require_keys, start
+from pipelines.serve.deploy.app import (
+    APP_NAME,
+    build_app,
+    deployment_file,
+    require_free_address,
+    require_keys,
+    require_servable,
+    start,
+)
 from pipelines.serve.deploy.environment import prepare_environment
 from pipelines.serve.release import Release
 from pipelines.serve.sources import Source
@@ -35,32 +44,41 @@ class ServiceSettings(Config):
     assets_path: Path = Field(default_factory=default_assets)
 
     @classmethod
-    def of(cls, config: RunConfig) -> ServiceSettings:
-        """The settings of a run's configuration."""
-        named = {"application": config.application, "costs": config.serve.costs or config.costs}
-        settings = cls(
-            serve=config.serve.model_copy(update=named), cluster=config.cluster, assets_path=config.assets_path
-        )
-        if config.large.upstream is not None:
-            settings = settings.with_upstream(config.large.upstream)
-        return settings.with_feedback_in(config.storage_folder)
+    def of(cls, config: RunConfig | None, log_folder: Path = Path()) -> ServiceSettings:
+        """The settings of a run's configuration, or the defaults.
 
-    def with_upstream(self, upstream: UpstreamConfig) -> ServiceSettings:
-        """A copy that allows bundles this server, unless its address is configured already."""
-        large = self.serve.large
-        if upstream.base_url in {known.base_url for known in large.upstreams}:
-            return self
-        large = large.model_copy(update={"upstreams": (*large.upstreams, upstream)})
-        return self.model_copy(update={"serve": self.serve.model_copy(update={"large": large})})
+        A log for which no place is configured lies in the run's storage, or in `log_folder`. The server that the run
+        asks may be asked while serving, unless its address is configured already.
+        """
+        settings, changes = cls(), dict[str, Any]()
+        if config is not None:
+            settings = cls(serve=config.serve, cluster=config.cluster, assets_path=config.assets_path)
+            changes = {"application": config.application, "costs": config.serve.costs or config.costs}
+            large, upstream = config.serve.large, config.large.upstream
+            if upstream and upstream.base_url not in {known.base_url for known in large.upstreams}:
+                changes["large"] = large.model_copy(update={"upstreams": (*large.upstreams, upstream)})
+            log_folder = config.storage_folder
+        feedback = settings.serve.feedback
+        if feedback.url is None:
+            changes["feedback"] = feedback.model_copy(update={"url": log_url(settings.serve, log_folder)})
+        return settings.model_copy(update={"serve": settings.serve.model_copy(update=changes)})
 
-    def with_feedback_in(self, folder: Path) -> ServiceSettings:
-        """A copy with a feedback log in this folder, unless another is configured."""
-        feedback = self.serve.feedback
-        if feedback.url is not None:
-            return self
-        url = log_url(self.serve, folder)
-        serve = self.serve.model_copy(update={"feedback": feedback.model_copy(update={"url": url})})
-        return self.model_copy(update={"serve": serve})
+
+def prepared(
+    config: RunConfig | None, bundle: Path | None, model: str | None
+) -> tuple[Source, Release, ServiceSettings]:
+    """What is served, its first release, and how: the champion of a run, or a bundle or a registered model.
+
+    ConfigError where that is not clear; raises what `require_servable` does.
+    """
+    if bundle and model:
+        raise ConfigError("bundle and model name two models", hint="Give one of them")
+    if not (config or bundle or model):
+        raise ConfigError("a configuration is missing", hint="Only a bundle or a model can do without it")
+    source = served_source(config, bundle, model)
+    settings, release = ServiceSettings.of(config, bundle.parent if bundle else Path()), source.first()
+    require_servable(release, settings.serve, settings.assets_path)
+    return source, release, settings
 
 
 def loading_message(release: Release) -> str:
@@ -71,7 +89,7 @@ def loading_message(release: Release) -> str:
 
 @contextmanager
 def serving(source: Source, settings: ServiceSettings) -> Iterator[str]:
-    """The URL of the ready cascade, which runs within the block; its release has passed `require_servable`."""
+    """The URL of the ready cascade, which runs within the block."""
     require_keys(settings.serve)
     require_free_address(settings.serve)
     prepare_environment()
@@ -89,7 +107,7 @@ def serving(source: Source, settings: ServiceSettings) -> Iterator[str]:
 
 
 def write_deployment(file: Path, source: Source, settings: ServiceSettings) -> None:
-    """Write the file for `serve deploy`; the release has passed `require_servable`.
+    """Write the file for `serve deploy`.
 
     Raises ConfigError for a log that its replicas cannot share, before anything is written.
     """

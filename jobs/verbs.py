@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from jobs.commands.loop.turns import update as take_turn
-from jobs.models import served_source
-from jobs.service import ServiceSettings, serving
+from jobs.service import prepared, serving
 from kcm.config import load_config, parse_config
 from kcm.errors import ConfigError
 from pipelines.config import RunConfig
 from pipelines.run import run as run_stages
-from pipelines.serve.deploy.app import require_servable
 
 Given: TypeAlias = str | Path | Mapping[str, Any] | RunConfig
 
@@ -50,15 +48,8 @@ def serve(
 
     What is served is the `bundle` in a folder, the registered `model` NAME@ALIAS or NAME/VERSION, or the champion.
     """
-    if bundle and model:
-        raise ConfigError("bundle and model name two models", hint="Give one of them")
-    if config is None and bundle is None and model is None:
-        raise ConfigError("a configuration is missing", hint="Only a bundle or a model can do without it")
     loaded = None if config is None else _config(config, overrides)
-    settings = ServiceSettings.of(loaded) if loaded else ServiceSettings()
-    settings = settings.with_feedback_in(Path(bundle).parent if bundle else Path())
-    source = served_source(loaded, Path(bundle) if bundle else None, model)
-    require_servable(source.first(), settings.serve, settings.assets_path)
+    source, _, settings = prepared(loaded, Path(bundle) if bundle else None, model)
     with serving(source, settings) as url:
         yield url
 

@@ -65,7 +65,7 @@ def predict(
         if overrides and config is None:
             raise KcmError("--set overrides values of --config, which is missing")
         loaded = load(config, overrides) if config else None
-        settings = ServiceSettings.of(loaded) if loaded else ServiceSettings()
+        settings = ServiceSettings.of(loaded)
         result |= predict_files(
             bundle_of(bundle, loaded),
             file,

@@ -9,10 +9,9 @@ import typer
 
 from jobs import service
 from jobs.exit import reported
-from jobs.models import served_source
 from jobs.options import Debug, JsonFile, Overrides, load
 from kcm.errors import KcmError
-from pipelines.serve.deploy.app import require_servable, void_release
+from pipelines.serve.deploy.app import void_release
 
 
 def serve(
@@ -35,18 +34,10 @@ def serve(
 ) -> None:
     """Serve a model over HTTP until Ctrl-C: the champion of CONFIG, whoever promotes it, or --bundle or --model."""
     with reported(json, debug) as result:
-        if bundle and model:
-            raise KcmError("--bundle and --model name two models", hint="Give one of them")
-        if config is None and (overrides or not (bundle or model)):
-            hint = "Only --bundle DIR or --model NAME@ALIAS without --set can do without it"
-            raise KcmError("CONFIG is missing", hint=hint)
-        run = load(config, overrides) if config else None
-        settings = service.ServiceSettings.of(run) if run else service.ServiceSettings()
-        source = served_source(run, bundle, model)
-        settings = settings.with_feedback_in(bundle.parent if bundle else Path())
-        release = source.first()
+        if overrides and config is None:
+            raise KcmError("--set overrides values of CONFIG, which is missing")
+        source, release, settings = service.prepared(load(config, overrides) if config else None, bundle, model)
         result["version"] = release.version
-        require_servable(release, settings.serve, settings.assets_path)
         if void := void_release(release, settings.serve):
             result["void"] = void
             typer.echo(f"the certificate of {release.version} is void here: {void}", err=True)

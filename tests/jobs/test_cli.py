@@ -124,7 +124,7 @@ def test_a_registered_model_is_served_without_a_configuration(
     champion: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     written: list[Any] = []
-    monkeypatch.setattr("jobs.commands.serve.require_servable", lambda *_: None)
+    monkeypatch.setattr("jobs.service.require_servable", lambda *_: None)
     monkeypatch.setattr("jobs.commands.serve.void_release", lambda *_: "the encoder runs elsewhere")
     monkeypatch.setattr("jobs.service.write_deployment", lambda *given: written.append(given))
     monkeypatch.chdir(tmp_path)
@@ -233,8 +233,8 @@ def test_overrides_reach_the_run(fake_run: FakeRun) -> None:
         (["run", REVIEWS, "--set", "name=a/b"], "name = 'a/b'"),
         (["assets", "mini"], "unknown asset 'mini'"),
         (["predict", "bundle", "rows.csv", "--output", "out.csv", "--set", "seed=1"], "--config, which is missing"),
-        (["serve"], "CONFIG is missing"),
-        (["serve", "--model", "reviews@champion", "--set", "seed=1"], "CONFIG is missing"),
+        (["serve"], "a configuration is missing"),
+        (["serve", "--model", "reviews@champion", "--set", "seed=1"], "CONFIG, which is missing"),
         (["explain", "models:/b@c"], "no registered model 'b@c'"),
         (["serve", "--bundle", "absent"], "no bundle.json here (absent)"),
         (["serve", "--bundle", "absent", "--model", "reviews@champion"], "name two models"),
