@@ -270,7 +270,7 @@ class Component(Config):
         return tag
 
     @classmethod
-    def form_of(cls, value: object) -> type[Config]:
+    def form_of(cls, value: object) -> type[Component]:
         """The class that a section is validated as; this one where the section names none that can be found."""
         try:
             return cls._named(value) if cls._is_abstract() else cls

@@ -7,17 +7,16 @@ import os
 from collections.abc import Iterable, Mapping
 from glob import iglob
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from kcm.errors import ConfigError
 from kcm.redact import HIDDEN
+
+_UNKNOWN_KEY = "unknown_key"
 
 
 class Config(BaseModel):
@@ -27,10 +26,20 @@ class Config(BaseModel):
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
     )
 
+    @model_validator(mode="before")
     @classmethod
-    def form_of(cls, value: object) -> type[Config]:
-        """The model that a section is validated as: this one, unless the section names another (`kcm.components`)."""
-        return cls
+    def _known_keys(cls, values: Any) -> Any:
+        """Refuse keys that there are not, each with the nearest of those that there are."""
+        unknown = [key for key in values if key not in cls.model_fields] if isinstance(values, dict) else []
+        if unknown:
+            raise ValidationError.from_exception_data(cls.__name__, [cls._unknown(key) for key in unknown])
+        return values
+
+    @classmethod
+    def _unknown(cls, key: object) -> InitErrorDetails:
+        nearest = difflib.get_close_matches(str(key), sorted(cls.model_fields), n=1, cutoff=0.0)
+        reason = PydanticCustomError(_UNKNOWN_KEY, "unknown key", {"nearest": nearest})
+        return InitErrorDetails(type=reason, loc=(str(key),), input=None)
 
     @classmethod
     def forms(cls) -> list[type[Config]]:
@@ -46,7 +55,7 @@ def parse_config(model: type[ConfigT], values: Mapping[str, Any], *, where: str 
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_describe(model, problem, values) for problem in error.errors())
+        problems = "; ".join(map(_described, error.errors()))
         raise ConfigError(f"bad configuration: {problems}", where=where) from None
 
 
@@ -90,54 +99,19 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"the value of {dotted!r} is not YAML", where="--set") from None
 
 
-def _describe(model: type[BaseModel], problem: Any, values: Mapping[str, Any]) -> str:
-    path, owners = _follow(model, problem["loc"], values)
+def _described(problem: Any) -> str:
+    path = [str(part) for part in problem["loc"]]
     place = ".".join(path)
-    if problem["type"] != "extra_forbidden":
-        return f"{place}{_value_of(problem)}: {problem['msg']}" if place else str(problem["msg"])
-    *parents, key = path
-    nearest = difflib.get_close_matches(key, sorted({name for m in owners for name in m.model_fields}), n=1, cutoff=0.0)
-    hint = f", did you mean {'.'.join([*parents, nearest[0]])!r}?" if nearest else ""
-    return f"unknown key {place!r}{hint}"
+    if problem["type"] == _UNKNOWN_KEY:
+        hint = "".join(f", did you mean {'.'.join([*path[:-1], name])!r}?" for name in problem["ctx"]["nearest"])
+        return f"unknown key {place!r}{hint}"
+    return f"{place}{_value_of(problem)}: {problem['msg']}" if place else str(problem["msg"])
 
 
 def _value_of(problem: Any) -> str:
     """The refused value, for the message; empty for a whole section and for what may hold a secret."""
     value = problem["input"]
     return "" if problem["type"] == HIDDEN or isinstance(value, Mapping | BaseModel) else f" = {value!r}"
-
-
-def _follow(model: type[BaseModel], location: Iterable[Any], values: Any) -> tuple[list[str], list[type[BaseModel]]]:
-    """The keys that a person wrote along a location in `values`, and the models that may own the last of them.
-
-    The tag of a discriminated union stands in the location too; it narrows the models and is no key.
-    """
-    path: list[str] = []
-    owners, below = [model], [_form(model, values)]
-    for part in location:
-        if below[1:] and (tagged := [m for m in below if part in _tags(m)]):
-            below = tagged
-            continue
-        path.append(str(part))
-        owners = below
-        values = values.get(part) if isinstance(values, Mapping) else None
-        declared = [owner.model_fields[part].annotation for owner in owners if part in owner.model_fields]
-        below = [_form(m, values) for annotation in declared for m in _models(annotation)]
-    return path, owners
-
-
-def _form(model: type[BaseModel], value: object) -> type[BaseModel]:
-    return model.form_of(value) if issubclass(model, Config) else model
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for argument in get_args(annotation) for m in _models(argument)]
-
-
-def _tags(model: type[BaseModel]) -> set[Any]:
-    return {field.default for field in model.model_fields.values() if isinstance(field.default, str)}
 
 
 class LocalPath:

@@ -25,12 +25,9 @@ from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.errors import ArtefactError, DataError
 from kcm.inputs.content import Content
 from kcm.inputs.location import Location, stem_of
-from kcm.large import RecordedConfig
-from kcm.large.adapters.recorded import NO_ANSWER
 from pipelines.batch.predict import predict
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
-from tests.integration.conftest import LABELS
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -166,30 +163,6 @@ def test_what_cannot_work_is_said_before_anything_is_computed(
     with pytest.raises(ArtefactError, match="the encoder is another one"):
         run(quick_bundle(encoder_identity="0" * 64), source, tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
-
-
-def test_rows_without_a_recorded_answer_say_so(
-    quick_bundle: Callable[..., Path],
-    run: Callable[..., dict[str, Any]],
-    sentences: list[str],
-    assets_dir: Path,
-    tmp_path: Path,
-) -> None:
-    """Half of the rows have a recorded answer; who needs another one is found by the small side alone."""
-    rows = [{"id": f"row-{i}", "text": text} for i, text in enumerate(sentences[:40])]
-    write_csv(tmp_path / "in.csv", rows)
-    write_csv(tmp_path / "answers.csv", [{"id": row["id"], "label": "positive"} for row in rows[::2]])
-    large = RecordedConfig(path=str(tmp_path / "answers.csv"))
-    bundle = quick_bundle(large=large, large_identity=large.identity(LABELS, assets_dir), large_head=None)
-    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
-    result = run(bundle, source, target)
-    found = pd.read_csv(target)
-    without = found[found["error"].notna()]
-    assert 0 < result["routes"]["error"] == len(without) < 20
-    assert set(without["error"]) == {NO_ANSWER}
-    assert without["label"].isna().all()
-    assert found.loc[found["error"].isna(), "label"].notna().all()
-    assert set(found.loc[found["route"] == "large", "id"]) <= {row["id"] for row in rows[::2]}
 
 
 def test_a_file_without_rows_becomes_a_file_without_rows(

@@ -25,8 +25,7 @@ import torch
 from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.inputs.vectors import list_column
-from kcm.learners import AnalyticConfig, ReplayConfig
-from kcm.learners.analytic import Analytic
+from kcm.learners import ReplayConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.tasks.shards import task_shards, write_shards
 from pipelines.cluster.config import ClusterConfig
@@ -205,24 +204,6 @@ def test_four_workers_end_where_two_do(plan, undisturbed, tmp_path) -> None:
     """Promise: the number of workers changes neither the matrix nor the memory, with an uneven last batch as here."""
     state = train(worker_plan(plan, tmp_path), CLUSTER.model_copy(update={"num_workers": 4, "cpus_per_worker": 0.25}))
     assert_same(state, undisturbed)
-
-
-def test_two_workers_solve_what_one_process_solves(plan, tmp_path) -> None:
-    # 231 rows a task in chunks of 100: the last one has 31, sixteen of them the first worker's.
-    changes = {"learner": AnalyticConfig(chunk_size=100), "network": NetworkConfig(hidden=(), mixing=24)}
-    analytic = replace(plan, config=plan.config.model_copy(update=changes))
-    state = train(worker_plan(analytic, tmp_path))
-    for name in ("kcm", "mcm"):
-        alone = analytic.trainer(name)
-        alone.run()
-        assert state[name]["accuracy"] == alone.accuracy
-        together = Analytic(None, 0.25, 100)
-        together.load_state_dict(state[name]["learner"])
-        for ours, theirs in zip(together.fits(), alone.learner.fits(), strict=True):
-            assert ours.strength == theirs.strength
-            assert float((ours.weight_KP - theirs.weight_KP).norm() / theirs.weight_KP.norm()) < 1e-8
-        for key, tensor in alone.collaborator.state_dict().items():
-            torch.testing.assert_close(state[name]["collaborator"][key], tensor)
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_and_the_terminal_says_so(short, short_run, tmp_path) -> None:

@@ -27,12 +27,11 @@ from ray.serve.generated.serve_pb2_grpc import ASGIServiceStub
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import ESCALATE_ALL, Policy
-from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.breaker import BreakerConfig
 from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig, ServeConfig
-from pipelines.serve.deploy.app import APP_NAME, LOGGING, build_app, build_door, large_options, require_servable, start
+from pipelines.serve.deploy.app import APP_NAME, LOGGING, build_app, build_door, large_options, start
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.tables import DECISIONS
 from pipelines.serve.release import Release
@@ -195,15 +194,6 @@ def test_nobody_without_the_token_runs_a_job(url: str, tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("side", ["encoder", "large"])
-def test_models_other_than_the_bundle_s_own_are_refused_before_anything_starts(
-    quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: Path, side: str
-) -> None:
-    folder = quick_bundle(**{f"{side}_identity": "0" * 64})
-    with pytest.raises(ArtefactError, match=f"the {side}.* is another one"):
-        require_servable(Release(version="8", bundle=folder), config, assets_dir)
-
-
 def test_on_a_full_disk_it_goes_on_answering_and_stores_again_once_there_is_room(
     bundle: Path, config: ServeConfig, assets_dir: Path, disk: Disk
 ) -> None:
@@ -312,17 +302,6 @@ def test_a_full_large_model_degrades_answers_and_refuses_none(lenient: str) -> N
     assert {response.status_code for response in responses} == {200}
     routes = Counter(response.json()["answers"][0]["route"] for response in responses)
     assert routes.keys() == {"large", "small_degraded"}
-
-
-@pytest.mark.parametrize(("text", "status"), [("raise", 503), ("stall", 504), ("fail", 503), ("swallow", 503)])
-def test_without_a_stand_in_a_failing_large_model_gives_an_error_that_can_be_retried(
-    strict: str, text: str, status: int
-) -> None:
-    response = post(strict, [text])
-    assert (response.status_code, response.headers["retry-after"]) == (status, "1")
-    assert "large model" in response.json()["detail"]
-    assert "secret" not in response.text
-    assert post(strict, ["well again"]).json()["answers"][0]["label"] == "positive"
 
 
 def test_more_requests_than_fit_are_refused_with_retry_after(strict: str) -> None:

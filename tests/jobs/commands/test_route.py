@@ -154,32 +154,6 @@ def test_bad_input_is_one_line(
     assert json.loads((tmp_path / "out.json").read_text()) == {"error": shown.stderr.strip().removeprefix("error: ")}
 
 
-@pytest.mark.parametrize("cell", ["", "nan", "inf", "59.8%", "0,5"])
-def test_a_confidence_that_is_no_finite_number_is_refused_by_its_row(cell: str, tmp_path: Path) -> None:
-    frame = pd.DataFrame({"s": ["1", "0"], "l": ["1", "1"], "c": ["0.5", cell]})
-    frame.to_csv(tmp_path / "t.csv", index=False)
-    shown = route("certify", tmp_path / "t.csv", *CORRECT, "--confidence", "c")
-    assert (shown.exit_code, "row 2" in shown.stderr) == (2, True)
-
-
-def test_a_missing_cost_is_refused_by_its_row_and_a_missing_column_of_costs_is_none(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"s": ["1", "0"], "l": ["1", "1"], "c": ["0.5", "0.4"], "cost": ["1", ""]})
-    frame.to_csv(tmp_path / "t.csv", index=False)
-    words = ("certify", tmp_path / "t.csv", *CORRECT, "--confidence", "c")
-    assert "a cost must be a number: row 2: empty" in route(*words, "--large-cost", "cost").stderr
-    assert succeeded(tmp_path, *words)["decision"] == "escalate_all"
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-@pytest.mark.parametrize("separator", [",", ";"])
-def test_a_file_of_any_separator_and_encoding_is_read(separator: str, encoding: str, tmp_path: Path) -> None:
-    lines = [["s", "l", "c"], ["1", "1", "0.5"], ["0", "1", "0.4"]]
-    (tmp_path / "t.csv").write_text("".join(separator.join(cells) + "\n" for cells in lines), encoding=encoding)
-    assert (
-        succeeded(tmp_path, "certify", tmp_path / "t.csv", *CORRECT, "--confidence", "c")["decision"] == "escalate_all"
-    )
-
-
 def test_a_ledger_is_kept_only_for_rows_that_can_be_told_apart(logged: Path, tmp_path: Path) -> None:
     words = ("certify", logged, "--confidence", "confidence", *ANSWERS, "--ledger", tmp_path / "ledger.json")
     assert "Give --text or --id" in route(*words).stderr

@@ -201,15 +201,6 @@ def test_a_token_that_is_missing_or_differs_is_one_line(
         submit_job(config, RUN, ADDRESS, "disabled")
 
 
-def test_a_refused_job_is_an_error(config: RunConfig, client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(**_: Any) -> str:
-        raise RuntimeError("Request failed with status code 500")
-
-    monkeypatch.setattr(client, "submit_job", refuse)
-    with pytest.raises(KcmError, match="the cluster refused the job"):
-        submit_job(config, RUN, ADDRESS, "disabled")
-
-
 def test_paths_of_this_folder_are_found_by_a_job_that_works_in_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

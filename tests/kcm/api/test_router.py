@@ -74,15 +74,6 @@ def test_tasks_may_have_thresholds_of_their_own() -> None:
     assert set(router.predict(logged(50, seed=2).drop(columns=["S", "L"]))) == {"small", "large"}
 
 
-def test_rows_that_it_was_fitted_on_do_not_certify_it() -> None:
-    frame = logged(300).assign(split="certify")
-    names = {"text": "prompt", "small_correct": "S", "large_correct": "L", "split": "split"}
-    fitted = Router("none").fit(frame.assign(split="train"), **names)
-    frame.loc[:150, "split"] = "validate"
-    with pytest.raises(DataError, match="are among those that the router was fitted on"):
-        fitted.certify(frame)
-
-
 def test_what_cannot_be_done_yet_says_what_to_call(router: Router) -> None:
     with pytest.raises(ConfigError, match="not fitted"):
         Router().certify(logged(10))

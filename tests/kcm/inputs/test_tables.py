@@ -22,11 +22,6 @@ def test_cells_stay_as_they_are_however_many_rows_there_are(tmp_path: Path, kind
     pd.testing.assert_frame_equal(read_frame(path, KINDS), frame)
 
 
-def test_the_cells_that_a_short_row_lacks_are_empty(tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_text("a,b\n1\n2,\n", encoding="utf-8")
-    assert read_frame(tmp_path / "rows.csv", KINDS)["b"].tolist() == ["", ""]
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

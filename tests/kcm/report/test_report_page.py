@@ -242,7 +242,7 @@ def test_a_route_without_test_rows_or_confidence_still_has_a_page(
 
 
 def test_a_large_run_makes_a_small_page(inputs) -> None:
-    count = 200_000
+    count = 50_000
     shares = [index / (count - 1) for index in range(count)]
     columns = {"call_rate": shares, "accuracy": shares, "threshold": shares}
     path = {

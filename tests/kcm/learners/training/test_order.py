@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kcm.learners.ranks import Ranks
 from kcm.learners.training.order import ROWS_PER_GROUP, TrainOrder
 
 
@@ -78,31 +76,3 @@ def test_a_short_block_is_spread_over_its_window() -> None:
     counts = [int(twentieth.sum()) for twentieth in np.array_split(is_short, 20)]
     assert sum(counts) == 300
     assert set(counts) <= {14, 15, 16}
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 16, 20])
-def test_ranks_share_out_the_blocks_of_a_window(world_size: int) -> None:
-    """Promise: every row is of one rank, and a block too, unless there are more ranks than blocks."""
-    order = TrainOrder([9 * ROWS_PER_GROUP + 7, 13 * ROWS_PER_GROUP, 5], seed=1, task=0, epoch=0, window=16)
-    for number, whole in enumerate(order):
-        parts = [order.rows(number, Ranks(rank, world_size)) for rank in range(world_size)]
-        places = np.concatenate([part.places for part in parts])
-        assert np.array_equal(np.sort(places), np.arange(len(whole)))
-        for part in parts:
-            assert np.array_equal(part.streams, whole.streams[part.places])
-            assert np.array_equal(part.positions, whole.positions[part.places])
-        blocks = [blocks_of(part) for part in parts]
-        num_lanes = len(set().union(*blocks))
-        most = -(-num_lanes // world_size)
-        assert all(len(mine) <= most for mine in blocks)
-        if world_size <= num_lanes:
-            assert sum(map(len, blocks)) == num_lanes
-
-
-def blocks_of(part) -> set[tuple[int, int]]:
-    return set(zip(part.streams.tolist(), (part.positions // ROWS_PER_GROUP).tolist(), strict=True))
-
-
-def test_every_rank_has_the_rows_of_an_only_window() -> None:
-    order = TrainOrder([5000], seed=0, task=0, epoch=0, window=16)
-    assert [len(order.rows(0, Ranks(rank, 3))) for rank in range(3)] == [5000] * 3

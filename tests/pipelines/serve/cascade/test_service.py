@@ -25,7 +25,6 @@ from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import AuditConfig, FeedbackConfig, ServeConfig
-from pipelines.serve.log import writer as log_writer
 from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, Origin
@@ -198,24 +197,6 @@ def test_feedback_is_stored_when_it_is_acknowledged_and_must_agree_with_what_is_
     run(tell())
 
 
-def test_feedback_is_taken_from_the_caller_that_was_answered_and_from_nobody_else(
-    url: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(log_writer, "KNOWN_AFTER_S", 0.0)
-
-    async def tell() -> None:
-        service = await started(recorder, url)
-        await service.predict([KEPT], Origin("r1", "ann", "mine"))
-        for request_id, caller in (("r1", "bob"), ("r1", None), ("mine", "ann"), ("made up", "ann")):
-            with pytest.raises(Refusal, match="was not answered for this caller") as caught:
-                await service.labelling.feedback(request_id, caller, [Feedback(0, "bad")])
-            assert caught.value.status == 404
-        assert (await service.labelling.feedback("r1", "ann", [Feedback(0, "good")])).stored == 1
-        assert [row["label"] for row in DecisionLog(url, 1.0).read(FEEDBACK)] == ["good"]
-
-    run(tell())
-
-
 def test_every_item_is_in_the_log_with_its_route_and_what_was_drawn_of_it(url: str, recorder: Recorder) -> None:
     async def answer() -> None:
         service = await started(recorder, url, share=1.0)
@@ -272,16 +253,6 @@ def test_a_label_that_the_model_does_not_have_is_refused(url: str, recorder: Rec
         with pytest.raises(Refusal, match=r"labels\[1\].label") as caught:
             await service.labelling.feedback("r1", None, [Feedback(0, "good"), Feedback(1, "goood")])
         assert caught.value.status == 422
-
-    run(tell())
-
-
-def test_where_nothing_is_kept_feedback_is_refused_with_that_reason(recorder: Recorder) -> None:
-    async def tell() -> None:
-        service = await started(recorder)
-        with pytest.raises(Refusal, match="labels are not kept") as caught:
-            await service.labelling.feedback("r1", None, [Feedback(0, "good")])
-        assert caught.value.status == 404
 
     run(tell())
 
@@ -368,19 +339,6 @@ def test_a_version_whose_large_model_does_not_answer_is_refused_and_the_card_say
         assert card.model_version == "1"
         assert card.refused is not None
         assert (card.refused.version, card.refused.reason) == ("mute", DOWN.reason)
-
-    run(swap())
-
-
-def test_requests_during_a_swap_are_answered_by_one_version_each(recorder: Recorder) -> None:
-    async def swap() -> None:
-        service = await started(recorder)
-        waiting = [asyncio.ensure_future(service.predict([KEPT, ASKED], Origin(f"r{number}"))) for number in range(3)]
-        await service.stage(release("2"))
-        await service.settled()
-        later = await service.predict([KEPT, ASKED], Origin("later"))
-        assert [response.model_version for response in await asyncio.gather(*waiting)] == ["1"] * 3
-        assert later.model_version == "2"
 
     run(swap())
 

@@ -93,15 +93,6 @@ def test_callers_can_be_distinguished_and_not_be_named(log: DecisionLog, tmp_pat
     assert log.read(FEEDBACK)[0]["caller"] == callers[0]
 
 
-def test_a_decision_has_the_client_s_id_beside_its_own(log: DecisionLog) -> None:
-    for request_id in ("r1", "r2"):
-        log.add_decisions([LoggedDecision(Origin(request_id, client_request_id="mine"), 0, "films/3", "large", 0.25)])
-    first, second = log.read(DECISIONS)
-    assert first["client_request_id"] == second["client_request_id"] == "mine"
-    assert (first["model_version"], first["route"], first["audit_share"]) == ("films/3", "large", 0.25)
-    assert second["number"] > first["number"]
-
-
 def test_writers_at_once_lose_nothing(log: DecisionLog) -> None:
     def write(number: int) -> None:
         answer(log, f"r{number % 20}")
@@ -110,20 +101,6 @@ def test_writers_at_once_lose_nothing(log: DecisionLog) -> None:
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(write, range(40)))
     assert len(log.read(FEEDBACK)) == len(log.read(DECISIONS)) == 20
-
-
-def test_an_audit_is_drawn_before_it_has_an_outcome(log: DecisionLog) -> None:
-    drawn = [LoggedDecision(Origin("r1"), item, "1", "small", 0.5, True, "bad") for item in range(3)]
-    log.add_decisions(drawn)
-    assert [row["state"] for row in log.read(DECISIONS)] == ["drawn"] * 3
-    log.finish_audits("r1", {0: "good", 1: None})
-    rows = log.read(DECISIONS)
-    assert [(row["state"], row["small_label"], row["large_label"]) for row in rows] == [
-        ("answered", "bad", "good"),
-        ("lost", "bad", None),
-        ("drawn", "bad", None),
-    ]
-    assert {row["probability"] for row in rows} == {0.5}
 
 
 def test_the_tallies_of_a_version_count_every_item_once_by_what_is_known_of_it(log: DecisionLog) -> None:

@@ -22,7 +22,7 @@ from pipelines.serve.log.writer import LogWriter
 from tests.kcm.bundle.test_bundle import certificate
 from tests.pipelines.serve.stubs import NoMetrics
 
-SHARE, LIES = 0.2, 400
+SHARE, LIES = 0.2, 200
 TRUTHS = {"ann": 30, "bob": 10}
 
 
@@ -86,7 +86,7 @@ def test_labels_are_ordered_by_caller_once_for_all_batches_of_a_window(
         assert counted(url, 0, 1000) == {"bad": number, "good": number // 4}
     finally:
         event.remove(Engine, "before_cursor_execute", watch)
-    assert sum("large_label" in statement for statement in statements) == 5  # of 440 decisions
+    assert sum("large_label" in statement for statement in statements) == 3  # of 240 decisions
     assert sum("row_number" in statement.lower() for statement in statements) == 1
 
 
@@ -108,7 +108,7 @@ def test_the_bounds_know_of_no_more(url: str) -> None:
 @pytest.mark.parametrize(("max_share", "refuted"), [(SHARE, False), (1.0, True)])
 def test_the_alarm_of_a_certificate_is_not_theirs_to_give(any_url: str, max_share: float, refuted: bool) -> None:
     with closing(DecisionLog(any_url, 10.0, "films")) as log:
-        for caller, number in {"ann": 60, "bob": 60, "carl": 60, "dora": 60}.items():
+        for caller, number in {"ann": 30, "bob": 30, "carl": 30, "dora": 30}.items():
             answered(log, caller, number, "bad")
         answered(log, "eve", LIES, "good")
 

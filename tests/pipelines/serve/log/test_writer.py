@@ -229,20 +229,6 @@ def test_while_the_database_is_locked_one_write_waits_and_the_others_fail_at_onc
     assert attempts == ["r0"]
 
 
-def test_it_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "REST_S", 0.01)
-
-    async def write() -> None:
-        writing = opened(f"sqlite:///{tmp_path}/later/feedback.db", timeout_s=1.0)
-        await writing.open()
-        (tmp_path / "later").mkdir()
-        await asyncio.sleep(0.02)
-        writing.add_decisions([decision("r1")])
-        await writing.add_feedback("r1", None, LABELS)
-
-    run(write())
-
-
 def test_a_label_that_differs_says_nothing_against_the_database(url: str) -> None:
     async def write() -> None:
         writing = opened(url, timeout_s=1.0)
