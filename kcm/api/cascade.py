@@ -6,7 +6,6 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
@@ -18,7 +17,7 @@ from kcm.api.sources import folder_of
 from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.facts import facts
-from kcm.bundle.models import load_large, require_models
+from kcm.bundle.models import load_large
 from kcm.bundle.runtime import SmallSide, fault_of, load_small_side
 from kcm.explain.explanation import Explanation, explain_with
 from kcm.inputs.content import Content
@@ -157,8 +156,6 @@ def load_cascade(
     ConfigError for a large model at an address that is not among `upstreams`.
     """
     bundle = Bundle.read(folder)
-    with ThreadPoolExecutor(max_workers=1) as beside:  # hashing weights lets other threads go on; it is done once
-        beside.submit(require_models, bundle, assets_dir, upstreams)  # what it finds wrong, loading raises
-        small_side = load_small_side(bundle, assets_dir, device, top_k)
+    small_side = load_small_side(bundle, assets_dir, device, top_k)
     large_model = load_large(bundle, assets_dir, device, upstreams=upstreams, responses=responses)
     return Cascade(small_side, large_model, bundle.void_on(device, device))

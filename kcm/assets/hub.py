@@ -16,6 +16,7 @@ from types import MappingProxyType
 from kcm.errors import AssetError
 
 START_SECONDS = 20.0  # for a busy machine to start Python and import the client
+CONNECT_SECONDS, DOWNLOAD_SECONDS = 5.0, 1800.0
 
 _ASK = """
 import json, sys
@@ -27,8 +28,8 @@ print(HfApi().repo_info(repo, repo_type=repo_type, revision=revision, timeout=ti
 _DOWNLOAD = """
 import json, sys
 from huggingface_hub import snapshot_download
-repo, revision, folder, patterns = json.loads(sys.argv[1])
-print(snapshot_download(repo, revision=revision, local_dir=folder, allow_patterns=patterns, max_workers=2))
+repo, revision, patterns = json.loads(sys.argv[1])
+print(snapshot_download(repo, revision=revision, allow_patterns=patterns, max_workers=2))
 """
 
 _EXPORT = """
@@ -42,38 +43,36 @@ print(json.dumps(list(loaded)))
 """
 
 
-def commit_of(repo: str, repo_type: str, revision: str | None, connect_timeout: float) -> str:
+def commit_of(repo: str, repo_type: str, revision: str | None) -> str:
     """The commit that a branch, tag or commit of a `model` or `dataset` is now; of its main branch without one.
 
-    Raises AssetError when the hub does not answer within about `connect_timeout` seconds.
+    Raises AssetError when the hub does not answer within about `CONNECT_SECONDS`.
     """
-    arguments = [repo, repo_type, revision, connect_timeout]
-    return _run(_ASK, arguments, where=repo, timeout=connect_timeout + START_SECONDS).splitlines()[-1]
+    arguments = [repo, repo_type, revision, CONNECT_SECONDS]
+    return _run(_ASK, arguments, where=repo, timeout=CONNECT_SECONDS + START_SECONDS).splitlines()[-1]
 
 
-def download(repo: str, revision: str | None, *, folder: Path | None, patterns: Sequence[str], timeout: float) -> Path:
-    """Download the files of a model that match `patterns` into `folder`, or into the hub's own cache when it is None.
+def download(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """Download the files of a model that match `patterns` into the hub's own cache.
 
-    Raises AssetError when the hub does not deliver within `timeout` seconds.
+    Raises AssetError when the hub does not answer soon, or does not deliver within `DOWNLOAD_SECONDS`.
     """
-    printed = _run(_DOWNLOAD, [repo, revision, folder and str(folder), patterns], where=repo, timeout=timeout)
-    return Path(printed.splitlines()[-1])
+    commit_of(repo, "model", revision)
+    return Path(_run(_DOWNLOAD, [repo, revision, patterns], where=repo).splitlines()[-1])
 
 
-def export_data_set(
-    repo: str, subset: str | None, revision: str | None, *, folder: Path, connect_timeout: float, timeout: float
-) -> dict[str, Path]:
+def export_data_set(repo: str, subset: str | None, revision: str | None, *, folder: Path) -> dict[str, Path]:
     """Write every split of a data set as a Parquet file into `folder`; from the hub's cache where the hub is silent.
 
     Raises AssetError, as `download` does, when there is no cached copy either.
     """
     offline, silence = {}, ""
     try:
-        commit_of(repo, "dataset", revision, connect_timeout)
+        commit_of(repo, "dataset", revision)
     except AssetError as error:
         offline, silence = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}, error.what
     try:
-        printed = _run(_EXPORT, [repo, subset, revision, str(folder)], where=repo, timeout=timeout, environment=offline)
+        printed = _run(_EXPORT, [repo, subset, revision, str(folder)], where=repo, environment=offline)
     except AssetError as error:
         raise AssetError(f"{silence}, and its cache holds no copy" if silence else error.what, where=repo) from None
     return {split: folder / f"{split}.parquet" for split in json.loads(printed.splitlines()[-1])}
@@ -84,7 +83,7 @@ def _run(
     arguments: Sequence[object],
     *,
     where: str,
-    timeout: float,
+    timeout: float = DOWNLOAD_SECONDS,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     command = [sys.executable, "-c", script, json.dumps(arguments)]

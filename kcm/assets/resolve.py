@@ -20,14 +20,7 @@ def default_assets() -> Path:
     return folder
 
 
-def resolve(
-    model: str,
-    assets_dir: Path,
-    *,
-    weights: str = "*.safetensors",
-    connect_timeout: float = 5.0,
-    timeout: float = 1800.0,
-) -> Path:
+def resolve(model: str, assets_dir: Path, *, weights: str = "*.safetensors") -> Path:
     """The folder of a model: a local folder as it is, an asset of `assets_dir` or its bucket, else from the hub.
 
     A folder `assets_dir/model` is an asset, and used only while its files have the hashes that its manifest states.
@@ -52,17 +45,15 @@ def resolve(
             where=str(asset),
             hint=f"Run `kcm assets {model}`, or move the folder away",
         )
-    return _from_hub(model, assets_dir, weights, connect_timeout, timeout)
+    return _from_hub(model, assets_dir, weights)
 
 
-def _from_hub(model: str, assets_dir: Path, weights: str, connect_timeout: float, timeout: float) -> Path:
+def _from_hub(model: str, assets_dir: Path, weights: str) -> Path:
     pin = assets_dir / ".revisions" / model.replace("/", "--")
     revision = pin.read_text(encoding="utf-8").strip() if pin.is_file() else None
     if (found := _cached(model, weights, revision)) is None:
         try:
-            hub.commit_of(model, "model", revision, connect_timeout)  # raises soon where the hub is silent
-            patterns = [*_PATTERNS, weights]
-            found = hub.download(model, revision, folder=None, patterns=patterns, timeout=timeout)
+            found = hub.download(model, revision, [*_PATTERNS, weights])
         except AssetError as error:
             raise AssetError(
                 f"asset {model!r} has not been fetched, nor can it be had from the hub: {error.what}",

@@ -18,7 +18,6 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 from urllib.parse import parse_qsl
 
 import pyarrow as pa
@@ -192,7 +191,7 @@ def naming_location(location: Location) -> Iterator[None]:
     except PermissionError as error:
         raise DataError(f"there is no right to read it: {error.strerror or error}", where=str(location)) from None
     except OSError as error:
-        what, hint = fault_of(error, location, "read")
+        what, hint = _fault_of(error, location)
         raise DataError(what, where=str(location), hint=hint) from None
 
 
@@ -202,22 +201,20 @@ def stem_of(relative: str) -> str:
     return posixpath.splitext(stem)[0] if suffix.lower() in _COMPRESSED else stem
 
 
-def fault_of(error: OSError, location: Location, verb: Literal["read", "write"]) -> tuple[str, str]:
-    """Why a file cannot be read or written, and what helps."""
+def _fault_of(error: OSError, location: Location) -> tuple[str, str]:
+    """Why a file cannot be read, and what helps."""
     match store_fault(error) if location.store else None:
         case "no bucket":
             return f"the bucket {location.path.partition('/')[0]!r} does not exist", ""
         case "expired":
             return "the store's credentials have expired", "Renew them and start again: finished work is kept"
         case "refused" | "denied":
-            return (
-                f"there is no right to {verb} it",
-                "Check the credentials in the environment, and the bucket's policy",
-            )
+            hint = "Check the credentials in the environment, and the bucket's policy"
+            return "there is no right to read it", hint
         case "no answer":
             return "the store does not answer", "Check the network and the endpoint"
         case _:
-            return f"cannot {verb} it: {' '.join(str(error.strerror or error).split())[:200]}", ""
+            return f"cannot read it: {' '.join(str(error.strerror or error).split())[:200]}", ""
 
 
 def _endpoint() -> str | None:

@@ -29,9 +29,6 @@ class Shard(ABC):
         Raises DataError for a shard that cannot be read, or whose columns do not fit those of the source's others.
         """
 
-    def check(self) -> None:  # noqa: B027  # most kinds tell nothing before they are read
-        """Raise DataError for faults that show without reading rows; called for all shards before rows are read."""
-
     def stamp(self) -> str | None:
         """A text that changes whenever the rows change; None where only reading them tells."""
         return None

@@ -11,7 +11,6 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -22,7 +21,8 @@ from typing import Any, TypeAlias
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import TEXT, Part
 from kcm.tasks.config import TasksConfig
-from kcm.tasks.plan.sampling import head_to_tail, long_tail_sizes
+from kcm.tasks.hashing import shuffled
+from kcm.tasks.plan.sampling import long_tail_sizes
 from kcm.tasks.plan.scenarios import TaskPlan, load_mapping, plan_tasks
 from kcm.tasks.plan.splits import SPLITS
 from kcm.tasks.preparation.checks import Cell, check_labels, check_sizes, shortage, split_error
@@ -37,7 +37,6 @@ from kcm.tasks.sources import Source
 from kcm.tasks.summary import Summary
 
 _CANDIDATES = 256  # rows of every task and label by which a salt is judged
-_CHECKS_AT_ONCE = 16  # files of which the footers are read together
 _TRAIN = SPLITS.index("train")
 
 
@@ -130,8 +129,6 @@ class SequenceBuild:
         read = partial(write_facts, rules=self.rules, folder=self.folder)
         self._add_facts(map(read, shards[:1]))
         expected = self.num_rows * len(shards)
-        with ThreadPoolExecutor(_CHECKS_AT_ONCE) as threads:
-            list(threads.map(lambda shard: shard.check(), self.source.shards[1:]))
         self._add_facts(self.workers(read, shards[1:], expected))
         if not self.num_rows:
             raise DataError("there are no rows", where=self.source.name)
@@ -216,7 +213,7 @@ class SequenceBuild:
         """
         config, plan = self.config.long_tail, self.plan
         assert config is not None
-        self.long_tail = head_to_tail(tuple(dict.fromkeys(chain(*plan.labels))), config, self.order_seed)
+        self.long_tail = tuple(shuffled(dict.fromkeys(chain(*plan.labels)), self.order_seed, "long tail"))
         tasks = range(len(plan.names))
         sizes: dict[tuple[int, int], int] = {}
         for pool in [list(tasks)] if self.config.scenario == "class_incremental" else [[task] for task in tasks]:

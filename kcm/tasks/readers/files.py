@@ -130,25 +130,11 @@ class FileShard(Shard):
 
     def read(self) -> Iterator[pa.Table]:
         """The rows of the file."""
-        unchecked: Chunk | None = None
         for chunk in self.table.chunks(self.layout.wants, self.groups):
             place = self.table.place_of(chunk.part)
             if chunk.all_names:
                 self.layout.check_names(chunk.names, place)
-            else:
-                unchecked = chunk
             yield from Normaliser(self.layout, place).rows(chunk)
-        if unchecked is not None:
-            self.layout.check_names(unchecked.names, self.table.place)
-
-    def check(self) -> None:
-        """Whether a Parquet file is whole and has the columns of the others; other kinds tell when they are read."""
-        location = self.table.location
-        if location.suffix == ".parquet":
-            with readable(location), open_parquet(location) as file:
-                empty = Chunk(file.schema_arrow.empty_table(), 1, tuple(file.schema_arrow.names))
-            self.layout.check_names(empty.names, self.table.place)
-            list(Normaliser(self.layout, self.table.place).rows(empty))
 
     def stamp(self) -> str | None:
         """The stamp of the file, with what its path says of its rows; None where pictures lie in files of their own."""

@@ -55,9 +55,7 @@ class HubSource(TableSourceConfig):
         ]
 
 
-def export(
-    config: HubSource, assets_dir: Path, *, connect_timeout: float = 5.0, timeout: float = 1800.0
-) -> dict[str, Path]:
+def export(config: HubSource, assets_dir: Path) -> dict[str, Path]:
     """Every split of the data set as a Parquet file below `assets_dir`, in a folder named by the files' content.
 
     Raises DataError when the data set cannot be loaded.
@@ -68,14 +66,7 @@ def export(
         written = Path(draft) / "splits"
         written.mkdir()
         try:
-            files = hub.export_data_set(
-                config.id,
-                config.subset,
-                config.revision,
-                folder=written,
-                connect_timeout=connect_timeout,
-                timeout=timeout,
-            )
+            files = hub.export_data_set(config.id, config.subset, config.revision, folder=written)
         except AssetError as error:
             raise DataError(
                 f"cannot load data set {config.id!r}: {error.what}",

@@ -32,15 +32,16 @@ def test_another_model_is_downloaded_by_its_id_without_its_pickles_and_pinned(hu
 
 def test_a_silent_hub_is_left_behind_and_named(hub, monkeypatch, tmp_path):
     monkeypatch.setattr(hub_client, "START_SECONDS", 0.5)
+    monkeypatch.setattr(hub_client, "CONNECT_SECONDS", 0.5)
     hub.mood = "hang"
     with pytest.raises(AssetError, match=r"did not answer within 1 s \(owner/name\)"):
-        hub_client.commit_of("owner/name", "model", None, connect_timeout=0.5)
+        hub_client.commit_of("owner/name", "model", None)
 
 
 def test_a_data_set_that_is_nowhere_says_so(hub, tmp_path):
     hub.mood = "fail"
     with pytest.raises(AssetError, match=r"the hub failed.*cache holds no copy"):
-        hub_client.export_data_set("owner/name", None, None, folder=tmp_path, connect_timeout=1, timeout=60)
+        hub_client.export_data_set("owner/name", None, None, folder=tmp_path)
 
 
 def _resolved_elsewhere(model: str, tmp_path: Path) -> Path:
@@ -59,9 +60,7 @@ def test_a_data_set_is_exported_split_by_split(hub, tmp_path):
     (tmp_path / "out").mkdir()
     for split in ("train", "test"):
         (tmp_path / "set" / f"{split}.csv").write_text(f"text,label\n{split} row,a\n")
-    files = hub_client.export_data_set(
-        str(tmp_path / "set"), None, None, folder=tmp_path / "out", connect_timeout=1, timeout=60
-    )
+    files = hub_client.export_data_set(str(tmp_path / "set"), None, None, folder=tmp_path / "out")
     assert {split: pq.read_table(path).to_pylist() for split, path in files.items()} == {
         split: [{"text": f"{split} row", "label": "a"}] for split in ("train", "test")
     }

@@ -15,7 +15,6 @@ import pytest
 from kcm.errors import DataError
 from kcm.inputs.location import Location
 from pipelines.batch.inputrows import InputReader, InputRows
-from tests.kcm.inputs.table_files import WRITERS
 
 
 def opened(path: Path, text: str | None = "text", *columns: str | None, **more: Any) -> InputRows:
@@ -95,21 +94,3 @@ def test_vectors_are_read_by_the_encoders_columns_else_from_features(tmp_path: P
     assert [row["fault"] for row in rows] == ["", "the vector has 1 numbers, not 2", "no vector"]
     (tmp_path / "rows.csv").write_text("x1,x2\n0.5,1\n")
     assert rows_of(opened(tmp_path / "rows.csv", None, vectors=("x*",)))[0]["vector"] == [0.5, 1.0]
-
-
-def test_chats_are_answered_by_what_the_user_said_last(tmp_path: Path) -> None:
-    chat = {"messages": [{"role": "user", "content": "where is it"}, {"role": "assistant", "content": "lost"}]}
-    (tmp_path / "rows.jsonl").write_text(json.dumps(chat))
-    assert [row["text"] for row in rows_of(opened(tmp_path / "rows.jsonl", "messages"))] == ["where is it"]
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_every_kind_of_file_has_the_same_texts_and_ids(tmp_path: Path, name: str) -> None:
-    rows = [{"id": 7, "text": "Größe, ok", "stars": 4}, {"id": 8, "text": "two\nlines", "stars": 5}]
-    WRITERS[name](rows, tmp_path / name)
-    file = opened(tmp_path / name)
-    assert (file.num_rows, file.schema.names) == (2, ["id", "text", "stars"])
-    assert [(row["id"], row["text"], row["fault"]) for row in rows_of(file)] == [
-        ("7", "Größe, ok", ""),
-        ("8", "two\nlines", ""),
-    ]

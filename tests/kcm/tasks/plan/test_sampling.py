@@ -8,7 +8,7 @@ import pytest
 
 from kcm.errors import DataError
 from kcm.tasks import SPLITS
-from kcm.tasks.plan.sampling import LongTailConfig, head_to_tail, long_tail_sizes
+from kcm.tasks.plan.sampling import long_tail_sizes
 
 
 def test_a_cap_keeps_whole_groups_in_their_old_order_and_nests(write_csv, build):
@@ -51,12 +51,3 @@ def test_sizes_of_the_long_tail(largest, num_classes, factor, sizes):
 def test_cifar_100_lt_has_its_published_number_of_rows():
     # With imbalance factor 100 it has 10,847 train images (Cao et al., LDAM, 2019), sizes cut instead of rounded.
     assert sum(long_tail_sizes(500, 100, 100)) == pytest.approx(10_847, abs=100)
-
-
-def test_the_head_comes_first_last_or_anywhere():
-    stream = tuple("abcdef")
-    assert head_to_tail(stream, LongTailConfig(order="head_first"), 0) == stream
-    assert head_to_tail(stream, LongTailConfig(order="tail_first"), 0) == stream[::-1]
-    drawn = {head_to_tail(stream, LongTailConfig(order="shuffled"), seed) for seed in range(10)}
-    assert len(drawn) > 5
-    assert all(sorted(order) == list(stream) for order in drawn)
