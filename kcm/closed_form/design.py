@@ -6,7 +6,6 @@ Shapes: N rows, I inputs of the network, K splines of an input, C labels, P inpu
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import torch
 from scipy.linalg import helmert
@@ -14,27 +13,6 @@ from torch import Tensor, nn
 
 from kcm.kan import KAN, MLP, KANLinear, RandomReLU
 from kcm.kan.basis import edge_features
-
-
-class Design(Protocol):
-    """The design matrix of a network."""
-
-    @property
-    def num_inputs(self) -> int:
-        """Inputs of the regression, P."""
-        ...
-
-    def inputs(self, x_NI: Tensor) -> Tensor:
-        """Inputs of the regression, [N, P]."""
-        ...
-
-    def write(self, solution_CP: Tensor, offset_C: Tensor) -> None:
-        """Set the weights of the network from those of the regression, and add `offset_C` to its outputs."""
-        ...
-
-    def written(self) -> list[Tensor]:
-        """The tensors that `write` fills."""
-        ...
 
 
 class SplineDesign:
@@ -133,6 +111,10 @@ class LinearDesign:
     def written(self) -> list[Tensor]:
         """Weights and bias."""
         return list(self.layer.parameters())
+
+
+Design = SplineDesign | UnitDesign | LinearDesign
+"""The design matrix of a network; `write` fills the tensors that are `written` from weights of the regression."""
 
 
 def design_of(network: nn.Module) -> Design | None:

@@ -74,13 +74,7 @@ class AnalyticConfig(LearnerConfig):
 
     def build(self, seed: int) -> Learner:
         """A fresh learner that has seen nothing."""
-        return Analytic(
-            self.strength,
-            self.class_balance,
-            self.chunk_size,
-            equal_classes=self.equal_classes,
-            logit_adjustment=self.logit_adjustment,
-        )
+        return Analytic(self)
 
     def check_network(self, network: NetworkConfig) -> None:
         """Raise ConfigError for a network that is not linear, or a scaling that depends on order."""
@@ -101,17 +95,8 @@ class Analytic(Learner):
     closed_form: ClassVar[bool] = True
     learns_answers: ClassVar[bool] = True  # of rows without a label
 
-    def __init__(
-        self,
-        strength: float | None,
-        class_balance: float,
-        chunk_size: int,
-        *,
-        equal_classes: float = 0.0,
-        logit_adjustment: float = 0.0,
-    ) -> None:
-        self.strength, self.class_balance, self.chunk_size = strength, class_balance, chunk_size
-        self.equal_classes, self.logit_adjustment = equal_classes, logit_adjustment
+    def __init__(self, config: AnalyticConfig) -> None:
+        self.config = config
         self.sums: RidgeSums | None = None  # of labelled rows
         self.answered = AnsweredRows()
         self.chosen: list[float] = []  # the strengths of the regressions on these sums, once they were chosen
@@ -130,7 +115,7 @@ class Analytic(Learner):
 
     def schedule(self, num_epochs: int, batch_size: int) -> tuple[int, int]:
         """One pass, in steps of its own size: what is configured is for gradients."""
-        return 1, self.chunk_size
+        return 1, self.config.chunk_size
 
     @torch.no_grad()
     def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:
@@ -207,7 +192,7 @@ class Analytic(Learner):
     def fits(self) -> list[GcvRidge]:
         """The regression of the judge, and that of the small model where it has targets of its own."""
         sums = self.counted_sums
-        fits = ridge_by_gcv(sums, self.strength)
+        fits = ridge_by_gcv(sums, self.config.strength)
         self.chosen = [fit.strength for fit in fits]
         balance_C, offset_C = self._adjustment()
         if len(balance_C) <= MAX_RESIDUALS:
@@ -221,7 +206,7 @@ class Analytic(Learner):
         """The sums of all rows as they count: answers beside labels, and classes as `equal_classes` says."""
         assert self.sums is not None  # every task has rows
         sums = self.answered.joined(self.sums)
-        return sums.balanced(self.equal_classes) if self.equal_classes else sums
+        return sums.balanced(self.config.equal_classes) if self.config.equal_classes else sums
 
     def solutions(self) -> list[tuple[Tensor, Tensor]]:
         """Weights [C, P] on the inputs of the regression, and offset [C], of each of the `fits`."""
@@ -265,7 +250,7 @@ class Analytic(Learner):
         judge_totals_C = self.answered.totals(self.sums).chunk(len(self.sums.squares_M))[0]
         seen_C = judge_totals_C > 0
         rarity_C = torch.where(seen_C, judge_totals_C[seen_C].mean() / judge_totals_C, 1.0)
-        return rarity_C**self.class_balance, self.logit_adjustment * rarity_C.log()
+        return rarity_C**self.config.class_balance, self.config.logit_adjustment * rarity_C.log()
 
     def state_dict(self) -> dict[str, Any]:
         """The sums, the strengths that were chosen, and the metric of the residuals."""

@@ -31,7 +31,7 @@ class DerConfig(MemoryConfig):
 
     def build(self, seed: int) -> Learner:
         """A fresh learner with an empty memory."""
-        return Der(self.memory, self.batch_size, seed, alpha=self.alpha, beta=self.beta, margin=self.margin)
+        return Der(self, seed)
 
 
 class Der(Replay):
@@ -39,11 +39,9 @@ class Der(Replay):
 
     stores_logits: ClassVar[bool] = True
 
-    def __init__(
-        self, capacity: int, batch_size: int, seed: int, *, alpha: float, beta: float, margin: float | None = None
-    ) -> None:
-        super().__init__(capacity, batch_size, seed, margin=margin)
-        self.alpha, self.beta = alpha, beta
+    def __init__(self, config: DerConfig, seed: int) -> None:
+        super().__init__(config, seed)
+        self.alpha, self.beta = config.alpha, config.beta
 
     def extra_rows(self, step: int, num_rows: int) -> Batch | None:
         """A draw whose logits count and another whose labels do, each a mean next to that over the stream's rows.

@@ -35,14 +35,14 @@ class EwcConfig(LearnerConfig):
 
     def build(self, seed: int) -> Learner:
         """A fresh learner without a penalty."""
-        return Ewc(self.strength, self.fisher, online=self.online, decay=self.decay)
+        return Ewc(self)
 
 
 class Ewc(Learner):
     """Keeps the quadratic A, b of the tasks so far, in float64 since A theta - b cancels."""
 
-    def __init__(self, strength: float, fisher: FisherKind, *, online: bool = False, decay: float = 1.0) -> None:
-        self.strength, self.fisher, self.online, self.decay = strength, fisher, online, decay
+    def __init__(self, config: EwcConfig) -> None:
+        self.config = config
         self._stiffness: dict[str, Tensor] = {}  # A
         self._pull: dict[str, Tensor] = {}  # b
 
@@ -51,7 +51,7 @@ class Ewc(Learner):
         for name, stiffness in self._stiffness.items():
             parameter = parameters[name]
             assert parameter.grad is not None
-            parameter.grad += self.strength * (stiffness * parameter - self._pull[name])
+            parameter.grad += self.config.strength * (stiffness * parameter - self._pull[name])
 
     def grow(self, collaborator: Collaborator) -> None:
         """Extend the quadratic to the outputs of new labels, which no penalty holds."""
@@ -65,11 +65,11 @@ class Ewc(Learner):
         """Add the penalty around the finished parameters; rows without labels say nothing of the Fisher information."""
         if not learned.num_rows:
             return
-        fisher = _fisher(learned, self.fisher)
+        fisher = _fisher(learned, self.config.fisher)
         for name, parameter in learned.collaborator.named_parameters():
             before = self._stiffness.get(name, torch.zeros_like(fisher[name]))
-            if self.online:
-                self._stiffness[name] = self.decay * before + fisher[name]
+            if self.config.online:
+                self._stiffness[name] = self.config.decay * before + fisher[name]
                 self._pull[name] = self._stiffness[name] * parameter
             else:
                 self._stiffness[name] = before + fisher[name]

@@ -35,31 +35,15 @@ class LwfConfig(MemoryConfig):
 
     def build(self, seed: int) -> Learner:
         """A fresh learner without a teacher."""
-        return Lwf(
-            self.strength,
-            self.temperature,
-            capacity=self.memory,
-            batch_size=self.batch_size,
-            seed=seed,
-            margin=self.margin,
-        )
+        return Lwf(self, seed)
 
 
 class Lwf(Replay):
     """Keeps one teacher, judge and small as they were when the last task had been learned, and a memory."""
 
-    def __init__(
-        self,
-        strength: float,
-        temperature: float,
-        *,
-        capacity: int = 0,
-        batch_size: int = 32,
-        seed: int = 0,
-        margin: float | None = None,
-    ) -> None:
-        super().__init__(capacity, batch_size, seed, margin=margin)
-        self.strength, self.temperature = strength, temperature
+    def __init__(self, config: LwfConfig, seed: int) -> None:
+        super().__init__(config, seed)
+        self.strength, self.temperature = config.strength, config.temperature
         self._teacher: dict[str, dict[str, Tensor]] = {}  # parameters of each network, and what their base was
         self._old_C = torch.zeros(0, dtype=torch.bool)
 

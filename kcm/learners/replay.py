@@ -49,18 +49,18 @@ class ReplayConfig(MemoryConfig):
 
     def build(self, seed: int) -> Learner:
         """A fresh learner with an empty memory."""
-        return Replay(self.memory, self.batch_size, seed, margin=self.margin)
+        return Replay(self, seed)
 
 
 class Replay(Learner):
-    """Joins `batch_size` rows of a memory of `capacity` to every step, in seeded passes over the memory.
+    """Joins rows of a memory to every step, in seeded passes over the memory.
 
     With a `margin` the cross-entropy is asymmetric.
     """
 
-    def __init__(self, capacity: int, batch_size: int, seed: int, *, margin: float | None = None) -> None:
-        self.memory = Memory(capacity, seed)
-        self.batch_size, self.seed, self.margin = batch_size, seed, margin
+    def __init__(self, config: MemoryConfig, seed: int) -> None:
+        self.memory = Memory(config.memory, seed)
+        self.batch_size, self.seed, self.margin = config.batch_size, seed, config.margin
 
     def check(self, num_labels: int) -> None:
         """Refuse a memory that has no room for a row of every label."""

@@ -31,14 +31,14 @@ class SiConfig(LearnerConfig):
 
     def build(self, seed: int) -> Learner:
         """A fresh learner."""
-        return Si(self.strength, self.damping)
+        return Si(self)
 
 
 class Si(Learner):
     """Keeps, for every parameter, its importance, its path integral, and where it stood when the task began."""
 
-    def __init__(self, strength: float, damping: float) -> None:
-        self.strength, self.damping = strength, damping
+    def __init__(self, config: SiConfig) -> None:
+        self.strength, self.damping = config.strength, config.damping
         self._importance: dict[str, Tensor] = {}  # Omega
         self._path: dict[str, Tensor] = {}  # omega
         self._anchor: dict[str, Tensor] = {}  # theta*

@@ -17,7 +17,7 @@ from kcm.closed_form.discriminant import linear_discriminant
 from kcm.collaborator.class_base import UNSEEN
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
-from kcm.learners.analytic import Analytic, require_linear
+from kcm.learners.analytic import Analytic, AnalyticConfig, require_linear
 from kcm.learners.base import Batch, Learner
 from kcm.learners.config import LearnerConfig
 from kcm.learners.ranks import Ranks
@@ -36,7 +36,7 @@ class SldaConfig(LearnerConfig):
 
     def build(self, seed: int) -> Learner:
         """A fresh learner that has seen nothing."""
-        return Slda(self.shrinkage, self.chunk_size)
+        return Slda(AnalyticConfig(class_balance=0.0, chunk_size=self.chunk_size), self.shrinkage)
 
     def check_network(self, network: NetworkConfig) -> None:
         """Raise ConfigError for a network that is not linear, or a scaling that depends on order."""
@@ -48,8 +48,8 @@ class Slda(Analytic):
 
     learns_answers = False
 
-    def __init__(self, shrinkage: float, chunk_size: int) -> None:
-        super().__init__(None, 0.0, chunk_size)
+    def __init__(self, config: AnalyticConfig, shrinkage: float) -> None:
+        super().__init__(config)
         self.shrinkage = shrinkage
 
     def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,32 +24,6 @@ from kcm.parquet import sound
 from kcm.tasks.rowindex import RowIndex
 
 _OPEN_SHARDS = 64  # whose footers are kept
-
-
-class TaskRows(Protocol):
-    """The rows of one task: features, labels and the large model's probabilities, per split."""
-
-    name: str
-
-    def num_rows(self, split: str) -> int:
-        """How many rows a split has."""
-        ...
-
-    def label_counts(self, split: str) -> Mapping[int, int]:
-        """The labels of a split's rows, and how many rows have each."""
-        ...
-
-    def read(self, split: str, start: int, stop: int) -> Batch:
-        """Rows `start` to `stop` of a split, all with weight 1."""
-        ...
-
-    def ids_and_labels(self, split: str, start: int, stop: int) -> tuple[list[str], list[int]]:
-        """The ids and labels of these rows."""
-        ...
-
-    def take(self, split: str, positions: Tensor) -> Batch:
-        """The rows at some positions of a split, all with weight 1."""
-        ...
 
 
 def shares(rows: TaskRows, split: str, ranks: Ranks, *, size: int) -> Iterator[Batch]:
@@ -231,3 +204,7 @@ def large_distributions(large_NC: np.ndarray, labels_N: np.ndarray) -> np.ndarra
     only_label = np.flatnonzero(np.isnan(large_NC).any(axis=1) & in_list)
     large_NC[only_label] = np.eye(large_NC.shape[1], dtype=np.float32)[labels_N[only_label]]
     return large_NC
+
+
+TaskRows = TensorRows | ParquetRows
+"""The rows of one task: features, labels and the large model's probabilities, per split."""

@@ -76,12 +76,7 @@ class VersionLoader:
 
     def _judging(self, bundle: Bundle, release: Release) -> Judging:
         config, read = self._config, bundle.encoder.reader(self._assets_dir)
-        pictures = PictureReader(
-            read,
-            max_pixels=config.limits.max_pixels,
-            max_waiting=config.max_waiting_items,
-            num_threads=max(1, round(config.cpus)),
-        )
+        pictures = PictureReader(read, config, config.limits.max_pixels)
         return Judging(self._encoder_of(bundle, release, read), pictures, config, max_wait_s=config.judge_timeout_s)
 
     def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:

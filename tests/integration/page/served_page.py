@@ -187,7 +187,7 @@ async def service_of(folder: Path, encoder: Encoder, config: ServeConfig, feedba
         bundle = Bundle.read(release.bundle)
         side = SmallSide(bundle, encoder, top_k=config.top_k)
         large: Any = LastLabel(len(bundle.label_names))
-        pictures = PictureReader(encoder.read, max_pixels=config.limits.max_pixels, max_waiting=1024, num_threads=1)
+        pictures = PictureReader(encoder.read, config, config.limits.max_pixels)
         return CascadeVersion(side, Judging(encoder, pictures, config), large, config, release.version)
 
     log = LogWriter(config.feedback, feedback_url) if feedback_url else None

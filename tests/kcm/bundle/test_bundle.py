@@ -28,7 +28,7 @@ from kcm.encoders.dual.alignment import AlignmentHead, save_aligned
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
 from kcm.large import ClassifierConfig, LargeConfig, LinearHead, Prompts
-from kcm.learners import Batch, LearnerConfig, Replay, ReplayConfig
+from kcm.learners import Batch, LearnerConfig, ReplayConfig
 from tests.tiny_bert import save_bert
 
 FEATURES, LABELS = 6, ("bad", "good", "unclear")
@@ -175,7 +175,7 @@ def test_the_gate_of_signals_scores_as_before(tmp_path: Path) -> None:
 
 
 def test_the_learner_goes_on_from_its_memory(tmp_path: Path) -> None:
-    learner = Replay(capacity=7, batch_size=2, seed=3)
+    learner = ReplayConfig(memory=7, batch_size=2).build(seed=3)
     labels, nothing = torch.arange(20) % 3, torch.full((20, 3), torch.nan)
     learner.remember(
         [f"row {i}" for i in range(20)], Batch(torch.randn(20, FEATURES), labels, nothing, torch.ones(20)), 0

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
-from kcm.learners import Batch, Ewc, LearnedTask
+from kcm.learners import Batch, EwcConfig, LearnedTask
 from kcm.learners.ranks import Ranks
 
 DECAY = 0.5
@@ -41,7 +41,7 @@ def empirical_fisher(collaborator: Collaborator, rows: Batch) -> torch.Tensor:
 def test_the_added_gradient_is_that_of_the_penalty_of_the_paper(shared, kind, online, mixing) -> None:
     network = NetworkConfig(hidden=(3,), grid_size=2, shared=shared, mixing=mixing)
     collaborator = Collaborator(4, 3, network, kind, seed=0)
-    learner = Ewc(7.0, "empirical", online=online, decay=DECAY)
+    learner = EwcConfig(strength=7.0, fisher="empirical", online=online, decay=DECAY).build(0)
     penalties: list[tuple[torch.Tensor, torch.Tensor]] = []  # Fisher and place, task by task
 
     def theta() -> torch.Tensor:
@@ -70,7 +70,7 @@ def test_the_added_gradient_is_that_of_the_penalty_of_the_paper(shared, kind, on
 
 def test_a_parameter_at_its_place_feels_nothing() -> None:
     collaborator = Collaborator(4, 3, NetworkConfig(hidden=(3,)), "kan", seed=0)
-    learner = Ewc(1e6, "exact")
+    learner = EwcConfig(strength=1e6).build(0)
     learner.end_task(learned(collaborator, task_rows(0)))
     for parameter in collaborator.parameters():
         parameter.grad = torch.zeros_like(parameter)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
-from kcm.learners import Batch, FinetuneConfig, LearnedTask, Lwf, LwfConfig, Scored
+from kcm.learners import Batch, FinetuneConfig, LearnedTask, LwfConfig, Scored
 from kcm.learners.ranks import Ranks
 
 
@@ -22,7 +22,7 @@ def scored(collaborator: Collaborator, features: torch.Tensor, losses: torch.Ten
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_added_loss_is_a_divergence_over_the_old_labels(shared) -> None:
     collaborator = Collaborator(5, 4, NetworkConfig(hidden=(3,), shared=shared), "kan", seed=0)
-    learner, seen = Lwf(strength=0.7, temperature=2.0), torch.tensor([True, True, True, False])
+    learner, seen = LwfConfig(strength=0.7, temperature=2.0).build(0), torch.tensor([True, True, True, False])
     features = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
     losses = torch.arange(6.0)
     assert learner.row_loss(scored(collaborator, features, losses)) is losses  # the first task has no teacher
@@ -63,7 +63,7 @@ def _right_among_own_labels(trainer, task: int) -> float:
 
 def test_a_teacher_sees_what_the_networks_see() -> None:
     collaborator = Collaborator(5, 4, NetworkConfig(hidden=(), mixing=7, shared=True), "kan", seed=0)
-    learner, every = Lwf(strength=1.0, temperature=2.0), torch.ones(4, dtype=torch.bool)
+    learner, every = LwfConfig(strength=1.0, temperature=2.0).build(0), torch.ones(4, dtype=torch.bool)
     learner.end_task(
         LearnedTask(collaborator, [], 6, seen_C=every, active_C=every, ranks=Ranks(), distill=DistillConfig())
     )

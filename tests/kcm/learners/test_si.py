@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from kcm.learners import Si
+from kcm.learners import SiConfig
+from kcm.learners.si import Si
 
 CURVATURE = torch.tensor([4.0, 1.0, 0.0])  # L = sum_i a_i theta_i^2 / 2, whose gradient is a_i theta_i
 
@@ -28,7 +29,7 @@ def finish(learner: Si, theta: nn.Parameter) -> None:
 
 
 def test_one_step_by_hand() -> None:
-    theta, learner = nn.Parameter(torch.tensor([1.0, 2.0, 3.0])), Si(strength=1.0, damping=0.1)
+    theta, learner = nn.Parameter(torch.tensor([1.0, 2.0, 3.0])), SiConfig(strength=1.0, damping=0.1).build(0)
     descend(learner, theta, rate=0.1, steps=1)
     # Gradients 4, 2, 0 move by -0.4, -0.2, 0, so that omega is 1.6, 0.4, 0.
     assert learner.state_dict()["path"]["theta"].tolist() == pytest.approx([1.6, 0.4, 0.0])
@@ -40,7 +41,7 @@ def test_one_step_by_hand() -> None:
 
 
 def test_the_path_integral_of_small_steps_is_the_loss_that_was_shed() -> None:
-    theta, learner = nn.Parameter(torch.tensor([1.0, 2.0, 3.0])), Si(strength=1.0, damping=0.1)
+    theta, learner = nn.Parameter(torch.tensor([1.0, 2.0, 3.0])), SiConfig(strength=1.0, damping=0.1).build(0)
     before = CURVATURE * theta.detach().square() / 2
     descend(learner, theta, rate=1e-3, steps=800)
     shed = before - CURVATURE * theta.detach().square() / 2
@@ -48,7 +49,7 @@ def test_the_path_integral_of_small_steps_is_the_loss_that_was_shed() -> None:
 
 
 def test_the_penalty_pulls_to_the_anchor_and_stays_out_of_the_path_integral() -> None:
-    theta, learner = nn.Parameter(torch.tensor([1.0, 2.0, 3.0])), Si(strength=0.5, damping=0.1)
+    theta, learner = nn.Parameter(torch.tensor([1.0, 2.0, 3.0])), SiConfig(strength=0.5, damping=0.1).build(0)
     descend(learner, theta, rate=0.1, steps=1)
     finish(learner, theta)
     importance, anchor = (learner.state_dict()[key]["theta"] for key in ("importance", "anchor"))
@@ -66,7 +67,7 @@ def test_the_penalty_pulls_to_the_anchor_and_stays_out_of_the_path_integral() ->
 
 
 def test_a_parameter_that_worked_against_the_loss_is_not_pushed_away() -> None:
-    theta, learner = nn.Parameter(torch.tensor([1.0, 1.0, 1.0])), Si(strength=1.0, damping=0.1)
+    theta, learner = nn.Parameter(torch.tensor([1.0, 1.0, 1.0])), SiConfig(strength=1.0, damping=0.1).build(0)
     descend(learner, theta, rate=-0.1, steps=3)  # uphill
     assert learner.state_dict()["path"]["theta"][0] < 0
     finish(learner, theta)

@@ -22,7 +22,6 @@ from kcm.learners import (
     FinetuneConfig,
     LearnerConfig,
     LwfConfig,
-    Replay,
     ReplayConfig,
     SiConfig,
     SldaConfig,
@@ -31,6 +30,7 @@ from kcm.learners import (
     answered as answered_rows,
 )
 from kcm.learners.ranks import Ranks
+from kcm.learners.replay import Replay
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer

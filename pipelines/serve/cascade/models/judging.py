@@ -33,19 +33,12 @@ class PictureReader:
     """Reads the pictures of each request by `decode`, in threads of its own and one after the other.
 
     A request never holds more than one thread, so that the pictures of other requests come in between, and once it is
-    cancelled no more of its pictures are decoded. At most `max_waiting` pictures wait to be read.
+    cancelled no more of its pictures are decoded. As many pictures may wait to be read as items of the replica.
     """
 
-    def __init__(
-        self,
-        decode: Callable[[Content], Content],
-        *,
-        max_pixels: int,
-        max_waiting: int,
-        num_threads: int,
-    ) -> None:
-        self._decode, self._max_pixels, self._max_waiting = decode, max_pixels, max_waiting
-        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="pictures")
+    def __init__(self, decode: Callable[[Content], Content], replica: BatchingConfig, max_pixels: int) -> None:
+        self._decode, self._max_pixels, self._max_waiting = decode, max_pixels, replica.max_waiting_items
+        self._threads = ThreadPoolExecutor(max(1, round(replica.cpus)), thread_name_prefix="pictures")
         self._num_waiting = 0
 
     async def read(self, inputs: Sequence[GivenT], *, strict: bool = True) -> list[GivenT]:
@@ -124,8 +117,7 @@ class Judging:
         self._batcher: Batcher[Asked, tuple[Verdict, ...]] = Batcher(
             self._judge,
             lambda asked: asked.given.content.size,
-            max_batch_size=config.max_batch_size,
-            max_waiting=config.max_waiting_items,
+            config,
             max_wait_s=max_wait_s,
         )
 

@@ -93,8 +93,7 @@ class Large:
         return Batcher(
             model.answer,
             lambda item: item.content.size,
-            max_batch_size=config.max_batch_size,
-            max_waiting=config.max_waiting_items,
+            config,
             max_wait_s=ANSWERED_WITHIN * config.attempt_timeout_s,
         )
 
@@ -103,12 +102,7 @@ class Large:
         backbone = bundle.large.backbone
         if backbone is None or "image" not in backbone.reads:
             return None
-        return PictureReader(
-            backbone.reader(self._assets_dir),
-            max_pixels=self._limits.max_pixels,
-            max_waiting=self._config.max_waiting_items,
-            num_threads=max(1, round(self._config.cpus)),
-        )
+        return PictureReader(backbone.reader(self._assets_dir), self._config, self._limits.max_pixels)
 
     def _large_model(self, bundle: FrozenModels) -> LargeModel:
         config = self._config

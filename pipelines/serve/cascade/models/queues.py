@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from kcm.large import Item, LargeAnswer
+from pipelines.serve.config import BatchingConfig
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -47,22 +48,21 @@ class Batcher(Generic[ItemT, ResultT]):
 
     The queue is bounded by time: items are refused where they would be done only after `max_wait_s`, by the median pace
     of the latest batches and what is before them, and dropped where it has come to that all the same: whoever asked
-    would have given up by then, and ask again. One that has nothing before it is always computed. `max_waiting` bounds
-    what the queue holds in memory. `clock` gives seconds that never go back.
+    would have given up by then, and ask again. One that has nothing before it is always computed. `max_waiting_items`
+    bounds what the queue holds in memory. `clock` gives seconds that never go back.
     """
 
     def __init__(
         self,
         compute: Callable[[list[ItemT]], Sequence[ResultT]],
         length: Callable[[ItemT], int],
+        config: BatchingConfig,
         *,
-        max_batch_size: int,
-        max_waiting: int,
         max_wait_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._compute, self._length = compute, length
-        self._max_batch_size, self._max_waiting = max_batch_size, max_waiting
+        self._max_batch_size, self._max_waiting = config.max_batch_size, config.max_waiting_items
         self._max_wait_s, self._clock = max_wait_s, clock
         self._paces_s: deque[float] = deque(maxlen=_LATEST_BATCHES)  # seconds an item of each of the latest batches
         self._batch: tuple[float, int] | None = None  # when the one that is computed began, and its items

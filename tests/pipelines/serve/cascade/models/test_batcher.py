@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.serve.cascade.models.queues import Batcher, QueueFullError
+from pipelines.serve.config import BatchingConfig
 
 
 class Computer:
@@ -29,7 +30,7 @@ class Computer:
 
 
 def batcher(compute: Callable[[list[str]], list[str]], size: int = 3, waiting: int = 100) -> Batcher[str, str]:
-    return Batcher(compute, len, max_batch_size=size, max_waiting=waiting)
+    return Batcher(compute, len, BatchingConfig(max_batch_size=size, max_waiting_items=waiting))
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -142,7 +143,7 @@ def test_an_item_that_would_wait_too_long_is_refused_when_it_comes() -> None:
         return compute(items)
 
     async def clients() -> None:
-        together = Batcher(slow, len, max_batch_size=2, max_waiting=100, max_wait_s=4.0, clock=clock)
+        together = Batcher(slow, len, BatchingConfig(max_batch_size=2), max_wait_s=4.0, clock=clock)
         for _ in range(3):
             compute.go.release()
             assert await together.submit(["a", "b"]) == ["A", "B"]  # a second each
@@ -168,7 +169,7 @@ def test_a_request_is_not_refused_for_its_own_items_nor_for_a_pace_that_has_pass
     clock = Ticking()
 
     async def clients() -> None:
-        together = Batcher(clock.compute, len, max_batch_size=8, max_waiting=100, max_wait_s=3.0, clock=clock)
+        together = Batcher(clock.compute, len, BatchingConfig(max_batch_size=8), max_wait_s=3.0, clock=clock)
         for _ in range(3):
             assert await together.submit(["a"] * 8) == ["a"] * 8  # eight seconds of work, and nothing before them
 
@@ -185,7 +186,7 @@ def test_a_batch_that_stalled_makes_no_later_request_look_late(stalled: int) -> 
         return compute(items)
 
     async def clients() -> None:
-        together = Batcher(once_slow, len, max_batch_size=2, max_waiting=100, max_wait_s=4.0, clock=clock)
+        together = Batcher(once_slow, len, BatchingConfig(max_batch_size=2), max_wait_s=4.0, clock=clock)
         for _ in range(stalled + 1):
             compute.go.release()
             await together.submit(["a"])
@@ -203,7 +204,7 @@ def test_an_item_that_has_waited_too_long_is_not_computed() -> None:
     clock, compute = Ticking(), Computer(hold=True)
 
     async def clients() -> None:
-        together = Batcher(compute, len, max_batch_size=1, max_waiting=100, max_wait_s=4.0, clock=clock)
+        together = Batcher(compute, len, BatchingConfig(max_batch_size=1), max_wait_s=4.0, clock=clock)
         first = await occupied(compute, together)
         late = asyncio.ensure_future(together.submit(["late"]))
         await asyncio.sleep(0)
@@ -227,7 +228,7 @@ def test_an_item_that_would_end_too_late_is_not_begun() -> None:
         return found
 
     async def clients() -> None:
-        together = Batcher(slow, len, max_batch_size=1, max_waiting=100, max_wait_s=8.0, clock=clock)
+        together = Batcher(slow, len, BatchingConfig(max_batch_size=1), max_wait_s=8.0, clock=clock)
         for _ in range(3):
             compute.go.release()
             await together.submit(["a"])  # three seconds each

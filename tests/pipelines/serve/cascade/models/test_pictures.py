@@ -18,7 +18,7 @@ from kcm.inputs.content import IMAGE, Content, UnreadableError
 from kcm.inputs.pictures import PictureError
 from pipelines.serve.cascade.models.judging import PictureReader, TooManyPixelsError
 from pipelines.serve.cascade.models.queues import QueueFullError
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.config import BatchingConfig, ServeConfig
 from pipelines.serve.log.entries import Origin
 from pipelines.serve.schemas import Refusal
 from tests.pipelines.serve.stubs import picture, service_of, version_of
@@ -43,7 +43,7 @@ class Reader:
 
 
 def reader(decode: Reader, max_pixels: int = 1000, max_waiting: int = 100) -> PictureReader:
-    return PictureReader(decode, max_pixels=max_pixels, max_waiting=max_waiting, num_threads=1)
+    return PictureReader(decode, BatchingConfig(max_waiting_items=max_waiting), max_pixels)
 
 
 def inputs(*images: bytes) -> list[Input]:
