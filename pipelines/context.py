@@ -56,15 +56,13 @@ class Context:
         """The artefact of `recipe`: the finished one of the store, else written by an attempt."""
         name, started = label or recipe.stage, time.perf_counter()
 
-        noted: dict[str, str] = {}
-
         def attempt(folder: Path, scratch: Path) -> None:
             if needs_cluster():
                 self.connect()
             with self.reporter.bar(name, unit) as bar:
-                write(Attempt(self, recipe.fingerprint, folder, scratch, bar, noted))
+                write(Attempt(self, recipe.fingerprint, folder, scratch, bar))
 
-        artefact, cached = self.store.build(recipe, attempt, noted)
+        artefact, cached = self.store.build(recipe, attempt)
         seconds = time.perf_counter() - started
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         self.cached[name] = self.cached.get(name, True) and cached
@@ -79,7 +77,7 @@ class Attempt:
     """One attempt at an artefact: the folder to fill, and a scratch folder, which the next attempt reuses.
 
     Of a storage in a bucket both lie on this node: what the next attempt is to find, and what another node than the
-    driver's writes, has to be kept (`storage.keep`). `noted` are the hashes of files that need not be read for them.
+    driver's writes, has to be kept (`storage.keep`).
     """
 
     context: Context
@@ -87,20 +85,13 @@ class Attempt:
     folder: Path
     scratch: Path
     bar: Bar
-    noted: dict[str, str] = field(default_factory=dict)
 
-    def note(self, hashes: Mapping[str, str], folder: Path | None = None) -> None:
-        """Note the SHA-256 of files that are in the storage, by their names in the attempt's folder or one below it."""
-        above = (folder or self.folder).relative_to(self.folder)
-        self.noted.update({(above / name).as_posix(): sha256 for name, sha256 in hashes.items()})
-
-    def take(self, paths: Mapping[str, Path], hashes: Mapping[str, str]) -> None:
-        """Make files of the storage, by their new names, files of the attempt's folder; `hashes` are their SHA-256.
+    def take(self, paths: Mapping[str, Path]) -> None:
+        """Make files of the storage, by their new names, files of the attempt's folder.
 
         They stay where they are until the artefact is finished, so that a kill in between costs nothing.
         """
         self.context.store.storage.place(paths, self.folder)
-        self.note(hashes)
 
     @property
     def storage(self) -> Storage:

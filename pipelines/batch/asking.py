@@ -97,8 +97,8 @@ def ask_shards(
     scratch: Path,
     bar: Bar,
     head: LinearHead | None = None,
-) -> tuple[dict[str, str], dict[str, Any]]:
-    """Write a file with the answers to the rows of every shard to `folder`: their SHA-256 by name, and the usage.
+) -> dict[str, Any]:
+    """Write a file with the answers to the rows of every shard to `folder`; the usage.
 
     A server is asked from this process, which has the key; waiting takes no cores. Each of its answers is committed to
     the response cache of the storage, outside any artefact, so every configuration reuses it. Rows that failed in an
@@ -116,7 +116,7 @@ def ask_shards(
         try:
             if isinstance(model, PaidModel):
                 model.ask_ahead(_items_of(context, sources, sizes))
-            hashes, counts = map_shards(
+            counts = map_shards(
                 sources, lambda: answer, folder, cluster=None, units_at_once=UNITS_AT_ONCE, sizes=sizes, **common
             )
         except BaseException:  # nothing more is asked, or the process would go on paying
@@ -129,7 +129,7 @@ def ask_shards(
     else:
         resources = Resources(context.cluster.device, head)
         build = partial(_local_answerer, spec, mode, context.assets_path, resources)
-        hashes, counts = map_shards(sources, build, folder, cluster=context.cluster, **common)
+        counts = map_shards(sources, build, folder, cluster=context.cluster, **common)
     usage = _usage(counts, spec.large.remote)
     if reasons := Counter({name: int(count) for name, count in counts.items() if name.startswith(FAILED)}):
         if not spec.large.remote:
@@ -146,7 +146,7 @@ def ask_shards(
             f"[yellow]{usage['off_label']} of {usage['rows']} answers ({share:.1%}) are not on the label list and count"
             f" as wrong, such as {example}[/yellow]"
         )
-    return hashes, usage
+    return usage
 
 
 def server_model(context: Context, spec: LargeSpec) -> LargeModel:

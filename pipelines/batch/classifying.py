@@ -72,11 +72,11 @@ def classify_shards(
     *,
     scratch: Path,
     bar: Bar,
-) -> tuple[dict[str, str], LinearHead]:
-    """Write a file with the answers to every shard of features to `folder`: their SHA-256 by name, and the head."""
+) -> LinearHead:
+    """Write a file with the answers to every shard of features to `folder`; the head."""
     storage = context.store.storage
     fitted = run_remotely(_fit, large, num_labels, seed, list(sources.values()), storage)
-    hashes, _ = map_shards(
+    map_shards(
         sources,
         partial(row_classifier, fitted),
         folder,
@@ -85,7 +85,7 @@ def classify_shards(
         storage=storage,
         bar=bar,
     )
-    return hashes, fitted.head
+    return fitted.head
 
 
 def _fit(large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], storage: Storage) -> RowHead:

@@ -69,8 +69,8 @@ def vector_copier(encoder: EncoderConfig, assets_dir: Path) -> RowFunction:
 
 def encode_shards(
     context: Context, encoder: EncoderConfig, sources: Mapping[str, Path], folder: Path, *, scratch: Path, bar: Bar
-) -> tuple[dict[str, str], int]:
-    """Write a file with the features of every shard to `folder`; their SHA-256 by name, and how many texts were cut.
+) -> int:
+    """Write a file with the features of every shard to `folder`; how many texts were cut.
 
     DataError that names rows which cannot be read, or have no finite features.
     """
@@ -81,7 +81,7 @@ def encode_shards(
     else:
         build = partial(row_encoder, encoder, context.assets_path, context.cluster.device)
         size = unit_rows(sum(sizes.values()), encoder.batch_size)
-    hashes, counts = map_shards(
+    counts = map_shards(
         sources,
         build,
         folder,
@@ -92,7 +92,7 @@ def encode_shards(
         bar=bar,
         sizes=sizes,
     )
-    return hashes, int(counts.get(CUT, 0))
+    return int(counts.get(CUT, 0))
 
 
 def encoded(context: Context, encoder: EncoderConfig, rows: pa.Table, *, scratch: Path, bar: Bar) -> pa.Table:

@@ -88,13 +88,8 @@ def write_questions(prompter: Prompter, mode: PromptMode, storage: Storage, fold
     return target
 
 
-def write_masked(
-    prompter: Prompter, mode: PromptMode, storage: Storage, folder: Path, shard: PromptedShard
-) -> tuple[str, int]:
-    """Write a classifier's answers under hard prompts, which are its own, masked, to a shard of the same name.
-
-    Returns its SHA-256 and its number of rows.
-    """
+def write_masked(prompter: Prompter, mode: PromptMode, storage: Storage, folder: Path, shard: PromptedShard) -> int:
+    """Write a classifier's answers under hard prompts, which are its own, masked, to a shard; its number of rows."""
     num_labels, made = len(prompter.names.labels), []
     for table, prompts in prompter.tables(shard, mode, storage):
         probabilities_NC = masked(table.large_probabilities[:, :num_labels].astype(np.float32), prompts)
@@ -103,4 +98,5 @@ def write_masked(
         answered = Answers(label_N, distributions_NC, table.large_cost, label_N < 0)
         rows = pa.table({name: pa.array(getattr(table, name), pa.string()) for name in ("id", "split")})
         made.append(answered.table(rows, mode))
-    return write_shard(storage, made, folder / shard.rows.name), sum(map(len, made))
+    write_shard(storage, made, folder / shard.rows.name)
+    return sum(map(len, made))

@@ -30,21 +30,20 @@ def look_up_shards(
     folder: Path,
     num_labels: int,
     storage: Storage,
-) -> tuple[dict[str, str], Counts]:
-    """Write a file with the recorded answers to the rows of every shard to `folder`: their SHA-256, and the usage.
+) -> Counts:
+    """Write a file with the recorded answers to the rows of every shard to `folder`; the usage.
 
     Raises DataError for a row without an answer, two answers for one row, and a table that cannot be right.
     """
     rows = (read_table(storage.readable(source), columns=["id", "split"]) for source in sources.values())
     with _joined(large, answer_names, rows) as database:
         _require_all(database, large.location)
-        hashes = {}
         for shard, name in enumerate(sources):
             query = "SELECT * FROM joined WHERE shard = ? ORDER BY place"
             answers = _answers(database.sql(query, params=[shard]).to_arrow_table(), num_labels)
-            hashes[name] = write_shard(storage, [answers], folder / name)
+            write_shard(storage, [answers], folder / name)
         usage = database.sql("SELECT count(*), sum(tokens)::BIGINT, sum(currency) FROM joined").fetchall()[0]
-    return hashes, {name: value or 0 for name, value in zip(_USAGE, usage, strict=True)}
+    return {name: value or 0 for name, value in zip(_USAGE, usage, strict=True)}
 
 
 @contextmanager

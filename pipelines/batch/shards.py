@@ -74,8 +74,8 @@ def map_shards(
     storage: Storage,
     bar: Bar,
     sizes: Mapping[str, int] | None = None,
-) -> tuple[dict[str, str], Counts]:
-    """Write a file of every shard to `folder`: their SHA-256 by name, and the sum of what the workers counted.
+) -> Counts:
+    """Write a file of every shard to `folder`; the sum of what the workers counted.
 
     `sources` are the shards by the names of their files in `folder`. `build` returns a function that is given at most
     `GROUP_ROWS` rows of a shard, and returns as many rows, and counts. A unit is a whole shard unless `rows_per_unit`
@@ -91,7 +91,8 @@ def map_shards(
     )
     counts = total(counts for _, counts in made)
     joins = [([unit.target for unit in units[name]], folder / name) for name in sources]
-    return dict(zip(sources, map_items(partial(_join, storage), joins), strict=True)), counts
+    list(map_items(partial(_join, storage), joins))
+    return counts
 
 
 def map_units(
@@ -154,7 +155,7 @@ class UnitWriter:
             assert writer is not None  # a unit without rows is one empty table
             writer.add_key_value_metadata({_COUNTS: json.dumps(counts, sort_keys=True)})
             writer.close()
-            self._storage.put_file(unit.target, file)
+            self._storage.files.put(self._storage.name(unit.target), file)
         return counts
 
 
@@ -202,11 +203,11 @@ def sizes_of(shards: Mapping[str, Path], storage: Storage) -> dict[str, int]:
     return dict(zip(shards, _at_once(partial(num_rows_of, storage=storage), shards.values()), strict=True))
 
 
-def write_shard(storage: Storage, tables: Iterable[pa.Table], target: Path) -> str:
-    """Write tables as one shard of the storage, of row groups that are read by index; its SHA-256."""
+def write_shard(storage: Storage, tables: Iterable[pa.Table], target: Path) -> None:
+    """Write tables as one shard of the storage, of row groups that are read by index."""
     with tempfile.TemporaryDirectory(prefix="kcm-") as local:
         write_shards(Path(local), 0, tables)
-        return storage.put_file(target, shard_file(Path(local), 0, 0))
+        storage.files.put(storage.name(target), shard_file(Path(local), 0, 0))
 
 
 def total(parts: Iterable[Mapping[str, float]]) -> Counts:
@@ -226,15 +227,13 @@ def units_of(source: Any, num_rows: int, size: int, target: Path) -> list[Unit]:
     ]
 
 
-def _join(storage: Storage, shard: tuple[Sequence[Path], Path]) -> str:
-    """Write a shard from its units; its SHA-256. One unit is a shard already, which the storage copies by itself."""
+def _join(storage: Storage, shard: tuple[Sequence[Path], Path]) -> None:
+    """Write a shard from its units. One unit is a shard already, which the storage copies by itself."""
     units, target = shard
     if len(units) == 1:
         storage.files.copy(storage.name(units[0]), storage.name(target))
-        return storage.files.noted_sha256(storage.name(target))
-    return write_shard(
-        storage, (read_table(storage.readable(unit)).replace_schema_metadata() for unit in units), target
-    )
+        return
+    write_shard(storage, (read_table(storage.readable(unit)).replace_schema_metadata() for unit in units), target)
 
 
 def _counts_of(unit: Path, storage: Storage) -> Counts:

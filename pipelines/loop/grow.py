@@ -199,8 +199,7 @@ def inherit(attempt: Attempt, earlier: ShardedArtefact, forgotten: Collection[st
         if len(kept) < len(rows):
             write_table(kept, attempt.folder / name, row_group_size=GROUP_ROWS)
             left.add(name)
-    hashes = {name: sha256 for name, sha256 in earlier.manifest["files"].items() if name not in left}
-    attempt.take({name: earlier.path / name for name in hashes}, hashes)
+    attempt.take({name: earlier.path / name for name in earlier.manifest["files"] if name not in left})
 
 
 def _rows(window: pa.Table, split: Split, numbers: Mapping[str, int], taught: bool) -> pa.Table:

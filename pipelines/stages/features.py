@@ -50,11 +50,8 @@ class Encoding(Plan):
         context = attempt.context
         encoder = self.encoder.resolved(context.assets_path, self.device)  # here, once, for all actors
         storage, sources = context.store.storage, sequence.all_shards
-        made, num_cut = encode_shards(
-            context, encoder, sources, attempt.folder, scratch=attempt.scratch, bar=attempt.bar
-        )
-        attempt.note(made)
-        tasks = {name: task_shards(attempt.folder, number, made) for number, name in enumerate(sequence.names.tasks)}
+        num_cut = encode_shards(context, encoder, sources, attempt.folder, scratch=attempt.scratch, bar=attempt.bar)
+        tasks = {name: task_shards(attempt.folder, number, sources) for number, name in enumerate(sequence.names.tasks)}
         seed = self.preview_seed
         found = {} if seed is None else run_remotely(preview, tasks, seed, storage.readable)
         write_json(attempt.folder / FACTS, {"runtime": encoder.in_use, "preview": found, CUT: num_cut})

@@ -42,7 +42,7 @@ class ClassifierOutcomes(Plan):
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers, and the head."""
         names, context = sequence.names, attempt.context
-        made, head = classify_shards(
+        head = classify_shards(
             context,
             self.large,
             len(names.labels),
@@ -52,7 +52,6 @@ class ClassifierOutcomes(Plan):
             scratch=attempt.scratch,
             bar=attempt.bar,
         )
-        attempt.note(made)
         head.save(attempt.folder / HEAD)
         identity = self.large.identity(names.labels, context.assets_path, head=head)
         write_identity(attempt.folder, identity, runtime=self.embedded.runtime, device=self.embedded.device)
@@ -72,8 +71,7 @@ class RecordedOutcomes(Plan):
         """The answers."""
         names, storage = sequence.names, attempt.context.store.storage
         given = self.large, names.answers, sequence.all_shards, attempt.folder, len(names.labels), storage
-        made, usage = run_remotely(look_up_shards, *given)
-        attempt.note(made)
+        usage = run_remotely(look_up_shards, *given)
         write_identity(attempt.folder, self.identity, **usage)
 
 
@@ -88,10 +86,7 @@ class AskedOutcomes(AskingPlan):
         names, context = sequence.names, attempt.context
         large = self.large.resolved(context.assets_path, self.device)
         spec = LargeSpec(large, names.answers, len(names.labels))
-        made, usage = ask_shards(
-            context, spec, sequence.all_shards, attempt.folder, scratch=attempt.scratch, bar=attempt.bar
-        )
-        attempt.note(made)
+        usage = ask_shards(context, spec, sequence.all_shards, attempt.folder, scratch=attempt.scratch, bar=attempt.bar)
         write_identity(attempt.folder, self.identity, runtime=large.in_use, device=self.device, **usage)
 
 

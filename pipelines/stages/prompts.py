@@ -70,16 +70,11 @@ class Prompting(AskingPlan):
         folder.mkdir()
         context, names, storage = attempt.context, prompter.names, attempt.context.store.storage
         if self.large.fits_on_train:  # a mask tells its answers without asking
-            masked = list(map_items(partial(write_masked, prompter, mode, storage, folder), shards))
-            hashes = {shard.rows.name: sha256 for shard, (sha256, _) in zip(shards, masked, strict=True)}
-            attempt.note(hashes, folder)
-            return {"rows": sum(num_rows for _, num_rows in masked)}
+            return {"rows": sum(map_items(partial(write_masked, prompter, mode, storage, folder), shards))}
         write = partial(write_questions, prompter, mode, storage, scratch / "questions")
         questions = {file.name: file for file in map_items(write, shards)}
         spec = LargeSpec(self.large, names.answers, len(names.labels))
-        hashes, usage = ask_shards(context, spec, questions, folder, mode, scratch=scratch / "answers", bar=attempt.bar)
-        attempt.note(hashes, folder)
-        return usage
+        return ask_shards(context, spec, questions, folder, mode, scratch=scratch / "answers", bar=attempt.bar)
 
 
 def _prompter(plan: Prompting, name: str, tuned: TunedArtefact) -> Prompter:

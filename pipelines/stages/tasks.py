@@ -48,9 +48,8 @@ class SequencePlan(Plan):
         if self.written is None:
             raise ArtefactError("the rows were removed a moment ago", where="tasks", hint="Start again")
         storage = attempt.context.store.storage
-        shards = {name: self.written / name for name in storage.names(self.written) if name.endswith(".parquet")}
-        hashes = {name: storage.files.noted_sha256(storage.name(shard)) for name, shard in shards.items()}
-        attempt.take(shards, hashes)
+        names = storage.names(self.written)
+        attempt.take({name: self.written / name for name in names if name.endswith(".parquet")})
         for name in (BAD_ROWS, DESCRIPTION):
             shutil.copyfile(self.written / name, attempt.folder / name)
 

@@ -34,7 +34,6 @@ from pipelines.store.manifest import (
     ATTEMPT,
     EMPTIED,
     MANIFEST,
-    NOTHING,
     SCRATCH,
     encoded,
     publish,
@@ -271,14 +270,11 @@ class ArtefactStore:
         newest = sorted(listed, key=lambda each: (each.modified, each.mark), reverse=True)
         return [(self.root / each.name).parent for each in newest]
 
-    def build(
-        self, recipe: Recipe, write: Callable[[Path, Path], object], noted: Mapping[str, str] = NOTHING
-    ) -> tuple[Artefact, bool]:
+    def build(self, recipe: Recipe, write: Callable[[Path, Path], object]) -> tuple[Artefact, bool]:
         """The artefact of a recipe, and whether it was there already.
 
         `write(folder, scratch)` fills the folder of an attempt; what it keeps in `scratch` can be fetched again, on any
-        node, if it is interrupted. `noted` has, after it, the hashes of files that need not be read for them. Raises
-        LockedError while another process writes the same artefact.
+        node, if it is interrupted. Raises LockedError while another process writes the same artefact.
         """
         if found := self.find(recipe):
             return found, True
@@ -292,7 +288,7 @@ class ArtefactStore:
             scratch.mkdir(exist_ok=True)
             self.storage.forget(scratch)
             write(attempt, scratch)
-            won = lease.held and publish(self.storage, home, redacted_values(recipe.as_json()), attempt, noted)
+            won = lease.held and publish(self.storage, home, redacted_values(recipe.as_json()), attempt)
             if not won:  # a process took the lease away, since this one was silent
                 self.storage.drop([attempt])
             found = self.find(recipe) if not won else Artefact(recipe.stage, recipe.fingerprint, attempt, self.storage)

@@ -32,7 +32,7 @@ def write_checkpoint(files: Files, attempt: str, state: dict[str, Any], *, finge
         torch.save(state, draft)
         sha256 = sha256_of(draft)
         name = f"{steps:09d}-{attempt}-{fingerprint}-{sha256}.pt"
-        files.below(CHECKPOINTS).put(name, draft, sha256)
+        files.below(CHECKPOINTS).put(name, draft)
     return name
 
 

@@ -31,6 +31,7 @@ from obstore import exceptions, store
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from kcm._messages import status_of, store_fault
+from kcm.assets.manifest import sha256_of
 from kcm.durable import create_durably
 from kcm.errors import ArtefactError, ConfigError
 
@@ -113,9 +114,9 @@ class Files:
         """Write a file, or replace it."""
         self._ask(name, lambda key: obstore.put(self._store, key, content))
 
-    def put(self, name: str, source: Path, sha256: str) -> None:
+    def put(self, name: str, source: Path) -> None:
         """Write a file with the content of a local one, or replace it; a large one is sent in parts."""
-        noted = {_SHA256: sha256} if self.is_remote else None
+        noted = {_SHA256: sha256_of(source)} if self.is_remote else None
         self._ask(name, lambda key: obstore.put(self._store, key, source, attributes=noted))
 
     def read(self, name: str) -> bytes:
@@ -163,7 +164,8 @@ class Files:
             self._ask(name, lambda key: obstore.copy(self._store, key, self._key(target)))
             return
         with tempfile.TemporaryDirectory(prefix="kcm-") as folder:
-            self.put(target, path := Path(folder) / "copy", self.get(name, path))
+            self.get(name, path := Path(folder) / "copy")
+            self.put(target, path)
 
     def list(self, name: str = "") -> Iterator[Stat]:
         """The files below a name, at any depth, in no order."""

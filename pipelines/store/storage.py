@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from kcm.assets.manifest import sha256_of
 from kcm.inputs.location import cache_folder
 from pipelines.store.files import Files, Stat, StorageError
 
@@ -58,21 +57,16 @@ class Storage:
         """Where a path of the folder lies in the storage, for people: the path, or its URI."""
         return f"{self.files.uri}/{self.name(path)}" if self.is_remote else str(path)
 
-    def put_file(self, target: Path, source: Path) -> str:
-        """Write a local file into the storage under the name of `target`; its SHA-256."""
-        self.files.put(self.name(target), source, sha256 := sha256_of(source))
-        return sha256
-
     def keep(self, path: Path) -> None:
         """Upload a file of the node's folder, or all files of a folder in it, so that they outlive this node."""
         if self.is_remote:
             for file in [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else [path]:
-                self.put_file(file, file)
+                self.files.put(self.name(file), file)
 
     def hand_over(self, path: Path) -> None:
         """Upload a file and delete the copy in this node's folder, which does not need it any more."""
         if self.is_remote:
-            self.put_file(path, path)
+            self.files.put(self.name(path), path)
             path.unlink()
 
     def place(self, paths: Mapping[str, Path], folder: Path) -> None:

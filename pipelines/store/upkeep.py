@@ -19,7 +19,7 @@ from kcm.assets.manifest import sha256_of
 from kcm.errors import LockedError
 from pipelines.store.artefact import ARTEFACTS, CONTROL, Artefact, ArtefactStore, damaged_files, finished_at
 from pipelines.store.control.lease import held, leased
-from pipelines.store.manifest import EMPTIED, MANIFEST, encoded, file_hashes, marks_of, read_manifest
+from pipelines.store.manifest import EMPTIED, MANIFEST, described, encoded, marks_of, read_manifest
 
 CLEANING = "leases/gc"  # held while files are removed; no run begins meanwhile
 _BUNDLE, _LINEAGE = "bundle/bundle.json", "bundle/lineage.json"  # of a bundle's artefact; the first gives its digest
@@ -118,8 +118,7 @@ def rewrite(store: ArtefactStore, artefact: Artefact, change: Callable[[Path], N
     """
     change(artefact.folder)
     store.storage.keep(artefact.path)
-    marks = marks_of(store.storage.listed(artefact.path))
-    _tell(store, artefact, {"files": file_hashes(artefact.path), "marks": marks})
+    _tell(store, artefact, described(store.storage, store.storage.listed(artefact.path)))
 
 
 def empty(store: ArtefactStore, artefact: Artefact) -> None:

@@ -53,7 +53,7 @@ def asked(context, upstream, tmp_path, rows=ROWS, labels=LABELS, **changes):
     write_shards(tmp_path, 0, [rows])
     sources = {"answers.parquet": tmp_path / "task-0000.parquet"}
     spec = LargeSpec(large, labels, len(labels))
-    _, took = ask_shards(context, spec, sources, tmp_path / "made", scratch=tmp_path / "scratch", bar=bar)
+    took = ask_shards(context, spec, sources, tmp_path / "made", scratch=tmp_path / "scratch", bar=bar)
     return pq.read_table(tmp_path / "made" / "answers.parquet"), took
 
 

@@ -18,12 +18,12 @@ def written_by(encoder, folder, monkeypatch) -> tuple[FeaturesArtefact, list]:
 
     def encode_shards(context, encoder, sources, folder, scratch, bar):
         given.append(encoder)
-        return {}, 7
+        return 7
 
     monkeypatch.setattr(features, "encode_shards", encode_shards)
     sequence = SimpleNamespace(all_shards={}, names=SimpleNamespace(tasks=()))
     context = SimpleNamespace(assets_path=folder, store=SimpleNamespace(storage=None))
-    attempt = SimpleNamespace(context=context, folder=folder, scratch=folder, bar=None, note=lambda hashes: None)
+    attempt = SimpleNamespace(context=context, folder=folder, scratch=folder, bar=None)
     Encoding(encoder=encoder, identity="i", device="cpu").write(attempt, sequence)
     return FeaturesArtefact("features", folder.name, folder), given
 
