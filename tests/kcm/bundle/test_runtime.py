@@ -39,8 +39,8 @@ from kcm.large import (
 from kcm.large.adapters.openai import openai_identity
 from kcm.large.base import Cost
 from kcm.large.prompting.prompts import question
-from kcm.learners import FinetuneConfig
 from tests.fake_upstream import label
+from tests.kcm.bundle.test_bundle import bundle as any_bundle
 from tests.tiny_bert import save_bert
 
 LABELS = ("bad", "good", "unclear")
@@ -77,17 +77,15 @@ def bundle(policy: Policy | None = None, dim: int = DIM, **changes: Any) -> Bund
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
     parts: dict[str, Any] = {
         "collaborator": collaborator,
-        "seed": 0,
-        "label_names": LABELS,
-        "task_names": ("movies", "tweets"),
         "encoder": TextEncoderConfig(model="stub"),
         "encoder_identity": "stub",
         "large": ClassifierConfig(),
         "large_identity": "scripted",
+        "large_head": None,
         "policy": policy or Policy(),
-        "learner": FinetuneConfig(),
+        "certificates": {},
     }
-    return Bundle(**parts | changes)
+    return any_bundle(**parts | changes)
 
 
 def answers(policy: Policy, inputs: Sequence[Input], large: ScriptedModel | None = None) -> list[Answer | Failure]:

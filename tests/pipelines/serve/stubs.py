@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from kcm.bundle.answers import Input, Judgement
 from kcm.bundle.runtime import SmallSide
+from kcm.cascade.policy import Policy
 from kcm.inputs.content import IMAGE, TEXT, Content
+from kcm.large import Item, LargeAnswer
 from pipelines.serve.breaker import Breaker, BreakerConfig
+from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
@@ -26,6 +32,54 @@ def picture(width: int, height: int = 1) -> bytes:
     stream = io.BytesIO()
     Image.new("1", (width, height)).save(stream, "PNG")
     return stream.getvalue()
+
+
+DOWN = LargeUnavailable("the large model failed: RayActorError", 503)
+
+
+class StubSide(SmallSide):
+    """Keeps the text `keep` alone; its answer is always the same label. `bundle` changes what it is made of."""
+
+    def __init__(self, policy: Policy | None = None, label: int = 0, **bundle: Any) -> None:
+        names = bundle.pop("names", ("bad", "good"))
+        known = {"prompts": None, "task_names": ("movies",), "reads": TEXT, "certificates": {}, "digest": "abc"}
+        known |= {"label_names": names, "answer_names": names, "large_identity": "large/7"}
+        self.bundle: Any = SimpleNamespace(**known | bundle)
+        self.policy, self.top_k, self._label = policy or Policy(), None, label
+
+    def judge_features(self, features_ND: Any, inputs: Sequence[Input], encoded_s: float) -> list[Judgement]:
+        features_D, probabilities_C = np.zeros(4, np.float32), np.array([0.8, 0.2])
+        return [
+            Judgement(self._label, probabilities_C, 0.8, 1.4, 1.0, item.content.text == "keep", 0.01, features_D)
+            for item in inputs
+        ]
+
+
+class StubEscalation:
+    """Gives one outcome, but for the number of times that it is in trouble first; remembers what it was asked."""
+
+    def __init__(self, outcome: LargeAnswer | LargeUnavailable, troubles: int = 0) -> None:
+        self.outcome, self._troubles = outcome, troubles
+        self.asked: list[tuple[list[Item], float]] = []
+
+    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
+        self.asked.append((list(items), timeout_s))
+        outcome = await self.probe(timeout_s) or self.outcome
+        return outcome if isinstance(outcome, LargeUnavailable) else [outcome] * len(items)
+
+    async def probe(self, timeout_s: float) -> LargeUnavailable | None:
+        self._troubles -= 1
+        return DOWN if self._troubles >= 0 else None
+
+
+class Handle:
+    """A deployment's handle that has `answer` called in this process, as the deployment would."""
+
+    def __init__(self, answer: Callable[[list[Item], Release], Coroutine[Any, Any, list[LargeAnswer]]]) -> None:
+        self._answer, self.answer = answer, self
+
+    def remote(self, items: list[Item], release: Release) -> asyncio.Task[list[LargeAnswer]]:
+        return asyncio.ensure_future(self._answer(items, release))
 
 
 class NoMetrics:

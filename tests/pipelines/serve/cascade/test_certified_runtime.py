@@ -20,14 +20,13 @@ from kcm.certify.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import TextEncoderConfig
 from kcm.large import ClassifierConfig, LinearHead
-from kcm.learners import FinetuneConfig
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.loading import VersionLoader
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import LargeReplicaConfig, ReplicaConfig, ServeConfig
 from pipelines.serve.deploy.app import void_release
 from pipelines.serve.release import Release
-from tests.kcm.bundle.test_bundle import certificate
+from tests.kcm.bundle.test_bundle import bundle as any_bundle
 from tests.pipelines.serve.stubs import NoMetrics
 from tests.tiny_bert import save_bert
 
@@ -44,19 +43,15 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
     encoder = TextEncoderConfig(model=str(model), runtime="onnx")
     large = ClassifierConfig(encoder=TextEncoderConfig(model=str(model), runtime="torch"))
     head = LinearHead(np.ones((2, 32), np.float32), np.zeros(2, np.float32))
-    bundle = Bundle(
+    bundle = any_bundle(
         collaborator=Collaborator(32, 2, NetworkConfig(hidden=(4,)), "kan", seed=0).requires_grad_(False),
-        seed=0,
         label_names=("negative", "positive"),
-        task_names=("films",),
         encoder=encoder,
         encoder_identity=encoder.identity(folder),
         large=large,
         large_identity=large.identity(("negative", "positive"), folder, head=head),
         large_head=head,
         policy=KEEPS,
-        learner=FinetuneConfig(),
-        certificates={None: certificate()},
         certified_by=ONNX,
     )
     return Release(version="7", bundle=bundle.write(folder / "bundle"))

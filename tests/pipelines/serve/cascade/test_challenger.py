@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from kcm.bundle.answers import Input, Judgement
-from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import Policy
 from kcm.errors import DataError
-from kcm.inputs.content import TEXT, Content
-from kcm.large import Item, LargeAnswer
+from kcm.inputs.content import Content
+from kcm.large import LargeAnswer
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.service import CascadeService
@@ -31,53 +27,26 @@ from pipelines.serve.log.tables import DECISIONS, FAILURES
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import ChallengerRelease, Release
 from pipelines.serve.schemas import PredictResponse, Refusal
-from tests.pipelines.serve.stubs import NoMetrics, StubEncoder, version_of
+from tests.pipelines.serve.stubs import NoMetrics, StubEncoder, StubEscalation, StubSide, version_of
 
 INPUTS = [Input(Content("keep")), Input(Content("escalate"))]
 CALLERS = [f"caller {number}" for number in range(40)]
 CONFIG = ServeConfig()
 
 
-class Side(SmallSide):
-    """Keeps the text `keep`; its label is that of its version. May give no numbers, or take its time."""
+class Side(StubSide):
+    """Its label is that of its version. May give no numbers."""
+
+    broken = False
 
     def __init__(self, version: str) -> None:
-        names = ("label of 1", "label of 2")
-        self.bundle: Any = SimpleNamespace(
-            label_names=names,
-            answer_names=names,
-            prompts=None,
-            task_names=(),
-            reads=TEXT,
-            certificates={},
-            large_identity="large",
-            digest=f"digest of {version}",
-            encoder_identity="other" if version == "other" else "encoder",
-        )
-        self.policy, self.top_k = Policy(), None
-        self._label, self.broken, self.cost_s = 0 if version == "1" else 1, False, 0.001
+        names, encoder = ("label of 1", "label of 2"), "other" if version == "other" else "encoder"
+        super().__init__(label=int(version != "1"), names=names, task_names=(), encoder_identity=encoder)
 
     def judge_features(self, features_ND: Any, inputs: Sequence[Input], encoded_s: float) -> list[Judgement]:
         if self.broken:
             raise DataError("judge logits contain NaN")
-        features_D = np.zeros(4, np.float32)
-        kept = [item.content.text == "keep" for item in inputs]
-        one = Judgement(self._label, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, True, encoded_s + self.cost_s, features_D)
-        return [replace(one, keeps=keeps) for keeps in kept]
-
-
-class Large:
-    """Always says `label of 1`, or fails."""
-
-    fails = False
-
-    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
-        if self.fails:
-            return LargeUnavailable("the large model is away", 503)
-        return [LargeAnswer(0) for _ in items]
-
-    async def probe(self, timeout_s: float) -> None:
-        return None
+        return super().judge_features(features_ND, inputs, encoded_s)
 
 
 class Replica:
@@ -87,7 +56,7 @@ class Replica:
         self.encoder, self.sides = StubEncoder(), {}
         self.log, self.url = LogWriter(FeedbackConfig(), url), url
         config = CONFIG.model_copy(update={"audit": AuditConfig(share=audit_share)})
-        metrics, large = NoMetrics(), Large()
+        metrics, large = NoMetrics(), StubEscalation(LargeAnswer(0))
         self.large = large
 
         async def load(release: Release, beside: CascadeVersion | None) -> CascadeVersion:
@@ -201,7 +170,7 @@ def test_a_request_that_a_canary_took_and_did_not_answer_is_in_the_log(url: str)
         replica = Replica(url)
         await replica.serve("2", share=1.0)
         replica.sides["2"].policy = Policy(on_large_failure="error")
-        replica.large.fails = True
+        replica.large.outcome = LargeUnavailable("the large model is away", 503)
         with pytest.raises(Refusal):
             await replica.service.predict(INPUTS, Origin("r"))
         log = DecisionLog(url, 1.0)

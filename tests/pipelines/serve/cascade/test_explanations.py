@@ -10,17 +10,15 @@ import numpy as np
 import pytest
 
 from kcm.bundle.answers import Input
-from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import KEEP_ALL, Decision, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import TextEncoderConfig
 from kcm.inputs.content import TEXT, Content
 from kcm.large import OpenAiConfig, Prompts
-from kcm.learners import FinetuneConfig
 from pipelines.serve.cascade.version import NO_CURVES
 from pipelines.serve.config import LimitsConfig, ServeConfig
 from pipelines.serve.schemas import ExplainResponse, Refusal
+from tests.kcm.bundle.test_bundle import bundle as any_bundle
 from tests.pipelines.serve.stubs import version_of
 
 
@@ -42,18 +40,15 @@ def explained(
     **policy: Any,
 ) -> ExplainResponse:
     shape = NetworkConfig(**{"hidden": ()} | (network or {}))
-    bundle = Bundle(
+    bundle = any_bundle(
         collaborator=Collaborator(4, 2, shape, kind, seed=0).requires_grad_(False),  # type: ignore[arg-type]
-        seed=0,
         label_names=("negative", "positive"),
         task_names=("films",),
-        encoder=TextEncoderConfig(model="stub"),
-        encoder_identity="stub",
         large=OpenAiConfig(model="m", api_key_env=None),
-        large_identity="stub",
+        large_head=None,
         policy=Policy(**{"decision": KEEP_ALL} | policy),
         prompts=Prompts(top_k=2),
-        learner=FinetuneConfig(),
+        certificates={},
     )
     side = SmallSide(bundle, LengthEncoder())
     config = ServeConfig(limits=LimitsConfig(max_items=max_items))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.bundle.answers import Input, Judgement
+from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Lineage
-from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import Policy
-from kcm.inputs.content import TEXT, Content
-from kcm.large import ClassifierConfig, Item, LargeAnswer
+from kcm.encoders import TextEncoderConfig
+from kcm.inputs.content import Content
+from kcm.large import ClassifierConfig, LargeAnswer
 from kcm.large.base import Cost
 from pipelines.serve.breaker import Breaker, BreakerConfig, State
 from pipelines.serve.cascade import service as module
-from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import AuditConfig, FeedbackConfig, ServeConfig
@@ -34,53 +33,17 @@ from pipelines.serve.log.window import LogReader
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
 from pipelines.serve.schemas import PredictResponse, Refusal
-from tests.pipelines.serve.stubs import version_of
+from tests.pipelines.serve.stubs import DOWN, StubEscalation, StubSide, version_of
 
 KEPT, ASKED = Input(Content("keep")), Input(Content("a private text"), "movies")
-DOWN = LargeUnavailable("the large model failed: RayActorError", 503)
 
 
-class StubSmallSide(SmallSide):
-    """Keeps the text `keep` alone."""
-
-    def __init__(self) -> None:
-        encoder, large = {"name": "some/encoder"}, {"adapter": "classifier", "encoder": {"model": "other/encoder"}}
-        self.bundle: Any = SimpleNamespace(
-            label_names=("bad", "good"),
-            answer_names=("bad", "good"),
-            prompts=None,
-            task_names=("movies",),
-            reads=TEXT,
-            certificates={},
-            digest="abc",
-            large_identity="large/7",
-            encoder=SimpleNamespace(**encoder),
-            large=ClassifierConfig.model_validate(large),
-            policy=Policy(),
-            lineage=Lineage(parent="older"),
-        )
-        self.policy, self.top_k = Policy(), None
-
-    def judge_features(self, features_ND: Any, inputs: Sequence[Input], encoded_s: float) -> list[Judgement]:
-        features = np.zeros(4, np.float32)
-        return [
-            Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, item.content.text == "keep", 0.01, features)
-            for item in inputs
-        ]
-
-
-class StubEscalation:
-    """The large model's answer is `good`, but for the number of times that it is in trouble first."""
-
-    def __init__(self, troubles: int = 0) -> None:
-        self._troubles = troubles
-
-    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
-        return await self.probe(timeout_s) or [LargeAnswer(1, cost=Cost(seconds=0.05)) for _ in items]
-
-    async def probe(self, timeout_s: float) -> LargeUnavailable | None:
-        self._troubles -= 1
-        return DOWN if self._troubles >= 0 else None
+OF_A_CARD: dict[str, Any] = {
+    "encoder": SimpleNamespace(name="some/encoder"),
+    "large": ClassifierConfig(encoder=TextEncoderConfig(model="other/encoder")),
+    "policy": Policy(),
+    "lineage": Lineage(parent="older"),
+}
 
 
 @dataclass
@@ -135,12 +98,12 @@ async def started(
 
     async def load(staged: Release, beside: CascadeVersion | None) -> CascadeVersion:
         fails = 99 if staged.version == "mute" else troubles
-        large: Any = StubEscalation(fails)
+        large: Any = StubEscalation(LargeAnswer(1, cost=Cost(seconds=0.05)), fails)
         auditor = None
         if log and share:
             monitor = Monitor(log, staged.version, None, metrics)
             auditor = Auditor(config.audit, ("bad", "good"), lambda items: large.ask(items, 1.0), log, monitor, metrics)
-        return version_of(StubSmallSide(), large, CONFIG, name=staged.version, auditor=auditor)
+        return version_of(StubSide(**OF_A_CARD), large, CONFIG, name=staged.version, auditor=auditor)
 
     service = CascadeService(load, config, Breaker(BreakerConfig()), metrics, log)
     await service.stage(release("1"))

@@ -3,69 +3,43 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from kcm.bundle.answers import Input, Judgement
-from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import Policy
 from kcm.errors import DataError
 from kcm.inputs.content import IMAGE, TEXT, Content
 from kcm.inputs.pictures import PictureError
-from kcm.large import Item, LargeAnswer
+from kcm.large import LargeAnswer
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
 from pipelines.serve.log.entries import Origin
 from pipelines.serve.schemas import PredictResponse, Refusal
-from tests.pipelines.serve.stubs import StubEncoder, picture, service_of, version_of
+from tests.pipelines.serve.stubs import StubEncoder, StubEscalation, StubSide, picture, service_of, version_of
 
 CONFIG = ServeConfig(timeout_s=0.2, large=LargeReplicaConfig(timeout_s=0.1))
 INTACT, DAMAGED = picture(1), picture(13)
 FULL = LargeUnavailable("the large model has no room for more requests", 429)
 
 
-class StubSmallSide(SmallSide):
-    """Keeps the text `keep`, escalates any other; its answer is always `bad`."""
-
-    def __init__(self, policy: Policy) -> None:
-        names = ("bad", "good")
-        self.bundle: Any = SimpleNamespace(
-            label_names=names, answer_names=names, prompts=None, task_names=("movies", "tweets"), reads=TEXT
-        )
-        self.policy, self.top_k = policy, None
+class TroubledSide(StubSide):
+    """Takes its time for the text `slow`, and has no numbers for `nan`."""
 
     def judge_features(self, features_ND: Any, inputs: Sequence[Input], encoded_s: float) -> list[Judgement]:
         if any(item.content.text == "slow" for item in inputs):
             time.sleep(0.5)
         if any(item.content.text == "nan" for item in inputs):
             raise DataError("the judge's logits are not numbers")
-        features = np.zeros(4, np.float32)
-        return [
-            Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, item.content.text == "keep", 0.01, features)
-            for item in inputs
-        ]
-
-
-class StubEscalation:
-    """Gives one outcome, and remembers what it was asked."""
-
-    def __init__(self, outcome: LargeAnswer | LargeUnavailable) -> None:
-        self._outcome = outcome
-        self.asked: list[tuple[list[Item], float]] = []
-
-    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
-        self.asked.append((list(items), timeout_s))
-        return self._outcome if isinstance(self._outcome, LargeUnavailable) else [self._outcome] * len(items)
+        return super().judge_features(features_ND, inputs, encoded_s)
 
 
 def predict(
     escalation: StubEscalation, *texts: str, task: str | None = None, max_waiting: int = 100, **policy: Any
 ) -> PredictResponse:
     async def answered() -> PredictResponse:
-        version = version_of(StubSmallSide(Policy(**policy)), escalation, CONFIG, max_waiting=max_waiting)
+        version = version_of(TroubledSide(Policy(**policy)), escalation, CONFIG, max_waiting=max_waiting)
         service = await service_of(version)
         return await service.predict([Input(Content(text), task) for text in texts], Origin("id"))
 
@@ -160,8 +134,7 @@ def test_an_item_that_cannot_be_read_is_refused_by_its_place(reads: Any, given: 
             raise PictureError("the image is damaged")
         return content
 
-    small_side = StubSmallSide(Policy())
-    small_side.bundle.reads = reads
+    small_side = StubSide(reads=reads)
     whole = Content("keep" if "text" in reads else "", INTACT if "image" in reads else b"")
 
     async def answered() -> PredictResponse:

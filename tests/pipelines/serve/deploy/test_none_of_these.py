@@ -20,15 +20,16 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
 from kcm.encoders import TextEncoderConfig
 from kcm.inputs.content import Content
-from kcm.large import CausalLmConfig, Item, LargeAnswer, OpenAiConfig, ZeroShotConfig
+from kcm.large import CausalLmConfig, Item, OpenAiConfig, ZeroShotConfig
 from kcm.large.config import LargeConfig
-from kcm.learners import FinetuneConfig
 from pipelines.serve.cascade.models.large import Large
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.door import Door
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 from tests.fake_upstream import FakeUpstream, label
+from tests.kcm.bundle.test_bundle import bundle
+from tests.pipelines.serve.stubs import Handle
 from tests.tiny_bert import save_bert
 from tests.tiny_lm import save_lm
 
@@ -74,38 +75,27 @@ def large(
 def bundle_with(large: LargeConfig, encoder: Path, assets: Path) -> Bundle:
     """A bundle that escalates everything to `large`."""
     small = TextEncoderConfig(model=str(encoder), max_length=32)
-    return Bundle(
+    return bundle(
         collaborator=Collaborator(32, len(LABELS), NetworkConfig(hidden=()), "kan", seed=0),
-        seed=0,
         label_names=LABELS,
         none_label=NONE,
-        task_names=("intents",),
         encoder=small,
         encoder_identity=small.identity(assets),
         large=large,
         large_identity=large.identity((*LABELS, NONE), assets),
+        large_head=None,
         policy=Policy(decision=ESCALATE_ALL, on_large_failure="error"),
-        learner=FinetuneConfig(),
+        certificates={},
     )
-
-
-class Handle:
-    """The deployment's handle, without Ray."""
-
-    def __init__(self, large: Any) -> None:
-        self._large, self.answer = large, self
-
-    def remote(self, items: list[Item], release: Release) -> asyncio.Task[list[LargeAnswer]]:
-        return asyncio.ensure_future(self._large.answer(items, release))
 
 
 def test_rows_outside_the_label_list_are_answered(
     large: LargeConfig, models: Mapping[str, Path], upstream: FakeUpstream, tmp_path: Path
 ) -> None:
-    bundle = bundle_with(large, models["encoder"], tmp_path)
+    ours = bundle_with(large, models["encoder"], tmp_path)
     upstreams = [{"base_url": upstream.base_url, "api_key_env": "KEY_OF_THE_OPERATOR"}]
     config = parse_config(ServeConfig, {"large": {"upstreams": upstreams}})
-    release = Release(version="1", bundle=bundle.write(tmp_path / "bundle"))
+    release = Release(version="1", bundle=ours.write(tmp_path / "bundle"))
 
     async def served() -> tuple[list[dict[str, Any]], str]:
         source, large_class = FixedSource(release), Large.func_or_class  # type: ignore[attr-defined]
@@ -113,15 +103,15 @@ def test_rows_outside_the_label_list_are_answered(
         await deployment.__init__(source, config.large, tmp_path, config.feedback, config.limits)
         door_class = Door.func_or_class.__mro__[1]  # type: ignore[attr-defined]  # as it is written, unwrapped
         door = door_class.__new__(door_class)
-        await door.__init__(source, config, tmp_path, Handle(deployment))
+        await door.__init__(source, config, tmp_path, Handle(deployment.answer))
         transport = httpx.ASGITransport(app=door.__serve_build_asgi_app__())
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
             response = await client.post("/v1/predict", json={"inputs": [{"text": text} for text in TEXTS]})
             return response.json()["answers"], (await client.get("/v1/model")).json()["breaker"]
 
     answers, breaker = asyncio.run(served())
-    model = load_large(bundle, tmp_path, upstreams=config.large.upstreams)
-    names = [bundle.answer_names[answer.label] for answer in model.answer([Item("", Content(text)) for text in TEXTS])]
+    model = load_large(ours, tmp_path, upstreams=config.large.upstreams)
+    names = [ours.answer_names[answer.label] for answer in model.answer([Item("", Content(text)) for text in TEXTS])]
     assert [answer["label"] for answer in answers] == names
     assert NONE in names
     assert {answer["route"] for answer in answers} == {"large"}

@@ -9,17 +9,14 @@ import asyncio
 import gzip
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
-from kcm.bundle.answers import Answer, Input, Judgement
-from kcm.bundle.runtime import SmallSide
+from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import Policy
 from kcm.inputs.content import Content
-from kcm.large import Item, LargeAnswer, OpenAiConfig, OpenAiModel
+from kcm.large import OpenAiConfig, OpenAiModel
 from kcm.large.response_cache import ResponseStore
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.models.escalation import Escalation
@@ -28,7 +25,7 @@ from pipelines.serve.config import LargeReplicaConfig, ServeConfig
 from pipelines.serve.log.entries import Origin
 from pipelines.serve.release import Release
 from tests.fake_upstream import FakeUpstream, Turn, completion, label
-from tests.pipelines.serve.stubs import service_of, version_of
+from tests.pipelines.serve.stubs import Handle, StubSide, service_of, version_of
 
 LABELS = ("negative", "positive")
 CONFIG = ServeConfig(timeout_s=8.0, large=LargeReplicaConfig(timeout_s=4.0, attempt_timeout_s=2.0))
@@ -51,31 +48,6 @@ FAULTS = {
 }
 
 
-class EscalatesAll(SmallSide):
-    """Its own answer is always `negative`."""
-
-    def __init__(self) -> None:
-        self.bundle: Any = SimpleNamespace(
-            label_names=LABELS, answer_names=LABELS, prompts=None, task_names=(), reads=frozenset({"text"})
-        )
-        self.policy, self.top_k = Policy(on_large_failure="answer_small"), None
-
-    def judge_features(self, features_ND: Any, inputs: Sequence[Input], encoded_s: float) -> list[Judgement]:
-        features_D = np.zeros(2, np.float32)
-        return [Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 2.0, False, 0.01, features_D) for _ in inputs]
-
-
-class Handle:
-    """A deployment's handle that calls the model in this process, as the deployment would."""
-
-    def __init__(self, model: OpenAiModel) -> None:
-        self._model = QuestionQueue(model.ask, max_waiting=8, timeout_s=CONFIG.large.attempt_timeout_s)
-        self.answer = self
-
-    def remote(self, items: list[Item], release: Release) -> asyncio.Task[list[LargeAnswer]]:
-        return asyncio.ensure_future(self._model.submit(items))
-
-
 def served(base_url: str, folder: Path, texts: Sequence[str]) -> list[Answer]:
     """The answers to one request after the other."""
     model = OpenAiModel(
@@ -85,10 +57,12 @@ def served(base_url: str, folder: Path, texts: Sequence[str]) -> list[Answer]:
     )
 
     async def answer() -> list[Answer]:
-        small_side = EscalatesAll()
+        small_side = StubSide(Policy(on_large_failure="answer_small"), names=LABELS, task_names=())
+        questions = QuestionQueue(model.ask, max_waiting=8, timeout_s=CONFIG.large.attempt_timeout_s)
+        handle: Any = Handle(lambda items, _: questions.submit(items))
         release = Release(version="1", bundle=folder)
         breaker = Breaker(BreakerConfig(failures=100))
-        escalation = Escalation(Handle(model), release, len(LABELS), CONFIG.large, breaker)  # type: ignore[arg-type]
+        escalation = Escalation(handle, release, len(LABELS), CONFIG.large, breaker)
         service = await service_of(version_of(small_side, escalation, CONFIG, name="1"))
         responses = [await service.predict([Input(Content(text))], Origin("id")) for text in texts]
         return [response.answers[0] for response in responses]
