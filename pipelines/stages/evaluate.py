@@ -43,6 +43,7 @@ from kcm.metrics.continual import summarise
 from kcm.metrics.routing import prompt_effect
 from kcm.report.reading import NAMES
 from pipelines.batch.mapping import run_remotely
+from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt
 from pipelines.stages.kept_wrong import kept_wrong
 from pipelines.stages.stage import Plan, Stage
@@ -51,6 +52,7 @@ from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.control.journal import StoredLedger
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import PartRows, ScoredTable, kept_parts, part_rows
+from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import Names
 from pipelines.training.artefacts import RANKING, Tuned, TunedArtefact, standing
 
@@ -142,7 +144,9 @@ class Evaluate(Stage, Plan):
         """Not for a few rows."""
         return not features.has_few_rows
 
-    def write(self, attempt: Attempt, features: FeaturesArtefact, tuned: TunedArtefact, **reads: Any) -> None:
+    def write(
+        self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
+    ) -> None:
         """Certify and measure one collaborator after the other."""
         collaborators, reason = chosen(tuned, self.choose)
         write_json(attempt.folder / _CHOICE, {"deployed": collaborators[0], "reason": reason})
@@ -151,27 +155,34 @@ class Evaluate(Stage, Plan):
         spend = look_spend(attempt.context.store, certify_rows, self.certificate, attempt.fingerprint)
         for number, name in enumerate(collaborators):
             attempt.bar.update(number, len(collaborators))
-            given = (name, tuned, self.certificate, spend, attempt.folder / name)
+            given = (name, tuned, features, outcomes, self.certificate, spend, attempt.folder / name)
             result[name], report[name] = run_remotely(measure, *given)
         EvaluatedArtefact.write_measured(attempt.folder, result, report)
 
 
 def measure(
-    name: str, tuned: TunedArtefact, config: CertificateConfig, spend: float, folder: Path
+    name: str,
+    tuned: TunedArtefact,
+    features: FeaturesArtefact,
+    outcomes: OutcomesArtefact,
+    config: CertificateConfig,
+    spend: float,
+    folder: Path,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Certify and measure one collaborator: its part of the result and of the curves; the rest goes to a new folder."""
-    found, features = tuned.load(name), tuned.trained.features
+    found, names = tuned.load(name), features.names
+    answers = tuned.answers(name, list(found.objectives))
     folder.mkdir()
-    parts = tuned.parts(found, SPLITS, tuned.answers(name, list(found.objectives)))
-    scored = found.table(kept_parts(parts, folder / OUTCOMES))
+    parts = scored_parts(found.collaborator, found.gate, features, outcomes, SPLITS, answers, left_out=found.left_out)
+    scored = ScoredTable.of(kept_parts(parts, folder / OUTCOMES), found.gate, found.validate_scores, found.policy)
     policy, certificates = certify_policy(
         scored.rows("validate"), scored.rows("certify"), found.policy, config, delta=spend
     )
     EvaluatedArtefact.write_deployed(folder, policy, certificates)
     write_json(folder / _KEPT_WRONG, kept_wrong(scored, policy, folder / OUTCOMES, features))
-    result = result_of(scored, policy, certificates, found, features.names)
+    result = result_of(scored, policy, certificates, found, names)
     if found.collaborator.base is not None:
-        result["base"] = beside_base(found.collaborator, part_rows(features, tuned.trained.outcomes, ["validate"]))
+        result["base"] = beside_base(found.collaborator, part_rows(features, outcomes, ["validate"]))
     return result, curves_of(scored, certificates[None], config)
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kcm.cascade.measured import MeasuredRows
 from kcm.cascade.policy import Policy
 from kcm.cascade.search import TuneConfig, find_policy
 from kcm.certify.certificate import CertificateConfig, certified_keep_rate
@@ -22,12 +23,14 @@ from kcm.large import LargeConfig, PromptMode, Prompts, PromptsConfig, hard_cand
 from pipelines.batch.asking import LargeSpec, ask_shards
 from pipelines.batch.mapping import map_items, run_remotely
 from pipelines.batch.prompting import PromptedShard, Prompter, write_masked, write_questions
+from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt, Context
 from pipelines.stages.attempts import AskingPlan, next_attempt
 from pipelines.stages.stage import Stage
 from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcome_table import ScoredTable
 from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.training.artefacts import TunedArtefact, save_prompts
+from pipelines.training.artefacts import Tuned, TunedArtefact, save_prompts
 
 
 class Prompting(AskingPlan):
@@ -46,7 +49,7 @@ class Prompting(AskingPlan):
         """What the search left and `prompts.json`, with the answers under each mode below `<name>/<mode>/`."""
         shards = PromptedShard.all_of(features, outcomes)
         for name in tuned.plan.config.collaborators:
-            folder, given = attempt.folder / name, (self, name, tuned)
+            folder, given = attempt.folder / name, (self, name, tuned, features, outcomes)
             shutil.copytree(tuned.below(name), folder)
             prompter = run_remotely(_prompter, *given)
             folders = {mode: folder / mode for mode in self.modes if mode != "none"}
@@ -77,10 +80,12 @@ class Prompting(AskingPlan):
         return ask_shards(context, spec, questions, folder, mode, scratch=scratch / "answers", bar=attempt.bar)
 
 
-def _prompter(plan: Prompting, name: str, tuned: TunedArtefact) -> Prompter:
+def _prompter(
+    plan: Prompting, name: str, tuned: TunedArtefact, features: FeaturesArtefact, outcomes: OutcomesArtefact
+) -> Prompter:
     """What writes the prompts; the candidates of the hard mode come from validate rows alone."""
-    found, names = tuned.load(name), tuned.trained.features.names
-    rows = found.table(tuned.parts(found, ("validate",))).table
+    found, names = tuned.load(name), features.names
+    rows = _validate_rows(found, features, outcomes)
     is_kept_N = found.policy.keep(rows.score, rows.task)
     candidates = hard_candidates(
         rows.label, is_kept_N & rows.small_correct, len(names.answers), plan.prompts.reliability
@@ -96,11 +101,16 @@ def _num_waiting(found: TunedArtefact) -> int:
 
 
 def _best(
-    plan: Prompting, name: str, tuned: TunedArtefact, folders: Mapping[PromptMode, Path]
+    plan: Prompting,
+    name: str,
+    tuned: TunedArtefact,
+    features: FeaturesArtefact,
+    outcomes: OutcomesArtefact,
+    folders: Mapping[PromptMode, Path],
 ) -> tuple[Policy, dict[str, dict[str, float]]]:
     """The policy of the mode of which a certificate should leave most, and what each mode reaches on validate."""
     tuned_one = tuned.load(name)
-    table = tuned_one.table(tuned.parts(tuned_one, ("validate",), folders)).table
+    table = _validate_rows(tuned_one, features, outcomes, folders)
     policies: dict[str, Policy] = {}
     objectives: dict[str, dict[str, float]] = {}
     for mode in plan.modes:
@@ -112,6 +122,19 @@ def _best(
         objectives[mode] = {"promised": keep_rate, "calls_saved": found.calls_saved, "area": found.area}
     best = max(policies, key=lambda mode: tuple(objectives[mode].values()))
     return policies[best], objectives
+
+
+def _validate_rows(
+    found: Tuned,
+    features: FeaturesArtefact,
+    outcomes: OutcomesArtefact,
+    prompted: Mapping[PromptMode, Path] | None = None,
+) -> MeasuredRows:
+    """The validate rows under prompt `none` and all of `prompted`, as the search scored them."""
+    parts = scored_parts(
+        found.collaborator, found.gate, features, outcomes, ("validate",), prompted, left_out=found.left_out
+    )
+    return ScoredTable.of(parts, found.gate, found.validate_scores, found.policy).table
 
 
 class ChoosePrompts(Stage):

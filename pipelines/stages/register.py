@@ -19,6 +19,7 @@ from kcm.certify.monitoring.drift import FEWEST_ROWS, DriftReference
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
 from pipelines.batch.mapping import run_remotely
+from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt, Context
 from pipelines.registry import gates
 from pipelines.registry.champion import BUNDLE, REGISTER, Champion, Current, Pointer
@@ -34,6 +35,7 @@ from pipelines.stages.stage import Plan, Stage
 from pipelines.stages.units import trained_units
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.tracking.config import TrackingConfig
 from pipelines.training.artefacts import Tuned, TunedArtefact
 
@@ -79,13 +81,13 @@ class Register(Stage, Plan):
         self,
         attempt: Attempt,
         features: FeaturesArtefact,
+        outcomes: OutcomesArtefact,
         tuned: TunedArtefact,
         evaluated: EvaluatedArtefact,
-        **reads: Any,
     ) -> None:
         """The bundle of the deployed collaborator, with one network where judge and small are the same."""
         encoder = features.made_by(self.encoder, attempt.context.assets_path)
-        run_remotely(_write_bundle, self, attempt.folder / BUNDLE, encoder, tuned, evaluated)
+        run_remotely(_write_bundle, self, attempt.folder / BUNDLE, encoder, features, outcomes, tuned, evaluated)
 
     def publish(self, artefact: BundleArtefact, context: Context) -> None:
         """Register the bundle, and make it the champion where nothing speaks against it.
@@ -166,11 +168,17 @@ class Register(Stage, Plan):
 
 
 def _write_bundle(
-    stage: Register, folder: Path, encoder: EncoderConfig, tuned: TunedArtefact, evaluated: EvaluatedArtefact
+    stage: Register,
+    folder: Path,
+    encoder: EncoderConfig,
+    features: FeaturesArtefact,
+    outcomes: OutcomesArtefact,
+    tuned: TunedArtefact,
+    evaluated: EvaluatedArtefact,
 ) -> None:
     """Write the bundle to a new folder."""
-    plan, features, outcomes = tuned.plan, tuned.trained.features, tuned.trained.outcomes
-    name, sequence = evaluated.deployed, features.sequence
+    plan, sequence = tuned.plan, features.sequence
+    name = evaluated.deployed
     found, policy = tuned.load(name), evaluated.policy(name)
     encoder = encoder.of_dim(features.dim)
     large = sequence.large_with_head(stage.large).in_runtime(outcomes.runtime).of_dim(features.dim)
@@ -199,7 +207,7 @@ def _write_bundle(
         },
         learner_state=found.state["learner"],
         trained_units=trained_units(sequence),
-        drift=_drift(found, policy, tuned),
+        drift=_drift(found, policy, features, outcomes),
         lineage=Lineage(
             artefacts={each.stage: each.fingerprint for each in (features, outcomes, tuned, evaluated)},
             parent=stage.continues,
@@ -208,15 +216,17 @@ def _write_bundle(
     bundle.write(folder)
 
 
-def _drift(found: Tuned, policy: Policy, tuned: TunedArtefact) -> DriftReference | None:
+def _drift(
+    found: Tuned, policy: Policy, features: FeaturesArtefact, outcomes: OutcomesArtefact
+) -> DriftReference | None:
     """What traffic will be compared with: the certify rows under the deployed policy; None where they are too few."""
-    num_rows, num_labels = tuned.trained.features.num_rows("certify"), found.collaborator.num_labels
+    num_rows, num_labels = features.num_rows("certify"), found.collaborator.num_labels
     if num_rows < FEWEST_ROWS:
         return None
     novelty = Novelty.of(found.state["learner"])
     small, keeps, differs, shown, distances = [], [], [], [], []
     share = _MOST_DRIFT_ROWS / num_rows
-    for part in tuned.parts(found, ["certify"], shown=share):
+    for part in scored_parts(found.collaborator, found.gate, features, outcomes, ["certify"], shown=share):
         small.append(part.table.small_logits[:, :num_labels].argmax(axis=1))
         keeps.append(policy.keep(part.scores(found.gate), part.table.task))
         differs.append(small[-1] != part.table.large_label)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +16,12 @@ from safetensors.torch import load_file, save_file
 from kcm.cascade.gate import Gate, restored_gate
 from kcm.cascade.novelty import NovelRows
 from kcm.cascade.policy import Policy
-from kcm.cascade.table import Split
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import parse_config
 from kcm.large import PromptMode, Prompts
-from pipelines.batch.scored_parts import scored_parts
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import LeftOut, OutcomePart, ScoredTable
+from pipelines.store.outcome_table import LeftOut
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.worker import TrainerConfig, TrainerPlan, load_state
 
@@ -46,17 +44,8 @@ class TrainedArtefact(Artefact):
     @property
     def plan(self) -> TrainerPlan:
         """How the collaborators were trained, and on what."""
-        return TrainerPlan.of(self.config, self.features, self.outcomes)
-
-    @cached_property
-    def features(self) -> FeaturesArtefact:
-        """The features that the collaborators read."""
-        return self.source(FeaturesArtefact, "features")
-
-    @cached_property
-    def outcomes(self) -> OutcomesArtefact:
-        """The large model's answers to the same rows."""
-        return self.source(OutcomesArtefact, "outcomes")
+        features, outcomes = self.source(FeaturesArtefact, "features"), self.source(OutcomesArtefact, "outcomes")
+        return TrainerPlan.of(self.config, features, outcomes)
 
     @staticmethod
     def write(folder: Path, states: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> None:
@@ -84,10 +73,6 @@ class Tuned:
     novel: NovelRows | None = None  # rows as if their class had never been learned, where the learner can tell
     prompts: Prompts | None = None
     objectives: dict[PromptMode, dict[str, float]] = field(default_factory=dict)  # by mode, where modes were searched
-
-    def table(self, parts: Iterable[OutcomePart]) -> ScoredTable:
-        """The rows of `TunedArtefact.parts`, those that choose as the search scored them."""
-        return ScoredTable.of(parts, self.gate, self.validate_scores, self.policy)
 
     def save(self, folder: Path) -> None:
         """Write what the search found to a new folder; prompts are added to it by `save_prompts`."""
@@ -140,39 +125,15 @@ def save_prompts(
     write_json(folder / PROMPTS, found)
 
 
-Prompted = Mapping[PromptMode, Path]
-"""Folders of the answers under further prompt modes."""
-
-
 class TunedArtefact(Artefact):
     """The best trial of each collaborator; from the stage `prompts` on with the policy of the best mode."""
 
     kind = "tuned"
 
     @cached_property
-    def trained(self) -> TrainedArtefact:
-        """The collaborators as they were trained for the search."""
-        return self.source(TrainedArtefact, "extend", "train")
-
-    @cached_property
     def plan(self) -> TrainerPlan:
         """How the collaborators were trained, and on what."""
-        return self.trained.plan
-
-    def parts(
-        self, found: Tuned, splits: Sequence[Split], prompted: Prompted | None = None, shown: float = 0.0
-    ) -> Iterator[OutcomePart]:
-        """The rows of some splits as a collaborator and its gate score them: see `scored_parts`."""
-        return scored_parts(
-            found.collaborator,
-            found.gate,
-            self.trained.features,
-            self.trained.outcomes,
-            splits,
-            prompted,
-            shown,
-            found.left_out,
-        )
+        return self.source(TrainedArtefact, "extend", "train").plan
 
     def load(self, name: str) -> Tuned:
         """What was found for a collaborator."""

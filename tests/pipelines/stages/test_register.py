@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +26,6 @@ from pipelines.stages.register import BundleArtefact, Register
 from pipelines.store import outcome_table
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.outcome_table import drawn
-from pipelines.training.artefacts import TunedArtefact
 from tests.pipelines.made_parts import SIZES, logits, parts_here, written
 
 KEEPS, SAVES_NOTHING = Policy(decision=Decision(decision="threshold", threshold=0.5)), Policy(decision=ESCALATE_ALL)
@@ -133,13 +131,11 @@ def test_the_drift_reference_counts_all_certify_rows_and_shows_at_most_so_many(
     monkeypatch.setattr(outcome_table, "logits", logits)
     monkeypatch.setattr(register, "_MOST_DRIFT_ROWS", most)
     given: Any = written(ArtefactStore(place))
-    found: Any = SimpleNamespace(collaborator=SimpleNamespace(num_labels=2), gate=Gate(), left_out=None)
-    tuned: Any = SimpleNamespace(trained=SimpleNamespace(features=given[0], outcomes=given[1]))
-    tuned.parts = partial(TunedArtefact.parts, tuned)
+    found: Any = SimpleNamespace(collaborator=SimpleNamespace(num_labels=2), gate=Gate())
     residuals = {"metric_CC": torch.eye(2), "target_C": torch.full((2,), 10.0), "offset_C": torch.zeros(2)}
     found.state = {"learner": {"residuals": {name: each.double() for name, each in residuals.items()}}}
     found.novel = NovelRows(np.full(100, np.inf), np.arange(100.0))
-    reference = register._drift(found, KEEPS, tuned)
+    reference = register._drift(found, KEEPS, *given)
     (part,) = parts_here(found.collaborator, *given, ["certify"])
     small_N = part.table.small_logits[:, :2].argmax(axis=1)
     shown_N = drawn(part.table.id, most / SIZES["certify"])
