@@ -171,7 +171,7 @@ def _over_seeds(inputs: Inputs, overrides: Iterable[str]) -> dict[str, dict[str,
     for seed in range(NUM_SEEDS):
         order = np.random.default_rng(seed).permutation(len(features.names.tasks))
         configured = {name: getattr(config, name) for name in TrainerConfig.model_fields} | {"seed": seed}
-        plan = TrainerPlan.of(TrainerConfig(**configured), features, outcomes)
+        plan = TrainerPlan(TrainerConfig(**configured), features, outcomes)
         plan = replace(plan, tasks=tuple(plan.tasks[i] for i in order))
         for name in ("kcm", "mcm"):
             trainer = plan.trainer(name)

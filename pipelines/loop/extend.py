@@ -5,7 +5,8 @@ Hyper-parameters are those that the champion's search has chosen; nothing is sea
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from functools import partial
 from typing import Any, Self
 
 from pydantic import Field
@@ -74,11 +75,10 @@ class Extend(Stage, Plan, TrainerConfig):
         self, attempt: Attempt, window: WindowArtefact, features: FeaturesArtefact, outcomes: OutcomesArtefact
     ) -> None:
         """The state of a trainer that has learned one more task."""
-        plan = TrainerPlan.of(self, features, outcomes)
         train(
             attempt,
-            replace(plan, artefacts=(*plan.artefacts, self.tuned)),
-            parents={name: self.tuned.state_file(name) for name in self.collaborators},
+            TrainerPlan(self, features, outcomes),
+            parents={name: partial(self.tuned.state_file, name) for name in self.collaborators},
             forgotten_rows=frozenset(window.facts.forgotten_rows),
         )
 
@@ -98,12 +98,9 @@ class Choose(Stage, Plan):
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, trained: TrainedArtefact
     ) -> None:
         """Fit the gate and find the policy on the validate rows of all tasks."""
-        plan = TrainerPlan.of(trained.config, features, outcomes)
-        (name,) = plan.config.collaborators
+        (name,) = trained.config.collaborators
         trial = TrialPlan(
-            plan=plan,
-            features=features,
-            outcomes=outcomes,
+            plan=TrainerPlan(trained.config, features, outcomes),
             trained=trained,
             scratch=attempt.storage,
             max_loss=self.max_loss,

@@ -31,7 +31,7 @@ class Train(Stage, Plan, TrainerConfig):
 
     def write(self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> None:
         """`<name>.pt` for each collaborator."""
-        plan = TrainerPlan.of(self, features, outcomes)
+        plan = TrainerPlan(self, features, outcomes)
         if not self.needs_cluster(features):
             solved: dict[str, dict[str, Any]] = {}
             for number, name in enumerate(self.collaborators):

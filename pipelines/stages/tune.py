@@ -69,11 +69,9 @@ class Tune(Stage, Plan):
     ) -> None:
         """Search for one collaborator after the other; for those that take no steps in one process, without trials."""
         context = attempt.context
-        plan = TrainerPlan.of(trained.config, features, outcomes)
+        plan = TrainerPlan(trained.config, features, outcomes)
         trial_plan = TrialPlan(
             plan=plan,
-            features=features,
-            outcomes=outcomes,
             trained=trained,
             scratch=attempt.storage,
             max_loss=self.tune.allowed_loss(self.certificate.epsilon),
@@ -209,7 +207,7 @@ def search_space(config: TuneConfig, plan: TrainerPlan, name: str) -> dict[str, 
         }
     return training | {
         "gate": config.gates,
-        "scope": config.scopes if len(plan.tasks) > 1 else ("global",),
+        "scope": config.scopes if len(plan.features.names.tasks) > 1 else ("global",),
     }
 
 

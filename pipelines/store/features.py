@@ -92,7 +92,7 @@ class FeaturesArtefact(ShardedArtefact):
         preview: dict[str, tuple[int, int]] = self._facts["preview"]
         return preview
 
-    @property
+    @cached_property
     def dim(self) -> int:
         """Features of a row."""
         schema = pq.read_schema(self.readable(shard_file(self.path, 0, 0).name))

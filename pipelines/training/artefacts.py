@@ -45,7 +45,7 @@ class TrainedArtefact(Artefact):
     def plan(self) -> TrainerPlan:
         """How the collaborators were trained, and on what."""
         features, outcomes = self.source(FeaturesArtefact, "features"), self.source(OutcomesArtefact, "outcomes")
-        return TrainerPlan.of(self.config, features, outcomes)
+        return TrainerPlan(self.config, features, outcomes)
 
     @staticmethod
     def write(folder: Path, states: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> None:

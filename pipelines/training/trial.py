@@ -23,9 +23,7 @@ from kcm.certify.ledger import look_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Learner
-from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import LeftOut, PartRows, outcome_part
-from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Storage
 from pipelines.training.artefacts import TrainedArtefact, Tuned
 from pipelines.training.fitting import MAX_FITTED_ROWS, fitted_on
@@ -80,8 +78,6 @@ class TrialPlan:
     """What all trials share, whichever collaborator they are of."""
 
     plan: TrainerPlan
-    features: FeaturesArtefact
-    outcomes: OutcomesArtefact
     trained: TrainedArtefact  # for the configured hyper-parameters
     scratch: Storage  # states that trials have trained
     max_loss: float  # that a searched policy may lose on the rows that choose
@@ -108,10 +104,10 @@ class TrialPlan:
     def evaluate(self, name: str, choice: Choice) -> Tuned:
         """The collaborator's best policy on validate rows, or where there are none on train rows left out."""
         trained = self._trained(name, choice)
-        state, left_out = trained.state, trained.left_out
+        state, left_out, features = trained.state, trained.left_out, self.plan.features
         gate, rows, novel = fitted_on(
-            lambda: (outcome_part(trained.collaborator, rows, self.features.names, left_out) for rows in self._rows()),
-            self.features.num_rows("validate") + (0 if left_out is None else len(left_out.ids)),
+            lambda: (outcome_part(trained.collaborator, rows, features.names, left_out) for rows in self._rows()),
+            features.num_rows("validate") + (0 if left_out is None else len(left_out.ids)),
             choice.gate,
             num_labels=self.plan.num_labels,  # what serving has: none-of-these is no answer of the small side
             reference=Reference.of(trained.collaborator, state["learner"]),
@@ -140,13 +136,13 @@ class TrialPlan:
 
     def _rows(self) -> Iterable[PartRows]:
         """The rows that choose: more than a gate is fitted on are read in every pass, fewer once by a process."""
-        if self.features.num_deciding_undrawn > MAX_FITTED_ROWS:
-            return deciding_rows(self.features, self.outcomes)
+        if self.plan.features.num_deciding_undrawn > MAX_FITTED_ROWS:
+            return deciding_rows(self.plan.features, self.plan.outcomes)
         return self._held
 
     @cached_property
     def _held(self) -> list[PartRows]:
-        return list(deciding_rows(self.features, self.outcomes))
+        return list(deciding_rows(self.plan.features, self.plan.outcomes))
 
     def _trained(self, name: str, choice: Choice) -> _Trained:
         """The collaborator as it was trained for a choice; that of the last one stays in memory."""
@@ -156,7 +152,7 @@ class TrialPlan:
             collaborator, learner = self.plan.collaborator(name, state), self.plan.learner(name)
             learner.load_state_dict(state["learner"])
             left_out = None
-            if self.features.tasks_without_validate:
+            if self.plan.features.tasks_without_validate:
                 left_out = left_out_of(collaborator, learner, self._distill(choice), self._rows())
             self._last.clear()
             self._last[key] = _Trained(collaborator, learner, state, left_out)

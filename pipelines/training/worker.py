@@ -26,7 +26,7 @@ from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import ParquetRows
 from kcm.learners.training.trainer import Trainer
-from pipelines.store.artefact import Artefact, storage_errors
+from pipelines.store.artefact import storage_errors
 from pipelines.store.checkpoint import CHECKPOINTS, newest_checkpoint, prune_checkpoints, write_checkpoint
 from pipelines.store.control.lease import TTL_S, Lease, leased
 from pipelines.store.control.records import Control
@@ -37,15 +37,6 @@ from pipelines.store.storage import Storage
 
 PROGRESS, NOTES, METRICS = "progress.json", "notes", "metrics"  # what rank 0 leaves for the driver
 KEEP = 2  # checkpoints of a training, should the newest one be damaged
-
-
-@dataclass(frozen=True)
-class TaskFiles:
-    """One task on disk: the shards of its features, and of the large model's answers to the same rows."""
-
-    name: str
-    features: tuple[Path, ...]
-    outcomes: tuple[Path, ...]
 
 
 class TrainerConfig(Config):
@@ -69,30 +60,19 @@ class TrainerPlan:
     """How collaborators are trained, and on what."""
 
     config: TrainerConfig
-    tasks: tuple[TaskFiles, ...]
-    in_features: int
-    num_labels: int
-    artefacts: tuple[Artefact, ...] = ()  # whose files the tasks name
+    features: FeaturesArtefact
+    outcomes: OutcomesArtefact
 
-    @classmethod
-    def of(cls, config: TrainerConfig, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> TrainerPlan:
-        """The plan for the files of finished stages."""
-        files = [
-            TaskFiles(name, tuple(features.shards(number)), tuple(outcomes.shards(number)))
-            for number, name in enumerate(features.names.tasks)
-        ]
-        return cls(config, tuple(files), features.dim, len(features.names.labels), (features, outcomes))
-
-    def fetch(self) -> None:
-        """Have the files of the tasks on this node."""
-        for artefact in self.artefacts:
-            _ = artefact.folder
+    @property
+    def num_labels(self) -> int:
+        """The labels of all tasks."""
+        return len(self.features.names.labels)
 
     def collaborator(self, name: str, state: Mapping[str, Any] | None = None) -> Collaborator:
         """The collaborator of this name: untrained, or as the state of its trainer has it."""
         config = self.config
         network = config.network.without_additions if name == "linear" else config.network
-        collaborator = Collaborator(self.in_features, self.num_labels, network, self.kind(name), config.seed)
+        collaborator = Collaborator(self.features.dim, self.num_labels, network, self.kind(name), config.seed)
         if state is None:
             return collaborator
         collaborator.load_state_dict(state["collaborator"])
@@ -110,9 +90,11 @@ class TrainerPlan:
 
     def trainer(self, collaborator: str, ranks: Ranks | None = None) -> Trainer:
         """A new trainer, whose rows are on this node."""
-        self.fetch()
         config, model = self.config, self.collaborator(collaborator)
-        rows = [ParquetRows(task.name, task.features, task.outcomes) for task in self.tasks]
+        rows = [
+            ParquetRows(task, self.features.fetched(number), self.outcomes.fetched(number))
+            for number, task in enumerate(self.features.names.tasks)
+        ]
         return Trainer(
             model, self.learner(collaborator), rows, config.train, config.distill, seed=config.seed, ranks=ranks
         )
@@ -122,7 +104,7 @@ class TrainerPlan:
 class WorkerPlan:
     """A plan, and the storage that its checkpoints go to.
 
-    `parents` are the files of finished trainers, by collaborator, whose sequences go on; the others begin. What is
+    `parents` give the files of finished trainers, by collaborator, whose sequences go on; the others begin. What is
     remembered of `forgotten_rows` is dropped first.
     """
 
@@ -130,7 +112,7 @@ class WorkerPlan:
     fingerprint: str
     storage: Storage
     checkpoint_every: int
-    parents: Mapping[str, Path] = field(default_factory=dict)
+    parents: Mapping[str, Callable[[], Path]] = field(default_factory=dict)
     forgotten_rows: frozenset[str] = frozenset()
 
 
@@ -163,7 +145,7 @@ def _resume(worker: WorkerPlan, ranks: Ranks, lease: Lease | None) -> None:
         if state:
             trainer.load_state_dict(state[name])
         elif name in worker.parents:
-            trainer.load_state_dict(load_state(worker.parents[name]))
+            trainer.load_state_dict(load_state(worker.parents[name]()))
             trainer.learner.forget(worker.forgotten_rows)
     if ranks.rank == 0:
         prune_checkpoints(files, KEEP)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +34,17 @@ class Known(FeaturesArtefact):
     """Features of a sequence whose names are known."""
 
     names: ClassVar[Names] = Names(("t",), ("no", "yes"), "neither")  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class MadeFeatures(FeaturesArtefact):
+    """Features of the first tasks, whose names are known."""
+
+    num_tasks: int = 3
+
+    @property
+    def names(self) -> Names:
+        return Names(tuple(f"task-{number}" for number in range(self.num_tasks)), ("a", "b", "c"), None)
 
 
 def logits(collaborator: Any, features_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -175,11 +175,7 @@ def _feature_cache(folder: Path | None, identity: str) -> sqlite3.Connection:
 
 def _with_table(database: Path | str) -> sqlite3.Connection:
     cache = sqlite3.connect(database)
-    try:
-        cache.execute(_CACHE)
-    except sqlite3.Error:
-        cache.close()
-        raise
+    cache.execute(_CACHE)
     return cache
 
 

@@ -146,7 +146,7 @@ def traffic(champion: Champion) -> Callable[..., MadeLog]:
 def whole(update: dict[str, Artefact]) -> dict[str, Any]:
     """The state of one trainer that had all tasks from the start."""
     trained = update["extend"].as_a(TrainedArtefact)
-    plan = TrainerPlan.of(
+    plan = TrainerPlan(
         trained.config, update["features"].as_a(FeaturesArtefact), update["outcomes"].as_a(OutcomesArtefact)
     )
     trainer = plan.trainer("kcm")
@@ -278,7 +278,7 @@ def test_a_champion_that_saw_labels_before_their_time_cannot_go_on(
 ) -> None:
     tuned = champion.artefacts["tune"].as_a(TunedArtefact)
     open_eyed = tuned.plan.config.train.model_copy(update={"mask_unseen": False})
-    plan = TrainerPlan(tuned.plan.config.model_copy(update={"train": open_eyed}), (), 26, 2)
+    plan = replace(tuned.plan, config=tuned.plan.config.model_copy(update={"train": open_eyed}))
     monkeypatch.setattr(TunedArtefact, "plan", plan)
     with pytest.raises(ConfigError, match="mask_unseen"):
         Extend.of_parent(Parent(champion.bundle, Bundle.read(champion.bundle.bundle)))

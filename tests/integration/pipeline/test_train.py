@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,16 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.inputs.vectors import list_column
 from kcm.learners import ReplayConfig
 from kcm.learners.training.config import TrainConfig
-from kcm.tasks.shards import task_shards, write_shards
+from kcm.tasks.shards import write_shards
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
 from pipelines.store.checkpoint import CHECKPOINTS, checkpoints, write_checkpoint
 from pipelines.store.files import Files
+from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Storage
 from pipelines.training.driver import run_workers
-from pipelines.training.worker import PROGRESS, TaskFiles, TrainerConfig, TrainerPlan, WorkerPlan
+from pipelines.training.worker import PROGRESS, TrainerConfig, TrainerPlan, WorkerPlan
+from tests.pipelines.made_parts import MadeFeatures
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -51,7 +54,7 @@ with connected(cluster), Reporter().bar("train", "steps") as bar:
 """
 
 
-def write_task(folder: Path, number: int) -> TaskFiles:
+def write_task(folder: Path, number: int) -> None:
     """Three Gaussian classes whose means move from task to task, and a large model that is mostly right."""
     rng = np.random.default_rng(number)
     count, splits = 331, ["train"] * 231 + ["test"] * 100
@@ -68,7 +71,6 @@ def write_task(folder: Path, number: int) -> TaskFiles:
     write_shards(places[0], number, [pa.table(columns)])
     answers = {"id": ids, "large_label": labels, "large_probabilities": list_column(large)}
     write_shards(places[1], number, [pa.table(answers)])
-    return TaskFiles(f"task-{number}", *(tuple(task_shards(place, number)) for place in places))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,10 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> TrainerPlan:
         distill=DistillConfig(),
         seed=0,
     )
-    return TrainerPlan(config, tuple(write_task(folder, number) for number in range(3)), in_features=16, num_labels=3)
+    for number in range(3):
+        write_task(folder, number)
+    features = MadeFeatures("features", "made", folder / "features")
+    return TrainerPlan(config, features, OutcomesArtefact("outcomes", "made", folder / "outcomes"))
 
 
 @pytest.fixture(scope="module")
@@ -178,11 +183,15 @@ def test_an_added_task_whose_worker_is_killed_ends_like_a_run_of_all_tasks(plan,
     )
     parents, whole = {}, {}
     for name in plan.config.collaborators:
-        earlier, all_tasks = replace(masked, tasks=plan.tasks[:2]).trainer(name), masked.trainer(name)
+        earlier, all_tasks = (
+            replace(masked, features=replace(plan.features, num_tasks=2)).trainer(name),
+            masked.trainer(name),
+        )
         earlier.run()
         all_tasks.run()
         whole[name] = all_tasks.state_dict()
-        torch.save(earlier.state_dict(), parents.setdefault(name, tmp_path / f"{name}.pt"))
+        torch.save(earlier.state_dict(), tmp_path / f"{name}.pt")
+        parents[name] = partial(Path, tmp_path / f"{name}.pt")
     storage, killed = tmp_path / "storage", []
 
     def kill() -> None:

@@ -121,7 +121,7 @@ class Search:
         training = Train.of(config)
 
         def train(folder: Path, scratch: Path) -> None:
-            plan = TrainerPlan.of(training, self.features, self.outcomes)
+            plan = TrainerPlan(training, self.features, self.outcomes)
             trainers = {name: plan.trainer(name) for name in training.collaborators}
             for trainer in trainers.values():
                 trainer.run()

@@ -28,6 +28,11 @@ CHOICE = {
 }
 
 
+def plan_of(config: TrainerConfig, num_labels: int = 2) -> TrainerPlan:
+    features: Any = SimpleNamespace(dim=16, names=SimpleNamespace(labels=range(num_labels)))
+    return TrainerPlan(config, features, features)
+
+
 @dataclass(frozen=True)
 class Search:
     """What the stages ask of a finished search of `name`, over two labels."""
@@ -57,7 +62,7 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         said: list[str] = []
         context = Context("made", ArtefactStore(tmp_path), tmp_path)
         monkeypatch.setattr(context.reporter, "say", said.append)
-        parent: Any = SimpleNamespace(collaborator=name, tuned=Search(TrainerPlan(config, (), 16, 2)))
+        parent: Any = SimpleNamespace(collaborator=name, tuned=Search(plan_of(config)))
         assert (choice_of(parent).gate, choice_of(parent).scope) == ("signals", "global")
         return Extend.of_parent(parent).plan(context), said
 
@@ -76,9 +81,9 @@ def test_the_deployed_collaborator_alone_goes_on_as_its_search_has_chosen(extend
 
 def test_an_mlp_keeps_the_width_that_it_had_before_labels_came(extended: Any) -> None:
     plan, _ = extended(ReplayConfig(), name="mcm")
-    before, after = (TrainerPlan(plan, (), 16, num_labels).collaborator("mcm") for num_labels in (2, 30))
+    before, after = (plan_of(plan, num_labels).collaborator("mcm") for num_labels in (2, 30))
     assert before.judge.widths[:-1] == after.judge.widths[:-1]
-    matching = TrainerPlan(plan.model_copy(update={"network": NetworkConfig(hidden=(8,))}), (), 16, 2)
+    matching = plan_of(plan.model_copy(update={"network": NetworkConfig(hidden=(8,))}))
     assert before.judge.widths == matching.collaborator("mcm").judge.widths
 
 

@@ -101,7 +101,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     done["features"] = encoded_by_hand(context.store, done["sequence"])
     done["outcomes"] = Outcomes.of(config).build(done, context)
     training = Train.of(config)
-    plan = TrainerPlan.of(training, done["features"], done["outcomes"])
+    plan = TrainerPlan(training, done["features"], done["outcomes"])
     trainers = {name: plan.trainer(name) for name in training.collaborators}
     for trainer in trainers.values():
         trainer.run()
@@ -116,8 +116,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     choice = Choice(0.02, weights.large_weight, weights.judge_weight, "confidence", "global")  # as configured
     trial = TrialPlan(
         plan=plan,
-        features=done["features"],
-        outcomes=done["outcomes"],
         trained=trained,
         scratch=folder / "scratch",
         max_loss=0.0,

@@ -32,7 +32,10 @@ def test_the_rates_that_are_searched_are_those_of_the_chosen_optimiser(more, rat
     network = {"hidden": []}  # the closed forms are of a single layer
     config = parse_config(RunConfig, values | {"tune": tune, "network": network} | more)
     plan = SimpleNamespace(
-        config=config, num_labels=3, tasks=("one",), learner=lambda name: config.learner.build(config.seed)
+        config=config,
+        num_labels=3,
+        features=SimpleNamespace(names=SimpleNamespace(tasks=("one",))),
+        learner=lambda name: config.learner.build(config.seed),
     )
     assert search_space(config.tune, plan, "kcm")["learning_rate"] == rates
 
@@ -49,7 +52,13 @@ def test_dimensions_without_effect_are_not_searched() -> None:
 
     def space(tasks: tuple[str, ...]) -> dict[str, Any]:
         learner = lambda name: config.learner.build(config.seed)  # noqa: E731
-        found = search_space(config.tune, SimpleNamespace(config=config, tasks=tasks, learner=learner), "kcm")
+        found = search_space(
+            config.tune,
+            SimpleNamespace(
+                config=config, features=SimpleNamespace(names=SimpleNamespace(tasks=tasks)), learner=learner
+            ),
+            "kcm",
+        )
         return {name: found[name] for name in ("gate", "scope")}
 
     assert space(("one",)) == {"gate": ("confidence", "signals"), "scope": ("global",)}

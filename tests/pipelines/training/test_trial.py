@@ -34,10 +34,12 @@ def trials(place: str | Path) -> TrialPlan:
         collaborator=lambda name, state: SimpleNamespace(base=None),
         learner=lambda name: Learner(),
         num_labels=2,
+        features=features,
+        outcomes=outcomes,
         config=SimpleNamespace(seed=0),
     )
     unused: Any = None
-    return TrialPlan(plan, features, outcomes, unused, unused, max_loss=0.1, certificate=CertificateConfig())
+    return TrialPlan(plan, unused, unused, max_loss=0.1, certificate=CertificateConfig())
 
 
 def same(one: Tuned, other: Tuned) -> None:
