@@ -116,9 +116,7 @@ def ask_shards(
         try:
             if isinstance(model, PaidModel):
                 model.ask_ahead(_items_of(context, sources, sizes))
-            counts = map_shards(
-                sources, lambda: answer, folder, cluster=None, units_at_once=UNITS_AT_ONCE, sizes=sizes, **common
-            )
+            counts = map_shards(sources, lambda: answer, folder, cluster=None, units_at_once=UNITS_AT_ONCE, **common)
         except BaseException:  # nothing more is asked, or the process would go on paying
             if isinstance(model, PaidModel):
                 model.close()

@@ -17,7 +17,7 @@ from kcm.inputs.vectors import matrix
 from kcm.parquet import read_table
 from kcm.tasks.sequence import VECTOR
 from kcm.tasks.shards import SHARD_ROWS
-from pipelines.batch.shards import Counts, RowFunction, map_shards, sizes_of, unit_rows, write_shard
+from pipelines.batch.shards import Counts, RowFunction, map_shards, write_shard
 from pipelines.context import Context
 from pipelines.progress import Bar
 from pipelines.store.features import CUT, features_table
@@ -74,23 +74,20 @@ def encode_shards(
 
     DataError that names rows which cannot be read, or have no finite features.
     """
-    storage = context.store.storage
-    sizes = sizes_of(sources, storage)
     if encoder.vector_columns:
-        build, size = partial(vector_copier, encoder, context.assets_path), SHARD_ROWS
+        build, at_least = partial(vector_copier, encoder, context.assets_path), None
     else:
         build = partial(row_encoder, encoder, context.assets_path, context.cluster.device)
-        size = unit_rows(sum(sizes.values()), encoder.batch_size)
+        at_least = encoder.batch_size
     counts = map_shards(
         sources,
         build,
         folder,
-        rows_per_unit=size,
+        at_least=at_least,
         cluster=context.cluster,
         scratch=scratch,
-        storage=storage,
+        storage=context.store.storage,
         bar=bar,
-        sizes=sizes,
     )
     return int(counts.get(CUT, 0))
 

@@ -68,23 +68,25 @@ def map_shards(
     folder: Path,
     *,
     rows_per_unit: int = SHARD_ROWS,
+    at_least: int | None = None,
     cluster: ClusterConfig | None,
     units_at_once: int = 1,
     scratch: Path,
     storage: Storage,
     bar: Bar,
-    sizes: Mapping[str, int] | None = None,
 ) -> Counts:
     """Write a file of every shard to `folder`; the sum of what the workers counted.
 
     `sources` are the shards by the names of their files in `folder`. `build` returns a function that is given at most
     `GROUP_ROWS` rows of a shard, and returns as many rows, and counts. A unit is a whole shard unless `rows_per_unit`
-    says less. `sizes` are the rows of the shards, where they are known. Units that `scratch` holds from an interrupted
-    attempt are not made again, but for those with failed rows. Without `cluster` this process makes all units,
-    `units_at_once` by threads. Raises what the function raises, and ArtefactError for a shard that cannot be read.
+    says less, or `at_least` makes it an equal share of the rows, see `unit_rows`. Units that `scratch` holds from an
+    interrupted attempt are not made again, but for those with failed rows. Without `cluster` this process makes all
+    units, `units_at_once` by threads. Raises what the function raises, and ArtefactError for a shard that cannot be
+    read.
     """
-    sizes = sizes_of(sources, storage) if sizes is None else sizes
-    units = {name: units_of(source, sizes[name], rows_per_unit, scratch / name) for name, source in sources.items()}
+    sizes = sizes_of(sources, storage)
+    size = rows_per_unit if at_least is None else unit_rows(sum(sizes.values()), at_least)
+    units = {name: units_of(source, sizes[name], size, scratch / name) for name, source in sources.items()}
     read = partial(ShardReader, storage)
     made = map_units(
         units, build, read, cluster=cluster, threads=units_at_once, scratch=scratch, storage=storage, bar=bar

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +66,3 @@ def checkpoints(files: Files) -> list[str]:
     """The names of the checkpoints, the most steps first, damaged ones among them."""
     names = (stat.name for stat in files.below(CHECKPOINTS).list())
     return sorted((name for name in names if _NAME.fullmatch(name)), reverse=True)
-
-
-def prune_checkpoints(files: Files, keep: int = 2) -> None:
-    """Remove all but the newest `keep` sound checkpoints."""
-    below, names = files.below(CHECKPOINTS), checkpoints(files)
-    kept = list(islice((name for name in names if _is_sound(below, name)), keep))
-    below.delete([name for name in names if name not in kept])
-
-
-def _is_sound(below: Files, name: str) -> bool:
-    """Whether a checkpoint has the hash that its name says; not where another process has removed it."""
-    try:
-        return f"{below.sha256(name)}.pt" == name.rpartition("-")[2]
-    except FileNotFoundError:
-        return False

@@ -27,7 +27,7 @@ from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import ParquetRows
 from kcm.learners.training.trainer import Trainer
 from pipelines.store.artefact import storage_errors
-from pipelines.store.checkpoint import CHECKPOINTS, newest_checkpoint, prune_checkpoints, write_checkpoint
+from pipelines.store.checkpoint import CHECKPOINTS, checkpoints, newest_checkpoint, write_checkpoint
 from pipelines.store.control.lease import TTL_S, Lease, leased
 from pipelines.store.control.records import Control
 from pipelines.store.features import FeaturesArtefact
@@ -147,8 +147,6 @@ def _resume(worker: WorkerPlan, ranks: Ranks, lease: Lease | None) -> None:
         elif name in worker.parents:
             trainer.load_state_dict(load_state(worker.parents[name]()))
             trainer.learner.forget(worker.forgotten_rows)
-    if ranks.rank == 0:
-        prune_checkpoints(files, KEEP)
     _train(trainers, worker, ranks, lease)
 
 
@@ -156,7 +154,7 @@ def _train(trainers: dict[str, Trainer], worker: WorkerPlan, ranks: Ranks, lease
     attempt = ranks.gather(uuid.uuid4().hex[:8])[0]  # part of names that no earlier attempt has used
     total = sum(trainer.steps_in_all for trainer in trainers.values())
     show_progress = progress_writer(worker.storage.files, total, ranks.world_size) if lease else lambda steps: None
-    written: list[str] = []
+    written = list(reversed(checkpoints(worker.storage.files)))  # the oldest first
     since_checkpoint = 0
     while pending := [trainer for trainer in trainers.values() if not trainer.done]:
         trainer = min(
@@ -186,7 +184,7 @@ def _keep(trainers: dict[str, Trainer], worker: WorkerPlan, attempt: str, lease:
 
 
 def _forget(files: Files, written: list[str]) -> None:
-    """Remove the oldest of the checkpoints that this attempt has written, but for the newest ones."""
+    """Remove the oldest checkpoints, those of earlier attempts first; the newest ones stay."""
     while len(written) > KEEP:
         files.below(CHECKPOINTS).delete([written.pop(0)])
 

@@ -14,7 +14,6 @@ import pytest
 from kcm.errors import DataError
 from kcm.large import NO_PROMPT, OpenAiConfig, Prompt, batches
 from kcm.tasks.shards import write_shards
-from pipelines.batch import shards
 from pipelines.batch.asking import PROMPT, LargeSpec, ask_shards
 from pipelines.store.storage import Storage
 from tests.fake_upstream import Turn, completion, label
@@ -70,16 +69,6 @@ def test_answers_come_in_order_with_what_they_took(context, upstream, tmp_path) 
         "off_label": 1,
         "off_label_replies": ["other"],
     }
-
-
-def test_the_footer_of_a_shard_is_read_once(context, upstream, tmp_path, monkeypatch) -> None:
-    """Promise: of ten thousand shards in a bucket, no pass is added before the first question."""
-    read: list[Any] = []
-    num_rows_of = shards.num_rows_of
-    monkeypatch.setattr(shards, "num_rows_of", lambda shard, storage: read.append(shard) or num_rows_of(shard, storage))
-    upstream.plan(label("positive"), label("negative"), label("other"))
-    asked(context, upstream, tmp_path)
-    assert read == [tmp_path / "task-0000.parquet"]
 
 
 def test_answers_off_the_label_list_are_counted_and_shown(context, upstream, tmp_path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from kcm.errors import ArtefactError
 from pipelines.store import checkpoint
-from pipelines.store.checkpoint import CHECKPOINTS, checkpoints, newest_checkpoint, prune_checkpoints, write_checkpoint
+from pipelines.store.checkpoint import CHECKPOINTS, checkpoints, newest_checkpoint, write_checkpoint
 from pipelines.store.files import Files
 
 
@@ -79,12 +79,3 @@ def test_a_checkpoint_that_is_removed_after_it_was_listed_is_passed_over(
     state, lines = newest(tmp_path)
     assert state is not None
     assert (state["steps"], lines) == (100, [])
-    prune_checkpoints(Files.at(tmp_path), keep=1)
-    assert [path.name for path in (tmp_path / CHECKPOINTS).iterdir()] == listed[1:]
-
-
-def test_the_newest_two_sound_checkpoints_are_kept(tmp_path: Path) -> None:
-    written = {steps: write(tmp_path, steps) for steps in (5, 50, 500, 5000)}
-    cut(written[500])
-    prune_checkpoints(Files.at(tmp_path))
-    assert checkpoints(Files.at(tmp_path)) == [written[5000].name, written[50].name]
