@@ -469,8 +469,9 @@ class Loop:
             gates.call_rate(~kept[0], ~kept[1], judged.unit),
             gates.cost(*costs, LIMITS.max_cost),
         ]
+        keeps = champion.policy.lowest_cut < np.inf
         repairs = bool(new_labels) and not holds.figures["feasible"]
-        return [holds, gates.certified(certificate, repairs=repairs), *gates.against(holds, compared)]
+        return [holds, gates.certified(certificate, repairs=repairs), *gates.against(holds, compared, keeps=keeps)]
 
     def play(self) -> dict[str, Any]:
         """All waves, and what came of them."""

@@ -32,6 +32,7 @@ COMMANDS = {
     "versions": "jobs.commands.loop.cli:versions",
     "rollback": "jobs.commands.loop.cli:rollback",
     "labels": "jobs.commands.loop.cli:labels",
+    "loop": "jobs.commands.loop.simulate:app",
     "predict": "jobs.commands.predict:predict",
     "explain": "jobs.commands.explain:explain",
     "submit": "jobs.commands.submit:submit",

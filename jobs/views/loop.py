@@ -100,6 +100,37 @@ def labels_view(result: Numbers) -> Group:
     return Group(table, *lines, line("known", ", ".join(result["labels"])))
 
 
+def simulation_view(result: Numbers) -> Table:
+    """The traffic before each turn of a simulated loop, and what the turn came to."""
+    table = plain_table("The loop, played")
+    for heading in (
+        "wave",
+        "answered by",
+        "items",
+        "calls\nsaved %",
+        "right %",
+        "new\nitems",
+        "kept of\nthem %",
+        "labels",
+    ):
+        table.add_column(heading, justify="left" if heading == "answered by" else "right")
+    table.add_column("the turn", overflow="fold")
+    for period in result["periods"]:
+        counts = [percent(part / period["items"]) for part in (period["kept"], period["right"])]
+        late = percent(period["late_kept"] / period["late"]) if period["late"] else _NONE
+        table.add_row(
+            str(period["wave"] + 1),
+            escape(period["version"]),
+            str(period["items"]),
+            *counts,
+            str(period["late"]),
+            late,
+            str(period["labels"]),
+            f"{'promoted' if period['promoted'] else 'not promoted'}: {escape(period['reason'])}",
+        )
+    return table
+
+
 ROUTES = ("small", "large", "small_degraded")
 MOST_SHOWN = 20
 
@@ -107,6 +138,10 @@ MOST_SHOWN = 20
 def new_labels_view(result: Numbers) -> Group:
     """The labels that were named and, where it was asked for them, the groups of items that may be new classes."""
     lines = [line("named", ", ".join(result["named"]) or "nothing: `--name LABEL` adds a label")]
+    if result["same"]:
+        lines.append(
+            line("the same", ", ".join(f"{foreign(name)} is {label}" for name, label in result["same"].items()))
+        )
     if result["ignored"]:
         lines.append(line("ignored", ", ".join(str(foreign(name)) for name in result["ignored"])))
     if "groups" not in result:
@@ -114,12 +149,14 @@ def new_labels_view(result: Numbers) -> Group:
     if not result["groups"]:
         return Group(*lines, line("groups", "no ten escalated items lie together"))
     table = plain_table("Escalated items that lie together")
-    for heading in ("items", "both sides agree", "the large model says", "such as", "proposed name"):
+    for heading in ("items", "callers", "both sides agree", "the large model says", "such as", "proposed name"):
         table.add_column(heading, overflow="fold")
     for group in result["groups"]:
         answers = ", ".join(f"{label} {count}" for label, count in group["answers"].items())
         agreement, examples = percent(group["agreement"], ".0f"), "\n".join(group["examples"])
-        table.add_row(str(group["size"]), agreement, *map(foreign, (answers, examples, group["proposal"])))
+        table.add_row(
+            str(group["size"]), str(group["callers"]), agreement, *map(foreign, (answers, examples, group["proposal"]))
+        )
     return Group(table, *lines)
 
 

@@ -132,3 +132,25 @@ def accuracy_matrix(who: Who, result: Numbers) -> Chart:
         " learned yet."
     )
     return chart
+
+
+def simulation(periods: Sequence[Numbers]) -> Chart:
+    """What was saved, what was right, and what was kept of labels that were not known, before each turn of a loop."""
+    chart = Chart(
+        "What the loop came to",
+        "Nothing was played.",
+        scale("turn", "number"),
+        scale("share of the items", "percent", (0.0, 1.0)),
+        sentence="each point is the traffic before a turn, answered by the champion of then",
+    )
+    lines: list[tuple[str, str, str, Kind, Who]] = [
+        ("kept", "items", "calls saved", "circle", "kcm"),
+        ("right", "items", "right answers of the cascade", "square", "linear"),
+        ("late_kept", "late", "kept of labels that nobody had named", "diamond", "mcm"),
+    ]
+    for part, whole, words, shape, tone in lines:
+        counted = [(number, each[part] / each[whole]) for number, each in enumerate(periods, 1) if each[whole]]
+        marks = [{"x": x, "y": y, "tip": f"turn {x}: {percent(y)}, {words}"} for x, y in counted]
+        chart.draw("line", tone, [{"x": x, "y": y} for x, y in counted], opacity=0.6)
+        chart.draw(shape, tone, marks, words)
+    return chart

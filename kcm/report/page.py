@@ -81,6 +81,11 @@ def render_loop(state: Numbers) -> str:
     return _render("loop", state=state)
 
 
+def render_simulation(result: Numbers) -> str:
+    """A simulated loop as HTML, without a script; `result` as in `simulation.json`, text from data is escaped."""
+    return _render("simulation", result=result)
+
+
 def write_report(inputs: ReportInputs, path: Path) -> None:
     """Write the page to `path`, whole or not at all; raises ArtefactError where that is not possible."""
     write_page(render_report(inputs), path)

@@ -84,7 +84,7 @@ def build_challenger(
     parent = Parent.of(state.store, next(champion for champion in champions if champion.digest == attempt.champion))
     context = Context(config.name, state.store, config.assets_path, config.cluster, reporter)
     with log_reader(config) as log:  # no cluster is needed for it
-        stage = LogWindow.read_from(log, config, parent, attempt.after, attempt.upto, ClassNames.of(config).labels())
+        stage = LogWindow.read_from(log, config, parent, attempt.after, attempt.upto, ClassNames.of(config))
         window = stage.build({}, context).as_a(WindowArtefact)
     facts = window.facts
     asked_for = sum(answer[0] == "labelled" for answer in labels.answers.values()) if labels else 0

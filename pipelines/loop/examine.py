@@ -97,10 +97,15 @@ class Examine(Stage, Plan):
             certificate, facts = challenger.certificates[None], window.facts
             loss = judged.champion_loss(champion.policy, facts.share_floor, certificate.delta, facts.new_labels)
             holds = gates.promise_kept(loss, certificate.epsilon, facts.signs)
+            keeps = champion.policy.lowest_cut < np.inf
             repairs = not holds.figures["feasible"] and bool(facts.new_labels)
             kept = kept_before, kept_after
             compared = against_champion(old, new, kept, judged.unit, limits, self.certificate, context.assets_path)
-            examined += [holds, gates.certified(certificate, repairs=repairs), *gates.against(holds, compared)]
+            examined += [
+                holds,
+                gates.certified(certificate, repairs=repairs),
+                *gates.against(holds, compared, keeps=keeps),
+            ]
         verdicts = Verdicts(gates=examined, calls_saved=(saved[0], saved[1]))
         write_json(attempt.folder / GATES, verdicts.model_dump(mode="json"))
 

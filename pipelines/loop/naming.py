@@ -20,6 +20,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kcm.errors import ConfigError, DataError
 from pipelines.config import RunConfig
+from pipelines.loop.judged import row_ids
 from pipelines.loop.parent import Parent
 from pipelines.loop.state import LoopState, log_reader, watermark_of, window_start
 from pipelines.registry.champion import utc_now
@@ -36,16 +37,19 @@ class ItemGroup:
     """Items that the champion escalated and that lie together.
 
     `agreement` is the share of them that the small side would have answered as the large model did: low for a class
-    that neither knows. `answers` are the large model's commonest ones, `proposal` is made of telling words. `centre`
-    [D] is the mean of the items' features at unit length.
+    that neither knows. `callers` is how many sent them: of one caller's items nobody should make a class. `answers` are
+    the large model's commonest ones, `proposal` is made of telling words. `centre` [D] is the mean of the items'
+    features at unit length, `items` their ids.
     """
 
     size: int
+    callers: int
     agreement: float
     answers: dict[str, int]
     proposal: str
     examples: list[str]
     centre: list[float]
+    items: list[str]
 
     def is_one_with(self, centre: list[float]) -> bool:
         """Whether this group and one with another centre are one: their dot product is the mean cosine of items."""
@@ -53,7 +57,7 @@ class ItemGroup:
 
 
 class ClassNames:
-    """What people said of classes that came with the traffic: labels that they named, and groups that are no class.
+    """What people said of classes that came with the traffic: new labels, what is a known label, what is no class.
 
     It is in the store's control records. What is said last of a name stands, until it is withdrawn. Labels that the
     configuration names (`update.more_labels`) are `configured`.
@@ -77,6 +81,15 @@ class ClassNames:
         """The centre of each group that is no class, by the name that was proposed for it."""
         return {entry["name"]: entry["centre"] for entry in self._standing("ignored")}
 
+    def same(self) -> dict[str, str]:
+        """The label that each name stands for, of names that are no label of their own."""
+        found = {entry["name"]: entry["label"] for entry in self._standing("same")}
+        return {name: found.get(label, label) for name, label in found.items()}
+
+    def items(self) -> dict[str, str]:
+        """The label of every item, by its id, of the groups that are a label which existed."""
+        return {item: entry["label"] for entry in self._standing("same") for item in entry["items"]}
+
     def name(self, label: str, known: Collection[str]) -> None:
         """Name a label. ConfigError for one that is blank, or that exists, in whatever spelling."""
         spelled = {_plain(each): each for each in (*known, *self.labels())}
@@ -86,6 +99,20 @@ class ClassNames:
             raise ConfigError(f"there is a label {same!r} already", where="--name", hint="Give that one as feedback")
         self._say(label, "label")
 
+    def identify(self, name: str, label: str, known: Collection[str], groups: Collection[ItemGroup] = ()) -> None:
+        """Say that `name` is `label`: the items of the group of this proposed name, or what callers call so.
+
+        A label that was named and not learned is one with the other then. ConfigError for a label that is none, and for
+        a name that a version has learned.
+        """
+        if label not in (*known, *self.labels()) or label == name:
+            raise ConfigError(f"there is no label {label!r}", where="--is", hint="Name it first, by --name")
+        if name in known:
+            hint = "`kcm run` anew with rows in which they are one"
+            raise ConfigError(f"a version has learned {name!r} as a label of its own", where="--is", hint=hint)
+        items = next((group.items for group in groups if group.proposal == name), [])
+        self._say(name, "same", label=label, items=items)
+
     def ignore(self, name: str, groups: Collection[ItemGroup]) -> None:
         """Show the group of this proposed name no more, nor any that would be one with it. ConfigError without it."""
         centre = next((group.centre for group in groups if group.proposal == name), None)
@@ -94,8 +121,9 @@ class ClassNames:
         self._say(name, "ignored", centre=centre)
 
     def withdraw(self, name: str) -> None:
-        """Take back a label that no version has learned, or show a group again. ConfigError for any other name."""
-        if name not in (standing := [entry["name"] for said in ("label", "ignored") for entry in self._standing(said)]):
+        """Take back what was said of a name, as long as no version has learned it. ConfigError for any other name."""
+        standing = [entry["name"] for said in ("label", "same", "ignored") for entry in self._standing(said)]
+        if name not in standing:
             hint = f"Known are: {', '.join(standing) or 'none'}"
             raise ConfigError(f"nobody has named or ignored {name!r}", where="--withdraw", hint=hint)
         self._say(name, "withdrawn")
@@ -154,11 +182,13 @@ def _group(rows: pa.Table, features_ND: np.ndarray, places: np.ndarray, proposal
     typical = places[np.argsort(-features_ND[places] @ features_ND[places].mean(0), kind="stable")]
     return ItemGroup(
         size=len(places),
+        callers=len(set(inside["caller"].to_pylist())),
         agreement=float(np.mean([a == b for a, b in zip(large, small, strict=True)])),
         answers=dict(Counter(label for label in large if label is not None).most_common(3)),
         proposal=proposal,
         examples=_texts(rows, typical[:EXAMPLES]),
         centre=features_ND[places].mean(0).tolist(),
+        items=row_ids(inside).to_pylist(),
     )
 
 
@@ -167,12 +197,12 @@ def _texts(rows: pa.Table, places: np.ndarray) -> list[str]:
 
 
 def _proposals(documents: list[str]) -> list[str]:
-    """A name for each group by the words that tell it from the others; empty where there are no words."""
+    """A name for each group by the words that tell it from the others; a number where there are no words."""
     try:
         vectorizer = TfidfVectorizer(stop_words="english", sublinear_tf=True)
         weight_GW = vectorizer.fit_transform(documents).toarray()
     except ValueError:  # no words at all, as of pictures
-        return [""] * len(documents)
+        return [f"group_{number}" for number in range(1, len(documents) + 1)]
     words: Any = vectorizer.get_feature_names_out()
     return ["_".join(words[np.argsort(-row, kind="stable")[:WORDS]]) for row in weight_GW]
 

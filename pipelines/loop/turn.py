@@ -214,7 +214,12 @@ def _configuration(config: RunConfig) -> str:
     assert config.update is not None
     operational = {"cluster", "tracking", "serve", "storage_path", "assets_path", "update", "costs"}
     when = {"approval", "every_s", "poll_s", "new_large_answers", "new_labels", "canary"}
+    names = ClassNames.of(config)
     return fingerprint_of(
         config.model_dump(mode="json", exclude=operational)
-        | {"update": config.update.model_dump(mode="json", exclude=when), "labels": ClassNames.of(config).labels()}
+        | {
+            "update": config.update.model_dump(mode="json", exclude=when),
+            "labels": names.labels(),
+            "same": names.same(),
+        }
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, reduce
 from typing import Any, Literal, Self
@@ -27,6 +26,8 @@ from kcm.parquet import read_table, write_table
 from kcm.tasks.plan.splits import Fractions, Split, purpose
 from pipelines.config import RunConfig
 from pipelines.context import Attempt
+from pipelines.loop.judged import row_ids
+from pipelines.loop.naming import ClassNames
 from pipelines.loop.parent import Parent
 from pipelines.serve.log.alarm import drifted
 from pipelines.serve.log.window import LogReader
@@ -98,6 +99,7 @@ class LogWindow(Stage, Plan):
 
     `champion` is the digest of the parent's bundle, which decides labels, tasks and large model. `split_by_unit` are
     the splits of the units that the champion's sequence holds, `named_labels` those that are to be learned with it.
+    A caller's label in `same` stands for the other one there, and `item_labels` are people's labels of items, by id.
     """
 
     stage, version, writes, unit = "window", 2, WindowArtefact, "decisions"
@@ -109,6 +111,8 @@ class LogWindow(Stage, Plan):
     salt: str
     fractions: Fractions
     named_labels: tuple[str, ...] = ()
+    same: dict[str, str] = Field({})
+    item_labels: dict[str, str] = Field({})
     new_labels: Literal["refuse", "keep"] = "refuse"
     forgotten_rows: tuple[str, ...] = ()
     max_share_per_caller: float = 1.0
@@ -119,7 +123,7 @@ class LogWindow(Stage, Plan):
 
     @classmethod
     def read_from(
-        cls, log: LogReader, config: RunConfig, parent: Parent, after: int, upto: int, named: Collection[str]
+        cls, log: LogReader, config: RunConfig, parent: Parent, after: int, upto: int, names: ClassNames
     ) -> Self:
         """The window of a run's application. ArtefactError where the champion's rows are missing."""
         assert config.update is not None
@@ -141,7 +145,9 @@ class LogWindow(Stage, Plan):
             champion=parent.bundle.digest,
             salt=config.update.salt,
             fractions=config.update.fractions,
-            named_labels=tuple(label for label in named if label not in labels),
+            named_labels=tuple(label for label in names.labels() if label not in labels),
+            same=names.same(),
+            item_labels=names.items(),
             new_labels=config.serve.feedback.new_labels,
             forgotten_rows=tuple(forgotten_rows),
             max_share_per_caller=config.serve.feedback.max_share_per_caller,
@@ -153,6 +159,7 @@ class LogWindow(Stage, Plan):
     def write(self, attempt: Attempt) -> None:
         """Read the log. DataError, in one line, for a window that nothing may be learned from."""
         rows: pa.Table = self.log.window(self.application, self.after, self.upto, self.max_share_per_caller)
+        rows = rows.set_column(rows.column_names.index("label"), "label", self._labels(rows))
         learnable = (rows[name].is_valid() for name in ("unit", "gate_score", "small_label"))
         usable = reduce(pc.and_, learnable).to_pylist()  # forgotten decisions are not
         units = [unit if good else None for unit, good in zip(rows["unit"].to_pylist(), usable, strict=True)]
@@ -187,6 +194,12 @@ class LogWindow(Stage, Plan):
             )
         write_table(rows.append_column("purpose", pa.array(purposes, pa.string())), attempt.folder / ROWS)
         write_json(attempt.folder / FACTS, facts.model_dump(mode="json"))
+
+    def _labels(self, rows: pa.Table) -> pa.Array:
+        """What callers said, in the words of the label list; else what a person said of the item's group."""
+        given = zip(row_ids(rows).to_pylist(), rows["label"].to_pylist(), strict=True)
+        labels = [self.item_labels.get(item) if said is None else self.same.get(said, said) for item, said in given]
+        return pa.array(labels, pa.string())
 
     def _purpose(self, unit: str) -> Split:
         return self.split_by_unit.get(unit) or purpose(f"{self.salt}\0{self.rule}", unit, self.fractions)

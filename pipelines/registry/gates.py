@@ -196,20 +196,22 @@ def promise_kept(loss: tuple[float, float], epsilon: float, signs: Sequence[str]
     )
 
 
-def against(champion: PromotionGate, gates: Iterable[PromotionGate]) -> list[PromotionGate]:
+def against(champion: PromotionGate, gates: Iterable[PromotionGate], *, keeps: bool = True) -> list[PromotionGate]:
     """The gates that compare with the champion, as they count: where it breaks its promise, they inform.
 
-    `champion` is what `promise_kept` gave. Old tasks that are shown to lose, and a call rate that cannot be promised,
+    `champion` is what `promise_kept` gave. So they do where it `keeps` nothing, as after a repair: it answers as the
+    large model does, and what may be lost against that is certified. Old tasks that are shown to lose, and a call rate that cannot be promised,
     fail all the same: those are `binding`, they speak of the challenger. The verdicts as they were measured are in the
     figures.
     """
-    if champion.figures["feasible"]:
+    if champion.figures["feasible"] and keeps:
         return list(gates)
+    why = "keeps nothing" if champion.figures["feasible"] else "may not answer"
     return [
         gate.model_copy(
             update={
                 "verdict": "pass",
-                "reason": f"{gate.reason}; compared with a champion that may not answer, which decides nothing",
+                "reason": f"{gate.reason}; compared with a champion that {why}, which decides nothing",
                 "figures": gate.figures | {"measured_verdict": gate.verdict},
             }
         )

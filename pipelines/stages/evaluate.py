@@ -126,7 +126,8 @@ class Evaluate(Stage, Plan):
     The certify rows are read once, after everything is frozen: a look at them is written into the ledger first, and a
     later look at the same rows may spend less. Which collaborator is deployed is frozen before, too: with `choose` by
     the rows that choose its policy, so that the choice costs nothing of delta. One by certificates would halve it
-    (Learn then Test, arXiv 2110.01052).
+    (Learn then Test, arXiv 2110.01052). Of what will be `updated`, one that cannot notice new
+    classes comes last.
     """
 
     stage, version, unit = "evaluate", 2, "collaborators"
@@ -134,11 +135,13 @@ class Evaluate(Stage, Plan):
 
     certificate: CertificateConfig
     choose: bool = False
+    updated: bool = False
 
     @classmethod
     def of(cls, run: Config, **more: Any) -> Self:
         """The stage with its part of a run's configuration."""
-        return super().of(run, choose=run.collaborators == "auto", **more)  # type: ignore[attr-defined]
+        choose, updated = run.collaborators == "auto", run.update is not None  # type: ignore[attr-defined]
+        return super().of(run, choose=choose, updated=choose and updated, **more)
 
     def needs_cluster(self, features: FeaturesArtefact, **reads: Any) -> bool:
         """Not for a few rows."""
@@ -148,7 +151,7 @@ class Evaluate(Stage, Plan):
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
     ) -> None:
         """Certify and measure one collaborator after the other."""
-        collaborators, reason = chosen(tuned, self.choose)
+        collaborators, reason = chosen(tuned, self.choose, updated=self.updated)
         write_json(attempt.folder / _CHOICE, {"deployed": collaborators[0], "reason": reason})
         result, report = {}, {}
         certify_rows = run_remotely(certify_fingerprint, features.sequence)
@@ -198,16 +201,24 @@ def beside_base(collaborator: Collaborator, parts: Iterable[PartRows]) -> dict[s
     return {"kind": collaborator.network.base, "accuracy": base, "small_accuracy": small}
 
 
-def chosen(tuned: TunedArtefact, choose: bool) -> tuple[list[str], str]:
-    """The collaborators, the one to deploy first, and why that one; without `choose` the first of the configuration."""
+def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tuple[list[str], str]:
+    """The collaborators, the one to deploy first, and why that one; without `choose` the first of the configuration.
+
+    Of what will be `updated`, those come first that notice classes which are new.
+    """
     names: list[str] = list(tuned.plan.config.collaborators)
     called = {str(name): words for name, words in NAMES.items()}
     if not choose or len(names) == 1:
         return names, f"{called[names[0]]} is deployed because the configuration names it first"
     reached = {name: tuned.objectives(name) for name in names}
-    ranked = sorted(names, key=lambda name: standing(reached[name]), reverse=True)
+    notices = {name: updated and tuned.load(name).novel is not None for name in names}
+    ranked = sorted(names, key=lambda name: (notices[name], standing(reached[name])), reverse=True)
     best, other = ranked[0], ranked[1]
     deployed = f"{called[best]} is deployed because"
+    if notices[best] and not notices[other]:
+        return ranked, f"{deployed} it alone notices classes that are new, which an update has to learn"
+    if notices[best] and not all(notices.values()):
+        deployed += " of those that notice classes which are new, which an update has to learn, it comes first:"
     objective = next((each for each in RANKING if reached[best][each] != reached[other][each]), None)
     if objective is None:
         return ranked, f"{deployed} it comes first: on the rows that choose, both are worth the same"

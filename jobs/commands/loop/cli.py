@@ -109,6 +109,10 @@ def labels(
     ignore: Annotated[
         list[str] | None, typer.Option("--ignore", metavar="NAME", help="Show no group like the one proposed as NAME.")
     ] = None,
+    same: Annotated[
+        list[str] | None,
+        typer.Option("--is", metavar="NAME=LABEL", help="What is proposed, named or given as NAME is LABEL."),
+    ] = None,
     overrides: Overrides = None,
     json: JsonFile = None,
     debug: Debug = False,
@@ -117,14 +121,14 @@ def labels(
 
     They are disagreements of the last turn's challenger with the large model, drawn at random: with enough of them
     labelled, there or on the page of the service, `kcm update` may let it keep more. With --new, groups of what was
-    escalated since the last promotion; --name adds a label for such a class, without a change of the configuration, and
-    --ignore says that it is none.
+    escalated since the last promotion; --name adds a label for such a class, without a change of the configuration,
+    --is says that it is a label which exists, or merges two names, and --ignore that it is none.
     """
     with reported(json, debug) as result:
-        if new or name or withdraw or ignore:
+        if new or name or withdraw or ignore or same:
             if out or taken:
                 raise KcmError("labels and groups go with neither --out nor --in", hint="Give two commands")
-            told = (each or () for each in (name, withdraw, ignore))
+            told = (each or () for each in (name, withdraw, ignore, same))
             result |= new_labels_of(load(config, overrides), *told, groups=new)
             result_console().print(new_labels_view(result))
             return
@@ -137,27 +141,35 @@ def new_labels_of(
     name: Sequence[str] = (),
     withdraw: Sequence[str] = (),
     ignore: Sequence[str] = (),
+    same: Sequence[str] = (),
     *,
     groups: bool = True,
 ) -> dict[str, Any]:
-    """Name labels for new classes, ignore groups that are none, and take either back; what stands then.
+    """Name labels for new classes, say which are labels that exist (`same`, NAME=LABEL) and which groups are none, and
+    take any of it back; what stands then.
 
     If asked for, with the groups that may be new classes. Raises DataError where the log holds no features to group by,
     before anything is stored; ConfigError for a label that exists or was not named, or a group that is not there.
     """
-    found = new_groups(config) if groups or ignore else []
-    known = known_labels(config) if name else ()
     names = ClassNames.of(config)
+    pairs = [(given.strip(), label.strip()) for given, _, label in (pair.partition("=") for pair in same)]
+    known = known_labels(config) if name or same else ()
+    proposed = [*ignore, *(given for given, _ in pairs if given not in (*names.labels(), *known))]
+    found = new_groups(config) if groups or proposed else []
     for group in ignore:
         names.ignore(group, found)
     for taken_back in withdraw:
         names.withdraw(taken_back)
     for label in name:
         names.name(label, known)
-    result: dict[str, Any] = {"named": list(names.labels()), "ignored": list(names.ignored())}
+    for given, label in pairs:
+        names.identify(given, label, known, found)
+    result: dict[str, Any] = {"named": list(names.labels()), "same": names.same(), "ignored": list(names.ignored())}
     if groups:
         shown = names.without_ignored(found)
-        result["groups"] = [{key: value for key, value in asdict(group).items() if key != "centre"} for group in shown]
+        result["groups"] = [
+            {key: value for key, value in asdict(group).items() if key not in ("centre", "items")} for group in shown
+        ]
     return result
 
 

@@ -25,6 +25,7 @@ from pipelines.context import Context
 from pipelines.loop.challenger import stages_of
 from pipelines.loop.extend import Choose, Extend
 from pipelines.loop.grow import GrowFeatures
+from pipelines.loop.naming import ClassNames
 from pipelines.loop.parent import Parent
 from pipelines.loop.window import LogWindow, WindowArtefact
 from pipelines.registry.champion import Champion as CurrentChampion
@@ -88,7 +89,9 @@ class Champion:
         parent = Parent(self.bundle, Bundle.read(self.bundle.bundle))
         config = parse_config(RunConfig, SETTINGS | self.where | {"update": SETTINGS["update"] | more})
         reader: Any = log
-        window = LogWindow.read_from(reader, config, parent, 0, log.table.num_rows, named)
+        window = LogWindow.read_from(
+            reader, config, parent, 0, log.table.num_rows, ClassNames(self.context.store.control, "other", named)
+        )
         stages: list[Stage] = [window, *stages_of(config, parent)]
         last = next(place for place, stage in enumerate(stages) if isinstance(stage, until))
         stages = stages[: last + 1]

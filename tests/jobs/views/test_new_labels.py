@@ -8,6 +8,7 @@ from jobs.views.loop import labels_view, new_labels_view
 
 GROUP = {
     "size": 30,
+    "callers": 4,
     "agreement": 0.1,
     "answers": {"balance": 20, "card_lost": 9},
     "proposal": "refund_money",
@@ -18,7 +19,7 @@ GROUP = {
 def shown(**result: object) -> str:
     console = Console(width=160)
     with console.capture() as capture:
-        console.print(new_labels_view({"named": [], "ignored": []} | result))
+        console.print(new_labels_view({"named": [], "same": {}, "ignored": []} | result))
     return capture.get()
 
 
@@ -36,7 +37,14 @@ def test_what_callers_sent_moves_no_cursor_and_is_cut() -> None:
     items = {"version": "7", "items": [item], "labels": ["yes"], "written": None, "standing": standing}
     for view in (
         labels_view(items),
-        new_labels_view({"named": [], "ignored": [hostile], "groups": [GROUP | {"examples": [hostile]}]}),
+        new_labels_view(
+            {
+                "named": [],
+                "same": {hostile: "refund"},
+                "ignored": [hostile],
+                "groups": [GROUP | {"examples": [hostile]}],
+            }
+        ),
     ):
         console = Console(width=160, force_terminal=True)
         with console.capture() as capture:
@@ -57,6 +65,7 @@ def test_nothing_to_name_is_said() -> None:
 def test_what_is_ignored_is_said() -> None:
     assert "ignored" not in shown(groups=[])
     assert "ignored     noise_words" in shown(groups=[], ignored=["noise_words"])
+    assert "the same    rebate is refund" in shown(groups=[], same={"rebate": "refund"})
 
 
 def test_groups_that_nobody_asked_for_are_not_said_to_be_none() -> None:

@@ -82,6 +82,26 @@ def test_a_group_that_is_ignored_is_shown_no_more_nor_one_like_it_until_it_is_wi
     assert (named.ignored(), named.without_ignored(groups)) == ({}, groups)
 
 
+def test_a_group_that_is_a_known_label_gives_its_items_that_label_until_it_is_withdrawn(named: ClassNames) -> None:
+    group, _ = groups_of(window(("holiday", 30, 0), ("noise", 20, 1)))
+    named.identify(group.proposal, "balance", KNOWN, [group])
+    assert named.labels() == ()
+    assert len(group.items) == 30
+    assert named.items() == dict.fromkeys(group.items, "balance")
+    named.withdraw(group.proposal)
+    assert named.items() == {}
+
+
+def test_names_of_one_label_are_one_in_whatever_order_it_was_said(named: ClassNames) -> None:
+    for label in ("refund", "rebate", "money back"):
+        named.name(label, KNOWN)
+    named.identify("money back", "rebate", KNOWN)
+    named.identify("rebate", "refund", KNOWN)
+    assert named.same() == {"money back": "refund", "rebate": "refund"}
+    with pytest.raises(ConfigError, match="there is no label 'rebate'"):
+        named.identify("refund", "rebate", KNOWN)
+
+
 def test_only_groups_that_are_there_are_ignored_and_only_what_was_said_is_withdrawn(named: ClassNames) -> None:
     with pytest.raises(ConfigError, match="no group has the proposed name 'noise'"):
         named.ignore("noise", [])

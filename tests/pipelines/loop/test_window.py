@@ -93,6 +93,14 @@ def test_new_labels_of_callers_are_counted_and_stop_nothing_where_they_are_kept(
     assert (known.facts.new_labels, known.facts.unknown_labels) == (("refund",), {})
 
 
+def test_what_a_person_said_of_names_and_groups_are_labels_and_callers_keep_their_own(write: Write) -> None:
+    rows = decisions(TEXTS, ["good"] * 400)
+    rows[0]["label"], rows[1]["label"], rows[2]["label"] = "great", "bad", None
+    ids = [f"{row['request_id']}/{row['item']}" for row in rows[:3]]
+    window = write(MadeLog(rows), same={"great": "good"}, item_labels=dict.fromkeys(ids[1:], "good"))
+    assert window.table["label"].to_pylist()[:3] == ["good", "bad", "good"]
+
+
 def test_a_forgotten_decision_has_no_purpose(write: Write) -> None:
     rows = decisions(TEXTS, ["good"] * 400)
     rows[3] |= {"unit": None}

@@ -170,6 +170,12 @@ def test_calls_cost_and_time_hold_against_a_feasible_champion_only() -> None:
     assert [gate.figures["measured_verdict"] for gate in broken] == ["undecided", "fail", "fail", "fail"]
 
 
+def test_old_tasks_that_cannot_be_told_hold_up_nothing_beside_a_champion_that_keeps_nothing() -> None:
+    idle = against(promise_kept((0.0, 0.01), 0.02), COMPARED[:1], keeps=False)
+    assert overall(idle) == "pass"
+    assert "keeps nothing" in idle[0].reason
+
+
 def test_a_shown_loss_and_a_call_rate_that_cannot_be_promised_fail_beside_any_champion() -> None:
     broken = promise_kept((0.05, 0.1), 0.02)
     one_of_two = {"films": paired(950, 0, 0, 50), "tweets": paired(800, 100, 0, 100)}

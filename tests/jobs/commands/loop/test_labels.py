@@ -102,7 +102,7 @@ def test_a_label_is_named_and_withdrawn_without_a_look_at_the_log(run: Any, name
 def test_a_group_is_ignored_by_its_proposed_name_and_shown_again(
     run: Any, named: ClassNames, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    noise = ItemGroup(12, 0.1, {"balance": 12}, "noise_words", ["noise"], [1.0, 0.0])
+    noise = ItemGroup(12, 3, 0.1, {"balance": 12}, "noise_words", ["noise"], [1.0, 0.0], ["r1/0"])
     monkeypatch.setattr(cli, "new_groups", lambda _: [noise])
     result = tmp_path / "out.json"
     assert run("--new", "--json", str(result)).exit_code == 0
@@ -113,6 +113,15 @@ def test_a_group_is_ignored_by_its_proposed_name_and_shown_again(
     assert run("--withdraw", "noise_words", "--json", str(result)).exit_code == 0
     assert json.loads(result.read_text())["ignored"] == []
     assert "nobody has named or ignored 'noise_words'" in run("--withdraw", "noise_words").output
+
+
+def test_two_names_become_one_and_two_again_without_a_look_at_the_log(run: Any, named: ClassNames) -> None:
+    assert run("--name", "refund", "--name", "rebate").exit_code == 0
+    assert run("--is", "rebate=refund").exit_code == 0
+    assert (named.labels(), named.same()) == (("refund",), {"rebate": "refund"})
+    assert run("--name", "rebate").exit_code == 0
+    assert (named.labels(), named.same()) == (("refund", "rebate"), {})
+    assert "a version has learned 'balance'" in run("--is", "balance=refund").output
 
 
 def test_a_log_that_cannot_be_grouped_stops_a_name_that_came_with_new_before_it_is_stored(
@@ -126,7 +135,7 @@ def test_a_log_that_cannot_be_grouped_stops_a_name_that_came_with_new_before_it_
 
 @pytest.mark.parametrize(
     "words",
-    [("--new",), ("--name", "refund"), ("--withdraw", "refund"), ("--ignore", "noise")],
+    [("--new",), ("--name", "refund"), ("--withdraw", "refund"), ("--ignore", "noise"), ("--is", "noise=refund")],
     ids=lambda words: words[0],
 )
 @pytest.mark.parametrize("option", ["--out", "--in"])

@@ -1,0 +1,38 @@
+"""What a simulation sends: late labels never before their wave, every row once."""
+
+from __future__ import annotations
+
+import pytest
+
+from kcm.errors import ConfigError, DataError
+from kcm.tasks.rows import SourceRow
+from pipelines.loop.scenario import TURNS, Scenario, script_of
+
+ROWS = {label: [SourceRow(f"{label} {n}", f"{label} {n}", label) for n in range(40)] for label in "abcdef"}
+
+
+def labels(rows: list[SourceRow]) -> set[str]:
+    return {str(row.label) for row in rows}
+
+
+def test_a_wave_comes_in_its_own_period_and_in_all_later_ones_and_no_row_is_sent_twice() -> None:
+    script = script_of(ROWS, Scenario([["e"], ["f"]], first=0.5), seed=0)
+    assert labels(script.first) == set("abcd")
+    assert [labels(period) & set("ef") for period in script.periods] == [{"e"}, {"e"}, {"e", "f"}, {"e", "f"}]
+    assert len(script.periods) == 2 * TURNS
+    sent = [row.id for rows in (script.first, *script.periods) for row in rows]
+    assert sorted(sent) == sorted(str(row.id) for rows in ROWS.values() for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("waves", "first", "said"),
+    [
+        ([["g"]], 0.5, "no row has the label 'g'"),
+        ([["a"], ["a"]], 0.5, "late twice"),
+        ([["a", "b", "c", "d", "e"]], 0.5, "fewer than two labels"),
+        ([["a"]], 0.0, "too few rows"),
+    ],
+)
+def test_what_cannot_be_played_is_said(waves: list[list[str]], first: float, said: str) -> None:
+    with pytest.raises((ConfigError, DataError), match=said):
+        script_of(ROWS, Scenario(waves, first), seed=0)
