@@ -200,9 +200,9 @@ def against(champion: PromotionGate, gates: Iterable[PromotionGate], *, keeps: b
     """The gates that compare with the champion, as they count: where it breaks its promise, they inform.
 
     `champion` is what `promise_kept` gave. So they do where it `keeps` nothing, as after a repair: it answers as the
-    large model does, and what may be lost against that is certified. Old tasks that are shown to lose, and a call rate that cannot be promised,
-    fail all the same: those are `binding`, they speak of the challenger. The verdicts as they were measured are in the
-    figures.
+    large model does, and what may be lost against that is certified. Old tasks that are shown to lose, and a call rate
+    that cannot be promised, fail all the same: those are `binding`, they speak of the challenger. The verdicts as they
+    were measured are in the figures.
     """
     if champion.figures["feasible"] and keeps:
         return list(gates)
