@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +19,18 @@ from mlflow import MlflowClient
 from jobs.assets import ASSETS, fetch
 from jobs.commands.loop.turns import update, versions
 from jobs.models import served_model
-from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
 from kcm.tasks.readers.reviews import read_reviews
 from pipelines.config import RunConfig
+from pipelines.loop.local_service import local_service
 from pipelines.loop.state import LoopState
 from pipelines.run import run
-from pipelines.serve.config import log_url
-from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.entries import Feedback
 from tests.full_disk import Disk
 from tests.integration.pipeline.test_run import SMALL, small_config
-from tests.replayed_traffic import Replay
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -53,18 +53,19 @@ def config(assets_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> RunCon
         fetch(name, assets_dir)
     config = small_config(tmp_path_factory.mktemp("storage"), assets_dir, **LOOP)
     run(config)
-    release = served_model(config, None)
-    log = DecisionLog(log_url(config.serve, config.storage_path), 30.0, config.name)
-    log.open()
-    rows = [row for row in read_reviews(assets_dir) if row.task == "tweets"][:NUM_ROWS]
-    replay = Replay(load_cascade(release.bundle, assets_dir), log, release.version, 0.5, "all")
-    for start in range(0, NUM_ROWS, 32):
-        part = rows[start : start + 32]
-        request = replay.answer([Input(Content(row.text)) for row in part])
-        replay.feedback(request, {0: str(part[0].label)})
-    log.close()
+    asyncio.run(send_tweets(config))
     shutil.copytree(config.storage_path, untouched(config))
     return config
+
+
+async def send_tweets(config: RunConfig) -> None:
+    """Requests of 32 tweets, of which the first one's label is given."""
+    rows = [row for row in read_reviews(config.assets_path) if row.task == "tweets"][:NUM_ROWS]
+    async with local_service(config) as service:
+        for start in range(0, NUM_ROWS, 32):
+            part, request_id = rows[start : start + 32], str(uuid.uuid4())
+            await service.predict([Input(Content(row.text)) for row in part], request_id)
+            await service.feedback(request_id, None, [Feedback(0, str(part[0].label))])
 
 
 def untouched(config: RunConfig) -> Path:

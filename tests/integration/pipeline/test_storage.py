@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,17 +22,15 @@ import torch
 import yaml
 
 from jobs.commands.loop.turns import update
-from jobs.models import served_model
-from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig
+from pipelines.loop.local_service import local_service
 from pipelines.loop.purging import purge
 from pipelines.loop.recertify import LineageLedger
 from pipelines.loop.state import LoopState, log_reader
 from pipelines.registry.champion import Champion
 from pipelines.run import run
-from pipelines.serve.config import log_url
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.control.records import Control, Versioned
@@ -40,7 +40,6 @@ from pipelines.store.sequence import ShardedArtefact
 from pipelines.store.upkeep import verify
 from tests.flaky_proxy import FAULTS, FlakyProxy
 from tests.outside import install_extension
-from tests.replayed_traffic import Replay
 from tests.seaweed import ObjectServer
 from tests.spoken import spoken_config, write_spoken_texts
 
@@ -263,10 +262,12 @@ def fetched_here(work: Callable[[], object]) -> list[str]:
 
 def play(config: RunConfig, texts: list[str]) -> list[str]:
     """Put texts to the champion, and give the ids of the requests."""
-    release = served_model(config, None)
-    log = DecisionLog(log_url(config.serve, config.storage_folder), 30.0, config.name)
-    log.open()
-    replay = Replay(load_cascade(release.bundle, config.assets_path), log, release.version, 0.9, "text")
-    ids = [replay.answer([Input(Content(text)) for text in texts[at : at + 16]]) for at in range(0, len(texts), 16)]
-    log.close()
-    return ids
+    requests = {str(uuid.uuid4()): texts[at : at + 16] for at in range(0, len(texts), 16)}
+
+    async def send() -> None:
+        async with local_service(config) as service:
+            for request_id, asked in requests.items():
+                await service.predict([Input(Content(text)) for text in asked], request_id)
+
+    asyncio.run(send())
+    return list(requests)
