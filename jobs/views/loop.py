@@ -68,6 +68,8 @@ def _turn(result: Numbers) -> Iterator[Table | Text]:
             before, after = (percent(result[f"calls_saved_{when}"]) for when in ("before", "after"))
             yield line("calls saved", f"{before}% before, {after}% after, of what the window holds")
         yield line("labels", f"{result['labels']}, {result.get('labels_asked_for', 0)} of them on disagreements")
+        for caller, why in result.get("set_aside", {}).items():
+            yield line("set aside", f"the labels of caller {caller[:12]}: {why}")
         yield line("seconds", f"{result['seconds']:.0f}")
     yield line("outcome", outcome(result))
 
@@ -89,6 +91,9 @@ def labels_view(result: Numbers) -> Group:
     lines = [line("labels", counted), line("standing", verdict)]
     if result["written"] is not None:
         lines.append(line("written", f"{result['written']} items"))
+    if checked := result["checked"]:
+        said = f"{checked['differ']} of {checked['pairs']} second answers differ: `update.label_noise` is at most"
+        lines.append(line("checked", f"{said} {checked['noise']:.3f}"))
     if not result["items"] or standing["certified"]:
         return Group(*lines)
     table = plain_table("Open items, the most useful first")

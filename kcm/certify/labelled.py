@@ -20,6 +20,9 @@ Above the threshold t that the labels were drawn for, fewer items are kept, so t
 needed to decide a unit: p(t') <= p(t) for t' > t. So the path from escalate-all down to t may use any grid, and stops
 where p exceeds delta (fixed-sequence testing, arXiv 2110.01052): the searched threshold is certified, or the closest
 stricter one that the same labels allow.
+
+A person errs, too. Where a label hides a loss with probability eta at most, whatever the item, the mean of X by the
+labels is at least (1 - eta) times that of X by the truth: the test is of (1 - eta) epsilon then.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from kcm.certify.betting import fewest, largest_level
+from kcm.certify.pvalues import binomial_upper_bound
 from kcm.certify.traffic import Traffic
 from kcm.errors import DataError
 
@@ -48,6 +52,7 @@ class LabelledTraffic:
     item and disagrees; its product with the probability of the large answer is `floor` at the least. `answered`:
     whether the person labelled or skipped it by now. `lost`: whether the small answer is wrong and the large one right
     by that label, or the item was skipped. `order`: the place of the item's unit, frozen before any label was seen.
+    `noise`: eta, the largest probability that a label is wrong.
 
     Raises DataError for columns of different lengths, a probability below the floor, and items that were drawn though
     the challenger does not keep them or agrees.
@@ -61,6 +66,7 @@ class LabelledTraffic:
     lost: NDArray[np.bool_]
     order: NDArray[np.float64]
     floor: float
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("drawn", "label_probability", "answered", "lost", "order"):
@@ -100,6 +106,7 @@ class LabelledTraffic:
             score=traffic.score[self.drawn],
             answered=self.answered[self.drawn],
             lost=self.lost[self.drawn],
+            noise=self.noise,
         )
 
 
@@ -108,7 +115,7 @@ class LabelledUnits:
     """`num_units` units in their frozen order, and the items [M] in them that were put before a person.
 
     `place`: that of the item's unit, from 0. `weight`: what X of the unit grows by where the item is lost. `score`: the
-    challenger's gate score. `answered` and `lost` as in `LabelledTraffic`, `floor` the least pi rho.
+    challenger's gate score. `answered`, `lost` and `noise` as in `LabelledTraffic`, `floor` the least pi rho.
     """
 
     num_units: int
@@ -118,6 +125,7 @@ class LabelledUnits:
     score: NDArray[np.float64]
     answered: NDArray[np.bool_]
     lost: NDArray[np.bool_]
+    noise: float = 0.0
 
     def above(self, threshold: float) -> LabelledUnits:
         """The same at a stricter threshold: items at or below it are escalated, and need no label."""
@@ -131,7 +139,7 @@ class LabelledTest:
 
     def __init__(self, units: LabelledUnits, epsilon: float, delta: float) -> None:
         self.epsilon, self.delta = epsilon, delta
-        self.num_units, self._floor = units.num_units, units.floor
+        self.num_units, self._floor = units.num_units, units.floor * (1 - units.noise)
         self.num_decided = int(units.place[~units.answered].min(initial=units.num_units))
         lost = units.answered & units.lost
         x_U = np.bincount(units.place[lost], units.weight[lost], units.num_units)
@@ -209,3 +217,13 @@ def lowest_certified(units: LabelledUnits, threshold: float, epsilon: float, del
 
     found = bisect.bisect_left(steps, True, key=passes)
     return float(steps[found]) if found < len(steps) else math.inf
+
+
+def noise_bound(num_pairs: int, num_different: int, delta: float = 0.05) -> float:
+    """The largest share of wrong labels, at `delta`, that two answers to each of some items allow.
+
+    Where each answer is wrong with probability eta, independently, two are told apart with probability 2 eta (1 - eta)
+    at least: they agree where both are right, or both are wrong in the same way. 1/2 where no bound is smaller.
+    """
+    share = binomial_upper_bound(num_different, num_pairs, delta) if num_pairs else 1.0
+    return (1 - math.sqrt(1 - 2 * share)) / 2 if share < 0.5 else 0.5

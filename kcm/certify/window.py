@@ -55,7 +55,7 @@ def certify_traffic(
     return TrafficCertificate(
         method="traffic" if labelled is None else "labelled",
         window=window,
-        statement=_statement(config.epsilon, delta, window, labelled is not None),
+        statement=_statement(config.epsilon, delta, window, labelled),
         **deployed_fields(path, rows, searched, config, delta),
     )
 
@@ -83,17 +83,19 @@ def _rows(traffic: Traffic, lost_N: NDArray[np.bool_]) -> ScoredOutcomes:
     return ScoredOutcomes(score=traffic.score, small_correct=~lost_N, large_correct=right_N, group=traffic.unit)
 
 
-def _statement(epsilon: float, delta: float, window: CertifiedWindow, labelled: bool) -> str:
+def _statement(epsilon: float, delta: float, window: CertifiedWindow, labelled: LabelledTraffic | None) -> str:
     """The promise in words, for the window itself and for what comes after it."""
     dates = f"{window.begins_at:%Y-%m-%d} to {window.ends_at:%Y-%m-%d}"
     decisions = f"the {window.num_decisions:,} certify decisions {window.after + 1} to {window.upto} ({dates})"
     loss = f"a loss of at most {100 * epsilon:g} points of accuracy against the large model alone"
     certain = f"with a probability of at least {confidence([delta])}"
     until = f"This is relied on until {window.expires_at:%Y-%m-%d %H:%M} UTC."
-    if labelled:
+    if labelled is not None:
+        noise = f", wrong with a probability of at most {labelled.noise:.1%} each" if labelled.noise else ""
+        labels = f"{window.num_labels:,} labels on disagreements{noise}"
         return (
             f"Units of traffic are taken as exchangeable: {loss}, {certain} over their order and the draws of audits"
-            f" and labels, on traffic like {decisions}, by {window.num_labels:,} labels on disagreements. {until}"
+            f" and labels, on traffic like {decisions}, by {labels}. {until}"
         )
     return (
         f"Of the window itself, {decisions}: {loss}, {certain} over the draws of the audits, whatever drifted"

@@ -8,7 +8,7 @@ Each step is an artefact, so that what was killed anywhere goes on where it was.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from pydantic import Field
 from rich.markup import escape
 
 from kcm.bundle.models import bundle_digest
+from kcm.errors import DataError
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.loop.asked import AskAgain
@@ -24,9 +25,9 @@ from pipelines.loop.disputes import GivenLabels
 from pipelines.loop.examine import GATES, Examine, GatesArtefact
 from pipelines.loop.extend import Choose, Extend, choice_of
 from pipelines.loop.grow import Grow, GrowFeatures, GrowOutcomes
-from pipelines.loop.naming import ClassNames
+from pipelines.loop.naming import ClassNames, groups_of
 from pipelines.loop.parent import Parent
-from pipelines.loop.recertify import Recertify
+from pipelines.loop.recertify import LineageLedger, Recertify, outlook
 from pipelines.loop.state import LoopState, log_reader
 from pipelines.loop.window import LogWindow, WindowArtefact
 from pipelines.progress import Reporter
@@ -45,6 +46,7 @@ from pipelines.tracking.tracking import PARENT_TAG, Tracking
 
 VERDICT_TAG, WINDOW_TAG = "kcm.verdict", "kcm.window"
 NOVEL_SHARE = 0.05  # of an update that names no other: traffic brings new classes, a table need not
+GROUP_FIGURES = ("proposal", "size", "callers", "agreement", "answers")  # of `loop.json`: no text of an input
 _VERDICTS = {"pass": 1.0, "undecided": 0.5, "fail": 0.0}  # as metrics
 
 
@@ -95,6 +97,13 @@ def build_challenger(
     }
     if facts.unknown_labels:
         figures["labels_unknown"] = facts.unknown_labels
+    if facts.set_aside:
+        figures["set_aside"] = facts.set_aside
+    planned = LineageLedger(state.store.control, config.name).next_spend(config.certificate.delta)
+    reporter.say(f"[bold]certify[/bold]   {outlook(window, config.certificate, planned)}")
+    with suppress(DataError):  # features are not stored
+        groups = ClassNames.of(config).without_ignored(groups_of(window.table))
+        figures["groups"] = [{name: getattr(group, name) for name in GROUP_FIGURES} for group in groups]
     enough = gates.enough_rows(facts.num_large_answers, config.update.min_large_answers)
     if enough.verdict == "fail":
         return BuiltChallenger([enough], figures=figures)

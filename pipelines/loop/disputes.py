@@ -37,6 +37,7 @@ class InboxPlan(Config):
     floor: float = Field(gt=0, le=1, description="The least audit share of the window.")
     epsilon: float = Field(gt=0, lt=1, description="Accuracy that may be lost against large-only.")
     delta: float = Field(gt=0, lt=1, description="What the look may spend.")
+    noise: float = Field(0.0, ge=0, lt=1, description="The largest probability that a label is wrong.")
 
     def probability(self, judged: JudgedWindow) -> NDArray[np.float64]:
         """rho of each item, [N]."""
@@ -105,6 +106,7 @@ def _label_tests(judged: JudgedWindow, plan: InboxPlan) -> Iterator[LabelTest]:
             delta=plan.delta / (1 + len(own)),
             floor=units.floor,
             num_units=units.num_units,
+            noise=plan.noise,
             items=tuple(
                 DisputedItem(
                     id=item,
@@ -150,4 +152,5 @@ def labelled_traffic(judged: JudgedWindow, traffic: Traffic, threshold: float, p
         lost=lost,
         order=plan.order(judged),
         floor=plan.floor,
+        noise=plan.noise,
     )

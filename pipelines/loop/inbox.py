@@ -183,6 +183,7 @@ class LabelledChallenger:
                 floor=self.evaluated.source(WindowArtefact, "window").facts.share_floor,
                 epsilon=config.certificate.epsilon,
                 delta=look.spend,
+                noise=config.update.label_noise if config.update else 0.0,
             ).model_dump(mode="json")
 
         entry = _plans(state).append(planned, same=lambda entry: bool(entry["attempt"] == self.attempt))

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
+import pyarrow.compute as pc
 from pydantic import Field
 
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.cascade.table import SPLITS
 from kcm.certify.certificate import CertificateConfig, CertifiedWindow
 from kcm.certify.ledger import Look, look_delta
-from kcm.certify.window import TrafficCertificate, can_certify, certify_traffic
+from kcm.certify.traffic import Traffic
+from kcm.certify.window import TrafficCertificate, can_certify, certify_traffic, traffic_path
 from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
+from kcm.report.formats import duration
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt
 from pipelines.loop.disputes import GivenLabels, InboxPlan, labelled_traffic
@@ -107,6 +111,29 @@ def can_certify_window(
     share = delta / (1 + len(policy.task_decisions))
     parts = [judged.of_task(task, policy.task_decisions) for task in (None, *policy.task_decisions)]
     return any(can_certify(rows.traffic(facts.share_floor), config, share) for rows in parts if len(rows))
+
+
+def outlook(window: WindowArtefact, config: CertificateConfig, delta: float) -> str:
+    """The certify units of a window, how many could certify something, and when so many will be there."""
+    rows, floor = window.of_purpose("certify"), window.facts.share_floor
+    if not len(rows) or not floor:
+        return "no certify unit yet"
+    nothing_lost = Traffic(
+        score=np.ones(len(rows)),
+        asked=np.ones(len(rows), dtype=bool),
+        probability=rows["probability"].to_numpy(),
+        disagrees=np.zeros(len(rows), dtype=bool),
+        floor=floor,
+        unit=rows["unit"].to_numpy(),
+    )
+    path = traffic_path(nothing_lost, config.epsilon, config.loss_delta(delta))
+    said = f"{path.num_units:,} certify units; {path.fewest_units:,} could certify something if none is lost"
+    lacking = path.fewest_units - path.num_units
+    if lacking <= 0:
+        return said
+    answered = rows["answered_at"]
+    per_unit = (utc_of(pc.max(answered).as_py()) - utc_of(pc.min(answered).as_py())) / path.num_units
+    return f"{said}, {duration((lacking * per_unit).total_seconds())} from now at this rate"
 
 
 def _certify(

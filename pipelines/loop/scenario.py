@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,12 @@ def script_of(rows: Mapping[str, Sequence[SourceRow]], scenario: Scenario, seed:
     """
     late = [label for wave in scenario.waves for label in wave]
     if missing := [label for label in late if label not in rows]:
-        raise ConfigError(f"no row has the label {missing[0]!r}", where="--late", hint=f"Labels: {', '.join(rows)}")
+        nearest = difflib.get_close_matches(missing[0], rows, n=1)
+        raise ConfigError(
+            f"no row has the label {missing[0]!r}",
+            where="--late",
+            hint=f"Did you mean {nearest[0]!r}?" if nearest else "",
+        )
     if len(set(late)) < len(late):
         raise ConfigError("a label comes late twice", where="--late")
     if len(rows) - len(late) < 2:

@@ -27,6 +27,7 @@ from kcm.tasks.plan.splits import Fractions, Split, purpose
 from pipelines.config import RunConfig
 from pipelines.context import Attempt
 from pipelines.loop.judged import row_ids
+from pipelines.loop.labellers import outliers
 from pipelines.loop.naming import ClassNames
 from pipelines.loop.parent import Parent
 from pipelines.serve.log.alarm import drifted
@@ -49,7 +50,7 @@ class WindowFacts(Config):
     least probability of all decisions to be asked about, pi_min; `prompt` is what the champion showed the large model.
     `new_labels` are in no list of the champion's and will be learned, `unknown_labels` will not, with their counts.
     `forgotten_rows` are ids of the champion's rows that were deleted from the log. `signs` say what in the log refutes
-    the champion's certificate: an alarm, or drift.
+    the champion's certificate: an alarm, or drift. `set_aside` are callers whose labels do not count, and why.
     """
 
     application: str
@@ -67,6 +68,7 @@ class WindowFacts(Config):
     unknown_labels: dict[str, int] = Field({})
     forgotten_rows: tuple[str, ...] = ()
     signs: tuple[str, ...] = ()
+    set_aside: dict[str, str] = Field({})
 
     @property
     def where(self) -> str:
@@ -160,6 +162,9 @@ class LogWindow(Stage, Plan):
         """Read the log. DataError, in one line, for a window that nothing may be learned from."""
         rows: pa.Table = self.log.window(self.application, self.after, self.upto, self.max_share_per_caller)
         rows = rows.set_column(rows.column_names.index("label"), "label", self._labels(rows))
+        aside = outliers(rows, self.bundle.label_names)
+        trusted = pc.invert(pc.is_in(rows["caller"], pa.array(list(aside), pa.string())))
+        rows = rows.set_column(rows.column_names.index("label"), "label", pc.if_else(trusted, rows["label"], None))
         learnable = (rows[name].is_valid() for name in ("unit", "gate_score", "small_label"))
         usable = reduce(pc.and_, learnable).to_pylist()  # forgotten decisions are not
         units = [unit if good else None for unit, good in zip(rows["unit"].to_pylist(), usable, strict=True)]
@@ -183,6 +188,7 @@ class LogWindow(Stage, Plan):
             unknown_labels={label: count for label, count in labels.most_common() if label not in known},
             forgotten_rows=self.forgotten_rows,
             signs=self._signs(rows),
+            set_aside=aside,
         )
         require_sound(rows, facts)
         given = asked_for | (labels.keys() if self.new_labels == "refuse" else set())

@@ -14,6 +14,7 @@ from jobs.exit import reported
 from jobs.options import ConfigFile, Debug, JsonFile, Overrides, load
 from jobs.views.loop import labels_view, new_labels_view, turn_view, versions_view
 from jobs.views.table import result_console
+from kcm.certify.labelled import noise_bound
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
 from pipelines.loop.inbox import opened_inbox
@@ -97,6 +98,10 @@ def labels(
         typer.Option("--out", metavar="FILE", help="Write all items, as .csv, .jsonl or .json (Label Studio)."),
     ] = None,
     taken: Annotated[Path | None, typer.Option("--in", metavar="FILE", help="Store the labels of such a file.")] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option("--check", metavar="FILE", help="Second answers in such a file: how often is a label wrong?"),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Open items that are listed.")] = 10,
     new: Annotated[bool, typer.Option("--new", help="Show groups of escalated items that may be new classes.")] = False,
     name: Annotated[
@@ -126,13 +131,13 @@ def labels(
     """
     with reported(json, debug) as result:
         if new or name or withdraw or ignore or same:
-            if out or taken:
-                raise KcmError("labels and groups go with neither --out nor --in", hint="Give two commands")
+            if out or taken or check:
+                raise KcmError("labels and groups go with neither --out, --in nor --check", hint="Give two commands")
             told = (each or () for each in (name, withdraw, ignore, same))
             result |= new_labels_of(load(config, overrides), *told, groups=new)
             result_console().print(new_labels_view(result))
             return
-        result |= labels_of(load(config, overrides), out=out, taken=taken, limit=limit)
+        result |= labels_of(load(config, overrides), out=out, taken=taken, check=check, limit=limit)
         result_console().print(labels_view(result))
 
 
@@ -174,24 +179,30 @@ def new_labels_of(
 
 
 def labels_of(
-    config: RunConfig, *, out: Path | None = None, taken: Path | None = None, limit: int = 10
+    config: RunConfig, *, out: Path | None = None, taken: Path | None = None, check: Path | None = None, limit: int = 10
 ) -> dict[str, Any]:
     """Store the labels of the file `taken`, write all items to the file `out`, and say what the labels so far certify.
 
-    Gives the first open items, `limit` at the most. Raises DataError for what cannot be stored; nothing is stored then.
+    The file `check` holds other people's answers to some of the items, which bound how often labels are wrong; none of
+    them is stored. Gives the first open items, `limit` at the most. Raises DataError for what cannot be stored; nothing
+    is stored then.
     """
     with opened_inbox(config) as inbox:
-        answers = {} if taken is None else read_answers(taken)
+        answers, second = ({} if file is None else read_answers(file) for file in (taken, check))
         inbox.answer(answers)
         items = inbox.items()
         if out is not None:
             write_items(items, out)
+        given = {item.id: item.label for item in items if item.label is not None}
+        pairs = [given[name] != label for name, label in second.items() if name in given and label is not None]
+        noise = noise_bound(len(pairs), sum(pairs))
         open_items = [item for item in items if item.state == "drawn"]
         return {
             "version": inbox.plan.version,
             "labels": list(inbox.plan.labels),
             "stored": len(answers),
             "written": None if out is None else len(items),
+            "checked": check and {"pairs": len(pairs), "differ": sum(pairs), "noise": noise},
             "standing": asdict(inbox.standing()),
             "items": [
                 {"id": item.id, "task": item.task, "text": item.text, "has_image": item.image is not None}

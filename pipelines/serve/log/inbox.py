@@ -55,6 +55,7 @@ class LabelTest(Config):
     floor: float
     num_units: int
     items: tuple[DisputedItem, ...]
+    noise: float = 0.0
 
     def units(self, states: LabelStates) -> LabelledUnits:
         """What is known by the labels in `states`."""
@@ -69,6 +70,7 @@ class LabelTest(Config):
             score=np.array([item.score for item in self.items], dtype=np.float64),
             answered=np.array([answered for answered, _ in outcomes], dtype=bool),
             lost=np.array([lost for _, lost in outcomes], dtype=bool),
+            noise=self.noise,
         )
 
     def result(self, states: LabelStates) -> LabelledTest:

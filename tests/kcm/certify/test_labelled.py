@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from kcm.certify.labelled import LabelledPath, LabelledTest, LabelledTraffic
+from kcm.certify.labelled import LabelledPath, LabelledTest, LabelledTraffic, noise_bound
 from kcm.certify.traffic import Traffic, TrafficPath
 from kcm.errors import DataError
 
@@ -82,6 +82,27 @@ def test_a_loss_of_epsilon_is_certified_no_more_often_than_promised(rho: float) 
         for seed in range(300)
     )
     assert passed <= binom.ppf(0.99, 300, 0.1)
+
+
+def certified_at_the_limit(hidden: float, noise: float) -> int:
+    """In how many of 300 windows a loss of epsilon is certified, of which labels hide a share."""
+    losing = (1 - hidden) / 6
+    windows = (labelled(800, disputed=0.3, losing=losing, seed=seed, noise=noise) for seed in range(300))
+    return sum(LabelledTest(window.units, 0.05, 0.1).certified for window in windows)
+
+
+def test_labels_that_may_be_wrong_certify_no_more_often_than_promised_once_it_is_said_how_often() -> None:
+    most = binom.ppf(0.99, 300, 0.1)
+    assert certified_at_the_limit(hidden=0.3, noise=0.3) <= most < certified_at_the_limit(hidden=0.3, noise=0.0)
+
+
+@pytest.mark.parametrize("eta", [0.03, 0.1, 0.25])
+def test_second_answers_bound_how_often_labels_are_wrong(eta: float) -> None:
+    """Promise: of two people who err independently the bound is too small in 5% of all cases at most."""
+    rng = np.random.default_rng(0)
+    differ = (rng.random((500, 200)) < eta) != (rng.random((500, 200)) < eta)  # two labels: what differs most seldom
+    assert np.mean([noise_bound(200, int(count)) < eta for count in differ.sum(1)]) <= 0.07
+    assert noise_bound(0, 0) == noise_bound(10, 9) == 0.5
 
 
 def test_the_value_of_a_unit_is_the_weighted_mean_over_its_items() -> None:

@@ -28,7 +28,7 @@ async function loadModel() {
   try {
     showCard(await call("v1/model"));
     showReport(await textOf("v1/model/report"));
-    find("timeline").replaceChildren(timeline(await call("v1/loop"), card.model_version));
+    find("timeline").replaceChildren(timeline(await call("v1/loop"), card));
     keyIsGood();
   } catch (error) {
     tell(error);

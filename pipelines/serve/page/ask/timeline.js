@@ -3,8 +3,12 @@
 import { element, name } from "./dom.js";
 import { count, percent } from "./formats.js";
 
-/** A summary and a table of `versions`, the newest first; `served` is the one that answers now. */
-export function timeline({ versions, num_items: items, num_escalated: escalated, num_labels: labels }, served) {
+const NEW_CLASSES =
+  "New classes came: inputs far from all known ones go to the large model. `kcm labels CONFIG --new` shows them in groups, " +
+  "to be named once; the next update learns what is named.";
+
+/** A summary and a table of `versions`, the newest first; the card is of the one that answers now. */
+export function timeline({ versions, num_items: items, num_escalated: escalated, num_labels: labels }, card) {
   if (versions.length === 0) return element("p", { class: "note" }, "Nothing is in the log yet.");
   const keys = [
     [`Calls saved since ${day(versions[0].since)}`, `${count(items - escalated)}`],
@@ -17,12 +21,13 @@ export function timeline({ versions, num_items: items, num_escalated: escalated,
     { class: "timeline" },
     element("caption", {}, element("span", {}, "The newest first; bounds hold with a probability of 90% at all times.")),
     element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
-    element("tbody", {}, ...[...versions].reverse().map((each) => row(each, served))),
+    element("tbody", {}, ...[...versions].reverse().map((each) => row(each, card.model_version))),
   );
   return element(
     "div",
     {},
     element("dl", { class: "tally" }, ...keys.map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, value)))),
+    ...(card.drift.escalates_novel ? [element("p", { class: "note" }, NEW_CLASSES)] : []),
     element("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Versions that have answered" }, table),
   );
 }

@@ -65,6 +65,20 @@ def test_a_file_goes_out_and_comes_back(run: Any, asked: Asked, tmp_path: Path) 
     assert json.loads((tmp_path / "out.json").read_text())["stored"] == number
 
 
+def test_second_answers_say_how_often_labels_are_wrong_and_change_nothing(
+    run: Any, asked: Asked, tmp_path: Path
+) -> None:
+    items = [item.id for item in asked.inbox.items()]
+    asked.inbox.answer(dict.fromkeys(items, "yes"))
+    lines = [json.dumps({"id": item, "label": "no" if item == items[0] else "yes"}) for item in items]
+    (tmp_path / "second.jsonl").write_text("\n".join(lines))
+    shown = run("--check", str(tmp_path / "second.jsonl"), "--json", str(tmp_path / "out.json"))
+    assert f"1 of {len(items)} second answers differ" in shown.output
+    checked = json.loads((tmp_path / "out.json").read_text())["checked"]
+    assert 0.5 / len(items) < checked["noise"] < 0.5
+    assert {item.label for item in asked.inbox.items()} == {"yes"}
+
+
 def test_a_bad_file_is_an_error_in_a_line_and_stores_nothing(run: Any, asked: Asked, tmp_path: Path) -> None:
     first, second = (item.id for item in asked.inbox.items(limit=2))
     (tmp_path / "bad.jsonl").write_text(
@@ -144,5 +158,5 @@ def test_a_file_is_not_ignored_beside_new_labels(
 ) -> None:
     shown = run(*words, option, str(tmp_path / "inbox.csv"))
     assert shown.exit_code != 0
-    assert "neither --out nor --in" in shown.output
+    assert "neither --out, --in nor --check" in shown.output
     assert named.labels() == ()

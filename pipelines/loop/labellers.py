@@ -1,0 +1,38 @@
+"""Callers whose labels disagree with the rest. Shapes: N labels of one caller."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pandas as pd
+import pyarrow as pa
+
+from kcm.certify.monitoring.alarm import RateAlarm
+from kcm.certify.pvalues import binomial_upper_bound
+
+DELTA = 0.05  # of setting anybody aside falsely, in a window
+MARGIN = 0.1  # by which callers may differ, since some send harder items than others
+
+
+def outliers(rows: pa.Table, known: Collection[str]) -> dict[str, str]:
+    """What is said of each caller whose labels differ from the large model's answers more often than all others' do.
+
+    `rows` are decisions of a window, with `caller`, `label` and `large_label`. Labels outside `known` are passed over:
+    the large model could not have given them. A betting test against the upper end of the others' share, raised by
+    MARGIN (`kcm.certify.monitoring.alarm`); all tests of a window hold together with probability 1 - DELTA.
+    """
+    labels = rows.select(["caller", "label", "large_label"]).to_pandas().dropna()
+    labels = labels[labels["label"].isin(list(known))]
+    differs, found = labels["label"] != labels["large_label"], {}
+    counts = pd.DataFrame({"caller": labels["caller"], "differs": differs}).groupby("caller")["differs"]
+    for caller, differs_N in counts:
+        others = len(labels) - len(differs_N)
+        spend = DELTA / (2 * counts.ngroups)
+        limit = MARGIN + binomial_upper_bound(float(differs.sum() - differs_N.sum()), others, spend) if others else 1.0
+        if limit >= 1:
+            continue
+        alarm = RateAlarm(limit, spend)
+        alarm.observe(differs_N.to_numpy(dtype=float))
+        if alarm.alarm:
+            found[str(caller)] = f"{differs_N.sum()} of {len(differs_N)} labels differ from the large model's answers"
+    return found

@@ -1,0 +1,38 @@
+"""A caller whose labels disagree with the rest is set aside, and nobody else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.loop.labellers import outliers
+
+KNOWN = ("pay", "send", "refund")
+
+
+def labels(callers: dict[str, tuple[int, float]], seed: int = 0, wrong: str = "send") -> pa.Table:
+    """Decisions answered `pay`, of which a caller labels so many, and a share of them otherwise."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        {"caller": caller, "label": wrong if rng.random() < share else "pay", "large_label": "pay"}
+        for caller, (count, share) in callers.items()
+        for _ in range(count)
+    ]
+    return pa.Table.from_pylist([rows[place] for place in rng.permutation(len(rows))])
+
+
+def test_who_labels_against_all_others_is_set_aside_and_the_others_are_not() -> None:
+    found = outliers(labels({"good": (200, 0.05), "fair": (200, 0.1), "poisoner": (60, 0.9)}), KNOWN)
+    assert list(found) == ["poisoner"]
+    assert "of 60 labels differ" in found["poisoner"]
+
+
+def test_callers_who_are_alike_are_set_aside_no_more_often_than_promised() -> None:
+    alike = dict.fromkeys("abcd", (100, 0.15))
+    assert sum(bool(outliers(labels(alike, seed), KNOWN)) for seed in range(200)) <= 10
+
+
+def test_labels_of_new_classes_speak_against_nobody_nor_does_one_caller_alone() -> None:
+    table = labels({"good": (200, 0.05), "finder": (60, 0.9)}, wrong="new class")
+    assert outliers(table, KNOWN) == {}
+    assert outliers(labels({"only": (200, 0.9)}), KNOWN) == {}
