@@ -6,14 +6,18 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from kcm.errors import KcmError
 from pipelines._ray_private import reread_authentication
 from pipelines.cluster.authentication import MODE
+from pipelines.cluster.connection import refused
 
 RUN = "run"  # the key of a job's metadata under which the name of its run stands
 DASHBOARD = "http://127.0.0.1:8265"  # of a local cluster, or by `ray dashboard`
@@ -47,6 +51,17 @@ def job_client(address: str, auth: str) -> JobSubmissionClient:
         raise KcmError(
             f"no Ray cluster answers: {error}", where=address, hint="Give the address of the cluster's dashboard"
         ) from error
+
+
+@contextmanager
+def cluster_at(address: str, auth: str, fault: str = "the cluster does not answer") -> Iterator[JobSubmissionClient]:
+    """A client of the cluster within the block; a KcmError, which begins with `fault`, where the cluster fails it."""
+    try:
+        yield job_client(address, auth)
+    except AuthenticationError as error:
+        raise refused(error, address) from error
+    except (OSError, RuntimeError) as error:
+        raise KcmError(f"{fault}: {error}", where=address) from error
 
 
 def require_success(job: str, end: JobDetails, address: str) -> None:

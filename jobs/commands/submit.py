@@ -13,21 +13,18 @@ from typing import Annotated
 
 import typer
 import yaml
-from ray.exceptions import AuthenticationError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 import jobs
 import kcm
 import pipelines
-from jobs.cluster import DASHBOARD, POLL_S, RUN, Address, Auth, followed, job_client, require_success
+from jobs.cluster import DASHBOARD, POLL_S, RUN, Address, Auth, cluster_at, followed, require_success
 from jobs.commands.run import Until, check_stage
 from jobs.exit import reported
 from jobs.options import ConfigFile, Debug, JsonFile, Overrides, load
 from kcm._messages import is_too_early
 from kcm.config import with_absolute_paths
-from kcm.errors import KcmError
 from kcm.redact import redacted
-from pipelines.cluster.connection import refused
 from pipelines.config import RunConfig
 
 CONFIG = "config.yaml"
@@ -67,27 +64,22 @@ def submit_job(
     entrypoint = " && ".join(
         shlex.join(["python", "-m", "jobs.cli", name, CONFIG, *words]) for name, *words in commands
     )
-    try:
-        client = job_client(address, auth)
-        with tempfile.TemporaryDirectory(prefix="kcm-job-") as folder:
-            pack(Path(folder), config)
-            started = Retrying(
-                retry=retry_if_exception(is_too_early),
-                stop=stop_after_delay(AGENT_S),
-                wait=wait_fixed(POLL_S),
-                reraise=True,
-            )
-            job = started(
-                client.submit_job,
-                entrypoint=entrypoint,
-                submission_id=f"{config.name}-{secrets.token_hex(4)}",
-                runtime_env={"working_dir": folder},
-                metadata={RUN: config.name},
-            )
-    except AuthenticationError as error:
-        raise refused(error, address) from error
-    except (OSError, RuntimeError) as error:
-        raise KcmError(f"the cluster refused the job: {error}", where=address) from error
+    folder = tempfile.TemporaryDirectory(prefix="kcm-job-")
+    with cluster_at(address, auth, "the cluster refused the job") as client, folder as packed:
+        pack(Path(packed), config)
+        started = Retrying(
+            retry=retry_if_exception(is_too_early),
+            stop=stop_after_delay(AGENT_S),
+            wait=wait_fixed(POLL_S),
+            reraise=True,
+        )
+        job = started(
+            client.submit_job,
+            entrypoint=entrypoint,
+            submission_id=f"{config.name}-{secrets.token_hex(4)}",
+            runtime_env={"working_dir": packed},
+            metadata={RUN: config.name},
+        )
     print(redacted(f"job {job} is on {address}"), file=sys.stderr)
     if not follow:
         return job

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated
 
 import typer
-from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from jobs.cluster import DASHBOARD, POLL_S, RUN, Address, Auth, followed, job_client, require_success
+from jobs.cluster import DASHBOARD, POLL_S, RUN, Address, Auth, cluster_at, followed, require_success
 from jobs.exit import reported
 from jobs.options import Debug, JsonFile
 from kcm.errors import KcmError
 from kcm.redact import redacted
-from pipelines.cluster.connection import refused
 
 RunName = Annotated[str, typer.Argument(metavar="NAME", help="The run's name, `name` in its configuration.")]
 
@@ -30,7 +26,7 @@ def status(
     debug: Debug = False,
 ) -> None:
     """List the jobs of the run NAME that the cluster knows, the newest last."""
-    with reported(json, debug) as result, _cluster(address, auth) as client:
+    with reported(json, debug) as result, cluster_at(address, auth) as client:
         jobs = _jobs(client, name, address)
         result["jobs"] = [
             {"submission_id": _id(job), "run": _run_of(job), "status": job.status.value, "message": job.message}
@@ -50,7 +46,7 @@ def logs(
 ) -> None:
     """Print the log of the newest job of the run NAME."""
     with reported(json, debug) as result:
-        with _cluster(address, auth) as client:
+        with cluster_at(address, auth) as client:
             job = _id(_jobs(client, name, address)[-1])
             log = "" if follow else client.get_job_logs(job)
         result["submission_id"] = job
@@ -68,7 +64,7 @@ def stop(
     debug: Debug = False,
 ) -> None:
     """Stop the jobs of the run NAME, and wait until they have ended; the run submitted again goes on from there."""
-    with reported(json, debug) as result, _cluster(address, auth) as client:
+    with reported(json, debug) as result, cluster_at(address, auth) as client:
         running = [_id(job) for job in _jobs(client, name, address) if not job.status.is_terminal()]
         if not running:
             raise KcmError(f"no job of the run {name!r} is running", where=address)
@@ -80,17 +76,6 @@ def stop(
                 time.sleep(POLL_S)
             result["jobs"].append({"submission_id": job, "status": ended.value})
             typer.echo(redacted(f"{job}  {ended.value}"))
-
-
-@contextmanager
-def _cluster(address: str, auth: str) -> Iterator[JobSubmissionClient]:
-    """A client of the cluster within the block, and one line for a cluster that refuses it or does not answer."""
-    try:
-        yield job_client(address, auth)
-    except AuthenticationError as error:
-        raise refused(error, address) from error
-    except (OSError, RuntimeError) as error:
-        raise KcmError(f"the cluster does not answer: {error}", where=address) from error
 
 
 def _jobs(client: JobSubmissionClient, name: str | None, address: str) -> list[JobDetails]:

@@ -17,7 +17,6 @@ from jobs.assets import ASSETS
 from jobs.cli import COMMANDS, app, load, main
 from jobs.commands import explain, predict
 from jobs.commands.run import STAGES
-from kcm.errors import DataError
 from pipelines.config import RunConfig
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
@@ -265,18 +264,6 @@ def test_bad_input_is_one_line(
     assert json.loads((tmp_path / "out.json").read_text()) == {"error": shown.stderr.strip().removeprefix("error: ")}
 
 
-def test_an_error_of_the_run_is_one_line(fake_run: FakeRun) -> None:
-    fake_run.result = DataError("3 rows have no text", where="rows.csv")
-    shown = kcm("run", REVIEWS)
-    assert (shown.exit_code, shown.stderr) == (2, "error: 3 rows have no text (rows.csv)\n")
-
-
-def test_a_missing_argument_shows_the_usage() -> None:
-    shown = kcm("run")
-    assert shown.exit_code == 2
-    assert "Missing argument 'CONFIG'" in shown.stderr
-
-
 def test_assets_are_fetched_by_name_and_their_folders_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = []
 
@@ -321,9 +308,3 @@ def test_the_reference_explains_installed_components_too(outside_package: Path) 
     page = kcm("config").stdout
     assert "## `learner` with `name: anchor`\n" in page
     assert "`analytic`, `slda`, `anchor`, or `package.module:Class`" in page
-
-
-def test_version_is_the_installed_one() -> None:
-    from importlib.metadata import version
-
-    assert kcm("--version").stdout == version("kcm-cascade") + "\n"

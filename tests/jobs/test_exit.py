@@ -64,11 +64,6 @@ def test_an_interruption_says_how_to_go_on(interruption: BaseException, capsys: 
     assert capsys.readouterr().err == "interrupted; start again\n"
 
 
-def test_an_interruption_may_say_what_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    assert end(KeyboardInterrupt("the job goes on")) == 130
-    assert capsys.readouterr().err == "the job goes on\n"
-
-
 def test_a_termination_ends_as_ctrl_c_does_with_an_exit_code_of_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

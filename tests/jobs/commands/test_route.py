@@ -195,9 +195,3 @@ def test_a_report_is_written_for_any_table(table: pd.DataFrame, tmp_path: Path) 
     page = tmp_path / "report.html"
     succeeded(tmp_path, "certify", tmp_path / "t.csv", "--score", "confidence", *ANSWERS, "--report", page)
     assert "</html>" in page.read_text(encoding="utf-8")
-
-
-def test_the_help_says_what_valid_means() -> None:
-    shown = " ".join(route("certify", "--help").stdout.split())
-    assert "whether every promise that was asked for holds" in shown
-    assert "--small-correct" in shown

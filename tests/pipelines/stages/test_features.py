@@ -43,8 +43,3 @@ def test_texts_that_are_read_in_part_are_told(tmp_path, monkeypatch) -> None:
     Features.model_construct().publish(artefact, context)
     assert artefact.num_cut == 7
     assert "encoder: of 7 texts the end is not read" in said[0]
-
-
-def test_an_encoder_without_a_choice_records_none(tmp_path, monkeypatch) -> None:
-    artefact, _ = written_by(PixelsConfig(), tmp_path, monkeypatch)
-    assert artefact.runtime is None

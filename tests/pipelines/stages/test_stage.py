@@ -10,7 +10,6 @@ import pytest
 from pydantic import Field
 
 from kcm.config import Config
-from kcm.errors import ConfigError
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage, run_stages
 from pipelines.store.artefact import Artefact, ArtefactStore
@@ -51,10 +50,6 @@ class Say(Stage, Plan):
     word: str
     speech: Section
     where: str = Field(exclude=True)
-
-    def check(self) -> None:
-        if self.word == "":
-            raise ConfigError("nothing to say", where="word")
 
     def write(self, attempt: Attempt) -> None:
         (attempt.folder / "text").write_text(self.word)
@@ -145,8 +140,3 @@ def test_an_artefact_is_published_whether_or_not_it_was_there(artefacts) -> None
     artefacts()
     artefacts()
     assert Say.published == ["one", "one"]
-
-
-def test_a_stage_refuses_what_cannot_work_from_its_part_alone() -> None:
-    with pytest.raises(ConfigError, match="nothing to say"):
-        Say.of(Run(word="")).check()
