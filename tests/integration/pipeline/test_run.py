@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from rich.console import Console
 
 from benchmarks.sequences import TaskSequence
 from jobs.assets import ASSETS, fetch
+from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import load_small_side
@@ -158,53 +158,30 @@ def test_the_quick_start_runs(
     assert found["explained"].words
 
 
-@pytest.fixture(scope="module")
-def port() -> int:
-    """Ray Serve keeps the port that it was started with."""
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def url(result: dict[str, Any], config: RunConfig, port: int) -> Iterator[str]:
-    large = config.serve.large.model_copy(update={"cpus": 0.5})
-    settings = config.serve.model_copy(update={"port": port, "cpus": 0.5, "large": large})
-    bundle = Path(result["artefacts"]["register"]) / "bundle"
-    release = Release(version=str(result["mlflow"]["version"]), bundle=bundle)
-    yield start(build_app(FixedSource(release), settings, config.assets_path), settings)
-    serve.shutdown()
-
-
-def test_serving_gives_the_answers_that_were_measured(url: str, result: dict[str, Any], config: RunConfig) -> None:
+def test_a_cascade_gives_the_answers_that_were_measured(result: dict[str, Any], config: RunConfig) -> None:
+    """Promise: what the stages computed in batches comes out of the bundle; over HTTP too, as test_serve.py shows."""
     evaluated = Path(result["artefacts"]["evaluate"]) / "kcm"
     table = read_outcomes(evaluated / "outcomes.parquet").where(split="test")
     policy = Policy.load(evaluated)
-    bundle = Bundle.read(Path(result["artefacts"]["register"]) / "bundle")
-    scores = bundle.gate.score(None, table.judge_logits)
+    cascade = load_cascade(Path(result["artefacts"]["register"]) / "bundle", config.assets_path)
+    scores = cascade.bundle.gate.score(None, table.judge_logits)
     kept = policy.keep(scores)
     expected = np.where(kept, table.small_label, table.large_label)
-    texts = texts_by_id(Path(result["artefacts"]["tasks"]))
-    served = []
-    for first in range(0, len(table), 32):
-        body = {"inputs": [{"text": texts[row_id]} for row_id in table.id[first : first + 32]]}
-        served += httpx.post(f"{url}/v1/predict", json=body, timeout=60).json()["answers"]
-    cut = policy.decision.cut
-    close = np.abs(scores - cut) < 1e-4
+    tasks = TaskSequence.load(Path(result["artefacts"]["tasks"])).tasks
+    rows = pa.concat_tables([task.rows for task in tasks]).to_pylist()
+    texts = {row["id"]: row["text"] for row in rows}
+    answers = cascade.answer([Input(Content(texts[row_id])) for row_id in table.id])
+    close = np.abs(scores - policy.decision.cut) < 1e-4
     assert close.sum() <= 2
-    routes = np.array([answer["route"] for answer in served])
-    labels = np.array([bundle.label_names.index(answer["label"]) for answer in served])
+    routes = np.array([answer.route for answer in answers])
+    labels = np.array([cascade.bundle.label_names.index(answer.label) for answer in answers])
     np.testing.assert_array_equal(routes[~close], np.where(kept, "small", "large")[~close])
     np.testing.assert_array_equal(labels[~close], expected[~close])
     assert set(routes) == {"small", "large"}
 
 
-def texts_by_id(tasks: Path) -> dict[str, str]:
-    sequence = TaskSequence.load(tasks)
-    rows = pa.concat_tables([sequence.tasks[number].rows for number in range(len(sequence.tasks))])
-    return dict(zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True))
-
-
 def test_components_from_outside_are_run_on_a_bucket_predicted_with_and_served(
-    served_bucket: str, cluster_path: Path, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served_bucket: str, cluster_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The example package, installed by pip, brings one component of each family; nothing of ours knows of them.
 
@@ -246,7 +223,7 @@ def test_components_from_outside_are_run_on_a_bucket_predicted_with_and_served(
     predicted = pd.read_csv(tmp_path / "out.csv")
     assert set(predicted["route"]) == {"small", "large"}
 
-    settings = config.serve.model_copy(update={"port": port, "cpus": 0.5})
+    settings = config.serve.model_copy(update={"port": free_port(), "cpus": 0.5})
     url = start(build_app(FixedSource(Release(version="outside", bundle=folder)), settings, tmp_path), settings)
     try:
         body = {"inputs": [{"text": text} for text in texts]}

@@ -99,11 +99,13 @@ def round_trip(original: Bundle, tmp_path: Path) -> Bundle:
 
 
 def test_every_part_comes_back(tmp_path: Path) -> None:
-    original = bundle()
+    units = frozenset(f"{number:032x}" for number in (7, 2**127, 5))
+    hard, prompts = Policy(prompt="hard", decision=THRESHOLD), Prompts(top_k=2, candidates=(0, 2))
+    original = bundle(trained_units=units, policy=hard, prompts=prompts, certificates={None: certificate()})
     found = round_trip(original, tmp_path)
     for name in ("seed", "label_names", "task_names", "encoder", "encoder_identity", "large", "large_identity"):
         assert getattr(found, name) == getattr(original, name)
-    for name in ("policy", "learner", "certificates", "metrics", "lineage"):
+    for name in ("policy", "learner", "certificates", "metrics", "lineage", "trained_units", "prompts"):
         assert getattr(found, name) == getattr(original, name)
     assert found.large_head is not None
     assert original.large_head is not None
@@ -190,13 +192,8 @@ def test_the_learner_goes_on_from_its_memory(tmp_path: Path) -> None:
 def test_a_bundle_without_certificate_head_or_memory_is_a_bundle(tmp_path: Path) -> None:
     found = round_trip(bundle(large_head=None, certificates={}, metrics={}), tmp_path)
     assert (found.large_head, found.certificates, found.metrics, found.learner_state) == (None, {}, {}, {})
-
-
-def test_the_units_that_trained_come_back_and_are_not_known_of_a_bundle_that_lists_none(tmp_path: Path) -> None:
-    units = frozenset(f"{number:032x}" for number in (7, 2**127, 5))
-    assert round_trip(bundle(trained_units=units), tmp_path).trained_units == units
-    assert round_trip(bundle(trained_units=frozenset()), tmp_path / "empty").trained_units == frozenset()
-    assert round_trip(bundle(), tmp_path / "unknown").trained_units is None
+    assert (found.trained_units, found.prompts) == (None, None)
+    assert round_trip(bundle(trained_units=frozenset()), tmp_path / "none").trained_units == frozenset()
 
 
 def test_what_traffic_is_compared_with_comes_back(tmp_path: Path) -> None:
@@ -217,14 +214,6 @@ def test_no_file_is_a_pickle(tmp_path: Path) -> None:
     for path in files:
         with pytest.raises(ValueError):  # noqa: PT011  any complaint of the disassembler will do
             pickletools.dis(path.read_bytes(), out=io.StringIO())
-
-
-def test_prompts_come_back_as_they_were_frozen(tmp_path: Path) -> None:
-    prompts = Prompts(top_k=2, candidates=(0, 2))
-    read = round_trip(bundle(policy=Policy(prompt="hard", decision=THRESHOLD), prompts=prompts), tmp_path)
-    assert read.prompts == prompts
-    assert read.policy.prompt == "hard"
-    assert round_trip(bundle(), tmp_path / "plain").prompts is None
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,12 +83,6 @@ def test_a_threshold_lies_midway_where_floats_allow():
     assert midway(np.array([huge]), np.array([-huge])) == 0.0
 
 
-def test_tied_rows_move_together():
-    frontier = Frontier.of(ScoredOutcomes(score=[1, 1, 1], small_correct=[1, 0, 0], large_correct=[1, 1, 1]))
-    assert frontier.call_rate.tolist() == [1, 0]
-    assert frontier.accuracy.tolist() == pytest.approx([1, 1 / 3])
-
-
 def test_the_area_is_the_trapezoid_worked_by_hand():
     # Kept in this order: win, nothing, loss; accuracies 1/3, 2/3, 2/3, 1/3 at call rates 1, 2/3, 1/3, 0.
     frontier = Frontier.of(ScoredOutcomes(score=[3, 2, 1], small_correct=[1, 0, 0], large_correct=[0, 0, 1]))
@@ -101,25 +95,12 @@ def test_a_score_that_knows_more_has_a_larger_area(draw):
     assert areas == sorted(areas)
 
 
-def test_a_small_model_that_is_always_better_never_escalates():
-    rows = ScoredOutcomes(score=np.arange(10), small_correct=np.ones(10), large_correct=np.arange(10) % 2)
-    assert Frontier.of(rows).cheapest(0.0).threshold == -np.inf
-
-
 def test_losing_exactly_what_is_allowed_is_allowed_where_floats_fall_short_of_it():
     # Keeping all loses 29 rows of 100, and 29 - 0.29 * 100 is not 0 in floats.
     rows = ScoredOutcomes(score=np.zeros(100), small_correct=np.zeros(100), large_correct=np.arange(100) < 29)
     assert 29 - 0.29 * 100 > 0
     assert Frontier.of(rows).cheapest(0.29).threshold == -np.inf
     assert Frontier.of(rows).cheapest(0.28).threshold == np.inf
-
-
-def test_to_escalate_all_is_to_use_the_large_model_without_a_hint():
-    rows = ScoredOutcomes(score=[2, 1], small_correct=[0, 0], large_correct=[0, 0], large_none_correct=[1, 1])
-    frontier = Frontier.of(rows)
-    assert frontier.large_accuracy == 1
-    assert frontier.accuracy.tolist() == [1, 0, 0]
-    assert frontier.cheapest(0.5).threshold == np.inf
 
 
 def test_no_rows_have_no_frontier():

@@ -52,13 +52,14 @@ def test_json_gives_back_the_policy_and_holds_no_infinity():
     assert "Infinity" not in text
 
 
-def test_a_row_at_the_threshold_is_escalated():
-    assert Policy(decision=_at(1.0)).keep([0.9, 1.0, 1.1]).tolist() == [False, False, True]
-
-
-def test_all_or_nothing_is_kept_whatever_the_score():
-    assert Policy(decision=KEEP_ALL).keep([-1e300, 1e300]).all()
-    assert not Policy(decision=ESCALATE_ALL).keep([-1e300, 1e300]).any()
+@pytest.mark.parametrize(
+    ("decision", "kept"), [(_at(1.0), [False, False, True]), (KEEP_ALL, [True] * 3), (ESCALATE_ALL, [False] * 3)]
+)
+def test_what_scores_above_the_threshold_is_kept_whatever_its_task_where_there_is_one_decision(decision, kept):
+    policy = Policy(decision=decision)
+    assert policy.scope == "global"
+    for tasks in (None, ["a", None, "b"]):
+        assert policy.keep([0.9, 1.0, 1.1], tasks).tolist() == kept
 
 
 def test_a_request_follows_its_task_where_it_carries_one():
@@ -68,12 +69,6 @@ def test_a_request_follows_its_task_where_it_carries_one():
     assert policy.keep([1.0] * 4, tasks).tolist() == [False, False, True, True]
     assert policy.keep([3.0] * 4, tasks).tolist() == [True, False, True, True]
     assert policy.keep([1.0] * 4).tolist() == [True] * 4
-
-
-def test_a_global_policy_does_not_look_at_tasks():
-    policy = Policy(decision=_at(0.0))
-    assert policy.scope == "global"
-    assert policy.keep([1.0, -1.0], ["a", None]).tolist() == [True, False]
 
 
 def test_the_large_model_alone_is_given_no_hint():

@@ -122,6 +122,7 @@ def test_mlflow_s_scoring_server_answers(in_use: Path) -> None:
     assert second["error"] == "no text"
 
 
+@pytest.mark.slow
 def test_mlflow_predicts_in_a_process_of_its_own(in_use: Path, registered: tuple[Path, str], tmp_path: Path) -> None:
     """As `mlflow models serve` does by its defaults, but for the environment, which an index would have to give."""
     (tmp_path / "rows.json").write_text(json.dumps({"dataframe_records": [{"text": "a b"}]}))

@@ -42,11 +42,6 @@ def test_no_json_has_more_values_than_are_counted_and_strings_hide_none(value: A
     assert not exceeds(body, 2 * number)  # ... and from above
 
 
-def test_a_text_full_of_brackets_and_commas_is_one_value() -> None:
-    body = json.dumps({"inputs": [{"text": '[{,\\"' * 2000}]}).encode()
-    assert not exceeds(body, 12)
-
-
 @pytest.mark.parametrize(
     "body",
     [b"[" * 3000, b"{}," * 3000, b'"' * 4000, b'"",' * 3000, b'{"a":' * 3000, b"1," * 3000, b'"\\"",' * 3000],

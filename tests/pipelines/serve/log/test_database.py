@@ -114,17 +114,6 @@ def log(url: str) -> DecisionLog:
     return log
 
 
-def test_a_locked_database_refuses_and_works_again_afterwards(path: Path, log: DecisionLog) -> None:
-    """Promise: nothing is acknowledged that a locked database did not take, and it is used again."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(LogUnavailableError):
-            labelled(log, "r1")
-        other.execute("ROLLBACK")
-    labelled(log, "r2")
-    assert stored(log) == ["before", "r2"]
-
-
 def test_a_database_that_is_gone_is_missed_and_not_made_anew(path: Path, log: DecisionLog) -> None:
     """Promise: what was acknowledged is not hidden behind an empty database in its place."""
     away = path.rename(path.with_suffix(".away"))
@@ -165,15 +154,6 @@ def test_a_full_disk_refuses_what_does_not_fit_and_keeps_what_is_there(
         log.close()
     labelled(log, "r2")
     assert stored(log) == ["before", "r2"]
-
-
-def test_a_place_that_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
-    log = DecisionLog(f"sqlite:///{tmp_path}/later/feedback.db", timeout_s=0.05)
-    with pytest.raises(LogUnavailableError):
-        log.open()
-    (tmp_path / "later").mkdir()
-    labelled(log, "r1")
-    assert stored(log) == ["r1"]
 
 
 def test_a_server_that_does_not_answer_refuses() -> None:

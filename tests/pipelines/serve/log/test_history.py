@@ -67,7 +67,9 @@ def cards(log: LogWriter | None, **options: Any) -> Cards:
     return Cards(nothing, ServeConfig(), nothing, log, ReplicaTraffic(), **options)
 
 
-def test_each_version_has_its_dates_counts_labels_and_alarm(writer: LogWriter) -> None:
+def test_each_version_has_its_dates_counts_labels_alarm_and_bounds_where_it_was_audited(
+    writer: LogWriter,
+) -> None:
     first, second = asyncio.run(cards(writer).loop()).versions
     assert (first.version, second.version) == ("films/1", "films/2")
     assert (first.since, first.until) == (START + timedelta(days=1), START + timedelta(days=3))
@@ -76,10 +78,6 @@ def test_each_version_has_its_dates_counts_labels_and_alarm(writer: LogWriter) -
     assert (first.num_labels, second.num_labels) == (1, 1)  # a skipped item is no label
     assert first.refuted_at is not None
     assert second.refuted_at is None
-
-
-def test_bounds_are_given_only_where_something_was_audited(writer: LogWriter) -> None:
-    first, second = asyncio.run(cards(writer).loop()).versions
     assert first.disagreement is not None
     assert 0 <= first.disagreement[0] <= 1 / 3 <= first.disagreement[1] <= 1
     assert second.disagreement is None

@@ -132,15 +132,6 @@ def test_an_application_sees_its_own_decisions(log: DecisionLog, reader: LogRead
     assert reader.watermark("nobody") == 0
 
 
-def test_windows_that_follow_each_other_share_no_decision(log: DecisionLog, reader: LogReader) -> None:
-    log.add_decisions([decision("r1"), decision("r2")])
-    first = reader.watermark("films")
-    log.add_decisions([decision("r3"), decision("r4")])
-    second = reader.watermark("films")
-    assert reader.window("films", 0, first)["request_id"].to_pylist() == ["r1", "r2"]
-    assert reader.window("films", first, second)["request_id"].to_pylist() == ["r3", "r4"]
-
-
 def test_a_watermark_passes_no_batch_that_is_being_written(any_url: str, log: DecisionLog, reader: LogReader) -> None:
     """Promise: below a watermark nothing is added, also where a slow replica has taken its numbers first."""
     log.add_decisions([decision("before")])

@@ -130,10 +130,6 @@ def test_every_failure_is_tried_twice_and_has_a_reason_without_its_details(error
     assert "secret" not in unavailable.reason
 
 
-def test_a_failure_that_passes_is_not_noticed() -> None:
-    assert ask(failing(RayActorError()), label_of_id) == [LargeAnswer(1), LargeAnswer(0)]
-
-
 @pytest.mark.parametrize(
     "error", [BackPressureError(3, 2), RayTaskError("answer", "", QueueFullError("9 items wait")).as_instanceof_cause()]
 )
