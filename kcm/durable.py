@@ -1,10 +1,27 @@
-"""Moves and new files: what is there is whole, and survives a loss of power."""
+"""Moves and new files: what is there is whole, and survives a loss of power where that is said."""
 
 from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def drafted(target: Path) -> Iterator[Path]:
+    """A hidden file to write beside `target`; at the normal end of the block it takes its place, else it is gone.
+
+    A reader sees the old file or the new one, never half of it. A loss of power may undo it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{uuid.uuid4().hex}")
+    try:
+        yield draft
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def replace_durably(draft: Path, target: Path) -> None:

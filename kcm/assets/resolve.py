@@ -9,6 +9,7 @@ from pathlib import Path
 from kcm.assets import hub
 from kcm.assets.manifest import MANIFEST, is_intact
 from kcm.assets.remote import assets_folder, fetch_remote
+from kcm.durable import drafted
 from kcm.errors import AssetError
 
 _PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model")
@@ -66,11 +67,8 @@ def _from_hub(model: str, assets_dir: Path, weights: str) -> Path:
 
 
 def _pin(pin: Path, commit: str) -> None:
-    draft = pin.with_name(f"{pin.name}.{os.getpid()}")
-    with suppress(OSError):  # assets may be read-only: their cache is then all that holds the commit
-        pin.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError), drafted(pin) as draft:  # assets may be read-only: their cache then holds the commit alone
         draft.write_text(f"{commit}\n", encoding="utf-8")
-        draft.replace(pin)
 
 
 def _cached(model: str, weights: str, revision: str | None) -> Path | None:

@@ -8,8 +8,6 @@ Whoever writes something of every row (features, outcomes) keeps the same rows i
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kcm.durable import drafted
 from kcm.errors import ArtefactError
 from kcm.parquet import open_writer
 
@@ -93,13 +92,8 @@ class SequenceFolder:
     @contextmanager
     def new(self, name: str) -> Iterator[Path]:
         """A file to be written, which has its name once it is whole."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        draft = self.path / f".{uuid.uuid4().hex}"
-        try:
+        with drafted(self.path / name) as draft:
             yield draft
-            os.replace(draft, self.path / name)
-        finally:
-            draft.unlink(missing_ok=True)
 
     def open(self, name: str) -> pa.NativeFile:
         """A file that some worker wrote."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, ClassVar, TypeVar
 
+from kcm.durable import drafted
 from kcm.errors import ArtefactError, LockedError
 from kcm.redact import redacted_values
 from pipelines.store.control.lease import leased
@@ -325,10 +325,8 @@ def damaged_files(storage: Storage, artefact: Artefact, *, thorough: bool) -> It
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(encoded(value))
-    draft.replace(path)
+    with drafted(path) as draft:
+        draft.write_bytes(encoded(value))
 
 
 @contextmanager

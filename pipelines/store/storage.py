@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from kcm.durable import drafted
 from kcm.inputs.location import cache_folder
 from pipelines.store.files import Files, Stat, StorageError
 
@@ -91,16 +91,11 @@ class Storage:
         StorageError for a file that is fetched and has another hash than `sha256`.
         """
         if not path.is_file() and self.is_remote:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f".{uuid.uuid4().hex}")  # another process may fetch it too
-            try:
+            with drafted(path) as draft:  # another process may fetch it too
                 fetched = self.files.get(self.name(path), draft)
                 if sha256 not in (None, fetched):
                     hint = "Run the stage again: `kcm verify`"
                     raise StorageError("the file is not what its manifest says", where=str(path), hint=hint)
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
         if not path.is_file():
             raise FileNotFoundError(path)
         return path
