@@ -120,11 +120,7 @@ def on_traffic(share: float, rng: np.random.Generator) -> bool:
     disagrees_N = (score_N > 1 - RISKY) & (rng.random(NUM_DECISIONS) < EXCESS * EPSILON / RISKY)
     asked_N = rng.random(NUM_DECISIONS) < share
     traffic = Traffic(
-        score=score_N,
-        asked=asked_N,
-        probability=np.full(NUM_DECISIONS, share),
-        disagrees=disagrees_N,
-        floor=share,
+        score=score_N, asked=asked_N, probability=np.full(NUM_DECISIONS, share), disagrees=disagrees_N, floor=share
     )
     begins = datetime(2026, 1, 1, tzinfo=UTC)
     window = CertifiedWindow(

@@ -4,33 +4,30 @@
 
 The first champion is trained on 50 rows of each known intent. Its traffic holds the known intents, those of earlier
 waves, and the ten of a new wave. A tenth of the items is labelled by callers, one label in twenty wrongly; a twentieth
-of what is kept is audited. What disagrees with the large model is bet against, as the monitor of a service does; from
-an alarm on all is escalated. So is how many items lie far from all known classes; from an alarm on those are
-escalated. After a stretch of traffic the loop takes a turn, at most two a wave; before it a person
-names the wave's intents once, and the large model answers what it was asked from the longer list.
+of what is kept is audited. The alarms of a service bet on disagreement, after which all is escalated, and on items far
+from all known classes, after which those are. After a stretch of traffic the loop takes a turn, at most two a wave;
+before it a person names the wave's intents once, and the large model answers from the longer list.
 
-Learning, gate, policy, certificates, promotion gates and alarms are the product's own functions, in this process; its
-storage, log and service are left out. The large model is played: of what it has a label for it errs on a quarter of the
-hard items, those that lie nearest to the mean of another intent; for anything else it names the listed intent whose
-mean lies nearest.
+Learning, gate, policy, certificates, gates and alarms are the product's own functions; its storage, log and service are
+left out. The large model is played: of what it has a label for it errs on a quarter of the hard items, those nearest to
+the mean of another intent; for anything else it names the listed intent whose mean lies nearest.
 
 `--quick` plays three seeds. The last line is one line of JSON:
 
     waves           waves of new intents
     waves_promoted  for how many of them a challenger was promoted within two turns
     kept_known      share of the other items that were kept, over all turns
-    kept_unseen     share of the items of a wave's intents that were kept before they were learned
-    expected_unseen what the classes that were left out had said of that share, once the wave is noticed
+    kept_unseen     share of a wave's items that were kept before they were learned
+    expected_unseen what left-out classes had said of that share, once the wave is noticed
+    streams         seeds, each with 20 draws of its windows' audits
+    broken          in how many of them a window allowed what truly loses more than was promised
     noticed         for how many waves the share of items far from all known classes raised an alarm
     delay           new items until then, on average
-    first_known     share of known items that the first champion kept, while the first wave came in
-    first_unseen    the same of that wave's items
+    first_known     share of known items that the first champion kept, while the first wave came; first_unseen: of it
     saved           calls saved on held-out items of all intents by the last champion
-    saved_of_full   the same over those that a cascade saves which was given all rows with their labels at once
-    saved_quiet     calls saved in a stream of the known intents alone, over those of a loop that escalates nothing for
-                    its distance from known classes
-    auroc           how well scores tell CLINC150's out-of-scope test questions from its other test questions, once all
-                    its intents are learned from its train split: the distance from all known classes, and what is usual
+    saved_of_full   the same over those that a cascade saves which was given all rows and labels at once
+    saved_quiet     calls saved in a stream of known intents, over those of a loop that escalates none for its distance
+    auroc           how well scores tell CLINC150's out-of-scope test questions from the others, all intents learned
 """
 
 from __future__ import annotations
@@ -94,6 +91,7 @@ TURNS = 2  # of a wave, at most
 KNOWN_ROWS, NEW_ROWS, OLD_ROWS = 5, 30, 10  # of an intent in a stretch: known, of this wave, of an earlier wave
 QUIET_TURNS, QUIET_ROWS = 5, 10  # of a stream without new intents: stretches, rows of an intent in each
 REQUEST = 50
+REDRAWS = 20  # of every window's audits
 SECONDS = {"small": 0.005, "large": 0.5}  # that an answer is taken to cost
 FIRST_TABLE = {"train": 0.5, "validate": 0.15, "certify": 0.15, "test": 0.2}
 WINDOW = {"train": 0.25, "validate": 0.1, "certify": 0.55, "test": 0.1}
@@ -103,7 +101,6 @@ CERTIFICATE, LIMITS, MAX_LOSS = CertificateConfig(), GateConfig(), 0.005
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 say = partial(print, file=sys.stderr, flush=True)
-
 Ints, Bools = NDArray[np.int64], NDArray[np.bool_]
 
 
@@ -226,12 +223,7 @@ class Version:
         return kept_N, np.where(kept_N, small_N, stream.large(rows, self.num_labels)) == truth_N
 
 
-def learned(
-    stream: Stream,
-    tasks: Sequence[Task],
-    num_labels: int,
-    parent: Version | None = None,
-) -> Version:
+def learned(stream: Stream, tasks: Sequence[Task], num_labels: int, parent: Version | None = None) -> Version:
     """Networks that have learned all tasks, those of a parent and one more, with the gate and policy of validate."""
     items, learner = stream.items, AnalyticConfig(name="analytic").build(stream.seed)
     collaborator = Collaborator(items.features_ND.shape[1], num_labels, NETWORK, "kan", stream.seed)
@@ -341,7 +333,7 @@ class Loop:
         first = stream.take(range(KNOWN), FIRST_ROWS)
         self.sent = [first]
         self.champion = first_version(stream, first, KNOWN)
-        self.looks = 0
+        self.looks, self.broken = 0, np.zeros(REDRAWS, dtype=bool)
         self._begin()
 
     def _begin(self) -> None:
@@ -438,16 +430,29 @@ class Loop:
         certify = judged.of_purpose("certify")
         delta = look_delta(CERTIFICATE.delta, self.looks + 1)
         self.looks += can_certify_window(certify, challenger.policy, CERTIFICATE, facts, delta)
-        expiry = START + timedelta(days=30)
-        deployed, certificates = certify_window(
-            certify, challenger.policy, CERTIFICATE, facts, delta=delta, expires_at=expiry
-        )
+        limits: dict[str, Any] = {"delta": delta, "expires_at": START + timedelta(days=30)}
+        deployed, certificates = certify_window(certify, challenger.policy, CERTIFICATE, facts, **limits)
+        self.broken |= self._broken(certify, names[answers_N[purpose_N == "certify"]], challenger.policy, facts, limits)
         challenger = replace(challenger, policy=deployed)
         found = self._gates(challenger, judged.of_purpose("certify", "test"), certificates[None], floor)
         if gates.overall(found) == "pass":
             self.champion = challenger
             self._begin()
         return found
+
+    def _broken(
+        self, certify: JudgedWindow, answers: NDArray[Any], policy: Policy, facts: WindowFacts, limits: dict[str, Any]
+    ) -> Bools:
+        """In which of REDRAWS draws of the window's audits the certificate allows what loses more than epsilon."""
+        random, broken = np.random.default_rng(self.looks), []
+        for _ in range(REDRAWS):
+            asked_N = (certify.probability == 1) | (random.random(len(certify)) < AUDITS)
+            state, large_N = np.where(asked_N, "answered", None), np.where(asked_N, answers, None)
+            redrawn = JudgedWindow(certify.rows.assign(state=state, large_label=large_N))
+            deployed, _ = certify_window(redrawn, policy, CERTIFICATE, facts, **limits)
+            lost_N = redrawn.keeps(deployed) & (redrawn.label != answers)
+            broken.append(lost_N.mean() > CERTIFICATE.epsilon)
+        return np.array(broken)
 
     def _gates(
         self, challenger: Version, judged: JudgedWindow, certificate: Certificate, floor: float
@@ -503,6 +508,7 @@ class Loop:
             "saved": float(kept_N.mean()),
             "right": float(right_N[kept_N].mean()) if kept_N.any() else None,
             "full_saved": float(full_kept_N.mean()),
+            "broken": int(self.broken.sum()),
         }
 
 
@@ -566,6 +572,7 @@ def summary(played: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "saved_quiet": float(kept / (kept + far)),
     }
     counts = {"waves": len(waves), "waves_promoted": int(waves["promoted"].any().sum())}
+    counts |= {"streams": REDRAWS * len(seeds), "broken": int(seeds["broken"].sum())}
     counts["noticed"] = noticed.groupby(["seed", "wave"]).ngroups
     return counts | {name: round(value, 4) for name, value in found.items()}
 

@@ -7,25 +7,26 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import Field
+
+from kcm.config import Config
 from kcm.errors import ConfigError, DataError
 from kcm.tasks.rows import SourceRow
+
+Waves = Sequence[Sequence[str]]  # of labels that come late
 
 TURNS = 2  # of a wave: the first learns its labels, the second certifies what it keeps
 
 
-@dataclass(frozen=True)
-class Scenario:
-    """The labels that come late, wave by wave, and how people and the large model behave.
+class Scenario(Config):
+    """How people and the large model behave."""
 
-    `first` is the share of the known labels' rows that the first champion is made of. Callers label `feedback` of the
-    items; `error` of these labels are wrong, and `large_error` of the large model's answers that are not recorded.
-    """
-
-    waves: Sequence[Sequence[str]]
-    first: float = 0.5
-    feedback: float = 0.1
-    error: float = 0.05
-    large_error: float = 0.01
+    first: float = Field(0.5, gt=0, lt=1, description="Share of the known labels' rows that the first champion learns.")
+    feedback: float = Field(0.1, ge=0, le=1, description="Share of the items that callers label.")
+    error: float = Field(0.05, ge=0, le=1, description="Share of these labels that are wrong.")
+    large_error: float = Field(
+        0.01, ge=0, lt=1, description="Share of the large model's answers that are wrong, where none are recorded."
+    )
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,13 @@ class Script:
     periods: list[list[SourceRow]]
 
 
-def script_of(rows: Mapping[str, Sequence[SourceRow]], scenario: Scenario, seed: int) -> Script:
+def script_of(rows: Mapping[str, Sequence[SourceRow]], waves: Waves, first: float, seed: int) -> Script:
     """The rows of every label shared out: half of a wave comes in its first period, the rest in all later ones.
 
-    Raises ConfigError for late labels that there are no rows of, or that are named twice, DataError for too few rows.
+    Of the rows whose labels are known at once the first table gets a share `first`. Raises ConfigError for late labels
+    that there are no rows of, or that are named twice, DataError for too few rows.
     """
-    late = [label for wave in scenario.waves for label in wave]
+    late = [label for wave in waves for label in wave]
     if missing := [label for label in late if label not in rows]:
         nearest = difflib.get_close_matches(missing[0], rows, n=1)
         raise ConfigError(
@@ -55,9 +57,9 @@ def script_of(rows: Mapping[str, Sequence[SourceRow]], scenario: Scenario, seed:
         raise ConfigError("fewer than two labels are known at first", where="--late")
     drawn = random.Random(seed)
     known = _shuffled([row for label in rows if label not in late for row in rows[label]], drawn)
-    begin, num_periods = round(scenario.first * len(known)), TURNS * len(scenario.waves)
+    begin, num_periods = round(first * len(known)), TURNS * len(waves)
     periods = [known[begin + number :: num_periods] for number in range(num_periods)]
-    for number, wave in enumerate(scenario.waves):
+    for number, wave in enumerate(waves):
         arriving = _shuffled([row for label in wave for row in rows[label]], drawn)
         half, arrival = len(arriving) // 2, TURNS * number
         later = range(arrival + 1, num_periods)

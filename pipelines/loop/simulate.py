@@ -33,7 +33,7 @@ from pipelines.loop.config import AUDIT_SHARE, UpdateConfig
 from pipelines.loop.local_service import LocalService, local_service
 from pipelines.loop.naming import ClassNames
 from pipelines.loop.played import PlayedConfig
-from pipelines.loop.scenario import TURNS, Scenario, script_of
+from pipelines.loop.scenario import TURNS, Scenario, Waves, script_of
 from pipelines.loop.turn import update
 from pipelines.progress import Reporter
 from pipelines.run import run
@@ -68,24 +68,25 @@ class Period:
     reason: str = ""
 
 
-def simulate(config: RunConfig, scenario: Scenario, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Play `scenario` on the rows of a run's source; `simulation.json` and a page beside it tell what came of it.
+def simulate(config: RunConfig, waves: Waves, scenario: Scenario, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Play waves of late labels on the rows of a run's source, and write `simulation.json` and a page beside it.
 
     All that is made lies in `simulation/NAME` of the storage's local folder, which is emptied before. Raises
     ConfigError for late labels that the table lacks and for rows without text or picture, DataError for too few rows.
     """
     rows = _rows_by_label(config)
-    script = script_of(rows, scenario, config.seed)
+    script = script_of(rows, waves, scenario.first, config.seed)
     folder = config.storage_folder / "simulation" / config.name
     rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     played = _played(config, [row for label in rows.values() for row in label], script.first, scenario, folder)
     with connected(config.cluster):
         run(played, reporter=reporter)
-        periods = asyncio.run(_play(played, scenario, script.periods, reporter))
+        periods = asyncio.run(_play(played, waves, scenario, script.periods, reporter))
     result = {
         "name": config.name,
-        "scenario": asdict(scenario),
+        "scenario": scenario.model_dump(),
+        "waves": [list(wave) for wave in waves],
         "first_rows": len(script.first),
         "periods": [asdict(period) for period in periods],
     }
@@ -163,7 +164,11 @@ def _recorded(config: RunConfig, labels: Sequence[str]) -> dict[str, str]:
 
 
 async def _play(
-    config: RunConfig, scenario: Scenario, traffic: Sequence[Sequence[SourceRow]], reporter: Reporter | None
+    config: RunConfig,
+    waves: Waves,
+    scenario: Scenario,
+    traffic: Sequence[Sequence[SourceRow]],
+    reporter: Reporter | None,
 ) -> list[Period]:
     """Every period of traffic, and the turn after it."""
     periods, people = [], random.Random(config.seed)
@@ -174,7 +179,7 @@ async def _play(
             for start in range(0, len(rows), REQUEST):
                 await _request(service, rows[start : start + REQUEST], period, scenario, people)
             if number % TURNS == 0:
-                for label in scenario.waves[period.wave]:
+                for label in waves[period.wave]:
                     ClassNames.of(config).name(label, service.version.small_side.bundle.label_names)
             try:
                 turn = await asyncio.to_thread(update, config, reporter=reporter)
@@ -190,7 +195,7 @@ async def _request(
 ) -> None:
     """Put rows to the service, count what came of them, and label some of them as callers do."""
     request_id, side = str(uuid.UUID(int=people.getrandbits(128))), service.version.small_side
-    known, named = side.bundle.label_names, [label for wave in scenario.waves for label in wave]
+    known = side.bundle.label_names
     response = await service.predict([Input(_content(row)) for row in rows], request_id)
     labels = []
     for place, (row, answer) in enumerate(zip(rows, response.answers, strict=True)):
@@ -203,7 +208,7 @@ async def _request(
             period.late += 1
             period.late_kept += kept
         if people.random() < scenario.feedback:
-            said = people.choice([*known, *named]) if people.random() < scenario.error else truth
+            said = people.choice(known) if people.random() < scenario.error else truth
             labels.append(Feedback(place, said))
     if side.farthest < math.inf and period.noticed_after is None:
         period.noticed_after = period.late

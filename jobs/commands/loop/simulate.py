@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, load
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides, load, options_of
 from jobs.views.loop import simulation_view
 from jobs.views.table import result_console
+from kcm.config import parse_config
 from pipelines.loop.scenario import Scenario
 from pipelines.loop.simulate import simulate as play
 
@@ -29,24 +30,15 @@ def group() -> None:
 
 
 @app.command()
+@options_of(Scenario, "scenario")
 def simulate(
     config: ConfigFile,
+    scenario: dict[str, Any],
     late: Annotated[
         list[str],
         typer.Option("--late", metavar="LABELS", help="Labels that come late, with commas; again: a wave more."),
     ],
     table: Annotated[Path | None, typer.Option("--table", metavar="T", help="The table, in place of CONFIG's.")] = None,
-    first: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the known labels' rows that the first champion learns.")
-    ] = Scenario.first,
-    feedback: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the items that callers label.")
-    ] = Scenario.feedback,
-    error: Annotated[float, typer.Option(min=0, max=1, help="Share of these labels that are wrong.")] = Scenario.error,
-    large_error: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Share of the large model's answers that are wrong, where none are recorded."),
-    ] = Scenario.large_error,
     overrides: Overrides = None,
     json: JsonFile = None,
     debug: Debug = False,
@@ -60,7 +52,6 @@ def simulate(
         logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of every version
         values = [*(overrides or ()), *([f"tasks.source.path={table}"] if table else [])]
         waves = [[label.strip() for label in wave.split(",") if label.strip()] for wave in late]
-        scenario = Scenario(waves, first, feedback, error, large_error)
-        result |= play(load(config, values), scenario)
+        result |= play(load(config, values), waves, parse_config(Scenario, scenario))
         result_console().print(simulation_view(result))
         typer.echo(result["report_path"])

@@ -6,7 +6,7 @@ import pytest
 
 from kcm.errors import ConfigError, DataError
 from kcm.tasks.rows import SourceRow
-from pipelines.loop.scenario import TURNS, Scenario, script_of
+from pipelines.loop.scenario import TURNS, script_of
 
 ROWS = {label: [SourceRow(f"{label} {n}", f"{label} {n}", label) for n in range(40)] for label in "abcdef"}
 
@@ -16,7 +16,7 @@ def labels(rows: list[SourceRow]) -> set[str]:
 
 
 def test_a_wave_comes_in_its_own_period_and_in_all_later_ones_and_no_row_is_sent_twice() -> None:
-    script = script_of(ROWS, Scenario([["e"], ["f"]], first=0.5), seed=0)
+    script = script_of(ROWS, [["e"], ["f"]], first=0.5, seed=0)
     assert labels(script.first) == set("abcd")
     assert [labels(period) & set("ef") for period in script.periods] == [{"e"}, {"e"}, {"e", "f"}, {"e", "f"}]
     assert len(script.periods) == 2 * TURNS
@@ -35,4 +35,4 @@ def test_a_wave_comes_in_its_own_period_and_in_all_later_ones_and_no_row_is_sent
 )
 def test_what_cannot_be_played_is_said(waves: list[list[str]], first: float, said: str) -> None:
     with pytest.raises((ConfigError, DataError), match=said):
-        script_of(ROWS, Scenario(waves, first), seed=0)
+        script_of(ROWS, waves, first, seed=0)
