@@ -212,6 +212,10 @@ class LargeConfig(Component):
         candidates = tuple(label_names[label] for label in prompt.allowed(len(label_names)))
         return PromptView(prompt.mode, suggestions, candidates, tuple(self.messages(label_names, item)))
 
+    def naming(self) -> LargeConfig | None:
+        """The model that names texts which are alike, by a label or by new words; None where it cannot write."""
+        return None
+
     def check_prompt_modes(self, modes: Iterable[PromptMode]) -> None:
         """Raise ConfigError for a prompt mode that the adapter cannot follow."""
         for mode in modes:

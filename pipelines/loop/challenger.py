@@ -24,8 +24,9 @@ from pipelines.loop.attempts import UpdateAttempt
 from pipelines.loop.disputes import GivenLabels
 from pipelines.loop.examine import GATES, Examine, GatesArtefact
 from pipelines.loop.extend import Choose, Extend, choice_of
+from pipelines.loop.groups import groups_of
 from pipelines.loop.grow import Grow, GrowFeatures, GrowOutcomes
-from pipelines.loop.naming import ClassNames, groups_of
+from pipelines.loop.naming import ClassNames
 from pipelines.loop.parent import Parent
 from pipelines.loop.recertify import LineageLedger, Recertify, outlook
 from pipelines.loop.state import LoopState, log_reader

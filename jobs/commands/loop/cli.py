@@ -17,9 +17,10 @@ from jobs.views.table import result_console
 from kcm.certify.labelled import noise_bound
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
+from pipelines.loop.groups import known_labels, new_groups
 from pipelines.loop.inbox import opened_inbox
 from pipelines.loop.label_files import read_answers, write_items
-from pipelines.loop.naming import ClassNames, known_labels, new_groups
+from pipelines.loop.naming import ClassNames
 
 
 def promote(

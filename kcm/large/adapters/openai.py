@@ -26,7 +26,7 @@ from kcm.large.base import PROBE, Cost, Estimate, Item, LargeAnswer, LargeModel
 from kcm.large.batches import PRICE, Batches
 from kcm.large.config import ON_CPU, GenerativeConfig, Resources, UpstreamConfig
 from kcm.large.head import LinearHead
-from kcm.large.prompting.prompts import PromptMessage
+from kcm.large.prompting.prompts import NAMING, PromptMessage, TaskPromptConfig
 from kcm.large.prompting.replies import (
     answer_schema,
     label_distribution,
@@ -146,6 +146,12 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
     def rows_per_batch(self) -> int:
         """Enough to keep all connections busy."""
         return 8 * self.num_concurrent
+
+    def naming(self) -> OpenAiConfig:
+        """The same server without a schema, which may answer outside of the label list."""
+        free: dict[str, JsonValue] = {"response_format": None, "logprobs": None}
+        prompt = TaskPromptConfig(instructions=NAMING)
+        return self.model_copy(update={"prompt": prompt, "extra": self.extra | free, "batch": False})
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The messages of the request."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
 
-from kcm.errors import ConfigError, DataError
-from pipelines.loop.naming import ClassNames, groups_of
+from kcm.errors import ConfigError
+from pipelines.loop.groups import groups_of
+from pipelines.loop.naming import ClassNames
 from pipelines.store.control.records import Control
-from tests.pipelines.loop.logged import MadeLog, decisions
+from tests.pipelines.loop.logged import similar
 
 KNOWN = ("card_lost", "balance")
 
@@ -49,30 +48,10 @@ def test_a_name_that_exists_in_other_spelling_is_refused(named: ClassNames, labe
         named.name(label, KNOWN)
 
 
-def window(*kinds: tuple[str, int, int], route: str = "large") -> pa.Table:
-    """Escalated items: texts about a word, how many, and the direction of their features."""
-    rng, rows = np.random.default_rng(0), []
-    for word, count, direction in kinds:
-        texts = [f"{word} number {n}" for n in range(count)]
-        for row in decisions(texts, ["good"] * count, share=1.0):
-            features = 0.1 * rng.normal(size=8) + 3 * np.eye(8)[direction]
-            rows.append(row | {"route": route, "features": features.tolist()})
-    return MadeLog(rows).table
-
-
-def test_items_that_lie_together_are_shown_as_a_group_with_examples_and_telling_words() -> None:
-    groups = groups_of(window(("refund", 30, 0), ("holiday", 20, 1), ("stray", 3, 2)))
-    assert [group.size for group in groups] == [30, 20]
-    assert [group.proposal.split("_")[0] for group in groups] == ["refund", "holiday"]
-    assert len(groups[0].examples) == 5
-    assert groups[0].answers == {"good": 30}
-    assert groups[0].agreement == 0.0  # the small side would have answered otherwise
-
-
 def test_a_group_that_is_ignored_is_shown_no_more_nor_one_like_it_until_it_is_withdrawn(named: ClassNames) -> None:
-    groups = groups_of(window(("noise", 30, 0), ("holiday", 20, 1)))
+    groups = groups_of(similar(("noise", 30, 0), ("holiday", 20, 1)))
     named.ignore(groups[0].proposal, groups)
-    later = groups_of(window(("other noise", 40, 0), ("refund", 30, 2)))
+    later = groups_of(similar(("other noise", 40, 0), ("refund", 30, 2)))
     assert list(named.ignored()) == [groups[0].proposal]
     assert [group.size for group in named.without_ignored(groups)] == [20]
     assert [group.size for group in named.without_ignored(later)] == [30]
@@ -83,7 +62,7 @@ def test_a_group_that_is_ignored_is_shown_no_more_nor_one_like_it_until_it_is_wi
 
 
 def test_a_group_that_is_a_known_label_gives_its_items_that_label_until_it_is_withdrawn(named: ClassNames) -> None:
-    group, _ = groups_of(window(("holiday", 30, 0), ("noise", 20, 1)))
+    group, _ = groups_of(similar(("holiday", 30, 0), ("noise", 20, 1)))
     named.identify(group.proposal, "balance", KNOWN, [group])
     assert named.labels() == ()
     assert len(group.items) == 30
@@ -107,9 +86,3 @@ def test_only_groups_that_are_there_are_ignored_and_only_what_was_said_is_withdr
         named.ignore("noise", [])
     with pytest.raises(ConfigError, match="nobody has named or ignored 'noise'"):
         named.withdraw("noise")
-
-
-def test_too_few_items_are_no_group_and_none_without_features_is_told() -> None:
-    assert groups_of(window(("refund", 3, 0))) == []
-    with pytest.raises(DataError, match="no features"):
-        groups_of(window(("refund", 30, 0), route="small"))

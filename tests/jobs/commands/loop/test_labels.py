@@ -14,8 +14,9 @@ from typer.testing import CliRunner, Result
 from jobs.cli import app
 from jobs.commands.loop import cli
 from kcm.errors import DataError
+from pipelines.loop.groups import ItemGroup
 from pipelines.loop.inbox import Inbox
-from pipelines.loop.naming import ClassNames, ItemGroup
+from pipelines.loop.naming import ClassNames
 from pipelines.store.control.records import Control
 from tests.pipelines.loop.windows import Asked, made_inbox, made_window
 

@@ -1,0 +1,145 @@
+"""Groups of items that came with the traffic and may be new classes: found by their features, named for people.
+
+Groups are a help for people and promise nothing. Shapes: N items, D features.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from sklearn.cluster import AgglomerativeClustering
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from kcm.errors import ConfigError, DataError
+from kcm.inputs.content import Content
+from kcm.large import Item
+from kcm.large.response_cache import ResponseStore
+from pipelines.batch.asking import LargeSpec, server_model
+from pipelines.config import RunConfig
+from pipelines.context import Context
+from pipelines.loop.judged import row_ids
+from pipelines.loop.parent import Parent
+from pipelines.loop.state import LoopState, log_reader, watermark_of, window_start
+from pipelines.serve.config import log_url
+
+FEWEST, MOST = 10, 2000  # items of a group that is shown; items that are grouped, the latest ones
+FARTHEST = 0.5  # mean cosine distance between the items of two groups that are one
+EXAMPLES, WORDS = 5, 2
+
+
+@dataclass(frozen=True)
+class ItemGroup:
+    """Items that the champion escalated and that lie together.
+
+    `agreement` is the share of them that the small side would have answered as the large model did: low for a class
+    that neither knows. `callers` is how many sent them: of one caller's items nobody should make a class. `answers` are
+    the large model's commonest ones, `proposal` is a name that it gives or that is made of telling words. `centre` [D]
+    is the mean of the items' features at unit length, `items` their ids.
+    """
+
+    size: int
+    callers: int
+    agreement: float
+    answers: dict[str, int]
+    proposal: str
+    examples: list[str]
+    centre: list[float]
+    items: list[str]
+
+    def is_one_with(self, centre: list[float]) -> bool:
+        """Whether this group and one with another centre are one: their dot product is the mean cosine of items."""
+        return len(centre) == len(self.centre) and 1 - float(np.dot(self.centre, centre)) <= FARTHEST
+
+
+def known_labels(config: RunConfig) -> tuple[str, ...]:
+    """The labels of the champion."""
+    state = LoopState.of(config)
+    return Parent.of(state.store, state.champions.agreed().champion).bundle.answer_names
+
+
+def new_groups(config: RunConfig) -> list[ItemGroup]:
+    """The groups among what was escalated since the last promotion. DataError where their features are not stored."""
+    champion = LoopState.of(config).champions.agreed().champion
+    with log_reader(config) as log:
+        window = log.window(config.application, window_start(config, champion), watermark_of(config))
+    return with_names(config, groups_of(window), known_labels(config))
+
+
+def with_names(config: RunConfig, groups: Sequence[ItemGroup], labels: Sequence[str]) -> list[ItemGroup]:
+    """The groups under the names that the large model gives them by their examples, where it can write.
+
+    Its answers are paid for once, within its budget. Without an answer the telling words stay.
+    """
+    if (large := config.large.naming()) is None or not groups:
+        return list(groups)
+    store = LoopState.of(config).store
+    context = Context(config.name, store, config.assets_path, config.cluster)
+    if store.storage.is_remote:
+        context.responses = ResponseStore.in_log(log_url(config.serve, config.storage_folder))
+    try:
+        model = server_model(context, LargeSpec(large, tuple(labels), len(labels)))
+        answers = model.answer([Item("", Content("\n".join(group.examples))) for group in groups])
+    except ConfigError:  # such as without the key
+        return list(groups)
+    said = [answer.reply if answer.label is None else labels[answer.label] for answer in answers]
+    names = [" ".join(name.split()) for name in said]
+    return [replace(group, proposal=name or group.proposal) for group, name in zip(groups, names, strict=True)]
+
+
+def groups_of(window: pa.Table) -> list[ItemGroup]:
+    """The groups of a window of the log, the largest first."""
+    rows = window.filter(pc.and_(pc.equal(window["route"], "large"), window["features"].is_valid()))
+    if not len(rows) and len(window):
+        raise DataError(
+            "the log holds no features of escalated items",
+            where="serve.feedback.store_payloads",
+            hint="Set it to all, and wait for traffic",
+        )
+    rows = rows.slice(max(0, len(rows) - MOST))
+    if len(rows) < FEWEST:
+        return []
+    features_ND = np.array(rows["features"].to_pylist(), dtype=np.float64)
+    features_ND /= np.maximum(np.linalg.norm(features_ND, axis=1, keepdims=True), 1e-12)
+    grouping = AgglomerativeClustering(None, metric="cosine", linkage="average", distance_threshold=FARTHEST)
+    group_N = grouping.fit_predict(features_ND)
+    members = [places for g in np.unique(group_N) if len(places := np.flatnonzero(group_N == g)) >= FEWEST]
+    proposals = _proposals([" ".join(_texts(rows, places)) for places in members])
+    groups = [_group(rows, features_ND, *each) for each in zip(members, proposals, strict=True)]
+    return sorted(groups, key=lambda group: -group.size)
+
+
+def _group(rows: pa.Table, features_ND: np.ndarray, places: np.ndarray, proposal: str) -> ItemGroup:
+    inside = rows.take(pa.array(places))
+    large, small = inside["large_label"].to_pylist(), inside["small_label"].to_pylist()
+    typical = places[np.argsort(-features_ND[places] @ features_ND[places].mean(0), kind="stable")]
+    return ItemGroup(
+        size=len(places),
+        callers=len(set(inside["caller"].to_pylist())),
+        agreement=float(np.mean([a == b for a, b in zip(large, small, strict=True)])),
+        answers=dict(Counter(label for label in large if label is not None).most_common(3)),
+        proposal=proposal,
+        examples=_texts(rows, typical[:EXAMPLES]),
+        centre=features_ND[places].mean(0).tolist(),
+        items=row_ids(inside).to_pylist(),
+    )
+
+
+def _texts(rows: pa.Table, places: np.ndarray) -> list[str]:
+    return [text or "" for text in rows["text"].take(pa.array(places)).to_pylist()]
+
+
+def _proposals(documents: list[str]) -> list[str]:
+    """A name for each group by the words that tell it from the others; a number where there are no words."""
+    try:
+        vectorizer = TfidfVectorizer(stop_words="english", sublinear_tf=True)
+        weight_GW = vectorizer.fit_transform(documents).toarray()
+    except ValueError:  # no words at all, as of pictures
+        return [f"group_{number}" for number in range(1, len(documents) + 1)]
+    words: Any = vectorizer.get_feature_names_out()
+    return ["_".join(words[np.argsort(-row, kind="stable")[:WORDS]]) for row in weight_GW]
