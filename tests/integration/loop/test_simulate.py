@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from jobs.commands.loop.simulate import app
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 WORDS = {
     "weather": "rain snow sun wind storm cloud",
