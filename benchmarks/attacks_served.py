@@ -31,10 +31,11 @@ from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
-from kcm.encoders import Encoder, PixelsConfig, TextEncoderConfig
+from kcm.encoders import Encoder
+from kcm.encoders.pixels import PixelsConfig
+from kcm.encoders.text import TextEncoderConfig
 from kcm.inputs.content import Content
-from kcm.large import OpenAiConfig
-from kcm.large.adapters.openai import openai_identity
+from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from kcm.learners import FinetuneConfig
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected

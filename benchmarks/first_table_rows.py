@@ -16,7 +16,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from study.data import cached_features
 
-from kcm.encoders import EncoderConfig, ImageEncoderConfig, PixelsConfig, TextEncoderConfig
+from kcm.encoders import EncoderConfig
+from kcm.encoders.image import ImageEncoderConfig
+from kcm.encoders.pixels import PixelsConfig
+from kcm.encoders.text import TextEncoderConfig
 from kcm.inputs.content import Content
 from kcm.tasks.readers.reviews import read_reviews
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from kcm.encoders import EncoderConfig, TextEncoder, encode_readable
+from kcm.encoders import EncoderConfig, encode_readable
+from kcm.encoders.text import TextEncoder
 from kcm.errors import DataError
 from kcm.inputs.content import Content, PartError
 from kcm.inputs.vectors import matrix

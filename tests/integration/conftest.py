@@ -17,9 +17,10 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import load_small_side
 from kcm.cascade.policy import Decision, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import TextEncoderConfig
+from kcm.encoders.text import TextEncoderConfig
 from kcm.inputs.content import Content
-from kcm.large import ClassifierConfig, LinearHead
+from kcm.large import LinearHead
+from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.learners import FinetuneConfig
 
 # Where a browser is not required, the tests that need one do not exist: what is not run is not counted.

@@ -15,9 +15,13 @@ from pydantic import ValidationError
 
 from kcm.components import FAMILIES, components_of
 from kcm.config import Config, parse_config
-from kcm.encoders import EncoderConfig, ImageTextConfig, PixelsConfig, TextEncoderConfig
+from kcm.encoders import EncoderConfig
+from kcm.encoders.dual.image_text import ImageTextConfig
+from kcm.encoders.pixels import PixelsConfig
+from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import ConfigError
-from kcm.large import ClassifierConfig, LargeConfig
+from kcm.large import LargeConfig
+from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.learners import LearnerConfig, ReplayConfig
 from kcm.tasks.readers.files import FilesSource
 from kcm.tasks.sources import SourceConfig

@@ -21,8 +21,8 @@ from scipy.special import logit
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from kcm.assets import is_intact
-from kcm.encoders import TextEncoder, TextEncoderConfig
 from kcm.encoders.config import Encoder
+from kcm.encoders.text import TextEncoder, TextEncoderConfig
 from kcm.errors import DataError
 from kcm.inputs.content import contents
 from kcm.routing.routers.arithmetic import arithmetic

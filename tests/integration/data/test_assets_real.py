@@ -10,8 +10,8 @@ from benchmarks.sequences import build_sequence
 from jobs.assets import ASSETS, fetch
 from kcm.assets import resolve
 from kcm.assets.manifest import read_manifest
-from kcm.encoders import TextEncoder, TextEncoderConfig
 from kcm.encoders.efficientnet import load_efficientnet
+from kcm.encoders.text import TextEncoder, TextEncoderConfig
 from kcm.inputs.content import contents
 from kcm.large import fit_head
 from kcm.tasks import TasksConfig

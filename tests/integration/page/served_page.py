@@ -22,7 +22,8 @@ from kcm.certify.certificate import Certificate
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import Encoder
 from kcm.inputs.content import Content
-from kcm.large import Item, LargeAnswer, OpenAiConfig
+from kcm.large import Item, LargeAnswer
+from kcm.large.adapters.openai import OpenAiConfig
 from kcm.large.base import Cost
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.models.escalation import LargeUnavailable

@@ -23,8 +23,11 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from kcm.bundle.bundle import Bundle
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import Encoder, PixelsConfig, PixelsEncoder
-from kcm.large import ClassifierConfig, OpenAiConfig, Prompts
+from kcm.encoders import Encoder
+from kcm.encoders.pixels import PixelsConfig, PixelsEncoder
+from kcm.large import Prompts
+from kcm.large.adapters.classifier import ClassifierConfig
+from kcm.large.adapters.openai import OpenAiConfig
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.tables import FEEDBACK

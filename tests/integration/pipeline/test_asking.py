@@ -28,8 +28,8 @@ from kcm.cascade.policy import Policy
 from kcm.config import load_config, parse_config
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content
-from kcm.large import Item, OpenAiConfig, OpenAiModel
-from kcm.large.adapters.openai import openai_identity
+from kcm.large import Item
+from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel, openai_identity
 from kcm.large.prompting.prompts import sanitized
 from kcm.large.response_cache import ResponseCache, ResponseStore
 from pipelines.config import RunConfig

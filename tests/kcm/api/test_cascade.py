@@ -20,7 +20,7 @@ from kcm.api.rows import inputs_of
 from kcm.bundle.answers import Answer, Failure, Unreadable
 from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import ESCALATE_ALL, Policy
-from kcm.encoders import TextEncoderConfig
+from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import DataError
 from kcm.inputs.content import IMAGE, TEXT, Content
 from kcm.large import Item, LargeAnswer

@@ -23,11 +23,15 @@ from kcm.certify.certificate import Certificate
 from kcm.certify.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
-from kcm.encoders import ImageTextConfig, PixelsConfig, TextEncoderConfig, TowersConfig
+from kcm.encoders import TowersConfig
 from kcm.encoders.dual.alignment import AlignmentHead, save_aligned
+from kcm.encoders.dual.image_text import ImageTextConfig
+from kcm.encoders.pixels import PixelsConfig
+from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
-from kcm.large import ClassifierConfig, LargeConfig, LinearHead, Prompts
+from kcm.large import LargeConfig, LinearHead, Prompts
+from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.learners import Batch, LearnerConfig, ReplayConfig
 from tests.tiny_bert import save_bert
 

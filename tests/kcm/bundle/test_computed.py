@@ -10,10 +10,12 @@ import pytest
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.facts import facts
 from kcm.bundle.models import ComputedBy, void_reason
-from kcm.encoders import EncoderConfig, TextEncoderConfig
+from kcm.encoders import EncoderConfig
 from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.precomputed import PrecomputedConfig
-from kcm.large import ClassifierConfig, OpenAiConfig
+from kcm.encoders.text import TextEncoderConfig
+from kcm.large.adapters.classifier import ClassifierConfig
+from kcm.large.adapters.openai import OpenAiConfig
 from tests.kcm.bundle.test_bundle import bundle
 
 ONNX = ComputedBy(encoder="onnx on cpu", large="torch on cpu")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from kcm.bundle.models import FrozenModels, with_first_labels
-from kcm.encoders import TextEncoderConfig
-from kcm.large import OpenAiConfig
+from kcm.encoders.text import TextEncoderConfig
+from kcm.large.adapters.openai import OpenAiConfig
 
 LARGE = OpenAiConfig(model="big", api_key_env=None)
 

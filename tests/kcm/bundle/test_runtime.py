@@ -21,22 +21,13 @@ from kcm.bundle.runtime import SmallSide, logits
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
 from kcm.cascade.table import OutcomeTable
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import TextEncoderConfig
+from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import IMAGE, TEXT, Content, contents
 from kcm.inputs.pictures import PictureError
-from kcm.large import (
-    ClassifierConfig,
-    Item,
-    LargeAnswer,
-    LinearHead,
-    OpenAiConfig,
-    Prompt,
-    PromptMode,
-    Prompts,
-    UpstreamConfig,
-)
-from kcm.large.adapters.openai import openai_identity
+from kcm.large import Item, LargeAnswer, LinearHead, Prompt, PromptMode, Prompts, UpstreamConfig
+from kcm.large.adapters.classifier import ClassifierConfig
+from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from kcm.large.base import Cost
 from kcm.large.prompting.prompts import question
 from tests.fake_upstream import label

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from kcm.config import parse_config
-from kcm.encoders import AutoEncoderConfig, EncoderConfig, PixelsConfig
+from kcm.encoders import EncoderConfig
+from kcm.encoders.auto import AutoEncoderConfig
+from kcm.encoders.pixels import PixelsConfig
 from kcm.errors import ConfigError
 
 SMALL, LARGE = PixelsConfig(side=4), PixelsConfig(side=8)

@@ -6,7 +6,7 @@ import gc
 import shutil
 import weakref
 
-from kcm.encoders import TextEncoderConfig
+from kcm.encoders.text import TextEncoderConfig
 
 
 def test_equal_encoders_are_one_object_and_others_are_not(model_folder, tmp_path):

@@ -15,7 +15,7 @@ import torch
 from sentence_transformers.sentence_transformer import modules
 from torch import nn
 
-from kcm.encoders import TextEncoder, TextEncoderConfig
+from kcm.encoders.text import TextEncoder, TextEncoderConfig
 from kcm.errors import ConfigError
 from kcm.inputs.content import contents
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from kcm.encoders import TextEncoder, TextEncoderConfig
+from kcm.encoders.text import TextEncoder, TextEncoderConfig
 
 
 def identity(folder, **options) -> str:

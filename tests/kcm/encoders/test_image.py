@@ -13,8 +13,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTImageProcessor, ViTModel
 
-from kcm.encoders import ImageEncoder, ImageEncoderConfig, encode_readable
+from kcm.encoders import encode_readable
 from kcm.encoders.efficientnet import EfficientNetLite, load_efficientnet
+from kcm.encoders.image import ImageEncoder, ImageEncoderConfig
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import Content
 

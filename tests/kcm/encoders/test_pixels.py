@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kcm.encoders import PixelsConfig, PixelsEncoder, encode_readable
+from kcm.encoders import encode_readable
+from kcm.encoders.pixels import PixelsConfig, PixelsEncoder
 from kcm.inputs.content import Content, UnreadableError
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from kcm.config import Config, parse_config
-from kcm.encoders import EncoderConfig, PrecomputedConfig, encode_readable
+from kcm.encoders import EncoderConfig, encode_readable
+from kcm.encoders.precomputed import PrecomputedConfig
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content, UnreadableError
 

@@ -10,10 +10,11 @@ import onnx
 import pytest
 
 from kcm.config import parse_config
-from kcm.encoders import ImageEncoderConfig, TextEncoderConfig
+from kcm.encoders.image import ImageEncoderConfig
 from kcm.encoders.runtime import export
 from kcm.encoders.runtime.export import NETWORK
 from kcm.encoders.runtime.network import OnnxNetwork
+from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import contents
 from tests.tiny_bert import save_bert

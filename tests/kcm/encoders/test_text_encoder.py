@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
-from kcm.encoders import TextEncoder, TextEncoderConfig
+from kcm.encoders.text import TextEncoder, TextEncoderConfig
 from kcm.errors import AssetError
 from kcm.inputs.content import contents
 

@@ -10,7 +10,8 @@ import torch
 
 from kcm.bundle.bundle import Bundle
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import PixelsConfig, TextEncoderConfig
+from kcm.encoders.pixels import PixelsConfig
+from kcm.encoders.text import TextEncoderConfig
 from kcm.explain.networks import feature_name, heat_map, network_inputs
 from tests.kcm.bundle.test_bundle import bundle as any_bundle
 

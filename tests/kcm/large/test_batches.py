@@ -11,7 +11,8 @@ import pytest
 
 from kcm.errors import DataError
 from kcm.inputs.content import Content
-from kcm.large import Item, OpenAiConfig, OpenAiModel, batches
+from kcm.large import Item, batches
+from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.response_cache import ResponseStore
 from tests.fake_upstream import FakeUpstream, Turn, completion, label
 

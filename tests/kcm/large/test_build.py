@@ -9,7 +9,8 @@ from scipy.special import softmax
 from kcm.config import parse_config
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import PROBE, Content, contents
-from kcm.large import Item, LinearHead, Prompt, Resources, ZeroShotConfig
+from kcm.large import Item, LinearHead, Prompt, Resources
+from kcm.large.adapters.zero_shot import ZeroShotConfig
 from kcm.large.config import LargeConfig
 from kcm.large.response_cache import ResponseStore
 from tests.fake_upstream import label

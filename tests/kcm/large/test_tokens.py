@@ -8,7 +8,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from kcm.inputs.content import Content
-from kcm.large import CausalLmConfig, Item
+from kcm.large import Item
+from kcm.large.adapters.causal_lm import CausalLmConfig
 from kcm.large.prompting import prompts
 from kcm.large.prompting.prompts import NO_PROMPT, Prompt
 from kcm.large.tokens import PromptTokens

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import DataError
-from kcm.large import NO_PROMPT, OpenAiConfig, Prompt, batches
+from kcm.large import NO_PROMPT, Prompt, batches
+from kcm.large.adapters.openai import OpenAiConfig
 from kcm.tasks.shards import write_shards
 from pipelines.batch.asking import PROMPT, LargeSpec, ask_shards
 from pipelines.store.storage import Storage

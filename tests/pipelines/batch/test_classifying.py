@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kcm.inputs.vectors import list_column
-from kcm.large import ClassifierConfig
+from kcm.large.adapters.classifier import ClassifierConfig
 from pipelines.batch.classifying import fit_rows, row_classifier
 
 LARGE = ClassifierConfig(num_folds=2)

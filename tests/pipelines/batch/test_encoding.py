@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kcm.encoders import PixelsConfig, PrecomputedConfig
+from kcm.encoders.pixels import PixelsConfig
+from kcm.encoders.precomputed import PrecomputedConfig
 from kcm.errors import DataError
 from kcm.inputs.vectors import list_column, matrix
 from kcm.tasks.shards import write_shards

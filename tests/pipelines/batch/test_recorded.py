@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import DataError
-from kcm.large import RecordedConfig
+from kcm.large.adapters.recorded import RecordedConfig
 from kcm.tasks.shards import write_shards
 from pipelines.batch.recorded import look_up_shards
 from pipelines.store.storage import Storage

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kcm.encoders import PixelsConfig
+from kcm.encoders.pixels import PixelsConfig
 from kcm.errors import DataError
 from kcm.parquet import write_table
 from pipelines.stages import encoders

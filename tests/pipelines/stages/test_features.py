@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from kcm.encoders import PixelsConfig, TextEncoderConfig
+from kcm.encoders.pixels import PixelsConfig
+from kcm.encoders.text import TextEncoderConfig
 from pipelines.stages import features
 from pipelines.stages.features import Encoding, Features
 from pipelines.store.features import FeaturesArtefact

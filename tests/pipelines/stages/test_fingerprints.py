@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from kcm.config import parse_config
-from kcm.encoders import TextEncoderConfig
-from kcm.large import OpenAiConfig
+from kcm.encoders.text import TextEncoderConfig
+from kcm.large.adapters.openai import OpenAiConfig
 from pipelines.cluster.config import ClusterConfig
 from pipelines.config import RunConfig
 from pipelines.run import STAGES

@@ -21,9 +21,9 @@ from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.cascade.scores import form_named
 from kcm.certify.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import PixelsConfig
+from kcm.encoders.pixels import PixelsConfig
 from kcm.errors import DataError
-from kcm.large import RecordedConfig
+from kcm.large.adapters.recorded import RecordedConfig
 from tests.kcm.bundle.test_bundle import bundle as any_bundle
 
 SIDE = 4

@@ -11,11 +11,13 @@ import torch
 from PIL import Image
 
 from kcm.config import parse_config
-from kcm.encoders import ImageTextConfig, PixelsConfig, TextEncoderConfig, TowersConfig
+from kcm.encoders import TowersConfig
 from kcm.encoders.dual import image_text
 from kcm.encoders.dual.alignment import AlignmentFit, AlignmentHead, fit_alignment, save_aligned
 from kcm.encoders.dual.dual import ImageTower
-from kcm.encoders.dual.image_text import PairEncoder, pair_features
+from kcm.encoders.dual.image_text import ImageTextConfig, PairEncoder, pair_features
+from kcm.encoders.pixels import PixelsConfig
+from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import AssetError, ConfigError, DataError
 from kcm.inputs.content import Content, UnreadableError
 from tests.tiny_clip import save_clip

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import Content
-from kcm.large import CausalLm, CausalLmConfig, Item, Prompt
+from kcm.large import Item, Prompt
+from kcm.large.adapters.causal_lm import CausalLm, CausalLmConfig
 from kcm.large.prompting.prompts import DEFAULT_TASK_PROMPT, NO_PROMPT, TaskPromptConfig, question
 
 LABELS = ("bad", "very good", "x")

@@ -9,10 +9,11 @@ import pytest
 from scipy.special import softmax
 
 from kcm.config import Config, parse_config
-from kcm.encoders import PixelsConfig
+from kcm.encoders.pixels import PixelsConfig
 from kcm.errors import ConfigError
 from kcm.inputs.content import TEXT, Content
-from kcm.large import ClassifierConfig, ClassifierModel, Item, LargeConfig, LinearHead, Prompt
+from kcm.large import Item, LargeConfig, LinearHead, Prompt
+from kcm.large.adapters.classifier import ClassifierConfig, ClassifierModel
 
 LABELS = ("a", "b", "c")
 

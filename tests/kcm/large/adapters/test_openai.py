@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import Content
-from kcm.large import Item, LargeAnswer, OpenAiConfig, OpenAiModel, Prompt
-from kcm.large.adapters.openai import openai_identity
+from kcm.large import Item, LargeAnswer, Prompt
+from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel, openai_identity
 from kcm.large.response_cache import ResponseCache, ResponseStore
 from tests.fake_upstream import Turn, completion, label
 
@@ -563,7 +563,8 @@ def test_a_server_that_counts_no_tokens_is_booked_at_the_most(model, upstream):
 def test_a_killed_run_pays_nothing_twice_but_the_calls_under_way(upstream, tmp_path):
     """Promise: an answer is committed as it comes; killed at any time, the next run asks only what is left."""
     script = (
-        "import sys; from pathlib import Path; from kcm.inputs.content import Content; from kcm.large import *\n"
+        "import sys; from pathlib import Path; from kcm.inputs.content import Content; from kcm.large import Item\n"
+        "from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel\n"
         "from kcm.large.response_cache import ResponseStore\n"
         "config = OpenAiConfig(base_url=sys.argv[1], model='big', num_concurrent=1)\n"
         f"model = OpenAiModel(config, {LABELS!r}, ResponseStore.in_file(Path(sys.argv[2])))\n"

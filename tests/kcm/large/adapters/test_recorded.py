@@ -8,8 +8,8 @@ import pytest
 
 from kcm.errors import DataError
 from kcm.inputs.content import Content
-from kcm.large import Item, RecordedConfig, RecordedModel
-from kcm.large.adapters.recorded import NO_ANSWER
+from kcm.large import Item
+from kcm.large.adapters.recorded import NO_ANSWER, RecordedConfig, RecordedModel
 
 LABELS = ("no", "yes")
 ROWS = [

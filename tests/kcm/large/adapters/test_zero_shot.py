@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from kcm.encoders import TextEncoderConfig
+from kcm.encoders.text import TextEncoderConfig
 from kcm.inputs.content import TEXT, Content
-from kcm.large import Item, Prompt, ZeroShotConfig, ZeroShotModel
+from kcm.large import Item, Prompt
+from kcm.large.adapters.zero_shot import ZeroShotConfig, ZeroShotModel
 from tests.tiny_bert import save_bert
 
 LABELS = ("sea", "sky", "sand")

@@ -13,19 +13,11 @@ from hypothesis import strategies as st
 from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content
-from kcm.large import (
-    NO_PROMPT,
-    CausalLmConfig,
-    ClassifierConfig,
-    Item,
-    OpenAiConfig,
-    OpenAiModel,
-    Prompt,
-    Prompts,
-    ZeroShotConfig,
-    hard_candidates,
-)
-from kcm.large.adapters.openai import openai_identity
+from kcm.large import NO_PROMPT, Item, Prompt, Prompts, hard_candidates
+from kcm.large.adapters.causal_lm import CausalLmConfig
+from kcm.large.adapters.classifier import ClassifierConfig
+from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel, openai_identity
+from kcm.large.adapters.zero_shot import ZeroShotConfig
 from kcm.large.prompting.prompts import CLOSING, OPENING, PromptMessage, question, sanitized
 from tests.fake_upstream import FakeUpstream
 

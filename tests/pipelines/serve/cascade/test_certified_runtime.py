@@ -18,8 +18,9 @@ from kcm.bundle.models import ComputedBy
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.certify.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import TextEncoderConfig
-from kcm.large import ClassifierConfig, LinearHead
+from kcm.encoders.text import TextEncoderConfig
+from kcm.large import LinearHead
+from kcm.large.adapters.classifier import ClassifierConfig
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.loading import VersionLoader
 from pipelines.serve.cascade.version import CascadeVersion

@@ -14,7 +14,8 @@ from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import KEEP_ALL, Decision, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.inputs.content import TEXT, Content
-from kcm.large import OpenAiConfig, Prompts
+from kcm.large import Prompts
+from kcm.large.adapters.openai import OpenAiConfig
 from pipelines.serve.cascade.version import NO_CURVES
 from pipelines.serve.config import LimitsConfig, ServeConfig
 from pipelines.serve.schemas import ExplainResponse, Refusal

@@ -15,9 +15,10 @@ import pytest
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Lineage
 from kcm.cascade.policy import Policy
-from kcm.encoders import TextEncoderConfig
+from kcm.encoders.text import TextEncoderConfig
 from kcm.inputs.content import Content
-from kcm.large import ClassifierConfig, LargeAnswer
+from kcm.large import LargeAnswer
+from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.large.base import Cost
 from pipelines.serve.breaker import Breaker, BreakerConfig, State
 from pipelines.serve.cascade import service as module

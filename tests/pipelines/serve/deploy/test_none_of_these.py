@@ -18,9 +18,12 @@ from kcm.bundle.models import load_large
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
-from kcm.encoders import TextEncoderConfig
+from kcm.encoders.text import TextEncoderConfig
 from kcm.inputs.content import Content
-from kcm.large import CausalLmConfig, Item, OpenAiConfig, ZeroShotConfig
+from kcm.large import Item
+from kcm.large.adapters.causal_lm import CausalLmConfig
+from kcm.large.adapters.openai import OpenAiConfig
+from kcm.large.adapters.zero_shot import ZeroShotConfig
 from kcm.large.config import LargeConfig
 from pipelines.serve.cascade.models.large import Large
 from pipelines.serve.config import ServeConfig

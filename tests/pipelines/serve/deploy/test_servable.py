@@ -8,7 +8,7 @@ import pytest
 
 from kcm.cascade.policy import Policy
 from kcm.errors import ArtefactError
-from kcm.large import RecordedConfig
+from kcm.large.adapters.recorded import RecordedConfig
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import require_servable
 from pipelines.serve.release import Release

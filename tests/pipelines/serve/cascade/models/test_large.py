@@ -14,8 +14,9 @@ from kcm.bundle.models import FrozenModels
 from kcm.encoders.pixels import PixelsConfig
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content
-from kcm.large import ClassifierConfig, Item, LargeAnswer, OpenAiConfig, UpstreamConfig
-from kcm.large.adapters.openai import openai_identity
+from kcm.large import Item, LargeAnswer, UpstreamConfig
+from kcm.large.adapters.classifier import ClassifierConfig
+from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from pipelines.serve.cascade.models import large as module
 from pipelines.serve.cascade.models.large import Large, budget_store
 from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig, LimitsConfig

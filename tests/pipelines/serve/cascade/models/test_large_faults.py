@@ -16,7 +16,7 @@ import pytest
 from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import Policy
 from kcm.inputs.content import Content
-from kcm.large import OpenAiConfig, OpenAiModel
+from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.response_cache import ResponseStore
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.models.escalation import Escalation
