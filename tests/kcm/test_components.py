@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
@@ -215,14 +214,6 @@ def test_a_component_that_nobody_names_is_not_imported() -> None:
     script = f"import sys, kcm.components, kcm.encoders, kcm.large; print(*{set(names)} & sys.modules.keys())"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout == "\n"
-
-
-@pytest.mark.parametrize(("room", "name"), [("kcm.encoders", "PixelsConfig"), ("kcm.large", "RecordedModel")])
-def test_rooms_give_the_classes_of_components_and_nothing_else(room: str, name: str) -> None:
-    module = importlib.import_module(room)
-    assert getattr(module, name).__name__ == name
-    with pytest.raises(AttributeError, match=rf"module '{room}' has no attribute 'Absent'"):
-        module.Absent  # noqa: B018
 
 
 def test_rows_without_columns_of_numbers_give_no_vectors(tmp_path: Path) -> None:
