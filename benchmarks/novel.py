@@ -14,18 +14,14 @@ the mean of another intent; for anything else it names the listed intent whose m
 
 `--quick` plays three seeds. The last line is one line of JSON:
 
-    waves           waves of new intents
-    waves_promoted  for how many of them a challenger was promoted within two turns
+    waves           of new intents; waves_promoted: those with a challenger that was promoted within two turns
     kept_known      share of the other items that were kept, over all turns
     kept_unseen     share of a wave's items that were kept before they were learned
     expected_unseen what left-out classes had said of that share, once the wave is noticed
-    streams         seeds, each with 20 draws of its windows' audits
-    broken          in how many of them a window allowed what truly loses more than was promised
-    noticed         for how many waves the share of items far from all known classes raised an alarm
-    delay           new items until then, on average
+    streams         seeds, each with 20 draws of its windows' audits; broken: those that lost more than was promised
+    noticed         waves for which far items raised an alarm, after so many new ones on average: delay
     first_known     share of known items that the first champion kept, while the first wave came; first_unseen: of it
-    saved           calls saved on held-out items of all intents by the last champion
-    saved_of_full   the same over those that a cascade saves which was given all rows and labels at once
+    saved           calls saved on held-out items by the last champion; saved_of_full: over those of all rows at once
     saved_quiet     calls saved in a stream of known intents, over those of a loop that escalates none for its distance
     auroc           how well scores tell CLINC150's out-of-scope test questions from the others, all intents learned
 """
