@@ -13,8 +13,8 @@ from jobs.options import ConfigFile, Debug, JsonFile, Overrides, load, options_o
 from jobs.views.loop import simulation_view
 from jobs.views.table import result_console
 from kcm.config import parse_config
-from pipelines.loop.scenario import Scenario
-from pipelines.loop.simulate import simulate as play
+from pipelines.loop.simulation.scenario import Scenario
+from pipelines.loop.simulation.simulate import simulate as play
 
 app = typer.Typer(
     help="The loop played on a table that one has, before anything is live.",

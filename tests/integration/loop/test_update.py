@@ -25,7 +25,7 @@ from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
 from kcm.tasks.readers.reviews import read_reviews
 from pipelines.config import RunConfig
-from pipelines.loop.local_service import local_service
+from pipelines.loop.simulation.local_service import local_service
 from pipelines.loop.state import LoopState
 from pipelines.run import run
 from pipelines.serve.log.entries import Feedback

@@ -11,7 +11,7 @@ from kcm.inputs.content import Content
 from kcm.large import PROBE, Item
 from kcm.parquet import write_table
 from kcm.tasks.units import content_key
-from pipelines.loop.played import PlayedConfig
+from pipelines.loop.simulation.played import PlayedConfig
 
 TEXTS = [f"text {number}" for number in range(300)]
 TRUTH = ["pay", "send", "refund"] * 100

@@ -6,7 +6,7 @@ import pytest
 
 from kcm.errors import ConfigError, DataError
 from kcm.tasks.rows import SourceRow
-from pipelines.loop.scenario import TURNS, script_of
+from pipelines.loop.simulation.scenario import TURNS, script_of
 
 ROWS = {label: [SourceRow(f"{label} {n}", f"{label} {n}", label) for n in range(40)] for label in "abcdef"}
 

@@ -30,10 +30,10 @@ from kcm.tasks.units import content_key
 from pipelines.cluster.connection import connected
 from pipelines.config import RunConfig
 from pipelines.loop.config import AUDIT_SHARE, UpdateConfig
-from pipelines.loop.local_service import LocalService, local_service
 from pipelines.loop.naming import ClassNames
-from pipelines.loop.played import PlayedConfig
-from pipelines.loop.scenario import TURNS, Scenario, Waves, script_of
+from pipelines.loop.simulation.local_service import LocalService, local_service
+from pipelines.loop.simulation.played import PlayedConfig
+from pipelines.loop.simulation.scenario import TURNS, Scenario, Waves, script_of
 from pipelines.loop.turn import update
 from pipelines.progress import Reporter
 from pipelines.run import run
