@@ -117,6 +117,7 @@ def simulation_view(result: Numbers) -> Table:
         "new\nitems",
         "kept of\nthem %",
         "labels",
+        "saved\nafter %",
     ):
         table.add_column(heading, justify="left" if heading == "answered by" else "right")
     table.add_column("the turn", overflow="fold")
@@ -131,6 +132,7 @@ def simulation_view(result: Numbers) -> Table:
             str(period["late"]),
             late,
             str(period["labels"]),
+            _NONE if period["saved_after"] is None else percent(period["saved_after"]),
             f"{'promoted' if period['promoted'] else 'not promoted'}: {escape(period['reason'])}",
         )
     return table

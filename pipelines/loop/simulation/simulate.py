@@ -51,7 +51,8 @@ class Period:
 
     `late` items have labels that the champion does not know; `late_kept` of them it answered by itself, and from
     `noticed_after` of them on it escalates what lies far from all known classes. `right` counts right answers of the
-    cascade, `kept_right` those among the `kept` items, `labels` what callers gave.
+    cascade, `kept_right` those among the `kept` items, `labels` what callers gave. `saved_after` is the share of the
+    window's unlearned decisions that the turn's challenger keeps.
     """
 
     wave: int
@@ -64,6 +65,7 @@ class Period:
     late_kept: int = 0
     labels: int = 0
     noticed_after: int | None = None
+    saved_after: float | None = None
     promoted: bool = False
     reason: str = ""
 
@@ -185,6 +187,7 @@ async def _play(
                 turn = await asyncio.to_thread(update, config, reporter=reporter)
             except DataError as error:
                 turn = {"promoted": False, "reason": str(error)}
+            period.saved_after = turn.get("calls_saved_after")
             period.promoted, period.reason = bool(turn.get("promoted")), str(turn["reason"])
             periods.append(period)
     return periods
