@@ -48,6 +48,13 @@ def load(config: Path, overrides: list[str] | None) -> RunConfig:
     return load_config(RunConfig, config, overrides or ())
 
 
+def command_group(words: str) -> typer.Typer:
+    """A group of commands, one even where it has a single one."""
+    return typer.Typer(
+        help=words, no_args_is_help=True, add_completion=False, rich_markup_mode=None, callback=lambda: None
+    )
+
+
 def is_asked() -> bool:
     """Whether a person at a terminal can answer a question."""
     return sys.stdin.isatty() and sys.stderr.isatty()

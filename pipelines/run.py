@@ -77,6 +77,14 @@ def run(
     return result
 
 
+def context_of(config: RunConfig, store: ArtefactStore, reporter: Reporter | None = None) -> Context:
+    """The context of a run; a storage in a bucket keeps its paid answers beside the log."""
+    context = Context(config.name, store, config.assets_path, config.cluster, reporter or Reporter())
+    if store.storage.is_remote:
+        context.responses = ResponseStore.in_log(log_url(config.serve, config.storage_folder))
+    return context
+
+
 @contextmanager
 def run_context(config: RunConfig, stages: list[Stage], reporter: Reporter | None = None) -> Iterator[Context]:
     """The context of a run's stages within the block, with the run's lock, and a cluster as soon as one is needed.
@@ -87,9 +95,7 @@ def run_context(config: RunConfig, stages: list[Stage], reporter: Reporter | Non
         stage.check()
     require_room(config.cluster)
     store = ArtefactStore(config.storage_path)
-    context = Context(config.name, store, config.assets_path, config.cluster, reporter or Reporter())
-    if store.storage.is_remote:
-        context.responses = ResponseStore.in_log(log_url(config.serve, config.storage_folder))
+    context = context_of(config, store, reporter)
     folder = context.run_folder
     lease = leased(store.control, f"leases/runs/{config.name}", f"the run {config.name!r}")
     with storage_errors(folder), lease, ExitStack() as stack:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, load
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides, command_group, load
 from jobs.service import ServiceSettings
 from jobs.views.loop import stats_view
 from jobs.views.table import result_console
@@ -23,12 +23,7 @@ from pipelines.serve.log.window import LogReader
 
 TIMEOUT_S = 30.0
 
-app = typer.Typer(
-    help="What the log of a served cascade holds, the log as a file, and deletion from it.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = command_group("What the log of a served cascade holds, the log as a file, and deletion from it.")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.exit import reported
-from jobs.options import AssetsPath, Debug, JsonFile, options_of
+from jobs.options import AssetsPath, Debug, JsonFile, command_group, options_of
 from jobs.views.route import certificate_view, evaluation_view, progress_bars
 from jobs.views.table import result_console
 from kcm.config import parse_config
@@ -22,12 +22,7 @@ from kcm.routing.evaluate import EvaluateConfig
 from kcm.routing.evaluate import evaluate as compare
 from kcm.routing.frame import RoutingFrame
 
-app = typer.Typer(
-    help="Route between two models from a table of their logged answers, without training either.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = command_group("Route between two models from a table of their logged answers, without training either.")
 
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Logged answers as .csv, .tsv or .parquet.")]
 ColumnsFile = Annotated[

@@ -37,7 +37,7 @@ from pipelines.registry.champion import Champion
 from pipelines.registry.gates import PromotionGate
 from pipelines.registry.pyfunc import register_model
 from pipelines.result import write_challenger_report
-from pipelines.run import run_context
+from pipelines.run import context_of, run_context
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.stages.stage import Stage, run_stages
@@ -85,7 +85,7 @@ def build_challenger(
     assert config.update is not None
     champions = reversed(state.champions.pointer.history())
     parent = Parent.of(state.store, next(champion for champion in champions if champion.digest == attempt.champion))
-    context = Context(config.name, state.store, config.assets_path, config.cluster, reporter)
+    context = context_of(config, state.store, reporter)
     with log_reader(config) as log:  # no cluster is needed for it
         stage = LogWindow.read_from(log, config, parent, attempt.after, attempt.upto, ClassNames.of(config))
         window = stage.build({}, context).as_a(WindowArtefact)

@@ -18,15 +18,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import Content
-from kcm.large import Item
-from kcm.large.response_cache import ResponseStore
+from kcm.large import Item, LargeConfig
 from pipelines.batch.asking import LargeSpec, server_model
 from pipelines.config import RunConfig
-from pipelines.context import Context
 from pipelines.loop.judged import row_ids
 from pipelines.loop.parent import Parent
 from pipelines.loop.state import LoopState, log_reader, watermark_of, window_start
-from pipelines.serve.config import log_url
+from pipelines.run import context_of
 
 FEWEST, MOST = 10, 2000  # items of a group that is shown; items that are grouped, the latest ones
 FARTHEST = 0.5  # mean cosine distance between the items of two groups that are one
@@ -68,22 +66,21 @@ def new_groups(config: RunConfig) -> list[ItemGroup]:
     champion = LoopState.of(config).champions.agreed().champion
     with log_reader(config) as log:
         window = log.window(config.application, window_start(config, champion), watermark_of(config))
-    return with_names(config, groups_of(window), known_labels(config))
+    groups, large = groups_of(window), config.large.naming()
+    return with_names(config, large, groups, known_labels(config)) if large and groups else groups
 
 
-def with_names(config: RunConfig, groups: Sequence[ItemGroup], labels: Sequence[str]) -> list[ItemGroup]:
-    """The groups under the names that the large model gives them by their examples, where it can write.
+def with_names(
+    config: RunConfig, large: LargeConfig, groups: Sequence[ItemGroup], labels: Sequence[str]
+) -> list[ItemGroup]:
+    """The groups under the names that a large model which can write gives them by their examples.
 
     Its answers are paid for once, within its budget. Without an answer the telling words stay.
     """
-    if (large := config.large.naming()) is None or not groups:
-        return list(groups)
-    store = LoopState.of(config).store
-    context = Context(config.name, store, config.assets_path, config.cluster)
-    if store.storage.is_remote:
-        context.responses = ResponseStore.in_log(log_url(config.serve, config.storage_folder))
     try:
-        model = server_model(context, LargeSpec(large, tuple(labels), len(labels)))
+        model = server_model(
+            context_of(config, LoopState.of(config).store), LargeSpec(large, tuple(labels), len(labels))
+        )
         answers = model.answer([Item("", Content("\n".join(group.examples))) for group in groups])
     except ConfigError:  # such as without the key
         return list(groups)

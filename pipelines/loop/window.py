@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, reduce
 from typing import Any, Literal, Self
@@ -161,10 +162,8 @@ class LogWindow(Stage, Plan):
     def write(self, attempt: Attempt) -> None:
         """Read the log. DataError, in one line, for a window that nothing may be learned from."""
         rows: pa.Table = self.log.window(self.application, self.after, self.upto, self.max_share_per_caller)
-        rows = rows.set_column(rows.column_names.index("label"), "label", self._labels(rows))
         aside = outliers(rows, self.bundle.label_names)
-        trusted = pc.invert(pc.is_in(rows["caller"], pa.array(list(aside), pa.string())))
-        rows = rows.set_column(rows.column_names.index("label"), "label", pc.if_else(trusted, rows["label"], None))
+        rows = rows.set_column(rows.column_names.index("label"), "label", self._labels(rows, aside))
         learnable = (rows[name].is_valid() for name in ("unit", "gate_score", "small_label"))
         usable = reduce(pc.and_, learnable).to_pylist()  # forgotten decisions are not
         units = [unit if good else None for unit, good in zip(rows["unit"].to_pylist(), usable, strict=True)]
@@ -201,10 +200,11 @@ class LogWindow(Stage, Plan):
         write_table(rows.append_column("purpose", pa.array(purposes, pa.string())), attempt.folder / ROWS)
         write_json(attempt.folder / FACTS, facts.model_dump(mode="json"))
 
-    def _labels(self, rows: pa.Table) -> pa.Array:
-        """What callers said, in the words of the label list; else what a person said of the item's group."""
-        given = zip(row_ids(rows).to_pylist(), rows["label"].to_pylist(), strict=True)
-        labels = [self.item_labels.get(item) if said is None else self.same.get(said, said) for item, said in given]
+    def _labels(self, rows: pa.Table, aside: Collection[str]) -> pa.Array:
+        """What callers said, but for those set aside, in the words of the label list; else a person's of the group."""
+        given = zip(row_ids(rows).to_pylist(), rows["caller"].to_pylist(), rows["label"].to_pylist(), strict=True)
+        said = ((item, None if caller in aside else label) for item, caller, label in given)
+        labels = [self.item_labels.get(item) if label is None else self.same.get(label, label) for item, label in said]
         return pa.array(labels, pa.string())
 
     def _purpose(self, unit: str) -> Split:

@@ -9,24 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, load, options_of
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides, command_group, load, options_of
 from jobs.views.loop import simulation_view
 from jobs.views.table import result_console
 from kcm.config import parse_config
 from pipelines.loop.simulation.scenario import Scenario
 from pipelines.loop.simulation.simulate import simulate as play
 
-app = typer.Typer(
-    help="The loop played on a table that one has, before anything is live.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
-
-
-@app.callback()
-def group() -> None:
-    """The loop played on a table that one has, before anything is live."""
+app = command_group("The loop played on a table that one has, before anything is live.")
 
 
 @app.command()

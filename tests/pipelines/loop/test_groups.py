@@ -51,20 +51,26 @@ def test_a_large_model_that_writes_names_groups_by_a_label_or_a_new_one_and_is_p
         return next((completion(name) for words, name in said.items() if words in text), completion(""))
 
     upstream.otherwise = answered
-    named = with_names(config(tmp_path, server), groups, LABELS)
+    run = config(tmp_path, server)
+    large = run.large.naming()
+    assert large is not None
+    named = with_names(run, large, groups, LABELS)
     assert [group.proposal for group in named] == ["balance", "money back", groups[2].proposal]
     asked = len(upstream.requests)
     assert asked == 3
     assert "response_format" not in upstream.requests[0]
     assert "card_lost, balance" in upstream.requests[0]["messages"][0]["content"]
-    with_names(config(tmp_path, server), groups[:2], LABELS)
+    with_names(run, large, groups[:2], LABELS)
     assert len(upstream.requests) == asked
 
 
-@pytest.mark.parametrize("large", [{"adapter": "zero_shot"}, {"adapter": "openai", "model": "big"}])
 def test_without_one_that_writes_or_without_its_key_the_telling_words_stay(
-    large: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     groups = groups_of(similar(("refund", 20, 1)))
-    assert with_names(config(tmp_path, large), groups, LABELS) == groups
+    run = config(tmp_path, {"adapter": "openai", "model": "big"})
+    large = run.large.naming()
+    assert large is not None
+    assert with_names(run, large, groups, LABELS) == groups
+    assert config(tmp_path, {"adapter": "zero_shot"}).large.naming() is None
