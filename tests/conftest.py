@@ -33,6 +33,12 @@ pytest_plugins = [
 
 
 @pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """What runs an `async def` test."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
 def assets_dir() -> Path:
     """Where the real models and data lie; integration tests fetch what is missing."""
     return Path(os.environ.get("KCM_ASSETS", ROOT / "assets"))

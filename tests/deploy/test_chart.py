@@ -59,7 +59,6 @@ assets_path: /mnt/kcm/assets
 serve: {feedback: {url: "sqlite:////mnt/kcm/storage/feedback.db"}}
 update: {}
 """
-BACKWARDS = '{"name": "cpu", "min": 3, "max": 1, "resources": {"cpu": 1, "memory": "1Gi"}}'
 SETS = {
     "laptop": (LAPTOP, ["laptop"]),
     "bucket": (BUCKET, ["bucket"]),

@@ -17,7 +17,7 @@ from PIL import Image
 
 from kcm.api.cascade import Cascade
 from kcm.api.rows import inputs_of
-from kcm.bundle.answers import Answer, Failure, Unreadable
+from kcm.bundle.answers import Answer, Unreadable
 from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.encoders.text import TextEncoderConfig
@@ -157,7 +157,7 @@ def test_a_large_model_that_is_a_server_is_asked_by_all_threads_at_once() -> Non
     assert [answer.route for (answer,) in found] == ["large", "large"]
 
 
-def test_the_event_loop_goes_on_while_a_cascade_answers() -> None:
+async def test_the_event_loop_goes_on_while_a_cascade_answers() -> None:
     entered, release = threading.Event(), threading.Event()
 
     class Held(ScriptedModel):
@@ -167,16 +167,11 @@ def test_the_event_loop_goes_on_while_a_cascade_answers() -> None:
             return super().answer(items)
 
     cascade = Cascade(SmallSide(bundle(Policy(decision=ESCALATE_ALL)), StubEncoder()), Held())
-
-    async def both() -> list[Answer | Failure]:
-        answering = asyncio.create_task(cascade.apredict(["a"]))
-        while not entered.is_set():  # the loop itself is what is tested
-            await asyncio.sleep(0.001)
-        release.set()  # only a loop that goes on gets here
-        found: list[Answer | Failure] = await answering
-        return found
-
-    (answer,) = asyncio.run(both())
+    answering = asyncio.create_task(cascade.apredict(["a"]))
+    while not entered.is_set():  # the loop itself is what is tested
+        await asyncio.sleep(0.001)
+    release.set()  # only a loop that goes on gets here
+    (answer,) = await answering
     assert isinstance(answer, Answer)
     assert answer.route == "large"
 

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -52,143 +50,112 @@ async def serving_first() -> tuple[Releases[str], Loader]:
     return releases, load
 
 
-def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(coroutine, 10))
+async def test_the_first_version_must_load() -> None:
+    load = Loader()
+    load.go.set()
+    with pytest.raises(ValueError, match="does not"):
+        await Releases(load).stage(release("bad"))
 
 
-def test_the_first_version_must_load() -> None:
-    async def start() -> None:
-        load = Loader()
-        load.go.set()
-        with pytest.raises(ValueError, match="does not"):
-            await Releases(load).stage(release("bad"))
-
-    run(start())
-
-
-def test_the_old_version_answers_until_the_new_one_is_loaded() -> None:
-    async def swap() -> None:
-        releases, load = await serving_first()
-        await releases.stage(release("2"))
-        assert (releases.current, releases.loading) == ("model 1", "2")
-        load.go.set()
-        await releases.settled()
-        assert (releases.current, releases.release.version, releases.loading) == ("model 2", "2", None)
-
-    run(swap())
+async def test_the_old_version_answers_until_the_new_one_is_loaded() -> None:
+    releases, load = await serving_first()
+    await releases.stage(release("2"))
+    assert (releases.current, releases.loading) == ("model 1", "2")
+    load.go.set()
+    await releases.settled()
+    assert (releases.current, releases.release.version, releases.loading) == ("model 2", "2", None)
 
 
-def test_a_version_that_does_not_work_is_refused_and_the_old_one_goes_on() -> None:
-    async def swap() -> None:
-        releases, load = await serving_first()
-        load.go.set()
-        await releases.stage(release("bad"))
-        await releases.settled()
-        assert releases.current == "model 1"
-        assert releases.refused is not None
-        assert (releases.refused.version, releases.refused.reason) == ("bad", "bad does not work")
-        await releases.stage(release("1"))
-        assert releases.refused is not None
-        await releases.stage(release("2"))
-        await releases.settled()
-        assert (releases.current, releases.refused) == ("model 2", None)
-
-    run(swap())
+async def test_a_version_that_does_not_work_is_refused_and_the_old_one_goes_on() -> None:
+    releases, load = await serving_first()
+    load.go.set()
+    await releases.stage(release("bad"))
+    await releases.settled()
+    assert releases.current == "model 1"
+    assert releases.refused is not None
+    assert (releases.refused.version, releases.refused.reason) == ("bad", "bad does not work")
+    await releases.stage(release("1"))
+    assert releases.refused is not None
+    await releases.stage(release("2"))
+    await releases.settled()
+    assert (releases.current, releases.refused) == ("model 2", None)
 
 
-def test_the_newest_release_counts() -> None:
-    async def swap() -> None:
-        releases, load = await serving_first()
-        await releases.stage(release("2"))
-        await asyncio.sleep(0)
-        await releases.stage(release("3"))
-        load.go.set()
-        await releases.settled()
-        assert releases.current == "model 3"
-        assert load.loaded == ["1", "3"]
-
-    run(swap())
+async def test_the_newest_release_counts() -> None:
+    releases, load = await serving_first()
+    await releases.stage(release("2"))
+    await asyncio.sleep(0)
+    await releases.stage(release("3"))
+    load.go.set()
+    await releases.settled()
+    assert releases.current == "model 3"
+    assert load.loaded == ["1", "3"]
 
 
-def test_staging_what_is_served_takes_back_what_is_being_loaded() -> None:
-    async def roll_back() -> None:
-        releases, load = await serving_first()
-        await releases.stage(release("2"))
-        await asyncio.sleep(0)
-        await releases.stage(release("1"))
-        load.go.set()
-        await releases.settled()
-        assert (releases.current, load.loaded) == ("model 1", ["1"])
-
-    run(roll_back())
+async def test_staging_what_is_served_takes_back_what_is_being_loaded() -> None:
+    releases, load = await serving_first()
+    await releases.stage(release("2"))
+    await asyncio.sleep(0)
+    await releases.stage(release("1"))
+    load.go.set()
+    await releases.settled()
+    assert (releases.current, load.loaded) == ("model 1", ["1"])
 
 
-def test_a_challenger_is_loaded_beside_the_champion_and_promoted_and_rolled_back_without_loading() -> None:
-    async def promote() -> None:
-        releases, load = await serving_first()
-        load.go.set()
-        await releases.stage(release("1", "2"))
-        await releases.settled()
-        assert (releases.served.champion, releases.served.challenger) == ("model 1", "model 2")
-        load.go.clear()  # from here on nothing can be loaded
-        await releases.stage(release("1", "2", share=0.25))
-        assert releases.served.challenger == "model 2"
-        await releases.stage(release("2"))
-        assert (releases.current, releases.served.challenger) == ("model 2", None)
-        await releases.stage(release("1"))
-        assert (releases.current, load.loaded) == ("model 1", ["1", "2"])
-
-    run(promote())
+async def test_a_challenger_is_loaded_beside_the_champion_and_promoted_and_rolled_back_without_loading() -> None:
+    releases, load = await serving_first()
+    load.go.set()
+    await releases.stage(release("1", "2"))
+    await releases.settled()
+    assert (releases.served.champion, releases.served.challenger) == ("model 1", "model 2")
+    load.go.clear()  # from here on nothing can be loaded
+    await releases.stage(release("1", "2", share=0.25))
+    assert releases.served.challenger == "model 2"
+    await releases.stage(release("2"))
+    assert (releases.current, releases.served.challenger) == ("model 2", None)
+    await releases.stage(release("1"))
+    assert (releases.current, load.loaded) == ("model 1", ["1", "2"])
 
 
 @pytest.mark.parametrize(("version", "reason"), [("bad", "bad does not work"), ("another encoder", "another encoder")])
-def test_a_challenger_that_does_not_work_is_dropped_and_its_champion_goes_on(version: str, reason: str) -> None:
-    async def try_out() -> None:
-        releases, load = await serving_first()
-        load.go.set()
-        await releases.stage(release("1", version))
+async def test_a_challenger_that_does_not_work_is_dropped_and_its_champion_goes_on(version: str, reason: str) -> None:
+    releases, load = await serving_first()
+    load.go.set()
+    await releases.stage(release("1", version))
+    await releases.settled()
+    assert (releases.current, releases.served.challenger, releases.refused) == ("model 1", None, None)
+    assert releases.dropped is not None
+    assert reason in releases.dropped.reason
+    await releases.stage(release("1"))
+    assert releases.dropped is not None  # what became of it stays known until there is another one
+    await releases.stage(release("1", "2"))
+    assert releases.dropped is None
+
+
+async def test_a_challenger_that_is_dropped_while_it_serves_stays_away_until_it_is_offered_anew() -> None:
+    releases, load = await serving_first()
+    load.go.set()
+    await releases.stage(release("1", "2"))
+    await releases.settled()
+    releases.drop("another", "it is none")
+    assert releases.served.challenger == "model 2"
+    releases.drop("2", "no numbers")
+    await releases.stage(release("1", "2"))
+    await releases.settled()
+    assert releases.served.challenger is None
+    await releases.stage(release("1", "2", share=0.1))
+    await releases.settled()
+    assert (releases.served.challenger, load.loaded) == ("model 2", ["1", "2", "2"])
+
+
+async def test_a_champion_stays_in_memory_whatever_number_of_challengers_it_has_seen() -> None:
+    releases, load = await serving_first()
+    load.go.set()
+    for number in range(2, 8):
+        await releases.stage(release("1", str(number)))
         await releases.settled()
-        assert (releases.current, releases.served.challenger, releases.refused) == ("model 1", None, None)
-        assert releases.dropped is not None
-        assert reason in releases.dropped.reason
-        await releases.stage(release("1"))
-        assert releases.dropped is not None  # what became of it stays known until there is another one
-        await releases.stage(release("1", "2"))
-        assert releases.dropped is None
-
-    run(try_out())
-
-
-def test_a_challenger_that_is_dropped_while_it_serves_stays_away_until_it_is_offered_anew() -> None:
-    async def try_out() -> None:
-        releases, load = await serving_first()
-        load.go.set()
-        await releases.stage(release("1", "2"))
-        await releases.settled()
-        releases.drop("another", "it is none")
-        assert releases.served.challenger == "model 2"
-        releases.drop("2", "no numbers")
-        await releases.stage(release("1", "2"))
-        await releases.settled()
-        assert releases.served.challenger is None
-        await releases.stage(release("1", "2", share=0.1))
-        await releases.settled()
-        assert (releases.served.challenger, load.loaded) == ("model 2", ["1", "2", "2"])
-
-    run(try_out())
-
-
-def test_a_champion_stays_in_memory_whatever_number_of_challengers_it_has_seen() -> None:
-    async def try_out() -> None:
-        releases, load = await serving_first()
-        load.go.set()
-        for number in range(2, 8):
-            await releases.stage(release("1", str(number)))
-            await releases.settled()
-        await releases.stage(release("1"))
-        assert (releases.current, load.loaded.count("1")) == ("model 1", 1)
-
-    run(try_out())
+    await releases.stage(release("1"))
+    assert (releases.current, load.loaded.count("1")) == ("model 1", 1)
 
 
 def test_callers_keep_their_version_as_the_share_grows() -> None:

@@ -32,7 +32,6 @@ from tests.pipelines.serve.stubs import NoMetrics
 from tests.tiny_bert import save_bert
 
 ONNX = ComputedBy(encoder="onnx on cpu", large="torch on cpu")
-TORCH = ComputedBy(encoder="torch on cpu", large="torch on cpu")
 KEEPS = Policy(decision=Decision(decision="threshold", threshold=-5.0))
 
 
@@ -86,7 +85,9 @@ def test_in_another_runtime_it_is_void_and_everything_is_escalated(
     assert loaded(release, ServeConfig(runtime="torch", on_refuted="report")).small_side.policy == KEEPS
 
 
-def test_once_new_classes_are_noticed_inputs_far_from_all_known_ones_escalate(release: Release, tmp_path: Path) -> None:
+async def test_once_new_classes_are_noticed_inputs_far_from_all_known_ones_escalate(
+    release: Release, tmp_path: Path
+) -> None:
     bundle, rng = Bundle.read(release.bundle), np.random.default_rng(0)
     yes = np.ones(200, dtype=bool)
     given = rng.normal(size=(200, 32)).astype(np.float32), np.arange(200) % 2, 2, yes, ~yes, 0.05
@@ -101,8 +102,8 @@ def test_once_new_classes_are_noticed_inputs_far_from_all_known_ones_escalate(re
         await version.drift.look()
         return version.small_side.farthest
 
-    assert asyncio.run(answers(novelty=0.1)) == inf
-    assert asyncio.run(answers(novelty=2.0)) == 0.5
+    assert await answers(novelty=0.1) == inf
+    assert await answers(novelty=2.0) == 0.5
 
 
 def test_a_version_that_shares_the_encoder_of_another_is_computed_as_that_one(release: Release) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,144 +99,113 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/log.db"
 
 
-def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(coroutine, 30))
+async def test_a_shadow_answers_nobody_and_every_item_is_encoded_once(url: str) -> None:
+    replica = Replica(url)
+    await replica.serve("2")
+    before = replica.encoder.num_encoded
+    responses = await replica.answer_all()
+    assert {response.model_version for response in responses} == {"1"}
+    assert {response.answers[0].label for response in responses} == {"label of 1"}
+    assert replica.encoder.num_encoded - before == len(INPUTS) * len(CALLERS)
 
 
-def test_a_shadow_answers_nobody_and_every_item_is_encoded_once(url: str) -> None:
-    async def check() -> None:
-        replica = Replica(url)
-        await replica.serve("2")
-        before = replica.encoder.num_encoded
-        responses = await replica.answer_all()
-        assert {response.model_version for response in responses} == {"1"}
-        assert {response.answers[0].label for response in responses} == {"label of 1"}
-        assert replica.encoder.num_encoded - before == len(INPUTS) * len(CALLERS)
-
-    run(check())
-
-
-def test_a_canary_answers_some_callers_and_each_of_them_wholly(url: str) -> None:
-    async def check() -> None:
-        replica = Replica(url)
-        await replica.serve("2", share=0.2)
-        responses = await replica.answer_all()
-        chosen = [response.model_version for response in responses]
-        assert 1 <= chosen.count("2") < len(CALLERS)
-        for response in responses:
-            assert response.answers[0].label == f"label of {response.model_version}"
-        assert [response.model_version for response in await replica.answer_all()] == chosen
-        assert {row["model_version"] for row in await replica.decisions()} == {"1", "2"}
-
-    run(check())
+async def test_a_canary_answers_some_callers_and_each_of_them_wholly(url: str) -> None:
+    replica = Replica(url)
+    await replica.serve("2", share=0.2)
+    responses = await replica.answer_all()
+    chosen = [response.model_version for response in responses]
+    assert 1 <= chosen.count("2") < len(CALLERS)
+    for response in responses:
+        assert response.answers[0].label == f"label of {response.model_version}"
+    assert [response.model_version for response in await replica.answer_all()] == chosen
+    assert {row["model_version"] for row in await replica.decisions()} == {"1", "2"}
 
 
-def test_all_that_a_small_canary_keeps_is_audited_and_the_log_says_so(url: str) -> None:
-    async def check() -> None:
-        replica = Replica(url, audit_share=0.1)
-        await replica.serve("2", share=0.2)
-        await replica.answer_all()
-        first = await replica.decisions()
-        assert {(row["model_version"], row["audit_share"]) for row in first} == {("1", 0.1), ("2", 1.0)}
-        await replica.serve("2", share=0.25)
-        await replica.service.predict(INPUTS, Origin("later", None))
-        later = [row["audit_share"] for row in await replica.decisions() if row["request_id"] == "later"]
-        assert later == [0.1, 0.1]
-
-    run(check())
+async def test_all_that_a_small_canary_keeps_is_audited_and_the_log_says_so(url: str) -> None:
+    replica = Replica(url, audit_share=0.1)
+    await replica.serve("2", share=0.2)
+    await replica.answer_all()
+    first = await replica.decisions()
+    assert {(row["model_version"], row["audit_share"]) for row in first} == {("1", 0.1), ("2", 1.0)}
+    await replica.serve("2", share=0.25)
+    await replica.service.predict(INPUTS, Origin("later", None))
+    later = [row["audit_share"] for row in await replica.decisions() if row["request_id"] == "later"]
+    assert later == [0.1, 0.1]
 
 
-def test_what_a_challenger_would_have_done_is_in_the_log_beside_the_decision(url: str) -> None:
-    async def check() -> None:
-        replica = Replica(url)
-        await replica.serve("2")
+async def test_what_a_challenger_would_have_done_is_in_the_log_beside_the_decision(url: str) -> None:
+    replica = Replica(url)
+    await replica.serve("2")
+    await replica.service.predict(INPUTS, Origin("r"))
+    decisions = await replica.decisions()
+    assert [(row["stage"], row["seconds"] > 0) for row in decisions] == [(0, True)] * 2
+    assert [(row["shadow_version"], row["shadow_label"], row["shadow_keeps"]) for row in decisions] == [
+        ("2", "label of 2", True),
+        ("2", "label of 2", False),
+    ]
+    await replica.serve()
+    await replica.service.predict(INPUTS, Origin("alone"))
+    alone = [row for row in await replica.decisions() if row["request_id"] == "alone"]
+    assert [(row["stage"], row["seconds"], row["shadow_version"]) for row in alone] == [(None, None, None)] * 2
+
+
+async def test_a_request_that_a_canary_took_and_did_not_answer_is_in_the_log(url: str) -> None:
+    replica = Replica(url)
+    await replica.serve("2", share=1.0)
+    replica.sides["2"].policy = Policy(on_large_failure="error")
+    replica.large.outcome = LargeUnavailable("the large model is away", 503)
+    with pytest.raises(Refusal):
         await replica.service.predict(INPUTS, Origin("r"))
-        decisions = await replica.decisions()
-        assert [(row["stage"], row["seconds"] > 0) for row in decisions] == [(0, True)] * 2
-        assert [(row["shadow_version"], row["shadow_label"], row["shadow_keeps"]) for row in decisions] == [
-            ("2", "label of 2", True),
-            ("2", "label of 2", False),
-        ]
-        await replica.serve()
-        await replica.service.predict(INPUTS, Origin("alone"))
-        alone = [row for row in await replica.decisions() if row["request_id"] == "alone"]
-        assert [(row["stage"], row["seconds"], row["shadow_version"]) for row in alone] == [(None, None, None)] * 2
-
-    run(check())
-
-
-def test_a_request_that_a_canary_took_and_did_not_answer_is_in_the_log(url: str) -> None:
-    async def check() -> None:
-        replica = Replica(url)
-        await replica.serve("2", share=1.0)
-        replica.sides["2"].policy = Policy(on_large_failure="error")
-        replica.large.outcome = LargeUnavailable("the large model is away", 503)
-        with pytest.raises(Refusal):
-            await replica.service.predict(INPUTS, Origin("r"))
-        log = DecisionLog(url, 1.0)
-        while not (rows := log.read(FAILURES)):
-            await asyncio.sleep(0.01)
-        (row,) = rows
-        assert (row["request_id"], row["model_version"], row["status"]) == ("r", "2", 503)
-
-    run(check())
+    log = DecisionLog(url, 1.0)
+    while not (rows := log.read(FAILURES)):
+        await asyncio.sleep(0.01)
+    (row,) = rows
+    assert (row["request_id"], row["model_version"], row["status"]) == ("r", "2", 503)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_a_challenger_that_gives_no_numbers_is_dropped_while_the_champion_answers(url: str, share: float) -> None:
-    async def check() -> None:
-        replica = Replica(url)
-        await replica.serve("2", share=share)
-        replica.sides["2"].broken = True
-        responses = await replica.answer_all()
-        assert {response.model_version for response in responses} == {"1"}
-        card = replica.service.cards.challenger_card()
-        assert card is not None
-        assert "contain NaN" in (card.dropped or "")
-
-    run(check())
+async def test_a_challenger_that_gives_no_numbers_is_dropped_while_the_champion_answers(url: str, share: float) -> None:
+    replica = Replica(url)
+    await replica.serve("2", share=share)
+    replica.sides["2"].broken = True
+    responses = await replica.answer_all()
+    assert {response.model_version for response in responses} == {"1"}
+    card = replica.service.cards.challenger_card()
+    assert card is not None
+    assert "contain NaN" in (card.dropped or "")
 
 
-def test_a_challenger_with_another_encoder_is_refused(url: str) -> None:
-    async def check() -> None:
-        replica = Replica(url)
-        await replica.serve("other")
-        card = replica.service.cards.challenger_card()
-        assert card is not None
-        assert "only versions with the same encoder" in (card.dropped or "")
-        assert {response.model_version for response in await replica.answer_all()} == {"1"}
-
-    run(check())
+async def test_a_challenger_with_another_encoder_is_refused(url: str) -> None:
+    replica = Replica(url)
+    await replica.serve("other")
+    card = replica.service.cards.challenger_card()
+    assert card is not None
+    assert "only versions with the same encoder" in (card.dropped or "")
+    assert {response.model_version for response in await replica.answer_all()} == {"1"}
 
 
-def test_a_champion_that_gives_no_numbers_is_no_reason_to_drop_its_challenger(url: str) -> None:
-    async def check() -> None:
-        replica = Replica(url)
-        await replica.serve("2", share=1.0)
-        replica.sides["1"].broken = True
-        assert {response.model_version for response in await replica.answer_all()} == {"2"}
-
-    run(check())
+async def test_a_champion_that_gives_no_numbers_is_no_reason_to_drop_its_challenger(url: str) -> None:
+    replica = Replica(url)
+    await replica.serve("2", share=1.0)
+    replica.sides["1"].broken = True
+    assert {response.model_version for response in await replica.answer_all()} == {"2"}
 
 
-def test_requests_under_way_keep_their_version_through_promotion_and_rollback(url: str) -> None:
-    async def check() -> None:
-        replica = Replica(url)
-        await replica.serve("2")
-        waiting = []
-        for number, (champion, challenger) in enumerate([("1", "2"), ("2", None), ("1", None)] * 5):
-            await replica.service.stage(
-                Release(
-                    version=champion,
-                    bundle=Path("/1" if champion == "1" else "/2"),
-                    challenger=ChallengerRelease(version="2", bundle=Path("/2")) if challenger else None,
-                )
+async def test_requests_under_way_keep_their_version_through_promotion_and_rollback(url: str) -> None:
+    replica = Replica(url)
+    await replica.serve("2")
+    waiting = []
+    for number, (champion, challenger) in enumerate([("1", "2"), ("2", None), ("1", None)] * 5):
+        await replica.service.stage(
+            Release(
+                version=champion,
+                bundle=Path("/1" if champion == "1" else "/2"),
+                challenger=ChallengerRelease(version="2", bundle=Path("/2")) if challenger else None,
             )
-            request = replica.service.predict(INPUTS, Origin(f"q{number}", "ann"))
-            waiting.append((champion, asyncio.ensure_future(request)))
-            await asyncio.sleep(0)
-        for champion, request in waiting:
-            response = await request
-            assert (response.model_version, response.answers[0].label) == (champion, f"label of {champion}")
-
-    run(check())
+        )
+        request = replica.service.predict(INPUTS, Origin(f"q{number}", "ann"))
+        waiting.append((champion, asyncio.ensure_future(request)))
+        await asyncio.sleep(0)
+    for champion, request in waiting:
+        response = await request
+        assert (response.model_version, response.answers[0].label) == (champion, f"label of {champion}")

@@ -101,24 +101,20 @@ def test_where_more_inputs_lie_far_from_all_classes_it_is_told_from_where_on_the
     assert found == told
 
 
-def test_disagreement_is_read_from_the_log_and_all_evidence_is_written_there(
+async def test_disagreement_is_read_from_the_log_and_all_evidence_is_written_there(
     reference: DriftReference, url: str
 ) -> None:
     log = DecisionLog(url, 5.0, "films")
     log.add_decisions([LoggedDecision(Origin("r"), item, "1", "small", 0.5, True, "bad") for item in range(400)])
     log.finish_audits("r", dict.fromkeys(range(400), "good"))
-
-    async def look() -> None:
-        writer = LogWriter(FeedbackConfig(), url, application="films")
-        limit = reference.limits()["disagreement"]
-        monitor = Monitor(writer, "1", None, NoMetrics(), disagreement=limit)  # type: ignore[arg-type]
-        drift = Drift(reference, "1", writer, NoMetrics(), monitor)  # type: ignore[arg-type]
-        await monitor.check()
-        drift.add(judgements(50, seed=7))
-        await drift.look()
-        await drift.look()
-
-    asyncio.run(look())
+    writer = LogWriter(FeedbackConfig(), url, application="films")
+    limit = reference.limits()["disagreement"]
+    monitor = Monitor(writer, "1", None, NoMetrics(), disagreement=limit)  # type: ignore[arg-type]
+    drift = Drift(reference, "1", writer, NoMetrics(), monitor)  # type: ignore[arg-type]
+    await monitor.check()
+    drift.add(judgements(50, seed=7))
+    await drift.look()
+    await drift.look()
     with LogReader(url) as reader:
         found = reader.drift("films", "1")
         assert reader.drift("songs", "1") == reader.drift("films", "2") == {}
@@ -127,7 +123,7 @@ def test_disagreement_is_read_from_the_log_and_all_evidence_is_written_there(
     assert found[COMBINED] == pytest.approx(np.mean([value for name, value in found.items() if name != COMBINED]))
 
 
-def test_replicas_count_alike_and_without_any_there_is_no_drift(reference: DriftReference, url: str) -> None:
+async def test_replicas_count_alike_and_without_any_there_is_no_drift(reference: DriftReference, url: str) -> None:
     async def look(kind: dict[str, float]) -> None:
         writer = LogWriter(FeedbackConfig(), url, application="films")
         drift = Drift(reference, "1", writer, NoMetrics())  # type: ignore[arg-type]
@@ -135,15 +131,15 @@ def test_replicas_count_alike_and_without_any_there_is_no_drift(reference: Drift
         await drift.look()
 
     assert drifted({}) is None
-    asyncio.run(look({}))
+    await look({})
     with LogReader(url) as reader:
         alone = reader.drift("films", "1")["distance"]
-        asyncio.run(look({"shift": 0.8}))
+        await look({"shift": 0.8})
         both = reader.drift("films", "1")["distance"]
     assert both > 10 * alone
 
 
-def test_the_door_looks_at_a_bounded_number_of_items_and_soon(
+async def test_the_door_looks_at_a_bounded_number_of_items_and_soon(
     reference: DriftReference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.serve.cascade.drift.LOOK_AFTER_S", 0.01)
@@ -154,12 +150,9 @@ def test_the_door_looks_at_a_bounded_number_of_items_and_soon(
             looked.append(len(seen))
             super()._bet(seen)
 
-    async def add() -> None:
-        drift = Counting(reference, "1", None, NoMetrics())  # type: ignore[arg-type]
-        for _ in range(5):
-            drift.add(judgements(100, seed=1))
-        while not drift.e_values:
-            await asyncio.sleep(0.01)
-        assert looked == [MOST]
-
-    asyncio.run(asyncio.wait_for(add(), 10))
+    drift = Counting(reference, "1", None, NoMetrics())  # type: ignore[arg-type]
+    for _ in range(5):
+        drift.add(judgements(100, seed=1))
+    while not drift.e_values:
+        await asyncio.sleep(0.01)
+    assert looked == [MOST]

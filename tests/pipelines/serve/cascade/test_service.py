@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Coroutine
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,189 +120,151 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/feedback.db"
 
 
-def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(coroutine, 20))
-
-
-def test_without_the_log_predictions_go_on_and_are_counted_while_feedback_is_to_be_retried(
+async def test_without_the_log_predictions_go_on_and_are_counted_while_feedback_is_to_be_retried(
     url: str, tmp_path: Path, recorder: Recorder
 ) -> None:
-    async def answer() -> None:
-        service = await started(recorder, url)
-        await service.predict([ASKED], Origin("r1"))
-        with closing(sqlite3.connect(tmp_path / "feedback.db", isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            response = await service.predict([ASKED], Origin("r2"))
-            with pytest.raises(Refusal, match="nothing is known to be stored") as caught:
-                await service.labelling.feedback("r1", None, [Feedback(0, "good")])
-            assert service.degraded() == "log"
-        assert response.answers[0].label == "good"
-        assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
-        assert recorder.lost == ["feedback"]
-        assert recorder.statuses == [200, 200]
-
-    run(answer())
+    service = await started(recorder, url)
+    await service.predict([ASKED], Origin("r1"))
+    with closing(sqlite3.connect(tmp_path / "feedback.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        response = await service.predict([ASKED], Origin("r2"))
+        with pytest.raises(Refusal, match="nothing is known to be stored") as caught:
+            await service.labelling.feedback("r1", None, [Feedback(0, "good")])
+        assert service.degraded() == "log"
+    assert response.answers[0].label == "good"
+    assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
+    assert recorder.lost == ["feedback"]
+    assert recorder.statuses == [200, 200]
 
 
-def test_feedback_is_stored_when_it_is_acknowledged_and_must_agree_with_the_model_and_what_is_there(
+async def test_feedback_is_stored_when_it_is_acknowledged_and_must_agree_with_the_model_and_what_is_there(
     url: str, recorder: Recorder
 ) -> None:
-    async def tell() -> None:
-        service = await started(recorder, url)
-        await service.predict([KEPT], Origin("r1"))
-        assert (await service.labelling.feedback("r1", None, [Feedback(0, "good")])).stored == 1
-        assert [row["label"] for row in DecisionLog(url, 1.0).read(FEEDBACK)] == ["good"]
-        for label, reason, status in (("bad", "another label", 409), ("goood", r"labels\[0\].label", 422)):
-            with pytest.raises(Refusal, match=reason) as caught:
-                await service.labelling.feedback("r1", None, [Feedback(0, label)])
-            assert caught.value.status == status
-
-    run(tell())
+    service = await started(recorder, url)
+    await service.predict([KEPT], Origin("r1"))
+    assert (await service.labelling.feedback("r1", None, [Feedback(0, "good")])).stored == 1
+    assert [row["label"] for row in DecisionLog(url, 1.0).read(FEEDBACK)] == ["good"]
+    for label, reason, status in (("bad", "another label", 409), ("goood", r"labels\[0\].label", 422)):
+        with pytest.raises(Refusal, match=reason) as caught:
+            await service.labelling.feedback("r1", None, [Feedback(0, label)])
+        assert caught.value.status == status
 
 
-def test_a_decision_has_all_that_an_update_needs_of_it(url: str, recorder: Recorder) -> None:
+async def test_a_decision_has_all_that_an_update_needs_of_it(url: str, recorder: Recorder) -> None:
     """Promise: kept or escalated, a row says what the small side thought and how likely the large model was asked."""
-
-    async def answer() -> None:
-        service = await started(recorder, url, share=0.25, feedback=FeedbackConfig(store_payloads="all"))
-        of_ann = Input(Content("keep"), "movies", group="ann")
-        await service.predict([KEPT, ASKED, of_ann, KEPT], Origin("r1", client_request_id="mine"))
-        await service.settled()
-        await service.predict([Input(Content("ask"), group="ann")], Origin("r2"))
-        log = DecisionLog(url, 1.0)
-        while len(log.read(DECISIONS)) < 5:
-            await asyncio.sleep(0.01)
-        rows = log.read(DECISIONS)
-        assert [(row["request_id"], row["item"]) for row in rows] == [*(("r1", item) for item in range(4)), ("r2", 0)]
-        assert [row["client_request_id"] for row in rows] == ["mine"] * 4 + [None]
-        assert [row["route"] for row in rows] == ["small", "large", "small", "small", "large"]
-        assert [row["probability"] for row in rows] == [0.25, 1.0, 0.25, 0.25, 1.0]
-        assert {row["audit_share"] for row in rows} == {0.25}
-        known = {(row["application"], row["small_label"], row["gate_score"], row["large_identity"]) for row in rows}
-        assert known == {("films", "bad", 1.4, "large/7")}
-        assert [row["task"] for row in rows] == [KEPT.task, ASKED.task, "movies", KEPT.task, None]
-        units = [row["unit"] for row in rows]
-        assert units[0] == units[3]  # of one text
-        assert units[2] == units[4]  # of one group
-        assert len({*units}) == 3
-        assert [row["sequence"] for row in rows] == [1, 2, 3, 4, 5]
-        payloads = log.read(PAYLOADS)
-        assert [row["text"] for row in payloads] == [KEPT.content.text, ASKED.content.text, "keep", "keep", "ask"]
-        assert {row["features"] for row in payloads} == {np.zeros(4, "<f4").tobytes()}
-
-    run(answer())
+    service = await started(recorder, url, share=0.25, feedback=FeedbackConfig(store_payloads="all"))
+    of_ann = Input(Content("keep"), "movies", group="ann")
+    await service.predict([KEPT, ASKED, of_ann, KEPT], Origin("r1", client_request_id="mine"))
+    await service.settled()
+    await service.predict([Input(Content("ask"), group="ann")], Origin("r2"))
+    log = DecisionLog(url, 1.0)
+    while len(log.read(DECISIONS)) < 5:
+        await asyncio.sleep(0.01)
+    rows = log.read(DECISIONS)
+    assert [(row["request_id"], row["item"]) for row in rows] == [*(("r1", item) for item in range(4)), ("r2", 0)]
+    assert [row["client_request_id"] for row in rows] == ["mine"] * 4 + [None]
+    assert [row["route"] for row in rows] == ["small", "large", "small", "small", "large"]
+    assert [row["probability"] for row in rows] == [0.25, 1.0, 0.25, 0.25, 1.0]
+    assert {row["audit_share"] for row in rows} == {0.25}
+    known = {(row["application"], row["small_label"], row["gate_score"], row["large_identity"]) for row in rows}
+    assert known == {("films", "bad", 1.4, "large/7")}
+    assert [row["task"] for row in rows] == [KEPT.task, ASKED.task, "movies", KEPT.task, None]
+    units = [row["unit"] for row in rows]
+    assert units[0] == units[3]  # of one text
+    assert units[2] == units[4]  # of one group
+    assert len({*units}) == 3
+    assert [row["sequence"] for row in rows] == [1, 2, 3, 4, 5]
+    payloads = log.read(PAYLOADS)
+    assert [row["text"] for row in payloads] == [KEPT.content.text, ASKED.content.text, "keep", "keep", "ask"]
+    assert {row["features"] for row in payloads} == {np.zeros(4, "<f4").tobytes()}
 
 
-def test_the_card_counts_items_by_route_since_the_start(recorder: Recorder) -> None:
-    async def answer() -> None:
-        service = await started(recorder, troubles=1)
-        assert (service.cards.card().call_rate, service.cards.card().traffic.small) == (None, 0)
-        await service.predict([KEPT, KEPT, ASKED], Origin("r1"))
-        await service.predict([ASKED], Origin("r2"))
-        card = service.cards.card()
-        counts = card.traffic.model_dump(include={"small", "large", "small_degraded"})
-        assert counts == {"small": 2, "large": 1, "small_degraded": 1}
-        assert card.call_rate == 0.5
-        assert (card.lineage, card.model_version) == ({"artefacts": {}, "parent": "older"}, "1")
-        assert recorder.call_rates == [pytest.approx(1 / 3), 0.5]
-
-    run(answer())
+async def test_the_card_counts_items_by_route_since_the_start(recorder: Recorder) -> None:
+    service = await started(recorder, troubles=1)
+    assert (service.cards.card().call_rate, service.cards.card().traffic.small) == (None, 0)
+    await service.predict([KEPT, KEPT, ASKED], Origin("r1"))
+    await service.predict([ASKED], Origin("r2"))
+    card = service.cards.card()
+    counts = card.traffic.model_dump(include={"small", "large", "small_degraded"})
+    assert counts == {"small": 2, "large": 1, "small_degraded": 1}
+    assert card.call_rate == 0.5
+    assert (card.lineage, card.model_version) == ({"artefacts": {}, "parent": "older"}, "1")
+    assert recorder.call_rates == [pytest.approx(1 / 3), 0.5]
 
 
-def test_the_cost_saved_is_measured_against_calls_that_were_made(recorder: Recorder) -> None:
-    async def answer() -> None:
-        service = await started(recorder)
-        await service.predict([KEPT, KEPT, KEPT], Origin("r1"))
-        assert service.cards.card().cost_saved is None  # what a call costs is not known yet
-        await service.predict([ASKED], Origin("r2"))
-        # Four items judged for 0.01 s each and one call of 0.05 s, in place of four calls.
-        assert service.cards.card().cost_saved == pytest.approx(1 - (4 * 0.01 + 0.05) / (4 * 0.05))
-
-    run(answer())
+async def test_the_cost_saved_is_measured_against_calls_that_were_made(recorder: Recorder) -> None:
+    service = await started(recorder)
+    await service.predict([KEPT, KEPT, KEPT], Origin("r1"))
+    assert service.cards.card().cost_saved is None  # what a call costs is not known yet
+    await service.predict([ASKED], Origin("r2"))
+    # Four items judged for 0.01 s each and one call of 0.05 s, in place of four calls.
+    assert service.cards.card().cost_saved == pytest.approx(1 - (4 * 0.01 + 0.05) / (4 * 0.05))
 
 
-def test_decisions_are_explained_one_at_a_time(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_decisions_are_explained_one_at_a_time(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     async def explain(version: CascadeVersion, given: Input, top: int, request_id: str) -> str:
         await asyncio.sleep(0.05)
         return f"{given.content.text} by {version.name}"
 
     monkeypatch.setattr(CascadeVersion, "explain", explain)
-
-    async def ask() -> None:
-        service = await started(recorder)
-        first = asyncio.ensure_future(service.explain(KEPT, 3, "r1"))
-        await asyncio.sleep(0)
-        with pytest.raises(Refusal, match="another decision") as caught:
-            await service.explain(ASKED, 3, "r2")
-        assert (caught.value.status, caught.value.retry_after_s) == (429, 1)
-        assert await first == "keep by 1"
-        assert await service.explain(ASKED, 3, "r3") == "a private text by 1"
-        assert (recorder.statuses, recorder.explained_statuses) == ([], [429, 200, 200])
-
-    run(ask())
+    service = await started(recorder)
+    first = asyncio.ensure_future(service.explain(KEPT, 3, "r1"))
+    await asyncio.sleep(0)
+    with pytest.raises(Refusal, match="another decision") as caught:
+        await service.explain(ASKED, 3, "r2")
+    assert (caught.value.status, caught.value.retry_after_s) == (429, 1)
+    assert await first == "keep by 1"
+    assert await service.explain(ASKED, 3, "r3") == "a private text by 1"
+    assert (recorder.statuses, recorder.explained_statuses) == ([], [429, 200, 200])
 
 
-def test_a_refused_prediction_is_counted_by_its_status(recorder: Recorder) -> None:
-    async def answer() -> None:
-        service = await started(recorder)
-        with pytest.raises(Refusal):
-            await service.predict([Input(Content("x"), "no such task")], Origin("r1"))
-        assert recorder.statuses == [422]
-
-    run(answer())
+async def test_a_refused_prediction_is_counted_by_its_status(recorder: Recorder) -> None:
+    service = await started(recorder)
+    with pytest.raises(Refusal):
+        await service.predict([Input(Content("x"), "no such task")], Origin("r1"))
+    assert recorder.statuses == [422]
 
 
-def test_it_is_ready_once_the_large_model_has_answered_a_probe(
+async def test_it_is_ready_once_the_large_model_has_answered_a_probe(
     monkeypatch: pytest.MonkeyPatch, recorder: Recorder
 ) -> None:
     monkeypatch.setattr(module, "PROBE_INTERVAL_S", 0.0)
-
-    async def wait() -> None:
-        service = await started(recorder, troubles=2)
-        assert service.waiting_for() == "the large model has not answered yet"
-        await service.become_ready()
-        assert service.waiting_for() is None
-
-    run(wait())
+    service = await started(recorder, troubles=2)
+    assert service.waiting_for() == "the large model has not answered yet"
+    await service.become_ready()
+    assert service.waiting_for() is None
 
 
-def test_a_version_whose_large_model_does_not_answer_is_refused_and_the_card_says_so(recorder: Recorder) -> None:
-    async def swap() -> None:
-        service = await started(recorder)
-        await service.stage(release("mute"))
-        await service.settled()
-        card = service.cards.card()
-        assert card.model_version == "1"
-        assert card.refused is not None
-        assert (card.refused.version, card.refused.reason) == ("mute", DOWN.reason)
-
-    run(swap())
+async def test_a_version_whose_large_model_does_not_answer_is_refused_and_the_card_says_so(recorder: Recorder) -> None:
+    service = await started(recorder)
+    await service.stage(release("mute"))
+    await service.settled()
+    card = service.cards.card()
+    assert card.model_version == "1"
+    assert card.refused is not None
+    assert (card.refused.version, card.refused.reason) == ("mute", DOWN.reason)
 
 
-def test_a_new_label_is_kept_where_the_operator_says_so_and_nothing_is_counted_by_it(
+async def test_a_new_label_is_kept_where_the_operator_says_so_and_nothing_is_counted_by_it(
     url: str, recorder: Recorder
 ) -> None:
     """Promise: callers may name what the model does not know, a few a day; no bound and no alarm moves for it."""
-
-    async def give() -> None:
-        service = await started(
-            recorder, url, share=1.0, feedback=FeedbackConfig(new_labels="keep", max_new_labels=2, timeout_s=1.0)
-        )
-        for number in range(4):
-            await service.predict([KEPT], Origin(f"r{number}", "ann"))
-            await service.predict([KEPT], Origin(f"s{number}", "bob"))
-        await service.settled()
-        for number, label in enumerate(("refund", "rebate", "refund")):
-            await service.labelling.feedback(f"r{number}", "ann", [Feedback(0, label)])
-        with pytest.raises(Refusal, match="2 new labels within 24 hours") as refused:
-            await service.labelling.feedback("r3", "ann", [Feedback(0, "recall")])
-        assert refused.value.status == 429
-        await service.labelling.feedback("s0", "bob", [Feedback(0, "recall")])
-        await service.labelling.feedback("r3", "ann", [Feedback(0, "good")])
-        log = DecisionLog(url, 1.0, "films")
-        assert [row["new"] for row in log.read(FEEDBACK)] == [True, True, True, None, True]
-        assert sum(tally.number for tally in log.tallies("1") if tally.small_right is not None) == 1
-        with LogReader(url) as reader:
-            assert reader.stats("films")["new_labels"] == {"refund": 2, "rebate": 1, "recall": 1}
-
-    run(give())
+    service = await started(
+        recorder, url, share=1.0, feedback=FeedbackConfig(new_labels="keep", max_new_labels=2, timeout_s=1.0)
+    )
+    for number in range(4):
+        await service.predict([KEPT], Origin(f"r{number}", "ann"))
+        await service.predict([KEPT], Origin(f"s{number}", "bob"))
+    await service.settled()
+    for number, label in enumerate(("refund", "rebate", "refund")):
+        await service.labelling.feedback(f"r{number}", "ann", [Feedback(0, label)])
+    with pytest.raises(Refusal, match="2 new labels within 24 hours") as refused:
+        await service.labelling.feedback("r3", "ann", [Feedback(0, "recall")])
+    assert refused.value.status == 429
+    await service.labelling.feedback("s0", "bob", [Feedback(0, "recall")])
+    await service.labelling.feedback("r3", "ann", [Feedback(0, "good")])
+    log = DecisionLog(url, 1.0, "films")
+    assert [row["new"] for row in log.read(FEEDBACK)] == [True, True, True, None, True]
+    assert sum(tally.number for tally in log.tallies("1") if tally.small_right is not None) == 1
+    with LogReader(url) as reader:
+        assert reader.stats("films")["new_labels"] == {"refund": 2, "rebate": 1, "recall": 1}

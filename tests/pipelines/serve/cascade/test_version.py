@@ -128,7 +128,7 @@ def test_a_task_that_the_model_does_not_know_is_refused_with_the_nearest_one() -
         (IMAGE, Content(image=DAMAGED), "inputs[1].image: the image is damaged"),
     ],
 )
-def test_an_item_that_cannot_be_read_is_refused_by_its_place(reads: Any, given: Content, detail: str) -> None:
+async def test_an_item_that_cannot_be_read_is_refused_by_its_place(reads: Any, given: Content, detail: str) -> None:
     def read(content: Content) -> Content:
         if content.image == DAMAGED:
             raise PictureError("the image is damaged")
@@ -142,5 +142,5 @@ def test_an_item_that_cannot_be_read_is_refused_by_its_place(reads: Any, given: 
         return await (await service_of(version)).predict([Input(whole), Input(given)], Origin("id"))
 
     with pytest.raises(Refusal) as refused:
-        asyncio.run(answered())
+        await answered()
     assert (refused.value.status, refused.value.detail, refused.value.retry_after_s) == (422, detail, None)

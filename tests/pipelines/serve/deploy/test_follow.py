@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -72,73 +70,56 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(coroutine, 20))
-
-
-def test_a_replica_follows_the_pointer_and_reports_each_record(world: World) -> None:
-    async def follow() -> None:
-        await world.follower.look()
-        assert (world.service.release.version, world.report.record) == ("demo/1", 1)  # type: ignore[union-attr]
-        world.pointer.try_out(beside(world.second, share=0.25, stage=2))
-        await world.follower.look()
-        trial = world.service.release.challenger  # type: ignore[union-attr]
-        assert trial is not None
-        assert (trial.version, trial.share, trial.stage) == ("demo/2", 0.25, 2)
-        assert (trial.bundle / "bundle.json").read_text() == "2"
-        world.pointer.swap(1, world.second)
-        await world.follower.look()
-        assert world.service.release == world.source.first()
-        assert (world.report.version, world.report.record, world.report.refused) == ("demo/2", 3, {})
-
-    run(follow())
+async def test_a_replica_follows_the_pointer_and_reports_each_record(world: World) -> None:
+    await world.follower.look()
+    assert (world.service.release.version, world.report.record) == ("demo/1", 1)  # type: ignore[union-attr]
+    world.pointer.try_out(beside(world.second, share=0.25, stage=2))
+    await world.follower.look()
+    trial = world.service.release.challenger  # type: ignore[union-attr]
+    assert trial is not None
+    assert (trial.version, trial.share, trial.stage) == ("demo/2", 0.25, 2)
+    assert (trial.bundle / "bundle.json").read_text() == "2"
+    world.pointer.swap(1, world.second)
+    await world.follower.look()
+    assert world.service.release == world.source.first()
+    assert (world.report.version, world.report.record, world.report.refused) == ("demo/2", 3, {})
 
 
 @pytest.mark.parametrize("missing", [True, False], ids=["missing", "broken"])
-def test_what_cannot_be_served_is_reported_and_what_is_served_stays(world: World, missing: bool) -> None:
-    async def follow() -> None:
-        await world.follower.look()
-        bad = world.second.model_copy(update={"bundle": "nowhere"}) if missing else world.second
-        world.service.broken = world.second.version
-        world.pointer.swap(1, bad)
-        await world.follower.look()
-        assert world.service.release.version == "demo/1"  # type: ignore[union-attr]
-        reason = "the register artefact nowhere is missing" if missing else "it does not load"
-        assert reason in world.report.refused["demo/2"]
-        assert world.report.record == 2
-
-    run(follow())
+async def test_what_cannot_be_served_is_reported_and_what_is_served_stays(world: World, missing: bool) -> None:
+    await world.follower.look()
+    bad = world.second.model_copy(update={"bundle": "nowhere"}) if missing else world.second
+    world.service.broken = world.second.version
+    world.pointer.swap(1, bad)
+    await world.follower.look()
+    assert world.service.release.version == "demo/1"  # type: ignore[union-attr]
+    reason = "the register artefact nowhere is missing" if missing else "it does not load"
+    assert reason in world.report.refused["demo/2"]
+    assert world.report.record == 2
 
 
-def test_a_bundle_that_is_not_the_registered_one_is_refused(world: World) -> None:
+async def test_a_bundle_that_is_not_the_registered_one_is_refused(world: World) -> None:
     """Promise: whoever can write where bundles lie cannot have another one served."""
-
-    async def follow() -> None:
-        await world.follower.look()
-        world.pointer.swap(1, world.second.model_copy(update={"digest": "another"}))
-        await world.follower.look()
-        assert "another one than was registered" in world.report.refused["demo/2"]
-
-    run(follow())
+    await world.follower.look()
+    world.pointer.swap(1, world.second.model_copy(update={"digest": "another"}))
+    await world.follower.look()
+    assert "another one than was registered" in world.report.refused["demo/2"]
 
 
-def test_a_challenger_is_dropped_once_nobody_renews_the_lease_of_its_trial(world: World) -> None:
-    async def follow() -> None:
+async def test_a_challenger_is_dropped_once_nobody_renews_the_lease_of_its_trial(world: World) -> None:
+    world.pointer.try_out(beside(world.second))
+    with promoting(world.store.control, "demo"):
         world.pointer.try_out(beside(world.second))
-        with promoting(world.store.control, "demo"):
-            world.pointer.try_out(beside(world.second))
-            await world.follower.look()
-            lease = world.store.control.get(CHAMPION_LEASE.format("demo"))
-            assert lease is not None
-            world.now = TRIAL_SILENT_S + 1
-            assert world.store.control.swap(CHAMPION_LEASE.format("demo"), lease.version, lease.value)  # a renewal
-            await world.follower.look()
-            assert world.report.refused == {}
-            world.now *= 3
-            await world.follower.look()
-            assert world.report.refused == {"demo/2": "the process that tries it out is gone"}
-
-    run(follow())
+        await world.follower.look()
+        lease = world.store.control.get(CHAMPION_LEASE.format("demo"))
+        assert lease is not None
+        world.now = TRIAL_SILENT_S + 1
+        assert world.store.control.swap(CHAMPION_LEASE.format("demo"), lease.version, lease.value)  # a renewal
+        await world.follower.look()
+        assert world.report.refused == {}
+        world.now *= 3
+        await world.follower.look()
+        assert world.report.refused == {"demo/2": "the process that tries it out is gone"}
 
 
 def test_while_the_storage_is_away_a_replica_starts_with_the_champion_that_was_served_last(
@@ -160,7 +141,7 @@ def test_a_run_without_a_champion_cannot_be_served(tmp_path: Path) -> None:
         ChampionSource(str(tmp_path), "demo").first()
 
 
-def test_a_replica_that_stops_removes_its_report(world: World) -> None:
-    run(world.follower.look())
+async def test_a_replica_that_stops_removes_its_report(world: World) -> None:
+    await world.follower.look()
     world.follower.close()
     assert world.pointer.reports.read() == {}

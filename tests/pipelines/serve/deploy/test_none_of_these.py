@@ -5,7 +5,6 @@ Door and deployment of the large model are the real ones; only Ray between them 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,7 @@ def bundle_with(large: LargeConfig, encoder: Path, assets: Path) -> Bundle:
     )
 
 
-def test_rows_outside_the_label_list_are_answered(
+async def test_rows_outside_the_label_list_are_answered(
     large: LargeConfig, models: Mapping[str, Path], upstream: FakeUpstream, tmp_path: Path
 ) -> None:
     ours = bundle_with(large, models["encoder"], tmp_path)
@@ -112,7 +111,7 @@ def test_rows_outside_the_label_list_are_answered(
             response = await client.post("/v1/predict", json={"inputs": [{"text": text} for text in TEXTS]})
             return response.json()["answers"], (await client.get("/v1/model")).json()["breaker"]
 
-    answers, breaker = asyncio.run(served())
+    answers, breaker = await served()
     model = load_large(ours, tmp_path, upstreams=config.large.upstreams)
     names = [ours.answer_names[answer.label] for answer in model.answer([Item("", Content(text)) for text in TEXTS])]
     assert [answer["label"] for answer in answers] == names

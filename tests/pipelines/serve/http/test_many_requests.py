@@ -64,7 +64,7 @@ async def status_of(api: FastAPI, path: str, body: bytes) -> int:
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_requests(api: FastAPI) -> None:
+async def test_memory_does_not_grow_with_the_number_of_requests(api: FastAPI) -> None:
     """Promise: an answered request leaves nothing behind; later hundreds need no more memory than the first."""
     body = json.dumps(VALID["/v1/predict"]).encode()
 
@@ -84,15 +84,12 @@ def test_memory_does_not_grow_with_the_number_of_requests(api: FastAPI) -> None:
         finally:
             tracemalloc.stop()
 
-    assert asyncio.run(grown()) < 300 * 20  # bytes: a fiftieth of what keeping each response would take
+    assert await grown() < 300 * 20  # bytes: a fiftieth of what keeping each response would take
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":', '{"inputs":[', '{"messages":[{"content":['])
-def test_json_however_deep_is_the_client_s_fault_at_every_door(api: FastAPI, service: Any, opening: str) -> None:
-    async def statuses() -> set[int]:
-        depths = (100, 150, 201, 700, 8000 // len(opening))
-        bodies = [opening * depth + closing for depth in depths for closing in ("", "]" * depth, "}" * depth)]
-        return {await status_of(api, path, body.encode()) for path in VALID for body in bodies}
-
-    assert asyncio.run(statuses()) <= {413, 422}
+async def test_json_however_deep_is_the_client_s_fault_at_every_door(api: FastAPI, service: Any, opening: str) -> None:
+    depths = (100, 150, 201, 700, 8000 // len(opening))
+    bodies = [opening * depth + closing for depth in depths for closing in ("", "]" * depth, "}" * depth)]
+    assert ({await status_of(api, path, body.encode()) for path in VALID for body in bodies}) <= {413, 422}
     assert service.num_failed == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,27 +79,19 @@ def answer(label: str, route: Route = "small") -> Answer:
     return Answer(label, {}, 0.9, 2.2, 1.0, route, route == "small_degraded", 0.01)
 
 
-def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(coroutine, 20))
-
-
-def test_kept_items_alone_are_put_to_the_large_model(url: str) -> None:
+async def test_kept_items_alone_are_put_to_the_large_model(url: str) -> None:
     large, recorder = Large(), Recorder()
-
-    async def audit() -> None:
-        audits = Audits(url, large, recorder)
-        inputs = [Input(Content(text)) for text in ("kept", "escalated", "degraded", "kept too")]
-        routes: list[tuple[str, Route]] = [
-            ("bad", "small"),
-            ("good", "large"),
-            ("bad", "small_degraded"),
-            ("good", "small"),
-        ]
-        audits.answered("r", inputs, [answer(label, route) for label, route in routes])
-        assert large.asked == []  # not before the answer has gone out
-        await audits.auditor.settled()
-
-    run(audit())
+    audits = Audits(url, large, recorder)
+    inputs = [Input(Content(text)) for text in ("kept", "escalated", "degraded", "kept too")]
+    routes: list[tuple[str, Route]] = [
+        ("bad", "small"),
+        ("good", "large"),
+        ("bad", "small_degraded"),
+        ("good", "small"),
+    ]
+    audits.answered("r", inputs, [answer(label, route) for label, route in routes])
+    assert large.asked == []  # not before the answer has gone out
+    await audits.auditor.settled()
     assert large.asked == ["kept", "kept too"]
     assert recorder.outcomes == ["disagree", "agree"]
 
@@ -113,16 +105,12 @@ def test_the_share_is_drawn_at_random_and_the_seed_decides(url: str) -> None:
     assert drawn(0) == drawn(0) != drawn(1)
 
 
-def test_a_draw_is_in_the_log_before_the_large_model_is_asked(url: str) -> None:
+async def test_a_draw_is_in_the_log_before_the_large_model_is_asked(url: str) -> None:
     """Promise: an audit that never ends, because the replica dies, is not forgotten."""
     large = Large(url=url)
-
-    async def audit() -> None:
-        audits = Audits(url, large, Recorder(), share=0.999)
-        audits.answered("r", [Input(Content("a private text"))], [answer("bad")])
-        await audits.auditor.settled()
-
-    run(audit())
+    audits = Audits(url, large, Recorder(), share=0.999)
+    audits.answered("r", [Input(Content("a private text"))], [answer("bad")])
+    await audits.auditor.settled()
     assert large.states == ["drawn"]
     (row,) = DecisionLog(url, 1.0).read(DECISIONS)
     assert (row["request_id"], row["item"], row["model_version"], row["probability"]) == ("r", 0, "1", 0.999)
@@ -130,29 +118,25 @@ def test_a_draw_is_in_the_log_before_the_large_model_is_asked(url: str) -> None:
     assert "a private text" not in str(row)
 
 
-def test_audits_that_fail_or_are_too_many_are_lost_and_the_log_says_so(
+async def test_audits_that_fail_or_are_too_many_are_lost_and_the_log_says_so(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "MAX_ONGOING", 2)
     recorder, waiting = Recorder(), Large()
-
-    async def audit() -> None:
-        failing = Audits(url, Large(DOWN), recorder)
-        failing.answered("failing", [Input(Content("x"))], [answer("good")])
-        await failing.auditor.settled()
-        silent = Audits(url, Large(LargeAnswer(None, error="no answer")), recorder)
-        silent.answered("silent", [Input(Content("x"))], [answer("good")])
-        await silent.auditor.settled()
-        waiting.go = asyncio.Event()
-        busy = Audits(url, waiting, recorder)
-        for number in range(5):
-            busy.answered(f"r{number}", [Input(Content("x"))], [answer("good")])
-        while not waiting.asked:
-            await asyncio.sleep(0)
-        waiting.go.set()
-        await busy.auditor.settled()
-
-    run(audit())
+    failing = Audits(url, Large(DOWN), recorder)
+    failing.answered("failing", [Input(Content("x"))], [answer("good")])
+    await failing.auditor.settled()
+    silent = Audits(url, Large(LargeAnswer(None, error="no answer")), recorder)
+    silent.answered("silent", [Input(Content("x"))], [answer("good")])
+    await silent.auditor.settled()
+    waiting.go = asyncio.Event()
+    busy = Audits(url, waiting, recorder)
+    for number in range(5):
+        busy.answered(f"r{number}", [Input(Content("x"))], [answer("good")])
+    while not waiting.asked:
+        await asyncio.sleep(0)
+    waiting.go.set()
+    await busy.auditor.settled()
     assert recorder.outcomes[:2] == ["lost", "lost"]
     assert sorted(recorder.outcomes[2:]) == ["agree"] * 2 + ["lost"] * 3
     assert len(waiting.asked) == 2
@@ -161,33 +145,25 @@ def test_audits_that_fail_or_are_too_many_are_lost_and_the_log_says_so(
     assert states == {"r0": "answered", "r1": "answered", "r2": "lost", "r3": "lost", "r4": "lost"}
 
 
-def test_what_cannot_be_drawn_in_the_log_is_not_asked_about(tmp_path: Path) -> None:
+async def test_what_cannot_be_drawn_in_the_log_is_not_asked_about(tmp_path: Path) -> None:
     recorder, large = Recorder(), Large()
-
-    async def audit() -> None:
-        audits = Audits(f"sqlite:///{tmp_path}/nowhere/feedback.db", large, recorder)
-        audits.answered("r", [Input(Content("x"))], [answer("good")])
-        await audits.auditor.settled()
-
-    run(audit())
+    audits = Audits(f"sqlite:///{tmp_path}/nowhere/feedback.db", large, recorder)
+    audits.answered("r", [Input(Content("x"))], [answer("good")])
+    await audits.auditor.settled()
     assert recorder.outcomes == ["lost"]
     assert large.asked == []
 
 
-def test_an_outcome_that_the_log_does_not_take_stays_unknown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_outcome_that_the_log_does_not_take_stays_unknown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: what is counted is what the log says."""
     recorder, large = Recorder(), Large()
-
-    async def audit() -> None:
-        audits = Audits(url, large, recorder)
-        large.go = asyncio.Event()
-        audits.answered("r", [Input(Content("x"))], [answer("bad")])
-        while not large.asked:
-            await asyncio.sleep(0.01)
-        monkeypatch.setattr("pipelines.serve.log.writer.MAX_WAITING", 0)
-        large.go.set()
-        await audits.auditor.settled()
-
-    run(audit())
+    audits = Audits(url, large, recorder)
+    large.go = asyncio.Event()
+    audits.answered("r", [Input(Content("x"))], [answer("bad")])
+    while not large.asked:
+        await asyncio.sleep(0.01)
+    monkeypatch.setattr("pipelines.serve.log.writer.MAX_WAITING", 0)
+    large.go.set()
+    await audits.auditor.settled()
     assert recorder.outcomes == ["lost"]
     assert [row["state"] for row in DecisionLog(url, 1.0).read(DECISIONS)] == ["drawn"]

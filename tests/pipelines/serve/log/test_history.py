@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -67,10 +66,10 @@ def cards(log: LogWriter | None, **options: Any) -> Cards:
     return Cards(nothing, ServeConfig(), nothing, log, ReplicaTraffic(), **options)
 
 
-def test_each_version_has_its_dates_counts_labels_alarm_and_bounds_where_it_was_audited(
+async def test_each_version_has_its_dates_counts_labels_alarm_and_bounds_where_it_was_audited(
     writer: LogWriter,
 ) -> None:
-    first, second = asyncio.run(cards(writer).loop()).versions
+    first, second = (await cards(writer).loop()).versions
     assert (first.version, second.version) == ("films/1", "films/2")
     assert (first.since, first.until) == (START + timedelta(days=1), START + timedelta(days=3))
     assert (first.num_items, first.num_escalated, first.num_audited) == (3, 1, 1)
@@ -83,28 +82,24 @@ def test_each_version_has_its_dates_counts_labels_alarm_and_bounds_where_it_was_
     assert second.disagreement is None
 
 
-def test_the_log_is_not_read_with_every_look_at_the_page(writer: LogWriter, url: str) -> None:
+async def test_the_log_is_not_read_with_every_look_at_the_page(writer: LogWriter, url: str) -> None:
     moments = iter((0.0, 1.0, 50.9, 51.1, 52.0))
     history = cards(writer, clock=lambda: next(moments))
-
-    async def look() -> None:
-        before = await history.loop()  # took a second: a rest of fifty follows
-        log = DecisionLog(url, 5.0, "films")
-        log.add_decisions([decision(9, "films/3")])
-        log.close()
-        assert await history.loop() is before
-        assert [each.version for each in (await history.loop()).versions] == ["films/1", "films/2", "films/3"]
-
-    asyncio.run(look())
+    before = await history.loop()  # took a second: a rest of fifty follows
+    log = DecisionLog(url, 5.0, "films")
+    log.add_decisions([decision(9, "films/3")])
+    log.close()
+    assert await history.loop() is before
+    assert [each.version for each in (await history.loop()).versions] == ["films/1", "films/2", "films/3"]
 
 
-def test_without_a_log_there_is_nothing_to_tell_and_one_that_is_gone_is_an_error(
+async def test_without_a_log_there_is_nothing_to_tell_and_one_that_is_gone_is_an_error(
     tmp_path: Path,
 ) -> None:
-    assert asyncio.run(cards(None).loop()).versions == []
+    assert (await cards(None).loop()).versions == []
     writer = LogWriter(FeedbackConfig(), f"sqlite:///{tmp_path / 'gone.db'}", application="films")
-    assert asyncio.run(cards(writer).loop()).versions == []
+    assert (await cards(writer).loop()).versions == []
     (tmp_path / "gone.db").unlink()
     with pytest.raises(Refusal, match="cannot be read"):
-        asyncio.run(cards(writer).loop())
+        await cards(writer).loop()
     writer.close()

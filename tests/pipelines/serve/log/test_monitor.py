@@ -81,7 +81,7 @@ def test_audits_that_time_out_where_the_sides_differ_hide_nothing(log: DecisionL
     assert 0.2 < highs[-1] < 0.25  # it is no empty promise: the interval has closed in on the truth from above
 
 
-def test_a_clock_that_is_set_back_by_an_hour_stops_no_watch(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_clock_that_is_set_back_by_an_hour_stops_no_watch(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: decisions, labels and the alarm go on, in the replica that watched and in one that starts."""
     now = [datetime(2026, 3, 1, 12, tzinfo=UTC)]
     for module in ("decisions", "monitor"):
@@ -103,19 +103,16 @@ def test_a_clock_that_is_set_back_by_an_hour_stops_no_watch(url: str, monkeypatc
             await log.add_feedback(f"r{item}", None, [Feedback(0, "large's")])
         return await Monitor(log, "1", certificate(0.5), NoMetrics()).check()  # type: ignore[arg-type]
 
-    async def served() -> None:
-        first, second = (LogWriter(FeedbackConfig(timeout_s=10.0), url) for _ in range(2))
-        before = await watch(first, 0)
-        now[0] -= timedelta(hours=1)  # the lease that was taken before would hold for an hour and a half
-        started, after = await watch(second, 20), await watch(first, 40)
-        for log in (first, second):
-            log.close()
-        assert before is not None
-        assert started is not None
-        assert (before.num_items, started.num_items, started.alarm) == (20, 40, True)
-        assert after is None  # the one that started watches now
-
-    asyncio.run(served())
+    first, second = (LogWriter(FeedbackConfig(timeout_s=10.0), url) for _ in range(2))
+    before = await watch(first, 0)
+    now[0] -= timedelta(hours=1)  # the lease that was taken before would hold for an hour and a half
+    started, after = await watch(second, 20), await watch(first, 40)
+    for log in (first, second):
+        log.close()
+    assert before is not None
+    assert started is not None
+    assert (before.num_items, started.num_items, started.alarm) == (20, 40, True)
+    assert after is None  # the one that started watches now
 
 
 def test_items_answered_while_the_large_model_fails_do_not_dilute(log: DecisionLog) -> None:
@@ -205,7 +202,7 @@ class Recorder:
         self.seen.append({"hidden": version})
 
 
-def test_one_process_watches_whichever_comes_first_and_an_alarm_outlives_it(
+async def test_one_process_watches_whichever_comes_first_and_an_alarm_outlives_it(
     url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise: there is one sequence for a version, and one set of figures, however many replicas look at it."""
@@ -222,7 +219,7 @@ def test_one_process_watches_whichever_comes_first_and_an_alarm_outlives_it(
 
     traffic.answer(100, disagree=1.0)
     log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(100)])
-    assert asyncio.run(look()) == [True, False, False]
+    assert await look() == [True, False, False]
     (record,) = log.read(VERSIONS)
     assert (record["revision"], record["alarms"]["promise"]["after"]) == (1, 100)
     for _ in range(5):
@@ -230,7 +227,7 @@ def test_one_process_watches_whichever_comes_first_and_an_alarm_outlives_it(
     monkeypatch.setattr("pipelines.serve.log.decisions.MAX_LEASE", timedelta(0))  # the first one is killed
     writers = writers[1:]
     recorders = recorders[1:]
-    assert asyncio.run(look())[0]
+    assert (await look())[0]
     assert [len(each.seen) for each in recorders] == [1, 1]
     second = recorders[0].seen[0]
     assert second["alarm"]
@@ -252,25 +249,21 @@ def test_a_process_that_was_overtaken_writes_nothing_and_shows_nothing(url: str,
     assert log.read(VERSIONS)[0]["alarms"] == {}
 
 
-def test_figures_are_hidden_where_another_process_shows_them(url: str, log: DecisionLog) -> None:
+async def test_figures_are_hidden_where_another_process_shows_them(url: str, log: DecisionLog) -> None:
     Traffic(log, share=1.0).answer(50)
     recorder, other = Recorder(), DecisionLog(url, 5.0)
-
-    async def look() -> None:
-        monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.2), recorder)
-        await monitor.check()
-        with Database(url, 5.0).writing() as connection:
-            connection.execute(update(VERSIONS).values(holder="another"))
-        await monitor.check()
-        await monitor.check()
-
-    asyncio.run(look())
+    monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.2), recorder)
+    await monitor.check()
+    with Database(url, 5.0).writing() as connection:
+        connection.execute(update(VERSIONS).values(holder="another"))
+    await monitor.check()
+    await monitor.check()
     assert [set(each) for each in recorder.seen][1:] == [{"hidden"}]
     assert not other.hold_alarms("1", timedelta(seconds=1)).held
 
 
 @pytest.mark.parametrize(("method", "labelled"), [("regret", True), ("traffic", False)])
-def test_a_loss_after_a_long_good_time_is_refuted_soon_and_acted_upon_by_every_replica(
+async def test_a_loss_after_a_long_good_time_is_refuted_soon_and_acted_upon_by_every_replica(
     url: str, log: DecisionLog, method: str, labelled: bool
 ) -> None:
     """Promise: what was good for long does not have to be outweighed; every replica learns of an alarm from the log."""
@@ -286,60 +279,48 @@ def test_a_loss_after_a_long_good_time_is_refuted_soon_and_acted_upon_by_every_r
 
     for _ in range(10):
         traffic.answer(400)
-    asyncio.run(look("first"))
+    await look("first")
     assert acted["first"] == [False]
     for number in range(10, 13):
         traffic.answer(200, disagree=0.3)
         if labelled:
             log.add_feedback(f"r{number}", None, [Feedback(item, "large's") for item in range(200)])
     assert not bounds(log.tallies("1"), certificate(0.05)).alarm  # the mean of the whole time is still good
-    asyncio.run(look("first"))
-    asyncio.run(recall("second"))
+    await look("first")
+    await recall("second")
     assert acted == {"first": [False, False, True], "second": [True]}
 
 
-def test_without_labels_disagreement_refutes_no_certificate_that_labels_gave(url: str, log: DecisionLog) -> None:
+async def test_without_labels_disagreement_refutes_no_certificate_that_labels_gave(url: str, log: DecisionLog) -> None:
     Traffic(log, share=1.0).answer(500, disagree=0.5)
-
-    async def look() -> bool:
-        found = await Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.05), Recorder()).check()
-        assert found is not None
-        return found.alarm
-
-    assert not asyncio.run(look())
+    found = await Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.05), Recorder()).check()
+    assert found is not None
+    assert not found.alarm
 
 
-def test_labels_that_come_late_are_still_seen(url: str, log: DecisionLog) -> None:
+async def test_labels_that_come_late_are_still_seen(url: str, log: DecisionLog) -> None:
     traffic = Traffic(log, share=1.0)
     traffic.answer(200, disagree=1.0)
-
-    async def look() -> list[bool]:
-        wait_s, alarms = 0.001, []  # all of them come too late for the bets on single decisions
-        monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.05), Recorder(), label_wait_s=wait_s)
-        for _ in range(2):
-            await asyncio.sleep(wait_s)
-            found = await monitor.check()
-            alarms.append(found is not None and found.alarm)
-            log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(200)])
-        return alarms
-
-    assert asyncio.run(look()) == [False, True]
+    wait_s, alarms = 0.001, []  # all of them come too late for the bets on single decisions
+    monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.05), Recorder(), label_wait_s=wait_s)
+    for _ in range(2):
+        await asyncio.sleep(wait_s)
+        found = await monitor.check()
+        alarms.append(found is not None and found.alarm)
+        log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(200)])
+    assert alarms == [False, True]
 
 
-def test_a_long_log_is_read_in_pieces_and_only_once(
+async def test_a_long_log_is_read_in_pieces_and_only_once(
     url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.serve.log.monitor.MAX_EVENTS", 50)
     traffic = Traffic(log, share=1.0)
     traffic.answer(330, disagree=0.2)
     log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(330)])
-
-    async def look() -> None:
-        for _ in range(2):  # a second process goes on from what the first has written
-            await Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.5), Recorder()).check()
-            monkeypatch.setattr("pipelines.serve.log.decisions.MAX_LEASE", timedelta(0))
-
-    asyncio.run(look())
+    for _ in range(2):  # a second process goes on from what the first has written
+        await Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.5), Recorder()).check()
+        monkeypatch.setattr("pipelines.serve.log.decisions.MAX_LEASE", timedelta(0))
     whole = DecisionAlarm(0.5, 0.05, label_free=False)
     assert whole.advance(log.events("1", 0, 1000, label_free=False), datetime.now(UTC))
     assert log.read(VERSIONS)[0]["alarms"]["promise"] == whole.state_dict()
@@ -364,20 +345,18 @@ def test_a_disagreement_waits_for_its_label_and_an_audit_for_its_end(log: Decisi
     assert known(label_free=False)[1] == (True, True)
 
 
-def test_many_events_cause_one_reading_of_the_log(url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_events_cause_one_reading_of_the_log(
+    url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pipelines.serve.log.monitor.CHECK_AFTER_S", 0.01)
     Traffic(log, share=1.0).answer(10)
     recorder = Recorder()
-
-    async def schedule() -> None:
-        monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", None, recorder)
-        for number in (1, 2):
-            for _ in range(50):
-                monitor.schedule()
-            while len(recorder.seen) < number:
-                await asyncio.sleep(0.01)
-
-    asyncio.run(schedule())
+    monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", None, recorder)
+    for number in (1, 2):
+        for _ in range(50):
+            monitor.schedule()
+        while len(recorder.seen) < number:
+            await asyncio.sleep(0.01)
     found = bounds(log.tallies("1"), None)
     assert found.num_items == 10
     assert [seen["disagreement"] for seen in recorder.seen] == [found.disagreement] * 2

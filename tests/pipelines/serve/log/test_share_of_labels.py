@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from contextlib import closing
 from typing import Any
@@ -106,20 +105,16 @@ def test_the_bounds_know_of_no_more(url: str) -> None:
 
 
 @pytest.mark.parametrize(("max_share", "refuted"), [(SHARE, False), (1.0, True)])
-def test_the_alarm_of_a_certificate_is_not_theirs_to_give(any_url: str, max_share: float, refuted: bool) -> None:
+async def test_the_alarm_of_a_certificate_is_not_theirs_to_give(any_url: str, max_share: float, refuted: bool) -> None:
     with closing(DecisionLog(any_url, 10.0, "films")) as log:
         for caller, number in {"ann": 30, "bob": 30, "carl": 30, "dora": 30}.items():
             answered(log, caller, number, "bad")
         answered(log, "eve", LIES, "good")
-
-    async def watch() -> bool:
-        writer = LogWriter(FeedbackConfig(max_share_per_caller=max_share, timeout_s=10.0), any_url, application="films")
-        promise = certificate().model_copy(update={"epsilon": 0.3, "method": "regret"})
-        nothing: Any = NoMetrics()
-        monitor = Monitor(writer, "films/1", promise, nothing)
-        bounds = await monitor.check()
-        writer.close()
-        assert bounds is not None
-        return bounds.alarm
-
-    assert asyncio.run(watch()) == refuted
+    writer = LogWriter(FeedbackConfig(max_share_per_caller=max_share, timeout_s=10.0), any_url, application="films")
+    promise = certificate().model_copy(update={"epsilon": 0.3, "method": "regret"})
+    nothing: Any = NoMetrics()
+    monitor = Monitor(writer, "films/1", promise, nothing)
+    bounds = await monitor.check()
+    writer.close()
+    assert bounds is not None
+    assert bounds.alarm == refuted

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Coroutine
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -39,21 +38,15 @@ def stored(url: str, table: Any = FEEDBACK) -> list[str]:
     return [row["request_id"] for row in DecisionLog(url, 1.0).read(table)]
 
 
-def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(coroutine, 20))
-
-
-def test_decisions_are_in_the_log_soon_without_being_waited_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_decisions_are_in_the_log_soon_without_being_waited_for(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(room, "BUFFER_S", 0.01)
-
-    async def write() -> None:
-        writing = opened(url, timeout_s=1.0)
-        writing.add_decisions([decision("r1")])
-        writing.add_decisions([decision("r2")])
-        while stored(url, DECISIONS) != ["r1", "r2"]:
-            await asyncio.sleep(0.01)
-
-    run(write())
+    writing = opened(url, timeout_s=1.0)
+    writing.add_decisions([decision("r1")])
+    writing.add_decisions([decision("r2")])
+    while stored(url, DECISIONS) != ["r1", "r2"]:
+        await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -66,30 +59,26 @@ def test_decisions_are_in_the_log_soon_without_being_waited_for(url: str, monkey
         ({"MAX_QUEUED": 2, "BATCH": 3}, 6),
     ],
 )
-def test_decisions_wait_while_the_database_is_gone_and_what_finds_no_room_is_counted(
+async def test_decisions_wait_while_the_database_is_gone_and_what_finds_no_room_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], kept: int
 ) -> None:
     """Promise: a database that comes back finds what was answered meanwhile, in its order."""
     for name, value in {"BUFFER_S": 60.0, "REST_S": 0.01, **limits}.items():
         monkeypatch.setattr(room, name, value)
     dropped: list[tuple[str, int]] = []
-
-    async def write() -> None:
-        later = f"sqlite:///{tmp_path}/later/feedback.db"
-        writing = opened(later, dropped=lambda kind, number: dropped.append((kind, number)))
-        for number in range(6):
-            writing.add_decisions([replace(decision(f"r{number}"), payload=Payload("x" * 20))])
-            with pytest.raises(LogUnavailableError):
-                await writing.flush()
-        assert not writing.available
-        (tmp_path / "later").mkdir()
-        await asyncio.sleep(0.02)
-        await writing.flush()
-        assert writing.available
-        assert stored(later, DECISIONS) == stored(later, PAYLOADS) == [f"r{number}" for number in range(kept)]
-        writing.close()
-
-    run(write())
+    later = f"sqlite:///{tmp_path}/later/feedback.db"
+    writing = opened(later, dropped=lambda kind, number: dropped.append((kind, number)))
+    for number in range(6):
+        writing.add_decisions([replace(decision(f"r{number}"), payload=Payload("x" * 20))])
+        with pytest.raises(LogUnavailableError):
+            await writing.flush()
+    assert not writing.available
+    (tmp_path / "later").mkdir()
+    await asyncio.sleep(0.02)
+    await writing.flush()
+    assert writing.available
+    assert stored(later, DECISIONS) == stored(later, PAYLOADS) == [f"r{number}" for number in range(kept)]
+    writing.close()
     assert dropped == [("decision", 1)] * (6 - kept)
 
 
@@ -137,71 +126,58 @@ def test_payloads_are_kept_as_configured(url: str) -> None:
     assert kept("small", store_payloads="all") == Payload("a text", b"a picture", np.ones(2, "<f4").tobytes())
 
 
-def test_old_payloads_are_deleted_while_it_runs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_old_payloads_are_deleted_while_it_runs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "EXPIRE_EVERY_S", 0.01)
-
-    async def write() -> None:
-        writing = LogWriter(FeedbackConfig(keep_bytes=25), url)
-        await writing.open()
-        writing.add_decisions([replace(decision(f"r{number}"), payload=Payload("x" * 10)) for number in range(9)])
-        await writing.flush()
-        while stored(url, PAYLOADS) != ["r7", "r8"]:
-            await asyncio.sleep(0.01)
-        assert len(stored(url, DECISIONS)) == 9
-
-    run(write())
+    writing = LogWriter(FeedbackConfig(keep_bytes=25), url)
+    await writing.open()
+    writing.add_decisions([replace(decision(f"r{number}"), payload=Payload("x" * 10)) for number in range(9)])
+    await writing.flush()
+    while stored(url, PAYLOADS) != ["r7", "r8"]:
+        await asyncio.sleep(0.01)
+    assert len(stored(url, DECISIONS)) == 9
 
 
-def test_what_is_buffered_is_written_when_the_replica_stops(url: str) -> None:
-    async def write() -> None:
-        writing = opened(url, timeout_s=1.0)
-        writing.add_decisions([decision("r1")])
-        writing.close()
-
-    run(write())
+async def test_what_is_buffered_is_written_when_the_replica_stops(url: str) -> None:
+    writing = opened(url, timeout_s=1.0)
+    writing.add_decisions([decision("r1")])
+    writing.close()
     assert stored(url, DECISIONS) == ["r1"]
 
 
-def test_a_label_finds_what_another_replica_has_answered_just_now(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_label_finds_what_another_replica_has_answered_just_now(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(room, "BUFFER_S", 0.05)
     monkeypatch.setattr(room, "KNOWN_AFTER_S", 0.5)
-
-    async def write() -> None:
-        answering, other = opened(url, timeout_s=1.0), opened(url, timeout_s=1.0)
-        answering.add_decisions([decision("r1")])
-        await other.add_feedback("r1", None, LABELS)
-        with pytest.raises(RejectedError):
-            await other.add_feedback("made up", None, LABELS)
-
-    run(write())
+    answering, other = opened(url, timeout_s=1.0), opened(url, timeout_s=1.0)
+    answering.add_decisions([decision("r1")])
+    await other.add_feedback("r1", None, LABELS)
+    with pytest.raises(RejectedError):
+        await other.add_feedback("made up", None, LABELS)
     assert stored(url) == ["r1"]
 
 
-def test_made_up_ids_do_not_all_wait(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_made_up_ids_do_not_all_wait(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: whoever sends labels of requests that never were holds eight places of the door, not all of them."""
     monkeypatch.setattr(room, "KNOWN_AFTER_S", 3600.0)
-
-    async def write() -> None:
-        writing = opened(url, timeout_s=1.0)
-        await writing.open()
-        sent = [asyncio.ensure_future(writing.add_feedback(f"made up {n}", None, LABELS)) for n in range(20)]
-        while sum(each.done() for each in sent) < 12:
-            await asyncio.sleep(0.01)
-        assert {type(each.exception()) for each in sent if each.done()} == {RejectedError}
-        for each in sent:
-            each.cancel()
-        await asyncio.gather(*sent, return_exceptions=True)
-        later = [asyncio.ensure_future(writing.add_feedback(f"later {n}", None, LABELS)) for n in range(9)]
-        await asyncio.wait(later, return_when=asyncio.FIRST_COMPLETED)
-        assert [each.done() for each in later] == [False] * 8 + [True]  # the eight places were free again
-        for each in later:
-            each.cancel()
-        await asyncio.gather(*later, return_exceptions=True)
-
-    run(write())
+    writing = opened(url, timeout_s=1.0)
+    await writing.open()
+    sent = [asyncio.ensure_future(writing.add_feedback(f"made up {n}", None, LABELS)) for n in range(20)]
+    while sum(each.done() for each in sent) < 12:
+        await asyncio.sleep(0.01)
+    assert {type(each.exception()) for each in sent if each.done()} == {RejectedError}
+    for each in sent:
+        each.cancel()
+    await asyncio.gather(*sent, return_exceptions=True)
+    later = [asyncio.ensure_future(writing.add_feedback(f"later {n}", None, LABELS)) for n in range(9)]
+    await asyncio.wait(later, return_when=asyncio.FIRST_COMPLETED)
+    assert [each.done() for each in later] == [False] * 8 + [True]  # the eight places were free again
+    for each in later:
+        each.cancel()
+    await asyncio.gather(*later, return_exceptions=True)
 
 
-def test_while_the_database_is_locked_one_write_waits_and_the_others_fail_at_once(
+async def test_while_the_database_is_locked_one_write_waits_and_the_others_fail_at_once(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise: a locked database makes one write wait, and no request after it."""
@@ -213,47 +189,37 @@ def test_while_the_database_is_locked_one_write_waits_and_the_others_fail_at_onc
         add(self, request_id, *rest)
 
     monkeypatch.setattr(DecisionLog, "add_feedback", counted)
-
-    async def write() -> None:
-        writing = opened(url)
-        await writing.open()
-        with closing(sqlite3.connect(tmp_path / "feedback.db", isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            together = [writing.add_feedback(f"r{number}", None, LABELS) for number in range(20)]
-            outcomes = await asyncio.gather(*together, return_exceptions=True)
-            assert {type(outcome) for outcome in outcomes} == {LogUnavailableError}
-            with pytest.raises(LogUnavailableError):
-                await writing.add_feedback("later", None, LABELS)
-
-    run(write())
+    writing = opened(url)
+    await writing.open()
+    with closing(sqlite3.connect(tmp_path / "feedback.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        together = [writing.add_feedback(f"r{number}", None, LABELS) for number in range(20)]
+        outcomes = await asyncio.gather(*together, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {LogUnavailableError}
+        with pytest.raises(LogUnavailableError):
+            await writing.add_feedback("later", None, LABELS)
     assert attempts == ["r0"]
 
 
-def test_a_label_that_differs_says_nothing_against_the_database(url: str) -> None:
-    async def write() -> None:
-        writing = opened(url, timeout_s=1.0)
-        writing.add_decisions([decision("r1"), decision("r2")])
-        await writing.add_feedback("r1", None, LABELS)
-        with pytest.raises(RejectedError):
-            await writing.add_feedback("r1", None, [Feedback(0, "bad")])
-        await writing.add_feedback("r2", None, LABELS)
-
-    run(write())
+async def test_a_label_that_differs_says_nothing_against_the_database(url: str) -> None:
+    writing = opened(url, timeout_s=1.0)
+    writing.add_decisions([decision("r1"), decision("r2")])
+    await writing.add_feedback("r1", None, LABELS)
+    with pytest.raises(RejectedError):
+        await writing.add_feedback("r1", None, [Feedback(0, "bad")])
+    await writing.add_feedback("r2", None, LABELS)
     assert stored(url) == ["r1", "r2"]
 
 
-def test_a_client_that_leaves_takes_nothing_back(url: str) -> None:
-    async def leave() -> None:
-        writing = opened(url, timeout_s=1.0)
-        await writing.open()
-        writing.add_decisions([decision("r1"), decision("r2")])
-        await writing.flush()
-        leaving = asyncio.ensure_future(writing.add_feedback("r1", None, LABELS))
-        await asyncio.sleep(0)
-        leaving.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await leaving
-        await writing.add_feedback("r2", None, LABELS)
-
-    run(leave())
+async def test_a_client_that_leaves_takes_nothing_back(url: str) -> None:
+    writing = opened(url, timeout_s=1.0)
+    await writing.open()
+    writing.add_decisions([decision("r1"), decision("r2")])
+    await writing.flush()
+    leaving = asyncio.ensure_future(writing.add_feedback("r1", None, LABELS))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    await writing.add_feedback("r2", None, LABELS)
     assert stored(url) == ["r1", "r2"]

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -33,31 +32,23 @@ def batcher(compute: Callable[[list[str]], list[str]], size: int = 3, waiting: i
     return Batcher(compute, len, BatchingConfig(max_batch_size=size, max_waiting_items=waiting))
 
 
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(coroutine, 20))
-
-
-def test_results_come_back_in_order_over_several_batches() -> None:
+async def test_results_come_back_in_order_over_several_batches() -> None:
     compute = Computer()
     items = [letter * length for length, letter in enumerate("abcdefgh", start=1)]
-    assert run(batcher(compute).submit(items)) == [item.upper() for item in items]
+    assert await batcher(compute).submit(items) == [item.upper() for item in items]
     assert max(map(len, compute.batches)) == 3
 
 
-def test_items_of_concurrent_requests_share_a_batch() -> None:
+async def test_items_of_concurrent_requests_share_a_batch() -> None:
     compute = Computer()
-
-    async def clients() -> None:
-        together = batcher(compute)
-        assert await asyncio.gather(*(together.submit([item]) for item in "abc")) == [["A"], ["B"], ["C"]]
-
-    run(clients())
+    together = batcher(compute)
+    assert await asyncio.gather(*(together.submit([item]) for item in "abc")) == [["A"], ["B"], ["C"]]
     assert compute.batches == [["a", "b", "c"]]
 
 
-def test_a_batch_holds_the_oldest_item_and_those_nearest_to_it_in_length() -> None:
+async def test_a_batch_holds_the_oldest_item_and_those_nearest_to_it_in_length() -> None:
     compute = Computer()
-    run(batcher(compute).submit(["xxxx", "x", "xxxxxxxx", "xxx", "xxxxx", "xx"]))
+    await batcher(compute).submit(["xxxx", "x", "xxxxxxxx", "xxx", "xxxxx", "xx"])
     assert [sorted(map(len, batch)) for batch in compute.batches] == [[3, 4, 5], [1, 2, 8]]
 
 
@@ -68,57 +59,45 @@ async def occupied(compute: Computer, together: Batcher[str, str]) -> asyncio.Fu
     return first
 
 
-def test_items_of_a_client_that_has_left_are_not_computed() -> None:
+async def test_items_of_a_client_that_has_left_are_not_computed() -> None:
     compute = Computer(hold=True)
-
-    async def leave() -> None:
-        together = batcher(compute)
-        first = await occupied(compute, together)
-        leaving = asyncio.ensure_future(together.submit(["left"]))
-        staying = asyncio.ensure_future(together.submit(["stays"]))
-        await asyncio.sleep(0)
-        leaving.cancel()
-        compute.go.release(2)
-        assert [await first, await staying] == [["FIRST"], ["STAYS"]]
-        with pytest.raises(asyncio.CancelledError):
-            await leaving
-
-    run(leave())
+    together = batcher(compute)
+    first = await occupied(compute, together)
+    leaving = asyncio.ensure_future(together.submit(["left"]))
+    staying = asyncio.ensure_future(together.submit(["stays"]))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    compute.go.release(2)
+    assert [await first, await staying] == [["FIRST"], ["STAYS"]]
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
     assert compute.batches == [["first"], ["stays"]]
 
 
-def test_the_queue_is_bounded_and_what_does_not_fit_is_refused_at_once() -> None:
+async def test_the_queue_is_bounded_and_what_does_not_fit_is_refused_at_once() -> None:
     compute = Computer(hold=True)
-
-    async def fill() -> None:
-        together = batcher(compute, waiting=2)
-        first = await occupied(compute, together)
-        second = asyncio.ensure_future(together.submit(["a", "b"]))
-        await asyncio.sleep(0)
-        assert together.num_waiting == 2
-        with pytest.raises(QueueFullError):
-            await together.submit(["c"])
-        compute.go.release(2)
-        assert [await first, await second] == [["FIRST"], ["A", "B"]]
-
-    run(fill())
+    together = batcher(compute, waiting=2)
+    first = await occupied(compute, together)
+    second = asyncio.ensure_future(together.submit(["a", "b"]))
+    await asyncio.sleep(0)
+    assert together.num_waiting == 2
+    with pytest.raises(QueueFullError):
+        await together.submit(["c"])
+    compute.go.release(2)
+    assert [await first, await second] == [["FIRST"], ["A", "B"]]
 
 
-def test_a_batch_that_fails_fails_its_own_requests_and_the_next_one_goes_on() -> None:
+async def test_a_batch_that_fails_fails_its_own_requests_and_the_next_one_goes_on() -> None:
     compute = Computer()
-
-    async def clients() -> None:
-        together = batcher(compute)
-        with pytest.raises(ValueError, match="poison"):
-            await together.submit(["poison"])
-        assert await together.submit(["a"]) == ["A"]
-
-    run(clients())
+    together = batcher(compute)
+    with pytest.raises(ValueError, match="poison"):
+        await together.submit(["poison"])
+    assert await together.submit(["a"]) == ["A"]
 
 
-def test_a_wrong_number_of_results_is_an_error_and_not_a_mix_up() -> None:
+async def test_a_wrong_number_of_results_is_an_error_and_not_a_mix_up() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        run(batcher(lambda items: items[1:]).submit(["a", "b"]))
+        await batcher(lambda items: items[1:]).submit(["a", "b"])
 
 
 class Ticking:
@@ -135,49 +114,42 @@ class Ticking:
         return items
 
 
-def test_an_item_that_would_wait_too_long_is_refused_when_it_comes() -> None:
+async def test_an_item_that_would_wait_too_long_is_refused_when_it_comes() -> None:
     clock, compute = Ticking(), Computer(hold=True)
 
     def slow(items: list[str]) -> list[str]:
         clock.now += len(items)
         return compute(items)
 
-    async def clients() -> None:
-        together = Batcher(slow, len, BatchingConfig(max_batch_size=2), max_wait_s=4.0, clock=clock)
-        for _ in range(3):
-            compute.go.release()
-            assert await together.submit(["a", "b"]) == ["A", "B"]  # a second each
-            compute.started.acquire()
-        first = await occupied(compute, together)
-        others = [asyncio.ensure_future(together.submit(["c"])) for _ in range(4)]
-        await asyncio.sleep(0)
-        assert together.expected_wait_s() == 4.0  # and it takes a second itself
-        with pytest.raises(QueueFullError, match=r"4 items wait already, which takes about 4\.0 s"):
-            await together.submit(["d"])
-        for other in others[2:]:
-            other.cancel()
-        compute.go.release(3)
-        assert [await first, await others[0], await others[1]] == [["FIRST"], ["C"], ["C"]]
-        assert together.expected_wait_s() == 0.0
+    together = Batcher(slow, len, BatchingConfig(max_batch_size=2), max_wait_s=4.0, clock=clock)
+    for _ in range(3):
         compute.go.release()
-        assert await together.submit(["d"]) == ["D"]
+        assert await together.submit(["a", "b"]) == ["A", "B"]  # a second each
+        compute.started.acquire()
+    first = await occupied(compute, together)
+    others = [asyncio.ensure_future(together.submit(["c"])) for _ in range(4)]
+    await asyncio.sleep(0)
+    assert together.expected_wait_s() == 4.0  # and it takes a second itself
+    with pytest.raises(QueueFullError, match=r"4 items wait already, which takes about 4\.0 s"):
+        await together.submit(["d"])
+    for other in others[2:]:
+        other.cancel()
+    compute.go.release(3)
+    assert [await first, await others[0], await others[1]] == [["FIRST"], ["C"], ["C"]]
+    assert together.expected_wait_s() == 0.0
+    compute.go.release()
+    assert await together.submit(["d"]) == ["D"]
 
-    run(clients())
 
-
-def test_a_request_is_not_refused_for_its_own_items_nor_for_a_pace_that_has_passed() -> None:
+async def test_a_request_is_not_refused_for_its_own_items_nor_for_a_pace_that_has_passed() -> None:
     clock = Ticking()
-
-    async def clients() -> None:
-        together = Batcher(clock.compute, len, BatchingConfig(max_batch_size=8), max_wait_s=3.0, clock=clock)
-        for _ in range(3):
-            assert await together.submit(["a"] * 8) == ["a"] * 8  # eight seconds of work, and nothing before them
-
-    run(clients())
+    together = Batcher(clock.compute, len, BatchingConfig(max_batch_size=8), max_wait_s=3.0, clock=clock)
+    for _ in range(3):
+        assert await together.submit(["a"] * 8) == ["a"] * 8  # eight seconds of work, and nothing before them
 
 
 @pytest.mark.parametrize("stalled", [0, 2])
-def test_a_batch_that_stalled_makes_no_later_request_look_late(stalled: int) -> None:
+async def test_a_batch_that_stalled_makes_no_later_request_look_late(stalled: int) -> None:
     """The first batch of a replica, or one beside a replica that starts, takes seconds; the others do not."""
     clock, compute = Ticking(), Computer(hold=True)
 
@@ -185,40 +157,33 @@ def test_a_batch_that_stalled_makes_no_later_request_look_late(stalled: int) -> 
         clock.now += 10.0 if len(compute.batches) == stalled else 0.01
         return compute(items)
 
-    async def clients() -> None:
-        together = Batcher(once_slow, len, BatchingConfig(max_batch_size=2), max_wait_s=4.0, clock=clock)
-        for _ in range(stalled + 1):
-            compute.go.release()
-            await together.submit(["a"])
-            compute.started.acquire()
-        first = await occupied(compute, together)
-        second = asyncio.ensure_future(together.submit(["b"]))
-        await asyncio.sleep(0)
-        compute.go.release(2)
-        assert [await first, await second] == [["FIRST"], ["B"]]
-
-    run(clients())
-
-
-def test_an_item_that_has_waited_too_long_is_not_computed() -> None:
-    clock, compute = Ticking(), Computer(hold=True)
-
-    async def clients() -> None:
-        together = Batcher(compute, len, BatchingConfig(max_batch_size=1), max_wait_s=4.0, clock=clock)
-        first = await occupied(compute, together)
-        late = asyncio.ensure_future(together.submit(["late"]))
-        await asyncio.sleep(0)
-        clock.now += 5.0
+    together = Batcher(once_slow, len, BatchingConfig(max_batch_size=2), max_wait_s=4.0, clock=clock)
+    for _ in range(stalled + 1):
         compute.go.release()
-        assert await first == ["FIRST"]
-        with pytest.raises(QueueFullError, match="cannot be done within 4 s"):
-            await late
+        await together.submit(["a"])
+        compute.started.acquire()
+    first = await occupied(compute, together)
+    second = asyncio.ensure_future(together.submit(["b"]))
+    await asyncio.sleep(0)
+    compute.go.release(2)
+    assert [await first, await second] == [["FIRST"], ["B"]]
 
-    run(clients())
+
+async def test_an_item_that_has_waited_too_long_is_not_computed() -> None:
+    clock, compute = Ticking(), Computer(hold=True)
+    together = Batcher(compute, len, BatchingConfig(max_batch_size=1), max_wait_s=4.0, clock=clock)
+    first = await occupied(compute, together)
+    late = asyncio.ensure_future(together.submit(["late"]))
+    await asyncio.sleep(0)
+    clock.now += 5.0
+    compute.go.release()
+    assert await first == ["FIRST"]
+    with pytest.raises(QueueFullError, match="cannot be done within 4 s"):
+        await late
     assert compute.batches == [["first"]]
 
 
-def test_an_item_that_would_end_too_late_is_not_begun() -> None:
+async def test_an_item_that_would_end_too_late_is_not_begun() -> None:
     """Promise: what its caller would give up on, and ask for again, is not computed in vain."""
     clock, compute = Ticking(), Computer(hold=True)
 
@@ -227,22 +192,19 @@ def test_an_item_that_would_end_too_late_is_not_begun() -> None:
         clock.now += 3.0 * len(items)
         return found
 
-    async def clients() -> None:
-        together = Batcher(slow, len, BatchingConfig(max_batch_size=1), max_wait_s=8.0, clock=clock)
-        for _ in range(3):
-            compute.go.release()
-            await together.submit(["a"])  # three seconds each
-            compute.started.acquire()
-        first = await occupied(compute, together)
-        second = asyncio.ensure_future(together.submit(["b"]))  # after six seconds, as it seems
-        await asyncio.sleep(0)
-        clock.now += 2.5  # but the first stalls, and the second would be done after eight and a half
+    together = Batcher(slow, len, BatchingConfig(max_batch_size=1), max_wait_s=8.0, clock=clock)
+    for _ in range(3):
         compute.go.release()
-        assert await first == ["FIRST"]
-        with pytest.raises(QueueFullError, match="cannot be done within 8 s"):
-            await second
-        compute.go.release()
-        assert await together.submit(["c"]) == ["C"]
-
-    run(clients())
+        await together.submit(["a"])  # three seconds each
+        compute.started.acquire()
+    first = await occupied(compute, together)
+    second = asyncio.ensure_future(together.submit(["b"]))  # after six seconds, as it seems
+    await asyncio.sleep(0)
+    clock.now += 2.5  # but the first stalls, and the second would be done after eight and a half
+    compute.go.release()
+    assert await first == ["FIRST"]
+    with pytest.raises(QueueFullError, match="cannot be done within 8 s"):
+        await second
+    compute.go.release()
+    assert await together.submit(["c"]) == ["C"]
     assert ["b"] not in compute.batches

@@ -83,28 +83,28 @@ def ask(*behaviours: Behaviour, timeout_s: float = 5.0) -> list[LargeAnswer] | L
     return asyncio.run(escalation(FakeHandle(*behaviours)).ask(ITEMS, timeout_s))
 
 
-def test_answers_come_back_in_order_from_the_release_that_judged() -> None:
+async def test_answers_come_back_in_order_from_the_release_that_judged() -> None:
     handle = FakeHandle(label_of_id)
-    assert asyncio.run(escalation(handle).ask(ITEMS, 5.0)) == [LargeAnswer(1), LargeAnswer(0)]
+    assert await escalation(handle).ask(ITEMS, 5.0) == [LargeAnswer(1), LargeAnswer(0)]
     assert handle.releases == [RELEASE]
 
 
-def test_nothing_escalated_is_nothing_asked() -> None:
+async def test_nothing_escalated_is_nothing_asked() -> None:
     handle = FakeHandle(failing(RuntimeError("must not be called")))
-    assert asyncio.run(escalation(handle).ask([], 5.0)) == []
+    assert await escalation(handle).ask([], 5.0) == []
     assert handle.responses == []
 
 
-def test_a_stalled_call_is_given_up_and_cancelled_and_another_one_is_made() -> None:
+async def test_a_stalled_call_is_given_up_and_cancelled_and_another_one_is_made() -> None:
     handle = FakeHandle(forever, label_of_id)
-    answers = asyncio.run(escalation(handle, attempt_s=0.01).ask(ITEMS, 5.0))
+    answers = await escalation(handle, attempt_s=0.01).ask(ITEMS, 5.0)
     assert answers == [LargeAnswer(1), LargeAnswer(0)]
     assert [response.cancelled for response in handle.responses] == [True, False]
 
 
-def test_no_second_call_is_made_once_the_time_is_up() -> None:
+async def test_no_second_call_is_made_once_the_time_is_up() -> None:
     handle = FakeHandle(forever)
-    unavailable = asyncio.run(escalation(handle).ask(ITEMS, 0.01))
+    unavailable = await escalation(handle).ask(ITEMS, 0.01)
     assert isinstance(unavailable, LargeUnavailable)
     assert unavailable.status == 504
     assert [response.cancelled for response in handle.responses] == [True]
@@ -120,9 +120,9 @@ def test_no_second_call_is_made_once_the_time_is_up() -> None:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
-def test_every_failure_is_tried_twice_and_has_a_reason_without_its_details(error: Exception, reason: str) -> None:
+async def test_every_failure_is_tried_twice_and_has_a_reason_without_its_details(error: Exception, reason: str) -> None:
     handle = FakeHandle(failing(error))
-    unavailable = asyncio.run(escalation(handle).ask(ITEMS, 5.0))
+    unavailable = await escalation(handle).ask(ITEMS, 5.0)
     assert isinstance(unavailable, LargeUnavailable)
     assert len(handle.responses) == 2
     assert unavailable.status == 503
@@ -133,9 +133,9 @@ def test_every_failure_is_tried_twice_and_has_a_reason_without_its_details(error
 @pytest.mark.parametrize(
     "error", [BackPressureError(3, 2), RayTaskError("answer", "", QueueFullError("9 items wait")).as_instanceof_cause()]
 )
-def test_a_full_queue_is_not_asked_again_and_says_nothing_of_the_large_model(error: Exception) -> None:
+async def test_a_full_queue_is_not_asked_again_and_says_nothing_of_the_large_model(error: Exception) -> None:
     handle, breaker = FakeHandle(failing(error)), Breaker(BreakerConfig(failures=1))
-    unavailable = asyncio.run(escalation(handle, breaker=breaker).ask(ITEMS, 5.0))
+    unavailable = await escalation(handle, breaker=breaker).ask(ITEMS, 5.0)
     assert isinstance(unavailable, LargeUnavailable)
     assert (unavailable.status, len(handle.responses), breaker.state) == (429, 1, "closed")
 
@@ -177,16 +177,13 @@ def test_a_wrong_label_and_nan_fail_their_own_item_alone(bad: LargeAnswer) -> No
     assert answers[0].error
 
 
-def test_after_repeated_failures_the_large_model_is_left_alone() -> None:
-    async def many() -> list[int]:
-        handle = FakeHandle(failing(RayActorError()))
-        asking = escalation(handle, breaker=Breaker(BreakerConfig(failures=2)))
-        outcomes = [await asking.ask(ITEMS, 5.0) for _ in range(5)]
-        assert all(isinstance(outcome, LargeUnavailable) for outcome in outcomes)
-        assert "not asked for a while" in outcomes[-1].reason  # type: ignore[union-attr]
-        return [len(handle.responses)]
-
-    assert asyncio.run(many()) == [3]  # two requests, of which the first one took the second's retry
+async def test_after_repeated_failures_the_large_model_is_left_alone() -> None:
+    handle = FakeHandle(failing(RayActorError()))
+    asking = escalation(handle, breaker=Breaker(BreakerConfig(failures=2)))
+    outcomes = [await asking.ask(ITEMS, 5.0) for _ in range(5)]
+    assert all(isinstance(outcome, LargeUnavailable) for outcome in outcomes)
+    assert "not asked for a while" in outcomes[-1].reason  # type: ignore[union-attr]
+    assert len(handle.responses) == 3  # two requests, of which the first one took the second's retry
 
 
 @pytest.mark.parametrize(
@@ -202,35 +199,31 @@ def test_after_repeated_failures_the_large_model_is_left_alone() -> None:
     ],
     ids=["off-label", "empty", "no budget", "no such label", "outage", "outage and empty", "outage and an answer"],
 )
-def test_only_a_service_that_fails_opens_the_breaker(answers: list[LargeAnswer], state: str) -> None:
+async def test_only_a_service_that_fails_opens_the_breaker(answers: list[LargeAnswer], state: str) -> None:
     """Promise: whatever one caller makes the model say, the others are still answered by it."""
     breaker = Breaker(BreakerConfig(failures=1))
-    asyncio.run(escalation(FakeHandle(giving(answers)), breaker=breaker).ask(ITEMS, 5.0))
+    await escalation(FakeHandle(giving(answers)), breaker=breaker).ask(ITEMS, 5.0)
     assert breaker.state == state
 
 
-def test_where_all_calls_time_out_they_are_not_all_made_again() -> None:
+async def test_where_all_calls_time_out_they_are_not_all_made_again() -> None:
     """Promise: an overloaded model is not asked twice for everything."""
-
-    async def ask_at_once() -> int:
-        handle = FakeHandle(forever)
-        asking = escalation(handle, attempt_s=0.02, breaker=Breaker(BreakerConfig(failures=1000)))
-        await asyncio.gather(*(asking.ask(ITEMS, 5.0) for _ in range(50)))
-        return len(handle.responses)
-
-    assert asyncio.run(ask_at_once()) <= 50 + 5  # a token, and some more should this machine stand still for seconds
+    handle = FakeHandle(forever)
+    asking = escalation(handle, attempt_s=0.02, breaker=Breaker(BreakerConfig(failures=1000)))
+    await asyncio.gather(*(asking.ask(ITEMS, 5.0) for _ in range(50)))
+    assert len(handle.responses) <= 50 + 5  # a token, and some more should this machine stand still for seconds
 
 
-def test_a_probe_goes_through_an_open_breaker() -> None:
+async def test_a_probe_goes_through_an_open_breaker() -> None:
     breaker = Breaker(BreakerConfig(failures=1))
     call = breaker.admit()
     assert call is not None
     call.failed()
     handle = FakeHandle(giving([LargeAnswer(0)]))
-    assert asyncio.run(escalation(handle, breaker=breaker).probe(5.0)) is None
+    assert await escalation(handle, breaker=breaker).probe(5.0) is None
 
 
-def test_a_client_that_leaves_cancels_its_escalation_and_tells_the_breaker_nothing() -> None:
+async def test_a_client_that_leaves_cancels_its_escalation_and_tells_the_breaker_nothing() -> None:
     breaker = Breaker(BreakerConfig(failures=1))
 
     async def leave(handle: FakeHandle) -> None:
@@ -241,6 +234,6 @@ def test_a_client_that_leaves_cancels_its_escalation_and_tells_the_breaker_nothi
             await asking
 
     handle = FakeHandle(forever)
-    asyncio.run(leave(handle))
+    await leave(handle)
     assert handle.responses[0].cancelled
     assert breaker.state == "closed"

@@ -57,7 +57,9 @@ def items(*texts: str) -> list[Item]:
     return [Item("", Content(text)) for text in texts]
 
 
-def test_replicas_share_a_budget_and_find_it_spent_after_a_restart(upstream: FakeUpstream, tmp_path: Path) -> None:
+async def test_replicas_share_a_budget_and_find_it_spent_after_a_restart(
+    upstream: FakeUpstream, tmp_path: Path
+) -> None:
     """Promise: max_calls: 5 is five calls, the probe among them, however often the service starts."""
     log = FeedbackConfig(url=f"sqlite:///{tmp_path}/feedback.db")
 
@@ -67,13 +69,13 @@ def test_replicas_share_a_budget_and_find_it_spent_after_a_restart(upstream: Fak
         answers = [await each.answer(question, RELEASE) for each, question in zip(replicas, asked, strict=True)]
         return [answer for each in answers for answer in each]
 
-    answers = [answer for start in range(3) for answer in asyncio.run(ask(start))]
+    answers = [answer for start in range(3) for answer in await ask(start)]
     assert len(upstream.requests) == 5
     assert sum(answer.label is not None for answer in answers) == 4
     assert not any(answer.outage for answer in answers)
 
 
-def test_a_request_is_answered_while_another_s_question_stalls(upstream: FakeUpstream) -> None:
+async def test_a_request_is_answered_while_another_s_question_stalls(upstream: FakeUpstream) -> None:
     """Promise: one slow question costs its own request alone."""
     go_on = threading.Event()
 
@@ -83,17 +85,13 @@ def test_a_request_is_answered_while_another_s_question_stalls(upstream: FakeUps
         return label("positive")
 
     upstream.otherwise = answer
-
-    async def ask() -> list[LargeAnswer]:
-        deployment = await replica(upstream, FeedbackConfig(), max_calls=None)
-        stalled = asyncio.create_task(deployment.answer(items("slow"), RELEASE))
-        others = [asyncio.create_task(deployment.answer(items(f"text {n}"), RELEASE)) for n in range(60)]
-        answered = [answer for each in await asyncio.gather(*others) for answer in each]
-        assert not stalled.done()
-        go_on.set()
-        return [*answered, *await stalled]
-
-    assert [answer.label for answer in asyncio.run(ask())] == [1] * 61
+    deployment = await replica(upstream, FeedbackConfig(), max_calls=None)
+    stalled = asyncio.create_task(deployment.answer(items("slow"), RELEASE))
+    others = [asyncio.create_task(deployment.answer(items(f"text {n}"), RELEASE)) for n in range(60)]
+    answered = [answer for each in await asyncio.gather(*others) for answer in each]
+    assert not stalled.done()
+    go_on.set()
+    assert [answer.label for answer in [*answered, *await stalled]] == [1] * 61
 
 
 def test_a_budget_needs_a_database_in_which_replicas_share_it() -> None:
@@ -107,19 +105,13 @@ def test_a_budget_needs_a_database_in_which_replicas_share_it() -> None:
     assert budget_store(ClassifierConfig(), FeedbackConfig()) is None
 
 
-def test_versions_with_the_same_large_model_have_it_in_memory_once(upstream: FakeUpstream) -> None:
+async def test_versions_with_the_same_large_model_have_it_in_memory_once(upstream: FakeUpstream) -> None:
     """Promise: a challenger and the version before cost no memory here, and no second probe of a paid server."""
-
     others = [Release(version=name, bundle=Path("/bundle") / name) for name in ("2", "3")]
-
-    async def both() -> list[LargeAnswer]:
-        deployment = await replica(upstream, FeedbackConfig(), max_calls=None)
-        answers = []
-        for release in (RELEASE, *others):
-            answers += await deployment.answer(items(f"a question to {release.version}"), release)
-        return answers
-
-    answers = asyncio.run(both())
+    deployment = await replica(upstream, FeedbackConfig(), max_calls=None)
+    answers = []
+    for release in (RELEASE, *others):
+        answers += await deployment.answer(items(f"a question to {release.version}"), release)
     assert len(answers) == 3
     assert len(upstream.requests) == 4  # three questions and one probe
 
@@ -133,12 +125,12 @@ def test_versions_with_the_same_large_model_have_it_in_memory_once(upstream: Fak
     ],
     ids=["refused", "off-label", "a label"],
 )
-def test_a_model_that_does_not_answer_the_probe_is_told_of(
+async def test_a_model_that_does_not_answer_the_probe_is_told_of(
     upstream: FakeUpstream, caplog: pytest.LogCaptureFixture, turn: Turn, told: list[str]
 ) -> None:
     """Promise: the operator reads why, where clients only find that the small model answers."""
     upstream.otherwise = lambda _: turn
-    asyncio.run(replica(upstream, FeedbackConfig(), max_calls=None))
+    await replica(upstream, FeedbackConfig(), max_calls=None)
     probes = [said.split(": ", 1)[1] for said in caplog.messages if "does not answer a probe" in said]
     assert probes == told
 
@@ -154,7 +146,7 @@ class Sees:
         return [LargeAnswer(None if item.content.pixels is None else 1) for item in batch]
 
 
-def test_pictures_are_read_before_they_are_batched_and_a_bad_one_costs_itself_alone(
+async def test_pictures_are_read_before_they_are_batched_and_a_bad_one_costs_itself_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, encoder = Sees(), PixelsConfig(side=2)
@@ -162,12 +154,9 @@ def test_pictures_are_read_before_they_are_batched_and_a_bad_one_costs_itself_al
     bundle = FrozenModels(label_names=LABELS, encoder=encoder, encoder_identity="", large=large, large_identity="sees")
     monkeypatch.setattr(module, "FrozenModels", SimpleNamespace(read_models=lambda _: bundle))
     monkeypatch.setattr(module, "load_large", lambda *_, **__: model)
-
-    async def ask() -> list[LargeAnswer]:
-        deployment = await deployed(LargeReplicaConfig(), Path("/assets"), FeedbackConfig(), LimitsConfig())
-        images = [picture(7), b"no picture", picture(5000, 4001), picture(9)]
-        return list(await deployment.answer([Item("", Content("", image)) for image in images], RELEASE))
-
-    assert [answer.label for answer in asyncio.run(ask())] == [1, None, None, 1]
+    deployment = await deployed(LargeReplicaConfig(), Path("/assets"), FeedbackConfig(), LimitsConfig())
+    images = [picture(7), b"no picture", picture(5000, 4001), picture(9)]
+    answers = await deployment.answer([Item("", Content("", image)) for image in images], RELEASE)
+    assert [answer.label for answer in answers] == [1, None, None, 1]
     shapes = [item.content.pixels.shape for item in model.given if item.content.pixels is not None]
     assert shapes == [(2, 2, 3)] * 2, "small squares, whatever was sent"

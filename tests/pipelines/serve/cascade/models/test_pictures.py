@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -50,29 +50,25 @@ def inputs(*images: bytes) -> list[Input]:
     return [Input(Content(str(position), image)) for position, image in enumerate(images)]
 
 
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(coroutine, 20))
-
-
-def test_every_picture_is_read_once_and_judged_with_its_own_text() -> None:
+async def test_every_picture_is_read_once_and_judged_with_its_own_text() -> None:
     read, first, second = Reader(), picture(7), picture(8, 9)
-    found = run(reader(read).read(inputs(first, second, b"", first)))
+    found = await reader(read).read(inputs(first, second, b"", first))
     assert read.seen == [first, second]
     assert [given.content.text for given in found] == ["0", "1", "2", "3"]
     pixels = [given.content.pixels for given in found]
     assert [each and each[0] for each in pixels] == [len(first), len(second), None, len(first)]
 
 
-def test_a_request_with_too_many_pixels_is_refused_before_any_is_decoded() -> None:
+async def test_a_request_with_too_many_pixels_is_refused_before_any_is_decoded() -> None:
     read = Reader()
     with pytest.raises(TooManyPixelsError, match="more than 1,000 pixels together"):
-        run(reader(read).read(inputs(picture(400), picture(401), picture(200))))
+        await reader(read).read(inputs(picture(400), picture(401), picture(200)))
     assert read.seen == []
-    assert run(reader(read).read(inputs(picture(500), picture(500), picture(499, 1))[:2]))
+    assert await reader(read).read(inputs(picture(500), picture(500), picture(499, 1))[:2])
 
 
 @pytest.mark.parametrize("unreadable", [picture(13), b"no picture", picture(1001)], ids=["damaged", "none", "large"])
-def test_one_unreadable_picture_is_named_and_costs_no_other_a_second_reading(unreadable: bytes) -> None:
+async def test_one_unreadable_picture_is_named_and_costs_no_other_a_second_reading(unreadable: bytes) -> None:
     read = Reader()
 
     async def both() -> list[Any]:
@@ -82,7 +78,7 @@ def test_one_unreadable_picture_is_named_and_costs_no_other_a_second_reading(unr
             return_exceptions=True,
         )  # fmt: skip
 
-    error, innocent = run(both())
+    error, innocent = await both()
     assert isinstance(error, UnreadableError)
     assert list(error.faults) == [1]
     assert innocent[0].content.pixels is not None
@@ -91,58 +87,46 @@ def test_one_unreadable_picture_is_named_and_costs_no_other_a_second_reading(unr
     assert picture(6) not in read.seen
 
 
-def test_once_nobody_waits_no_more_pictures_of_a_request_are_decoded() -> None:
+async def test_once_nobody_waits_no_more_pictures_of_a_request_are_decoded() -> None:
     read = Reader(hold=True)
-
-    async def leave() -> None:
-        first = reader(read)
-        leaving = asyncio.ensure_future(first.read(inputs(picture(5), picture(6), picture(7))))
-        await asyncio.to_thread(read.started.acquire)
-        staying = asyncio.ensure_future(first.read(inputs(picture(8))))
-        await asyncio.sleep(0)
-        leaving.cancel()
-        read.go.release(2)
-        await staying
-        with pytest.raises(asyncio.CancelledError):
-            await leaving
-
-    run(leave())
+    first = reader(read)
+    leaving = asyncio.ensure_future(first.read(inputs(picture(5), picture(6), picture(7))))
+    await asyncio.to_thread(read.started.acquire)
+    staying = asyncio.ensure_future(first.read(inputs(picture(8))))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    read.go.release(2)
+    await staying
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
     assert read.seen == [picture(5), picture(8)]
 
 
-def test_pictures_of_other_requests_come_in_between() -> None:
+async def test_pictures_of_other_requests_come_in_between() -> None:
     read, many = Reader(hold=True), [picture(width) for width in range(20, 26)]
-
-    async def both() -> None:
-        first = reader(read)
-        greedy = asyncio.ensure_future(first.read(inputs(*many)))
-        await asyncio.to_thread(read.started.acquire)
-        innocent = asyncio.ensure_future(first.read(inputs(picture(8))))
-        await asyncio.sleep(0)
-        read.go.release(3)
-        await innocent
-        assert not greedy.done()
-        read.go.release(10)
-        await greedy
-
-    run(both())
+    first = reader(read)
+    greedy = asyncio.ensure_future(first.read(inputs(*many)))
+    await asyncio.to_thread(read.started.acquire)
+    innocent = asyncio.ensure_future(first.read(inputs(picture(8))))
+    await asyncio.sleep(0)
+    read.go.release(3)
+    await innocent
+    assert not greedy.done()
+    read.go.release(10)
+    await greedy
     assert picture(8) in read.seen[:3]
 
 
-def test_the_pictures_that_wait_are_bounded() -> None:
+async def test_the_pictures_that_wait_are_bounded() -> None:
     read = Reader(hold=True)
-
-    async def fill() -> None:
-        first = reader(read, max_waiting=2)
-        waiting = asyncio.ensure_future(first.read(inputs(picture(5), picture(6))))
-        await asyncio.sleep(0)
-        with pytest.raises(QueueFullError):
-            await first.read(inputs(picture(7)))
-        read.go.release(3)
-        await waiting
-        assert len(await first.read(inputs(picture(7)))) == 1
-
-    run(fill())
+    first = reader(read, max_waiting=2)
+    waiting = asyncio.ensure_future(first.read(inputs(picture(5), picture(6))))
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFullError):
+        await first.read(inputs(picture(7)))
+    read.go.release(3)
+    await waiting
+    assert len(await first.read(inputs(picture(7)))) == 1
 
 
 @pytest.mark.parametrize(
@@ -152,7 +136,7 @@ def test_the_pictures_that_wait_are_bounded() -> None:
         ([picture(600), picture(601)], "inputs: the images have more than 1,000 pixels together"),
     ],
 )
-def test_the_error_names_the_picture_or_says_that_all_are_too_large(images: Sequence[bytes], detail: str) -> None:
+async def test_the_error_names_the_picture_or_says_that_all_are_too_large(images: Sequence[bytes], detail: str) -> None:
     class SureOfAll(SmallSide):
         def __init__(self) -> None:
             self.bundle: Any = SimpleNamespace(reads=IMAGE, task_names=())
@@ -166,5 +150,5 @@ def test_the_error_names_the_picture_or_says_that_all_are_too_large(images: Sequ
         await service.predict([Input(Content(image=image)) for image in images], Origin("id"))
 
     with pytest.raises(Refusal) as refused:
-        run(predict())
+        await predict()
     assert (refused.value.status, refused.value.detail, refused.value.retry_after_s) == (422, detail, None)
