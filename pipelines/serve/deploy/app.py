@@ -24,7 +24,7 @@ from kcm.errors import ArtefactError, ConfigError, KcmError
 from pipelines.serve.cascade.models.encoder import EncoderReplica
 from pipelines.serve.cascade.models.large import Large, budget_store
 from pipelines.serve.config import RETRY_AFTER_S, ReplicaConfig, ServeConfig
-from pipelines.serve.deploy.door import Door
+from pipelines.serve.deploy.door import DOOR, Door
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.release import Release
 from pipelines.serve.sources import ChampionSource, FixedSource, Source, registered_bundle
@@ -195,7 +195,13 @@ def large_options(config: ServeConfig) -> dict[str, Any]:
 
 
 def deployment_file(source: Source, config: ServeConfig, assets_dir: Path) -> dict[str, Any]:
-    """The content of a file for `serve deploy`."""
+    """The content of a file for `serve deploy`.
+
+    On several nodes each has one door at most. So the door of a lost node waits for the next node: elsewhere it would
+    be a second one, and Ray Serve moves none back to a node that returns.
+    """
+    location = _proxy_location(config)
+    doors = [{"name": DOOR, "max_replicas_per_node": 1}] if location is ProxyLocation.EveryNode else []
     if isinstance(source, ChampionSource):
         model: dict[str, str | None] = {"storage_path": source.storage_path, "name": source.name}
     elif source.storage_path and source.release.artefact:
@@ -204,7 +210,7 @@ def deployment_file(source: Source, config: ServeConfig, assets_dir: Path) -> di
     else:
         model = {"bundle": str(source.release.bundle), "version": source.release.version}
     return {
-        "proxy_location": _proxy_location(config).value,
+        "proxy_location": location.value,
         "http_options": _http_options(config),
         "logging_config": {"encoding": LOGGING.encoding, "enable_access_log": LOGGING.enable_access_log},
         "applications": [
@@ -212,6 +218,7 @@ def deployment_file(source: Source, config: ServeConfig, assets_dir: Path) -> di
                 "name": APP_NAME,
                 "route_prefix": "/",
                 "import_path": IMPORT_PATH,
+                "deployments": doors,
                 "args": model
                 | {
                     "assets_path": assets_place(assets_dir.absolute()),

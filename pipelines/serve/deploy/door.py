@@ -22,8 +22,10 @@ from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.sources import ChampionSource, Source
 
+DOOR = "door"  # its name among the deployments
 
-@serve.deployment(name="door")
+
+@serve.deployment(name=DOOR)
 @serve.ingress()
 class Door:
     """Holds the small side; items of several requests are judged together.

@@ -68,6 +68,12 @@ def test_it_is_reached_from_this_machine_alone_by_default() -> None:
         assert (written["http_options"]["host"], written["proxy_location"]) == (host, location)
 
 
+def test_of_several_nodes_each_has_one_door_so_that_one_that_returns_gets_its_own_again() -> None:
+    written = deployment_file(FIXED, ServeConfig(host="0.0.0.0"), Path("/mnt/assets"))
+    (application,) = ServeDeploySchema.model_validate(written).applications
+    assert [(each.name, each.max_replicas_per_node) for each in application.deployments] == [("door", 1)]
+
+
 def test_audits_are_refused_where_there_is_no_log_to_draw_them_in() -> None:
     config = CONFIG.model_copy(update={"audit": AuditConfig(share=0.05)})
     with pytest.raises(ConfigError, match=r"audit\.share = 0\.05.*serve\.feedback\.url"):
