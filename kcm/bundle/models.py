@@ -168,7 +168,8 @@ def with_first_labels(
     if num_labels == len(models.label_names):
         return models
     known = {each.name: getattr(models, each.name) for each in fields(FrozenModels)}
-    earlier = FrozenModels(**known | {"label_names": models.label_names[:num_labels]})
+    head = models.large_head and models.large_head.first(num_labels)
+    earlier = FrozenModels(**known | {"label_names": models.label_names[:num_labels], "large_head": head})
     identity = earlier.large.at(upstreams).identity(large_names(earlier), assets_dir, head=earlier.large_head)
     return replace(earlier, large_identity=identity)
 

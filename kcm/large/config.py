@@ -197,6 +197,18 @@ class LargeConfig(Component):
         """The head of a model that `fits_on_train`, from the backbone's features of labelled train rows."""
         raise ConfigError(f"{self.adapter!r} is not fitted on train rows", where="large.adapter")
 
+    def grow(
+        self,
+        head: LinearHead,
+        features_ND: np.ndarray,
+        labels_N: np.ndarray,
+        groups_N: Sequence[str],
+        num_classes: int,
+        seed: int,
+    ) -> HeadFit:
+        """A `head` that has classes after its own, whose odds among these are what they were."""
+        raise ConfigError(f"the head of {self.adapter!r} takes no further label", where="large.adapter")
+
     def answer_tables(self, label_names: Sequence[str]) -> Iterator[pa.Table]:
         """The answers of a model that `is_recorded`, some thousand rows at a time, as `kcm.large.adapters.recorded`."""
         raise ConfigError(f"{self.adapter!r} is not recorded", where="large.adapter")

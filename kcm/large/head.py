@@ -1,17 +1,21 @@
 """A multinomial logistic head on frozen features, with its strength and its out-of-fold outputs by cross-validation.
 
-Shapes: N rows, D features, C classes.
+A head may grow by classes: what was fitted stays, so that the odds among its classes are what they were.
+
+Shapes: N rows, D features, C classes, A classes that are added.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from scipy.special import softmax
+from scipy.optimize import minimize
+from scipy.special import log_softmax, logsumexp, softmax
 
 from kcm.errors import ArtefactError, DataError
 from kcm.tasks.hashing import draw
@@ -29,11 +33,19 @@ class LinearHead:
     weight_CD: np.ndarray
     bias_C: np.ndarray
 
+    def logits(self, features_ND: np.ndarray) -> np.ndarray:
+        """Logits [N, C]."""
+        logits_NC: np.ndarray = features_ND @ self.weight_CD.T + self.bias_C
+        return logits_NC
+
     def probabilities(self, features_ND: np.ndarray) -> np.ndarray:
         """Class probabilities, float32 [N, C]."""
-
-        probabilities_NC: np.ndarray = softmax(features_ND @ self.weight_CD.T + self.bias_C, axis=1)
+        probabilities_NC: np.ndarray = softmax(self.logits(features_ND), axis=1)
         return probabilities_NC.astype(np.float32)
+
+    def first(self, num_classes: int) -> LinearHead:
+        """The head of the first classes: of a grown one, what it was."""
+        return LinearHead(self.weight_CD[:num_classes], self.bias_C[:num_classes])
 
     def save(self, path: Path) -> None:
         """Write the two tensors as safetensors."""
@@ -70,22 +82,24 @@ def fit_head(
     num_folds: int = 5,
     seed: int = 0,
     grid: Sequence[float] = C_GRID,
+    known: LinearHead | None = None,
 ) -> HeadFit:
     """Fit a head on train rows; the strength with the least out-of-fold log loss wins.
 
     `groups_N` names what must not be torn between folds; give row ids where rows stand alone. The out-of-fold outputs
-    are those of the winner. Raises DataError when there are fewer than two classes or groups, or features are not
-    finite.
+    are those of the winner. A head that is `known` stays, and classes beyond its own are fitted beside it. Raises
+    DataError when there are fewer than two classes or groups, or features are not finite.
     """
+    path = _path if known is None else partial(_grown_path, known)
     _check(features_ND, labels_N, groups_N)
     fold_N = assign_folds(labels_N, groups_N, num_folds, seed)
     outputs = {c: np.zeros((len(labels_N), num_classes), dtype=np.float32) for c in sorted(grid)}
     for fold in np.unique(fold_N):
         held_out = fold_N == fold
-        for c, head in _path(features_ND[~held_out], labels_N[~held_out], num_classes, sorted(grid)):
+        for c, head in path(features_ND[~held_out], labels_N[~held_out], num_classes, sorted(grid)):
             outputs[c][held_out] = head.probabilities(features_ND[held_out])
     best = min(outputs, key=lambda c: _log_loss(outputs[c], labels_N))
-    *_, (_, head) = _path(features_ND, labels_N, num_classes, [c for c in sorted(grid) if c <= best])
+    *_, (_, head) = path(features_ND, labels_N, num_classes, [c for c in sorted(grid) if c <= best])
     return HeadFit(head, best, outputs[best])
 
 
@@ -114,6 +128,35 @@ def _path(
         if len(present) == 2:  # of which scikit-learn gives a single row
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
         yield c, _scattered(weight, bias, present, num_classes)
+
+
+def _grown_path(
+    known: LinearHead, features_ND: np.ndarray, labels_N: np.ndarray, num_classes: int, strengths: Sequence[float]
+) -> Iterator[tuple[float, LinearHead]]:
+    """Heads from the strongest penalty to the weakest, whose added classes compete with the sum of the known ones."""
+    num_known = len(known.bias_C)
+    added = np.unique(labels_N[labels_N >= num_known])
+    known_N1 = logsumexp(known.logits(features_ND).astype(np.float64), axis=1, keepdims=True)
+    # The first output stands for all known classes: among these a row's label is decided already.
+    is_output_NA = np.column_stack([labels_N < num_known, labels_N[:, None] == added])
+    inputs_ND = np.column_stack([features_ND, np.ones(len(features_ND))]).astype(np.float64)
+    is_penalised_D = np.arange(inputs_ND.shape[1]) < features_ND.shape[1]
+    weight_AD = np.zeros((len(added), inputs_ND.shape[1]))
+    for c in strengths:
+
+        def loss(flat: np.ndarray, c: float = c) -> tuple[float, np.ndarray]:
+            """scikit-learn's loss of `flat`, the weights [A, D] in a row, and its gradient."""
+            weight_AD = flat.reshape(len(added), -1)
+            log_NA = log_softmax(np.column_stack([known_N1, inputs_ND @ weight_AD.T]), axis=1)
+            penalised_AD = weight_AD * is_penalised_D
+            slope_AD = c * (np.exp(log_NA) - is_output_NA)[:, 1:].T @ inputs_ND + penalised_AD
+            return (penalised_AD**2).sum() / 2 - c * log_NA[is_output_NA].sum(), slope_AD.ravel()
+
+        if len(added):
+            weight_AD = minimize(loss, weight_AD.ravel(), jac=True, method="L-BFGS-B").x.reshape(weight_AD.shape)
+        head = _scattered(weight_AD[:, :-1], weight_AD[:, -1], added, num_classes)
+        head.weight_CD[:num_known], head.bias_C[:num_known] = known.weight_CD, known.bias_C
+        yield c, head
 
 
 def _constant(label: int, num_classes: int, dim: int) -> LinearHead:

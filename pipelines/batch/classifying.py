@@ -96,7 +96,14 @@ def _fit(large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path],
 def fit_rows(
     large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], limit: int = MAX_FITTED_ROWS
 ) -> RowHead:
-    """Fit the head on the labelled train rows; of more than `limit`, on the units with the smallest keys.
+    """Fit the head on the labelled train rows, at most `limit` of them: see `fitted_rows`."""
+    rows = fitted_rows(shards, seed, limit)
+    fit = large.fit(feature_matrix(rows), rows["label"].to_numpy(), units_of_rows(rows), num_labels, seed)
+    return RowHead(fit.head, rows["id"].combine_chunks(), fit.out_of_fold_NC)
+
+
+def fitted_rows(shards: Sequence[Path], seed: int, limit: int = MAX_FITTED_ROWS) -> pa.Table:
+    """The labelled train rows, with id, label, group and features; of more than `limit`, the units with least keys.
 
     Units are taken whole: the head has seen no row of the others, so that its probabilities for these are out of fold.
     """
@@ -104,9 +111,7 @@ def fit_rows(
     parts = []
     for rows in _labelled(shards, ["id", "label", "group", "features"]):
         parts.append(rows if largest is None else rows.filter(pa.array(_keys(rows, seed) <= largest)))
-    sample = pa.concat_tables(parts)
-    fit = large.fit(feature_matrix(sample), sample["label"].to_numpy(), _units(sample), num_labels, seed)
-    return RowHead(fit.head, sample["id"].combine_chunks(), fit.out_of_fold_NC)
+    return pa.concat_tables(parts)
 
 
 def _key_limit(shards: Sequence[Path], seed: int, limit: int) -> int | None:
@@ -119,10 +124,10 @@ def _key_limit(shards: Sequence[Path], seed: int, limit: int) -> int | None:
 
 
 def _keys(rows: pa.Table, seed: int) -> np.ndarray:
-    return np.array([row_key(seed, unit) for unit in _units(rows)], dtype=np.int64)
+    return np.array([row_key(seed, unit) for unit in units_of_rows(rows)], dtype=np.int64)
 
 
-def _units(rows: pa.Table) -> list[str]:
+def units_of_rows(rows: pa.Table) -> list[str]:
     """The unit of every row: its group, or itself where it has none."""
     units: list[str] = pc.coalesce(rows["group"], rows["id"]).to_pylist()
     return units

@@ -21,6 +21,7 @@ from kcm.parquet import read_table, write_table
 from pipelines.batch.asking import LargeSpec, ask_shards
 from pipelines.batch.shards import write_shard
 from pipelines.context import Attempt, Context
+from pipelines.loop.grown_head import answers_by_grown_head
 from pipelines.loop.judged import row_ids
 from pipelines.loop.window import FACTS, ROWS, WindowArtefact
 from pipelines.stages.stage import Plan, Stage
@@ -36,15 +37,14 @@ class AskAgain(Stage, Plan):
     stage, version, reads, writes, unit = "ask_again", 1, ("window",), WindowArtefact, "decisions"
 
     large: LargeConfig
+    seed: int
     parent: Any = Field(exclude=True)  # a Parent
 
     def plan(self, context: Context, window: WindowArtefact) -> AskAgain:
-        """Itself. ConfigError for a large model that cannot take another label."""
-        fitted, recorded = self.parent.outcomes.head is not None, self.large.is_recorded
-        if fitted or recorded:
-            why = "the large model's head was fitted without" if fitted else "recorded answers do not know"
+        """Itself. ConfigError for recorded answers, which take no further label."""
+        if self.large.is_recorded:
             raise ConfigError(
-                f"{why} the label {window.facts.new_labels[0]!r}",
+                f"recorded answers do not know the label {window.facts.new_labels[0]!r}",
                 where="kcm labels --name",
                 hint="Run anew with rows of that label, or take a large model that is asked",
             )
@@ -56,25 +56,33 @@ class AskAgain(Stage, Plan):
 
     def write(self, attempt: Attempt, window: WindowArtefact) -> None:
         """The same decisions, with other answers. DataError where the large model answers none of them."""
-        rows, context, names = window.table, attempt.context, self.parent.sequence.names
+        names = self.parent.sequence.names
+        answers = replace(names, labels=(*names.labels, *window.facts.new_labels)).answers
+        if self.large.fits_on_train:
+            given = answers_by_grown_head(attempt, window, self.large, self.seed, self.parent)
+        else:
+            given = self._asked(attempt, window.table, answers)
+        write_table(answered_anew(window.table, given, answers), attempt.folder / ROWS)
+        write_json(attempt.folder / FACTS, window.facts.model_dump(mode="json"))
+
+    def _asked(self, attempt: Attempt, rows: pa.Table, answers: tuple[str, ...]) -> pa.Table:
+        """What a model that needs no fitting answers, as a table of outcomes."""
+        context, none = attempt.context, self.parent.sequence.names.none_label
         asked = rows.filter(rows["large_label"].is_valid())
         text, image = (pc.fill_null(asked[name], empty) for name, empty in (("text", ""), ("image", b"")))
         ids, split = row_ids(asked), pa.array(["train"] * len(asked))
         shard = pa.table({"id": ids, "split": split, "text": text, "image": image})
         write_shard(context.store.storage, [shard], attempt.scratch / "rows" / _SHARD)
-        labels = (*names.labels, *window.facts.new_labels)
-        answers = replace(names, labels=labels).answers
+        large = self.large.resolved(context.assets_path, context.cluster.device)
         ask_shards(
             context,
-            LargeSpec(self.large.resolved(context.assets_path, context.cluster.device), answers, len(labels)),
+            LargeSpec(large, answers, len(answers) - (none is not None)),
             {_SHARD: attempt.scratch / "rows" / _SHARD},
             attempt.scratch / "answers",
             scratch=attempt.scratch / "units",
             bar=attempt.bar,
         )
-        given = read_table(context.store.storage.readable(attempt.scratch / "answers" / _SHARD))
-        write_table(answered_anew(rows, given, answers), attempt.folder / ROWS)
-        write_json(attempt.folder / FACTS, window.facts.model_dump(mode="json"))
+        return read_table(context.store.storage.readable(attempt.scratch / "answers" / _SHARD))
 
 
 def answered_anew(rows: pa.Table, given: pa.Table, answers: tuple[str, ...]) -> pa.Table:

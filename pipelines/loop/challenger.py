@@ -110,7 +110,7 @@ def build_challenger(
         return BuiltChallenger([enough], figures=figures)
     stages = stages_of(config, parent, labels)
     if facts.new_labels:
-        stages.insert(0, AskAgain(large=config.large, parent=parent))
+        stages.insert(0, AskAgain.of(config, parent=parent))
     with run_context(config, stages, reporter) as context:
         context.tracking = Tracking.open(
             config.tracking,

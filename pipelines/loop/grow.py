@@ -25,7 +25,7 @@ from pydantic import Field
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
-from kcm.large import LargeConfig
+from kcm.large import LargeConfig, LinearHead
 from kcm.learners import LearnerConfig
 from kcm.parquet import read_table, write_table
 from kcm.tasks.plan.splits import SPLITS, Split
@@ -39,7 +39,7 @@ from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import SECONDS, FeaturesArtefact, features_table
-from pipelines.store.outcomes import IDENTITY, Answers, OutcomesArtefact, write_identity
+from pipelines.store.outcomes import HEAD, IDENTITY, Answers, OutcomesArtefact, write_identity
 from pipelines.store.sequence import Names, SequenceArtefact, ShardedArtefact
 
 
@@ -76,7 +76,7 @@ class Grow(Stage, Plan):
                     where=f"the window of task {facts.task!r}",
                     hint="Wait for more traffic, or raise serve.audit.share",
                 )
-        inherit(attempt, sequence, facts.forgotten_rows, without=DESCRIPTION)
+        inherit(attempt, sequence, facts.forgotten_rows, without={DESCRIPTION})
         append_task(sequence.file(DESCRIPTION).parent, attempt.folder, task, names.labels)
 
 
@@ -145,8 +145,10 @@ class GrowOutcomes(Stage, Plan):
     def write(self, attempt: Attempt, window: WindowArtefact, sequence: SequenceArtefact) -> None:
         """One Parquet file per task, of which the last alone is made."""
         earlier: OutcomesArtefact = self.parent.outcomes
+        head = {HEAD} if window.has(HEAD) else set()  # one that has grown
         identity = self._identity(window, sequence, attempt.context)
-        inherit(attempt, earlier, window.facts.forgotten_rows, without=IDENTITY)
+        inherit(attempt, earlier, window.facts.forgotten_rows, without={IDENTITY} | head)
+        attempt.take({name: window.path / name for name in head})
         write_identity(attempt.folder, identity, runtime=earlier.runtime, device=earlier.device)
         names, number = sequence.names, len(sequence.names.tasks) - 1
         rows = sequence.task(number)
@@ -168,7 +170,11 @@ class GrowOutcomes(Stage, Plan):
         if not window.facts.new_labels:
             earlier: OutcomesArtefact = self.parent.outcomes
             return earlier.identity
-        return sequence.large_with_head(self.large).identity(sequence.names.answers, context.assets_path)
+        large, names = sequence.large_with_head(self.large), sequence.names
+        if not window.has(HEAD):
+            return large.identity(names.answers, context.assets_path)
+        head = LinearHead.load(window.file(HEAD))  # it does not answer none-of-these
+        return large.identity(names.labels, context.assets_path, head=head)
 
 
 def task_of(window: pa.Table, name: str, names: Names, *, taught: bool = False) -> Task:
@@ -187,12 +193,14 @@ def task_of(window: pa.Table, name: str, names: Names, *, taught: bool = False) 
     return Task(name, labels, rows)
 
 
-def inherit(attempt: Attempt, earlier: ShardedArtefact, forgotten: Collection[str], *, without: str = "") -> None:
-    """Make the files of a finished artefact, but for the one named, those of an attempt, by the storage itself.
+def inherit(
+    attempt: Attempt, earlier: ShardedArtefact, forgotten: Collection[str], *, without: Collection[str] = ()
+) -> None:
+    """Make the files of a finished artefact, but for those named, those of an attempt, by the storage itself.
 
     Shards that hold rows of `forgotten` ids are written anew, without them.
     """
-    left = {without}
+    left = {*without}
     for name in earlier.all_shards if forgotten else ():
         rows = read_table(earlier.file(name))
         kept = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(sorted(forgotten)))))

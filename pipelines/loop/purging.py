@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from kcm.errors import ArtefactError, KcmError
 from kcm.parquet import read_table, write_table
+from pipelines.loop.asked import AskAgain
 from pipelines.loop.grow import Grow
 from pipelines.loop.judged import PAYLOAD
 from pipelines.loop.state import LoopState
@@ -29,7 +30,7 @@ from pipelines.store.sequence import SequenceArtefact
 from pipelines.store.upkeep import alone, empty, is_emptied, rewrite
 
 # What holds no content of rows: bundles and figures, with scores and answers by the ids of rows; windows are rewritten.
-_KEPT = frozenset({"register", "evaluate", "reevaluate", "gates", "window"})
+_KEPT = frozenset({"register", "evaluate", "reevaluate", "gates", "window", "ask_again"})
 _SEQUENCES = ("grow", "tasks")
 ERASED = (*PAYLOAD, "label", "inbox_label")  # columns of a window that hold content
 
@@ -60,7 +61,7 @@ def purge(state: LoopState, key: bytes, units: Collection[str]) -> Purged:
             if artefact.stage not in _KEPT and not is_emptied(artefact) and _owner(artefact) in sequences:
                 empty(state.store, artefact)
                 found.emptied.append(f"{artefact.stage}/{artefact.fingerprint}")
-        for window in state.store.finished(LogWindow.stage):
+        for window in (each for stage in (LogWindow, AskAgain) for each in state.store.finished(stage.stage)):
             if _erase(state, window, units):
                 found.windows.append(f"{window.stage}/{window.fingerprint}")
     return found

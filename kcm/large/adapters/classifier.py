@@ -48,6 +48,17 @@ class ClassifierConfig(EncodedConfig):
     ) -> HeadFit:
         return fit_head(features_ND, labels_N, groups_N, num_classes, num_folds=self.num_folds, seed=seed)
 
+    def grow(
+        self,
+        head: LinearHead,
+        features_ND: np.ndarray,
+        labels_N: np.ndarray,
+        groups_N: Sequence[str],
+        num_classes: int,
+        seed: int,
+    ) -> HeadFit:
+        return fit_head(features_ND, labels_N, groups_N, num_classes, num_folds=self.num_folds, seed=seed, known=head)
+
 
 class EncodedModel(ABC):
     """A large model that tells probabilities [N, C] by the features [N, D] of its encoder."""

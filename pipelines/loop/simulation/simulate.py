@@ -2,8 +2,8 @@
 
 A part of the known labels' rows makes the first champion; the rest of the table is the traffic of a service in this
 process. Late labels come in waves, callers label a share of what they asked, some wrongly, and a person names a wave's
-labels once, before its first turn. Run, service, monitor, turns and promotion gates are those of real use; the large
-model is played from the table, so that nothing is paid.
+labels once, before its first turn. Run, service, monitor, turns and promotion gates are those of real use. A large
+model that is fitted on the table answers itself; any other is played from the table, so that nothing is paid.
 """
 
 from __future__ import annotations
@@ -134,16 +134,17 @@ def _played(
     source |= {f"{name}_column": name if name in columns else None for name in ("text", "image", "group", "task")}
     parts = [part for part in PARTS if part in columns]
     serve, feedback = config.serve, config.serve.feedback
+    played = {
+        "adapter": f"{PlayedConfig.__module__}:{PlayedConfig.__qualname__}",
+        "path": folder / _TRUTH,
+        "parts": parts,
+        "wrong": scenario.large_error,
+    }
     values = dict(config) | {
         "storage_path": folder / "storage",
         "tracking": TrackingConfig(),
         "tasks": dict(config.tasks) | {"source": source},
-        "large": {
-            "adapter": f"{PlayedConfig.__module__}:{PlayedConfig.__qualname__}",
-            "path": folder / _TRUTH,
-            "parts": parts,
-            "wrong": scenario.large_error,
-        },
+        "large": config.large if config.large.fits_on_train else played,
         "serve": serve.model_copy(
             update={
                 "application": config.application,

@@ -14,15 +14,18 @@ import pytest
 import torch
 
 from kcm.bundle.bundle import Bundle
+from kcm.bundle.models import load_large, with_first_labels
 from kcm.config import parse_config
 from kcm.errors import ArtefactError, ConfigError, DataError
 from kcm.inputs.content import Content
 from kcm.inputs.labels import UNLABELLED
+from kcm.large import Item
 from kcm.tasks.shards import shard_file
 from kcm.tasks.units import unit_digest
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.loop.challenger import stages_of
+from pipelines.loop.asked import AskAgain
+from pipelines.loop.challenger import RegisterChallenger, stages_of
 from pipelines.loop.extend import Choose, Extend
 from pipelines.loop.grow import GrowFeatures
 from pipelines.loop.naming import ClassNames
@@ -78,6 +81,19 @@ class Champion:
     context: Context
     artefacts: dict[str, Artefact]
 
+    @classmethod
+    def of(cls, rows: pd.DataFrame, folder: Path, **settings: Any) -> Champion:
+        """What a run over rows of several topics has made."""
+        rows.to_csv(folder / "rows.csv", index=False)
+        where = {
+            "storage_path": str(folder / "storage"),
+            "assets_path": str(folder),
+            "tasks": {"source": {"kind": "files", "path": str(folder / "rows.csv"), "task_column": "topic"}},
+        }
+        config = parse_config(RunConfig, SETTINGS | where | settings)
+        context = Context("grown", ArtefactStore(config.storage_path), folder, config.cluster)
+        return cls(config, context, dict(run_stages([stage.of(config) for stage in STAGES], context)))
+
     @property
     def bundle(self) -> BundleArtefact:
         return self.artefacts["register"].as_a(BundleArtefact)
@@ -87,45 +103,45 @@ class Champion:
     ) -> dict[str, Artefact]:
         """The artefacts of an update up to a stage; a window is read once, and again under another salt alone."""
         parent = Parent(self.bundle, Bundle.read(self.bundle.bundle))
-        config = parse_config(RunConfig, SETTINGS | self.where | {"update": SETTINGS["update"] | more})
+        settings = self.config.model_dump(mode="json", exclude_unset=True)
+        config = parse_config(RunConfig, settings | {"update": SETTINGS["update"] | more})
         reader: Any = log
         window = LogWindow.read_from(
             reader, config, parent, 0, log.table.num_rows, ClassNames(self.context.store.control, "other", named)
         )
-        stages: list[Stage] = [window, *stages_of(config, parent)]
+        asked = [AskAgain.of(config, parent=parent)] if named else []
+        stages: list[Stage] = [window, *asked, *stages_of(config, parent)]
         last = next(place for place, stage in enumerate(stages) if isinstance(stage, until))
         stages = stages[: last + 1]
         return dict(run_stages(stages, self.context))
 
-    @property
-    def where(self) -> dict[str, Any]:
-        return {
-            "storage_path": str(self.config.storage_path),
-            "assets_path": str(self.config.assets_path),
-            "tasks": self.config.tasks.model_dump(mode="json", exclude_unset=True),
-        }
+
+def rows() -> pd.DataFrame:
+    """Texts of two topics that are good or bad."""
+    labels = ["good" if number % 3 else "bad" for number in range(240)]
+    topics = [("films", "books")[number // 120] for number in range(240)]
+    return pd.DataFrame({"text": texts_of(labels, seed=0), "label": labels, "topic": topics})
 
 
 @pytest.fixture(scope="module")
 def champion(cluster_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Champion]:
     """A run over two topics whose texts are good or bad."""
     write_modules(cluster_path)
-    folder = tmp_path_factory.mktemp("champion")
-    labels = ["good" if number % 3 else "bad" for number in range(240)]
-    topics = [("films", "books")[number // 120] for number in range(240)]
-    rows = {"text": texts_of(labels, seed=0), "label": labels, "topic": topics}
-    pd.DataFrame(rows).to_csv(folder / "rows.csv", index=False)
-    where = {
-        "storage_path": str(folder / "storage"),
-        "assets_path": str(folder),
-        "tasks": {"source": {"kind": "files", "path": str(folder / "rows.csv"), "task_column": "topic"}},
-    }
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(cluster_path)
-        config = parse_config(RunConfig, SETTINGS | where)
-        context = Context("grown", ArtefactStore(config.storage_path), folder, config.cluster)
-        artefacts = dict(run_stages([stage.of(config) for stage in STAGES], context))
-        yield Champion(config, context, artefacts)
+        yield Champion.of(rows(), tmp_path_factory.mktemp("champion"))
+
+
+def log_of(champion: Champion, labels: list[str], volunteered: int, **more: Any) -> MadeLog:
+    """A log about texts of a third topic, of which people named the first ones."""
+    bundle = Bundle.read(champion.bundle.bundle)
+    known = [label if label in bundle.label_names else "bad" for label in labels]
+    logged = decisions(
+        texts_of(labels, seed=1), known, identity=bundle.large_identity, answers=bundle.answer_names, **more
+    )
+    for row, label in list(zip(logged, labels, strict=True))[:volunteered]:
+        row["label"] = label
+    return MadeLog(logged)
 
 
 @pytest.fixture
@@ -133,15 +149,9 @@ def traffic(champion: Champion) -> Callable[..., MadeLog]:
     """A log about 300 texts of a third topic."""
 
     def made(labels: list[str] | None = None, volunteered: int = 30, **more: Any) -> MadeLog:
-        labels = labels or ["good" if number % 2 else "bad" for number in range(300)]
-        bundle = Bundle.read(champion.bundle.bundle)
-        known = [label if label in bundle.label_names else "bad" for label in labels]
-        rows = decisions(
-            texts_of(labels, seed=1), known, identity=bundle.large_identity, answers=bundle.answer_names, **more
+        return log_of(
+            champion, labels or ["good" if number % 2 else "bad" for number in range(300)], volunteered, **more
         )
-        for row, label in list(zip(rows, labels, strict=True))[:volunteered]:
-            row["label"] = label
-        return MadeLog(rows)
 
     return made
 
@@ -229,6 +239,36 @@ def test_a_new_label_gets_an_output_and_the_rest_goes_on(champion: Champion, tra
     assert tuned.load("kcm").collaborator.num_labels == 3
     before = Bundle.read(champion.bundle.bundle).large_identity
     assert update["outcomes"].as_a(OutcomesArtefact).identity != before
+
+
+def test_the_head_of_a_classifier_grows_from_what_people_said(
+    champion: Champion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster_path: Path
+) -> None:
+    """Promise: it answers the new label, and of two that it had it says what it said; silence teaches it nothing."""
+    monkeypatch.syspath_prepend(cluster_path)
+    classifier = {"adapter": "classifier", "encoder": SETTINGS["encoder"], "num_folds": 2}
+    learned = Champion.of(rows(), tmp_path, large=classifier)
+    labels = [("good", "bad", "odd")[number % 3] for number in range(300)]
+    with pytest.raises(DataError, match="nobody gave the label 'odd'"):
+        learned.update(log_of(learned, labels, volunteered=0), named=("odd",), salt="silent")
+    update = learned.update(log_of(learned, labels, volunteered=200), RegisterChallenger, named=("odd",))
+
+    before = learned.artefacts["outcomes"].as_a(OutcomesArtefact).head
+    outcomes = update["outcomes"].as_a(OutcomesArtefact)
+    after = outcomes.head
+    assert before is not None
+    assert after is not None
+    np.testing.assert_array_equal(after.first(2).weight_CD, before.weight_CD)
+    unnamed = update["ask_again"].as_a(WindowArtefact).table.to_pylist()[200:]
+    odd = [row["large_label"] == "odd" for row in unnamed if row["text"].endswith("weird") and row["large_label"]]
+    assert np.mean(odd) > 0.9
+    bundle = Bundle.read(update["register"].as_a(BundleArtefact).bundle)
+    (answer,) = load_large(bundle, tmp_path, "cpu").answer(
+        [Item("1", Content(said(np.random.default_rng(5), "weird")))]
+    )
+    assert answer.label == bundle.label_names.index("odd")
+    earlier = with_first_labels(bundle, 2, tmp_path)
+    assert earlier.large_identity == Bundle.read(learned.bundle.bundle).large_identity
 
 
 def test_stored_features_are_taken_as_they_are(champion: Champion, traffic: Callable[..., MadeLog]) -> None:

@@ -72,6 +72,29 @@ def test_classes_without_train_rows_are_never_answered(digits):
     assert np.isfinite(fit.head.bias_C).all()
 
 
+def test_a_grown_head_says_of_its_own_classes_what_it_said(digits):
+    """Promise: the odds among known classes stay, and the added ones are learned as scikit-learn learns all of them."""
+    features, labels = digits
+    known, fresh = labels < 8, np.arange(400) >= 300
+    head = fit_head(features[known & ~fresh], labels[known & ~fresh], own_groups((known & ~fresh).sum()), 8).head
+    grown = fit_head(features[~fresh], labels[~fresh], own_groups(300), 10, known=head)
+    np.testing.assert_array_equal(grown.head.first(8).probabilities(features), head.probabilities(features))
+    anew = fit_head(features[~fresh], labels[~fresh], own_groups(300), 10).head
+    right, right_anew = (
+        (each.probabilities(features[fresh]).argmax(1) == labels[fresh]).mean() for each in (grown.head, anew)
+    )
+    assert right >= right_anew - 0.03
+    assert (grown.out_of_fold_NC.argmax(1) == labels[~fresh])[~known[~fresh]].mean() > 0.7
+
+
+def test_an_added_class_without_rows_is_never_answered(digits):
+    features, labels = digits
+    head = fit_head(features[labels < 8], labels[labels < 8], own_groups(int((labels < 8).sum())), 8, grid=[1.0]).head
+    few = labels < 9
+    grown = fit_head(features[few], labels[few], own_groups(int(few.sum())), 10, known=head).head
+    assert grown.probabilities(features)[:, 9].max() == 0
+
+
 def test_a_class_of_a_single_group_does_not_break_the_folds():
     features = unit_vectors(np.random.default_rng(0).normal(size=(12, 4)))
     labels, groups = np.array([0] * 10 + [1] * 2), [f"row {i}" for i in range(10)] + ["one"] * 2

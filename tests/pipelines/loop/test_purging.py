@@ -26,7 +26,7 @@ KEY = b"k" * 32
 def build(store: ArtefactStore, stage: str, text: str, *inputs: Artefact) -> Artefact:
     def write(folder: Path, scratch: Path) -> None:
         (folder / "rows.txt").write_text(text)
-        if stage == "window":
+        if stage in ("window", "ask_again"):
             columns = {name: [None, "secret"] for name in (*purging.ERASED, "small_label")}
             pq.write_table(pa.table({"unit": [None, "ann"]} | columns), folder / ROWS)
 
@@ -39,11 +39,19 @@ def versions(store: ArtefactStore) -> dict[str, dict[str, Artefact]]:
     parent: tuple[Artefact, ...] = ()
     for name, stage, rows in (("films/1", "tasks", "ann and eve"), ("films/2", "grow", "eve")):
         window = build(store, "window", name)
-        sequence = build(store, stage, rows, window, *parent)
+        asked = build(store, "ask_again", name, window, *parent)
+        sequence = build(store, stage, rows, asked, *parent)
         features = build(store, "features", rows, sequence, *parent)
         trained = build(store, "train", rows, features, *parent)
         bundle = build(store, "register", rows, trained)
-        made[name] = {"window": window, "sequence": sequence, "features": features, "train": trained, "bundle": bundle}
+        made[name] = {
+            "window": window,
+            "asked": asked,
+            "sequence": sequence,
+            "features": features,
+            "train": trained,
+            "bundle": bundle,
+        }
         parent = (trained,)
     return made
 
@@ -84,17 +92,18 @@ def test_earlier_versions_are_emptied_and_the_champion_is_not(store: ArtefactSto
         assert store.storage.names(first[name].path) == []
         assert (second[name].folder / "rows.txt").read_text() == "eve"
     assert (first["bundle"].folder / "rows.txt").exists()
-    assert len(found.windows) == 2
-    erased = pq.read_table(first["window"].folder / ROWS)
-    assert all(erased[name].null_count == 2 for name in purging.ERASED)
-    assert erased["small_label"].to_pylist() == [None, "secret"]
+    assert len(found.windows) == 4  # as they were logged, and as they were answered anew
+    for name in ("window", "asked"):
+        erased = pq.read_table(first[name].folder / ROWS)
+        assert all(erased[column].null_count == 2 for column in purging.ERASED)
+        assert erased["small_label"].to_pylist() == [None, "secret"]
     assert verify(store)[1] == []
 
 
 def test_emptied_work_is_done_again_where_it_is_asked_for(store: ArtefactStore) -> None:
     made = versions(store)
     purge(state_of(store, made, "films/2"), KEY, {"ann"})
-    again = build(store, "tasks", "ann and eve", made["films/1"]["window"])
+    again = build(store, "tasks", "ann and eve", made["films/1"]["asked"])
     assert not is_emptied(again)
     assert (again.folder / "rows.txt").exists()
 

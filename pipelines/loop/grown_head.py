@@ -1,0 +1,100 @@
+"""A classifier's head that grows by the new labels of a window, from what people said of its items.
+
+Shapes: N rows, D features of the large model's encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kcm.errors import DataError
+from kcm.inputs.labels import UNLABELLED
+from kcm.large import LargeConfig, LinearHead
+from kcm.parquet import read_table
+from pipelines.batch.classifying import RowHead, fitted_rows, row_classifier, units_of_rows
+from pipelines.batch.mapping import run_remotely
+from pipelines.context import Attempt
+from pipelines.loop.judged import row_ids, window_features
+from pipelines.loop.parent import Parent
+from pipelines.loop.window import WindowArtefact
+from pipelines.store.features import FeaturesArtefact, feature_matrix, features_table
+from pipelines.store.outcomes import HEAD
+from pipelines.store.storage import Storage
+
+
+def answers_by_grown_head(
+    attempt: Attempt, window: WindowArtefact, large: LargeConfig, seed: int, parent: Parent
+) -> pa.Table:
+    """The answers, as a table of outcomes, to what the large model was asked in a window, by its grown head.
+
+    The outputs for new labels are fitted to what people said of the window's train units, beside the rows that the head
+    was fitted on at first. What it says of two labels that it had stays: an answer of before differs where a new label
+    wins. The head is left in the attempt's folder. DataError for a new label that nobody gave to a train unit.
+    """
+    context, new = attempt.context, window.facts.new_labels
+    large = parent.sequence.large_with_head(large)
+    labels, rows = (*parent.sequence.names.labels, *new), window.table
+    said = pc.coalesce(rows["inbox_label"], rows["label"]).to_pylist()
+    numbers = {label: number for number, label in enumerate(labels)}
+    label_N = np.array([numbers.get(label, UNLABELLED) for label in said])
+    label_N[~pc.fill_null(pc.equal(rows["purpose"], "train"), False).to_numpy()] = UNLABELLED
+    if silent := [label for label in new if numbers[label] not in label_N]:
+        raise DataError(
+            f"nobody gave the label {silent[0]!r} to a train unit, and the large model's head learns it from these",
+            where=window.facts.where,
+            hint="Label more of its items by `kcm labels`, or wait for more traffic",
+        )
+    asked_N = rows["large_label"].is_valid().to_numpy()
+    needed_N = asked_N | (label_N != UNLABELLED)
+    rows, label_N, asked_N = rows.filter(pa.array(needed_N)), label_N[needed_N], asked_N[needed_N]
+
+    first = parent.outcomes.source(FeaturesArtefact, "features")  # of the large model's encoder
+    if first.identity != parent.features.identity:  # whose features the log has
+        column = rows.column_names.index("features")
+        rows = rows.set_column(column, "features", pa.nulls(len(rows), rows["features"].type))
+    assert large.backbone is not None  # what the head is fitted on
+    encoder = first.made_by(large.backbone, context.assets_path)
+    features_ND = window_features(rows, encoder, context, scratch=attempt.scratch / "features", bar=attempt.bar)
+    known = {"id": row_ids(rows), "label": pa.array(label_N), "split": pa.array(["train"] * len(rows))}
+    table = features_table(pa.table(known | {"group": rows["unit"]}), features_ND, np.zeros(len(rows)))
+
+    storage, head = context.store.storage, parent.outcomes.head
+    kept = [parent.features.path / name for name in first.all_shards]  # without rows that were forgotten
+    taught = table.filter(pc.not_equal(table["label"], UNLABELLED))
+    given = large, head, len(labels), seed, list(first.all_shards.values()), kept, taught, storage
+    grown = run_remotely(_grown, *given)
+    grown.head.save(attempt.folder / HEAD)
+    is_new_N = taught["label"].to_numpy() >= len(labels) - len(new)
+    right_N = grown.probabilities(taught).argmax(axis=1) == taught["label"].to_numpy()
+    context.reporter.say(
+        f"the large model's head learns the new labels from {is_new_N.sum()} items,"
+        f" {right_N[is_new_N].mean():.0%} of which it names where they are left out"
+    )
+    answers, _ = row_classifier(grown)(table.filter(pa.array(asked_N)))
+    return answers
+
+
+def _grown(
+    large: LargeConfig,
+    head: LinearHead,
+    num_labels: int,
+    seed: int,
+    first: Sequence[Path],
+    kept: Sequence[Path],
+    taught: pa.Table,
+    storage: Storage,
+) -> RowHead:
+    """Fit the added outputs on this node: to the rows in `first` that are still in `kept`, and those `taught`."""
+    rows = fitted_rows([storage.fetch(shard) for shard in first], seed)
+    is_kept_N = np.zeros(len(rows), dtype=bool)
+    for shard in kept:
+        ids = read_table(storage.readable(shard), columns=["id"])["id"]
+        is_kept_N |= pc.is_in(rows["id"], value_set=ids.combine_chunks()).to_numpy()
+    rows = pa.concat_tables([rows.filter(pa.array(is_kept_N)), taught.select(rows.column_names)])
+    fit = large.grow(head, feature_matrix(rows), rows["label"].to_numpy(), units_of_rows(rows), num_labels, seed)
+    return RowHead(fit.head, rows["id"].combine_chunks(), fit.out_of_fold_NC)
