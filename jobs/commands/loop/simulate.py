@@ -36,7 +36,8 @@ def simulate(
     """Play runs, traffic, turns and promotions on a labelled table; the last line is the page with the curves.
 
     Half of the known labels' rows make the first champion. The other rows are its traffic; each wave of late labels is
-    followed by two turns of the loop. Nothing is served, and the large model is played, so that nothing is paid.
+    followed by two turns of the loop. Nothing is served. A large model that is not fitted on the table is played, so
+    that nothing is paid.
     """
     with reported(json, debug) as result:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of every version
