@@ -51,8 +51,8 @@ def load(name: str) -> Any:
     module, _, attribute = COMMANDS[name].partition(":")
     target = getattr(import_module(module), attribute)
     if not isinstance(target, typer.Typer):
-        target, function = typer.Typer(add_completion=False, rich_markup_mode=None), target
-        target.command(name)(function)
+        body, target = target, typer.Typer(add_completion=False, rich_markup_mode=None)
+        target.command(name)(import_module("jobs.options").command(body))
     return typer.main.get_command(target)
 
 

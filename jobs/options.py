@@ -1,17 +1,19 @@
-"""What commands share: options, the configuration that CONFIG names, and options made from a model's fields."""
+"""What commands share: their exit, options, the configuration of a run, and options made from a model's fields."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_args
 
 import typer
 
+from jobs.exit import reported
 from kcm.assets.remote import assets_folder
 from kcm.config import Config, load_config
 
@@ -36,8 +38,17 @@ AssetsPath = Annotated[
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
+if TYPE_CHECKING:
+    Run: TypeAlias = RunConfig
+else:
+    Run = Annotated[ConfigFile, "loaded"]  # by `command`
+
 _METAVARS = {str: "COLUMN", list[str]: "COLUMN", float: "X"}  # the strings of all these models are columns' names
 
+_BY_NAME = inspect.Parameter.KEYWORD_ONLY
+
+Body: TypeAlias = Callable[..., dict[str, Any]]
+BodyT = TypeVar("BodyT", bound=Callable[..., Any])
 ModelT = TypeVar("ModelT", bound=Config)
 
 
@@ -48,11 +59,18 @@ def load(config: Path, overrides: list[str] | None) -> RunConfig:
     return load_config(RunConfig, config, overrides or ())
 
 
-def command_group(words: str) -> typer.Typer:
+class CommandGroup(typer.Typer):
     """A group of commands, one even where it has a single one."""
-    return typer.Typer(
-        help=words, no_args_is_help=True, add_completion=False, rich_markup_mode=None, callback=lambda: None
-    )
+
+    def __init__(self, words: str) -> None:
+        super().__init__(
+            help=words, no_args_is_help=True, add_completion=False, rich_markup_mode=None, callback=lambda: None
+        )
+
+    def add(self, body: Body) -> Body:
+        """Let a function be a command of the group, see `command`."""
+        self.command()(command(body))
+        return body
 
 
 def is_asked() -> bool:
@@ -60,30 +78,59 @@ def is_asked() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def options_of(model: type[ModelT], parameter: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(body: Body) -> Callable[..., None]:
+    """A command with --json, which writes what its body returns, and --debug; it ends as `reported` says.
+
+    For a parameter of the type `Run` the command line has CONFIG and --set, and the body gets the configuration.
+    """
+
+    def wrapped(json: Path | None, debug: bool, **arguments: Any) -> None:
+        with reported(json, debug) as result:
+            if run:
+                arguments[run] = load(arguments[run], arguments.pop("overrides"))
+            result |= body(**arguments)
+
+    own = _parameters(body)
+    run = next((p.name for p in own if p.annotation == Run), None)
+    shared: list[tuple[str, Any, Any]] = [("overrides", None, Overrides)] if run else []
+    shared += [("json", None, JsonFile), ("debug", False, Debug)]
+    options = [inspect.Parameter(name, _BY_NAME, default=value, annotation=kind) for name, value, kind in shared]
+    return _with_parameters(wrapped, body, [*own, *options])
+
+
+def options_of(model: type[ModelT], parameter: str) -> Callable[[Body], Body]:
     """Replace `parameter` of a command by one option per field of `model`; the command gets a dict of their values.
 
     A field whose default is None is in the dict only if its option is set. A field of tuples becomes a repeatable
     option.
     """
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(body: Body) -> Body:
         names = list(model.model_fields)
 
-        @functools.wraps(command)
-        def wrapped(**arguments: Any) -> None:
+        def wrapped(**arguments: Any) -> dict[str, Any]:
             chosen = {name: arguments.pop(name) for name in names}
-            command(**arguments, **{parameter: {name: value for name, value in chosen.items() if value is not None}})
+            arguments[parameter] = {name: value for name, value in chosen.items() if value is not None}
+            return body(**arguments)
 
-        own = inspect.signature(command, eval_str=True).parameters.values()
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name != parameter]
-        first = next(place for place, p in enumerate(own) if p.name == parameter)
-        parameters[first:first] = [_option(model, name) for name in names]
-        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
-        return wrapped
+        options = [_option(model, name) for name in names]
+        replaced = (options if p.name == parameter else [p] for p in _parameters(body))
+        return _with_parameters(wrapped, body, [*chain.from_iterable(replaced)])
 
     return decorate
+
+
+def _parameters(body: Body) -> list[inspect.Parameter]:
+    own = inspect.signature(body, eval_str=True).parameters.values()
+    return [p.replace(kind=_BY_NAME) for p in own]
+
+
+def _with_parameters(wrapped: BodyT, body: Body, parameters: Sequence[inspect.Parameter]) -> BodyT:
+    """A function in the place of another one, with these parameters."""
+    functools.update_wrapper(wrapped, body)
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapped
 
 
 def _option(model: type[Config], name: str) -> inspect.Parameter:
@@ -96,4 +143,4 @@ def _option(model: type[Config], name: str) -> inspect.Parameter:
     option = typer.Option(f"--{name.replace('_', '-')}", metavar=_METAVARS.get(kind), help=field.description)
     default = None if field.default == () else field.default
     annotation: Any = Annotated[kind if default is not None else kind | None, option]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    return inspect.Parameter(name, _BY_NAME, default=default, annotation=annotation)

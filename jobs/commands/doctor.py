@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import ray
 import typer
@@ -17,8 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from jobs.cluster import Auth
 from jobs.commands.submit import submit_job
-from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, load
+from jobs.options import Run
 from kcm.errors import KcmError
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected, require_room, starts_local
@@ -38,25 +37,20 @@ Check = tuple[str, Callable[[], str]]  # its name, and what gives a line or rais
 
 
 def doctor(
-    config: ConfigFile,
+    config: Run,
     address: Annotated[
         str | None, typer.Option(metavar="URL", help="A cluster's dashboard: the checks are run there, as a job.")
     ] = None,
     auth: Auth = "disabled",
-    overrides: Overrides = None,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Check what CONFIG needs, on every node of its cluster: a line for each check; a fault gives a non-zero exit."""
-    with reported(json, debug) as result:
-        loaded = load(config, overrides)
-        if address:
-            result["submission_id"] = submit_job(loaded, [["doctor"]], address, auth)
-            return
-        with ExitStack() as stack:
-            result |= examine(checks(loaded, stack), typer.echo)
-        if result["faults"]:
-            raise KcmError(f"not fit for {config}: {', '.join(result['faults'])}", hint="The lines above say why")
+    if address:
+        return {"submission_id": submit_job(config, [["doctor"]], address, auth)}
+    with ExitStack() as stack:
+        result = examine(checks(config, stack), typer.echo)
+    if result["faults"]:
+        raise KcmError(f"not fit for {config.name!r}: {', '.join(result['faults'])}", hint="The lines above say why")
+    return result
 
 
 def examine(each: Iterator[Check], say: Callable[[str], None]) -> dict[str, list[str]]:

@@ -12,9 +12,8 @@ import torch
 import typer
 from matplotlib.figure import Figure
 
-from jobs.exit import reported
 from jobs.models import bundle_of
-from jobs.options import AssetsPath, BundleSource, Debug, JsonFile
+from jobs.options import AssetsPath, BundleSource
 from jobs.views.explain import explanation_view, rates_view
 from jobs.views.table import result_console
 from kcm.bundle.bundle import Bundle
@@ -180,18 +179,16 @@ def explain(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")] = Path("explanation"),
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Edges per layer, and contributions per input.")] = 10,
     assets_path: AssetsPath = Path("assets"),
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Draw what a bundle's networks have learned, and say what a decision was made of."""
-    with reported(json, debug) as result:
-        explainer = Explainer(bundle_of(bundle), assets_path)
-        pictures, explanations = write_explanations(explainer, inputs(texts or [], images or []), output, top)
-        result |= pictures | {"void": explainer.void}
-        if explainer.void:
-            typer.echo(f"the certificate is void here: {explainer.void}", err=True)
-        for each in explanations:
-            result_console().print(explanation_view(each, explainer.bundle.label_names, top))
-        if not explanations and (labels := [LabelRates(**each) for each in result.get("labels", ())]):
-            result_console().print(*rates_view(labels), sep="\n")
-        typer.echo("\n".join(result["pictures"]))
+    explainer = Explainer(bundle_of(bundle), assets_path)
+    pictures, explanations = write_explanations(explainer, inputs(texts or [], images or []), output, top)
+    result = pictures | {"void": explainer.void}
+    if explainer.void:
+        typer.echo(f"the certificate is void here: {explainer.void}", err=True)
+    for each in explanations:
+        result_console().print(explanation_view(each, explainer.bundle.label_names, top))
+    if not explanations and (labels := [LabelRates(**each) for each in result.get("labels", ())]):
+        result_console().print(*rates_view(labels), sep="\n")
+    typer.echo("\n".join(result["pictures"]))
+    return result

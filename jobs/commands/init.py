@@ -15,8 +15,6 @@ import pyarrow as pa
 import typer
 
 from jobs.commands.first_config import ASSETS, findings, first_config, format_line, is_empty
-from jobs.exit import reported
-from jobs.options import Debug, JsonFile
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.cells import chat_texts, has_chats
@@ -230,18 +228,16 @@ def init(
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Take the guesses; nothing is asked without a terminal.")
     ] = False,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Look at TABLE, and write the configuration of a first run that works with it."""
-    with reported(json, debug) as result:
 
-        def ask(question: str, guess: str) -> str:
-            answer: str = typer.prompt(question, default=guess, err=True)
-            return answer
+    def ask(question: str, guess: str) -> str:
+        answer: str = typer.prompt(question, default=guess, err=True)
+        return answer
 
-        asks = ask if sys.stdin.isatty() and not yes else None
-        result |= initialise(table, output, {"text": text, "label": label, "large": large}, asks)
-        for line in result["overview"]:
-            typer.echo(line, err=True)
-        typer.echo(result["config"])
+    asks = ask if sys.stdin.isatty() and not yes else None
+    result = initialise(table, output, {"text": text, "label": label, "large": large}, asks)
+    for line in result["overview"]:
+        typer.echo(line, err=True)
+    typer.echo(result["config"])
+    return result

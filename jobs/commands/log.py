@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, command_group, load
+from jobs.options import CommandGroup, Run
 from jobs.service import ServiceSettings
 from jobs.views.loop import stats_view
 from jobs.views.table import result_console
@@ -23,100 +22,88 @@ from pipelines.serve.log.window import LogReader
 
 TIMEOUT_S = 30.0
 
-app = command_group("What the log of a served cascade holds, the log as a file, and deletion from it.")
+app = CommandGroup("What the log of a served cascade holds, the log as a file, and deletion from it.")
 
 
-@app.command()
-def stats(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None, debug: Debug = False) -> None:
+@app.add
+def stats(config: Run) -> dict[str, Any]:
     """Count decisions by version and route, audits, labels and bytes of inputs; show the evidence of drift."""
-    with reported(json, debug) as result:
-        _, url, application = _log_of(config, overrides)
-        with LogReader(url) as log:
-            watermark = log.watermark(application)
-            result |= {"watermark": watermark, "missing": log.gaps(application, 0, watermark)}
-            result |= log.stats(application)
-            result["drift"] = {version: log.drift(application, version) for version in result["versions"]}
-        result_console().print(stats_view(result))
+    url, application = _log_of(config)
+    with LogReader(url) as log:
+        watermark = log.watermark(application)
+        result = {"watermark": watermark, "missing": log.gaps(application, 0, watermark)} | log.stats(application)
+        result["drift"] = {version: log.drift(application, version) for version in result["versions"]}
+    result_console().print(stats_view(result))
+    return result
 
 
-@app.command()
+@app.add
 def export(
-    config: ConfigFile,
+    config: Run,
     output: Annotated[Path, typer.Option(metavar="FILE", help="The Parquet file, which is replaced.")],
     after: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="Begin behind this decision.")] = 0,
     upto: Annotated[
         int | None, typer.Option(min=0, metavar="NUMBER", help="End with this one; default: the last.")
     ] = None,
-    overrides: Overrides = None,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Write the decisions as Parquet, a row for each, with all that is known of it by now."""
-    with reported(json, debug) as result:
-        _, url, application = _log_of(config, overrides)
-        with LogReader(url) as log:
-            end = log.watermark(application) if upto is None else min(upto, log.watermark(application))
-            number = log.export(application, output, after, end)
-        result |= {"application": application, "decisions": number, "after": after, "upto": end, "file": str(output)}
-        typer.echo(str(output))
+    url, application = _log_of(config)
+    with LogReader(url) as log:
+        end = log.watermark(application) if upto is None else min(upto, log.watermark(application))
+        number = log.export(application, output, after, end)
+    typer.echo(str(output))
+    return {"application": application, "decisions": number, "after": after, "upto": end, "file": str(output)}
 
 
-@app.command()
+@app.add
 def forget(
-    config: ConfigFile,
+    config: Run,
     caller: Annotated[str | None, typer.Option(metavar="NAME", help="Forget all of this caller's items.")] = None,
     request: Annotated[
         str | None, typer.Option(metavar="ID[/ITEM]", help="Forget the items of a request, or one of them.")
     ] = None,
-    overrides: Overrides = None,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Delete inputs, answers and labels for good; what stays of a decision is its route and its probability.
 
     Their units leave the memory of the model with the next `kcm update`.
     """
-    with reported(json, debug) as result:
-        if (caller is None) == (request is None):
-            raise KcmError("name whose items are to be forgotten", hint="Give either --caller or --request")
-        _, url, application = _log_of(config, overrides)
-        require_log(url)
-        what = f"caller {caller!r}" if caller is not None else f"request {request!r}"
-        with closing(DecisionLog(url, TIMEOUT_S, application)) as log:
-            forgotten = log.forget_request(*_parsed(str(request))) if caller is None else log.forget_caller(caller)
-        if not forgotten.num_items:
-            raise KcmError(
-                f"the log holds nothing of {what}, or has forgotten it",
-                where=application,
-                hint="What was answered just now is in the log a second later",
-            )
-        result |= {"items": forgotten.num_items, "units": sorted(forgotten.units)}
-        typer.echo(f"{forgotten.num_items} items of {what} are forgotten")
-        typer.echo("the next `kcm update` trains without them; then `kcm log purge` empties what earlier versions keep")
+    if (caller is None) == (request is None):
+        raise KcmError("name whose items are to be forgotten", hint="Give either --caller or --request")
+    url, application = _log_of(config)
+    require_log(url)
+    what = f"caller {caller!r}" if caller is not None else f"request {request!r}"
+    with closing(DecisionLog(url, TIMEOUT_S, application)) as log:
+        forgotten = log.forget_request(*_parsed(str(request))) if caller is None else log.forget_caller(caller)
+    if not forgotten.num_items:
+        raise KcmError(
+            f"the log holds nothing of {what}, or has forgotten it",
+            where=application,
+            hint="What was answered just now is in the log a second later",
+        )
+    typer.echo(f"{forgotten.num_items} items of {what} are forgotten")
+    typer.echo("the next `kcm update` trains without them; then `kcm log purge` empties what earlier versions keep")
+    return {"items": forgotten.num_items, "units": sorted(forgotten.units)}
 
 
-@app.command()
-def purge(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None, debug: Debug = False) -> None:
+@app.add
+def purge(config: Run) -> dict[str, Any]:
     """Remove what was forgotten from the artefacts of earlier versions, once the champion was trained without it.
 
     They can be served, but no update goes on from them.
     """
-    with reported(json, debug) as result:
-        run, url, application = _log_of(config, overrides)
-        with LogReader(url) as log:
-            key, units = log.unit_key, log.forgotten(application)
-        purged = purge_artefacts(LoopState.of(run), key, units)
-        result |= {"units": len(units), "emptied": purged.emptied, "windows": purged.windows}
-        counted = f"{len(purged.emptied)} artefacts are emptied, {len(purged.windows)} windows erased"
-        typer.echo(f"{len(units)} forgotten units: {counted}")
+    url, application = _log_of(config)
+    with LogReader(url) as log:
+        key, units = log.unit_key, log.forgotten(application)
+    purged = purge_artefacts(LoopState.of(config), key, units)
+    counted = f"{len(purged.emptied)} artefacts are emptied, {len(purged.windows)} windows erased"
+    typer.echo(f"{len(units)} forgotten units: {counted}")
+    return {"units": len(units), "emptied": purged.emptied, "windows": purged.windows}
 
 
-def _log_of(config: Path, overrides: list[str] | None) -> tuple[RunConfig, str, str]:
-    """A run, the URL of the log of its service, and the application whose decisions they are."""
-
-    run = load(config, overrides)
-    serve: Any = ServiceSettings.of(run).serve  # a service has a log and a name
-    return run, serve.feedback.url, serve.application
+def _log_of(config: RunConfig) -> tuple[str, str]:
+    """The URL of the log of a run's service, and the application whose decisions they are."""
+    serve: Any = ServiceSettings.of(config).serve  # a service has a log and a name
+    return serve.feedback.url, serve.application
 
 
 def _parsed(request: str) -> tuple[str, int | None]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from jobs.exit import reported
 from jobs.models import bundle_of
-from jobs.options import BundleSource, Debug, JsonFile, Overrides, load
+from jobs.options import BundleSource, Overrides, load
 from jobs.service import ServiceSettings
 from kcm.errors import KcmError
 from pipelines.batch.predict import predict as predict_files
@@ -57,28 +56,26 @@ def predict(
         Path | None, typer.Option(metavar="CONFIG", help="Take cluster, assets and servers from a run's YAML file.")
     ] = None,
     overrides: Overrides = None,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Answer every row of files of any size as the served cascade would; given again, it goes on where it was."""
-    with reported(json, debug) as result:
-        if overrides and config is None:
-            raise KcmError("--set overrides values of --config, which is missing")
-        loaded = load(config, overrides) if config else None
-        settings = ServiceSettings.of(loaded)
-        result |= predict_files(
-            bundle_of(bundle, loaded),
-            file,
-            output,
-            text_column,
-            image_column=image_column,
-            image_root=image_root,
-            task_column=task_column,
-            cluster=settings.cluster,
-            assets_dir=settings.assets_path,
-            reporter=Reporter(),
-            upstreams=settings.serve.large.upstreams,
-            suffix=format and f".{format}",
-            overwrite=overwrite,
-        )
-        typer.echo(output)
+    if overrides and config is None:
+        raise KcmError("--set overrides values of --config, which is missing")
+    loaded = load(config, overrides) if config else None
+    settings = ServiceSettings.of(loaded)
+    result = predict_files(
+        bundle_of(bundle, loaded),
+        file,
+        output,
+        text_column,
+        image_column=image_column,
+        image_root=image_root,
+        task_column=task_column,
+        cluster=settings.cluster,
+        assets_dir=settings.assets_path,
+        reporter=Reporter(),
+        upstreams=settings.serve.large.upstreams,
+        suffix=format and f".{format}",
+        overwrite=overwrite,
+    )
+    typer.echo(output)
+    return result

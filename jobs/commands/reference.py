@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from json import dumps, loads
+import json
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
 import typer
@@ -11,8 +11,6 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from jobs.exit import reported
-from jobs.options import Debug, JsonFile
 from kcm.components import FAMILIES, Component, KnownComponent
 from kcm.config import Config
 from pipelines.config import RunConfig
@@ -22,17 +20,11 @@ def config(
     schema: Annotated[
         bool, typer.Option("--schema", help="Print a JSON Schema instead, by which editors complete and check YAML.")
     ] = False,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Print the reference of every configuration key as Markdown, with the components that are installed."""
-    with reported(json, debug) as result:
-        if schema:
-            result |= configuration_schema()
-            typer.echo(dumps(result, indent=2))
-        else:
-            result["markdown"] = configuration_reference(RunConfig)
-            typer.echo(result["markdown"], nl=False)
+    result = configuration_schema() if schema else {"markdown": configuration_reference(RunConfig)}
+    typer.echo(json.dumps(result, indent=2) + "\n" if schema else result["markdown"], nl=False)
+    return result
 
 
 _FORM = "$form"  # a reference to a form of a component, which pydantic would look for among its own
@@ -67,8 +59,8 @@ def configuration_schema() -> dict[str, Any]:
             if known.tag != family.default:
                 form["required"] = sorted({*form.get("required", ()), family.tag})
             definitions[_class_name(known)] = form
-    written = dumps({"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema)
-    linked: dict[str, Any] = loads(written.replace(f'"{_FORM}":', '"$ref":'))
+    written = json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema)
+    linked: dict[str, Any] = json.loads(written.replace(f'"{_FORM}":', '"$ref":'))
     return linked
 
 

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.exit import reported
-from jobs.options import AssetsPath, Debug, JsonFile, command_group, options_of
+from jobs.options import AssetsPath, CommandGroup, options_of
 from jobs.views.route import certificate_view, evaluation_view, progress_bars
 from jobs.views.table import result_console
 from kcm.config import parse_config
@@ -22,7 +21,7 @@ from kcm.routing.evaluate import EvaluateConfig
 from kcm.routing.evaluate import evaluate as compare
 from kcm.routing.frame import RoutingFrame
 
-app = command_group("Route between two models from a table of their logged answers, without training either.")
+app = CommandGroup("Route between two models from a table of their logged answers, without training either.")
 
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Logged answers as .csv, .tsv or .parquet.")]
 ColumnsFile = Annotated[
@@ -43,7 +42,7 @@ RouterFolder = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="Draws splits where the table names none.")]
 
 
-@app.command()
+@app.add
 @options_of(EvaluateConfig, "folds")
 @options_of(RouteColumns, "columns")
 def evaluate(
@@ -53,25 +52,23 @@ def evaluate(
     columns_file: ColumnsFile = None,
     encoder: Encoder = None,
     assets_path: AssetsPath = Path("assets"),
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Compare routers, cross-fitted on the same folds; figures are means over folds, differences are paired.
 
     `deferral`, a KAN, estimates from all that the table tells of an input what a large call would gain; it is what
     `fit` fits. Beside it: the table's own confidence or score, hashed-word ridge, random, and the oracle. APGR and CPT
     are null where the large model is not better. Any split column is ignored.
     """
-    with reported(json, debug) as result:
-        config = parse_config(EvaluateConfig, folds, where="options")
-        with progress_bars() as progress:
-            frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path, progress=progress)
-            result |= compare(frame.table, frame.inputs, frame.confidence_name, config, progress)
-        result["notes"] += frame.notes
-        result_console().print(evaluation_view(result))
+    config = parse_config(EvaluateConfig, folds, where="options")
+    with progress_bars() as progress:
+        frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path, progress=progress)
+        result = compare(frame.table, frame.inputs, frame.confidence_name, config, progress)
+    result["notes"] += frame.notes
+    result_console().print(evaluation_view(result))
+    return result
 
 
-@app.command()
+@app.add
 @options_of(RouteColumns, "columns")
 def fit(
     table: TableFile,
@@ -81,18 +78,16 @@ def fit(
     encoder: Encoder = None,
     assets_path: AssetsPath = Path("assets"),
     seed: Seed = 0,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Fit a router on the train rows of TABLE, or on its validate rows, and write it as safetensors and JSON.
 
     Rows it was fitted on keep their out-of-fold scores: they may choose a threshold, and may not certify.
     """
-    with reported(json, debug) as result:
-        with progress_bars() as progress:
-            frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path, progress=progress)
-            result |= frame.fit(seed, output)
-        typer.echo(f"a router fitted on {result['num_rows']:,} {result['split']} rows: {output}")
+    with progress_bars() as progress:
+        frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path, progress=progress)
+        result = frame.fit(seed, output)
+    typer.echo(f"a router fitted on {result['num_rows']:,} {result['split']} rows: {output}")
+    return result
 
 
 LedgerFile = Annotated[
@@ -105,7 +100,7 @@ LedgerFile = Annotated[
 ]
 
 
-@app.command()
+@app.add
 @options_of(RequestConfig, "request")
 @options_of(RouteColumns, "columns")
 def certify(
@@ -124,9 +119,7 @@ def certify(
         typer.Option(metavar="FILE", help="Write frontier, certificate, reliability and metrics as one HTML file."),
     ] = None,
     assets_path: AssetsPath = Path("assets"),
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Choose a threshold on validate and certify it on the certify rows: at most --epsilon lost, with 1 - --delta.
 
     The JSON holds `decision` (threshold, keep_all or escalate_all), `threshold` (null but for the first; keep what
@@ -134,24 +127,24 @@ def certify(
     that was asked for holds for the decision. Escalating all loses nothing, so valid is false only where
     --max-call-rate cannot be kept. Without a split column, rows are drawn: 40% validate, 40% certify, 20% test.
     """
-    with reported(json, debug) as result:
-        asked = parse_config(RequestConfig, request, where="options")
-        frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
-        result |= frame.certify(asked, ledger)
-        if currency and result["mean_costs"] is None:
-            raise KcmError(
-                "--currency names the unit of costs, but none are known on test rows", hint="Give --large-cost COLUMN"
-            )
-        result["costs"] = result["mean_costs"] | {"currency": currency} if currency else None
-        path = frame.certificate_path(asked, result)
-        result["recommendation"] = recommendation(routed(result, {}), path)
-        if report:
-            _write_report(report, table.name, frame, asked, result, path)
-        for warning in result["warnings"]:
-            typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
-        result_console().print(certificate_view(result))
-        if report:
-            typer.echo(str(report))
+    asked = parse_config(RequestConfig, request, where="options")
+    frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
+    result = frame.certify(asked, ledger)
+    if currency and result["mean_costs"] is None:
+        raise KcmError(
+            "--currency names the unit of costs, but none are known on test rows", hint="Give --large-cost COLUMN"
+        )
+    result["costs"] = result["mean_costs"] | {"currency": currency} if currency else None
+    path = frame.certificate_path(asked, result)
+    result["recommendation"] = recommendation(routed(result, {}), path)
+    if report:
+        _write_report(report, table.name, frame, asked, result, path)
+    for warning in result["warnings"]:
+        typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
+    result_console().print(certificate_view(result))
+    if report:
+        typer.echo(str(report))
+    return result
 
 
 def _write_report(

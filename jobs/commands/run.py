@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, is_asked, load
+from jobs.options import Run, is_asked
 from jobs.views.table import result_console, result_view
 from kcm.errors import KcmError
 from pipelines.progress import Reporter
@@ -28,7 +27,7 @@ def check_stage(until: str | None) -> None:
 
 
 def run(
-    config: ConfigFile,
+    config: Run,
     until: Until = None,
     promote: Annotated[
         bool | None,
@@ -41,21 +40,18 @@ def run(
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Go on where everything would be escalated; asked on a terminal alone.")
     ] = False,
-    overrides: Overrides = None,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Run every stage of CONFIG, print the result table, and the path of result.json as the last line.
 
     Finished stages come from the storage. With --until the stages up to that one run, and nothing is printed.
     """
-    with reported(json, debug) as result:
-        check_stage(until)
-        reporter = Reporter(in_vain=_ask_to_go_on) if is_asked() and not yes else Reporter()
-        result |= run_stages(load(config, overrides), until=until, reporter=reporter, promote=promote)
-        if until is None:
-            result_console().print(result_view(result))
-            typer.echo(result["result_path"])
+    check_stage(until)
+    reporter = Reporter(in_vain=_ask_to_go_on) if is_asked() and not yes else Reporter()
+    result = run_stages(config, until=until, reporter=reporter, promote=promote)
+    if until is None:
+        result_console().print(result_view(result))
+        typer.echo(result["result_path"])
+    return result
 
 
 def _ask_to_go_on() -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from jobs import service
-from jobs.exit import reported
-from jobs.options import Debug, JsonFile, Overrides, load
+from jobs.options import Overrides, load
 from kcm.errors import KcmError
 from pipelines.serve.deploy.app import void_release
 
@@ -29,24 +28,22 @@ def serve(
         typer.Option(metavar="FILE", help="Write the file that `serve deploy` takes on a cluster, and start nothing."),
     ] = None,
     overrides: Overrides = None,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Serve a model over HTTP until Ctrl-C: the champion of CONFIG, whoever promotes it, or --bundle or --model."""
-    with reported(json, debug) as result:
-        if overrides and config is None:
-            raise KcmError("--set overrides values of CONFIG, which is missing")
-        source, release, settings = service.prepared(load(config, overrides) if config else None, bundle, model)
-        result["version"] = release.version
-        if void := void_release(release, settings.serve):
-            result["void"] = void
-            typer.echo(f"the certificate of {release.version} is void here: {void}", err=True)
-        if build:
-            service.write_deployment(build, source, settings)
-            typer.echo(str(build))
-            return
-        typer.echo(service.loading_message(release), err=True)
-        with service.serving(source, settings) as url:
-            result["url"] = url
-            typer.echo(f"{release.version} answers at {url}/v1/predict, described at {url}/docs; Ctrl-C stops it")
-            service.wait_for_interruption()
+    if overrides and config is None:
+        raise KcmError("--set overrides values of CONFIG, which is missing")
+    source, release, settings = service.prepared(load(config, overrides) if config else None, bundle, model)
+    result: dict[str, Any] = {"version": release.version}
+    if void := void_release(release, settings.serve):
+        result["void"] = void
+        typer.echo(f"the certificate of {release.version} is void here: {void}", err=True)
+    if build:
+        service.write_deployment(build, source, settings)
+        typer.echo(str(build))
+        return result
+    typer.echo(service.loading_message(release), err=True)
+    with service.serving(source, settings) as url:
+        result["url"] = url
+        typer.echo(f"{release.version} answers at {url}/v1/predict, described at {url}/docs; Ctrl-C stops it")
+        service.wait_for_interruption()
+    return result

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from jobs.exit import reported
-from jobs.options import Debug, JsonFile
 from kcm.config import load_config
 from kcm.errors import ConfigError, KcmError
 from pipelines.config import RunConfig
@@ -23,45 +21,41 @@ StorageSource = Annotated[
 ]
 
 
-def verify(storage: StorageSource, json: JsonFile = None, debug: Debug = False) -> None:
+def verify(storage: StorageSource) -> dict[str, Any]:
     """Read and hash every file of every artefact, name the damaged ones, and exit with 2 where there are any."""
-    with reported(json, debug) as result:
-        num_artefacts, damaged = damaged_files(ArtefactStore.existing(storage_of(storage)))
-        result |= {"artefacts": num_artefacts, "damaged": damaged}
-        for name in damaged:
-            typer.echo(name)
-        typer.echo(f"{num_artefacts} artefacts, {len(damaged)} damaged files", err=True)
-        if damaged:
-            raise KcmError(f"damaged: {', '.join(damaged[:5])}", where=storage, hint="Run again: they are made anew")
+    num_artefacts, damaged = damaged_files(ArtefactStore.existing(storage_of(storage)))
+    for name in damaged:
+        typer.echo(name)
+    typer.echo(f"{num_artefacts} artefacts, {len(damaged)} damaged files", err=True)
+    if damaged:
+        raise KcmError(f"damaged: {', '.join(damaged[:5])}", where=storage, hint="Run again: they are made anew")
+    return {"artefacts": num_artefacts, "damaged": damaged}
 
 
 def gc(
     storage: StorageSource,
     delete: Annotated[bool, typer.Option("--delete", help="Remove them; without it they are only listed.")] = False,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """List the artefacts that no run, champion or challenger refers to, or remove them."""
-    with reported(json, debug) as result:
-        store = ArtefactStore.existing(storage_of(storage))
-        garbage = collect_garbage(store) if delete else find_garbage(store)
-        names = [f"{home.parent.name}/{home.name}" for home in garbage.homes]
-        result |= {
-            "deleted": delete,
-            "garbage": names,
-            "overtaken_attempts": len(garbage.attempts),
-            "bytes": garbage.size,
-            "kept": garbage.kept,
-            "interrupted": garbage.interrupted,
-        }
-        for name in names:
-            typer.echo(name)
-        typer.echo(
-            f"{len(names)} artefacts and {len(garbage.attempts)} attempts, {garbage.size / 1e6:.1f} MB,"
-            f" {'removed' if delete else 'can be removed by --delete'};"
-            f" {garbage.kept} artefacts are referred to, {garbage.interrupted} interrupted ones are kept",
-            err=True,
-        )
+    store = ArtefactStore.existing(storage_of(storage))
+    garbage = collect_garbage(store) if delete else find_garbage(store)
+    names = [f"{home.parent.name}/{home.name}" for home in garbage.homes]
+    for name in names:
+        typer.echo(name)
+    typer.echo(
+        f"{len(names)} artefacts and {len(garbage.attempts)} attempts, {garbage.size / 1e6:.1f} MB,"
+        f" {'removed' if delete else 'can be removed by --delete'};"
+        f" {garbage.kept} artefacts are referred to, {garbage.interrupted} interrupted ones are kept",
+        err=True,
+    )
+    return {
+        "deleted": delete,
+        "garbage": names,
+        "overtaken_attempts": len(garbage.attempts),
+        "bytes": garbage.size,
+        "kept": garbage.kept,
+        "interrupted": garbage.interrupted,
+    }
 
 
 def storage_of(named: str) -> str | Path:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -20,8 +20,7 @@ import kcm
 import pipelines
 from jobs.cluster import DASHBOARD, POLL_S, RUN, Address, Auth, cluster_at, followed, require_success
 from jobs.commands.run import Until, check_stage
-from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, load
+from jobs.options import Run
 from kcm._messages import is_too_early
 from kcm.config import with_absolute_paths
 from kcm.redact import redacted
@@ -32,23 +31,18 @@ AGENT_S = 60.0  # how long the agent of a head that has just started is waited f
 
 
 def submit(
-    config: ConfigFile,
+    config: Run,
     until: Until = None,
     address: Address = DASHBOARD,
     auth: Auth = "disabled",
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", help="Whether to print the job's log until it ends.")
     ] = True,
-    overrides: Overrides = None,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Run CONFIG as a job on a cluster, after `kcm doctor` there; a job that fails gives a non-zero exit."""
-    with reported(json, debug) as result:
-        check_stage(until)
-        words = ["--until", until] if until else []
-        loaded = load(config, overrides)
-        result["submission_id"] = submit_job(loaded, [["doctor"], ["run", *words]], address, auth, follow=follow)
+    check_stage(until)
+    words = ["--until", until] if until else []
+    return {"submission_id": submit_job(config, [["doctor"], ["run", *words]], address, auth, follow=follow)}
 
 
 def submit_job(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from jobs.cluster import DASHBOARD, POLL_S, RUN, Address, Auth, cluster_at, followed, require_success
-from jobs.exit import reported
-from jobs.options import Debug, JsonFile
 from kcm.errors import KcmError
 from kcm.redact import redacted
 
@@ -22,18 +20,18 @@ def status(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The run's name; without it every run.")] = None,
     address: Address = DASHBOARD,
     auth: Auth = "disabled",
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """List the jobs of the run NAME that the cluster knows, the newest last."""
-    with reported(json, debug) as result, cluster_at(address, auth) as client:
+    with cluster_at(address, auth) as client:
         jobs = _jobs(client, name, address)
-        result["jobs"] = [
+    for job in jobs:
+        typer.echo(redacted(f"{_id(job)}  {job.status.value:9}  {_times(job)}"))
+    return {
+        "jobs": [
             {"submission_id": _id(job), "run": _run_of(job), "status": job.status.value, "message": job.message}
             for job in jobs
         ]
-        for job in jobs:
-            typer.echo(redacted(f"{_id(job)}  {job.status.value:9}  {_times(job)}"))
+    }
 
 
 def logs(
@@ -41,41 +39,37 @@ def logs(
     address: Address = DASHBOARD,
     auth: Auth = "disabled",
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the job ends, and exit as it does.")] = False,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Print the log of the newest job of the run NAME."""
-    with reported(json, debug) as result:
-        with cluster_at(address, auth) as client:
-            job = _id(_jobs(client, name, address)[-1])
-            log = "" if follow else client.get_job_logs(job)
-        result["submission_id"] = job
-        if follow:
-            require_success(job, followed(client, job, address), address)
-        else:
-            typer.echo(log, nl=False)
+    with cluster_at(address, auth) as client:
+        job = _id(_jobs(client, name, address)[-1])
+        log = "" if follow else client.get_job_logs(job)
+    if follow:
+        require_success(job, followed(client, job, address), address)
+    else:
+        typer.echo(log, nl=False)
+    return {"submission_id": job}
 
 
 def stop(
     name: RunName,
     address: Address = DASHBOARD,
     auth: Auth = "disabled",
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Stop the jobs of the run NAME, and wait until they have ended; the run submitted again goes on from there."""
-    with reported(json, debug) as result, cluster_at(address, auth) as client:
+    with cluster_at(address, auth) as client:
         running = [_id(job) for job in _jobs(client, name, address) if not job.status.is_terminal()]
         if not running:
             raise KcmError(f"no job of the run {name!r} is running", where=address)
         for job in running:
             client.stop_job(job)
-        result["jobs"] = []
+        jobs = []
         for job in running:
             while not (ended := client.get_job_status(job)).is_terminal():
                 time.sleep(POLL_S)
-            result["jobs"].append({"submission_id": job, "status": ended.value})
+            jobs.append({"submission_id": job, "status": ended.value})
             typer.echo(redacted(f"{job}  {ended.value}"))
+    return {"jobs": jobs}
 
 
 def _jobs(client: JobSubmissionClient, name: str | None, address: str) -> list[JobDetails]:

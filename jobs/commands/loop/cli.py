@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.commands.loop import turns
-from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, load
+from jobs.options import Run
 from jobs.views.loop import labels_view, new_labels_view, turn_view, versions_view
 from jobs.views.table import result_console
 from kcm.certify.labelled import noise_bound
@@ -24,76 +23,65 @@ from pipelines.loop.naming import ClassNames
 
 
 def promote(
-    config: ConfigFile,
+    config: Run,
     version: Annotated[str, typer.Argument(metavar="VERSION", help="Number of a registered version, older or newer.")],
     approve: Annotated[
         bool,
         typer.Option("--approve", help="Only where it waits for approval, and by shadow and canary where one serves."),
     ] = False,
-    overrides: Overrides = None,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Make VERSION the champion, and let the running service change to it without a failed request."""
-    with reported(json, debug) as result:
-        loaded = load(config, overrides)
-        if approve:
-            result |= turns.approve(loaded, version)
-            outcome = "is the champion" if result["promoted"] else f"is not promoted: {result['reason']}"
-        else:
-            result |= turns.promote(loaded, version)
-            outcome = f"is the champion{' and is served' if result['served'] else '; nothing is being served'}"
-        typer.echo(f"{result['version']} {outcome}")
+    if approve:
+        result = turns.approve(config, version)
+        outcome = "is the champion" if result["promoted"] else f"is not promoted: {result['reason']}"
+    else:
+        result = turns.promote(config, version)
+        outcome = f"is the champion{' and is served' if result['served'] else '; nothing is being served'}"
+    typer.echo(f"{result['version']} {outcome}")
+    return result
 
 
 def update(
-    config: ConfigFile,
+    config: Run,
     watch: Annotated[
         bool, typer.Option("--watch", help="Stay, and take a turn whenever something new or an alarm calls for one.")
     ] = False,
-    overrides: Overrides = None,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Let the served cascade learn from its traffic, certify it again, and promote it; the last line is loop.json."""
-    with reported(json, debug) as result:
-        loaded = load(config, overrides)
-        if watch:
-            turns.watch(loaded, lambda line: typer.echo(line, err=True))
-            return
-        result |= turns.update(loaded)
-        result_console().print(turn_view(result))
-        typer.echo(result["result_path"])
+    if watch:
+        turns.watch(config, lambda line: typer.echo(line, err=True))
+        return {}
+    result = turns.update(config)
+    result_console().print(turn_view(result))
+    typer.echo(result["result_path"])
+    return result
 
 
-def versions(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None, debug: Debug = False) -> None:
+def versions(config: Run) -> dict[str, Any]:
     """List the champion, earlier champions and challengers: lineage, promotion gates, windows of certificates."""
-    with reported(json, debug) as result:
-        result |= turns.versions(load(config, overrides))
-        result_console().print(versions_view(result))
+    result = turns.versions(config)
+    result_console().print(versions_view(result))
+    return result
 
 
 def rollback(
-    config: ConfigFile,
+    config: Run,
     version: Annotated[
         str | None, typer.Argument(metavar="[VERSION]", help="Number of an earlier version; else the champion before.")
     ] = None,
     reason: Annotated[
         str, typer.Option(metavar="TEXT", help="Why, for the record of the version.")
     ] = "rolled back by hand",
-    overrides: Overrides = None,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Go back to an earlier champion under load; today's is never promoted by itself again."""
-    with reported(json, debug) as result:
-        result |= turns.rollback(load(config, overrides), version, reason)
-        where = "and is served" if result["served"] else "again; nothing is being served"
-        typer.echo(f"{result['rolled_back']} is rolled back: {result['version']} is the champion {where}")
+    result = turns.rollback(config, version, reason)
+    where = "and is served" if result["served"] else "again; nothing is being served"
+    typer.echo(f"{result['rolled_back']} is rolled back: {result['version']} is the champion {where}")
+    return result
 
 
 def labels(
-    config: ConfigFile,
+    config: Run,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="Write all items, as .csv, .jsonl or .json (Label Studio)."),
@@ -119,10 +107,7 @@ def labels(
         list[str] | None,
         typer.Option("--is", metavar="NAME=LABEL", help="What is proposed, named or given as NAME is LABEL."),
     ] = None,
-    overrides: Overrides = None,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """List the few items worth a person's label, exchange them as a file, and say what the labels so far certify.
 
     They are disagreements of the last turn's challenger with the large model, drawn at random: with enough of them
@@ -130,16 +115,16 @@ def labels(
     escalated since the last promotion; --name adds a label for such a class, without a change of the configuration,
     --is says that it is a label which exists, or merges two names, and --ignore that it is none.
     """
-    with reported(json, debug) as result:
-        if new or name or withdraw or ignore or same:
-            if out or taken or check:
-                raise KcmError("labels and groups go with neither --out, --in nor --check", hint="Give two commands")
-            told = (each or () for each in (name, withdraw, ignore, same))
-            result |= new_labels_of(load(config, overrides), *told, groups=new)
-            result_console().print(new_labels_view(result))
-            return
-        result |= labels_of(load(config, overrides), out=out, taken=taken, check=check, limit=limit)
-        result_console().print(labels_view(result))
+    if new or name or withdraw or ignore or same:
+        if out or taken or check:
+            raise KcmError("labels and groups go with neither --out, --in nor --check", hint="Give two commands")
+        told = (each or () for each in (name, withdraw, ignore, same))
+        result = new_labels_of(config, *told, groups=new)
+        result_console().print(new_labels_view(result))
+        return result
+    result = labels_of(config, out=out, taken=taken, check=check, limit=limit)
+    result_console().print(labels_view(result))
+    return result
 
 
 def new_labels_of(

@@ -8,18 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, command_group, load, options_of
+from jobs.options import CommandGroup, ConfigFile, Overrides, load, options_of
 from jobs.views.loop import simulation_view
 from jobs.views.table import result_console
 from kcm.config import parse_config
 from pipelines.loop.simulation.scenario import Scenario
 from pipelines.loop.simulation.simulate import simulate as play
 
-app = command_group("The loop played on a table that one has, before anything is live.")
+app = CommandGroup("The loop played on a table that one has, before anything is live.")
 
 
-@app.command()
+@app.add
 @options_of(Scenario, "scenario")
 def simulate(
     config: ConfigFile,
@@ -30,19 +29,17 @@ def simulate(
     ],
     table: Annotated[Path | None, typer.Option("--table", metavar="T", help="The table, in place of CONFIG's.")] = None,
     overrides: Overrides = None,
-    json: JsonFile = None,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Play runs, traffic, turns and promotions on a labelled table; the last line is the page with the curves.
 
     Half of the known labels' rows make the first champion. The other rows are its traffic; each wave of late labels is
     followed by two turns of the loop. Nothing is served. A large model that is not fitted on the table is played, so
     that nothing is paid.
     """
-    with reported(json, debug) as result:
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of every version
-        values = [*(overrides or ()), *([f"tasks.source.path={table}"] if table else [])]
-        waves = [[label.strip() for label in wave.split(",") if label.strip()] for wave in late]
-        result |= play(load(config, values), waves, parse_config(Scenario, scenario))
-        result_console().print(simulation_view(result))
-        typer.echo(result["report_path"])
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of every version
+    values = [*(overrides or ()), *([f"tasks.source.path={table}"] if table else [])]
+    waves = [[label.strip() for label in wave.split(",") if label.strip()] for wave in late]
+    result = play(load(config, values), waves, parse_config(Scenario, scenario))
+    result_console().print(simulation_view(result))
+    typer.echo(result["report_path"])
+    return result
