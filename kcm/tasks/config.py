@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from kcm.config import Config, LocalPath
-from kcm.tasks.plan.sampling import LongTailConfig
-from kcm.tasks.plan.scenarios import Scenario, TaskOrder
+from kcm.tasks.plan.scenarios import LongTailConfig, Scenario, TaskOrder
 from kcm.tasks.plan.splits import DEFAULT_FRACTIONS, Fractions
 from kcm.tasks.readers.reviews import ReviewsSource
 from kcm.tasks.sources import SourceConfig

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pyarrow.compute as pc
 from kcm.parquet import read_table
 from kcm.tasks.plan.splits import SPLITS, Split
 from kcm.tasks.shards import write_shards
+from kcm.tasks.units import text_key
 
 # Pictures can pass 2 GiB, which `binary` cannot count.
 SCHEMA = pa.schema(
@@ -88,3 +92,57 @@ def read_shard(file: Path) -> pa.Table:
     if "image" not in table.column_names:
         table = table.append_column("image", pa.array([b""] * len(table), pa.large_binary()))
     return table.select([name for name in (*SCHEMA.names, VECTOR, "split") if name in table.column_names])
+
+
+_SHORTEST = 5  # letters of labels that are compared: shorter ones, such as cat and car, differ by a letter on purpose
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts of a task sequence.
+
+    `labels` are the rows of each label, `rows` those of each task by split, `certify_units` what was drawn
+    independently of the certify split of each task. `num_overlapping` rows were left out since another split has their
+    content or group. `num_repeating` rows without a group have a content that others have too, with which they are one
+    unit.
+    """
+
+    labels: dict[str, int]
+    rows: dict[str, dict[str, int]]
+    certify_units: dict[str, int]
+    num_bad: int
+    num_overlapping: int = 0
+    num_repeating: int = 0
+
+    @property
+    def num_rows(self) -> int:
+        """All rows that are used."""
+        return sum(sum(splits.values()) for splits in self.rows.values())
+
+    @property
+    def alike(self) -> list[tuple[str, str]]:
+        """Pairs of labels that are spelled almost alike."""
+        return alike(self.labels)
+
+
+def read_summary(folder: Path) -> Summary:
+    """The summary of a sequence that `kcm.tasks.preparation.build` wrote."""
+    return Summary(**read_description(folder)["summary"])
+
+
+def alike(labels: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of labels that differ in case, spaces or marks alone, or by one letter; numbers are meant to differ."""
+    names = list(labels)
+    plain = {label: re.sub(r"[\W_]+", "", text_key(label)) for label in names}
+    near: dict[str, list[str]] = defaultdict(list)
+    for label, letters in plain.items():
+        near[letters].append(label)
+        if len(letters) >= _SHORTEST:
+            for shorter in {letters[:place] + letters[place + 1 :] for place in range(len(letters))}:
+                near[shorter].append(label)
+    pairs = {pair for members in near.values() for pair in combinations(members, 2)}
+    return sorted(pair for pair in pairs if _digits(plain[pair[0]]) == _digits(plain[pair[1]]))
+
+
+def _digits(letters: str) -> list[str]:
+    return re.findall(r"\d+", letters)

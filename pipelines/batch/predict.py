@@ -33,8 +33,7 @@ from kcm.large.response_cache import ResponseStore
 from kcm.parquet import read_table
 from kcm.tasks.shards import GROUP_ROWS
 from pipelines.batch.inputrows import ID, InputReader, InputRows
-from pipelines.batch.outputs import FileRecord, PredictedFile, predicted_files
-from pipelines.batch.rowwriter import writing
+from pipelines.batch.outputs import FileRecord, PredictedFile, predicted_files, writing
 from pipelines.batch.shards import FAILED, Counts, RowFunction, Unit, map_units, unit_rows, units_of
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected

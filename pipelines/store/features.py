@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 from kcm.encoders.config import EncoderConfig, Runtime
 from kcm.inputs.vectors import list_column, matrix
 from kcm.tasks import Split
-from kcm.tasks.rowindex import RowIndex
-from kcm.tasks.shards import shard_file
+from kcm.tasks.shards import RowIndex, shard_file
 from pipelines.store.sequence import FEW_ROWS, Names, SequenceArtefact, ShardedArtefact
 
 SECONDS = "seconds"  # what encoding a row took, on one actor: the cost of a call

@@ -15,9 +15,8 @@ from kcm.inputs.content import Content
 from kcm.inputs.vectors import matrix
 from kcm.large import LargeConfig
 from kcm.parquet import read_table
-from kcm.tasks.sequence import DESCRIPTION, VECTOR, read_description, read_shard
+from kcm.tasks.sequence import DESCRIPTION, VECTOR, Summary, read_description, read_shard, read_summary
 from kcm.tasks.shards import task_shards
-from kcm.tasks.summary import Summary, read_summary
 from pipelines.store.artefact import Artefact
 
 ENCODER, LARGE = "encoder", "large"  # folders of the fitted heads, named after the side that they belong to

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-from kcm.encoders.config import NetworkEncoderConfig
+from kcm.encoders.config import Arrays, NetworkEncoderConfig
 from kcm.encoders.runtime.encoder import NetworkEncoder
-from kcm.encoders.runtime.network import Arrays
 from kcm.encoders.runtime.torch_network import Exportable, dtype_of, loading
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import PROBE, Content, contents

@@ -19,8 +19,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 from transformers.utils.logging import disable_progress_bar
 
-from kcm.encoders.config import Precision
-from kcm.encoders.runtime.network import Arrays
+from kcm.encoders.config import Arrays, Precision
 from kcm.errors import AssetError
 
 _OPSET = 17

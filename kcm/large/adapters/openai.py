@@ -26,8 +26,10 @@ from kcm.large.base import PROBE, Cost, Estimate, Item, LargeAnswer, LargeModel
 from kcm.large.batches import PRICE, Batches
 from kcm.large.config import ON_CPU, GenerativeConfig, Resources, UpstreamConfig
 from kcm.large.head import LinearHead
-from kcm.large.prompting.prompts import NAMING, PromptMessage, TaskPromptConfig
-from kcm.large.prompting.replies import (
+from kcm.large.prompting.prompts import (
+    NAMING,
+    PromptMessage,
+    TaskPromptConfig,
     answer_schema,
     label_distribution,
     matching_label,

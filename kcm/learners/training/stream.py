@@ -21,7 +21,7 @@ from kcm.learners.base import Batch, joined
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.order import ROWS_PER_GROUP, num_blocks
 from kcm.parquet import sound
-from kcm.tasks.rowindex import RowIndex
+from kcm.tasks.shards import RowIndex
 
 _OPEN_SHARDS = 64  # whose footers are kept
 

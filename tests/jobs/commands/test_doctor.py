@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from jobs.commands import doctor as module
 from jobs.commands.doctor import checks, examine
+from jobs.options import command
 from kcm.config import parse_config
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
@@ -113,10 +115,10 @@ def test_a_fault_gives_a_non_zero_exit(tmp_path: Path, monkeypatch: pytest.Monke
 
     file = tmp_path / "run.yaml"
     file.write_text("name: x")
-    monkeypatch.setattr(module, "load", lambda *_: None)
+    monkeypatch.setattr("jobs.options.load", lambda *_: SimpleNamespace(name="x"))
     monkeypatch.setattr(module, "checks", lambda *_: iter([("storage", lambda: "fine"), ("log", fail)]))
     app = typer.Typer()
-    app.command()(module.doctor)
+    app.command()(command(module.doctor))
     ended = CliRunner().invoke(app, [str(file)])
     assert ended.exit_code == 2
     assert ended.output.splitlines()[:2] == ["ok    storage  fine", "FAULT log      it is broken. Mend it"]

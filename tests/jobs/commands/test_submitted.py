@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from jobs import cluster
 from jobs.cli import app
-from jobs.commands import submitted
+from jobs.commands import submit
 
 
 def job(name: str, run: str | None, status: JobStatus, start_time: int) -> SimpleNamespace:
@@ -60,7 +60,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
         monkeypatch.setenv(name, "disabled" if name == "RAY_AUTH_MODE" else "")
     client = FakeClient()
     monkeypatch.setattr(cluster, "JobSubmissionClient", lambda address: client)
-    monkeypatch.setattr(submitted, "POLL_S", 0)
+    monkeypatch.setattr(submit, "POLL_S", 0)
     return client
 
 

@@ -12,8 +12,7 @@ import pytest
 from kcm.config import parse_config
 from kcm.encoders.image import ImageEncoderConfig
 from kcm.encoders.runtime import export
-from kcm.encoders.runtime.export import NETWORK
-from kcm.encoders.runtime.network import OnnxNetwork
+from kcm.encoders.runtime.export import NETWORK, OnnxNetwork
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import contents

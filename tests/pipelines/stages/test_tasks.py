@@ -5,15 +5,20 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from kcm.certify.certificate import CertificateConfig
+from kcm.certify.outlook import Scope
 from kcm.config import parse_config
+from kcm.tasks.plan.splits import DEFAULT_FRACTIONS
+from kcm.tasks.sequence import Summary
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.progress import Reporter
-from pipelines.stages.tasks import Tasks
+from pipelines.stages.tasks import Tasks, overview
 from pipelines.store.artefact import ArtefactStore
 
 
@@ -60,3 +65,57 @@ def test_a_run_that_can_certify_is_not_asked_about(tmp_path: Path) -> None:
 
 def test_without_somebody_to_ask_the_run_goes_on(tmp_path: Path) -> None:
     build(tmp_path, 100, Reporter(Console(file=io.StringIO())))
+
+
+def lines(units: dict[str, int], scopes: tuple[Scope, ...] = ("global", "per_task"), **certificate: Any) -> list[str]:
+    rows = {
+        task: {"train": 5 * count, "validate": count, "certify": count, "test": count} for task, count in units.items()
+    }
+    summary = Summary({"billing": 50, "billling": 2}, rows, units, 3, 7)
+    return list(overview(summary, CertificateConfig(**certificate), scopes, DEFAULT_FRACTIONS))
+
+
+def test_rows_labels_and_slips_are_told() -> None:
+    first, task, bad, overlapping, slip, _ = lines({"bank": 200})
+    assert first == "1,600 rows, 2 labels: billing 50, billling 2"
+    assert task == "  task bank: train 1,000, validate 200, certify 200, test 200"
+    assert bad.startswith("3 bad rows are left out")
+    assert overlapping.startswith("7 rows are left out since another split has their content or group")
+    assert slip == "warning: two labels are spelled almost alike: 'billing' (50) and 'billling' (2)"
+
+
+def test_a_table_of_answers_is_said_to_answer_nothing_new() -> None:
+    config, summary = CertificateConfig(), Summary({"a": 1}, {}, {"bank": 200}, [], 0)
+    *_, warning, _ = overview(summary, config, ("global",), DEFAULT_FRACTIONS, servable=False)
+    assert warning.startswith("warning: the large model is a table of recorded answers")
+
+
+def test_rows_that_are_enough_are_said_to_be() -> None:
+    assert lines({"bank": 300})[-1].endswith("needs at least 139 by regret or 162 by net: a certificate is possible")
+    assert "a certificate is possible; it is a close call" in lines({"bank": 200})[-1]
+    assert "one threshold over all tasks; a threshold of their own has too few" in lines({"a": 90, "b": 90})[-1]
+
+
+@pytest.mark.parametrize(
+    ("units", "scopes", "advice"),
+    [
+        (
+            {"bank": 98},
+            ("global",),
+            "98 certify units; epsilon 0.02 at delta 0.1 needs at least 139 by regret or 162 by net:"
+            " everything would be escalated. Use about 1,150 rows, or epsilon >= 0.03,"
+            " or a certify share of 0.21 in place of 0.15",
+        ),
+        (
+            {"a": 60, "b": 60},
+            ("per_task",),
+            "60 certify units of the smallest task; epsilon 0.02 at delta 0.1 needs at least 193 by regret or 222 by"
+            " net: everything would be escalated. Use about 3,100 rows, or epsilon >= 0.065, or tune.scopes [global]",
+        ),
+        ({"bank": 0}, ("global",), "there are no certify rows; epsilon 0.02 at delta 0.1 needs at least 139"),
+    ],
+)
+def test_rows_that_are_too_few_come_with_the_choices_that_would_work(
+    units: dict[str, int], scopes: tuple[Scope, ...], advice: str
+) -> None:
+    assert lines(units, scopes)[-1].startswith(f"warning: {advice}")

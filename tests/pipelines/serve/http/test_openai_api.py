@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
-from kcm.large.prompting.prompts import NO_PROMPT, question
-from kcm.large.prompting.replies import answer_schema
+from kcm.large.prompting.prompts import NO_PROMPT, answer_schema, question
 from pipelines.serve.http.openai_api import text_between_marks
 from pipelines.serve.schemas import Refusal
 
