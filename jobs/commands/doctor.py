@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -151,7 +151,7 @@ def _log(url: str) -> str:
     if url.startswith("sqlite"):
         return "SQLite, for the replicas of one machine"
     try:
-        with closing(Database(url, LOG_ANSWER_S)) as database:
+        with Database(url, LOG_ANSWER_S) as database:
             database.open()
     except LogUnavailableError as error:
         hint = "Check serve.feedback.url, and PGPASSWORD on every node"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,7 +71,7 @@ def forget(
     url, application = _log_of(config)
     require_log(url)
     what = f"caller {caller!r}" if caller is not None else f"request {request!r}"
-    with closing(DecisionLog(url, TIMEOUT_S, application)) as log:
+    with DecisionLog(url, TIMEOUT_S, application) as log:
         forgotten = log.forget_request(*_parsed(str(request))) if caller is None else log.forget_caller(caller)
     if not forgotten.num_items:
         raise KcmError(

@@ -193,8 +193,7 @@ def delivered(config: RunConfig, candidate: Champion) -> Delivery:
     assert config.update is not None
     certificate = Bundle.read(release.bundle).certificates.get(None)
     challenger = Challenger(digest=candidate.digest, version=candidate.version, bundle=candidate.bundle)
-    log = TrialLog(log_url(settings.serve, config.storage_folder), config.application)
-    try:
+    with TrialLog(log_url(settings.serve, config.storage_folder), config.application) as log:
         outcome = Rollout(
             current.champion.version,
             candidate.version,
@@ -204,7 +203,5 @@ def delivered(config: RunConfig, candidate: Champion) -> Delivery:
             epsilon=certificate.epsilon if certificate else config.certificate.epsilon,
             label_free=certificate is not None and certificate.method == "traffic",
         ).run()
-    finally:
-        log.close()
     stages = [stage.model_dump(mode="json") for stage in outcome.stages]
     return Delivery(served=True, stopped=None if outcome.passed else outcome.reason, stages=stages)

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -65,7 +65,13 @@ class Database:
         with self._transaction(self._engine.execution_options(**options)) as connection:
             yield connection
 
-    def watermark(self, *where: ColumnElement[bool]) -> int:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def last_number(self, *where: ColumnElement[bool]) -> int:
         """The highest number of such decisions below which none will ever be added; 0 without decisions.
 
         PostgreSQL's transactions commit out of the order of their numbers, so that those under way are waited for.
@@ -136,7 +142,7 @@ class Database:
 
 
 def share_numbers(connection: Connection) -> None:
-    """Number decisions in this transaction, beside other writers; `Database.watermark` waits until it ends."""
+    """Number decisions in this transaction, beside other writers; `Database.last_number` waits until it ends."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock_shared(_NUMBERING)))
 

@@ -94,7 +94,7 @@ class Forgotten:
     units: frozenset[str]
 
 
-class DecisionLog:
+class DecisionLog(Database):
     """Stores durably or raises LogUnavailableError; every call blocks, for `timeout_s` at most where it must wait.
 
     What is stored twice under the same request id and item is stored once. Decisions are those of `application`. Of the
@@ -102,22 +102,15 @@ class DecisionLog:
     """
 
     def __init__(self, url: str, timeout_s: float, application: str = APPLICATION, max_share: float = 1.0) -> None:
-        self.database, self._application, self._max_share = Database(url, timeout_s), application, max_share
+        super().__init__(url, timeout_s)
+        self._application, self._max_share = application, max_share
         self._writer = secrets.token_hex(8)
         self._key: bytes | None = None
-
-    def open(self) -> None:
-        """As `Database.open`."""
-        self.database.open()
-
-    def close(self) -> None:
-        """As `Database.close`."""
-        self.database.close()
 
     def add_decisions(self, decisions: Sequence[LoggedDecision]) -> None:
         """Commit answered items in their order, with the audits that are drawn, before any of these is made."""
         shared = {"application": self._application, "writer": self._writer}
-        with self.database.writing() as connection:
+        with self.writing() as connection:
             key = self._key_by(connection)
             share_numbers(connection)
             connection.execute(insert(connection, DECISIONS), [shared | decision.row(key) for decision in decisions])
@@ -138,7 +131,7 @@ class DecisionLog:
         What is forgotten by now stays so.
         """
         d, by_item = DECISIONS.c, probabilities or {}
-        with self.database.writing() as connection:
+        with self.writing() as connection:
             for item, label in labels.items():
                 this = (d.request_id == request_id) & (d.item == item) & d.state.is_not(None) & d.forgotten_at.is_(None)
                 answer: dict[str, Any] = {"state": "lost" if label is None else "answered", "large_label": label}
@@ -157,7 +150,7 @@ class DecisionLog:
         d, f = DECISIONS.c, FEEDBACK.c
         wanted = {label.item: label.label for label in labels}
         new = {label.label for label in labels if label.new}
-        with self.database.writing() as connection:
+        with self.writing() as connection:
             owner = hashed(caller, self._key_by(connection))
             issued = select(d.item).where(d.request_id == request_id, d.caller == owner, d.item.in_(list(wanted)))
             if missing := wanted.keys() - set(connection.scalars(issued)):
@@ -176,19 +169,19 @@ class DecisionLog:
 
     def inbox(self, limit: int) -> InboxView:
         """The first open items of the inbox that people are asked about."""
-        with self.database.reading() as connection:
+        with self.reading() as connection:
             return inbox_view(connection, self._application, limit)
 
     def answer_inbox(self, answers: Mapping[str, str | None], *, again: bool) -> None:
         """Commit what a person says of items of the open inbox, or store none; as `store_answers`."""
-        with self.database.writing() as connection:
+        with self.writing() as connection:
             asked = asked_for(connection, self._application)
             store_answers(connection, self._application, asked, answers, again=again)
 
     def add_failure(self, request_id: str, model_version: str, stage: int, status: int) -> None:
         """Commit that a challenger did not answer a request that it took, and the HTTP status of that."""
         row = {"request_id": request_id, "application": self._application, "model_version": model_version}
-        with self.database.writing() as connection:
+        with self.writing() as connection:
             row |= {"stage": stage, "status": status, "failed_at": utc_now()}  # type: ignore[dict-item]
             connection.execute(insert(connection, FAILURES), [row])
 
@@ -198,7 +191,7 @@ class DecisionLog:
         own = (p.application == self._application) & (p.num_bytes > 0)  # an empty one stands for a forgotten input
         oldest = select(p.request_id, p.item, p.num_bytes, p.stored_at).where(own).order_by(p.stored_at).limit(STEP)
         before = None if keep_days is None else utc_now() - datetime.timedelta(days=keep_days)
-        with self.database.reading() as connection:
+        with self.reading() as connection:
             total = int(connection.scalar(select(func.sum(p.num_bytes)).where(own)) or 0)
             rows = connection.execute(oldest).all()
         excess, expired = 0 if keep_bytes is None else total - keep_bytes, []
@@ -208,7 +201,7 @@ class DecisionLog:
             expired.append((request_id, item))
             excess -= num_bytes
         if expired:
-            with self.database.writing() as connection:
+            with self.writing() as connection:
                 connection.execute(delete(PAYLOADS).where(of_items(PAYLOADS, expired)))
         return len(expired)
 
@@ -222,7 +215,7 @@ class DecisionLog:
         joined = DECISIONS.outerjoin(labels, same_item(DECISIONS, labels))
         others = select(count, *alike).where(own, d.state.is_(None)).group_by(*alike)
         audited = select(count, *alike, *known).select_from(joined).where(own, d.state.is_not(None))
-        with self.database.reading() as connection:
+        with self.reading() as connection:
             audits = [Tally(*row) for row in connection.execute(audited.group_by(*alike, *known))]
             return audits + [Tally(*row) for row in connection.execute(others)]
 
@@ -244,7 +237,7 @@ class DecisionLog:
             lost = differs & labelled(f.label == d.large_label, i.label == d.large_label)
             pending = or_(pending, differs & ~labelled(f.label.is_not(None), i.label.is_not(None)))
         joined = DECISIONS.outerjoin(labels, same_item(DECISIONS, labels))
-        upto = self.database.watermark()
+        upto = self.last_number()
         chosen = (
             select(d.number, d.audit_share, case((lost, 1), else_=0), case((pending, 0), else_=1), d.answered_at)
             .select_from(joined)
@@ -253,7 +246,7 @@ class DecisionLog:
             .order_by(d.number)
             .limit(limit)
         )
-        with self.database.reading() as connection:
+        with self.reading() as connection:
             return [
                 Event(number, share, bool(is_lost), bool(final), answered_at)
                 for number, share, is_lost, final, answered_at in connection.execute(chosen)
@@ -267,7 +260,7 @@ class DecisionLog:
         d, v = DECISIONS.c, VERSIONS.c
         own = d.application == self._application
         answered = select(d.model_version, func.min(d.answered_at), func.max(d.answered_at)).where(own)
-        with self.database.reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(answered.group_by(d.model_version).order_by(func.min(d.number))).all()
             given = counted(connection, d.model_version, FEEDBACK, own)
             asked = counted(connection, d.model_version, INBOX, own & INBOX.c.label.is_not(None))
@@ -287,7 +280,7 @@ class DecisionLog:
     def put_drift(self, model_version: str, e_values: Mapping[str, float]) -> None:
         """Commit what this replica knows of drift by now, in the place of what it wrote before."""
         key = {"application": self._application, "model_version": model_version, "writer": self._writer}
-        with self.database.writing() as connection:
+        with self.writing() as connection:
             connection.execute(delete(DRIFT).where(*(DRIFT.c[name] == value for name, value in key.items())))
             connection.execute(DRIFT.insert(), [{**key, "e_values": dict(e_values), "updated_at": utc_now()}])
 
@@ -330,7 +323,7 @@ class DecisionLog:
 
     def forget_caller(self, caller: str) -> Forgotten:
         """Forget all items of a caller, in steps; what is forgotten is on disk when it returns."""
-        with self.database.reading() as connection:
+        with self.reading() as connection:
             owner = hashed(caller, self._key_by(connection))
         return self._forget(DECISIONS.c.caller == owner)
 
@@ -341,7 +334,7 @@ class DecisionLog:
 
     def read(self, table: Table) -> list[dict[str, Any]]:
         """All rows of a table, in the order of its key."""
-        with self.database.reading() as connection:
+        with self.reading() as connection:
             key = [column for column in table.c if column.name in ("request_id", "item")] or table.primary_key
             rows = connection.execute(select(table).order_by(*key))
             return [dict(row) for row in rows.mappings()]
@@ -352,7 +345,7 @@ class DecisionLog:
         step = select(d.request_id, d.item, d.unit).where(chosen, own).limit(STEP)
         num_items, units = 0, set()
         while True:
-            with self.database.writing() as connection:
+            with self.writing() as connection:
                 rows = connection.execute(step).all()
                 if rows:
                     _forget_items(connection, [(row.request_id, row.item) for row in rows])
@@ -360,7 +353,7 @@ class DecisionLog:
             units |= {row.unit for row in rows if row.unit}
             if len(rows) < STEP:
                 break
-        self.database.truncate()
+        self.truncate()
         return Forgotten(num_items, frozenset(units))
 
     def _labels(self, model_version: str) -> Subquery:
@@ -371,7 +364,7 @@ class DecisionLog:
 
     def _version_value(self, model_version: str, column: ColumnElement[Any]) -> Any:
         v = VERSIONS.c
-        with self.database.reading() as connection:
+        with self.reading() as connection:
             return connection.scalar(
                 select(column).where(v.application == self._application, v.model_version == model_version)
             )
@@ -380,7 +373,7 @@ class DecisionLog:
     def _version(self, model_version: str) -> Iterator[tuple[Connection, ColumnElement[bool]]]:
         """A transaction on the row of a version, which is made before; with the condition that selects it."""
         v, key = VERSIONS.c, {"application": self._application, "model_version": model_version}
-        with self.database.writing() as connection:
+        with self.writing() as connection:
             connection.execute(insert(connection, VERSIONS), [key])
             yield connection, (v.application == self._application) & (v.model_version == model_version)
 

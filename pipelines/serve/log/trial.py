@@ -30,15 +30,16 @@ class TrialFigures:
     challenger: Requests
 
 
-class TrialLog:
+class TrialLog(Database):
     """Reads the trials of an application; every call blocks, and raises LogUnavailableError."""
 
     def __init__(self, url: str, application: str, timeout_s: float = 10.0) -> None:
-        self._database, self._application = Database(url, timeout_s), application
+        super().__init__(url, timeout_s)
+        self._application = application
 
     def last(self) -> int:
         """The number of the last decision, 0 without any; a trial that begins now comes after it."""
-        return self._database.watermark()
+        return self.last_number()
 
     def read(self, after: int, champion: str, challenger: str) -> TrialFigures:
         """The trial of `challenger` beside `champion`, of decisions with numbers above `after`."""
@@ -53,7 +54,7 @@ class TrialLog:
             .order_by(d.number)
         )
         failures = select(f.stage).where(f.application == self._application, f.model_version == challenger)
-        with self._database.reading() as connection:
+        with self.reading() as connection:
             result = connection.execute(decisions)
             rows = pd.DataFrame(result.all(), columns=list(result.keys())).astype(_TYPES)
             failed = connection.scalars(failures.order_by(f.failed_at)).all()
@@ -62,10 +63,6 @@ class TrialLog:
             _requests(_as_shadow(by_champion, challenger)),
             _requests(_as_answered(by_challenger), failed),
         )
-
-    def close(self) -> None:
-        """Let go of the database."""
-        self._database.close()
 
 
 def _as_answered(rows: pd.DataFrame) -> pd.DataFrame:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -66,28 +64,12 @@ WINDOW = pa.schema(
 )
 
 
-class LogReader:
+class LogReader(Database):
     """Reads the log at `url` while it is written; raises LogUnavailableError, and DataError without one."""
 
     def __init__(self, url: str, timeout_s: float = 60.0) -> None:
         require_log(url)
-        self._url, self._database = url, Database(url, timeout_s)
-
-    def __enter__(self) -> LogReader:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of all connections."""
-        self._database.close()
-
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A transaction that reads."""
-        with self._database.reading() as connection:
-            yield connection
+        super().__init__(url, timeout_s)
 
     @property
     def unit_key(self) -> bytes:
@@ -97,7 +79,7 @@ class LogReader:
 
     def watermark(self, application: str) -> int:
         """The highest number below which no decision will ever be added; 0 without decisions."""
-        return self._database.watermark(DECISIONS.c.application == application)
+        return self.last_number(DECISIONS.c.application == application)
 
     def window(self, application: str, after: int, upto: int, max_share: float = 1.0) -> pa.Table:
         """The decisions with after < number <= upto, with the columns of WINDOW.

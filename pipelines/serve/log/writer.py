@@ -165,7 +165,7 @@ class LogWriter:
         done, _ = await asyncio.wait({running}, timeout=self._config.timeout_s + QUEUE_S)
         if not done:
             self._failed_at = time.monotonic()
-            self._log.database.interrupt()
+            self._log.interrupt()
             raise LogUnavailableError("the database is silent")
         return running.result()
 
@@ -220,7 +220,7 @@ class LogWriter:
         try:
             self._thread.submit(self._commit_all).result(CLOSE_S)
         except (LogUnavailableError, TimeoutError) as error:
-            self._log.database.interrupt()
+            self._log.interrupt()
             logger.error("%d decisions never came into the log: %s", len(self._queue), error)
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._queue.close()

@@ -136,7 +136,7 @@ def test_many_items_are_forgotten_in_steps_and_who_is_stopped_goes_on(
     monkeypatch.setattr(room, "STEP", 2)
     for number in range(3):
         answered(log, f"r{number}", "ann")
-    writing, num_forgotten = log.database.writing, []
+    writing, num_forgotten = log.writing, []
 
     @contextmanager
     def stopped() -> Iterator[Connection]:
@@ -147,7 +147,7 @@ def test_many_items_are_forgotten_in_steps_and_who_is_stopped_goes_on(
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(log.database, "writing", stopped)
+        patch.setattr(log, "writing", stopped)
         with pytest.raises(KeyboardInterrupt):
             log.forget_caller("ann")
     assert num_forgotten == [2, 4, 6]
