@@ -7,8 +7,7 @@ from pathlib import Path
 
 from kcm.bundle.models import bundle_digest
 from pipelines.registry.champion import BUNDLE, REGISTER, Challenger, Champion
-from pipelines.store.artefact import ArtefactStore
-from pipelines.store.manifest import publish
+from pipelines.store.artefact import ArtefactStore, publish
 
 
 def registered(store: ArtefactStore, bundle: Path, version: str) -> Champion:

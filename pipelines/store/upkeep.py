@@ -17,9 +17,21 @@ from typing import Any
 
 from kcm.assets.manifest import sha256_of
 from kcm.errors import LockedError
-from pipelines.store.artefact import ARTEFACTS, CONTROL, Artefact, ArtefactStore, damaged_files, finished_at
+from pipelines.store.artefact import (
+    ARTEFACTS,
+    CONTROL,
+    EMPTIED,
+    MANIFEST,
+    Artefact,
+    ArtefactStore,
+    damaged_files,
+    described,
+    encoded,
+    finished_at,
+    marks_of,
+    read_manifest,
+)
 from pipelines.store.control.lease import held, leased
-from pipelines.store.manifest import EMPTIED, MANIFEST, described, encoded, marks_of, read_manifest
 
 CLEANING = "leases/gc"  # held while files are removed; no run begins meanwhile
 _BUNDLE, _LINEAGE = "bundle/bundle.json", "bundle/lineage.json"  # of a bundle's artefact; the first gives its digest

@@ -16,12 +16,11 @@ from kcm.bundle.runtime import SmallSide
 from kcm.encoders import Encoder
 from kcm.inputs.content import Content
 from pipelines.serve.breaker import Breaker
-from pipelines.serve.cascade.certificate_guard import CertificateGuard
 from pipelines.serve.cascade.drift import Drift
 from pipelines.serve.cascade.models.encoder import RemoteEncoder
 from pipelines.serve.cascade.models.escalation import Escalation
 from pipelines.serve.cascade.models.judging import Judging, PictureReader
-from pipelines.serve.cascade.version import CascadeVersion
+from pipelines.serve.cascade.version import CascadeVersion, CertificateGuard
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.database import LogUnavailableError

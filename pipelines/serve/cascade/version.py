@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import difflib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
 
 from kcm.bundle.answers import Answer, Failure, Input, Judgement, Unreadable
 from kcm.bundle.models import large_names
 from kcm.bundle.runtime import SmallSide, probe_of
+from kcm.cascade.policy import ESCALATE_ALL
 from kcm.encoders.precomputed import vector_fault
 from kcm.errors import DataError
 from kcm.explain.explanation import explain, variants
 from kcm.explain.networks import heat_map
 from kcm.inputs.content import Part, UnreadableError
 from kcm.large import LargeAnswer
-from pipelines.serve.cascade.certificate_guard import CertificateGuard
 from pipelines.serve.cascade.drift import Drift
 from pipelines.serve.cascade.models.encoder import EncoderFailedError
 from pipelines.serve.cascade.models.escalation import Escalation, LargeUnavailable
@@ -25,8 +27,51 @@ from pipelines.serve.cascade.models.judging import Judging, TooManyPixelsError, 
 from pipelines.serve.cascade.models.queues import QueueFullError
 from pipelines.serve.config import RETRY_AFTER_S, ServeConfig
 from pipelines.serve.log.audit import Auditor
-from pipelines.serve.log.entries import Shadow
+from pipelines.serve.log.entries import Shadow, utc_now
 from pipelines.serve.schemas import ExplainResponse, Refusal
+
+OnRefuted = Literal["escalate_all", "report"]
+Standing = Literal["holds", "refuted", "expired", "void"]
+
+
+class CertificateGuard:
+    """Changes the policy of a small side once, and for good, when its certificate is refuted, void or has expired.
+
+    `void` says why the certificate does not hold in this service, see `kcm.bundle.models`; None where it does.
+    `escalate_all` keeps nothing any more, which loses nothing; `report` changes nothing.
+    """
+
+    def __init__(
+        self,
+        side: SmallSide,
+        version: str,
+        on_refuted: OnRefuted,
+        now: Callable[[], datetime] = utc_now,
+        void: str | None = None,
+    ) -> None:
+        self._side, self._version, self._on_refuted, self._now = side, version, on_refuted, now
+        self.void = void
+        self.standing: Standing = "holds"
+
+    def act(self, refuted: bool) -> None:
+        """Look at the certificates; `refuted` says what the log holds of them."""
+        expired = any(each.expired(self._now()) for each in self._side.bundle.certificates.values())
+        if self.standing == "holds" and (refuted or expired or self.void):
+            self.standing = "refuted" if refuted else "expired" if expired else "void"
+            if self._on_refuted == "escalate_all":
+                nothing_kept = {"decision": ESCALATE_ALL, "task_decisions": {}}
+                self._side.policy = self._side.bundle.policy.model_copy(update=nothing_kept)
+            because = f" ({self.void})" if self.standing == "void" else ""
+            logger.error(
+                "the certificate of version %s is %s%s: %s", self._version, self.standing, because, self._on_refuted
+            )
+
+    def escalate_novel(self, farthest: float) -> None:
+        """Escalate inputs from this distance to all known classes on, for good: new classes are in the traffic."""
+        if farthest < self._side.farthest:
+            self._side.farthest = farthest
+            logger.warning("version %s escalates inputs far from all known classes: new ones came", self._version)
+
 
 _FIELDS: Mapping[Part, str] = {"text": "text", "image": "image", "vector": "features"}  # of a request's items
 

@@ -9,10 +9,9 @@ from transformers import AutoTokenizer
 
 from kcm.inputs.content import Content
 from kcm.large import Item
-from kcm.large.adapters.causal_lm import CausalLmConfig
+from kcm.large.adapters.causal_lm import CausalLmConfig, PromptTokens
 from kcm.large.prompting import prompts
 from kcm.large.prompting.prompts import NO_PROMPT, Prompt
-from kcm.large.tokens import PromptTokens
 
 LABELS = ("negative", "positive")
 HOSTILE = {

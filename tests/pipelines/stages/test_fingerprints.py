@@ -16,9 +16,8 @@ from pipelines.cluster.config import ClusterConfig
 from pipelines.config import RunConfig
 from pipelines.run import STAGES
 from pipelines.stages.stage import Stage
-from pipelines.store.artefact import Artefact, Recipe, write_json
+from pipelines.store.artefact import MANIFEST, Artefact, Recipe, write_json
 from pipelines.store.features import FACTS
-from pipelines.store.manifest import MANIFEST
 from pipelines.store.outcomes import write_identity
 from pipelines.store.sequence import Names, SequenceArtefact
 

@@ -14,14 +14,16 @@ import pytest
 from kcm.errors import ArtefactError
 from pipelines.store.artefact import (
     LAYOUT,
+    MANIFEST,
     Artefact,
     ArtefactStore,
     Recipe,
     damaged_files,
+    encoded,
+    publish,
     storage_errors,
 )
 from pipelines.store.files import Files
-from pipelines.store.manifest import MANIFEST, encoded, publish
 
 RECIPE = Recipe("features", 1, {"encoder": "tiny"})
 

@@ -10,10 +10,9 @@ import pytest
 
 from kcm.assets.manifest import sha256_of
 from kcm.errors import LockedError
-from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
+from pipelines.store.artefact import MANIFEST, Artefact, ArtefactStore, Recipe
 from pipelines.store.control.lease import leased, refuse_while_held
 from pipelines.store.files import Files
-from pipelines.store.manifest import MANIFEST
 from pipelines.store.upkeep import CLEANING, collect_garbage, find_garbage, verify
 
 

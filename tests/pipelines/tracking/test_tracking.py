@@ -19,8 +19,7 @@ from tenacity import wait_none
 
 from kcm.errors import KcmError
 from pipelines.tracking.config import TrackingConfig
-from pipelines.tracking.outbox import Outbox
-from pipelines.tracking.tracking import Tracking, _origin, champion_of, is_outage, set_champion
+from pipelines.tracking.tracking import Outbox, Tracking, _origin, champion_of, is_outage, set_champion
 from tests.postgres import BACKENDS
 
 

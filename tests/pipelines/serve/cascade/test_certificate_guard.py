@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
-from pipelines.serve.cascade.certificate_guard import CertificateGuard
+from pipelines.serve.cascade.version import CertificateGuard
 
 NOW = datetime(2030, 1, 2, tzinfo=UTC)
 AT_ONE = Decision(decision="threshold", threshold=1.0)
