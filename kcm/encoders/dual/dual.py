@@ -17,7 +17,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from kcm.encoders.config import Arrays, NetworkEncoderConfig
 from kcm.encoders.runtime.encoder import NetworkEncoder
-from kcm.encoders.runtime.torch_network import Exportable, dtype_of, loading
+from kcm.encoders.runtime.torch_network import Exportable, dtype_of, loading, pretrained
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import PROBE, Content, contents
 from kcm.inputs.pictures import upright
@@ -109,12 +109,7 @@ class _TextNetwork(nn.Module):
 
 def _model(model_path: Path, config: NetworkEncoderConfig, *, without: str) -> Any:
     """The model of a folder without the network of its other side, which would only take memory."""
-    with loading(model_path):
-        model, report = AutoModel.from_pretrained(
-            model_path, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    if report["missing_keys"]:
-        raise AssetError(f"the encoder lacks weights, such as {min(report['missing_keys'])!r}", where=str(model_path))
+    model = pretrained(AutoModel, model_path)
     if not hasattr(model, "get_image_features"):
         raise AssetError(
             f"a {model.config.model_type} model is no dual encoder",

@@ -92,22 +92,28 @@ def loading(model_path: Path) -> Iterator[None]:
     """A block that loads a model from a folder: AssetError where that is not possible."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise AssetError(f"cannot load the encoder: {' '.join(str(error).split())}", where=str(model_path)) from None
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
+        raise AssetError(f"cannot load the model: {' '.join(str(error).split())}", where=str(model_path)) from None
 
 
 def load_backbone(model_path: Path) -> Any:
-    """The model of a folder, with all its weights but a pooler's, which nothing here uses; of T5 its encoder.
-
-    Raises AssetError when transformers cannot load the folder or it lacks weights.
-    """
+    """The model of a folder; of T5 its encoder. Raises what `pretrained` raises."""
     with loading(model_path):
         whole = AutoConfig.from_pretrained(model_path, local_files_only=True)
-        kind = AutoModelForTextEncoding if getattr(whole, "is_encoder_decoder", False) else AutoModel
-        model, report = kind.from_pretrained(
-            model_path, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
+    kind = AutoModelForTextEncoding if getattr(whole, "is_encoder_decoder", False) else AutoModel
+    return pretrained(kind, model_path)
+
+
+def pretrained(kind: Any, model_path: Path, **files: Any) -> Any:
+    """The model of a folder by a class of transformers, with all its weights but a pooler's, which nothing here uses.
+
+    `files` say which hold the weights, safetensors without. Raises AssetError when transformers cannot load the folder
+    or it lacks weights.
+    """
+    files = files or {"use_safetensors": True}
+    with loading(model_path):
+        model, report = kind.from_pretrained(model_path, local_files_only=True, output_loading_info=True, **files)
     # transformers would only warn, and draw at random what is missing.
     if missing := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
-        raise AssetError(f"the encoder lacks weights, such as {missing[0]!r}", where=str(model_path))
+        raise AssetError(f"the model lacks weights, such as {missing[0]!r}", where=str(model_path))
     return model

@@ -21,13 +21,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
-from transformers.utils.logging import disable_progress_bar
 
 from kcm.assets import folder_digest, resolve
 from kcm.config import LocalPath
+from kcm.encoders.runtime.torch_network import loading, pretrained
 from kcm.errors import AssetError, ConfigError
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, GenerativeConfig, Resources
@@ -134,20 +133,10 @@ def load_causal_lm(model_path: Path, gguf_file: str | None, max_length: int) -> 
     Raises AssetError when transformers cannot load them, ConfigError when the model takes fewer tokens than
     `max_length`.
     """
-    disable_progress_bar()  # of loading weights; it would break into the bars of the stages
-    source: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
-    weights = source or {"use_safetensors": True}
-    try:
+    source = {"gguf_file": gguf_file} if gguf_file else {}
+    with loading(model_path):
         tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True, **source)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            model_path, local_files_only=True, output_loading_info=True, **weights
-        )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise AssetError(
-            f"cannot load the language model: {' '.join(str(error).split())}", where=str(model_path)
-        ) from None
-    if missing := sorted(report["missing_keys"]):  # transformers would only warn, and draw them at random
-        raise AssetError(f"the language model lacks weights, such as {missing[0]!r}", where=str(model_path))
+    model = pretrained(AutoModelForCausalLM, model_path, **source)
     longest = getattr(model.config, "max_position_embeddings", None) or max_length
     if max_length > longest:
         raise ConfigError(f"max_length = {max_length}, but the model takes {longest} tokens", where="large.max_length")

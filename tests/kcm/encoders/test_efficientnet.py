@@ -26,5 +26,5 @@ def test_any_resolution_gives_one_vector_per_picture():
 
 
 def test_a_folder_without_the_model_is_named(tmp_path):
-    with pytest.raises(AssetError, match=f"cannot load the encoder.*{tmp_path}"):
+    with pytest.raises(AssetError, match=f"cannot load the model.*{tmp_path}"):
         load_efficientnet(tmp_path)

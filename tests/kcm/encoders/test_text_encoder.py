@@ -81,7 +81,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 def test_a_model_of_an_unknown_kind_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "no such kind"}')
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(AssetError, match="cannot load the encoder"):
+    with pytest.raises(AssetError, match="cannot load the model"):
         encoder(tmp_path)
 
 
@@ -89,7 +89,7 @@ def test_truncated_weights_are_refused(model_folder, tmp_path):
     copy = shutil.copytree(model_folder, tmp_path / "copy")
     weights = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(AssetError, match="cannot load the encoder"):
+    with pytest.raises(AssetError, match="cannot load the model"):
         encoder(copy)
 
 

@@ -159,7 +159,7 @@ def test_clip_names_the_input_whose_picture_is_none(clip, tmp_path):
 def test_a_folder_without_a_dual_encoder_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(AssetError, match=f"cannot load the encoder.*{tmp_path}"):
+    with pytest.raises(AssetError, match=f"cannot load the model.*{tmp_path}"):
         ImageTextConfig(model=str(tmp_path), max_length=8).build(tmp_path)
 
 

@@ -148,7 +148,7 @@ def test_a_folder_that_holds_no_model_is_refused(tmp_path, chat_folder):
     with pytest.raises(AssetError, match=r"no model with weights as gone\.gguf"):
         CausalLmConfig(model=str(chat_folder), gguf_file="gone.gguf").identity(LABELS, tmp_path)
     (tmp_path / "broken.gguf").write_bytes(b"not a model")
-    with pytest.raises(AssetError, match="cannot load the language model"):
+    with pytest.raises(AssetError, match="cannot load the model"):
         load(tmp_path, gguf_file="broken.gguf")
 
 
