@@ -202,7 +202,7 @@ FAMILIES: Mapping[str, Family] = {
             "learner",
             tag="name",
             group="kcm.learners",
-            base="kcm.learners.config:LearnerConfig",
+            base="kcm.learners.base:LearnerConfig",
             ours={
                 "finetune": "kcm.learners.finetune:FinetuneConfig",
                 "joint": "kcm.learners.joint:JointConfig",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from kcm.learners.analytic import AnalyticConfig
-from kcm.learners.base import Batch, Classes, LearnedTask, Learner, Parameters, Scored
-from kcm.learners.config import LearnerConfig
+from kcm.learners.base import Batch, Classes, LearnedTask, Learner, LearnerConfig, Parameters, Scored
 from kcm.learners.der import DerConfig
 from kcm.learners.ewc import EwcConfig
 from kcm.learners.finetune import FinetuneConfig

@@ -24,8 +24,7 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ConfigError
 from kcm.learners.answered import AnsweredRows, answered_rows, choosing
-from kcm.learners.base import Batch, LearnedTask, Learner, joined
-from kcm.learners.config import LearnerConfig
+from kcm.learners.base import Batch, LearnedTask, Learner, LearnerConfig, joined
 from kcm.learners.ranks import Ranks
 from kcm.metrics.intervals import Units
 

@@ -1,22 +1,20 @@
-"""What a continual-learning method decides: which tasks to stream, what to remember, and how to protect old tasks.
-
-A learner is a set of hooks that a trainer calls. Everything that a hook sees is the same for any number of ranks, or
-this rank's share of it with the means to add the shares up; so is what a method makes of it.
-Shapes: N rows, D features, C labels, M networks: judge and small, or the one that both are.
-"""
+"""What a continual-learning method decides: which tasks to stream, what to remember, and how to protect old tasks."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kcm.collaborator.collaborator import Collaborator
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
+from kcm.components import FAMILIES, Component, Family
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.ranks import Ranks
 from kcm.metrics.intervals import Units
@@ -237,3 +235,24 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
+
+
+class LearnerConfig(Component):
+    """A continual-learning method and its settings; see docs/extending.md for one of your own."""
+
+    family: ClassVar[Family] = FAMILIES["learner"]
+    gives_left_out: ClassVar[bool] = False  # its learner has `left_out`: train rows may choose gate and policy
+
+    name: str = Field("", description="Chooses this form of the section.")
+
+    @abstractmethod
+    def build(self, seed: int) -> Learner:
+        """A fresh learner that has seen nothing."""
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether the method solves instead of taking steps: learning rates mean nothing to it."""
+        return self.build(seed=0).closed_form
+
+    def check_network(self, network: NetworkConfig) -> None:
+        """Raise ConfigError for networks that the method cannot train."""

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.outputs import resized
-from kcm.learners.base import LearnedTask, Learner, Parameters
-from kcm.learners.config import LearnerConfig
+from kcm.learners.base import LearnedTask, Learner, LearnerConfig, Parameters
 from kcm.learners.fisher import FisherKind, sum_squared_gradients
 
 

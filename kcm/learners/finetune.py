@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from kcm.learners.base import Learner
-from kcm.learners.config import LearnerConfig
+from kcm.learners.base import Learner, LearnerConfig
 
 
 class FinetuneConfig(LearnerConfig):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from kcm.learners.base import Learner
-from kcm.learners.config import LearnerConfig
+from kcm.learners.base import Learner, LearnerConfig
 
 
 class JointConfig(LearnerConfig):

@@ -24,8 +24,7 @@ from torch import Tensor
 from kcm.collaborator.class_base import UNSEEN
 from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ConfigError
-from kcm.learners.base import Batch, Classes, Learner
-from kcm.learners.config import LearnerConfig
+from kcm.learners.base import Batch, Classes, Learner, LearnerConfig
 from kcm.learners.memory import Memory
 
 

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.outputs import resized
-from kcm.learners.base import LearnedTask, Learner, Parameters
-from kcm.learners.config import LearnerConfig
+from kcm.learners.base import LearnedTask, Learner, LearnerConfig, Parameters
 
 
 class SiConfig(LearnerConfig):

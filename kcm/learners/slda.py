@@ -18,8 +18,7 @@ from kcm.collaborator.class_base import UNSEEN
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners.analytic import Analytic, AnalyticConfig, require_linear
-from kcm.learners.base import Batch, Learner
-from kcm.learners.config import LearnerConfig
+from kcm.learners.base import Batch, Learner, LearnerConfig
 from kcm.learners.ranks import Ranks
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.assets.fetch import Package
+from jobs.assets.catalog import Package
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from jobs.assets import ASSETS, fetch
 from jobs.assets.archives import unpack_folder
-from jobs.assets.fetch import Asset, Package
+from jobs.assets.catalog import Asset, Package
 from kcm.assets import resolve
 from kcm.errors import AssetError, LockedError
 
