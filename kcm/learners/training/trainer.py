@@ -240,7 +240,6 @@ class Trainer:
         self._windows = Windows(
             lambda epoch: TrainOrder(sizes, seed=self.seed, task=task, epoch=epoch, window=self.train.window),
             lambda stream, start, stop: self._widened(streamed[stream].read("train", start, stop)),
-            self.train.num_epochs,
             self.ranks,
         )
 

@@ -1,9 +1,8 @@
-"""The rows of training steps, read a window at a time; the next window is read while this one is used."""
+"""The rows of training steps, read a window at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,21 +28,18 @@ class Windows:
     """A rank's share of the train rows of a task's epochs: row p of epoch e is a function of e and p.
 
     `order` gives the order of an epoch, `read` the rows `start` to `stop` of a stream. A rank reads its own lanes of a
-    window alone; an only window it has whole. Two or three windows are held, whatever the number of rows.
+    window alone; an only window it has whole. Two windows are held, whatever the number of rows.
     """
 
     def __init__(
         self,
         order: Callable[[int], TrainOrder],
         read: Callable[[int, int, int], Batch],
-        epochs: int,
         ranks: Ranks | None = None,
     ) -> None:
-        self._order, self._read, self._epochs, self._ranks = order, read, epochs, ranks or Ranks()
+        self._order, self._read, self._ranks = order, read, ranks or Ranks()
         self._known: dict[int, TrainOrder] = {}
         self._held: dict[Place, _Held] = {}
-        self._next: tuple[Place, Future[_Held]] | None = None
-        self._thread: ThreadPoolExecutor | None = None
 
     def share(self, epoch: int, first: int, stop: int) -> Batch:
         """This rank's share of the rows at places `first` to `stop` of an epoch's order, padding with weight 0.
@@ -64,21 +60,9 @@ class Windows:
 
     def _window(self, place: Place) -> _Held:
         if place not in self._held:
-            found = self._next[1].result() if self._next and self._next[0] == place else self._load(place)
             self._held = {kept: rows for kept, rows in self._held.items() if kept == self._before(place)}
-            self._held[place] = found
-            self._prefetch(place)
+            self._held[place] = self._load(place)
         return self._held[place]
-
-    def _prefetch(self, place: Place) -> None:
-        """Begin to read the window after `place`; the only one of a task stays, and there is nothing to wait for."""
-        epoch, window = place
-        after = (epoch, window + 1) if window + 1 < len(self._order_of(epoch)) else (epoch + 1, 0)
-        self._next = None
-        if len(self._order_of(epoch)) > 1 and after[0] < self._epochs:
-            self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="train rows")
-            self._order_of(after[0])
-            self._next = after, self._thread.submit(self._load, after)
 
     def _before(self, place: Place) -> Place:
         epoch, window = place
@@ -86,7 +70,7 @@ class Windows:
 
     def _load(self, place: Place) -> _Held:
         """This rank's rows of a window in their order, read block by block."""
-        order = self._known[place[0]]
+        order = self._order_of(place[0])
         mine = order.rows(place[1], self._ranks)
         if not len(mine):  # a short block has fewer rows than there are ranks that share it
             return _Held(mine.places, self._read(0, 0, 1))

@@ -32,8 +32,8 @@ class Streams:
         rows = torch.arange(start, stop)
         return Batch(rows[:, None] + 1e5 * stream, rows, torch.zeros(len(rows), 2), torch.ones(len(rows)))
 
-    def windows(self, window: int, epochs: int, ranks: Ranks | None = None) -> Windows:
-        return Windows(lambda epoch: self.order(epoch, window), self.read, epochs, ranks)
+    def windows(self, window: int, ranks: Ranks | None = None) -> Windows:
+        return Windows(lambda epoch: self.order(epoch, window), self.read, ranks)
 
     def order(self, epoch: int, window: int) -> TrainOrder:
         return TrainOrder(self.sizes, seed=0, task=0, epoch=epoch, window=window)
@@ -58,7 +58,7 @@ def real(share: Batch) -> torch.Tensor:
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_one_rank_has_the_rows_of_the_order_at_the_places_of_a_step(sizes: list[int], window: int) -> None:
     streams = Streams(sizes)
-    windows = streams.windows(window, 2)
+    windows = streams.windows(window)
     for epoch in (0, 1):
         expected = streams.expected(epoch, window)
         for first, stop in streams.steps(700):
@@ -73,7 +73,7 @@ def test_the_ranks_of_a_step_have_its_rows_once_for_any_number_of_them(
 ) -> None:
     """Promise: the rows of step s are a function of s alone; no rank is without a row."""
     streams = Streams(sizes)
-    ranks = [streams.windows(window, 1, Ranks(rank, world_size)) for rank in range(world_size)]
+    ranks = [streams.windows(window, Ranks(rank, world_size)) for rank in range(world_size)]
     expected = streams.expected(0, window)
     for first, stop in streams.steps(size)[: 200 if size < 64 else None]:
         shares = [windows.share(0, first, stop) for windows in ranks]
@@ -90,7 +90,7 @@ def test_a_rank_reads_its_own_blocks_once_an_epoch(world_size: int) -> None:
     blocks = []
     for rank in range(world_size):
         streams = Streams(sizes)
-        windows = streams.windows(16, epochs, Ranks(rank, world_size))
+        windows = streams.windows(16, Ranks(rank, world_size))
         for epoch in range(epochs):
             for first, stop in streams.steps(640):
                 windows.share(epoch, first, stop)
@@ -107,7 +107,7 @@ def test_more_ranks_than_lanes_read_a_block_of_each_window_and_share_its_rows() 
     counts = []
     for rank in range(6):
         streams = Streams(sizes)
-        windows = streams.windows(4, 1, Ranks(rank, 6))
+        windows = streams.windows(4, Ranks(rank, 6))
         counts.append(sum(len(real(windows.share(0, first, stop))) for first, stop in streams.steps(256)))
         assert streams.blocks.total() == 8  # of 32: one of each window
     assert counts == [4096, 4096, 8192, 8192, 4096, 4096]  # ranks 0 and 4 share a lane, and so do 1 and 5
@@ -115,22 +115,22 @@ def test_more_ranks_than_lanes_read_a_block_of_each_window_and_share_its_rows() 
 
 def test_a_rank_without_a_row_in_a_step_gives_one_of_its_own_with_weight_zero() -> None:
     sizes = [8 * ROWS_PER_GROUP]
-    shares = [Streams(sizes).windows(4, 1, Ranks(rank, 4)).share(0, 0, 3) for rank in range(4)]
+    shares = [Streams(sizes).windows(4, Ranks(rank, 4)).share(0, 0, 3) for rank in range(4)]
     assert [share.weights.tolist() for share in shares] == [[1], [1], [1], [0]]
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_a_reader_that_comes_in_the_middle_has_the_same_rows_in_the_same_order(world_size: int) -> None:
     streams, ranks = Streams([5000, 1500]), Ranks(world_size - 1, world_size)
-    early = streams.windows(3, 2, ranks)
+    early = streams.windows(3, ranks)
     for epoch in (0, 1):
         for first, stop in streams.steps(700):
-            late = streams.windows(3, 2, ranks).share(epoch, first, stop)
+            late = streams.windows(3, ranks).share(epoch, first, stop)
             assert torch.equal(late.features, early.share(epoch, first, stop).features)
 
 
 def test_a_short_block_with_fewer_rows_than_ranks_that_share_it_is_no_reason_to_stop() -> None:
     streams = Streams([4 * ROWS_PER_GROUP + 1])
-    ranks = [streams.windows(1, 1, Ranks(rank, 3)) for rank in range(3)]
+    ranks = [streams.windows(1, Ranks(rank, 3)) for rank in range(3)]
     rows = torch.cat([real(windows.share(0, first, stop)) for first, stop in streams.steps(64) for windows in ranks])
     assert torch.equal(rows.sort().values, torch.arange(4097).float())
