@@ -81,7 +81,7 @@ def compared(sequence: SimpleNamespace, features: dict[int, np.ndarray], folder:
         values = pa.FixedSizeListArray.from_arrays(mine.ravel(), mine.shape[1])
         return pa.table({"features": values, SECONDS: [COST[encoder.side]] * len(rows)})
 
-    monkeypatch.setattr(features, "encoded", encoded)
+    monkeypatch.setattr("pipelines.stages.features.encoded", encoded)
     candidates = tuple(each for each in (WEAK, FAST, SLOW) if each.side in features)
     plan = Comparison(identities=(), device="cpu", seed=0, candidates=candidates)
     context = SimpleNamespace(assets_path=folder, store=SimpleNamespace(storage=SimpleNamespace(readable=Path)))
