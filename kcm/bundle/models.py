@@ -100,7 +100,7 @@ class FrozenModels:
         large_config = large.config
         if large_config.backbone is not None:
             large_config = large_config.with_backbone(_located(large_config.backbone, LARGE_ENCODER, files))
-        models = FrozenModels(
+        return FrozenModels(
             label_names=names.labels,
             none_label=names.none_label,
             encoder=_located(encoder.config, ENCODER, files),
@@ -108,17 +108,9 @@ class FrozenModels:
             large=large_config,
             large_identity=large.identity,
             large_head=LinearHead.load(folder / HEAD) if files.has(HEAD) else None,
+            certified_by=files.config(ComputedBy, COMPUTED_BY) if files.has(COMPUTED_BY) else None,
             digest=files.digest,
         )
-        return replace(models, certified_by=_certified_by(files, models))
-
-
-def _certified_by(files: SealedFolder, models: FrozenModels) -> ComputedBy | None:
-    """What computed the certify rows; before that was written down, the runtimes of the bundle on CPUs."""
-    certificates = files.json(CERTIFICATE)
-    if not isinstance(certificates, dict) or not any(certificates.values()):
-        return None  # reading the whole bundle tells what is wrong with them
-    return files.config(ComputedBy, COMPUTED_BY) if files.has(COMPUTED_BY) else models.computed_by("cpu", "cpu")
 
 
 @of_a_bundle()

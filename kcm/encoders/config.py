@@ -139,7 +139,7 @@ class NetworkEncoderConfig(EncoderConfig):
     """A frozen network that runs in torch or, exported, in ONNX Runtime.
 
     Precision changes the features and is part of the encoder's identity; the runtime, checked to be within
-    `kcm.encoders.runtime.export.TOLERANCE`, is not.
+    `kcm.encoders.export.TOLERANCE`, is not.
     """
 
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "batch_size", "runtime"})  # or by identity

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from kcm.assets import folder_digest, resolve
 from kcm.config import LocalPath
 from kcm.encoders.config import Encoder, NetworkEncoderConfig
-from kcm.encoders.runtime.export import NETWORK, OnnxNetwork, exported
+from kcm.encoders.export import NETWORK, OnnxNetwork, exported
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import TEXT, Content, Part
 

@@ -15,8 +15,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from kcm.encoders.runtime.torch_network import Exportable, dtype_of, load_backbone, loading
 from kcm.encoders.text import TOKENIZER, TextEncoderConfig, backbone_folder, prompt_text
+from kcm.encoders.torch_network import Exportable, dtype_of, load_backbone, loading
 from kcm.errors import AssetError
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # in the order of the module's arguments

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from kcm.encoders.config import Arrays, NetworkEncoderConfig
-from kcm.encoders.runtime.encoder import NetworkEncoder
-from kcm.encoders.runtime.torch_network import Exportable, dtype_of, loading, pretrained
+from kcm.encoders.network_encoder import NetworkEncoder
+from kcm.encoders.torch_network import Exportable, dtype_of, loading, pretrained
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import PROBE, Content, contents
 from kcm.inputs.pictures import upright

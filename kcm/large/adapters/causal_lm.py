@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from kcm.assets import folder_digest, resolve
 from kcm.config import LocalPath
-from kcm.encoders.runtime.torch_network import loading, pretrained
+from kcm.encoders.torch_network import loading, pretrained
 from kcm.errors import AssetError, ConfigError
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, GenerativeConfig, Resources

@@ -43,13 +43,6 @@ def test_a_bundle_keeps_what_computed_its_certify_rows(tmp_path: Path) -> None:
     assert "loses at most 2 points" in facts(found)["promise"]
 
 
-def test_before_it_was_kept_it_was_the_bundle_s_runtimes_on_cpus(tmp_path: Path) -> None:
-    found = Bundle.read(bundle(encoder=TextEncoderConfig(model="some/encoder", runtime="onnx")).write(tmp_path / "one"))
-    assert found.certified_by == ONNX
-    assert found.void_on("cpu", "cpu") is None
-    assert found.in_runtimes("torch", None).computed_by("cpu", "cpu") == TORCH
-
-
 def test_without_a_certificate_nothing_can_be_void(tmp_path: Path) -> None:
     found = Bundle.read(replace(bundle(certificates={}), certified_by=GPU).write(tmp_path / "bundle"))
     assert found.certified_by is None

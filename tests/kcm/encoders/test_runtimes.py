@@ -10,9 +10,9 @@ import onnx
 import pytest
 
 from kcm.config import parse_config
+from kcm.encoders import export
+from kcm.encoders.export import NETWORK, OnnxNetwork
 from kcm.encoders.image import ImageEncoderConfig
-from kcm.encoders.runtime import export
-from kcm.encoders.runtime.export import NETWORK, OnnxNetwork
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import contents

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from kcm.encoders.config import Arrays, Network, NetworkEncoderConfig
-from kcm.encoders.runtime.export import NETWORK, OnnxNetwork, exported
-from kcm.encoders.runtime.torch_network import Exportable, TorchNetwork
+from kcm.encoders.export import NETWORK, OnnxNetwork, exported
+from kcm.encoders.torch_network import Exportable, TorchNetwork
 from kcm.inputs.content import PROBE, Content
 from kcm.inputs.pictures import read_all
 

@@ -28,7 +28,7 @@ from kcm.encoders.config import Arrays, Precision
 from kcm.errors import AssetError
 
 if TYPE_CHECKING:  # an exported network needs no torch
-    from kcm.encoders.runtime.torch_network import Exportable
+    from kcm.encoders.torch_network import Exportable
 
 import os
 

@@ -1,1 +1,0 @@
-"""Networks of encoders in torch and ONNX Runtime: loading, export, identity."""
