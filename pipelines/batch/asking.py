@@ -20,7 +20,7 @@ from kcm.errors import DataError
 from kcm.large import NO_PROMPT, Item, LargeConfig, LargeModel, LinearHead, Prompt, PromptMode, Resources
 from kcm.large.base import Estimate, PaidModel
 from kcm.large.response_cache import ResponseStore
-from pipelines.batch.shards import FAILED, Counts, RowFunction, ShardReader, map_shards, sizes_of
+from pipelines.batch.shards import FAILED, Counts, RowFunction, map_shards, shard_reader, sizes_of
 from pipelines.context import Context
 from pipelines.progress import Bar
 from pipelines.store.outcomes import Answers
@@ -191,7 +191,7 @@ def _usage(counts: Counts, remote: bool) -> dict[str, Any]:
 
 def _items_of(context: Context, sources: Mapping[str, Path], sizes: Mapping[str, int]) -> Iterator[list[Item]]:
     """All items, a row group at a time."""
-    read = ShardReader(context.store.storage)
+    read = shard_reader(context.store.storage)
     return (_items(rows) for name, source in sources.items() for rows in read(source, 0, sizes[name]))
 
 

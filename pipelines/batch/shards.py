@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -87,7 +87,7 @@ def map_shards(
     sizes = sizes_of(sources, storage)
     size = rows_per_unit if at_least is None else unit_rows(sum(sizes.values()), at_least)
     units = {name: units_of(source, sizes[name], size, scratch / name) for name, source in sources.items()}
-    read = partial(ShardReader, storage)
+    read = partial(shard_reader, storage)
     made = map_units(
         units, build, read, cluster=cluster, threads=units_at_once, scratch=scratch, storage=storage, bar=bar
     )
@@ -161,37 +161,33 @@ class UnitWriter:
         return counts
 
 
-class ShardReader:
-    """Rows of shards by their numbers; of a shard that is not here the ranges that are needed are fetched.
+def shard_reader(storage: Storage) -> RowReader:
+    """What gives the rows `start` to `stop` of a shard, those of each row group together; an empty table for none.
 
-    The last row group is held, so that it is read once for the units within it.
+    Of a shard that is not here the ranges that are needed are fetched. The last row group is held, so that it is read
+    once for the units within it.
     """
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self._source: Path | None = None
+    @lru_cache(maxsize=1)
+    def opened(shard: Path) -> pq.ParquetFile:
+        return open_file(storage.readable(shard), pre_buffer=True)
 
-    def __call__(self, source: Path, start: int, stop: int) -> Iterator[pa.Table]:
-        """Rows `start` to `stop`, those of each row group together; one empty table where there are none."""
-        if source != self._source:
-            self._source, self._readable, self._group = source, self._storage.readable(source), -1
-            self._file = open_file(self._readable, pre_buffer=True)
+    @lru_cache(maxsize=1)
+    def rows_of(shard: Path, group: int) -> pa.Table:
+        with sound(shard):
+            return opened(shard).read_row_group(group)
+
+    def read(shard: Path, start: int, stop: int) -> Iterator[pa.Table]:
         if start == stop:
-            yield self._file.schema_arrow.empty_table()
+            yield opened(shard).schema_arrow.empty_table()
         first = 0
-        for group in range(self._file.num_row_groups):
-            end = first + self._file.metadata.row_group(group).num_rows
+        for group in range(opened(shard).num_row_groups):
+            end = first + opened(shard).metadata.row_group(group).num_rows
             if first < stop and start < end:
-                rows = self._read(group)
-                yield rows.slice(max(start - first, 0), min(stop, end) - max(start, first))
+                yield rows_of(shard, group).slice(max(start - first, 0), min(stop, end) - max(start, first))
             first = end
 
-    def _read(self, group: int) -> pa.Table:
-        if group != self._group:
-            with sound(self._readable):
-                self._table = self._file.read_row_group(group)
-            self._group = group
-        return self._table
+    return read
 
 
 def num_rows_of(shard: Path, storage: Storage) -> int:
