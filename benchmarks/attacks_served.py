@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
-import json
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +20,7 @@ from machine import free_port
 from numpy.typing import NDArray
 from ray import serve
 from serve_sites import StubEncoder, started
+from upstream import Reply, labelled, upstream
 
 from kcm.bundle.answers import Input, Judgement
 from kcm.bundle.bundle import Bundle
@@ -61,22 +59,13 @@ class Suffering:
         self._block_s, self._ticking = 0.0, None
 
     async def figures(self, begin: bool = False) -> dict[str, float]:
-        """Longest block in ms and peak of memory in MiB since a call that was to `begin`; CPU seconds, MiB by now."""
+        """Longest block in ms since a call that was to `begin`, and CPU seconds by now."""
         if self._ticking is None:
             self._ticking = asyncio.create_task(self._tick())
-        process, block_s = psutil.Process(), self._block_s
-        times = process.cpu_times()
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        peak_kib = int(status.partition("VmHWM:")[2].split()[0])
+        block_s, times = self._block_s, psutil.Process().cpu_times()
         if begin:
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the next peak counts from here
             self._block_s = 0.0
-        return {
-            "block_ms": 1000 * block_s,
-            "cpu_s": times.user + times.system,
-            "mib": process.memory_info().rss / 2**20,
-            "peak_mib": peak_kib / 2**10,
-        }
+        return {"block_ms": 1000 * block_s, "cpu_s": times.user + times.system}
 
     async def _tick(self) -> None:
         while True:
@@ -121,66 +110,22 @@ class AttackedDoor(Door.func_or_class):  # type: ignore[name-defined, misc]
         return api
 
 
-class _Server(ThreadingHTTPServer):
-    request_queue_size = 128  # the default of 5 loses connections that arrive together, and the door would be blamed
-    daemon_threads = True
+def replies() -> Callable[[str], Reply]:
+    """What becomes of a question, by a word of its text; all others get the label `bad`."""
+    by_word = {
+        "fail": (500, {}, b"{}"),
+        "deep": (200, {}, b"[" * 100_000 + b"]" * 100_000),
+        "bomb": (200, {"Content-Encoding": "gzip"}, gzip.compress(b" " * 400_000_000, 9)),
+        "off-list": labelled("nothing of the kind"),
+        "agree": labelled("good"),  # as the small side says
+    }
 
-
-class Upstream:
-    """A server of chat completions. A text says what becomes of its question; all others get the label `bad`.
-
-    stall: silence for 50 seconds; deep: JSON of 100,000 lists; bomb: 400 MB of blanks in gzip; off-list: no label of
-    the list; agree: the small side's label; fail: status 500.
-    """
-
-    def __init__(self) -> None:
-        self._bomb = gzip.compress(b" " * 400_000_000, 9)
-        upstream = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                question = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                status, headers, body = upstream._reply(question)
-                try:
-                    self.send_response(status)
-                    for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                        self.send_header(name, value)
-                    self.end_headers()
-                    self.wfile.write(body)
-                except OSError:  # it was not waited for
-                    self.close_connection = True
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = _Server(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    @property
-    def base_url(self) -> str:
-        """Where it is asked."""
-        return f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def close(self) -> None:
-        """Listen no more."""
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _reply(self, question: str) -> tuple[int, dict[str, str], bytes]:
+    def reply(question: str) -> Reply:
         if "stall" in question:
             time.sleep(50)
-        if "fail" in question:
-            return 500, {}, b"{}"
-        if "deep" in question:
-            return 200, {}, b"[" * 100_000 + b"]" * 100_000
-        if "bomb" in question:
-            return 200, {"Content-Encoding": "gzip"}, self._bomb
-        label = "nothing of the kind" if "off-list" in question else "good" if "agree" in question else "bad"
-        reply = json.dumps({"label": label})
-        choice = {"message": {"role": "assistant", "content": reply}}
-        return 200, {}, json.dumps({"choices": [choice], "usage": {}}).encode()
+        return next((found for word, found in by_word.items() if word in question), labelled("bad"))
+
+    return reply
 
 
 @dataclass(frozen=True)
@@ -195,16 +140,14 @@ class Target:
 def target(kind: Kind) -> Iterator[Target]:
     """A door that reads texts or pictures, as `kcm serve` would start it; keys as in KEYS."""
     prepare_environment()
-    upstream = Upstream()
-    with tempfile.TemporaryDirectory() as name, connected(ClusterConfig()):
+    with upstream(replies()) as base_url, tempfile.TemporaryDirectory() as name, connected(ClusterConfig()):
         folder = Path(name)
-        config = serve_config(kind, folder, upstream.base_url)
-        release = Release(version="films/1", bundle=written(kind, folder, upstream.base_url))
+        config = serve_config(kind, folder, base_url)
+        release = Release(version="films/1", bundle=written(kind, folder, base_url))
         try:
             yield Target(started(AttackedDoor, FixedSource(release), config, folder), config)
         finally:
             serve.shutdown()
-            upstream.close()
 
 
 def serve_config(kind: Kind, folder: Path, base_url: str) -> ServeConfig:

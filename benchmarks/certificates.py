@@ -9,13 +9,11 @@ searched on; eight looks at the same rows by runs of other names, six of them af
 either copy. The ledger goes by the rows, but a copy cannot see the looks of the other one. In one kind three
 regressions are fitted to train rows, and what each says of these rows left out chooses one and its threshold; its
 truth is 40,000 fresh rows. At most delta of the worlds may have a false certificate; the interval is Clopper and
-Pearson's at 95%. `--write` puts the table into benchmarks/results/certificates.json.
+Pearson's at 95%. `--write` puts the figures into benchmarks/results/certificates.json.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,9 +25,9 @@ from typing import Any
 
 import numpy as np
 from machine import machine
-from rich.console import Console
-from rich.table import Table
-from scipy.stats import beta
+from rich.pretty import pprint
+from scipy.stats import binomtest
+from script import keep, options
 
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import Decision
@@ -45,7 +43,6 @@ EPSILON, DELTA = 0.02, 0.1
 RISKY = 0.1  # share of the inputs, those of the highest scores, among which all losses lie
 EXCESS = 1.05  # the loss of whoever keeps all of them, in epsilon
 NUM_ROWS, NUM_DECISIONS = 2000, 20_000
-RESULTS = Path(__file__).parent / "results" / "certificates.json"
 
 
 def draw(rng: np.random.Generator, num_rows: int, copies: int = 1) -> ScoredOutcomes:
@@ -185,27 +182,20 @@ def measured(num_worlds: int) -> Iterator[dict[str, Any]]:
     """Each kind of world: how many had a false certificate, and the interval of their share."""
     for kind, world in WORLDS.items():
         count = sum(world(np.random.default_rng([2026, number])) for number in range(num_worlds))
-        low = float(beta.ppf(0.025, count, num_worlds - count + 1)) if count else 0.0
-        high = float(beta.ppf(0.975, count + 1, num_worlds - count)) if count < num_worlds else 1.0
-        yield {"world": kind, "false": count, "worlds": num_worlds, "low": round(low, 4), "high": round(high, 4)}
+        share = binomtest(count, num_worlds).proportion_ci()
+        ends = {"low": round(float(share.low), 4), "high": round(float(share.high), 4)}
+        yield {"world": kind, "false": count, "worlds": num_worlds} | ends
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Print the figures, and write them with `--write`."""
+    parser = options(__doc__, results="certificates")
     parser.add_argument("--worlds", type=int, default=1000, help="simulated worlds of each kind")
-    parser.add_argument("--write", action="store_true", help=f"keep the table in {RESULTS.name}")
     arguments = parser.parse_args()
-    rows = list(measured(arguments.worlds))
-    table = Table(title=f"false certificates, true loss {EXCESS:g} epsilon, delta {DELTA:g}", title_style="bold")
-    for heading in ("world", "false", "of", "share (95%)"):
-        table.add_column(heading, justify="left" if heading == "world" else "right")
-    for row in rows:
-        share = f"{100 * row['false'] / arguments.worlds:.1f}% ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
-        table.add_row(str(row["world"]), str(row["false"]), str(row["worlds"]), share)
-    Console(width=120).print(table)
+    found = {"machine": machine(), "rows": list(measured(arguments.worlds))}
+    pprint(found)
     if arguments.write:
-        RESULTS.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        keep("certificates", found)
 
 
 if __name__ == "__main__":

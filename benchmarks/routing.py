@@ -84,9 +84,6 @@ class Inputs:
         return found
 
 
-# -- routers on answers that nobody here gave --------------------------------------------------------------------------
-
-
 def gsm8k(inputs: Inputs) -> dict[str, Any]:
     """APGR on RouteLLM's GSM8K answers, mean of 10 x 5 folds, against the hashed-word ridge on the same folds.
 
@@ -132,9 +129,6 @@ def _compared(bench: RoutingFrame, num_repeats: int = 10) -> dict[str, Any]:
         "routers": {name: {key: found[key] for key in kept} for name, found in result["methods"].items()},
         "notes": [*result["notes"], *bench.notes],
     }
-
-
-# -- the demo's reviews ------------------------------------------------------------------------------------------------
 
 
 def _small_features(inputs: Inputs) -> FeaturesArtefact:

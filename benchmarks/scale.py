@@ -34,9 +34,9 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 from machine import machine
-from rich.console import Console
+from rich.pretty import pprint
 from scale_table import FEATURES
-from script import keep, options, read, table
+from script import keep, options, read
 
 from kcm.config import parse_config
 from kcm.inputs.vectors import list_column
@@ -226,7 +226,7 @@ def main() -> None:
     for section in given.sections:
         with tempfile.TemporaryDirectory() as folder:
             found = SECTIONS[section](given.rows, Path(folder))
-        Console().print(table(section, found[0], (map(json.dumps, row.values()) for row in found)))
+        pprint(found)
         if given.write:
             measured = {f"{FEATURES} features": {"machine": machine(), "found": found}}
             keep("scale", {section: read("scale").get(section, {}) | measured})

@@ -1,14 +1,12 @@
-"""What the scripts of this folder share: options, files of results, tables, and the settings of published figures."""
+"""What the scripts of this folder share: options, files of results, and the settings of published figures."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-from rich.table import Table
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"
@@ -53,15 +51,3 @@ def write(file: Path, figures: Mapping[str, Any]) -> None:
     """Write figures as JSON."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-
-
-def table(
-    title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], figures: Literal["left", "right"] = "left"
-) -> Table:
-    """A table whose first column is text; the others, the figures, are set to this side."""
-    shown = Table(title=title)
-    for number, column in enumerate(columns):
-        shown.add_column(column, justify=figures if number else "left")
-    for row in rows:
-        shown.add_row(*row)
-    return shown

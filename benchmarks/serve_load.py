@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import subprocess
-import sys
+import multiprocessing
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 
 import aiohttp
 import numpy as np
@@ -92,14 +91,8 @@ class Load:
 
 def run(plan: Plan) -> Load:
     """Let the clients run, and say what they saw."""
-    answer = subprocess.run(
-        [sys.executable, __file__], input=json.dumps(asdict(plan)), capture_output=True, text=True, check=False
-    )
-    if answer.returncode:
-        raise RuntimeError(f"the clients failed: {answer.stderr[-2000:]}")
-    figures = json.loads(answer.stdout)
-    columns = {name: np.array(figures[name]) for name in ("began_N", "latency_N", "status_N", "route_N")}
-    return Load(seconds=plan.seconds, client_cpu=figures["client_cpu"], **columns)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(_load, plan).result()
 
 
 class Clients:
@@ -151,29 +144,17 @@ async def fixed_rate(clients: Clients, rate: float, end: float) -> None:
         clients.seen += [(due, math.nan, 0, "")] * len(unanswered)
 
 
-async def _run(plan: Plan) -> dict[str, object]:
+def _load(plan: Plan) -> Load:
+    return asyncio.run(_loaded(plan))
+
+
+async def _loaded(plan: Plan) -> Load:
     connector, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         clients, cpu, start = Clients(plan, session), time.process_time(), time.perf_counter()
         counted_from = start + plan.warm_up_s
         end = counted_from + plan.seconds
         await (closed_loop(clients, plan.clients, end) if plan.clients else fixed_rate(clients, plan.rate, end))
-        wall = time.perf_counter() - start
-    began_N, latency_N, status_N, route_N = zip(*clients.seen, strict=True)
-    return {
-        "began_N": [began - counted_from for began in began_N],
-        "latency_N": latency_N,
-        "status_N": status_N,
-        "route_N": route_N,
-        "client_cpu": (time.process_time() - cpu) / wall,
-    }
-
-
-def main() -> None:
-    """Read a plan, follow it, write what was seen."""
-    values = json.loads(Path("/dev/stdin").read_text(encoding="utf-8"))
-    sys.stdout.write(json.dumps(asyncio.run(_run(Plan(**values)))))
-
-
-if __name__ == "__main__":
-    main()
+        client_cpu = (time.process_time() - cpu) / (time.perf_counter() - start)
+    began_N, *others = map(np.array, zip(*clients.seen, strict=True))
+    return Load(plan.seconds, began_N - counted_from, *others, client_cpu)

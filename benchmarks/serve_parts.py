@@ -77,8 +77,8 @@ def throughput(bench: Bench, bare: Bare) -> dict[str, Any]:
         "ratio": ratio,
         "share_of_ideal": ratio / speeds.ideal_ratio,
         "wall_ratio": capacity / max(load.per_second for load in large.values()),
-        "cascade": _by_clients(cascade),
-        "large_only": _by_clients(large),
+        "cascade": {str(clients): _summary(load) for clients, load in cascade.items()},
+        "large_only": {str(clients): _summary(load) for clients, load in large.items()},
         "kept_vs_large": cascade[1].milliseconds(0.5, "small") / large[1].milliseconds(0.5),
         "overhead_ms": statistics.median(added),
         "overheads_ms": sorted(added),
@@ -100,10 +100,6 @@ def _added_ms(bench: Bench, url: str, bare: Bare) -> float:
     alone_ms = bare.kept_alone_ms()
     served = run(Plan(url, bench.texts, 5.0, clients=1, warm_up_s=1.0))
     return served.milliseconds(0.5, "small") - alone_ms
-
-
-def _by_clients(loads: dict[int, Load]) -> dict[str, Any]:
-    return {str(clients): _summary(load) for clients, load in loads.items()}
 
 
 def _summary(load: Load) -> dict[str, Any]:

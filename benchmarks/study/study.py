@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 from pydantic import Field, field_validator
 from rich.console import Console
 from rich.progress import track
@@ -103,22 +104,26 @@ def _setting(cell: Cell, settings: Settings, num_labels: int) -> Setting | None:
 
 
 def run_cells(
-    planned: Sequence[tuple[Cell, Setting | None]], streams: Mapping[int, Stream], folder: Path
+    planned: Sequence[tuple[Cell, Setting | None]], streams: Mapping[int, Stream], folder: Path, num_processes: int = 1
 ) -> list[Record]:
     """The records of all cells, in their order.
 
     A finished cell is a JSON file in `folder`, named by a fingerprint of all that decides its figures, and is not run
     again. Any number of studies may share the folder, also at the same time.
     """
-    finished = []
-    for cell, setting in track(planned, "cells", console=Console(stderr=True), transient=True):
-        stream = streams[cell.seed]
-        file = folder / f"{cell_fingerprint(cell, setting, stream.fingerprint)}.json"
-        if not file.exists():
-            with for_small_steps():
-                write_json(file, run_cell(cell, setting, stream))
-        finished.append(json.loads(file.read_text(encoding="utf-8")))
-    return finished
+    records = Parallel(num_processes, return_as="generator")(
+        delayed(_record)(cell, setting, streams[cell.seed], folder) for cell, setting in planned
+    )
+    return list(track(records, "cells", len(planned), console=Console(stderr=True), transient=True))
+
+
+def _record(cell: Cell, setting: Setting | None, stream: Stream, folder: Path) -> Record:
+    file = folder / f"{cell_fingerprint(cell, setting, stream.fingerprint)}.json"
+    if not file.exists():
+        with for_small_steps():
+            write_json(file, run_cell(cell, setting, stream))
+    record: Record = json.loads(file.read_text(encoding="utf-8"))
+    return record
 
 
 Place = tuple[str, str | None, float | None]

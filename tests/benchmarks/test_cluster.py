@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ import pytest
 from benchmarks import cluster as module
 from benchmarks.cluster import main
 
-FIGURES = {"first": 0.9, "answered": 1.0, "wrong": 0, "requests": 400}
+FIGURES = {"first": 0.9, "answered": 1.0, "wrong": 0, "lost": 0, "requests": 400}
+SHARES = {"database": 1.0, "champion": 1.0, "link": 1.0, "worker": 1.0, "head": 1.0}
+RUNS = {"train": {"equal": True, "twice": 0}}
 
 
 def fails(*_: Any) -> Any:
@@ -26,14 +29,17 @@ def fails(*_: Any) -> Any:
 def replace(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Replaces phases by name; before that each of them succeeds at once."""
 
-    def cluster_on_hosts(number: int) -> AbstractContextManager[None]:
-        return nullcontext()
+    def cluster_on_hosts(number: int) -> AbstractContextManager[Any]:
+        return nullcontext(SimpleNamespace(storage="s3://kcm/storage"))
 
     phases = {
         "prepare": None,
-        "start_on_one_machine": None,
-        "submit": {"policy": 1},
-        "on_one_machine": {"policy": 1},
+        "paid": [],
+        "start": None,
+        "submit": None,
+        "wait": None,
+        "result": {"policy": 1},
+        "disturbed": ({"policy": 1}, 0),
         "deploy": [],
         "answered": FIGURES,
     }
@@ -71,28 +77,41 @@ def printed(
 
 def test_a_line_for_each_phase_and_one_of_json(printed: Callable[..., Any]) -> None:
     code, line, err = printed()
-    shares = {"database": 1.0, "link": 1.0, "worker": 1.0}
-    assert (code, line) == (0, {"equal": True, "answered": shares, "wrong": 0})
+    assert (code, line) == (0, {"equal": True, "runs": RUNS, "answered": SHARES, "wrong": 0, "lost": 0})
     lines = [words for words in err.splitlines() if " in " in words]
-    assert [words.split()[0] for words in lines] == ["cluster", "run", "reference", "deploy", *shares]
+    phases = ["cluster", "run", "reference", "paid", *RUNS, "version", "deploy", *SHARES]
+    assert [words.split()[0] for words in lines] == phases
 
 
 def test_another_result_than_on_one_machine_is_not_equal(printed: Callable[..., Any], replace: Any) -> None:
-    replace("on_one_machine", lambda cluster, started: {"policy": 2})
+    replace("result", lambda cluster, storage: {"policy": storage})
     assert printed()[1]["equal"] is False
+
+
+def test_phases_are_played_by_name(printed: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["cluster", "--only", "train"])
+    code, line, err = printed()
+    assert (code, line["runs"], line["answered"]) == (0, RUNS, {})
+    assert "deploy" not in err
+
+
+def test_a_name_that_nothing_has_is_refused(
+    replace: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cluster", "--only", "earthquake"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "nothing is called earthquake" in capsys.readouterr().err
 
 
 def test_a_fault_that_cannot_be_measured_leaves_the_others(printed: Callable[..., Any], replace: Any) -> None:
     def answered(cluster: Any, urls: Any, fault: Any) -> Any:
-        return fails() if fault is module.a_link_is_cut else FIGURES
+        return fails() if fault == "link" else FIGURES
 
     replace("answered", answered)
     code, line, err = printed()
-    assert (code, line["answered"], line["failed"]) == (
-        1,
-        {"database": 1.0, "worker": 1.0},
-        {"link": "AssertionError: w2 is away"},
-    )
+    others = {name: share for name, share in SHARES.items() if name != "link"}
+    assert (code, line["answered"], line["failed"]) == (1, others, {"link": "AssertionError: w2 is away"})
     assert "link       failed in" in err
 
 
@@ -100,7 +119,7 @@ def test_a_fault_that_cannot_be_measured_leaves_the_others(printed: Callable[...
     ("name", "phase", "equal"),
     [
         ("cluster_on_hosts", "cluster", None),
-        ("submit", "run", None),
+        ("wait", "run", None),
         ("deploy", "deploy", True),
     ],
 )
@@ -110,7 +129,8 @@ def test_what_was_measured_before_a_phase_failed_is_printed(
     replace(name, fails)
     code, line, _ = printed()
     failed = {phase: "AssertionError: w2 is away"}
-    assert (code, line) == (1, {"equal": equal, "answered": {}, "wrong": None, "failed": failed})
+    assert (code, line["failed"]) == (1, failed)
+    assert (line["equal"], line["answered"], line["wrong"], line["lost"]) == (equal, {}, None, None)
 
 
 def test_the_line_is_printed_when_time_is_up(printed: Callable[..., Any], replace: Any) -> None:
