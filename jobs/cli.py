@@ -40,6 +40,7 @@ COMMANDS = {
     "logs": "jobs.commands.submit:logs",
     "stop": "jobs.commands.submit:stop",
     "doctor": "jobs.commands.doctor:doctor",
+    "plan": "jobs.commands.plan:plan",
     "config": "jobs.commands.reference:config",
     "route": "jobs.commands.route:app",
     "log": "jobs.commands.log:app",
