@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
+from kcm.parquet import write_table
 from pipelines.loop.parent import Parent
 from pipelines.loop.state import LoopState
 
@@ -31,11 +32,17 @@ def planned(tmp_path: Path, *options: str) -> tuple[Any, dict[str, Any]]:
     return result, json.loads((tmp_path / "plan.json").read_text())
 
 
+def recorded(file: Path, **columns: list[float]) -> SimpleNamespace:
+    """An artefact of one shard."""
+    write_table(pa.table(columns), file)
+    return SimpleNamespace(shards=lambda number: [file], readable=lambda name: file, usage={})
+
+
 @pytest.fixture(autouse=True)
-def champion(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     parent = SimpleNamespace(
-        features=SimpleNamespace(task=lambda number: pa.table({"seconds": SECONDS_OF_ROWS})),
-        outcomes=SimpleNamespace(task=lambda number: pa.table({"large_cost": [0.09]}), usage={}),
+        features=recorded(tmp_path / "features", seconds=SECONDS_OF_ROWS),
+        outcomes=recorded(tmp_path / "outcomes", large_cost=[0.09]),
         bundle=SimpleNamespace(metrics={"overall": {"call_rate": 0.25}}),
     )
     state = SimpleNamespace(store=None, champions=SimpleNamespace(present=lambda: SimpleNamespace(champion=None)))
@@ -63,7 +70,7 @@ def test_what_is_given_counts_and_calls_have_their_price(tmp_path: Path) -> None
 
 
 def test_recorded_answers_took_nobody_knows_how_long(tmp_path: Path, champion: SimpleNamespace) -> None:
-    champion.outcomes.task = lambda number: pa.table({"large_cost": [0.0]})
+    champion.outcomes = recorded(tmp_path / "outcomes", large_cost=[0.0])
     result, found = planned(tmp_path)
     assert result.exit_code != 0
     assert "--large-ms" in json.dumps(found)
