@@ -270,14 +270,6 @@ class Component(Config):
         return tag
 
     @classmethod
-    def form_of(cls, value: object) -> type[Component]:
-        """The class that a section is validated as; this one where the section names none that can be found."""
-        try:
-            return cls._named(value) if cls._is_abstract() else cls
-        except ConfigError:
-            return cls
-
-    @classmethod
     def forms(cls) -> list[type[Config]]:
         """The classes that a section may be of, as far as they have a name and can be imported."""
         if not cls._is_abstract():

@@ -1,28 +1,80 @@
 """Stage `outcomes`: the large model's answer to every row.
 
-A head is fitted to a classifier's features, recorded answers are looked up, and any other model is asked.
+A head is fitted to a classifier's features, recorded answers are looked up, and any other model is asked. Rows that a
+server failed on are asked again by the next run.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from pydantic import Field, InstanceOf, PrivateAttr
+from rich.markup import escape
 
 from kcm.errors import DataError
 from kcm.large import LargeConfig
-from pipelines.batch.asking import LargeSpec, ask_shards
+from kcm.large.base import PaidModel
+from pipelines.batch.asking import LargeSpec, ask_shards, server_model
 from pipelines.batch.classifying import classify_shards
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.recorded import look_up_shards
 from pipelines.context import Attempt, Context
-from pipelines.stages.attempts import AskingPlan, finished, next_attempt, server_fault
 from pipelines.stages.features import Encoding
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import HEAD, OutcomesArtefact, write_identity
-from pipelines.store.sequence import SequenceArtefact
+from pipelines.store.sequence import Names, SequenceArtefact
+
+
+class AskingPlan(Plan):
+    """A plan whose artefact may lack answers; `attempt` tells the one that the next run makes from the first."""
+
+    large: LargeConfig
+    attempt: int = 0
+
+    def section(self) -> dict[str, Any]:
+        """The fields that the fingerprint covers."""
+        section = super().section()
+        return section if self.attempt else {name: value for name, value in section.items() if name != "attempt"}
+
+
+PlanT = TypeVar("PlanT", bound=AskingPlan)
+
+
+def next_attempt(
+    stage: Stage, plan: PlanT, context: Context, names: Names, num_waiting: Callable[[Any], int], **reads: Artefact
+) -> PlanT:
+    """The attempt that asks again for rows that still wait; the last one while the server does not answer.
+
+    `num_waiting` counts the rows of a finished artefact that wait.
+    """
+    while (found := finished(stage, plan, context, **reads)) and (waiting := num_waiting(found)):
+        again = plan.model_copy(update={"attempt": plan.attempt + 1})
+        if not finished(stage, again, context, **reads) and (reason := server_fault(context, plan.large, names)):
+            context.reporter.say(
+                f"[yellow]{waiting} rows still wait for an answer of the large model, which does not give one:"
+                f" {escape(reason)}[/yellow]"
+            )
+            break
+        plan = again
+    return plan
+
+
+def finished(stage: Stage, plan: Plan, context: Context, **reads: Artefact) -> Artefact | None:
+    """The stage's artefact where it was made already."""
+    found = context.store.find(stage.recipe(plan, **reads))
+    return found and found.as_a(stage.writes)
+
+
+def server_fault(context: Context, large: LargeConfig, names: Names) -> str | None:
+    """Why a server does not answer a question of no row; None where it does, or cannot be asked one."""
+    model = server_model(context, LargeSpec(large, names.answers, len(names.labels)))
+    if not isinstance(model, PaidModel):
+        return None
+    answer = model.probe()
+    return None if answer.off_label else answer.error
 
 
 class ClassifierOutcomes(Plan):

@@ -25,7 +25,7 @@ from pipelines.batch.mapping import map_items, run_remotely
 from pipelines.batch.prompting import PromptedShard, Prompter, write_masked, write_questions
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt, Context
-from pipelines.stages.attempts import AskingPlan, next_attempt
+from pipelines.stages.outcomes import AskingPlan, next_attempt
 from pipelines.stages.stage import Stage
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import ScoredTable

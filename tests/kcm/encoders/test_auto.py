@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kcm.components import FAMILIES
 from kcm.config import parse_config
-from kcm.encoders import EncoderConfig
 from kcm.encoders.auto import AutoEncoderConfig
 from kcm.encoders.pixels import PixelsConfig
 from kcm.errors import ConfigError
@@ -16,8 +16,7 @@ SMALL, LARGE = PixelsConfig(side=4), PixelsConfig(side=8)
 
 
 def test_it_reads_what_its_candidates_read_and_is_found_by_its_kind() -> None:
-    found = EncoderConfig.form_of({"kind": "auto", "candidates": [{"kind": "pixels"}, {"kind": "pixels", "side": 8}]})
-    assert found is AutoEncoderConfig
+    assert FAMILIES["encoder"].find("auto") is AutoEncoderConfig
     auto = AutoEncoderConfig(candidates=(SMALL, LARGE))
     assert auto.reads == SMALL.reads
     assert auto.choices == (SMALL, LARGE)
