@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -276,3 +277,11 @@ def encode_readable(encoder: Encoder, inputs: Sequence[Content]) -> tuple[np.nda
         except PartError as error:
             faults[position] = str(error)
     return encoder.encode(readable), faults
+
+
+def read_json(file: Path) -> Any:
+    """The content of a file in a model's folder. Raises AssetError where it cannot be read."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AssetError(f"cannot load the model: {file.name}: {error}", where=str(file.parent)) from None

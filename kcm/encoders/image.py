@@ -5,7 +5,6 @@ Shapes: N pictures, B pictures of a batch, S pixels of a side, T tokens or posit
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from kcm.assets import folder_digest, resolve
 from kcm.config import LocalPath
-from kcm.encoders.config import Arrays, Encoder, NetworkEncoderConfig
+from kcm.encoders.config import Arrays, Encoder, NetworkEncoderConfig, read_json
 from kcm.encoders.efficientnet import MODEL_TYPE, load_efficientnet
 from kcm.encoders.network_encoder import NetworkEncoder
 from kcm.encoders.torch_network import Exportable, dtype_of, load_backbone
@@ -75,7 +74,7 @@ class ImageEncoder(NetworkEncoder):
         return {_PIXELS: np.array([content.pixels for content in inputs])}
 
     def exportable(self) -> Exportable:
-        side, preprocessor = image_side(self._settings, self._folder), _json(self._folder / _PREPROCESSOR)
+        side, preprocessor = image_side(self._settings, self._folder), read_json(self._folder / _PREPROCESSOR)
         mean, std = (preprocessor.get(name) or [0.5] * 3 for name in ("image_mean", "image_std"))
         backbone = _load(self._folder).to(dtype_of(self._settings.precision))
         levels = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), dtype=np.uint8)
@@ -122,7 +121,7 @@ def image_side(config: ImageEncoderConfig, model_path: Path) -> int:
     """
     if config.side:
         return config.side
-    preprocessor = _json(model_path / _PREPROCESSOR)
+    preprocessor = read_json(model_path / _PREPROCESSOR)
     for size in (preprocessor.get("crop_size"), preprocessor.get("size")):
         sides = size if isinstance(size, dict) else {"height": size}
         side = sides.get("height") or sides.get("shortest_edge")
@@ -132,18 +131,10 @@ def image_side(config: ImageEncoderConfig, model_path: Path) -> int:
 
 
 def _load(model_path: Path) -> nn.Module:
-    if _json(model_path / "config.json").get("model_type") == MODEL_TYPE:
+    if read_json(model_path / "config.json").get("model_type") == MODEL_TYPE:
         return load_efficientnet(model_path)
     model = load_backbone(model_path)
     if getattr(model, "main_input_name", "") != "pixel_values":
         raise AssetError("the model does not read pictures", where=str(model_path), hint="Use kind: text")
     loaded: nn.Module = model
     return loaded
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AssetError(f"cannot load the model: {path.name}: {error}", where=str(path.parent)) from None
-    return content

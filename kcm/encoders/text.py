@@ -7,7 +7,6 @@ texts of a batch, T tokens, D features.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -20,9 +19,9 @@ from tokenizers import Tokenizer
 
 from kcm.assets import folder_digest, resolve
 from kcm.config import LocalPath
-from kcm.encoders.config import Encoder, NetworkEncoderConfig
+from kcm.encoders.config import Encoder, NetworkEncoderConfig, read_json
 from kcm.encoders.export import NETWORK, OnnxNetwork, exported
-from kcm.errors import AssetError, ConfigError
+from kcm.errors import ConfigError
 from kcm.inputs.content import TEXT, Content, Part
 
 TOKENIZER = "tokenizer.json"  # in the folder of an export
@@ -144,7 +143,7 @@ class _OnnxTexts:
 def prompt_text(config: TextEncoderConfig, model_path: Path) -> str:
     """What is put before each text: the prompt that is named, else the model's default. Raises ConfigError."""
     file = model_path / _PROMPTS
-    settings = _json(file) if config.pooling == "auto" and file.is_file() else {}
+    settings = read_json(file) if config.pooling == "auto" and file.is_file() else {}
     prompts = settings.get("prompts") or {}
     name = config.prompt or settings.get("default_prompt_name")
     if name is not None and name not in prompts:
@@ -175,17 +174,10 @@ def refuse_foreign_modules(model_path: Path) -> None:
 
 def _modules(model_path: Path) -> list[dict[str, str]]:
     file = model_path / _MODULES
-    listed: list[dict[str, str]] = _json(file) if file.is_file() else []
+    listed: list[dict[str, str]] = read_json(file) if file.is_file() else []
     return listed
 
 
 def _in_torch(name: str, *given: Any) -> Any:
     """A call to the same model in torch, whose libraries take seconds to import: an exported network need not wait."""
     return getattr(import_module("kcm.encoders.text_model"), name)(*given)
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AssetError(f"cannot be read: {error}", where=str(file)) from None
