@@ -34,7 +34,7 @@ from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.text import TextEncoderConfig
 from kcm.inputs.content import Content
 from kcm.large.adapters.openai import OpenAiConfig, openai_identity
-from kcm.learners import FinetuneConfig
+from kcm.learners.bounds import FinetuneConfig
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
 from pipelines.serve.cascade.loading import VersionLoader

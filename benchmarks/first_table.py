@@ -40,7 +40,8 @@ from kcm.collaborator.collaborator import Collaborator, CollaboratorName, Networ
 from kcm.collaborator.distill import DistillConfig
 from kcm.config import parse_config
 from kcm.inputs.labels import UNLABELLED
-from kcm.learners import AnalyticConfig, Batch, Learner
+from kcm.learners import Batch, Learner
+from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.logistic import Logistic
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows

@@ -204,8 +204,8 @@ FAMILIES: Mapping[str, Family] = {
             group="kcm.learners",
             base="kcm.learners.base:LearnerConfig",
             ours={
-                "finetune": "kcm.learners.finetune:FinetuneConfig",
-                "joint": "kcm.learners.joint:JointConfig",
+                "finetune": "kcm.learners.bounds:FinetuneConfig",
+                "joint": "kcm.learners.bounds:JointConfig",
                 "replay": "kcm.learners.replay:ReplayConfig",
                 "der": "kcm.learners.der:DerConfig",
                 "lwf": "kcm.learners.lwf:LwfConfig",

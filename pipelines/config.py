@@ -17,7 +17,8 @@ from kcm.config import Config
 from kcm.costs import CostsConfig
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig, PromptsConfig
-from kcm.learners import AnalyticConfig, LearnerConfig
+from kcm.learners import LearnerConfig
+from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.tasks import TasksConfig
 from kcm.tasks.plan.splits import LEFT_OUT_FRACTIONS

@@ -21,7 +21,8 @@ from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import ConfigError
 from kcm.large import LargeConfig
 from kcm.large.adapters.classifier import ClassifierConfig
-from kcm.learners import LearnerConfig, ReplayConfig
+from kcm.learners import LearnerConfig
+from kcm.learners.replay import ReplayConfig
 from kcm.tasks.readers.files import FilesSource
 from kcm.tasks.sources import SourceConfig
 
@@ -61,7 +62,7 @@ def test_a_component_that_its_class_makes_carries_its_tag(outside_package: Path)
 
 def test_one_of_ours_can_be_derived_from(outside_package: Path) -> None:
     (outside_package / "mine.py").write_text(
-        "from kcm.learners import ReplayConfig\nclass Mine(ReplayConfig):\n    extra: int\n"
+        "from kcm.learners.replay import ReplayConfig\nclass Mine(ReplayConfig):\n    extra: int\n"
     )
     learner = parse_config(Run, {"learner": {"name": "mine:Mine", "memory": 9, "extra": 1}}).learner
     assert isinstance(learner, ReplayConfig)

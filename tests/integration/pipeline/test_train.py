@@ -26,7 +26,7 @@ import torch
 from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.inputs.vectors import list_column
-from kcm.learners import ReplayConfig
+from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.tasks.shards import write_shards
 from pipelines.cluster.config import ClusterConfig

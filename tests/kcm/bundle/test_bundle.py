@@ -32,7 +32,8 @@ from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
 from kcm.large import LargeConfig, LinearHead, Prompts
 from kcm.large.adapters.classifier import ClassifierConfig
-from kcm.learners import Batch, LearnerConfig, ReplayConfig
+from kcm.learners import Batch, LearnerConfig
+from kcm.learners.replay import ReplayConfig
 from tests.tiny_bert import save_bert
 
 FEATURES, LABELS = 6, ("bad", "good", "unclear")

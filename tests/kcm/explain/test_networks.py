@@ -13,7 +13,8 @@ from kcm.certify.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.errors import ConfigError, DataError
 from kcm.explain.networks import known_rows, network_inputs, networks_with_curves, with_curves
-from kcm.learners import Batch, ReplayConfig
+from kcm.learners import Batch
+from kcm.learners.replay import ReplayConfig
 from tests.kcm.bundle.test_bundle import bundle as any_bundle
 
 

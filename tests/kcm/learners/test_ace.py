@@ -7,7 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from kcm.inputs.labels import UNLABELLED
-from kcm.learners import Classes, DerConfig, FinetuneConfig, LwfConfig, ReplayConfig
+from kcm.learners import Classes
+from kcm.learners.bounds import FinetuneConfig
+from kcm.learners.der import DerConfig
+from kcm.learners.lwf import LwfConfig
+from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
 
 CURRENT, SEEN = torch.tensor([0, 0, 1, 1, 0]).bool(), torch.tensor([1, 1, 1, 1, 0]).bool()  # two old labels, one unseen

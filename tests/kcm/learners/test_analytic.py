@@ -18,8 +18,7 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ConfigError
 from kcm.kan import KAN
 from kcm.kan.basis import Grid, spline_basis
-from kcm.learners import AnalyticConfig
-from kcm.learners.analytic import TARGET, mixed_targets
+from kcm.learners.analytic import TARGET, AnalyticConfig, mixed_targets
 from kcm.learners.base import Batch
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig

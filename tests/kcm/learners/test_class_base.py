@@ -14,13 +14,10 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.labels import UNLABELLED
-from kcm.learners import (
-    AnalyticConfig,
-    DerConfig,
-    FinetuneConfig,
-    JointConfig,
-    LwfConfig,
-)
+from kcm.learners.analytic import AnalyticConfig
+from kcm.learners.bounds import FinetuneConfig, JointConfig
+from kcm.learners.der import DerConfig
+from kcm.learners.lwf import LwfConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.trainer import Trainer

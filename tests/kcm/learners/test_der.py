@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from kcm.collaborator.collaborator import NetworkConfig
-from kcm.learners import DerConfig
+from kcm.learners.der import DerConfig
 from kcm.learners.training.order import TrainOrder
 
 LEARNER = DerConfig(memory=20, batch_size=7, alpha=0.3, beta=0.9)

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
-from kcm.learners import Batch, EwcConfig, LearnedTask
+from kcm.learners import Batch, LearnedTask
+from kcm.learners.ewc import EwcConfig
 from kcm.learners.ranks import Ranks
 
 DECAY = 0.5

@@ -17,15 +17,11 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.components import FAMILIES
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.labels import UNLABELLED
-from kcm.learners import (
-    Batch,
-    EwcConfig,
-    FinetuneConfig,
-    JointConfig,
-    LearnerConfig,
-    LwfConfig,
-    ReplayConfig,
-)
+from kcm.learners import Batch, LearnerConfig
+from kcm.learners.bounds import FinetuneConfig, JointConfig
+from kcm.learners.ewc import EwcConfig
+from kcm.learners.lwf import LwfConfig
+from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer

@@ -8,7 +8,9 @@ from torch.nn import functional as F
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
-from kcm.learners import Batch, FinetuneConfig, LearnedTask, LwfConfig, Scored
+from kcm.learners import Batch, LearnedTask, Scored
+from kcm.learners.bounds import FinetuneConfig
+from kcm.learners.lwf import LwfConfig
 from kcm.learners.ranks import Ranks
 
 

@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from kcm.learners import DerConfig, EwcConfig, LearnerConfig, LwfConfig, ReplayConfig, SiConfig
+from kcm.learners import LearnerConfig
+from kcm.learners.der import DerConfig
+from kcm.learners.ewc import EwcConfig
+from kcm.learners.lwf import LwfConfig
 from kcm.learners.ranks import Ranks
+from kcm.learners.replay import ReplayConfig
+from kcm.learners.si import SiConfig
 from kcm.learners.training.trainer import Trainer
 
 REPLAY = ReplayConfig(memory=31, batch_size=18)

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from kcm.learners import SiConfig
-from kcm.learners.si import Si
+from kcm.learners.si import Si, SiConfig
 
 CURVATURE = torch.tensor([4.0, 1.0, 0.0])  # L = sum_i a_i theta_i^2 / 2, whose gradient is a_i theta_i
 

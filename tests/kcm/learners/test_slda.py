@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ConfigError
-from kcm.learners import SldaConfig
 from kcm.learners.analytic import designs
 from kcm.learners.base import Batch
 from kcm.learners.ranks import Ranks
+from kcm.learners.slda import SldaConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.trainer import Trainer
 from tests.kcm.learners.tasks import rows_of

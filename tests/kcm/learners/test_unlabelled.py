@@ -14,23 +14,17 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig, distillation_loss
 from kcm.errors import DataError
 from kcm.inputs.labels import UNLABELLED
-from kcm.learners import (
-    AnalyticConfig,
-    Batch,
-    DerConfig,
-    EwcConfig,
-    FinetuneConfig,
-    LearnerConfig,
-    LwfConfig,
-    ReplayConfig,
-    SiConfig,
-    SldaConfig,
-)
-from kcm.learners import (
-    answered as answered_rows,
-)
+from kcm.learners import Batch, LearnerConfig
+from kcm.learners import answered as answered_rows
+from kcm.learners.analytic import AnalyticConfig
+from kcm.learners.bounds import FinetuneConfig
+from kcm.learners.der import DerConfig
+from kcm.learners.ewc import EwcConfig
+from kcm.learners.lwf import LwfConfig
 from kcm.learners.ranks import Ranks
-from kcm.learners.replay import Replay
+from kcm.learners.replay import Replay, ReplayConfig
+from kcm.learners.si import SiConfig
+from kcm.learners.slda import SldaConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer

@@ -12,7 +12,9 @@ import pytest
 from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ConfigError
-from kcm.learners import JointConfig, LearnerConfig, ReplayConfig
+from kcm.learners import LearnerConfig
+from kcm.learners.bounds import JointConfig
+from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
 from pipelines.context import Context
 from pipelines.loop.extend import Extend, choice_of

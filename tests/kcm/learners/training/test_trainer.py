@@ -13,17 +13,14 @@ from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.labels import UNLABELLED
-from kcm.learners import (
-    DerConfig,
-    EwcConfig,
-    FinetuneConfig,
-    JointConfig,
-    LearnerConfig,
-    LwfConfig,
-    ReplayConfig,
-    SiConfig,
-)
+from kcm.learners import LearnerConfig
+from kcm.learners.bounds import FinetuneConfig, JointConfig
+from kcm.learners.der import DerConfig
+from kcm.learners.ewc import EwcConfig
+from kcm.learners.lwf import LwfConfig
 from kcm.learners.ranks import Ranks
+from kcm.learners.replay import ReplayConfig
+from kcm.learners.si import SiConfig
 from kcm.learners.training import trainer as module
 from kcm.learners.training.trainer import Trainer, sketch
 from kcm.metrics.continual import summarise

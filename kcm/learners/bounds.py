@@ -1,10 +1,22 @@
-"""Joint training: after task i, networks trained anew on tasks 1 to i; the upper bound of every comparison."""
+"""The bounds of every comparison: finetuning below, joint training above."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from kcm.learners.base import Learner, LearnerConfig
+
+
+class FinetuneConfig(LearnerConfig):
+    """Finetuning: the lower bound."""
+
+    def build(self, seed: int) -> Learner:
+        """A fresh learner."""
+        return Finetune()
+
+
+class Finetune(Learner):
+    """Trains on the rows of the current task alone, with no protection against forgetting."""
 
 
 class JointConfig(LearnerConfig):
@@ -16,7 +28,7 @@ class JointConfig(LearnerConfig):
 
 
 class Joint(Learner):
-    """Restarts at every task and trains on the rows of all tasks so far."""
+    """Restarts at every task, networks and all, and trains on the rows of all tasks so far."""
 
     restarts: ClassVar[bool] = True
 
