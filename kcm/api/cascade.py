@@ -15,8 +15,7 @@ import pandas as pd
 from kcm.api.rows import Column, inputs_of, with_answers
 from kcm.api.sources import folder_of
 from kcm.bundle.answers import Answer, Failure, Input, Unreadable
-from kcm.bundle.bundle import Bundle
-from kcm.bundle.facts import facts
+from kcm.bundle.bundle import Bundle, facts
 from kcm.bundle.models import load_large
 from kcm.bundle.runtime import SmallSide, fault_of, load_small_side
 from kcm.explain.explanation import Explanation, explain_with

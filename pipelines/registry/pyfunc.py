@@ -19,8 +19,7 @@ from mlflow.types.schema import Array
 
 from kcm.api.cascade import Cascade, load
 from kcm.api.rows import COLUMNS, NUMBERS
-from kcm.bundle.bundle import Bundle
-from kcm.bundle.facts import facts
+from kcm.bundle.bundle import Bundle, facts
 from kcm.bundle.runtime import probe_of
 from kcm.config import Config, parse_config
 from kcm.inputs.vectors import FEATURES

@@ -1,4 +1,4 @@
-"""Train rows in memory or on disk, read a contiguous range at a time."""
+"""Train rows in memory or on disk, read a contiguous range at a time, and the labels that they have."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import DataError
+from kcm.inputs.labels import UNLABELLED
 from kcm.inputs.vectors import matrix
-from kcm.learners.base import Batch, joined
+from kcm.learners.base import Batch, Classes, joined
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.order import ROWS_PER_GROUP, num_blocks
 from kcm.parquet import sound
@@ -208,3 +210,41 @@ def large_distributions(large_NC: np.ndarray, labels_N: np.ndarray) -> np.ndarra
 
 TaskRows = TensorRows | ParquetRows
 """The rows of one task: features, labels and the large model's probabilities, per split."""
+
+
+class SequenceLabels:
+    """The labels of a sequence's train rows, task by task. Shapes: C labels."""
+
+    def __init__(self, tasks: Sequence[TaskRows], num_labels: int) -> None:
+        self.num_labels = num_labels
+        self._of_task = [labels_of(task) for task in tasks]
+        # The first task whose train rows have a label; len(tasks) where none has.
+        self._first_task_C = torch.full((num_labels,), len(tasks))
+        for number, labels in reversed(list(enumerate(self._of_task))):
+            self._first_task_C[labels] = number
+
+    def classes(self, task: int, num_outputs: int) -> Classes:
+        """The first `num_outputs` labels as a task sees them; before the first and after the last, none is current."""
+        last = len(self._of_task) - 1
+        seen_C = (self._first_task_C <= min(task, last))[:num_outputs]
+        current_C = torch.zeros_like(seen_C)
+        if 0 <= task <= last:
+            current_C[self._of_task[task]] = True
+        return Classes(current_C, seen_C)
+
+    def append_outputs(self, collaborator: Collaborator, task: int) -> None:
+        """Give the networks an output for every label up to the last one seen; those of new labels are at their start.
+
+        A label that waited between others may have an output already, which weight decay has moved.
+        """
+        known = collaborator.num_labels
+        seen = (self._first_task_C <= task).nonzero()[:, 0]
+        count = int(seen.max()) + 1 if len(seen) else 0
+        collaborator.resize(count)
+        new = (self._first_task_C[:count] == task) | (torch.arange(count) >= known)
+        collaborator.start_outputs(new.nonzero()[:, 0].tolist())
+
+
+def labels_of(task: TaskRows) -> list[int]:
+    """The labels that the train rows of a task have."""
+    return sorted(label for label in task.label_counts("train") if label != UNLABELLED)

@@ -23,10 +23,9 @@ from kcm.inputs.labels import UNLABELLED
 from kcm.learners.base import Batch, LearnedTask, Learner, joined
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
-from kcm.learners.training.labels import SequenceLabels, labels_of
 from kcm.learners.training.objective import Objective
 from kcm.learners.training.order import ROWS_PER_GROUP, TrainOrder
-from kcm.learners.training.stream import TaskRows, shares
+from kcm.learners.training.stream import SequenceLabels, TaskRows, labels_of, shares
 from kcm.learners.training.windows import Windows
 
 

@@ -18,7 +18,7 @@ from kcm.tasks.rows import SourceRow, rows_of
 from kcm.tasks.sequence import BAD_ROWS
 from kcm.tasks.sources import Shard, Source, TableShard
 from pipelines.batch.mapping import map_items
-from pipelines.data.prepared import StoredFolder
+from pipelines.stages.tasks import StoredFolder
 from pipelines.store.storage import Storage
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]

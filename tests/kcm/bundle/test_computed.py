@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kcm.bundle.bundle import Bundle
-from kcm.bundle.facts import facts
+from kcm.bundle.bundle import Bundle, facts
 from kcm.bundle.models import ComputedBy, void_reason
 from kcm.encoders import EncoderConfig
 from kcm.encoders.pixels import PixelsConfig
