@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kcm.api.sources import folder_of
+from kcm.api.cascade import folder_of
 from kcm.bundle.models import FrozenModels
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
