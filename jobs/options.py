@@ -33,8 +33,7 @@ BundleSource = Annotated[
     str, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or models:/NAME@ALIAS or models:/NAME/VERSION.")
 ]
 AssetsPath = Annotated[
-    Path,
-    typer.Option(envvar="KCM_ASSETS", metavar="DIR", parser=assets_folder, help="Folder or bucket of the assets."),
+    Path, typer.Option(envvar="KCM_ASSETS", metavar="DIR", parser=assets_folder, help="Folder or bucket of the assets.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

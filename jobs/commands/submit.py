@@ -138,11 +138,7 @@ def logs(
     return {"submission_id": job}
 
 
-def stop(
-    name: RunName,
-    address: Address = DASHBOARD,
-    auth: Auth = "disabled",
-) -> dict[str, Any]:
+def stop(name: RunName, address: Address = DASHBOARD, auth: Auth = "disabled") -> dict[str, Any]:
     """Stop the jobs of the run NAME, and wait until they have ended; the run submitted again goes on from there."""
     with cluster_at(address, auth) as client:
         running = [_id(job) for job in _jobs(client, name, address) if not job.status.is_terminal()]

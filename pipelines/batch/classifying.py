@@ -20,8 +20,7 @@ from kcm.large import LargeConfig, LinearHead
 from kcm.tasks.hashing import row_key
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.shards import Counts, RowFunction, map_shards
-from pipelines.context import Context
-from pipelines.progress import Bar
+from pipelines.context import Attempt
 from pipelines.store.features import SECONDS, feature_matrix
 from pipelines.store.outcomes import Answers
 from pipelines.store.storage import Storage
@@ -63,28 +62,13 @@ def row_classifier(fitted: RowHead) -> RowFunction:
 
 
 def classify_shards(
-    context: Context,
-    large: LargeConfig,
-    num_labels: int,
-    seed: int,
-    sources: Mapping[str, Path],
-    folder: Path,
-    *,
-    scratch: Path,
-    bar: Bar,
+    attempt: Attempt, large: LargeConfig, num_labels: int, seed: int, sources: Mapping[str, Path]
 ) -> LinearHead:
-    """Write a file with the answers to every shard of features to `folder`; the head."""
-    storage = context.store.storage
+    """Write a file with the answers to every shard of features to the attempt's folder; the head."""
+    cluster, storage = attempt.context.cluster, attempt.context.store.storage
     fitted = run_remotely(_fit, large, num_labels, seed, list(sources.values()), storage)
-    map_shards(
-        sources,
-        partial(row_classifier, fitted),
-        folder,
-        cluster=context.cluster,
-        scratch=scratch,
-        storage=storage,
-        bar=bar,
-    )
+    build, scratch, bar = partial(row_classifier, fitted), attempt.scratch, attempt.bar
+    map_shards(sources, build, attempt.folder, cluster=cluster, scratch=scratch, storage=storage, bar=bar)
     return fitted.head
 
 

@@ -94,16 +94,7 @@ class ClassifierOutcomes(Plan):
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers, and the head."""
         names, context = sequence.names, attempt.context
-        head = classify_shards(
-            context,
-            self.large,
-            len(names.labels),
-            self.seed,
-            self.embedded.all_shards,
-            attempt.folder,
-            scratch=attempt.scratch,
-            bar=attempt.bar,
-        )
+        head = classify_shards(attempt, self.large, len(names.labels), self.seed, self.embedded.all_shards)
         head.save(attempt.folder / HEAD)
         identity = self.large.identity(names.labels, context.assets_path, head=head)
         write_identity(attempt.folder, identity, runtime=self.embedded.runtime, device=self.embedded.device)

@@ -100,11 +100,7 @@ def versions(config: RunConfig) -> dict[str, Any]:
             }
         )
     newest = sorted(states, key=lambda state: int(state["version"].rpartition("/")[2]), reverse=True)
-    return {
-        "champion": current.champion.version,
-        "versions": newest,
-        "rolled_back": state.rolled_back(),
-    }
+    return {"champion": current.champion.version, "versions": newest, "rolled_back": state.rolled_back()}
 
 
 def promote(config: RunConfig, version: str, *, by: By = "promote") -> dict[str, Any]:
