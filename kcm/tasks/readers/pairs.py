@@ -8,7 +8,7 @@ in one split: no picture and no caption is in two of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -51,15 +51,8 @@ class PairsSource(SourceConfig):
 
     def _captioned(self, path: str) -> FilesSource:
         """The pictures and captions of a table; a caption is what labels its picture, and no other label is needed."""
-        return FilesSource(
-            path=path,
-            image_column=self.image_column,
-            image_root=self.image_root,
-            text_column=self.text_column,
-            label_column=self.text_column,
-            id_column=self.id_column,
-            group_column=self.group_column,
-        )
+        columns = {"image_column", "image_root", "text_column", "id_column", "group_column"}
+        return FilesSource(path=path, label_column=self.text_column, **self.model_dump(include=columns))
 
 
 @dataclass(frozen=True)
@@ -112,13 +105,6 @@ def _split_pairs(units: dict[str, list[SourceRow]], task: str) -> Iterator[Sourc
 
 def _pair(record: SourceRow, other: SourceRow, group: str, task: str, fault: str = "") -> SourceRow:
     """The picture of one row with the caption of the other; named after both where they differ."""
-    return SourceRow(
-        id=record.id if other is record else f"{record.id} / {other.id}",
-        text=other.text,
-        label=MATCH if other is record else NO_MATCH,
-        group=group,
-        task=task,
-        split=record.split,
-        image=record.image,
-        fault=fault,
-    )
+    name = record.id if other is record else f"{record.id} / {other.id}"
+    label = MATCH if other is record else NO_MATCH
+    return replace(record, id=name, text=other.text, label=label, group=group, task=task, fault=fault)
