@@ -108,7 +108,7 @@ def test_nested_components_come_back_as_what_they_are() -> None:
         ({"learner": {"name": "anchor:AnchorConfg"}}, r"'anchor' has no 'AnchorConfg', did you mean 'AnchorConfig'"),
         (
             {"learner": {"name": "anchor:Anchor"}},
-            r"'anchor:Anchor' is no learner.*kcm\.learners\.config\.LearnerConfig",
+            r"'anchor:Anchor' is no learner.*kcm\.learners\.base\.LearnerConfig",
         ),
         ({"learner": {"name": "words:WordsConfig"}}, r"'words:WordsConfig' is no learner"),
         ({"learner": {"name": "mine:Mine"}}, r"'mine:Mine' lacks what every learner has: build"),
