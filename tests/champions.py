@@ -1,7 +1,5 @@
 """Bundles as artefacts of stage `register`, which the champion pointer of a storage can name."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A model hub on this machine, scripted by the test."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import threading

@@ -1,7 +1,5 @@
 """A server of chat completions that follows a script: real HTTP, request by request."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

@@ -1,7 +1,5 @@
 """Proxies that behave as bad networks do: requests are dropped, delayed and duplicated, or a link falls silent."""
 
-from __future__ import annotations
-
 import asyncio
 import http.client
 import random

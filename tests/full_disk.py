@@ -1,7 +1,5 @@
 """A disk that a test fills."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

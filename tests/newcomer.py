@@ -12,8 +12,6 @@ CLINC150 comes from the hub, or from a file (data_full.json of its authors). Wit
 is taken from the Python that runs this script, and not installed.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import os
@@ -33,7 +31,7 @@ from pathlib import Path
 
 from kcm.tasks.readers.files import FilesSource
 from kcm.tasks.readers.hub import HubSource
-from tests.free_port import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tutorial.md"

@@ -1,7 +1,5 @@
 """Notebooks of examples/ are executed as Jupyter executes them: cell by cell, in a kernel of this Python."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

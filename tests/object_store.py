@@ -1,14 +1,13 @@
 """Servers of S3 and of Google's store in this process, for tests that read or write objects."""
 
-from __future__ import annotations
-
-import socket
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="session")
@@ -48,9 +47,7 @@ def google_server() -> Iterator[str]:
     """The URL of a server that speaks as Google's store does, with the bucket `rows`."""
     from gcp_storage_emulator.server import create_server
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with create_server("127.0.0.1", port, in_memory=True, default_bucket="rows"):
         yield f"http://127.0.0.1:{port}"
 

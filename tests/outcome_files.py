@@ -1,7 +1,5 @@
 """Outcome tables in files, as `evaluate` writes them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

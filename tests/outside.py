@@ -1,7 +1,5 @@
 """A package outside of this one: files of examples/extension with made metadata, or all of it as pip installs it."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

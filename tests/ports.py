@@ -1,7 +1,5 @@
 """Ports for servers that a test starts."""
 
-from __future__ import annotations
-
 import random
 import socket
 
@@ -20,3 +18,8 @@ def free_ports(count: int) -> list[int]:
             if probe.connect_ex(("127.0.0.1", port)):
                 ports.append(port)
     return ports
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    return free_ports(1)[0]

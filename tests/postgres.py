@@ -1,7 +1,5 @@
 """A real PostgreSQL server, where there is one, for tests of what may be in it or in a file of SQLite."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import shutil

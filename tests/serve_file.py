@@ -1,7 +1,5 @@
 """What a file that deploys on Ray Serve says of the one application in it."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

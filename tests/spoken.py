@@ -1,7 +1,5 @@
 """A run of a second or two of work: that of the example package, on texts of few words."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

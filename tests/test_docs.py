@@ -1,7 +1,5 @@
 """What the pages and the examples say is what happens, and the site shows all of it."""
 
-from __future__ import annotations
-
 import csv
 import doctest
 import json

@@ -1,7 +1,5 @@
 """The rules that keep the house small: one meaning a name, imports at the top, no private parts, budgets that hold."""
 
-from __future__ import annotations
-
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path

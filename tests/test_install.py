@@ -1,7 +1,5 @@
 """The installer tells uv what pip says, falls back on pip, and compiles what came."""
 
-from __future__ import annotations
-
 import subprocess
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader

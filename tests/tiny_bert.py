@@ -1,7 +1,5 @@
 """A BERT small enough to be made on the spot: random weights, a vocabulary of a few words."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

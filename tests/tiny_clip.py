@@ -1,7 +1,5 @@
 """A CLIP small enough for tests: random weights, a tokenizer of a few words, saved as the hub gives one."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A chat model small enough to be made on the spot: a Llama with random weights whose tokens are bytes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

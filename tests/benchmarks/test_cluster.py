@@ -1,7 +1,5 @@
 """The benchmark on several hosts ends with its line of JSON, whatever fails before it."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Hosts made of namespaces end as a whole."""
 
-from __future__ import annotations
-
 import pytest
 
 from benchmarks.hosts import lan, why_no_hosts

@@ -1,7 +1,5 @@
 """Retrieval as a cascade: queries become rows of a classification, and what is chosen keeps within what it is given."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import numpy as np

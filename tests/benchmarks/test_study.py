@@ -1,7 +1,5 @@
 """A study compares what it was asked to, computes every cell once, and refuses what cannot be compared."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable
 from pathlib import Path

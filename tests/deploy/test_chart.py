@@ -4,8 +4,6 @@ Without helm the tests are skipped, or fail where KCM_TEST_HELM=1; `python .ci/h
 names the folder with the operator's definitions (ray.io_rayjobs.yaml ...), resources are validated against all of them.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """A bundle around a real encoder that is quickly made: its networks are random, its threshold splits real sentences."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A run with something in its registry."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

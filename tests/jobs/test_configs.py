@@ -1,7 +1,5 @@
 """Every example configuration can be loaded, and its prompts can work."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

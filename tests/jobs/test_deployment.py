@@ -1,7 +1,5 @@
 """The files for clusters are what Ray takes, and name commands and configuration that exist."""
 
-from __future__ import annotations
-
 import copy
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A command exits with one line, an exit code and a JSON file, whatever it raises."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

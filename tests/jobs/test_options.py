@@ -1,7 +1,5 @@
 """Options made of a model: one per field, with its description; only those given reach the command."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import pytest

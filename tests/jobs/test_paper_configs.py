@@ -1,7 +1,5 @@
 """The paper's own settings work on small stand-ins of the same schema; nothing here needs the hub."""
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path

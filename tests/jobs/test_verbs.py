@@ -1,7 +1,5 @@
 """The commands as functions: a configuration is a file, or what would stand in one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

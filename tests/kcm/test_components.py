@@ -1,7 +1,5 @@
 """A component is found by its tag: a name of ours, an entry point, or package.module:Class."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Prices: given by the call or by tokens, or read off the answers on record."""
 
-from __future__ import annotations
-
 import pytest
 from pydantic import ValidationError
 

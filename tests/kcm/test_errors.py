@@ -1,7 +1,5 @@
 """An error is one line that says what, where and how to fix it, in any process."""
 
-from __future__ import annotations
-
 import pickle
 
 import pytest

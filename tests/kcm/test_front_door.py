@@ -1,7 +1,5 @@
 """`import kcm` gives all names at once and costs nothing; what needs Ray or MLflow comes by entry points."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tomllib

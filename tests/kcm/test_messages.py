@@ -1,7 +1,5 @@
 """Messages of the installed versions are understood; those of servers are as they are written today."""
 
-from __future__ import annotations
-
 import pytest
 
 from kcm._messages import status_of, store_fault

@@ -1,7 +1,5 @@
 """A damaged page is an error that names the file; what has no checksums is read as it is."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

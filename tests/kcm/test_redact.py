@@ -1,7 +1,5 @@
 """Secrets are masked in whatever is written, and what is no secret stays as it is."""
 
-from __future__ import annotations
-
 import io
 import logging
 

@@ -1,7 +1,5 @@
 """Features and answers of one task in several shards, made by hand, and what is fetched of them."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

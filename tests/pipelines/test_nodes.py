@@ -1,7 +1,5 @@
 """What nodes say of themselves, and the one line about those that cannot work together."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the pipelines take from Ray's private parts is there, does what it is used for, and is taken in one module."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

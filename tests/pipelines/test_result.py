@@ -1,7 +1,5 @@
 """What a run leaves for MLflow."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

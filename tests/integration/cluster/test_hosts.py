@@ -1,7 +1,5 @@
 """The main job and its service on several hosts, none of which sees another one's files: namespaces of this machine."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """What a stage's processes raise ends a command in one line, as its own errors do."""
 
-from __future__ import annotations
-
 from typing import NoReturn
 
 import pytest

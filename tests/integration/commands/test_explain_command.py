@@ -1,7 +1,5 @@
 """`kcm explain` on a bundle around a real encoder: what it prints, draws and writes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

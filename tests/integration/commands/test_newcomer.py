@@ -1,7 +1,5 @@
 """The tutorial is true: all that it says is typed in an environment that has only the wheel, on a table made here."""
 
-from __future__ import annotations
-
 import random
 import re
 import shlex
@@ -35,59 +33,6 @@ def requests(num_rows: int) -> list[Row]:
         for place in PLACES
     }
     return random.Random(0).sample(sorted(texts), num_rows)
-
-
-SMALL_PAGE = """
-Words stay.
-
-```console
-$ echo one; echo two >&2
-what an earlier version said
-$ python3 serve.py &
-```
-
-```python
-print(6 * 7)
-```
-
-```text
-41
-```
-
-```text
-not what Python said
-```
-"""
-SERVICE = """
-import sys
-print("args", *sys.argv[1:])
-print("it answers at http://127.0.0.1:" + sys.argv[2].partition("=")[2], flush=True)
-try:
-    sys.stdin.read() or __import__("time").sleep(60)
-except KeyboardInterrupt:
-    print("gone")
-"""
-
-
-def test_what_commands_say_takes_the_place_of_what_stood_below_them(tmp_path: Path) -> None:
-    (wheel := tmp_path / "kcm-0-py3-none-any.whl").touch()
-    (tmp_path / "newcomer").mkdir()
-    (tmp_path / "newcomer" / "serve.py").write_text(SERVICE)
-    newcomer = Newcomer(tmp_path / "newcomer", wheel)
-    (tmp_path / "newcomer" / ".venv" / "bin").mkdir(parents=True)
-    page = newcomer.play(SMALL_PAGE)
-    assert "Words stay.\n\n```console\n$ echo one; echo two >&2\none\ntwo\n$ python3 serve.py &\n" in page
-    assert "it answers at http://127.0.0.1:8000\n```" in page
-    assert "```text\n42\n```\n\n```text\nnot what Python said\n```" in page
-    assert [each.command for each in newcomer.played][-1] == "Ctrl-C"
-    assert newcomer.played[-1].said == "gone\n"
-
-
-def test_a_command_that_fails_ends_it_with_what_it_said(tmp_path: Path) -> None:
-    (wheel := tmp_path / "kcm-0-py3-none-any.whl").touch()
-    (tmp_path / "newcomer").mkdir()
-    with pytest.raises(RuntimeError, match=r"(?s)failed with 3:.*no such table"):
-        Newcomer(tmp_path / "newcomer", wheel).play("```console\n$ echo no such table; exit 3\n```\n")
 
 
 def test_every_command_of_the_page_is_one_of_kcm() -> None:

@@ -1,7 +1,5 @@
 """Batch prediction of real files on a real cluster."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -149,17 +147,10 @@ def wait_for(record: Location, driver: subprocess.Popen[bytes], timeout_s: float
 def test_what_cannot_work_is_said_before_anything_is_computed(
     quick_bundle: Callable[..., Path], run: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    bundle, source = quick_bundle(), tmp_path / "in.csv"
+    source = tmp_path / "in.csv"
     write_csv(source, [{"text": "a"}])
-    for target, error, message in [
-        (source, DataError, "would replace the input"),
-        (tmp_path / "out.xlsx", DataError, "unknown kind of file"),
-        (tmp_path / "absent" / "out.csv", ArtefactError, "no such folder"),
-    ]:
-        with pytest.raises(error, match=message):
-            run(bundle, source, target)
     with pytest.raises(DataError, match=r"no column 'body'.*Did you mean 'text'"):
-        run(bundle, source, tmp_path / "out.csv", "body")
+        run(quick_bundle(), source, tmp_path / "out.csv", "body")
     with pytest.raises(ArtefactError, match="the encoder is another one"):
         run(quick_bundle(encoder_identity="0" * 64), source, tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]

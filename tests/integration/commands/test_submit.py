@@ -1,7 +1,5 @@
 """`kcm submit` runs a stage on a cluster that is not ours, follows its log, and ends as the job ends."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,7 +1,5 @@
 """The real assets: fetched, whole, with the rows they are known to have and the sense they are known to make."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

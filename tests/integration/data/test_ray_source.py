@@ -1,7 +1,5 @@
 """Any reader of Ray Data is a source: the same rows as from files, and what cannot be read is said in one line."""
 
-from __future__ import annotations
-
 import sqlite3
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Rows that go through Ray Data become the same files as rows that go through one process."""
 
-from __future__ import annotations
-
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

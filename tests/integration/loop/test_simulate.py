@@ -1,7 +1,5 @@
 """`kcm loop simulate`: a label that nobody has named comes with the traffic, is noticed, named, learned and kept."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

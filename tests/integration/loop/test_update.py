@@ -1,6 +1,4 @@
-"""The loop on real models and text: traffic of a new domain is learned, certified and judged; a killed turn goes on."""
-
-from __future__ import annotations
+"""The whole loop: traffic of a new domain is learned, certified and judged; a killed turn goes on."""
 
 import asyncio
 import json
@@ -10,62 +8,70 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
-from jobs.assets import ASSETS, fetch
 from jobs.commands.loop.turns import update, versions
 from jobs.models import served_model
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
+from kcm.config import parse_config
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
-from kcm.tasks.readers.reviews import read_reviews
 from pipelines.config import RunConfig
 from pipelines.loop.simulation.local_service import local_service
 from pipelines.loop.state import LoopState
 from pipelines.run import run
 from pipelines.serve.log.entries import Feedback
 from tests.full_disk import Disk
-from tests.integration.pipeline.test_run import SMALL, small_config
+from tests.integration.loop.test_grown_sequence import SETTINGS, rows, texts_of
+from tests.outside import write_modules
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
-LOOP = {
-    "name": "loop",
-    "collaborators": "[kcm]",
-    "tasks.source": "{kind: reviews, domains: [reviews, movies, editorials]}",
-    "train.mask_unseen": "true",
-    "serve.audit.share": 0.5,
-    "serve.feedback.store_payloads": "all",
-    "update": "{min_large_answers: 50, gates: {max_old_task_loss: 0.5, max_cost: 9, max_latency: 9}}",
-}
 NUM_ROWS = 320
+UPDATE = {"min_large_answers": 50, "gates": {"max_old_task_loss": 0.5, "max_cost": 9, "max_latency": 9}}
+SERVE = {"audit": {"share": 0.5}, "feedback": {"store_payloads": "all"}}
 
 
 @pytest.fixture(scope="module")
-def config(assets_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """A champion on three domains, and a log of a fourth, with labels for some of it."""
-    for name in ASSETS:
-        fetch(name, assets_dir)
-    config = small_config(tmp_path_factory.mktemp("storage"), assets_dir, **LOOP)
-    run(config)
-    asyncio.run(send_tweets(config))
-    shutil.copytree(config.storage_path, untouched(config))
-    return config
+def config(cluster_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunConfig]:
+    """A champion on two topics, and a log of a third, with labels for some of it."""
+    write_modules(cluster_path)
+    folder = tmp_path_factory.mktemp("loop")
+    rows().to_csv(folder / "rows.csv", index=False)
+    source = {"kind": "files", "path": str(folder / "rows.csv"), "task_column": "topic"}
+    more = {
+        "name": "loop",
+        "tasks": {"source": source},
+        "serve": SERVE,
+        "update": UPDATE,
+        "certificate": {"epsilon": 0.3},
+    }
+    where = {"storage_path": str(folder / "storage"), "assets_path": str(folder)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(cluster_path)
+        config = parse_config(RunConfig, SETTINGS | more | where)
+        run(config)
+        asyncio.run(send_songs(config))
+        shutil.copytree(config.storage_path, untouched(config))
+        yield config
 
 
-async def send_tweets(config: RunConfig) -> None:
-    """Requests of 32 tweets, of which the first one's label is given."""
-    rows = [row for row in read_reviews(config.assets_path) if row.task == "tweets"][:NUM_ROWS]
+async def send_songs(config: RunConfig) -> None:
+    """Requests of 32 texts of a new topic, of which the first one's label is given."""
+    labels = ["good" if number % 2 else "bad" for number in range(NUM_ROWS)]
+    texts = texts_of(labels, seed=1)
     async with local_service(config) as service:
         for start in range(0, NUM_ROWS, 32):
-            part, request_id = rows[start : start + 32], str(uuid.uuid4())
-            await service.predict([Input(Content(row.text)) for row in part], request_id)
-            await service.feedback(request_id, None, [Feedback(0, str(part[0].label))])
+            request_id = str(uuid.uuid4())
+            await service.predict([Input(Content(text)) for text in texts[start : start + 32]], request_id)
+            await service.feedback(request_id, None, [Feedback(0, labels[start])])
 
 
 def untouched(config: RunConfig) -> Path:
@@ -75,10 +81,8 @@ def untouched(config: RunConfig) -> Path:
 
 def start(config: RunConfig, folder: Path) -> subprocess.Popen[str]:
     """`kcm update` in a process of its own."""
-    values = SMALL | LOOP | {"storage_path": config.storage_path, "assets_path": config.assets_path}
-    words = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
-    file = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"
-    command = [sys.executable, "-m", "jobs.cli", "update", str(file), *words, "--json", str(folder / "result.json")]
+    (folder / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    command = [sys.executable, "-m", "jobs.cli", "update", str(folder / "run.yaml")]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -89,12 +93,12 @@ def artefacts(config: RunConfig) -> set[str]:
 
 @pytest.mark.slow
 def test_a_disk_that_fills_during_a_turn_leaves_the_champion_and_the_turn_goes_on_once_there_is_room(
-    config: RunConfig, assets_dir: Path, disk: Disk
+    config: RunConfig, disk: Disk
 ) -> None:
     storage = disk.folder / "storage"
     shutil.copytree(untouched(config), storage)
-    moved = small_config(storage, assets_dir, **LOOP)
-    for free in (0, 1 << 20, 3 << 20):
+    moved = parse_config(RunConfig, config.model_dump(mode="json") | {"storage_path": str(storage)})
+    for free in (0, 1 << 13, 1 << 16):
         disk.fill(free)
         with pytest.raises(ArtefactError, match=rf"the disk is full \({storage}"):
             update(moved)
@@ -133,7 +137,7 @@ def test_a_turn_ends_with_a_registered_challenger_and_its_promotion_gates(config
     gates = ["rows", "probe", "panel", "champion", "certificate", "old_tasks", "call_rate", "cost", "latency"]
     assert list(turn["gates"]) == gates
     assert turn["gates"]["probe"]["verdict"] == turn["gates"]["panel"]["verdict"] == "pass"
-    assert set(turn["gates"]["old_tasks"]["figures"]["tasks"]) == {"reviews", "movies", "editorials"}
+    assert set(turn["gates"]["old_tasks"]["figures"]["tasks"]) == {"films", "books"}
     assert turn["certificate"]["window"] == [0, NUM_ROWS]
     assert turn["labels"] == NUM_ROWS / 32
     state = LoopState.of(config)
@@ -144,8 +148,8 @@ def test_a_turn_ends_with_a_registered_challenger_and_its_promotion_gates(config
 
 def test_the_challenger_knows_one_task_more_and_whom_it_continues(config: RunConfig, result) -> None:
     bundle = Bundle.read(served_model(config, "loop/2").bundle)
-    assert bundle.task_names[:3] == ("reviews", "movies", "editorials")
-    assert len(bundle.task_names) == 4
+    assert bundle.task_names[:2] == ("films", "books")
+    assert len(bundle.task_names) == 3
     assert bundle.lineage.parent == LoopState.of(config).champions.pointer.history()[0].digest
     certificate = bundle.certificates[None]
     assert certificate.method == "traffic"

@@ -1,7 +1,5 @@
 """The door's interface over HTTP without Ray: one process, a real small side, a large model that answers at once."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
@@ -40,7 +38,7 @@ from pipelines.serve.log.inbox import AskedFor, open_inbox
 from pipelines.serve.log.tables import INBOX
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
-from tests.free_port import free_port
+from tests.ports import free_port
 
 HOSTILE = '<img src=x onerror="window.broken=1">&amp;<script>window.broken=1</script>'
 CERTIFICATE = Certificate(

@@ -3,8 +3,6 @@
 Pictures of it are left in `build/page`. It is run where KCM_TEST_BROWSER=1; see `collect_ignore` in conftest.py.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import re
@@ -438,13 +436,6 @@ def test_a_gate_of_signals_shows_its_curves_and_the_rates_of_all_labels(
         assert opened.page.evaluate(ACCESSIBLE) == []
         PICTURES.mkdir(parents=True, exist_ok=True)
         gate.screenshot(path=PICTURES / f"gate-{num_labels}-{width}.png")
-
-
-def test_the_interface_s_documentation_needs_no_other_host(visit: Any, url: str) -> None:
-    """Promise: `/docs` shows what can be asked where there is no network but this service."""
-    page = visit(url).page
-    page.goto(f"{url}/docs")
-    expect(page.locator('[data-path="/v1/predict"]')).to_be_visible()
 
 
 def test_the_versions_so_far_come_from_the_log(visit: Any, bundle: Path, encoder: Encoder, tmp_path: Path) -> None:

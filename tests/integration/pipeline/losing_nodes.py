@@ -3,8 +3,6 @@
 It is a process of its own because a process can be connected to one Ray cluster only, and the session has its own.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,10 +1,7 @@
 """Large models that are asked, through the stages: a weak one that the router sees through, and a paid server."""
 
-from __future__ import annotations
-
 import hashlib
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -39,7 +36,7 @@ from pipelines.serve.deploy.app import build_app, start
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 from tests.fake_upstream import FakeUpstream, Turn, label
-from tests.free_port import free_port
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -106,10 +103,7 @@ class LanguageModel:
     """SmolLM2-135M behind llama.cpp's server, a process of its own, which may be killed and started again."""
 
     def __init__(self, gguf: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.gguf = gguf
+        self.port, self.gguf = free_port(), gguf
         self.start()
 
     def start(self) -> None:

@@ -1,7 +1,5 @@
 """Promise: on a disk of 64 MB that fills, a run ends in one line, makes no champion, and goes on once there is room."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Pictures take the way that texts take: through the stages, batch prediction and Serve, broken ones named."""
 
-from __future__ import annotations
-
 import base64
 import csv
 import io
@@ -32,7 +30,7 @@ from pipelines.serve.deploy.app import build_app, start
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 from pipelines.tracking.tracking import champion_of, fetch_model
-from tests.free_port import free_port
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 

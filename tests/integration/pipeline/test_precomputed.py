@@ -1,7 +1,6 @@
 """Rows that bring their vectors: trained on without an encoder, and answered alike by file, in Python and over HTTP."""
 
-from __future__ import annotations
-
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from ray import serve
 from rich.console import Console
 
 import kcm
@@ -21,12 +19,11 @@ from pipelines.batch.predict import predict
 from pipelines.config import RunConfig
 from pipelines.progress import Reporter
 from pipelines.run import run
-from pipelines.serve.deploy.app import build_app, start
+from pipelines.serve.config import ServeConfig
 from pipelines.serve.release import Release
-from pipelines.serve.sources import FixedSource
 from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
-from tests.free_port import free_port
+from tests.door import opened_door
 
 NUM_ROWS, DIM, ASKED = 900, 4, 30
 VECTORS = {"kind": "precomputed", "columns": ["f_*"]}
@@ -117,21 +114,25 @@ def test_vectors_are_trained_on_predicted_loaded_and_served(tmp_path: Path) -> N
     (refused,) = cascade.predict([{"features": [1.0, 2.0, 3.0]}])
     assert refused.reason == f"the vector has 3 numbers instead of {DIM}"
 
-    serve.shutdown()  # Ray Serve keeps the port that it was started with
-    settings = config.serve.model_copy(update={"port": free_port(), "cpus": 0.5})
-    source = FixedSource(Release(version="vectors", bundle=folder))
-    url = start(build_app(source, settings, tmp_path), settings)
-    try:
-        body = {"inputs": [{"features": vector.tolist()} for vector in vectors]}
-        served = httpx.post(f"{url}/v1/predict", json=body, timeout=60).json()["answers"]
-        short = httpx.post(f"{url}/v1/predict", json={"inputs": [{"features": [1.0, 2.0]}]}, timeout=60)
-        text = httpx.post(f"{url}/v1/predict", json={"inputs": [{"text": "no vector"}]}, timeout=60)
-    finally:
-        serve.shutdown()
-    assert [answer["label"] for answer in served] == predicted["label"].tolist()
-    assert [answer["route"] for answer in served] == predicted["route"].tolist()
+    bodies = [[vector.tolist() for vector in vectors], [[1.0, 2.0]]]
+    (served, short), text = asyncio.run(asked_of(Release(version="vectors", bundle=folder), bodies, tmp_path))
+    assert [answer["label"] for answer in served.json()["answers"]] == predicted["label"].tolist()
+    assert [answer["route"] for answer in served.json()["answers"]] == predicted["route"].tolist()
     assert (short.status_code, text.status_code) == (422, 422)
     assert "features" in text.text
+
+
+async def asked_of(
+    release: Release, vectors: list[list[list[float]]], assets_dir: Path
+) -> tuple[list[httpx.Response], httpx.Response]:
+    """What a service says to requests of vectors, and to a text."""
+    async with opened_door(release, ServeConfig(), assets_dir) as client:
+
+        async def ask(*items: dict[str, Any]) -> httpx.Response:
+            return await client.post("/v1/predict", json={"inputs": items})
+
+        answers = [await ask(*({"features": vector} for vector in body)) for body in vectors]
+        return answers, await ask({"text": "no vector"})
 
 
 def vectors_of(frame: pd.DataFrame) -> list[dict[str, float]]:

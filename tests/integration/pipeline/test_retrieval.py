@@ -1,7 +1,5 @@
 """Retrieval on a stand-in of MSCOCO: towers are aligned, CLIP and BERT are tiny ones."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

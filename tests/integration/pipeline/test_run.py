@@ -1,7 +1,5 @@
 """The main job on real models and real text: it ends with a bundle that serves what was measured."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace
@@ -39,10 +37,10 @@ from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
 from pipelines.tracking.config import EXPERIMENT
 from pipelines.tracking.tracking import champion_of, fetch_model
-from tests.free_port import free_port
 from tests.notebooks import namespace_of
 from tests.outcome_files import read_outcomes
 from tests.outside import install_extension
+from tests.ports import free_port
 from tests.spoken import spoken_config
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]

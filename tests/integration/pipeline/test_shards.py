@@ -1,7 +1,5 @@
 """Shards of a bucket are made by actors that share no files with the driver, whatever their number and their deaths."""
 
-from __future__ import annotations
-
 import os
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A run whose storage is a bucket survives what a network and a cluster do to it, and ends as one on a local disk."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """Training on Ray ends with the same matrix whatever is killed on the way, and for any number of workers."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle
@@ -31,8 +29,6 @@ from kcm.learners.training.config import TrainConfig
 from kcm.tasks.shards import write_shards
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
-from pipelines.store.checkpoint import CHECKPOINTS, checkpoints, write_checkpoint
-from pipelines.store.files import Files
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Storage
 from pipelines.training.driver import run_workers
@@ -90,13 +86,6 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> TrainerPlan:
     return TrainerPlan(config, features, OutcomesArtefact("outcomes", "made", folder / "outcomes"))
 
 
-@pytest.fixture(scope="module")
-def short(plan: TrainerPlan) -> TrainerPlan:
-    """A fifth of the steps, each of them longer, for who kills nothing on the way."""
-    train = TrainConfig(num_epochs=8, batch_size=50, learning_rate=0.01)
-    return replace(plan, config=plan.config.model_copy(update={"train": train}))
-
-
 def worker_plan(plan: TrainerPlan, storage: Path, fingerprint: str = "this") -> WorkerPlan:
     return WorkerPlan(plan, fingerprint, Storage.at(storage), CLUSTER.checkpoint_every)
 
@@ -111,11 +100,6 @@ def train(
 @pytest.fixture(scope="module")
 def undisturbed(plan: TrainerPlan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     return train(worker_plan(plan, tmp_path_factory.mktemp("undisturbed")))
-
-
-@pytest.fixture(scope="module")
-def short_run(short: TrainerPlan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    return train(worker_plan(short, tmp_path_factory.mktemp("short")))
 
 
 def wait_for(storage: Path, steps: int, timeout_s: float = 120) -> dict[str, int]:
@@ -213,23 +197,6 @@ def test_four_workers_end_where_two_do(plan, undisturbed, tmp_path) -> None:
     """Promise: the number of workers changes neither the matrix nor the memory, with an uneven last batch as here."""
     state = train(worker_plan(plan, tmp_path), CLUSTER.model_copy(update={"num_workers": 4, "cpus_per_worker": 0.25}))
     assert_same(state, undisturbed)
-
-
-def test_a_damaged_newest_checkpoint_is_passed_over_and_the_terminal_says_so(short, short_run, tmp_path) -> None:
-    """Promise: a run whose newest checkpoint is torn goes on from the one before, and tells whoever runs it."""
-    trainers = {name: short.trainer(name) for name in short.config.collaborators}
-    for steps in (60, 90):
-        trainer = trainers["kcm"]
-        while trainer.position.total < steps:
-            trainer.step()
-        state = {name: each.state_dict() for name, each in trainers.items()} | {"steps": steps}
-        write_checkpoint(Files.at(tmp_path), "a", state, fingerprint="this", steps=steps)
-    newest = tmp_path / CHECKPOINTS / checkpoints(Files.at(tmp_path))[0]
-    newest.write_bytes(newest.read_bytes()[:-100])
-    said: list[str] = []
-    state = train(worker_plan(short, tmp_path), say=said.append)
-    assert said == [f"a damaged checkpoint is passed over ({newest})"]
-    assert_same(state, short_run)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """The search on Ray Tune: what it finds is read back, and nothing is trained twice."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """The same run twice: one that was killed goes on where it was, and of two at a time the second is refused."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

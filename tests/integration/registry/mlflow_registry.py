@@ -1,7 +1,5 @@
 """A registry with one model, and MLflow's own processes over it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -17,7 +15,7 @@ from kcm.bundle.bundle import Bundle
 from pipelines.registry.pyfunc import register_model
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracking import Tracking, set_champion
-from tests.free_port import free_port
+from tests.ports import free_port
 
 WAIT_S = 300
 

@@ -3,8 +3,6 @@
 Pictures of it are left in `build/mlflow`. It is run where KCM_TEST_BROWSER=1; see `collect_ignore` in conftest.py.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

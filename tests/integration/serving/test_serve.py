@@ -1,7 +1,5 @@
 """The served cascade over real HTTP, on a real cluster."""
 
-from __future__ import annotations
-
 import asyncio
 import ipaddress
 import os
@@ -34,7 +32,7 @@ from pipelines.serve.config import LargeReplicaConfig, ServeConfig
 from pipelines.serve.deploy.app import APP_NAME, LOGGING, build_app, build_door, large_options, start
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
-from tests.free_port import free_port
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 

@@ -1,7 +1,5 @@
 """Stand-ins for the real sources: a package index made of tiny wheels, and archives."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import tarfile

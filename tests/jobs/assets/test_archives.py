@@ -1,7 +1,5 @@
 """Of archives only listed files are written."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Fetching: an asset is what its packages carry, whole, and nothing is in place that has not been verified."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Every check is one line, whatever the others find, and a fault is an exit of its own."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import SimpleNamespace

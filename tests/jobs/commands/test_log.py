@@ -1,7 +1,5 @@
 """`kcm log`: what is in the log, the log as a file, and deletion from it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

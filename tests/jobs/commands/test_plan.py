@@ -1,7 +1,5 @@
 """`kcm plan` takes what work takes from the run, or as it is given; what was never measured has to be given."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

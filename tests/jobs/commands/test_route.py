@@ -1,7 +1,5 @@
 """`kcm route` on tables that nobody tuned on: every command ends as its help promises."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`kcm verify` and `kcm gc` look after the storage that a path, a URI or a configuration names."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The jobs of a run on a cluster are listed, read and stopped by the run's name."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """`kcm labels --new` shows what lies together among what was escalated, and what was named."""
 
-from __future__ import annotations
-
 from rich.console import Console
 
 from jobs.views.loop import labels_view, new_labels_view

@@ -1,7 +1,5 @@
 """What a person reads at the end of a run."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """What a notebook does with a loaded cascade."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import threading

@@ -1,7 +1,5 @@
 """KANClassifier is an estimator as scikit-learn's own checks want it, and forgets nothing over calls."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A router learns from a frame of logged answers, certifies on rows that it has not seen, and routes new ones."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

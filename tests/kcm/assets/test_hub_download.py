@@ -1,7 +1,5 @@
 """The hub's own client against a hub on this machine: models and data sets arrive, silence ends in an error."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

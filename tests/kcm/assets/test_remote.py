@@ -1,7 +1,5 @@
 """Assets of a bucket come to a node when they are needed, and only with the hashes that their manifest states."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """From a model's name to its folder: local folders, fetched assets, and anything else from the hub."""
 
-from __future__ import annotations
-
 import pytest
 
 from kcm.assets import resolve

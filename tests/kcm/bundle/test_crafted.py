@@ -1,8 +1,6 @@
 """Promise: a crafted bundle ends in one line. It takes no memory, waits for nothing, reads nothing outside its folder
 and imports no module that the operator has not named."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -66,11 +64,6 @@ def refusal(folder: Path) -> str:
 )
 def test_no_memory_is_taken_for_networks_that_are_not_stored(crafted: Path, config: Any, network: Any) -> None:
     edited(crafted, "config.json", lambda found: found.update(config, network=found["network"] | network))
-    assert "its networks take" in refusal(crafted)
-
-
-def test_a_million_labels_are_refused(crafted: Path) -> None:
-    edited(crafted, "labels.json", lambda names: names.update(labels=[f"l{n}" for n in range(10**6)]))
     assert "its networks take" in refusal(crafted)
 
 

@@ -1,12 +1,19 @@
-"""The frozen models of a bundle can be asked what they were asked before its labels grew."""
+"""A bundle's frozen models: before its labels grew, where they are computed, and which units they know."""
 
-from __future__ import annotations
-
+import hashlib
 from pathlib import Path
 
-from kcm.bundle.models import FrozenModels, with_first_labels
+import pytest
+
+from kcm.bundle.bundle import Bundle, facts
+from kcm.bundle.models import ComputedBy, FrozenModels, UnitDigests, void_reason, with_first_labels
+from kcm.encoders import EncoderConfig
+from kcm.encoders.pixels import PixelsConfig
+from kcm.encoders.precomputed import PrecomputedConfig
 from kcm.encoders.text import TextEncoderConfig
+from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.large.adapters.openai import OpenAiConfig
+from tests.kcm.bundle.test_bundle import bundle
 
 LARGE = OpenAiConfig(model="big", api_key_env=None)
 
@@ -28,6 +35,69 @@ def test_labels_that_came_later_are_not_offered() -> None:
     assert earlier.large_identity == models("a", "b").large_identity != models("a", "b", "c").large_identity
 
 
-def test_without_later_labels_nothing_changes() -> None:
-    made = models("a", "b")
-    assert with_first_labels(made, 2, Path()) is made
+DIGESTS = frozenset(
+    {hashlib.sha256(bytes([number])).hexdigest()[:32] for number in range(200)}
+    | {"00" * 16, "ff" * 16, "ab" * 15 + "00", "00" * 15 + "01"}
+)
+
+
+def test_it_is_the_set_of_what_it_was_given() -> None:
+    found = UnitDigests.of([*DIGESTS, *DIGESTS])
+    assert found == DIGESTS
+    assert found == DIGESTS
+    assert len(found) == len(DIGESTS)
+    assert list(found) == sorted(DIGESTS)
+    assert UnitDigests(found.packed) == found
+
+
+@pytest.mark.parametrize("other", ["0" * 31 + "1", "ab" * 16, "ab" * 15, "a name", "", 7])
+def test_what_it_was_not_given_is_not_in_it(other: object) -> None:
+    found = UnitDigests.of(DIGESTS - {"00" * 15 + "01"})
+    assert other not in found
+    assert "00" * 16 in found
+    assert "ab" * 15 + "00" in found
+
+
+ONNX = ComputedBy(encoder="onnx on cpu", large="torch on cpu")
+TORCH = ComputedBy(encoder="torch on cpu", large="torch on cpu")
+GPU = ComputedBy(encoder="torch on cuda", large="torch on cuda")
+
+
+def test_a_certificate_holds_where_it_was_certified_and_is_void_elsewhere() -> None:
+    assert void_reason(ONNX, ONNX) is None
+    reason = void_reason(ONNX, GPU)
+    assert reason is not None
+    for part in ("onnx on cpu", "torch on cuda", "the large model was certified in torch on cpu", "kcm run"):
+        assert part in reason
+    side = void_reason(ONNX, TORCH)
+    assert side is not None
+    assert "large model" not in side  # it is the same
+
+
+def test_a_bundle_keeps_what_computed_its_certify_rows(tmp_path: Path) -> None:
+    found = Bundle.read(bundle(certified_by=GPU).write(tmp_path / "bundle"))
+    assert found.certified_by == GPU
+    void = found.void_on("cpu", "cpu")
+    assert void is not None
+    assert facts(found, void)["promise"] == f"none here: {void}"
+    assert "loses at most 2 points" in facts(found)["promise"]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "device", "expected"),
+    [
+        (TextEncoderConfig(model="m"), "cpu", "torch on cpu"),  # where nothing has measured
+        (TextEncoderConfig(model="m", runtime="onnx"), "cpu", "onnx on cpu"),
+        (TextEncoderConfig(model="m", runtime="onnx"), "cuda:1", "torch on cuda"),
+        (TextEncoderConfig(model="m", precision="int8"), "cpu", "onnx on cpu"),
+        (PixelsConfig(), "cuda", ""),
+        (PrecomputedConfig(column="vector"), "cuda", ""),
+    ],
+)
+def test_every_encoder_says_what_computes_it(encoder: EncoderConfig, device: str, expected: str) -> None:
+    assert encoder.computed_by(device) == expected
+    assert ClassifierConfig(encoder=encoder).computed_by(device) == expected
+
+
+def test_a_server_computes_nothing_here() -> None:
+    assert OpenAiConfig(model="big").computed_by("cuda") == ""

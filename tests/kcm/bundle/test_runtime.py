@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import hashlib
 import shutil
 from collections.abc import Sequence
@@ -109,12 +107,6 @@ def middle(temperature: float = 1.0) -> Decision:
     judge = outcome_table(TEXTS).judge_logits
     scores = bundle(Policy(temperature=temperature)).gate.score(None, judge)
     return Decision(decision="threshold", threshold=float(np.median(scores)))
-
-
-def test_no_rows_have_logits_of_no_rows() -> None:
-    """A shard of a task may have none of a split's."""
-    judge, small = logits(bundle().collaborator, np.empty((0, DIM), dtype=np.float32))
-    assert judge.shape == small.shape == (0, len(LABELS))
 
 
 def test_inputs_take_the_route_and_get_the_label_that_evaluation_gives_them() -> None:
@@ -262,10 +254,6 @@ def test_a_large_model_may_give_only_a_label() -> None:
     assert (answer.label, answer.probabilities) == ("good", {})
 
 
-def test_nothing_asked_is_nothing_answered() -> None:
-    assert answers(Policy(), []) == []
-
-
 # -- loading -----------------------------------------------------------------------------------------------------------
 
 
@@ -356,3 +344,9 @@ def test_an_operator_s_budget_needs_the_operator_s_prices(tmp_path) -> None:
     dear = UpstreamConfig(base_url="https://host/v1", max_cost=5.0, input_price=1.0)
     assert isinstance(foreign.large, OpenAiConfig)
     assert foreign.large.at([dear]).upstream == dear
+
+
+def test_no_rows_have_logits_of_no_rows() -> None:
+    """A shard of a task may have none of a split's."""
+    judge, small = logits(bundle().collaborator, np.empty((0, DIM), dtype=np.float32))
+    assert judge.shape == small.shape == (0, len(LABELS))

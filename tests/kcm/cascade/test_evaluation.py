@@ -23,13 +23,6 @@ def test_a_router_of_four_rows_is_the_hand_worked_one():
     assert (quality.oracle_accuracy, quality.oracle_call_rate) == (1.0, 0.5)
 
 
-def test_a_better_small_model_leaves_no_gap_and_calls_nobody():
-    rows = ScoredOutcomes(score=[2, 1], small_correct=[1, 1], large_correct=[1, 0])
-    quality = router_quality(rows)
-    assert (quality.apgr, quality.cpt_50, quality.auroc) == (None, None, None)
-    assert calls_saved_at(rows, rows, 0.0) == (1.0, -0.5)
-
-
 def test_a_route_is_measured_against_the_large_model_on_the_same_rows():
     rows = ScoredOutcomes(
         score=[4, 3, 2, 1], small_correct=[1, 0, 1, 0], large_correct=[0, 1, 1, 1], large_none_correct=[0, 1, 0, 1]

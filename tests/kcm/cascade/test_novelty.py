@@ -1,7 +1,5 @@
 """Inputs of unknown classes lie far from all known ones, and how far is too far is settled by classes left out."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -15,14 +15,6 @@ def _at(threshold):
 
 
 @pytest.mark.parametrize(
-    ("threshold", "decision"), [(0.5, _at(0.5)), (math.inf, ESCALATE_ALL), (-math.inf, KEEP_ALL), (0.0, _at(0.0))]
-)
-def test_a_threshold_and_its_decision_are_one(threshold, decision):
-    assert Decision.of(threshold) == decision
-    assert decision.cut == threshold
-
-
-@pytest.mark.parametrize(
     "bad",
     [
         {"decision": "threshold"},
@@ -69,16 +61,6 @@ def test_a_request_follows_its_task_where_it_carries_one():
     assert policy.keep([1.0] * 4, tasks).tolist() == [False, False, True, True]
     assert policy.keep([3.0] * 4, tasks).tolist() == [True, False, True, True]
     assert policy.keep([1.0] * 4).tolist() == [True] * 4
-
-
-def test_the_large_model_alone_is_given_no_hint():
-    policy = Policy(decision=_at(0.0), task_decisions={"never": ESCALATE_ALL}, prompt="soft")
-    assert [policy.prompt_for(task) for task in (None, "other", "never")] == ["soft", "soft", "none"]
-
-
-def test_a_policy_that_nothing_was_said_of_escalates_everything():
-    assert Policy().decision == ESCALATE_ALL
-    assert Policy(prompt="hard").prompt_for(None) == "none"
 
 
 def test_a_policy_comes_back_from_its_folder_and_a_bad_file_is_named(tmp_path) -> None:

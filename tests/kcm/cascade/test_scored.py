@@ -7,13 +7,6 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.errors import DataError
 
 
-def test_rows_of_a_table_carry_its_outcomes(table):
-    rows = ScoredOutcomes.of(table.where(prompt="none"), [4, 3, 2, 1])
-    assert rows.small_correct.tolist() == [True, False, True, False]
-    assert rows.baseline_correct.tolist() == rows.large_correct.tolist() == [True, True, False, False]
-    assert not rows.prompted
-
-
 def test_a_failed_answer_is_wrong_for_accuracy_and_right_for_a_certificate(table):
     rows = ScoredOutcomes.of(table.where(prompt="none"), [4, 3, 2, 1])
     assert rows.baseline_correct[2] == False  # noqa: E712

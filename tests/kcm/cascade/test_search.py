@@ -1,7 +1,5 @@
 """The search gives the cheapest policy on its rows."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -62,9 +60,3 @@ def test_unknown_classes_that_would_be_kept_count_as_lost_by_their_share() -> No
     assert mixed(cut) <= max_loss
     assert cut == pytest.approx(min(t for t in Frontier.of(rows).thresholds if mixed(t) <= max_loss))
     assert cut > find_policy(rows, Gate(), "global", max_loss).policy.decision.cut
-
-
-def test_a_share_of_no_unknown_classes_changes_nothing() -> None:
-    rows = make_rows(500)
-    novel = NovelRows(rows.score, share=0.0)
-    assert find_policy(rows, Gate(), "global", 0.01, novel) == find_policy(rows, Gate(), "global", 0.01)

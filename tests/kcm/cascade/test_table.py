@@ -17,11 +17,6 @@ def test_who_is_right_follows_from_the_answers(table):
     assert table.large_correct.tolist() == [True, True, False, False, True]
 
 
-def test_the_baseline_is_the_answer_under_the_task_prompt(table):
-    assert table.large_none_correct.tolist() == [True, True, False, False, False]
-    assert table.large_none_error.tolist() == [False, False, True, False, False]
-
-
 def test_a_selection_of_another_prompt_keeps_its_baseline(table):
     soft = table.where(prompt="soft")
     assert soft.id.tolist() == ["d"]

@@ -61,11 +61,6 @@ def test_a_damaged_ledger_is_not_taken_for_an_empty_one(tmp_path, text):
         Ledger(tmp_path / "ledger.json").open_look("rows", 0.1, "again")
 
 
-def test_no_draft_is_left_behind(tmp_path):
-    Ledger(tmp_path / "ledger.json").open_look("rows", 0.1, "reviews")
-    assert {path.name for path in tmp_path.iterdir()} <= {"ledger.json", "ledger.json.lock"}
-
-
 def test_a_split_is_known_by_its_rows_whatever_their_order():
     assert split_fingerprint(["a", "b"]) == split_fingerprint(["b", "a"])
     assert split_fingerprint(["a", "b"]) != split_fingerprint(["ab"])

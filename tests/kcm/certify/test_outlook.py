@@ -1,7 +1,5 @@
 """What is foretold is what a certificate of rows that lose nothing says."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

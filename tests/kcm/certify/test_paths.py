@@ -67,25 +67,6 @@ def test_the_regret_of_groups_is_the_mean_over_groups_of_their_mean(rows, size, 
         assert path.p_value(np.nextafter(below.max(), -math.inf)) > 0.1
 
 
-def test_rows_without_a_group_are_units_of_their_own():
-    rows = ScoredOutcomes(
-        score=[1, 2, 3, 4],
-        small_correct=[0, 1, 0, 1],
-        large_correct=[1, 1, 1, 1],
-        group=np.array(["a", "a", None, None], dtype=object),
-    )
-    path = RegretPath(rows, 0.3, 0.1)
-    assert path.num_units == 3
-    assert path.p_value(-math.inf) == pytest.approx(hoeffding_bentkus_p_value(0.5 + 1, 3, 0.3))
-
-
-def test_too_few_rows_certify_nothing_however_good(draw):
-    perfect = {"small_correct": np.ones(113), "large_correct": np.ones(113)}
-    path = RegretPath(ScoredOutcomes(score=np.arange(113), **perfect), 0.02, 0.1)
-    assert path.certified() == math.inf
-    assert (path.num_units, path.fewest_units) == (113, 114)
-
-
 def test_a_failed_large_answer_counts_against_keeping():
     rows = {"score": [1, 2], "small_correct": [0, 0], "large_correct": [0, 0]}
     failed = ScoredOutcomes(**rows, large_none_error=[True, False])
@@ -154,16 +135,6 @@ def test_a_failure_in_the_middle_of_the_grid_hides_what_would_pass_below_it():
     assert path.certified() == np.inf
 
 
-def test_wins_let_net_keep_all_where_regret_cannot():
-    rng = np.random.default_rng(0)
-    rows = ScoredOutcomes(
-        score=rng.normal(size=2000), small_correct=rng.random(2000) < 0.9, large_correct=rng.random(2000) < 0.8
-    )
-    grid = frozen_grid(Frontier.of(rows), -math.inf, beyond=False)
-    assert NetPath(rows, grid, 0.02, 0.1, seed=0).certified() == -math.inf
-    assert RegretPath(rows, 0.02, 0.1).certified() > -math.inf
-
-
 def test_the_grid_is_frozen_on_validate_and_holds_the_searched_threshold(draw):
     validate = draw(5000)
     grid = frozen_grid(Frontier.of(validate), 0.123, beyond=False)
@@ -174,12 +145,6 @@ def test_the_grid_is_frozen_on_validate_and_holds_the_searched_threshold(draw):
     beyond = frozen_grid(Frontier.of(validate), 0.123, beyond=True)
     assert beyond[-1] == -math.inf
     assert set(grid) < set(beyond)
-
-
-def test_to_escalate_all_is_no_part_of_the_grid(draw):
-    frontier = Frontier.of(draw(100))
-    assert len(frozen_grid(frontier, math.inf, beyond=False)) == 0
-    assert frozen_grid(frontier, math.inf, beyond=True)[0] < math.inf
 
 
 @settings(max_examples=200)

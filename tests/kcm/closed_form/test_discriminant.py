@@ -1,7 +1,5 @@
 """Discriminants from sums are those that scikit-learn fits to the rows themselves."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Ridge regression from sums is the one on all rows, and its cross-validation is the textbook's."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """The metric of residuals measures what two Mahalanobis distances among all inputs do, and forgets a class at once."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Judge and small start as copies, and KCM differs from its control MCM in its networks alone."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The collaboration losses teach where they should, what they should, and nothing else."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from scipy.special import rel_entr, softmax

@@ -1,7 +1,5 @@
 """Models that are made on the spot."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Several encoders: what they must have in common, and that none of them is one before a run has chosen."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """EfficientNet-Lite: the published sizes, any resolution, and what a folder without it says."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """A picture encoder gives what its model gives for the very pixels, and what cannot be read is named by position."""
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pixels are a picture's contrasts, whatever its brightness."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Vectors that come with the rows are taken as they are, or refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A network gives in ONNX Runtime what it gives in torch; in int8 it gives its own, whatever batch an input is in."""
 
-from __future__ import annotations
-
 import json
 import sys
 

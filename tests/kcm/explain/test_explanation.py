@@ -1,7 +1,5 @@
 """A decision and its reasons, from judgements that anyone may have made."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The gate of signals, read whole: what is drawn adds up to the score that decides."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

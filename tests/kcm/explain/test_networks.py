@@ -1,7 +1,5 @@
 """The networks that can be explained, and what they see of a row."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Where a feature lies in a picture, and what each place adds."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The reasons of a logit add up to it, and name the features that made it."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """One table of rows, written in every format that people have."""
 
-from __future__ import annotations
-
 import bz2
 import csv
 import gzip

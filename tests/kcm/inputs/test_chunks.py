@@ -1,7 +1,5 @@
 """Files are read in bounded pieces; whatever cannot be read is named, and no row is lost or moved by it."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

@@ -1,7 +1,5 @@
 """A content knows what it has, and what it is called."""
 
-from __future__ import annotations
-
 import pickle
 
 import numpy as np

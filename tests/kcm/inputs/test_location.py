@@ -1,7 +1,5 @@
 """Files are found, opened and named alike on this machine and in an object store; a store that refuses says why."""
 
-from __future__ import annotations
-
 import gzip
 import pickle
 import threading

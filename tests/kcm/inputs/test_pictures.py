@@ -1,7 +1,5 @@
 """Any picture becomes the same pixels wherever it is read, and bytes that are none become a reason, never a crash."""
 
-from __future__ import annotations
-
 import io
 import os
 import struct

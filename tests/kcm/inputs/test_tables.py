@@ -1,7 +1,5 @@
 """Whole tables: the same cells as a frame and as records, and what a file that is not sound is refused with."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

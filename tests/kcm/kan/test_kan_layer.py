@@ -1,7 +1,5 @@
 """A KAN layer is the formula it claims to be, in every form in which it can be run."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

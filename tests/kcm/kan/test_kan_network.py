@@ -1,7 +1,5 @@
 """A network is its widths and its seed; it can be compiled, distributed, stored and served."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

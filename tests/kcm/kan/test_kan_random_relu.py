@@ -1,7 +1,5 @@
 """The random-units control: frozen below, trained on top, as large as the KAN that it stands beside."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

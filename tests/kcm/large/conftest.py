@@ -1,7 +1,5 @@
 """A chat model for the tests of this folder."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

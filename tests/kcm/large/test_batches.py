@@ -1,7 +1,5 @@
 """Answers of a server's batch interface: at half the price, of one batch however often a run is killed."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

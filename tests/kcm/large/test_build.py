@@ -1,7 +1,5 @@
 """Every adapter is built from its configuration in one place, and identified there without loading weights."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.special import softmax

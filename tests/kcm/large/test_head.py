@@ -1,7 +1,5 @@
 """The head is scikit-learn's, its strength is chosen on train rows, and no row is judged by a head that saw it."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits

@@ -1,7 +1,5 @@
 """The file of paid answers: a budget that holds, whoever spends from it and however they end."""
 
-from __future__ import annotations
-
 import contextlib
 import sqlite3
 import threading

@@ -1,7 +1,5 @@
 """A stranger's text is text: it opens no turn, closes no mark, and forges neither hint nor label."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest

@@ -1,7 +1,5 @@
 """scikit-learn's digits, real, small and quick: as five tasks of two classes, and as domains with shuffled pixels."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from typing import Any

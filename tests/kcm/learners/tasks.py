@@ -1,7 +1,5 @@
 """Tasks made of other tasks, and all rows of some tasks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The asymmetric cross-entropy lets new rows push old labels down no more, whichever learner remembers."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -12,7 +10,6 @@ from kcm.learners.bounds import FinetuneConfig
 from kcm.learners.der import DerConfig
 from kcm.learners.lwf import LwfConfig
 from kcm.learners.replay import ReplayConfig
-from kcm.learners.training.config import TrainConfig
 
 CURRENT, SEEN = torch.tensor([0, 0, 1, 1, 0]).bool(), torch.tensor([1, 1, 1, 1, 0]).bool()  # two old labels, one unseen
 CONFIGS = [
@@ -81,9 +78,3 @@ def test_sgd_has_momentum_a_rate_of_its_own_and_no_decay(make_trainer, digits) -
         trainer.step()
         torch.testing.assert_close(weight.detach(), place)
     assert not trainer.state_dict()["optimizer"]["state"]  # the next task begins without momentum
-
-
-def test_the_rate_that_a_search_gives_is_that_of_the_chosen_optimiser() -> None:
-    adamw, sgd = TrainConfig().with_rate(0.5), TrainConfig(optimizer="sgd").with_rate(0.5)
-    assert (adamw.learning_rate, adamw.sgd_rate, adamw.peak_rate) == (0.5, 0.1, 0.5)
-    assert (sgd.learning_rate, sgd.sgd_rate, sgd.peak_rate) == (3e-3, 0.5, 0.5)

@@ -1,7 +1,5 @@
 """The analytic learner ends with the joint fit, whatever the order, the chunks, the ranks and the interruptions."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 

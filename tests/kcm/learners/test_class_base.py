@@ -1,7 +1,5 @@
 """Networks on a base of class means or LDA: the base is of all rows so far, whoever counts them and in what order."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """DER++ replays labels and logits: the step's loss is the paper's, up to a factor that AdamW does not see."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """A finished trainer goes on with one more task and ends, bit for bit, where a trainer of all these tasks ends."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from dataclasses import replace

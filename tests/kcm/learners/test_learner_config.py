@@ -1,7 +1,5 @@
 """A learner is chosen by name, and a choice that cannot work is refused with what would."""
 
-from __future__ import annotations
-
 import pytest
 
 from kcm.config import Config, parse_config

@@ -1,7 +1,5 @@
 """Logistic regression: the same as scikit-learn's on the rows of all tasks, and honest about rows left out."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Learning without forgetting holds the networks to what the last task's networks said of the labels known then."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn import functional as F

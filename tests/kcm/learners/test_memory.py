@@ -1,7 +1,5 @@
 """The memory keeps the same rows however they were split among workers, in whatever order they came."""
 
-from __future__ import annotations
-
 import random
 
 import numpy as np
@@ -58,10 +56,6 @@ def test_capacity_is_used_up_and_shared_as_evenly_as_the_groups_allow(sizes, cap
     assert sum(counts) == min(capacity, sum(sizes))
     # No group may be poorer by more than one than another, unless it has given all that it has.
     assert all(poor >= rich - 1 or poor == size for poor, size in zip(counts, sizes, strict=True) for rich in counts)
-
-
-def test_the_smallest_keys_of_a_group_are_the_ones_that_stay() -> None:
-    assert select([5, 1, 9, 3], [(0, 0)] * 4, 2) == [1, 3]
 
 
 def test_every_row_is_equally_likely_to_be_remembered() -> None:

@@ -1,7 +1,5 @@
 """Workers may be one, two or four, and come and go between checkpoints, without changing what is learned."""
 
-from __future__ import annotations
-
 import copy
 import functools
 from typing import Any

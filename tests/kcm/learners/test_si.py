@@ -1,7 +1,5 @@
 """Synaptic intelligence, worked out on a quadratic loss."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

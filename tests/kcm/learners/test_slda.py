@@ -1,7 +1,5 @@
 """Streaming LDA ends with the LDA of all rows at once, on features, on splines and on random units."""
 
-from __future__ import annotations
-
 import copy
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Rows without a label: their teachers teach, and nothing else of them is learned, remembered or measured."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

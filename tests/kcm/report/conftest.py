@@ -1,7 +1,5 @@
 """A run as the pipeline reports it, and readers that take a page as a person or a browser does."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from html.parser import HTMLParser

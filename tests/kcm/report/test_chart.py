@@ -1,13 +1,11 @@
 """A chart is drawn where its axes say, in text that can be read and markup that every page may show."""
 
-from __future__ import annotations
-
 import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from kcm.report.chart import MAX_POINTS, Chart, rows_scale, scale
+from kcm.report.chart import Chart, rows_scale, scale
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "<img src=x onerror=alert(1)>&\"'"
@@ -74,10 +72,3 @@ def test_what_is_not_known_is_not_drawn() -> None:
     drawn.draw("circle", "kcm", [{"x": float("nan"), "y": 0.1, "tip": "no"}], "never")
     assert drawn.svg is None
     assert not drawn.legend
-
-
-def test_a_long_line_is_thinned_and_keeps_its_ends() -> None:
-    drawn = chart()
-    drawn.draw("line", "kcm", [{"x": index / 9999, "y": 0.0} for index in range(10_000)])
-    values = drawn.layers[0]["data"]["values"]
-    assert (len(values), values[0]["x"], values[-1]["x"]) == (MAX_POINTS, 0.0, 1.0)

@@ -1,7 +1,5 @@
 """The figures draw what was measured: their sentences, legends and marks, read from the layers of each."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -74,12 +74,3 @@ def test_shares_at_the_edge_of_rounding(share: float, said: str) -> None:
 
 def test_none_and_all_are_said_as_they_are() -> None:
     assert (formats.whole_percent(0.0), formats.whole_percent(1.0)) == ("0%", "100%")
-
-
-@given(st.floats(-1, 1))
-def test_points_keep_value_and_sign(difference: float) -> None:
-    assert float(formats.points(difference).replace("−", "-")) == pytest.approx(100 * difference, abs=0.05 + 1e-9)
-
-
-def test_a_truth_value_is_no_number() -> None:
-    assert not formats.known(True)

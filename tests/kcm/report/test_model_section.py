@@ -1,7 +1,5 @@
 """One model in words and figures: what a page that serves it says of it."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from typing import Any

@@ -21,13 +21,6 @@ def test_tasks_that_the_matrix_alone_knows_get_a_number(result) -> None:
     assert reading.task_names(result) == ["reviews", "task 2", "task 3"]
 
 
-def test_the_first_of_the_result_is_deployed(result) -> None:
-    assert reading.deployed(result)[0] == "kcm"
-    turned = {"name": "x", "mcm": result["mcm"], "kcm": result["kcm"]}
-    assert list(reading.collaborators(turned)) == ["mcm", "kcm"]
-    assert reading.deployed(turned) == ("mcm", result["mcm"])
-
-
 def test_one_task_that_keeps_something_is_enough_to_promise() -> None:
     escalates, keeps = {"valid": True, "decision": "escalate_all"}, {"valid": True, "decision": "threshold"}
     assert reading.is_certified(escalates | {"tasks": {"movies": keeps}})
@@ -45,11 +38,6 @@ def test_escalating_everything_certifies_nothing() -> None:
     assert not reading.is_certified({"valid": False, "decision": "threshold"})
     assert not reading.is_certified({})
     assert reading.is_certified({"valid": True, "decision": "keep_all"})
-
-
-def test_a_bin_without_rows_is_left_out() -> None:
-    full = {"confidence": 0.9, "accuracy": 0.8, "count": 3}
-    assert reading.filled_bins([full, full | {"count": 0}, full | {"accuracy": None}]) == [full]
 
 
 PATH = {
@@ -70,7 +58,3 @@ def test_points_of_thresholds_lie_between_those_of_the_frontier() -> None:
     assert [point["call_rate"] for point in points] == pytest.approx([0.4, 0.2, 0.0])
     assert [point["saved"] for point in points] == pytest.approx([5.0, 7.0, 9.0])
     assert [point["bound"] for point in points] == PATH["bound"]
-
-
-def test_without_a_frontier_or_a_path_there_are_no_points() -> None:
-    assert reading.threshold_points({}, PATH, None) == reading.threshold_points({"threshold": []}, {}, None) == []

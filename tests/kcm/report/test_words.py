@@ -1,7 +1,5 @@
 """What a run comes to in words: result, promise and advice, each in the snapshot of the case that it is for."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A threshold on anybody's table: certified so that its promise holds."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Routers on the same folds: RouteLLM's figures, and nothing undefined where the large model is no better."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Splits share no item and no group, and do not move when rows are added."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Any table of logged answers is read as it is meant, or refused by the names of its rows."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Rows and files of the size that a test can read."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

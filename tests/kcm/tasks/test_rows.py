@@ -1,7 +1,5 @@
 """Bad rows are listed, counted and limited."""
 
-from __future__ import annotations
-
 import pytest
 
 from kcm.errors import DataError

@@ -1,7 +1,5 @@
 """The rows of a task survive the disk, and a sequence grows by a task."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

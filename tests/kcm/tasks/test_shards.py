@@ -1,7 +1,5 @@
 """A task lies in shards of bounded size, whatever the pieces in which its rows came."""
 
-from __future__ import annotations
-
 from itertools import accumulate
 from pathlib import Path
 
@@ -50,11 +48,6 @@ def test_rows_fill_row_groups_and_shards_in_their_order(tmp_path: Path) -> None:
 def test_the_pieces_in_which_rows_come_change_no_byte(tmp_path: Path, pieces: list[int]) -> None:
     whole, parts = written(tmp_path / "whole", [23]), written(tmp_path / "parts", pieces)
     assert [file.read_bytes() for file in parts] == [file.read_bytes() for file in whole]
-
-
-def test_a_task_without_rows_has_one_empty_shard(tmp_path: Path) -> None:
-    (file,) = written(tmp_path / "a", [0])
-    assert pq.read_table(file).equals(ROWS.slice(0, 0))
 
 
 def test_a_missing_shard_is_refused_by_name(tmp_path: Path) -> None:

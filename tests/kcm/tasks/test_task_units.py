@@ -1,7 +1,5 @@
 """Rows that share a text or a group make one unit, named alike for many rows at once and for one input."""
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 from hypothesis import given
@@ -10,7 +8,6 @@ from hypothesis import strategies as st
 from kcm.inputs.content import Content
 from kcm.tasks.units import (
     connected_units,
-    content_key,
     content_names,
     group_names,
     text_key,
@@ -46,19 +43,6 @@ def test_pictures_and_vectors_are_part_of_a_content() -> None:
         table = pa.table({name: vectors if name == "vector" else columns[name] for name in names})
         rows = [Content(**{name: columns[name][row] for name in names}) for row in range(2)]
         assert content_names(table) == [unit_digest(row)[:16].hex() for row in rows]
-
-
-def test_case_white_space_and_width_make_no_other_text():
-    assert text_key("  The\tGOOD film\n") == text_key("the good ｆｉｌｍ")
-    assert text_key("the good film") != text_key("the good film!")
-
-
-def test_rows_share_their_content_when_text_and_picture_are_the_same():
-    def key(text, image):
-        return content_key(Content(text, image))
-
-    assert key("A cat", b"1") == key("a  cat", b"1")
-    assert len({key("a cat", b"1"), key("a cat", b"2"), key("", b"1"), key("a cat", b"")}) == 4
 
 
 def test_units_follow_chains_of_texts_and_groups():

@@ -1,23 +1,12 @@
 """Rows that nobody labelled: bad rows, or a pool that joins the train rows and moves nothing else."""
 
-from __future__ import annotations
-
-import pytest
-
 from benchmarks.sequences import TaskSequence
-from kcm.errors import DataError
 from kcm.inputs.labels import UNLABELLED
 from kcm.tasks import SPLITS
 
 
 def rows_by_id(sequence: TaskSequence) -> dict[str, dict]:
     return {row["id"]: row for number in range(len(sequence.tasks)) for row in sequence.tasks[number].rows.to_pylist()}
-
-
-def test_rows_without_a_label_are_bad_rows_unless_wanted(write_csv, build, labelled) -> None:
-    path = write_csv([*labelled(100, 4), *(["more", ""], ["and more", ""])])
-    with pytest.raises(DataError, match=r"2 of 102 rows are bad.*missing label"):
-        build(path)
 
 
 def test_they_join_the_train_rows_and_move_no_other_row(write_csv, build, labelled) -> None:

@@ -1,7 +1,5 @@
 """Questions that wait for a server are asked from this process; failures are reported, and never stored."""
 
-from __future__ import annotations
-
 import re
 import threading
 from types import SimpleNamespace
@@ -166,26 +164,6 @@ def test_failures_are_reported_with_their_commonest_reason(context, upstream, tm
         "[yellow]the large model failed on 2 of 3 rows; the next run asks again; most often:"
         r" status 500: \[red]down[/yellow]"
     )
-
-
-def test_only_the_failed_rows_are_asked_again_when_a_pass_goes_on(context, upstream, tmp_path) -> None:
-    upstream.plan(label("positive"), Turn(500, "down"), label("negative"))
-    asked(context, upstream, tmp_path)
-    num_asked = len(upstream.requests)
-    upstream.plan(label("positive"))
-    answers, took = asked(context, upstream, tmp_path)
-    assert len(upstream.requests) == num_asked + 1
-    assert answers["id"].to_pylist() == ["a", "b", "c"]
-    assert answers["large_label"].to_pylist() == [1, 1, 0]
-    assert took["failed"] == 0
-
-
-def test_a_model_that_answers_nothing_stops_the_stage(context, upstream, tmp_path) -> None:
-    upstream.otherwise = lambda _: Turn(503, "no capacity")
-    with pytest.raises(DataError, match=r"failed on 3 of 3 rows; .*, most often: status 503: no capacity"):
-        asked(context, upstream, tmp_path)
-    upstream.otherwise = lambda _: label("positive")
-    assert asked(context, upstream, tmp_path)[0]["large_label"].to_pylist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """A head is fitted on all labelled train rows, or on a sample of them that does not depend on how they are stored."""
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq

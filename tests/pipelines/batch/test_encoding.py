@@ -1,7 +1,5 @@
 """Features are those of the rows that were given, and rows without features are named."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Rows to answer are read from every kind of file as training rows are, whichever of them a worker is given."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from collections.abc import Callable
@@ -10,9 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
-from kcm.errors import DataError
 from kcm.inputs.location import Location
 from pipelines.batch.inputrows import InputReader, InputRows
 
@@ -50,29 +46,6 @@ def test_a_file_in_a_store_and_one_that_is_compressed_are_read_as_others_are(put
     first, second = rows_of(InputRows.opened(Location.of(uri), "text", "image"))
     assert (first["text"], "does not lie below" in first["fault"]) == ("plain", True)
     assert (second["text"], second["image"], second["fault"]) == ("bad", b"file", "")
-
-
-def test_the_task_column_is_read_where_one_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "rows.csv"
-    path.write_text("text,domain\na,movies\nb,\n", encoding="utf-8")
-    assert [row["task"] or None for row in rows_of(opened(path, "text", None, "domain"))] == ["movies", None]
-    assert [row["task"] or None for row in rows_of(opened(path))] == [None, None]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("rows.csv", b"body,texts\na,b\n", "no column 'text'.*Did you mean 'texts'"),
-        ("rows.csv", b"", "no column 'text'.*columns are none"),
-        ("rows.jsonl", b'{"Text": "a"}\n', "no column 'text'.*Did you mean 'Text'"),
-    ],
-)
-def test_a_file_that_cannot_be_used_is_refused_with_the_reason(
-    tmp_path: Path, name: str, content: bytes, message: str
-) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        opened(tmp_path / name)
 
 
 def test_pictures_lie_below_the_file_s_folder_unless_another_root_is_named(tmp_path: Path) -> None:

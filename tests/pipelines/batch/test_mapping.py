@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 

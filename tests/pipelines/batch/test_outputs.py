@@ -1,7 +1,5 @@
 """The files of a prediction: what is read, what is written, what is finished, and what cannot be used."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -52,11 +50,6 @@ def finish(part: PredictedFile, command: str = "one", unfinished: int = 0) -> Fi
     )
     part.write(record)
     return record
-
-
-def test_a_file_becomes_a_file(folder: Path, tmp_path: Path) -> None:
-    (part,) = predicted_files(folder / "a.csv", tmp_path / "out.parquet")
-    assert part.target == tmp_path / "out.parquet"
 
 
 @pytest.mark.parametrize("suffix", [None, ".parquet"])

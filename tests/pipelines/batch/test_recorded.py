@@ -1,7 +1,5 @@
 """Recorded answers find their rows, whatever the order of either."""
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq

@@ -1,7 +1,5 @@
 """Parts of the outcome table that other processes read are those of one process, and only their rows are fetched."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Iterator
 from pathlib import Path

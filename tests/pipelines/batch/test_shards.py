@@ -1,7 +1,5 @@
 """Every shard is made with its rows in their order, what is committed is kept, and no node needs another's files."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Numbers of train workers that cannot be are refused in one line before any work starts."""
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path

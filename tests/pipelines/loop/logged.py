@@ -1,7 +1,5 @@
 """A made decision log, as the stages of an update read it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType

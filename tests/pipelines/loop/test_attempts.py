@@ -1,7 +1,5 @@
 """An attempt is written down before it works: a killed one goes on with its window, a finished one is not repeated."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +27,8 @@ def begin(attempts: Attempts, champion: Champion, after: int, watermark: int, co
     return attempt
 
 
-def test_a_window_reaches_from_the_last_promotion_to_the_watermark(attempts: Attempts) -> None:
-    attempt = begin(attempts, CHAMPION, CHAMPION.after, 300, "c")
-    assert (attempt.after, attempt.upto, attempt.champion) == (100, 300, "one")
-
-
 def test_where_nothing_was_logged_since_the_promotion_there_is_nothing_to_do(attempts: Attempts) -> None:
     assert begin(attempts, CHAMPION, CHAMPION.after, 100, "c") is None
-
-
-def test_a_killed_attempt_goes_on_with_its_own_window_though_the_log_has_grown(attempts: Attempts) -> None:
-    first = begin(attempts, CHAMPION, CHAMPION.after, 300, "c")
-    assert begin(attempts, CHAMPION, CHAMPION.after, 900, "c") == first
-
-
-def test_a_killed_attempt_goes_on_after_it_has_promoted_its_challenger(attempts: Attempts) -> None:
-    first = begin(attempts, CHAMPION, CHAMPION.after, 300, "c")
-    assert begin(attempts, NEXT, NEXT.after, 900, "c") == first
 
 
 @pytest.mark.parametrize(
@@ -78,14 +61,6 @@ def test_a_refused_attempt_starts_anew_or_with_a_longer_window(attempts: Attempt
     attempts.refuse(first.name, "too few decisions")
     assert begin(attempts, CHAMPION, CHAMPION.after, 900, "c").upto == 900
     assert attempts.turns() == []
-
-
-def test_what_is_written_later_of_a_turn_takes_its_place(attempts: Attempts) -> None:
-    """A version that waits for approval is promoted later."""
-    first = begin(attempts, CHAMPION, CHAMPION.after, 300, "c")
-    attempts.close(first.name, {"promoted": False})
-    attempts.close(first.name, {"promoted": True})
-    assert attempts.turns() == [{"attempt": first.name, "promoted": True}]
 
 
 def test_a_window_that_begins_after_an_alarm_is_another_attempt(attempts: Attempts) -> None:

@@ -1,7 +1,5 @@
 """The replay panel asks the questions of before, whatever labels have come since."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

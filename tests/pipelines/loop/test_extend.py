@@ -1,7 +1,5 @@
 """A champion goes on under the hyper-parameters that its search has chosen, and networks keep their width."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace

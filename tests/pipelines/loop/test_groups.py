@@ -1,7 +1,5 @@
 """Escalated items that lie together are shown as groups, under telling words or the large model's own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

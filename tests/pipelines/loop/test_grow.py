@@ -1,7 +1,5 @@
 """Every answer of the large model is pooled for training; labels that people volunteer train and do nothing else."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pyarrow as pa

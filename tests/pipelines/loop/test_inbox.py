@@ -1,7 +1,5 @@
 """People are asked about a few drawn disagreements, and what they say certifies the challenger, or is refused whole."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +9,10 @@ import pytest
 
 from kcm.cascade.policy import KEEP_ALL
 from kcm.certify.certificate import CertificateConfig
-from kcm.errors import DataError, KcmError
+from kcm.errors import KcmError
 from pipelines.loop.inbox import Inbox
 from pipelines.loop.recertify import certify_window
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.window import LogReader
 from tests.pipelines.loop.windows import NUM, START, Asked, facts_of, judged_of, made_inbox, made_window
 
 
@@ -86,44 +83,6 @@ def test_the_service_says_of_the_labels_what_the_loop_says(asked: Asked) -> None
         assert view is not None
         assert view.standing == asked.inbox.standing()
     log.close()
-
-
-def test_what_is_skipped_counts_as_lost(asked: Asked) -> None:
-    asked.inbox.fill()
-    asked.inbox.answer(dict.fromkeys([each.id for each in asked.inbox.items()]))
-    standing = asked.inbox.standing()
-    assert not standing.certified
-    assert standing.num_open == 0
-    assert standing.bound > 0.04
-
-
-@pytest.mark.parametrize(
-    ("answers", "message"),
-    [
-        ({"r999999/0": "yes"}, "r999999/0: no label of it is asked for"),
-        ({"nonsense": "yes"}, "no label of it is asked for"),
-        ({"": "perhaps"}, "not in the list of labels"),
-    ],
-)
-def test_unknown_items_and_labels_are_refused_and_nothing_is_stored(
-    asked: Asked, answers: dict[str, str], message: str
-) -> None:
-    asked.inbox.fill()
-    first, second = asked.inbox.items(limit=2)
-    with pytest.raises(DataError, match=message):
-        asked.inbox.answer({first.id: "no"} | {key or second.id: label for key, label in answers.items()})
-    assert len(asked.inbox.items("drawn")) == len(asked.inbox.items())
-
-
-def test_the_log_gives_the_labels_of_the_attempt_back(asked: Asked) -> None:
-    asked.inbox.fill()
-    first = asked.inbox.items(limit=1)[0]
-    asked.inbox.answer({first.id: "no"})
-    with LogReader(asked.url) as reader:
-        read = reader.window("reviews", 0, reader.watermark("reviews")).to_pylist()
-    (row,) = [row for row in read if row["inbox_state"] == "labelled"]
-    assert (f"{row['request_id']}/{row['item']}", row["inbox_label"]) == (first.id, "no")
-    assert 0 < row["inbox_probability"] <= 1
 
 
 def test_a_log_that_is_gone_is_said_in_one_line(asked: Asked, tmp_path: Path) -> None:

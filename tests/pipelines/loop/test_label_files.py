@@ -1,7 +1,5 @@
 """An inbox goes out as a file and what people said comes back, from spreadsheets and from Label Studio alike."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Labels are asked for the challenger of the last turn, where its certificate keeps less than its search wanted."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """A caller whose labels disagree with the rest is set aside, and nobody else."""
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 

@@ -1,7 +1,5 @@
 """A person names a class once; groups of escalated items help to find it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

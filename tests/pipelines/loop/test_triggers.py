@@ -1,7 +1,5 @@
 """An attempt is started by what came in, by an alarm or by the clock, and never without anything to learn from."""
 
-from __future__ import annotations
-
 import pytest
 
 from pipelines.loop.config import UpdateConfig

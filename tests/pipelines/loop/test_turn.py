@@ -1,7 +1,5 @@
 """A turn promotes what passed, keeps the reasons of what did not, goes on where it was killed, and works alone."""
 
-from __future__ import annotations
-
 import errno
 import json
 from collections.abc import Callable
@@ -126,14 +124,6 @@ def test_where_nothing_is_new_a_turn_says_so_and_starts_nothing(loop: Loop, monk
     assert not ray.is_initialized()
 
 
-def test_new_traffic_makes_another_attempt(loop: Loop) -> None:
-    loop.verdicts = ["fail"]
-    update(loop.config)
-    loop.watermark = 501
-    update(loop.config)
-    assert len(set(loop.built)) == 2
-
-
 @pytest.mark.parametrize("changes", [{"min_large_answers": 7}, {"every_s": 5.0}])
 def test_another_configuration_makes_another_attempt_where_it_changes_what_is_learned(loop: Loop, changes) -> None:
     loop.verdicts = ["fail"]
@@ -193,13 +183,6 @@ def test_what_a_person_has_to_decide_waits_for_approval(loop: Loop, approval: st
     assert (turn["promoted"], turn["awaits_approval"]) == (True, False)
     with pytest.raises(KcmError, match="version 2 does not wait for approval"):
         approve(config, "2")
-
-
-def test_what_failed_a_gate_cannot_be_approved(loop: Loop) -> None:
-    loop.verdicts = ["fail"]
-    update(loop.config)
-    with pytest.raises(KcmError, match="version 2 does not wait for approval"):
-        approve(loop.config, "2")
 
 
 def test_what_waits_cannot_be_approved_once_another_is_the_champion(loop: Loop) -> None:

@@ -1,7 +1,5 @@
 """A window tells each unit what it is for, and is refused, in one line, where nothing may be learned from it."""
 
-from __future__ import annotations
-
 import shutil
 from collections import Counter
 from collections.abc import Callable

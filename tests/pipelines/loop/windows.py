@@ -1,7 +1,5 @@
 """Windows of a made log, in the columns of its reader, and an inbox over one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

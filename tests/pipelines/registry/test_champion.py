@@ -1,7 +1,5 @@
 """The champion changes by compare-and-swap, keeps its history, and never goes back to a rejected version by itself."""
 
-from __future__ import annotations
-
 import multiprocessing
 from pathlib import Path
 

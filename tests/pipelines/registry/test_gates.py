@@ -1,7 +1,5 @@
 """Promotion gates pass what is shown, fail what is refuted, and leave to a person what the rows cannot decide."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.stats import binom

@@ -1,7 +1,5 @@
 """The pointer is the truth and MLflow's alias its mirror: crashes between them are mended, a hand on it is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """What a run registers is an MLflow model: anybody who knows MLflow can load and serve it."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Whoever promotes waits for every living replica and for no dead one, by one clock."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A service without models behind the real interface."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """The served cascade without Ray: a service around one version, and metrics that nobody reads."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 from collections.abc import Callable, Coroutine, Sequence

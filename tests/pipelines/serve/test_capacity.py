@@ -1,7 +1,5 @@
 """A pool waits as Erlang's tables and a queue that is played say; what no number of replicas can do is refused."""
 
-from __future__ import annotations
-
 import heapq
 from math import log
 

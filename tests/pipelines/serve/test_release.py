@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 
@@ -174,9 +172,3 @@ def test_callers_keep_their_version_as_the_share_grows() -> None:
     trial = ChallengerRelease(version="2", bundle=Path("/b"), share=0.25)
     anonymous = [request for request in range(4000) if trial.answers(None, f"request {request}")]
     assert 880 < len(anonymous) < 1120
-
-
-def test_a_shadow_answers_nobody() -> None:
-    shadow = ChallengerRelease(version="2", bundle=Path("/b"))
-    assert not any(shadow.answers(f"caller {number}", "r") for number in range(1000))
-    assert shadow.mode == "shadow"

@@ -1,6 +1,3 @@
-from __future__ import annotations
-
-import ipaddress
 from pathlib import Path
 
 import pytest
@@ -10,10 +7,6 @@ from kcm.errors import ConfigError
 from pipelines.cluster.config import ClusterConfig
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import deployment_options, large_options
-
-
-def test_it_listens_on_loopback_by_default() -> None:
-    assert ipaddress.ip_address(ServeConfig().host).is_loopback
 
 
 def test_it_answers_by_the_address_that_it_listens_on() -> None:
@@ -52,11 +45,6 @@ def test_a_local_cluster_grows_to_what_all_replicas_reserve() -> None:
     assert config.reserved_cpus == 2 * 1 + 0.5 + 2 * 1.5
     assert ClusterConfig(num_cpus=4).with_room_for(config.reserved_cpus).num_cpus == 6
     assert ClusterConfig().with_room_for(ServeConfig().reserved_cpus) == ClusterConfig()
-
-
-def test_a_replica_computes_where_its_resources_are() -> None:
-    assert ServeConfig().device == "cpu"
-    assert ServeConfig(gpus=0.5).device == "cuda"
 
 
 @pytest.mark.parametrize(

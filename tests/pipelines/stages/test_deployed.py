@@ -1,7 +1,5 @@
 """Which collaborator is deployed: the better one on validate rows with `auto`, else the first of the configuration."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import SimpleNamespace
 

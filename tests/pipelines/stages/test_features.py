@@ -1,7 +1,5 @@
 """The encoder that actors use is chosen once, and what computed the features is recorded with them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,10 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from kcm.config import parse_config
 from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.text import TextEncoderConfig
-from kcm.errors import DataError
+from kcm.errors import ConfigError, DataError
 from kcm.parquet import write_table
+from pipelines.config import RunConfig
 from pipelines.stages import features
 from pipelines.stages.features import ComparedArtefact, Comparison, Encoding, Features, cheapest
 from pipelines.store.features import SECONDS, FeaturesArtefact
@@ -125,3 +125,26 @@ def test_a_cheap_one_is_taken_within_a_standard_error_alone(wrong: int, chosen: 
     cheap[:10] = True
     cheap[100 : 100 + wrong] = False
     assert cheapest([cheap, best], [0.1, 1.0]) == chosen
+
+
+VECTORS = {"kind": "precomputed", "column": "embedding"}
+TEXT = {"kind": "text", "model": "any"}
+
+
+def check(encoder: object, large: object) -> None:
+    source = {"kind": "files", "path": "rows.parquet"}
+    config = parse_config(RunConfig, {"name": "n", "tasks": {"source": source}, "encoder": encoder, "large": large})
+    Features.of(config).check()
+
+
+@pytest.mark.parametrize("backbone", [VECTORS, TEXT])
+def test_vectors_go_with_a_large_model_over_the_same_ones_or_over_texts(backbone) -> None:
+    check(VECTORS, {"adapter": "classifier", "encoder": backbone})
+    check(VECTORS, {"adapter": "recorded", "path": "answers.parquet"})
+
+
+@pytest.mark.parametrize("encoder", [VECTORS, TEXT])
+def test_other_vectors_are_refused(encoder) -> None:
+    other = {"kind": "precomputed", "columns": ["f_*"]}
+    with pytest.raises(ConfigError, match=r"the large model reads the vectors f_\*, which are not the encoder's"):
+        check(encoder, {"adapter": "classifier", "encoder": other})

@@ -1,7 +1,5 @@
 """A payer reads the rows that a cascade keeps and gets wrong, a bounded number of them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

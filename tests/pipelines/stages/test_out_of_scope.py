@@ -1,7 +1,5 @@
 """Rows that have none of the labels: only the large model can be right of them, and the path of a run keeps to that."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A source whose files are the same is not read again; whatever may have changed is, and has its name by its rows."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable

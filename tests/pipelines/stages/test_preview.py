@@ -1,7 +1,5 @@
 """The preview is ridge regression on a sample of the train rows, counted on rows whose unit was left out."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Rows of many shards are asked for under prompts shard by shard, away from the driver, and never twice."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field

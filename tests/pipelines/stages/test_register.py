@@ -1,7 +1,5 @@
 """A version becomes the champion by itself if it saves something, and is not worse than the present champion."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """Before anything is paid, whoever runs the pipeline can end a run that could keep nothing."""
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path

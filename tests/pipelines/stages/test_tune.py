@@ -1,7 +1,5 @@
 """What a search tries, what it says beforehand, and what is recorded of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

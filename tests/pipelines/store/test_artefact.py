@@ -1,7 +1,5 @@
 """An artefact is finished or it is not: half-written and damaged ones are built again, and nothing finished is lost."""
 
-from __future__ import annotations
-
 import errno
 import os
 import pickle

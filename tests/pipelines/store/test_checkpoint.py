@@ -1,7 +1,5 @@
 """A resumed run takes the newest sound checkpoint of its own configuration, and says what it passed over."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Files of a folder and of a bucket behave alike; of many creators one wins, and faults are named, not survived."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import threading

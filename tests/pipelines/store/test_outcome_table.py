@@ -1,7 +1,5 @@
 """Answers under prompts become rows of the outcome table, whatever shards they lie in."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Answers keep their meaning on the way through an outcomes file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A node's folder for a bucket: what is kept outlives it, and what is fetched is whole."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

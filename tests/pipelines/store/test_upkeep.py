@@ -1,7 +1,5 @@
 """Damage is found wherever it is; what is removed is what nothing refers to, and nothing is removed beside a run."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is put into an outbox arrives, in its order, once the server takes it; nobody waits for it until the end."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading

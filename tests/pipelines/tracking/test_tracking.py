@@ -1,7 +1,5 @@
 """A training goes on while MLflow is away, and MLflow has everything once it is back."""
 
-from __future__ import annotations
-
 import getpass
 import json
 import os
@@ -11,15 +9,26 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 from tenacity import wait_none
 
 from kcm.errors import KcmError
-from pipelines.tracking.config import TrackingConfig
-from pipelines.tracking.tracking import Outbox, Tracking, _origin, champion_of, is_outage, set_champion
+from pipelines.tracking.config import SQLITE, TrackingConfig
+from pipelines.tracking.tracking import (
+    Outbox,
+    Tracking,
+    _origin,
+    _without_runs,
+    champion_of,
+    ensure_database,
+    is_outage,
+    set_champion,
+)
 from tests.postgres import BACKENDS
 
 
@@ -182,3 +191,28 @@ def test_a_user_without_a_name_is_called_by_the_number(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("pipelines.tracking.tracking.getpass.getuser", nobody)
     assert _origin()["mlflow.user"] == str(os.getuid())
+
+
+def test_a_new_file_is_there_with_all_its_tables_and_a_found_one_stays(tmp_path: Path) -> None:
+    uri = f"{SQLITE}{tmp_path}/new/mlflow.db"
+    ensure_database(uri)
+    client = MlflowClient(uri)
+    made = client.create_experiment("mine")
+    ensure_database(uri)
+    assert client.get_experiment(made).name == "mine"
+    assert client.search_registered_models() == []
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["mlflow.db"]
+
+
+def test_what_dies_while_tables_are_made_leaves_no_file(tmp_path: Path) -> None:
+    _without_runs.cache_clear()
+    dies = patch("pipelines.tracking.tracking.MlflowClient", side_effect=OSError("no space left"))
+    with dies, pytest.raises(OSError, match="no space left"):
+        ensure_database(f"{SQLITE}{tmp_path}/mlflow.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_s_database_is_left_to_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ensure_database("http://127.0.0.1:1")
+    assert list(tmp_path.iterdir()) == []

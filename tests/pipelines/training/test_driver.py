@@ -1,7 +1,5 @@
 """The driver of a training shows how far the workers are, and says what they have to say, once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pipelines.store.files import Files

@@ -1,7 +1,5 @@
 """Every validate row has a score; of more rows than fit, a gate is fitted on whole units, and scores others as new."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A trial on a bucket reads the validate rows by ranges, and finds what it would find on a disk."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

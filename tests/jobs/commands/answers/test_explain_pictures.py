@@ -1,7 +1,5 @@
 """`kcm explain` on pictures, by their pixels."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`kcm labels`: what a person reads, types and sends in, over a real inbox; only which challenger it is for is made."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

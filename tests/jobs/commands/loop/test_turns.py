@@ -1,7 +1,5 @@
 """The loop's commands say what became of a turn in a line, and what became of all versions in a table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

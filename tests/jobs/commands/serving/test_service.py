@@ -1,7 +1,5 @@
 """Which bundle is served: the champion of the run, any registered version, or a folder."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`kcm init` writes a configuration that the first stage accepts, from tables that nobody tuned on."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
@@ -330,10 +328,3 @@ def test_the_chosen_columns_are_named_and_a_priority_is_no_label_where_there_is_
     shown = init("tickets.csv", "--yes")
     assert shown.exit_code == 0, shown.stderr
     assert "columns: text 'body', label 'Queue', id 'id'; other ones by --text, --label and --large" in shown.stderr
-
-
-def test_a_priority_comes_last_where_no_name_tells_the_labels(at: Path) -> None:
-    rows = intents(600, 6).rename(columns={"intent": "matter"})
-    rows["Priority"] = [("low", "high")[number % 2] for number in range(len(rows))]
-    rows.to_csv("tickets.csv", index=False)
-    assert "label 'matter'" in init("tickets.csv", "--yes").stderr

@@ -1,7 +1,5 @@
 """An alarm is false no more often than promised, over any time, and a long good past does not delay a true one."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Inputs like the certify rows exceed the limit no more often than it says; others do, and soon."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Promise: bad challengers are stopped and good ones pass, each with the probability that was promised."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Pairs as features: alignment heads and pretrained dual encoders, what they share, and what they refuse."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

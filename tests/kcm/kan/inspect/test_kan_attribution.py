@@ -1,7 +1,5 @@
 """Contributions add up to the logits, and importance is what an edge brings to them."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

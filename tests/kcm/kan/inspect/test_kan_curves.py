@@ -1,7 +1,5 @@
 """An edge's curve is what the layer does with that input."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

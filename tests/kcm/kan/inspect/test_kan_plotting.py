@@ -1,7 +1,5 @@
 """The picture shows what matters and nothing else."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

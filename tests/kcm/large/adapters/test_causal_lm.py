@@ -1,7 +1,5 @@
 """A language model's answers are the length-normalised likelihoods of its labels, whatever else is in the batch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -60,13 +58,6 @@ def test_probabilities_are_the_softmax_of_the_labels_mean_log_likelihoods(folder
     assert [answer.label for answer in answers] == [int(row.argmax()) for row in expected]
     assert all(answer.error is None and answer.cost.seconds > 0 and answer.cost.tokens > 100 for answer in answers)
     assert np.ptp(expected, axis=0).max() > 0.01  # texts differ, or the comparison would show nothing
-
-
-def test_a_batch_of_one_answers_as_a_batch_of_many(folder):
-    items = [Item(text, Content(text)) for text in TEXTS]
-    alone = [answer.probabilities for answer in load(folder, batch_size=1).answer(items)]
-    together = [answer.probabilities for answer in load(folder, batch_size=8).answer(items)]
-    np.testing.assert_allclose(alone, together, atol=1e-5)
 
 
 def test_prompts_of_all_modes_can_share_a_batch(folder):

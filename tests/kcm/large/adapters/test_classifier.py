@@ -1,7 +1,5 @@
 """A classifier answers as its head does, and a hard prompt masks what is no candidate."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,22 +39,12 @@ def test_answers_are_the_softmax_of_the_head(model):
     assert all(answer.error is None and answer.cost.seconds > 0 for answer in answers)
 
 
-def test_no_items_give_no_answers(model):
-    assert model.answer([]) == []
-
-
 def test_a_hard_prompt_masks_and_renormalises(model):
     (answer,) = model.answer([Item("1", Content("x" * 5), Prompt("hard", candidates=(0, 2)))])
     np.testing.assert_allclose(
         answer.probabilities, [1 / (1 + np.exp(-5)), 0, np.exp(-5) / (1 + np.exp(-5))], atol=1e-6
     )
     assert answer.label == 0
-
-
-def test_a_hard_prompt_with_one_candidate_masks_nothing(model):
-    (hard,) = model.answer([Item("1", Content("x" * 5), Prompt("hard", candidates=(2,)))])
-    (plain,) = model.answer([Item("1", Content("x" * 5))])
-    np.testing.assert_array_equal(hard.probabilities, plain.probabilities)
 
 
 def test_a_candidate_that_the_head_does_not_know_counts_for_nothing(model):

@@ -1,7 +1,5 @@
 """The line to a server of chat completions, against a real one that is scripted request by request."""
 
-from __future__ import annotations
-
 import email.utils
 import gzip
 import json
@@ -679,8 +677,3 @@ def test_the_identity_is_of_what_decides_answers():
     assert identity() == identity(max_calls=3, timeout_s=1, num_concurrent=2, api_key_env=None)
     others = [identity(model="small"), identity(base_url="http://localhost/v1"), identity(labels=("a", "b"))]
     assert len({identity(), *others}) == 4
-
-
-def test_no_items_give_no_answers(model):
-    """Promise: asking nothing costs nothing."""
-    assert model().answer([]) == []

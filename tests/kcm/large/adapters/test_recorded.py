@@ -1,7 +1,5 @@
 """Recorded answers come back by id; a table that cannot be right is refused."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

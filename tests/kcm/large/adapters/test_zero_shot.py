@@ -1,7 +1,5 @@
 """A dual encoder answers with the label whose prompt is most like the text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

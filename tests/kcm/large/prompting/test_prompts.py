@@ -1,7 +1,5 @@
 """What a prompt lets through, what never enters it, and what a person is shown of it."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

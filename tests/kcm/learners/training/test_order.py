@@ -1,7 +1,5 @@
 """An epoch has every train row once, in an order that the seed alone decides; ranks share out the lanes of a window."""
 
-from __future__ import annotations
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """Rows of a task are read by row group from Parquet, as they were written."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

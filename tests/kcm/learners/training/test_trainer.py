@@ -1,7 +1,5 @@
 """A trainer is the same for any number of ranks and any interruption, and its learners differ as they should."""
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The rows of a step are a function of epoch and place, however many ranks share them; each reads its own blocks."""
 
-from __future__ import annotations
-
 from collections import Counter
 from itertools import pairwise
 

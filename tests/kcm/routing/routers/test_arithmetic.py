@@ -1,7 +1,5 @@
 """The arithmetic of a response is read as people write it, and checked against Python's own."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

@@ -1,7 +1,5 @@
 """The routing head: the ridge estimate it claims to be, and left-out estimates that never saw their row."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

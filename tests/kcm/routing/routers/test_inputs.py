@@ -1,7 +1,5 @@
 """What is read of an input: any text is readable, a sure confidence stays finite, nothing to read is refused."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing

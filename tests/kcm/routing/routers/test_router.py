@@ -1,7 +1,5 @@
 """A fitted router is the same after writing and reading, and never certifies on rows it was fitted on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

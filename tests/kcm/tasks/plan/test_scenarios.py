@@ -1,7 +1,5 @@
 """Which rows make which task, and in which order tasks come."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 

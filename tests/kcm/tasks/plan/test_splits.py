@@ -1,7 +1,5 @@
 """Splits share no text and no group, and stay when rows are added."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 
 import pytest

@@ -1,7 +1,5 @@
 """The error on a small table whose draw lacks something says how to fix it."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

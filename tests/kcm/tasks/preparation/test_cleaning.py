@@ -1,7 +1,5 @@
 """Bad rows are separated, and named by their ids."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -52,12 +50,6 @@ def test_a_row_without_id_is_known_by_its_place():
     assert bad == [(1, None, "missing id"), (2, "", "missing id")]
 
 
-def test_without_a_label_list_every_label_is_known():
-    rows, bad = clean([SourceRow("1", "x", "new"), SourceRow("2", "y", "newer")])
-    assert rows["label"].to_pylist() == ["new", "newer"]
-    assert not bad
-
-
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "dev", " Validation "])
 def test_splits_go_by_many_names(name):
     rows, _ = clean([SourceRow("1", "x", "a", split=name)])
@@ -102,8 +94,3 @@ def test_train_rows_alone_may_lack_a_label() -> None:
     rows, bad = clean(records, unlabelled=True)
     assert rows["id"].to_pylist() == ["1", "2"]
     assert bad == [(2, "3", "missing label")]
-
-
-def test_a_table_of_bad_rows_alone_leaves_none() -> None:
-    rows, bad = clean([SourceRow("1", "", "a"), SourceRow("2", None, "a")])
-    assert (len(rows), len(bad)) == (0, 2)

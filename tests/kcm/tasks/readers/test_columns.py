@@ -1,7 +1,5 @@
 """Columns of many tables become one column of text, whatever their types."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import pickle

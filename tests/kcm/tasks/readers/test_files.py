@@ -1,7 +1,5 @@
 """The same rows come out of every kind of file, and a file that cannot be used says why."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Tables as people have them, and what their columns are."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

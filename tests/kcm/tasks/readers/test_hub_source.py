@@ -1,7 +1,5 @@
 """Data sets of the hub become the same tables as files do."""
 
-from __future__ import annotations
-
 import datasets
 import pytest
 

@@ -1,7 +1,5 @@
 """Pairs: as many that match as not, no caption that gives its answer away, and no picture in two splits."""
 
-from __future__ import annotations
-
 import io
 from collections import Counter, defaultdict
 from pathlib import Path

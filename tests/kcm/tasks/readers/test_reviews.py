@@ -1,7 +1,5 @@
 """The packaged reviews: domains, labels and documents from files in their layout."""
 
-from __future__ import annotations
-
 import pytest
 
 from kcm.assets.manifest import write_manifest

@@ -1,7 +1,5 @@
 """Vectors come from a column of lists or from columns of numbers; what is no vector is a fault, or refused by name."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Promise: a challenger becomes the champion after all stages, or the champion answers everybody again at once."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

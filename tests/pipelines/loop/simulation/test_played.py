@@ -1,7 +1,5 @@
 """A large model that is played from a table answers as a real one with a longer or a shorter list would."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pyarrow as pa

@@ -1,7 +1,5 @@
 """What a simulation sends: late labels never before their wave, every row once."""
 
-from __future__ import annotations
-
 import pytest
 
 from kcm.errors import ConfigError, DataError

@@ -1,7 +1,5 @@
 """Promise: a version whose certificate does not hold any more stops doing what it was certified for."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from math import inf
 from types import SimpleNamespace

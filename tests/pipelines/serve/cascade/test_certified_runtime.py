@@ -1,7 +1,5 @@
 """Promise: a service whose encoder runs otherwise than it was certified says so, and keeps nothing on that promise."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from dataclasses import replace

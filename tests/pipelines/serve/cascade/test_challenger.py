@@ -1,7 +1,5 @@
 """Promise: a challenger sees the champion's traffic and never harms it; a request is answered by one version."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path

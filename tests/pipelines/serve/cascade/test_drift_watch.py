@@ -1,7 +1,5 @@
 """Promise: traffic unlike the certify rows is noticed and reported; more is audited, and what is novel escalates."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import Any

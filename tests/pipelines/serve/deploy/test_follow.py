@@ -1,7 +1,5 @@
 """A replica serves what the pointer names, says what it cannot serve, and goes on while the storage is away."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -3,13 +3,10 @@
 Door and deployment of the large model are the real ones; only Ray between them is left out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from kcm.bundle.bundle import Bundle
@@ -24,14 +21,11 @@ from kcm.large.adapters.causal_lm import CausalLmConfig
 from kcm.large.adapters.openai import OpenAiConfig
 from kcm.large.adapters.zero_shot import ZeroShotConfig
 from kcm.large.config import LargeConfig
-from pipelines.serve.cascade.models.large import Large
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.deploy.door import Door
 from pipelines.serve.release import Release
-from pipelines.serve.sources import FixedSource
+from tests.door import opened_door
 from tests.fake_upstream import FakeUpstream, label
 from tests.kcm.bundle.test_bundle import bundle
-from tests.pipelines.serve.stubs import Handle
 from tests.tiny_bert import save_bert
 from tests.tiny_lm import save_lm
 
@@ -99,19 +93,9 @@ async def test_rows_outside_the_label_list_are_answered(
     config = parse_config(ServeConfig, {"large": {"upstreams": upstreams}})
     release = Release(version="1", bundle=ours.write(tmp_path / "bundle"))
 
-    async def served() -> tuple[list[dict[str, Any]], str]:
-        source, large_class = FixedSource(release), Large.func_or_class  # type: ignore[attr-defined]
-        deployment = large_class.__new__(large_class)
-        await deployment.__init__(source, config.large, tmp_path, config.feedback, config.limits)
-        door_class = Door.func_or_class.__mro__[1]  # type: ignore[attr-defined]  # as it is written, unwrapped
-        door = door_class.__new__(door_class)
-        await door.__init__(source, config, tmp_path, Handle(deployment.answer))
-        transport = httpx.ASGITransport(app=door.__serve_build_asgi_app__())
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
-            response = await client.post("/v1/predict", json={"inputs": [{"text": text} for text in TEXTS]})
-            return response.json()["answers"], (await client.get("/v1/model")).json()["breaker"]
-
-    answers, breaker = await served()
+    async with opened_door(release, config, tmp_path) as client:
+        response = await client.post("/v1/predict", json={"inputs": [{"text": text} for text in TEXTS]})
+        answers, breaker = response.json()["answers"], (await client.get("/v1/model")).json()["breaker"]
     model = load_large(ours, tmp_path, upstreams=config.large.upstreams)
     names = [ours.answer_names[answer.label] for answer in model.answer([Item("", Content(text)) for text in TEXTS])]
     assert [answer["label"] for answer in answers] == names

@@ -1,7 +1,5 @@
 """Who may call: the interface with names, keys and rate limits."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from hashlib import sha256

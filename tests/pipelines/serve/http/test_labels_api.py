@@ -1,7 +1,5 @@
 """The inbox over HTTP: what was drawn is shown in its order, and what people say is in the log before they hear so."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256

@@ -1,7 +1,5 @@
 """The OpenAI-compatible door, asked by OpenAI's own client."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The page at `/` as it is served: whole, closed to strangers' scripts, and in need of nothing else."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from importlib.resources import files

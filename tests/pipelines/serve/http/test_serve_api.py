@@ -1,16 +1,47 @@
+"""The interface over HTTP: what comes back, what is refused in one line, and that no request breaks it."""
+
 from __future__ import annotations
 
+import asyncio
+import gc
+import json
+import logging
+import os
 import re
-from collections.abc import Iterator
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import schemathesis
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
+from pipelines.serve.config import LimitsConfig, ServeConfig
+from pipelines.serve.http.api import create_api
 from pipelines.serve.http.middleware import RequestLog
+from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback
+from pipelines.serve.log.tables import FEEDBACK
 from pipelines.serve.schemas import Refusal
 
 ITEM = {"text": "a"}
@@ -103,12 +134,6 @@ def test_a_body_that_is_too_long_is_refused_whether_it_says_so_or_not(client: Te
     headers = {"content-type": "application/json"}
     assert client.post("/v1/predict", content=fitting, headers=headers).status_code == 200
     assert len(service.seen) == 1
-
-
-def test_an_error_does_not_repeat_the_input(client: TestClient) -> None:
-    response = client.post("/v1/predict", json={"inputs": [{"text": "my private text"}]})
-    assert response.status_code == 422
-    assert "private" not in response.text
 
 
 @pytest.mark.parametrize(("retry_after_s", "header"), [(2, "2"), (None, None)])
@@ -248,3 +273,197 @@ def test_what_a_page_of_another_origin_may_send_unasked_is_refused(client: TestC
     response = client.post("/v1/predict", content=b'{"inputs": [{"text": "a"}]}', headers=headers)
     assert (response.status_code, service.seen) == (422, [])
     assert "body: Input should be a JSON object, sent as Content-Type: app" in response.json()["detail"]
+
+
+VALID: dict[str, Any] = {
+    "/v1/predict": {"inputs": [{"text": "What a film!", "task": "movies"}, {"text": "It has its moments."}]},
+    "/v1/explain": {"input": {"text": "What a film!", "task": "movies"}, "top": 3},
+    "/v1/feedback": {"request_id": "mine", "labels": [{"item": 0, "label": "good", "text": "x", "task": "movies"}]},
+    "/v1/chat/completions": {"model": "kcm", "messages": [{"role": "user", "content": "<<<\na\n>>>"}], "n": 1},
+}
+
+
+@pytest.fixture
+def api(service: Any, caplog: pytest.LogCaptureFixture) -> FastAPI:
+    caplog.set_level(logging.ERROR, logger="ray.serve")
+    service.seen, service.origins = Forgetful(), Forgetful()
+    limits = LimitsConfig(max_items=3, max_text_length=100, max_body_bytes=8000, max_json_values=1000)
+    return create_api(service, ServeConfig(limits=limits, allowed_hosts=("*",)))
+
+
+class Forgetful(list[Any]):
+    """A list that keeps nothing: what a stub remembers is no leak of the interface."""
+
+    def __iadd__(self, other: Iterable[Any]) -> Forgetful:  # type: ignore[override, misc]
+        return self
+
+
+async def status_of(api: FastAPI, path: str, body: bytes) -> int:
+    """The status of the answer, without a client in between."""
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
+    }
+    statuses: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    await api(scope, receive, send)
+    (status,) = statuses
+    return status
+
+
+@pytest.mark.slow
+async def test_memory_does_not_grow_with_the_number_of_requests(api: FastAPI) -> None:
+    """Promise: an answered request leaves nothing behind; later hundreds need no more memory than the first."""
+    body = json.dumps(VALID["/v1/predict"]).encode()
+
+    async def ask(number: int) -> int:
+        for _ in range(number):
+            assert await status_of(api, "/v1/predict", body) == 200
+        await asyncio.sleep(0)  # the event loop forgets timers that have been cancelled
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    async def grown() -> int:
+        await ask(100)
+        tracemalloc.start()
+        try:
+            before = await ask(50)
+            return await ask(300) - before
+        finally:
+            tracemalloc.stop()
+
+    assert await grown() < 300 * 20  # bytes: a fiftieth of what keeping each response would take
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":', '{"inputs":[', '{"messages":[{"content":['])
+async def test_json_however_deep_is_the_client_s_fault_at_every_door(api: FastAPI, service: Any, opening: str) -> None:
+    depths = (100, 150, 201, 700, 8000 // len(opening))
+    bodies = [opening * depth + closing for depth in depths for closing in ("", "]" * depth, "}" * depth)]
+    assert ({await status_of(api, path, body.encode()) for path in VALID for body in bodies}) <= {413, 422}
+    assert service.num_failed == 0
+
+
+CHECKS: list[Any] = [
+    not_a_server_error,
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+]
+PATHS = ["/v1/predict", "/v1/explain", "/v1/feedback", "/v1/chat/completions"]
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: str(mode.value))
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.slow
+def test_no_request_breaks_the_service(
+    client: TestClient, caplog: pytest.LogCaptureFixture, path: str, mode: GenerationMode
+) -> None:
+    """Promise: no request that the documentation allows or forbids is answered by a 500."""
+    caplog.set_level(logging.ERROR, logger="ray.serve")
+    document = schemathesis.openapi.from_asgi("/openapi.json", client.app)
+    statuses = set()
+
+    @settings(max_examples=70, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @given(case=document[path]["POST"].as_strategy(generation_mode=mode))
+    def every_request_is_answered_as_documented(case: schemathesis.Case) -> None:
+        response = case.call()
+        statuses.add(response.status_code)
+        case.validate_response(response, checks=CHECKS)
+
+    every_request_is_answered_as_documented()
+    assert statuses <= {200, 400, 404, 413, 422}
+    assert len(statuses) > 1 or mode is GenerationMode.POSITIVE
+
+
+@settings(max_examples=150, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(content=st.binary(max_size=500), path=st.sampled_from(PATHS), kind=st.sampled_from(["json", "x-none"]))
+def test_bytes_of_any_kind_are_the_client_s_fault(client: TestClient, content: bytes, path: str, kind: str) -> None:
+    response = client.post(path, content=content, headers={"content-type": f"application/{kind}"})
+    assert response.status_code in (400, 413, 422)
+    assert "\n" not in response.json()["detail"]
+
+
+# The door's interface and its store; a model has no part in this.
+SERVER = """
+import sys
+
+import uvicorn
+
+from pipelines.serve.http.api import create_api
+from pipelines.serve.config import FeedbackConfig, ServeConfig
+from pipelines.serve.log.entries import LoggedDecision, Origin
+from pipelines.serve.log.writer import LogWriter
+from pipelines.serve.schemas import FeedbackResponse
+
+log = LogWriter(FeedbackConfig(timeout_s=10.0), sys.argv[1])
+
+
+class Service:
+    def __init__(self):
+        self.labelling = self
+
+    async def feedback(self, request_id, caller, labels):
+        log.add_decisions([LoggedDecision(Origin(request_id, caller), label.item, "1", "small") for label in labels])
+        await log.add_feedback(request_id, caller, labels)
+        return FeedbackResponse(request_id=request_id, stored=len(labels))
+
+    def failed(self):
+        raise AssertionError("no request fails here")
+
+
+uvicorn.run(create_api(Service(), ServeConfig()), fd=int(sys.argv[2]), log_level="error")
+"""
+
+
+@pytest.mark.slow
+def test_every_acknowledged_feedback_is_there_after_the_application_was_killed(tmp_path: Path) -> None:
+    """Promise: what was acknowledged is stored, whenever SIGKILL comes."""
+    url = f"sqlite:///{tmp_path}/feedback.db"
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(64)
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        handle = listening.fileno()
+        server = subprocess.Popen([sys.executable, "-c", SERVER, url, str(handle)], pass_fds=[handle])
+    acknowledged: list[str] = []
+
+    def send_until_it_dies(client: int) -> None:
+        for number in range(100_000):
+            request_id = f"{client}-{number}"
+            body = {"request_id": request_id, "labels": [{"label": "good", "text": "x" * 1000}]}
+            try:
+                response = httpx.post(f"{address}/v1/feedback", json=body, timeout=60)
+            except httpx.HTTPError:
+                return
+            if response.status_code == 200:
+                acknowledged.append(request_id)
+
+    with ThreadPoolExecutor(3) as clients:
+        sending = [clients.submit(send_until_it_dies, client) for client in range(3)]
+        deadline = time.monotonic() + 300
+        while len(acknowledged) < 30 and server.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(server.pid, signal.SIGKILL)
+        server.wait()
+        for each in sending:
+            each.result()
+    stored = {row["request_id"] for row in DecisionLog(url, 5.0).read(FEEDBACK)}
+    assert len(acknowledged) >= 30
+    assert set(acknowledged) <= stored
+
+
+def test_an_error_does_not_repeat_the_input(client: TestClient) -> None:
+    response = client.post("/v1/predict", json={"inputs": [{"text": "my private text"}]})
+    assert response.status_code == 422
+    assert "private" not in response.text

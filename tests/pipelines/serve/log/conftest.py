@@ -1,7 +1,5 @@
 """The databases that the log can be in: real SQLite files, and a real PostgreSQL server where there is one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

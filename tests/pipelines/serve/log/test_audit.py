@@ -1,7 +1,5 @@
 """Promise: a random share of what is kept is checked after it was answered, and no answer waits for that."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path

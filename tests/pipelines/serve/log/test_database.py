@@ -1,7 +1,5 @@
 """How the log's tables are made, and are written to disk."""
 
-from __future__ import annotations
-
 import socket
 import sqlite3
 import subprocess

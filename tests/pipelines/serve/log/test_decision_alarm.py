@@ -1,7 +1,5 @@
 """The alarm bets on every decision once: looks, late outcomes and their selection give it one delta and no more."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the log keeps of requests, and whose labels it takes."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Promise: what is forgotten is on no disk of ours, and its decision still counts as what it was."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager

@@ -1,7 +1,5 @@
 """What every version has answered, saved and lost, read from the log alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

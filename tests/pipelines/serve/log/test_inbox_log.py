@@ -1,17 +1,17 @@
 """The inbox in the log's tables, in either database: what is answered once, and what is refused whole."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision
 from pipelines.serve.log.database import Database
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import LoggedDecision, Origin, Payload, RejectedError
-from pipelines.serve.log.inbox import AskedFor, draw_items, open_inbox
+from pipelines.serve.log.inbox import AskedFor, DisputedItem, LabelTest, draw_items, open_inbox, outcome, standing_of
 from pipelines.serve.log.tables import INBOX
 
 
@@ -33,16 +33,6 @@ def log(any_url: str, tmp_path: Path) -> Iterator[DecisionLog]:
         draw_items(connection, "films", "a", rows)
     yield log
     log.close()
-
-
-def test_items_come_in_their_order_with_what_both_sides_say(log: DecisionLog) -> None:
-    view = log.inbox(2)
-    assert (view.version, view.labels) == ("films/2", ("good", "bad"))
-    assert [(each.id, each.text) for each in view.items] == [("r2/0", "text 2"), ("r1/0", "text 1")]
-    assert (view.items[0].small_label, view.items[0].large_label) == ("good", "bad")
-    assert view.items[1].large_label is None
-    assert view.items[0].answered_at.tzinfo is not None
-    assert (view.standing.num_open, view.standing.num_labelled) == (3, 0)
 
 
 def test_the_first_answer_stays_and_a_bad_one_among_others_stores_nothing(log: DecisionLog) -> None:
@@ -68,3 +58,73 @@ def test_what_is_forgotten_is_asked_for_no_more(log: DecisionLog) -> None:
     assert [each.id for each in view.items] == ["r1/0", "r0/0"]
     with pytest.raises(RejectedError):
         log.answer_inbox({"r2/0": "bad"}, again=False)
+
+
+NUM = 2000
+
+
+def made_test(task: str | None = None, never: int = 0) -> LabelTest:
+    """A tenth of the units is disputed, with scores from 0 to 1; the first `never` items nobody could tell."""
+    places = np.random.default_rng(0).permutation(NUM)[: NUM // 10].tolist()
+    items = tuple(
+        DisputedItem(
+            id=f"r{place}/0",
+            place=place,
+            weight=1.0,
+            score=number / len(places),
+            small_label="yes",
+            large_label=None if number < never else "no",
+        )
+        for number, place in enumerate(places)
+    )
+    return LabelTest(task=task, decision=KEEP_ALL, epsilon=0.02, delta=0.1, floor=1.0, num_units=NUM, items=items)
+
+
+def answered(test: LabelTest, wrong_below: float) -> dict[str, tuple[str, str | None]]:
+    """All labels are there, and the large model is right below a score."""
+    return {each.id: ("labelled", "no" if each.score < wrong_below else "yes") for each in test.items}
+
+
+@pytest.mark.parametrize(
+    ("state", "label", "large", "found"),
+    [
+        ("drawn", None, "no", (False, False)),
+        ("labelled", "no", "no", (True, True)),
+        ("labelled", "yes", "no", (True, False)),
+        ("labelled", "maybe", "no", (True, False)),
+        ("skipped", None, "no", (True, True)),
+        ("drawn", None, None, (True, True)),
+    ],
+)
+def test_an_item_is_lost_where_the_large_side_alone_is_right(
+    state: str, label: str | None, large: str | None, found: tuple[bool, bool]
+) -> None:
+    assert outcome(state, label, "yes", large) == found
+
+
+def test_labels_certify_the_searched_policy_or_one_that_keeps_less() -> None:
+    test = made_test()
+    good, some, none = (standing_of([test], answered(test, below)) for below in (0.05, 0.5, 1.1))
+    assert (good.certified, good.stricter, good.decided, good.num_labelled) == (True, False, NUM, NUM // 10)
+    assert good.bound < 0.02 < some.bound < none.bound
+    assert (some.certified, some.stricter, none.certified) == (False, True, False)
+    assert test.certified(answered(test, 0.05)) == KEEP_ALL
+    assert 0.2 < test.certified(answered(test, 0.5)).cut < 0.5
+    assert test.certified({}).cut > 0.8  # by the units that no label is asked of
+
+
+def test_a_policy_is_certified_where_each_of_its_decisions_is() -> None:
+    test, own = made_test(), made_test("films", never=100)
+    states = answered(test, 0.05)
+    standing = standing_of([test, own], states)
+    assert not standing.certified
+    assert standing.stricter
+    assert standing.bound == max(each.result(states).bound for each in (test, own))
+    assert standing_of([test, test], states).certified
+    assert not standing_of([], states).certified
+
+
+def test_a_test_survives_the_log() -> None:
+    test = made_test("films", never=3)
+    assert LabelTest.model_validate_json(test.model_dump_json()) == test
+    assert {test.decision, Decision.of(float("inf"))} == {KEEP_ALL, ESCALATE_ALL}

@@ -1,7 +1,5 @@
 """Promise: one caller who lies about thousands of items moves window, bounds and alarm by a share of the labels."""
 
-from __future__ import annotations
-
 from collections import Counter
 from contextlib import closing
 from typing import Any

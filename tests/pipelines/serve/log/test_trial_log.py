@@ -1,7 +1,5 @@
 """Promise: a trial is read from the log as it happened, with what is not known on the safe side."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What an update reads: every decision of a window once, with all that became known of it."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading

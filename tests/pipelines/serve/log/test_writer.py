@@ -1,4 +1,4 @@
-from __future__ import annotations
+"""The log is written beside requests: a database that is away, locked or full holds up no answer, and loses none."""
 
 import asyncio
 import sqlite3
@@ -21,6 +21,7 @@ from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payloa
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK, PAYLOADS
 from pipelines.serve.log.writer import LogWriter
 from tests.flaky_proxy import SilentProxy
+from tests.full_disk import Disk
 from tests.postgres import BACKENDS
 
 LABELS = [Feedback(0, "good")]
@@ -223,3 +224,44 @@ async def test_a_client_that_leaves_takes_nothing_back(url: str) -> None:
         await leaving
     await writing.add_feedback("r2", None, LABELS)
     assert stored(url) == ["r1", "r2"]
+
+
+async def test_a_disk_that_fills_while_it_serves(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "REST_S", 0.01)
+    monkeypatch.setattr(room, "MAX_QUEUED", 40)
+    monkeypatch.setattr("tempfile.tempdir", str(disk.folder))  # what waits on disk waits on the same one
+    dropped = 0
+
+    def count(kind: str, number: int) -> None:
+        nonlocal dropped
+        dropped += number
+
+    url = f"sqlite:///{disk.folder}/log.db"
+    writer = LogWriter(FeedbackConfig(timeout_s=5.0), url, count, "films")
+    payload = Payload("x" * 20_000)
+
+    def answer(first: int) -> None:
+        numbers = range(first, first + 60)
+        decisions = [LoggedDecision(Origin(f"r{n}"), 0, "1", "small", payload=payload) for n in numbers]
+        writer.add_decisions(decisions)
+
+    answer(0)
+    await writer.flush()
+    disk.fill()
+    answer(60)
+    with pytest.raises(LogUnavailableError):
+        await writer.flush()
+    await asyncio.sleep(0.02)
+    with pytest.raises(LogUnavailableError):
+        await writer.add_feedback("r0", None, [Feedback(0, "good")])
+    assert (writer.available, dropped) == (False, 20)
+    disk.clear()
+    await asyncio.sleep(0.02)
+    await writer.flush()
+    await writer.add_feedback("r0", None, [Feedback(0, "good")])
+    assert writer.available
+    writer.close()
+    log = DecisionLog(url, 5.0, "films")
+    assert len(log.read(DECISIONS)) == 100
+    assert [row["label"] for row in log.read(FEEDBACK)] == ["good"]
+    log.close()

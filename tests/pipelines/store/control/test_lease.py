@@ -1,7 +1,5 @@
 """One writer at a time; the second learns who the first one is, and a dead one holds nothing up."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """The large model's deployment: its replicas spend one budget together, and one slow question delays no other."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from pathlib import Path

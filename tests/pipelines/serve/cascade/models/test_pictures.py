@@ -1,7 +1,5 @@
 """Pictures are bounded by their headers, read one at a time beside the batches, and no longer than anyone waits."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Sequence

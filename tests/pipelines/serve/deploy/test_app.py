@@ -1,4 +1,4 @@
-from __future__ import annotations
+"""A bundle whose large model answers known rows alone is refused before anything is started."""
 
 from pathlib import Path
 
@@ -8,14 +8,17 @@ from ray.serve.schema import ServeDeploySchema
 
 from kcm.assets import assets_place
 from kcm.assets.remote import assets_folder
+from kcm.cascade.policy import Policy
 from kcm.config import parse_config
-from kcm.errors import ConfigError
+from kcm.errors import ArtefactError, ConfigError
+from kcm.large.adapters.recorded import RecordedConfig
 from pipelines.serve import sources
 from pipelines.serve.config import AuditConfig, LargeReplicaConfig, ServeConfig
 from pipelines.serve.deploy import app
 from pipelines.serve.deploy.app import AppConfig, deployment_file, require_servable
 from pipelines.serve.release import Release
 from pipelines.serve.sources import ChampionSource, FixedSource, Source
+from tests.kcm.bundle.test_bundle import bundle
 
 RELEASE = Release(version="films/3", bundle=Path("/mnt/bundle"))
 FIXED = FixedSource(RELEASE)
@@ -78,3 +81,10 @@ def test_audits_are_refused_where_there_is_no_log_to_draw_them_in() -> None:
     config = CONFIG.model_copy(update={"audit": AuditConfig(share=0.05)})
     with pytest.raises(ConfigError, match=r"audit\.share = 0\.05.*serve\.feedback\.url"):
         require_servable(RELEASE, config, Path("/mnt/assets"))
+
+
+def test_recorded_answers_cannot_be_served(tmp_path: Path) -> None:
+    recorded = {"large": RecordedConfig(path="answers.csv"), "large_head": None, "policy": Policy()}
+    folder = bundle(**recorded).write(tmp_path / "bundle")
+    with pytest.raises(ArtefactError, match="recorded answers cannot be served"):
+        require_servable(Release(version="1", bundle=folder), ServeConfig(), tmp_path)
