@@ -98,6 +98,10 @@ def build_challenger(
     }
     if facts.unknown_labels:
         figures["labels_unknown"] = facts.unknown_labels
+    if facts.untaught_labels:
+        figures["labels_untaught"] = list(facts.untaught_labels)
+        waiting = ", ".join(facts.untaught_labels)
+        reporter.say(f"nobody gave {escape(waiting)} to a train unit, from which the large model's head learns labels")
     if facts.set_aside:
         figures["set_aside"] = facts.set_aside
     planned = LineageLedger(state.store.control, config.name).next_spend(config.certificate.delta)

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kcm.errors import DataError
 from kcm.inputs.labels import UNLABELLED
 from kcm.large import LargeConfig, LinearHead
 from kcm.parquet import read_table
@@ -34,7 +33,7 @@ def answers_by_grown_head(
 
     The outputs for new labels are fitted to what people said of the window's train units, beside the rows that the head
     was fitted on at first. What it says of two labels that it had stays: an answer of before differs where a new label
-    wins. The head is left in the attempt's folder. DataError for a new label that nobody gave to a train unit.
+    wins. The head is left in the attempt's folder.
     """
     context, new = attempt.context, window.facts.new_labels
     large = parent.sequence.large_with_head(large)
@@ -43,12 +42,6 @@ def answers_by_grown_head(
     numbers = {label: number for number, label in enumerate(labels)}
     label_N = np.array([numbers.get(label, UNLABELLED) for label in said])
     label_N[~pc.fill_null(pc.equal(rows["purpose"], "train"), False).to_numpy()] = UNLABELLED
-    if silent := [label for label in new if numbers[label] not in label_N]:
-        raise DataError(
-            f"nobody gave the label {silent[0]!r} to a train unit, and the large model's head learns it from these",
-            where=window.facts.where,
-            hint="Label more of its items by `kcm labels`, or wait for more traffic",
-        )
     asked_N = rows["large_label"].is_valid().to_numpy()
     needed_N = asked_N | (label_N != UNLABELLED)
     rows, label_N, asked_N = rows.filter(pa.array(needed_N)), label_N[needed_N], asked_N[needed_N]

@@ -49,7 +49,8 @@ class WindowFacts(Config):
 
     Its decisions have numbers in (`after`, `upto`]. `num_missing` of them never reached the log. `share_floor` is the
     least probability of all decisions to be asked about, pi_min; `prompt` is what the champion showed the large model.
-    `new_labels` are in no list of the champion's and will be learned, `unknown_labels` will not, with their counts.
+    `new_labels` are in no list of the champion's and will be learned, `unknown_labels` will not, with their counts;
+    `untaught_labels` wait for a person who gives them to a train unit, from which a classifier's head learns them.
     `forgotten_rows` are ids of the champion's rows that were deleted from the log. `signs` say what in the log refutes
     the champion's certificate: an alarm, or drift. `set_aside` are callers whose labels do not count, and why.
     """
@@ -66,6 +67,7 @@ class WindowFacts(Config):
     num_large_answers: int = 0
     num_labels: int = 0
     new_labels: tuple[str, ...] = ()
+    untaught_labels: tuple[str, ...] = ()
     unknown_labels: dict[str, int] = Field({})
     forgotten_rows: tuple[str, ...] = ()
     signs: tuple[str, ...] = ()
@@ -105,7 +107,7 @@ class LogWindow(Stage, Plan):
     A caller's label in `same` stands for the other one there, and `item_labels` are people's labels of items, by id.
     """
 
-    stage, version, writes, unit = "window", 2, WindowArtefact, "decisions"
+    stage, version, writes, unit = "window", 3, WindowArtefact, "decisions"
 
     application: str
     after: int
@@ -170,6 +172,11 @@ class LogWindow(Stage, Plan):
         purposes = [unit and self._purpose(unit) for unit in units]
         known = {*self.bundle.label_names, *self.named_labels, self.bundle.none_label, None}
         labels, asked_for = Counter(rows["label"].to_pylist()), set(rows["inbox_label"].to_pylist())
+        said = pc.coalesce(rows["inbox_label"], rows["label"]).to_pylist()
+        taught = {label for label, purpose in zip(said, purposes, strict=True) if purpose == "train"}
+        learned = self.named_labels
+        if self.bundle.large.fits_on_train:
+            learned = tuple(label for label in learned if label in taught)
         facts = WindowFacts(
             application=self.application,
             after=self.after,
@@ -182,8 +189,9 @@ class LogWindow(Stage, Plan):
             num_decisions=len(rows),
             num_missing=self.log.gaps(self.application, self.after, self.upto),
             num_large_answers=len(rows) - rows["large_label"].null_count,
-            num_labels=len(rows) - pc.coalesce(rows["inbox_label"], rows["label"]).null_count,
-            new_labels=self.named_labels,
+            num_labels=len(rows) - said.count(None),
+            new_labels=learned,
+            untaught_labels=tuple(label for label in self.named_labels if label not in learned),
             unknown_labels={label: count for label, count in labels.most_common() if label not in known},
             forgotten_rows=self.forgotten_rows,
             signs=self._signs(rows),

@@ -249,8 +249,9 @@ def test_the_head_of_a_classifier_grows_from_what_people_said(
     classifier = {"adapter": "classifier", "encoder": SETTINGS["encoder"], "num_folds": 2}
     learned = Champion.of(rows(), tmp_path, large=classifier)
     labels = [("good", "bad", "odd")[number % 3] for number in range(300)]
-    with pytest.raises(DataError, match="nobody gave the label 'odd'"):
-        learned.update(log_of(learned, labels, volunteered=0), named=("odd",), salt="silent")
+    silent = learned.update(log_of(learned, labels, volunteered=0), LogWindow, named=("odd",), salt="silent")
+    facts = silent["window"].as_a(WindowArtefact).facts
+    assert (facts.new_labels, facts.untaught_labels) == ((), ("odd",))
     update = learned.update(log_of(learned, labels, volunteered=200), RegisterChallenger, named=("odd",))
 
     before = learned.artefacts["outcomes"].as_a(OutcomesArtefact).head

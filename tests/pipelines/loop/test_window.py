@@ -41,6 +41,7 @@ def write(tmp_path: Path) -> Write:
             none_label=None,
             task_names=("films",),
             large_identity="large-1",
+            large=SimpleNamespace(fits_on_train=False),
             policy=SimpleNamespace(prompt=changes.pop("prompt", "none")),
         )
         known = {
