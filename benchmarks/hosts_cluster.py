@@ -67,8 +67,9 @@ class HostCluster:
         start_node(host, f"--address={self.head.address}:{GCS}", "--num-cpus=2")
 
     def asked(self, model: str) -> list[str]:
-        """The questions that the large model of this name was asked."""
-        return [line for line in self.store.file("model.log").read_text().splitlines() if line.startswith(f"{model} ")]
+        """The questions about rows that the large model of this name was asked."""
+        lines = self.store.file("model.log").read_text().splitlines()
+        return [line for line in lines if line.startswith(f"{model} row ")]
 
     def stored_labels(self) -> set[str]:
         """The requests whose labels are in the log."""

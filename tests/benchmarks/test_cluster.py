@@ -15,7 +15,7 @@ from benchmarks import cluster as module
 from benchmarks.cluster import main
 
 FIGURES = {"first": 0.9, "answered": 1.0, "wrong": 0, "lost": 0, "requests": 400}
-SHARES = {"database": 1.0, "champion": 1.0, "link": 1.0, "worker": 1.0, "head": 1.0}
+SHARES = {"database": 1.0, "link": 1.0, "worker": 1.0, "head": 1.0}
 RUNS = {"train": {"equal": True, "twice": 0}}
 
 
@@ -77,7 +77,7 @@ def test_a_line_for_each_phase_and_one_of_json(printed: Callable[..., Any]) -> N
     code, line, err = printed()
     assert (code, line) == (0, {"equal": True, "runs": RUNS, "answered": SHARES, "wrong": 0, "lost": 0})
     lines = [words for words in err.splitlines() if " in " in words]
-    phases = ["cluster", "run", "reference", "paid", *RUNS, "version", "deploy", *SHARES]
+    phases = ["cluster", "run", "reference", *RUNS, "deploy", *SHARES]
     assert [words.split()[0] for words in lines] == phases
 
 
