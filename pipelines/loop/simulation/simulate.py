@@ -88,6 +88,7 @@ def simulate(config: RunConfig, waves: Waves, scenario: Scenario, reporter: Repo
     result = {
         "name": config.name,
         "scenario": scenario.model_dump(),
+        "played": not config.large.fits_on_train,
         "waves": [list(wave) for wave in waves],
         "first_rows": len(script.first),
         "periods": [asdict(period) for period in periods],
