@@ -1,8 +1,10 @@
 """A bundle's frozen models: before its labels grew, where they are computed, and which units they know."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kcm.bundle.bundle import Bundle, facts
@@ -11,6 +13,7 @@ from kcm.encoders import EncoderConfig
 from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.precomputed import PrecomputedConfig
 from kcm.encoders.text import TextEncoderConfig
+from kcm.large import LinearHead
 from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.large.adapters.openai import OpenAiConfig
 from tests.kcm.bundle.test_bundle import bundle
@@ -33,6 +36,14 @@ def test_labels_that_came_later_are_not_offered() -> None:
     earlier = with_first_labels(models("a", "b", "c"), 2, Path(), [LARGE.upstream])
     assert earlier.answer_names == ("a", "b", "none of these")
     assert earlier.large_identity == models("a", "b").large_identity != models("a", "b", "c").large_identity
+
+
+def test_a_head_is_cut_to_the_labels_that_it_had() -> None:
+    large, digits = ClassifierConfig(encoder=PrecomputedConfig(columns=("f_*",))), np.arange(6, dtype=np.float32)
+    known, grown = (LinearHead(digits.reshape(3, 2)[:count], digits[:count]) for count in (2, 3))
+    identity = large.identity(("a", "b"), Path(), head=known)
+    found = replace(models("a", "b", "c"), large=large, large_head=grown, none_label=None)
+    assert with_first_labels(found, 2, Path()).large_identity == identity
 
 
 DIGESTS = frozenset(
