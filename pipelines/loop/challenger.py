@@ -101,7 +101,7 @@ def build_challenger(
     if facts.untaught_labels:
         figures["labels_untaught"] = list(facts.untaught_labels)
         waiting = ", ".join(facts.untaught_labels)
-        reporter.say(f"nobody gave {escape(waiting)} to a train unit, from which the large model's head learns labels")
+        reporter.say(f"too few items of train units are labelled {escape(waiting)} for the large model's head")
     if facts.set_aside:
         figures["set_aside"] = facts.set_aside
     planned = LineageLedger(state.store.control, config.name).next_spend(config.certificate.delta)

@@ -3,7 +3,8 @@
 A part of the known labels' rows makes the first champion; the rest of the table is the traffic of a service in this
 process. Late labels come in waves, callers label a share of what they asked, some wrongly, and a person names a wave's
 labels once, before its first turn. Run, service, monitor, turns and promotion gates are those of real use. A large
-model that is fitted on the table answers itself; any other is played from the table, so that nothing is paid.
+model that is fitted on the table answers itself, and the person labels groups of new items, from which its head learns;
+any other is played from the table, so that nothing is paid.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import asyncio
 import math
 import random
 import uuid
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -30,6 +32,7 @@ from kcm.tasks.units import content_key
 from pipelines.cluster.connection import connected
 from pipelines.config import RunConfig
 from pipelines.loop.config import AUDIT_SHARE, UpdateConfig
+from pipelines.loop.groups import ItemGroup, new_groups
 from pipelines.loop.naming import ClassNames
 from pipelines.loop.simulation.local_service import LocalService, local_service
 from pipelines.loop.simulation.played import PlayedConfig
@@ -175,16 +178,20 @@ async def _play(
     reporter: Reporter | None,
 ) -> list[Period]:
     """Every period of traffic, and the turn after it."""
-    periods, people = [], random.Random(config.seed)
+    periods, people, truths = [], random.Random(config.seed), dict[str, str]()
+    names = ClassNames.of(config)
     async with local_service(config) as service:
         for number, rows in enumerate(traffic):
             await service.follow()
             period = Period(number // TURNS, service.version.name)
             for start in range(0, len(rows), REQUEST):
-                await _request(service, rows[start : start + REQUEST], period, scenario, people)
+                truths |= await _request(service, rows[start : start + REQUEST], period, scenario, people)
+            known = service.version.small_side.bundle.label_names
             if number % TURNS == 0:
                 for label in waves[period.wave]:
-                    ClassNames.of(config).name(label, service.version.small_side.bundle.label_names)
+                    names.name(label, known)
+            if config.large.fits_on_train:
+                _label_groups(names, await asyncio.to_thread(new_groups, config), truths, known)
             try:
                 turn = await asyncio.to_thread(update, config, reporter=reporter)
             except DataError as error:
@@ -195,10 +202,20 @@ async def _play(
     return periods
 
 
+def _label_groups(
+    names: ClassNames, groups: Sequence[ItemGroup], truths: Mapping[str, str], known: Collection[str]
+) -> None:
+    """Give each group of new items the new label that most of them have: a classifier's head learns from items."""
+    for group in groups:
+        ((label, _),) = Counter(truths[item] for item in group.items).most_common(1)
+        if label in names.labels() and label not in known and group.proposal not in (*known, label):
+            names.identify(group.proposal, label, known, [group])
+
+
 async def _request(
     service: LocalService, rows: Sequence[SourceRow], period: Period, scenario: Scenario, people: random.Random
-) -> None:
-    """Put rows to the service, count what came of them, and label some of them as callers do."""
+) -> dict[str, str]:
+    """Put rows to the service, count what came of them, and label some as callers do; the true label by item."""
     request_id, side = str(uuid.UUID(int=people.getrandbits(128))), service.version.small_side
     known = side.bundle.label_names
     response = await service.predict([Input(_content(row)) for row in rows], request_id)
@@ -220,3 +237,4 @@ async def _request(
     if labels:
         await service.feedback(request_id, None, labels)
         period.labels += len(labels)
+    return {f"{request_id}/{place}": str(row.label) for place, row in enumerate(rows)}

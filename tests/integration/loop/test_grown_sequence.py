@@ -248,10 +248,11 @@ def test_the_head_of_a_classifier_grows_from_what_people_said(
     solved = {"learner": {"name": "analytic"}, "network": {"hidden": []}, "train": {"mask_unseen": True}}
     learned = Champion.of(rows(), tmp_path, large=classifier, **solved)
     labels = [("good", "bad", "odd")[number % 3] for number in range(300)]
-    silent = learned.update(log_of(learned, labels, volunteered=0), LogWindow, named=("odd",), salt="silent")
-    facts = silent["window"].as_a(WindowArtefact).facts
-    assert (facts.new_labels, facts.untaught_labels) == ((), ("odd",))
-    update = learned.update(log_of(learned, labels, volunteered=200), GrowOutcomes, named=("odd",))
+    with pytest.raises(DataError, match="people named so many items of train units: 'odd' 1;"):
+        learned.update(log_of(learned, labels, volunteered=6), LogWindow, named=("odd",), salt="silent")
+    update = learned.update(log_of(learned, labels, volunteered=200), GrowOutcomes, named=("odd", "none"))
+    facts = update["ask_again"].as_a(WindowArtefact).facts
+    assert (facts.new_labels, facts.untaught_labels) == (("odd",), ("none",))
 
     before = learned.artefacts["outcomes"].as_a(OutcomesArtefact).head
     outcomes = update["outcomes"].as_a(OutcomesArtefact)
