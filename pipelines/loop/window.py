@@ -200,14 +200,8 @@ class LogWindow(Stage, Plan):
             set_aside=aside,
         )
         require_sound(rows, facts)
-        if facts.untaught_labels and not learned:
-            named = ", ".join(f"{label!r} {taught[label]}" for label in facts.untaught_labels)
-            raise DataError(
-                f"of each new label people named so many items of train units: {named}; the large model's head learns"
-                f" one from {fewest}",
-                where=facts.where,
-                hint="Label more items by `kcm labels`, or wait for more traffic",
-            )
+        if facts.untaught_labels and not learned and self.bundle.policy.lowest_cut < np.inf:
+            raise _untaught(facts, taught)  # a champion that keeps nothing is worth a successor all the same
         given = asked_for | (labels.keys() if self.new_labels == "refuse" else set())
         if strange := sorted(given - known):
             raise DataError(
@@ -243,6 +237,17 @@ class LogWindow(Stage, Plan):
             return str(only)
         name = f"traffic-{self.upto}"
         return name if name not in known else f"{name}-{self.after}"
+
+
+def _untaught(facts: WindowFacts, taught: Counter[str | None]) -> DataError:
+    """Why a turn waits for labels of the classes that it is to learn; `taught` counts them in its train units."""
+    counts = ", ".join(f"{label!r} {taught[label]}" for label in facts.untaught_labels)
+    return DataError(
+        f"the large model's head learns a label from {FEWEST_TAUGHT} items of train units that people named; so far"
+        f" {counts}",
+        where=facts.where,
+        hint="Label more items by `kcm labels`, wait for more traffic, or take the label back by --withdraw",
+    )
 
 
 def require_sound(rows: pa.Table, facts: WindowFacts, now: datetime | None = None) -> None:

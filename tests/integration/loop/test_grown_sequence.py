@@ -248,7 +248,7 @@ def test_the_head_of_a_classifier_grows_from_what_people_said(
     solved = {"learner": {"name": "analytic"}, "network": {"hidden": []}, "train": {"mask_unseen": True}}
     learned = Champion.of(rows(), tmp_path, large=classifier, **solved)
     labels = [("good", "bad", "odd")[number % 3] for number in range(300)]
-    with pytest.raises(DataError, match="people named so many items of train units: 'odd' 1;"):
+    with pytest.raises(DataError, match="so far 'odd' 1"):
         learned.update(log_of(learned, labels, volunteered=6), LogWindow, named=("odd",), salt="silent")
     update = learned.update(log_of(learned, labels, volunteered=200), GrowOutcomes, named=("odd", "none"))
     facts = update["ask_again"].as_a(WindowArtefact).facts

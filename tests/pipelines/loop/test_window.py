@@ -41,8 +41,8 @@ def write(tmp_path: Path) -> Write:
             none_label=None,
             task_names=("films",),
             large_identity="large-1",
-            large=SimpleNamespace(fits_on_train=False),
-            policy=SimpleNamespace(prompt=changes.pop("prompt", "none")),
+            large=SimpleNamespace(fits_on_train=changes.pop("fitted", False)),
+            policy=SimpleNamespace(prompt=changes.pop("prompt", "none"), lowest_cut=changes.pop("cut", 0.5)),
         )
         known = {
             "application": "made",
@@ -239,6 +239,21 @@ def test_what_the_large_model_was_asked_is_answered_anew_from_the_longer_list() 
     again = after.filter(window["large_label"].is_valid())["large_label"].to_pylist()
     assert again[:4] == ["new", "", None, "yes"]
     assert after.filter(window["large_label"].is_null())["large_label"].null_count == 20 - len(asked)
+
+
+def test_a_fitted_head_waits_for_labels_unless_its_champion_keeps_nothing(write: Write) -> None:
+    """Promise: labels gather while something is kept; the turn after a repair does not wait for a rare label."""
+    rows = decisions(TEXTS, ["good"] * 400)
+    for row in rows[:40]:
+        row["label"] = "odd"
+    rows[50]["label"] = "rare"
+    named: dict[str, Any] = {"fitted": True, "named_labels": ("odd", "rare"), "new_labels": "keep"}
+    facts = write(MadeLog(rows), **named).facts
+    assert (facts.new_labels, facts.untaught_labels) == (("odd",), ("rare",))
+    alone = named | {"named_labels": ("rare",)}
+    with pytest.raises(DataError, match="from 5 items of train units that people named; so far 'rare'"):
+        write(MadeLog(rows), **alone)
+    assert write(MadeLog(rows), **alone, cut=np.inf).facts.untaught_labels == ("rare",)
 
 
 def test_recorded_answers_take_no_label_and_say_so() -> None:
