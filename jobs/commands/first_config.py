@@ -27,7 +27,7 @@ from kcm.tasks.rows import BadRow, read_bad_rows
 from kcm.tasks.sequence import BAD_ROWS, Summary, read_summary
 from kcm.tasks.sources import Source
 from pipelines.config import RunConfig
-from pipelines.stages.tasks import overview
+from pipelines.stages.overview import overview
 
 ASSETS = Path("assets")
 _MILDEST = 0.1  # epsilon beyond which a certificate says too little to be worth a run

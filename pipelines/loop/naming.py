@@ -83,11 +83,17 @@ class ClassNames:
         self._say(name, "ignored", centre=centre)
 
     def withdraw(self, name: str) -> None:
-        """Take back what was said of a name, as long as no version has learned it. ConfigError for any other name."""
+        """Take back what was said of a name, as long as no version has learned it, and no other name stands for it.
+
+        ConfigError for any other name.
+        """
         standing = [entry["name"] for said in ("label", "same", "ignored") for entry in self._standing(said)]
         if name not in standing:
             hint = f"Known are: {', '.join(standing) or 'none'}"
             raise ConfigError(f"nobody has named or ignored {name!r}", where="--withdraw", hint=hint)
+        if others := [entry["name"] for entry in self._standing("same") if entry["label"] == name]:
+            hint = "Withdraw these first"
+            raise ConfigError(f"{', '.join(others)} stands for {name!r}", where="--withdraw", hint=hint)
         self._say(name, "withdrawn")
 
     def without_ignored(self, groups: Collection[ItemGroup]) -> list[ItemGroup]:

@@ -84,7 +84,7 @@ def simulate(config: RunConfig, waves: Waves, scenario: Scenario, reporter: Repo
     folder = config.storage_folder / "simulation" / config.name
     rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    played = _played(config, [row for label in rows.values() for row in label], script.first, scenario, folder)
+    played = _configured(config, [row for label in rows.values() for row in label], script.first, scenario, folder)
     with connected(config.cluster):
         run(played, reporter=reporter)
         periods = asyncio.run(_play(played, waves, scenario, script.periods, reporter))
@@ -118,17 +118,10 @@ def _content(row: SourceRow) -> Content:
     return Content(row.text or "", row.image or b"")
 
 
-def _played(
+def _configured(
     config: RunConfig, rows: Sequence[SourceRow], first: Sequence[SourceRow], scenario: Scenario, folder: Path
 ) -> RunConfig:
-    """The run's configuration on the first table, with a storage of its own and a large model that is played."""
-    said = _recorded(config, sorted({str(row.label) for row in rows}))
-    truth = {
-        "key": [content_key(_content(row)) for row in rows],
-        "label": [row.label for row in rows],
-        "said": pa.array([said.get(str(row.id)) for row in rows], pa.string()),
-    }
-    write_table(pa.table(truth), folder / _TRUTH)
+    """The run's configuration on the first table, with a storage of its own and a large model that costs nothing."""
     columns = {
         name: [getattr(row, name) or None for row in first] for name in ("text", "image", "label", "group", "task")
     }
@@ -136,19 +129,16 @@ def _played(
     write_table(pa.table(columns), folder / _FIRST)
     source: dict[str, str | None] = {"kind": "files", "path": str(folder / _FIRST)}
     source |= {f"{name}_column": name if name in columns else None for name in ("text", "image", "group", "task")}
-    parts = [part for part in PARTS if part in columns]
+    large: Any = config.large
+    if not config.large.fits_on_train:
+        large = _played(config, rows, folder / _TRUTH)
+        large |= {"parts": [part for part in PARTS if part in columns], "wrong": scenario.large_error}
     serve, feedback = config.serve, config.serve.feedback
-    played = {
-        "adapter": f"{PlayedConfig.__module__}:{PlayedConfig.__qualname__}",
-        "path": folder / _TRUTH,
-        "parts": parts,
-        "wrong": scenario.large_error,
-    }
     values = dict(config) | {
         "storage_path": folder / "storage",
         "tracking": TrackingConfig(),
         "tasks": dict(config.tasks) | {"source": source},
-        "large": config.large if config.large.fits_on_train else played,
+        "large": large,
         "serve": serve.model_copy(
             update={
                 "application": config.application,
@@ -161,6 +151,18 @@ def _played(
         "update": (config.update or UpdateConfig()).model_copy(update={"approval": "auto"}),
     }
     return RunConfig.model_validate(values)
+
+
+def _played(config: RunConfig, rows: Sequence[SourceRow], file: Path) -> dict[str, Any]:
+    """The large model that is played from `file`, which gets what is true of the rows and what was said of them."""
+    said = _recorded(config, sorted({str(row.label) for row in rows}))
+    truth = {
+        "key": [content_key(_content(row)) for row in rows],
+        "label": [row.label for row in rows],
+        "said": pa.array([said.get(str(row.id)) for row in rows], pa.string()),
+    }
+    write_table(pa.table(truth), file)
+    return {"adapter": f"{PlayedConfig.__module__}:{PlayedConfig.__qualname__}", "path": file}
 
 
 def _recorded(config: RunConfig, labels: Sequence[str]) -> dict[str, str]:

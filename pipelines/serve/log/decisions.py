@@ -265,7 +265,7 @@ class DecisionLog(Database):
             given = counted(connection, d.model_version, FEEDBACK, own)
             asked = counted(connection, d.model_version, INBOX, own & INBOX.c.label.is_not(None))
             alarms = connection.execute(select(v.model_version, v.refuted_at).where(v.application == self._application))
-            refuted = dict(iter(alarms))
+            refuted = dict(alarms.all())
             return [
                 {
                     "version": version,

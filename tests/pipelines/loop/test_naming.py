@@ -69,6 +69,17 @@ def test_a_group_that_is_a_known_label_gives_its_items_that_label_until_it_is_wi
     assert named.items() == {}
 
 
+def test_a_label_that_a_group_stands_for_is_not_withdrawn_before_the_group(named: ClassNames) -> None:
+    group, _ = groups_of(similar(("holiday", 30, 0), ("noise", 20, 1)))
+    named.name("leave", KNOWN)
+    named.identify(group.proposal, "leave", KNOWN, [group])
+    with pytest.raises(ConfigError, match=f"{group.proposal} stands for 'leave'"):
+        named.withdraw("leave")
+    named.withdraw(group.proposal)
+    named.withdraw("leave")
+    assert (named.labels(), named.items()) == ((), {})
+
+
 def test_names_of_one_label_are_one_in_whatever_order_it_was_said(named: ClassNames) -> None:
     for label in ("refund", "rebate", "money back"):
         named.name(label, KNOWN)

@@ -14,7 +14,8 @@ from kcm.errors import ConfigError, DataError
 from kcm.parquet import write_table
 from pipelines.config import RunConfig
 from pipelines.stages import features
-from pipelines.stages.features import ComparedArtefact, Comparison, Encoding, Features, cheapest
+from pipelines.stages.encoders import ComparedArtefact, Comparison, cheapest
+from pipelines.stages.features import Encoding, Features
 from pipelines.store.features import SECONDS, FeaturesArtefact
 
 
@@ -81,7 +82,7 @@ def compared(sequence: SimpleNamespace, features: dict[int, np.ndarray], folder:
         values = pa.FixedSizeListArray.from_arrays(mine.ravel(), mine.shape[1])
         return pa.table({"features": values, SECONDS: [COST[encoder.side]] * len(rows)})
 
-    monkeypatch.setattr("pipelines.stages.features.encoded", encoded)
+    monkeypatch.setattr("pipelines.stages.encoders.encoded", encoded)
     candidates = tuple(each for each in (WEAK, FAST, SLOW) if each.side in features)
     plan = Comparison(identities=(), device="cpu", seed=0, candidates=candidates)
     context = SimpleNamespace(assets_path=folder, store=SimpleNamespace(storage=SimpleNamespace(readable=Path)))

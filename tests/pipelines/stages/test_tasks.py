@@ -16,7 +16,8 @@ from kcm.tasks.sequence import Summary
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.progress import Reporter
-from pipelines.stages.tasks import Tasks, overview
+from pipelines.stages.overview import overview
+from pipelines.stages.tasks import Tasks
 from pipelines.store.artefact import ArtefactStore
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from tenacity import wait_none
 
-from pipelines.tracking.tracking import Outbox
+from pipelines.tracking.outbox import Outbox
 
 
 class Server:
@@ -66,7 +66,7 @@ def test_a_process_ends_while_a_server_takes_its_time_to_fail() -> None:
     """Promise: nobody waits longer than `close` was told to, however long one request hangs."""
     program = """
 import threading
-from pipelines.tracking.tracking import Outbox
+from pipelines.tracking.outbox import Outbox
 outbox = Outbox(lambda error: True, print, where="the server")
 outbox.put(lambda: threading.Event().wait(600))
 outbox.close(patience_s=0.05)
