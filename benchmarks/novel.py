@@ -15,7 +15,7 @@ the mean of another intent; for anything else it names the listed intent whose m
 `--quick` plays three seeds. The last line is one line of JSON:
 
     waves           of new intents; waves_promoted: those with a challenger that was promoted within two turns
-    kept_known      share of the other items that were kept, over all turns
+    kept_known      share of the other items that were kept, over all turns; right_new: right of what is kept of a wave
     kept_unseen     share of a wave's items that were kept before they were learned
     expected_unseen what left-out classes had said of that share, once the wave is noticed
     streams         seeds, each with 20 draws of its windows' audits; broken: those that lost more than was promised
@@ -561,6 +561,7 @@ def summary(played: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "kept_known": share("known_kept", "known", turns),
         "expected_unseen": float(np.average(turns["expected"], weights=turns["new"])),
         "delay": float(noticed["noticed"].mean()),
+        "right_new": float(turns["right_new"].mean()),
         "first_unseen": share("new_kept", "new", first),
         "first_known": share("known_kept", "known", first),
         "saved": float(seeds["saved"].mean()),
