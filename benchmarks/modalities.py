@@ -31,12 +31,11 @@ from kcm.cascade.frontier import Frontier
 from kcm.cascade.table import SPLITS
 from kcm.config import load_config
 from kcm.metrics.intervals import Interval, accuracy_interval, paired_difference
-from pipelines.batch.scored_parts import scored_parts
+from pipelines.batch.outcome_table import ScoredTable, scored_parts
 from pipelines.config import RunConfig
 from pipelines.run import SEARCH, run_context
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.stage import run_stages
-from pipelines.store.outcome_table import ScoredTable
 
 FASHION_SETTINGS = Path(__file__).parent / "settings" / "fashion.yaml"
 MAX_LOSS = 0.01

@@ -40,11 +40,10 @@ from kcm.routing.config import RouteColumns
 from kcm.routing.evaluate import EvaluateConfig, evaluate
 from kcm.routing.frame import RoutingFrame
 from kcm.routing.table import table_of
-from pipelines.batch.scored_parts import scored_parts
+from pipelines.batch.outcome_table import OutcomePart, scored_parts
 from pipelines.config import RunConfig
 from pipelines.store.artefact import Artefact, ArtefactStore
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import OutcomePart
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.worker import TrainerConfig, TrainerPlan
 

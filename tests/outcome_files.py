@@ -16,3 +16,8 @@ def read_outcomes(path: Path) -> OutcomeTable:
     columns = {name: table[name].to_numpy() for name in table.column_names}
     matrices = {name: np.stack(cells) for name, cells in columns.items() if name.endswith(("logits", "probabilities"))}
     return OutcomeTable(label_names=tuple(names), **columns | matrices)
+
+
+def rows_where(table: OutcomeTable, **wanted: str) -> OutcomeTable:
+    """The rows of one split, task or prompt mode, or of a combination."""
+    return table.select(np.all([getattr(table, column) == value for column, value in wanted.items()], axis=0))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kcm.cascade.table import ColumnTable, OutcomeTable, joined_groups
+from kcm.cascade.measured import MeasuredRows
+from kcm.cascade.table import ColumnTable, OutcomeTable
 from kcm.errors import DataError
 
 
@@ -53,28 +53,17 @@ class ScoredOutcomes(ColumnTable):
         return len(self.score)
 
     @classmethod
-    def of(cls, table: OutcomeTable, score: ArrayLike) -> ScoredOutcomes:
-        """The rows of `table`, all of one prompt mode, with their gate scores [N]."""
-        modes = sorted(set(table.prompt))
-        if len(modes) > 1:
-            raise DataError(f"rows of several prompt modes: {', '.join(modes)}", where="prompt", hint="Select one")
-        changed = modes != ["none"]
+    def of(cls, rows: OutcomeTable | MeasuredRows, score: ArrayLike) -> ScoredOutcomes:
+        """The rows of a table, all of one prompt mode, with their gate scores [N]."""
         return cls(
             score=np.asarray(score, dtype=np.float64),
-            small_correct=table.small_correct,
-            large_correct=table.large_correct,
-            large_none_correct=table.large_none_correct if changed else None,
-            large_none_error=table.large_none_error,
-            group=table.group,
-            task=table.task,
+            small_correct=rows.small_correct,
+            large_correct=rows.large_correct,
+            large_none_correct=rows.large_none_correct if (rows.prompt != "none").any() else None,
+            large_none_error=rows.none_error,
+            group=rows.group,
+            task=rows.task,
         )
-
-    @classmethod
-    def joined(cls, parts: Sequence[ScoredOutcomes]) -> ScoredOutcomes:
-        """The rows of several tables, all under prompt `none`, of which there is one at least."""
-        names = ("score", "small_correct", "large_correct", "large_none_error", "task")
-        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-        return cls(**columns, group=joined_groups([(part.group, len(part)) for part in parts]))
 
     @property
     def prompted(self) -> bool:

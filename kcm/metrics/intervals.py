@@ -102,7 +102,7 @@ def resampled_difference(
 def effective_rows(values: ArrayLike, group: ArrayLike | None = None, level: float = 0.95) -> float:
     """The number of independent rows with the same variance of the mean of `values` [N]; 0 for a single group."""
     values_N = np.asarray(values, dtype=np.float64)
-    if group is None:
+    if (group := _grouped(group)) is None:
         return float(len(values_N))
     num_groups = int(unit_codes(group).max()) + 1
     if num_groups < 2:
@@ -156,11 +156,12 @@ class Units:
     """
 
     def __init__(self, group: NDArray[np.object_] | None, num_rows: int) -> None:
-        self.grouped = group is not None
-        if group is None:
+        groups = _grouped(group)
+        self.grouped = groups is not None
+        if groups is None:
             self.count = num_rows
             return
-        self.code = unit_codes(group)
+        self.code = unit_codes(groups)
         self.size = np.bincount(self.code)
         self.count = len(self.size)
 
@@ -185,6 +186,11 @@ class Units:
         chosen = np.cumsum(self.size[order]) <= max_rows
         chosen[:2] = True
         return np.flatnonzero(np.isin(self.code, order[chosen]))
+
+
+def _grouped(group: ArrayLike | None) -> ArrayLike | None:
+    """The groups of rows; None where no row has one."""
+    return None if group is None or pd.isna(np.asarray(group, dtype=object)).all() else group
 
 
 def unit_codes(group: ArrayLike) -> NDArray[np.intp]:

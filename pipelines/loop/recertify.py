@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
-from kcm.cascade.table import SPLITS
 from kcm.certify.certificate import CertificateConfig, CertifiedWindow
 from kcm.certify.ledger import Look, look_delta
 from kcm.certify.traffic import Traffic
@@ -22,17 +21,15 @@ from kcm.certify.window import TrafficCertificate, can_certify, certify_traffic,
 from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
 from kcm.report.formats import duration
-from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt
 from pipelines.loop.disputes import GivenLabels, InboxPlan, labelled_traffic
 from pipelines.loop.judged import JudgedWindow, window_features
 from pipelines.loop.window import WindowArtefact, WindowFacts, utc_of
-from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, curves_of, result_of
+from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, curves_of, result_of, scored_table
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.control.journal import StoredLedger
 from pipelines.store.control.records import Control
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import ScoredTable, kept_parts
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import TunedArtefact
 
@@ -212,10 +209,7 @@ class Recertify(Stage, Plan):
         )
         folder = attempt.folder / name
         folder.mkdir()
-        parts = scored_parts(fitted.collaborator, fitted.gate, features, outcomes, SPLITS, left_out=fitted.left_out)
-        scored = ScoredTable.of(
-            kept_parts(parts, folder / OUTCOMES), fitted.gate, fitted.validate_scores, fitted.policy
-        )
+        scored = scored_table(fitted, features, outcomes, file=folder / OUTCOMES)
         EvaluatedArtefact.write_deployed(folder, policy, certificates)
         judged.write(folder / JUDGED)
         EvaluatedArtefact.write_measured(

@@ -23,10 +23,9 @@ from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import load_encoder
 from kcm.bundle.runtime import SmallSide, probe_of
-from kcm.cascade.table import joined_groups
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import KcmError
-from pipelines.batch.scored_parts import scored_parts
+from pipelines.batch.outcome_table import scored_parts
 from pipelines.registry import gates
 from pipelines.registry.gates import GateConfig, Paired, PromotionGate
 from pipelines.store.artefact import Artefact
@@ -42,7 +41,7 @@ class Answered:
 
     position: Mapping[str, int]  # of a row, by its id
     task: NDArray[np.object_]
-    group: NDArray[np.object_] | None
+    group: NDArray[np.object_]
     kept: NDArray[np.bool_]
     right: NDArray[np.bool_]
     seconds: tuple[float, float]  # of the small side and of the large model for an input, by the mean of the rows
@@ -78,12 +77,12 @@ class Version:
             kept.append(bundle.policy.keep(part.scores(bundle.gate), table.task))
             right.append(np.where(kept[-1], table.small_correct, table.large_correct))
             tasks.append(table.task)
-            groups.append((table.group, len(table)))
+            groups.append(table.group)
             ids += table.id.tolist()
         return Answered(
             position={row: place for place, row in enumerate(ids)},
             task=np.concatenate(tasks),
-            group=joined_groups(groups),
+            group=np.concatenate(groups),
             kept=np.concatenate(kept),
             right=np.concatenate(right),
             seconds=(_mean(np.concatenate(small_s)), _mean(np.concatenate(large_s))),
@@ -97,8 +96,7 @@ def old_tasks(champion: Version, challenger: Version) -> dict[str, Paired]:
     measured = [task for task in names if (before.task == task).any()] or names  # without test rows nothing is known
     known = {task: _common(champion, challenger, task) for task in measured}
     return {
-        task: Paired(before.right[one], after.right[other], _of(before.group, one))
-        for task, (one, other) in known.items()
+        task: Paired(before.right[one], after.right[other], before.group[one]) for task, (one, other) in known.items()
     }
 
 
@@ -112,7 +110,7 @@ def without_traffic(
     before, after = champion.answered, challenger.answered
     one, other = _common(champion, challenger, None)
     kept = before.kept[one], after.kept[other]
-    compared = against_champion(champion, challenger, kept, _of(before.group, one), limits, certificate, assets_path)
+    compared = against_champion(champion, challenger, kept, before.group[one], limits, certificate, assets_path)
     return [found, gates.certified(challenger.bundle.certificates[None]), *compared]
 
 
@@ -120,7 +118,7 @@ def against_champion(
     champion: Version,
     challenger: Version,
     kept: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-    unit_N: NDArray[np.object_] | None,
+    unit_N: NDArray[np.object_],
     limits: GateConfig,
     certificate: CertificateConfig,
     assets_path: Path,
@@ -187,7 +185,3 @@ def _common(champion: Version, challenger: Version, task: str | None) -> tuple[N
 
 def _mean(seconds_N: NDArray[np.float64]) -> float:
     return float(seconds_N.mean()) if len(seconds_N) else 0.0
-
-
-def _of(group: NDArray[np.object_] | None, rows: NDArray[np.intp]) -> NDArray[np.object_] | None:
-    return None if group is None else group[rows]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kcm.cascade.table import joined_groups
+from kcm.cascade.table import ColumnTable
 from kcm.certify.certificate import Certificate
 from kcm.config import Config
 from kcm.metrics.intervals import Interval, paired_difference
@@ -115,22 +115,12 @@ def replay_panel(
 
 
 @dataclass(frozen=True, eq=False)
-class Paired:
+class Paired(ColumnTable):
     """Correctness of both cascades on the same test rows of one task, [N]; `group` names what was drawn together."""
 
     champion: NDArray[np.bool_]
     challenger: NDArray[np.bool_]
     group: NDArray[np.object_] | None = None
-
-    @classmethod
-    def pooled(cls, tasks: Mapping[str, Paired]) -> Paired:
-        """The rows of all tasks, of which there is one at least."""
-        groups = joined_groups([(rows.group, len(rows.champion)) for rows in tasks.values()])
-        return cls(
-            np.concatenate([rows.champion for rows in tasks.values()]),
-            np.concatenate([rows.challenger for rows in tasks.values()]),
-            groups,
-        )
 
 
 def old_tasks(tasks: Mapping[str, Paired], max_loss: float) -> PromotionGate:
@@ -145,7 +135,7 @@ def old_tasks(tasks: Mapping[str, Paired], max_loss: float) -> PromotionGate:
         reason = "there is no row to compare on" if tasks else "there is no old task"
         return PromotionGate(name="old_tasks", verdict="undecided" if tasks else "pass", reason=reason, figures=figures)
     losses = {task: _loss(rows, 1 - (1 - LEVEL) / len(measured)) for task, rows in measured.items()}
-    pooled = _loss(Paired.pooled(measured), LEVEL)
+    pooled = _loss(Paired.joined(measured.values()), LEVEL)
     figures["tasks"] |= {
         task: _figures(loss, max_loss) | {"rows": len(measured[task].champion)} for task, loss in losses.items()
     }

@@ -24,7 +24,7 @@ from kcm.cascade.measured import MeasuredRows
 from kcm.cascade.novelty import NovelRows
 from kcm.cascade.policy import POLICY_FILE, Policy
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.table import SPLITS
+from kcm.cascade.table import SPLITS, Split
 from kcm.certify.certificate import (
     Certificate,
     CertificateConfig,
@@ -38,12 +38,13 @@ from kcm.config import Config
 from kcm.explain.networks import base_logits
 from kcm.inputs.vectors import matrix
 from kcm.kan import num_parameters
+from kcm.large import PromptMode
 from kcm.metrics.calibration import expected_calibration_error, reliability
 from kcm.metrics.continual import summarise
 from kcm.metrics.routing import prompt_effect
 from kcm.report.reading import NAMES
 from pipelines.batch.mapping import run_remotely
-from pipelines.batch.scored_parts import scored_parts
+from pipelines.batch.outcome_table import PartRows, ScoredTable, kept_parts, part_rows, scored_parts
 from pipelines.context import Attempt
 from pipelines.stages.kept_wrong import kept_wrong
 from pipelines.stages.stage import Plan, Stage
@@ -51,7 +52,6 @@ from pipelines.stages.units import certify_fingerprint
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.control.journal import StoredLedger
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import PartRows, ScoredTable, kept_parts, part_rows
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import Names
 from pipelines.training.artefacts import RANKING, Tuned, TunedArtefact, standing
@@ -176,8 +176,7 @@ def measure(
     found, names = tuned.load(name), features.names
     answers = tuned.answers(name, list(found.objectives))
     folder.mkdir()
-    parts = scored_parts(found.collaborator, found.gate, features, outcomes, SPLITS, answers, left_out=found.left_out)
-    scored = ScoredTable.of(kept_parts(parts, folder / OUTCOMES), found.gate, found.validate_scores, found.policy)
+    scored = scored_table(found, features, outcomes, prompted=answers, file=folder / OUTCOMES)
     policy, certificates = certify_policy(
         scored.rows("validate"), scored.rows("certify"), found.policy, config, delta=spend
     )
@@ -187,6 +186,23 @@ def measure(
     if found.collaborator.base is not None:
         result["base"] = beside_base(found.collaborator, part_rows(features, outcomes, ["validate"]))
     return result, curves_of(scored, certificates[None], config)
+
+
+def scored_table(
+    found: Tuned,
+    features: FeaturesArtefact,
+    outcomes: OutcomesArtefact,
+    splits: Sequence[Split] = SPLITS,
+    prompted: Mapping[PromptMode, Path] | None = None,
+    file: Path | None = None,
+) -> ScoredTable:
+    """The rows of `splits` as the search of a collaborator scored them, also under the modes of `prompted`.
+
+    `file` receives the outcome table.
+    """
+    parts = scored_parts(found.collaborator, found.gate, features, outcomes, splits, prompted, left_out=found.left_out)
+    kept = kept_parts(parts, file) if file else parts
+    return ScoredTable.of(kept, found.gate, found.validate_scores, found.policy)
 
 
 def beside_base(collaborator: Collaborator, parts: Iterable[PartRows]) -> dict[str, Any]:
@@ -304,7 +320,7 @@ def _as_asked(scored: ScoredTable, policy: Policy, mask: np.ndarray) -> tuple[Me
 
     A task whose inputs are all escalated is asked under the task prompt, whatever the others are shown.
     """
-    table, rows = scored.table.select(mask), scored.table.scored(mask)
+    table, rows = scored.table.select(mask), scored.scored(mask)
     shown_N = np.array([policy.prompt_for(each) != "none" for each in table.task])
     return table, replace(rows, large_correct=np.where(shown_N, rows.large_correct, rows.baseline_correct))
 
@@ -324,7 +340,7 @@ def _labels(scored: ScoredTable, policy: Policy, label_names: Sequence[str]) -> 
 def _out_of_scope(scored: ScoredTable, policy: Policy, num_labels: int) -> dict[str, Any] | None:
     """Metrics of the measured rows whose right answer is none-of-these; None where there are none."""
     mask = scored.mask(scored.measured) & (scored.table.label >= num_labels)
-    rows = scored.table.scored(mask)
+    rows = scored.scored(mask)
     quality = out_of_scope_quality(rows, policy.keep(rows.score, rows.task))
     return None if quality is None else {f"out_of_scope_{name}": value for name, value in asdict(quality).items()}
 

@@ -12,8 +12,8 @@ import pyarrow.dataset as ds
 from kcm.cascade.policy import Policy
 from kcm.cascade.table import Split
 from kcm.parquet import read_table
+from pipelines.batch.outcome_table import ScoredTable
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import ScoredTable
 
 MAX_ROWS, MAX_CHARS = 50, 200  # rows, and characters of a text
 

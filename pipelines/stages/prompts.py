@@ -21,6 +21,7 @@ from scipy.special import softmax
 
 from kcm.cascade.measured import MeasuredRows
 from kcm.cascade.policy import Policy
+from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import TuneConfig, find_policy
 from kcm.cascade.table import SPLITS, OutcomeTable
 from kcm.certify.certificate import CertificateConfig, certified_keep_rate
@@ -32,13 +33,13 @@ from kcm.large.adapters.classifier import masked
 from kcm.parquet import read_table
 from pipelines.batch.asking import PROMPT, LargeSpec, ask_shards
 from pipelines.batch.mapping import map_items, run_remotely
-from pipelines.batch.scored_parts import scored_parts
+from pipelines.batch.outcome_table import PartFiles, outcome_part
 from pipelines.batch.shards import write_shard
 from pipelines.context import Attempt, Context
+from pipelines.stages.evaluate import scored_table
 from pipelines.stages.outcomes import AskingPlan, next_attempt
 from pipelines.stages.stage import Stage
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import PartFiles, ScoredTable, outcome_part
 from pipelines.store.outcomes import Answers, OutcomesArtefact, over_labels
 from pipelines.store.sequence import Names
 from pipelines.store.storage import Storage
@@ -126,7 +127,8 @@ def _best(
     policies: dict[str, Policy] = {}
     objectives: dict[str, dict[str, float]] = {}
     for mode in plan.modes:
-        rows = table.scored(table.prompt == mode)
+        mine = table.select(table.prompt == mode)
+        rows = ScoredOutcomes.of(mine, mine.score)
         search = partial(find_policy, rows, tuned_one.gate, tuned_one.policy.scope, plan.max_loss)
         found = search()  # modes are compared without unknown classes, as trials are
         keep_rate = certified_keep_rate(found.policy, rows, plan.certificate, look_delta(plan.certificate.delta, 1))
@@ -143,10 +145,7 @@ def _validate_rows(
     prompted: Mapping[PromptMode, Path] | None = None,
 ) -> MeasuredRows:
     """The validate rows under prompt `none` and all of `prompted`, as the search scored them."""
-    parts = scored_parts(
-        found.collaborator, found.gate, features, outcomes, ("validate",), prompted, left_out=found.left_out
-    )
-    return ScoredTable.of(parts, found.gate, found.validate_scores, found.policy).table
+    return scored_table(found, features, outcomes, ("validate",), prompted).table
 
 
 class ChoosePrompts(Stage):

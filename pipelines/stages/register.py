@@ -19,7 +19,7 @@ from kcm.certify.monitoring.drift import FEWEST_ROWS, DriftReference
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
 from pipelines.batch.mapping import run_remotely
-from pipelines.batch.scored_parts import scored_parts
+from pipelines.batch.outcome_table import scored_parts
 from pipelines.context import Attempt, Context
 from pipelines.registry import gates
 from pipelines.registry.champion import BUNDLE, REGISTER, Champion, Current, Pointer

@@ -19,9 +19,9 @@ from kcm.cascade.policy import Policy
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import parse_config
 from kcm.large import PromptMode, Prompts
+from pipelines.batch.outcome_table import LeftOut
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import LeftOut
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.worker import TrainerConfig, TrainerPlan, load_state
 

@@ -20,9 +20,9 @@ from kcm.cascade.novelty import NovelRows, Novelty
 from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named
-from kcm.cascade.table import OutcomeTable, concatenate
+from kcm.cascade.table import OutcomeTable
 from kcm.metrics.calibration import fit_temperature
-from pipelines.store.outcome_table import OutcomePart, drawn
+from pipelines.batch.outcome_table import OutcomePart, drawn
 
 MAX_FITTED_ROWS = 65_536
 FEWEST_CLASSES = 10  # of fewer, one left out says little of what else may come
@@ -57,7 +57,7 @@ def fitted_on(
         scored.append(ScoredOutcomes.of(part.table, np.zeros(len(part.table))))
         if reads_features:
             features.append(part.features_ND[mine])
-    sample = concatenate(tables)
+    sample = OutcomeTable.joined(tables)
     fitted = fit_gate(
         gate,
         fit_temperature(sample.judge_logits, sample.label),
@@ -110,4 +110,4 @@ def _scores(parts: Iterable[OutcomePart], fitted: FittedGate, share: float) -> n
 
 def _sampled(table: OutcomeTable, share: float) -> np.ndarray:
     """Which rows are in the sample, [N]: all of a unit, which is its group, else its row, or none."""
-    return drawn(table.id if table.group is None else np.where(pd.isna(table.group), table.id, table.group), share)
+    return drawn(np.where(pd.isna(table.group), table.id, table.group), share)

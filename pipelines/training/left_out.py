@@ -20,8 +20,8 @@ from kcm.inputs.vectors import matrix
 from kcm.learners.base import Batch, Learner
 from kcm.learners.training.stream import large_distributions
 from kcm.metrics.intervals import Units
+from pipelines.batch.outcome_table import LeftOut, PartRows, drawn, part_rows
 from pipelines.store.features import FeaturesArtefact, feature_matrix
-from pipelines.store.outcome_table import LeftOut, PartRows, drawn, part_rows
 from pipelines.store.outcomes import OutcomesArtefact
 
 MAX_ROWS = 10_000  # of all tasks together: more tell a gate and a threshold little

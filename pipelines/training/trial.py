@@ -23,7 +23,7 @@ from kcm.certify.ledger import look_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Learner
-from pipelines.store.outcome_table import LeftOut, PartRows, outcome_part
+from pipelines.batch.outcome_table import LeftOut, PartRows, outcome_part
 from pipelines.store.storage import Storage
 from pipelines.training.artefacts import TrainedArtefact, Tuned
 from pipelines.training.fitting import MAX_FITTED_ROWS, fitted_on

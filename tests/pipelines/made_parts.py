@@ -16,10 +16,10 @@ from kcm.inputs.vectors import list_column
 from kcm.large import LargeAnswer, PromptMode
 from kcm.parquet import write_table
 from kcm.tasks.shards import GROUP_ROWS, shard_file
+from pipelines.batch.outcome_table import OutcomePart, outcome_part, part_rows
 from pipelines.store.artefact import ArtefactStore, Recipe
 from pipelines.store.features import SECONDS, FeaturesArtefact
 from pipelines.store.files import Files, RangeFile
-from pipelines.store.outcome_table import OutcomePart, outcome_part, part_rows
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 from pipelines.store.sequence import Names
 

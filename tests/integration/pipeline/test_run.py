@@ -38,7 +38,7 @@ from pipelines.store.artefact import ArtefactStore
 from pipelines.tracking.config import EXPERIMENT
 from pipelines.tracking.tracking import champion_of, fetch_model
 from tests.notebooks import namespace_of
-from tests.outcome_files import read_outcomes
+from tests.outcome_files import read_outcomes, rows_where
 from tests.outside import install_extension
 from tests.ports import free_port
 from tests.spoken import spoken_config
@@ -159,7 +159,7 @@ def test_the_quick_start_runs(
 def test_a_cascade_gives_the_answers_that_were_measured(result: dict[str, Any], config: RunConfig) -> None:
     """Promise: what the stages computed in batches comes out of the bundle; over HTTP too, as test_serve.py shows."""
     evaluated = Path(result["artefacts"]["evaluate"]) / "kcm"
-    table = read_outcomes(evaluated / "outcomes.parquet").where(split="test")
+    table = rows_where(read_outcomes(evaluated / "outcomes.parquet"), split="test")
     policy = Policy.load(evaluated)
     cascade = load_cascade(Path(result["artefacts"]["register"]) / "bundle", config.assets_path)
     scores = cascade.bundle.gate.score(None, table.judge_logits)

@@ -21,7 +21,7 @@ from kcm.tasks.sequence import write_description, write_rows
 from kcm.tasks.shards import write_shards
 from pipelines.batch import mapping
 from pipelines.batch.mapping import run_remotely
-from pipelines.batch.scored_parts import scored_parts
+from pipelines.batch.outcome_table import scored_parts
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.stages.train import Train

@@ -97,6 +97,9 @@ def outcome_table(texts: Sequence[str]) -> OutcomeTable:
         large_probabilities=np.tile([0.1, 0.2, 0.7], (num_rows, 1)),
         large_cost=np.full(num_rows, 3.0),
         large_error=np.zeros(num_rows, dtype=bool),
+        none_label=np.full(num_rows, 2),
+        none_error=np.zeros(num_rows, dtype=bool),
+        group=np.full(num_rows, None),
         prompt=np.array(["none"] * num_rows, dtype=object),
         label_names=LABELS,
     )

@@ -113,7 +113,8 @@ def test_rows_in_groups_of_one_are_independent_rows():
     correct = np.random.default_rng(0).random(50) < 0.6
     assert design_effect(correct, [None] * 50) == pytest.approx(1)
     few = (norm.ppf(0.975) / t.ppf(0.975, 49)) ** 2
-    assert effective_rows(correct, [None] * 50) == pytest.approx(50 * few)
+    assert effective_rows(correct, range(50)) == pytest.approx(50 * few)
+    assert effective_rows(correct, [None] * 50) == 50
 
 
 def test_groups_that_are_all_right_count_as_one_row_each():

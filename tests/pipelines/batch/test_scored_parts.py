@@ -14,11 +14,9 @@ from kcm.cascade.gate import Gate
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.table import SPLITS
 from kcm.errors import ArtefactError
-from pipelines.batch import scored_parts as module
-from pipelines.batch.scored_parts import scored_parts
-from pipelines.store import outcome_table
+from pipelines.batch import outcome_table
+from pipelines.batch.outcome_table import ScoredTable, drawn, kept_parts, scored_parts
 from pipelines.store.artefact import ArtefactStore
-from pipelines.store.outcome_table import ScoredTable, drawn, kept_parts
 from tests.pipelines.made_parts import SIZES, Fetched, logits, parts_here, written
 
 GATE = Gate()
@@ -56,7 +54,7 @@ def test_parts_of_other_processes_whose_arrays_cannot_be_written_are_scored_and_
             sent = pickle.dumps(function(item), protocol=5, buffer_callback=buffers.append)
             yield pickle.loads(sent, buffers=[bytes(buffer) for buffer in buffers])
 
-    monkeypatch.setattr(module, "map_items", as_from_ray)
+    monkeypatch.setattr(outcome_table, "map_items", as_from_ray)
     collaborator: Any = None
     parts = list(scored_parts(collaborator, GATE, *given))
     assert not parts[0].scores(GATE).flags.writeable

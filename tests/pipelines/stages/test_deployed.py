@@ -13,10 +13,10 @@ from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.inputs.vectors import list_column
 from kcm.tasks.plan.splits import DEFAULT_FRACTIONS, LEFT_OUT_FRACTIONS
+from pipelines.batch.outcome_table import PartRows
 from pipelines.config import RunConfig
 from pipelines.stages.evaluate import Evaluate, beside_base, chosen
 from pipelines.stages.train import Train
-from pipelines.store.outcome_table import PartRows
 
 RUN = {
     "name": "reviews",

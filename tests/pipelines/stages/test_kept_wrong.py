@@ -9,7 +9,7 @@ import pytest
 from pipelines.stages import kept_wrong
 from pipelines.stages.evaluate import OUTCOMES, Evaluate, EvaluatedArtefact
 from pipelines.store.sequence import SequenceArtefact
-from tests.outcome_files import read_outcomes
+from tests.outcome_files import read_outcomes, rows_where
 from tests.pipelines.stages.test_prompts import CONFIG, Built, built, small_shards  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("small_shards")
@@ -35,7 +35,7 @@ def test_kept_wrong_rows_stand_with_text_truth_and_both_answers(run: Built) -> N
     found: Any = artefact.kept_wrong
     assert found["num_rows"] == len(found["rows"]) > 0
     assert found["num_rows"] == sum(label["kept_wrong"] for label in artefact.result["kcm"]["labels"])
-    table = read_outcomes(artefact.file(f"kcm/{OUTCOMES}")).where(split="test", prompt="none")
+    table = rows_where(read_outcomes(artefact.file(f"kcm/{OUTCOMES}")), split="test", prompt="none")
     text = {row["id"]: row["text"] for row in run.asked_rows()}
     for row in found["rows"]:
         (place,) = np.flatnonzero(table.id == row["id"])

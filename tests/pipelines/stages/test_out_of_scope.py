@@ -29,7 +29,7 @@ from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import TrainedArtefact, TunedArtefact
 from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerPlan
-from tests.outcome_files import read_outcomes
+from tests.outcome_files import read_outcomes, rows_where
 
 INTENTS = ("book", "cancel", "pay", "weather")
 NONE = "oos"
@@ -160,7 +160,7 @@ def test_out_of_scope_rows_are_neither_trained_nor_tested_on(run) -> None:
 
 
 def test_in_the_table_the_small_model_is_wrong_and_the_large_one_right_iff_it_says_none(run) -> None:
-    table = run["table"].where(split="test")
+    table = rows_where(run["table"], split="test")
     outside = np.array([row_id.startswith("oos_") for row_id in table.id])
     assert outside.sum() == 30
     assert not table.small_correct[outside].any()
@@ -189,7 +189,7 @@ def test_the_bundle_remembers_what_none_of_the_labels_is_called(run) -> None:
 
 
 def test_the_bundle_holds_what_its_certify_rows_say_of_traffic(run) -> None:
-    bundle, table = run["bundle"], run["table"].where(split="certify", prompt="none")
+    bundle, table = run["bundle"], rows_where(run["table"], split="certify", prompt="none")
     kept_N = bundle.policy.keep(bundle.gate.score(None, table.judge_logits[:, : len(INTENTS)]), table.task)
     differs_N = kept_N & (table.small_logits.argmax(1) != table.large_label)
     limits = bundle.drift.limits()

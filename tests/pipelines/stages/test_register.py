@@ -14,6 +14,8 @@ from kcm.cascade.novelty import NovelRows
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.certify.monitoring.drift import DriftReference
 from kcm.config import parse_config
+from pipelines.batch import outcome_table
+from pipelines.batch.outcome_table import drawn
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.progress import Reporter
@@ -21,9 +23,7 @@ from pipelines.registry.champion import Pointer
 from pipelines.registry.gates import PromotionGate, Verdict
 from pipelines.stages import register
 from pipelines.stages.register import BundleArtefact, Register
-from pipelines.store import outcome_table
 from pipelines.store.artefact import ArtefactStore
-from pipelines.store.outcome_table import drawn
 from tests.pipelines.made_parts import SIZES, logits, parts_here, written
 
 KEEPS, SAVES_NOTHING = Policy(decision=Decision(decision="threshold", threshold=0.5)), Policy(decision=ESCALATE_ALL)

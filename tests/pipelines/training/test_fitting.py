@@ -14,7 +14,7 @@ from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import OutcomeTable
 from kcm.metrics.calibration import fit_temperature
-from pipelines.store.outcome_table import OutcomePart
+from pipelines.batch.outcome_table import OutcomePart
 from pipelines.training.fitting import FEWEST_CLASSES, fitted_on
 
 NUM_ROWS, SIZE = 600, 250
@@ -41,6 +41,8 @@ def table(rows: slice) -> OutcomeTable:
         large_probabilities=np.full((count, 2), np.nan),
         large_cost=np.ones(count),
         large_error=np.zeros(count, dtype=bool),
+        none_label=np.where(LARGE_RIGHT, LABEL, 1 - LABEL)[rows],
+        none_error=np.zeros(count, dtype=bool),
         label_names=("no", "yes"),
     )
 
@@ -103,6 +105,9 @@ def test_rows_are_scored_without_their_own_class_where_there_are_ten() -> None:
         large_probabilities=np.full((count, num_labels), np.nan),
         large_cost=np.ones(count),
         large_error=np.zeros(count, dtype=bool),
+        none_label=label,
+        none_error=np.zeros(count, dtype=bool),
+        group=np.full(count, None),
         label_names=tuple(f"label {number}" for number in range(num_labels)),
     )
     part = OutcomePart(many, many, np.zeros((count, 1)), np.zeros(count), num_labels)

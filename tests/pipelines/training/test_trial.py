@@ -9,7 +9,7 @@ import pytest
 
 from kcm.certify.certificate import CertificateConfig
 from kcm.learners import Learner
-from pipelines.store import outcome_table
+from pipelines.batch import outcome_table
 from pipelines.store.artefact import ArtefactStore
 from pipelines.training import trial
 from pipelines.training.artefacts import Tuned

@@ -7,17 +7,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kcm.cascade.table import OutcomeTable, concatenate
+from kcm.cascade.table import OutcomeTable
 from kcm.errors import ArtefactError
 from kcm.inputs.vectors import list_column
 from kcm.large import LargeAnswer
 from kcm.large.base import Cost
 from kcm.parquet import write_table
 from kcm.tasks.shards import shard_file
-from pipelines.store import outcome_table
+from pipelines.batch import outcome_table
 from pipelines.store.features import SECONDS, FeaturesArtefact
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 from pipelines.store.sequence import Names
+from tests.outcome_files import rows_where
 from tests.pipelines.made_parts import parts_here
 
 ANSWERS = [
@@ -57,7 +58,7 @@ def joined(folder: Path, prompted: Path, *shards: slice) -> OutcomeTable:
     given: Any = (Known("features", "f", features), OutcomesArtefact("outcomes", "o", outcomes), ("validate", "test"))
     collaborator: Any = None
     parts = parts_here(collaborator, *given, {"soft": prompted})
-    return concatenate([part.modes for part in parts])
+    return OutcomeTable.joined(part.modes for part in parts)
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +76,7 @@ def test_answers_under_prompts_stand_beside_the_same_rows_with_their_baseline(
 ) -> None:
     written(tmp_path / "soft", Answers.of(ANSWERS, 2).table(ROWS, "soft"), *shards)
     table = joined(tmp_path, tmp_path / "soft", *shards)
-    soft = table.where(prompt="soft")
+    soft = rows_where(table, prompt="soft")
     assert len(table) == 8
     assert soft.id.tolist() == ["a", "b", "c", "d"]
     assert soft.large_label.tolist() == [1, 0, -1, -1]

@@ -1,5 +1,7 @@
 """The large model's answers beside a collaborator's logits: the outcome table, a split of a shard at a time.
 
+No node reads all shards: a part of the table is made by whatever process is free.
+
 Shapes: N rows, C labels, D features.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +25,7 @@ from kcm.cascade.gate import Gate
 from kcm.cascade.measured import MeasuredRows
 from kcm.cascade.policy import Policy
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.table import OutcomeTable, Split, concatenate
+from kcm.cascade.table import OutcomeTable, Split
 from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ArtefactError
 from kcm.inputs.labels import OUT_OF_SCOPE
@@ -30,9 +33,11 @@ from kcm.inputs.vectors import matrix
 from kcm.large import PromptMode
 from kcm.parquet import open_writer, read_table
 from kcm.tasks import Split as FileSplit
+from pipelines.batch.mapping import map_items
 from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix
 from pipelines.store.outcomes import OutcomesArtefact, in_label_list, with_none
 from pipelines.store.sequence import Names
+from pipelines.store.storage import Storage
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +206,7 @@ def outcome_part(
     if part.source == "train":
         assert left_out is not None
         judge_NC, small_NC = left_out.replaced(row["id"], judge_NC, small_NC)
-    label_N = row["label"].to_numpy()
+    label_N, large = row["label"].to_numpy(), _large_columns(part.answers, num_answers)
     table = OutcomeTable(
         id=_objects(row["id"]),
         task=np.full(len(row), names.tasks[part.task], dtype=object),
@@ -212,14 +217,49 @@ def outcome_part(
         small_logits=with_none(small_NC, num_answers, -np.inf),
         prompt=_objects(part.answers["prompt"]),
         label_names=names.answers,
-        **_large_columns(part.answers, num_answers),
+        none_label=large["large_label"],
+        none_error=large["large_error"],
+        **large,
     )
     modes = [
         replace(table, prompt=_objects(answers["prompt"]), **_large_columns(answers, num_answers))
         for answers in part.prompted.values()
     ]
-    all_modes = concatenate([table, *modes]) if modes else table
-    return OutcomePart(table, all_modes, features_ND, row[SECONDS].to_numpy(), judge_NC.shape[1])
+    seconds_N = row[SECONDS].to_numpy()
+    return OutcomePart(table, OutcomeTable.joined([table, *modes]), features_ND, seconds_N, judge_NC.shape[1])
+
+
+def scored_parts(
+    collaborator: Collaborator,
+    gate: Gate,
+    features: FeaturesArtefact,
+    outcomes: OutcomesArtefact,
+    splits: Sequence[Split],
+    prompted: Mapping[PromptMode, Path] | None = None,
+    shown: float = 0.0,
+    left_out: LeftOut | None = None,
+) -> Iterator[OutcomePart]:
+    """The outcome table, a part for each shard and split, with scores, and the features of a drawn share of the rows.
+
+    `prompted` are the folders of the answers under further prompt modes. `shown` is the share; a row is in the sample
+    by a hash of its id, whatever part it lies in. `left_out` are the logits of train rows that choose in place of
+    validate rows.
+    """
+    score = partial(_scored, collaborator, gate, features.names, features.storage, shown, left_out)
+    return map_items(score, PartFiles.all_of(features, outcomes, splits, prompted))
+
+
+def _scored(
+    collaborator: Collaborator,
+    gate: Gate,
+    names: Names,
+    storage: Storage | None,
+    shown: float,
+    left_out: LeftOut | None,
+    files: PartFiles,
+) -> OutcomePart:
+    rows = files.read(names, storage.readable if storage else Path)
+    return outcome_part(collaborator, rows, names, left_out).scored(gate, shown)
 
 
 def _objects(column: pa.ChunkedArray) -> np.ndarray:
@@ -257,10 +297,8 @@ def kept_parts(parts: Iterable[OutcomePart], path: Path) -> Iterator[OutcomePart
         writer: pq.ParquetWriter | None = None
         for part in parts:
             rows = part.modes.to_arrow()
-            if "group" not in rows.column_names:  # no row of this part has one
-                rows = rows.append_column("group", pa.nulls(len(rows), pa.string()))
             writer = writer or stack.enter_context(open_writer(path, rows.schema))
-            writer.write_table(rows.select(writer.schema.names))
+            writer.write_table(rows)
             yield part
 
 
@@ -309,4 +347,9 @@ class ScoredTable:
 
     def rows(self, split: str, task: str | None = None) -> ScoredOutcomes:
         """The scored rows of a split, and of a task where one is named."""
-        return self.table.scored(self.mask(split, task))
+        return self.scored(self.mask(split, task))
+
+    def scored(self, mask: np.ndarray) -> ScoredOutcomes:
+        """Some rows, all of one prompt mode, as frontier and certificate read them."""
+        rows = self.table.select(mask)
+        return ScoredOutcomes.of(rows, rows.score)
