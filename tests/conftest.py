@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.ports import free_port
+
 if TYPE_CHECKING:  # pytest loads it as a plugin
     from tests.seaweed import ObjectServer
 
@@ -51,15 +53,25 @@ def cluster_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(cluster_path: Path, object_environment: ObjectServer) -> Iterator[None]:
+def trace_collector() -> str:
+    """Where the cluster sends spans; a test that reads them listens there."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(cluster_path: Path, object_environment: ObjectServer, trace_collector: str) -> Iterator[None]:
     """The one local Ray cluster of the session, whose processes know the object server should a test start it."""
     from pipelines.cluster.config import ClusterConfig
     from pipelines.cluster.connection import connected
-    from pipelines.serve.deploy.environment import prepare_environment
+    from pipelines.serve.deploy.environment import prepare_environment, span_processors
 
     prepare_environment()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(cluster_path), prepend=os.pathsep)
         patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process of every training; nobody takes the node
+        patch.setenv("RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH", f"{span_processors.__module__}:span_processors")
+        patch.setenv("RAY_SERVE_TRACING_SAMPLING_RATIO", "0")  # but for a client that asks for a trace
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", trace_collector)
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
         with connected(ClusterConfig()):
             yield

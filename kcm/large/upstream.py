@@ -30,6 +30,7 @@ from openai import (
     PermissionDeniedError,
     UnprocessableEntityError,
 )
+from opentelemetry.trace import SpanKind
 from pydantic_core import from_json  # limits how deep a text nests
 from tenacity import (
     RetryCallState,
@@ -43,6 +44,7 @@ from tenacity import (
 )
 
 from kcm.errors import ConfigError
+from kcm.spans import span, trace_headers
 
 MAX_BYTES = 2**20  # of a reply; a label takes a few hundred
 MANY_FAILURES = 3  # attempts in a row without a reply, from which on a server counts as gone
@@ -176,15 +178,17 @@ class Upstream:
                 None, connect=timeout_s / 2
             )  # ends first: without a connection nothing is charged
             try:
-                async with asyncio.timeout(timeout_s):
-                    # All in `extra_body`: the client would refuse parameters of a compatible server by their name.
-                    response = await self._create(
-                        model=body["model"],
-                        messages=body["messages"],
-                        extra_body=_without(body, unknown),
-                        extra_headers=self._headers,
-                        timeout=connecting,
-                    )
+                names = {"gen_ai.operation.name": "chat", "gen_ai.request.model": body["model"]}
+                with span(f"chat {body['model']}", SpanKind.CLIENT, **names):
+                    async with asyncio.timeout(timeout_s):
+                        # All in `extra_body`: the client would refuse parameters of a compatible server by their name.
+                        response = await self._create(
+                            model=body["model"],
+                            messages=body["messages"],
+                            extra_body=_without(body, unknown),
+                            extra_headers=self._headers | trace_headers(),
+                            timeout=connecting,
+                        )
                 reply = parsed(response.content, time.perf_counter() - started)
                 self._watch.answered()
                 return reply

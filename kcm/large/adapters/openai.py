@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -287,7 +288,7 @@ class OpenAiModel:
         allowed = item.prompt.allowed(len(self._label_names))
         with self._lock:
             if key not in self._waiting:
-                self._workers.submit(self._work, key, body, allowed)
+                self._workers.submit(copy_context().run, self._work, key, body, allowed)  # within the caller's trace
                 self._waiting[key] = []
             self._waiting[key].append(future)
         return future

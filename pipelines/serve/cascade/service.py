@@ -12,6 +12,7 @@ from typing import Literal
 
 from kcm.bundle.answers import Input, Judgement
 from kcm.large import LargeAnswer
+from kcm.spans import span
 from kcm.tasks.units import unit_digest
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.cards import Cards
@@ -117,12 +118,13 @@ class CascadeService:
         clock = time.perf_counter  # finer than the event loop's, which may count milliseconds
         with _counting_errors(self._metrics.refused):
             started = clock()
-            found = await self._judged(served, inputs, origin)
+            with span("judge", items=len(inputs), request_id=origin.request_id):
+                found = await self._judged(served, inputs, origin)
             judged = clock()
             try:
-                large = await found.version.escalate(
-                    inputs, found.judgements, started + self._config.timeout_s - judged
-                )
+                left_s = started + self._config.timeout_s - judged
+                with span("escalate", model_version=found.version.name):
+                    large = await found.version.escalate(inputs, found.judgements, left_s)
                 ended = clock()
                 if isinstance(large, LargeUnavailable):
                     logger.warning("request %s: %s", origin.request_id, large.reason)

@@ -1,16 +1,21 @@
-"""What a cluster that serves finds in its environment: switches of Ray Serve, and a middleware for its proxies.
+"""What a cluster that serves finds in its environment: switches of Ray Serve, a middleware, and where traces go.
 
 A client could switch off Ray Serve's own time limit and its watch for clients that have gone, by two headers. Ray Serve
 calls `middleware` in each of its proxies, and in each door that HAProxy leads to, where the environment names it in
-RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH.
+RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH. It calls `span_processors` in each process of its own where
+RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH names that.
 """
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from kcm.errors import KcmError
 
 CLIENT_HEADERS = frozenset({b"x-request-timeout-seconds", b"x-request-disconnect-disabled"})
 
@@ -27,6 +32,18 @@ def prepare_environment() -> None:
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     }.items():
         os.environ.setdefault(name, value)
+
+
+def span_processors() -> list[Any]:
+    """What sends the spans of traced requests to the collector of OTEL_EXPORTER_OTLP_ENDPOINT, by OTLP over HTTP.
+
+    Raises KcmError where the exporter is not installed.
+    """
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # an extra
+    except ModuleNotFoundError:
+        raise KcmError("traces need an exporter", hint="pip install 'kcm-cascade[traces]'") from None
+    return [BatchSpanProcessor(OTLPSpanExporter())]
 
 
 def middleware() -> list[Middleware]:

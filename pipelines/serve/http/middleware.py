@@ -14,6 +14,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kcm.spans import trace_id
 from pipelines.serve.breaker import RateLimit
 from pipelines.serve.config import RETRY_AFTER_S, LimitsConfig, ServeConfig
 from pipelines.serve.http.bodies import REQUEST_ID_PATTERN, problem, refused
@@ -79,6 +80,7 @@ class RequestLog:
         finally:
             if scope["path"] not in PROBES:
                 ids = {"request_id": origin.request_id, "client_request_id": origin.client_request_id}
+                ids["trace_id"] = trace_id()
                 line = ids | {"path": scope["path"][:100], "status": status}
                 logger.info("request", extra=line | {"seconds": round(time.perf_counter() - started, 6)} | fields)
 

@@ -1,0 +1,44 @@
+"""Spans of OpenTelemetry inside a trace that has begun, and the W3C headers that carry it to another server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+_TRACER = trace.get_tracer("kcm")
+
+
+@contextmanager
+def span(name: str, kind: SpanKind = SpanKind.INTERNAL, **attributes: str | int) -> Iterator[None]:
+    """A span around the block; none outside a trace, so that no piece of a request is sampled without the rest.
+
+    Of an exception it keeps the type alone: a message may repeat an input.
+    """
+    if trace_id() is None:
+        yield
+        return
+    with _TRACER.start_as_current_span(
+        name, kind=kind, attributes=attributes, record_exception=False, set_status_on_exception=False
+    ) as current:
+        try:
+            yield
+        except BaseException as error:
+            current.set_status(StatusCode.ERROR, type(error).__name__)
+            raise
+
+
+def trace_id() -> str | None:
+    """The id of the trace that is under way, 32 hexadecimal digits."""
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else None
+
+
+def trace_headers() -> dict[str, str]:
+    """`traceparent` and `tracestate` of the trace that is under way (W3C Trace Context); none outside one."""
+    headers: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(headers)
+    return headers
