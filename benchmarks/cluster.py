@@ -31,8 +31,9 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.hosts import HOME, Host
-from benchmarks.hosts_cluster import BUCKET, HostCluster, cluster_on_hosts, why_no_cluster
+from benchmarks.hosts import HOME, SUBNET, Host
+from benchmarks.hosts_cluster import BUCKET, HostCluster, cluster_on_hosts, nodes_on_hosts, why_no_cluster
+from benchmarks.hosts_load import DOORS
 from benchmarks.script import options
 
 LABELS = ("bank", "card", "loan", "other")
@@ -44,6 +45,7 @@ QUICK_S = 14 * 60  # after which --quick gives up, and prints what it has
 Moment = Callable[[HostCluster, str], Host | None]  # when it has come, the host to which something happens
 Happening = Callable[[HostCluster, Host], None]
 BEFORE_S, AFTER_S = 3.0, 12.0  # how long requests are sent before a fault, and after it
+STEPS, STEP_S = 4, 10.0  # in which traffic moves to another cluster
 
 
 def rows() -> pd.DataFrame:
@@ -71,7 +73,6 @@ def png(vector_D: NDArray[np.float32]) -> bytes:
 def configuration(cluster: HostCluster) -> dict[str, Any]:
     """A run whose every stage has work for several nodes, on rows in the bucket."""
     source = {"kind": "files", "path": "s3://kcm/rows.parquet", "text_column": None, "id_column": "id"}
-    doors = [host.address for host in cluster.workers.values()]
     return {
         "name": "hosts",
         "storage_path": cluster.storage,
@@ -89,8 +90,8 @@ def configuration(cluster: HostCluster) -> dict[str, Any]:
         "serve": {
             "host": "0.0.0.0",
             "port": PORT,
-            "allowed_hosts": doors,
-            "num_replicas": len(doors),
+            "allowed_hosts": [f"{SUBNET}.{number}" for number in range(10, 30)],  # those of a second cluster, too
+            "num_replicas": len(cluster.workers),
             "cpus": 0.4,
             # Well below what a client waits: a call to a node that is gone is given up, and made again elsewhere.
             "large": {"num_replicas": 2, "cpus": 0.4, "attempt_timeout_s": 3},
@@ -156,28 +157,44 @@ def result(cluster: HostCluster, storage: str) -> dict[str, Any]:
     return {name: found["kcm"][name] for name in EQUAL if name in found["kcm"]}
 
 
-def deploy(cluster: HostCluster) -> list[str]:
-    """Serve the champion on the workers; the URLs of their doors."""
+def deploy(cluster: HostCluster) -> None:
+    """Serve the champion on the workers, whose doors get all requests."""
     built = cluster.kcm("serve", CONFIG, "--build", DEPLOYMENT)
     assert built.returncode == 0, built.stderr
-    cluster.laptop.run("serve", "deploy", "--address", cluster.dashboard, DEPLOYMENT)
-    urls = [f"http://{host.address}:{PORT}" for host in cluster.workers.values()]
-    wait_until_ready(cluster, urls)
+    deploy_file(cluster)
+    direct(cluster, doors(cluster))
     items = rows().head(40)[[f"f_{number}" for number in range(DIM)]].to_numpy().tolist()
     cluster.laptop.file(INPUTS).write_text(json.dumps([{"features": item} for item in items]))
     note_right_answers(cluster, cluster.workers["w1"])
-    return urls
+
+
+def deploy_file(cluster: HostCluster) -> None:
+    """Serve on a cluster what the file says, until every door answers."""
+    cluster.laptop.run("serve", "deploy", "--address", cluster.dashboard, DEPLOYMENT)
+    wait_until_ready(cluster)
+
+
+def doors(cluster: HostCluster) -> list[str]:
+    """The URL of each worker's door."""
+    return [f"http://{host.address}:{PORT}" for host in cluster.workers.values()]
+
+
+def direct(cluster: HostCluster, urls: list[str]) -> None:
+    """Have requests sent to these doors in turn from now on."""
+    whole = cluster.laptop.file(f"{DOORS}.new")
+    whole.write_text("\n".join(urls))
+    whole.rename(cluster.laptop.file(str(DOORS)))
 
 
 def note_right_answers(cluster: HostCluster, door: Host) -> None:
     """Note the answers of the version that a door serves as the right ones of that version."""
-    cluster.laptop.run(sys.executable, "-m", "benchmarks.hosts_load", INPUTS, f"http://{door.address}:{PORT}", "--note")
+    cluster.laptop.run(sys.executable, "-m", "benchmarks.hosts_load", INPUTS, f"http://{door.address}:{PORT}")
 
 
-def wait_until_ready(cluster: HostCluster, urls: list[str], timeout_s: int = 180) -> None:
+def wait_until_ready(cluster: HostCluster, timeout_s: int = 180) -> None:
     """Wait until every door answers."""
     patience = ["--retry-all-errors", "--retry", "9999", "--retry-delay", "1", "--retry-max-time", str(timeout_s)]
-    for url in urls:
+    for url in doors(cluster):
         asked = cluster.laptop.run("curl", "-sSf", "--connect-timeout", "5", *patience, f"{url}/readyz", check=False)
         if asked.returncode:
             status = cluster.laptop.run("serve", "status", "-a", cluster.dashboard).stdout
@@ -185,12 +202,10 @@ def wait_until_ready(cluster: HostCluster, urls: list[str], timeout_s: int = 180
 
 
 @contextmanager
-def requests(cluster: HostCluster, urls: list[str]) -> Iterator[dict[str, Any]]:
+def requests(cluster: HostCluster) -> Iterator[dict[str, Any]]:
     """Requests while the block is carried out; the dict is filled at its end."""
     found: dict[str, Any] = {}
-    process = cluster.laptop.start(
-        [sys.executable, "-m", "benchmarks.hosts_load", INPUTS, *urls], stdin=subprocess.PIPE
-    )
+    process = cluster.laptop.start([sys.executable, "-m", "benchmarks.hosts_load", INPUTS], stdin=subprocess.PIPE)
     try:
         assert process.stderr is not None
         assert process.stderr.readline() == "ready\n"
@@ -238,6 +253,22 @@ def changes(cluster: HostCluster, host: Host) -> None:
         time.sleep(5)
 
 
+def rolls(cluster: HostCluster, host: Host) -> None:
+    """A second cluster of another image takes over in steps; half way, the champion changes. The first one ends."""
+    before = doors(cluster)
+    second = nodes_on_hosts(cluster.net, cluster.store, cluster.laptop, len(cluster.workers), "new-")
+    deploy_file(second)
+    for step in range(1, STEPS + 1):
+        direct(cluster, before * (STEPS - step) + doors(second) * step)
+        time.sleep(STEP_S)
+        if 2 * step == STEPS:
+            changes(cluster, host)
+    cluster.laptop.run("serve", "shutdown", "--yes", "--address", cluster.dashboard)
+    for ended in (*cluster.workers.values(), cluster.head):
+        ended.power_off()
+    cluster.head, cluster.workers = second.head, second.workers
+
+
 def works(title: str) -> Moment:
     """When a worker runs a process of this title: to that worker."""
     command = ["pgrep", "-f", f"^ray::{title}"]
@@ -267,20 +298,21 @@ SERVING: Mapping[str, tuple[str, Happening]] = {
     "link": ("w2", partial(is_cut, 20)),
     "worker": ("w3", partial(dies, 20)),
     "head": ("head", partial(dies, 45)),
+    "image": ("w1", rolls),  # the last one: the cluster is another one then
 }
 QUICK = ("train", "database", "link", "worker", "head")
 
 
-def answered(cluster: HostCluster, urls: list[str], fault: str) -> dict[str, Any]:
+def answered(cluster: HostCluster, fault: str) -> dict[str, Any]:
     """Shares of requests that are answered before, while and after something happens; then every door is there."""
     host, happen = SERVING[fault]
-    wait_until_ready(cluster, urls)
-    with requests(cluster, urls) as found:
+    wait_until_ready(cluster)
+    with requests(cluster) as found:
         time.sleep(BEFORE_S)
         happen(cluster, cluster.net.hosts[host])
         time.sleep(AFTER_S)
     ended = time.monotonic()
-    wait_until_ready(cluster, urls)
+    wait_until_ready(cluster)
     found["doors_s"] = round(time.monotonic() - ended, 1)
     found["lost"] = len(set(found.pop("labelled")) - cluster.stored_labels())
     return found
@@ -354,15 +386,15 @@ def measure(cluster: HostCluster, report: Report, faults: Set[str]) -> None:
                 wait(cluster, "paid.log", undisturbed)
                 report.runs[name] = {"equal": found == result(cluster, "paid"), "twice": twice}
     if serving := [name for name in SERVING if name in faults]:
-        if "champion" in serving:
+        if faults & {"champion", "image"}:
             with report.phase("version"):
                 second = start(cluster, "second.log", "run", CONFIG, "--no-promote", *sets({"train.num_epochs": 2}))
                 wait(cluster, "second.log", second)
         with report.phase("deploy"):
-            urls = deploy(cluster)
+            deploy(cluster)
         for name in serving if "deploy" not in report.failed else ():
             with report.phase(name):
-                report.faults[name] = answered(cluster, urls, name)
+                report.faults[name] = answered(cluster, name)
                 print(name, report.faults[name], file=sys.stderr)
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.hosts import SUBNET, Host, Lan, lan, wait_for, why_no_hosts
+from benchmarks.hosts import HOME, ROOT, SUBNET, Host, Lan, lan, wait_for, why_no_hosts
 
 TOKEN = "0123456789abcdef" * 4
 BUCKET = "s3://kcm/"
@@ -127,37 +127,46 @@ def cluster_on_hosts(num_workers: int = 3) -> Iterator[HostCluster]:
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_REGION": "us-east-1",
         }
-        node = {
-            "RAY_SERVE_ENABLE_HA_PROXY": "1",
-            "RAY_worker_niceness": "0",
-            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "pipelines.serve.deploy.environment:middleware",
-            "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-            "RAY_gcs_rpc_server_reconnect_timeout_s": "600",  # a node leaves the cluster a minute after its head else
-        }
-        state = {
-            "RAY_REDIS_ADDRESS": f"{store.address}:{REDIS}",
-            "RAY_external_storage_namespace": "kcm",
-        }
-        head, laptop = net.host("head", **client, **node, **state), net.host("laptop", **client)
-        workers = {
-            name: net.host(name, **client, **node) for name in (f"w{1 + number}" for number in range(num_workers))
-        }
-        cluster = HostCluster(net, store, head, laptop, workers)
+        laptop = net.host("laptop", **client)
         start_state(store)
-        cluster.start_head()
         start_bucket(store)
         start_tracking(store)
         start_database(store)
         store.start([sys.executable, "-m", "benchmarks.upstream", str(PAID)], "model.log")
-        wait_for(laptop, head.address, GCS)
-        for host in workers.values():
-            cluster.start_worker(host)
+        cluster = nodes_on_hosts(net, store, laptop, num_workers)
         wait_for(store, store.address, S3)
         cluster.bucket("-X", "PUT", cluster.url(""))
-        wait_for(laptop, head.address, DASHBOARD)
-        cluster.wait_for_nodes(num_workers + 1)
         wait_for(laptop, store.address, MLFLOW)
         yield cluster
+
+
+def nodes_on_hosts(net: Lan, store: Host, laptop: Host, num_workers: int, name: str = "") -> HostCluster:
+    """A running cluster of new hosts, whose names begin with this one; with a name they have another image.
+
+    That is a copy of the package. Clusters that keep their state in one Redis need different namespaces there.
+    """
+    node = laptop.environment | {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_worker_niceness": "0",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "pipelines.serve.deploy.environment:middleware",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "600",  # a node leaves the cluster a minute after its head else
+    }
+    if name:
+        node["PYTHONPATH"] = f"{HOME}/image"
+    state = {"RAY_REDIS_ADDRESS": f"{store.address}:{REDIS}", "RAY_external_storage_namespace": f"{name}kcm"}
+    head = net.host(f"{name}head", **node, **state)
+    workers = {f"w{number}": net.host(f"{name}w{number}", **node) for number in range(1, num_workers + 1)}
+    cluster = HostCluster(net, store, head, laptop, workers)
+    for host in (head, *workers.values()) if name else ():
+        host.run("bash", "-c", f"mkdir image && cp -r '{ROOT}'/{{kcm,pipelines,jobs}} image")
+    cluster.start_head()
+    wait_for(laptop, head.address, GCS)
+    for host in workers.values():
+        cluster.start_worker(host)
+    wait_for(laptop, head.address, DASHBOARD)
+    cluster.wait_for_nodes(num_workers + 1)
+    return cluster
 
 
 def start_state(store: Host) -> None:

@@ -1,10 +1,10 @@
 """Requests to a service at a constant rate from one machine, each tried again once at another door.
 
-python -m benchmarks.hosts_load INPUTS URL...     # until its input is closed; prints one line of JSON
-python -m benchmarks.hosts_load INPUTS URL --note # note the answers of the version that is served as right ones
+python -m benchmarks.hosts_load INPUTS        # until its input is closed; prints one line of JSON
+python -m benchmarks.hosts_load INPUTS URL    # note the answers of the version that is served as right ones
 
-The right answers are in the file RIGHT, by version. Every fourth answer is confirmed by a label, which is to be in the
-log for good once the service has taken it.
+The file DOORS has the URLs that are asked in turn, and may change meanwhile. The right answers are in the file RIGHT,
+by version. Every fourth answer is confirmed by a label, which is to be in the log once the service has taken it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import httpx
 RATE = 12.0  # requests a second
 TIMEOUT_S = 10.0  # of each try
 LABELLED = 4  # answers for a label
-RIGHT = Path("right.json")
+RIGHT, DOORS = Path("right.json"), Path("doors.txt")
 
 
 async def ask(client: httpx.AsyncClient, url: str, path: str, content: Any) -> dict[str, Any] | str:
@@ -43,7 +43,7 @@ def is_right(response: dict[str, Any], item: int, right: dict[str, list[str]]) -
     return version is not None and bool(answer.get("degraded") or answer["label"] == version[item])
 
 
-async def load(items: list[Any], urls: list[str]) -> dict[str, Any]:
+async def load(items: list[Any]) -> dict[str, Any]:
     """Shares of requests that were answered at the first try and at all, their versions, and the wrong answers.
 
     `labelled` are the requests whose labels the service has taken. A line on stderr tells of each request that was not
@@ -57,7 +57,7 @@ async def load(items: list[Any], urls: list[str]) -> dict[str, Any]:
         started = time.monotonic()
 
         async def one(number: int) -> None:
-            item, asked = number % len(items), time.monotonic() - started
+            item, asked, urls = number % len(items), time.monotonic() - started, DOORS.read_text().split()
             question = {"inputs": [items[item]]}
             found["requests"] += 1
             answer = first = await ask(client, urls[number % len(urls)], "predict", question)
@@ -105,9 +105,9 @@ async def note(items: list[Any], url: str) -> dict[str, list[str]]:
 
 
 if __name__ == "__main__":
-    inputs, *addresses = (word for word in sys.argv[1:] if word != "--note")
+    inputs, *addresses = sys.argv[1:]
     content = json.loads(Path(inputs).read_text())
-    if "--note" in sys.argv:
+    if addresses:
         RIGHT.write_text(json.dumps(asyncio.run(note(content, addresses[0]))))
     else:
-        print(json.dumps(asyncio.run(load(content, addresses))))
+        print(json.dumps(asyncio.run(load(content))))

@@ -95,17 +95,13 @@ class Place:
     def cascade(self) -> Iterator[str]:
         """What `kcm serve` starts."""
         with self._started() as config:
-            yield start(build_app(self._source, config, self._assets), config)
+            yield start(build_app(FixedSource(self.release), config, self._assets), config)
 
     @contextmanager
     def large_only(self) -> Iterator[str]:
         """The same deployments, whose door hands every item on to the large model unseen."""
         with self._started() as config:
-            yield started(DoorToLarge, self._source, config, self._assets)
-
-    @property
-    def _source(self) -> FixedSource:
-        return FixedSource(self.release)
+            yield started(DoorToLarge, FixedSource(self.release), config, self._assets)
 
     @property
     def _assets(self) -> Path:

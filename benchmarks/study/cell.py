@@ -17,50 +17,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from kcm.collaborator.class_base import ClassBase
 from kcm.collaborator.collaborator import Collaborator, NetworkKind
 from kcm.collaborator.distill import DistillConfig
 from kcm.inputs.labels import UNLABELLED
 from kcm.kan.mlp import num_parameters
 from kcm.learners.training.trainer import Trainer
+from pipelines.batch.mapping import one_thread
 
 from .data import Stream
 from .settings import Setting, StudyNetwork, kind_of
 
 
-class NearestClassMean:
-    """Means of unit vectors by class; the answer is the class whose mean is nearest, among those seen so far."""
-
-    def __init__(self, in_features: int, num_labels: int) -> None:
-        self.sum_CD = torch.zeros(num_labels, in_features, dtype=torch.float64)
-        self.count_C = torch.zeros(num_labels, dtype=torch.float64)
-
-    def add(self, features_ND: Tensor, labels_N: Tensor) -> None:
-        """Take rows into the means of their classes."""
-        self.sum_CD.index_add_(0, labels_N, _unit(features_ND))
-        self.count_C.index_add_(0, labels_N, torch.ones(len(labels_N), dtype=torch.float64))
-
-    def scores(self, features_ND: Tensor) -> Tensor:
-        """2 x m_c - |m_c|^2, [N, C], whose largest is the nearest mean; -inf for classes not seen yet."""
-        mean_CD = self.sum_CD / self.count_C.clamp_min(1)[:, None]
-        score_NC = 2 * _unit(features_ND) @ mean_CD.T - mean_CD.square().sum(1)
-        return score_NC.masked_fill(self.count_C == 0, -torch.inf)
-
-
-def _unit(features_ND: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(features_ND.double(), dim=-1)
-
-
 @contextmanager
 def for_small_steps() -> Iterator[None]:
     """Let torch use this thread alone in the block, with denormal floats as zero; what was set before is restored."""
-    num_threads, flushed = torch.get_num_threads(), sys.float_info.min / 2 == 0
-    torch.set_num_threads(1)
+    flushed = sys.float_info.min / 2 == 0
     torch.set_flush_denormal(True)
     try:
-        yield
+        with one_thread():
+            yield
     finally:
         torch.set_flush_denormal(flushed)
-        torch.set_num_threads(num_threads)
 
 
 VERSION = 2
@@ -103,7 +81,7 @@ def _train_through(kind: NetworkKind, seed: int, setting: Setting, stream: Strea
     while not trainer.done:
         if trainer.step():
             seconds.append(trainer.learning_time() - started)
-            num_bytes.append(state_bytes(learner.state_dict()) + base_bytes(collaborator))
+            num_bytes.append(state_bytes(learner.state_dict()) + base_bytes(collaborator.base))
             if stream.task_known:
                 matrix.append(answers.accuracies())
             started = trainer.learning_time()
@@ -135,13 +113,13 @@ class _TimedTrainer(Trainer):
 
 
 def _run_means(stream: Stream) -> Record:
-    means = NearestClassMean(stream.in_features, stream.num_labels)
-    answers = _Answers(stream, means.scores)
+    means = ClassBase(stream.in_features, stream.num_labels, "means")
+    answers = _Answers(stream, means)
     matrix, seconds = [], []
     for task in stream.tasks:
         started = time.process_time()
         rows = task.take("train", torch.arange(task.num_rows("train"))).labelled()
-        means.add(rows.features, rows.labels)
+        means.add(means.sums_of([(rows.features, rows.labels)]))
         seconds.append(time.process_time() - started)
         matrix.append(answers.accuracies())
     return {
@@ -149,7 +127,7 @@ def _run_means(stream: Stream) -> Record:
         "R": matrix,
         "b": None,
         "seconds_per_task": seconds,
-        "memory_bytes_per_task": [means.sum_CD.nbytes + means.count_C.nbytes] * len(matrix),
+        "memory_bytes_per_task": [base_bytes(means)] * len(matrix),
     } | size_accuracies(answers.by_task(), np.asarray(stream.train_counts))
 
 
@@ -211,9 +189,8 @@ def state_bytes(state: Any) -> int:
     return 0 if state is None else 8
 
 
-def base_bytes(collaborator: Collaborator) -> int:
-    """Bytes of the sums over rows that the base of a collaborator keeps; 0 without a base."""
-    base = collaborator.base
+def base_bytes(base: ClassBase | None) -> int:
+    """Bytes of the sums over rows that a base keeps; 0 without one."""
     return 0 if base is None else sum(getattr(base, name).nbytes for name in base.SUMS)
 
 

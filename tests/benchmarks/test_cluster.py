@@ -38,7 +38,7 @@ def replace(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         "wait": None,
         "result": {"policy": 1},
         "disturbed": ({"policy": 1}, 0),
-        "deploy": [],
+        "deploy": None,
         "answered": FIGURES,
     }
     for name, result in phases.items():
@@ -93,6 +93,10 @@ def test_phases_are_played_by_name(printed: Callable[..., Any], monkeypatch: pyt
     assert "deploy" not in err
 
 
+def test_a_change_of_image_comes_last_since_the_cluster_is_another_one_then() -> None:
+    assert list(module.SERVING)[-1] == "image"
+
+
 def test_a_name_that_nothing_has_is_refused(
     replace: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,7 +107,7 @@ def test_a_name_that_nothing_has_is_refused(
 
 
 def test_a_fault_that_cannot_be_measured_leaves_the_others(printed: Callable[..., Any], replace: Any) -> None:
-    def answered(cluster: Any, urls: Any, fault: Any) -> Any:
+    def answered(cluster: Any, fault: Any) -> Any:
         return fails() if fault == "link" else FIGURES
 
     replace("answered", answered)

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from sklearn.datasets import load_digits
 
 from benchmarks.study import study as study_module
-from benchmarks.study.cell import NearestClassMean, run_cell, size_accuracies
+from benchmarks.study.cell import run_cell, size_accuracies
 from benchmarks.study.settings import DEFAULT_SETTINGS, LEARNERS, Settings, has_memory
 from benchmarks.study.study import StudyConfig, run_study
 from kcm.config import parse_config
@@ -136,14 +135,6 @@ def test_the_narrowest_override_wins() -> None:
     settings = Settings({"default": {"train": {"batch_size": 8}}, "replay/kan": {"train": {"batch_size": 16}}})
     batches = [settings.setting(network, "replay", 2, 10).train.batch_size for network in ("kan", "mlp")]  # type: ignore[arg-type]
     assert batches == [16, 8]
-
-
-def test_the_nearest_mean_is_of_unit_vectors_among_classes_seen() -> None:
-    means = NearestClassMean(2, 3)
-    means.add(torch.tensor([[5.0, 0.0], [0.0, 0.1]]), torch.tensor([0, 2]))
-    scores = means.scores(torch.tensor([[1.0, 0.2], [0.2, 1.0]]))
-    assert scores.argmax(1).tolist() == [0, 2]
-    assert torch.isinf(scores[:, 1]).all()
 
 
 def by_size(labels: list[int], correct: list[int], counts: list[int]) -> dict[str, float | None]:
