@@ -39,75 +39,8 @@ from scipy.special import logsumexp
 from kcm.certify.betting import fewest, largest_level
 from kcm.certify.pvalues import binomial_upper_bound
 from kcm.certify.traffic import Traffic
-from kcm.errors import DataError
 
 _BETS = np.array([0.9, 0.5, 0.25])
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LabelledTraffic:
-    """A window with what a person said of its disagreements above one frozen threshold; every column has shape [N].
-
-    `drawn`: whether the item was put before a person; `label_probability`: rho, read where the challenger keeps the
-    item and disagrees; its product with the probability of the large answer is `floor` at the least. `answered`:
-    whether the person labelled or skipped it by now. `lost`: whether the small answer is wrong and the large one right
-    by that label, or the item was skipped. `order`: the place of the item's unit, frozen before any label was seen.
-    `noise`: eta, the largest probability that a label is wrong.
-
-    Raises DataError for columns of different lengths, a probability below the floor, and items that were drawn though
-    the challenger does not keep them or agrees.
-    """
-
-    traffic: Traffic
-    threshold: float
-    drawn: NDArray[np.bool_]
-    label_probability: NDArray[np.float64]
-    answered: NDArray[np.bool_]
-    lost: NDArray[np.bool_]
-    order: NDArray[np.float64]
-    floor: float
-    noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("drawn", "label_probability", "answered", "lost", "order"):
-            if getattr(self, name).shape != (len(self.traffic),):
-                raise DataError(f"shape {getattr(self, name).shape}, expected {(len(self.traffic),)}", where=name)
-        least_N = self.floor / self.traffic.probability * (1 - 1e-9)
-        if not ((self.label_probability >= least_N) & (self.label_probability <= 1))[self.disputed].all():
-            raise DataError(
-                f"the probability of a label is above 1, or below {self.floor} together with that of the large answer",
-                where="label_probability",
-            )
-        if (self.drawn & ~self.disputed).any():
-            raise DataError("an item was put before a person on which nothing depends", where="drawn")
-
-    @property
-    def disputed(self) -> NDArray[np.bool_]:
-        """Items that the challenger keeps, of which the large answer was asked for, and on which the two differ."""
-        traffic = self.traffic
-        return traffic.asked & traffic.disagrees & (traffic.score > self.threshold)
-
-    @property
-    def units(self) -> LabelledUnits:
-        """What the test reads of it."""
-        traffic = self.traffic
-        unit_N = np.arange(len(traffic)) if traffic.unit is None else pd.factorize(traffic.unit)[0]
-        num_units = int(unit_N.max(initial=-1)) + 1
-        order_U = np.zeros(num_units)
-        order_U[unit_N] = self.order
-        place_U = np.empty(num_units, dtype=np.int64)
-        place_U[np.argsort(order_U, kind="stable")] = np.arange(num_units)
-        weight_N = self.floor / (traffic.probability * self.label_probability * np.bincount(unit_N)[unit_N])
-        return LabelledUnits(
-            num_units=num_units,
-            floor=self.floor,
-            place=place_U[unit_N][self.drawn],
-            weight=weight_N[self.drawn],
-            score=traffic.score[self.drawn],
-            answered=self.answered[self.drawn],
-            lost=self.lost[self.drawn],
-            noise=self.noise,
-        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,7 +48,9 @@ class LabelledUnits:
     """`num_units` units in their frozen order, and the items [M] in them that were put before a person.
 
     `place`: that of the item's unit, from 0. `weight`: what X of the unit grows by where the item is lost. `score`: the
-    challenger's gate score. `answered`, `lost` and `noise` as in `LabelledTraffic`, `floor` the least pi rho.
+    challenger's gate score. `answered`: whether the person labelled or skipped it by now. `lost`: whether the small
+    answer is wrong and the large one right by that label, or the item was skipped. `floor`: the least pi rho. `noise`:
+    eta, the largest probability that a label is wrong.
     """
 
     num_units: int
@@ -126,6 +61,42 @@ class LabelledUnits:
     answered: NDArray[np.bool_]
     lost: NDArray[np.bool_]
     noise: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        traffic: Traffic,
+        *,
+        drawn: NDArray[np.bool_],
+        label_probability: NDArray[np.float64],
+        order: NDArray[np.float64],
+        answered: NDArray[np.bool_],
+        lost: NDArray[np.bool_],
+        floor: float,
+        noise: float = 0.0,
+    ) -> LabelledUnits:
+        """A window with what a person said of the items that were `drawn`; every column has shape [N].
+
+        `label_probability`: rho, read of drawn items. `order`: the place of the item's unit, frozen before any label
+        was seen.
+        """
+        unit_N = np.arange(len(traffic)) if traffic.unit is None else pd.factorize(traffic.unit)[0]
+        num_units = int(unit_N.max(initial=-1)) + 1
+        order_U = np.zeros(num_units)
+        order_U[unit_N] = order
+        place_U = np.empty(num_units, dtype=np.int64)
+        place_U[np.argsort(order_U, kind="stable")] = np.arange(num_units)
+        weight_N = floor / (traffic.probability * label_probability * np.bincount(unit_N)[unit_N])
+        return cls(
+            num_units=num_units,
+            floor=floor,
+            place=place_U[unit_N][drawn],
+            weight=weight_N[drawn],
+            score=traffic.score[drawn],
+            answered=answered[drawn],
+            lost=lost[drawn],
+            noise=noise,
+        )
 
     def above(self, threshold: float) -> LabelledUnits:
         """The same at a stricter threshold: items at or below it are escalated, and need no label."""
@@ -179,8 +150,8 @@ class LabelledTest:
 class LabelledPath:
     """The path from `escalate all` to the threshold that the labels were drawn for; below it nothing is known."""
 
-    def __init__(self, labelled: LabelledTraffic, epsilon: float, delta: float) -> None:
-        self._units, self._threshold = labelled.units, labelled.threshold
+    def __init__(self, units: LabelledUnits, threshold: float, epsilon: float, delta: float) -> None:
+        self._units, self._threshold = units, threshold
         self._epsilon, self._delta = epsilon, delta
         whole = LabelledTest(self._units, epsilon, delta)
         self.num_units, self.fewest_units = whole.num_units, whole.fewest_units

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certify.certificate import Certificate, CertificateConfig, CertifiedWindow, confidence, deployed_fields
-from kcm.certify.labelled import LabelledPath, LabelledTraffic
+from kcm.certify.labelled import LabelledPath, LabelledUnits
 from kcm.certify.paths import ThresholdPath
 from kcm.certify.regret import RegretPath
 from kcm.certify.traffic import Traffic, TrafficPath
@@ -32,7 +32,7 @@ def certify_traffic(
     window: CertifiedWindow,
     *,
     delta: float,
-    labelled: LabelledTraffic | None = None,
+    labelled: LabelledUnits | None = None,
 ) -> TrafficCertificate:
     """Deploy the searched decision where the window certifies it, else the stricter certified one, else escalate all.
 
@@ -50,7 +50,7 @@ def certify_traffic(
     if labelled is None:
         path = traffic_path(traffic, config.epsilon, spend)
     else:
-        path = LabelledPath(labelled, config.epsilon, spend)
+        path = LabelledPath(labelled, searched.cut, config.epsilon, spend)
     rows = _rows(traffic, np.zeros(len(traffic), dtype=bool))  # the path has seen to what was lost: for calls alone
     return TrafficCertificate(
         method="traffic" if labelled is None else "labelled",
@@ -83,7 +83,7 @@ def _rows(traffic: Traffic, lost_N: NDArray[np.bool_]) -> ScoredOutcomes:
     return ScoredOutcomes(score=traffic.score, small_correct=~lost_N, large_correct=right_N, group=traffic.unit)
 
 
-def _statement(epsilon: float, delta: float, window: CertifiedWindow, labelled: LabelledTraffic | None) -> str:
+def _statement(epsilon: float, delta: float, window: CertifiedWindow, labelled: LabelledUnits | None) -> str:
     """The promise in words, for the window itself and for what comes after it."""
     dates = f"{window.begins_at:%Y-%m-%d} to {window.ends_at:%Y-%m-%d}"
     decisions = f"the {window.num_decisions:,} certify decisions {window.after + 1} to {window.upto} ({dates})"

@@ -9,21 +9,17 @@ Shapes: N decisions of certify units, in the order of their numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kcm.cascade.policy import ESCALATE_ALL, Policy
-from kcm.certify.labelled import LabelledTraffic
-from kcm.certify.traffic import Traffic
+from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
+from kcm.certify.labelled import LabelledUnits
 from kcm.config import Config
-from kcm.errors import DataError
 from kcm.tasks.hashing import draw
 from pipelines.loop.judged import JudgedWindow
-from pipelines.serve.log.inbox import DisputedItem, LabelTest, State, outcome
+from pipelines.serve.log.inbox import DisputedItem, LabelTest, State
 
 
 class InboxPlan(Config):
@@ -87,70 +83,47 @@ def label_tests(judged: JudgedWindow, plan: InboxPlan) -> tuple[LabelTest, ...]:
 
     Their results may be asked for after each label: a test holds at all times.
     """
-    return tuple(_label_tests(judged.with_labels({}), plan))
-
-
-def _label_tests(judged: JudgedWindow, plan: InboxPlan) -> Iterator[LabelTest]:
     own = plan.policy.task_decisions
-    for task, decision in ((None, plan.policy.decision), *own.items()):
-        rows = judged.of_task(task, own)
-        if not len(rows) or decision == ESCALATE_ALL:
-            continue
-        labelled = labelled_traffic(rows, rows.traffic(plan.floor), decision.cut, plan)
-        units, drawn = labelled.units, labelled.drawn
-        columns = rows.items[drawn], units.place, units.weight, units.score, rows.label[drawn], rows.large_label[drawn]
-        yield LabelTest(
-            task=task,
-            decision=decision,
-            epsilon=plan.epsilon,
-            delta=plan.delta / (1 + len(own)),
-            floor=units.floor,
-            num_units=units.num_units,
-            noise=plan.noise,
-            items=tuple(
-                DisputedItem(
-                    id=item,
-                    place=int(place),
-                    weight=float(weight),
-                    score=float(score),
-                    small_label=small,
-                    large_label=None if pd.isna(large) else large,
-                )
-                for item, place, weight, score, small, large in zip(*columns, strict=True)
-            ),
-        )
+    decisions = {None: plan.policy.decision} | own
+    parts = {task: judged.of_task(task, own) for task, decision in decisions.items() if decision != ESCALATE_ALL}
+    return tuple(_label_test(task, decisions[task], rows, plan) for task, rows in parts.items() if len(rows))
 
 
-def labelled_traffic(judged: JudgedWindow, traffic: Traffic, threshold: float, plan: InboxPlan) -> LabelledTraffic:
-    """What people said of the disagreements above `threshold`; skipped items count as lost.
-
-    Raises DataError for an item in the inbox that this attempt cannot have drawn.
-    """
-    rho_N, answered_N = plan.probability(judged), judged.answered
-    disputed = traffic.asked & traffic.disagrees & (traffic.score > threshold)
-    drawn = disputed & answered_N & plan.drawn(judged)
-    state, label = (judged.rows[name].to_numpy(dtype=object) for name in ("inbox_state", "inbox_label"))
-    shown = pd.notna(state)
-    if (strange := shown & ~drawn).any():
-        raise DataError(
-            f"{strange.sum()} items of the inbox were not drawn by attempt {plan.attempt}, the first is "
-            f"{judged.items[int(np.argmax(strange))]}",
-            where="inbox",
-            hint="Labels count for the challenger that they were drawn for",
-        )
-    never = disputed & ~answered_N  # no label could tell whether the large model would have been right
-    answered, lost = np.zeros((2, len(judged)), dtype=bool)
-    for place in np.flatnonzero(drawn | never):
-        large = None if never[place] else judged.large_label[place]
-        answered[place], lost[place] = outcome(state[place], label[place], judged.label[place], large)
-    return LabelledTraffic(
-        traffic=traffic,
-        threshold=threshold,
-        drawn=drawn | never,
-        label_probability=np.where(never, 1.0, rho_N),
-        answered=answered,
-        lost=lost,
+def _label_test(task: str | None, decision: Decision, judged: JudgedWindow, plan: InboxPlan) -> LabelTest:
+    """The test of one decision, with the disagreements above its threshold that are drawn."""
+    traffic, rho_N, answered_N = judged.traffic(plan.floor), plan.probability(judged), judged.answered
+    disputed_N = traffic.asked & traffic.disagrees & (traffic.score > decision.cut)
+    never_N = disputed_N & ~answered_N  # no label could tell whether the large model would have been right
+    drawn_N = never_N | (disputed_N & plan.drawn(judged))
+    units = LabelledUnits.of(
+        traffic,
+        drawn=drawn_N,
+        label_probability=np.where(never_N, 1.0, rho_N),
         order=plan.order(judged),
+        answered=never_N,
+        lost=never_N,
         floor=plan.floor,
+    )
+    columns = judged.items, judged.label, judged.large_label
+    return LabelTest(
+        task=task,
+        decision=decision,
+        epsilon=plan.epsilon,
+        delta=plan.delta / (1 + len(plan.policy.task_decisions)),
+        floor=units.floor,
+        num_units=units.num_units,
         noise=plan.noise,
+        items=tuple(
+            DisputedItem(
+                id=item,
+                place=int(place),
+                weight=float(weight),
+                score=float(score),
+                small_label=small,
+                large_label=None if pd.isna(large) else large,
+            )
+            for place, weight, score, item, small, large in zip(
+                units.place, units.weight, units.score, *(column[drawn_N] for column in columns), strict=True
+            )
+        ),
     )

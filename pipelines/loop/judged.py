@@ -5,7 +5,7 @@ Shapes: N decisions, in the order of their numbers; D features, C labels.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,12 +185,6 @@ class JudgedWindow:
             floor=floor,
             unit=self.unit,
         )
-
-    def with_labels(self, answers: Mapping[str, tuple[str, str | None]]) -> JudgedWindow:
-        """With state and label of the items of an inbox, by their names, and of no other: volunteered labels go."""
-        known = [answers.get(item, (None, None)) for item in self.items]
-        states, labels = ([answer[place] for answer in known] for place in (0, 1))
-        return JudgedWindow(self.rows.assign(inbox_state=states, inbox_label=labels))
 
 
 def window_features(

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.compute as pc
 from pydantic import Field
 
-from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
+from kcm.cascade.policy import Decision, Policy
 from kcm.certify.certificate import CertificateConfig, CertifiedWindow
 from kcm.certify.ledger import Look, look_delta
 from kcm.certify.traffic import Traffic
@@ -22,9 +22,10 @@ from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
 from kcm.report.formats import duration
 from pipelines.context import Attempt
-from pipelines.loop.disputes import GivenLabels, InboxPlan, labelled_traffic
+from pipelines.loop.disputes import GivenLabels, label_tests
 from pipelines.loop.judged import JudgedWindow, window_features
 from pipelines.loop.window import WindowArtefact, WindowFacts, utc_of
+from pipelines.serve.log.inbox import LabelTest
 from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, curves_of, result_of, scored_table
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.control.journal import StoredLedger
@@ -70,7 +71,7 @@ def certify_window(
     *,
     delta: float,
     expires_at: datetime,
-    labels: InboxPlan | None = None,
+    labels: GivenLabels | None = None,
 ) -> tuple[Policy, dict[str | None, TrafficCertificate]]:
     """The policy to deploy and its certificates by task; None is the key of the decision for all other requests.
 
@@ -91,11 +92,12 @@ def certify_window(
     if "purpose" in judged.rows and (others := int((judged.rows["purpose"] != "certify").sum())):
         raise DataError(f"{others} decisions are of no certify unit", where=facts.where)
     share = delta / (1 + len(policy.task_decisions))
+    tests = {test.task: test for test in label_tests(judged, labels.plan)} if labels else {}
     certificates: dict[str | None, TrafficCertificate] = {}
     for task, decision in ((None, policy.decision), *policy.task_decisions.items()):
         rows = judged.of_task(task, policy.task_decisions)
         if len(rows) or task is None:
-            certificates[task] = _certify(rows, decision, config, facts, share, expires_at, labels)
+            certificates[task] = _certify(rows, decision, config, facts, share, expires_at, labels, tests.get(task))
     tasks = {task: certificate.route for task, certificate in certificates.items() if task is not None}
     deployed = policy.model_copy(update={"decision": certificates[None].route, "task_decisions": tasks})
     return deployed, certificates
@@ -140,7 +142,8 @@ def _certify(
     facts: WindowFacts,
     delta: float,
     expires_at: datetime,
-    labels: InboxPlan | None,
+    labels: GivenLabels | None,
+    test: LabelTest | None,
 ) -> TrafficCertificate:
     if not len(rows):
         raise DataError(
@@ -150,7 +153,7 @@ def _certify(
             hint="Wait for more traffic",
         )
     traffic, answered_at = rows.traffic(facts.share_floor), rows.rows["answered_at"]
-    labelled = None if labels is None else labelled_traffic(rows, traffic, decision.cut, labels)
+    answers = labels.answers if labels else {}
     window = CertifiedWindow(
         application=facts.application,
         after=facts.after,
@@ -160,10 +163,9 @@ def _certify(
         expires_at=expires_at,
         num_decisions=len(rows),
         num_asked=int(traffic.asked.sum()),
-        num_labels=0 if labelled is None else int((labelled.answered & rows.answered).sum()),
+        num_labels=test.num_labels(answers) if test else 0,
     )
-    if decision == ESCALATE_ALL:
-        labelled = None  # nothing is kept, so that nothing is disputed
+    labelled = test.units(answers) if test else None
     return certify_traffic(traffic, decision, config, window, delta=delta, labelled=labelled)
 
 
@@ -199,13 +201,13 @@ class Recertify(Stage, Plan):
         judged = JudgedWindow.by(fitted.collaborator, fitted.gate, rows, features_ND, names.labels)
         certify = judged.of_purpose("certify")
         policy, certificates = certify_window(
-            certify if self.labels is None else certify.with_labels(self.labels.answers),
+            certify,
             fitted.policy,
             self.certificate,
             facts,
             delta=self._spend(attempt, certify, fitted.policy, facts),
             expires_at=datetime.now(UTC) + timedelta(days=self.expires_days),
-            labels=None if self.labels is None else self.labels.plan,
+            labels=self.labels,
         )
         folder = attempt.folder / name
         folder.mkdir()

@@ -73,6 +73,11 @@ class LabelTest(Config):
             noise=self.noise,
         )
 
+    def num_labels(self, states: LabelStates) -> int:
+        """How many of the items a person has labelled or skipped that the large model answered."""
+        given = (states.get(item.id, ("drawn", None))[0] for item in self.items if item.large_label is not None)
+        return sum(state != "drawn" for state in given)
+
     def result(self, states: LabelStates) -> LabelledTest:
         """The test at the searched threshold."""
         return LabelledTest(self.units(states), self.epsilon, self.delta)

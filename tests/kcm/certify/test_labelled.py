@@ -1,21 +1,40 @@
 """A few labels, on disagreements alone, certify a challenger that disagrees more often than it may lose."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.stats import binom
 
-from kcm.certify.labelled import LabelledPath, LabelledTest, LabelledTraffic, noise_bound
+from kcm.certify.labelled import LabelledPath, LabelledTest, LabelledUnits, noise_bound
 from kcm.certify.traffic import Traffic, TrafficPath
-from kcm.errors import DataError
 
 
-def labelled(
-    num: int, *, disputed: float, losing: float, rho: float = 1.0, seed: int = 0, **more: Any
-) -> LabelledTraffic:
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Traffic with what a person said of its disagreements above a threshold of 0."""
+
+    traffic: Traffic
+    drawn: NDArray[np.bool_]
+    label_probability: NDArray[np.float64]
+    answered: NDArray[np.bool_]
+    lost: NDArray[np.bool_]
+    order: NDArray[np.float64]
+    floor: float
+    noise: float = 0.0
+
+    @property
+    def units(self) -> LabelledUnits:
+        return LabelledUnits.of(**vars(self))
+
+    def path(self, epsilon: float, delta: float) -> LabelledPath:
+        return LabelledPath(self.units, 0.0, epsilon, delta)
+
+
+def labelled(num: int, *, disputed: float, losing: float, rho: float = 1.0, seed: int = 0, **more: Any) -> Window:
     """All kept by the challenger and asked for; `disputed` of them differ, of which it loses a share `losing`."""
     rng = np.random.default_rng(seed)
     disagrees = rng.random(num) < disputed
@@ -36,7 +55,7 @@ def labelled(
         "order": np.random.default_rng(seed + 1000).random(num),
         "floor": rho,
     }
-    return LabelledTraffic(traffic=traffic, threshold=0.0, **columns | more)
+    return Window(traffic=traffic, **columns | more)
 
 
 def test_labels_certify_where_disagreement_alone_cannot() -> None:
@@ -107,9 +126,8 @@ def test_the_value_of_a_unit_is_the_weighted_mean_over_its_items() -> None:
         floor=0.25,
         unit=np.array(["a"] * 4, dtype=object),
     )
-    window = LabelledTraffic(
+    window = Window(
         traffic=traffic,
-        threshold=0.0,
         drawn=first,
         label_probability=np.where(first, 0.8, 1.0),
         answered=first,
@@ -140,14 +158,14 @@ def test_a_longer_window_asks_for_no_more_labels() -> None:
 
 def test_what_holds_where_the_labels_were_drawn_holds_above_and_below_nothing_is_known() -> None:
     window = labelled(4000, disputed=0.1, losing=0.02)
-    path = LabelledPath(window, epsilon=0.02, delta=0.1)
+    path = window.path(0.02, 0.1)
     assert path.certified() == 0.0
     assert path.p_value(0.5) == path.p_value(0.0) <= 0.1
     assert path.p_value(-0.5) == path.upper_bound(-0.5) == 1.0
-    assert LabelledPath(window, epsilon=0.0005, delta=0.1).certified() == math.inf
+    assert window.path(0.0005, 0.1).certified() == math.inf
 
 
-def by_score(num: int, seed: int, losing_below: float, losing_above: float, split: float) -> LabelledTraffic:
+def by_score(num: int, seed: int, losing_below: float, losing_above: float, split: float) -> Window:
     """Scores are uniform; a tenth differs, and below `split` the challenger loses more of that than above."""
     rng = np.random.default_rng(seed + 2000)
     window = labelled(num, disputed=0.1, losing=0.0, seed=seed)
@@ -158,7 +176,7 @@ def by_score(num: int, seed: int, losing_below: float, losing_above: float, spli
 
 def test_labels_that_refute_the_searched_threshold_certify_the_closest_stricter_one() -> None:
     window = by_score(6000, 1, losing_below=0.6, losing_above=0.02, split=0.4)
-    path = LabelledPath(window, epsilon=0.02, delta=0.1)
+    path = window.path(0.02, 0.1)
     lowest = path.certified()
     assert not LabelledTest(window.units, 0.02, 0.1).certified
     assert 0.0 < lowest < 0.5
@@ -167,13 +185,13 @@ def test_labels_that_refute_the_searched_threshold_certify_the_closest_stricter_
     p_values = [path.p_value(step) for step in np.linspace(0, 1, 40)]
     assert p_values == sorted(p_values, reverse=True)
     unanswered = replace(window, answered=window.answered & (window.traffic.score > 0.5))
-    assert 0.4 < LabelledPath(unanswered, epsilon=0.02, delta=0.1).certified() <= 0.5  # the others are not needed
+    assert 0.4 < unanswered.path(0.02, 0.1).certified() <= 0.5  # the others are not needed
 
 
 def test_the_path_certifies_a_threshold_that_loses_too_much_no_more_often_than_promised() -> None:
     """Everything above a threshold of 0.5 loses exactly epsilon: what is certified below is false."""
     false = sum(
-        LabelledPath(by_score(800, seed, losing_below=0.5, losing_above=0.5, split=0), 0.025, 0.1).certified() < 0.5
+        by_score(800, seed, losing_below=0.5, losing_above=0.5, split=0).path(0.025, 0.1).certified() < 0.5
         for seed in range(300)
     )
     assert false <= binom.ppf(0.99, 300, 0.1)
@@ -181,21 +199,7 @@ def test_the_path_certifies_a_threshold_that_loses_too_much_no_more_often_than_p
 
 def test_the_fewest_units_are_those_of_a_window_without_a_loss() -> None:
     window = labelled(50, disputed=0.0, losing=0.0)
-    fewest = LabelledPath(window, epsilon=0.05, delta=0.1).fewest_units
-    assert LabelledPath(labelled(fewest, disputed=0.0, losing=0.0), epsilon=0.05, delta=0.1).certified() == 0.0
+    fewest = window.path(0.05, 0.1).fewest_units
+    assert labelled(fewest, disputed=0.0, losing=0.0).path(0.05, 0.1).certified() == 0.0
     fewer = labelled(fewest - 1, disputed=0.0, losing=0.0)
-    assert LabelledPath(fewer, epsilon=0.05, delta=0.1).certified() == math.inf
-
-
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"label_probability": np.full(50, 0.1)}, "below 0.5"),
-        ({"label_probability": np.full(50, 1.5)}, "above 1"),
-        ({"drawn": np.ones(50, dtype=bool)}, "nothing depends"),
-        ({"lost": np.ones(49, dtype=bool)}, "expected"),
-    ],
-)
-def test_labels_that_were_not_drawn_as_announced_are_refused(columns: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        labelled(50, disputed=0.5, losing=0.1, rho=0.5, **columns)
+    assert fewer.path(0.05, 0.1).certified() == math.inf

@@ -60,13 +60,13 @@ def test_labels_certify_step_by_step_and_the_certificate_says_the_same(asked: As
     assert standing.num_labelled == labels < 80
     assert bounds == sorted(bounds, reverse=True)
     policy, certificates = certify_window(
-        judged_of(asked.window).with_labels(asked.inbox.given().answers),
+        judged_of(asked.window),
         asked.inbox.plan.policy,
         CertificateConfig(),
         facts_of(asked.window),
         delta=0.06,
         expires_at=START,
-        labels=asked.inbox.plan,
+        labels=asked.inbox.given(),
     )
     assert policy.decision == KEEP_ALL
     assert certificates[None].bound == pytest.approx(standing.bound)

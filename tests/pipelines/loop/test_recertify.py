@@ -13,8 +13,9 @@ import pytest
 from kcm.cascade.policy import KEEP_ALL, Decision, Policy
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import DataError
-from pipelines.loop.disputes import InboxPlan
+from pipelines.loop.disputes import GivenLabels, InboxPlan
 from pipelines.loop.recertify import LineageLedger, can_certify_window, certify_window
+from pipelines.serve.log.inbox import State
 from pipelines.store.control.records import Control
 from tests.pipelines.loop.windows import START, facts_of, judged_of, made_window, plan_of
 
@@ -103,28 +104,26 @@ def test_as_few_units_as_the_ledger_needs_certify_where_none_disagrees_and_all_w
         assert enough == (decision == "keep_all")
 
 
-def labelled(window: pa.Table, plan: InboxPlan, losing: float, skipped: float = 0.0) -> pa.Table:
-    """The window after a person labelled what the attempt drew."""
+def labelled(window: pa.Table, plan: InboxPlan, losing: float, skipped: float = 0.0) -> GivenLabels:
+    """What a person said of what the attempt drew."""
     rng, judged = np.random.default_rng(4), judged_of(window)
     drawn = plan.drawn(judged) & np.array([label == "no" for label in window["large_label"].to_pylist()])
-    states, labels = [], []
-    for is_drawn in drawn:
-        state = None if not is_drawn else "skipped" if rng.random() < skipped else "labelled"
-        states.append(state)
-        labels.append(("no" if rng.random() < losing else "yes") if state == "labelled" else None)
-    window = with_column(window, "inbox_state", pa.array(states, pa.string()))
-    return with_column(window, "inbox_label", pa.array(labels, pa.string()))
+    answers: dict[str, tuple[State, str | None]] = {}
+    for item in judged.items[drawn]:
+        state: State = "skipped" if rng.random() < skipped else "labelled"
+        answers[item] = state, ("no" if rng.random() < losing else "yes") if state == "labelled" else None
+    return GivenLabels(plan=plan, answers=answers)
 
 
 def test_labels_on_disagreements_certify_what_disagreement_cannot() -> None:
     window, plan = made_window(12000, rate=0.05), plan_of()
     assert certified(window)[0].decision != KEEP_ALL
-    policy, certificates = certified(labelled(window, plan, losing=0.1), labels=plan)
+    policy, certificates = certified(window, labels=labelled(window, plan, losing=0.1))
     assert policy.decision == KEEP_ALL
     assert certificates[None].method == "labelled"
     disputed = sum(label == "no" for label in window["large_label"].to_pylist())
     assert certificates[None].window.num_labels < 0.6 * disputed  # escalated items are drawn as seldom as others
-    stricter, found = certified(labelled(window, plan, losing=0.9), labels=plan)
+    stricter, found = certified(window, labels=labelled(window, plan, losing=0.9))
     assert stricter.decision.decision == "threshold"  # the closest one that the same labels allow
     assert 0.3 < found[None].call_rate < 0.9
     assert "stricter one" in found[None].reason
@@ -132,15 +131,8 @@ def test_labels_on_disagreements_certify_what_disagreement_cannot() -> None:
 
 def test_skipped_and_unanswered_items_cannot_help() -> None:
     window, plan = made_window(12000, rate=0.05), plan_of()
-    assert certified(labelled(window, plan, losing=0.0, skipped=0.9), labels=plan)[0].decision != KEEP_ALL
-    assert certified(window, labels=plan)[0].decision != KEEP_ALL
-
-
-def test_labels_of_another_attempt_are_refused() -> None:
-    window = made_window(2000, rate=0.05)
-    answered = labelled(window, plan_of("another"), losing=0.1)
-    with pytest.raises(DataError, match="not drawn by attempt this"):
-        certified(answered, labels=plan_of("this"))
+    assert certified(window, labels=labelled(window, plan, losing=0.0, skipped=0.9))[0].decision != KEEP_ALL
+    assert certified(window, labels=GivenLabels(plan=plan, answers={}))[0].decision != KEEP_ALL
 
 
 def test_whether_and_when_an_item_is_drawn_is_uniform_and_never_changes() -> None:
