@@ -37,6 +37,10 @@ class LogUnavailableError(KcmError):
     """Nothing was stored: the database is gone, locked, full, silent, failing, or of another version."""
 
 
+class LogVersionError(LogUnavailableError):
+    """The tables are of another version than this package's: waiting does not help."""
+
+
 class Database:
     """Transactions on the log's tables, which are made before the first one.
 
@@ -187,7 +191,7 @@ def _create_tables(connection: Connection) -> None:
     connection.execute(insert(connection, META), [row])
     version = connection.scalar(select(META.c.version))
     if version != SCHEMA_VERSION:
-        raise LogUnavailableError(f"the log's tables are of version {version}, this package reads {SCHEMA_VERSION}")
+        raise LogVersionError(f"the log's tables are of version {version}, this package reads {SCHEMA_VERSION}")
 
 
 def _postgres_engine(url: URL, timeout_s: float) -> Engine:

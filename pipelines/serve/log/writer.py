@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from kcm.bundle.answers import Route
 from kcm.inputs.content import Content
 from pipelines.serve.config import FeedbackConfig
-from pipelines.serve.log.database import LogUnavailableError
+from pipelines.serve.log.database import LogUnavailableError, LogVersionError
 from pipelines.serve.log.decisions import APPLICATION, STEP, DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Payload, RejectedError
 
@@ -143,9 +143,14 @@ class LogWriter:
         return self._failed_at == -float("inf")
 
     async def open(self) -> None:
-        """Make the tables, where that fails now, the first call tries again; and delete old payloads from now on."""
+        """Make the tables, where that fails now, the first call tries again; and delete old payloads from now on.
+
+        Raises LogVersionError for tables of another version: what opens the log, such as a door, is not to start then.
+        """
         try:
             await self.call(DecisionLog.open)
+        except LogVersionError:
+            raise
         except LogUnavailableError as error:
             logger.error("the log cannot be opened: %s", error)
         self._start(self._expire_regularly())

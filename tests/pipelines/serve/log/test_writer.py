@@ -14,8 +14,9 @@ from sqlalchemy.engine import make_url
 from kcm.bundle.answers import Route
 from kcm.inputs.content import Content
 from pipelines.serve.config import FeedbackConfig
+from pipelines.serve.log import database
 from pipelines.serve.log import writer as room
-from pipelines.serve.log.database import LogUnavailableError
+from pipelines.serve.log.database import LogUnavailableError, LogVersionError
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload, RejectedError
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK, PAYLOADS
@@ -48,6 +49,17 @@ async def test_decisions_are_in_the_log_soon_without_being_waited_for(
     writing.add_decisions([decision("r2")])
     while stored(url, DECISIONS) != ["r1", "r2"]:
         await asyncio.sleep(0.01)
+
+
+async def test_a_log_of_another_version_is_not_opened_and_one_that_is_away_is_tried_again(
+    url: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: a door of another image starts only where it can write the log."""
+    await opened(f"sqlite:///{path / 'nowhere'}").open()
+    await opened(url, timeout_s=1.0).open()
+    monkeypatch.setattr(database, "SCHEMA_VERSION", 9999)
+    with pytest.raises(LogVersionError, match="this package reads 9999"):
+        await opened(url, timeout_s=1.0).open()
 
 
 @pytest.mark.parametrize(
