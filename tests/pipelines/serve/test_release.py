@@ -48,13 +48,6 @@ async def serving_first() -> tuple[Releases[str], Loader]:
     return releases, load
 
 
-async def test_the_first_version_must_load() -> None:
-    load = Loader()
-    load.go.set()
-    with pytest.raises(ValueError, match="does not"):
-        await Releases(load).stage(release("bad"))
-
-
 async def test_the_old_version_answers_until_the_new_one_is_loaded() -> None:
     releases, load = await serving_first()
     await releases.stage(release("2"))
@@ -88,16 +81,6 @@ async def test_the_newest_release_counts() -> None:
     await releases.settled()
     assert releases.current == "model 3"
     assert load.loaded == ["1", "3"]
-
-
-async def test_staging_what_is_served_takes_back_what_is_being_loaded() -> None:
-    releases, load = await serving_first()
-    await releases.stage(release("2"))
-    await asyncio.sleep(0)
-    await releases.stage(release("1"))
-    load.go.set()
-    await releases.settled()
-    assert (releases.current, load.loaded) == ("model 1", ["1"])
 
 
 async def test_a_challenger_is_loaded_beside_the_champion_and_promoted_and_rolled_back_without_loading() -> None:
@@ -144,16 +127,6 @@ async def test_a_challenger_that_is_dropped_while_it_serves_stays_away_until_it_
     await releases.stage(release("1", "2", share=0.1))
     await releases.settled()
     assert (releases.served.challenger, load.loaded) == ("model 2", ["1", "2", "2"])
-
-
-async def test_a_champion_stays_in_memory_whatever_number_of_challengers_it_has_seen() -> None:
-    releases, load = await serving_first()
-    load.go.set()
-    for number in range(2, 8):
-        await releases.stage(release("1", str(number)))
-        await releases.settled()
-    await releases.stage(release("1"))
-    assert (releases.current, load.loaded.count("1")) == ("model 1", 1)
 
 
 def test_callers_keep_their_version_as_the_share_grows() -> None:

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 
 from kcm.config import parse_config
@@ -32,11 +30,6 @@ def test_replicas_of_the_large_model_come_and_go_where_the_config_names_the_fewe
     assert "num_replicas" not in options
     scaling = options["autoscaling_config"]
     assert (scaling.min_replicas, scaling.max_replicas, scaling.downscale_delay_s) == (0, 3, 60.0)
-
-
-def test_keys_are_found_from_whichever_folder_a_replica_works_in() -> None:
-    config = parse_config(ServeConfig, {"auth": {"keys_file": "keys"}})
-    assert config.auth.keys_file == Path.cwd() / "keys"
 
 
 def test_a_local_cluster_grows_to_what_all_replicas_reserve() -> None:

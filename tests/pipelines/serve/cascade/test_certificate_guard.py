@@ -1,6 +1,6 @@
 """Promise: a version whose certificate does not hold any more stops doing what it was certified for."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from math import inf
 from types import SimpleNamespace
 from typing import Any
@@ -22,13 +22,6 @@ def side(expires: datetime | None = None) -> Any:
     return SimpleNamespace(bundle=bundle, policy=policy, farthest=inf)
 
 
-def test_while_the_certificate_holds_nothing_changes() -> None:
-    small = side(NOW + timedelta(days=1))
-    guard = CertificateGuard(small, "1", "escalate_all", lambda: NOW)
-    guard.act(refuted=False)
-    assert (guard.standing, small.policy) == ("holds", small.bundle.policy)
-
-
 @pytest.mark.parametrize(("refuted", "standing"), [(True, "refuted"), (False, "expired")])
 def test_a_refuted_or_expired_version_escalates_all_whatever_the_task(refuted: bool, standing: str) -> None:
     small = side(NOW)
@@ -45,14 +38,6 @@ def test_from_a_distance_on_inputs_escalate_for_good_and_the_certificate_still_h
     for farthest in (2.0, 3.0):
         guard.escalate_novel(farthest)
     assert (small.farthest, guard.standing, small.policy) == (2.0, "holds", small.bundle.policy)
-
-
-def test_what_is_refuted_stays_refuted() -> None:
-    small = side()
-    guard = CertificateGuard(small, "1", "escalate_all", lambda: NOW)
-    guard.act(refuted=True)
-    guard.act(refuted=False)
-    assert (guard.standing, small.policy.decision) == ("refuted", ESCALATE_ALL)
 
 
 def test_reporting_changes_nothing_but_the_standing() -> None:

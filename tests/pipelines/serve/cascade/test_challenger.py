@@ -107,18 +107,6 @@ async def test_a_shadow_answers_nobody_and_every_item_is_encoded_once(url: str) 
     assert replica.encoder.num_encoded - before == len(INPUTS) * len(CALLERS)
 
 
-async def test_a_canary_answers_some_callers_and_each_of_them_wholly(url: str) -> None:
-    replica = Replica(url)
-    await replica.serve("2", share=0.2)
-    responses = await replica.answer_all()
-    chosen = [response.model_version for response in responses]
-    assert 1 <= chosen.count("2") < len(CALLERS)
-    for response in responses:
-        assert response.answers[0].label == f"label of {response.model_version}"
-    assert [response.model_version for response in await replica.answer_all()] == chosen
-    assert {row["model_version"] for row in await replica.decisions()} == {"1", "2"}
-
-
 async def test_all_that_a_small_canary_keeps_is_audited_and_the_log_says_so(url: str) -> None:
     replica = Replica(url, audit_share=0.1)
     await replica.serve("2", share=0.2)
@@ -187,23 +175,3 @@ async def test_a_champion_that_gives_no_numbers_is_no_reason_to_drop_its_challen
     await replica.serve("2", share=1.0)
     replica.sides["1"].broken = True
     assert {response.model_version for response in await replica.answer_all()} == {"2"}
-
-
-async def test_requests_under_way_keep_their_version_through_promotion_and_rollback(url: str) -> None:
-    replica = Replica(url)
-    await replica.serve("2")
-    waiting = []
-    for number, (champion, challenger) in enumerate([("1", "2"), ("2", None), ("1", None)] * 5):
-        await replica.service.stage(
-            Release(
-                version=champion,
-                bundle=Path("/1" if champion == "1" else "/2"),
-                challenger=ChallengerRelease(version="2", bundle=Path("/2")) if challenger else None,
-            )
-        )
-        request = replica.service.predict(INPUTS, Origin(f"q{number}", "ann"))
-        waiting.append((champion, asyncio.ensure_future(request)))
-        await asyncio.sleep(0)
-    for champion, request in waiting:
-        response = await request
-        assert (response.model_version, response.answers[0].label) == (champion, f"label of {champion}")

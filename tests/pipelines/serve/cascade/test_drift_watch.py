@@ -135,22 +135,3 @@ async def test_replicas_count_alike_and_without_any_there_is_no_drift(reference:
         await look({"shift": 0.8})
         both = reader.drift("films", "1")["distance"]
     assert both > 10 * alone
-
-
-async def test_the_door_looks_at_a_bounded_number_of_items_and_soon(
-    reference: DriftReference, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipelines.serve.cascade.drift.LOOK_AFTER_S", 0.01)
-    looked: list[int] = []
-
-    class Counting(Drift):
-        def _bet(self, seen: Any) -> None:
-            looked.append(len(seen))
-            super()._bet(seen)
-
-    drift = Counting(reference, "1", None, NoMetrics())  # type: ignore[arg-type]
-    for _ in range(5):
-        drift.add(judgements(100, seed=1))
-    while not drift.e_values:
-        await asyncio.sleep(0.01)
-    assert looked == [MOST]

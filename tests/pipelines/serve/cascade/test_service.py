@@ -216,13 +216,6 @@ async def test_decisions_are_explained_one_at_a_time(recorder: Recorder, monkeyp
     assert (recorder.statuses, recorder.explained_statuses) == ([], [429, 200, 200])
 
 
-async def test_a_refused_prediction_is_counted_by_its_status(recorder: Recorder) -> None:
-    service = await started(recorder)
-    with pytest.raises(Refusal):
-        await service.predict([Input(Content("x"), "no such task")], Origin("r1"))
-    assert recorder.statuses == [422]
-
-
 async def test_it_is_ready_once_the_large_model_has_answered_a_probe(
     monkeypatch: pytest.MonkeyPatch, recorder: Recorder
 ) -> None:

@@ -65,19 +65,6 @@ def test_only_escalated_items_travel_and_answers_stay_in_order() -> None:
     assert (response.model_version, response.request_id) == ("5", "id")
 
 
-def test_each_stage_has_its_seconds_and_the_large_one_none_where_all_was_kept() -> None:
-    kept = predict(StubEscalation(LargeAnswer(1)), "keep").timings
-    escalated = predict(StubEscalation(LargeAnswer(1)), "keep", "x").timings
-    assert kept.large_s == 0.0 < escalated.large_s
-    assert 0 < kept.judge_s <= kept.total_s
-
-
-def test_an_escalation_has_no_more_time_than_its_own_limit_or_the_request_s() -> None:
-    escalation = StubEscalation(LargeAnswer(1))
-    predict(escalation, "x")
-    assert 0 < escalation.asked[0][1] <= CONFIG.large.timeout_s
-
-
 def test_small_answers_stand_in_for_escalated_items_alone() -> None:
     answers = predict(StubEscalation(FULL), "keep", "x", on_large_failure="answer_small").answers
     assert [(answer.route, answer.degraded) for answer in answers] == [("small", False), ("small_degraded", True)]

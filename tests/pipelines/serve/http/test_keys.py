@@ -27,21 +27,6 @@ def test_each_key_stands_for_its_name_and_nothing_else_does(file: Path) -> None:
     assert [keys.caller(key) for key in ("", "secret", "ann", "\udcff", *hashes)] == [None] * 7
 
 
-def test_a_file_that_is_missing_is_reported_once_and_again_when_it_goes_again(
-    file: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    keys, content = Keys(file), file.read_text()
-    for number_told in (1, 2):
-        file.unlink()
-        assert [keys.caller("secret-1") for _ in range(5)] == ["ann"] * 5
-        assert len(caplog.records) == number_told
-        file.write_text(content)
-        assert [keys.caller(key) for key in ("secret-1", "secret-9")] == ["ann", None]
-    file.write_text("broken")
-    assert [keys.caller("secret-1") for _ in range(5)] == ["ann"] * 5
-    assert len(caplog.records) == 3
-
-
 def test_keys_change_without_a_restart(file: Path) -> None:
     keys = Keys(file)
     file.write_text(line("ann", "secret-2") + line("ann", "secret-4"))

@@ -116,16 +116,6 @@ def test_labels_and_skips_are_in_the_log_before_they_are_acknowledged(drawn: Dra
     assert drawn.client.get("/v1/labels").json()["items"][0]["id"] == "r5/0"
 
 
-def test_of_two_answers_the_first_stays_unless_it_is_replaced_on_purpose(drawn: Drawn) -> None:
-    first, other = ({"labels": [{"id": "r7/0", "label": label}]} for label in ("bad", "good"))
-    drawn.client.post("/v1/labels", json=first)
-    refused = drawn.client.post("/v1/labels", json=other)
-    assert (refused.status_code, drawn.rows()["r7/0"]) == (409, ("labelled", "bad"))
-    assert "r7/0" in refused.json()["detail"]
-    assert drawn.client.post("/v1/labels", json=other | {"again": True}).status_code == 200
-    assert drawn.rows()["r7/0"] == ("labelled", "good")
-
-
 @pytest.mark.parametrize(
     ("status", "item"),
     [
@@ -163,14 +153,6 @@ def test_a_closed_inbox_asks_for_nothing_and_takes_nothing(drawn: Drawn) -> None
     again = AskedFor("a1", "films/2", LABELS)
     drawn.change(lambda connection: open_inbox(connection, "films", again))
     assert drawn.client.get("/v1/labels").json()["standing"]["num_open"] == NUM
-
-
-def test_a_newer_inbox_takes_the_place_of_the_one_before(drawn: Drawn) -> None:
-    newer = AskedFor("a2", "films/3", ("bad",))
-    drawn.change(lambda connection: open_inbox(connection, "films", newer))
-    found = drawn.client.get("/v1/labels").json()
-    assert (found["version"], found["standing"]["num_open"]) == ("films/3", 0)
-    assert drawn.client.post("/v1/labels", json={"labels": [{"id": "r7/0", "label": "bad"}]}).status_code == 404
 
 
 def test_only_named_keys_may_see_what_others_have_sent(drawn: Drawn, tmp_path: Path) -> None:

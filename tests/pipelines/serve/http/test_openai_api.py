@@ -15,7 +15,6 @@ from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
 from kcm.large.prompting.prompts import NO_PROMPT, answer_schema, question
 from pipelines.serve.http.openai_api import text_between_marks
-from pipelines.serve.schemas import Refusal
 
 
 @pytest.fixture
@@ -165,11 +164,6 @@ def test_a_stream_carries_the_same_label_and_its_usage_where_asked(chat: openai.
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 
 
-def test_tools_are_of_no_consequence_where_none_may_be_chosen(chat: openai.OpenAI) -> None:
-    completion = ask(chat, ("user", "a film"), tools=[TOOL], tool_choice="none").parse()
-    assert completion.choices[0].message.content == "good"
-
-
 @pytest.mark.parametrize(
     ("messages", "options", "kind", "reason"),
     [
@@ -201,10 +195,3 @@ def test_what_cannot_be_classified_is_refused_with_a_reason(
     with pytest.raises(kind) as caught:
         ask(chat, *messages, **options)
     assert reason in str(caught.value)
-
-
-def test_a_refusal_is_one_that_clients_know_how_to_retry(chat: openai.OpenAI, service: Any) -> None:
-    service.refusal = Refusal(429, "too many items wait already", 1)
-    with pytest.raises(openai.RateLimitError) as caught:
-        ask(chat, ("user", "a film"))
-    assert caught.value.response.headers["retry-after"] == "1"

@@ -30,15 +30,6 @@ def labels(log: DecisionLog) -> list[tuple[Any, ...]]:
     return [(row["request_id"], row["item"], row["label"], row["text"]) for row in log.read(FEEDBACK)]
 
 
-def test_labels_are_stored_with_what_came_with_them(log: DecisionLog) -> None:
-    answer(log, "r1", num_items=3)
-    log.add_feedback("r1", None, [Feedback(0, "good", "A film — ünïcode.", "movies"), Feedback(2, "bad")])
-    first, second = log.read(FEEDBACK)
-    assert (first["label"], first["text"], first["task"]) == ("good", "A film — ünïcode.", "movies")
-    assert (second["item"], second["label"], second["text"]) == (2, "bad", None)
-    assert first["received_at"] is not None
-
-
 def test_what_is_sent_twice_is_stored_once(log: DecisionLog) -> None:
     for _ in range(2):
         answer(log, "r1", num_items=2)
@@ -122,12 +113,6 @@ def test_the_tallies_of_a_version_count_every_item_once_by_what_is_known_of_it(l
         Tally(1, 0.5, "small_degraded"),
     }
     assert log.tallies("3") == []
-
-
-def test_an_alarm_is_raised_once_and_stays(log: DecisionLog) -> None:
-    assert not log.is_refuted("1")
-    assert [log.refute("1") for _ in range(2)] == [True, False]
-    assert (log.is_refuted("1"), log.is_refuted("2")) == (True, False)
 
 
 def test_applications_that_share_a_log_delete_what_is_their_own(any_url: str) -> None:

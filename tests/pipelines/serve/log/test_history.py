@@ -80,17 +80,6 @@ async def test_each_version_has_its_dates_counts_labels_alarm_and_bounds_where_i
     assert second.disagreement is None
 
 
-async def test_the_log_is_not_read_with_every_look_at_the_page(writer: LogWriter, url: str) -> None:
-    moments = iter((0.0, 1.0, 50.9, 51.1, 52.0))
-    history = cards(writer, clock=lambda: next(moments))
-    before = await history.loop()  # took a second: a rest of fifty follows
-    log = DecisionLog(url, 5.0, "films")
-    log.add_decisions([decision(9, "films/3")])
-    log.close()
-    assert await history.loop() is before
-    assert [each.version for each in (await history.loop()).versions] == ["films/1", "films/2", "films/3"]
-
-
 async def test_without_a_log_there_is_nothing_to_tell_and_one_that_is_gone_is_an_error(
     tmp_path: Path,
 ) -> None:

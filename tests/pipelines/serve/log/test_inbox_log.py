@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision
+from kcm.cascade.policy import KEEP_ALL
 from pipelines.serve.log.database import Database
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import LoggedDecision, Origin, Payload, RejectedError
@@ -122,9 +122,3 @@ def test_a_policy_is_certified_where_each_of_its_decisions_is() -> None:
     assert standing.bound == max(each.result(states).bound for each in (test, own))
     assert standing_of([test, test], states).certified
     assert not standing_of([], states).certified
-
-
-def test_a_test_survives_the_log() -> None:
-    test = made_test("films", never=3)
-    assert LabelTest.model_validate_json(test.model_dump_json()) == test
-    assert {test.decision, Decision.of(float("inf"))} == {KEEP_ALL, ESCALATE_ALL}

@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import update
 
 from kcm.bundle.answers import Route
 from kcm.certify.certificate import Certificate
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.alarm import DecisionAlarm
-from pipelines.serve.log.database import Database
 from pipelines.serve.log.decisions import DecisionLog, Tally
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
 from pipelines.serve.log.monitor import Bounds, Monitor, bounds
@@ -149,14 +147,6 @@ def test_a_true_label_counts_once_whether_it_comes_before_or_after_the_audit_end
     assert log.tallies("1") == [audited(1, 0.5, agrees=False, small_right=False, large_right=True)]
 
 
-def test_disagreement_needs_no_label_and_shrinks_around_its_share() -> None:
-    found = bounds([Tally(400, 0.5, "small"), audited(360, 0.5, agrees=True), audited(40, 0.5, agrees=False)], None)
-    low, high = found.disagreement
-    assert 0.02 < low < 0.1 < high < 0.2
-    assert found.regret == (0.0, high)  # without a label nothing is lost for sure, and no more than differs
-    assert not found.alarm
-
-
 def test_the_alarm_is_raised_by_labels_that_refute_the_certificate_and_by_nothing_less() -> None:
     right = audited(100, agrees=False, small_right=True, large_right=False)  # the small model was right to differ
     wrong = audited(100, agrees=False, small_right=False, large_right=True)
@@ -165,17 +155,6 @@ def test_the_alarm_is_raised_by_labels_that_refute_the_certificate_and_by_nothin
     assert found.alarm
     assert found.regret[0] > 0.05
     assert not bounds([right, wrong], None).alarm
-
-
-@pytest.mark.parametrize("state", ["drawn", "lost"])
-@pytest.mark.parametrize("method", ["regret", "net"])
-def test_an_audit_without_an_outcome_may_have_gone_either_way(state: str, method: str) -> None:
-    tallies = [audited(200, state=state), audited(200, agrees=False)]
-    found = bounds([*tallies, audited(100, agrees=True)], certificate(0.05, method))
-    assert found.disagreement[0] < 0.4 < 0.8 < found.disagreement[1]
-    low, high = found.regret
-    assert high > 0.8
-    assert low == 0 if method == "regret" else -0.9 < low < -0.8
 
 
 class Recorder:
@@ -234,19 +213,6 @@ def test_a_process_that_was_overtaken_writes_nothing_and_shows_nothing(url: str,
     assert second.put_alarms("1", 0, {})
     assert not second.put_alarms("1", 0, {"again": True})
     assert log.read(VERSIONS)[0]["alarms"] == {}
-
-
-async def test_figures_are_hidden_where_another_process_shows_them(url: str, log: DecisionLog) -> None:
-    Traffic(log, share=1.0).answer(50)
-    recorder, other = Recorder(), DecisionLog(url, 5.0)
-    monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.2), recorder)
-    await monitor.check()
-    with Database(url, 5.0).writing() as connection:
-        connection.execute(update(VERSIONS).values(holder="another"))
-    await monitor.check()
-    await monitor.check()
-    assert [set(each) for each in recorder.seen][1:] == [{"hidden"}]
-    assert not other.hold_alarms("1", timedelta(seconds=1)).held
 
 
 @pytest.mark.parametrize(("method", "labelled"), [("regret", True), ("traffic", False)])
@@ -330,20 +296,3 @@ def test_a_disagreement_waits_for_its_label_and_an_audit_for_its_end(log: Decisi
     assert known(label_free=False) == [quiet, opened, quiet, opened, quiet, quiet]
     log.add_feedback("r", None, [Feedback(1, "b")])
     assert known(label_free=False)[1] == (True, True)
-
-
-async def test_many_events_cause_one_reading_of_the_log(
-    url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipelines.serve.log.monitor.CHECK_AFTER_S", 0.01)
-    Traffic(log, share=1.0).answer(10)
-    recorder = Recorder()
-    monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", None, recorder)
-    for number in (1, 2):
-        for _ in range(50):
-            monitor.schedule()
-        while len(recorder.seen) < number:
-            await asyncio.sleep(0.01)
-    found = bounds(log.tallies("1"), None)
-    assert found.num_items == 10
-    assert [seen["disagreement"] for seen in recorder.seen] == [found.disagreement] * 2

@@ -5,12 +5,10 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
 
 from kcm.inputs.content import Content
 from kcm.tasks.units import unit_digest
 from pipelines.serve.config import FeedbackConfig
-from pipelines.serve.log import window as window_module
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
 from pipelines.serve.log.monitor import Monitor
@@ -66,25 +64,6 @@ def test_a_window_holds_a_share_of_one_caller_s_labels(url: str) -> None:
     number = sum(TRUTHS.values())
     assert counted(url, 0, 1000) == {"bad": number, "good": number // 4}
     assert counted(url, 0, 1000, 1.0) == {"bad": number, "good": LIES}
-
-
-def test_labels_are_ordered_by_caller_once_for_all_batches_of_a_window(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    statements: list[str] = []
-
-    def watch(*given: Any) -> None:
-        statements.append(given[2])
-
-    monkeypatch.setattr(window_module, "MAX_ROWS", 100)
-    event.listen(Engine, "before_cursor_execute", watch)
-    try:
-        number = sum(TRUTHS.values())
-        assert counted(url, 0, 1000) == {"bad": number, "good": number // 4}
-    finally:
-        event.remove(Engine, "before_cursor_execute", watch)
-    assert sum("large_label" in statement for statement in statements) == 3  # of 240 decisions
-    assert sum("row_number" in statement.lower() for statement in statements) == 1
 
 
 def test_so_does_every_window_and_one_without_others_holds_all(url: str) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from kcm.bundle.answers import Route
-from kcm.errors import DataError, KcmError
+from kcm.errors import DataError
 from kcm.inputs.content import Content
 from kcm.tasks.units import unit_digest, unit_of
 from pipelines.serve.log import window as room
@@ -108,12 +108,6 @@ def test_a_window_is_read_in_batches_and_none_is_missed(
         held = sum(len(row["text"] or "") for row in batch.to_pylist())
         assert batch.num_rows == 1 or (held <= 100 and batch.num_rows <= 7)
     assert pa.Table.from_batches(batches).schema == WINDOW
-
-
-def test_a_window_without_decisions_has_its_columns(reader: LogReader) -> None:
-    assert reader.watermark("films") == 0
-    assert reader.window("films", 0, 100).schema == WINDOW
-    assert reader.gaps("films", 0, 100) == 0
 
 
 def test_an_application_sees_its_own_decisions(log: DecisionLog, reader: LogReader, any_url: str) -> None:
@@ -261,12 +255,6 @@ def test_a_log_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no log"):
         LogReader(f"sqlite:///{tmp_path}/feedback.db")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_log_that_cannot_be_read_says_so_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "feedback.db").write_bytes(b"no database at all" * 100)
-    with pytest.raises(KcmError, match="the log fails"), LogReader(f"sqlite:///{tmp_path}/feedback.db") as log:
-        log.watermark("films")
 
 
 def test_what_came_since_is_counted_by_what_is_known_of_it(log: DecisionLog, reader: LogReader, any_url: str) -> None:

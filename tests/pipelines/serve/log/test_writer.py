@@ -14,9 +14,8 @@ from sqlalchemy.engine import make_url
 from kcm.bundle.answers import Route
 from kcm.inputs.content import Content
 from pipelines.serve.config import FeedbackConfig
-from pipelines.serve.log import database
 from pipelines.serve.log import writer as room
-from pipelines.serve.log.database import LogUnavailableError, LogVersionError
+from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload, RejectedError
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK, PAYLOADS
@@ -38,28 +37,6 @@ def decision(request_id: str) -> LoggedDecision:
 
 def stored(url: str, table: Any = FEEDBACK) -> list[str]:
     return [row["request_id"] for row in DecisionLog(url, 1.0).read(table)]
-
-
-async def test_decisions_are_in_the_log_soon_without_being_waited_for(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(room, "BUFFER_S", 0.01)
-    writing = opened(url, timeout_s=1.0)
-    writing.add_decisions([decision("r1")])
-    writing.add_decisions([decision("r2")])
-    while stored(url, DECISIONS) != ["r1", "r2"]:
-        await asyncio.sleep(0.01)
-
-
-async def test_a_log_of_another_version_is_not_opened_and_one_that_is_away_is_tried_again(
-    url: str, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Promise: a door of another image starts only where it can write the log."""
-    await opened(f"sqlite:///{path / 'nowhere'}").open()
-    await opened(url, timeout_s=1.0).open()
-    monkeypatch.setattr(database, "SCHEMA_VERSION", 9999)
-    with pytest.raises(LogVersionError, match="this package reads 9999"):
-        await opened(url, timeout_s=1.0).open()
 
 
 @pytest.mark.parametrize(
@@ -212,16 +189,6 @@ async def test_while_the_database_is_locked_one_write_waits_and_the_others_fail_
         with pytest.raises(LogUnavailableError):
             await writing.add_feedback("later", None, LABELS)
     assert attempts == ["r0"]
-
-
-async def test_a_label_that_differs_says_nothing_against_the_database(url: str) -> None:
-    writing = opened(url, timeout_s=1.0)
-    writing.add_decisions([decision("r1"), decision("r2")])
-    await writing.add_feedback("r1", None, LABELS)
-    with pytest.raises(RejectedError):
-        await writing.add_feedback("r1", None, [Feedback(0, "bad")])
-    await writing.add_feedback("r2", None, LABELS)
-    assert stored(url) == ["r1", "r2"]
 
 
 async def test_a_client_that_leaves_takes_nothing_back(url: str) -> None:

@@ -90,18 +90,6 @@ def ask(*behaviours: Behaviour, timeout_s: float = 5.0) -> list[LargeAnswer] | L
     return asyncio.run(escalation(FakeHandle(*behaviours)).ask(ITEMS, timeout_s))
 
 
-async def test_answers_come_back_in_order_from_the_release_that_judged() -> None:
-    handle = FakeHandle(label_of_id)
-    assert await escalation(handle).ask(ITEMS, 5.0) == [LargeAnswer(1), LargeAnswer(0)]
-    assert handle.releases == [RELEASE]
-
-
-async def test_nothing_escalated_is_nothing_asked() -> None:
-    handle = FakeHandle(failing(RuntimeError("must not be called")))
-    assert await escalation(handle).ask([], 5.0) == []
-    assert handle.responses == []
-
-
 async def test_a_stalled_call_is_given_up_and_cancelled_and_another_one_is_made() -> None:
     handle = FakeHandle(forever, label_of_id)
     answers = await escalation(handle, attempt_s=0.01).ask(ITEMS, 5.0)
@@ -219,15 +207,6 @@ async def test_where_all_calls_time_out_they_are_not_all_made_again() -> None:
     asking = escalation(handle, attempt_s=0.02, breaker=Breaker(BreakerConfig(failures=1000)))
     await asyncio.gather(*(asking.ask(ITEMS, 5.0) for _ in range(50)))
     assert len(handle.responses) <= 50 + 5  # a token, and some more should this machine stand still for seconds
-
-
-async def test_a_probe_goes_through_an_open_breaker() -> None:
-    breaker = Breaker(BreakerConfig(failures=1))
-    call = breaker.admit()
-    assert call is not None
-    call.failed()
-    handle = FakeHandle(giving([LargeAnswer(0)]))
-    assert await escalation(handle, breaker=breaker).probe(5.0) is None
 
 
 async def test_a_client_that_leaves_cancels_its_escalation_and_tells_the_breaker_nothing() -> None:

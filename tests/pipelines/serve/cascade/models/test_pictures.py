@@ -100,21 +100,6 @@ async def test_once_nobody_waits_no_more_pictures_of_a_request_are_decoded() -> 
     assert read.seen == [picture(5), picture(8)]
 
 
-async def test_pictures_of_other_requests_come_in_between() -> None:
-    read, many = Reader(hold=True), [picture(width) for width in range(20, 26)]
-    first = reader(read)
-    greedy = asyncio.ensure_future(first.read(inputs(*many)))
-    await asyncio.to_thread(read.started.acquire)
-    innocent = asyncio.ensure_future(first.read(inputs(picture(8))))
-    await asyncio.sleep(0)
-    read.go.release(3)
-    await innocent
-    assert not greedy.done()
-    read.go.release(10)
-    await greedy
-    assert picture(8) in read.seen[:3]
-
-
 async def test_the_pictures_that_wait_are_bounded() -> None:
     read = Reader(hold=True)
     first = reader(read, max_waiting=2)

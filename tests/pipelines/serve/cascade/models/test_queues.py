@@ -98,11 +98,6 @@ async def test_a_batch_that_fails_fails_its_own_requests_and_the_next_one_goes_o
     assert await together.submit(["a"]) == ["A"]
 
 
-async def test_a_wrong_number_of_results_is_an_error_and_not_a_mix_up() -> None:
-    with pytest.raises(ValueError, match="shorter"):
-        await batcher(lambda items: items[1:]).submit(["a", "b"])
-
-
 class Ticking:
     """A clock, and a model that takes a second for each item."""
 
@@ -144,13 +139,6 @@ async def test_an_item_that_would_wait_too_long_is_refused_when_it_comes() -> No
     assert await together.submit(["d"]) == ["D"]
 
 
-async def test_a_request_is_not_refused_for_its_own_items_nor_for_a_pace_that_has_passed() -> None:
-    clock = Ticking()
-    together = Batcher(clock.compute, len, BatchingConfig(max_batch_size=8), max_wait_s=3.0, clock=clock)
-    for _ in range(3):
-        assert await together.submit(["a"] * 8) == ["a"] * 8  # eight seconds of work, and nothing before them
-
-
 @pytest.mark.parametrize("stalled", [0, 2])
 async def test_a_batch_that_stalled_makes_no_later_request_look_late(stalled: int) -> None:
     """The first batch of a replica, or one beside a replica that starts, takes seconds; the others do not."""
@@ -170,20 +158,6 @@ async def test_a_batch_that_stalled_makes_no_later_request_look_late(stalled: in
     await asyncio.sleep(0)
     compute.go.release(2)
     assert [await first, await second] == [["FIRST"], ["B"]]
-
-
-async def test_an_item_that_has_waited_too_long_is_not_computed() -> None:
-    clock, compute = Ticking(), Computer(hold=True)
-    together = Batcher(compute, len, BatchingConfig(max_batch_size=1), max_wait_s=4.0, clock=clock)
-    first = await occupied(compute, together)
-    late = asyncio.ensure_future(together.submit(["late"]))
-    await asyncio.sleep(0)
-    clock.now += 5.0
-    compute.go.release()
-    assert await first == ["FIRST"]
-    with pytest.raises(QueueFullError, match="cannot be done within 4 s"):
-        await late
-    assert compute.batches == [["first"]]
 
 
 async def test_an_item_that_would_end_too_late_is_not_begun() -> None:
@@ -291,32 +265,3 @@ async def test_items_are_refused_where_those_before_them_take_longer_than_an_ans
     for task in waiting:
         task.cancel()
     await asyncio.wait(waiting)
-
-
-async def test_a_pause_is_no_slowness_and_an_idle_queue_takes_whatever_comes() -> None:
-    model, now = Model(), [0.0]
-    questions = QuestionQueue(model.ask, max_waiting=1000, timeout_s=10.0, clock=lambda: now[0])
-    for name in ("a", "b"):
-        task = asyncio.create_task(questions.submit(items(name)))
-        await asyncio.sleep(0)
-        now[0] += 1.0
-        model.futures[name].set_result(LargeAnswer(0))
-        await task
-        now[0] += 3600.0
-    waiting = [asyncio.create_task(questions.submit(items(str(number)))) for number in range(5)]
-    await asyncio.sleep(0)
-    assert questions.expected_wait_s() == pytest.approx(5.0)
-    for task in waiting:
-        task.cancel()
-    await asyncio.wait(waiting)
-    now[0] += 100.0
-    slow = asyncio.create_task(questions.submit(items("slow")))
-    await asyncio.sleep(0)
-    now[0] += 60.0
-    model.futures["slow"].set_result(LargeAnswer(0))
-    await slow
-    again = asyncio.create_task(questions.submit(items("again")))  # it has to show that it has got better
-    await asyncio.sleep(0)
-    assert "again" in model.futures
-    again.cancel()
-    await asyncio.wait([again])
