@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 import ray
 
-from kcm.errors import ConfigError, KcmError
+from kcm.errors import ConfigError
 from pipelines import nodes
 from pipelines.nodes import (
     NodeReport,
     node_reports,
-    on_every_node,
     require_alike,
     require_shared,
     versions_here,
@@ -55,16 +54,3 @@ def test_nodes_of_other_versions_are_named_with_both_versions() -> None:
     with pytest.raises(ConfigError, match=rf"w2 has kcm-cascade 0\.0\.9 and not {here['kcm-cascade']}.*one image"):
         require_alike([REPORT, older])
     assert f"ray {ray.__version__}" in require_alike([REPORT])
-
-
-def test_without_a_cluster_this_process_is_the_only_node() -> None:
-    (answer,) = on_every_node(lambda: 7).values()
-    assert answer == 7
-
-
-def test_an_error_of_the_only_node_is_its_answer() -> None:
-    def fail() -> None:
-        raise KcmError("no weights")
-
-    (answer,) = on_every_node(fail).values()
-    assert str(answer) == "no weights"

@@ -32,12 +32,6 @@ def test_what_the_analytic_learner_cannot_train_is_refused(overrides: list[str],
         load_config(RunConfig, CONFIG, overrides)
 
 
-def test_a_single_layer_can_be_trained_analytically() -> None:
-    config = load_config(RunConfig, CONFIG, ["network={hidden: [], mixing: 64}"])
-    assert config.learner.name == "analytic"
-    assert config.network.mixing == 64
-
-
 OWN_DATA = CONFIG.with_name("own_data.yaml")
 UNNAMED = ["learner={}", "network={}", "train={}"]
 
@@ -51,11 +45,6 @@ def test_what_is_set_beside_no_named_learner_stays() -> None:
     config = load_config(RunConfig, OWN_DATA, [*UNNAMED, "learner={strength: 0.01}", "network={mixing: 64}"])
     assert (config.learner.name, config.learner.strength) == ("analytic", 0.01)
     assert (config.network.basis, config.network.mixing) == ("quadratic", 64)
-
-
-def test_a_named_learner_takes_its_sections_as_they_stand() -> None:
-    config = load_config(RunConfig, OWN_DATA, [*UNNAMED, "learner={name: replay}"])
-    assert (config.learner.margin, config.network.basis, config.train.mask_unseen) == (None, "spline", False)
 
 
 def test_assets_in_a_bucket_have_a_folder_on_each_node_and_travel_as_their_uri(

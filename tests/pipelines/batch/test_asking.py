@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import DataError
-from kcm.large import NO_PROMPT, Prompt, batches
+from kcm.large import NO_PROMPT, batches
 from kcm.large.adapters.openai import OpenAiConfig
 from kcm.tasks.shards import write_shards
 from pipelines.batch.asking import PROMPT, LargeSpec, ask_shards
@@ -164,10 +164,3 @@ def test_failures_are_reported_with_their_commonest_reason(context, upstream, tm
         "[yellow]the large model failed on 2 of 3 rows; the next run asks again; most often:"
         r" status 500: \[red]down[/yellow]"
     )
-
-
-@pytest.mark.parametrize(
-    "prompt", [NO_PROMPT, Prompt("soft", ((1, 0.75), (0, 0.1234567890123))), Prompt("hard", candidates=(0, 2))]
-)
-def test_a_prompt_crosses_processes_unchanged(prompt) -> None:
-    assert PROMPT.validate_json(PROMPT.dump_json(prompt)) == prompt

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kcm.errors import ArtefactError, DataError, KcmError
+from kcm.errors import ArtefactError, KcmError
 from kcm.inputs import location
 from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
@@ -61,10 +61,6 @@ def test_a_folder_becomes_a_folder_with_files_of_the_same_names(
         ("b.jsonl.gz", f"2024/b{suffix or '.jsonl'}"),
         ("a.csv", f"a{suffix or '.csv'}"),
     ]
-
-
-def test_a_pattern_stands_for_the_files_that_match(folder: Path, tmp_path: Path) -> None:
-    assert names(predicted_files(f"{folder}/**/b*", tmp_path / "answers")) == [("b.jsonl.gz", "2024/b.jsonl")]
 
 
 def test_a_bucket_is_written_as_a_folder_is(node_bucket: str, folder: Path) -> None:
@@ -140,11 +136,6 @@ def test_what_cannot_be_used_is_named(folder: Path, tmp_path: Path, source: str,
         (tmp_path / name).touch()
     with pytest.raises(KcmError, match=message):
         predicted_files(*(where if "://" in where else f"{tmp_path}/{where}" for where in (source, out)))
-
-
-def test_a_format_is_no_other_than_the_output_s_suffix(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"to be \.parquet.*out\.csv"):
-        predicted_files(folder / "a.csv", tmp_path / "out.csv", ".parquet")
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_no_draft(folder: Path, tmp_path: Path) -> None:

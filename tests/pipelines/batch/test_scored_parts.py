@@ -1,7 +1,5 @@
 """Parts of the outcome table that other processes read are those of one process, and only their rows are fetched."""
 
-import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.cascade.gate import Gate
-from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.table import SPLITS
 from kcm.errors import ArtefactError
 from pipelines.batch import outcome_table
-from pipelines.batch.outcome_table import ScoredTable, drawn, kept_parts, scored_parts
+from pipelines.batch.outcome_table import drawn, scored_parts
 from pipelines.store.artefact import ArtefactStore
 from tests.pipelines.made_parts import SIZES, Fetched, logits, parts_here, written
 
@@ -40,29 +37,6 @@ def test_parts_are_those_of_one_process_in_their_order(place: str) -> None:
         np.testing.assert_array_equal(part.scores(GATE), other.scores(GATE))
         np.testing.assert_array_equal(part.seconds_N, other.seconds_N)
         assert len(part.features_ND) == 0
-
-
-def test_parts_of_other_processes_whose_arrays_cannot_be_written_are_scored_and_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As Ray gives them: they lie in memory that all processes of a node share."""
-    given: Any = (*written(ArtefactStore(tmp_path)), SPLITS)
-
-    def as_from_ray(function: Any, items: Any) -> Iterator[Any]:
-        for item in items:
-            buffers: list[pickle.PickleBuffer] = []
-            sent = pickle.dumps(function(item), protocol=5, buffer_callback=buffers.append)
-            yield pickle.loads(sent, buffers=[bytes(buffer) for buffer in buffers])
-
-    monkeypatch.setattr(outcome_table, "map_items", as_from_ray)
-    collaborator: Any = None
-    parts = list(scored_parts(collaborator, GATE, *given))
-    assert not parts[0].scores(GATE).flags.writeable
-    searched = np.linspace(0, 1, SIZES["validate"])
-    kept = kept_parts(parts, tmp_path / "outcomes.parquet")
-    table = ScoredTable.of(kept, GATE, searched, Policy(decision=Decision(decision="threshold", threshold=0.5)))
-    np.testing.assert_array_equal(table.rows("validate").score, searched)
-    assert pq.read_metadata(tmp_path / "outcomes.parquet").num_rows == sum(SIZES.values()) - SIZES["train"]
 
 
 def test_features_come_with_the_rows_that_a_hash_of_the_id_draws_whatever_part_they_lie_in(tmp_path: Path) -> None:

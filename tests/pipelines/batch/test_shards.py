@@ -13,7 +13,7 @@ import pytest
 from kcm.errors import ArtefactError
 from kcm.parquet import read_table
 from kcm.tasks.shards import write_shards
-from pipelines.batch.shards import FAILED, UNIT_ROWS, map_shards, unit_rows
+from pipelines.batch.shards import FAILED, map_shards
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.upkeep import verify
 from tests.pipelines.made_parts import Fetched
@@ -160,11 +160,3 @@ def test_a_damaged_shard_is_named(place: str, store: ArtefactStore) -> None:
     with pytest.raises(ArtefactError, match="CRC checksum verification failed") as error:
         mapped(store, store.root / "made", store.root / "scratch", sources=sources)
     assert str(error.value.where).endswith(name)
-
-
-@pytest.mark.parametrize(
-    ("num_rows", "at_least", "expected"),
-    [(100, 64, 64), (11_200, 64, 350), (50_000, 64, 1024), (10_000_000, 64, UNIT_ROWS), (10, 9000, 9000)],
-)
-def test_units_are_many_and_small(num_rows: int, at_least: int, expected: int) -> None:
-    assert unit_rows(num_rows, at_least) == expected

@@ -11,7 +11,7 @@ from ray.exceptions import AuthenticationError
 from kcm.config import parse_config
 from kcm.errors import ConfigError, KcmError
 from pipelines.cluster.config import ClusterConfig
-from pipelines.cluster.connection import MODE, TOKEN, TOKEN_PATH, connected, join, local_token, settings
+from pipelines.cluster.connection import MODE, TOKEN, TOKEN_PATH, connected, join, local_token
 from tests.ray_private import asks_for_a_token, keeps_loopback
 
 
@@ -104,19 +104,3 @@ def test_a_person_s_own_token_is_taken(monkeypatch: pytest.MonkeyPatch, name: st
     monkeypatch.setenv(name, "own")
     with local_token():
         assert (os.environ[MODE], os.environ[name]) == ("token", "own")
-
-
-@pytest.mark.parametrize("mode", ["disabled", "token"])
-def test_a_person_s_own_mode_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
-    monkeypatch.setenv(MODE, mode)
-    with local_token():
-        assert os.environ[MODE] == mode
-        assert TOKEN_PATH not in os.environ
-
-
-def test_settings_are_seen_by_ray_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: Ray, which reads its settings once, authenticates as asked, and afterwards as before."""
-    with settings({MODE: "token", TOKEN: "t"}):
-        assert asks_for_a_token()
-    assert not asks_for_a_token()
-    assert TOKEN not in os.environ

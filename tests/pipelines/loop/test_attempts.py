@@ -27,10 +27,6 @@ def begin(attempts: Attempts, champion: Champion, after: int, watermark: int, co
     return attempt
 
 
-def test_where_nothing_was_logged_since_the_promotion_there_is_nothing_to_do(attempts: Attempts) -> None:
-    assert begin(attempts, CHAMPION, CHAMPION.after, 100, "c") is None
-
-
 @pytest.mark.parametrize(
     ("champion", "configuration"),
     [

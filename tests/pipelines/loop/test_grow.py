@@ -70,12 +70,6 @@ def test_an_answer_outside_the_list_measures_nothing() -> None:
     assert chosen("test", "test", large_label="perhaps") == []
 
 
-def test_a_row_keeps_its_unit_as_its_group_and_its_content() -> None:
-    table = window("train")
-    (row,) = task_of(table, "new", NAMES).splits["train"].to_pylist()
-    assert (row["group"], row["text"], row["image"]) == (table["unit"][0].as_py(), "a text", b"")
-
-
 def test_rows_that_are_out_of_scope_lie_after_the_others() -> None:
     rows = decisions(["a", "b", "c", "d"], ["none of these", "good", "none of these", "bad"], share=1.0)
     table = MadeLog(rows).table.append_column("purpose", pa.array(["test"] * 4, pa.string()))

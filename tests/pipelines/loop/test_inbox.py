@@ -9,8 +9,6 @@ import pytest
 
 from kcm.cascade.policy import KEEP_ALL
 from kcm.certify.certificate import CertificateConfig
-from kcm.errors import KcmError
-from pipelines.loop.inbox import Inbox
 from pipelines.loop.recertify import certify_window
 from pipelines.serve.log.decisions import DecisionLog
 from tests.pipelines.loop.windows import NUM, START, Asked, facts_of, judged_of, made_inbox, made_window
@@ -83,9 +81,3 @@ def test_the_service_says_of_the_labels_what_the_loop_says(asked: Asked) -> None
         assert view is not None
         assert view.standing == asked.inbox.standing()
     log.close()
-
-
-def test_a_log_that_is_gone_is_said_in_one_line(asked: Asked, tmp_path: Path) -> None:
-    gone = Inbox(f"sqlite:///{tmp_path / 'no folder' / 'log.db'}", asked.inbox.plan, judged_of(asked.window))
-    with pytest.raises(KcmError, match="the log fails"):
-        gone.items()

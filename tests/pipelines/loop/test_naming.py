@@ -88,10 +88,3 @@ def test_names_of_one_label_are_one_in_whatever_order_it_was_said(named: ClassNa
     assert named.same() == {"money back": "refund", "rebate": "refund"}
     with pytest.raises(ConfigError, match="there is no label 'rebate'"):
         named.identify("refund", "rebate", KNOWN)
-
-
-def test_only_groups_that_are_there_are_ignored_and_only_what_was_said_is_withdrawn(named: ClassNames) -> None:
-    with pytest.raises(ConfigError, match="no group has the proposed name 'noise'"):
-        named.ignore("noise", [])
-    with pytest.raises(ConfigError, match="nobody has named or ignored 'noise'"):
-        named.withdraw("noise")

@@ -171,13 +171,6 @@ def test_later_attempts_may_spend_less(ledger: LineageLedger) -> None:
     assert [round(each.spend, 3) for each in spent] == [0.061, 0.015, 0.007]
 
 
-def test_an_attempt_that_starts_again_is_the_same_attempt(ledger: LineageLedger) -> None:
-    first = ledger.spend("a", 0.1)
-    ledger.spend("b", 0.1)
-    assert ledger.spend("a", 0.1) == first
-    assert len(ledger.attempts()) == 2
-
-
 def test_sixty_attempts_spend_no_more_than_delta(tmp_path: Path) -> None:
     ledger = LineageLedger(Control(tmp_path), "demo")
     for number in range(60):
@@ -199,11 +192,6 @@ def test_attempts_at_once_have_different_numbers(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(numbers) == list(range(1, 9))
-
-
-def test_what_the_next_attempt_may_spend_is_known_before_it_is_written_down(ledger: LineageLedger) -> None:
-    ledger.spend("a", 0.1)
-    assert ledger.next_spend(0.1, "b") == ledger.spend("b", 0.1).spend
 
 
 def test_an_attempt_that_starts_again_may_spend_what_is_recorded_for_it(ledger: LineageLedger) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.registry.champion import Challenger, Champion, Current, Pointer
+from pipelines.registry.champion import Challenger, Champion, Pointer
 from pipelines.store.control.records import Control
 
 
@@ -20,23 +20,11 @@ def pointer(tmp_path: Path) -> Pointer:
     return Pointer(Control(tmp_path), "demo")
 
 
-def test_an_application_without_a_champion_takes_its_first_one(pointer: Pointer) -> None:
-    assert pointer.current() is None
-    assert pointer.swap(0, champion("a"))
-    assert pointer.current() == Current(champion=champion("a"), number=1, record=1)
-
-
 def test_who_did_not_see_the_newest_champion_changes_nothing(pointer: Pointer) -> None:
     pointer.swap(0, champion("a"))
     assert pointer.swap(1, champion("bb"))
     assert not pointer.swap(1, champion("ccc"))
     assert [each.digest for each in pointer.history()] == ["a", "bb"]
-
-
-def test_applications_on_one_storage_have_champions_of_their_own(tmp_path: Path) -> None:
-    one, other = (Pointer(Control(tmp_path), name) for name in ("one", "other"))
-    one.swap(0, champion("a"))
-    assert other.current() is None
 
 
 def test_a_version_that_was_rolled_back_is_rejected_and_so_is_another_from_its_watermark(pointer: Pointer) -> None:
@@ -45,21 +33,6 @@ def test_a_version_that_was_rolled_back_is_rejected_and_so_is_another_from_its_w
     assert pointer.rejected("b", upto=700) == "rolled back: two complaints"
     assert pointer.rejected("b", upto=701) is None
     assert pointer.rejected("b") is None
-
-
-def test_the_first_reason_stays(pointer: Pointer) -> None:
-    pointer.reject("a", "first")
-    pointer.reject("a", "second")
-    assert [each["reason"] for each in pointer.rejections()] == ["first"]
-
-
-def test_an_alias_that_a_crash_left_behind_is_known(pointer: Pointer) -> None:
-    pointer.swap(0, champion("a"))
-    assert not pointer.is_mirrored(1)
-    pointer.mark_mirrored(1)
-    pointer.swap(1, champion("b"))
-    assert pointer.is_mirrored(1)
-    assert not pointer.is_mirrored(2)
 
 
 def test_a_trial_changes_the_challenger_and_leaves_the_champion_and_its_history(pointer: Pointer) -> None:

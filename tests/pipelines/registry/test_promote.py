@@ -48,15 +48,6 @@ def test_a_run_that_is_repeated_does_not_bring_back_its_version(versions) -> Non
     assert champion_of(champions.uri, "demo") == b.number
 
 
-def test_of_two_promotions_from_one_champion_the_second_changes_nothing(versions) -> None:
-    champions, (a, b, c) = versions
-    champions.introduce(a)
-    champions.promote(b, expected=1)
-    with pytest.raises(KcmError, match=f"another version became the champion while {c.version}"):
-        champions.promote(c, expected=1)
-    assert champions.agreed().champion == b
-
-
 def test_an_alias_that_a_crash_left_behind_follows_at_the_next_look(versions) -> None:
     champions, (a, b, _) = versions
     champions.introduce(a)

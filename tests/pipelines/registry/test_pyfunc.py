@@ -1,9 +1,6 @@
 """What a run registers is an MLflow model: anybody who knows MLflow can load and serve it."""
 
 import json
-import os
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -97,16 +94,6 @@ def test_kcm_loads_it_from_the_registry_that_mlflow_points_to(in_use: Path, sour
     assert kcm.load(found).predict(["a b"])[0].label == load_cascade(in_use, in_use).predict(["a b"])[0].label
 
 
-def test_the_runs_of_this_folder_are_the_registry_where_nothing_is_told(
-    registered: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mlflow, "is_tracking_uri_set", lambda: False)
-    monkeypatch.setenv("KCM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "storage").symlink_to(registered[0].parent)
-    assert bundle_digest(registry.fetch("models:/reviews@champion")) == bundle_digest(registered[0])
-
-
 def test_mlflow_s_scoring_server_answers(in_use: Path) -> None:
     """The application of `mlflow models serve`, without a process of its own."""
     from fastapi.testclient import TestClient
@@ -118,23 +105,6 @@ def test_mlflow_s_scoring_server_answers(in_use: Path) -> None:
     first, second = json.loads(asked.text)["predictions"]
     assert first["route"] == "large"
     assert second["error"] == "no text"
-
-
-@pytest.mark.slow
-def test_mlflow_predicts_in_a_process_of_its_own(in_use: Path, registered: tuple[Path, str], tmp_path: Path) -> None:
-    """As `mlflow models serve` does by its defaults, but for the environment, which an index would have to give."""
-    (tmp_path / "rows.json").write_text(json.dumps({"dataframe_records": [{"text": "a b"}]}))
-    words = ("models", "predict", "-m", "models:/reviews@champion", "-i", "rows.json", "--env-manager", "local")
-    shown = subprocess.run(
-        [sys.executable, "-m", "mlflow", *words],
-        cwd=tmp_path,
-        env=os.environ | {"MLFLOW_TRACKING_URI": registered[1]},
-        capture_output=True,
-        text=True,
-    )
-    assert shown.returncode == 0, shown.stderr
-    (answer,) = json.loads(shown.stdout)["predictions"]
-    assert answer["label"] == load_cascade(in_use, in_use).predict(["a b"])[0].label
 
 
 def test_settings_of_the_loader_reach_it_and_are_checked(in_use: Path) -> None:

@@ -30,10 +30,6 @@ def service(tmp_path: Path) -> Service:
     return Service(tmp_path)
 
 
-def test_where_nothing_is_served_nobody_waits(service: Service) -> None:
-    assert (service.reports.settled(3, 100.0), service.reports.any_alive(), service.now) == ([], False, 0.0)
-
-
 def test_every_living_replica_is_waited_for_and_a_dead_one_is_removed(service: Service) -> None:
     for replica in ("quick", "slow", "dead"):
         service.report(replica, 1)
@@ -61,9 +57,3 @@ def test_a_replica_lives_while_it_reports(service: Service, alive: bool) -> None
     if alive:
         service.step = lambda now: service.report("door", 1)
     assert service.reports.any_alive() == alive
-
-
-def test_a_replica_that_stops_takes_its_report_along(service: Service) -> None:
-    service.report("door", 1)
-    service.reports.remove("door")
-    assert service.reports.read() == {}

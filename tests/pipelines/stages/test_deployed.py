@@ -10,9 +10,8 @@ import torch
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
-from kcm.errors import ConfigError
 from kcm.inputs.vectors import list_column
-from kcm.tasks.plan.splits import DEFAULT_FRACTIONS, LEFT_OUT_FRACTIONS
+from kcm.tasks.plan.splits import DEFAULT_FRACTIONS
 from pipelines.batch.outcome_table import PartRows
 from pipelines.config import RunConfig
 from pipelines.stages.evaluate import Evaluate, beside_base, chosen
@@ -79,18 +78,6 @@ def test_auto_trains_all_and_is_the_default() -> None:
 )
 def test_validate_rows_are_drawn_where_train_rows_cannot_choose(more, validate) -> None:
     assert parse_config(RunConfig, RUN | more).tasks.fractions["validate"] == validate
-
-
-def test_a_learner_that_takes_steps_needs_validate_rows() -> None:
-    tasks = RUN["tasks"] | {"fractions": LEFT_OUT_FRACTIONS}
-    with pytest.raises(ConfigError, match=r"give validate a share"):
-        parse_config(RunConfig, RUN | {"tasks": tasks, "learner": {"name": "replay"}})
-
-
-@pytest.mark.parametrize("value", [[], ["kcm", "kcm"], "best"])
-def test_other_values_are_refused(value) -> None:
-    with pytest.raises(ConfigError, match="collaborators"):
-        parse_config(RunConfig, RUN | {"collaborators": value})
 
 
 def test_a_network_is_measured_beside_its_base() -> None:

@@ -12,7 +12,6 @@ from sklearn.model_selection import cross_val_score
 from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
 from kcm.inputs.vectors import list_column
 from kcm.tasks.shards import task_shards, write_shards
-from pipelines.stages import encoders as module
 from pipelines.stages.encoders import preview, preview_lines, right_left_out, sampled
 from pipelines.store.features import feature_matrix
 
@@ -78,13 +77,6 @@ def test_a_task_without_pictures_has_no_column_of_them(tmp_path) -> None:
     assert drawn["image"].to_pylist() == [b"picture"] * 6 + [None] * 6
 
 
-def test_of_many_rows_row_groups_at_equal_distances_are_read(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_READ", 100)
-    pq.write_table(rows_of("train", np.arange(300) % LABELS), tmp_path / "rows.parquet", row_group_size=20)
-    drawn = sampled([tmp_path / "rows.parquet"], COLUMNS, 1000, 0, Path)
-    assert sorted({int(row.split()[-1]) // 20 for row in drawn["id"].to_pylist()}) == [0, 3, 6, 9, 12]
-
-
 def test_rows_of_a_group_are_left_out_together() -> None:
     label_N = np.arange(120) % 2
     rows = rows_of("train", label_N, group=[f"pair {row // 2}" for row in range(120)])
@@ -99,14 +91,6 @@ def test_it_says_nothing_where_nothing_can_be_computed(label_N, tmp_path) -> Non
     write_shards(tmp_path, 0, [rows_of("train", label_N)])
     assert preview({"books": task_shards(tmp_path, 0)}, 0) == {}
     assert list(preview_lines({})) == []
-
-
-def test_vectors_that_are_all_alike_are_worth_no_more_than_a_guess(tmp_path) -> None:
-    rows = rows_of("train", np.arange(90) % 2)
-    alike = rows.set_column(3, "features", list_column(np.ones((90, DIM), dtype=np.float32)))
-    write_shards(tmp_path, 0, [alike])
-    num_rows, num_right = preview({"books": task_shards(tmp_path, 0)}, 0)["books"]
-    assert num_right <= num_rows / 2
 
 
 def test_what_is_told_names_tasks_where_there_are_several() -> None:

@@ -10,7 +10,7 @@ import pytest
 from kcm.config import parse_config
 from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.text import TextEncoderConfig
-from kcm.errors import ConfigError, DataError
+from kcm.errors import ConfigError
 from kcm.parquet import write_table
 from pipelines.config import RunConfig
 from pipelines.stages import features
@@ -110,12 +110,6 @@ def test_the_cheapest_of_those_as_good_as_the_best_is_chosen_by_left_out_rows(tm
     lines = list(found.lines())
     assert lines[1].endswith("at 2.0 ms a row and is taken")
     assert "600 train rows left out" in lines[0]
-
-
-def test_one_label_is_too_few(tmp_path, monkeypatch) -> None:
-    _, features = rows_of(200)
-    with pytest.raises(DataError, match="too few train rows to compare encoders"):
-        compared(sequence_of(tmp_path, np.zeros(200, int)), features, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(("wrong", "chosen"), [(12, 0), (50, 1)], ids=["within an error", "far behind"])

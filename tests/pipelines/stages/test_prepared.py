@@ -12,7 +12,6 @@ import pytest
 
 from kcm.config import parse_config
 from kcm.inputs import location
-from kcm.inputs.location import Location
 from kcm.tasks.readers.files import FileShard
 from pipelines.config import RunConfig
 from pipelines.context import Context
@@ -112,9 +111,3 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(build, reads, ro
         build()
     build()
     assert reads == ["a.parquet", "b.parquet"] * 2
-
-
-def test_a_file_that_was_changed_a_moment_ago_has_no_stamp_yet(rows: Path, monkeypatch) -> None:
-    assert Location.of(rows / "a.parquet").stamp() is not None
-    monkeypatch.setattr(location, "SETTLED_S", 2.0)
-    assert Location.of(rows / "a.parquet").stamp() is None

@@ -24,7 +24,6 @@ from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.progress import Reporter
 from pipelines.stages import prompts
-from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.prompts import ChoosePrompts
 from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
@@ -218,19 +217,6 @@ def test_every_row_is_asked_under_the_hint_of_its_own_features(asked: Built, ups
         name, probability = said[row["text"]]
         assert name == names[int(p_C.argmax())]
         assert float(probability) == pytest.approx(float(p_C.max()), abs=0.0051)
-
-
-def test_answers_lie_beside_the_shards_and_are_measured_row_by_row(asked: Built) -> None:
-    tuned = asked.done["tuned"] = asked.prompted()
-    folder = tuned.folder / "kcm" / "soft"
-    rows = asked.asked_rows()
-    for task in range(2):
-        ids = [row for file in task_shards(folder, task) for row in pq.read_table(file)["id"].to_pylist()]
-        assert ids == [row["id"] for row in rows if row["task"] == task]
-    assert set(tuned.load("kcm").objectives) == {"none", "soft", "hard"}
-    result = Evaluate.of(asked.config).build(asked.done, asked.context).result["kcm"]  # type: ignore[attr-defined]
-    assert result["prompts"]["soft"]["num_rows"] == sum(row["split"] == "test" for row in rows)
-    assert result["prompts"]["soft"]["large_accuracy"] == pytest.approx(result["overall"]["small_accuracy"])
 
 
 def test_an_interrupted_stage_pays_for_no_answer_twice(asked: Built, upstream: FakeUpstream) -> None:

@@ -4,18 +4,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
-from kcm.cascade.gate import Gate
-from kcm.cascade.novelty import NovelRows
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
-from kcm.certify.monitoring.drift import DriftReference
 from kcm.config import parse_config
-from pipelines.batch import outcome_table
-from pipelines.batch.outcome_table import drawn
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.progress import Reporter
@@ -24,7 +17,6 @@ from pipelines.registry.gates import PromotionGate, Verdict
 from pipelines.stages import register
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.store.artefact import ArtefactStore
-from tests.pipelines.made_parts import SIZES, logits, parts_here, written
 
 KEEPS, SAVES_NOTHING = Policy(decision=Decision(decision="threshold", threshold=0.5)), Policy(decision=ESCALATE_ALL)
 RUN = {
@@ -119,34 +111,3 @@ def test_what_a_person_says_counts_more(published: Published) -> None:
     assert published("1", promote=True)["champion"] == "1"
     assert published("2", promote=True)["champion"] == "2"
     assert published.asked == 0
-
-
-@pytest.mark.parametrize("most", [10_000, 200], ids=["all rows", "a sample"])
-def test_the_drift_reference_counts_all_certify_rows_and_shows_at_most_so_many(
-    place: str, most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is read by whichever process is the same as what one would draw from the whole table."""
-    monkeypatch.setattr(outcome_table, "logits", logits)
-    monkeypatch.setattr(register, "_MOST_DRIFT_ROWS", most)
-    given: Any = written(ArtefactStore(place))
-    found: Any = SimpleNamespace(collaborator=SimpleNamespace(num_labels=2), gate=Gate())
-    residuals = {"metric_CC": torch.eye(2), "target_C": torch.full((2,), 10.0), "offset_C": torch.zeros(2)}
-    found.state = {"learner": {"residuals": {name: each.double() for name, each in residuals.items()}}}
-    found.novel = NovelRows(np.full(100, np.inf), np.arange(100.0))
-    reference = register._drift(found, KEEPS, *given)
-    (part,) = parts_here(found.collaborator, *given, ["certify"])
-    small_N = part.table.small_logits[:, :2].argmax(axis=1)
-    shown_N = drawn(part.table.id, most / SIZES["certify"])
-    expected = DriftReference.fit(
-        part.features_ND[shown_N] if most == 200 else part.features_ND,
-        small_N,
-        2,
-        KEEPS.keep(part.scores(found.gate), part.table.task),
-        small_N != part.table.large_label,
-        register.DRIFT_DELTA,
-        novelty_N=np.linalg.norm(part.table.judge_logits[:, None, :2] - 10 * np.eye(2), axis=2).min(1),
-        farthest=10.0,
-    )
-    assert reference is not None
-    assert reference.figures() == expected.figures()
-    np.testing.assert_array_equal(reference.rows(), expected.rows())

@@ -143,13 +143,6 @@ def test_every_field_that_decides_is_in_the_fingerprint_at_any_depth(artefacts) 
         assert artefacts(**more)["say"] == before
 
 
-def test_an_artefact_is_published_whether_or_not_it_was_there(artefacts) -> None:
-    Say.published.clear()
-    artefacts()
-    artefacts()
-    assert Say.published == ["one", "one"]
-
-
 BASE: dict[str, Any] = {
     "name": "golden",
     "tasks": {},

@@ -1,6 +1,5 @@
 """What a search tries, what it says beforehand, and what is recorded of it."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,10 +7,7 @@ import pytest
 
 from kcm.config import parse_config
 from pipelines.config import RunConfig
-from pipelines.context import Context
-from pipelines.stages.tune import Tune, forecast, search_space
-from pipelines.store.artefact import ArtefactStore, Recipe, write_json
-from pipelines.training.artefacts import TRIALS, TunedArtefact
+from pipelines.stages.tune import forecast, search_space
 
 
 @pytest.mark.parametrize(
@@ -61,21 +57,3 @@ def test_dimensions_without_effect_are_not_searched() -> None:
 
     assert space(("one",)) == {"gate": ("confidence", "signals"), "scope": ("global",)}
     assert space(("one", "two")) == {"gate": ("confidence", "signals"), "scope": ("global", "per_task")}
-
-
-def test_trials_are_recorded_in_every_run_so_that_those_lost_in_an_outage_come_again(tmp_path: Path) -> None:
-    values = {"name": "a", "tasks": {}, "encoder": {"model": "e"}, "large": {"adapter": "recorded", "path": "l.csv"}}
-    stage = Tune.of(parse_config(RunConfig, values))
-    metrics = {"area": 0.5, "calls_saved": 0.5, "promised": 0.2}
-    trial = {"collaborator": "kcm", "params": {"learning_rate": 0.1}, **metrics}
-    trials = [{"number": number, **trial} for number in range(2)]
-    recipe, store = Recipe("tune", 1, {}), ArtefactStore(tmp_path)
-    built, _ = store.build(recipe, lambda folder, scratch: write_json(folder / TRIALS, trials))
-    artefact = built.as_a(TunedArtefact)
-    recorded: list[Any] = []
-    tracking: Any = SimpleNamespace(log_trial=lambda *given: recorded.append(given))
-    for _ in range(2):
-        stage.publish(artefact, Context("a", store, tmp_path, tracking=tracking))
-    once = [(f"kcm {n}", f"{artefact.fingerprint}/kcm {n}", {"learning_rate": 0.1}, metrics) for n in range(2)]
-    assert recorded == once * 2
-    stage.publish(artefact, Context("a", store, tmp_path))  # of a run without a record

@@ -1,6 +1,5 @@
 """An artefact is finished or it is not: half-written and damaged ones are built again, and nothing finished is lost."""
 
-import errno
 import os
 import pickle
 import shutil
@@ -19,9 +18,7 @@ from pipelines.store.artefact import (
     damaged_files,
     encoded,
     publish,
-    storage_errors,
 )
-from pipelines.store.files import Files
 
 RECIPE = Recipe("features", 1, {"encoder": "tiny"})
 
@@ -76,19 +73,6 @@ def test_a_file_with_another_mark_and_the_same_content_is_sound(place: str) -> N
     manifest["marks"]["data.txt"][1] = "another"
     store.storage.files.write(store.storage.name(artefact.home / MANIFEST), encoded(manifest))
     assert store.build(RECIPE, must_not_run) == (artefact, True)
-
-
-def test_a_cache_hit_hashes_nothing(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = ArtefactStore(place)
-    store.build(RECIPE, write_data)
-
-    def hashed(*args: object) -> str:
-        raise AssertionError("a file was read")
-
-    for kind in (Files, Files):
-        monkeypatch.setattr(kind, "sha256", hashed)
-        monkeypatch.setattr(kind, "get", hashed)
-    assert store.build(RECIPE, must_not_run)[1]
 
 
 def test_damage_that_keeps_size_and_mark_is_found_by_the_thorough_look(tmp_path: Path) -> None:
@@ -224,16 +208,6 @@ def test_a_torn_manifest_hides_no_other_artefact(tmp_path) -> None:
 )
 def test_the_fingerprint_tells_stage_version_section_and_inputs_apart(other) -> None:
     assert other.fingerprint != RECIPE.fingerprint
-
-
-def test_the_fingerprint_does_not_depend_on_where_an_input_lies() -> None:
-    here, there = (Recipe("train", 1, {}, (Artefact("tasks", "abc", Path(place)),)) for place in ("here", "there"))
-    assert here.fingerprint == there.fingerprint
-
-
-def test_a_full_disk_is_explained() -> None:
-    with pytest.raises(ArtefactError, match=r"disk is full.*finished work is kept"), storage_errors(Path("/somewhere")):
-        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/nowhere"])

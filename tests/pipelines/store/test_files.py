@@ -50,16 +50,6 @@ def test_a_file_that_is_not_there_is_told(place: str, tmp_path: Path) -> None:
             look()
 
 
-def test_a_mark_changes_with_the_content(place: str) -> None:
-    files = Files.at(place)
-    files.write("x", b"1")
-    (before,) = files.list()
-    files.write("x", b"2")
-    (after,) = files.list()
-    assert before.size == after.size == 1
-    assert before.mark != after.mark
-
-
 def test_files_below_a_name_are_the_same_files(place: str) -> None:
     files = Files.at(place)
     files.below("a").below("b").write("x", b"1")

@@ -1,7 +1,5 @@
 """Answers keep their meaning on the way through an outcomes file."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 
@@ -9,7 +7,7 @@ from kcm.inputs.vectors import matrix
 from kcm.large import LargeAnswer
 from kcm.large.base import Cost
 from kcm.tasks.shards import write_shards
-from pipelines.store.outcomes import Answers, OutcomesArtefact, in_label_list, write_identity
+from pipelines.store.outcomes import Answers, OutcomesArtefact, in_label_list
 
 ANSWERS = [
     LargeAnswer(1, np.array([0.25, 0.75], dtype=np.float32), Cost(seconds=2.0)),
@@ -30,14 +28,6 @@ def test_an_answer_off_the_list_is_no_failure_and_one_that_never_came_is() -> No
     )
 
 
-def test_answers_repeat_what_their_rows_are_called() -> None:
-    written = Answers.of(ANSWERS[1:3], 2).table(ROWS.slice(1, 2), "soft")
-    assert written["id"].to_pylist() == ["b", "c"]
-    assert written["split"].to_pylist() == ["validate", "test"]
-    assert written["prompt"].to_pylist() == ["soft", "soft"]
-    assert written["large_label"].to_pylist() == [0, -1]
-
-
 def test_answers_keep_their_meaning_when_the_label_list_grows(tmp_path) -> None:
     """Two labels and none-of-these were known when they were given; the sequence has four labels now."""
     given = [
@@ -53,12 +43,3 @@ def test_answers_keep_their_meaning_when_the_label_list_grows(tmp_path) -> None:
     np.testing.assert_allclose(matrix(answers["large_probabilities"])[0], [third, 2 * third, 0, 0], rtol=1e-6)
     assert np.isnan(matrix(answers["large_probabilities"])[1:]).all()
     assert in_label_list(answers, 4) is answers
-
-
-def test_what_the_answers_took_is_known_beside_them(tmp_path: Path) -> None:
-    write_identity(tmp_path, "a model", rows=4, tokens=120, currency=0.003, failed=1)
-    found = OutcomesArtefact("outcomes", "f", tmp_path)
-    assert found.identity == "a model"
-    assert found.usage == {"rows": 4, "tokens": 120, "currency": 0.003}
-    write_identity(tmp_path, "of an earlier version")
-    assert found.usage == {}

@@ -31,15 +31,6 @@ def test_a_folder_is_its_own_storage_and_nothing_is_copied(tmp_path: Path, monke
     assert (storage.is_remote, storage.names(tmp_path / "a")) == (False, ["b"])
 
 
-def test_what_is_kept_is_fetched_where_it_is_not(storage: Storage) -> None:
-    path = write(storage.root / "a" / "b", "1")
-    storage.keep(path.parent)
-    path.unlink()
-    assert storage.fetch(path).read_text() == "1"
-    with pytest.raises(FileNotFoundError):
-        storage.fetch(path.with_name("c"))
-
-
 def refuse(*names: object) -> None:
     raise PermissionError("no links here")
 
@@ -68,11 +59,3 @@ def test_what_was_never_kept_is_forgotten(storage: Storage) -> None:
     storage.forget(storage.root / "scratch")
     assert list((storage.root / "scratch").iterdir()) == []
     assert storage.names(storage.root) == ["scratch/kept"]
-
-
-def test_what_is_dropped_is_gone_here_and_there(storage: Storage) -> None:
-    path = write(storage.root / "a" / "b", "1")
-    storage.keep(path)
-    storage.drop([storage.root / "a"])
-    assert not path.exists()
-    assert storage.names(storage.root) == []

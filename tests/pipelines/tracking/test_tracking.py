@@ -2,8 +2,6 @@
 
 import getpass
 import json
-import os
-import sqlite3
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +20,6 @@ from pipelines.tracking.config import SQLITE, TrackingConfig
 from pipelines.tracking.tracking import (
     Outbox,
     Tracking,
-    _origin,
     _without_runs,
     champion_of,
     ensure_database,
@@ -140,17 +137,6 @@ def test_only_what_may_pass_is_an_outage(error: Exception, outage: bool) -> None
     assert is_outage(error) is outage
 
 
-def test_a_fault_of_the_database_is_raised_and_not_logged_by_mlflow_as_well(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    tracking = Tracking.open(TrackingConfig(), tmp_path, name="run", key="key")
-    with sqlite3.connect(tmp_path / "mlflow.db") as database:
-        database.execute("DROP TABLE metrics")
-    with pytest.raises(MlflowException, match="no such table"):
-        tracking.client.log_metric(tracking.run_id, "accuracy", 0.5)
-    assert not caplog.records
-
-
 def test_sections_become_parameters_of_their_own_however_many(tmp_path: Path) -> None:
     tracking = Tracking.open(TrackingConfig(), tmp_path, name="run", key="key")
     (tmp_path / "report.html").touch()
@@ -185,14 +171,6 @@ def test_accuracy_over_tasks_rows_and_lineage_are_recorded_once(tmp_path: Path) 
     assert json.loads(given.dataset.profile) == {"one": {"train": 5}}
 
 
-def test_a_user_without_a_name_is_called_by_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nobody() -> str:
-        raise KeyError("getpwuid(): uid not found: 12345")
-
-    monkeypatch.setattr("pipelines.tracking.tracking.getpass.getuser", nobody)
-    assert _origin()["mlflow.user"] == str(os.getuid())
-
-
 def test_a_new_file_is_there_with_all_its_tables_and_a_found_one_stays(tmp_path: Path) -> None:
     uri = f"{SQLITE}{tmp_path}/new/mlflow.db"
     ensure_database(uri)
@@ -209,10 +187,4 @@ def test_what_dies_while_tables_are_made_leaves_no_file(tmp_path: Path) -> None:
     dies = patch("pipelines.tracking.tracking.MlflowClient", side_effect=OSError("no space left"))
     with dies, pytest.raises(OSError, match="no space left"):
         ensure_database(f"{SQLITE}{tmp_path}/mlflow.db")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_server_s_database_is_left_to_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    ensure_database("http://127.0.0.1:1")
     assert list(tmp_path.iterdir()) == []

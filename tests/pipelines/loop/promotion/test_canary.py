@@ -138,14 +138,6 @@ def test_a_challenger_that_the_service_drops_is_rolled_back(stage: int) -> None:
     assert "the service dropped it: it gave no numbers" in outcome.reason
 
 
-def test_a_challenger_that_cannot_be_loaded_is_rolled_back() -> None:
-    world = World()
-    world.refuses = True
-    outcome = world.roll_out()
-    assert (outcome.passed, world.trials) == (False, [None])
-    assert outcome.reason == "a replica dropped it: no such encoder"
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), LogUnavailableError("the log fails")], ids=["killed", "log"])
 def test_a_trial_that_cannot_go_on_leaves_the_champion_alone_and_is_no_verdict(
     monkeypatch: pytest.MonkeyPatch, error: BaseException

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from kcm.inputs.content import Content
-from kcm.large import PROBE, Item
+from kcm.large import Item
 from kcm.parquet import write_table
 from kcm.tasks.units import content_key
 from pipelines.loop.simulation.played import PlayedConfig
@@ -44,9 +44,3 @@ def test_it_errs_as_often_as_it_is_told_and_again_on_the_same_rows(table: Path) 
     found = answers(table, ["pay", "send", "refund"], wrong=0.1)
     assert found == answers(table, ["pay", "send", "refund"], wrong=0.1)
     assert 10 <= sum(said != truth for said, truth in zip(found[:297], TRUTH, strict=False)) <= 55
-
-
-def test_a_longer_list_is_another_model_and_any_probe_is_answered(table: Path) -> None:
-    config = PlayedConfig(path=table)
-    assert config.identity(["pay"], table.parent) != config.identity(["pay", "send"], table.parent)
-    assert config.build(["pay"], table.parent).answer([PROBE])[0].label == 0

@@ -47,14 +47,6 @@ def test_a_killed_writer_leaves_the_lease_behind_free(tmp_path: Path, holder: su
         assert lease.epoch == 2
 
 
-def test_a_lease_can_be_taken_again_after_an_error(tmp_path: Path) -> None:
-    control = Control(tmp_path)
-    with pytest.raises(ZeroDivisionError), leased(control, "run", "the run"):
-        raise ZeroDivisionError
-    with leased(control, "run", "the run") as lease:
-        assert lease.held
-
-
 def test_a_lease_that_could_not_be_given_back_is_free_to_its_own_process_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

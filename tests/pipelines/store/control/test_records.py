@@ -135,14 +135,6 @@ def test_sixteen_writers_take_sixteen_looks(place: str) -> None:
     assert {look.purpose for look in looks} == {f"purpose {number}" for number in range(16)}
 
 
-def test_the_same_purpose_is_the_same_look_and_other_rows_begin_anew(place: str) -> None:
-    ledger = StoredLedger(Control(Files.at(place)))
-    first = ledger.look("rows", 0.1, "reviews")
-    assert ledger.look("rows", 0.1, "reviews") == first
-    assert ledger.look("rows", 0.1, "another").number == 2
-    assert ledger.look("other rows", 0.1, "reviews").number == 1
-
-
 def test_a_damaged_look_is_refused(place: str) -> None:
     control = Control(Files.at(place))
     control.create("ledger/rows", b"{")
