@@ -77,13 +77,6 @@ def test_repeated_rows_fewer_than_inputs_are_not_fitted_exactly() -> None:
     assert chosen.degrees_of_freedom <= 0.9 * 40
 
 
-def test_an_input_that_repeats_another_does_no_harm() -> None:
-    inputs, targets = problem()
-    fit = ridge_by_gcv(sums_of(torch.cat([inputs, inputs], 1), targets))[0]
-    first, second = fit.weight_KP.chunk(2, 1)
-    torch.testing.assert_close(first, second)
-
-
 def test_sums_of_parts_add_up_and_survive_their_state(tmp_path) -> None:
     inputs, targets = problem()
     whole, total = sums_of(inputs, targets, 2), RidgeSums(12, 4, 2)

@@ -79,22 +79,6 @@ def test_the_strength_has_the_least_left_out_error():
         assert best <= error * 1.02  # the grid of strengths is coarser than this one
 
 
-def test_targets_are_fitted_each_for_itself():
-    inputs, target = _data(40, 5)
-    both = ridge_left_out(inputs.__getitem__, np.stack([target, np.ones(40)], 1), Units(None, 40))
-    alone = ridge_left_out(inputs.__getitem__, target[:, None], Units(None, 40))
-    np.testing.assert_allclose(both.weight[:, 0], alone.weight[:, 0])
-    np.testing.assert_allclose(both.left_out[:, 0], alone.left_out[:, 0])
-    np.testing.assert_allclose(both.weight[:, 1], 0, atol=1e-12)
-    assert both.constant[1] == pytest.approx(1)
-
-
-def test_inputs_that_never_vary_are_harmless():
-    fit = ridge_left_out(np.ones((10, 3)).__getitem__, np.arange(10.0)[:, None], Units(None, 10))
-    np.testing.assert_allclose(fit.left_out, 4.5)
-    assert np.isfinite(fit.weight).all()
-
-
 @pytest.mark.parametrize("grouped", [False, True])
 def test_inner_products_alone_give_the_same_fit(grouped):
     inputs, target = _data(40, 60)

@@ -1,7 +1,6 @@
 """Scaling keeps features in the grid's range, once and for all, and survives features that never vary."""
 
 import numpy as np
-import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
@@ -12,12 +11,6 @@ def test_rows_get_unit_variance_whatever_their_length() -> None:
     rows = torch.randn(50, 384) * torch.logspace(-3, 3, 50)[:, None]
     scaled = UnitNormalizer()(rows)
     torch.testing.assert_close(scaled.square().mean(1), torch.ones(50))
-
-
-def test_a_row_of_zeros_stays_zero_and_nan_stays_nan() -> None:
-    scaled = UnitNormalizer()(torch.tensor([[0.0, 0.0], [1.0, torch.nan]]))
-    assert scaled[0].tolist() == [0, 0]
-    assert scaled[1].isnan().all()
 
 
 def test_frozen_statistics_are_those_of_scikit_learn_over_any_batches() -> None:
@@ -58,15 +51,3 @@ def test_every_row_comes_out_as_standard_normal_coordinates() -> None:
     mixed = Mixing(384, 4000, seed=0)(UnitNormalizer()(skewed))
     torch.testing.assert_close(mixed.mean(1), torch.zeros(4), atol=0.06, rtol=0)
     torch.testing.assert_close(mixed.std(1), torch.ones(4), atol=0.05, rtol=0)
-
-
-def test_the_seed_alone_decides_the_projections() -> None:
-    assert torch.equal(Mixing(8, 5, seed=1).weight, Mixing(8, 5, seed=1).weight)
-    assert not torch.equal(Mixing(8, 5, seed=1).weight, Mixing(8, 5, seed=2).weight)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_projection_keeps_the_precision_of_its_input(dtype) -> None:
-    mixing, x = Mixing(8, 5, seed=1), torch.randn(3, 8, dtype=dtype)
-    assert mixing(x).dtype == dtype
-    torch.testing.assert_close(mixing(x), x @ mixing.weight.to(dtype).T)

@@ -6,7 +6,6 @@ from torch.nn import functional as F
 
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners import Classes
-from kcm.learners.bounds import FinetuneConfig
 from kcm.learners.der import DerConfig
 from kcm.learners.lwf import LwfConfig
 from kcm.learners.replay import ReplayConfig
@@ -45,16 +44,6 @@ def test_the_loss_is_plain_where_no_label_is_old(seen) -> None:
     torch.testing.assert_close(found, F.cross_entropy(logits, labels, reduction="none"))
 
 
-def test_new_rows_give_old_labels_no_gradient_under_a_margin_without_end(make_trainer, digits) -> None:
-    trainer = make_trainer(digits, ReplayConfig(memory=0, margin=1e4), kind="linear", epochs=1, optimizer="sgd")
-    while trainer.position.task == 0:
-        trainer.step()
-    old = trainer.collaborator.judge.layers[0].weight[:2].detach().clone()
-    while trainer.position.task == 1:
-        trainer.step()
-    assert torch.equal(trainer.collaborator.judge.layers[0].weight[:2], old)
-
-
 def test_it_forgets_less_than_plain_replay(make_trainer, digits) -> None:
     plain, asymmetric = (
         make_trainer(digits, ReplayConfig(memory=20, margin=margin), kind="mlp", epochs=4) for margin in (None, 3.0)
@@ -62,19 +51,3 @@ def test_it_forgets_less_than_plain_replay(make_trainer, digits) -> None:
     for trainer in (plain, asymmetric):
         trainer.run()
     assert sum(asymmetric.accuracy["small"][-1]) > sum(plain.accuracy["small"][-1]) + 0.25  # 5 points of average
-
-
-def test_sgd_has_momentum_a_rate_of_its_own_and_no_decay(make_trainer, digits) -> None:
-    trainer = make_trainer(digits[:2], FinetuneConfig(), kind="linear", epochs=1, optimizer="sgd", sgd_rate=0.05)
-    weight = trainer.collaborator.judge.layers[0].weight
-    place, velocity = weight.detach().clone(), torch.zeros_like(weight)
-    steps = trainer.steps_in_task
-    for step in range(steps):
-        rate = 0.05 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps)).item())
-        trainer.collaborator.zero_grad()
-        trainer._loss(*trainer._step_batch()).backward()
-        velocity = 0.9 * velocity + weight.grad
-        place = place - rate * velocity
-        trainer.step()
-        torch.testing.assert_close(weight.detach(), place)
-    assert not trainer.state_dict()["optimizer"]["state"]  # the next task begins without momentum

@@ -154,12 +154,6 @@ def test_the_state_does_not_grow_with_the_tasks(digits) -> None:
     assert sizes == {8 * (1 + inputs * (inputs + 1) // 2 + inputs * 20 + 20 + 2)}
 
 
-def test_a_fixed_strength_is_taken_as_it_is(digits) -> None:
-    trainer = make_trainer(digits[:1], learner=AnalyticConfig(strength=0.5))
-    trainer.run()
-    assert [fit.strength for fit in trainer.learner.fits()] == [0.5, 0.5]
-
-
 @pytest.fixture
 def tail(digits) -> TensorRows:
     """The first task with nine rows of its first class."""
@@ -197,18 +191,6 @@ def test_equal_classes_leave_the_regression_of_rows_weighted_about_means_and_sha
     test = F.normalize(rows.features.double(), dim=1).numpy() * 8
     expected = np.c_[test, np.ones(len(test))] @ weight
     assert_equal_logits(solved(trainer, rows.features)[0][:, :2], torch.from_numpy(expected))
-
-
-def test_equal_classes_change_nothing_where_all_have_equally_many_rows(digits) -> None:
-    rows = rows_of(digits[:1], "train")
-    even = torch.cat([(rows.labels == c).nonzero()[:40, 0] for c in range(2)])
-    logits = []
-    for equal in (0.0, 1.0):
-        learner = AnalyticConfig(equal_classes=equal, logit_adjustment=equal)
-        trainer = make_trainer([part_of(digits[0], "even", even)], learner=learner)
-        trainer.run()
-        logits.append(solved(trainer, rows.features)[0])
-    assert_equal_logits(*logits)
 
 
 @pytest.mark.parametrize("kind", ["kan", "linear", "random_relu"])
@@ -252,27 +234,6 @@ def test_only_a_sure_large_model_that_agrees_with_the_label_changes_a_target() -
     assert torch.equal(mixed[1:], labels[1:])
     nobody = torch.full((4, 1), float("nan"), dtype=torch.float64)
     assert torch.equal(mixed_targets(labels, nobody, DistillConfig()), labels)
-
-
-def test_a_shared_network_is_fitted_once(digits) -> None:
-    trainer = make_trainer(digits[:2], network=NETWORK.model_copy(update={"shared": True}))
-    trainer.run()
-    assert len(trainer.learner.fits()) == 1
-    assert trainer.accuracy["judge"] == trainer.accuracy["small"]
-    assert min(trainer.accuracy["small"][-1]) > 0.9
-
-
-@pytest.mark.parametrize(
-    ("changes", "kind", "message"),
-    [
-        ({"hidden": (8,)}, "kan", r"network\.hidden = \[8\].*Set network\.hidden: \[\]"),
-        ({"scaling": "first_task"}, "kan", r"network\.scaling = 'first_task'.*Set network\.scaling: unit"),
-        ({}, "mlp", "kind 'mlp'.*random_relu"),
-    ],
-)
-def test_networks_that_no_closed_form_fits_are_refused_before_any_work(digits, changes, kind, message) -> None:
-    with pytest.raises(ConfigError, match=message):
-        make_trainer(digits, network=NETWORK.model_copy(update=changes), kind=kind)
 
 
 def test_a_regression_that_no_memory_holds_is_refused_by_its_size() -> None:
@@ -330,10 +291,3 @@ def test_a_label_that_no_row_has_is_known_when_another_is_left_out(digits) -> No
     without, _ = trainer.learner.without_own_class(judge, small, rows.labels)
     assert without.isfinite().sum(1).eq(9).all()
     assert np.isfinite(Novelty.of(trainer.state_dict()["learner"]).distances(without.numpy())).all()
-
-
-def test_of_many_labels_no_metric_of_their_residuals_is_kept(digits, monkeypatch) -> None:
-    monkeypatch.setattr("kcm.learners.analytic.MAX_RESIDUALS", 7)
-    trainer = make_trainer(digits[:4], learner=AnalyticConfig())
-    trainer.run()
-    assert trainer.learner.state_dict()["residuals"] == {}

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sklearn.neighbors import NearestCentroid
 from torch.nn import functional as F
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
@@ -14,7 +13,6 @@ from kcm.errors import ConfigError, DataError
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.bounds import FinetuneConfig, JointConfig
-from kcm.learners.der import DerConfig
 from kcm.learners.lwf import LwfConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
@@ -59,18 +57,6 @@ def test_logits_are_those_of_the_network_and_twenty_times_the_score_of_the_mean(
             residual = network(trainer.collaborator.inputs(test))[:, :6]
             torch.testing.assert_close((logits[:, :6] - residual).double(), expected, atol=1e-3, rtol=1e-4)
     assert int(judge.argmax(1).max()) < 6  # labels that nobody has seen are never the answer
-
-
-@pytest.mark.filterwarnings("ignore:self.within_class_std_dev_")
-def test_a_residual_that_stays_zero_is_the_nearest_mean_of_scikit_learn(digits) -> None:
-    trainer = make(digits, rate=1e-12)
-    trainer.run()
-    train, test = (rows_of(digits, split) for split in ("train", "test"))
-    x, test_x = (F.normalize(rows.features.double(), dim=1).numpy() for rows in (train, test))
-    oracle = NearestCentroid().fit(x, train.labels.numpy()).predict(test_x)
-    found = trainer.collaborator(test.features)[0].argmax(1).numpy()
-    assert (found == oracle).mean() > 0.995  # rows that lie between two means apart
-    assert np.mean(trainer.accuracy["judge"][-1]) == pytest.approx((oracle == test.labels.numpy()).mean(), abs=0.01)
 
 
 @pytest.mark.parametrize("base", ["means", "lda"])
@@ -120,15 +106,6 @@ def test_old_networks_teach_with_the_base_that_they_had(digits) -> None:
         taught = trainer.learner.taught(trainer.collaborator, features)
         assert not torch.allclose(torch.stack(trainer.collaborator(features)), expected)
     torch.testing.assert_close(taught, expected)
-
-
-def test_remembered_logits_of_labels_without_a_base_are_left_out(digits) -> None:
-    trainer = make(digits[:2], DerConfig(memory=40))
-    while trainer.position.task == 0:
-        trainer.step()
-    logits = trainer.learner.memory.rows.logits
-    assert logits[..., :2].isfinite().all()
-    assert logits[..., 2:].isnan().all()
 
 
 def test_a_closed_form_takes_no_base(digits) -> None:

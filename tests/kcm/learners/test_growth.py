@@ -180,15 +180,6 @@ def _record(task: TensorRows, read: set[tuple[str, str]]) -> None:
     task.take = recorded  # type: ignore[method-assign]
 
 
-def test_a_domain_grows_a_sequence_without_new_labels(domains) -> None:
-    def make(count: int) -> Trainer:
-        return trainer_of(domains[:count], ReplayConfig(memory=40), network_of(), "kan", num_labels=10)
-
-    grown = make(3)
-    grown.load_state_dict(saved(finished(make(2))))
-    assert differing(finished(grown).state_dict(), finished(make(3)).state_dict()) == []
-
-
 def test_labels_that_no_row_has_get_outputs_in_the_end(digits) -> None:
     trainer = finished(trainer_of(sequence(digits, 2), FinetuneConfig(), network_of(base="means"), "kan", num_labels=7))
     judge_NC, small_NC = trainer.collaborator(digits[0].take("test", torch.arange(9)).features)

@@ -61,17 +61,6 @@ def _right_among_own_labels(trainer, task: int) -> float:
     return float((own == rows.labels).float().mean())
 
 
-def test_a_teacher_sees_what_the_networks_see() -> None:
-    collaborator = Collaborator(5, 4, NetworkConfig(hidden=(), mixing=7, shared=True), "kan", seed=0)
-    learner, every = LwfConfig(strength=1.0, temperature=2.0).build(0), torch.ones(4, dtype=torch.bool)
-    learner.end_task(
-        LearnedTask(collaborator, [], 6, seen_C=every, active_C=every, ranks=Ranks(), distill=DistillConfig())
-    )
-    features = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
-    losses = torch.arange(6.0)
-    torch.testing.assert_close(learner.row_loss(scored(collaborator, features, losses)), losses)
-
-
 def test_remembered_rows_are_learned_and_taught_too(make_trainer, digits) -> None:
     def average(learner) -> float:
         trainer = make_trainer(digits, learner, epochs=6)

@@ -3,7 +3,6 @@
 import random
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,13 +66,6 @@ def test_every_row_is_equally_likely_to_be_remembered() -> None:
     assert chisquare(counts).pvalue > 0.001
 
 
-def test_offering_a_row_twice_changes_nothing() -> None:
-    memory = offer(Memory(4, 0), [(n, 0, 0) for n in range(10)])
-    before = memory.ids
-    merge(memory, memory)
-    assert memory.ids == before
-
-
 def test_a_memory_survives_its_state_dict(tmp_path) -> None:
     memory = offer(Memory(6, 0), [(n, n % 2, n % 3) for n in range(30)])
     torch.save(memory.state_dict(), tmp_path / "memory.pt")
@@ -82,10 +74,3 @@ def test_a_memory_survives_its_state_dict(tmp_path) -> None:
     assert (restored.ids, restored.tasks) == (memory.ids, memory.tasks)
     assert torch.equal(restored.rows.features, memory.rows.features)
     assert torch.equal(restored.rows.labels, memory.rows.labels)
-
-
-@pytest.mark.parametrize("capacity", [0, 3])
-def test_an_empty_memory_survives_its_state_dict(capacity) -> None:
-    restored = offer(Memory(capacity, 0), [(1, 0, 0)])
-    restored.load_state_dict(Memory(capacity, 0).state_dict())
-    assert len(restored) == 0

@@ -75,16 +75,6 @@ def test_task_after_task_ends_with_the_lda_of_all_rows(digits, name) -> None:
     assert float((deployed == test.labels).float().mean()) > 0.93
 
 
-@pytest.mark.parametrize("name", ["splines", "random units"])
-def test_labels_not_seen_yet_are_never_the_answer(digits, name) -> None:
-    trainer = make(digits, name)
-    while trainer.position.task < 2:
-        trainer.step()
-    answers = torch.cat([logits.argmax(1) for logits in trainer.collaborator(rows_of(digits, "test").features)])
-    assert set(answers.tolist()) <= {0, 1, 2, 3}
-    assert trainer.accuracy["judge"][-1][2:] == [0.0, 0.0, 0.0]
-
-
 def test_without_its_own_class_a_row_gets_the_other_logits_as_they_are(digits) -> None:
     """And nothing is searched: the strength of a ridge has no say in LDA."""
     trainer = make(digits)

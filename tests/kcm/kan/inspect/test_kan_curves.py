@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from kcm.errors import ConfigError
 from kcm.kan import KANLinear
 from kcm.kan.inspect.curves import edge_curve, edge_moments, edge_values
 
@@ -31,9 +30,3 @@ def test_edges_add_up_to_the_layer_and_their_moments_are_those_of_their_values()
     mean, deviation = edge_moments(layer, x)
     torch.testing.assert_close(mean, values.mean(0), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(deviation, values.std(0, correction=0), atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize(("i", "j", "name"), [(6, 0, "i = 6"), (-1, 0, "i = -1"), (0, 4, "j = 4")])
-def test_an_edge_that_does_not_exist_is_named(i, j, name) -> None:
-    with pytest.raises(ConfigError, match=name):
-        edge_curve(KANLinear(6, 4), i, j)

@@ -1,13 +1,9 @@
 """The picture shows what matters and nothing else."""
 
-import subprocess
-import sys
-
 import matplotlib
 import pytest
 import torch
 
-from kcm.errors import ConfigError
 from kcm.kan import KAN, KANLinear, RandomQuadratic
 from kcm.kan.inspect.attribution import importance
 from kcm.kan.inspect.plotting import plot_edge, plot_network
@@ -47,14 +43,3 @@ def test_one_edge_is_drawn_over_the_range_that_the_rows_take() -> None:
     assert (float(curve.min()), float(curve.max())) == pytest.approx((float(x[:, 1].min()), float(x[:, 1].max())))
     assert len(axes.lines) == 2
     matplotlib.pyplot.close(axes.figure)
-
-
-@pytest.mark.parametrize(("options", "message"), [({"top": 0}, "top = 0"), ({"inputs": ["a"]}, "1 names for 3 inputs")])
-def test_a_picture_that_cannot_be_drawn_is_refused(options, message) -> None:
-    with pytest.raises(ConfigError, match=message):
-        plot_network(KAN([3, 2]), rows(10, 3), **options)
-
-
-def test_matplotlib_is_imported_only_when_something_is_drawn() -> None:
-    code = "import sys, kcm.kan.inspect.plotting; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -33,27 +33,6 @@ def test_the_order_changes_with_epoch_task_and_seed_only() -> None:
     assert len({order(**change) for change in ({}, {"seed": 1}, {"task": 1}, {"epoch": 1})}) == 4
 
 
-def test_windows_begin_where_the_rows_before_them_end() -> None:
-    """Short blocks, the last one of each stream, lie anywhere."""
-    order = TrainOrder([100_000, 70_123, 5], seed=1, task=0, epoch=0, window=4)
-    assert np.array_equal(np.cumsum([0, *(len(part) for part in order)]), order.starts)
-
-
-def test_the_order_of_a_task_of_one_window_is_that_of_earlier_versions() -> None:
-    """Trained figures must not move where nothing has to: the order that was drawn as one list of blocks."""
-    sizes, key = [2500, 1030], [3, 1, 2]
-    blocks = [(stream, start) for stream, size in enumerate(sizes) for start in range(0, size, ROWS_PER_GROUP)]
-    rng = np.random.default_rng(key)
-    rng.shuffle(blocks)
-    lengths = [min(ROWS_PER_GROUP, sizes[stream] - start) for stream, start in blocks]
-    streams = np.repeat([stream for stream, _ in blocks], lengths)
-    positions = np.concatenate([np.arange(start, start + n) for (_, start), n in zip(blocks, lengths, strict=True)])
-    shuffled = rng.permutation(len(positions))
-    (found,) = TrainOrder(sizes, seed=3, task=1, epoch=2, window=16)
-    assert np.array_equal(found.streams, streams[shuffled])
-    assert np.array_equal(found.positions, positions[shuffled])
-
-
 def test_a_window_of_full_blocks_takes_a_row_of_each_in_turn_and_shuffles_them() -> None:
     for part in TrainOrder([24 * ROWS_PER_GROUP], seed=0, task=0, epoch=0, window=8):
         blocks = (part.positions // ROWS_PER_GROUP).reshape(-1, 8)

@@ -11,10 +11,10 @@ import torch
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.errors import DataError
 from kcm.inputs.labels import UNLABELLED
-from kcm.inputs.vectors import list_column, matrix
+from kcm.inputs.vectors import list_column
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.order import ROWS_PER_GROUP
-from kcm.learners.training.stream import ParquetRows, SequenceLabels, labels_of, shares
+from kcm.learners.training.stream import ParquetRows, SequenceLabels, shares
 
 
 def write_task(folder, num_rows: int, *, shuffled_from: int | None = None):
@@ -58,37 +58,11 @@ def test_outcomes_of_other_rows_are_refused(tmp_path) -> None:
         ParquetRows("task", [tmp_path / "features.parquet"], [tmp_path / "outcomes.parquet"]).read("train", 0, 1)
 
 
-def test_ids_are_read_once_and_a_part_of_a_block_does_not_stand_for_it(tmp_path, monkeypatch) -> None:
-    write_task(tmp_path, 2500, shuffled_from=2000)
-    rows = ParquetRows("task", [tmp_path / "features.parquet"], [tmp_path / "outcomes.parquet"])
-    read, seen = pq.ParquetFile.read_row_groups, set[str]()
-
-    def watched(file, groups, columns):
-        seen.update(columns)
-        return read(file, groups, columns=columns)
-
-    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", watched)
-    found = []
-    for stop in (1500, 1024, 1500, 1024):
-        seen.clear()
-        rows.read("train", 0, stop)
-        found.append("id" in seen)
-    assert found == [True, False, True, False]  # of the second block a half was read
-    with pytest.raises(DataError, match="different rows"):
-        rows.read("train", 1024, 2048)
-
-
 def test_a_split_in_two_pieces_is_refused(tmp_path) -> None:
     columns = {"id": ["a", "b", "c"], "split": ["train", "test", "train"], "label": [0, 1, 0]}
     pq.write_table(pa.table(columns | {"features": list_column(np.zeros((3, 2)))}), tmp_path / "features.parquet")
     with pytest.raises(DataError, match="contiguous"):
         ParquetRows("task", [tmp_path / "features.parquet"], None)
-
-
-def test_a_matrix_survives_a_sliced_column() -> None:
-    values = np.arange(12, dtype=np.float32).reshape(6, 2)
-    table = pa.table({"features": list_column(values)})
-    np.testing.assert_array_equal(matrix(table.slice(2, 3)["features"]), values[2:5])
 
 
 def test_shares_of_a_split_have_every_row_once_and_are_equally_long(large_tasks) -> None:
@@ -111,10 +85,6 @@ class Task:
 
 
 LABELS = SequenceLabels([Task(1, UNLABELLED), Task(0, 1), Task(3)], 5)  # nobody gives label 2 or 4
-
-
-def test_labels_of_a_task_are_those_that_somebody_gave() -> None:
-    assert labels_of(Task(4, UNLABELLED, 2)) == [2, 4]
 
 
 def test_a_task_has_labels_of_its_own_and_has_seen_those_before() -> None:

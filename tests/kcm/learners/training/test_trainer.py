@@ -9,8 +9,7 @@ import torch
 from kcm.bundle.sealed import SealedFolder, sealing, write_state
 from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
-from kcm.errors import ArtefactError, ConfigError
-from kcm.inputs.labels import UNLABELLED
+from kcm.errors import ArtefactError
 from kcm.learners import LearnerConfig
 from kcm.learners.bounds import FinetuneConfig, JointConfig
 from kcm.learners.der import DerConfig
@@ -19,8 +18,7 @@ from kcm.learners.lwf import LwfConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.replay import ReplayConfig
 from kcm.learners.si import SiConfig
-from kcm.learners.training import trainer as module
-from kcm.learners.training.trainer import Trainer, sketch
+from kcm.learners.training.trainer import Trainer
 from kcm.metrics.continual import summarise
 from tests.kcm.learners.tasks import merged, part_of, rows_of
 
@@ -237,67 +235,3 @@ def test_masked_labels_are_neither_trained_nor_answered_nor_measured(make_traine
     measured = summarise(matrix, trainer.baseline["small"])
     assert measured["fwt"] is None
     assert measured["average_accuracy"] == pytest.approx(np.mean(matrix[-1]))
-
-
-def test_masking_changes_nothing_where_all_labels_come_with_the_first_task(make_trainer, domains) -> None:
-    network = NetworkConfig(hidden=(8,), grid_size=3, zero_start=True)  # outputs are drawn differently
-    plain, masked = (
-        make_trainer(domains[:2], FinetuneConfig(), epochs=1, mask_unseen=mask, network=network)
-        for mask in (False, True)
-    )
-    plain.run()
-    masked.run()
-    assert masked.accuracy["small"][-1] == plain.accuracy["small"][-1]
-
-
-def test_a_memory_without_room_for_every_label_is_refused(make_trainer, digits) -> None:
-    for learner in (ReplayConfig(memory=9), DerConfig(memory=9)):
-        with pytest.raises(ConfigError, match=r"memory = 9 .* labels, 10"):
-            make_trainer(digits, learner)
-    make_trainer(digits, ReplayConfig(memory=10))
-
-
-class Labels:
-    """The ids and labels of 5,300 train rows, every seventh without one; and how many were read."""
-
-    name, num_read = "labels", 0
-
-    def num_rows(self, split: str) -> int:
-        return 5300
-
-    def ids_and_labels(self, split: str, start: int, stop: int) -> tuple[list[str], list[int]]:
-        self.num_read += stop - start
-        rows = range(start, stop)
-        return [f"row-{row}" for row in rows], [UNLABELLED if row % 7 == 0 else row % 5 for row in rows]
-
-
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_ROWS_SKETCHED", 512)
-
-
-@pytest.mark.parametrize("world_size", [2, 3, 20])
-def test_sketches_merge_into_the_sketch_of_all_rows(world_size: int) -> None:
-    learner = ReplayConfig(memory=40).build(0)
-    alone_ids, alone_positions = sketch(learner, Labels(), 0, Ranks())
-    assert len(alone_ids) == 40
-    assert alone_ids == [f"row-{position}" for position in alone_positions]
-    parts = [sketch(learner, Labels(), 0, Ranks(rank, world_size)) for rank in range(world_size)]
-    together = [(row_id, position) for part in parts for row_id, position in zip(*part, strict=True)]
-    labels = [position % 5 for _, position in together]
-    chosen = learner.candidates([row_id for row_id, _ in together], labels, 0)
-    assert {together[index][0] for index in chosen} == set(alone_ids)
-    assert not any(position % 7 == 0 for _, position in together)
-
-
-def test_a_rank_looks_at_the_ids_of_its_own_rows_alone() -> None:
-    learner, counts = ReplayConfig(memory=40).build(0), []
-    for rank in range(3):
-        labels = Labels()
-        sketch(learner, labels, 0, Ranks(rank, 3))
-        counts.append(labels.num_read)
-    assert counts == [2048, 1716, 1536]
-
-
-def test_a_rank_without_rows_offers_none() -> None:
-    assert sketch(ReplayConfig(memory=40).build(0), Labels(), 0, Ranks(15, 20)) == ([], [])

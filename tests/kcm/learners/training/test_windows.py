@@ -100,23 +100,6 @@ def test_a_rank_reads_its_own_blocks_once_an_epoch(world_size: int) -> None:
     }
 
 
-def test_more_ranks_than_lanes_read_a_block_of_each_window_and_share_its_rows() -> None:
-    sizes = [32 * ROWS_PER_GROUP]
-    counts = []
-    for rank in range(6):
-        streams = Streams(sizes)
-        windows = streams.windows(4, Ranks(rank, 6))
-        counts.append(sum(len(real(windows.share(0, first, stop))) for first, stop in streams.steps(256)))
-        assert streams.blocks.total() == 8  # of 32: one of each window
-    assert counts == [4096, 4096, 8192, 8192, 4096, 4096]  # ranks 0 and 4 share a lane, and so do 1 and 5
-
-
-def test_a_rank_without_a_row_in_a_step_gives_one_of_its_own_with_weight_zero() -> None:
-    sizes = [8 * ROWS_PER_GROUP]
-    shares = [Streams(sizes).windows(4, Ranks(rank, 4)).share(0, 0, 3) for rank in range(4)]
-    assert [share.weights.tolist() for share in shares] == [[1], [1], [1], [0]]
-
-
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_a_reader_that_comes_in_the_middle_has_the_same_rows_in_the_same_order(world_size: int) -> None:
     streams, ranks = Streams([5000, 1500]), Ranks(world_size - 1, world_size)
@@ -125,10 +108,3 @@ def test_a_reader_that_comes_in_the_middle_has_the_same_rows_in_the_same_order(w
         for first, stop in streams.steps(700):
             late = streams.windows(3, ranks).share(epoch, first, stop)
             assert torch.equal(late.features, early.share(epoch, first, stop).features)
-
-
-def test_a_short_block_with_fewer_rows_than_ranks_that_share_it_is_no_reason_to_stop() -> None:
-    streams = Streams([4 * ROWS_PER_GROUP + 1])
-    ranks = [streams.windows(1, Ranks(rank, 3)) for rank in range(3)]
-    rows = torch.cat([real(windows.share(0, first, stop)) for first, stop in streams.steps(64) for windows in ranks])
-    assert torch.equal(rows.sort().values, torch.arange(4097).float())
