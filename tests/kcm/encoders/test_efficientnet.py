@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from kcm.encoders.efficientnet import EfficientNetLite, load_efficientnet
-from kcm.errors import AssetError
+from kcm.encoders.efficientnet import EfficientNetLite
 
 
 @pytest.mark.parametrize(
@@ -21,8 +20,3 @@ def test_any_resolution_gives_one_vector_per_picture():
     model = EfficientNetLite(0.25, 0.25, hidden_size=32).eval()
     for side in (28, 65, 96):
         assert model(torch.zeros(2, 3, side, side)).shape == (2, 32)
-
-
-def test_a_folder_without_the_model_is_named(tmp_path):
-    with pytest.raises(AssetError, match=f"cannot load the model.*{tmp_path}"):
-        load_efficientnet(tmp_path)

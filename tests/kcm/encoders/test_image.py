@@ -122,13 +122,6 @@ def test_a_text_and_a_broken_file_leave_the_others(efficientnet: Path) -> None:
     assert faults[2].startswith("the image is damaged")
 
 
-def test_what_is_no_vision_model_is_refused(model_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(AssetError, match=r"preprocessor_config\.json"):
-        encoder(model_folder)
-    with pytest.raises(AssetError, match="holds no model"):
-        encoder(tmp_path)
-
-
 @pytest.mark.parametrize("folder", ["vit", "efficientnet"])
 def test_pictures_have_the_same_vectors_in_either_runtime(folder, request, tmp_path):
     model = str(request.getfixturevalue(folder))

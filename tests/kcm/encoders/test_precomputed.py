@@ -57,8 +57,3 @@ def test_the_columns_are_those_of_the_configuration() -> None:
     for wrong in ({}, {"column": "a", "columns": ["b"]}):
         with pytest.raises(ConfigError, match="give either `column`, with a list of numbers, or `columns`"):
             parse_config(Section, {"encoder": {"kind": "precomputed"} | wrong})
-
-
-def test_without_a_length_nothing_can_be_checked() -> None:
-    with pytest.raises(ConfigError, match="the length of the vectors is not known"):
-        PrecomputedConfig(column="embedding").build(HERE)

@@ -47,12 +47,6 @@ def test_vectors_are_those_of_each_text_alone_in_the_order_given(pooling, model_
     assert features.shape == (len(TEXTS), 32)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_the_batch_a_text_travels_in_does_not_matter(batch_size, model_folder):
-    together = encoder(model_folder, batch_size=batch_size).encode(contents(TEXTS))
-    np.testing.assert_allclose(together, encoder(model_folder).encode(contents(TEXTS[::-1]))[::-1], atol=1e-5)
-
-
 def test_tokens_beyond_the_length_are_cut_off(model_folder):
     short = encoder(model_folder, max_length=6)
     first, second = short.encode(contents(["a good film .", "a good film . very bad book"]))
@@ -75,28 +69,9 @@ def test_bfloat16_is_close_to_float32_and_comes_out_as_float32(model_folder):
     assert np.linalg.norm(low, axis=1) == pytest.approx(np.ones(len(TEXTS)), abs=1e-5)
 
 
-def test_no_texts_give_no_vectors(model_folder):
-    assert encoder(model_folder).encode([]).shape == (0, 32)
-
-
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(AssetError, match="holds no model"):
         encoder(tmp_path)
-
-
-def test_a_model_of_an_unknown_kind_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "no such kind"}')
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(AssetError, match="cannot load the model"):
-        encoder(tmp_path)
-
-
-def test_truncated_weights_are_refused(model_folder, tmp_path):
-    copy = shutil.copytree(model_folder, tmp_path / "copy")
-    weights = (copy / "model.safetensors").read_bytes()
-    (copy / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(AssetError, match="cannot load the model"):
-        encoder(copy)
 
 
 def test_weights_that_are_missing_are_not_drawn_at_random(model_folder, tmp_path):

@@ -57,11 +57,6 @@ def test_cells_of_csv_stay_text_and_blank_lines_are_no_rows(tmp_path: Path) -> N
     assert rows(found) == [{"id": "007", "label": "NA"}, {"id": "008", "label": ""}]
 
 
-def test_only_the_columns_that_are_wanted_are_read_and_all_are_named(tmp_path: Path) -> None:
-    (chunk,) = read(tmp_path / "rows.csv", b"a,b,c\n1,2,3\n", lambda name: name == "b")
-    assert (chunk.table.to_pylist(), chunk.names) == ([{"b": "2"}], ("a", "b", "c"))
-
-
 @pytest.mark.parametrize(
     "end",
     [b'"cut', b'"', b'"cut ""', b'"cut\nhere', b'"cut\n"", ""'],

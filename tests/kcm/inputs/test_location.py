@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kcm.errors import DataError
-from kcm.inputs.location import Location, naming_location, stem_of
+from kcm.inputs.location import Location, stem_of
 
 Put = Callable[[str, bytes], str]
 
@@ -61,12 +61,6 @@ def test_a_folder_gives_its_files_in_order_without_hidden_ones(tmp_path: Path) -
 def test_a_pattern_gives_the_files_that_match(tmp_path: Path, pattern: str, found: list[str]) -> None:
     put_here(tmp_path, "b.csv", "b.tsv", "a/x.csv", "a/b/y.csv")
     assert [file.relative for file in Location.of(str(tmp_path / pattern)).glob()] == found
-
-
-def test_a_file_that_is_called_like_a_pattern_is_a_file(tmp_path: Path) -> None:
-    put_here(tmp_path, "[a].csv", "a.csv")
-    assert not Location.of(tmp_path / "[a].csv").is_pattern
-    assert Location.of(tmp_path / "[b].csv").is_pattern
 
 
 def test_objects_are_found_and_read_as_files_are_after_pickling_too(put_anywhere: Put) -> None:
@@ -146,9 +140,3 @@ def test_a_store_that_refuses_says_what_to_do(
     folder = Location.of(f"s3://rows/deep?endpoint_override={refusing(status, code)}")
     with pytest.raises(DataError, match=message):
         folder.files(recursive=False)
-
-
-def test_a_missing_file_is_named_where_it_is_opened(tmp_path: Path) -> None:
-    gone = Location.of(tmp_path / "gone.csv")
-    with pytest.raises(DataError, match=r"no such file \(.*gone\.csv\)"), naming_location(gone):
-        gone.open()

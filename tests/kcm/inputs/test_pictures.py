@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kcm.inputs.content import PROBE, Content, UnreadableError
+from kcm.inputs.content import Content, UnreadableError
 from kcm.inputs.location import Location
 from kcm.inputs.pictures import PictureError, num_pixels, picture_fault, picture_of, square, squares
 
@@ -90,11 +90,6 @@ def test_an_animation_is_its_first_frame() -> None:
 def test_sixteen_bits_of_grey_keep_their_shades() -> None:
     grey = Image.fromarray(np.full((4, 4), 0x8000, dtype=np.uint16))
     assert square(encoded(grey), 1).tolist() == [[[128, 128, 128]]]
-
-
-def test_a_picture_of_one_pixel_is_a_picture() -> None:
-    assert square(PROBE.image, 3).tolist() == [[list(WHITE)] * 3] * 3
-    assert picture_fault(PROBE.image) is None
 
 
 @pytest.mark.parametrize(

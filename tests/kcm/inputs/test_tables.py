@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from kcm.errors import DataError
-from kcm.inputs.tables import missing_column, read_frame
+from kcm.inputs.tables import read_frame
 
 KINDS = (".csv", ".tsv", ".parquet")
 
@@ -33,9 +33,3 @@ def test_a_file_that_is_not_sound_says_why(tmp_path: Path, name: str, content: b
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_frame(tmp_path / name, KINDS)
-
-
-def test_a_missing_column_names_the_nearest() -> None:
-    error = missing_column("txt", "text_column", ["text", "label"], "rows.csv")
-    assert "no column 'txt' (text_column)" in str(error)
-    assert "Did you mean 'text'? The columns are text, label" in str(error)

@@ -51,11 +51,6 @@ def test_a_batch_costs_half_and_nothing_is_asked_again(model, upstream: FakeUpst
     assert (batch["endpoint"], batch["completion_window"]) == ("/v1/chat/completions", "24h")
 
 
-def test_the_estimate_is_of_half_the_price(model) -> None:
-    half, whole = model().estimate(ITEMS), model(batch=False).estimate(ITEMS)
-    assert (half.currency, half.most) == (pytest.approx(whole.currency / 2), pytest.approx(whole.most / 2))
-
-
 @pytest.mark.parametrize("named", [True, False], ids=["after it was named", "before it was named"])
 def test_a_run_that_is_killed_goes_on_with_the_same_batch(
     model, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, named: bool

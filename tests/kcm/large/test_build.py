@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 
 from kcm.config import parse_config
-from kcm.errors import ArtefactError, ConfigError
+from kcm.errors import ConfigError
 from kcm.inputs.content import PROBE, Content, contents
 from kcm.large import Item, LinearHead, Prompt, Resources
 from kcm.large.adapters.zero_shot import ZeroShotConfig
@@ -77,10 +77,3 @@ def test_what_cannot_read_label_prompts_is_refused():
         parse_config(ZeroShotConfig, {"encoder": {"kind": "pixels"}})
     with pytest.raises(ConfigError, match="a pair cannot be compared"):
         parse_config(ZeroShotConfig, {"encoder": {"kind": "image_text", "model": "clip"}})
-
-
-def test_a_classifier_needs_its_head(configs, tmp_path):
-    with pytest.raises(ArtefactError, match="holds no head"):
-        configs[0].build(LABELS, tmp_path)
-    with pytest.raises(ArtefactError, match="holds no head"):
-        configs[0].identity(LABELS, tmp_path)

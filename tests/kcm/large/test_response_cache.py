@@ -112,11 +112,3 @@ def test_memory_holds_no_more_than_the_last_answers(monkeypatch):
     answers = [cache.find(str(number)) for number in range(50)]
     assert answers == [None] * 40 + [{"said": str(number)} for number in range(40, 50)]
     assert cache.spent() == (50, 0.0)
-
-
-def test_without_a_file_every_cache_has_a_memory_of_its_own():
-    cache = ResponseCache(None, "big", max_calls=1)
-    cache.reserve(0.0)
-    cache.keep("question", {"said": "yes"}, 0.0, 0.0)
-    assert cache.find("question") == {"said": "yes"}
-    assert ResponseCache(None, "big").find("question") is None

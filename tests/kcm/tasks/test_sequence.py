@@ -4,7 +4,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -58,20 +57,6 @@ def test_rows_survive_the_disk_in_their_order(task: Task, tmp_path: Path) -> Non
     before = (tmp_path / "task-0001.parquet").read_bytes()
     write_rows(tmp_path, 1, task.rows)
     assert (tmp_path / "task-0001.parquet").read_bytes() == before
-
-
-def test_rows_without_pictures_are_kept_without_their_column(tmp_path: Path) -> None:
-    table = pa.concat_tables([rows(split, id=[split], text=["a"]) for split in SPLITS])
-    write_rows(tmp_path, 0, table)
-    assert "image" not in pq.read_schema(tmp_path / "task-0000.parquet").names
-    assert read_rows(tmp_path, 0) == table
-
-
-def test_vectors_survive_the_disk_and_splits_may_be_empty(tmp_path: Path) -> None:
-    column = pa.array([np.array([n, 0.5], dtype=np.float32) for n in range(2)], pa.list_(pa.float32(), 2))
-    table = rows("train", id=["0", "1"]).add_column(5, "vector", column)
-    write_rows(tmp_path, 0, table)
-    assert read_rows(tmp_path, 0) == table
 
 
 def test_rows_that_are_missing_or_damaged_are_refused(task: Task, tmp_path: Path) -> None:

@@ -18,14 +18,6 @@ def test_they_join_the_train_rows_and_move_no_other_row(write_csv, build, labell
     assert {(row["split"], row["label"]) for row in pool} == {("train", UNLABELLED)}
 
 
-def test_a_task_s_pool_follows_its_labelled_rows_and_every_task_gets_some(write_csv, build, labelled) -> None:
-    path = write_csv([*([f"pool {i}", ""] for i in range(50)), *labelled(100, 4)])
-    for task in build(path, unlabelled="keep").tasks:
-        labels = task.splits["train"]["label"].to_pylist()
-        assert labels == sorted(labels, key=lambda label: label == UNLABELLED)
-        assert UNLABELLED in labels
-
-
 def test_they_belong_to_the_task_that_they_name(write_csv, build, labelled) -> None:
     rows = [(text, label, ["one", "two"][i // 2 % 2]) for i, (text, label) in enumerate(labelled(120, 2))]
     path = write_csv([*rows, *([f"pool {i}", "", "two"] for i in range(9))], ("text", "label", "domain"))
@@ -44,13 +36,6 @@ def test_texts_that_have_a_label_or_are_kept_from_training_are_left_out_and_list
     assert reasons == {"its content is also in a labelled row"} | {
         f"its text or group is also in split {split}" for split in SPLITS if split != "train"
     }
-
-
-def test_a_cap_holds_for_them_apart(write_csv, build, labelled) -> None:
-    path = write_csv([*labelled(200, 4), *([f"pool {i}", ""] for i in range(200))])
-    for task in build(path, unlabelled="keep", max_rows_per_task=40, salt=1).tasks:
-        assert len(task.rows) == 80
-        assert task.splits["train"]["label"].to_pylist().count(UNLABELLED) == 40
 
 
 def test_a_test_row_needs_its_label(write_csv, build, labelled) -> None:

@@ -16,7 +16,7 @@ from kcm.encoders.dual.dual import ImageTower
 from kcm.encoders.dual.image_text import ImageTextConfig, PairEncoder, pair_features
 from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.text import TextEncoderConfig
-from kcm.errors import AssetError, ConfigError, DataError
+from kcm.errors import ConfigError
 from kcm.inputs.content import Content, UnreadableError
 from tests.tiny_clip import save_clip
 
@@ -90,22 +90,6 @@ def test_a_head_finds_the_pairs_of_rows_that_it_never_saw():
     assert (scores.argmax(1) == torch.arange(100)).float().mean() > 0.5  # 0.01 by chance
 
 
-def test_the_same_seed_gives_the_same_head_and_another_one_another():
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(40, 5)).astype(np.float32), rng.normal(size=(40, 3)).astype(np.float32)
-    config = AlignmentFit(dim=2, num_epochs=2, pairs_per_step=16)
-    captions = [str(number // 2) for number in range(40)]
-    first, again, other = (fit_alignment(*rows, captions, seed, config).image.weight for seed in (0, 0, 1))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
-def test_one_caption_tells_nothing_apart():
-    rows = np.zeros((4, 5), np.float32), np.zeros((4, 3), np.float32)
-    with pytest.raises(DataError, match="at least two captions, it has 1"):
-        fit_alignment(*rows, ["a"] * 4, seed=0)
-
-
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
     return save_clip(tmp_path_factory.mktemp("clip"), ("red", "blue", "a"), max_tokens=8)
@@ -146,19 +130,6 @@ def test_a_pair_shares_its_sides_with_encoders_of_one_part(clip, tmp_path, monke
 def test_clip_refuses_more_tokens_than_it_takes(clip, tmp_path):
     with pytest.raises(ConfigError, match="max_length = 64, but the model takes 8 tokens"):
         ImageTextConfig(model=str(clip)).build(tmp_path)
-
-
-def test_clip_names_the_input_whose_picture_is_none(clip, tmp_path):
-    with pytest.raises(UnreadableError) as caught:
-        ImageTextConfig(model=str(clip), max_length=8).build(tmp_path).encode([Content("a", RED), Content("a")])
-    assert list(caught.value.faults) == [1]
-
-
-def test_a_folder_without_a_dual_encoder_is_named(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(AssetError, match=f"cannot load the model.*{tmp_path}"):
-        ImageTextConfig(model=str(tmp_path), max_length=8).build(tmp_path)
 
 
 def test_what_decides_the_features_decides_the_identity(clip, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from scipy.special import softmax
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from kcm.errors import AssetError, ConfigError
+from kcm.errors import ConfigError
 from kcm.inputs.content import Content
 from kcm.large import Item, Prompt
 from kcm.large.adapters.causal_lm import CausalLm, CausalLmConfig
@@ -74,14 +74,6 @@ def test_prompts_of_all_modes_can_share_a_batch(folder):
     np.testing.assert_allclose(answers[3].probabilities, [hard[0] / hard.sum(), 0, hard[1] / hard.sum()], atol=1e-5)
 
 
-def test_a_bad_item_is_an_error_of_its_own(chat_folder):
-    items = [Item("1", Content("")), Item("2", Content("a film")), Item("3", Content(" \n\t"))]
-    empty, fine, blank = load(chat_folder).answer(items)
-    assert (empty.label, empty.error, blank.error) == (None, "the text is empty", "the text is empty")
-    np.testing.assert_allclose(fine.probabilities, reference(chat_folder, "a film"), atol=1e-5)
-    assert load(chat_folder).answer([]) == []
-
-
 def test_a_text_too_long_for_the_model_is_cut_and_the_question_stays_whole(chat_folder):
     model = load(chat_folder, max_length=512, max_chars=100_000)
     (answer,) = model.answer([Item("1", Content("long " * 5000))])
@@ -131,16 +123,6 @@ def test_the_identity_follows_weights_wording_and_reading(chat_folder, make_lm):
         identity(prompt=TaskPromptConfig(descriptions={"bad": "a waste"})),
     ]
     assert len({identity(), *others}) == 6
-
-
-def test_a_folder_that_holds_no_model_is_refused(tmp_path, chat_folder):
-    with pytest.raises(AssetError, match=r"no model with weights as \*\.safetensors.*large\.gguf_file"):
-        CausalLmConfig(model=str(tmp_path)).identity(LABELS, tmp_path)
-    with pytest.raises(AssetError, match=r"no model with weights as gone\.gguf"):
-        CausalLmConfig(model=str(chat_folder), gguf_file="gone.gguf").identity(LABELS, tmp_path)
-    (tmp_path / "broken.gguf").write_bytes(b"not a model")
-    with pytest.raises(AssetError, match="cannot load the model"):
-        load(tmp_path, gguf_file="broken.gguf")
 
 
 def test_a_prompt_longer_than_the_model_is_refused(chat_folder):

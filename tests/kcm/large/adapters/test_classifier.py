@@ -47,22 +47,6 @@ def test_a_hard_prompt_masks_and_renormalises(model):
     assert answer.label == 0
 
 
-def test_a_candidate_that_the_head_does_not_know_counts_for_nothing(model):
-    """None-of-these stands behind the label list, and a classifier cannot answer it."""
-    (hard,) = model.answer([Item("1", Content("x" * 5), Prompt("hard", candidates=(0, 2, 3)))])
-    (known,) = model.answer([Item("1", Content("x" * 5), Prompt("hard", candidates=(0, 2)))])
-    np.testing.assert_array_equal(hard.probabilities, known.probabilities)
-
-
-def test_candidates_that_the_head_gives_no_chance_still_make_a_distribution():
-    weight = np.array([[0, 0], [0, 0], [0, 0]], dtype=np.float32)
-    head = LinearHead(weight, np.array([0, -1e4, -1e4], dtype=np.float32))
-    (answer,) = ClassifierModel(LengthEncoder(), head, LABELS).answer(
-        [Item("1", Content("x"), Prompt("hard", candidates=(1, 2)))]
-    )
-    np.testing.assert_allclose(answer.probabilities, [0, 0.5, 0.5])
-
-
 def test_a_soft_prompt_is_refused(model):
     with pytest.raises(ConfigError, match="cannot read soft prompts"):
         model.answer([Item("1", Content("x"), Prompt("soft", suggestions=((0, 0.9),)))])
@@ -92,9 +76,3 @@ def test_the_identity_follows_encoder_head_and_labels(tmp_path):
 
     assert identity() == identity()
     assert len({identity(), identity(head=2.0), identity(labels=("a", "b", "d")), identity(side=5)}) == 4
-
-
-def test_a_head_of_other_size_than_the_label_list_is_refused():
-    head = LinearHead(np.zeros((2, 2), dtype=np.float32), np.zeros(2, dtype=np.float32))
-    with pytest.raises(ConfigError, match="2 classes, the label list 3"):
-        ClassifierModel(LengthEncoder(), head, LABELS)

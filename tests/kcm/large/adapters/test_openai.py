@@ -109,18 +109,13 @@ def test_a_hard_prompt_leaves_only_its_candidates(model, upstream):
     [
         ('{"label": "late delivery"}', 2),
         (' {"label":"positive"}\n', 1),
-        ("positive", 1),
         ("Positive.", 1),
-        ('"negative"', 0),
         ("**late delivery**", 2),
         ("<<<\nlate delivery\n>>>", None),
-        ("The text is a positive one.", None),
         ("posit", None),
         ("positive or negative", None),
-        ('{"label": "great"}', None),
         ('{"label": 1}', None),
         ('{"label": "positive"', None),
-        ("", None),
         (None, None),
     ],
 )
@@ -202,14 +197,6 @@ def test_what_a_refusal_repeats_of_the_text_is_neither_told_nor_obeyed(model, up
 
 
 # -- trouble -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_server_that_stays_in_trouble_is_given_up(model, upstream):
-    """Promise: after the last attempt the item is an error with the server's reason; others are still asked."""
-    upstream.plan(*[Turn(503, '{"error": {"message": "no capacity"}}')] * 3)
-    lost, fine = model().answer(items("x", "y"))
-    assert (lost.label, lost.error, lost.off_label) == (None, "status 503: no capacity", False)
-    assert fine.label == 1
 
 
 @pytest.mark.parametrize(
@@ -334,14 +321,6 @@ def test_a_deep_answer_is_off_label_and_harms_no_other(model, upstream, content)
     assert (deep.label, deep.off_label, fine.label) == (None, True, 1)
 
 
-def test_a_deep_refusal_is_an_error_of_its_item(model, upstream):
-    """Promise: nor what one refusal says."""
-    upstream.plan(Turn(400, "[" * 100_000))
-    refused, fine = model().answer(items("x", "y"))
-    assert refused.error.startswith("status 400: [[[")
-    assert fine.label == 1
-
-
 def test_an_unbelievable_count_of_tokens_is_none(model, upstream):
     """Promise: a number that no float holds ends nothing; the call is booked at the most it can have cost."""
     upstream.plan(label("positive", usage={"prompt_tokens": 10**4000, "completion_tokens": 1}))
@@ -357,15 +336,6 @@ def test_an_outage_is_distinguished_from_an_answer_that_is_no_good(model, upstre
     upstream.plan(Turn(503), Turn(429, "", {"Retry-After": "900"}), Turn(200, "broken"), Turn(200, delay_s=30.0))
     hasty = model(max_retries=0, timeout_s=0.3)
     assert [answer.outage for answer in hasty.answer(items(*"abcd"))] == [True] * 4
-
-
-def test_a_question_the_server_refuses_is_not_asked_again(model, upstream):
-    """Promise: an item that the server will not take is an error at once, on one short line."""
-    upstream.plan(Turn(400, json.dumps({"error": {"message": "content\nfilter " + "x" * 5000}})))
-    refused, fine = model().answer(items("x", "y"))
-    assert refused.error.startswith("status 400: content filter xxx")
-    assert len(refused.error) < 400
-    assert (fine.label, len(upstream.requests)) == (1, 2)
 
 
 def test_an_empty_text_is_not_asked(model, upstream):
@@ -394,13 +364,6 @@ def test_a_server_that_is_not_there_is_an_error_of_the_items(tmp_path):
 # -- money -------------------------------------------------------------------------------------------------------------
 
 PRICES = {"input_price": 10_000.0, "output_price": 100_000.0}  # 100 tokens read and 10 written are 1 + 1
-
-
-def test_an_answer_costs_what_its_tokens_cost(model):
-    """Promise: cost is the server's own count of tokens at the configured prices."""
-    (answer,) = model(**PRICES).answer(items("x"))
-    assert (answer.cost.tokens, answer.cost.currency) == (110, pytest.approx(2.0))
-    assert answer.cost.seconds > 0
 
 
 def test_nothing_is_paid_twice(model, upstream):
@@ -433,24 +396,6 @@ def test_threads_that_ask_the_same_question_share_its_answer(model, upstream):
         thread.join()
     assert [answer.label for answer in found] == [0] * 4
     assert len(upstream.requests) == 1
-
-
-def test_a_slow_answer_delays_no_other(model, upstream):
-    """Promise: every question has its own future, and is answered when its own reply is there."""
-    go_on = threading.Event()
-
-    def answer(body):
-        if "slow" in str(body["messages"]):
-            assert go_on.wait(60)
-        return label("positive")
-
-    upstream.otherwise = answer
-    asking = model(num_concurrent=2, timeout_s=60.0)
-    slow, *others = [asking.ask(item) for item in items("slow", *"abcdef")]
-    assert [other.result(60).label for other in others] == [1] * 6
-    assert not slow.done()
-    go_on.set()
-    assert slow.result(60).label == 1
 
 
 @pytest.fixture
@@ -514,12 +459,6 @@ def test_max_calls_is_kept_and_what_is_paid_is_kept(model, upstream):
     answers = model(max_calls=5).answer(items(*"abcde"))
     assert [answer.label for answer in answers] == [1] * 5
     assert len(upstream.requests) == 5
-
-
-def test_max_calls_holds_for_questions_side_by_side(model, upstream):
-    """Promise: questions under way count before they are answered."""
-    answers = model(max_calls=4, num_concurrent=8).answer(items(*map(str, range(20))))
-    assert sum(answer.label is not None for answer in answers) == len(upstream.requests) == 4
 
 
 def most_of(body: dict[str, Any]) -> float:

@@ -81,24 +81,6 @@ def test_a_table_that_cannot_be_right_is_refused(rows, message, write):
         load(write(rows))
 
 
-def test_a_missing_or_strange_file_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"no such file .*gone\.csv"):
-        load(tmp_path / "gone.csv")
-    with pytest.raises(DataError, match=r"unknown kind of file '\.docx'"):
-        load(tmp_path / "answers.docx")
-    (tmp_path / "bad.parquet").write_bytes(b"not parquet")
-    with pytest.raises(DataError, match="cannot read"):
-        load(tmp_path / "bad.parquet")
-
-
-def test_another_table_is_another_model(write):
-    def identity(rows):
-        path = write(rows)
-        return RecordedConfig(path=str(path)).identity(LABELS, path.parent)
-
-    assert identity(ROWS) == identity(ROWS) != identity(ROWS[:2])
-
-
 def test_costs_may_stand_in_a_column_of_another_name(write):
     rows = [{"id": "1", "label": "yes", "gpt_cost": 0.02}]
     [answer] = load(write(rows), currency_column="gpt_cost").answer([Item("1", Content())])

@@ -74,21 +74,6 @@ def test_a_soft_prompt_says_the_probability_in_the_prompt_of_the_label_it_sugges
     assert labels.read[3:] == ["This text is about sea with probability 0.87."]
 
 
-def test_inputs_may_come_through_an_encoder_of_their_own():
-    pictures, labels = WordEncoder(), WordEncoder()
-    mixed = ZeroShotModel(ZeroShotConfig(), pictures, labels, LABELS)
-    mixed.answer([Item("1", Content("sea.png"))])
-    assert pictures.read == ["sea.png"]
-    assert len(labels.read) == 3
-
-
-def test_a_broken_item_is_an_error_of_its_own():
-    broken, fine = model().answer([Item("1", Content("broken")), Item("2", Content("fine"))])
-    assert (broken.label, broken.error) == (None, "the model's probabilities are not numbers")
-    assert fine.error is None
-    assert model().answer([]) == []
-
-
 def test_the_identity_follows_all_that_decides(tmp_path):
     folders = [save_bert(tmp_path / str(seed), LABELS, seed=seed) for seed in (0, 1)]
 

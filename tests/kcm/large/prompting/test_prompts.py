@@ -14,7 +14,7 @@ from kcm.inputs.content import Content
 from kcm.large import NO_PROMPT, Item, Prompt, Prompts, hard_candidates
 from kcm.large.adapters.causal_lm import CausalLmConfig
 from kcm.large.adapters.classifier import ClassifierConfig
-from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel, openai_identity
+from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.adapters.zero_shot import ZeroShotConfig
 from kcm.large.prompting.prompts import CLOSING, OPENING, PromptMessage, question, sanitized
 from tests.fake_upstream import FakeUpstream
@@ -166,9 +166,3 @@ def test_further_parameters_go_along_and_null_leaves_one_out(upstream: FakeUpstr
 def test_a_prompt_that_cannot_work_is_refused(upstream: FakeUpstream, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         told(upstream, **settings)
-
-
-def test_what_a_payer_changes_makes_another_model(upstream: FakeUpstream) -> None:
-    changes: list[dict[str, Any]] = [{}, {"prompt": {"descriptions": {LABELS[0]: "sad"}}}, {"extra": {"seed": 1}}]
-    configs = [parse_config(OpenAiConfig, PAID | change) for change in changes]
-    assert len({openai_identity(config, LABELS) for config in configs}) == len(changes)

@@ -28,12 +28,6 @@ def test_labels_are_shared_out_equally_and_the_first_tasks_get_the_rest():
     assert plan.numbers == dict(zip("abcdefg", (0, 0, 0, 1, 1, 2, 2), strict=True))
 
 
-def test_names_of_tasks_sort_as_they_come():
-    labels = [f"l{i:02d}" for i in range(12)]
-    names = planned([("", label) for label in labels], labels, num_tasks=12).names
-    assert list(names) == sorted(names)
-
-
 def test_a_shuffled_order_depends_on_the_seed_alone():
     def labels_by_task(cells, seed):
         return planned(cells, num_tasks=3, order="shuffled", seed=seed).labels
@@ -42,12 +36,6 @@ def test_a_shuffled_order_depends_on_the_seed_alone():
     assert len({labels_by_task(CELLS, seed) for seed in range(20)}) > 10
     for seed in range(20):
         assert sorted(label for labels in labels_by_task(CELLS, seed) for label in labels) == list(LABELS)
-
-
-def test_a_shuffled_order_of_domains_keeps_their_rows():
-    plans = [planned(scenario="domain_incremental", order="shuffled", seed=seed) for seed in range(8)]
-    assert {plan.names for plan in plans} == {("news", "mail"), ("mail", "news")}
-    assert all(plan.names[plan.numbers[name]] == name for plan in plans for name in ("news", "mail"))
 
 
 def test_every_label_comes_first_equally_often_over_seeds():
@@ -65,11 +53,6 @@ def test_domains_come_from_the_task_column_in_the_order_of_the_rows():
     plan = planned(scenario="domain_incremental")
     assert (plan.names, plan.labels) == (("news", "mail"), (LABELS, LABELS))
     assert not plan.by_label
-
-
-def test_a_mapping_can_join_domains():
-    plan = planned(scenario="domain_incremental", mapping={"all": ["mail", "news"]})
-    assert plan.numbers == {"mail": 0, "news": 0}
 
 
 def test_a_class_in_two_tasks_is_refused_when_class_incremental_but_not_when_task_incremental():
@@ -114,15 +97,6 @@ def test_a_mapping_is_read_from_json_and_yaml(tmp_path):
     assert load_mapping(str(tmp_path / "m.json")) == load_mapping(str(tmp_path / "m.yaml")) == {"x": ["a", "1"]}
 
 
-@pytest.mark.parametrize(("content", "message"), [("[1, 2]", "expected a mapping"), ("{x: [", "not a JSON or YAML")])
-def test_a_mapping_file_that_is_none_is_refused(content, message, tmp_path):
-    (tmp_path / "m.yaml").write_text(content)
-    with pytest.raises(DataError, match=message):
-        load_mapping(str(tmp_path / "m.yaml"))
-    with pytest.raises(DataError, match="no such file"):
-        load_mapping(str(tmp_path / "gone.yaml"))
-
-
 def test_a_cap_keeps_whole_groups_in_their_old_order_and_nests(write_csv, build):
     rows = [(f"text {i}", "ab"[i % 2], f"document {i // 3}") for i in range(900)]
     path = write_csv(rows, ("text", "label", "document"))
@@ -138,12 +112,6 @@ def test_a_cap_keeps_whole_groups_in_their_old_order_and_nests(write_csv, build)
             numbers = [int(row.removeprefix("data-")) for row in of_split]
             assert numbers == sorted(numbers)
     assert found[0] < found[1]
-
-
-def test_a_cap_smaller_than_a_group_is_refused(write_csv, build):
-    path = write_csv([(f"text {i}", "ab"[i % 2], "one") for i in range(40)], ("text", "label", "document"))
-    with pytest.raises(DataError, match=r"max_rows_per_task = 20 .* task 'task-1'"):
-        build(path, num_tasks=1, max_rows_per_task=20, source={"group_column": "document"})
 
 
 @pytest.mark.parametrize(

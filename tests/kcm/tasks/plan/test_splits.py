@@ -1,6 +1,6 @@
 """Splits share no text and no group, and stay when rows are added."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 import pytest
 from hypothesis import given, settings
@@ -45,7 +45,7 @@ def by_what_they_share(table, splits):
 
 
 @given(table=tables, salt=st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_no_text_and_no_group_lies_in_two_splits(split, table, salt):
     found = split(as_records(table), fractions=PLAIN, salt=salt)
     assert all(len(splits) == 1 for splits in by_what_they_share(table, found).values())
@@ -56,7 +56,7 @@ def test_no_text_and_no_group_lies_in_two_splits(split, table, salt):
 
 
 @given(table=tables, salt=st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_only_rows_whose_text_trains_or_chooses_elsewhere_are_left_out(split, table, salt):
     found = split(as_records(table), fractions=PLAIN, salt=salt)
     drawn = [purpose(str(salt), unit_digest(Content(text), group)[:16].hex(), PLAIN) for text, _, group, _ in table]
@@ -73,7 +73,7 @@ def test_only_rows_whose_text_trains_or_chooses_elsewhere_are_left_out(split, ta
 
 
 @given(table=tables, given_splits=st.lists(st.sampled_from(["train", "validate", "test"]), min_size=40, max_size=40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_given_splits_that_overlap_lose_the_rows_of_the_less_pure_one(split, table, given_splits):
     found = split(as_records(table, lambda i: given_splits[i]), fractions=PLAIN)
     assert all(len(splits) == 1 for splits in by_what_they_share(table, found).values())
@@ -90,13 +90,6 @@ def test_given_splits_that_overlap_lose_the_rows_of_the_less_pure_one(split, tab
                 if given_splits[i] != "train" and (text_key(row[0]) == text_key(text) or (group and row[2] == group))
             ]
             assert len(shared) > 1
-
-
-def test_shares_come_out_as_asked(split, rows_of):
-    found = split(rows_of([f"text {i}" for i in range(20_000)]), salt=3)
-    counts = Counter(found.of.values())
-    for name in SPLITS:  # four standard deviations of a share of 20,000 draws
-        assert counts[name] / 20_000 == pytest.approx(DEFAULT_FRACTIONS[name], abs=0.0142)
 
 
 def test_rows_added_later_move_no_row(split, rows_of):
@@ -129,17 +122,6 @@ def test_a_text_common_to_many_documents_does_not_tie_them_together(split, rows_
     assert {found.of[str(i)] for i in range(0, 300, 3) if str(i) in found.of} == {"train"}
     assert {i for i in found.reasons if int(i) % 3} == set()
     assert set(found.reasons.values()) == {"its text is also in split train"}
-
-
-def test_rows_of_a_group_that_a_given_split_keeps_purer_go_with_it(split, rows_of):
-    rows = rows_of(["a", "b", "c"], group=["d", "d", ""], split=["train", "test", "train"])
-    found = split(rows)
-    assert found.reasons == {"0": "its text or group is also in split test"}
-
-
-def test_a_row_without_a_given_split_goes_where_a_given_one_has_its_text(split, rows_of):
-    found = split(rows_of(["a", "a", "b"], split=["", "test", ""]))
-    assert found.reasons == {"0": "its text or group is also in split test"}
 
 
 @pytest.mark.parametrize(
@@ -182,10 +164,6 @@ def test_duplicate_ids_are_found_across_shards_and_the_first_row_is_kept(split, 
 def test_fractions_that_do_not_make_a_whole_are_refused(fractions, message):
     with pytest.raises(ValidationError, match=message):
         TypeAdapter(Fractions).validate_python(fractions)
-
-
-def test_a_share_of_test_rows_may_be_none() -> None:
-    TypeAdapter(Fractions).validate_python({**PLAIN, "test": 0.0, "train": PLAIN["train"] + PLAIN["test"]})
 
 
 def test_the_purpose_of_a_unit_is_drawn_by_its_name_and_nothing_else() -> None:

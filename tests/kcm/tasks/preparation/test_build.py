@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
@@ -22,11 +20,10 @@ from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import IMAGE, TEXT, Part
 from kcm.inputs.labels import OUT_OF_SCOPE
-from kcm.tasks import SPLITS, TasksConfig, shards
-from kcm.tasks.preparation import build, database, facts
+from kcm.tasks import SPLITS, TasksConfig
+from kcm.tasks.preparation import database, facts
 from kcm.tasks.preparation.build import in_process, write_sequence
 from kcm.tasks.rows import SourceRow, rows_of
-from kcm.tasks.shards import task_shards
 from kcm.tasks.sources import Source, TableShard
 
 
@@ -47,33 +44,6 @@ def test_every_row_lies_in_one_split_of_one_task_under_its_own_label(write_csv, 
         )
 
 
-def test_another_order_of_tasks_changes_neither_ids_nor_labels_nor_splits(write_csv, build, labelled):
-    path = write_csv(labelled(300, 6))
-    first, second = (build(path, num_tasks=3, order="shuffled", order_seed=seed) for seed in (1, 2))
-    assert [task.label_names for task in first.tasks] != [task.label_names for task in second.tasks]
-    assert first.label_names == second.label_names
-    assert all(ids(first, split) == ids(second, split) for split in SPLITS)
-
-
-def test_another_process_with_another_hash_seed_builds_the_same(write_csv, labelled, tmp_path):
-    path = write_csv(labelled(200, 4))
-    script = (
-        "import sys; from pathlib import Path; from kcm.tasks import *\n"
-        "from kcm.tasks.preparation.build import write_sequence\n"
-        "from kcm.tasks.readers.files import FilesSource\n"
-        "config = TasksConfig(source=FilesSource(path=sys.argv[1]), scenario='class_incremental', num_tasks=2,"
-        " order='shuffled', max_rows_per_task=80)\n"
-        "print(write_sequence(config, Path(sys.argv[2]), config.source.build(Path('none')), 5))"
-    )
-    folders = tmp_path / "one", tmp_path / "two"
-    digests = {
-        subprocess.check_output([sys.executable, "-c", script, str(path), str(folder)], env={"PYTHONHASHSEED": seed})
-        for folder, seed in zip(folders, "12", strict=True)
-    }
-    files = {b"".join(file.read_bytes() for file in sorted(folder.iterdir())) for folder in folders}
-    assert len(digests) == len(files) == 1
-
-
 def test_a_split_column_is_honoured_and_certify_is_carved_from_validation(write_csv, build):
     rows = [(f"sentence {i}", f"class-{i % 4}", ("train", "train", "val", "test")[i // 4 % 4]) for i in range(320)]
     sequence = build(write_csv(rows, ("text", "label", "split")))
@@ -91,16 +61,6 @@ def test_a_text_that_is_also_in_test_is_taken_out_of_train_and_listed_but_not_he
         ("data-1", "its text or group is also in split test")
     ]
     assert "data-1" not in ids(sequence, "train")
-
-
-def test_the_same_text_in_two_domains_lies_in_the_same_split_of_both(write_csv, build):
-    rows = [(f"sentence {i}", f"class-{i % 2}", domain) for domain in ("mail", "chat") for i in range(100)]
-    sequence = build(
-        write_csv(rows, ("text", "label", "domain")), source={"task_column": "domain"}, scenario="domain_incremental"
-    )
-    for split in SPLITS:
-        first, second = (set(task.splits[split]["text"].to_pylist()) for task in sequence.tasks)
-        assert first == second
 
 
 def test_the_long_tail_is_cut_from_train_alone_and_its_order_recorded(write_csv, build, labelled):
@@ -161,11 +121,6 @@ def test_out_of_scope_rows_have_no_label_and_are_never_trained_on(clinc, build):
     assert (sequence.label_names, sequence.none_label) == (("a", "b", "c", "d"), "oos")
 
 
-def test_out_of_scope_rows_that_nothing_tells_apart_cannot_be_kept(write_csv, build, labelled):
-    with pytest.raises(ConfigError, match=r"out_of_scope = 'keep'.*Set source\.out_of_scope_label"):
-        build(write_csv(labelled(80, 4)), out_of_scope="keep")
-
-
 def test_bad_rows_are_counted_listed_and_fail_the_run_above_the_limit(write_csv, build, labelled, tmp_path):
     path = write_csv([*labelled(100, 4), ("", "class-0"), ("no label", "")])
     sequence = build(path, max_bad_rows=2)
@@ -219,11 +174,6 @@ def test_one_class_is_refused(write_csv, build, labelled):
         build(write_csv(labelled(50, 1)), num_tasks=1)
 
 
-def test_fewer_rows_than_classes_are_refused(write_csv, build, labelled):
-    with pytest.raises(DataError, match="task 'task-1' has 4 rows for 6 classes"):
-        build(write_csv(labelled(120, 6)), num_tasks=1, max_rows_per_task=4)
-
-
 @pytest.mark.parametrize(
     ("test_labels", "message"),
     [((), "has no test rows"), (("class-0",), "all test rows of task 'task-1' are of one class, 'class-0'")],
@@ -252,11 +202,6 @@ def test_a_class_that_given_splits_leave_out_of_train_is_refused(write_csv, buil
     rows += [(f"late {i}", "class-9", "test") for i in range(10)]
     with pytest.raises(DataError, match="class 'class-9' of task 'task-1' has no train rows"):
         build(write_csv(rows, ("text", "label", "split")), num_tasks=1)
-
-
-def test_a_mistyped_key_of_a_source_names_the_right_one():
-    with pytest.raises(ConfigError, match=r"text_colum'.*did you mean 'source.*text_column'"):
-        parse_config(TasksConfig, {"source": {"kind": "files", "path": "x.csv", "text_colum": "text"}})
 
 
 def some_rows(count: int = 1200) -> pa.Table:
@@ -317,31 +262,6 @@ def test_neither_threads_nor_memory_change_a_byte(
     assert written(tmp_path / "spilled", [some_rows()]) == whole
 
 
-def test_another_row_is_another_digest(whole: tuple[str, dict[str, bytes]], tmp_path: Path) -> None:
-    rows = some_rows()
-    assert written(tmp_path / "same", [rows])[0] == whole[0]
-    used = read_rows(tmp_path / "same", 0)["id"][0].as_py()
-    kept = pa.array([row_id != used for row_id in rows["id"].to_pylist()])
-    assert written(tmp_path / "other", [rows.filter(kept)])[0] != whole[0]
-
-
-def test_a_task_of_many_rows_has_several_shards_in_the_order_of_the_source(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(build, "SHARD_ROWS", 128)
-    monkeypatch.setattr(shards, "GROUP_ROWS", 32)
-    records = [SourceRow(str(i), f"text {i}", "ab"[i % 2]) for i in range(1000)]
-    config = parse_config(TasksConfig, {"scenario": "class_incremental", "num_tasks": 1})
-    write_sequence(config, tmp_path / "sequence", Source.of_records("rows", records), 0)
-    files = task_shards(tmp_path / "sequence", 0)
-    assert [len(pq.read_table(file)) for file in files] == [128] * 7 + [104]
-    rows = read_rows(tmp_path / "sequence", 0)
-    assert rows["split"].to_pylist() == sorted(rows["split"].to_pylist(), key=SPLITS.index)
-    for split in SPLITS:
-        numbers = [int(row["id"]) for row in rows.to_pylist() if row["split"] == split]
-        assert numbers == sorted(numbers)
-
-
 @pytest.mark.parametrize("reads", [TEXT, IMAGE, TEXT | IMAGE])
 def test_a_row_keeps_what_is_read_of_it(reads: frozenset[Part], tmp_path: Path) -> None:
     rows = [SourceRow(str(i), f"text {i}", "ab"[i % 2], image=picture(i)) for i in range(100)]
@@ -359,9 +279,3 @@ def picture(shade: int) -> bytes:
     file = io.BytesIO()
     Image.new("L", (2, 2), shade).save(file, "PNG")
     return file.getvalue()
-
-
-def test_a_source_without_rows_is_refused(tmp_path: Path) -> None:
-    for number, shards_ in enumerate(((), (TableShard("empty", some_rows().slice(0, 0)),))):
-        with pytest.raises(DataError, match="there are no rows"):
-            write_sequence(TasksConfig(), tmp_path / str(number), Source("rows", shards_), 0)

@@ -29,11 +29,6 @@ def test_the_error_names_the_split_and_the_label_and_how_many_rows_it_takes(writ
     assert caught.value.salt is None
 
 
-def test_rows_that_are_all_alike_are_called_one_unit(write_csv, build):
-    with pytest.raises(SplitError, match="one content or one group, which lies in one split: give rows that differ"):
-        build(write_csv([("the same text", f"class-{i % 2}") for i in range(40)]), num_tasks=1)
-
-
 def test_no_salt_helps_given_splits(write_csv, build):
     rows = [(f"{split} {i}", f"class-{i % 2}", split) for split in ("train", "val", "certify") for i in range(40)]
     rows += [(f"test {i}", "class-0", "test") for i in range(40)]

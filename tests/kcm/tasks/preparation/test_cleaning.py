@@ -45,11 +45,6 @@ def test_a_bad_row_is_listed_by_id_with_its_reason(record, reason):
     assert bad[0][2].startswith(reason)
 
 
-def test_a_row_without_id_is_known_by_its_place():
-    _, bad = clean([SourceRow("1", "fine", "a"), SourceRow(None, "text", "a"), SourceRow("", "text", "a")])
-    assert bad == [(1, None, "missing id"), (2, "", "missing id")]
-
-
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "dev", " Validation "])
 def test_splits_go_by_many_names(name):
     rows, _ = clean([SourceRow("1", "x", "a", split=name)])

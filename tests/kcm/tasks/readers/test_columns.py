@@ -75,21 +75,6 @@ def test_a_whole_number_is_the_same_text_in_a_column_of_any_type(
     assert column(folder(a={"label": first}, b={"label": second}), "label") == text
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "message"),
-    [
-        (["x"], [["y"]], r"column 'label' holds list<.*>, not text .*b\.parquet"),
-        ([["x"]], [["y"]], r"column 'label' holds list<.*>, not text .*a\.parquet"),
-    ],
-)
-def test_a_column_of_lists_is_refused_by_its_name_and_its_file(
-    folder: Any, first: list[Any], second: list[Any], message: str
-) -> None:
-    with pytest.raises(DataError, match=message) as caught:
-        column(folder(a={"label": first}, b={"label": second}), "label")
-    assert "\n" not in str(caught.value)
-
-
 def test_a_column_that_a_later_file_lacks_or_adds_is_refused_by_name(folder: Any) -> None:
     path = folder(a={"doc": ["d"]}, b={"dok": ["d"]})
     with pytest.raises(DataError, match=r"no column 'doc' \(group_column\) .*b\.parquet.*mean 'dok'"):

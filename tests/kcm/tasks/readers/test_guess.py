@@ -53,12 +53,6 @@ def test_answers_agree_with_the_label_beyond_chance_and_those_that_agree_most_ar
     assert guess_columns(frame.drop(columns="good")).large is None
 
 
-@pytest.mark.filterwarnings("error")
-def test_a_column_of_one_value_holds_no_answers_and_warns_of_nothing() -> None:
-    sparse = [label if label == "card" else None for label in LABELS]
-    assert guess_columns(pd.DataFrame({"text": TEXTS, "label": LABELS, "seldom": sparse})).large is None
-
-
 @pytest.mark.parametrize(
     ("columns", "patterns"),
     [
@@ -78,12 +72,6 @@ def test_columns_of_numbers_make_a_vector_but_for_those_that_are_something_else(
 def test_pictures_are_found(cells: list[object]) -> None:
     found = guess_columns(pd.DataFrame({"what": cells, "class": LABELS}))
     assert (found.image, found.label, found.text) == ("what", "class", None)
-
-
-def test_an_id_that_repeats_is_none_and_a_split_of_other_words_is_none() -> None:
-    frame = pd.DataFrame({"id": [1, 1, *range(2, N)], "text": TEXTS, "label": LABELS, "split": ["a", "b"] * (N // 2)})
-    found = guess_columns(frame)
-    assert (found.id, found.split) == (None, None)
 
 
 def test_what_is_known_is_not_guessed() -> None:
@@ -108,8 +96,3 @@ def test_what_the_answers_cost_is_found_by_its_name(columns: tuple[str, ...], ex
     frame = pd.DataFrame({"text": TEXTS, "label": LABELS, "gpt_answer": ANSWERS})
     found = guess_columns(frame.assign(**dict.fromkeys(columns, ["0.1", ""] * (N // 2))))
     assert (found.large, found.cost) == ("gpt_answer", expected)
-
-
-def test_a_cost_is_no_label_and_costs_without_answers_are_nothing() -> None:
-    found = guess_columns(pd.DataFrame({"text": TEXTS, "cost": [1, 2] * (N // 2)}))
-    assert (found.label, found.cost) == (None, None)

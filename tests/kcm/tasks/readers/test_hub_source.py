@@ -1,10 +1,8 @@
 """Data sets of the hub become the same tables as files do."""
 
 import datasets
-import pytest
 
 from kcm.assets import hub
-from kcm.errors import AssetError, DataError
 from kcm.tasks.readers.hub import HubSource
 from kcm.tasks.rows import SourceRow
 
@@ -31,12 +29,3 @@ def test_class_labels_come_by_name_and_splits_by_theirs(monkeypatch, tmp_path):
         SourceRow("validation-1", "c", "no", split="validation"),
         SourceRow("sft-1", "d", "yes"),
     ]
-
-
-def test_a_data_set_that_cannot_be_loaded_points_to_local_files(monkeypatch, tmp_path):
-    def export(*_, **__):
-        raise AssetError("the hub did not answer within 5 s")
-
-    monkeypatch.setattr(hub, "export_data_set", export)
-    with pytest.raises(DataError, match=r"cannot load data set 'owner/name'.*did not answer.*source\.kind = files"):
-        HubSource(id="owner/name").build(tmp_path)

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from benchmarks.sequences import build_sequence
-from kcm.errors import DataError
 from kcm.inputs.content import IMAGE, TEXT
 from kcm.tasks import TasksConfig
 from kcm.tasks.readers.pairs import PairsSource
@@ -71,27 +70,3 @@ def test_given_splits_are_paired_within(tmp_path):
     found = pairs(table(tmp_path / "p.parquet", 30, split=splits))
     split_of = {pair.text: pair.split for pair in found if pair.label == "match"}
     assert all(split_of[pair.text] == pair.split for pair in found)
-
-
-def test_bad_rows_are_named_and_the_others_paired_all_the_same(tmp_path):
-    columns = {
-        "text": ["x" * 10_000, "", *(f"caption {number}" for number in range(2, 30))],
-        "image": [picture(0), picture(1), b"", b"not a picture", *(picture(number) for number in range(4, 30))],
-    }
-    config = TasksConfig(
-        source=PairsSource(tables={"task": table(tmp_path / "p.parquet", 30, **columns)}, id_column="id"),
-        max_bad_rows=10,
-        fractions={"train": 0.4, "validate": 0.2, "certify": 0.2, "test": 0.2},
-    )
-    sequence = build_sequence(config, tmp_path, seed=0, reads=IMAGE | TEXT)
-    reasons = {row.id.split(" / ")[0]: row.reason for row in sequence.bad_rows}
-    assert reasons["p0"] == "the caption has 10,000 characters, more than 2,000"
-    assert reasons["p1"] == "empty text"
-    assert reasons["p2"] == "missing image"
-    assert reasons["p3"].startswith("not an image")
-    assert len(sequence.tasks[0].rows) >= 2 * 26 - 1
-
-
-def test_one_caption_alone_cannot_be_paired(tmp_path):
-    with pytest.raises(DataError, match="table 'task' needs two captions"):
-        pairs(table(tmp_path / "p.parquet", 2, text=["the same", "The same"]))

@@ -4,7 +4,7 @@ import pytest
 
 from kcm.assets.manifest import write_manifest
 from kcm.errors import AssetError
-from kcm.tasks.readers.reviews import ReviewsSource, read_reviews
+from kcm.tasks.readers.reviews import read_reviews
 from kcm.tasks.rows import SourceRow
 
 LINES = {
@@ -39,14 +39,3 @@ def test_ratings_beyond_a_half_become_labels_and_sentences_stay_with_their_docum
 def test_reviews_that_were_not_fetched_name_the_command(tmp_path):
     with pytest.raises(AssetError, match="kcm assets"):
         list(read_reviews(tmp_path))
-
-
-def test_reviews_that_were_changed_since_are_not_read(assets_dir):
-    (assets_dir / "reviews" / "tweets_GroundTruth.txt").write_text("1\t2.7\tanother\n")
-    with pytest.raises(AssetError, match="kcm assets"):
-        list(read_reviews(assets_dir))
-
-
-def test_some_domains_alone_can_be_read(assets_dir):
-    source = ReviewsSource(domains=("tweets", "movies")).build(assets_dir)
-    assert [record.task for record in source.records] == ["movies", "tweets"]
