@@ -12,7 +12,3 @@ def test_an_error_crosses_processes_unharmed(kind) -> None:
     error = pickle.loads(pickle.dumps(kind("it broke", where="here", hint="Glue it")))
     assert type(error) is kind
     assert str(error) == "it broke (here). Glue it"
-
-
-def test_what_is_not_known_is_left_out() -> None:
-    assert str(KcmError("it broke")) == "it broke"

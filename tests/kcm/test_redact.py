@@ -53,15 +53,6 @@ def test_what_is_no_secret_stays(text: str) -> None:
     assert redacted(text) == text
 
 
-def test_records_are_redacted_at_any_depth() -> None:
-    record = {"a": [f"http://u:{SECRET}@h", {"b": (f"token={SECRET}", 1, None)}], "password": SECRET, "tokens": 5}
-    assert redacted_values(record) == {
-        "a": ["http://***@h", {"b": ("token=***", 1, None)}],
-        "password": "***",
-        "tokens": 5,
-    }
-
-
 def test_a_key_that_names_a_secret_masks_lists_and_tuples_too() -> None:
     record = {"password": ["x", ("y", 5, {"env": "NAME"})], "plain": ("x", ["y"])}
     assert redacted_values(record) == {"password": ["***", ("***", 5, {"env": "NAME"})], "plain": ("x", ["y"])}

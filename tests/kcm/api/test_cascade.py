@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -188,8 +187,3 @@ def test_a_cascade_says_what_it_is() -> None:
     assert "labels: bad, good, unclear" in repr(cascade)
     assert "the large model answers everything" in repr(cascade)
     assert "encoder: <stub>" in repr(cascade)
-
-
-def test_answers_of_no_inputs_are_none(cascade: Cascade) -> None:
-    assert cascade.predict([]) == []
-    assert list(cascade.predict(pd.DataFrame({"text": np.array([], dtype=object)}))["label"]) == []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kcm.assets import assets_place, resolve
+from kcm.assets import resolve
 from kcm.assets.manifest import MANIFEST, write_manifest
 from kcm.assets.remote import assets_folder
 from kcm.errors import AssetError
@@ -40,8 +40,3 @@ def test_an_asset_with_another_hash_is_refused_and_not_left(put: Callable[[str, 
     with pytest.raises(AssetError, match=r"'org/model' is damaged \(s3://rows/assets/org/model\)"):
         resolve("org/model", folder)
     assert [path.name for path in folder.glob("org/*")] == [".model.lock"]
-
-
-def test_a_folder_says_what_it_was_made_of(folder: Path, tmp_path: Path) -> None:
-    assert assets_place(folder) == "s3://rows/assets"
-    assert assets_place(assets_folder(tmp_path)) == str(tmp_path)

@@ -52,8 +52,3 @@ def test_a_path_without_a_folder_does_not_reach_the_hub(model, hub, tmp_path):
     with pytest.raises(AssetError, match="no such model folder"):
         resolve(model, tmp_path)
     assert hub.requests == []
-
-
-def test_something_that_is_no_id_is_refused(tmp_path):
-    with pytest.raises(AssetError, match="neither a folder nor the id"):
-        resolve("what is this?", tmp_path)

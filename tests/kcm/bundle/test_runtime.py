@@ -15,7 +15,7 @@ from kcm.api.cascade import Cascade, load_cascade
 from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import load_large
-from kcm.bundle.runtime import SmallSide, logits
+from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
 from kcm.cascade.table import OutcomeTable
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
@@ -147,12 +147,6 @@ def test_the_large_model_may_say_that_no_label_fits() -> None:
     assert (answer.label, answer.route) == ("none of these", "large")
 
 
-def test_only_the_likeliest_labels_are_listed_where_asked() -> None:
-    side = SmallSide(bundle(Policy(decision=ESCALATE_ALL)), StubEncoder(), top_k=2)
-    (answer,) = Cascade(side, ScriptedModel()).answer([Input(Content("a"))])
-    assert list(answer.probabilities) == ["unclear", "good"]
-
-
 def test_only_escalated_inputs_reach_the_large_model() -> None:
     large = ScriptedModel()
     found = answers(Policy(decision=middle()), [Input(Content(text), id=f"id {text}") for text in TEXTS], large)
@@ -216,12 +210,6 @@ def test_a_task_has_its_own_threshold_only_where_the_request_carries_it() -> Non
     assert [answer.route for answer in found] == ["small", "large", "large"]
 
 
-def test_a_threshold_is_shown_where_there_is_one() -> None:
-    decision, inputs = middle(), [Input(Content("a"))]
-    assert {answer.threshold for answer in answers(Policy(decision=decision), inputs)} == {decision.threshold}
-    assert {answer.threshold for answer in answers(Policy(decision=KEEP_ALL), inputs)} == {None}
-
-
 def test_inputs_far_from_all_known_classes_escalate_where_the_side_is_told_from_where_on() -> None:
     residuals = {"metric_CC": torch.eye(3).double(), "target_C": torch.full((3,), 10.0).double()}
     state = {"residuals": residuals | {"offset_C": torch.zeros(3).double()}}
@@ -250,11 +238,6 @@ def test_a_failed_large_answer_is_replaced_and_flagged_or_reported_as_the_policy
     assert (replaced.label, replaced.route, replaced.degraded) == (small.label, "small_degraded", True)
     assert not small.degraded
     assert answers(Policy(on_large_failure="error"), [Input(Content("a"))], failed) == [Failure("no tokens left")]
-
-
-def test_a_large_model_may_give_only_a_label() -> None:
-    (answer,) = answers(Policy(decision=ESCALATE_ALL), [Input(Content("a"))], ScriptedModel(LargeAnswer(1, None)))
-    assert (answer.label, answer.probabilities) == ("good", {})
 
 
 # -- loading -----------------------------------------------------------------------------------------------------------
@@ -347,9 +330,3 @@ def test_an_operator_s_budget_needs_the_operator_s_prices(tmp_path) -> None:
     dear = UpstreamConfig(base_url="https://host/v1", max_cost=5.0, input_price=1.0)
     assert isinstance(foreign.large, OpenAiConfig)
     assert foreign.large.at([dear]).upstream == dear
-
-
-def test_no_rows_have_logits_of_no_rows() -> None:
-    """A shard of a task may have none of a split's."""
-    judge, small = logits(bundle().collaborator, np.empty((0, DIM), dtype=np.float32))
-    assert judge.shape == small.shape == (0, len(LABELS))

@@ -54,10 +54,6 @@ def test_labels_are_told_by_what_is_kept_and_wrong():
     assert other == LabelQuality(0, 2, 1.0, 0.5, 1.0, 1.0, 0, None)
 
 
-def test_no_rows_have_no_quality():
-    assert route_quality(ScoredOutcomes(score=[], small_correct=[], large_correct=[]), [], []) is None
-
-
 def test_calls_are_saved_at_the_threshold_that_validate_chose(draw):
     validate, test = draw(2000, 0), draw(2000, 1)
     saved, loss = calls_saved_at(validate, test, 0.01)

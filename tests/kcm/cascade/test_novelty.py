@@ -42,11 +42,6 @@ def test_labels_without_rows_and_classes_that_are_left_out_are_no_class_to_be_ne
     np.testing.assert_allclose(known.distances(without), [by_hand(known, each, [1, 2]) for each in part])
 
 
-def test_a_learner_that_kept_no_residuals_tells_no_distance() -> None:
-    assert Novelty.of({}) is None
-    assert Novelty.of({"residuals": {}}) is None
-
-
 def test_from_the_farthest_distance_on_so_many_escalate_that_what_may_be_kept_is_left() -> None:
     random = np.random.default_rng(0)
     rows = NovelRows(random.normal(size=1000), random.random(1000))

@@ -48,9 +48,3 @@ def test_neighbours_are_those_of_scikit_learn():
     distance, index = theirs.kneighbors(UNIT[60:80])
     np.testing.assert_allclose(cosine, distance, atol=1e-5)
     np.testing.assert_array_equal(label, Y[:50][index])
-
-
-def test_a_side_that_kept_nothing_says_nothing():
-    found = Reference.of(collaborator("none"), {})
-    assert found.distances(X[:3]) is None
-    assert found.neighbours(X[:3]) is None

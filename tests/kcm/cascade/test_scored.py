@@ -23,20 +23,3 @@ def test_rows_under_a_changed_prompt_keep_their_baseline_apart(table):
 def test_rows_are_split_by_task(table):
     parts = ScoredOutcomes.of(rows_where(table, prompt="none"), [4, 3, 2, 1]).by_task()
     assert {task: part.score.tolist() for task, part in parts.items()} == {"one": [4, 3], "two": [2, 1]}
-
-
-def test_rows_without_tasks_cannot_be_split():
-    rows = ScoredOutcomes(score=[1.0], small_correct=[True], large_correct=[True])
-    with pytest.raises(DataError, match="carry no task"):
-        rows.by_task()
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_scores_have_to_be_finite(bad):
-    with pytest.raises(DataError, match="1 are not, the first in row 1"):
-        ScoredOutcomes(score=[0.0, bad], small_correct=[True, True], large_correct=[True, True])
-
-
-def test_columns_have_to_be_equally_long():
-    with pytest.raises(DataError, match="large_correct"):
-        ScoredOutcomes(score=[0.0, 1.0], small_correct=[True, True], large_correct=[True])

@@ -25,13 +25,6 @@ def test_each_look_at_the_same_rows_is_smaller_and_fresh_rows_start_anew(tmp_pat
     assert [look.spend for look in looks] == [look_delta(0.1, number) for number in (1, 2, 1, 3)]
 
 
-def test_a_look_counts_whether_or_not_anything_came_of_it(tmp_path):
-    Ledger(tmp_path / "ledger.json").open_look("rows", 0.1, "crashed before it could certify")
-    again = Ledger(tmp_path / "ledger.json")
-    assert again.open_look("rows", 0.1, "second attempt").number == 2
-    assert [look.purpose for look in again.looks("rows")] == ["crashed before it could certify", "second attempt"]
-
-
 def test_the_same_work_started_again_is_the_same_look(tmp_path):
     ledger = Ledger(tmp_path / "ledger.json")
     looks = [ledger.look("rows", 0.1, purpose) for purpose in ("first", "second", "first")]

@@ -162,12 +162,6 @@ def test_the_call_path_ends_before_the_first_threshold_that_calls_too_often(rows
     assert found == -math.inf or call_rate_bound(scored, found, 0.1) <= rate + 1e-9
 
 
-def test_keeping_all_calls_nobody_whatever_the_rows():
-    rows = ScoredOutcomes(score=[1.0], small_correct=[1], large_correct=[1])
-    assert highest_call_threshold(rows, 0.01, 0.1) == -math.inf
-    assert call_rate_bound(rows, -math.inf, 0.1) == 0
-
-
 def test_one_threshold_for_all_tasks_is_the_strictest_of_theirs(draw):
     parts = {"easy": draw(2000, 1, ease=3.0), "hard": draw(2000, 2, ease=1.0)}
     paths = {task: RegretPath(part, 0.02, 0.1) for task, part in parts.items()}
@@ -213,10 +207,3 @@ def test_the_curve_of_net_reads_the_frozen_grid_and_credits_wins(draw):
     cascade = np.where(keeps, rows.small_correct, rows.large_correct)
     assert curve["loss"][at] == pytest.approx(rows.large_correct.mean() - cascade.mean())
     assert curve["call_rate"][at] == pytest.approx(certificate.call_rate)
-
-
-def test_a_curve_without_rows_has_no_points(draw):
-    certificate, _ = curve_of(draw(200, 1), draw(200))
-    nothing = certificate_curve(certificate, draw(200, 1), draw(0), CertificateConfig())
-    assert nothing.pop("method") == certificate.method
-    assert set(map(len, nothing.values())) == {0}

@@ -98,11 +98,3 @@ def test_both_networks_are_explained_by_their_own_answers() -> None:
     assert [len(reason.contributions) for reason in explanation.reasons.values()] == [3, 3]
     assert explanation.label == side.bundle.label_names[explanation.reasons["small"].label]
     assert explain(side.bundle, Input(Content("film")), side.judge([Input(Content("film"))])).words == ()
-
-
-@pytest.mark.parametrize(("kind", "network", "names"), [("mlp", {}, set()), ("kan", {"shared": True}, {"judge"})])
-def test_only_networks_with_curves_of_their_own_are_explained(kind: str, network: Any, names: set[str]) -> None:
-    side, example = side_of(kind, **network), Input(Content("a good book"))
-    explanation = explain(side.bundle, example, side.judge(variants(example)))
-    assert explanation.reasons.keys() == names
-    assert len(explanation.words) == 3

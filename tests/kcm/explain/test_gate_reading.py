@@ -56,12 +56,6 @@ def test_the_constant_and_the_curves_add_up_to_the_score_that_decides(bundle: Bu
         assert added == pytest.approx(np.interp(value, curve.points, curve.added), abs=0.05)
 
 
-def test_every_curve_is_there_whole(bundle: Bundle) -> None:
-    curves = gate_curves(bundle)
-    assert {"confidence", "nearest mean", "small accuracy"} <= {curve.signal.name for curve in curves}
-    assert all(len(curve.points) == len(curve.added) == 41 for curve in curves)
-
-
 def test_the_rates_of_every_label_are_there_and_are_what_the_curves_read(bundle: Bundle) -> None:
     """Counted by hand from the rows of the fixture; what they add is what the score moves by between labels."""
     features, right = fitted_rows()

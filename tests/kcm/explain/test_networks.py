@@ -9,8 +9,8 @@ import torch
 from kcm.bundle.bundle import Bundle
 from kcm.certify.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
-from kcm.errors import ConfigError, DataError
-from kcm.explain.networks import known_rows, network_inputs, networks_with_curves, with_curves
+from kcm.errors import ConfigError
+from kcm.explain.networks import known_rows, networks_with_curves, with_curves
 from kcm.learners import Batch
 from kcm.learners.replay import ReplayConfig
 from tests.kcm.bundle.test_bundle import bundle as any_bundle
@@ -57,9 +57,3 @@ def test_the_rows_of_a_bundle_are_seen_as_the_networks_see_them(network: dict[st
     reference = torch.from_numpy(drift.distance.rows_RD)
     torch.testing.assert_close(collaborator.judge(compared), collaborator(reference)[0])
     assert known_rows(bundle(collaborator, {})) is None
-
-
-def test_features_that_are_not_finite_are_refused() -> None:
-    collaborator = Collaborator(6, 3, NetworkConfig(hidden=()), "kan", seed=0)
-    with pytest.raises(DataError, match="finite"):
-        network_inputs(collaborator, torch.full((1, 6), torch.nan))

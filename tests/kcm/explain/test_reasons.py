@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from kcm.errors import ConfigError, DataError
 from kcm.explain.reasons import contribution_curve, reasons_for
 from kcm.kan import KAN, RandomQuadratic
 from kcm.kan.inspect.curves import edge_curve
@@ -121,12 +120,3 @@ def edge_change(network: KAN, x: torch.Tensor, i: int, j: int) -> float:
     """What an edge of the first layer adds at `x`, against what it adds at zero."""
     _, (here, there) = edge_curve(network.kan_layers[0], i, j, torch.stack([x[i], torch.zeros(())]))
     return float(here - there)
-
-
-def test_a_label_or_a_width_that_does_not_exist_is_refused() -> None:
-    probe = rows(50, 6)
-    for network in (KAN([6, 3], seed=0), quadratic()):
-        with pytest.raises(ConfigError, match="label = 3"):
-            reasons_for(network, probe[0], label=3)
-        with pytest.raises(DataError, match="shape"):
-            reasons_for(network, probe[0, :5], label=0)

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from scipy.special import expit, logit, softmax
+from scipy.special import logit, softmax
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
 from kcm.errors import DataError
 from kcm.metrics.calibration import (
-    confidences,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
@@ -61,12 +60,6 @@ def test_rows_whose_label_cannot_be_answered_say_nothing():
     assert fit_temperature(unseen_NC, np.append(labels, [3] * 50)) == fit_temperature(logits_NC, labels)
 
 
-@pytest.mark.parametrize("logits", [[[np.nan, 0.0]], [[-np.inf, 0.0]]], ids=["NaN", "no answerable row"])
-def test_a_temperature_without_usable_rows_is_refused(logits):
-    with pytest.raises(DataError):
-        fit_temperature(logits, [0])
-
-
 def test_reliability_is_that_of_scikit_learn():
     rng = np.random.default_rng(1)
     confidence = rng.beta(4, 2, size=3000)
@@ -85,26 +78,7 @@ def test_calibration_error_is_the_weighted_gap_worked_by_hand():
     assert error == pytest.approx(3 / 4 * abs(0.8 - 1 / 3) + 1 / 4 * 0.5)
 
 
-def test_ends_of_the_scale_belong_to_the_outer_bins():
-    assert reliability([0.0, 1.0], [0, 1], num_bins=5).count.tolist() == [1, 0, 0, 0, 1]
-
-
-def test_calibration_error_of_no_rows_is_undefined():
-    assert expected_calibration_error([], []) is None
-
-
 @pytest.mark.parametrize("bad", [1.2, -0.1, np.nan])
 def test_a_confidence_outside_the_unit_interval_is_named(bad):
     with pytest.raises(DataError, match="row 1 holds"):
         reliability([0.5, bad], [1, 1])
-
-
-def test_confidence_is_the_largest_probability_at_the_temperature():
-    assert confidences([[3.0, 0.0]], temperature=2.0)[0] == pytest.approx(expit(1.5))
-
-
-def test_bins_without_rows_are_left_out():
-    assert reliability([0.1, 0.1, 0.9], [1, 0, 1], 10).filled() == [
-        {"confidence": 0.1, "accuracy": 0.5, "count": 2},
-        {"confidence": 0.9, "accuracy": 1.0, "count": 1},
-    ]

@@ -67,8 +67,3 @@ def test_tasks_not_learned_yet_do_not_enter_any_other_metric():
 def test_a_matrix_that_is_not_square_or_lacks_learned_tasks_is_refused(bad):
     with pytest.raises(DataError, match="R"):
         continual.summarise(bad)
-
-
-def test_initial_accuracies_of_another_number_of_tasks_are_refused():
-    with pytest.raises(DataError, match=r"expected \(3,\)"):
-        continual.fwt(R, [0.1, 0.2])

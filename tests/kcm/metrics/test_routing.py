@@ -72,19 +72,11 @@ def test_no_route_beats_the_oracle_and_none_as_good_calls_less(pairs):
     assert (oracle.accuracy, oracle.call_rate) == (best, cheapest)
 
 
-def test_no_rows_have_no_oracle():
-    assert routing.oracle_router([], []) is None
-
-
 def test_cost_counts_the_small_side_for_every_row():
     kept, large_cost = [True, True, False, False], [1.0, 2.0, 3.0, 4.0]
     assert routing.cost_saved(kept, large_cost) == pytest.approx(0.3)
     assert routing.cost_saved(kept, large_cost, 0.5) == pytest.approx(1 - (2 + 7) / 10)
     assert routing.cost_saved(kept, large_cost, [0.1, 0.2, 0.3, 0.4]) == pytest.approx(1 - (1 + 7) / 10)
-
-
-def test_cost_saved_of_a_free_large_model_is_undefined():
-    assert routing.cost_saved([True], [0.0], 0.5) is None
 
 
 @pytest.mark.parametrize("count", [0, 1, 299, 300, 301, 100_000])
@@ -107,7 +99,3 @@ def test_every_row_is_counted_under_what_the_hint_did_to_it():
     assert effect.num_rows == 6
     assert (effect.corrected, effect.misled) == pytest.approx((1 / 6, 2 / 6))
     assert (effect.off_label, effect.failed) == pytest.approx((1 / 6, 1 / 6))
-
-
-def test_no_rows_have_no_effect():
-    assert prompt_effect([], [], [], []) is None

@@ -65,25 +65,6 @@ def test_nothing_is_certified_where_all_is_escalated(inputs, result) -> None:
     assert set(drawn.legend) == {"δ = 0.1", "p-value, by regret"}
 
 
-def test_thresholds_per_task_are_listed_beside_the_curve(inputs, result) -> None:
-    assert "Thresholds per task" not in figures.frontier(inputs.frontiers, result).sentence
-    result["kcm"]["policy"]["task_decisions"] = {"movies": {"decision": "keep_all"}}
-    assert "Thresholds per task may leave the curve" in figures.frontier(inputs.frontiers, result).sentence
-
-
-def test_both_matrices_share_their_shades(result) -> None:
-    result["kcm"]["accuracy_matrix"], result["mcm"]["accuracy_matrix"] = [[0.5]], [[0.9]]
-    shades = [rows(figures.accuracy_matrix(who, result))[0]["shade"] for who in ("kcm", "mcm")]
-    assert shades == [0.0, 1.0]
-
-
-def test_what_was_not_learned_yet_has_no_shade(result) -> None:
-    result["kcm"]["accuracy_matrix"] = [[0.9, None], [0.5, 0.7]]
-    drawn = rows(figures.accuracy_matrix("kcm", result))
-    assert [row["shade"] for row in drawn if "shade" in row] == pytest.approx([1.0, 0.0, 0.5], abs=0.5)
-    assert [row["text"] for row in drawn if "text" in row] == ["90.0", "–", "50.0", "70.0"]
-
-
 def test_reliability_does_not_judge_by_a_handful_of_rows(result) -> None:
     bins = [
         {"confidence": 0.5, "accuracy": 0.0, "count": 1},

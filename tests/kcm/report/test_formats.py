@@ -15,38 +15,22 @@ def test_what_is_not_a_number_is_a_dash(show, value) -> None:
     assert show(value) == "–"
 
 
-@pytest.mark.parametrize("bounds", [None, [], [0.1], [None, 0.2], [0.1, math.nan]])
-def test_half_an_interval_is_a_dash(bounds) -> None:
-    assert formats.interval(bounds) == formats.points_interval(bounds) == "–"
-
-
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
         (formats.percent(0.7124), "71.2%"),
         (formats.percent(-0.00001), "0.0%"),
         (formats.points(-0.003), "−0.3"),
-        (formats.points(0.004), "+0.4"),
         (formats.points(-0.0001), "0.0"),
-        (formats.points(0.0001), "0.0"),
-        (formats.lost(0.021), "2.1 lost"),
         (formats.lost(-0.003), "0.3 gained"),
-        (formats.lost(-0.0001), "0.0"),
-        (formats.money(1.416, "USD"), "$1.42"),
         (formats.money(-1234.5, "EUR"), "−€1,234.50"),
         (formats.money(0.00234, "CHF"), "0.0023 CHF"),
-        (formats.money(0.0, "USD"), "$0.00"),
-        (formats.unsigned_points(-0.02), "2 points"),
         (formats.unsigned_points(0.01), "1 point"),
-        (formats.unsigned_points(0.005), "0.5 points"),
         (formats.unsigned_points(0.00093), "0.1 points"),
         (formats.exact_points(0.0005), "0.05 points"),
-        (formats.exact_points(0.01), "1 point"),
         (formats.interval([0.881, 0.912]), "88.1–91.2"),
         (formats.points_interval([-0.009, 0.002]), "−0.9 to +0.2"),
-        (formats.number(110592), "110,592"),
         (formats.number(-2.10449), "−2.104"),
-        (formats.plural(1, "row"), "1 row"),
         (formats.plural(1200, "row"), "1,200 rows"),
     ],
 )

@@ -15,12 +15,6 @@ def test_a_task_of_the_totals_name_stays_apart_from_the_total(result) -> None:
     assert only == (reading.ALL_TASKS, {"kcm": task})
 
 
-def test_tasks_that_the_matrix_alone_knows_get_a_number(result) -> None:
-    for who in ("kcm", "mcm"):
-        result[who]["tasks"] = {"reviews": result[who]["tasks"]["reviews"]}
-    assert reading.task_names(result) == ["reviews", "task 2", "task 3"]
-
-
 def test_one_task_that_keeps_something_is_enough_to_promise() -> None:
     escalates, keeps = {"valid": True, "decision": "escalate_all"}, {"valid": True, "decision": "threshold"}
     assert reading.is_certified(escalates | {"tasks": {"movies": keeps}})

@@ -166,11 +166,6 @@ def test_a_run_of_one_task_shows_it_once_and_says_why_nothing_was_forgotten(inpu
     assert not re.search(r"^\| [^|]+( \| –){2,}$", text, re.M)
 
 
-def test_a_run_of_mcm_alone_has_a_page(inputs, lines: Lines) -> None:
-    del inputs.result["kcm"]
-    assert "MCM saves 64% of the calls" in lines(render_report(inputs))
-
-
 def test_every_threshold_has_its_point_on_the_slider_and_a_row_of_the_table(inputs, read_page) -> None:
     inputs.result["costs"] = {"large": 0.002, "small": 0.0001, "currency": "USD"}
     page = read_page(render_report(inputs))
@@ -261,25 +256,6 @@ def test_a_large_run_makes_a_small_page(inputs) -> None:
     assert len(render_report(large)) < 500_000
 
 
-def test_the_page_is_written_into_a_new_folder(inputs, tmp_path: Path) -> None:
-    path = tmp_path / "new" / "report.html"
-    write_report(inputs, path)
-    assert path.read_text(encoding="utf-8") == render_report(inputs)
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_half_a_character_in_the_data_does_not_stop_the_page(inputs, tmp_path: Path) -> None:
-    inputs.result["name"] = "broken \ud800 name"
-    write_report(inputs, tmp_path / "report.html")
-    assert "broken ? name" in (tmp_path / "report.html").read_text(encoding="utf-8")
-
-
-def test_a_place_that_cannot_be_written_is_one_clear_line(inputs, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ArtefactError, match=r"the report cannot be written: .*\(.*file/report\.html\)\. Free space"):
-        write_report(inputs, tmp_path / "file" / "report.html")
-
-
 def test_a_disk_that_fills_up_leaves_the_old_page(inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
@@ -339,20 +315,9 @@ def test_the_statement_of_a_certificate_stands_above_the_gates_of_its_version(st
     assert ["of this window" in each for each in details] == [False, True]
 
 
-def test_a_bound_is_shown_only_where_the_certificate_holds(state: dict[str, Any]) -> None:
-    state["turns"][0]["certificate"]["valid"] = False
-    assert "50.0% – 41" in rows_of(render_loop(state))[2]
-
-
 def test_what_was_stopped_is_said_first_and_text_stays_text(state: dict[str, Any]) -> None:
     state["rolled_back"] = {"version": "reviews/3", "at": "2026-03-05T00:00:00+00:00", "reason": f"refuted {MARKUP}"}
     page = render_loop(state)
     assert re.search(r"reviews/3</bdi> was stopped on 2026-03-05: refuted &lt;img", page)
     assert "<img" not in page
     assert "<script" not in page
-
-
-def test_a_loop_without_turns_says_so() -> None:
-    page = render_loop({"name": "reviews", "champion": None, "turns": [], "rolled_back": None})
-    assert "There is no champion" in page
-    assert "No turn has been taken yet" in page

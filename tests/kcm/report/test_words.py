@@ -102,10 +102,6 @@ def test_what_a_network_adds_to_its_base_is_said_in_points(result: dict[str, Any
     )
 
 
-def test_a_route_has_a_cascade_of_no_name(result: dict[str, Any]) -> None:
-    assert words.headline(result | {"names": {"kcm": "the cascade"}}).startswith("The cascade saves 71% of the calls")
-
-
 @pytest.mark.parametrize(
     ("delta", "said"), [(0.1, "90%"), (0.05, "95%"), (0.01216, "98.7%"), (0.3, "70%"), (0.001, "99.9%")]
 )
@@ -118,15 +114,3 @@ def test_so_many_rows_would_have_shown_it(loss: float) -> None:
     """Oracle: the exact binomial test."""
     rows = math.ceil(math.log(10) / words.divergence(loss, 0.02))
     assert binomtest(round(loss * rows), rows, 0.02, alternative="less").pvalue <= 0.1
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"decision": "threshold", "threshold": 2.1044}, "keep above 2.104"),
-        ({"decision": "keep_all", "threshold": None}, "keep all"),
-        ({}, "–"),
-    ],
-)
-def test_decisions_are_words(values: dict[str, Any], said: str) -> None:
-    assert words.decision(values) == said

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.cascade.frontier import CURVE_POINTS, Frontier
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.config import parse_config
-from kcm.errors import ConfigError, DataError
-from kcm.routing.certify import certify_table, frontier_curve
+from kcm.errors import ConfigError
+from kcm.routing.certify import certify_table
 from kcm.routing.config import RequestConfig
 from kcm.routing.splits import with_splits
 from kcm.routing.table import RoutingTable
@@ -92,17 +90,3 @@ def test_the_ledger_charges_each_new_look_and_no_repeated_one(tmp_path: Path) ->
     assert [look["look"] for look in looks] == [1, 2, 1]
     assert [look["delta"] for look in looks] == pytest.approx([0.6 / np.pi**2, 0.15 / np.pi**2, 0.6 / np.pi**2])
     assert certify(table(600, seed=1, split=None), ledger)["look"] == 3  # the same items with other scores
-
-
-def test_a_given_split_without_certify_rows_is_refused() -> None:
-    with pytest.raises(DataError, match="no certify rows"):
-        certify(table(10, split=np.array(["validate"] * 10, dtype=object)))
-
-
-def test_a_long_frontier_is_thinned_between_its_ends() -> None:
-    score = np.arange(5000.0)
-    right = score % 3 > 0
-    curve = frontier_curve(Frontier.of(ScoredOutcomes(score=score, small_correct=right, large_correct=~right)))
-    assert len(curve["call_rate"]) == CURVE_POINTS
-    assert (curve["call_rate"][0], curve["call_rate"][-1]) == (1.0, 0.0)
-    assert (curve["threshold"][0], curve["threshold"][-1]) == (None, None)

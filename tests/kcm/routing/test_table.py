@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from kcm.errors import ConfigError, DataError
@@ -24,13 +23,6 @@ def test_correctness_is_read_however_tools_write_it(table_file: Any, written: li
     table = read(table_file(s=written, l=written[::-1]), **CORRECT)
     assert table.small_correct.tolist() == [True, False]
     assert table.large_correct.tolist() == [False, True]
-
-
-@pytest.mark.parametrize("kind", [bool, int, float, "boolean", "Int8", str])
-def test_correctness_in_parquet_may_have_any_type(tmp_path: Path, kind: Any) -> None:
-    frame = pd.DataFrame({"s": [1, 0], "l": [0, 1]}).astype(kind)
-    frame.to_parquet(tmp_path / "t.parquet")
-    assert read(tmp_path / "t.parquet", **CORRECT).small_correct.tolist() == [True, False]
 
 
 def test_scores_need_a_stated_threshold(table_file: Any) -> None:
@@ -57,12 +49,6 @@ def test_predictions_are_compared_as_written_but_for_the_decimals_of_whole_numbe
     assert [note.split(" gave")[0] for note in table.notes] == ["the small model", "the large model"]
 
 
-def test_the_label_na_is_a_label(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text("s,l,y\nNA,n/a,NA\n", encoding="utf-8")
-    assert read(path, **PREDICTED).small_correct.tolist() == [True]
-
-
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
@@ -79,11 +65,6 @@ def test_the_label_na_is_a_label(tmp_path: Path) -> None:
 def test_a_bad_cell_is_named_by_row_and_column(table_file: Any, column: str, values: list[Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(table_file(s=[1, 0], l=[1, 1], c=values), **CORRECT, **{column: "c"})
-
-
-def test_rows_are_named_by_their_ids_where_there_are_some(table_file: Any) -> None:
-    with pytest.raises(DataError, match="id q7: '2'"):
-        read(table_file(s=[1, 2], l=[1, 1], k=["q6", "q7"]), **CORRECT, id="k")
 
 
 def test_an_unknown_column_names_the_nearest(table_file: Any) -> None:

@@ -6,14 +6,12 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from kcm.cascade.fitted import signals
-from kcm.cascade.fitted.signals import SIGNALS
 from kcm.cascade.forms import GateInputs, GateRows
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.errors import DataError
 
 FORM = form_named("signals")
 NUM_LABELS, DIM = 4, 6
@@ -80,11 +78,6 @@ def test_every_curve_goes_the_way_that_theory_says_and_can_be_read(reference):
     assert head.curves.num_parameters == 7 * len(names) + 1
 
 
-def test_all_signals_together_are_few_enough_to_read():
-    assert len(SIGNALS) <= 16
-    assert 7 * len(SIGNALS) + 1 <= 200  # as `num_parameters` of the head below
-
-
 def test_a_score_is_the_constant_and_what_its_curves_add(reference):
     inputs, *_ = rows = world(300)
     head = fitted(rows, reference).head
@@ -112,29 +105,6 @@ def test_rows_of_a_group_are_out_of_fold_together():
     assert 0.4 < roc_auc_score(small, fitted(rows, Reference.nothing(), group=group).scores) < 0.6
 
 
-def test_two_labels_have_one_confidence(reference):
-    logits = np.random.default_rng(0).normal(size=(200, 2))
-    right = np.random.default_rng(1).random((2, 200)) < 0.8
-    head = fitted((GateInputs(logits, logits), *right), Reference.nothing()).head
-    assert [signal.name for signal in head.signals] == ["confidence", "small accuracy", "large accuracy"]
-
-
-def test_features_that_curves_read_must_be_there(reference):
-    inputs, *_ = rows = world(200)
-    head = fitted(rows, reference).head
-    with pytest.raises(DataError, match="the gate reads nearest mean, mean gap, neighbours, nearest row"):
-        head.score(GateInputs(inputs.judge_logits_NC, inputs.small_logits_NC))
-
-
-def test_tensors_give_back_the_head(reference):
-    inputs, *_ = rows = world(200)
-    head = fitted(rows, reference).head
-    again = FORM.restored({name: value.clone() for name, value in head.tensors().items()})
-    np.testing.assert_array_equal(again.score(inputs), head.score(inputs))
-    with pytest.raises(RuntimeError, match="lacks signal_F"):
-        FORM.restored({})
-
-
 def test_rows_beyond_the_limit_are_scored_by_a_head_that_never_saw_them(reference, monkeypatch):
     monkeypatch.setattr(signals, "MAX_ROWS", 150)
     inputs, *_ = rows = world(400)
@@ -151,10 +121,3 @@ def test_infinitely_sure_rows_and_labels_without_rows_do_no_harm(reference):
         Collaborator(DIM, NUM_LABELS, NetworkConfig(hidden=(), base="means"), "kan", seed=0), {}
     )  # no row of any class yet
     assert np.isfinite(fitted((inputs, small, large), unseen).scores).all()
-
-
-def test_a_single_row_is_refused():
-    with pytest.raises(DataError, match="at least two rows or groups, got 1"):
-        fitted(
-            (GateInputs(np.zeros((1, 3)), np.zeros((1, 3))), np.ones(1, bool), np.ones(1, bool)), Reference.nothing()
-        )

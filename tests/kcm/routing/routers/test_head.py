@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from kcm.errors import DataError
 from kcm.routing.routers import head as heads
 from kcm.routing.routers.head import fit_head
 from kcm.routing.routers.inputs import RouterInputs, hashed_words
@@ -73,22 +72,3 @@ def test_many_rows_are_fitted_as_few_are_and_all_of_them(monkeypatch: pytest.Mon
     np.testing.assert_allclose(streamed.estimate(rows), head.estimate(rows), atol=1e-6)
     np.testing.assert_allclose(streamed_left_out, left_out, atol=1e-6)
     assert steps[-1] == ("rows fitted on", 800, 800)  # each is read twice
-
-
-def test_of_many_rows_words_share_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "EXACT_ROWS", 50)
-    monkeypatch.setattr(heads, "NUM_FOLDED", 8)
-    rows, target = inputs(400, num_buckets=20)
-    head, _ = fit_head(rows, target)
-    weight = head.words_weight.numpy()
-    np.testing.assert_allclose(weight[:8], weight[8:16])
-    assert np.corrcoef(head.estimate(rows), target)[0, 1] > 0.8
-
-
-def test_a_single_row_or_other_widths_are_refused() -> None:
-    rows, target = inputs(20, num_buckets=5)
-    with pytest.raises(DataError, match="at least two rows or groups"):
-        fit_head(rows.select([0]), target[:1])
-    head, _ = fit_head(rows, target)
-    with pytest.raises(DataError, match=r"the routing head reads \(2, 3, 4, 5\)"):
-        head.estimate(inputs(20, num_buckets=4)[0])

@@ -1,10 +1,7 @@
 """What is read of an input: any text is readable, a sure confidence stays finite, nothing to read is refused."""
 
-import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -82,24 +79,6 @@ def test_texts_are_encoded_once_over_commands_and_interruptions(
     fresh = router_inputs(rows, FakeEncoder(), is_confidence=False)
     for inputs in (resumed, again):
         np.testing.assert_array_equal(inputs.encoding_NE, fresh.encoding_NE)
-
-
-def test_features_that_cannot_be_kept_are_computed_and_those_that_were_kept_are_read(
-    table_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inputs_module.sqlite3, "connect", partial(sqlite3.connect, timeout=0.01))
-    columns = RouteColumns(small_correct="s", large_correct="l", text="t")
-    texts = ["a", "a b", "a b c", "a b c d"]
-    before = read_table(table_file(s=[1, 0], l=[1] * 2, t=texts[:2]), columns)
-    router_inputs(before, FakeEncoder(), is_confidence=False, cache_dir=tmp_path)
-    rows = read_table(table_file(s=[1, 0, 1, 0], l=[1] * 4, t=texts), columns)
-    (file,) = tmp_path.glob("*.sqlite")
-    encoder = Interrupted(1)
-    with closing(sqlite3.connect(file)) as other:
-        other.execute("BEGIN IMMEDIATE")  # which another process holds for longer than is waited
-        inputs = router_inputs(rows, encoder, is_confidence=False, cache_dir=tmp_path)
-    assert encoder.texts == texts[2:]
-    np.testing.assert_array_equal(inputs.encoding_NE[:, 0], [len(text) for text in texts])
 
 
 def test_a_table_with_nothing_to_read_is_refused(table_file: Callable[..., Path]) -> None:
