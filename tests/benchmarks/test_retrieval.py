@@ -14,7 +14,6 @@ from benchmarks.retrieval import (
     Vectors,
     candidates,
     figures,
-    first_is_right,
     fit_weight,
     galleries,
     queries,
@@ -71,18 +70,6 @@ def test_the_three_ways_to_ask_the_large_model() -> None:
     assert (hard.place.tolist(), hard.num_items.tolist()) == ([1], [4])
     assert [hard.small_right.item(), hard.large_right.item(), hard.listed_right.item()] == [False, False, True]
     assert not soft.listed_right.item()  # with a large weight, it repeats the small model's mistake
-
-
-def test_a_right_item_outside_the_list_is_large_onlys_alone() -> None:
-    one = made([[3.0, 2.0, 1.0, 0.0]], [[0.0, 1.0, 0.5, 2.0]], [[0, 0, 0, 1]])
-    found = queries([one], "test", 2, 0.0)
-    assert (found.place.item(), found.large_right.item(), found.listed_right.item()) == (2, True, False)
-
-
-def test_any_of_several_right_items_will_do_and_ties_count_against() -> None:
-    scores = np.array([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1], [0.2, 0.2, 0.2], [0.9, 0.5, 0.1]])
-    right = np.array([[1, 0, 1], [0, 1, 1], [0, 1, 0], [0, 0, 0]], dtype=bool)
-    assert first_is_right(scores, right).tolist() == [True, False, False, False]
 
 
 def test_the_search_keeps_within_its_share(tried: list[Candidate]) -> None:

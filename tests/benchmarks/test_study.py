@@ -74,16 +74,6 @@ def test_replay_forgets_less_than_finetuning_and_joint_training_bounds_both(conf
     assert finetune["gap_to_joint"] == pytest.approx(joint["average_accuracy"] - finetune["average_accuracy"])
 
 
-def test_networks_are_compared_by_seeds_in_pairs(config: Config, run: Run) -> None:
-    result = run(config(networks=["kan", "linear"], learners=["analytic"], num_seeds=3))
-    kan, linear = ([seed["average_accuracy"] for seed in cell["per_seed"]] for cell in result["cells"])
-    (difference,) = result["differences"]
-    mean = sum(a - b for a, b in zip(kan, linear, strict=True)) / 3
-    assert difference["average_accuracy"]["estimate"] == pytest.approx(mean)
-    assert difference["average_accuracy"]["degrees_of_freedom"] == 2
-    assert len({str(seed["R"]) for seed in result["cells"][0]["per_seed"]}) == 3  # other orders, other classes per task
-
-
 def test_an_interrupted_study_goes_on_where_it_stopped_and_a_finished_one_computes_nothing(
     config: Config, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,12 +119,6 @@ def test_the_settings_of_the_benchmarks_are_settings(path: Path) -> None:
     for learner in LEARNERS:
         setting = settings.setting("kan", learner, 2 if has_memory(learner) else None, 10)
         assert setting.network.shared
-
-
-def test_the_narrowest_override_wins() -> None:
-    settings = Settings({"default": {"train": {"batch_size": 8}}, "replay/kan": {"train": {"batch_size": 16}}})
-    batches = [settings.setting(network, "replay", 2, 10).train.batch_size for network in ("kan", "mlp")]  # type: ignore[arg-type]
-    assert batches == [16, 8]
 
 
 def by_size(labels: list[int], correct: list[int], counts: list[int]) -> dict[str, float | None]:

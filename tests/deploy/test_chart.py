@@ -310,25 +310,15 @@ def test_versions_are_those_of_the_project() -> None:
     ("given", "said"),
     [
         ("--set=image=kcm", "at '/image': 'kcm' does not match pattern"),
-        ("--set=image=localhost:5000/kcm", "at '/image': 'localhost:5000/kcm' does not match pattern"),
         ("--set=image=kcm:latest", "image kcm:latest: nodes that start later would get another version"),
-        ("--set=image=null", "missing property 'image'"),
         ("--set=serve.replica=3", "at '/serve': additional properties 'replica' not allowed"),
         ("--set=serve.keysSecret=", "at '/serve/keysSecret': '' does not match pattern"),
-        ("--set=serve.keysSecret=null", "at '/serve': missing property 'keysSecret'"),
         ('--set-json=env=[{"name": "PGPASSWORD", "value": "1"}]', "at '/env/0': missing property 'valueFrom'"),
-        ("--set=serve.redis.address=null", "at '/serve/redis/address': got null, want string"),
-        ("--set=serve.upgrade.type=NewClusterWithIncrementalUpgrade", "at '/serve/upgrade/gatewayClass': got null"),
         (
             "--set=serve.upgrade.type=NewClusterWithIncrementalUpgrade,serve.upgrade.gatewayClass=x,serve.upgrade.stepPercent=60",
             "serve.upgrade: stepPercent 60 is more than surgePercent 50",
         ),
-        ("--set-string=run.head.resources.memory=8", "at '/run/head/resources/memory': '8' does not match pattern"),
         ('--set-json=serve.groups=[{"name":"cpu","min":3,"max":1,"resources":{"cpu":1,"memory":"1Gi"}}]', "1 doors"),
-        (
-            '--set-json=run.groups=[{"name":"cpu","min":3,"max":1,"resources":{"cpu":1,"memory":"1Gi"}}]',
-            "max 1 is less",
-        ),
         ("--set=update.schedule=daily", "at '/update/schedule': 'daily' does not match pattern"),
     ],
 )
@@ -342,11 +332,9 @@ def test_values_that_cannot_work_are_refused_in_one_line(bucket: Chart, given: s
     ("config", "said"),
     [
         ("", "`name` is missing in CONFIG (--set-file config=CONFIG)"),
-        ("name: [", "config: error converting YAML"),
         (BUCKET.replace("s3://bucket/kcm", "storage"), "storage_path storage is on no volume of the pods"),
         (LAPTOP, "storage_path /mnt/kcm/storage is on no volume of the pods"),
         (BUCKET.replace("num_replicas: 3", "num_replicas: 9"), "serve.num_replicas 9"),
-        (BUCKET.replace("update: {}", ""), "`update` is missing in CONFIG"),
         (re.sub("  feedback.*", "", BUCKET), "`serve.feedback.url` is missing in CONFIG"),
         (re.sub("postgresql.*/kcm,", "sqlite:////log.db,", BUCKET), "SQLite cannot be written by several replicas"),
     ],

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from jobs.assets import ASSETS
-from jobs.cli import COMMANDS, app, load, main
+from jobs.cli import COMMANDS, app, load
 from jobs.commands import explain, predict
 from jobs.commands.run import STAGES
 from pipelines.config import RunConfig
@@ -71,19 +70,6 @@ def test_a_person_at_a_terminal_is_told_at_once_which_command_is_loaded(monkeypa
 def test_help_has_a_short_name_everywhere() -> None:
     for words in ((), ("run",), ("route",), ("route", "certify")):
         assert kcm(*words, "-h").stdout == kcm(*words, "--help").stdout != ""
-
-
-def test_an_interruption_outside_of_a_command_ends_without_a_word(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted() -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("jobs.cli.app", interrupted)
-    with pytest.raises(SystemExit) as left:
-        main()
-    assert left.value.code == 130
-    assert capfd.readouterr() == ("", "")
 
 
 @pytest.fixture
@@ -148,10 +134,6 @@ def test_assets_are_where_the_environment_says_unless_the_configuration_does(
     assert fetched == [tmp_path / "known"]
 
 
-def test_the_scheme_of_a_bundle_must_be_known() -> None:
-    assert "unknown scheme 'modles'" in kcm("predict", "modles:/x", "rows.csv", "--output", "a.csv").stderr
-
-
 def test_a_run_can_end_with_every_stage_that_it_always_has() -> None:
     from pipelines.run import STAGES as STAGES_OF_THE_RUN
     from pipelines.stages.stage import Stage
@@ -166,15 +148,6 @@ def test_a_stage_runs_up_to_itself(stage: str, fake_run: FakeRun, tmp_path: Path
     assert (shown.exit_code, shown.stdout) == (0, "")
     assert fake_run.until == stage
     assert json.loads((tmp_path / "out.json").read_text()) == {"name": "reviews"}
-
-
-def test_run_ends_with_the_table_and_then_the_path_alone(fake_run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = "/a/rather/long/path/that/no/terminal/of/a/hundred/columns/holds" * 3 + "/result.json"
-    fake_run.result = {"result_path": path}
-    monkeypatch.setattr("jobs.commands.run.result_view", lambda result: "THE TABLE")
-    shown = kcm("run", REVIEWS)
-    assert (shown.exit_code, fake_run.until) == (0, None)
-    assert shown.stdout.splitlines() == ["THE TABLE", path]
 
 
 @pytest.mark.parametrize(
@@ -212,23 +185,12 @@ def test_a_person_is_asked_before_a_run_in_vain(
         (["run", REVIEWS, "--set", "train.num_epoch=3"], "did you mean 'train.num_epochs'?"),
         (["run", REVIEWS, "--set", "train.num_epochs=none"], "train.num_epochs = 'none'"),
         (["run", REVIEWS, "--set", "train.num_epochs"], "Write it as key.path=value"),
-        (["run", REVIEWS, "--set", "name=a/b"], "name = 'a/b'"),
-        (["assets", "mini"], "unknown asset 'mini'"),
-        (["predict", "bundle", "rows.csv", "--output", "out.csv", "--set", "seed=1"], "--config, which is missing"),
         (["serve"], "a configuration is missing"),
-        (["serve", "--model", "reviews@champion", "--set", "seed=1"], "CONFIG, which is missing"),
         (["explain", "models:/b@c"], "no registered model 'b@c'"),
-        (["serve", "--bundle", "absent"], "no bundle.json here (absent)"),
         (["serve", "--bundle", "absent", "--model", "reviews@champion"], "name two models"),
         (["promote", REVIEWS, "9", "--set", "storage_path=nothing"], "no registered model 'reviews/9'"),
-        (
-            ["serve", REVIEWS, "--set", "storage_path=nothing"],
-            "'reviews' has no champion",
-        ),
         (["submit", REVIEWS, "--until", "trian"], "unknown stage 'trian' (--until). Known are tasks, features"),
-        (["run", REVIEWS, "--until", "trian"], "unknown stage 'trian'"),
         (["submit", REVIEWS, "--auth", "tokens"], "unknown mode 'tokens'"),
-        (["submit", "absent.yaml"], "no such configuration file (absent.yaml)"),
         (["submit", REVIEWS, "--address", "http://127.0.0.1:9"], "no Ray cluster answers"),
     ],
 )
@@ -245,25 +207,6 @@ def test_bad_input_is_one_line(
     assert expected in shown.stderr
     assert shown.stdout == ""
     assert json.loads((tmp_path / "out.json").read_text()) == {"error": shown.stderr.strip().removeprefix("error: ")}
-
-
-def test_assets_are_fetched_by_name_and_their_folders_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked = []
-
-    def fetch(name: str, folder: Path, *, progress: Any) -> Path:
-        asked.append((name, folder))
-        progress(1, 2)
-        return folder / name
-
-    monkeypatch.setattr("jobs.commands.assets.fetch", fetch)
-    shown = kcm("assets", "reviews", "--assets-path", str(tmp_path), "--json", str(tmp_path / "out.json"))
-    assert shown.exit_code == 0
-    assert asked == [("reviews", tmp_path)]
-    assert json.loads((tmp_path / "out.json").read_text()) == {"reviews": str(tmp_path / "reviews")}
-    asked.clear()
-    assert kcm("assets", "--assets-path", str(tmp_path)).exit_code == 0
-    assert [name for name, _ in asked] == [name for name, asset in ASSETS.items() if not asset.by_name]
-    assert "SmolLM2-135M-Instruct-GGUF" in ASSETS
 
 
 def test_predict_passes_its_columns_and_the_configs_cluster_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,19 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from pydantic import Field
 from typer.testing import CliRunner
 
 import kcm
 from jobs.cli import app
 from jobs.commands.reference import configuration_reference
 from jobs.pages import commands_reference, glossary_page
-from kcm.config import Config
 from pipelines.config import RunConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -49,73 +46,6 @@ def test_every_name_of_import_kcm_has_its_place_on_the_page_on_python() -> None:
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
-
-
-class Pet(Config):
-    """Any pet; of either kind."""
-
-    name: str = Field("Rex", min_length=1)
-    age: int = 1
-
-
-class Cat(Pet):
-    """A cat."""
-
-    lives: int = Field(9, ge=1, le=9, description="Lives left | at most nine.")
-
-
-class Dog(Pet):
-    """A dog."""
-
-    name: str = "Bello"
-    tricks: tuple[str, ...] = Field(("sit",), min_length=1)
-
-
-class Home(Config):
-    """Where
-    they live."""
-
-    owner: str = Field(description="Who pays.")
-    rent: float | None = Field(None, gt=0)
-    colour: Literal["red", "blue"] = "red"
-    pet: Cat | Dog = Cat(lives=3)
-    guest: Cat | None = None
-
-
-@pytest.fixture(scope="module")
-def lines() -> list[str]:
-    return configuration_reference(Home).splitlines()
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        "| `owner` | text | **required** | Who pays. |",
-        "| `rent` | number > 0 or null | `null` |  |",
-        "| `colour` | one of `red`, `blue` | `red` |  |",
-        "| `tricks` | list of text (at least 1) | `[sit]` |  |",
-        "| `lives` | integer ≥ 1 ≤ 9 | `9` | Lives left \\| at most nine. |",
-        "| `pet` | section | `{lives: 3}` | One of the forms below. |",
-        "| `guest` | section or null | `null` | A cat. |",
-    ],
-)
-def test_a_key_has_its_type_bounds_default_and_meaning(lines: list[str], row: str) -> None:
-    assert row in lines
-
-
-def test_a_section_is_explained_once_with_all_its_places(lines: list[str]) -> None:
-    headings = [line for line in lines if line.startswith("## ")]
-    assert headings == ["## The run", "## `pet`, `guest`", "## `pet`"]
-    assert "Where they live." in lines
-
-
-def test_a_shared_key_is_explained_once_unless_a_default_differs(lines: list[str]) -> None:
-    assert [line for line in lines if line.startswith("| `name`")] == [
-        "| `name` | text (at least 1) | `Rex` |  |",
-        "| `name` | text | `Bello` |  |",
-    ]
-    assert lines.count("| `age` | integer | `1` |  |") == 1
-    assert lines.count("`age`: as in “`pet`, `guest`”.") == 1
 
 
 @pytest.fixture(scope="module")

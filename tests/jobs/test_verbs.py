@@ -47,11 +47,6 @@ def test_overrides_change_a_file_alone(asked: list[Any]) -> None:
         verbs.run({"name": "x", "tusks": {}})
 
 
-def test_a_turn_of_the_loop_is_that_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.verbs.take_turn", lambda config: {"turn": config.name})
-    assert verbs.update(REVIEWS) == {"turn": "reviews"}
-
-
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What was served, and that it stopped."""

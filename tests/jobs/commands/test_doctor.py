@@ -1,6 +1,6 @@
 """Every check is one line, whatever the others find, and a fault is an exit of its own."""
 
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,48 +55,6 @@ def test_faults_are_named_with_what_helps_and_do_not_hide_each_other(tmp_path: P
     (models,) = (line for line in lines if line.startswith("FAULT models"))
     assert "no such model folder '/no/such/model'" in models
     assert "Give a folder that exists" in models
-
-
-def test_a_language_model_is_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(KcmError, match="no such model folder '/no/such/lm'"):
-        module._models(config(tmp_path, large={"adapter": "causal_lm", "model": "/no/such/lm"}))
-
-
-def test_towers_are_looked_for_before_their_head_is_fitted(tmp_path: Path) -> None:
-    towers = {"image": {"kind": "pixels"}, "text": {"model": "/no/such/tower"}}
-    with pytest.raises(KcmError, match="no such model folder '/no/such/tower'"):
-        module._models(config(tmp_path, encoder={"kind": "image_text", "towers": towers}))
-
-
-@pytest.mark.parametrize(
-    "large",
-    [
-        {"adapter": "openai", "model": "gpt-elsewhere", "api_key_env": None},
-        {"adapter": "recorded", "path": "/no/such/answers.csv"},
-    ],
-    ids=lambda large: large["adapter"],
-)
-def test_a_large_model_without_files_is_not_said_to_be_there(tmp_path: Path, large: dict[str, object]) -> None:
-    assert module._models(config(tmp_path, large=large)) == "those of precomputed, f_* are on each of 1 nodes"
-
-
-@pytest.mark.parametrize("is_there", [True, False])
-def test_the_log_s_database_is_let_go_of(monkeypatch: pytest.MonkeyPatch, is_there: bool) -> None:
-    closed: list[bool] = []
-
-    class Log(module.Database):
-        def open(self) -> None:
-            if not is_there:
-                raise module.LogUnavailableError("gone")
-
-        def close(self) -> None:
-            closed.append(True)
-            super().close()
-
-    monkeypatch.setattr(module, "Database", Log)
-    with nullcontext() if is_there else pytest.raises(KcmError, match="does not answer: gone"):
-        module._log("postgresql+psycopg://kcm@127.0.0.1:1/kcm")
-    assert closed == [True]
 
 
 def test_a_clock_that_is_off_and_a_full_disk_are_faults_of_their_node() -> None:

@@ -93,16 +93,6 @@ def test_the_log_is_written_as_parquet(tmp_path: Path, log: DecisionLog) -> None
     assert [each.name for each in file.parent.iterdir()] == ["log.parquet"]
 
 
-def test_an_export_that_cannot_be_written_leaves_what_was_there(tmp_path: Path, log: DecisionLog) -> None:
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "log.parquet").mkdir()
-    (tmp_path / "taken" / "log.parquet" / "kept").touch()
-    done = call(tmp_path, "export", "--output", str(tmp_path / "taken" / "log.parquet"))
-    assert done.exit_code == 2
-    assert "the log cannot be written out" in done.output
-    assert [each.name for each in (tmp_path / "taken").rglob("*")] == ["log.parquet", "kept"]
-
-
 def test_a_caller_and_a_request_are_forgotten(tmp_path: Path, log: DecisionLog) -> None:
     by_caller = result_of(tmp_path, "forget", "--caller", "ann")
     assert (by_caller["items"], len(by_caller["units"])) == (4, 4)

@@ -63,11 +63,6 @@ def test_evaluate_gives_the_routers_figures(logged: Path, tmp_path: Path) -> Non
     assert 0.5 < result["apgr"] < result["methods"]["oracle"]["apgr"]
 
 
-def test_without_the_encoders_weights_words_are_read_and_it_is_said(logged: Path, tmp_path: Path) -> None:
-    words = ("--text", "prompt", *ANSWERS, "--num-folds", 2, "--assets-path", tmp_path / "none")
-    assert "hashed words alone" in succeeded(tmp_path, "evaluate", logged, *words)["notes"][-1]
-
-
 @pytest.mark.parametrize("column", ["--confidence", "--score"])
 def test_certify_gives_decision_threshold_call_rate_bound_and_validity(
     logged: Path, tmp_path: Path, column: str
@@ -105,15 +100,6 @@ def test_certify_works_on_any_table(table: pd.DataFrame, decision: set[str], tmp
     assert result["reason"]
 
 
-@pytest.mark.parametrize("small", [[True] * 60, [False] * 60, [1, 0] * 30])
-@pytest.mark.parametrize("large", [["1.0"] * 60, ["0.0"] * 60])
-def test_evaluate_works_on_one_class_columns(small: list[Any], large: list[str], tmp_path: Path) -> None:
-    frame = pd.DataFrame({"s": small, "l": large, "q": [f"text {n}" for n in range(60)]})
-    frame.to_csv(tmp_path / "t.csv", index=False)
-    result = succeeded(tmp_path, "evaluate", tmp_path / "t.csv", "--text", "q", *CORRECT, "--encoder", "none")
-    assert (result["apgr"] is None) == (result["large_accuracy"] <= result["small_accuracy"])
-
-
 def test_columns_may_come_from_a_file_and_options_win(logged: Path, tmp_path: Path) -> None:
     (tmp_path / "columns.yaml").write_text(
         "confidence: confidenec\nsmall_prediction: small\nlarge_prediction: large\nlabel: label\n"
@@ -128,13 +114,9 @@ def test_columns_may_come_from_a_file_and_options_win(logged: Path, tmp_path: Pa
     [
         (["certify", "absent.csv", *CORRECT], "absent.csv)"),
         (["certify", "t.csv"], "not clear who was right"),
-        (["certify", "t.csv", *CORRECT], "there is no gate score"),
         (["certify", "t.csv", *CORRECT, "--confidence", "c"], "must lie in [0, 1]: row 2: '1.5'"),
-        (["certify", "t.csv", *CORRECT, "--score", "c", "--epsilon", "1.5"], "epsilon = 1.5"),
         (["certify", "t.csv", *CORRECT, "--score", "c", "--split", "p"], "hold the same item"),
         (["certify", "t.csv", *CORRECT, "--score", "c", "--router", "absent"], "no router here (absent)"),
-        (["evaluate", "t.csv", *CORRECT, "--score", "c", "--max-loss", "1"], "max_loss = 1"),
-        (["evaluate", "t.csv", *CORRECT], "nothing to route by"),
         (["evaluate", "t.csv", *CORRECT, "--score", "c", "--num-folds", "9"], "3 items or groups cannot make 9 folds"),
         (["evaluate", "t.csv", *CORRECT, "--text", "q"], "no column 'q' (text)"),
     ],
@@ -174,17 +156,6 @@ def test_a_fitted_router_certifies_and_is_reported(logged: Path, tmp_path: Path)
     html = page.read_text(encoding="utf-8")
     assert f"keep above {certificate['threshold']:.4g}".replace("-", "−") in html
     assert html.count("<script>") == 1
-
-
-def test_rows_that_a_router_was_fitted_on_do_not_certify_elsewhere(logged: Path, tmp_path: Path) -> None:
-    words = ("--text", "prompt", *ANSWERS, "--output", tmp_path / "router", "--encoder", "none")
-    succeeded(tmp_path, "fit", logged, *words)
-    frame = pd.read_csv(logged)
-    frame["split"] = ["validate", "certify"] * 400
-    frame.to_csv(tmp_path / "split.csv", index=False)
-    shown = route("certify", tmp_path / "split.csv", "--router", tmp_path / "router", "--split", "split")
-    succeeded(tmp_path, "certify", logged, "--router", tmp_path / "router", "--split", "")
-    assert "certify rows are among those that the router was fitted on" in shown.stderr
 
 
 @pytest.mark.parametrize("table", [answers(2), answers(300, large=0.4)], ids=["two rows", "small better"])

@@ -86,31 +86,6 @@ def test_the_job_is_the_commands_and_its_log_is_printed_as_it_grows(
     assert capsys.readouterr().out == "epoch 1\nepoch 2\n"
 
 
-@pytest.mark.parametrize(("megabytes", "pause"), [(3, 3.0), (40, module.RAREST_POLL_S)])
-def test_a_long_log_is_looked_at_less_often(
-    config: RunConfig, client: FakeClient, monkeypatch: pytest.MonkeyPatch, megabytes: int, pause: float
-) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr(module, "POLL_S", 1.0)
-    monkeypatch.setattr(module.time, "sleep", slept.append)
-    monkeypatch.setattr(client, "get_job_logs", lambda job: "x" * megabytes * 2**20)
-    submit_job(config, RUN, ADDRESS, "disabled")
-    assert slept == [pause]
-
-
-def test_a_job_that_is_not_followed_is_left_to_itself(
-    config: RunConfig, client: FakeClient, capsys: pytest.CaptureFixture[str]
-) -> None:
-    client.status = JobStatus.FAILED
-    assert submit_job(config, RUN, ADDRESS, "disabled", follow=False) == "job-1"
-    assert capsys.readouterr().out == ""
-
-
-def test_the_address_and_the_mode_asked_for_win_over_the_shells(config: RunConfig, client: FakeClient) -> None:
-    submit_job(config, RUN, ADDRESS, "token")
-    assert client.environment == {"RAY_API_SERVER_ADDRESS": ADDRESS, "RAY_AUTH_MODE": "token"}
-
-
 @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.STOPPED])
 def test_a_job_that_fails_or_is_stopped_is_an_error_without_its_log_a_second_time(
     status: JobStatus, config: RunConfig, client: FakeClient

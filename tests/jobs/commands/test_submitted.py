@@ -74,21 +74,6 @@ def test_the_jobs_of_a_run_are_listed_the_newest_last(client: FakeClient, tmp_pa
     assert listed[0] == {"submission_id": "mine-old", "run": "mine", "status": "FAILED", "message": "so it is"}
 
 
-def test_without_a_name_the_jobs_of_all_runs_are_listed_and_no_others(client: FakeClient) -> None:
-    shown = kcm("status")
-    assert [line.split()[0] for line in shown.stdout.splitlines()] == ["mine-old", "other-one", "mine-new"]
-
-
-def test_a_job_that_waits_for_its_start_is_listed(client: FakeClient) -> None:
-    client.jobs = [job("waits", "mine", JobStatus.PENDING, 0)]
-    assert kcm("status").stdout == "waits  PENDING    has not started\n"
-
-
-def test_the_log_is_that_of_the_newest_job(client: FakeClient) -> None:
-    shown = kcm("logs", "mine")
-    assert (shown.exit_code, shown.stdout) == (0, "log of mine-new\n")
-
-
 def test_a_log_that_is_followed_ends_as_its_job_does(client: FakeClient) -> None:
     shown = kcm("logs", "mine", "--follow")
     assert (shown.exit_code, shown.stdout) == (2, "log of mine-new\n")

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 from rich.console import Console, RenderableType
 
 from jobs.views.explain import rates_view, reasons_view
@@ -36,14 +34,6 @@ def test_a_logit_is_shown_as_the_sum_of_its_parts() -> None:
     assert ["pixel", "7", "+1.50", "+0.400"] in rows
     assert ["all", "others", "+0.100"] in rows
     assert ["class", "means,", "which", "no", "curve", "shows", "+2.500"] in rows
-
-
-def test_a_network_that_adds_nothing_to_class_means_has_no_table_of_zeros() -> None:
-    (nothing,) = REASONS.contributions
-    text = shown(replace(REASONS, contributions=(replace(nothing, contribution=1e-6),), rest=0.0, logit=2.5))
-    assert "judge: logit 2.50 of yes" in text
-    assert "no curve adds anything" in text
-    assert "+0.000" not in text
 
 
 def rates(count: int) -> list[LabelRates]:

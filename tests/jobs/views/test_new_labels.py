@@ -52,21 +52,3 @@ def test_what_callers_sent_moves_no_cursor_and_is_cut() -> None:
         assert "(1,000,0" in text
         assert len(text) < 20_000
         assert not any(part in text for part in ("\x1b[2J", "\x1b]", "\x07", "\u202e"))
-
-
-def test_nothing_to_name_is_said() -> None:
-    text = shown(groups=[])
-    assert "no ten escalated items lie together" in text
-    assert "--name LABEL" in text
-
-
-def test_what_is_ignored_is_said() -> None:
-    assert "ignored" not in shown(groups=[])
-    assert "ignored     noise_words" in shown(groups=[], ignored=["noise_words"])
-    assert "the same    rebate is refund" in shown(groups=[], same={"rebate": "refund"})
-
-
-def test_groups_that_nobody_asked_for_are_not_said_to_be_none() -> None:
-    text = shown(named=["travel alert"])
-    assert "travel alert" in text
-    assert "groups" not in text

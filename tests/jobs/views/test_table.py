@@ -77,11 +77,6 @@ def test_tables_fit_and_stand_above_where_everything_lies(result: dict[str, Any]
     assert text == snapshot
 
 
-def test_a_run_of_kcm_alone_has_no_other_rows(result: dict[str, Any]) -> None:
-    del result["mcm"]
-    assert "MCM" not in shown(result)
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -120,12 +115,6 @@ def test_what_would_be_kept_of_an_unknown_class_gets_a_line_where_the_learner_ca
     assert "KCM would keep 27.1% of a class that it has never seen, 9.8% once noticed, by 1,500 rows" in text
 
 
-def test_answers_that_never_came_get_a_line(result: dict[str, Any]) -> None:
-    assert "gave no answer" not in shown(result)
-    result["large"] = {"rows": 640, "failed": 65, "waiting": 65}
-    assert "gave no answer to 65 of 640 rows (10.2%); the next run asks again" in shown(result).replace("\n", " ")
-
-
 def test_a_long_task_name_folds_and_stays_whole(result: dict[str, Any]) -> None:
     name = "reviews-of-products-" * 3
     result["kcm"]["tasks"] = result["mcm"]["tasks"] = {name: numbers()}
@@ -138,8 +127,3 @@ def test_a_task_name_is_never_markup(result: dict[str, Any]) -> None:
     result["kcm"]["tasks"] = {"[red]x": numbers()}
     result["mcm"]["tasks"] = {"[red]x": numbers()}
     assert "[red]x" in shown(result)
-
-
-def test_a_certificate_of_traffic_says_how_long_it_is_relied_on(result: dict[str, Any]) -> None:
-    result["certificate"] |= {"window": {"after": 100, "upto": 900, "expires_at": "2026-04-03T00:00:00Z"}}
-    assert "decisions 101 to 900; until 2026-04-03T00:00:00Z" in " ".join(shown(result).split())

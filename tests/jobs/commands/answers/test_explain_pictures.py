@@ -62,16 +62,6 @@ def explainer(folder: Path) -> Explainer:
     return Explainer(folder / "bundle", folder)
 
 
-def test_the_command_draws_networks_and_curves(folder: Path, tmp_path: Path) -> None:
-    words = ["--image", str(folder / "0.png"), "--top", "3"]
-    result = CliRunner().invoke(app, ["explain", str(folder / "bundle"), "--output", str(tmp_path), *words])
-    assert result.exit_code == 0, result.output
-    assert "the picture" in result.output
-    drawn = sorted(tmp_path.iterdir())
-    assert [path.name for path in drawn] == ["decision-1.png", "judge.png"]
-    assert all(imread(path).std() > 0 for path in drawn)
-
-
 @pytest.mark.parametrize("network", [{}, {"basis": "quadratic", "mixing": 9}], ids=["splines", "quadratic"])
 def test_edges_are_ranked_on_the_rows_that_traffic_is_compared_with(
     folder: Path, tmp_path: Path, network: dict[str, Any]

@@ -78,17 +78,6 @@ def test_second_answers_say_how_often_labels_are_wrong_and_change_nothing(
     assert {item.label for item in asked.inbox.items()} == {"yes"}
 
 
-def test_a_bad_file_is_an_error_in_a_line_and_stores_nothing(run: Any, asked: Asked, tmp_path: Path) -> None:
-    first, second = (item.id for item in asked.inbox.items(limit=2))
-    (tmp_path / "bad.jsonl").write_text(
-        "\n".join(json.dumps({"id": item, "label": label}) for item, label in ((first, "yes"), (second, "maybe")))
-    )
-    shown = run("--in", str(tmp_path / "bad.jsonl"))
-    assert shown.exit_code != 0
-    assert "not in the list of labels" in shown.output
-    assert asked.inbox.items(limit=1)[0].state == "drawn"
-
-
 @pytest.fixture
 def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClassNames:
     """The labels that people name, of an application whose log holds no features to group by."""
@@ -126,15 +115,6 @@ def test_a_group_is_ignored_by_its_proposed_name_and_shown_again(
     assert run("--withdraw", "noise_words", "--json", str(result)).exit_code == 0
     assert json.loads(result.read_text())["ignored"] == []
     assert "nobody has named or ignored 'noise_words'" in run("--withdraw", "noise_words").output
-
-
-def test_two_names_become_one_and_two_again_without_a_look_at_the_log(run: Any, named: ClassNames) -> None:
-    assert run("--name", "refund", "--name", "rebate").exit_code == 0
-    assert run("--is", "rebate=refund").exit_code == 0
-    assert (named.labels(), named.same()) == (("refund",), {"rebate": "refund"})
-    assert run("--name", "rebate").exit_code == 0
-    assert (named.labels(), named.same()) == (("refund", "rebate"), {})
-    assert "a version has learned 'balance'" in run("--is", "balance=refund").output
 
 
 def test_a_log_that_cannot_be_grouped_stops_a_name_that_came_with_new_before_it_is_stored(

@@ -16,7 +16,7 @@ from pipelines.registry.replicas import ReplicaReport, ReplicaReports
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import LoggedDecision, Origin
 from pipelines.tracking.config import CHAMPION
-from pipelines.tracking.tracking import champion_of, set_champion
+from pipelines.tracking.tracking import champion_of
 from tests.jobs.conftest import registered
 
 
@@ -78,29 +78,6 @@ def test_a_rollback_goes_to_the_champion_before_and_today_s_is_never_promoted_by
         rollback(config)  # not back to what has just been rolled back
 
 
-def test_a_rollback_without_an_earlier_champion_is_refused(tmp_path) -> None:
-    config = registered(tmp_path, versions=("first",))
-    with pytest.raises(KcmError, match="has had no other champion before it"):
-        rollback(config)
-    assert champion(config) == "1"
-
-
-def test_promotion_by_hand_settles_what_a_hand_moved_in_mlflow(tmp_path) -> None:
-    """Promise: after it, pointer and alias agree again, and an update may start."""
-    config = registered(tmp_path)
-    champions = LoopState.of(config).champions
-    set_champion(champions.uri, config.name, "1")
-    with pytest.raises(KcmError, match="nobody has promoted"):
-        champions.agreed()
-    promote(config, "1")
-    assert champions.agreed().champion.version == "reviews/1"
-
-
-def test_a_version_of_another_model_is_refused(config: RunConfig) -> None:
-    with pytest.raises(KcmError, match="another model"):
-        promote(config, "films/1")
-
-
 @pytest.mark.parametrize(("by", "alarmed"), [("update", True), ("update", False), ("promote", True)])
 def test_a_champion_of_an_update_that_its_traffic_refutes_is_rolled_back_by_itself(
     tmp_path: Path, by: By, alarmed: bool
@@ -120,10 +97,6 @@ def test_a_champion_of_an_update_that_its_traffic_refutes_is_rolled_back_by_itse
     if goes_back:
         assert pointer(config).rejected(pointer(config).history()[-2].digest) is not None
         assert rollback_if_refuted(config) is None
-
-
-def test_where_nothing_was_served_nothing_is_rolled_back(tmp_path: Path) -> None:
-    assert rollback_if_refuted(registered(tmp_path)) is None
 
 
 def test_a_challenger_whose_certificate_is_void_in_the_service_is_not_tried_out(

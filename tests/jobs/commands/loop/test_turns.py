@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from jobs.commands.loop import turns
-from jobs.commands.loop.turns import rollback, versions
+from jobs.commands.loop.turns import versions
 from jobs.views.loop import outcome
 from kcm.errors import DataError, KcmError
 from pipelines.config import RunConfig
@@ -57,18 +57,6 @@ def test_versions_are_listed_with_their_state_lineage_and_reasons(config: RunCon
     assert found["reviews/3"]["reason"] == "tweets loses more than 1 points"
 
 
-def test_a_rolled_back_version_is_listed_as_stopped(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "require_servable", lambda *_: None)
-    rollback(config, reason="complaints")
-    listed = versions(config)
-    assert {each["version"]: each["state"] for each in listed["versions"]} == {
-        "reviews/3": "challenger",
-        "reviews/2": "stopped",
-        "reviews/1": "champion",
-    }
-    assert listed["rolled_back"]["reason"] == "complaints"
-
-
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
@@ -96,12 +84,6 @@ def test_an_update_ends_with_its_table_and_the_path_of_loop_json(monkeypatch: py
     assert shown.stdout.splitlines()[-1] == "/somewhere/loop.json"
 
 
-def test_an_update_without_news_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing = {"changed": False, "reason": "nothing is new", "champion": "reviews/1", "result_path": "/l.json"}
-    monkeypatch.setattr(turns, "update", lambda config: nothing)
-    assert "nothing is new; reviews/1 stays the champion" in kcm("update", str(CONFIG)).stdout
-
-
 def test_versions_and_rollback_are_commands(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "require_servable", lambda *_: None)
     storage = f"storage_path={config.storage_path}"
@@ -109,13 +91,6 @@ def test_versions_and_rollback_are_commands(config: RunConfig, monkeypatch: pyte
     shown = kcm("rollback", str(CONFIG), "--set", storage, "--reason", "complaints")
     assert shown.stdout.startswith("reviews/2 is rolled back: reviews/1 is the champion again")
     assert "complaints" in kcm("versions", str(CONFIG), "--set", storage).stdout
-
-
-def test_a_version_that_does_not_wait_is_not_approved(config: RunConfig) -> None:
-    shown = kcm("promote", str(CONFIG), "3", "--approve", "--set", f"storage_path={config.storage_path}")
-    assert shown.exit_code == 2
-    assert "version 3 does not wait for approval" in shown.stderr
-    assert len(shown.stderr.strip().splitlines()) == 1
 
 
 def test_a_watch_goes_on_after_a_refused_window(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

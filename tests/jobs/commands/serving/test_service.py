@@ -15,7 +15,6 @@ from kcm.config import load_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
 from kcm.large import UpstreamConfig
 from pipelines.config import RunConfig
-from pipelines.serve.deploy.app import application
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 from pipelines.tracking.config import DIGEST_TAG
@@ -34,12 +33,6 @@ def test_without_a_name_the_champion_of_the_run_is_served(config: RunConfig) -> 
     served = served_model(config, None)
     assert served.version == "reviews/2"
     assert (served.bundle / "bundle.json").read_text() == "second"
-
-
-def test_any_version_can_be_asked_for(config: RunConfig) -> None:
-    served = served_model(config, "reviews/1")
-    assert served.version == "reviews/1"
-    assert (served.bundle / "bundle.json").read_text() == "first"
 
 
 def test_a_version_is_downloaded_once(config: RunConfig) -> None:
@@ -111,20 +104,10 @@ def test_a_download_that_fails_leaves_nothing_behind(config: RunConfig) -> None:
     assert not (config.storage_path / "served" / "reviews" / "9").exists()
 
 
-def test_an_alias_that_points_nowhere_is_an_error(config: RunConfig) -> None:
-    with pytest.raises(KcmError, match="no registered model 'reviews@runner-up'"):
-        served_model(config, "reviews@runner-up")
-
-
 def test_feedback_is_kept_beside_the_run_unless_a_place_is_configured(config: RunConfig) -> None:
     assert ServiceSettings.of(config).serve.feedback.url == f"sqlite:///{config.storage_path}/feedback.db"
     elsewhere = load_config(RunConfig, REVIEWS, ["serve.feedback.url=sqlite:////elsewhere.db"])
     assert ServiceSettings.of(elsewhere).serve.feedback.url == "sqlite:////elsewhere.db"
-
-
-def test_decisions_are_the_run_s_unless_an_application_is_named() -> None:
-    assert ServiceSettings.of(load_config(RunConfig, REVIEWS)).serve.application == load_config(RunConfig, REVIEWS).name
-    assert ServiceSettings.of(load_config(RunConfig, REVIEWS, ["serve.application=shop"])).serve.application == "shop"
 
 
 def test_several_replicas_on_a_cluster_need_postgresql(config: RunConfig, tmp_path: Path) -> None:
@@ -134,15 +117,6 @@ def test_several_replicas_on_a_cluster_need_postgresql(config: RunConfig, tmp_pa
     with pytest.raises(ConfigError, match=r"SQLite .* 2 replicas .* \(serve\.feedback\.url\)\. Name a PostgreSQL"):
         write_deployment(tmp_path / "serve.yaml", source, several)
     assert not (tmp_path / "serve.yaml").exists()
-
-
-@pytest.mark.parametrize(
-    "overrides", [[], ["serve.num_replicas=2", "serve.feedback.url=postgresql+psycopg://kcm@postgres/kcm"]]
-)
-def test_one_replica_or_postgresql_is_deployed(tmp_path: Path, overrides: list[str]) -> None:
-    site = ServiceSettings.of(load_config(RunConfig, REVIEWS, overrides))
-    write_deployment(tmp_path / "serve.yaml", FixedSource(Release(version="reviews/1", bundle=tmp_path)), site)
-    assert "reviews/1" in (tmp_path / "serve.yaml").read_text()
 
 
 OPENAI = "large={adapter: openai, model: big, base_url: https://host/v1, api_key_env: KEY_OF_HOST, max_calls: 7}"
@@ -162,8 +136,3 @@ def test_the_server_that_a_run_asks_may_be_asked_while_serving_and_no_other() ->
         ("https://host/v1", "SERVING_KEY"),
         ("http://other", "OPENAI_API_KEY"),
     ]
-
-
-def test_a_deployment_file_is_checked_like_any_configuration() -> None:
-    with pytest.raises(ConfigError, match=r"did you mean 'serve\.num_replicas'"):
-        application({"bundle": "b", "assets_path": "a", "serve": {"num_replica": 2}})

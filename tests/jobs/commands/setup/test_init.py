@@ -1,7 +1,6 @@
 """`kcm init` writes a configuration that the first stage accepts, from tables that nobody tuned on."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ from benchmarks.sequences import build_sequence
 from jobs.cli import app
 from jobs.commands.init import initialise, source_of
 from kcm.config import load_config
-from kcm.inputs.content import Content
 from kcm.inputs.labels import UNLABELLED
 from kcm.large.adapters.classifier import ClassifierConfig
-from kcm.large.base import Item
 from pipelines.config import RunConfig
 from tests.fake_hub import FakeHub
 from tests.kcm.inputs.table_files import WRITERS
@@ -98,16 +95,6 @@ def test_answers_in_the_table_become_a_recorded_large_model(at: Path) -> None:
     assert init("answered.csv", "--large", "none", "--output", "other.yaml").exit_code == 0
     assert load_config(RunConfig, at / "other.yaml").large.adapter == "classifier"
     assert "#   kcm serve other.yaml\n" in (at / "other.yaml").read_text()
-
-
-def test_what_the_answers_in_the_table_cost_is_counted(at: Path) -> None:
-    frame = intents(400).assign(gpt=lambda rows: rows["intent"].where(rows.index % 9 > 0, "intent_0"), gpt_cost=0.25)
-    frame.to_csv("paid.csv", index=False)
-    assert init("paid.csv").exit_code == 0
-    config = load_config(RunConfig, at / "paid.yaml")
-    model = config.large.build([f"intent_{kind}" for kind in range(10)], at)
-    [answer] = model.answer([Item("row-0", Content())])
-    assert answer.cost.currency == 0.25
 
 
 def test_columns_of_numbers_are_the_vector_that_the_network_reads(at: Path) -> None:
@@ -289,13 +276,6 @@ def test_chats_are_labelled_by_the_assistant_s_reply_or_by_a_column(at: Path) ->
     assert "200 values in 200 rows, too many for labels" in init("free.jsonl").stderr
 
 
-def test_a_url_that_cannot_be_read_says_what_can(at: Path) -> None:
-    refused = init("postgresql://me:secret@host/db", "--output", "other.yaml")
-    assert refused.exit_code == 2
-    assert re.search(r"nothing is read from postgresql://.*s3:// and gs://", refused.stderr)
-    assert "secret" not in refused.stderr
-
-
 def test_a_data_set_of_the_hub_is_read_by_its_name(at: Path, hub: FakeHub) -> None:
     pd.DataFrame(rows_of(200)).to_csv(at / "train.csv", index=False)
     hub.files = {"train.csv": (at / "train.csv").read_bytes(), "README.md": b""}
@@ -310,15 +290,6 @@ def test_a_data_set_of_the_hub_is_read_by_its_name(at: Path, hub: FakeHub) -> No
         "subset": "plus",
         "revision": "v1",
     }
-
-
-def test_a_folder_of_files_is_one_table(at: Path) -> None:
-    (at / "parts").mkdir()
-    for number in range(2):
-        rows = [row | {"text": f"{row['text']} {number}"} for row in rows_of(100)]
-        WRITERS["rows.parquet"](rows, at / "parts" / f"{number}.parquet")
-    assert "200 rows, 4 labels" in init("parts").stderr
-    assert load_config(RunConfig, at / "parts.yaml").tasks.source.path == "parts"
 
 
 def test_the_chosen_columns_are_named_and_a_priority_is_no_label_where_there_is_a_queue(at: Path) -> None:
