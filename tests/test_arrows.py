@@ -171,65 +171,6 @@ def test_only_components_ask_which_class_a_configuration_has() -> None:
     assert [check for check in config_checks() if check[0] != "kcm/components.py"] == []
 
 
-def house(root: Path, **files: str) -> Path:
-    """A tree of packages with these files; `__` in a name stands for `/`."""
-    for package in PACKAGES:
-        (root / package).mkdir()
-    for name, source in files.items():
-        path = root / f"{name.replace('__', '/')}.py"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(source)
-    return root
-
-
-def test_circles_are_found_in_functions_and_under_type_checking(tmp_path: Path) -> None:
-    first = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from kcm.b.two import Two\n"
-    root = house(tmp_path, kcm__a__one=first, kcm__b__two="def f():\n    from kcm.a import one\n")
-    assert set(circle(module_of, root)) == {"kcm.a.one", "kcm.b.two"}
-    assert set(circle(room_of, root)) == {"kcm.a", "kcm.b"}
-
-
-def test_rooms_may_need_one_another_where_no_files_do_and_files_beside_rooms_count_for_themselves(
-    tmp_path: Path,
-) -> None:
-    root = house(
-        tmp_path,
-        kcm__config="",
-        kcm__run="import kcm.a.one",
-        kcm__a__one="from kcm import config\nfrom kcm.b import two",
-        kcm__b__two="",
-    )
-    assert circle(room_of, root) == []
-    (root / "kcm" / "b" / "three.py").write_text("import kcm.a.one")
-    assert circle(module_of, root) == []
-    assert set(circle(room_of, root)) == {"kcm.a", "kcm.b"}
-
-
-def test_checks_for_a_configuration_class_are_found(tmp_path: Path) -> None:
-    source = """
-class FirstConfig(Config): ...
-class SecondConfig(base.Kind, FirstConfig): ...
-def f(x):
-    assert isinstance(x, FirstConfig)
-    if isinstance(x, (int, FirstConfig)): ...
-    match x:
-        case SecondConfig(): ...
-        case Config(): ...
-"""
-    root = house(tmp_path, kcm__a=source)
-    assert sorted(config_checks(root)) == [("kcm/a.py", "FirstConfig"), ("kcm/a.py", "SecondConfig")]
-
-
-def test_imports_in_functions_and_relative_ones_are_found(tmp_path: Path) -> None:
-    room = tmp_path / "kcm" / "kan"
-    room.mkdir(parents=True)
-    (room / "layer.py").write_text(
-        "from ..report import page\ndef f():\n    import ray.data\n    from . import basis\n"
-    )
-    seen = {name for _, name in imports(tmp_path, root=tmp_path)}
-    assert seen == {"kcm.report.page", "ray.data", "kcm.kan.basis"}
-
-
 def test_a_worker_starts_without_what_only_others_need() -> None:
     """Each of these takes time of every process that Ray starts; what the first brings, the next has.
 

@@ -10,18 +10,15 @@ from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import mlflow
 import nbformat
 import pytest
-from mkdocs.exceptions import PluginError
 
 from benchmarks.scale_table import memory_table
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.outlook import outlook
-from mkdocs_links import on_page_markdown
 from pipelines.registry.pyfunc import register_model
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracking import Tracking, set_champion
@@ -189,18 +186,3 @@ def test_the_site_shows_the_files_that_its_pages_include(site: Path) -> None:
         assert re.sub(r"\s+", " ", file.read_text(encoding="utf-8")).strip() in shown, file.name
     for each in site.rglob("*.html"):
         assert not re.search(r"-+8 ?&lt; ?-+", re.sub(r"<[^>]+>", "", each.read_text(encoding="utf-8"))), each
-
-
-def test_a_link_to_a_file_of_the_repository_leads_to_its_address_or_shows_its_path() -> None:
-    page = SimpleNamespace(file=SimpleNamespace(src_path="gates.md"))
-    given = "[own_data.yaml](../jobs/configs/own_data.yaml), [the loop](loop.md)"
-    config = SimpleNamespace(docs_dir=str(ROOT / "docs"), repo_url="")
-    assert on_page_markdown(given, page=page, config=config, files=None) == (
-        "`jobs/configs/own_data.yaml`, [the loop](loop.md)"
-    )
-    config.repo_url = "https://example.org/kcm/"
-    assert on_page_markdown(given, page=page, config=config, files=None) == (
-        "[own_data.yaml](https://example.org/kcm/blob/main/jobs/configs/own_data.yaml), [the loop](loop.md)"
-    )
-    with pytest.raises(PluginError, match="which does not exist"):
-        on_page_markdown("[gone](../jobs/gone.yaml)", page=page, config=config, files=None)

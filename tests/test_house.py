@@ -38,13 +38,3 @@ def test_few_places_reach_into_private_parts(size: ModuleType, files: dict[str, 
 
 def test_imports_stand_at_the_top(size: ModuleType, files: dict[str, str]) -> None:
     assert len(size.late_imports(files)) <= 40
-
-
-def test_what_is_counted_is_found(size: ModuleType) -> None:
-    head = 'import ray._private.worker\n\n\nclass Row:\n    """A row."""\n\n\n'
-    source = f"{head}def f():\n    import torch  # late\n    torch._C.f(torch.__version__)\n"
-    files = {"kcm/a.py": source, "kcm/b.py": "class Row: ...\nclass _Row: ...\n"}
-    assert size.code_lines(source) == 5
-    assert size.private_imports(files) == ["kcm/a.py:1", "kcm/a.py:10"]
-    assert size.late_imports(files) == ["kcm/a.py:9"]
-    assert size.repeated_classes(files) == ["Row"]

@@ -10,7 +10,6 @@ from matplotlib.image import imread
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
-from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 
 pytestmark = pytest.mark.integration
 
@@ -39,16 +38,3 @@ def test_a_decision_is_explained_in_words_figures_and_pictures(
         added = sum(each["contribution"] for each in reason["contributions"])
         assert len(reason["contributions"]) == 5
         assert reason["logit"] == pytest.approx(reason["baseline"] + added + reason["rest"], abs=1e-4)
-
-
-def test_a_bundle_without_rows_and_one_of_mlps_are_refused(
-    quick_bundle: Callable[..., Path], assets_dir: Path, tmp_path: Path
-) -> None:
-    without_rows = kcm_explain(quick_bundle(), assets_dir, tmp_path / "a")
-    assert without_rows.exit_code == 2
-    assert "holds no rows" in without_rows.stderr
-    control = Collaborator(384, 2, NetworkConfig(hidden=(8,)), "mlp", seed=0)
-    mlps = quick_bundle(collaborator=control)
-    refused = kcm_explain(mlps, assets_dir, tmp_path / "b")
-    assert refused.exit_code == 2
-    assert "MLP" in refused.stderr

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 import ray
 from pyarrow import fs
@@ -154,11 +153,3 @@ def test_what_cannot_work_is_said_before_anything_is_computed(
     with pytest.raises(ArtefactError, match="the encoder is another one"):
         run(quick_bundle(encoder_identity="0" * 64), source, tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
-
-
-def test_a_file_without_rows_becomes_a_file_without_rows(
-    quick_bundle: Callable[..., Path], run: Callable[..., dict[str, Any]], tmp_path: Path
-) -> None:
-    (tmp_path / "in.csv").write_text("text,stars\n", encoding="utf-8")
-    assert run(quick_bundle(), tmp_path / "in.csv", tmp_path / "out.parquet")["rows"] == 0
-    assert pq.read_table(tmp_path / "out.parquet").column_names[:3] == ["text", "stars", "id"]

@@ -1,6 +1,5 @@
 """The real assets: fetched, whole, with the rows they are known to have and the sense they are known to make."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -9,9 +8,6 @@ from jobs.assets import ASSETS, fetch
 from kcm.assets import resolve
 from kcm.assets.manifest import read_manifest
 from kcm.encoders.efficientnet import load_efficientnet
-from kcm.encoders.text import TextEncoder, TextEncoderConfig
-from kcm.inputs.content import contents
-from kcm.large import fit_head
 from kcm.tasks import TasksConfig
 
 pytestmark = pytest.mark.integration
@@ -25,11 +21,6 @@ TESTED = [name for name, asset in ASSETS.items() if not asset.by_name] + ["SmolL
 def _fetched(assets_dir):
     for name in TESTED:
         fetch(name, assets_dir)
-
-
-@pytest.fixture(scope="module")
-def encoder(assets_dir) -> TextEncoder:
-    return TextEncoder(TextEncoderConfig(model=MINILM), assets_dir)
 
 
 @pytest.mark.parametrize("name", TESTED)
@@ -54,28 +45,6 @@ def test_the_reviews_have_four_domains_of_the_published_sizes(assets_dir):
     ]
     assert sequence.label_names == ("negative", "positive")
     assert len(sequence.bad_rows) == 5
-
-
-def test_like_sentences_are_closer_than_unlike_ones(encoder):
-    good, better, bank = encoder.encode(contents(["a good film", "I loved this movie", "the bank closed my account"]))
-    assert good @ better > 0.5 > 0.2 > good @ bank
-
-
-def test_a_feature_of_minilm_that_never_varies_is_known(encoder, assets_dir):
-    texts = (
-        build_sequence(TasksConfig(max_rows_per_task=100, salt=1), assets_dir, seed=0).tasks[1].rows["text"].to_pylist()
-    )
-    features = encoder.encode(contents(texts))
-    assert features.shape == (len(texts), 384)
-    assert features.std(0).min() < 1e-3 * np.median(features.std(0))
-
-
-def test_a_linear_head_on_minilm_tells_good_tweets_from_bad(encoder, assets_dir):
-    rows = build_sequence(TasksConfig(max_rows_per_task=800), assets_dir, seed=0).tasks[3].rows.to_pandas()
-    features, labels = encoder.encode(contents(rows.text)), rows.label.to_numpy()
-    train, test = (rows.split == "train").to_numpy(), (rows.split == "test").to_numpy()
-    head = fit_head(features[train], labels[train], rows.id[train].tolist(), 2).head
-    assert (head.probabilities(features[test]).argmax(1) == labels[test]).mean() > 0.75
 
 
 def test_efficientnet_gives_what_the_code_of_its_authors_gives(assets_dir):

@@ -101,8 +101,3 @@ def test_a_secret_among_the_arguments_is_refused_and_not_shown(args: dict[str, A
         parse_config(Run, {"source": {"kind": "ray", "read": "mongo", "args": args}})
     assert "pass@" not in str(caught.value)
     assert "abcdefgh" not in str(caught.value)
-
-
-def test_a_tuple_without_a_secret_is_taken() -> None:
-    args = {"filters": [("stars", ">", "3")]}
-    assert parse_config(Run, {"source": {"kind": "ray", "read": "mongo", "args": args}}).source.args == args

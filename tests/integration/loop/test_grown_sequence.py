@@ -15,7 +15,7 @@ import torch
 
 from kcm.bundle.bundle import Bundle
 from kcm.config import parse_config
-from kcm.errors import ArtefactError, ConfigError, DataError
+from kcm.errors import ArtefactError, DataError
 from kcm.inputs.content import Content
 from kcm.inputs.labels import UNLABELLED
 from kcm.tasks.shards import shard_file
@@ -24,8 +24,8 @@ from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.loop.asked import AskAgain
 from pipelines.loop.challenger import stages_of
-from pipelines.loop.extend import Choose, Extend
-from pipelines.loop.grow import GrowFeatures, GrowOutcomes
+from pipelines.loop.extend import Choose
+from pipelines.loop.grow import GrowOutcomes
 from pipelines.loop.naming import ClassNames
 from pipelines.loop.parent import Parent
 from pipelines.loop.window import LogWindow, WindowArtefact
@@ -265,12 +265,6 @@ def test_the_head_of_a_classifier_grows_from_what_people_said(
     assert np.mean(odd) > 0.9
 
 
-def test_stored_features_are_taken_as_they_are(champion: Champion, traffic: Callable[..., MadeLog]) -> None:
-    log = traffic(features=[0.25] * 26, text=None)
-    features = champion.update(log, GrowFeatures, salt="stored")["features"].as_a(FeaturesArtefact)
-    assert (feature_matrix(features.task(2)) == 0.25).all()
-
-
 def test_what_was_forgotten_leaves_rows_and_memory(champion: Champion, traffic: Callable[..., MadeLog]) -> None:
     state = champion.artefacts["tune"].as_a(TunedArtefact).load("kcm").state
     held = state["learner"]["memory"]["ids"][0]
@@ -289,11 +283,6 @@ def test_what_was_forgotten_leaves_rows_and_memory(champion: Champion, traffic: 
     assert held in {each for n in range(2) for each in sequence.task(n)["id"].to_pylist()}
 
 
-def test_a_window_without_answers_says_what_is_missing(champion: Champion, traffic: Callable[..., MadeLog]) -> None:
-    with pytest.raises(DataError, match="no decision of a"):
-        champion.update(traffic(large_label=None, large_probabilities=None, volunteered=0), salt="silent")
-
-
 def test_a_champion_lists_what_trained_and_one_that_does_not_is_no_parent(
     champion: Champion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,14 +297,3 @@ def test_a_champion_lists_what_trained_and_one_that_does_not_is_no_parent(
     )
     with pytest.raises(ArtefactError, match="does not list the units"):
         Parent.of(champion.context.store, named)
-
-
-def test_a_champion_that_saw_labels_before_their_time_cannot_go_on(
-    champion: Champion, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tuned = champion.artefacts["tune"].as_a(TunedArtefact)
-    open_eyed = tuned.plan.config.train.model_copy(update={"mask_unseen": False})
-    plan = replace(tuned.plan, config=tuned.plan.config.model_copy(update={"train": open_eyed}))
-    monkeypatch.setattr(TunedArtefact, "plan", plan)
-    with pytest.raises(ConfigError, match="mask_unseen"):
-        Extend.of_parent(Parent(champion.bundle, Bundle.read(champion.bundle.bundle)))

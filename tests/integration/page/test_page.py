@@ -347,17 +347,6 @@ def test_hostile_texts_and_labels_stay_text(visit: Any, url: str) -> None:
     assert page.locator("main img:not(#preview), main script, main iframe, main [onerror]").count() == 0
 
 
-def test_what_is_wrong_with_a_text_is_said_beside_it(visit: Any, url: str) -> None:
-    """Promise: a refusal is read out, and the page goes on."""
-    opened = visit(url)
-    opened.expected = ("422",)
-    opened.ask("x" * 10_001)
-    expect(opened.page.get_by_role("alert")).to_contain_text("at most 10000 characters")
-    opened.ask("Fine.")
-    expect(opened.page.get_by_role("alert")).to_have_count(0)
-    expect(opened.page.get_by_role("status")).to_contain_text("The judge is")
-
-
 def test_a_key_opens_it_and_is_kept_nowhere(visit: Any, bundle: Path, encoder: Encoder, tmp_path: Path) -> None:
     """Promise: the page itself loads without a key, tells nothing before it has one, and forgets it when it closes."""
     file = tmp_path / "keys"
@@ -395,19 +384,6 @@ def test_quadratic_units_show_their_lines_and_parabolas(
         expect(edges.get_by_text("the shares are exact").first).to_be_visible()
         names = edges.locator(".edge-title span").all_text_contents()
         assert {name.split()[0] for name in names} == {"feature", "direction"}
-
-
-def test_a_bundle_of_mlps_says_that_it_has_no_curves(
-    visit: Any, quick_bundle: Callable[..., Path], encoder: Encoder
-) -> None:
-    """Promise: what cannot be shown is said, and the rest is there."""
-    control = Collaborator(384, 2, NetworkConfig(hidden=(8,)), "mlp", seed=0).requires_grad_(False)
-    with page_of(quick_bundle(collaborator=control), encoder) as address:
-        opened = visit(address)
-        opened.ask("A fine film, and a long one.")
-        expect(opened.page.get_by_text("are MLPs, which have no edge functions")).to_be_visible()
-        expect(opened.page.locator(".words span")).to_have_count(7)
-        expect(opened.page.locator("#report")).to_contain_text("never evaluated")
 
 
 @pytest.mark.parametrize(("num_labels", "width"), [(3, 1200), (40, 1200), (40, 360)])

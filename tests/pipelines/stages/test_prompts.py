@@ -40,6 +40,7 @@ CONFIG: dict[str, Any] = {
     "name": "intents",
     "collaborators": ["kcm"],
     "encoder": {"model": "none"},
+    "train": {"num_epochs": 2, "learning_rate": 0.01},
     "certificate": {"epsilon": 0.2},
     "prompts": {"reliability": 0.9},
 }
@@ -83,7 +84,7 @@ def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
             "num_tasks": 2,
         },
         "large": large,
-        "tune": {"prompt_modes": modes, "gates": ["confidence"], "scopes": ["global"]},
+        "tune": {"prompt_modes": modes, "gates": ["confidence"], "scopes": ["global"], "num_trials": 1},
     }
     config = parse_config(RunConfig, CONFIG | more)
     quiet = Reporter(Console(quiet=True))
