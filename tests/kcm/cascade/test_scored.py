@@ -1,10 +1,6 @@
 """Scored rows: what counts as right for accuracy, and what for a certificate."""
 
-import numpy as np
-import pytest
-
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.errors import DataError
 from tests.outcome_files import rows_where
 
 
