@@ -36,6 +36,29 @@ def validate_autoscaler(config: dict[str, Any]) -> None:
     validate_config(prepare_config(config))
 
 
+def started_nodes(
+    config: dict[str, Any], resources: dict[str, float], selector: dict[str, str] | None = None, lacking: str = ""
+) -> dict[str, int]:
+    """The nodes that Ray's autoscaler starts for an actor, by kind; `lacking` could not be had before."""
+    from ray.autoscaler._private.util import prepare_config
+    from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+    from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+    from ray.autoscaler.v2.utils import ResourceRequestUtil
+    from ray.core.generated.common_pb2 import LabelSelectorOperator
+
+    operators = [LabelSelectorOperator.Value(f"LABEL_OPERATOR_{name}") for name in ("IN", "NOT_IN")]
+    labels = [(name, operators[label.startswith("!")], [label.lstrip("!")]) for name, label in (selector or {}).items()]
+    actor = ResourceRequestUtil.make(resources, label_selectors=[labels])
+    request = SchedulingRequest(
+        disable_launch_config_check=True,
+        node_type_configs=AutoscalingConfig(prepare_config(config), skip_content_hash=True).get_node_type_configs(),
+        max_num_nodes=config["max_workers"],
+        resource_requests=ResourceRequestUtil.group_by_count([actor]),
+        recoverable_resource_availabilities={lacking: 0.0} if lacking else {},
+    )
+    return {launch.instance_type: launch.count for launch in ResourceDemandScheduler().schedule(request).to_launch}
+
+
 def launch_on_ec2(config: dict[str, Any]) -> None:
     """Start an instance of each node type as `ray up` does; raise where EC2 knows no such parameter."""
     from ray.autoscaler._private.aws.config import bootstrap_aws

@@ -275,6 +275,11 @@ class ServeConfig(BatchingConfig):
         ge=0,
         description="Requests that wait for a replica; more are refused at once: a longer queue lets all wait longer.",
     )
+    label_selector: dict[str, str] = Field(
+        default={},
+        description="Labels of the nodes that may have replicas, as Ray selects them: "
+        '{ray.io/market-type: "!spot"} for none that can be taken away.',
+    )
     top_k: int = Field(default=5, ge=1, description="Probabilities that an answer lists, the likeliest labels first.")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="The largest request that is accepted.")
     auth: AuthConfig = Field(default=AuthConfig(), description="Who may call, and how often.")

@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "kcm"
 KUBERAY = yaml.safe_load(Path(__file__).with_name("kuberay.yaml").read_text(encoding="utf-8"))
 CRDS = os.environ.get("KCM_TEST_CRDS")
+CAPACITY = "karpenter.sh/capacity-type"
 HELM = shutil.which("helm", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 pytestmark = pytest.mark.skipif(
     HELM is None and os.environ.get("KCM_TEST_HELM") != "1", reason="no helm: `python .ci/helm` puts one into .venv/bin"
@@ -201,6 +202,13 @@ def test_a_cluster_asks_for_a_token_and_has_no_work_on_its_head(chart: Chart) ->
         assert cluster["autoscalerOptions"]["version"] == "v2"
     tolerant = ["gcsFaultToleranceOptions" in cluster for cluster in within(resources, "rayClusterConfig")]
     assert tolerant == [chart.name != "laptop"]  # by Redis, where the values name one
+
+
+def test_what_serves_and_every_head_is_on_nodes_that_stay(bucket: Chart) -> None:
+    resources = bucket.resources()
+    run, serve = ([*within(resources, key)] for key in ("rayClusterSpec", "rayClusterConfig"))
+    run, serve = ([pod["spec"]["nodeSelector"][CAPACITY] for pod in pods_of(pods)] for pods in (run, serve))
+    assert (run, serve) == (["on-demand", "spot", "on-demand"], ["on-demand", "on-demand"])  # the heads first
 
 
 def test_nobody_reaches_a_cluster_but_by_a_label(chart: Chart) -> None:

@@ -12,7 +12,7 @@ import yaml
 from moto import mock_aws
 
 from pipelines.serve.sources import ChampionSource
-from tests.ray_private import haproxy_configuration, launch_on_ec2, validate_autoscaler
+from tests.ray_private import haproxy_configuration, launch_on_ec2, started_nodes, validate_autoscaler
 from tests.serve_file import deployed_application
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +58,7 @@ def test_the_cluster_of_google_is_that_of_aws_but_for_its_machines(aws: dict[str
         (account,) = machine["serviceAccounts"]  # by whose role it enters the bucket
         assert account["email"].split("@")[1].startswith(gcp["provider"]["project_id"])
         spot = machine.get("scheduling", {}).get("provisioningModel") == "SPOT"
-        assert spot == (name != gcp["head_node_type"])
+        assert spot == name.endswith("-spot")
 
 
 @pytest.fixture
@@ -75,20 +75,30 @@ def ec2(aws: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_ray_starts_every_kind_of_node_with_a_role_for_the_bucket(aws: dict[str, Any], ec2: Any) -> None:
-    """Promise: head and workers enter the bucket by their role, and only workers can be taken away."""
+    """Promise: head and workers enter the bucket by their role, and only spot workers can be taken away."""
     launch_on_ec2(copy.deepcopy(aws))
     found = [each for group in ec2.describe_instances()["Reservations"] for each in group["Instances"]]
-    assert sorted(each["InstanceType"] for each in found) == ["g5.2xlarge", "m6i.4xlarge", "m6i.xlarge"]
+    on_demand = [each["InstanceType"] for each in found if each.get("InstanceLifecycle") != "spot"]
+    assert sorted(on_demand) == ["g5.2xlarge", "m6i.4xlarge", "m6i.xlarge"]
+    spot = [each["InstanceType"] for each in found if each.get("InstanceLifecycle") == "spot"]
+    assert sorted(spot) == ["g5.2xlarge", "m6i.4xlarge"]
     assert all(each["IamInstanceProfile"]["Arn"].endswith("/kcm") for each in found)
-    assert [each["InstanceType"] for each in found if each.get("InstanceLifecycle") != "spot"] == ["m6i.xlarge"]
 
 
 def test_no_work_lands_on_the_head_and_workers_start_from_none(cluster: dict[str, Any]) -> None:
     types = cluster["available_node_types"]
     assert types[cluster["head_node_type"]]["resources"]["CPU"] == 0
     workers = [kind for name, kind in types.items() if name != cluster["head_node_type"]]
-    assert [worker["min_workers"] for worker in workers] == [0, 0]
-    assert sorted(worker["resources"].get("GPU", 0) for worker in workers) == [0, 1]
+    assert [worker["min_workers"] for worker in workers] == [0, 0, 0, 0]
+    assert sorted(worker["resources"].get("GPU", 0) for worker in workers) == [0, 0, 1, 1]
+
+
+def test_what_computes_starts_spot_nodes_first_and_what_serves_nodes_that_stay(cluster: dict[str, Any]) -> None:
+    _, config = deployed_application(read(ROOT / "jobs" / "configs" / "serve.yaml"))
+    for kind, resources in {"cpu": {"CPU": 0.5}, "gpu": {"CPU": 0.5, "GPU": 1.0}}.items():
+        assert started_nodes(cluster, resources) == {f"{kind}-spot": 1}
+        assert started_nodes(cluster, resources, lacking=f"{kind}-spot") == {kind: 1}
+        assert started_nodes(cluster, resources, config.serve.label_selector) == {kind: 1}
 
 
 def test_the_images_carry_the_ray_that_was_tested(cluster: dict[str, Any]) -> None:
@@ -104,7 +114,7 @@ CALLBACK, MIDDLEWARE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "pipelines.s
 def test_every_cluster_that_serves_drops_the_headers_that_clients_must_not_send(aws: dict[str, Any]) -> None:
     for commands in (aws["head_start_ray_commands"], aws["worker_start_ray_commands"]):
         (start,) = [command for command in commands if "ray start" in command]
-        assert f"RAY_AUTH_MODE=token {CALLBACK}={MIDDLEWARE} RAY_SERVE_ENABLE_HA_PROXY=1 ray start" in start
+        assert f"RAY_AUTH_MODE=token {CALLBACK}={MIDDLEWARE} RAY_SERVE_ENABLE_HA_PROXY=1 " in start
 
 
 def test_the_service_deploys_an_application_that_exists() -> None:

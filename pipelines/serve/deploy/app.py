@@ -154,9 +154,10 @@ def _bound(deployment: Any, options: Mapping[str, Any], *arguments: Any) -> Appl
 
 def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str, Any]:
     """Ray Serve's options of a deployment, every limit among them."""
+    places = {"label_selector": config.label_selector} if config.label_selector else {}
     return {
         "num_replicas": replicas.num_replicas,
-        "ray_actor_options": {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
+        "ray_actor_options": {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus, **places},
         "max_ongoing_requests": replicas.max_ongoing_requests,
         "max_queued_requests": replicas.max_queued_requests,
         "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=RETRY_AFTER_S),

@@ -3,8 +3,8 @@ import pytest
 from kcm.config import parse_config
 from kcm.errors import ConfigError
 from pipelines.cluster.config import ClusterConfig
-from pipelines.serve.config import ServeConfig
-from pipelines.serve.deploy.app import deployment_options, large_options
+from pipelines.serve.config import ReplicaConfig, ServeConfig
+from pipelines.serve.deploy.app import deployment_options, door_options, large_options
 
 
 def test_it_answers_by_the_address_that_it_listens_on() -> None:
@@ -21,6 +21,14 @@ def test_no_queue_is_endless_and_a_refused_client_gets_retry_after() -> None:
         assert options["max_ongoing_requests"] == replicas.max_ongoing_requests
         assert options["backpressure_config"].status_code == 429
         assert options["backpressure_config"].retry_after_s == 1
+
+
+def test_every_replica_is_on_a_node_with_the_labels_that_are_asked_for() -> None:
+    stay = {"ray.io/market-type": "!spot"}
+    config = parse_config(ServeConfig, {"label_selector": stay, "large": {"min_replicas": 0}})
+    found = [door_options(config), large_options(config), deployment_options(ReplicaConfig(), config)]
+    assert [options["ray_actor_options"]["label_selector"] for options in found] == [stay] * 3
+    assert "label_selector" not in door_options(ServeConfig())["ray_actor_options"]
 
 
 def test_replicas_of_the_large_model_come_and_go_where_the_config_names_the_fewest() -> None:

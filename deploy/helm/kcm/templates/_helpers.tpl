@@ -74,8 +74,8 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{- /* Pod and container of every kind: (dict "root" . "component" "run" "name" "ray-head" "resources" {...}), and for
-a group also "group". All that a process writes goes to /tmp, which is also its home: caches, Ray's session, logs. */ -}}
+{{- /* Pod and container of every kind: (dict "root" . "component" "run" "name" "ray-head" "resources" {...}), and of
+a cluster also "group". All that a process writes goes to /tmp, which is also its home: caches, Ray's session, logs. */ -}}
 {{- define "kcm.pod" -}}
 {{- $values := .root.Values -}}
 {{- $group := .group | default dict -}}
@@ -209,7 +209,8 @@ gcsFaultToleranceOptions:
 {{- end }}
 headGroupSpec:
   rayStartParams: {num-cpus: "0"}  # no work on the head
-  template: {{- include "kcm.pod" (merge (dict "name" "ray-head" "resources" .spec.head.resources) .) | nindent 4 }}
+  {{- $head := .spec.head }}
+  template: {{- include "kcm.pod" (merge (dict "name" "ray-head" "resources" $head.resources "group" $head) .) | nindent 4 }}
 workerGroupSpecs:
   {{- range .spec.groups }}
   {{- if lt (int .max) (int .min) }}{{ fail (printf "group %s: max %v is less than min %v" .name .max .min) }}{{ end }}
