@@ -48,6 +48,28 @@ class ReplicaConfig(Config):
         return "cuda" if self.gpus else "cpu"
 
 
+class ScaledReplicaConfig(ReplicaConfig):
+    """Replicas that may come and go with the load."""
+
+    min_replicas: int | None = Field(
+        default=None,
+        ge=0,
+        description="Fewest replicas, as many as the load asks for up to num_replicas; with 0 the first requests "
+        "after a pause wait until one has started, within timeout_s; null: always num_replicas.",
+    )
+    idle_s: float = Field(
+        default=300.0, gt=0, description="Time after which a replica that is not needed stops, above min_replicas."
+    )
+
+    @model_validator(mode="after")
+    def _fewest_below_most(self) -> ScaledReplicaConfig:
+        if self.min_replicas is not None and self.min_replicas > self.num_replicas:
+            raise ValueError(
+                f"min_replicas ({self.min_replicas}) must not exceed num_replicas ({self.num_replicas}), the most"
+            )
+        return self
+
+
 class BatchingConfig(ReplicaConfig):
     """Replicas that compute items of several requests together."""
 
@@ -66,22 +88,13 @@ class BatchingConfig(ReplicaConfig):
         return self
 
 
-class LargeReplicaConfig(BatchingConfig):
+class LargeReplicaConfig(BatchingConfig, ScaledReplicaConfig):
     """Replicas of the large model."""
 
     cpus: float = Field(
         default=2.0,
         ge=0,
         description="Logical CPUs that a replica reserves; also its threads: no part of an answer takes as long.",
-    )
-    min_replicas: int | None = Field(
-        default=None,
-        ge=0,
-        description="Fewest replicas, as many as the load asks for up to num_replicas; with 0 the first escalations "
-        "after a pause wait until one has started, within timeout_s; null: always num_replicas.",
-    )
-    idle_s: float = Field(
-        default=300.0, gt=0, description="Time after which a replica that is not needed stops, above min_replicas."
     )
     max_batch_size: int = Field(default=16, ge=1, description="Items computed together.")
     timeout_s: float = Field(
@@ -95,14 +108,6 @@ class LargeReplicaConfig(BatchingConfig):
         default=(),
         description="Servers that the `openai` model of a bundle may be asked at; CONFIG's own `large` is one of them.",
     )
-
-    @model_validator(mode="after")
-    def _fewest_below_most(self) -> LargeReplicaConfig:
-        if self.min_replicas is not None and self.min_replicas > self.num_replicas:
-            raise ValueError(
-                f"min_replicas ({self.min_replicas}) must not exceed num_replicas ({self.num_replicas}), the most"
-            )
-        return self
 
 
 class LimitsConfig(Config):
@@ -290,7 +295,7 @@ class ServeConfig(BatchingConfig):
         description="What is done once a version's certificate is refuted, void or has expired: escalate_all: keep "
         "nothing; report: go on, and say so.",
     )
-    encoder: ReplicaConfig | None = Field(
+    encoder: ScaledReplicaConfig | None = Field(
         default=None, description="Replicas of the encoder alone, where it has GPUs; null: the door encodes."
     )
     large: LargeReplicaConfig = Field(default=LargeReplicaConfig(), description="Replicas of the large model.")

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field, model_validator
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions, ProxyLocation
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig, HTTPOptions, ProxyLocation
 from ray.serve.schema import LoggingConfig
 
 from kcm.assets import AssetsFolder, assets_place
@@ -23,14 +23,16 @@ from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
 from pipelines.serve.cascade.models.encoder import EncoderReplica
 from pipelines.serve.cascade.models.large import Large, budget_store
-from pipelines.serve.config import RETRY_AFTER_S, ReplicaConfig, ServeConfig
+from pipelines.serve.config import RETRY_AFTER_S, ReplicaConfig, ScaledReplicaConfig, ServeConfig
 from pipelines.serve.deploy.door import DOOR, Door
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.release import Release
+from pipelines.serve.scaling import by_offered_load
 from pipelines.serve.sources import ChampionSource, FixedSource, Source, registered_bundle
 from pipelines.store.artefact import ArtefactStore
 
 APP_NAME = "kcm"
+ENCODER_BATCHES = 2.0  # of doors, at a replica of the encoder: one that is computed, one that waits
 IMPORT_PATH = "pipelines.serve.deploy.app:application"
 LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)  # the service writes a line per request itself
 
@@ -92,7 +94,7 @@ def build_app(source: Source, config: ServeConfig, assets_dir: Path) -> Applicat
     large = _bound(Large, large_options(config), *given)
     encoder = None
     if config.encoder is not None:
-        options = deployment_options(config.encoder, config)
+        options = _scaled(deployment_options(config.encoder, config), config.encoder, ENCODER_BATCHES)
         encoder = _bound(EncoderReplica, options, source, config.encoder, assets_dir.absolute())
     return build_door(source, config, assets_dir, large, encoder=encoder)
 
@@ -177,20 +179,26 @@ def door_options(config: ServeConfig) -> dict[str, Any]:
 
 
 def large_options(config: ServeConfig) -> dict[str, Any]:
-    """Ray Serve's options of the large model's deployment, whose replicas may come and go.
+    """Ray Serve's options of the large model's deployment.
 
     All that may wait is handed to a replica at once: its queue is bounded by time, which Ray's own does not know.
     """
     options, large = deployment_options(config.large, config), config.large
     options["max_ongoing_requests"] = large.max_ongoing_requests + large.max_queued_requests
-    if large.min_replicas is None:
+    return _scaled(options, large, large.max_ongoing_requests / 2)
+
+
+def _scaled(options: dict[str, Any], replicas: ScaledReplicaConfig, ongoing: float) -> dict[str, Any]:
+    """The options of replicas that come and go where the fewest are named, each with about `ongoing` requests."""
+    if replicas.min_replicas is None:
         return options
     scaling = AutoscalingConfig(
-        min_replicas=large.min_replicas,
+        min_replicas=replicas.min_replicas,
         max_replicas=options.pop("num_replicas"),
-        target_ongoing_requests=large.max_ongoing_requests / 2,
-        upscale_delay_s=0.0,  # escalations wait
-        downscale_delay_s=large.idle_s,
+        target_ongoing_requests=ongoing,
+        upscale_delay_s=0.0,  # requests wait
+        downscale_delay_s=replicas.idle_s,
+        policy=AutoscalingPolicy(policy_function=f"{by_offered_load.__module__}:{by_offered_load.__name__}"),
     )
     return options | {"autoscaling_config": scaling}
 

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,16 @@ from ray.serve.generated.serve_pb2_grpc import ASGIServiceStub
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import ESCALATE_ALL, Policy
+from kcm.config import parse_config
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer
+from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from pipelines.serve.breaker import BreakerConfig
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
 from pipelines.serve.deploy.app import APP_NAME, LOGGING, build_app, build_door, large_options, start
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
+from tests.fake_upstream import FakeUpstream, label
 from tests.ports import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -278,6 +282,39 @@ def test_more_requests_than_fit_are_refused_with_retry_after(strict: str) -> Non
     assert {response.status_code for response in responses} == {429, 504}
     assert {response.headers["retry-after"] for response in responses} == {"1"}
     assert post(strict, ["well again"]).status_code == 200
+
+
+@pytest.mark.slow
+def test_replicas_of_the_large_model_come_for_what_a_full_queue_refuses_and_go_again(
+    quick_bundle: Callable[..., Path], config: ServeConfig, upstream: FakeUpstream, assets_dir: Path
+) -> None:
+    """One answers some 3 questions a second and is asked many more; Ray Serve's own policy has 32 requests for each."""
+    upstream.otherwise = lambda _: replace(label("positive"), delay_s=0.3)
+    asked = OpenAiConfig(model="big", base_url=upstream.base_url, api_key_env=None, num_concurrent=1)
+    identity, policy = openai_identity(asked, ("negative", "positive")), Policy(decision=ESCALATE_ALL)
+    folder = quick_bundle(large=asked, large_identity=identity, large_head=None, policy=policy)
+    replicas = {"cpus": 0.1, "min_replicas": 1, "num_replicas": 3, "idle_s": 2.0, "attempt_timeout_s": 1.5}
+    large = parse_config(
+        LargeReplicaConfig, replicas | {"upstreams": [asked.upstream.model_dump()], "breaker": {"failures": 1000}}
+    )
+    scaled = config.model_copy(update={"large": large})
+    url = start(build_app(FixedSource(Release(version="scaled", bundle=folder)), scaled, assets_dir), scaled)
+
+    def running() -> int:
+        return serve.status().applications[APP_NAME].deployments["large"].replica_states.get("RUNNING", 0)
+
+    most, texts = 0, count()
+    with ThreadPoolExecutor(100) as clients:
+        deadline = time.monotonic() + 90
+        while most < 3 and time.monotonic() < deadline:
+            clients.submit(post, url, [f"text {next(texts)}"])
+            time.sleep(1 / 12)
+            most = max(most, running())
+    assert most == 3
+    deadline = time.monotonic() + 120
+    while running() > 1 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert running() == 1
 
 
 def test_the_first_escalations_wait_for_a_large_model_that_has_no_replica_yet(

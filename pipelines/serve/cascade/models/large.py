@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from pipelines.serve.cascade.models.judging import PictureReader
 from pipelines.serve.cascade.models.queues import Batcher, QuestionQueue
 from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig, LimitsConfig
 from pipelines.serve.release import Release, ReleaseCache
+from pipelines.serve.scaling import LOAD
 from pipelines.serve.sources import Source
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Large:
         self._log, self._limits = log, limits
         self._models = ReleaseCache(self._load)
         self._by_model: WeakValueDictionary[str, Loaded] = WeakValueDictionary()
+        self._reported = time.monotonic(), 0.0  # when, and the seconds of work offered until then
         redact_logger("ray.serve")
         await self._models.get(await asyncio.to_thread(source.first))
 
@@ -66,6 +69,13 @@ class Large:
         if model.pictures:
             items = await model.pictures.read(items, strict=False)
         return await model.queue.submit(items)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Ray Serve asks for every few seconds: the load since it asked before, for `by_offered_load`."""
+        (then, before_s), now = self._reported, time.monotonic()
+        offered_s = sum(loaded.queue.offered_s for loaded in self._by_model.values())
+        self._reported = now, offered_s
+        return {LOAD: max(0.0, offered_s - before_s) / max(now - then, 1e-3)}
 
     async def _load(self, release: Release) -> Loaded:
         """The release's large model; versions with the same one share it, as most do."""

@@ -68,6 +68,7 @@ class Batcher(Generic[ItemT, ResultT]):
         self._batch: tuple[float, int] | None = None  # when the one that is computed began, and its items
         self._waiting: list[_Waiting[ItemT, ResultT]] = []
         self._running: asyncio.Task[None] | None = None
+        self.offered_s = 0.0  # seconds that all items would have taken, at the pace of their time
 
     @property
     def num_waiting(self) -> int:
@@ -79,6 +80,7 @@ class Batcher(Generic[ItemT, ResultT]):
 
         Raises QueueFullError, and what `compute` raised for any batch with an item among these.
         """
+        self.offered_s += self._pace_s() * len(items)
         if len(self._waiting) + len(items) > self._max_waiting:
             raise QueueFullError(f"{len(self._waiting)} items wait already")
         wait_s = self.expected_wait_s()
@@ -181,6 +183,7 @@ class QuestionQueue:
         self._num_waiting = 0
         self._spent_s = self._num_answered = 0.0  # by the latest answers, while there was something to answer
         self._since = 0.0  # by the clock, what `_spent_s` holds
+        self.offered_s = 0.0  # seconds that all items would have taken, at the pace of their time
 
     async def submit(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """One answer per item, in their order. Raises QueueFullError, and what `ask` raised for any of these items.
@@ -189,6 +192,7 @@ class QuestionQueue:
         """
         if not items:
             return []
+        self.offered_s += self._pace_s() * len(items)
         if self._num_waiting + len(items) > self._max_waiting:
             raise QueueFullError(f"{self._num_waiting} items wait already")
         if (wait_s := self.expected_wait_s()) > self._timeout_s:
@@ -208,7 +212,11 @@ class QuestionQueue:
 
     def expected_wait_s(self) -> float:
         """Seconds until all that waits now is answered, by the pace of the latest answers; 0 where nothing waits."""
-        return self._num_waiting * self._spent_s / self._num_answered if self._num_answered else 0.0
+        return self._num_waiting * self._pace_s()
+
+    def _pace_s(self) -> float:
+        """Seconds from one answer to the next, by the latest ones, while something waits; 0 before the first."""
+        return self._spent_s / self._num_answered if self._num_answered else 0.0
 
     def _asked(self, item: Item) -> asyncio.Future[LargeAnswer]:
         answer = asyncio.wrap_future(self._ask(item))

@@ -130,6 +130,7 @@ async def test_an_item_that_would_wait_too_long_is_refused_when_it_comes() -> No
     assert together.expected_wait_s() == 4.0  # and it takes a second itself
     with pytest.raises(QueueFullError, match=r"4 items wait already, which takes about 4\.0 s"):
         await together.submit(["d"])
+    assert together.offered_s == 6.0  # a second each since the pace is known, for the one that was refused, too
     for other in others[2:]:
         other.cancel()
     compute.go.release(3)
@@ -255,6 +256,7 @@ async def test_items_are_refused_where_those_before_them_take_longer_than_an_ans
     with pytest.raises(QueueFullError, match=r"6 items wait already, which takes about 12\.0 s"):
         await questions.submit(items("refused"))
     assert "refused" not in model.futures
+    assert questions.offered_s == pytest.approx(2.0)
     for number in range(2, 4):  # two more answers make room
         now[0] += 2.0
         model.futures[str(number)].set_result(LargeAnswer(0))
