@@ -11,7 +11,6 @@ from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ConfigError
 from kcm.learners import LearnerConfig
-from kcm.learners.bounds import JointConfig
 from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
 from pipelines.context import Context
@@ -85,11 +84,6 @@ def test_an_mlp_keeps_the_width_that_it_had_before_labels_came(extended: Any) ->
     assert before.judge.widths[:-1] == after.judge.widths[:-1]
     matching = plan_of(plan.model_copy(update={"network": NetworkConfig(hidden=(8,))}))
     assert before.judge.widths == matching.collaborator("mcm").judge.widths
-
-
-def test_joint_training_says_what_it_costs(extended: Any) -> None:
-    _, said = extended(JointConfig())
-    assert "all tasks anew" in said[0]
 
 
 def test_labels_must_have_been_masked(extended: Any) -> None:

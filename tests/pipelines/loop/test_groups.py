@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from kcm.config import parse_config
-from kcm.errors import DataError
 from pipelines.config import RunConfig
 from pipelines.loop.groups import groups_of, with_names
 from tests.fake_upstream import FakeUpstream, completion
@@ -22,12 +21,6 @@ def test_items_that_lie_together_are_shown_as_a_group_with_examples_and_telling_
     assert len(groups[0].examples) == 5
     assert groups[0].answers == {"good": 30}
     assert groups[0].agreement == 0.0  # the small side would have answered otherwise
-
-
-def test_too_few_items_are_no_group_and_none_without_features_is_told() -> None:
-    assert groups_of(similar(("refund", 3, 0))) == []
-    with pytest.raises(DataError, match="no features"):
-        groups_of(similar(("refund", 30, 0), route="small"))
 
 
 def config(folder: Path, large: dict[str, Any]) -> RunConfig:

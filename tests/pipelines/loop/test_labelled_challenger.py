@@ -92,13 +92,6 @@ def test_the_inbox_is_that_of_the_searched_policy_and_opens_one_look(turned: Cal
     assert look.spend == plan.delta
 
 
-def test_it_is_still_there_when_the_challenger_has_won(turned: Callable[[float], Turned]) -> None:
-    found = turned(0.05)
-    found.state.champions.pointer.swap(1, found.candidate)
-    with opened_inbox(found.config) as inbox:
-        assert inbox.items()
-
-
 def test_no_label_is_asked_for_what_is_certified_as_searched(turned: Callable[[float], Turned]) -> None:
     with pytest.raises(DataError, match="no label is needed"), opened_inbox(turned(0.0).config):
         pass

@@ -164,13 +164,6 @@ def ledger(tmp_path: Path) -> LineageLedger:
     return LineageLedger(Control(tmp_path), "demo")
 
 
-def test_later_attempts_may_spend_less(ledger: LineageLedger) -> None:
-    """At delta .1 the first attempt spends 6 delta / pi^2 = .061."""
-    spent = [ledger.spend(name, 0.1) for name in ("a", "b", "c")]
-    assert [each.number for each in spent] == [1, 2, 3]
-    assert [round(each.spend, 3) for each in spent] == [0.061, 0.015, 0.007]
-
-
 def test_sixty_attempts_spend_no_more_than_delta(tmp_path: Path) -> None:
     ledger = LineageLedger(Control(tmp_path), "demo")
     for number in range(60):

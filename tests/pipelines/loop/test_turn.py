@@ -12,7 +12,7 @@ import ray
 
 from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
-from kcm.errors import ArtefactError, DataError, KcmError, LockedError
+from kcm.errors import ArtefactError, KcmError, LockedError
 from pipelines.config import RunConfig
 from pipelines.loop import challenger, inbox
 from pipelines.loop import turn as turns
@@ -160,15 +160,6 @@ def test_of_two_turns_at_once_one_works_and_the_other_says_who_does(loop: Loop) 
     with what, pytest.raises(LockedError, match=r"the update of 'reviews' is being written by process \d+ of"):
         update(loop.config)
     assert loop.built == []
-
-
-def test_a_refused_window_is_reported_in_a_line_and_may_be_tried_again(loop: Loop) -> None:
-    loop.fault = DataError("nothing was audited when 3 decisions were made")
-    with pytest.raises(DataError, match="nothing was audited"):
-        update(loop.config)
-    assert loop.champion == "reviews/1"
-    loop.fault = None
-    assert update(loop.config)["promoted"]
 
 
 @pytest.mark.parametrize(("approval", "verdict"), [("manual", "pass"), ("auto", "undecided")])

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import pytest
 
 from kcm.cascade.policy import KEEP_ALL, Policy
-from kcm.errors import ConfigError, DataError
+from kcm.errors import DataError
 from pipelines.context import Context
-from pipelines.loop.asked import AskAgain, answered_anew
+from pipelines.loop.asked import answered_anew
 from pipelines.loop.judged import row_ids
 from pipelines.loop.window import LogWindow, WindowArtefact, WindowFacts, require_sound
 from pipelines.progress import Reporter
@@ -196,11 +196,6 @@ def test_such_a_window_is_refused(write: Write, log: MadeLog | None, change: dic
         write(log, **change)
 
 
-def test_one_decision_in_a_thousand_may_be_missing(write: Write) -> None:
-    texts = [f"text {number}" for number in range(1000)]
-    assert write(MadeLog(decisions(texts, ["good"] * 1000), lost=1)).facts.num_missing == 1
-
-
 def test_decisions_from_the_future_are_refused() -> None:
     log = MadeLog(decisions(TEXTS[:3], ["good"] * 3))
     facts = WindowFacts(application="made", after=0, upto=3, large_identity="large-1", num_decisions=3)
@@ -254,10 +249,3 @@ def test_a_fitted_head_waits_for_labels_unless_its_champion_keeps_nothing(write:
     with pytest.raises(DataError, match="from 5 items of train units that people named; so far 'rare'"):
         write(MadeLog(rows), **alone)
     assert write(MadeLog(rows), **alone, cut=np.inf).facts.untaught_labels == ("rare",)
-
-
-def test_recorded_answers_take_no_label_and_say_so() -> None:
-    stage = AskAgain.model_construct(large=SimpleNamespace(is_recorded=True))
-    window: Any = SimpleNamespace(facts=SimpleNamespace(new_labels=("refund",)))
-    with pytest.raises(ConfigError, match="recorded answers do not know the label 'refund'"):
-        stage.plan(SimpleNamespace(), window)  # type: ignore[arg-type]

@@ -44,13 +44,6 @@ def test_it_opens_after_failures_in_a_row(breaker: Breaker) -> None:
     assert breaker.admit() is None
 
 
-def test_a_success_between_them_starts_the_count_again(breaker: Breaker) -> None:
-    fail(breaker, 2)
-    admitted(breaker).succeeded()
-    fail(breaker, 2)
-    assert breaker.state == "closed"
-
-
 def test_of_twenty_requests_at_once_half_open_lets_one_through(breaker: Breaker, clock: Clock) -> None:
     fail(breaker, 3)
     for _ in range(3):  # it fails again, and again one of twenty tries

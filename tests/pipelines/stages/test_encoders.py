@@ -68,15 +68,6 @@ def test_only_labelled_train_rows_are_drawn_the_same_ones_however_they_lie(shard
     assert set(sampled(shards, COLUMNS, 300, 1, Path)["id"].to_pylist()) != set(drawn["id"].to_pylist())
 
 
-def test_a_task_without_pictures_has_no_column_of_them(tmp_path) -> None:
-    with_pictures = rows_of("train", np.arange(6) % LABELS, 1).append_column("image", [[b"picture"] * 6])
-    paths = [tmp_path / "with.parquet", tmp_path / "without.parquet"]
-    for path, rows in zip(paths, (with_pictures, rows_of("train", np.arange(6) % LABELS, 2)), strict=True):
-        pq.write_table(rows, path)
-    drawn = sampled(paths, None, 100, 0, Path)
-    assert drawn["image"].to_pylist() == [b"picture"] * 6 + [None] * 6
-
-
 def test_rows_of_a_group_are_left_out_together() -> None:
     label_N = np.arange(120) % 2
     rows = rows_of("train", label_N, group=[f"pair {row // 2}" for row in range(120)])
@@ -91,12 +82,3 @@ def test_it_says_nothing_where_nothing_can_be_computed(label_N, tmp_path) -> Non
     write_shards(tmp_path, 0, [rows_of("train", label_N)])
     assert preview({"books": task_shards(tmp_path, 0)}, 0) == {}
     assert list(preview_lines({})) == []
-
-
-def test_what_is_told_names_tasks_where_there_are_several() -> None:
-    told = "nothing is trained yet: ridge regression on the features answers {} train rows right when they are left out"
-    assert list(preview_lines({"only": (1000, 874)})) == [told.format("87.4% of 1,000")]
-    several = list(preview_lines({f"task-{number}": (100, 75) for number in range(10)}))
-    assert several[0] == told.format("75.0% of 1,000")
-    assert several[1].startswith("  task-0 75.0%, task-1 75.0%")
-    assert several[1].endswith("task-7 75.0% and 2 more tasks")

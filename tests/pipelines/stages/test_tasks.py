@@ -62,10 +62,6 @@ def test_a_run_that_can_certify_is_not_asked_about(tmp_path: Path) -> None:
     build(tmp_path, 1200, Reporter(Console(file=io.StringIO()), in_vain=refuse))
 
 
-def test_without_somebody_to_ask_the_run_goes_on(tmp_path: Path) -> None:
-    build(tmp_path, 100, Reporter(Console(file=io.StringIO())))
-
-
 def lines(units: dict[str, int], scopes: tuple[Scope, ...] = ("global", "per_task"), **certificate: Any) -> list[str]:
     rows = {
         task: {"train": 5 * count, "validate": count, "certify": count, "test": count} for task, count in units.items()
@@ -81,12 +77,6 @@ def test_rows_labels_and_slips_are_told() -> None:
     assert bad.startswith("3 bad rows are left out")
     assert overlapping.startswith("7 rows are left out since another split has their content or group")
     assert slip == "warning: two labels are spelled almost alike: 'billing' (50) and 'billling' (2)"
-
-
-def test_a_table_of_answers_is_said_to_answer_nothing_new() -> None:
-    config, summary = CertificateConfig(), Summary({"a": 1}, {}, {"bank": 200}, [], 0)
-    *_, warning, _ = overview(summary, config, ("global",), DEFAULT_FRACTIONS, servable=False)
-    assert warning.startswith("warning: the large model is a table of recorded answers")
 
 
 def test_rows_that_are_enough_are_said_to_be() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from kcm.config import parse_config
 from pipelines.config import RunConfig
-from pipelines.stages.tune import forecast, search_space
+from pipelines.stages.tune import search_space
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,6 @@ def test_the_rates_that_are_searched_are_those_of_the_chosen_optimiser(more, rat
         learner=lambda name: config.learner.build(config.seed),
     )
     assert search_space(config.tune, plan, "kcm")["learning_rate"] == rates
-
-
-def test_a_search_says_beforehand_what_it_may_take() -> None:
-    assert forecast(32, 2, None) == "search: 32 trials, 2 at a time; most train a collaborator anew"
-    assert forecast(32, 2, 15.0).endswith("anew, which took 15 s: at most some 4 min 0 s")
 
 
 def test_dimensions_without_effect_are_not_searched() -> None:

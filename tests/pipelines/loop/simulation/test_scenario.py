@@ -1,8 +1,5 @@
 """What a simulation sends: late labels never before their wave, every row once."""
 
-import pytest
-
-from kcm.errors import ConfigError, DataError
 from kcm.tasks.rows import SourceRow
 from pipelines.loop.simulation.scenario import TURNS, script_of
 
@@ -20,17 +17,3 @@ def test_a_wave_comes_in_its_own_period_and_in_all_later_ones_and_no_row_is_sent
     assert len(script.periods) == 2 * TURNS
     sent = [row.id for rows in (script.first, *script.periods) for row in rows]
     assert sorted(sent) == sorted(str(row.id) for rows in ROWS.values() for row in rows)
-
-
-@pytest.mark.parametrize(
-    ("waves", "first", "said"),
-    [
-        ([["g"]], 0.5, "no row has the label 'g'"),
-        ([["a"], ["a"]], 0.5, "late twice"),
-        ([["a", "b", "c", "d", "e"]], 0.5, "fewer than two labels"),
-        ([["a"]], 0.0, "too few rows"),
-    ],
-)
-def test_what_cannot_be_played_is_said(waves: list[list[str]], first: float, said: str) -> None:
-    with pytest.raises((ConfigError, DataError), match=said):
-        script_of(ROWS, waves, first, seed=0)

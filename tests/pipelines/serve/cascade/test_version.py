@@ -81,12 +81,6 @@ def test_without_a_stand_in_trouble_keeps_its_status() -> None:
         )
 
 
-def test_without_a_stand_in_one_failed_item_refuses_the_request() -> None:
-    with pytest.raises(Refusal, match="off the list") as caught:
-        predict(StubEscalation(LargeAnswer(None, error="off the list")), "x", on_large_failure="error")
-    assert caught.value.status == 503
-
-
 @pytest.mark.parametrize(
     ("text", "status", "reason"), [("slow", 503, "too much to do"), ("nan", 503, "the small side failed")]
 )
@@ -96,12 +90,6 @@ def test_what_is_not_judged_is_refused_and_not_escalated(text: str, status: int,
         predict(escalation, "keep", text)
     assert (caught.value.status, caught.value.retry_after_s) == (status, 1)
     assert escalation.asked == []
-
-
-def test_a_full_queue_tells_the_client_to_come_back() -> None:
-    with pytest.raises(Refusal, match="too many items wait") as caught:
-        predict(StubEscalation(LargeAnswer(1)), "keep", "keep", max_waiting=1)
-    assert (caught.value.status, caught.value.retry_after_s) == (429, 1)
 
 
 def test_a_task_that_the_model_does_not_know_is_refused_with_the_nearest_one() -> None:

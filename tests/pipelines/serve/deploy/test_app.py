@@ -50,31 +50,10 @@ def test_a_registered_version_is_fetched_from_its_bucket_by_whoever_serves_it(mo
     assert assets_place(read.assets_path) == "s3://bucket/assets"
 
 
-def test_decisions_are_logged_where_the_run_looks_for_them() -> None:
-    given = {"storage_path": "/mnt", "name": "films", "assets_path": "/mnt/assets"}
-    assert parse_config(AppConfig, given).settings.application == "films"
-    named = parse_config(AppConfig, given | {"serve": {"application": "cinema"}})
-    assert named.settings.application == "cinema"
-
-
-@pytest.mark.parametrize(
-    "model", [{}, {"name": "films"}, {"storage_path": "/mnt", "name": "films", "bundle": "/mnt/bundle"}]
-)
-def test_a_service_has_one_model(model: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="give storage_path with the name of a run"):
-        parse_config(AppConfig, model | {"assets_path": "/mnt/assets"})
-
-
 def test_it_is_reached_from_this_machine_alone_by_default() -> None:
     for host, location in (("127.0.0.1", "HeadOnly"), ("0.0.0.0", "EveryNode")):
         written = deployment_file(FIXED, ServeConfig(host=host), Path("/mnt/assets"))
         assert (written["http_options"]["host"], written["proxy_location"]) == (host, location)
-
-
-def test_of_several_nodes_each_has_one_door_so_that_one_that_returns_gets_its_own_again() -> None:
-    written = deployment_file(FIXED, ServeConfig(host="0.0.0.0"), Path("/mnt/assets"))
-    (application,) = ServeDeploySchema.model_validate(written).applications
-    assert [(each.name, each.max_replicas_per_node) for each in application.deployments] == [("door", 1)]
 
 
 def test_audits_are_refused_where_there_is_no_log_to_draw_them_in() -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from kcm.errors import KcmError
 from pipelines.registry.champion import Champion, Pointer
 from pipelines.registry.promote import CHAMPION_LEASE, promoting
 from pipelines.serve.cascade.service import ServingState
@@ -132,11 +131,6 @@ def test_while_the_storage_is_away_a_replica_starts_with_the_champion_that_was_s
     assert ChampionSource(str(world.storage), "demo").first() == expected
     with pytest.raises(OSError, match="no route"):
         ChampionSource(str(world.storage), "other").first()
-
-
-def test_a_run_without_a_champion_cannot_be_served(tmp_path: Path) -> None:
-    with pytest.raises(KcmError, match="'demo' has no champion"):
-        ChampionSource(str(tmp_path), "demo").first()
 
 
 async def test_a_replica_that_stops_removes_its_report(world: World) -> None:

@@ -133,13 +133,6 @@ def test_what_was_not_asked_for_is_refused_and_nothing_is_stored(drawn: Drawn, s
     assert set(drawn.rows().values()) == {("drawn", None)}
 
 
-def test_more_than_a_request_may_hold_is_refused(drawn: Drawn) -> None:
-    many = {"labels": [{"id": f"r{n}/0", "label": "bad"} for n in range(4)]}
-    assert drawn.client.post("/v1/labels", json=many).status_code == 422
-    assert drawn.client.post("/v1/labels", json={"labels": []}).status_code == 422
-    assert [drawn.client.get(f"/v1/labels?limit={n}").status_code for n in (0, 21, 20)] == [422, 422, 200]
-
-
 def test_a_closed_inbox_asks_for_nothing_and_takes_nothing(drawn: Drawn) -> None:
     drawn.change(lambda connection: close_inboxes(connection, "others"))
     assert drawn.client.get("/v1/labels").json()["version"] == "films/2"
@@ -173,11 +166,6 @@ def test_without_keys_the_service_must_be_out_of_reach_of_others(drawn: Drawn, h
     drawn.service.labelling = labelling(writer, ServeConfig(host=host))
     assert drawn.client.get("/v1/labels").status_code == status
     writer.close()
-
-
-def test_without_a_log_there_is_no_inbox(drawn: Drawn) -> None:
-    drawn.service.labelling = labelling(None)
-    assert drawn.client.get("/v1/labels").status_code == 404
 
 
 def test_a_log_that_is_gone_is_reported_and_only_what_could_not_be_stored_is_counted(

@@ -161,9 +161,6 @@ def test_a_stream_carries_the_same_label_and_its_usage_where_asked(chat: openai.
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
 
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
-
-
 @pytest.mark.parametrize(
     ("messages", "options", "kind", "reason"),
     [

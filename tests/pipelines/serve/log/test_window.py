@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -222,12 +221,6 @@ def test_a_batch_that_is_sent_again_is_no_gap(log: DecisionLog, reader: LogReade
     upto = reader.watermark("films")
     assert reader.window("films", 0, upto)["request_id"].to_pylist() == ["r1", "r2", "r3", "r4"]
     assert reader.gaps("films", 0, upto) == 0
-
-
-def test_a_decision_without_a_unit_is_refused(log: DecisionLog, reader: LogReader) -> None:
-    log.add_decisions([decision("r1"), replace(decision("r2"), unit=None)])
-    with pytest.raises(DataError, match="1 decisions without a unit"):
-        whole(reader)
 
 
 def test_of_several_inboxes_the_last_one_is_read(log: DecisionLog, reader: LogReader, any_url: str) -> None:

@@ -97,14 +97,6 @@ async def test_a_stalled_call_is_given_up_and_cancelled_and_another_one_is_made(
     assert [response.cancelled for response in handle.responses] == [True, False]
 
 
-async def test_no_second_call_is_made_once_the_time_is_up() -> None:
-    handle = FakeHandle(forever)
-    unavailable = await escalation(handle).ask(ITEMS, 0.01)
-    assert isinstance(unavailable, LargeUnavailable)
-    assert unavailable.status == 504
-    assert [response.cancelled for response in handle.responses] == [True]
-
-
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -282,9 +274,3 @@ def test_a_fault_of_the_large_model_gives_a_flagged_answer_and_is_over_with_it(
     first, second = served(upstream.base_url, tmp_path, ["the first", "another"])
     assert (first.route, first.degraded, first.label) == ("small_degraded", True, "negative")
     assert (second.route, second.degraded, second.label) == ("large", False, "positive")
-
-
-def test_a_large_model_that_refuses_connections_gives_a_flagged_answer(tmp_path: Path) -> None:
-    """Promise: a server that is not there degrades answers, and fails none."""
-    (answer,) = served("http://127.0.0.1:9/v1", tmp_path, ["x"])
-    assert (answer.route, answer.degraded) == ("small_degraded", True)

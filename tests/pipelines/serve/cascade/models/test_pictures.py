@@ -2,24 +2,19 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kcm.bundle.answers import Input, Judgement
-from kcm.bundle.runtime import SmallSide
-from kcm.inputs.content import IMAGE, Content, UnreadableError
+from kcm.bundle.answers import Input
+from kcm.inputs.content import Content, UnreadableError
 from kcm.inputs.pictures import PictureError
 from pipelines.serve.cascade.models.judging import PictureReader, TooManyPixelsError
 from pipelines.serve.cascade.models.queues import QueueFullError
-from pipelines.serve.config import BatchingConfig, ServeConfig
-from pipelines.serve.log.entries import Origin
-from pipelines.serve.schemas import Refusal
-from tests.pipelines.serve.stubs import picture, service_of, version_of
+from pipelines.serve.config import BatchingConfig
+from tests.pipelines.serve.stubs import picture
 
 
 class Reader:
@@ -110,28 +105,3 @@ async def test_the_pictures_that_wait_are_bounded() -> None:
     read.go.release(3)
     await waiting
     assert len(await first.read(inputs(picture(7)))) == 1
-
-
-@pytest.mark.parametrize(
-    ("images", "detail"),
-    [
-        ([picture(5), picture(13)], "inputs[1].image: the image is damaged"),
-        ([picture(600), picture(601)], "inputs: the images have more than 1,000 pixels together"),
-    ],
-)
-async def test_the_error_names_the_picture_or_says_that_all_are_too_large(images: Sequence[bytes], detail: str) -> None:
-    class SureOfAll(SmallSide):
-        def __init__(self) -> None:
-            self.bundle: Any = SimpleNamespace(reads=IMAGE, task_names=())
-
-        def judge_features(self, features_ND: Any, inputs: Sequence[Input], encoded_s: float) -> list[Judgement]:
-            return [Judgement(0, np.ones(1), 1.0, 1.0, 0.0, True, 0.0, features_ND[0]) for _ in inputs]
-
-    async def predict() -> None:
-        no_escalation = None  # the large model is not reached
-        service = await service_of(version_of(SureOfAll(), no_escalation, ServeConfig(), decode=Reader()))
-        await service.predict([Input(Content(image=image)) for image in images], Origin("id"))
-
-    with pytest.raises(Refusal) as refused:
-        await predict()
-    assert (refused.value.status, refused.value.detail, refused.value.retry_after_s) == (422, detail, None)

@@ -214,18 +214,6 @@ async def test_an_item_that_is_late_is_an_error_and_its_neighbour_has_its_answer
     assert fine == LargeAnswer(1)
 
 
-async def test_what_a_question_raises_fails_its_own_request_alone() -> None:
-    model = Model()
-    questions = QuestionQueue(model.ask, max_waiting=8, timeout_s=60.0)
-    broken, fine = (asyncio.create_task(questions.submit(items(name))) for name in ("broken", "fine"))
-    await asyncio.sleep(0)
-    model.futures["broken"].set_exception(ValueError("no such model"))
-    with pytest.raises(ValueError, match="no such model"):
-        await broken
-    model.futures["fine"].set_result(LargeAnswer(0))
-    assert await fine == [LargeAnswer(0)]
-
-
 async def test_no_more_wait_than_may_and_places_are_given_back() -> None:
     model = Model()
     questions = QuestionQueue(model.ask, max_waiting=2, timeout_s=60.0)
