@@ -36,8 +36,8 @@ from kcm.learners.base import Batch
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
 from kcm.metrics.calibration import fit_temperature
-from kcm.tasks.plan.splits import Split
 from kcm.tasks.preparation.checks import SplitError
+from kcm.tasks.splits import Split
 from pipelines.config import RunConfig
 
 SPLITS: tuple[Split, ...] = ("train", "validate", "test")

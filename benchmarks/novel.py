@@ -70,7 +70,7 @@ from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
 from kcm.metrics.calibration import fit_temperature
-from kcm.tasks.plan.splits import SPLITS, Split, purpose
+from kcm.tasks.splits import SPLITS, Split, purpose
 from pipelines.loop.challenger import NOVEL_SHARE
 from pipelines.loop.judged import JudgedWindow
 from pipelines.loop.recertify import can_certify_window, certify_window

@@ -21,7 +21,7 @@ from kcm.learners import LearnerConfig
 from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.tasks import TasksConfig
-from kcm.tasks.plan.splits import LEFT_OUT_FRACTIONS
+from kcm.tasks.splits import LEFT_OUT_FRACTIONS
 from pipelines.cluster.config import ClusterConfig
 from pipelines.loop.config import AUDIT_SHARE, UpdateConfig
 from pipelines.registry.gates import GateConfig

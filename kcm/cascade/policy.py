@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from kcm.cascade.gate import GateName
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError
-from kcm.large.prompting.prompts import PromptMode
+from kcm.large.prompts import PromptMode
 
 POLICY_FILE = "policy.json"
 DecisionKind = Literal["threshold", "keep_all", "escalate_all"]

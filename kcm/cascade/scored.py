@@ -7,8 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kcm.cascade.measured import MeasuredRows
-from kcm.cascade.table import ColumnTable, OutcomeTable
+from kcm.cascade.table import ColumnTable, MeasuredRows, OutcomeTable
 from kcm.errors import DataError
 
 

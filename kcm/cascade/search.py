@@ -15,7 +15,7 @@ from kcm.cascade.novelty import NovelRows
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.config import Config
-from kcm.large.prompting.prompts import PromptMode
+from kcm.large.prompts import PromptMode
 
 Scope = Literal["global", "per_task"]
 

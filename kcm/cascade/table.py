@@ -1,6 +1,6 @@
 """The outcome table: the answers of judge, small and large model to every item, under every prompt mode.
 
-Search, certificate, metrics and report read this table alone. Shapes: N rows, C labels.
+Search, certificate, metrics and report read this table alone, or what is measured of it. Shapes: N rows, C labels.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from kcm.inputs.vectors import list_column
+from kcm.metrics.calibration import confidences
 
 Split = Literal["validate", "certify", "test"]
 SPLITS: tuple[Split, ...] = ("validate", "certify", "test")
@@ -105,6 +106,36 @@ class OutcomeTable(OutcomeRows):
         """The rows as they are written to a file; the label names are in its metadata."""
         arrays = {name: _to_arrow(column) for name, column in self._columns.items()}
         return pa.table(arrays).replace_schema_metadata({"label_names": json.dumps(self.label_names)})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeasuredRows(OutcomeRows):
+    """The rows as search, certificate and report read them: scalars alone, a hundred bytes each; every column [N].
+
+    Of the logits are left the small model's label, whether judge and small model are right, and the judge's
+    `confidence` under a temperature. `score` is the gate's, `small_cost` the seconds that features took.
+    """
+
+    small_label: NDArray[np.int64]
+    small_cost: NDArray[np.float64]
+    score: NDArray[np.float64]
+    small_correct: NDArray[np.bool_]
+    judge_correct: NDArray[np.bool_]
+    confidence: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, table: OutcomeTable, score: ArrayLike, small_cost: ArrayLike, temperature: float) -> MeasuredRows:
+        """The rows of a table with their gate scores [N] and the small side's cost [N]."""
+        taken: dict[str, Any] = {field.name: getattr(table, field.name, None) for field in fields(cls)}
+        return cls(
+            **taken
+            | {
+                "score": np.asarray(score, dtype=np.float64),
+                "small_cost": np.asarray(small_cost, dtype=np.float64),
+                "judge_correct": table.judge_logits.argmax(1) == table.label,
+                "confidence": confidences(table.judge_logits, temperature),
+            }
+        )
 
 
 def _to_arrow(column: NDArray[Any]) -> Any:

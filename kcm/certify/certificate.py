@@ -18,10 +18,15 @@ from pydantic import AwareDatetime, Field
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import ESCALATE_ALL, Decision, DecisionKind, Policy
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.certify.calls import call_rate_bound, highest_call_threshold
-from kcm.certify.net import NetPath, frozen_grid
-from kcm.certify.paths import ThresholdPath, WorstTaskPath
-from kcm.certify.regret import RegretPath
+from kcm.certify.paths import (
+    NetPath,
+    RegretPath,
+    ThresholdPath,
+    WorstTaskPath,
+    call_rate_bound,
+    frozen_grid,
+    highest_call_threshold,
+)
 from kcm.config import Config
 from kcm.errors import ConfigError, DataError
 

@@ -1,13 +1,25 @@
-"""The tested path of thresholds, from `escalate all` towards keeping more.
+"""The tested paths of thresholds: regret and net, from `escalate all` towards keeping more, and calls from `keep all`.
 
-A path ends at the first threshold that its test does not pass; all above it is certified (fixed-sequence testing, Learn
-then Test, arXiv 2110.01052).
+A path ends at the first threshold that its test does not pass; all before it are certified (fixed-sequence testing,
+Learn then Test, arXiv 2110.01052).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcm.cascade.frontier import Frontier, lowest_threshold, midway
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.certify.betting import BettingTest, fewest_betting
+from kcm.certify.pvalues import LossTest, fewest_binomial
+from kcm.metrics.intervals import Units
+
+GRID_SIZE = 50
 
 
 class ThresholdPath(Protocol):
@@ -55,3 +67,155 @@ class WorstTaskPath:
     def upper_bound(self, threshold: float) -> float:
         """The largest bound of any task."""
         return max(path.upper_bound(threshold) for path in self._paths)
+
+
+class RegretPath:
+    """Wins are not credited: a row is lost if it is kept, the small model is wrong and the large one right.
+
+    The loss only grows as the threshold falls, so the path may run over the certify rows' own scores (RCPS, arXiv
+    2101.02703): to keep too much, the sample would have to look better than the test allows at the one threshold
+    where the true loss reaches epsilon.
+    """
+
+    def __init__(self, rows: ScoredOutcomes, epsilon: float, delta: float) -> None:
+        units = Units(rows.group, len(rows))
+        lost = np.flatnonzero(rows.certified_baseline & ~rows.small_correct)
+        lost = lost[np.argsort(-rows.score[lost])]
+        self.num_units, self.fewest_units = units.count, fewest_binomial(epsilon, delta)
+        self._scores, self._epsilon, self._delta = rows.score, epsilon, delta
+        self._lost_scores = rows.score[lost]  # descending
+        self._totals = np.append(0.0, np.cumsum(units.weights(lost)))  # unit losses summed over the first k of them
+        self._test = LossTest(units)
+
+    def certified(self) -> float:
+        """Just above the score of the first lost row that the test does not afford."""
+        affordable = self._test.affordable(self._totals, self._epsilon, self._delta)
+        if affordable < 0:
+            return math.inf
+        return lowest_threshold(self._scores, self._lost_scores, affordable)
+
+    def deployable(self, lowest: float, highest: float) -> float | None:
+        """Every threshold from the lowest certified one upwards holds."""
+        return highest if highest >= lowest else None
+
+    def p_value(self, threshold: float) -> float:
+        return self._test.p_value(self._total(threshold), self._epsilon)
+
+    def upper_bound(self, threshold: float) -> float:
+        """Clopper-Pearson bound for single rows, Hoeffding-Bentkus for groups."""
+        return self._test.upper_bound(self._total(threshold), self._delta)
+
+    def _total(self, threshold: float) -> float:
+        return float(self._totals[np.searchsorted(-self._lost_scores, -threshold)])
+
+
+class NetPath:
+    """Wins are credited: a row loses D = L_none - correct(cascade), in {-1, 0, 1}; tested by betting.
+
+    D is not monotone in the threshold, so the path runs over a grid frozen on other rows. X = (1 + D) / 2 is tested
+    against (1 + epsilon) / 2, in a seeded random order of the units.
+    """
+
+    def __init__(
+        self, rows: ScoredOutcomes, grid: NDArray[np.float64], epsilon: float, delta: float, seed: int
+    ) -> None:
+        self._level, self._delta, self._grid = (1 + epsilon) / 2, delta, grid
+        self._losses = _ShuffledLosses(rows, seed)
+        self.num_units = self._losses.num_units
+        self.fewest_units = fewest_betting(self._level, delta)
+
+    def certified(self) -> float:
+        """The last threshold of the grid before the first one that fails."""
+        certified = math.inf
+        for threshold in self._grid:
+            if not self._test(threshold).rejects(self._level):
+                break
+            certified = float(threshold)
+        return certified
+
+    def deployable(self, lowest: float, highest: float) -> float | None:
+        """Thresholds of the grid alone hold."""
+        inside = self._grid[(self._grid >= lowest) & (self._grid <= highest)]
+        return float(inside.max()) if len(inside) else None
+
+    def p_value(self, threshold: float) -> float:
+        return self._test(threshold).p_value(self._level)
+
+    def upper_bound(self, threshold: float) -> float:
+        """Bound on the mean of X, as a bound on the mean of D."""
+        return 2 * self._test(threshold).upper_bound() - 1
+
+    def _test(self, threshold: float) -> BettingTest:
+        return BettingTest(self._losses.values(threshold), self.num_units, self._delta)
+
+
+class _ShuffledLosses:
+    """Losses of the units in a seeded random order, the rows of a unit side by side."""
+
+    def __init__(self, rows: ScoredOutcomes, seed: int) -> None:
+        units = Units(rows.group, len(rows))
+        order = np.random.default_rng(seed).permutation(units.count)
+        self._starts: NDArray[np.intp] | None = None
+        self.num_units = units.count
+        if units.grouped:
+            self._starts = np.append(0, np.cumsum(units.size[order]))
+            place = np.empty(units.count, dtype=np.intp)
+            place[order] = np.arange(units.count)
+            order = np.argsort(place[units.code], kind="stable")
+        baseline, small, large = rows.certified_baseline, rows.small_correct, rows.large_correct
+        # An escalated row under the task prompt gets the very answer that the baseline gets: it loses nothing.
+        escalated = baseline.astype(np.int8) - (large if rows.prompted else baseline)
+        self._score = rows.score[order]
+        self._kept_loss = (baseline.astype(np.int8) - small)[order]
+        self._escalated_loss = escalated[order]
+
+    def values(self, threshold: float) -> Callable[[int, int], NDArray[np.float64]]:
+        """X = (1 + D) / 2 of the units `start .. stop` at `threshold`."""
+
+        def of(start: int, stop: int) -> NDArray[np.float64]:
+            starts = self._starts
+            rows = slice(start, stop) if starts is None else slice(starts[start], starts[stop])
+            loss = np.where(self._score[rows] > threshold, self._kept_loss[rows], self._escalated_loss[rows])
+            if starts is None:
+                return (1 + loss) / 2
+            total = np.add.reduceat(loss, starts[start:stop] - starts[start], dtype=np.int64)
+            return np.asarray((1 + total / np.diff(starts[start : stop + 1])) / 2)
+
+        return of
+
+
+def frozen_grid(validate: Frontier, searched: float, *, beyond: bool) -> NDArray[np.float64]:
+    """Thresholds that keep 1/50, 2/50, ... of the validate rows, and the searched one; descending.
+
+    The grid ends at the searched threshold, unless a bound on the call rate may need a threshold `beyond` it.
+    """
+    shares = np.arange(1, GRID_SIZE + 1) * validate.num_rows / GRID_SIZE  # in this order the last is num_rows exactly
+    picked = np.searchsorted(validate.num_kept, shares)
+    grid = np.unique(np.append(validate.thresholds[picked], searched))[::-1]
+    grid = grid[grid < math.inf]
+    return grid if beyond else grid[grid >= searched]
+
+
+def highest_call_threshold(rows: ScoredOutcomes, max_call_rate: float, delta: float) -> float:
+    """The highest threshold whose call rate is certified, at `delta`, to stay below `max_call_rate`; -inf: keep all.
+
+    The call rate only grows with the threshold, so the path may run over the rows' own scores.
+    """
+    units = Units(rows.group, len(rows))
+    order = np.argsort(rows.score)
+    score = rows.score[order]
+    totals = np.append(0.0, np.cumsum(units.weights(order)))
+    affordable = LossTest(units).affordable(totals, max_call_rate, delta)
+    if affordable < 0:
+        return -math.inf
+    below = score[: np.searchsorted(score, score[affordable])]
+    return float(midway(score[affordable], below[-1])) if len(below) else -math.inf
+
+
+def call_rate_bound(rows: ScoredOutcomes, threshold: float, delta: float) -> float:
+    """Upper confidence bound, at `delta`, on the call rate of `threshold`."""
+    if threshold == -math.inf:
+        return 0.0
+    units = Units(rows.group, len(rows))
+    called = float(units.weights(np.flatnonzero(rows.score <= threshold)).sum())
+    return LossTest(units).upper_bound(called, delta)

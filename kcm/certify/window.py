@@ -11,8 +11,7 @@ from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certify.certificate import Certificate, CertificateConfig, CertifiedWindow, confidence, deployed_fields
 from kcm.certify.labelled import LabelledPath, LabelledUnits
-from kcm.certify.paths import ThresholdPath
-from kcm.certify.regret import RegretPath
+from kcm.certify.paths import RegretPath, ThresholdPath
 from kcm.certify.traffic import Traffic, TrafficPath
 from kcm.errors import ConfigError
 

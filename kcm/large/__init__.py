@@ -3,7 +3,7 @@
 from kcm.large.base import PROBE, AsksEach, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, LargeConfig, Resources, UpstreamConfig
 from kcm.large.head import HeadFit, LinearHead, fit_head
-from kcm.large.prompting.prompts import NO_PROMPT, Prompt, PromptMode, Prompts, PromptsConfig, hard_candidates
+from kcm.large.prompts import NO_PROMPT, Prompt, PromptMode, Prompts, PromptsConfig, hard_candidates
 
 __all__ = [
     "NO_PROMPT",

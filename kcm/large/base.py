@@ -11,7 +11,7 @@ import numpy as np
 
 from kcm.inputs import content
 from kcm.inputs.content import Content
-from kcm.large.prompting.prompts import NO_PROMPT, Prompt
+from kcm.large.prompts import NO_PROMPT, Prompt
 
 
 @dataclass(frozen=True)

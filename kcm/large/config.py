@@ -22,7 +22,7 @@ from kcm.errors import ConfigError
 from kcm.inputs.content import TEXT, Content, Part
 from kcm.large.base import Item, LargeModel
 from kcm.large.head import HeadFit, LinearHead
-from kcm.large.prompting.prompts import PromptMessage, PromptMode, PromptView, Question, TaskPromptConfig, question
+from kcm.large.prompts import PromptMessage, PromptMode, PromptView, Question, TaskPromptConfig, question
 from kcm.redact import PlainUrl, VariableName
 
 if TYPE_CHECKING:  # a database, which paid models alone need

@@ -1,9 +1,9 @@
 """From rows to a sequence of tasks with disjoint splits. `kcm.tasks.preparation.build` writes one."""
 
 from kcm.tasks.config import TasksConfig
-from kcm.tasks.plan.scenarios import Scenario
-from kcm.tasks.plan.splits import SPLITS, Fractions, Split
 from kcm.tasks.rows import BadRow
+from kcm.tasks.scenarios import Scenario
 from kcm.tasks.sequence import Task
+from kcm.tasks.splits import SPLITS, Fractions, Split
 
 __all__ = ["SPLITS", "BadRow", "Fractions", "Scenario", "Split", "Task", "TasksConfig"]

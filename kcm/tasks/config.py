@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from kcm.config import Config, LocalPath
-from kcm.tasks.plan.scenarios import LongTailConfig, Scenario, TaskOrder
-from kcm.tasks.plan.splits import DEFAULT_FRACTIONS, Fractions
 from kcm.tasks.readers.reviews import ReviewsSource
+from kcm.tasks.scenarios import LongTailConfig, Scenario, TaskOrder
 from kcm.tasks.sources import SourceConfig
+from kcm.tasks.splits import DEFAULT_FRACTIONS, Fractions
 
 
 class TasksConfig(Config):

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kcm.parquet import read_table
-from kcm.tasks.plan.splits import SPLITS, Split
 from kcm.tasks.shards import write_shards
+from kcm.tasks.splits import SPLITS, Split
 from kcm.tasks.units import text_key
 
 # Pictures can pass 2 GiB, which `binary` cannot count.

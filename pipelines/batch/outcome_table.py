@@ -22,10 +22,9 @@ import pyarrow.parquet as pq
 
 from kcm.bundle.runtime import logits
 from kcm.cascade.gate import Gate
-from kcm.cascade.measured import MeasuredRows
 from kcm.cascade.policy import Policy
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.table import OutcomeTable, Split
+from kcm.cascade.table import MeasuredRows, OutcomeTable, Split
 from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ArtefactError
 from kcm.inputs.labels import OUT_OF_SCOPE

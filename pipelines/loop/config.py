@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from kcm.config import Config
-from kcm.tasks.plan.splits import Fractions
+from kcm.tasks.splits import Fractions
 from pipelines.registry.gates import GateConfig
 
 AUDIT_SHARE = 0.05  # of a run that has a section `update` and names no other

@@ -28,9 +28,9 @@ from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
 from kcm.large import LargeConfig, LinearHead
 from kcm.learners import LearnerConfig
 from kcm.parquet import read_table, write_table
-from kcm.tasks.plan.splits import SPLITS, Split
 from kcm.tasks.sequence import DESCRIPTION, SCHEMA, Task, append_task
 from kcm.tasks.shards import GROUP_ROWS, write_shards
+from kcm.tasks.splits import SPLITS, Split
 from pipelines.context import Attempt, Context
 from pipelines.loop.judged import row_ids, window_features
 from pipelines.loop.window import WindowArtefact

@@ -22,9 +22,9 @@ from pydantic import Field
 
 from kcm.config import Config
 from kcm.errors import ArtefactError, DataError
-from kcm.large.prompting.prompts import PromptMode
+from kcm.large.prompts import PromptMode
 from kcm.parquet import read_table, write_table
-from kcm.tasks.plan.splits import Fractions, Split, purpose
+from kcm.tasks.splits import Fractions, Split, purpose
 from pipelines.config import RunConfig
 from pipelines.context import Attempt
 from pipelines.loop.judged import row_ids

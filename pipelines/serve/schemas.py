@@ -14,7 +14,7 @@ from kcm.certify.certificate import Certificate
 from kcm.explain.gate import GateReading
 from kcm.explain.reasons import Reasons
 from kcm.inputs.content import Part
-from kcm.large.prompting.prompts import PromptView
+from kcm.large.prompts import PromptView
 from pipelines.serve.breaker import State
 from pipelines.serve.release import RefusedRelease
 

@@ -20,11 +20,10 @@ from kcm.cascade.evaluation import (
     router_quality,
 )
 from kcm.cascade.frontier import Frontier
-from kcm.cascade.measured import MeasuredRows
 from kcm.cascade.novelty import NovelRows
 from kcm.cascade.policy import POLICY_FILE, Policy
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.table import SPLITS, Split
+from kcm.cascade.table import SPLITS, MeasuredRows, Split
 from kcm.certify.certificate import (
     Certificate,
     CertificateConfig,

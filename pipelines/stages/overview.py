@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.outlook import Outlook, Scope, outlook
-from kcm.tasks.plan.splits import Fractions
 from kcm.tasks.sequence import Summary
+from kcm.tasks.splits import Fractions
 
 _SHOWN = 8  # labels and tasks
 

@@ -19,11 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.special import softmax
 
-from kcm.cascade.measured import MeasuredRows
 from kcm.cascade.policy import Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import TuneConfig, find_policy
-from kcm.cascade.table import SPLITS, OutcomeTable
+from kcm.cascade.table import SPLITS, MeasuredRows, OutcomeTable
 from kcm.certify.certificate import CertificateConfig, certified_keep_rate
 from kcm.certify.ledger import look_delta
 from kcm.collaborator.collaborator import Collaborator

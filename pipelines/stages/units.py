@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from kcm.bundle.models import SIZE, UnitDigests
 from kcm.inputs.content import Content
-from kcm.tasks.plan.splits import SPLITS, Split
 from kcm.tasks.sequence import read_shard
+from kcm.tasks.splits import SPLITS, Split
 from kcm.tasks.units import unit_digest, unit_of
 from pipelines.batch.mapping import map_items
 from pipelines.store.sequence import SequenceArtefact, contents_of

@@ -13,7 +13,7 @@ from jobs.views.loop import outcome
 from kcm.bundle.bundle import Bundle
 from kcm.errors import DataError, KcmError, LockedError
 from pipelines.config import RunConfig
-from pipelines.loop.promotion.canary import PointerTrial, Rollout
+from pipelines.loop.canary import PointerTrial, Rollout
 from pipelines.loop.state import LoopState, log_reader, watermark_of
 from pipelines.loop.triggers import NewTraffic
 from pipelines.loop.triggers import watch as watch_log

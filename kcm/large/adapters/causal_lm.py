@@ -31,7 +31,7 @@ from kcm.errors import AssetError, ConfigError
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, GenerativeConfig, Resources
 from kcm.large.head import LinearHead
-from kcm.large.prompting.prompts import PromptMessage, Question
+from kcm.large.prompts import PromptMessage, Question
 
 _PLACE = "KCM-QUESTION"  # stands in the chat template for what is asked
 

@@ -18,7 +18,7 @@ from kcm.errors import ArtefactError, ConfigError
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, EncodedConfig, Resources
 from kcm.large.head import HeadFit, LinearHead, fit_head
-from kcm.large.prompting.prompts import Prompt, PromptMode
+from kcm.large.prompts import Prompt, PromptMode
 
 
 class ClassifierConfig(EncodedConfig):

@@ -27,7 +27,7 @@ from kcm.large.base import PROBE, Cost, Estimate, Item, LargeAnswer, LargeModel
 from kcm.large.batches import PRICE, Batches
 from kcm.large.config import ON_CPU, GenerativeConfig, Resources, UpstreamConfig
 from kcm.large.head import LinearHead
-from kcm.large.prompting.prompts import (
+from kcm.large.prompts import (
     NAMING,
     PromptMessage,
     TaskPromptConfig,

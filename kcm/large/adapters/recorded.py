@@ -24,7 +24,7 @@ from kcm.inputs.vectors import list_column, matrix
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, LargeConfig, Resources
 from kcm.large.head import LinearHead
-from kcm.large.prompting.prompts import PromptMode
+from kcm.large.prompts import PromptMode
 
 PROBABILITIES = "probabilities"
 NO_ANSWER = "no recorded answer"

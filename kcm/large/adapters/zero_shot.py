@@ -24,7 +24,7 @@ from kcm.large.adapters.classifier import EncodedModel, masked
 from kcm.large.base import Item, LargeModel
 from kcm.large.config import ON_CPU, EncodedConfig, Resources
 from kcm.large.head import LinearHead
-from kcm.large.prompting.prompts import Prompt, PromptMessage, PromptMode
+from kcm.large.prompts import Prompt, PromptMessage, PromptMode
 
 _PLACE = "{label}"
 

@@ -22,17 +22,17 @@ from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import TEXT, Part
 from kcm.tasks.config import TasksConfig
 from kcm.tasks.hashing import shuffled
-from kcm.tasks.plan.scenarios import TaskPlan, load_mapping, long_tail_sizes, plan_tasks
-from kcm.tasks.plan.splits import SPLITS
 from kcm.tasks.preparation.checks import Cell, check_labels, check_sizes, shortage, split_error
 from kcm.tasks.preparation.cleaning import RowRules
 from kcm.tasks.preparation.database import FactsDatabase
 from kcm.tasks.preparation.facts import SourceBlock, write_facts
 from kcm.tasks.preparation.payload import target_of, write_pieces, write_task_shard
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
+from kcm.tasks.scenarios import TaskPlan, load_mapping, long_tail_sizes, plan_tasks
 from kcm.tasks.sequence import BAD_ROWS, Summary, write_description
 from kcm.tasks.shards import SHARD_ROWS, SequenceFolder
 from kcm.tasks.sources import Source
+from kcm.tasks.splits import SPLITS
 
 _CANDIDATES = 256  # rows of every task and label by which a salt is judged
 _TRAIN = SPLITS.index("train")

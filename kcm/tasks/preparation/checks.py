@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from kcm.errors import DataError
 from kcm.tasks.hashing import draws
-from kcm.tasks.plan.scenarios import Scenario, TaskPlan
-from kcm.tasks.plan.splits import NOT_GIVEN, SPLITS, Split, drawn_splits
+from kcm.tasks.scenarios import Scenario, TaskPlan
+from kcm.tasks.splits import NOT_GIVEN, SPLITS, Split, drawn_splits
 
 Cell = tuple[int, int, int]  # task, split, label
 _NUM_SALTS = 64

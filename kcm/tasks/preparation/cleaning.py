@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from kcm.inputs.content import PARTS, TEXT, Part
 from kcm.inputs.pictures import picture_fault
-from kcm.tasks.plan.splits import NOT_GIVEN, SPLITS
 from kcm.tasks.rows import SPLIT_NAMES, split_name
+from kcm.tasks.splits import NOT_GIVEN, SPLITS
 
 Mask = NDArray[np.bool_]
 

@@ -25,9 +25,9 @@ from duckdb.func import ARROW
 
 from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
 from kcm.tasks.hashing import draws
-from kcm.tasks.plan.scenarios import TaskPlan
-from kcm.tasks.plan.splits import SPLITS, Split, drawn_splits
 from kcm.tasks.preparation.facts import SourceBlock
+from kcm.tasks.scenarios import TaskPlan
+from kcm.tasks.splits import SPLITS, Split, drawn_splits
 
 MEMORY_LIMIT = "400MB"  # of tables and intermediate results; what is beyond it lies on disk
 _ROWS_AT_ONCE = 10_000  # of a listing, as Python objects

@@ -17,10 +17,10 @@ from itertools import chain
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kcm.tasks.plan.splits import SPLITS
 from kcm.tasks.preparation.facts import SourceBlock
 from kcm.tasks.sequence import SCHEMA, VECTOR
 from kcm.tasks.shards import SequenceFolder, in_groups, open_shard, shard_file
+from kcm.tasks.splits import SPLITS
 
 
 def target_of(piece: str) -> tuple[int, int]:

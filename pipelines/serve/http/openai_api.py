@@ -2,7 +2,7 @@
 """An OpenAI-compatible interface: clients that classify by a chat model can ask the cascade without a change.
 
 The last message of the user is classified, or the part between its lines <<< and >>> where it has them (as in
-`kcm.large.prompting.prompts.render`). The answer is the label; a label counts as one token where log-probabilities are
+`kcm.large.prompts.render`). The answer is the label; a label counts as one token where log-probabilities are
 asked for.
 """
 
@@ -27,7 +27,7 @@ from pipelines.serve.schemas import PredictResponse, Problem, Refusal
 MODEL = "kcm"
 ROUTE_HEADER, VERSION_HEADER = "x-kcm-route", "x-kcm-version"
 
-BEGIN, END = "<<<\n", "\n>>>"  # as `kcm.large.prompting.prompts.render` writes them around a text
+BEGIN, END = "<<<\n", "\n>>>"  # as `kcm.large.prompts.render` writes them around a text
 MAX_MESSAGES, MAX_PARTS = 1000, 100
 MAX_MESSAGE_LENGTH = 1_000_000  # characters of a message, instructions around the text among them
 

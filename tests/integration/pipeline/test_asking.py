@@ -27,7 +27,7 @@ from kcm.errors import ConfigError
 from kcm.inputs.content import Content
 from kcm.large import Item
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel, openai_identity
-from kcm.large.prompting.prompts import sanitized
+from kcm.large.prompts import sanitized
 from kcm.large.response_cache import ResponseCache, ResponseStore
 from pipelines.config import RunConfig
 from pipelines.run import run

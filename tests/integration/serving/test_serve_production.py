@@ -26,8 +26,8 @@ from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.config import load_config
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig
+from pipelines.loop.canary import PointerTrial, Rollout
 from pipelines.loop.config import CanaryConfig
-from pipelines.loop.promotion.canary import PointerTrial, Rollout
 from pipelines.registry.champion import Champion, Pointer
 from pipelines.registry.promote import Champions, promoting
 from pipelines.serve.deploy.app import build_app, start

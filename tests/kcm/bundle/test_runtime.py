@@ -27,7 +27,7 @@ from kcm.large import Item, LargeAnswer, LinearHead, Prompt, PromptMode, Prompts
 from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from kcm.large.base import Cost
-from kcm.large.prompting.prompts import question
+from kcm.large.prompts import question
 from tests.fake_upstream import label
 from tests.kcm.bundle.test_bundle import bundle as any_bundle
 from tests.tiny_bert import save_bert

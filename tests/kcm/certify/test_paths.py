@@ -12,12 +12,9 @@ from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certify.betting import BettingTest
-from kcm.certify.calls import call_rate_bound, highest_call_threshold
 from kcm.certify.certificate import CertificateConfig, certificate_curve, certify
-from kcm.certify.net import NetPath, frozen_grid
-from kcm.certify.paths import WorstTaskPath
+from kcm.certify.paths import NetPath, RegretPath, WorstTaskPath, call_rate_bound, frozen_grid, highest_call_threshold
 from kcm.certify.pvalues import hoeffding_bentkus_p_value
-from kcm.certify.regret import RegretPath
 
 rows_of = st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.booleans()), min_size=1, max_size=40)
 

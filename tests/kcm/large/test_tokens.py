@@ -6,10 +6,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from kcm.inputs.content import Content
-from kcm.large import Item
+from kcm.large import Item, prompts
 from kcm.large.adapters.causal_lm import CausalLmConfig, PromptTokens
-from kcm.large.prompting import prompts
-from kcm.large.prompting.prompts import NO_PROMPT, Prompt
+from kcm.large.prompts import NO_PROMPT, Prompt
 
 LABELS = ("negative", "positive")
 HOSTILE = {

@@ -12,11 +12,11 @@ from benchmarks.sequences import TaskSequence, build_sequence
 from kcm.config import parse_config
 from kcm.inputs.content import TEXT
 from kcm.tasks import SPLITS, TasksConfig
-from kcm.tasks.plan.scenarios import TaskPlan
 from kcm.tasks.preparation.build import SequenceBuild, in_process
 from kcm.tasks.preparation.database import FactsDatabase
 from kcm.tasks.rows import SourceRow, read_bad_rows
 from kcm.tasks.rows import rows_of as normalised
+from kcm.tasks.scenarios import TaskPlan
 from kcm.tasks.sequence import BAD_ROWS
 from kcm.tasks.shards import SequenceFolder
 from kcm.tasks.sources import Source, TableShard

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
-from kcm.large.prompting.prompts import PromptMessage, PromptView
+from kcm.large.prompts import PromptMessage, PromptView
 from pipelines.serve.cascade.version import NO_CURVES
 from pipelines.serve.config import LimitsConfig, ServeConfig
 from pipelines.serve.http.api import create_api

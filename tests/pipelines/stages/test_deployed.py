@@ -11,7 +11,7 @@ import torch
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
 from kcm.inputs.vectors import list_column
-from kcm.tasks.plan.splits import DEFAULT_FRACTIONS
+from kcm.tasks.splits import DEFAULT_FRACTIONS
 from pipelines.batch.outcome_table import PartRows
 from pipelines.config import RunConfig
 from pipelines.stages.evaluate import Evaluate, beside_base, chosen

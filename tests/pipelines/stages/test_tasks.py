@@ -11,8 +11,8 @@ from rich.console import Console
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.outlook import Scope
 from kcm.config import parse_config
-from kcm.tasks.plan.splits import DEFAULT_FRACTIONS
 from kcm.tasks.sequence import Summary
+from kcm.tasks.splits import DEFAULT_FRACTIONS
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.progress import Reporter

@@ -12,7 +12,7 @@ from kcm.errors import ConfigError
 from kcm.inputs.content import Content
 from kcm.large import Item, Prompt
 from kcm.large.adapters.causal_lm import CausalLm, CausalLmConfig
-from kcm.large.prompting.prompts import DEFAULT_TASK_PROMPT, NO_PROMPT, TaskPromptConfig, question
+from kcm.large.prompts import DEFAULT_TASK_PROMPT, NO_PROMPT, TaskPromptConfig, question
 
 LABELS = ("bad", "very good", "x")
 TEXTS = ["a film", "what a long and winding text about nothing at all", "ok", "Ünïcode 漢字 🙂"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
-from kcm.large.prompting.prompts import NO_PROMPT, answer_schema, question
+from kcm.large.prompts import NO_PROMPT, answer_schema, question
 from pipelines.serve.http.openai_api import text_between_marks
 
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from kcm.inputs.content import Content
-from kcm.tasks.plan.splits import DEFAULT_FRACTIONS, SPLITS, Fractions, purpose
 from kcm.tasks.rows import SourceRow
 from kcm.tasks.rows import rows_of as normalised
+from kcm.tasks.splits import DEFAULT_FRACTIONS, SPLITS, Fractions, purpose
 from kcm.tasks.units import text_key, unit_digest
 
 PLAIN = {"train": 0.4, "validate": 0.2, "certify": 0.2, "test": 0.2}

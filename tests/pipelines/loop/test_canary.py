@@ -7,9 +7,9 @@ import pytest
 
 from kcm.certify.monitoring.trial import Requests
 from kcm.errors import KcmError
+from pipelines.loop import canary
+from pipelines.loop.canary import Rollout, RolloutOutcome
 from pipelines.loop.config import CanaryConfig
-from pipelines.loop.promotion import canary
-from pipelines.loop.promotion.canary import Rollout, RolloutOutcome
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.trial import TrialFigures
 

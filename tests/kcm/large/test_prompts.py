@@ -16,7 +16,7 @@ from kcm.large.adapters.causal_lm import CausalLmConfig
 from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.adapters.zero_shot import ZeroShotConfig
-from kcm.large.prompting.prompts import CLOSING, OPENING, PromptMessage, question, sanitized
+from kcm.large.prompts import CLOSING, OPENING, PromptMessage, question, sanitized
 from tests.fake_upstream import FakeUpstream
 
 LABELS = ("refund", "late delivery", "praise")

@@ -7,7 +7,7 @@ import pytest
 
 from kcm.errors import ConfigError, DataError
 from kcm.tasks import SPLITS
-from kcm.tasks.plan.scenarios import load_mapping, long_tail_sizes, plan_tasks
+from kcm.tasks.scenarios import load_mapping, long_tail_sizes, plan_tasks
 
 LABELS = tuple("abcdefg")
 

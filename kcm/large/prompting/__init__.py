@@ -1,1 +1,0 @@
-"""Prompts of a large model, and parsing of its replies."""
