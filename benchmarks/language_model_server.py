@@ -12,7 +12,7 @@ import signal
 from script import options
 from xllamacpp import CommonParams, Server
 
-TOKENS_PER_SLOT = 1024
+NUM_SLOTS, TOKENS_PER_SLOT = 2, 1024  # requests that are answered at once; others wait
 
 
 def main() -> None:
@@ -20,14 +20,12 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("model", help="a GGUF file")
     parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--slots", type=int, default=2, help="requests that are answered at once; others wait")
-    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     params = CommonParams()
     params.model.path = arguments.model
-    params.port, params.n_parallel = arguments.port, arguments.slots
-    params.n_ctx = TOKENS_PER_SLOT * arguments.slots
-    params.cpuparams.n_threads = arguments.threads
+    params.port, params.n_parallel = arguments.port, NUM_SLOTS
+    params.n_ctx = TOKENS_PER_SLOT * NUM_SLOTS
+    params.cpuparams.n_threads = 1
     server = Server(params)
     print(server.listening_address, flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})

@@ -95,17 +95,13 @@ class Place:
     def cascade(self) -> Iterator[str]:
         """What `kcm serve` starts."""
         with self._started() as config:
-            yield start(build_app(FixedSource(self.release), config, self._assets), config)
+            yield start(build_app(FixedSource(self.release), config, self.site.assets_path.absolute()), config)
 
     @contextmanager
     def large_only(self) -> Iterator[str]:
         """The same deployments, whose door hands every item on to the large model unseen."""
         with self._started() as config:
-            yield started(DoorToLarge, FixedSource(self.release), config, self._assets)
-
-    @property
-    def _assets(self) -> Path:
-        return self.site.assets_path.absolute()
+            yield started(DoorToLarge, FixedSource(self.release), config, self.site.assets_path.absolute())
 
     @contextmanager
     def _started(self) -> Iterator[ServeConfig]:

@@ -22,17 +22,25 @@ from pipelines.progress import Bar, polled
 from pipelines.store.checkpoint import newest_checkpoint
 from pipelines.store.files import Files, StorageError
 from pipelines.training.artefacts import TrainedArtefact
+from pipelines.training.num_workers import step_sizes, useful_workers
 from pipelines.training.worker import METRICS, NOTES, PROGRESS, TrainerPlan, WorkerPlan, train_worker
 
 MAX_FAILURES = 3  # times that a dead train worker is replaced: what kills more of them is no accident
 
 
 def train(attempt: Attempt, plan: TrainerPlan, **resumed: Any) -> None:
-    """Train on the cluster, and write the states of the trainers as an artefact; `resumed` as in `WorkerPlan`."""
+    """Train on the cluster, and write the states of the trainers as an artefact; `resumed` as in `WorkerPlan`.
+
+    Of the workers that are configured those are left out that would make a training by steps slower.
+    """
     context = attempt.context
+    num_workers, line = useful_workers(step_sizes(plan), context.cluster)
+    if line:
+        context.reporter.say(line)
+    cluster = context.cluster.model_copy(update={"num_workers": num_workers})
     worker = WorkerPlan(plan, attempt.fingerprint, attempt.storage, context.cluster.checkpoint_every, **resumed)
     record = context.tracking.log_metrics if context.tracking else None
-    states = run_workers(worker, context.cluster, attempt.bar, lambda line: context.reporter.say(escape(line)), record)
+    states = run_workers(worker, cluster, attempt.bar, lambda line: context.reporter.say(escape(line)), record)
     TrainedArtefact.write(attempt.folder, states, plan.config.collaborators)
 
 

@@ -107,7 +107,7 @@ class LanguageModel:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, str(SERVER), str(self.gguf), "--port", str(self.port), "--slots", "2"]
+        command = [sys.executable, str(SERVER), str(self.gguf), "--port", str(self.port)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self.process.stdout is not None
         assert str(self.port) in self.process.stdout.readline()  # it says when it is ready
