@@ -11,11 +11,9 @@ import hashlib
 import json
 import math
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -51,61 +49,42 @@ def split_fingerprint(ids: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-class Looks(ABC):
-    """What counts the looks at certify rows, shared safely between processes."""
-
-    def look(self, fingerprint: str, delta: float, purpose: str) -> Look:
-        """The look for `purpose`: an existing one where there is one, so that repeated work is the same look."""
-        earlier = (look for look in self.looks(fingerprint) if look.purpose == purpose)
-        return next(earlier, None) or self.open_look(fingerprint, delta, purpose)
-
-    @abstractmethod
-    def open_look(self, fingerprint: str, delta: float, purpose: str) -> Look:
-        """Write a look down and return it; to be called before any certify outcome is read.
-
-        `purpose` says what is to be certified. Raises ArtefactError when what was written down is damaged.
-        """
-
-    @abstractmethod
-    def looks(self, fingerprint: str) -> list[Look]:
-        """All looks at a split so far, in order."""
-
-
-class Ledger(Looks):
+class Ledger:
     """A JSON file of looks by fingerprint."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def open_look(self, fingerprint: str, delta: float, purpose: str) -> Look:
-        """Write a look down and return it."""
+    def look(self, fingerprint: str, delta: float, purpose: str) -> Look:
+        """The look for `purpose`, which says what is to be certified; to be asked for before an outcome is read.
+
+        An existing one where there is one, so that repeated work is the same look; else it is written down. Raises
+        ArtefactError when what was written down is damaged.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.path}.lock"):
             looks = self._read()
-            number = 1 + sum(look["fingerprint"] == fingerprint for look in looks)
+            same_rows = [look for look in looks if look.fingerprint == fingerprint]
+            if found := next((look for look in same_rows if look.purpose == purpose), None):
+                return found
+            number = len(same_rows) + 1
             look = Look(fingerprint, number, delta, look_delta(delta, number), purpose)
-            self._write([*looks, asdict(look)])
+            self._write([*looks, look])
         return look
 
-    def looks(self, fingerprint: str) -> list[Look]:
-        """All looks at a split so far, in order."""
-        return [Look(**look) for look in self._read() if look["fingerprint"] == fingerprint]
-
-    def _read(self) -> list[dict[str, Any]]:
+    def _read(self) -> list[Look]:
         try:
-            looks = json.loads(self.path.read_text(encoding="utf-8"))
-            [Look(**look) for look in looks]
+            return [Look(**look) for look in json.loads(self.path.read_text(encoding="utf-8"))]
         except FileNotFoundError:
             return []
         except (ValueError, TypeError):
             raise ArtefactError(
                 "the ledger of looks is damaged", where=str(self.path), hint="Restore it, or certify on fresh rows"
             ) from None
-        return list(looks)
 
-    def _write(self, looks: list[dict[str, Any]]) -> None:
+    def _write(self, looks: list[Look]) -> None:
         """Replace the file durably."""
         draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         with draft.open("w", encoding="utf-8") as file:
-            json.dump(looks, file, indent=1)
+            json.dump([asdict(look) for look in looks], file, indent=1)
         replace_durably(draft, self.path)

@@ -28,7 +28,7 @@ from pipelines.loop.groups import groups_of
 from pipelines.loop.grow import Grow, GrowFeatures, GrowOutcomes
 from pipelines.loop.naming import ClassNames
 from pipelines.loop.parent import Parent
-from pipelines.loop.recertify import LineageLedger, Recertify, outlook
+from pipelines.loop.recertify import Recertify, outlook
 from pipelines.loop.state import LoopState, log_reader
 from pipelines.loop.window import LogWindow, WindowArtefact
 from pipelines.progress import Reporter
@@ -42,6 +42,7 @@ from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.stages.stage import Stage, run_stages
 from pipelines.store.artefact import Artefact
+from pipelines.store.control.journal import StoredLedger
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.tracking.tracking import PARENT_TAG, Tracking
 
@@ -104,7 +105,7 @@ def build_challenger(
         reporter.say(f"too few items of train units are labelled {escape(waiting)} for the large model's head")
     if facts.set_aside:
         figures["set_aside"] = facts.set_aside
-    planned = LineageLedger(state.store.control, config.name).next_spend(config.certificate.delta)
+    planned = StoredLedger.of_lineage(state.store.control, config.name).next_spend(config.certificate.delta)
     reporter.say(f"[bold]certify[/bold]   {outlook(window, config.certificate, planned)}")
     with suppress(DataError):  # features are not stored
         groups = ClassNames.of(config).without_ignored(groups_of(window.table))

@@ -19,29 +19,16 @@ from kcm.errors import DataError
 from pipelines.config import RunConfig
 from pipelines.loop.disputes import GivenLabels, InboxPlan, drawn_items, label_tests
 from pipelines.loop.judged import JudgedWindow
-from pipelines.loop.recertify import JUDGED, LineageLedger, Recertify
+from pipelines.loop.recertify import JUDGED, Recertify
 from pipelines.loop.state import LoopState
 from pipelines.loop.window import WindowArtefact
 from pipelines.serve.config import log_url
-from pipelines.serve.log.database import Database, LogUnavailableError
+from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.entries import RejectedError
-from pipelines.serve.log.inbox import (
-    AskedFor,
-    InboxItem,
-    LabelTest,
-    Standing,
-    State,
-    close_inboxes,
-    draw_items,
-    inbox_items,
-    inbox_states,
-    open_inbox,
-    standing_of,
-    store_answers,
-)
+from pipelines.serve.log.inbox import AskedFor, InboxItem, InboxLog, LabelTest, Standing, State, standing_of
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
-from pipelines.store.control.journal import Journal
+from pipelines.store.control.journal import Journal, StoredLedger
 
 LOG_TIMEOUT_S = 10.0
 
@@ -54,28 +41,25 @@ class Inbox:
 
     def __init__(self, url: str, plan: InboxPlan, judged: JudgedWindow, timeout_s: float = 60.0) -> None:
         self.plan, self._judged = plan, judged
-        self._database = Database(url, timeout_s)
+        self._log = InboxLog(url, timeout_s, plan.application)
 
     def close(self) -> None:
         """Let go of all connections."""
-        self._database.close()
+        self._log.close()
 
     def fill(self) -> int:
         """Write down all that is drawn, and give the number of items; a second time changes nothing."""
         items = drawn_items(self._judged, self.plan)
-        with self._database.writing() as connection:
-            draw_items(connection, self.plan.application, self.plan.attempt, items)
+        self._log.draw_items(self.plan.attempt, items)
         return len(items)
 
     def ask(self) -> None:
         """Let the service ask people for these labels, and for those of no other inbox of the application."""
-        with self._database.writing() as connection:
-            open_inbox(connection, self.plan.application, self._asked_for)
+        self._log.open_inbox(self._asked_for)
 
     def items(self, state: State | None = None, limit: int | None = None) -> list[InboxItem]:
         """The items in their order, those in `state` where one is given, `limit` at the most."""
-        with self._database.reading() as connection:
-            return inbox_items(connection, self.plan.application, self.plan.attempt, state, limit)
+        return self._log.inbox_items(self.plan.attempt, state, limit)
 
     def answer(self, answers: Mapping[str, str | None]) -> None:
         """Store what a person said of items by their ids: a label, or None for one that is skipped.
@@ -83,15 +67,13 @@ class Inbox:
         Raises DataError for ids that are not in the inbox and labels outside the list, and stores nothing then.
         """
         try:
-            with self._database.writing() as connection:
-                store_answers(connection, self.plan.application, self._asked_for, answers, again=True)
+            self._log.answer_inbox(answers, again=True, asked=self._asked_for)
         except RejectedError as error:
             raise DataError(str(error), where="inbox", hint="Nothing was stored") from None
 
     def answers(self) -> dict[str, tuple[State, str | None]]:
         """State and label of each item by its id."""
-        with self._database.reading() as connection:
-            return inbox_states(connection, self.plan.application, self.plan.attempt)
+        return self._log.inbox_states(self.plan.attempt)
 
     @property
     def _asked_for(self) -> AskedFor:
@@ -173,7 +155,7 @@ class LabelledChallenger:
         """How its labels are drawn. The first time opens a look of the ledger, which all its labels share."""
 
         def planned(_: int) -> dict[str, object]:
-            look = LineageLedger(state.store.control, config.name).spend(self.attempt, config.certificate.delta)
+            ledger = StoredLedger.of_lineage(state.store.control, config.name)
             return InboxPlan(
                 attempt=self.attempt,
                 application=config.application,
@@ -182,7 +164,7 @@ class LabelledChallenger:
                 labels=Bundle.read(self.bundle.bundle).answer_names,
                 floor=self.evaluated.source(WindowArtefact, "window").facts.share_floor,
                 epsilon=config.certificate.epsilon,
-                delta=look.spend,
+                delta=ledger.look(config.certificate.delta, self.attempt).spend,
                 noise=config.update.label_noise if config.update else 0.0,
             ).model_dump(mode="json")
 
@@ -244,12 +226,9 @@ def withdraw_labels(config: RunConfig, state: LoopState) -> None:
     """Let the service ask for no more labels of a challenger that another follows, or that they sufficed for."""
     if not _plans(state).entries():
         return
-    with (
-        suppress(LogUnavailableError),
-        closing(Database(log_url(config.serve, config.storage_folder), LOG_TIMEOUT_S)) as log,
-        log.writing() as connection,
-    ):
-        close_inboxes(connection, config.application)
+    url = log_url(config.serve, config.storage_folder)
+    with suppress(LogUnavailableError), InboxLog(url, LOG_TIMEOUT_S, config.application) as log:
+        log.close_inboxes()
 
 
 def _plans(state: LoopState) -> Journal:

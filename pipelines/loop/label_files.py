@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kcm.errors import DataError
+from kcm.inputs.chunks import read_chunks
+from kcm.inputs.location import Location
 from pipelines.serve.log.inbox import InboxItem
 
 COLUMNS = ("id", "text", "task", "label", "skip")
@@ -46,14 +47,9 @@ def read_answers(path: Path) -> dict[str, str | None]:
 
     Raises DataError, naming the item, for one that is labelled and skipped, or labelled twice and differently.
     """
-    form, where = _form(path), str(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = list(_csv_rows(text) if form == ".csv" else _json_rows(text, lines=form == ".jsonl"))
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"the file cannot be read: {error}", where=where) from None
+    where = str(path)
     answers: dict[str, str | None] = {}
-    for row in rows:
+    for row in _rows(path):
         if missing := {"id", "label"} - row.keys():
             raise DataError(f"there is no {min(missing)!r}", where=where, hint=f"Known are {', '.join(COLUMNS)}")
         item, label, skip = (str(row.get(name) or "").strip() for name in ("id", "label", "skip"))
@@ -97,32 +93,26 @@ def _label_studio_task(item: InboxItem) -> dict[str, Any]:
     return {"data": shown, "annotations": [{"result": result, "was_cancelled": item.label is None}]}
 
 
-def _csv_rows(text: str) -> Iterator[dict[str, str]]:
-    header = text.partition("\n")[0]
-    delimiter = max((",", ";", "\t"), key=header.count)  # some spreadsheets write others
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # 128 kB by default; a text may be longer
-    for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter):
-        if None in row:
-            raise ValueError(f"the row of {row.get('id')} has more cells than the header")
-        yield {name: _unguarded(cell or "") for name, cell in row.items()}
+def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of a file, those that tasks of Label Studio say among them. DataError for one that cannot be read."""
+    form = _form(path)
+    for chunk in read_chunks(Location.of(path)):
+        for position, fault in chunk.faults.items():
+            raise DataError(f"row {chunk.first + position} cannot be read: {fault}", where=str(path))
+        for row in chunk.table.to_pylist() if chunk.objects is None else chunk.objects:
+            if form == ".csv":
+                yield {name: _unguarded(cell) for name, cell in row.items()}
+            else:
+                yield from _said(row, str(path)) if "data" in row else (row,)
 
 
-def _json_rows(text: str, *, lines: bool) -> Iterator[Mapping[str, Any]]:
-    """Rows from JSON Lines, or from a list of rows or of tasks of Label Studio."""
-    rows = [json.loads(line) for line in text.split("\n") if line.strip()] if lines else json.loads(text)
-    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
-        raise ValueError("it holds no list of objects")
-    for row in rows:
-        yield from _said(row) if "data" in row else (row,)
-
-
-def _said(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _said(task: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
     """What each annotation of a task of Label Studio says; a cancelled one is a skip."""
     for annotation in task.get("annotations", ()):
         results = annotation.get("result", ())
         choices = [choice for result in results for choice in result.get("value", {}).get("choices", ())]
         if len(choices) > 1:
-            raise ValueError(f"{task['data'].get('id')} has {len(choices)} labels in one annotation")
+            raise DataError(f"{task['data'].get('id')} has {len(choices)} labels in one annotation", where=where)
         skipped = bool(annotation.get("was_cancelled"))
         yield {"id": task["data"].get("id"), "label": "" if skipped else "".join(choices), "skip": skipped}
 

@@ -15,7 +15,6 @@ from pydantic import Field
 
 from kcm.cascade.policy import Decision, Policy
 from kcm.certify.certificate import CertificateConfig, CertifiedWindow
-from kcm.certify.ledger import Look, look_delta
 from kcm.certify.traffic import Traffic
 from kcm.certify.window import TrafficCertificate, can_certify, certify_traffic, traffic_path
 from kcm.encoders import EncoderConfig
@@ -29,38 +28,11 @@ from pipelines.serve.log.inbox import LabelTest
 from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, curves_of, result_of, scored_table
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.control.journal import StoredLedger
-from pipelines.store.control.records import Control
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import TunedArtefact
 
 JUDGED = "window.parquet"
-
-
-class LineageLedger:
-    """What the attempts to certify challengers of one application may spend of one delta.
-
-    Attempt v spends 6 delta / (pi^2 v^2). These sum to delta over all attempts, so that all certificates that the loop
-    ever issues for an application hold together with probability 1 - delta. Attempts that failed count, and so do those
-    of earlier champions; a new window resets nothing. A window with too few units for any certificate is no attempt.
-    """
-
-    def __init__(self, control: Control, application: str) -> None:
-        self._ledger, self._key = StoredLedger(control), f"lineage/{application}"
-
-    def spend(self, attempt: str, delta: float) -> Look:
-        """Record an attempt, before its window is read; recording it again gives the same entry."""
-        return self._ledger.look(self._key, delta, attempt)
-
-    def next_spend(self, delta: float, attempt: str = "") -> float:
-        """What an attempt would spend: what is recorded for it, else what the next one may."""
-        looks = self.attempts()
-        recorded = (look.spend for look in looks if look.purpose == attempt)
-        return next(recorded, look_delta(delta, len(looks) + 1))
-
-    def attempts(self) -> list[Look]:
-        """All attempts, the first one first."""
-        return self._ledger.looks(self._key)
 
 
 def certify_window(
@@ -227,8 +199,8 @@ class Recertify(Stage, Plan):
         """
         if self.labels is not None:
             return self.labels.plan.delta
-        ledger = LineageLedger(attempt.context.store.control, self.name)
+        ledger = StoredLedger.of_lineage(attempt.context.store.control, self.name)
         planned = ledger.next_spend(self.certificate.delta, attempt.fingerprint)
         if not can_certify_window(certify, policy, self.certificate, facts, planned):
             return planned
-        return ledger.spend(attempt.fingerprint, self.certificate.delta).spend
+        return ledger.look(self.certificate.delta, attempt.fingerprint).spend

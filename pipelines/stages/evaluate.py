@@ -31,7 +31,6 @@ from kcm.certify.certificate import (
     certificates_json,
     certify_policy,
 )
-from kcm.certify.ledger import Ledger
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import Config
 from kcm.explain.networks import base_logits
@@ -55,7 +54,6 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import Names
 from pipelines.training.artefacts import RANKING, Tuned, TunedArtefact, standing
 
-LEDGER = "ledger.json"  # of a storage that is a folder; a bucket has records
 OUTCOMES = "outcomes.parquet"  # the outcome table of a collaborator
 MAX_LABELS = 100  # in the result
 _RESULT, _REPORT, _CERTIFICATES, _CHOICE = "result.json", "report.json", "certificates.json", "choice.json"
@@ -253,8 +251,7 @@ def look_spend(store: ArtefactStore, certify_rows: str, config: CertificateConfi
 
     All collaborators share a look: one is deployed, which was chosen before, and not by its certificate.
     """
-    ledger = StoredLedger(store.control) if store.storage.is_remote else Ledger(store.root / LEDGER)
-    return ledger.look(certify_rows, config.delta, purpose).spend
+    return StoredLedger(store.control, certify_rows).look(config.delta, purpose).spend
 
 
 def result_of(

@@ -29,5 +29,5 @@ def test_a_folder_is_on_disk_with_all_that_it_holds_before_it_appears_and_its_na
 def test_a_look_is_on_disk_with_its_name(tmp_path, monkeypatch):
     ledger = Ledger(tmp_path / "ledger.json")
     synced = _synced(monkeypatch, ledger.path)
-    ledger.open_look("split", 0.1, "test")
+    ledger.look("split", 0.1, "test")
     assert synced == [(ledger.path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]

@@ -27,9 +27,9 @@ from sqlalchemy import (
     update,
 )
 
-from pipelines.serve.log.database import Database, erase_content, insert, log_key, share_numbers
+from pipelines.serve.log.database import erase_content, insert, log_key, share_numbers
 from pipelines.serve.log.entries import Feedback, LoggedDecision, RejectedError, as_bytes, hashed, storable, utc_now
-from pipelines.serve.log.inbox import InboxView, asked_for, inbox_view, store_answers
+from pipelines.serve.log.inbox import InboxLog
 from pipelines.serve.log.tables import (
     DECISIONS,
     DRIFT,
@@ -94,7 +94,7 @@ class Forgotten:
     units: frozenset[str]
 
 
-class DecisionLog(Database):
+class DecisionLog(InboxLog):
     """Stores durably or raises LogUnavailableError; every call blocks, for `timeout_s` at most where it must wait.
 
     What is stored twice under the same request id and item is stored once. Decisions are those of `application`. Of the
@@ -102,8 +102,8 @@ class DecisionLog(Database):
     """
 
     def __init__(self, url: str, timeout_s: float, application: str = APPLICATION, max_share: float = 1.0) -> None:
-        super().__init__(url, timeout_s)
-        self._application, self._max_share = application, max_share
+        super().__init__(url, timeout_s, application)
+        self._max_share = max_share
         self._writer = secrets.token_hex(8)
         self._key: bytes | None = None
 
@@ -166,17 +166,6 @@ class DecisionLog(Database):
             differing = [item for item, label in connection.execute(stored).all() if wanted[item] != label]
             if differing:
                 raise RejectedError(409, f"item {min(differing)} has another label already")
-
-    def inbox(self, limit: int) -> InboxView:
-        """The first open items of the inbox that people are asked about."""
-        with self.reading() as connection:
-            return inbox_view(connection, self._application, limit)
-
-    def answer_inbox(self, answers: Mapping[str, str | None], *, again: bool) -> None:
-        """Commit what a person says of items of the open inbox, or store none; as `store_answers`."""
-        with self.writing() as connection:
-            asked = asked_for(connection, self._application)
-            store_answers(connection, self._application, asked, answers, again=again)
 
     def add_failure(self, request_id: str, model_version: str, stage: int, status: int) -> None:
         """Commit that a challenger did not answer a request that it took, and the HTTP status of that."""

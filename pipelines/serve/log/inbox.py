@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import PlainSerializer
-from sqlalchemy import ColumnElement, Connection, select, update
+from sqlalchemy import ColumnElement, Update, select, update
 
 from kcm.cascade.policy import Decision
 from kcm.certify.labelled import LabelledTest, LabelledUnits, lowest_certified
 from kcm.config import Config
-from pipelines.serve.log.database import insert
+from pipelines.serve.log.database import Database, insert
 from pipelines.serve.log.entries import RejectedError, utc_now
 from pipelines.serve.log.tables import DECISIONS, INBOX, INBOXES, PAYLOADS, same_item
 
@@ -179,105 +179,107 @@ class InboxView:
     standing: Standing
 
 
-def draw_items(connection: Connection, application: str, attempt: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write down what an attempt draws: request_id, item, position, probability and small_label. Once for an item."""
-    shared = {"application": application, "attempt": attempt, "drawn_at": utc_now()}
-    if rows:
-        connection.execute(insert(connection, INBOX), [shared | dict(row) for row in rows])
+class InboxLog(Database):
+    """The inboxes of an application in the log: of each attempt that asked for labels, and one that may be open."""
 
+    def __init__(self, url: str, timeout_s: float, application: str) -> None:
+        super().__init__(url, timeout_s)
+        self._application = application
 
-def open_inbox(connection: Connection, application: str, asked: AskedFor) -> None:
-    """Let people be asked for these labels, and for no others of the application."""
-    close_inboxes(connection, application)
-    key = {"application": application, "attempt": asked.attempt}
-    tests = [test.model_dump(mode="json") for test in asked.tests]
-    row = {"model_version": asked.version, "labels": list(asked.labels), "tests": tests, "opened_at": utc_now()}
-    connection.execute(insert(connection, INBOXES), [key | row])
-    this = INBOXES.c.application == application, INBOXES.c.attempt == asked.attempt
-    connection.execute(update(INBOXES).where(*this).values(closed_at=None))
+    def draw_items(self, attempt: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write down what an attempt draws: request_id, item, position, probability, small_label. Once for an item."""
+        shared = {"application": self._application, "attempt": attempt, "drawn_at": utc_now()}
+        if rows:
+            with self.writing() as connection:
+                connection.execute(insert(connection, INBOX), [shared | dict(row) for row in rows])
 
+    def open_inbox(self, asked: AskedFor) -> None:
+        """Let people be asked for these labels, and for no others of the application."""
+        key = {"application": self._application, "attempt": asked.attempt}
+        tests = [test.model_dump(mode="json") for test in asked.tests]
+        row = {"model_version": asked.version, "labels": list(asked.labels), "tests": tests, "opened_at": utc_now()}
+        with self.writing() as connection:
+            connection.execute(self._closing())
+            connection.execute(insert(connection, INBOXES), [key | row])
+            this = INBOXES.c.application == self._application, INBOXES.c.attempt == asked.attempt
+            connection.execute(update(INBOXES).where(*this).values(closed_at=None))
 
-def close_inboxes(connection: Connection, application: str) -> None:
-    """Let nobody be asked any more: there is no challenger."""
-    i = INBOXES.c
-    opened = update(INBOXES).where(i.application == application, i.closed_at.is_(None))
-    connection.execute(opened.values(closed_at=utc_now()))
+    def close_inboxes(self) -> None:
+        """Let nobody be asked any more: there is no challenger."""
+        with self.writing() as connection:
+            connection.execute(self._closing())
 
+    def asked_for(self) -> AskedFor | None:
+        """The labels that people are asked for; None where no inbox is open."""
+        i = INBOXES.c
+        opened = select(INBOXES).where(i.application == self._application, i.closed_at.is_(None))
+        with self.reading() as connection:
+            row = connection.execute(opened.order_by(i.opened_at.desc()).limit(1)).first()
+        if row is None:
+            return None
+        tests = tuple(LabelTest.model_validate(test) for test in row.tests)
+        return AskedFor(row.attempt, row.model_version, tuple(row.labels), tests)
 
-def asked_for(connection: Connection, application: str) -> AskedFor | None:
-    """The labels that people are asked for; None where no inbox is open."""
-    i = INBOXES.c
-    opened = select(INBOXES).where(i.application == application, i.closed_at.is_(None))
-    row = connection.execute(opened.order_by(i.opened_at.desc()).limit(1)).first()
-    if row is None:
-        return None
-    tests = tuple(LabelTest.model_validate(test) for test in row.tests)
-    return AskedFor(row.attempt, row.model_version, tuple(row.labels), tests)
+    def inbox(self, limit: int) -> InboxView:
+        """The first open items of the open inbox."""
+        if (asked := self.asked_for()) is None:
+            return InboxView(None, (), [], standing_of((), {}))
+        standing = standing_of(asked.tests, self.inbox_states(asked.attempt))
+        return InboxView(asked.version, asked.labels, self.inbox_items(asked.attempt, "drawn", limit), standing)
 
+    def inbox_items(self, attempt: str, state: State | None = None, limit: int | None = None) -> list[InboxItem]:
+        """The items of an inbox in their order, those in `state` where one is given, `limit` at the most."""
+        i, d, p = INBOX.c, DECISIONS.c, PAYLOADS.c
+        joined = INBOX.join(DECISIONS, same_item(DECISIONS, INBOX)).outerjoin(PAYLOADS, same_item(PAYLOADS, INBOX))
+        shown = (i.position, i.state, i.label, p.text, p.image, d.task, d.answered_at, i.small_label, d.large_label)
+        chosen = select(i.request_id, i.item, *shown).select_from(joined).where(self._of(attempt))
+        if state is not None:
+            chosen = chosen.where(i.state == state)
+        with self.reading() as connection:
+            rows = connection.execute(chosen.order_by(i.position).limit(limit)).all()
+        return [InboxItem(f"{request_id}/{item}", *values) for request_id, item, *values in rows]
 
-def inbox_view(connection: Connection, application: str, limit: int) -> InboxView:
-    """The first open items of the open inbox."""
-    asked = asked_for(connection, application)
-    if asked is None:
-        return InboxView(None, (), [], standing_of((), {}))
-    items = inbox_items(connection, application, asked.attempt, "drawn", limit)
-    standing = standing_of(asked.tests, inbox_states(connection, application, asked.attempt))
-    return InboxView(asked.version, asked.labels, items, standing)
+    def inbox_states(self, attempt: str) -> dict[str, tuple[State, str | None]]:
+        """State and label of each item of an inbox, by its id."""
+        i = INBOX.c
+        chosen = select(i.request_id, i.item, i.state, i.label).where(self._of(attempt))
+        with self.reading() as connection:
+            rows = connection.execute(chosen).all()
+        return {f"{request_id}/{item}": (state, label) for request_id, item, state, label in rows}
 
+    def answer_inbox(self, answers: Mapping[str, str | None], *, again: bool, asked: AskedFor | None = None) -> None:
+        """Commit a label of each item by its id, or None for one that is skipped, or store none.
 
-def inbox_items(
-    connection: Connection,
-    application: str,
-    attempt: str,
-    state: State | None = None,
-    limit: int | None = None,
-) -> list[InboxItem]:
-    """The items of an inbox in their order, those in `state` where one is given, `limit` at the most."""
-    i, d, p = INBOX.c, DECISIONS.c, PAYLOADS.c
-    joined = INBOX.join(DECISIONS, same_item(DECISIONS, INBOX)).outerjoin(PAYLOADS, same_item(PAYLOADS, INBOX))
-    shown = (i.position, i.state, i.label, p.text, p.image, d.task, d.answered_at, i.small_label, d.large_label)
-    chosen = select(i.request_id, i.item, *shown).select_from(joined).where(_of(application, attempt))
-    if state is not None:
-        chosen = chosen.where(i.state == state)
-    rows = connection.execute(chosen.order_by(i.position).limit(limit))
-    return [InboxItem(f"{request_id}/{item}", *values) for request_id, item, *values in rows]
+        `asked` is the inbox, by default the open one. Raises RejectedError: 404 for items and 422 for labels that are
+        not asked for; unless `again`, 409 for items that have another answer, as the second one of two people gets it
+        who are asked the same.
+        """
+        asked = asked or self.asked_for()
+        known = self.inbox_states(asked.attempt) if asked else {}
+        with self.writing() as connection:
+            for name, label in answers.items():
+                if asked is None or name not in known:
+                    raise RejectedError(404, f"item {name}: no label of it is asked for")
+                if label is not None and label not in asked.labels:
+                    raise RejectedError(422, f"item {name}: {label!r} is not in the list of labels")
+                request_id, item = item_of(name)
+                this = self._of(asked.attempt) & (INBOX.c.request_id == request_id) & (INBOX.c.item == item)
+                if not again:
+                    this &= (INBOX.c.state == "drawn") | INBOX.c.label.is_not_distinct_from(label)
+                values = {"state": "skipped" if label is None else "labelled", "label": label, "labelled_at": utc_now()}
+                if not connection.execute(update(INBOX).where(this).values(values)).rowcount:
+                    raise RejectedError(409, f"item {name}: it has another answer already; `again` replaces it")
 
+    def _of(self, attempt: str) -> ColumnElement[bool]:
+        return (INBOX.c.application == self._application) & (INBOX.c.attempt == attempt)
 
-def inbox_states(connection: Connection, application: str, attempt: str) -> dict[str, tuple[State, str | None]]:
-    """State and label of each item of an inbox, by its id."""
-    i = INBOX.c
-    rows = connection.execute(select(i.request_id, i.item, i.state, i.label).where(_of(application, attempt)))
-    return {f"{request_id}/{item}": (state, label) for request_id, item, state, label in rows}
-
-
-def store_answers(
-    connection: Connection, application: str, asked: AskedFor | None, answers: Mapping[str, str | None], *, again: bool
-) -> None:
-    """Store a label of each item by its id, or None for one that is skipped; a transaction that fails stores nothing.
-
-    Raises RejectedError: 404 for items and 422 for labels that are not asked for; unless `again`, 409 for items that
-    have another answer, as the second one of two people gets it who are asked the same.
-    """
-    known = inbox_states(connection, application, asked.attempt) if asked else {}
-    for name, label in answers.items():
-        if asked is None or name not in known:
-            raise RejectedError(404, f"item {name}: no label of it is asked for")
-        if label is not None and label not in asked.labels:
-            raise RejectedError(422, f"item {name}: {label!r} is not in the list of labels")
-        request_id, item = item_of(name)
-        this = _of(application, asked.attempt) & (INBOX.c.request_id == request_id) & (INBOX.c.item == item)
-        if not again:
-            this &= (INBOX.c.state == "drawn") | INBOX.c.label.is_not_distinct_from(label)
-        values = {"state": "skipped" if label is None else "labelled", "label": label, "labelled_at": utc_now()}
-        if not connection.execute(update(INBOX).where(this).values(values)).rowcount:
-            raise RejectedError(409, f"item {name}: it has another answer already; `again` replaces it")
+    def _closing(self) -> Update:
+        i = INBOXES.c
+        opened = update(INBOXES).where(i.application == self._application, i.closed_at.is_(None))
+        return opened.values(closed_at=utc_now())
 
 
 def item_of(name: str) -> tuple[str, int]:
     """The item that `request id/item` names."""
     request_id, _, item = name.rpartition("/")
     return request_id, int(item)
-
-
-def _of(application: str, attempt: str) -> ColumnElement[bool]:
-    return (INBOX.c.application == application) & (INBOX.c.attempt == attempt)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Self
 
-from kcm.certify.ledger import Look, Looks, look_delta
+from kcm.certify.ledger import Look, look_delta
 from kcm.errors import ArtefactError
 from pipelines.store.control.records import Control
 
@@ -40,30 +40,46 @@ class Journal:
                 return entry
 
 
-class StoredLedger(Looks):
-    """The ledger of looks in a bucket: a journal for each split, whose entry number v is look number v at it."""
+class StoredLedger:
+    """The looks at the rows of one fingerprint in a storage: a journal, whose entry number v is look number v.
 
-    def __init__(self, control: Control) -> None:
-        self._control = control
+    The looks of an application's updates, at whatever window, are those of one lineage, see `of_lineage`.
+    """
 
-    def open_look(self, fingerprint: str, delta: float, purpose: str) -> Look:
-        """Write a look down and return it."""
+    def __init__(self, control: Control, fingerprint: str) -> None:
+        self._fingerprint, self._key = fingerprint, f"ledger/{fingerprint}"
+        self._journal = Journal(control, self._key)
 
-        def look(number: int) -> Entry:
-            return asdict(Look(fingerprint, number, delta, look_delta(delta, number), purpose))
+    @classmethod
+    def of_lineage(cls, control: Control, application: str) -> Self:
+        """What the attempts to certify challengers of one application may spend of one delta.
 
-        return Look(**self._journal(fingerprint).append(look))
+        Attempt v spends 6 delta / (pi^2 v^2). These sum to delta over all attempts, so that all certificates that the
+        loop ever issues for an application hold together with probability 1 - delta. Attempts that failed count, and so
+        do those of earlier champions; a new window resets nothing. A window with too few units for any certificate is
+        no attempt.
+        """
+        return cls(control, f"lineage/{application}")
 
-    def looks(self, fingerprint: str) -> list[Look]:
-        """All looks at a split so far, in order."""
+    def look(self, delta: float, purpose: str) -> Look:
+        """The look for `purpose`, written down unless it is there, as `kcm.certify.ledger.Ledger` does."""
+
+        def opened(number: int) -> Entry:
+            return asdict(Look(self._fingerprint, number, delta, look_delta(delta, number), purpose))
+
+        self.looks()  # refuses a damaged one
+        return Look(**self._journal.append(opened, same=lambda entry: bool(entry["purpose"] == purpose)))
+
+    def next_spend(self, delta: float, purpose: str = "") -> float:
+        """What a look would spend: what is recorded for its purpose, else what the next one may."""
+        looks = self.looks()
+        recorded = (look.spend for look in looks if look.purpose == purpose)
+        return next(recorded, look_delta(delta, len(looks) + 1))
+
+    def looks(self) -> list[Look]:
+        """All looks so far, in order. ArtefactError when what was written down is damaged."""
         try:
-            return [Look(**entry) for entry in self._journal(fingerprint).entries()]
+            return [Look(**entry) for entry in self._journal.entries()]
         except (ValueError, TypeError):
-            raise ArtefactError(
-                "the ledger of looks is damaged",
-                where=f"ledger/{fingerprint}",
-                hint="Restore it, or certify on fresh rows",
-            ) from None
-
-    def _journal(self, fingerprint: str) -> Journal:
-        return Journal(self._control, f"ledger/{fingerprint}")
+            hint = "Restore it, or certify on fresh rows"
+            raise ArtefactError("the ledger of looks is damaged", where=self._key, hint=hint) from None

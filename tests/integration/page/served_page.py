@@ -31,10 +31,9 @@ from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
-from pipelines.serve.log.database import Database, insert
-from pipelines.serve.log.decisions import APPLICATION, DecisionLog
+from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
-from pipelines.serve.log.inbox import AskedFor, open_inbox
+from pipelines.serve.log.inbox import AskedFor
 from pipelines.serve.log.tables import INBOX
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
@@ -111,14 +110,10 @@ def drawn_inbox(url: str, labels: tuple[str, ...], num: int = 6) -> None:
     )
     for n in range(num):
         log.finish_audits(f"r{n}", {0: labels[-1]})
+    log.open_inbox(AskedFor("a", "films/8", labels))
+    shared = {"item": 0, "probability": 1.0, "small_label": labels[0]}
+    log.draw_items("a", [shared | {"request_id": f"r{n}", "position": n} for n in range(num)])
     log.close()
-    database, now = Database(url, 5.0), datetime.now(UTC)
-    shared = {"item": 0, "attempt": "a", "application": APPLICATION, "probability": 1.0, "drawn_at": now}
-    with database.writing() as connection:
-        open_inbox(connection, APPLICATION, AskedFor("a", "films/8", labels))
-        rows = [shared | {"request_id": f"r{n}", "position": n, "small_label": labels[0]} for n in range(num)]
-        connection.execute(insert(connection, INBOX), rows)
-    database.close()
 
 
 def inbox_of(url: str) -> list[str]:

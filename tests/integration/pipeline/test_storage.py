@@ -24,13 +24,13 @@ from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig
 from pipelines.loop.purging import purge
-from pipelines.loop.recertify import LineageLedger
 from pipelines.loop.simulation.local_service import local_service
 from pipelines.loop.state import LoopState, log_reader
 from pipelines.registry.champion import Champion
 from pipelines.run import run
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.store.artefact import ArtefactStore
+from pipelines.store.control.journal import StoredLedger
 from pipelines.store.control.records import Control, Versioned
 from pipelines.store.features import SECONDS
 from pipelines.store.files import Files
@@ -218,7 +218,7 @@ def test_the_loop_on_a_bucket_is_gone_on_with_by_nodes_that_have_nothing(
     assert (second["version"], second["after"]) == ("extended/3", NUM_DECISIONS)
     state = json.loads(Files(served_bucket).read("runs/extended/loop.json"))
     assert [turn["version"] for turn in state["turns"]] == ["extended/2", "extended/3"]
-    looks = LineageLedger(ArtefactStore(served_bucket).control, "extended").attempts()
+    looks = StoredLedger.of_lineage(ArtefactStore(served_bucket).control, "extended").looks()
     assert [look.number for look in looks] == [1, 2]
 
     state = LoopState.of(config)

@@ -17,12 +17,13 @@ from kcm.errors import DataError
 from pipelines.config import RunConfig
 from pipelines.loop.inbox import opened_inbox, sufficient_labels, withdraw_labels
 from pipelines.loop.judged import JudgedWindow
-from pipelines.loop.recertify import LineageLedger, certify_window
+from pipelines.loop.recertify import certify_window
 from pipelines.loop.state import LoopState
 from pipelines.registry.champion import Champion
 from pipelines.serve.config import log_url
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.store.artefact import Recipe, write_json
+from pipelines.store.control.journal import StoredLedger
 from tests.pipelines.loop.windows import NUM, START, facts_of, judged_of, made_inbox, made_window
 
 
@@ -88,7 +89,7 @@ def test_the_inbox_is_that_of_the_searched_policy_and_opens_one_look(turned: Cal
     with opened_inbox(found.config) as again:
         assert again.plan == plan
         assert again.items()[0].label == "no"
-    (look,) = LineageLedger(found.state.store.control, "reviews").attempts()
+    (look,) = StoredLedger.of_lineage(found.state.store.control, "reviews").looks()
     assert look.spend == plan.delta
 
 
@@ -105,7 +106,7 @@ def test_there_is_no_inbox_before_a_challenger_or_under_another_champion(turned:
     found.close()
     with pytest.raises(DataError, match="no challenger waits"), opened_inbox(found.config):
         pass
-    assert json.dumps(LineageLedger(found.state.store.control, "reviews").attempts()) == "[]"
+    assert json.dumps(StoredLedger.of_lineage(found.state.store.control, "reviews").looks()) == "[]"
 
 
 def test_the_service_asks_from_the_command_on_until_the_labels_are_used(turned: Callable[[float], Turned]) -> None:
@@ -127,7 +128,7 @@ def test_the_service_asks_from_the_command_on_until_the_labels_are_used(turned: 
 def test_labels_suffice_once_they_certify_what_was_searched(turned: Callable[[float], Turned]) -> None:
     found = turned(0.05)
     assert sufficient_labels(found.config, found.state) is None
-    assert not LineageLedger(found.state.store.control, "reviews").attempts()
+    assert not StoredLedger.of_lineage(found.state.store.control, "reviews").looks()
     with opened_inbox(found.config) as inbox:
         items = inbox.items()
         inbox.answer(dict.fromkeys([each.id for each in items[:3]], "yes"))

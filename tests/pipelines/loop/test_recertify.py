@@ -14,8 +14,9 @@ from kcm.cascade.policy import KEEP_ALL, Decision, Policy
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import DataError
 from pipelines.loop.disputes import GivenLabels, InboxPlan
-from pipelines.loop.recertify import LineageLedger, can_certify_window, certify_window
+from pipelines.loop.recertify import can_certify_window, certify_window
 from pipelines.serve.log.inbox import State
+from pipelines.store.control.journal import StoredLedger
 from pipelines.store.control.records import Control
 from tests.pipelines.loop.windows import START, facts_of, judged_of, made_window, plan_of
 
@@ -160,15 +161,15 @@ def test_a_challenger_of_other_rows_or_prompts_and_other_decisions_are_refused()
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> LineageLedger:
-    return LineageLedger(Control(tmp_path), "demo")
+def ledger(tmp_path: Path) -> StoredLedger:
+    return StoredLedger.of_lineage(Control(tmp_path), "demo")
 
 
 def test_sixty_attempts_spend_no_more_than_delta(tmp_path: Path) -> None:
-    ledger = LineageLedger(Control(tmp_path), "demo")
+    ledger = StoredLedger.of_lineage(Control(tmp_path), "demo")
     for number in range(60):
-        ledger.spend(str(number), 0.1)
-    spent = [each.spend for each in ledger.attempts()]
+        ledger.look(0.1, str(number))
+    spent = [each.spend for each in ledger.looks()]
     tail = 6 * 0.1 / math.pi**2 / 60  # sum over v > n of 1 / v^2 < 1 / n
     assert 0.1 - tail < sum(spent) < 0.1
 
@@ -177,7 +178,7 @@ def test_attempts_at_once_have_different_numbers(tmp_path: Path) -> None:
     numbers: list[int] = []
 
     def spend(name: str) -> None:
-        numbers.append(LineageLedger(Control(tmp_path), "demo").spend(name, 0.1).number)
+        numbers.append(StoredLedger.of_lineage(Control(tmp_path), "demo").look(0.1, name).number)
 
     threads = [threading.Thread(target=spend, args=(str(name),)) for name in range(8)]
     for thread in threads:
@@ -187,7 +188,7 @@ def test_attempts_at_once_have_different_numbers(tmp_path: Path) -> None:
     assert sorted(numbers) == list(range(1, 9))
 
 
-def test_an_attempt_that_starts_again_may_spend_what_is_recorded_for_it(ledger: LineageLedger) -> None:
+def test_an_attempt_that_starts_again_may_spend_what_is_recorded_for_it(ledger: StoredLedger) -> None:
     """One that was cut off after it had been written down is not taken for the next one, which may spend less."""
-    first = ledger.spend("a", 0.1)
+    first = ledger.look(0.1, "a")
     assert ledger.next_spend(0.1, "a") == first.spend > ledger.next_spend(0.1)

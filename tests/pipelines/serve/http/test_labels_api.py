@@ -13,16 +13,16 @@ from fastapi.testclient import TestClient
 from pipelines.serve.cascade.labelling import Labelling
 from pipelines.serve.config import AuthConfig, FeedbackConfig, ServeConfig
 from pipelines.serve.http.keys import Keys
-from pipelines.serve.log.database import Database, insert
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import LoggedDecision, Origin, Payload
-from pipelines.serve.log.inbox import AskedFor, close_inboxes, open_inbox
+from pipelines.serve.log.inbox import AskedFor, InboxLog
 from pipelines.serve.log.tables import INBOX
 from pipelines.serve.log.writer import LogWriter
 from tests.pipelines.serve.stubs import NoMetrics
 
 LABELS = ("bad", "good", "none of these")
 NUM = 8
+ASKED = AskedFor("a1", "films/2", LABELS)
 
 
 @dataclass
@@ -43,11 +43,8 @@ class Drawn:
         log.close()
         return rows
 
-    def change(self, what: Callable[[Any], None]) -> None:
-        database = Database(self.url, 5.0)
-        with database.writing() as connection:
-            what(connection)
-        database.close()
+    def inbox(self, application: str = "films") -> InboxLog:
+        return InboxLog(self.url, 5.0, application)
 
 
 def labelling(log: LogWriter | None, config: ServeConfig | None = None, metrics: Any = None) -> Labelling:
@@ -74,21 +71,15 @@ def drawn(tmp_path: Path, service: Any, client_of: Callable[..., TestClient]) ->
     log.add_decisions(decided)
     for n in range(NUM):
         log.finish_audits(f"r{n}", {0: "bad"})
+    log.open_inbox(ASKED)
+    shared = {"item": 0, "probability": 1.0, "small_label": "good"}
+    log.draw_items("a1", [shared | {"request_id": f"r{n}", "position": NUM - 1 - n} for n in range(NUM)])
     log.close()
     drawn = Drawn(url, service, client_of)
-    drawn.change(fill)
     writer = LogWriter(FeedbackConfig(), url, application="films")
     service.labelling = labelling(writer)
     yield drawn
     writer.close()
-
-
-def fill(connection: Any) -> None:
-    open_inbox(connection, "films", AskedFor("a1", "films/2", LABELS))
-    now = LoggedDecision(Origin("r"), 0, "v", "small").answered_at
-    shared = {"item": 0, "attempt": "a1", "application": "films", "probability": 1.0, "drawn_at": now}
-    rows = [shared | {"request_id": f"r{n}", "position": NUM - 1 - n, "small_label": "good"} for n in range(NUM)]
-    connection.execute(insert(connection, INBOX), rows)
 
 
 def counts(standing: dict[str, Any]) -> tuple[int, int, int]:
@@ -134,14 +125,13 @@ def test_what_was_not_asked_for_is_refused_and_nothing_is_stored(drawn: Drawn, s
 
 
 def test_a_closed_inbox_asks_for_nothing_and_takes_nothing(drawn: Drawn) -> None:
-    drawn.change(lambda connection: close_inboxes(connection, "others"))
+    drawn.inbox("others").close_inboxes()
     assert drawn.client.get("/v1/labels").json()["version"] == "films/2"
-    drawn.change(lambda connection: close_inboxes(connection, "films"))
+    drawn.inbox().close_inboxes()
     found = drawn.client.get("/v1/labels").json()
     assert (found["version"], found["labels"], found["items"], counts(found["standing"])) == (None, [], [], (0, 0, 0))
     assert drawn.client.post("/v1/labels", json={"labels": [{"id": "r7/0", "label": "bad"}]}).status_code == 404
-    again = AskedFor("a1", "films/2", LABELS)
-    drawn.change(lambda connection: open_inbox(connection, "films", again))
+    drawn.inbox().open_inbox(ASKED)
     assert drawn.client.get("/v1/labels").json()["standing"]["num_open"] == NUM
 
 

@@ -1,17 +1,15 @@
 """The inbox in the log's tables, in either database: what is answered once, and what is refused whole."""
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kcm.cascade.policy import KEEP_ALL
-from pipelines.serve.log.database import Database
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import LoggedDecision, Origin, Payload, RejectedError
-from pipelines.serve.log.inbox import AskedFor, DisputedItem, LabelTest, draw_items, open_inbox, outcome, standing_of
+from pipelines.serve.log.inbox import AskedFor, DisputedItem, LabelTest, outcome, standing_of
 from pipelines.serve.log.tables import INBOX
 
 
@@ -27,10 +25,8 @@ def log(any_url: str, tmp_path: Path) -> Iterator[DecisionLog]:
     )
     log.finish_audits("r2", {0: "bad"})
     shared = {"item": 0, "probability": 1.0, "small_label": "good"}
-    with closing(Database(any_url, 5.0)) as database, database.writing() as connection:
-        open_inbox(connection, "films", AskedFor("a", "films/2", ("good", "bad")))
-        rows = [shared | {"request_id": f"r{n}", "position": 2 - n} for n in range(3)]
-        draw_items(connection, "films", "a", rows)
+    log.open_inbox(AskedFor("a", "films/2", ("good", "bad")))
+    log.draw_items("a", [shared | {"request_id": f"r{n}", "position": 2 - n} for n in range(3)])
     yield log
     log.close()
 

@@ -122,14 +122,14 @@ def test_a_value_is_on_disk_before_it_counts(
 def test_sixteen_writers_take_sixteen_looks(place: str) -> None:
     control = Control(Files.at(place))
     threads = [
-        threading.Thread(target=StoredLedger(control).look, args=("rows", 0.1, f"purpose {number}"))
+        threading.Thread(target=StoredLedger(control, "rows").look, args=(0.1, f"purpose {number}"))
         for number in range(16)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    looks = StoredLedger(control).looks("rows")
+    looks = StoredLedger(control, "rows").looks()
     assert [look.number for look in looks] == list(range(1, 17))
     assert [look.spend for look in looks] == [look_delta(0.1, number) for number in range(1, 17)]
     assert {look.purpose for look in looks} == {f"purpose {number}" for number in range(16)}
@@ -139,4 +139,4 @@ def test_a_damaged_look_is_refused(place: str) -> None:
     control = Control(Files.at(place))
     control.create("ledger/rows", b"{")
     with pytest.raises(ArtefactError, match="ledger of looks is damaged"):
-        StoredLedger(control).look("rows", 0.1, "reviews")
+        StoredLedger(control, "rows").look(0.1, "reviews")
