@@ -35,7 +35,7 @@ from pipelines.training.artefacts import TunedArtefact
 from tests.fake_upstream import FakeUpstream, Turn, label
 
 LABELS = ("book", "cancel", "pay", "weather")
-NUM_ROWS, SHARD_ROWS = 240, 16
+NUM_ROWS, SHARD_ROWS = 160, 12
 CONFIG: dict[str, Any] = {
     "name": "intents",
     "collaborators": ["kcm"],
@@ -82,6 +82,7 @@ def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
             "source": {"kind": "files", "path": str(folder / "rows.jsonl")},
             "scenario": "class_incremental",
             "num_tasks": 2,
+            "salt": 1,
         },
         "large": large,
         "tune": {"prompt_modes": modes, "gates": ["confidence"], "scopes": ["global"], "num_trials": 1},

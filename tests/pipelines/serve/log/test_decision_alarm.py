@@ -80,10 +80,10 @@ def test_late_and_selected_outcomes_raise_no_more_false_alarms_than_promised(sha
     Re-reading what is not settled would count the best of many sequences.
     """
     false = 0
-    for seed in range(150):
+    for seed in range(80):
         lost_N, late_N = history(2000, 0.1, seed, share)
         false += watched(lost_N, np.minimum(late_N, 599), list(range(60, 2700, 120)), 0.1, share).alarm
-    assert false <= 0.1 * 150 + 2 * np.sqrt(0.1 * 0.9 * 150)
+    assert false <= 0.1 * 80 + 2 * np.sqrt(0.1 * 0.9 * 80)
 
 
 def test_the_alarm_comes_although_half_of_the_losses_are_known_too_late() -> None:
