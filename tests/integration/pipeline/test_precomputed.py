@@ -51,6 +51,7 @@ def values_of(rows: pd.DataFrame, folder: Path) -> dict[str, Any]:
         "encoder": VECTORS,
         "large": {"adapter": "classifier", "encoder": VECTORS, "num_folds": 2},
         "collaborators": ["kcm"],
+        "tune": {"num_trials": 2},
         "cluster": {"num_workers": 1, "num_encoders": 1, "num_trials": 1},
     }
 

@@ -1,19 +1,18 @@
 """The main job on real models and real text: it ends with a bundle that serves what was measured."""
 
+import asyncio
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 import yaml
 from mlflow import MlflowClient
-from ray import serve
 from rich.console import Console
 
 from benchmarks.sequences import TaskSequence
@@ -30,17 +29,16 @@ from pipelines.batch.predict import predict
 from pipelines.config import RunConfig
 from pipelines.progress import Reporter
 from pipelines.run import STAGES, run
-from pipelines.serve.deploy.app import build_app, start
+from pipelines.serve.config import ServeConfig
 from pipelines.serve.release import Release
-from pipelines.serve.sources import FixedSource
 from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
 from pipelines.tracking.config import EXPERIMENT
 from pipelines.tracking.tracking import champion_of, fetch_model
+from tests.door import opened_door
 from tests.notebooks import namespace_of
 from tests.outcome_files import read_outcomes, rows_where
 from tests.outside import install_extension
-from tests.ports import free_port
 from tests.spoken import spoken_config
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -221,12 +219,14 @@ def test_components_from_outside_are_run_on_a_bucket_predicted_with_and_served(
     predicted = pd.read_csv(tmp_path / "out.csv")
     assert set(predicted["route"]) == {"small", "large"}
 
-    settings = config.serve.model_copy(update={"port": free_port(), "cpus": 0.5})
-    url = start(build_app(FixedSource(Release(version="outside", bundle=folder)), settings, tmp_path), settings)
-    try:
-        body = {"inputs": [{"text": text} for text in texts]}
-        served = httpx.post(f"{url}/v1/predict", json=body, timeout=60).json()["answers"]
-    finally:
-        serve.shutdown()
+    served = asyncio.run(served_answers(Release(version="outside", bundle=folder), texts, tmp_path))
     assert [answer["route"] for answer in served] == predicted["route"].tolist()
     assert [answer["label"] for answer in served] == predicted["label"].tolist()
+
+
+async def served_answers(release: Release, texts: list[str], assets_dir: Path) -> list[dict[str, Any]]:
+    """What a service of this bundle answers over HTTP."""
+    async with opened_door(release, ServeConfig(), assets_dir) as client:
+        response = await client.post("/v1/predict", json={"inputs": [{"text": text} for text in texts]})
+    answers: list[dict[str, Any]] = response.json()["answers"]
+    return answers

@@ -273,6 +273,7 @@ def test_a_full_large_model_degrades_answers_and_refuses_none(lenient: str) -> N
     assert routes.keys() == {"large", "small_degraded"}
 
 
+@pytest.mark.slow
 def test_more_requests_than_fit_are_refused_with_retry_after(strict: str) -> None:
     """All the requests that the replica takes wait for the large model; of the others, few may wait for the replica."""
     body = {"inputs": [{"text": "stall"}]}
@@ -317,6 +318,7 @@ def test_replicas_of_the_large_model_come_for_what_a_full_queue_refuses_and_go_a
     assert running() == 1
 
 
+@pytest.mark.slow
 def test_the_first_escalations_wait_for_a_large_model_that_has_no_replica_yet(
     quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: Path
 ) -> None:

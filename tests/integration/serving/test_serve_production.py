@@ -47,7 +47,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 REVIEWS = Path(__file__).parents[3] / "jobs" / "configs" / "reviews.yaml"
 KEYS = {f"caller-{number}": f"key of caller {number}" for number in range(12)}
 ITEMS = 3  # of a request
-NUM_PROMOTIONS, NUM_ROLLBACKS = (int(each) for each in os.environ.get("KCM_RELEASE_CHANGES", "4,2").split(","))
+NUM_PROMOTIONS, NUM_ROLLBACKS = (int(each) for each in os.environ.get("KCM_RELEASE_CHANGES", "2,1").split(","))
 
 
 @pytest.fixture(scope="module")
