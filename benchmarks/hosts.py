@@ -50,14 +50,12 @@ def why_no_hosts() -> str | None:
         program for program in ("ip", "unshare", "nsenter", "mount", "setpriv", "curl") if shutil.which(program) is None
     ]:
         return f"hosts need {', '.join(missing)} (util-linux, iproute2, curl)"
-    probe = f"kcm{os.getpid()}-probe"
-    inside = ["unshare", *_PRIVATE, "mount", "-t", "tmpfs", "t", "/mnt"]
-    for command in (["ip", "netns", "add", probe], ["ip", "netns", "exec", probe, *inside]):
-        tried = subprocess.run(command, capture_output=True, text=True, check=False)
-        if tried.returncode:
-            break
-    subprocess.run(["ip", "netns", "del", probe], capture_output=True, check=False)
-    return f"namespaces are not permitted here: {tried.stderr.strip()}" if tried.returncode else None
+    try:
+        with lan() as probe:
+            probe.host("probe").run("true")
+    except (subprocess.SubprocessError, AssertionError, OSError) as error:
+        return f"namespaces are not permitted here: {error}"
+    return None
 
 
 @dataclass
