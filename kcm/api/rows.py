@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from kcm.bundle.answers import Answer, Failure, Input
@@ -20,8 +21,17 @@ from kcm.inputs.tables import missing_column
 from kcm.inputs.vectors import vector_in
 
 Column: TypeAlias = str
-COLUMNS = ("label", "judge_confidence", "answer_probability", "gate_score", "route", "cost_s", "error")
-NUMBERS = frozenset({"judge_confidence", "answer_probability", "gate_score", "cost_s"})
+ANSWERS = pa.schema(
+    [
+        ("label", pa.string()),
+        ("judge_confidence", pa.float64()),
+        ("answer_probability", pa.float64()),
+        ("gate_score", pa.float64()),
+        ("route", pa.string()),
+        ("cost_s", pa.float64()),
+        ("error", pa.string()),
+    ]
+)
 _EVERYWHERE = Location.of(Path.cwd().anchor)
 
 
@@ -118,11 +128,18 @@ def free_names(columns: Iterable[str], taken: Collection[str]) -> dict[str, str]
 def with_answers(frame: pd.DataFrame, answers: Sequence[Answer | Failure]) -> pd.DataFrame:
     """A copy of the frame with the answers' columns; none of its own is replaced."""
     found = frame.copy()
-    for column, name in free_names(COLUMNS, frame.columns).items():
-        if column == "error":
-            values = [each.reason if isinstance(each, Failure) else None for each in answers]
-        else:
-            values = [None if isinstance(each, Failure) else getattr(each, column) for each in answers]
-        dtype = "float64" if column in NUMBERS else "object"
-        found[name] = pd.Series(values, index=frame.index, dtype=dtype)
+    names = free_names(ANSWERS.names, frame.columns)
+    for name, column in zip(names.values(), answer_table(answers).columns, strict=True):
+        values = column.to_numpy()
+        found[name] = pd.Series(values, index=frame.index, dtype=values.dtype)  # of texts: objects, None where none is
     return found
+
+
+def answer_table(answers: Sequence[Answer | Failure]) -> pa.Table:
+    """The columns of `ANSWERS`: of an answer all but the error, of a failure the error alone."""
+    columns: dict[str, list[Any]] = {
+        name: [None if isinstance(each, Failure) else getattr(each, name) for each in answers]
+        for name in ANSWERS.names[:-1]
+    }
+    errors = [each.reason if isinstance(each, Failure) else None for each in answers]
+    return pa.table(columns | {"error": errors}, schema=ANSWERS)

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from rich.markup import escape
 
 from kcm.errors import DataError
-from kcm.large import NO_PROMPT, Item, LargeConfig, LargeModel, LinearHead, Prompt, PromptMode, Resources
+from kcm.large import NO_PROMPT, Item, LargeConfig, LargeModel, Prompt, PromptMode, Resources
 from kcm.large.base import Estimate, PaidModel
 from kcm.large.response_cache import ResponseStore
 from pipelines.batch.shards import FAILED, Counts, RowFunction, map_shards, shard_reader, sizes_of
@@ -96,14 +96,13 @@ def ask_shards(
     *,
     scratch: Path,
     bar: Bar,
-    head: LinearHead | None = None,
 ) -> dict[str, Any]:
     """Write a file with the answers to the rows of every shard to `folder`; the usage.
 
     A server is asked from this process, which has the key; waiting takes no cores. Each of its answers is committed to
     the response cache of the storage, outside any artefact, so every configuration reuses it. Rows that failed in an
-    interrupted attempt are asked again. `head` is that of a model that was fitted on train rows. Raises DataError when
-    no row was answered, or more failed than `max_failed` of the model allows.
+    interrupted attempt are asked again. Raises DataError when no row was answered, or more failed than `max_failed` of
+    the model allows.
     """
     storage, say = context.store.storage, context.reporter.say
     common: dict[str, Any] = {"scratch": scratch, "storage": storage, "bar": bar}
@@ -125,7 +124,7 @@ def ask_shards(
             calls, currency = (now - before for now, before in zip(model.spent(), paid_before, strict=True))
             say(f"the large model was paid for {calls:,} calls{_money(currency)}")
     else:
-        resources = Resources(context.cluster.device, head)
+        resources = Resources(context.cluster.device)
         build = partial(_local_answerer, spec, mode, context.assets_path, resources)
         counts = map_shards(sources, build, folder, cluster=context.cluster, **common)
     usage = _usage(counts, spec.large.remote)

@@ -20,7 +20,7 @@ import pyarrow as pa
 from rich.markup import escape
 
 from kcm.api.cascade import load_cascade
-from kcm.api.rows import free_names
+from kcm.api.rows import ANSWERS, answer_table, free_names
 from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import require_models
@@ -41,18 +41,7 @@ from pipelines.progress import Reporter
 from pipelines.store.artefact import storage_errors
 from pipelines.store.sequence import contents_of
 
-ANSWERS = pa.schema(
-    [
-        ("id", pa.string()),
-        ("label", pa.string()),
-        ("judge_confidence", pa.float64()),
-        ("answer_probability", pa.float64()),
-        ("gate_score", pa.float64()),
-        ("route", pa.string()),
-        ("cost_s", pa.float64()),
-        ("error", pa.string()),
-    ]
-)
+PREDICTED = pa.schema([("id", pa.string()), *ANSWERS])
 FILES_AT_ONCE = 8  # that are looked at before anything is encoded
 FEWEST_ROWS, MOST_ROWS, MOST_PICTURES = 32, GROUP_ROWS, 128  # of a unit
 
@@ -193,7 +182,7 @@ def row_predictor(
     upstreams: Sequence[UpstreamConfig] = (),
     responses: ResponseStore | None = None,
 ) -> RowFunction:
-    """A function that gives rows the columns of `ANSWERS`, by the cascade of a bundle.
+    """A function that gives rows the columns of `PREDICTED`, by the cascade of a bundle.
 
     Those that cannot be answered say why. It counts rows by route, and those that another attempt may answer.
     """
@@ -210,26 +199,25 @@ def row_predictor(
         usable = [example for example, fault in zip(inputs, faults, strict=True) if not fault]
         answers = iter(cascade.answer(usable))
         given = [Unreadable(fault) if fault else next(answers) for fault in faults]
-        records = [{"id": item.id} | _record(answer) for item, answer in zip(inputs, given, strict=True)]
-        counts = Counter(record.get("route", "error") for record in records)
+        counts = Counter("error" if isinstance(answer, Failure) else answer.route for answer in given)
         if bundle.large.servable:
             counts.update(FAILED for answer in given if _large_failed(answer))
-        return pa.Table.from_pylist(records, schema=ANSWERS), dict(counts)
+        return answer_table(given).add_column(0, PREDICTED.field("id"), rows["id"]), dict(counts)
 
     return predict_rows
 
 
 def added_columns(source: pa.Schema) -> dict[str, str]:
-    """The columns of `ANSWERS` and their names in the output beside the columns of the input."""
-    return free_names((name for name in ANSWERS.names if name != "id" or ID not in source.names), source.names)
+    """The columns of `PREDICTED` and their names in the output beside the columns of the input."""
+    return free_names((name for name in PREDICTED.names if name != "id" or ID not in source.names), source.names)
 
 
 def write_file(file: PredictedFile, rows: InputRows, units: Sequence[Unit]) -> int:
     """Write the output of a file from its units; its size. DataError where the file has lost or gained rows since."""
     names, storage = added_columns(rows.schema), file.storage
-    schema = pa.schema([(new_name, ANSWERS.field(name).type) for name, new_name in names.items()])
+    schema = pa.schema([(new_name, PREDICTED.field(name).type) for name, new_name in names.items()])
     answered = (read_table(storage.readable(unit.target)).replace_schema_metadata() for unit in units)
-    waiting = ANSWERS.empty_table()
+    waiting = PREDICTED.empty_table()
     with (
         file.drafted(units[0].target.parent) as draft,
         writing(draft, file.target.suffix, rows.schema, schema) as write,
@@ -276,9 +264,3 @@ def _require_ids(opened: Mapping[PredictedFile, InputRows], num_files: int) -> N
 
 def _large_failed(answer: Answer | Failure) -> bool:
     return not isinstance(answer, Unreadable) if isinstance(answer, Failure) else answer.degraded
-
-
-def _record(answer: Answer | Failure) -> dict[str, Any]:
-    if isinstance(answer, Failure):
-        return {"error": answer.reason}
-    return {name: getattr(answer, name) for name in ANSWERS.names if name not in ("id", "error")}

@@ -18,7 +18,7 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
 from kcm.api.cascade import Cascade, load
-from kcm.api.rows import COLUMNS, NUMBERS
+from kcm.api.rows import ANSWERS
 from kcm.bundle.bundle import Bundle, facts
 from kcm.bundle.runtime import probe_of
 from kcm.config import Config, parse_config
@@ -49,7 +49,7 @@ class PyfuncCascade:
 
     def predict(self, frame: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """The answers' columns, a row for each of the frame's."""
-        answered: pd.DataFrame = self.cascade.predict(frame)[list(COLUMNS)]
+        answered: pd.DataFrame = self.cascade.predict(frame)[ANSWERS.names]
         return answered
 
 
@@ -94,7 +94,5 @@ def _signature(bundle: Bundle) -> ModelSignature:
     """Text and picture as the models read them; task and id where they are known. Answers, or the error."""
     given = [ColSpec(_PARTS[part], part) for part in _columns(bundle)]
     known = [ColSpec(DataType.string, name, required=False) for name in ("task", "id")]
-    answered = [
-        ColSpec(DataType.double if name in NUMBERS else DataType.string, name, required=False) for name in COLUMNS
-    ]
+    answered = [ColSpec(DataType[str(field.type)], field.name, required=False) for field in ANSWERS]
     return ModelSignature(inputs=Schema([*given, *known]), outputs=Schema([*answered]))

@@ -27,23 +27,23 @@ class Attribution:
 
 
 @torch.no_grad()
-def attribution(network: CurveNetwork, x_NI: Tensor, reference_I: Tensor | None = None) -> Attribution:
+def attribution(network: CurveNetwork, x_NI: Tensor) -> Attribution:
     """What each input contributed to each logit of `x_NI` [N, I].
 
     For a network of one layer this is exact: a logit is the sum of its edges and of the layer's constant, the baseline,
-    which is zero for splines. A deeper one is measured against a reference input, zeros by default, whose logits are
+    which is zero for splines. A deeper one is measured against a reference input, all zeros, whose logits are
     the baseline: the change of a logit is passed back to the inputs of each hidden node in proportion to what they
     changed in it (DeepLIFT's rescale rule, arXiv 1704.02685, section 3.5.1). The sums are exact; the shares are an
     approximation that ignores how inputs interact, and a poor one where large changes cancel in a node. Raise DataError
     for inputs of the wrong shape.
     """
     layers: Sequence[CurveLayer] = network.kan_layers
-    first_NHI = first_changes(network, x_NI, reference_I)
+    first_NHI = first_changes(network, x_NI)
     slopes_NOH = torch.eye(network.widths[-1]).to(x_NI).expand(len(x_NI), -1, -1)
     if len(layers) == 1:
         return Attribution(first_NHI, layers[0].constant.to(x_NI), slopes_NOH)
 
-    reference_1I = _reference(x_NI, reference_I).unsqueeze(0)
+    reference_1I = x_NI.new_zeros(1, x_NI.shape[1])
     inputs, references = (layer_inputs(layers, network.curve_inputs(each)) for each in (x_NI, reference_1I))
     later = [
         edge_values(layer, of_x) - edge_values(layer, of_reference)
@@ -59,7 +59,7 @@ def attribution(network: CurveNetwork, x_NI: Tensor, reference_I: Tensor | None 
 
 
 @torch.no_grad()
-def first_changes(network: CurveNetwork, x_NI: Tensor, reference_I: Tensor | None = None) -> Tensor:
+def first_changes(network: CurveNetwork, x_NI: Tensor) -> Tensor:
     """How much each edge of the first layer adds, against the reference where there are further layers: [N, H, I].
 
     Raise DataError for inputs of the wrong shape.
@@ -70,15 +70,7 @@ def first_changes(network: CurveNetwork, x_NI: Tensor, reference_I: Tensor | Non
     values_NHI = edge_values(first, network.curve_inputs(x_NI))
     if len(network.kan_layers) == 1:
         return values_NHI
-    return values_NHI - edge_values(first, network.curve_inputs(_reference(x_NI, reference_I).unsqueeze(0)))
-
-
-def _reference(x_NI: Tensor, reference_I: Tensor | None) -> Tensor:
-    if reference_I is None:
-        return x_NI.new_zeros(x_NI.shape[1])
-    if reference_I.shape != x_NI.shape[1:]:
-        raise DataError(f"reference has shape {tuple(reference_I.shape)}", hint=f"Give {tuple(x_NI.shape[1:])}")
-    return reference_I
+    return values_NHI - edge_values(first, network.curve_inputs(x_NI.new_zeros(1, x_NI.shape[1])))
 
 
 @torch.no_grad()

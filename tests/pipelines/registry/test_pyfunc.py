@@ -11,7 +11,7 @@ from mlflow.models import get_model_info
 
 import kcm
 from kcm.api.cascade import load_cascade
-from kcm.api.rows import COLUMNS
+from kcm.api.rows import ANSWERS
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import bundle_digest
 from kcm.errors import ConfigError
@@ -51,7 +51,7 @@ def test_mlflow_loads_the_champion_and_it_answers_as_the_cascade_does(in_use: Pa
     model = mlflow.pyfunc.load_model("models:/reviews@champion")
     frame = pd.DataFrame({"text": ["a b", "c", " "], "label": ["x", "y", "z"]})
     found = model.predict(frame)
-    assert list(found.columns) == list(COLUMNS)
+    assert list(found.columns) == ANSWERS.names
     expected = load_cascade(in_use, tmp_path).predict(["a b", "c"])
     assert list(found["label"][:2]) == [answer.label for answer in expected]
     assert list(found["gate_score"][:2]) == pytest.approx([answer.gate_score for answer in expected])
