@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import socket
@@ -24,6 +25,9 @@ from pipelines.store.files import Files
 ANSWER_S = 120.0  # how long a node may take to start a process that imports this module
 _PACKAGES = ("kcm-cascade", "ray")
 _WITNESSES = ".nodes"
+# What Ray reads on each node for itself: where they differ, a part of the service works otherwise, and nothing says so.
+_SWITCHES = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH")
+_REDIS = "RAY_REDIS_ADDRESS"  # of the head alone
 ResultT = TypeVar("ResultT")
 
 
@@ -36,6 +40,7 @@ class NodeReport:
     skew_s: float  # of its clock from the storage's, in seconds
     free_gib: float  # on the disk of its temporary files
     storage_fault: str | None
+    switches: Mapping[str, str]  # of its environment, those that decide how a cluster serves
 
 
 def on_every_node(function: Callable[[], ResultT], answer_s: float = ANSWER_S) -> dict[str, ResultT | KcmError]:
@@ -102,7 +107,8 @@ def _report(storage: Files, witness: str) -> NodeReport:
     except (OSError, ArtefactError) as error:
         fault = str(error)
     free_gib = shutil.disk_usage(tempfile.gettempdir()).free / 2**30
-    return NodeReport(socket.gethostname(), versions_here(), skew_s, free_gib, fault)
+    switches = {name: os.environ[name] for name in (*_SWITCHES, _REDIS) if name in os.environ}
+    return NodeReport(socket.gethostname(), versions_here(), skew_s, free_gib, fault, switches)
 
 
 def _use(storage: Files, witness: str) -> float:
@@ -138,6 +144,24 @@ def require_alike(reports: Sequence[NodeReport]) -> str:
         hint = "Start all nodes, and the driver, from one image"
         raise ConfigError(f"the nodes differ: {'; '.join(others)}", where="cluster", hint=hint)
     return ", ".join(f"{package} {number}" for package, number in here.items())
+
+
+def require_service(reports: Sequence[NodeReport]) -> str:
+    """How the cluster serves; raise ConfigError where nodes have other switches, or Redis does not answer."""
+    for name in _SWITCHES:
+        without = [report.name for report in reports if name not in report.switches]
+        if 0 < len(without) < len(reports):
+            raise ConfigError(f"{name} is not set there", where=", ".join(without), hint="Start all nodes with it")
+    proxy = "HAProxy" if all(_SWITCHES[0] in report.switches for report in reports) else "Ray's own proxy"
+    redis = next((report.switches[_REDIS] for report in reports if _REDIS in report.switches), None)
+    if redis is None:
+        return f"{proxy} on each node; without Redis a service ends with the head"
+    host, _, port = redis.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the head's state is in Redis, which is silent: {error}", where=redis) from None
+    return f"{proxy} on each node; the head's state is in Redis"
 
 
 def require_shared(reports: Sequence[NodeReport], storage: Files) -> None:

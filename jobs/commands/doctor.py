@@ -22,7 +22,7 @@ from kcm.errors import KcmError
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected, require_room, starts_local
 from pipelines.config import RunConfig
-from pipelines.nodes import NodeReport, node_reports, on_every_node, require_alike, require_shared
+from pipelines.nodes import NodeReport, node_reports, on_every_node, require_alike, require_service, require_shared
 from pipelines.run import STAGES
 from pipelines.serve.config import log_url
 from pipelines.serve.log.database import Database, LogUnavailableError
@@ -79,6 +79,8 @@ def checks(config: RunConfig, stack: ExitStack) -> Iterator[Check]:
         yield "versions", partial(require_alike, reports)
         yield "clocks", partial(_clocks, reports)
         yield "disks", partial(_disks, reports)
+        if ray.is_initialized():
+            yield "service", partial(require_service, reports)
     yield "models", partial(_models, config)
     yield "log", partial(_log, log_url(config.serve, config.storage_folder))
     yield "MLflow", partial(_mlflow, config.tracking.uri_in(config.storage_folder))

@@ -1,5 +1,6 @@
 """What nodes say of themselves, and the one line about those that cannot work together."""
 
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from pipelines.nodes import (
     NodeReport,
     node_reports,
     require_alike,
+    require_service,
     require_shared,
     versions_here,
 )
 from pipelines.store.files import Files
+from tests.ports import free_port
 
-REPORT = NodeReport("w1", versions_here(), 0.0, 10.0, None)
+REPORT = NodeReport("w1", versions_here(), 0.0, 10.0, None, {})
 
 
 def test_a_node_uses_the_storage_as_the_driver_does_and_leaves_nothing(place: str) -> None:
@@ -54,3 +57,17 @@ def test_nodes_of_other_versions_are_named_with_both_versions() -> None:
     with pytest.raises(ConfigError, match=rf"w2 has kcm-cascade 0\.0\.9 and not {here['kcm-cascade']}.*one image"):
         require_alike([REPORT, older])
     assert f"ray {ray.__version__}" in require_alike([REPORT])
+
+
+def test_nodes_that_would_serve_otherwise_than_the_rest_and_a_silent_redis_are_named() -> None:
+    head = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_REDIS_ADDRESS": f"127.0.0.1:{free_port()}"}
+    behind = replace(REPORT, switches={"RAY_SERVE_ENABLE_HA_PROXY": "1"})
+    assert require_service([REPORT]) == "Ray's own proxy on each node; without Redis a service ends with the head"
+    assert require_service([behind, behind]).startswith("HAProxy on each node")
+    with pytest.raises(ConfigError, match=r"RAY_SERVE_ENABLE_HA_PROXY is not set there \(w1\)"):
+        require_service([replace(behind, name="w2"), REPORT])
+    with pytest.raises(ConfigError, match=rf"in Redis, which is silent: .* \({head['RAY_REDIS_ADDRESS']}\)"):
+        require_service([replace(REPORT, switches=head), behind])
+    with socket.create_server(("127.0.0.1", 0)) as redis:
+        there = {"RAY_REDIS_ADDRESS": f"127.0.0.1:{redis.getsockname()[1]}"}
+        assert require_service([replace(REPORT, switches=there)]).endswith("the head's state is in Redis")

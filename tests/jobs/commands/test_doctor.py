@@ -41,7 +41,18 @@ def examined(config: RunConfig) -> tuple[dict[str, list[str]], list[str]]:
 def test_a_run_on_this_machine_is_fit(tmp_path: Path) -> None:
     found, lines = examined(config(tmp_path))
     assert found["faults"] == []
-    assert found["passed"] == ["stages", "storage", "versions", "clocks", "disks", "models", "log", "MLflow", "room"]
+    assert found["passed"] == [
+        "stages",
+        "storage",
+        "versions",
+        "clocks",
+        "disks",
+        "service",
+        "models",
+        "log",
+        "MLflow",
+        "room",
+    ]
     assert all(line.startswith("ok ") for line in lines)
     assert not (tmp_path / "storage" / "feedback.db").exists()
 
@@ -58,7 +69,8 @@ def test_faults_are_named_with_what_helps_and_do_not_hide_each_other(tmp_path: P
 
 
 def test_a_clock_that_is_off_and_a_full_disk_are_faults_of_their_node() -> None:
-    reports = [NodeReport("w1", versions_here(), 0.2, 20.0, None), NodeReport("w2", versions_here(), -600.0, 0.1, None)]
+    here = versions_here()
+    reports = [NodeReport("w1", here, 0.2, 20.0, None, {}), NodeReport("w2", here, -600.0, 0.1, None, {})]
     with pytest.raises(KcmError, match=r"the clock is -600 s off this one \(w2\)"):
         module._clocks(reports)
     with pytest.raises(KcmError, match=r"0\.1 GiB are free .* \(w2\)"):
