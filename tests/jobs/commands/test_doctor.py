@@ -41,18 +41,7 @@ def examined(config: RunConfig) -> tuple[dict[str, list[str]], list[str]]:
 def test_a_run_on_this_machine_is_fit(tmp_path: Path) -> None:
     found, lines = examined(config(tmp_path))
     assert found["faults"] == []
-    assert found["passed"] == [
-        "stages",
-        "storage",
-        "versions",
-        "clocks",
-        "disks",
-        "service",
-        "models",
-        "log",
-        "MLflow",
-        "room",
-    ]
+    assert found["passed"] == ["stages", "storage", "versions", "clocks", "disks", "models", "log", "MLflow", "room"]
     assert all(line.startswith("ok ") for line in lines)
     assert not (tmp_path / "storage" / "feedback.db").exists()
 
