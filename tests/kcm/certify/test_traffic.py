@@ -92,7 +92,7 @@ def test_the_upper_bound_holds_the_rate_and_is_where_the_test_turns() -> None:
 @pytest.mark.parametrize("drift", ["none", "late", "early", "waves"])
 def test_a_window_that_disagrees_by_epsilon_passes_no_more_often_than_delta(drift: str) -> None:
     """Only the audits are drawn at random: which items disagree, and when, is up to an adversary."""
-    num, epsilon, share, draws, delta = 1500, 0.05, 0.3, 400, 0.1
+    num, epsilon, share, draws, delta = 1500, 0.05, 0.3, 200, 0.1
     disagrees = np.zeros(num, dtype=bool)
     count = round(epsilon * num)
     where = {

@@ -52,7 +52,7 @@ def test_its_mean_is_no_more_than_one_while_the_limit_is_just_kept() -> None:
     """Ville's inequality needs no more than this of the wealth at any time."""
     rng = np.random.default_rng(5)
     values = []
-    for _ in range(3000):
+    for _ in range(1200):
         alarm = RateAlarm(0.1, 0.1)
         alarm.observe(audited(np.full(400, 0.1), 0.5, rng), 0.5)
         values.append(alarm.e_value)
