@@ -2,18 +2,16 @@
 
 import numpy as np
 import pytest
-from scipy.special import softmax
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError
-from kcm.inputs.content import PROBE, Content, contents
-from kcm.large import Item, LinearHead, Prompt, Resources
+from kcm.inputs.content import Content
+from kcm.large import Item, LinearHead, Resources
 from kcm.large.adapters.zero_shot import ZeroShotConfig
 from kcm.large.config import LargeConfig
 from kcm.large.response_cache import ResponseStore
 from tests.fake_upstream import label
 from tests.tiny_bert import save_bert
-from tests.tiny_clip import save_clip
 
 LABELS = ("bad", "good")
 
@@ -55,21 +53,6 @@ def test_every_adapter_is_built_identified_and_answers(configs, tmp_path, upstre
         assert config.identity(LABELS, tmp_path, head=head)
         (answer,) = model.answer([Item("1", Content("a film"))])
         assert (answer.label in (0, 1), answer.error) == (True, None)
-
-
-def test_pictures_are_compared_with_label_prompts_by_both_sides_of_a_dual_encoder(tmp_path):
-    folder = save_clip(tmp_path, ["a", "photo", "of", "bad", "good", "with", "probability"], 16)
-    encoder = {"kind": "image_text", "model": str(folder), "output": "image", "max_length": 16}
-    config = parse_config(ZeroShotConfig, {"encoder": encoder, "template": "a photo of {label}", "temperature": 0.1})
-    model = config.build(LABELS, tmp_path)
-    soft = Prompt("soft", suggestions=((1, 0.9),))
-    plain, suggested, empty = model.answer([Item("1", PROBE), Item("2", PROBE, soft), Item("3", Content("a film"))])
-    image, text = config.encoder.build(tmp_path), config.label_encoder.build(tmp_path)
-    prompts = contents(["a photo of bad", "a photo of good"])
-    cosine = image.encode([PROBE])[0] @ text.encode(prompts).T
-    np.testing.assert_allclose(plain.probabilities, softmax(cosine / 0.1), atol=1e-5)
-    assert np.abs(suggested.probabilities - plain.probabilities).max() > 1e-3
-    assert (empty.label, empty.error) == (None, "there is no image")
 
 
 def test_what_cannot_read_label_prompts_is_refused():

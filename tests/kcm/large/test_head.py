@@ -7,7 +7,6 @@ from sklearn.linear_model import LogisticRegression
 
 from kcm.errors import ArtefactError, DataError
 from kcm.large import LinearHead, fit_head
-from kcm.large.head import assign_folds
 
 
 def unit_vectors(rows: np.ndarray) -> np.ndarray:
@@ -79,14 +78,6 @@ def test_a_grown_head_says_of_its_own_classes_what_it_said(digits):
     assert (grown.out_of_fold_NC.argmax(1) == labels[~fresh])[~known[~fresh]].mean() > 0.7
 
 
-def test_a_class_of_a_single_group_does_not_break_the_folds():
-    features = unit_vectors(np.random.default_rng(0).normal(size=(12, 4)))
-    labels, groups = np.array([0] * 10 + [1] * 2), [f"row {i}" for i in range(10)] + ["one"] * 2
-    fit = fit_head(features, labels, groups, 2)
-    assert np.isfinite(fit.out_of_fold_NC).all()
-    assert fit.out_of_fold_NC[10:, 1].max() == 0  # the heads that judged them had never seen their class
-
-
 def test_a_head_survives_the_disk(digits, tmp_path):
     head = fit_head(*digits, own_groups(400), 10, grid=[1.0]).head
     head.save(tmp_path / "head.safetensors")
@@ -106,15 +97,3 @@ def test_rows_that_cannot_be_fitted_are_refused(digits):
     features[7, 3] = np.nan
     with pytest.raises(DataError, match="features of 1 rows are not finite, the first is row 7"):
         fit_head(features, labels, own_groups(400), 10)
-
-
-def test_folds_tear_no_group_and_share_out_every_class():
-    labels = np.array([0, 1, 2] * 40)
-    groups = [f"group {i // 2}" for i in range(120)]
-    folds = assign_folds(labels, groups, 5, seed=0)
-    assert all(
-        len({fold for fold, other in zip(folds, groups, strict=True) if other == group}) == 1 for group in groups
-    )
-    for label in range(3):
-        assert set(folds[labels == label]) == set(range(5))
-    assert np.bincount(folds).tolist() == [24] * 5

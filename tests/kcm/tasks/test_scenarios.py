@@ -114,20 +114,6 @@ def test_a_cap_keeps_whole_groups_in_their_old_order_and_nests(write_csv, build)
     assert found[0] < found[1]
 
 
-@pytest.mark.parametrize(
-    ("largest", "num_classes", "factor", "sizes"),
-    [
-        (100, 3, 100, [100, 10, 1]),
-        (500, 5, 16, [500, 250, 125, 62, 31]),
-        (100, 4, 1, [100, 100, 100, 100]),
-        (10, 3, 1000, [10, 1, 1]),
-        (7, 1, 50, [7]),
-    ],
-)
-def test_sizes_of_the_long_tail(largest, num_classes, factor, sizes):
-    assert long_tail_sizes(largest, num_classes, factor) == sizes
-
-
 def test_cifar_100_lt_has_its_published_number_of_rows():
     # With imbalance factor 100 it has 10,847 train images (Cao et al., LDAM, 2019), sizes cut instead of rounded.
     assert sum(long_tail_sizes(500, 100, 100)) == pytest.approx(10_847, abs=100)

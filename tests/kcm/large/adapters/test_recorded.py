@@ -7,7 +7,7 @@ import pytest
 from kcm.errors import DataError
 from kcm.inputs.content import Content
 from kcm.large import Item
-from kcm.large.adapters.recorded import NO_ANSWER, RecordedConfig, RecordedModel
+from kcm.large.adapters.recorded import RecordedConfig, RecordedModel
 
 LABELS = ("no", "yes")
 ROWS = [
@@ -55,13 +55,6 @@ def test_labels_alone_are_enough(write):
     answered, silent = answers.answer([Item("7", Content()), Item("8", Content())])
     assert (answered.label, answered.probabilities) == (0, None)
     assert silent.error == "no label was recorded"
-
-
-def test_items_without_an_answer_fail(write):
-    path = write(ROWS)
-    known, *unknown = load(path).answer([Item(row_id, Content()) for row_id in "189"])
-    assert known.label == 1
-    assert [(answer.label, answer.error) for answer in unknown] == [(None, NO_ANSWER)] * 2
 
 
 @pytest.mark.parametrize(

@@ -37,12 +37,6 @@ def model(**changes) -> ZeroShotModel:
     return ZeroShotModel(ZeroShotConfig(**changes), encoder, encoder, LABELS)
 
 
-def test_labels_are_read_through_the_template():
-    labels = WordEncoder()
-    ZeroShotModel(ZeroShotConfig(template="A photo of the {label}!"), WordEncoder(), labels, LABELS)
-    assert labels.read == ["A photo of the sea!", "A photo of the sky!", "A photo of the sand!"]
-
-
 def test_probabilities_are_the_softmax_of_similarities_over_the_temperature():
     blue, none = model(temperature=0.5).answer([Item("1", Content("the sky above")), Item("2", Content("nothing"))])
     weight = np.exp(np.array([0.5, 1.0, 0.5]) / 0.5)  # cosines of (1, 1) with itself and with another label's

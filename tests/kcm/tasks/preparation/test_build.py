@@ -164,16 +164,6 @@ def test_a_label_outside_the_list_is_a_bad_row(write_csv, build, labelled):
     assert build(path, source={"labels": ["class-1", "class-0"]}).label_names == ("class-1", "class-0")
 
 
-def test_a_label_without_rows_is_refused(write_csv, build, labelled):
-    with pytest.raises(DataError, match="label 'class-9' of the label list has no row"):
-        build(write_csv(labelled(100, 2)), source={"labels": ["class-0", "class-1", "class-9"]})
-
-
-def test_one_class_is_refused(write_csv, build, labelled):
-    with pytest.raises(DataError, match="only one class, 'class-0'"):
-        build(write_csv(labelled(50, 1)), num_tasks=1)
-
-
 @pytest.mark.parametrize(
     ("test_labels", "message"),
     [((), "has no test rows"), (("class-0",), "all test rows of task 'task-1' are of one class, 'class-0'")],

@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from kcm.errors import DataError
 from kcm.tasks.preparation.checks import SplitError
 
 
@@ -27,13 +26,6 @@ def test_the_error_names_the_split_and_the_label_and_how_many_rows_it_takes(writ
     # one row more trains with probability 1/2: four of five do not at least once in ten
     assert re.search(r"Add about 4 rows of class 'rare \d+'", str(caught.value))
     assert caught.value.salt is None
-
-
-def test_no_salt_helps_given_splits(write_csv, build):
-    rows = [(f"{split} {i}", f"class-{i % 2}", split) for split in ("train", "val", "certify") for i in range(40)]
-    rows += [(f"test {i}", "class-0", "test") for i in range(40)]
-    with pytest.raises(DataError, match=r"all test rows .* of one class, 'class-0' .*Add test rows of every class"):
-        build(write_csv(rows, ("text", "label", "split")), num_tasks=1)
 
 
 def test_the_default_salt_is_the_seed(write_csv, build, labelled):
