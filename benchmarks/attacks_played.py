@@ -71,8 +71,7 @@ class Client:
         """What the door has suffered since a call that was to `begin`."""
         for _ in range(100):
             if (answer := await self.get(f"{MEASURED}?begin={begin}")).status_code == 200:
-                figures: dict[str, float] = answer.json()
-                return figures
+                return answer.json()
             await asyncio.sleep(0.1)  # a refused body closes its connection, which may be the one that was used
         raise RuntimeError(f"the door is not there any more: {answer.status_code}")
 

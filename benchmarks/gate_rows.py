@@ -128,8 +128,7 @@ def prepare(name: str, seed: int, places: Places) -> Prepared:
         draft = path.with_suffix(".draft")
         torch.save(_made(DATA[name](places), seed, places), draft)
         draft.replace(path)
-    made: Prepared = torch.load(path, weights_only=False)
-    return made
+    return torch.load(path, weights_only=False)
 
 
 def _made(config: RunConfig, seed: int, places: Places) -> Prepared:

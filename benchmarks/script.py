@@ -38,8 +38,7 @@ def options(
 def read(name: str) -> dict[str, Any]:
     """A committed file of results; empty where there is none."""
     file = RESULTS / f"{name}.json"
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return content
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def keep(name: str, figures: Mapping[str, Any]) -> None:

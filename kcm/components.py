@@ -127,8 +127,7 @@ class Family:
     def abstract(self) -> type[Component]:
         """The abstract configuration that all components of the family derive from."""
         module, _, name = self.base.partition(":")
-        base: type[Component] = getattr(importlib.import_module(module), name)
-        return base
+        return getattr(importlib.import_module(module), name)
 
     def tag_of(self, component: type[Component]) -> str:
         """The tag of a class that a configuration does not name: our name for it, else its path."""
@@ -266,8 +265,7 @@ class Component(Config):
     @property
     def tag(self) -> str:
         """What names the class of this component in a configuration."""
-        tag: str = getattr(self, self.family.tag)
-        return tag
+        return getattr(self, self.family.tag)
 
     @classmethod
     def forms(cls) -> list[type[Config]]:

@@ -117,8 +117,7 @@ def _log_provenance(config: RunConfig, done: Mapping[str, Any], result: Mapping[
 def _params(config: RunConfig) -> dict[str, Any]:
     """The configuration by section, without what changes no result."""
     changes_nothing = {"cluster", "tracking", "serve", "update", "costs", "storage_path", "assets_path"}
-    params: dict[str, Any] = redacted_values(config.model_dump(mode="json", exclude=changes_nothing))
-    return params
+    return redacted_values(config.model_dump(mode="json", exclude=changes_nothing))
 
 
 _CERTIFICATE = ("epsilon", "delta", "bound", "valid", "call_rate", "num_rows", "num_units", "fewest_units")

@@ -70,8 +70,7 @@ def google_put(google_server: str) -> Callable[[str, bytes], str]:
 @pytest.fixture(params=["put", "google_put"])
 def put_anywhere(request: pytest.FixtureRequest) -> Callable[[str, bytes], str]:
     """`put` for each of the two stores."""
-    found: Callable[[str, bytes], str] = request.getfixturevalue(request.param)
-    return found
+    return request.getfixturevalue(request.param)
 
 
 def bucket(endpoint: str, name: str, key: str = "key", secret: str = "secret") -> str:

@@ -96,8 +96,7 @@ def circle(name_of: Callable[[Path, Path], str], root: Path = ROOT) -> list[str]
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        found: list[str] = error.args[1]
-        return found
+        return error.args[1]
     return []
 
 

@@ -24,8 +24,7 @@ def size() -> ModuleType:
 @pytest.fixture
 def files(size: ModuleType, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.chdir(ROOT)
-    found: dict[str, str] = size.sources(*size.PRODUCT)
-    return found
+    return size.sources(*size.PRODUCT)
 
 
 def test_a_public_class_name_has_one_meaning(size: ModuleType, files: dict[str, str]) -> None:

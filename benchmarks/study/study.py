@@ -122,8 +122,7 @@ def _record(cell: Cell, setting: Setting | None, stream: Stream, folder: Path) -
     if not file.exists():
         with for_small_steps():
             write_json(file, run_cell(cell, setting, stream))
-    record: Record = json.loads(file.read_text(encoding="utf-8"))
-    return record
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 Place = tuple[str, str | None, float | None]

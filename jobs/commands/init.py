@@ -232,8 +232,7 @@ def init(
     """Look at TABLE, and write the configuration of a first run that works with it."""
 
     def ask(question: str, guess: str) -> str:
-        answer: str = typer.prompt(question, default=guess, err=True)
-        return answer
+        return typer.prompt(question, default=guess, err=True)
 
     asks = ask if sys.stdin.isatty() and not yes else None
     result = initialise(table, output, {"text": text, "label": label, "large": large}, asks)

@@ -60,8 +60,7 @@ def configuration_schema() -> dict[str, Any]:
                 form["required"] = sorted({*form.get("required", ()), family.tag})
             definitions[_class_name(known)] = form
     written = json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema)
-    linked: dict[str, Any] = json.loads(written.replace(f'"{_FORM}":', '"$ref":'))
-    return linked
+    return json.loads(written.replace(f'"{_FORM}":', '"$ref":'))
 
 
 def _class_name(known: KnownComponent) -> str:

@@ -177,5 +177,4 @@ def folder_of(source: str | Path) -> Path:
         names = ", ".join(f"{name}:" for name in sorted(known)) or "none"
         raise ConfigError(f"unknown scheme {scheme!r}", where=given, hint=f"Give a folder; known schemes are {names}")
     fetch: Any = known[scheme].load()
-    found: Path = fetch(given)
-    return found
+    return fetch(given)

@@ -17,8 +17,7 @@ _PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model")
 
 def default_assets() -> Path:
     """Where assets lie unless told otherwise: where KCM_ASSETS says, else in `assets` here."""
-    folder: Path = assets_folder(os.environ.get("KCM_ASSETS") or "assets")
-    return folder
+    return assets_folder(os.environ.get("KCM_ASSETS") or "assets")
 
 
 def resolve(model: str, assets_dir: Path, *, weights: str = "*.safetensors") -> Path:

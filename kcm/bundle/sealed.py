@@ -77,8 +77,7 @@ class SealedFolder:
         """The tensors of a safetensors file."""
 
         try:
-            tensors: dict[str, Tensor] = load_file(self._path(name))
-            return tensors
+            return load_file(self._path(name))
         except SafetensorError as error:
             raise ArtefactError(f"not a safetensors file: {error}", where=str(self.folder / name)) from None
 

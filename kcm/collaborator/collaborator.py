@@ -140,7 +140,7 @@ class Collaborator(nn.Module):
 
     def inputs(self, features_ND: Tensor) -> Tensor:
         """The inputs of the networks: raw features scaled, and mixed where configured."""
-        return self.mixing(self.normalizer(features_ND))  # type: ignore[no-any-return]
+        return self.mixing(self.normalizer(features_ND))
 
     def merged(self) -> Collaborator:
         """The same functions by one network where judge and small have ended up equal, else this very collaborator.

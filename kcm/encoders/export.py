@@ -55,8 +55,7 @@ class OnnxNetwork:
         """See `Network`."""
         known = {name: array for name, array in inputs.items() if name in self._names}
         (vectors_BD,) = self._session.run(None, known)
-        found: np.ndarray = vectors_BD
-        return found
+        return vectors_BD
 
 
 def num_threads() -> int:

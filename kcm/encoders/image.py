@@ -136,5 +136,4 @@ def _load(model_path: Path) -> nn.Module:
     model = load_backbone(model_path)
     if getattr(model, "main_input_name", "") != "pixel_values":
         raise AssetError("the model does not read pictures", where=str(model_path), hint="Use kind: text")
-    loaded: nn.Module = model
-    return loaded
+    return model

@@ -79,5 +79,4 @@ class PixelsEncoder:
         features_ND = pixels_NSSC.reshape(len(inputs), self.dim)
         features_ND = features_ND - features_ND.mean(axis=1, keepdims=True)
         length_N1 = np.linalg.norm(features_ND, axis=1, keepdims=True)
-        unit_ND: np.ndarray = np.divide(features_ND, length_N1, out=np.zeros_like(features_ND), where=length_N1 > 1e-3)
-        return unit_ND
+        return np.divide(features_ND, length_N1, out=np.zeros_like(features_ND), where=length_N1 > 1e-3)

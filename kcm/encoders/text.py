@@ -114,8 +114,7 @@ class TextEncoder:
 
     def num_cut(self, texts: Sequence[str]) -> int:
         """How many of the texts have more tokens than are read."""
-        num_cut: int = self._embed.num_cut(list(texts))
-        return num_cut
+        return self._embed.num_cut(list(texts))
 
 
 class _OnnxTexts:
@@ -174,8 +173,7 @@ def refuse_foreign_modules(model_path: Path) -> None:
 
 def _modules(model_path: Path) -> list[dict[str, str]]:
     file = model_path / _MODULES
-    listed: list[dict[str, str]] = read_json(file) if file.is_file() else []
-    return listed
+    return read_json(file) if file.is_file() else []
 
 
 def _in_torch(name: str, *given: Any) -> Any:

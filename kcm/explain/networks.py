@@ -54,7 +54,7 @@ def base_logits(collaborator: Collaborator, features_ND: NDArray[np.float32] | T
     features = torch.as_tensor(features_ND).to(next(collaborator.parameters()).device)
     if collaborator.base is None:
         return features.new_zeros(len(features), collaborator.num_labels)
-    return collaborator.base(features)  # type: ignore[no-any-return]
+    return collaborator.base(features)
 
 
 def known_rows(bundle: Bundle) -> Tensor | None:

@@ -86,7 +86,7 @@ class KANLinear(nn.Module):
     @property
     def coefficients(self) -> Tensor:
         """b and c of the formula above, [out, 1 + K, in]: the weight in the units of the curves, the base first."""
-        return self._packed.unflatten(1, (-1, self.in_features)) * self.scale  # type: ignore[no-any-return, no-untyped-call]
+        return self._packed.unflatten(1, (-1, self.in_features)) * self.scale  # type: ignore[no-untyped-call]
 
     @property
     def _packed(self) -> Tensor:

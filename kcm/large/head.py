@@ -35,8 +35,7 @@ class LinearHead:
 
     def logits(self, features_ND: np.ndarray) -> np.ndarray:
         """Logits [N, C]."""
-        logits_NC: np.ndarray = features_ND @ self.weight_CD.T + self.bias_C
-        return logits_NC
+        return features_ND @ self.weight_CD.T + self.bias_C
 
     def probabilities(self, features_ND: np.ndarray) -> np.ndarray:
         """Class probabilities, float32 [N, C]."""

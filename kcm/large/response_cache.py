@@ -104,8 +104,7 @@ class ResponseCache:
         """The cached answer, or None."""
         with self._transaction() as connection:
             text = connection.scalar(select(self._answers.c.answer).where(self._answers.c.key == key))
-        answer: dict[str, Any] | None = None if text is None else json.loads(text)
-        return answer
+        return None if text is None else json.loads(text)
 
     def known(self, keys: Sequence[str]) -> set[str]:
         """Those of `keys` that have an answer."""

@@ -37,8 +37,7 @@ class Metric:
 
 @cache
 def _written() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(files("kcm.report").joinpath("glossary.yaml").read_text(encoding="utf-8"))
-    return found
+    return yaml.safe_load(files("kcm.report").joinpath("glossary.yaml").read_text(encoding="utf-8"))
 
 
 def metric(key: str) -> Metric:

@@ -21,8 +21,7 @@ def draws(seed: int | str, purpose: str, names: Iterable[str]) -> NDArray[np.flo
     """The `draw` of every name, [N]: the upper 53 bits of a 64-bit BLAKE2b."""
     digest, prefix = hashlib.blake2b, f"{seed}\0{purpose}\0"
     digests = b"".join([digest((prefix + name).encode(), digest_size=8).digest() for name in names])
-    drawn: NDArray[np.float64] = (np.frombuffer(digests, ">u8") >> np.uint64(11)) / 2**53
-    return drawn
+    return (np.frombuffer(digests, ">u8") >> np.uint64(11)) / 2**53
 
 
 def shuffled(names: Iterable[str], seed: int, purpose: str) -> list[str]:

@@ -56,8 +56,7 @@ class Task:
 
 def read_description(folder: Path) -> dict[str, Any]:
     """What is known of a saved sequence without its rows: `name`, `label_names`, `none_label`, `tasks` and more."""
-    description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    return description
+    return json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
 
 
 def write_description(folder: Path, description: Mapping[str, Any]) -> None:

@@ -113,8 +113,7 @@ def _keys(rows: pa.Table, seed: int) -> np.ndarray:
 
 def units_of_rows(rows: pa.Table) -> list[str]:
     """The unit of every row: its group, or itself where it has none."""
-    units: list[str] = pc.coalesce(rows["group"], rows["id"]).to_pylist()
-    return units
+    return pc.coalesce(rows["group"], rows["id"]).to_pylist()
 
 
 def _labelled(shards: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -98,8 +98,7 @@ def one_thread() -> AbstractContextManager[Any]:
     The threads of a matrix product wait for each other by spinning: on small matrices they cost several times the CPU
     and save nothing. One thread also adds in the order in which a worker does.
     """
-    limits: AbstractContextManager[Any] = threadpool_limits(1)
-    return limits
+    return threadpool_limits(1)
 
 
 def silence_ray_data() -> None:

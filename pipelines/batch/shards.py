@@ -236,8 +236,7 @@ def _join(storage: Storage, shard: tuple[Sequence[Path], Path]) -> None:
 
 def _counts_of(unit: Path, storage: Storage) -> Counts:
     """What was counted when a unit was made."""
-    counts: Counts = json.loads((pq.read_metadata(storage.readable(unit)).metadata or {})[_COUNTS.encode()])
-    return counts
+    return json.loads((pq.read_metadata(storage.readable(unit)).metadata or {})[_COUNTS.encode()])
 
 
 def _at_once(function: Callable[[Path], ResultT], paths: Iterable[Path]) -> list[ResultT]:

@@ -291,8 +291,7 @@ def utc_of(when: Any) -> datetime:
     """A time of the log, which is in UTC whether it says so or not."""
     stamp = pd.Timestamp(when)
     stamp = stamp.tz_localize(UTC) if stamp.tzinfo is None else stamp.tz_convert(UTC)
-    in_utc: datetime = stamp.to_pydatetime()
-    return in_utc
+    return stamp.to_pydatetime()
 
 
 def _num_without(column: pa.ChunkedArray) -> int:

@@ -49,8 +49,7 @@ class PyfuncCascade:
 
     def predict(self, frame: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """The answers' columns, a row for each of the frame's."""
-        answered: pd.DataFrame = self.cascade.predict(frame)[ANSWERS.names]
-        return answered
+        return self.cascade.predict(frame)[ANSWERS.names]
 
 
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> PyfuncCascade:

@@ -68,8 +68,7 @@ class EvaluatedArtefact(Artefact):
     @property
     def result(self) -> dict[str, Any]:
         """The metrics, by collaborator."""
-        result: dict[str, Any] = self.json(_RESULT)
-        return result
+        return self.json(_RESULT)
 
     @property
     def deployed(self) -> str:
@@ -84,14 +83,12 @@ class EvaluatedArtefact(Artefact):
     @property
     def curves(self) -> dict[str, Any]:
         """The curves of the report, by collaborator."""
-        curves: dict[str, Any] = self.json(_REPORT)
-        return curves
+        return self.json(_REPORT)
 
     @property
     def kept_wrong(self) -> dict[str, Any]:
         """What `kept_wrong` found with the deployed collaborator."""
-        found: dict[str, Any] = self.json(f"{self.deployed}/{_KEPT_WRONG}")
-        return found
+        return self.json(f"{self.deployed}/{_KEPT_WRONG}")
 
     def policy(self, name: str) -> Policy:
         """The policy that a collaborator is deployed with."""

@@ -56,8 +56,7 @@ def newest_checkpoint(files: Files, *, fingerprint: str, say: Callable[[str], No
             except FileNotFoundError:
                 continue  # another process has removed it since it was listed
             if sha256 == parts["sha256"]:
-                state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-                return state
+                return torch.load(path, weights_only=True, map_location="cpu")
         say(f"a damaged checkpoint is passed over ({where})")
     return None
 

@@ -56,19 +56,16 @@ class FeaturesArtefact(ShardedArtefact):
     @property
     def identity(self) -> str:
         """The identity of the encoder."""
-        identity: str = self.manifest["section"]["identity"]
-        return identity
+        return self.manifest["section"]["identity"]
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = self.json(FACTS)
-        return facts
+        return self.json(FACTS)
 
     @property
     def runtime(self) -> Runtime | None:
         """What computed them; None for an encoder without a choice."""
-        runtime: Runtime | None = self._facts["runtime"]
-        return runtime
+        return self._facts["runtime"]
 
     def made_by(self, encoder: EncoderConfig, assets_path: Path) -> EncoderConfig:
         """The configured encoder as it made them: the one that was chosen, with its fitted head, in its runtime."""
@@ -82,14 +79,12 @@ class FeaturesArtefact(ShardedArtefact):
     @property
     def device(self) -> str:
         """The kind of device that computed them."""
-        device: str = self.manifest["section"]["device"]
-        return device
+        return self.manifest["section"]["device"]
 
     @property
     def preview(self) -> dict[str, tuple[int, int]]:
         """Train rows of each task that were left out, and those answered right; empty where nothing looked."""
-        preview: dict[str, tuple[int, int]] = self._facts["preview"]
-        return preview
+        return self._facts["preview"]
 
     @cached_property
     def dim(self) -> int:

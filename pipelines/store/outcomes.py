@@ -29,25 +29,21 @@ class OutcomesArtefact(ShardedArtefact):
     @property
     def identity(self) -> str:
         """The identity of the large model."""
-        identity: str = self._facts["identity"]
-        return identity
+        return self._facts["identity"]
 
     @property
     def runtime(self) -> Runtime | None:
         """What computed the large model's encoder; None where there is no choice, torch before there was one."""
-        found: Runtime | None = self._facts.get("runtime", "torch")
-        return found
+        return self._facts.get("runtime", "torch")
 
     @property
     def device(self) -> str:
         """The kind of device that computed them; a CPU before that was written down."""
-        device: str = self._facts.get("device", "cpu")
-        return device
+        return self._facts.get("device", "cpu")
 
     @property
     def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = self.json(IDENTITY)
-        return facts
+        return self.json(IDENTITY)
 
     @property
     def usage(self) -> dict[str, Any]:

@@ -145,8 +145,7 @@ class TunedArtefact(Artefact):
 
     def choice(self, name: str) -> dict[str, Any]:
         """The point of the search space that a collaborator's best trial has, by dimension."""
-        choice: dict[str, Any] = self.json(f"{name}/{FOUND}")["choice"]
-        return choice
+        return self.json(f"{name}/{FOUND}")["choice"]
 
     def objectives(self, name: str) -> dict[str, float]:
         """What a collaborator reaches on the rows that choose, under the prompt mode that was chosen for it."""
@@ -168,8 +167,7 @@ class TunedArtefact(Artefact):
     @property
     def trials(self) -> list[dict[str, Any]]:
         """All trials of the search."""
-        trials: list[dict[str, Any]] = self.json(TRIALS)
-        return trials
+        return self.json(TRIALS)
 
 
 def standing(reached: Mapping[str, Any]) -> tuple[float, ...]:

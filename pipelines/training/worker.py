@@ -206,8 +206,7 @@ def _steps(trainers: Iterable[Trainer]) -> int:
 
 def load_state(path: Path) -> dict[str, Any]:
     """The state of a trainer."""
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    return state
+    return torch.load(path, weights_only=True, map_location="cpu")
 
 
 def write_note(files: Files, kind: str, line: str) -> None:

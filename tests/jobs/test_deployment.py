@@ -20,8 +20,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return loaded
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def pinned_ray() -> str:
@@ -41,8 +40,7 @@ def gcp() -> dict[str, Any]:
 
 @pytest.fixture(params=["aws", "gcp"])
 def cluster(request: pytest.FixtureRequest) -> dict[str, Any]:
-    loaded: dict[str, Any] = request.getfixturevalue(request.param)
-    return loaded
+    return request.getfixturevalue(request.param)
 
 
 def test_ray_accepts_the_cluster(cluster: dict[str, Any]) -> None:

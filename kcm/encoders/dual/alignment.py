@@ -135,8 +135,7 @@ class AlignedTower:
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Unit vectors, float32 [N, K]. Raises UnreadableError."""
-        embedded: np.ndarray = self._project(torch.from_numpy(self._encoder.encode(inputs))).numpy()
-        return embedded
+        return self._project(torch.from_numpy(self._encoder.encode(inputs))).numpy()
 
 
 def save_aligned(folder: Path, towers: TowersConfig, head: AlignmentHead) -> None:

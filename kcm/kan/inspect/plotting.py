@@ -77,7 +77,7 @@ def plot_network(
             _box(ax, (depth + 0.34, level - 0.33, 0.32, 0.66), *curve, weight)
     _draw_nodes(ax, levels, names)
     figure.tight_layout(pad=0.6)
-    return figure  # type: ignore[no-any-return]
+    return figure
 
 
 def _draw_nodes(ax: Axes, levels: list[dict[int, float]], names: list[list[str]]) -> None:

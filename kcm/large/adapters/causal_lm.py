@@ -118,8 +118,7 @@ class PromptTokens:
         return [each for token in self._encoded(text) for each in (self._space if token in self._added else [token])]
 
     def _encoded(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return ids
+        return self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     def _label(self, text: str) -> list[int]:
         if ids := self._plain(text):
@@ -272,14 +271,12 @@ class CausalLm:
         """Log-likelihood [B] of a label's second and later tokens, given the prompt's keys and values."""
         log_BTV = self._read(batch.followed_by(label[:-1]), cache)
         wanted_BT = torch.tensor(label[1:], device=self._device).expand(len(log_BTV), -1)
-        total_B: Tensor = log_BTV.gather(-1, wanted_BT[..., None])[..., 0].sum(-1)
-        return total_B
+        return log_BTV.gather(-1, wanted_BT[..., None])[..., 0].sum(-1)
 
     def _read(self, tokens: Tokens, cache: DynamicCache, **options: Any) -> Tensor:
         """Log-probabilities of what follows each token, float64 [B, T, V]; what is read joins the cache."""
         arguments = {self._cache_argument: cache, "use_cache": True} | options
-        log_BTV: Tensor = self._model(**tokens.inputs(), **arguments).logits.double().log_softmax(-1)
-        return log_BTV
+        return self._model(**tokens.inputs(), **arguments).logits.double().log_softmax(-1)
 
 
 def _cache_argument(model: Any, model_path: Path) -> str:

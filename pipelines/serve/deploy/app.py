@@ -150,8 +150,7 @@ def build_door(
 
 def _bound(deployment: Any, options: Mapping[str, Any], *arguments: Any) -> Application:
     """A Deployment with its options and arguments. mypy takes a decorated class for the class that it was."""
-    application: Application = deployment.options(**options).bind(*arguments)
-    return application
+    return deployment.options(**options).bind(*arguments)
 
 
 def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str, Any]:

@@ -228,5 +228,4 @@ async def served_answers(release: Release, texts: list[str], assets_dir: Path) -
     """What a service of this bundle answers over HTTP."""
     async with opened_door(release, ServeConfig(), assets_dir) as client:
         response = await client.post("/v1/predict", json={"inputs": [{"text": text} for text in texts]})
-    answers: list[dict[str, Any]] = response.json()["answers"]
-    return answers
+    return response.json()["answers"]

@@ -89,8 +89,7 @@ def content(config: RunConfig) -> dict[str, Any]:
 
 
 def timeless(table: pa.Table, seconds: str) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = table.drop_columns([seconds]).to_pydict()
-    return found
+    return table.drop_columns([seconds]).to_pydict()
 
 
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 300) -> None:

@@ -183,8 +183,7 @@ def mixed(load: Load, expected: list[Answer], second: Champion) -> list[Any]:
 
 
 def card(url: str) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{url}/v1/model", headers=key_of(), timeout=60).json()
-    return found
+    return httpx.get(f"{url}/v1/model", headers=key_of(), timeout=60).json()
 
 
 def post(url: str, path: str, body: dict[str, Any], **headers: str) -> httpx.Response:

@@ -30,8 +30,7 @@ def result_of(tmp_path: Path, command: str, *arguments: str) -> dict[str, Any]:
     file = tmp_path / "result.json"
     done = call(tmp_path, command, *arguments, "--json", str(file))
     assert done.exit_code == 0, done.output
-    result: dict[str, Any] = json.loads(file.read_text())
-    return result
+    return json.loads(file.read_text())
 
 
 @pytest.fixture

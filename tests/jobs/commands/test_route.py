@@ -23,8 +23,7 @@ def route(*words: object) -> Result:
 def succeeded(tmp_path: Path, *words: object) -> dict[str, Any]:
     shown = route(*words, "--json", tmp_path / "out.json")
     assert shown.exit_code == 0, shown.stderr
-    result: dict[str, Any] = json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)
-    return result
+    return json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)
 
 
 def answers(num_rows: int, *, large: float = 0.9, useful: float = 1.0) -> pd.DataFrame:

@@ -22,8 +22,7 @@ def folder(put: Callable[[str, bytes], str], tmp_path: Path, monkeypatch: pytest
         uri = put(f"assets/org/model/{name}", (asset / name).read_bytes())
     monkeypatch.setenv("KCM_CACHE", str(tmp_path / "node"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", uri.partition("endpoint_override=")[2])
-    found: Path = assets_folder("s3://rows/assets/")
-    return found
+    return assets_folder("s3://rows/assets/")
 
 
 def test_an_asset_is_fetched_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

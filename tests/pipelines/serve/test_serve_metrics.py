@@ -14,8 +14,7 @@ DASHBOARD = Path(__file__).parents[3] / "deploy" / "helm" / "kcm" / "dashboard.j
 
 @pytest.fixture(scope="module")
 def dashboard() -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(DASHBOARD.read_text(encoding="utf-8"))
-    return loaded
+    return json.loads(DASHBOARD.read_text(encoding="utf-8"))
 
 
 def test_every_metric_is_on_the_dashboard_and_nothing_else(dashboard: dict[str, Any]) -> None:

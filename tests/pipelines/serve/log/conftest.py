@@ -12,8 +12,7 @@ def any_url(request: pytest.FixtureRequest, path: Path) -> str:
     """The URL of a database in which nothing is yet."""
     if request.param == "sqlite":
         return f"sqlite:///{path}"
-    found: str = request.getfixturevalue("postgres_url")
-    return found
+    return request.getfixturevalue("postgres_url")
 
 
 @pytest.fixture

@@ -52,8 +52,7 @@ def reader(any_url: str, log: DecisionLog) -> Iterator[LogReader]:
 
 
 def whole(reader: LogReader) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = reader.window("films", 0, reader.watermark("films")).to_pylist()
-    return rows
+    return reader.window("films", 0, reader.watermark("films")).to_pylist()
 
 
 def test_a_window_says_of_every_decision_all_that_is_known(log: DecisionLog, reader: LogReader) -> None:

@@ -41,8 +41,7 @@ class Replicas:
         outcome = self._outcomes.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
-        features: np.ndarray = outcome
-        return features
+        return outcome
 
     def cancel(self) -> None:
         self.num_cancelled += 1
