@@ -225,7 +225,8 @@ def outcome_part(
         for answers in part.prompted.values()
     ]
     seconds_N = row[SECONDS].to_numpy()
-    return OutcomePart(table, OutcomeTable.joined([table, *modes]), features_ND, seconds_N, judge_NC.shape[1])
+    all_modes = OutcomeTable.joined([table, *modes]) if modes else table  # no second copy of the logits on its way
+    return OutcomePart(table, all_modes, features_ND, seconds_N, judge_NC.shape[1])
 
 
 def scored_parts(

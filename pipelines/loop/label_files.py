@@ -16,9 +16,11 @@ from typing import Any
 from kcm.errors import DataError
 from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
+from kcm.inputs.textfile import UNDECODABLE
 from pipelines.serve.log.inbox import InboxItem
 
 COLUMNS = ("id", "text", "task", "label", "skip")
+_READ = ("id", "label", "skip")
 FORMS = (".csv", ".jsonl", ".json")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the beginning of one
 _YES, _NO = ("1", "true", "yes", "x"), ("", "0", "false", "no", "none")
@@ -52,7 +54,7 @@ def read_answers(path: Path) -> dict[str, str | None]:
     for row in _rows(path):
         if missing := {"id", "label"} - row.keys():
             raise DataError(f"there is no {min(missing)!r}", where=where, hint=f"Known are {', '.join(COLUMNS)}")
-        item, label, skip = (str(row.get(name) or "").strip() for name in ("id", "label", "skip"))
+        item, label, skip = ("" if (cell := row.get(name)) is None else str(cell).strip() for name in _READ)
         if skip.lower() not in (*_YES, *_NO):
             raise DataError(f"skip = {skip!r} of {item}", where=where, hint="Write yes, or leave it empty")
         skipped = skip.lower() in _YES
@@ -72,8 +74,13 @@ def _form(path: Path) -> str:
 
 
 def _row(item: InboxItem) -> dict[str, str]:
-    values = item.id, item.text or "", item.task or "", item.label or "", "yes" if item.state == "skipped" else ""
+    values = item.id, _text(item), item.task or "", item.label or "", "yes" if item.state == "skipped" else ""
     return dict(zip(COLUMNS, values, strict=True))
+
+
+def _text(item: InboxItem) -> str:
+    """The text; the one character that stands for damage where files are read is replaced."""
+    return (item.text or "").replace(UNDECODABLE, "\ufffd")
 
 
 def _picture(item: InboxItem) -> dict[str, str]:
@@ -85,7 +92,7 @@ def _picture(item: InboxItem) -> dict[str, str]:
 
 def _label_studio_task(item: InboxItem) -> dict[str, Any]:
     """A task of Label Studio; what was said already is an annotation of a control named `label` on the text."""
-    shown = {"id": item.id, "text": item.text or "", "task": item.task or ""} | _picture(item)
+    shown = {"id": item.id, "text": _text(item), "task": item.task or ""} | _picture(item)
     choice = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [item.label]}}
     if item.state == "drawn":
         return {"data": shown}
@@ -96,7 +103,7 @@ def _label_studio_task(item: InboxItem) -> dict[str, Any]:
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """The rows of a file, those that tasks of Label Studio say among them. DataError for one that cannot be read."""
     form = _form(path)
-    for chunk in read_chunks(Location.of(path)):
+    for chunk in read_chunks(Location.of(path), _READ.__contains__):
         for position, fault in chunk.faults.items():
             raise DataError(f"row {chunk.first + position} cannot be read: {fault}", where=str(path))
         for row in chunk.table.to_pylist() if chunk.objects is None else chunk.objects:
@@ -108,8 +115,8 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _said(task: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
     """What each annotation of a task of Label Studio says; a cancelled one is a skip."""
-    for annotation in task.get("annotations", ()):
-        results = annotation.get("result", ())
+    for annotation in task.get("annotations") or ():
+        results = annotation.get("result") or ()
         choices = [choice for result in results for choice in result.get("value", {}).get("choices", ())]
         if len(choices) > 1:
             raise DataError(f"{task['data'].get('id')} has {len(choices)} labels in one annotation", where=where)

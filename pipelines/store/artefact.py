@@ -94,7 +94,7 @@ def encoded(value: object) -> bytes:
 
 ARTEFACTS, CONTROL = "artefacts", "control"  # finished work; leases and pointers, below the storage path
 LAYOUT = "layout"  # the file below the storage path that tells its layout
-CURRENT_LAYOUT = b"1\n"
+CURRENT_LAYOUT = b"2\n"  # 1: a folder kept its looks in ledger.json, which nothing reads any more
 _whole: set[Path] = set()  # attempts that this process has fetched
 
 

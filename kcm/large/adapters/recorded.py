@@ -150,7 +150,7 @@ def _probabilities(
     columns = [_numbers(frame, f"{_PROBABILITY}{name}", ids, path) for name in label_names]
     given_NC = np.stack(columns, axis=1).astype(np.float32)
     total_N = given_NC.sum(axis=1)
-    wrong = np.flatnonzero(answered & ((given_NC < 0).any(axis=1) | (np.abs(total_N - 1) > 1e-3)))
+    wrong = np.flatnonzero(answered & (np.abs(total_N - 1) > 1e-3))
     if len(wrong):
         place = f"{path}, item {ids.iloc[wrong[0]]!r}"
         raise DataError(f"the probabilities sum to {total_N[wrong[0]]:g}, not to 1", where=place)
@@ -180,10 +180,10 @@ def _texts(frame: pd.DataFrame, column: str) -> pd.Series[str]:
 
 
 def _numbers(frame: pd.DataFrame, column: str, ids: pd.Series[str], path: str) -> NDArray[np.float64]:
-    """A column as numbers, 0 where values are missing, or the column is."""
+    """A column as finite numbers from 0, and 0 where values are missing, or the column is."""
     texts = _texts(frame, column)
     found: NDArray[np.float64] = pd.to_numeric(texts.where(texts != "", "0"), errors="coerce").to_numpy(np.float64)
-    if len(wrong := np.flatnonzero(np.isnan(found))):
+    if len(wrong := np.flatnonzero(~(np.isfinite(found) & (found >= 0)))):
         place = f"{path}, item {ids.iloc[wrong[0]]!r}"
-        raise DataError(f"{column} = {texts.iloc[wrong[0]]!r} is not a number", where=place)
+        raise DataError(f"{column} = {texts.iloc[wrong[0]]!r} is not a number from 0", where=place)
     return found

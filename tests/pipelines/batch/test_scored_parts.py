@@ -37,6 +37,7 @@ def test_parts_are_those_of_one_process_in_their_order(place: str) -> None:
         np.testing.assert_array_equal(part.scores(GATE), other.scores(GATE))
         np.testing.assert_array_equal(part.seconds_N, other.seconds_N)
         assert len(part.features_ND) == 0
+        assert part.modes is part.table, "a second copy of all logits"
 
 
 def test_features_come_with_the_rows_that_a_hash_of_the_id_draws_whatever_part_they_lie_in(tmp_path: Path) -> None:

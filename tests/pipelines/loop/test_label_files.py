@@ -42,7 +42,7 @@ def test_what_was_said_comes_back_as_it_went_out(tmp_path: Path, form: str) -> N
 @pytest.mark.parametrize("form", FORMS)
 def test_a_text_of_a_megabyte_of_html_or_of_lines_of_any_kind_comes_back(tmp_path: Path, form: str) -> None:
     """Promise: whatever text an item has, its label is read from the file that went out."""
-    texts = ("<b>&lt;</b>" * 100_000, '<script>alert("1")</script>', "a\u2028b\x0bc\x85d\re\r\nf\x1cg")
+    texts = ("<b>&lt;</b>" * 100_000, '<script>alert("1")</script>', "a\u2028b\x0bc\x85d\re\r\nf\x1cg", "\ufdd0")
     write_items([item(number, text, "yes") for number, text in enumerate(texts)], tmp_path / f"inbox{form}")
     assert read_answers(tmp_path / f"inbox{form}") == {f"r{number}/0": "yes" for number in range(len(texts))}
 
@@ -76,6 +76,30 @@ def test_a_file_of_an_inbox_certifies_as_labels_one_by_one(inbox: Inbox, tmp_pat
     inbox.answer(read_answers(file))
     standing = inbox.standing()
     assert (standing.certified, standing.num_open) == (True, 0)
+
+
+WINDOWS = 'id;text;label\nr1/0;"\u00e9, \u00fc";s\u00fc\u00df\n'.encode("cp1252")
+UTF16 = "id\ttext\tlabel\tmore\r\n\r\nr1/0\t\tyes\t\r\nr2/0\r\n".encode("utf-16")
+NUMBERS = b'{"id": "r1/0", "label": 0}\n\n{"id": "r2/0", "label": null, "skip": true}'
+NULLS = [
+    {"data": {"id": "r1/0"}, "annotations": None},
+    {"data": {"id": "r2/0"}, "annotations": [{"result": None, "was_cancelled": True}]},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "answers"),
+    [
+        ("a.csv", WINDOWS, {"r1/0": "s\u00fc\u00df"}),
+        ("a.csv", UTF16, {"r1/0": "yes"}),
+        ("a.jsonl", NUMBERS, {"r1/0": "0", "r2/0": None}),
+        ("a.json", json.dumps(NULLS).encode(), {"r2/0": None}),
+    ],
+    ids=["Windows", "UTF-16 with more columns, an empty and a short row", "numbers as labels", "nulls"],
+)
+def test_files_that_other_programs_write_are_read(tmp_path: Path, name: str, text: bytes, answers: Any) -> None:
+    (tmp_path / name).write_bytes(text)
+    assert read_answers(tmp_path / name) == answers
 
 
 @pytest.mark.parametrize(

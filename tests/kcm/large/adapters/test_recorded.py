@@ -67,6 +67,9 @@ def test_labels_alone_are_enough(write):
         ([{"id": "1", "label": "yes", "probability:yes": 1.0}], "no column 'probability:no'"),
         ([{"id": "1", "label": "yes", "probability:yes": 0.5, "probability:no": 0.1}], "sum to 0.6, not to 1"),
         ([{"id": "1", "label": "yes", "tokens": "many"}], "tokens = 'many' is not a number"),
+        ([{"id": "1", "label": "yes", "seconds": -1.0}], r"seconds = '-1.0' is not a number from 0 .*item '1'"),
+        ([{"id": "1", "label": "yes", "currency": "inf"}], "currency = 'inf' is not a number from 0"),
+        ([{"id": "1", "label": "yes", "probability:yes": 1.5, "probability:no": -0.5}], "= '-0.5' is not a number"),
     ],
 )
 def test_a_table_that_cannot_be_right_is_refused(rows, message, write):
