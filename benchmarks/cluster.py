@@ -118,9 +118,10 @@ def local(name: str) -> list[str]:
 
 
 def paid(cluster: HostCluster, name: str) -> list[str]:
-    """Options of a run that encodes pictures and pays for its large model, with a storage and a model of its own."""
+    """Options of a run that encodes pictures and pays for its large model; name, storage and model are its own."""
     return sets(
         {
+            "name": name,
             "storage_path": f"{BUCKET}{name}",
             "tasks.source.text_column": "text",
             "tasks.source.image_column": "image",
@@ -145,9 +146,9 @@ def wait(cluster: HostCluster, log: str, started: subprocess.Popen[str]) -> None
     assert started.wait(timeout=600) == 0, cluster.laptop.file(log).read_text()[-4000:]
 
 
-def result(cluster: HostCluster, storage: str) -> dict[str, Any]:
-    """What must be equal of the result of the run in a storage."""
-    path = f"{storage}/runs/hosts/result.json"
+def result(cluster: HostCluster, storage: str, name: str = "hosts") -> dict[str, Any]:
+    """What must be equal of the result of a run in a storage."""
+    path = f"{storage}/runs/{name}/result.json"
     in_bucket = storage.startswith(BUCKET)
     text = (
         cluster.bucket(cluster.url(path.removeprefix(BUCKET))) if in_bucket else cluster.laptop.file(path).read_text()
@@ -331,7 +332,7 @@ def disturbed(cluster: HostCluster, fault: str) -> tuple[dict[str, Any], int]:
         run = submit(cluster, f"{fault}.log", *options)
     wait(cluster, f"{fault}.log", run)
     questions = cluster.asked(fault)
-    return result(cluster, f"{BUCKET}{fault}"), len(questions) - len(set(questions))
+    return result(cluster, f"{BUCKET}{fault}", fault), len(questions) - len(set(questions))
 
 
 @dataclass
@@ -384,7 +385,7 @@ def measure(cluster: HostCluster, report: Report, faults: Set[str]) -> None:
             with report.phase(name):
                 found, twice = disturbed(cluster, name)
                 wait(cluster, "paid.log", undisturbed)
-                report.runs[name] = {"equal": found == result(cluster, "paid"), "twice": twice}
+                report.runs[name] = {"equal": found == result(cluster, "paid", "paid"), "twice": twice}
     if serving := [name for name in SERVING if name in faults]:
         if faults & {"champion", "image"}:
             with report.phase("version"):
