@@ -234,6 +234,13 @@ def test_parts_that_do_not_fit_are_refused(changes: dict[str, Any], message: str
         bundle(**changes)
 
 
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    original = bundle()
+    object.__setattr__(original.collaborator, "network", NetworkConfig(hidden=(5,)))
+    with pytest.raises(ArtefactError, match=r"weights of another network.*judge\.safetensors"):
+        round_trip(original, tmp_path)
+
+
 def test_a_bundle_answers_elsewhere_once_the_run_that_fitted_its_heads_is_gone(tmp_path: Path) -> None:
     bert = save_bert(tmp_path / "bert", ("a", "cat"))
     run = tmp_path / "run"

@@ -61,6 +61,14 @@ def test_it_is_the_set_of_what_it_was_given() -> None:
     assert UnitDigests(found.packed) == found
 
 
+@pytest.mark.parametrize("other", ["0" * 31 + "1", "ab" * 16, "ab" * 15, "a name", "", 7])
+def test_what_it_was_not_given_is_not_in_it(other: object) -> None:
+    """A unit that is in it by mistake would keep another's split: what was trained on might be certified on."""
+    found = UnitDigests.of(DIGESTS - {"00" * 15 + "01"})
+    assert other not in found
+    assert "00" * 16 in found
+
+
 ONNX = ComputedBy(encoder="onnx on cpu", large="torch on cpu")
 TORCH = ComputedBy(encoder="torch on cpu", large="torch on cpu")
 GPU = ComputedBy(encoder="torch on cuda", large="torch on cuda")

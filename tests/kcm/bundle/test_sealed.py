@@ -65,6 +65,12 @@ def test_a_changed_file_is_named(tmp_path: Path, name: str) -> None:
         SealedFolder(tmp_path / "sealed", MANIFEST, 1)
 
 
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    (sealed(tmp_path / "sealed").folder / "plain.json").unlink()
+    with pytest.raises(ArtefactError, match=r"a file is missing .*plain\.json"):
+        SealedFolder(tmp_path / "sealed", MANIFEST, 1)
+
+
 def test_a_manifest_cannot_reach_outside_its_folder(tmp_path: Path) -> None:
     (tmp_path / "secret.json").write_text("{}")
     folder = sealed(tmp_path / "sealed").folder

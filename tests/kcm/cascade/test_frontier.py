@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kcm.cascade.frontier import Frontier, midway
 from kcm.cascade.scored import ScoredOutcomes
+from kcm.errors import DataError
 
 rows_of = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=25)
 any_float = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=True)
@@ -58,6 +59,8 @@ def test_any_threshold_is_located_exactly(rows, threshold):
 
 
 @given(any_float, any_float)
+@example(1.0, float(np.nextafter(1, 2)))
+@example(float(np.nextafter(1, 2)), float(np.nextafter(np.nextafter(1, 2), 2)))
 def test_a_threshold_between_two_scores_separates_them_whatever_the_floats(a, b):
     lower, upper = min(a, b), max(a, b)
     if lower < upper:
@@ -78,3 +81,8 @@ def test_losing_exactly_what_is_allowed_is_allowed_where_floats_fall_short_of_it
     assert 29 - 0.29 * 100 > 0
     assert Frontier.of(rows).cheapest(0.29).threshold == -np.inf
     assert Frontier.of(rows).cheapest(0.28).threshold == np.inf
+
+
+def test_no_rows_have_no_frontier():
+    with pytest.raises(DataError, match="no rows"):
+        Frontier.of(ScoredOutcomes(score=[], small_correct=[], large_correct=[]))

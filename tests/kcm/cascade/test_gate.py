@@ -1,10 +1,13 @@
 """The gate: one score for search, certificate and serving."""
 
 import numpy as np
+import pytest
 
 from kcm.cascade.gate import Gate, fit_gate
 from kcm.cascade.policy import Policy
 from kcm.cascade.scores import SCORE_LIMIT
+from kcm.config import parse_config
+from kcm.errors import ConfigError, DataError
 
 
 def test_confidence_of_two_labels_is_the_gap_over_the_temperature():
@@ -50,3 +53,16 @@ def test_a_gate_score_from_outside_is_named_in_a_policy(outside_package):
     policy = Policy.model_validate_json('{"gate": "gap:Gap"}')
     assert Policy.model_validate_json(policy.model_dump_json()) == policy
     assert Gate(policy.gate, temperature=2.0).score(None, [[4.0, 0.0, 2.0]]).tolist() == [2.0]
+
+
+def test_logits_of_float32_are_scored_in_float64():
+    assert Gate().score(None, np.array([[40.0, 0.0, 0.0]], dtype=np.float32))[0] == 40 - np.log(2)
+
+
+def test_what_no_gate_can_work_with_is_refused():
+    with pytest.raises(ConfigError, match="temperature must be finite and positive, got 0"):
+        Gate(temperature=0.0)
+    with pytest.raises(DataError, match="NaN"):
+        Gate().score(None, [[np.nan, 0.0]])
+    with pytest.raises(ConfigError, match=r"gate = 'singals': .*unknown gate score.*did you mean 'signals'\?"):
+        parse_config(Policy, {"gate": "singals"})

@@ -1,6 +1,10 @@
 """Scored rows: what counts as right for accuracy, and what for a certificate."""
 
+import numpy as np
+import pytest
+
 from kcm.cascade.scored import ScoredOutcomes
+from kcm.errors import DataError
 from tests.outcome_files import rows_where
 
 
@@ -19,3 +23,14 @@ def test_rows_under_a_changed_prompt_keep_their_baseline_apart(table):
 def test_rows_are_split_by_task(table):
     parts = ScoredOutcomes.of(rows_where(table, prompt="none"), [4, 3, 2, 1]).by_task()
     assert {task: part.score.tolist() for task, part in parts.items()} == {"one": [4, 3], "two": [2, 1]}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_have_to_be_finite(bad):
+    with pytest.raises(DataError, match="1 are not, the first in row 1"):
+        ScoredOutcomes(score=[0.0, bad], small_correct=[True, True], large_correct=[True, True])
+
+
+def test_columns_have_to_be_equally_long():
+    with pytest.raises(DataError, match="large_correct"):
+        ScoredOutcomes(score=[0.0, 1.0], small_correct=[True, True], large_correct=[True])

@@ -14,7 +14,7 @@ from kcm.certify.certificate import (
     certify_policy,
     why_not_promotable,
 )
-from kcm.errors import ConfigError
+from kcm.errors import ConfigError, DataError
 
 _CUT = Decision(decision="threshold", threshold=0.5)
 
@@ -275,3 +275,10 @@ def test_a_policy_that_escalates_everything_is_not_and_its_certificate_says_why(
     assert why_not_promotable(deployed, certificates) == (
         "it escalates everything, because nothing is certified: 20 units, at least 230 are needed"
     )
+
+
+def test_rows_are_needed_on_both_sides(draw):
+    none = draw(10).select(np.zeros(10, bool))
+    for validate, rows in ((none, draw(10)), (draw(10), none)):
+        with pytest.raises(DataError, match="needs validate and certify rows"):
+            certify(validate, rows, KEEP_ALL, CertificateConfig())

@@ -56,3 +56,8 @@ def test_the_epsilon_that_is_advised_works_and_the_one_below_does_not() -> None:
 def test_a_scope_that_needs_fewer_units_is_found() -> None:
     found = outlook(dict.fromkeys("abc", 60), CertificateConfig(epsilon=0.02), ["global", "per_task"])
     assert (found.scope, found.possible, found.scopes) == ("global", True, ("global",))
+
+
+def test_without_units_nothing_can_be_certified() -> None:
+    found = outlook({"a": 0}, CertificateConfig(), ["global"])
+    assert (found.epsilon, found.times_the_rows) == (None, float("inf"))

@@ -204,3 +204,14 @@ def test_the_curve_of_net_reads_the_frozen_grid_and_credits_wins(draw):
     cascade = np.where(keeps, rows.small_correct, rows.large_correct)
     assert curve["loss"][at] == pytest.approx(rows.large_correct.mean() - cascade.mean())
     assert curve["call_rate"][at] == pytest.approx(certificate.call_rate)
+
+
+def test_keeping_all_calls_nobody_whatever_the_rows():
+    assert call_rate_bound(ScoredOutcomes(score=[1.0], small_correct=[1], large_correct=[1]), -math.inf, 0.1) == 0
+
+
+def test_a_curve_without_rows_has_no_points(draw):
+    certificate = certify(draw(200, 1), draw(200), Decision.of(0.0), CertificateConfig())
+    nothing = certificate_curve(certificate, draw(200, 1), draw(0), CertificateConfig())
+    assert nothing.pop("method") == certificate.method
+    assert set(map(len, nothing.values())) == {0}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kcm.certify.monitoring.alarm import RateAlarm
+from kcm.errors import ConfigError, DataError
 
 
 def audited(rate: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -98,3 +99,24 @@ def test_it_goes_on_where_it_was_saved() -> None:
     second.observe(y[1_234:], 0.5)
     assert second.e_value == pytest.approx(whole.e_value)
     assert second.largest == pytest.approx(whole.largest)
+
+
+@pytest.mark.parametrize(("y", "share"), [(21.0, 0.05), (-1.0, 0.5), (0.0, 0.0)])
+def test_events_that_cannot_be_are_refused(y: float, share: float) -> None:
+    """With Y > 1 / share a stake may fall below 0, and no bound on false alarms is left."""
+    with pytest.raises(DataError):
+        RateAlarm(0.02, 0.1).observe([y], share)
+
+
+@pytest.mark.parametrize(("limit", "delta"), [(0.0, 0.1), (1.0, 0.1), (0.1, 0.0)])
+def test_promises_that_say_nothing_are_refused(limit: float, delta: float) -> None:
+    with pytest.raises(ConfigError, match="must lie between"):
+        RateAlarm(limit, delta)
+
+
+def test_a_limit_near_one_leaves_something_to_bet() -> None:
+    alarm = RateAlarm(0.9, 0.1)
+    alarm.observe(np.ones(500))
+    alarm.observe(np.zeros(1))
+    assert alarm.alarm
+    assert math.isfinite(alarm.e_value)

@@ -3,9 +3,11 @@
 from typing import Any
 
 import numpy as np
+import pytest
 
 from kcm.certify.monitoring.alarm import RateAlarm
 from kcm.certify.monitoring.drift import DistanceReference, DriftReference, LabelReference
+from kcm.errors import DataError
 
 
 def rows(num: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -78,3 +80,16 @@ def test_how_often_inputs_lie_far_from_all_classes_is_bounded_where_distances_ar
     assert reference.novelty.limit < 0.2
     again = DriftReference.of(reference.rows(), reference.figures())
     assert (again.novelty, again.limits()) == (reference.novelty, reference.limits())
+
+
+def test_too_few_rows_are_refused() -> None:
+    with pytest.raises(DataError, match="99 rows"):
+        DistanceReference.fit(rows(99, 0), delta=0.1, seed=0)
+
+
+def test_what_may_take_any_value_cannot_drift() -> None:
+    assert "call_rate" not in reference_of(300, 0, escalates=1.0, disagrees=0.1).limits()
+
+
+def test_what_was_escalated_disagrees_with_nothing() -> None:
+    assert reference_of(300, 0, escalates=0.9, disagrees=0.5).disagreement < 0.15

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kcm.certify.monitoring.monitor import Observations, loss_interval
+from kcm.errors import DataError
 
 DELTA = 0.1
 
@@ -126,3 +127,24 @@ def test_audits_weigh_by_their_probability():
 def test_requests_from_before_the_share_was_changed_count_by_the_share_of_their_time():
     low, high = loss_interval([*_kept(4000, 20, 0.05), *_kept(4000, 200, 0.5)], DELTA)
     assert 0.02 < low < 20 / 4000 / 0.05 < high < 0.2  # both halves say that a tenth is lost
+
+
+def test_nothing_is_known_before_the_first_request():
+    assert loss_interval([], DELTA) == (0, 1)
+    assert loss_interval([], DELTA, credits_wins=True) == (-1, 1)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"probability": 0.4}, {"probability": 1.1}, {"share": 0.0}, {"number": -1}, {"high": 1.5}, {"low": np.nan}],
+    ids=str,
+)
+def test_what_cannot_have_been_seen_is_refused(bad):
+    with pytest.raises(DataError, match=r"expected a number|must lie in"):
+        loss_interval([Observations(**{"number": 1, "share": 0.5} | bad)], DELTA)
+
+
+@pytest.mark.parametrize("delta", [0.0, 1.0])
+def test_an_interval_that_holds_never_or_always_is_refused(delta):
+    with pytest.raises(DataError, match="delta"):
+        loss_interval([], delta)
