@@ -119,10 +119,11 @@ def test_a_value_is_on_disk_before_it_counts(
     assert order == ["fsync", "link", "fsync"]
 
 
-def test_sixteen_writers_take_sixteen_looks(place: str) -> None:
+@pytest.mark.parametrize("num_purposes", [16, 4])
+def test_sixteen_writers_take_a_look_for_each_purpose_and_none_twice(place: str, num_purposes: int) -> None:
     control = Control(Files.at(place))
     threads = [
-        threading.Thread(target=StoredLedger(control, "rows").look, args=(0.1, f"purpose {number}"))
+        threading.Thread(target=StoredLedger(control, "rows").look, args=(0.1, f"purpose {number % num_purposes}"))
         for number in range(16)
     ]
     for thread in threads:
@@ -130,9 +131,9 @@ def test_sixteen_writers_take_sixteen_looks(place: str) -> None:
     for thread in threads:
         thread.join()
     looks = StoredLedger(control, "rows").looks()
-    assert [look.number for look in looks] == list(range(1, 17))
-    assert [look.spend for look in looks] == [look_delta(0.1, number) for number in range(1, 17)]
-    assert {look.purpose for look in looks} == {f"purpose {number}" for number in range(16)}
+    assert [look.number for look in looks] == list(range(1, num_purposes + 1))
+    assert [look.spend for look in looks] == [look_delta(0.1, look.number) for look in looks]
+    assert {look.purpose for look in looks} == {f"purpose {number}" for number in range(num_purposes)}
 
 
 def test_a_damaged_look_is_refused(place: str) -> None:
