@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from kcm.certify.certificate import certify_policy
 from kcm.certify.ledger import look_delta
 from kcm.config import load_config
 from kcm.errors import KcmError
+from kcm.learners.training.stream import ParquetRows
+from kcm.learners.training.trainer import Trainer
 from kcm.routing.config import RouteColumns
 from kcm.routing.evaluate import EvaluateConfig, evaluate
 from kcm.routing.frame import RoutingFrame
@@ -130,11 +132,6 @@ def _compared(bench: RoutingFrame, num_repeats: int = 10) -> dict[str, Any]:
     }
 
 
-def _small_features(inputs: Inputs) -> FeaturesArtefact:
-    """The features that the collaborator reads: of the two feature artefacts, the narrower vectors."""
-    return min((each.as_a(FeaturesArtefact) for each in inputs.artefacts("features")), key=lambda each: each.dim)
-
-
 def kcm_mcm(inputs: Inputs) -> dict[str, Any]:
     """KCM less MCM on test, paired over 10 seeds of initial weights and orders of tasks, with the demo's settings: area
     under the deferral curve, and the calls that are saved, and points lost, by what is certified at a first look.
@@ -156,20 +153,24 @@ def kcm_mcm(inputs: Inputs) -> dict[str, Any]:
 def _over_seeds(inputs: Inputs, overrides: Iterable[str]) -> dict[str, dict[str, list[float]]]:
     """By figure and collaborator, the value of every seed."""
     config = load_config(RunConfig, REVIEWS, list(overrides))
-    features = _small_features(inputs)
+    # Of the two feature artefacts the collaborator reads the narrower vectors.
+    features = min((each.as_a(FeaturesArtefact) for each in inputs.artefacts("features")), key=lambda each: each.dim)
     outcomes = inputs.artefacts("outcomes", "large.json")[0].as_a(OutcomesArtefact)
     found: dict[str, dict[str, list[float]]] = {
         figure: {"kcm": [], "mcm": []} for figure in ("area", "calls_saved", "points_lost")
     }
+    tasks = [
+        ParquetRows(task, features.fetched(number), outcomes.fetched(number))
+        for number, task in enumerate(features.names.tasks)
+    ]
     for seed in range(NUM_SEEDS):
-        order = np.random.default_rng(seed).permutation(len(features.names.tasks))
+        order = np.random.default_rng(seed).permutation(len(tasks))
         configured = {name: getattr(config, name) for name in TrainerConfig.model_fields} | {"seed": seed}
         plan = TrainerPlan(TrainerConfig(**configured), features, outcomes)
-        plan = replace(plan, tasks=tuple(plan.tasks[i] for i in order))
         for name in ("kcm", "mcm"):
-            trainer = plan.trainer(name)
-            trainer.run()
-            collaborator = trainer.collaborator.eval()
+            collaborator, ordered = plan.collaborator(name), [tasks[i] for i in order]
+            Trainer(collaborator, plan.learner(name), ordered, config.train, config.distill, seed=seed).run()
+            collaborator.eval()
             validate, certify_rows, test = (
                 _by_confidence(scored_parts(collaborator, Gate(), features, outcomes, (split,))) for split in SPLITS
             )
