@@ -25,7 +25,7 @@ from pipelines.cluster.config import ClusterConfig
 from pipelines.config import RunConfig
 from pipelines.progress import Reporter
 from pipelines.run import run
-from pipelines.serve.config import ReplicaConfig
+from pipelines.serve.config import ScaledReplicaConfig
 from pipelines.serve.deploy.app import build_app, start
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
@@ -167,7 +167,7 @@ def test_a_file_of_pictures_is_answered_and_what_cannot_be_used_says_why(
 @pytest.fixture(scope="module")
 def url(bundle: Path, config: RunConfig) -> Iterator[str]:
     port = free_port()
-    apart = ReplicaConfig(cpus=0.5)  # where encoders have GPUs; what the door makes of it must be the same
+    apart = ScaledReplicaConfig(cpus=0.5)  # where encoders have GPUs; what the door makes of it must be the same
     settings = config.serve.model_copy(update={"port": port, "encoder": apart})
     yield start(build_app(FixedSource(Release(version="1", bundle=bundle)), settings, config.assets_path), settings)
     serve.shutdown()

@@ -22,7 +22,7 @@ from kcm.large.adapters.classifier import ClassifierConfig
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.loading import VersionLoader
 from pipelines.serve.cascade.version import CascadeVersion
-from pipelines.serve.config import LargeReplicaConfig, ReplicaConfig, ServeConfig
+from pipelines.serve.config import LargeReplicaConfig, ScaledReplicaConfig, ServeConfig
 from pipelines.serve.deploy.app import void_release
 from pipelines.serve.release import Release
 from tests.kcm.bundle.test_bundle import bundle as any_bundle
@@ -111,7 +111,9 @@ def test_a_version_that_shares_the_encoder_of_another_is_computed_as_that_one(re
 
 def test_the_encoder_s_own_replicas_decide_where_there_are_any(release: Release) -> None:
     bundle = Bundle.read(release.bundle)
-    config = ServeConfig(runtime="torch", encoder=ReplicaConfig(gpus=0.5), large=LargeReplicaConfig(runtime="onnx"))
+    config = ServeConfig(
+        runtime="torch", encoder=ScaledReplicaConfig(gpus=0.5), large=LargeReplicaConfig(runtime="onnx")
+    )
     assert config.devices == ("cuda", "cpu")
     served = bundle.in_runtimes(*config.runtimes)
     assert served.computed_by(*config.devices) == ComputedBy(encoder="torch on cuda", large="onnx on cpu")

@@ -241,7 +241,7 @@ FAULTS = {
 def served(base_url: str, folder: Path, texts: Sequence[str]) -> list[Answer]:
     """The answers to one request after the other."""
     model = OpenAiModel(
-        OpenAiConfig(base_url=base_url, model="big", timeout_s=0.3, max_retries=0, max_wait_s=0.05),
+        OpenAiConfig(base_url=base_url, model="big", timeout_s=0.8, max_retries=0, max_wait_s=0.05),
         LABELS,
         ResponseStore.in_file(folder / "paid.sqlite"),
     )
