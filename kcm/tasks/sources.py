@@ -22,6 +22,9 @@ class Shard(ABC):
     where: str
     """What messages call it."""
 
+    num_bytes: int | None = None
+    """Of what is read, where that is known before."""
+
     @abstractmethod
     def read(self) -> Iterator[pa.Table]:
         """The rows in order, in the schema of `kcm.tasks.rows`; tables of some megabytes, at most.

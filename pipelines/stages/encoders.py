@@ -37,7 +37,7 @@ from pipelines.store.sequence import SequenceArtefact
 Preview: TypeAlias = dict[str, tuple[int, int]]  # by task: train rows left out, and those that are answered right
 
 SAMPLE = 1000  # rows that are looked at, of all tasks: an accuracy of 90% is known to a point
-_READ = 131_072  # rows that are read for them; of more, row groups at equal distances
+_READ = 16_384  # rows that are read for them, by the driver; of more, row groups at equal distances
 
 
 def preview(

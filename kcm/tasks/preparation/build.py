@@ -35,6 +35,7 @@ from kcm.tasks.sources import Source
 from kcm.tasks.splits import SPLITS
 
 _CANDIDATES = 256  # rows of every task and label by which a salt is judged
+_ROW_BYTES = 256  # of a row, about: how many there are decides nothing but where they are read
 _TRAIN = SPLITS.index("train")
 
 
@@ -122,12 +123,16 @@ class SequenceBuild:
         return sum(block.num_rows for block in self.blocks)
 
     def read_facts(self) -> None:
-        """Read the facts of all shards. The first is read here: it tells how many rows there may be."""
+        """Read the facts of all shards.
+
+        Where their bytes do not tell how many rows there may be, the first is read here, and does.
+        """
         shards = list(enumerate(self.source.shards))
         read = partial(write_facts, rules=self.rules, folder=self.folder)
-        self._add_facts(map(read, shards[:1]))
-        expected = self.num_rows * len(shards)
-        self._add_facts(self.workers(read, shards[1:], expected))
+        first = [shard for shard in shards[:1] if shard[1].num_bytes is None]
+        self._add_facts(map(read, first))
+        known = sum(shard.num_bytes or 0 for _, shard in shards) // _ROW_BYTES
+        self._add_facts(self.workers(read, shards[len(first) :], known or self.num_rows * len(shards)))
         if not self.num_rows:
             raise DataError("there are no rows", where=self.source.name)
 

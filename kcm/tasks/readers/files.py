@@ -128,6 +128,11 @@ class FileShard(Shard):
         """The file."""
         return self.table.place.where
 
+    @property
+    def num_bytes(self) -> int:  # type: ignore[override]
+        """Its share of the file."""
+        return self.table.size if self.groups is None else min(self.table.size, SHARD_BYTES)
+
     def read(self) -> Iterator[pa.Table]:
         """The rows of the file."""
         for chunk in self.table.chunks(self.layout.wants, self.groups):
