@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners import Classes
+from kcm.learners.bounds import FinetuneConfig
 from kcm.learners.der import DerConfig
 from kcm.learners.lwf import LwfConfig
 from kcm.learners.replay import ReplayConfig
@@ -51,3 +52,19 @@ def test_it_forgets_less_than_plain_replay(make_trainer, digits) -> None:
     for trainer in (plain, asymmetric):
         trainer.run()
     assert sum(asymmetric.accuracy["small"][-1]) > sum(plain.accuracy["small"][-1]) + 0.25  # 5 points of average
+
+
+def test_sgd_has_momentum_a_rate_of_its_own_and_no_decay(make_trainer, digits) -> None:
+    trainer = make_trainer(digits[:2], FinetuneConfig(), kind="linear", epochs=1, optimizer="sgd", sgd_rate=0.05)
+    weight = trainer.collaborator.judge.layers[0].weight
+    place, velocity = weight.detach().clone(), torch.zeros_like(weight)
+    steps = trainer.steps_in_task
+    for step in range(steps):
+        rate = 0.05 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps)).item())
+        trainer.collaborator.zero_grad()
+        trainer._loss(*trainer._step_batch()).backward()
+        velocity = 0.9 * velocity + weight.grad
+        place = place - rate * velocity
+        trainer.step()
+        torch.testing.assert_close(weight.detach(), place)
+    assert not trainer.state_dict()["optimizer"]["state"]  # the next task begins without momentum

@@ -291,3 +291,10 @@ def test_a_label_that_no_row_has_is_known_when_another_is_left_out(digits) -> No
     without, _ = trainer.learner.without_own_class(judge, small, rows.labels)
     assert without.isfinite().sum(1).eq(9).all()
     assert np.isfinite(Novelty.of(trainer.state_dict()["learner"]).distances(without.numpy())).all()
+
+
+def test_of_many_labels_no_metric_of_their_residuals_is_kept(digits, monkeypatch) -> None:
+    monkeypatch.setattr("kcm.learners.analytic.MAX_RESIDUALS", 7)
+    trainer = make_trainer(digits[:4], learner=AnalyticConfig())
+    trainer.run()
+    assert trainer.learner.state_dict()["residuals"] == {}

@@ -13,6 +13,7 @@ from kcm.errors import ConfigError, DataError
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.bounds import FinetuneConfig, JointConfig
+from kcm.learners.der import DerConfig
 from kcm.learners.lwf import LwfConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
@@ -111,3 +112,12 @@ def test_old_networks_teach_with_the_base_that_they_had(digits) -> None:
 def test_a_closed_form_takes_no_base(digits) -> None:
     with pytest.raises(ConfigError, match=r"network\.base = 'means'.*Set network\.base: none"):
         make(digits, AnalyticConfig())
+
+
+def test_remembered_logits_of_labels_without_a_base_are_left_out(digits) -> None:
+    trainer = make(digits[:2], DerConfig(memory=40))
+    while trainer.position.task == 0:
+        trainer.step()
+    logits = trainer.learner.memory.rows.logits
+    assert logits[..., :2].isfinite().all()
+    assert logits[..., 2:].isnan().all()

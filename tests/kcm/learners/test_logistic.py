@@ -63,3 +63,11 @@ def test_rows_left_out_are_answered_by_regressions_that_never_saw_their_unit(dig
     right = logits.argmax(-1) == labels
     assert right[wrong].float().mean() < 0.1
     assert right.float().mean() > 0.7
+
+
+def test_a_single_class_is_answered_with_itself() -> None:
+    features = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+    rows = Batch(features, torch.full((5,), 3), torch.full((5, 1), torch.nan), torch.ones(5))
+    ids = [str(row) for row in range(5)]
+    trainer = trained([TensorRows("only", {"train": (ids, rows), "test": (ids, rows)})])
+    assert (trainer.collaborator(features)[0].argmax(-1) == 3).all()

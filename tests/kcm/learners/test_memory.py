@@ -74,3 +74,16 @@ def test_a_memory_survives_its_state_dict(tmp_path) -> None:
     assert (restored.ids, restored.tasks) == (memory.ids, memory.tasks)
     assert torch.equal(restored.rows.features, memory.rows.features)
     assert torch.equal(restored.rows.labels, memory.rows.labels)
+
+
+def test_offering_a_row_twice_changes_nothing() -> None:
+    memory = offer(Memory(4, 0), [(n, 0, 0) for n in range(10)])
+    before = memory.ids
+    merge(memory, memory)
+    assert memory.ids == before
+
+
+def test_an_empty_memory_survives_its_state_dict() -> None:
+    restored = offer(Memory(3, 0), [(1, 0, 0)])
+    restored.load_state_dict(Memory(3, 0).state_dict())
+    assert (len(restored), restored.rows) == (0, None)

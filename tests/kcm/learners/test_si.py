@@ -61,3 +61,11 @@ def test_the_penalty_pulls_to_the_anchor_and_stays_out_of_the_path_integral() ->
         learner.after_update({"theta": theta})
     moved = theta.detach() - place
     torch.testing.assert_close(learner.state_dict()["path"]["theta"], torch.tensor([-1.0, 0.0, 0.0]) * moved)
+
+
+def test_a_parameter_that_worked_against_the_loss_is_not_pushed_away() -> None:
+    theta, learner = nn.Parameter(torch.tensor([1.0, 1.0, 1.0])), SiConfig(strength=1.0, damping=0.1).build(0)
+    descend(learner, theta, rate=-0.1, steps=3)  # uphill
+    assert learner.state_dict()["path"]["theta"][0] < 0
+    finish(learner, theta)
+    assert learner.state_dict()["importance"]["theta"].tolist() == [0, 0, 0]

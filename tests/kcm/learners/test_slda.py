@@ -95,3 +95,11 @@ def test_without_its_own_class_a_row_gets_the_other_logits_as_they_are(digits) -
 def test_networks_that_it_cannot_solve_for_are_refused(digits, changes) -> None:
     with pytest.raises(ConfigError, match=f"network.{next(iter(changes))}"):
         make(digits, **changes)
+
+
+def test_labels_not_seen_yet_are_never_the_answer(digits) -> None:
+    trainer = make(digits)
+    while trainer.position.task < 2:
+        trainer.step()
+    answers = torch.cat([logits.argmax(1) for logits in trainer.collaborator(rows_of(digits, "test").features)])
+    assert set(answers.tolist()) <= {0, 1, 2, 3}

@@ -9,6 +9,7 @@ from scipy.stats import binomtest, chi2, norm, t
 
 from benchmarks.study.seeds import paired_over_seeds
 from kcm.metrics.intervals import (
+    Interval,
     Units,
     accuracy_interval,
     design_effect,
@@ -162,3 +163,20 @@ def test_of_many_rows_whole_units_are_drawn():
     drawn = units.sample(400, 50, seed=0)
     assert 40 < len(drawn) <= 50
     assert set(np.bincount(units.code[drawn], minlength=100)) == {0, 4}
+
+
+def test_a_model_that_wins_every_row_reaches_the_end_of_the_scale():
+    interval = paired_difference(np.ones(20), np.zeros(20))
+    assert interval.high == 1
+    assert 0.6 < interval.low < 1
+
+
+def test_a_single_group_tells_nothing():
+    alone = ["a"] * 5
+    assert accuracy_interval(np.ones(5), alone) == Interval(1.0, 0.0, 1.0)
+    assert paired_difference(np.ones(5), np.zeros(5), alone) == Interval(1.0, -1.0, 1.0)
+
+
+def test_two_units_are_drawn_however_large_they_are():
+    units = Units(np.repeat(np.arange(3), 100).astype(object), 300)
+    assert np.bincount(units.code[units.sample(300, 50, seed=0)]).tolist().count(100) == 2

@@ -117,3 +117,31 @@ def test_a_cap_keeps_whole_groups_in_their_old_order_and_nests(write_csv, build)
 def test_cifar_100_lt_has_its_published_number_of_rows():
     # With imbalance factor 100 it has 10,847 train images (Cao et al., LDAM, 2019), sizes cut instead of rounded.
     assert sum(long_tail_sizes(500, 100, 100)) == pytest.approx(10_847, abs=100)
+
+
+######## tests/kcm/tasks/plan/test_scenarios.py (remaining: False)
+def test_names_of_tasks_sort_as_they_come():
+    labels = [f"l{i:02d}" for i in range(12)]
+    names = planned([("", label) for label in labels], labels, num_tasks=12).names
+    assert list(names) == sorted(names)
+
+
+def test_a_shuffled_order_of_domains_keeps_their_rows():
+    plans = [planned(scenario="domain_incremental", order="shuffled", seed=seed) for seed in range(8)]
+    assert {plan.names for plan in plans} == {("news", "mail"), ("mail", "news")}
+    assert all(plan.names[plan.numbers[name]] == name for plan in plans for name in ("news", "mail"))
+
+
+@pytest.mark.parametrize(("content", "message"), [("[1, 2]", "expected a mapping"), ("{x: [", "not a JSON or YAML")])
+def test_a_mapping_file_that_is_none_is_refused(content, message, tmp_path):
+    (tmp_path / "m.yaml").write_text(content)
+    with pytest.raises(DataError, match=message):
+        load_mapping(str(tmp_path / "m.yaml"))
+    with pytest.raises(DataError, match="no such file"):
+        load_mapping(str(tmp_path / "gone.yaml"))
+
+
+def test_a_cap_smaller_than_a_group_is_refused(write_csv, build):
+    path = write_csv([(f"text {i}", "ab"[i % 2], "one") for i in range(40)], ("text", "label", "document"))
+    with pytest.raises(DataError, match=r"max_rows_per_task = 20 .* task 'task-1'"):
+        build(path, num_tasks=1, max_rows_per_task=20, source={"group_column": "document"})

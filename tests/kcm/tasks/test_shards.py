@@ -9,7 +9,7 @@ import pytest
 
 from kcm.errors import ArtefactError
 from kcm.tasks import shards
-from kcm.tasks.shards import RowIndex, task_shards, write_shards
+from kcm.tasks.shards import RowIndex, shard_file, task_shards, write_shards
 
 ROWS = pa.table({"id": [str(i) for i in range(23)], "label": range(23)})
 
@@ -74,3 +74,10 @@ def test_a_split_goes_on_in_the_next_shard_and_out_of_scope_rows_are_apart(two_s
     assert index.ranges == {"train": range(4), "test": range(4, 5), "test, out of scope": range(5, 6)}
     assert index.labels["train"] == {0: 1, 1: 2, -100: 1}
     assert index.shard_rows == (3, 3)
+
+
+def test_tasks_whose_numbers_begin_alike_keep_their_shards_apart(tmp_path: Path) -> None:
+    for task in (1000, 10000):
+        shard_file(tmp_path, task, 0).touch()
+        shard_file(tmp_path, task, 1).touch()
+    assert [file.name for file in task_shards(tmp_path, 1000)] == ["task-1000.parquet", "task-1000.00001.parquet"]

@@ -64,3 +64,13 @@ def test_inputs_are_of_one_unit_where_rows_would_be() -> None:
     distinct = [unit("a"), unit("b"), unit("a", b"p"), unit("a", b"q"), unit(image=b"p"), unit("a", group="a")]
     assert len({*distinct}) == 6
     assert unit("\ud800") == unit("\ud800")  # not every string is valid Unicode
+
+
+def test_a_unit_keeps_its_name_when_its_document_grows():
+    assert set(connected_units(["middle", "a", "z"], ["d"] * 3)) == set(connected_units(["middle"], ["d"]))
+
+
+def test_units_of_two_logs_cannot_be_joined() -> None:
+    digest = unit_digest(Content("a text"))
+    assert unit_of(digest, b"one") != unit_of(digest, b"another")
+    assert len(unit_of(digest, b"one")) == 32

@@ -45,3 +45,10 @@ def test_a_test_row_needs_its_label(write_csv, build, labelled) -> None:
     sequence = build(path, unlabelled="keep")
     assert [(row.id, row.reason) for row in sequence.bad_rows] == [("data-261", "missing label")]
     assert rows_by_id(sequence)["data-262"]["label"] == UNLABELLED
+
+
+def test_a_cap_holds_for_them_apart(write_csv, build, labelled) -> None:
+    path = write_csv([*labelled(200, 4), *([f"pool {i}", ""] for i in range(200))])
+    for task in build(path, unlabelled="keep", max_rows_per_task=40, salt=1).tasks:
+        assert len(task.rows) == 80
+        assert task.splits["train"]["label"].to_pylist().count(UNLABELLED) == 40

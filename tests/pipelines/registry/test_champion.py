@@ -83,3 +83,15 @@ def test_of_processes_that_promote_at_once_one_wins(tmp_path: Path) -> None:
     for process in processes:
         process.join()
     assert sum(results) == 1
+
+
+def test_applications_on_one_storage_have_champions_of_their_own(tmp_path: Path) -> None:
+    one, other = (Pointer(Control(tmp_path), name) for name in ("one", "other"))
+    one.swap(0, champion("a"))
+    assert other.current() is None
+
+
+def test_the_first_reason_stays(pointer: Pointer) -> None:
+    pointer.reject("a", "first")
+    pointer.reject("a", "second")
+    assert [each["reason"] for each in pointer.rejections()] == ["first"]

@@ -12,6 +12,7 @@ from pipelines.registry.gates import (
     call_rate,
     certified,
     cost,
+    enough_rows,
     latency,
     old_tasks,
     overall,
@@ -185,3 +186,9 @@ def test_the_worst_verdict_counts() -> None:
     assert overall([passed]) == "pass"
     assert overall([passed, undecided]) == "undecided"
     assert overall([undecided, failed, passed]) == "fail"
+
+
+def test_a_window_with_too_little_to_learn_from_and_a_panel_without_earlier_answers_do_not_pass() -> None:
+    assert (enough_rows(200, 200).verdict, enough_rows(199, 200).verdict) == ("pass", "fail")
+    nothing = np.array([], dtype=np.int64)
+    assert replay_panel(nothing, nothing, nothing).verdict == "undecided"

@@ -92,3 +92,12 @@ def test_a_trial_whose_process_was_killed_ends_when_the_next_one_promotes(versio
     with promoting(Control(tmp_path / "control"), "demo"):
         current = champions.present()
     assert (current.champion, current.challenger) == (a, None)
+
+
+def test_of_two_promotions_from_one_champion_the_second_changes_nothing(versions) -> None:
+    champions, (a, b, c) = versions
+    champions.introduce(a)
+    champions.promote(b, expected=1)
+    with pytest.raises(KcmError, match=f"another version became the champion while {c.version}"):
+        champions.promote(c, expected=1)
+    assert champions.agreed().champion == b

@@ -125,3 +125,15 @@ def test_a_breaker_rests_neither_longer_nor_shorter() -> None:
         call.failed()
     time.sleep(0.02)
     assert (short.state, long.state) == ("half_open", "open")
+
+
+def test_a_success_between_them_starts_the_count_again(breaker: Breaker) -> None:
+    fail(breaker, 2)
+    admitted(breaker).succeeded()
+    fail(breaker, 2)
+    assert breaker.state == "closed"
+
+
+def test_callers_do_not_share() -> None:
+    limit = RateLimit(per_minute=1, clock=Clock())
+    assert [limit.wait_s("ann"), limit.wait_s("bob"), limit.wait_s("ann")] == [0, 0, 60]

@@ -145,3 +145,23 @@ def test_callers_keep_their_version_as_the_share_grows() -> None:
     trial = ChallengerRelease(version="2", bundle=Path("/b"), share=0.25)
     anonymous = [request for request in range(4000) if trial.answers(None, f"request {request}")]
     assert 880 < len(anonymous) < 1120
+
+
+async def test_staging_what_is_served_takes_back_what_is_being_loaded() -> None:
+    releases, load = await serving_first()
+    await releases.stage(release("2"))
+    await asyncio.sleep(0)
+    await releases.stage(release("1"))
+    load.go.set()
+    await releases.settled()
+    assert (releases.current, load.loaded) == ("model 1", ["1"])
+
+
+async def test_a_champion_stays_in_memory_whatever_number_of_challengers_it_has_seen() -> None:
+    releases, load = await serving_first()
+    load.go.set()
+    for number in range(2, 8):
+        await releases.stage(release("1", str(number)))
+        await releases.settled()
+    await releases.stage(release("1"))
+    assert (releases.current, load.loaded.count("1")) == ("model 1", 1)

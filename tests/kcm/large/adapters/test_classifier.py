@@ -76,3 +76,18 @@ def test_the_identity_follows_encoder_head_and_labels(tmp_path):
 
     assert identity() == identity()
     assert len({identity(), identity(head=2.0), identity(labels=("a", "b", "d")), identity(side=5)}) == 4
+
+
+def test_candidates_that_the_head_gives_no_chance_still_make_a_distribution():
+    weight = np.array([[0, 0], [0, 0], [0, 0]], dtype=np.float32)
+    head = LinearHead(weight, np.array([0, -1e4, -1e4], dtype=np.float32))
+    (answer,) = ClassifierModel(LengthEncoder(), head, LABELS).answer(
+        [Item("1", Content("x"), Prompt("hard", candidates=(1, 2)))]
+    )
+    np.testing.assert_allclose(answer.probabilities, [0, 0.5, 0.5])
+
+
+def test_a_head_of_other_size_than_the_label_list_is_refused():
+    head = LinearHead(np.zeros((2, 2), dtype=np.float32), np.zeros(2, dtype=np.float32))
+    with pytest.raises(ConfigError, match="2 classes, the label list 3"):
+        ClassifierModel(LengthEncoder(), head, LABELS)

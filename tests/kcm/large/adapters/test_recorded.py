@@ -83,3 +83,11 @@ def test_costs_may_stand_in_a_column_of_another_name(write):
     assert answer.cost.currency == 0.02
     with pytest.raises(DataError, match=r"no column 'price' \(currency_column\)"):
         load(write(rows), currency_column="price")
+
+
+def test_another_table_is_another_model(write):
+    def identity(rows):
+        path = write(rows)
+        return RecordedConfig(path=str(path)).identity(LABELS, path.parent)
+
+    assert identity(ROWS) == identity(ROWS) != identity(ROWS[:2])

@@ -83,3 +83,10 @@ def test_the_identity_follows_all_that_decides(tmp_path):
 def test_a_template_has_one_place_for_the_label(template):
     with pytest.raises(ValidationError, match=r"must contain \{label\} once"):
         ZeroShotConfig(template=template)
+
+
+def test_a_broken_item_is_an_error_of_its_own():
+    broken, fine = model().answer([Item("1", Content("broken")), Item("2", Content("fine"))])
+    assert (broken.label, broken.error) == (None, "the model's probabilities are not numbers")
+    assert fine.error is None
+    assert model().answer([]) == []

@@ -53,3 +53,18 @@ def test_a_short_block_is_spread_over_its_window() -> None:
     counts = [int(twentieth.sum()) for twentieth in np.array_split(is_short, 20)]
     assert sum(counts) == 300
     assert set(counts) <= {14, 15, 16}
+
+
+def test_the_order_of_a_task_of_one_window_is_that_of_earlier_versions() -> None:
+    """Trained figures must not move where nothing has to: the order that was drawn as one list of blocks."""
+    sizes, key = [2500, 1030], [3, 1, 2]
+    blocks = [(stream, start) for stream, size in enumerate(sizes) for start in range(0, size, ROWS_PER_GROUP)]
+    rng = np.random.default_rng(key)
+    rng.shuffle(blocks)
+    lengths = [min(ROWS_PER_GROUP, sizes[stream] - start) for stream, start in blocks]
+    streams = np.repeat([stream for stream, _ in blocks], lengths)
+    positions = np.concatenate([np.arange(start, start + n) for (_, start), n in zip(blocks, lengths, strict=True)])
+    shuffled = rng.permutation(len(positions))
+    (found,) = TrainOrder(sizes, seed=3, task=1, epoch=2, window=16)
+    assert np.array_equal(found.streams, streams[shuffled])
+    assert np.array_equal(found.positions, positions[shuffled])

@@ -9,7 +9,7 @@ import torch
 from kcm.bundle.sealed import SealedFolder, sealing, write_state
 from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
-from kcm.errors import ArtefactError
+from kcm.errors import ArtefactError, ConfigError
 from kcm.learners import LearnerConfig
 from kcm.learners.bounds import FinetuneConfig, JointConfig
 from kcm.learners.der import DerConfig
@@ -233,3 +233,10 @@ def test_masked_labels_are_neither_trained_nor_answered_nor_measured(make_traine
     measured = summarise(matrix, trainer.baseline["small"])
     assert measured["fwt"] is None
     assert measured["average_accuracy"] == pytest.approx(np.mean(matrix[-1]))
+
+
+def test_a_memory_without_room_for_every_label_is_refused(make_trainer, digits) -> None:
+    for learner in (ReplayConfig(memory=9), DerConfig(memory=9)):
+        with pytest.raises(ConfigError, match=r"memory = 9 .* labels, 10"):
+            make_trainer(digits, learner)
+    make_trainer(digits, ReplayConfig(memory=10))

@@ -269,3 +269,27 @@ def picture(shade: int) -> bytes:
     file = io.BytesIO()
     Image.new("L", (2, 2), shade).save(file, "PNG")
     return file.getvalue()
+
+
+def test_out_of_scope_rows_that_nothing_tells_apart_cannot_be_kept(write_csv, build, labelled):
+    with pytest.raises(ConfigError, match=r"out_of_scope = 'keep'.*Set source\.out_of_scope_label"):
+        build(write_csv(labelled(80, 4)), out_of_scope="keep")
+
+
+def test_fewer_rows_than_classes_are_refused(write_csv, build, labelled):
+    with pytest.raises(DataError, match="task 'task-1' has 4 rows for 6 classes"):
+        build(write_csv(labelled(120, 6)), num_tasks=1, max_rows_per_task=4)
+
+
+def test_another_row_is_another_digest(whole: tuple[str, dict[str, bytes]], tmp_path: Path) -> None:
+    rows = some_rows()
+    assert written(tmp_path / "same", [rows])[0] == whole[0]
+    used = read_rows(tmp_path / "same", 0)["id"][0].as_py()
+    kept = pa.array([row_id != used for row_id in rows["id"].to_pylist()])
+    assert written(tmp_path / "other", [rows.filter(kept)])[0] != whole[0]
+
+
+def test_a_source_without_rows_is_refused(tmp_path: Path) -> None:
+    for number, shards_ in enumerate(((), (TableShard("empty", some_rows().slice(0, 0)),))):
+        with pytest.raises(DataError, match="there are no rows"):
+            write_sequence(TasksConfig(), tmp_path / str(number), Source("rows", shards_), 0)

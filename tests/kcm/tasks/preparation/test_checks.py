@@ -34,3 +34,8 @@ def test_the_default_salt_is_the_seed(write_csv, build, labelled):
         build(path, num_tasks=1, **choice).tasks[0].rows for choice in ({"seed": 5}, {"seed": 1, "salt": 5})
     )
     assert first.equals(second)
+
+
+def test_rows_that_are_all_alike_are_called_one_unit(write_csv, build):
+    with pytest.raises(SplitError, match="one content or one group, which lies in one split: give rows that differ"):
+        build(write_csv([("the same text", f"class-{i % 2}") for i in range(40)]), num_tasks=1)

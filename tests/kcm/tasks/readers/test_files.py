@@ -142,3 +142,9 @@ def test_a_folder_of_several_kinds_of_files_says_how_to_name_them(write_csv, tmp
     (tmp_path / "folder" / "more.jsonl").write_text('{"text": "a", "label": "x"}')
     with pytest.raises(DataError, match=r"several kinds, \.csv, \.jsonl.*train\.csv.*folder/\*\.csv"):
         records(tmp_path / "folder")
+
+
+def test_a_missing_file_names_what_lies_beside_it(write_csv, tmp_path):
+    write_csv([("a", "x")], name="reviews.csv")
+    with pytest.raises(DataError, match=r"no such file.*revews\.csv.*holds reviews\.csv"):
+        records(tmp_path / "revews.csv")

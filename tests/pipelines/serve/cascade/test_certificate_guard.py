@@ -38,3 +38,18 @@ def test_from_a_distance_on_inputs_escalate_for_good_and_the_certificate_still_h
     for farthest in (2.0, 3.0):
         guard.escalate_novel(farthest)
     assert (small.farthest, guard.standing, small.policy) == (2.0, "holds", small.bundle.policy)
+
+
+def test_what_is_refuted_stays_refuted() -> None:
+    small = side()
+    guard = CertificateGuard(small, "1", "escalate_all", lambda: NOW)
+    guard.act(refuted=True)
+    guard.act(refuted=False)
+    assert (guard.standing, small.policy.decision) == ("refuted", ESCALATE_ALL)
+
+
+def test_a_certificate_that_is_void_here_is_not_relied_on() -> None:
+    small = side()
+    guard = CertificateGuard(small, "1", "escalate_all", lambda: NOW, void="the encoder was certified in onnx on cpu")
+    guard.act(refuted=False)
+    assert (guard.standing, small.policy.decision) == ("void", ESCALATE_ALL)

@@ -159,3 +159,12 @@ async def test_a_challenger_that_gives_no_numbers_is_dropped_while_the_champion_
     card = replica.service.cards.challenger_card()
     assert card is not None
     assert "contain NaN" in (card.dropped or "")
+
+
+async def test_a_challenger_with_another_encoder_is_refused(url: str) -> None:
+    replica = Replica(url)
+    await replica.serve("other")
+    card = replica.service.cards.challenger_card()
+    assert card is not None
+    assert "only versions with the same encoder" in (card.dropped or "")
+    assert {response.model_version for response in await replica.answer_all()} == {"1"}

@@ -212,3 +212,9 @@ def test_an_explanation_is_refused_as_a_prediction_is() -> None:
     with pytest.raises(Refusal, match="too many items wait") as full:
         explained(Input(Content("word " * 30)), max_waiting=16)
     assert (full.value.status, full.value.retry_after_s) == (429, 1)
+
+
+def test_an_escalation_has_no_more_time_than_its_own_limit_or_the_request_s() -> None:
+    escalation = StubEscalation(LargeAnswer(1))
+    predict(escalation, "x")
+    assert 0 < escalation.asked[0][1] <= CONFIG.large.timeout_s

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,3 +141,27 @@ async def test_audits_that_fail_or_are_too_many_are_lost_and_the_log_says_so(
     states = {row["request_id"]: row["state"] for row in DecisionLog(url, 1.0).read(DECISIONS)}
     assert states.pop("failing") == states.pop("silent") == "lost"
     assert states == {"r0": "answered", "r1": "answered", "r2": "lost", "r3": "lost", "r4": "lost"}
+
+
+async def test_what_cannot_be_drawn_in_the_log_is_not_asked_about(tmp_path: Path) -> None:
+    recorder, large = Recorder(), Large()
+    audits = Audits(f"sqlite:///{tmp_path}/nowhere/feedback.db", large, recorder)
+    audits.answered("r", [Input(Content("x"))], [answer("good")])
+    await audits.auditor.settled()
+    assert recorder.outcomes == ["lost"]
+    assert large.asked == []
+
+
+async def test_an_outcome_that_the_log_does_not_take_stays_unknown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: what is counted is what the log says."""
+    recorder, large = Recorder(), Large()
+    audits = Audits(url, large, recorder)
+    large.go = asyncio.Event()
+    audits.answered("r", [Input(Content("x"))], [answer("bad")])
+    while not large.asked:
+        await asyncio.sleep(0.01)
+    monkeypatch.setattr("pipelines.serve.log.writer.MAX_WAITING", 0)
+    large.go.set()
+    await audits.auditor.settled()
+    assert recorder.outcomes == ["lost"]
+    assert [row["state"] for row in DecisionLog(url, 1.0).read(DECISIONS)] == ["drawn"]

@@ -17,7 +17,7 @@ from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.database import Database, LogUnavailableError
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
-from pipelines.serve.log.tables import FEEDBACK
+from pipelines.serve.log.tables import FEEDBACK, VERSIONS
 
 
 @pytest.fixture
@@ -135,3 +135,23 @@ def test_a_full_disk_refuses_what_does_not_fit_and_keeps_what_is_there(
 def test_a_url_that_cannot_work_is_refused(url: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_config(FeedbackConfig, {"url": url})
+
+
+def test_another_database_in_the_place_of_a_deleted_one_is_written_to(path: Path, log: DecisionLog) -> None:
+    """Promise: what is acknowledged is in the file that is there, not in one that is gone with a connection to it."""
+    for file in path.parent.iterdir():
+        file.unlink()
+    other = DecisionLog(f"sqlite:///{path}", timeout_s=2.0)
+    labelled(other, "of another")
+    labelled(log, "r1")
+    assert stored(other) == stored(log) == ["of another", "r1"]
+
+
+def test_what_is_raised_within_a_transaction_undoes_it(any_url: str) -> None:
+    database = Database(any_url, 5.0)
+    with pytest.raises(RuntimeError), database.writing() as connection:  # noqa: PT012
+        connection.execute(VERSIONS.insert(), {"application": "films", "model_version": "1"})
+        raise RuntimeError
+    with database.reading() as connection:
+        assert connection.execute(VERSIONS.select()).all() == []
+    database.close()

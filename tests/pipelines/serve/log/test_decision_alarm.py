@@ -91,3 +91,16 @@ def test_the_alarm_comes_although_half_of_the_losses_are_known_too_late() -> Non
     for seed in range(20):
         raised += watched(*history(3000, 0.4, seed), list(range(60, 3700, 60)), 0.1).alarm
     assert raised == 20
+
+
+def test_a_state_goes_on_and_one_of_another_promise_does_not() -> None:
+    lost_N, late_N = history(500, 0.05, seed=3)
+    alarm = watched(lost_N, late_N * 0, [300], 0.05)
+    other = DecisionAlarm(0.05, 0.1, label_free=True, wait=WAIT)
+    other.load_state_dict(alarm.state_dict())
+    for each in (alarm, other):
+        each.advance(seen(lost_N, late_N * 0, each.after, 500), START + 500 * SECOND)
+    assert other.state_dict() == alarm.state_dict()
+    stricter = DecisionAlarm(0.01, 0.1, label_free=True, wait=WAIT)
+    stricter.load_state_dict(alarm.state_dict())
+    assert (stricter.after, stricter.num_decisions) == (0, 0)

@@ -149,3 +149,9 @@ def test_what_a_label_is_called_stops_no_batch(log: DecisionLog) -> None:
     odd = LoggedDecision(Origin("r1"), 0, "1", "small", 1.0, True, long, task="a\x00b", payload=payload)
     log.add_decisions([odd, LoggedDecision(Origin("r2"), 0, "1", "small")])
     assert [row["small_label"] for row in log.read(DECISIONS)] == [long[:200], None]
+
+
+def test_an_alarm_is_raised_once_and_stays(log: DecisionLog) -> None:
+    assert not log.is_refuted("1")
+    assert [log.refute("1") for _ in range(2)] == [True, False]
+    assert (log.is_refuted("1"), log.is_refuted("2")) == (True, False)

@@ -296,3 +296,14 @@ def test_a_disagreement_waits_for_its_label_and_an_audit_for_its_end(log: Decisi
     assert known(label_free=False) == [quiet, opened, quiet, opened, quiet, quiet]
     log.add_feedback("r", None, [Feedback(1, "b")])
     assert known(label_free=False)[1] == (True, True)
+
+
+@pytest.mark.parametrize("state", ["drawn", "lost"])
+@pytest.mark.parametrize("method", ["regret", "net"])
+def test_an_audit_without_an_outcome_may_have_gone_either_way(state: str, method: str) -> None:
+    tallies = [audited(200, state=state), audited(200, agrees=False)]
+    found = bounds([*tallies, audited(100, agrees=True)], certificate(0.05, method))
+    assert found.disagreement[0] < 0.4 < 0.8 < found.disagreement[1]
+    low, high = found.regret
+    assert high > 0.8
+    assert low == 0 if method == "regret" else -0.9 < low < -0.8

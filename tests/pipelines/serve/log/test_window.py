@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -278,3 +279,9 @@ def test_an_alarm_is_known_by_the_last_decision_before_it(log: DecisionLog, read
     log.add_decisions([decision("r3", answered_at=decision("r3").answered_at + timedelta(minutes=1))])
     assert reader.alarm("films", "films/3") == before
     assert reader.alarm("films", "films/4") is None
+
+
+def test_a_decision_without_a_unit_is_refused(log: DecisionLog, reader: LogReader) -> None:
+    log.add_decisions([decision("r1"), replace(decision("r2"), unit=None)])
+    with pytest.raises(DataError, match="1 decisions without a unit"):
+        whole(reader)

@@ -141,3 +141,12 @@ def test_a_damaged_look_is_refused(place: str) -> None:
     control.create("ledger/rows", b"{")
     with pytest.raises(ArtefactError, match="ledger of looks is damaged"):
         StoredLedger(control, "rows").look(0.1, "reviews")
+
+
+def test_the_same_purpose_is_the_same_look_and_other_rows_begin_anew(place: str) -> None:
+    control = Control(Files.at(place))
+    ledger = StoredLedger(control, "rows")
+    first = ledger.look(0.1, "reviews")
+    assert ledger.look(0.1, "reviews") == first
+    assert ledger.look(0.1, "another").number == 2
+    assert StoredLedger(control, "other rows").look(0.1, "reviews").number == 1

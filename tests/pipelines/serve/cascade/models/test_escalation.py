@@ -274,3 +274,20 @@ def test_a_fault_of_the_large_model_gives_a_flagged_answer_and_is_over_with_it(
     first, second = served(upstream.base_url, tmp_path, ["the first", "another"])
     assert (first.route, first.degraded, first.label) == ("small_degraded", True, "negative")
     assert (second.route, second.degraded, second.label) == ("large", False, "positive")
+
+
+async def test_no_second_call_is_made_once_the_time_is_up() -> None:
+    handle = FakeHandle(forever)
+    unavailable = await escalation(handle).ask(ITEMS, 0.01)
+    assert isinstance(unavailable, LargeUnavailable)
+    assert unavailable.status == 504
+    assert [response.cancelled for response in handle.responses] == [True]
+
+
+async def test_a_probe_goes_through_an_open_breaker() -> None:
+    breaker = Breaker(BreakerConfig(failures=1))
+    call = breaker.admit()
+    assert call is not None
+    call.failed()
+    handle = FakeHandle(giving([LargeAnswer(0)]))
+    assert await escalation(handle, breaker=breaker).probe(5.0) is None

@@ -10,15 +10,18 @@ import pytest
 
 from kcm.bundle.models import FrozenModels
 from kcm.encoders.pixels import PixelsConfig
+from kcm.errors import ConfigError
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer, UpstreamConfig
+from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from pipelines.serve.cascade.models import large as module
-from pipelines.serve.cascade.models.large import Large
+from pipelines.serve.cascade.models.large import Large, budget_store
 from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig, LimitsConfig
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 from tests.fake_upstream import FakeUpstream, Turn, completion, label
+from tests.pipelines.serve.stubs import picture
 
 LABELS = ("negative", "positive")
 RELEASE = Release(version="1", bundle=Path("/bundle"))
@@ -117,3 +120,41 @@ async def test_a_model_that_does_not_answer_the_probe_is_told_of(
     await replica(upstream, FeedbackConfig(), max_calls=None)
     probes = [said.split(": ", 1)[1] for said in caplog.messages if "does not answer a probe" in said]
     assert probes == told
+
+
+def test_a_budget_needs_a_database_in_which_replicas_share_it() -> None:
+    limited, unlimited = OpenAiConfig(model="big", max_calls=5), OpenAiConfig(model="big")
+    with pytest.raises(ConfigError, match=r"no database.*serve\.feedback\.url"):
+        budget_store(limited, FeedbackConfig())
+    store = budget_store(limited, FeedbackConfig(url="sqlite:////log.db", timeout_s=3.0))
+    assert store is not None
+    assert (store.url, store.prefix, store.timeout_s) == ("sqlite:////log.db", "paid_", 3.0)
+    assert budget_store(unlimited, FeedbackConfig()) is None
+    assert budget_store(ClassifierConfig(), FeedbackConfig()) is None
+
+
+class Sees:
+    """A model that answers what it can see, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[Item] = []
+
+    def answer(self, batch: list[Item]) -> list[LargeAnswer]:
+        self.given += batch
+        return [LargeAnswer(None if item.content.pixels is None else 1) for item in batch]
+
+
+async def test_pictures_are_read_before_they_are_batched_and_a_bad_one_costs_itself_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, encoder = Sees(), PixelsConfig(side=2)
+    large = ClassifierConfig(encoder=encoder)
+    bundle = FrozenModels(label_names=LABELS, encoder=encoder, encoder_identity="", large=large, large_identity="sees")
+    monkeypatch.setattr(module, "FrozenModels", SimpleNamespace(read_models=lambda _: bundle))
+    monkeypatch.setattr(module, "load_large", lambda *_, **__: model)
+    deployment = await deployed(LargeReplicaConfig(), Path("/assets"), FeedbackConfig(), LimitsConfig())
+    images = [picture(7), b"no picture", picture(5000, 4001), picture(9)]
+    answers = await deployment.answer([Item("", Content("", image)) for image in images], RELEASE)
+    assert [answer.label for answer in answers] == [1, None, None, 1]
+    shapes = [item.content.pixels.shape for item in model.given if item.content.pixels is not None]
+    assert shapes == [(2, 2, 3)] * 2, "small squares, whatever was sent"
