@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from kcm.certify.ledger import Look, look_delta
 from kcm.errors import ArtefactError
-from pipelines.store.control.records import Control
+from pipelines.store.control.records import Control, Versioned
 
 Entry = dict[str, Any]
 
@@ -29,10 +29,15 @@ class Journal:
     ) -> Entry:
         """Add the entry that `write` makes of its number, unless one that is the `same` is there; give that entry.
 
-        Two processes that append at once both succeed, one after the other.
+        Two processes that append at once both succeed, one after the other. Raises ArtefactError where one is missing.
         """
+        history: list[Versioned] = []
         while True:
-            entries = self.entries()
+            before, history = history, self._control.history(self._key)
+            if history and history[-1].version > len(history) and history == before:  # not written while it was read
+                where, hint = f"{self._control.uri}/{self._key}", "Restore it from a backup"
+                raise ArtefactError("an entry of a journal is missing", where=where, hint=hint)
+            entries = [json.loads(each.value) for each in history]
             if found := next((entry for entry in entries if same(entry)), None):
                 return found
             entry = dict(write(len(entries) + 1))

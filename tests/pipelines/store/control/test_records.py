@@ -136,6 +136,16 @@ def test_sixteen_writers_take_a_look_for_each_purpose_and_none_twice(place: str,
     assert {look.purpose for look in looks} == {f"purpose {number}" for number in range(num_purposes)}
 
 
+def test_a_missing_look_is_refused_and_not_waited_for(place: str) -> None:
+    files = Files.at(place)
+    ledger = StoredLedger(Control(files), "rows")
+    for number in range(3):
+        ledger.look(0.1, f"purpose {number}")
+    files.delete(["ledger/rows/000000000002"])
+    with pytest.raises(ArtefactError, match=r"missing.*ledger/rows.*Restore it"):
+        ledger.look(0.1, "purpose 3")
+
+
 def test_a_damaged_look_is_refused(place: str) -> None:
     control = Control(Files.at(place))
     control.create("ledger/rows", b"{")
