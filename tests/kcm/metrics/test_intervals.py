@@ -165,12 +165,6 @@ def test_of_many_rows_whole_units_are_drawn():
     assert set(np.bincount(units.code[drawn], minlength=100)) == {0, 4}
 
 
-def test_a_model_that_wins_every_row_reaches_the_end_of_the_scale():
-    interval = paired_difference(np.ones(20), np.zeros(20))
-    assert interval.high == 1
-    assert 0.6 < interval.low < 1
-
-
 def test_a_single_group_tells_nothing():
     alone = ["a"] * 5
     assert accuracy_interval(np.ones(5), alone) == Interval(1.0, 0.0, 1.0)

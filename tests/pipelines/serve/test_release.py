@@ -155,13 +155,3 @@ async def test_staging_what_is_served_takes_back_what_is_being_loaded() -> None:
     load.go.set()
     await releases.settled()
     assert (releases.current, load.loaded) == ("model 1", ["1"])
-
-
-async def test_a_champion_stays_in_memory_whatever_number_of_challengers_it_has_seen() -> None:
-    releases, load = await serving_first()
-    load.go.set()
-    for number in range(2, 8):
-        await releases.stage(release("1", str(number)))
-        await releases.settled()
-    await releases.stage(release("1"))
-    assert (releases.current, load.loaded.count("1")) == ("model 1", 1)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kcm.errors import ArtefactError
+from pipelines.store import checkpoint
 from pipelines.store.checkpoint import CHECKPOINTS, checkpoints, newest_checkpoint, write_checkpoint
 from pipelines.store.files import Files
 
@@ -62,3 +63,17 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
     write(tmp_path, 100, fingerprint="theirs")
     with pytest.raises(ArtefactError, match=r"theirs.*mine"):
         newest(tmp_path)
+
+
+def test_a_checkpoint_that_is_removed_after_it_was_listed_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two drivers may prune the same folder."""
+    write(tmp_path, 100)
+    gone = write(tmp_path, 200)
+    listed = checkpoints(Files.at(tmp_path))
+    gone.unlink()
+    monkeypatch.setattr(checkpoint, "checkpoints", lambda files: listed)
+    state, lines = newest(tmp_path)
+    assert state is not None
+    assert (state["steps"], lines) == (100, [])

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,7 @@ from pipelines.tracking.config import SQLITE, TrackingConfig
 from pipelines.tracking.tracking import (
     Outbox,
     Tracking,
+    _user,
     _without_runs,
     champion_of,
     ensure_database,
@@ -188,3 +190,11 @@ def test_what_dies_while_tables_are_made_leaves_no_file(tmp_path: Path) -> None:
     with dies, pytest.raises(OSError, match="no space left"):
         ensure_database(f"{SQLITE}{tmp_path}/mlflow.db")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_user_without_a_name_is_called_by_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("pipelines.tracking.tracking.getpass.getuser", nobody)
+    assert _user() == str(os.getuid())

@@ -111,3 +111,8 @@ def test_a_challenger_whose_certificate_is_void_in_the_service_is_not_tried_out(
     assert delivery.served
     assert "onnx on cpu" in (delivery.stopped or "")
     assert pointer(config).current().challenger is None
+
+
+def test_a_version_of_another_model_is_refused(config: RunConfig) -> None:
+    with pytest.raises(KcmError, match="another model"):
+        promote(config, "films/1")

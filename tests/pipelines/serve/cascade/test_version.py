@@ -42,10 +42,15 @@ class TroubledSide(StubSide):
 
 
 def predict(
-    escalation: StubEscalation, *texts: str, task: str | None = None, max_waiting: int = 100, **policy: Any
+    escalation: StubEscalation,
+    *texts: str,
+    task: str | None = None,
+    max_waiting: int = 100,
+    config: ServeConfig = CONFIG,
+    **policy: Any,
 ) -> PredictResponse:
     async def answered() -> PredictResponse:
-        version = version_of(TroubledSide(Policy(**policy)), escalation, CONFIG, max_waiting=max_waiting)
+        version = version_of(TroubledSide(Policy(**policy)), escalation, config, max_waiting=max_waiting)
         service = await service_of(version)
         return await service.predict([Input(Content(text), task) for text in texts], Origin("id"))
 
@@ -214,7 +219,10 @@ def test_an_explanation_is_refused_as_a_prediction_is() -> None:
     assert (full.value.status, full.value.retry_after_s) == (429, 1)
 
 
-def test_an_escalation_has_no_more_time_than_its_own_limit_or_the_request_s() -> None:
+@pytest.mark.parametrize(("text", "whole_s", "large_s", "most_s"), [("x", 0.2, 0.1, 0.1), ("slow", 5.0, 4.9, 4.5)])
+def test_an_escalation_has_no_more_time_than_its_own_limit_or_what_judging_left(
+    text: str, whole_s: float, large_s: float, most_s: float
+) -> None:
     escalation = StubEscalation(LargeAnswer(1))
-    predict(escalation, "x")
-    assert 0 < escalation.asked[0][1] <= CONFIG.large.timeout_s
+    predict(escalation, text, config=ServeConfig(timeout_s=whole_s, large=LargeReplicaConfig(timeout_s=large_s)))
+    assert 0 < escalation.asked[0][1] <= most_s

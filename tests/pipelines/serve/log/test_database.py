@@ -17,7 +17,7 @@ from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.database import Database, LogUnavailableError
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
-from pipelines.serve.log.tables import FEEDBACK, VERSIONS
+from pipelines.serve.log.tables import FEEDBACK
 
 
 @pytest.fixture
@@ -145,13 +145,3 @@ def test_another_database_in_the_place_of_a_deleted_one_is_written_to(path: Path
     labelled(other, "of another")
     labelled(log, "r1")
     assert stored(other) == stored(log) == ["of another", "r1"]
-
-
-def test_what_is_raised_within_a_transaction_undoes_it(any_url: str) -> None:
-    database = Database(any_url, 5.0)
-    with pytest.raises(RuntimeError), database.writing() as connection:  # noqa: PT012
-        connection.execute(VERSIONS.insert(), {"application": "films", "model_version": "1"})
-        raise RuntimeError
-    with database.reading() as connection:
-        assert connection.execute(VERSIONS.select()).all() == []
-    database.close()
