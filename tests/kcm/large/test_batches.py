@@ -129,3 +129,8 @@ def test_many_questions_are_several_batches(model, upstream: FakeUpstream, monke
     sent = [upstream.files[batch["input_file_id"]].splitlines() for batch in upstream.batches]
     assert [len(lines) for lines in sent] == [2, 1]
     assert len({json.loads(line)["custom_id"] for lines in sent for line in lines}) == 3
+
+
+def test_the_estimate_is_of_half_the_price(model) -> None:
+    half, whole = model().estimate(ITEMS), model(batch=False).estimate(ITEMS)
+    assert (half.currency, half.most) == (pytest.approx(whole.currency / 2), pytest.approx(whole.most / 2))

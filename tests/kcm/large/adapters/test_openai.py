@@ -615,4 +615,5 @@ def test_the_identity_is_of_what_decides_answers():
 
     assert identity() == identity(max_calls=3, timeout_s=1, num_concurrent=2, api_key_env=None)
     others = [identity(model="small"), identity(base_url="http://localhost/v1"), identity(labels=("a", "b"))]
-    assert len({identity(), *others}) == 4
+    others += [identity(extra={"seed": 1}), identity(prompt={"descriptions": {LABELS[0]: "sad"}})]
+    assert len({identity(), *others}) == 6

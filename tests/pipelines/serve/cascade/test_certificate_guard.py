@@ -46,10 +46,3 @@ def test_what_is_refuted_stays_refuted() -> None:
     guard.act(refuted=True)
     guard.act(refuted=False)
     assert (guard.standing, small.policy.decision) == ("refuted", ESCALATE_ALL)
-
-
-def test_a_certificate_that_is_void_here_is_not_relied_on() -> None:
-    small = side()
-    guard = CertificateGuard(small, "1", "escalate_all", lambda: NOW, void="the encoder was certified in onnx on cpu")
-    guard.act(refuted=False)
-    assert (guard.standing, small.policy.decision) == ("void", ESCALATE_ALL)
