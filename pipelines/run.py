@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from kcm.large.response_cache import ResponseStore
 from kcm.redact import redacted_values
-from pipelines.cluster.connection import connected, require_room
+from pipelines.cluster.connection import connected, require_room, starts_local
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.nodes import require_nodes
@@ -50,7 +50,8 @@ def run(
     Raises LockedError while another process runs the same name on the same storage path.
     """
     stages = [stage.of(config) for stage in STAGES]
-    if config.tasks.source.opens_quickly:  # a faulty file is reported before a cluster is started
+    # A faulty file is reported before a cluster is started, and leaves nothing. A cluster that is there reads it once.
+    if config.tasks.source.opens_quickly and starts_local(config.cluster):
         config.tasks.source.build(config.assets_path, config.encoder.vector_columns)
     with run_context(config, stages, reporter) as context:
         section = config.model_dump(mode="json", exclude={"cluster", "tracking", "serve", "update", "costs"})

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -108,9 +108,10 @@ class SequenceFolder:
         for name in names:
             (self.path / name).unlink()
 
-    def write(self, name: str, table: pa.Table) -> None:
+    def write(self, name: str, table: pa.Table, compression: Literal["zstd"] | None = None) -> None:
         """Write a table in Arrow's file format."""
-        with self.new(name) as draft, pa.ipc.new_file(str(draft), table.schema) as writer:
+        options = pa.ipc.IpcWriteOptions(compression=compression)
+        with self.new(name) as draft, pa.ipc.new_file(str(draft), table.schema, options=options) as writer:
             writer.write_table(table.combine_chunks())
 
     def read(self, name: str) -> pa.Table:

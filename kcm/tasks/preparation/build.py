@@ -247,7 +247,7 @@ class SequenceBuild:
         """Write the shards of all tasks and, last, the description; the digest of the sequence."""
         self.facts.place(SHARD_ROWS)
         for block in self.blocks:
-            self.folder.write(block.file("places"), self.facts.places(block))
+            self.folder.write(block.file("places"), self.facts.places(block), "zstd")
         write, pieces = partial(write_pieces, folder=self.folder, parts=self.rules.parts), list[str]()
         for block, names in zip(self.blocks, self.workers(write, self.blocks, self.num_rows), strict=True):
             pieces += names
