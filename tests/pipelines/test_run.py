@@ -53,6 +53,7 @@ def test_a_column_that_is_not_there_is_reported_before_a_cluster_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.run.connected", lambda *_: pytest.fail("a cluster is started"))
+    monkeypatch.setattr("pipelines.run.starts_local", lambda _: True)  # whatever else this session has started
     with pytest.raises(DataError, match=r"no column 'txet'.*Did you mean 'text'"):
         run(small_run(tmp_path, text_column="txet"))
     assert not (tmp_path / "storage").exists()
