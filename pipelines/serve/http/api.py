@@ -50,6 +50,9 @@ def create_api(
         title="KCM",
         description="A small collaborator answers what it is sure of; a large model answers the rest.",
         responses=_problems(400, 401, 408, 413, 421, 422, 429, 500, 503, 504),
+        # Ray Serve begins the trace of a request: FastAPI would begin another, and send messages of errors, which may
+        # repeat an input.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     _add_predictions(api, service, config)
     _add_labels(api, service, config)

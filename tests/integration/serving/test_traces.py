@@ -93,6 +93,7 @@ def test_a_trace_leads_from_the_client_to_the_large_models_server(
 
     assert "escalate" in above(named["chat big"])
     assert above(named["judge"]) == above(named["escalate"])
+    assert any(name.startswith("replica_handle_request door") for name in above(named["judge"]))
     assert above(named["judge"])[-1] == "client"
     version, trace, parent, flags = upstream.headers[-1]["traceparent"].split("-")
     assert (version, trace, by_id[parent].name, flags) == ("00", TRACE, "chat big", "01")
