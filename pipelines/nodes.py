@@ -149,10 +149,11 @@ def require_alike(reports: Sequence[NodeReport]) -> str:
 def require_service(reports: Sequence[NodeReport]) -> str:
     """How the cluster serves; raise ConfigError where nodes have other switches, or Redis does not answer."""
     for name in _SWITCHES:
-        without = [report.name for report in reports if name not in report.switches]
-        if 0 < len(without) < len(reports):
-            raise ConfigError(f"{name} is not set there", where=", ".join(without), hint="Start all nodes with it")
-    proxy = "HAProxy" if all(_SWITCHES[0] in report.switches for report in reports) else "Ray's own proxy"
+        values = {report.name: report.switches.get(name, "not set") for report in reports}
+        if len(set(values.values())) > 1:
+            listed = ", ".join(f"{node} {value}" for node, value in values.items())
+            raise ConfigError(f"{name} differs: {listed}", where="cluster", hint="Start all nodes with the same one")
+    proxy = "HAProxy" if reports[0].switches.get(_SWITCHES[0]) == "1" else "Ray's own proxy"
     redis = next((report.switches[_REDIS] for report in reports if _REDIS in report.switches), None)
     if redis is None:
         return f"{proxy} on each node; without Redis a service ends with the head"

@@ -52,6 +52,17 @@ class LargeAnswer:
     reply: str = ""
     outage: bool = False
 
+    def fault(self, num_answers: int) -> str | None:
+        """What makes no sense in an answer of a model that knows so many labels; an adapter may be anybody's."""
+        if self.label is not None and not 0 <= self.label < num_answers:
+            return "a label that is not on the list"
+        given = self.probabilities
+        if given is not None and not (
+            given.shape == (num_answers,) and np.isfinite(given).all() and (given >= 0).all()
+        ):
+            return "probabilities that are none"
+        return None
+
 
 class LargeModel(Protocol):
     """A pretrained large model, ready to answer."""

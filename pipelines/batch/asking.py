@@ -65,17 +65,21 @@ class FailureLimit:
 
 
 def row_answerer(
-    model: LargeModel, num_labels: int, mode: PromptMode, count: Callable[[Counter[str]], None] = lambda reasons: None
+    model: LargeModel, spec: LargeSpec, mode: PromptMode, count: Callable[[Counter[str]], None] = lambda reasons: None
 ) -> RowFunction:
     """A function that answers rows by the large model, under their column `prompt` where they have one.
 
     It counts rows, tokens and currency, answers off the label list with some of their words, and the reasons of answers
-    that failed, which `count` is told; `waiting` are those that the server is to blame for.
+    that failed, which `count` is told; `waiting` are those that the server is to blame for. It raises DataError for an
+    answer that makes no sense.
     """
 
     def answer(rows: pa.Table) -> tuple[pa.Table, Counts]:
         given = model.answer(_items(rows))
-        answers = Answers.of(given, num_labels)
+        for row, one in zip(rows["id"], given, strict=True):
+            if fault := one.fault(len(spec.answer_names)):
+                raise DataError(f"the large model gave {fault}, to row {row.as_py()!r}", where="large")
+        answers = Answers.of(given, spec.num_labels)
         failed = [given[row] for row in np.flatnonzero(answers.failed_N).tolist()]
         reasons = Counter(FAILED + (one.error or "") for one in failed)
         count(reasons)
@@ -111,7 +115,7 @@ def ask_shards(
         model, sizes = server_model(context, spec), sizes_of(sources, storage)
         paid_before = _say_estimate(context, spec, model, sources, sizes)
         limit = FailureLimit(spec.large.failed_share, sum(sizes.values()))
-        answer = row_answerer(model, spec.num_labels, mode, limit.count)
+        answer = row_answerer(model, spec, mode, limit.count)
         try:
             if isinstance(model, PaidModel):
                 model.ask_ahead(_items_of(context, sources, sizes))
@@ -154,7 +158,7 @@ def server_model(context: Context, spec: LargeSpec) -> LargeModel:
 
 
 def _local_answerer(spec: LargeSpec, mode: PromptMode, assets_dir: Path, resources: Resources) -> RowFunction:
-    return row_answerer(spec.large.build(spec.answer_names, assets_dir, resources), spec.num_labels, mode)
+    return row_answerer(spec.large.build(spec.answer_names, assets_dir, resources), spec, mode)
 
 
 def _say_estimate(

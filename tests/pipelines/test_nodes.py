@@ -64,7 +64,7 @@ def test_nodes_that_would_serve_otherwise_than_the_rest_and_a_silent_redis_are_n
     behind = replace(REPORT, switches={"RAY_SERVE_ENABLE_HA_PROXY": "1"})
     assert require_service([REPORT]) == "Ray's own proxy on each node; without Redis a service ends with the head"
     assert require_service([behind, behind]).startswith("HAProxy on each node")
-    with pytest.raises(ConfigError, match=r"RAY_SERVE_ENABLE_HA_PROXY is not set there \(w1\)"):
+    with pytest.raises(ConfigError, match=r"RAY_SERVE_ENABLE_HA_PROXY differs: w2 1, w1 not set"):
         require_service([replace(behind, name="w2"), REPORT])
     with pytest.raises(ConfigError, match=rf"in Redis, which is silent: .* \({head['RAY_REDIS_ADDRESS']}\)"):
         require_service([replace(REPORT, switches=head), behind])

@@ -5,15 +5,16 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import DataError
-from kcm.large import NO_PROMPT, batches
+from kcm.large import NO_PROMPT, LargeAnswer, batches
 from kcm.large.adapters.openai import OpenAiConfig
 from kcm.tasks.shards import write_shards
-from pipelines.batch.asking import PROMPT, LargeSpec, ask_shards
+from pipelines.batch.asking import PROMPT, LargeSpec, ask_shards, row_answerer
 from pipelines.store.storage import Storage
 from tests.fake_upstream import Turn, completion, label
 
@@ -164,3 +165,22 @@ def test_failures_are_reported_with_their_commonest_reason(context, upstream, tm
         "[yellow]the large model failed on 2 of 3 rows; the next run asks again; most often:"
         r" status 500: \[red]down[/yellow]"
     )
+
+
+@pytest.mark.parametrize(
+    ("label", "probabilities", "fault"),
+    [
+        (2, None, "a label that is not on the list"),
+        (-1, None, "a label that is not on the list"),
+        (0, [1.2, -0.2], "probabilities that are none"),
+        (0, [np.nan, 1.0], "probabilities that are none"),
+        (0, [0.5, 0.3, 0.2], "probabilities that are none"),
+    ],
+)
+def test_what_an_adapter_of_ones_own_cannot_mean_ends_the_run_by_its_row(label, probabilities, fault) -> None:
+    """Promise: no certificate is computed of answers that are none."""
+    answer = LargeAnswer(label, probabilities and np.array(probabilities, np.float32))
+    model: Any = SimpleNamespace(answer=lambda items: [LargeAnswer(0), answer, LargeAnswer(1)])
+    spec: Any = SimpleNamespace(answer_names=LABELS, num_labels=2)
+    with pytest.raises(DataError, match=f"{fault}, to row 'b'"):
+        row_answerer(model, spec, "none")(ROWS)

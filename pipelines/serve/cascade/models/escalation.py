@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -115,18 +114,9 @@ class Escalation:
 
     def _sensible(self, answer: LargeAnswer) -> LargeAnswer:
         """The answer itself, or in its place an error that says what is wrong with it."""
-        if answer.label is None:
+        if answer.label is None or not (fault := answer.fault(self._num_labels)):
             return answer
-        if not 0 <= answer.label < self._num_labels:
-            return LargeAnswer(None, cost=answer.cost, error="the large model gave a label that is not on the list")
-        if answer.probabilities is not None and not self._are_probabilities(answer.probabilities):
-            return LargeAnswer(None, cost=answer.cost, error="the large model gave probabilities that are none")
-        return answer
-
-    def _are_probabilities(self, probabilities: np.ndarray) -> bool:
-        return probabilities.shape == (self._num_labels,) and bool(
-            np.isfinite(probabilities).all() and (probabilities >= 0).all()
-        )
+        return LargeAnswer(None, cost=answer.cost, error=f"the large model gave {fault}")
 
 
 def _record(call: Call, outcome: list[LargeAnswer] | LargeUnavailable) -> None:
