@@ -135,11 +135,12 @@ def key_of(caller: str = "caller-0") -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a caller was answered on the sentences from `place` on."""
+    """What a caller was answered on the sentences from `place` on, and when it had asked."""
 
     caller: str
     place: int
     response: dict[str, Any]
+    asked_at: float
 
 
 def load_on(url: str, sentences: list[str], tries: int = 1) -> Load:
@@ -149,6 +150,7 @@ def load_on(url: str, sentences: list[str], tries: int = 1) -> Load:
         caller = f"caller-{number % len(KEYS)}"
         place = (number * ITEMS) % (len(sentences) - ITEMS)
         body = {"inputs": [{"text": text} for text in sentences[place : place + ITEMS]]}
+        asked_at = time.monotonic()
         for left in reversed(range(tries)):
             try:
                 response = client.post(f"{url}/v1/predict", json=body, headers=key_of(caller)).raise_for_status()
@@ -156,9 +158,14 @@ def load_on(url: str, sentences: list[str], tries: int = 1) -> Load:
             except httpx.HTTPError:
                 if not left:
                     raise
-        return Asked(caller, place, response.json())
+        return Asked(caller, place, response.json(), asked_at)
 
     return Load(ask, callers=4)
+
+
+def asked_since(moment: float, load: Load) -> list[Asked]:
+    """Without the requests that were under way by then, however long they took."""
+    return [asked for asked in load.answered if asked.asked_at > moment]
 
 
 def versions(load: Load) -> set[str]:
@@ -275,10 +282,10 @@ def test_a_challenger_is_tried_out_promoted_and_rolled_back_under_load(
         assert versions(load) == {first.version}
         assert (card(url)["challenger"]["version"], card(url)["challenger"]["mode"]) == (second.version, "shadow")
         assert served.try_out(second, share=0.5, stage=1) is None
-        start = len(load.answered) + 4  # those under way belong to the stage before
+        begun = time.monotonic()
         load.wait_for(40)
         by_caller: dict[str, set[str]] = {}
-        for asked in load.answered[start:]:
+        for asked in asked_since(begun, load):
             by_caller.setdefault(asked.caller, set()).add(asked.response["model_version"])
         assert all(len(met) == 1 for met in by_caller.values())
         assert set.union(*by_caller.values()) == {first.version, second.version}
@@ -393,9 +400,10 @@ def test_an_alarm_in_the_log_stops_every_replica_from_keeping_anything(
         raised_at = time.monotonic()
         while {card(url)["standing"] for _ in range(12)} != {"refuted"}:  # the proxy asks another replica each time
             assert time.monotonic() - raised_at < 30  # on a busy machine
-        start = len(load.answered) + 4  # those under way were judged before
+        stopped = time.monotonic()
         load.wait_for(20)
-    later = [answer["route"] for asked in load.answered[start:] for answer in asked.response["answers"]]
+    later = [answer["route"] for asked in asked_since(stopped, load) for answer in asked.response["answers"]]
+    assert later
     assert set(later) <= {"large", "small_degraded"}
     assert load.failed == []
     log.close()
