@@ -42,7 +42,7 @@ class ObjectServer:
             "AWS_REGION": "us-east-1",
         }
 
-    def start(self, timeout_s: float = 60.0) -> None:
+    def start(self, timeout_s: float = 180.0) -> None:
         """Start the server, and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         identity = {
@@ -74,7 +74,7 @@ class ObjectServer:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             try:
-                if httpx.get(f"{self.url}/healthz", timeout=1).status_code == 200:
+                if httpx.get(f"{self.url}/healthz", timeout=10).status_code == 200:
                     return
             except httpx.HTTPError:
                 pass

@@ -152,7 +152,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site; `strict` makes an error of every link and anchor that mkdocs misses."""
     folder = tmp_path_factory.mktemp("site")
     build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(folder)]
-    built = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    built = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
     assert built.returncode == 0, built.stderr
     return folder
 

@@ -79,7 +79,7 @@ class Chart:
         file = self._folder / "config.yaml"
         file.write_text(self._config if config is None else config, encoding="utf-8")
         given = [*self._values, "--set=serve.enabled=true,update.enabled=true", f"--set-file=config={file}", *more]
-        return subprocess.run([HELM, *verb.split(), str(CHART), *given], capture_output=True, text=True, timeout=60)
+        return subprocess.run([HELM, *verb.split(), str(CHART), *given], capture_output=True, text=True, timeout=240)
 
     def resources(self, *more: str) -> list[dict[str, Any]]:
         done = self.helm("template kcm", *more)

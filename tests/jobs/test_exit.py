@@ -112,7 +112,7 @@ def test_a_termination_while_ray_works_ends_in_one_line(tmp_path: Path) -> None:
         assert process.stdout
         assert process.stdout.readline() == "waiting\n"
         process.terminate()
-        _, error = process.communicate(timeout=120)
+        _, error = process.communicate(timeout=240)
     assert process.returncode == 143
     assert error == "interrupted; start again\n"
     assert json.loads((tmp_path / "out.json").read_text()) == {"error": "interrupted; start again"}

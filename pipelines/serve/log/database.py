@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random
+from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random
 
 from kcm.errors import DataError, KcmError
 from pipelines.serve.log.tables import DECISIONS, META, SCHEMA, SCHEMA_VERSION
@@ -129,10 +129,10 @@ class Database:
         """Once: a database that disappears later is not replaced by an empty one, but missed."""
         if self._ready:
             return
-        # Another replica may be making the file, and locks it for longer than SQLite lets one wait.
+        # Another replica may be making the file: SQLite lets nobody wait for one that changes to the write-ahead log.
         for attempt in Retrying(
-            retry=retry_if_exception_type((SQLAlchemyError, sqlite3.Error)),
-            stop=stop_after_attempt(5) | stop_after_delay(self._timeout_s),
+            retry=retry_if_exception_message(match=".*is locked"),
+            stop=stop_after_delay(self._timeout_s),
             wait=wait_random(0.01, 0.1),
             reraise=True,
         ):

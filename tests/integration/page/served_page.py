@@ -100,7 +100,7 @@ def signals_gate(labels: tuple[str, ...], encoder: Encoder, texts: Sequence[str]
 
 def drawn_inbox(url: str, labels: tuple[str, ...], num: int = 6) -> None:
     """A log of texts that the small model answers with the first label and the large one with the last, all drawn."""
-    log = DecisionLog(url, 5.0)
+    log = DecisionLog(url, 30.0)
     texts = [Payload(f"text {n} {HOSTILE}") for n in range(num)]
     log.add_decisions(
         [
@@ -118,7 +118,7 @@ def drawn_inbox(url: str, labels: tuple[str, ...], num: int = 6) -> None:
 
 def inbox_of(url: str) -> list[str]:
     """The labels of the inbox's items in their order, or their state where they have none."""
-    log = DecisionLog(url, 5.0)
+    log = DecisionLog(url, 30.0)
     rows = sorted(log.read(INBOX), key=lambda row: int(row["position"]))
     log.close()
     return [row["label"] or row["state"] for row in rows]
@@ -126,7 +126,7 @@ def inbox_of(url: str) -> list[str]:
 
 def three_versions(url: str) -> None:
     """A log in which versions 5, 6 and 7 send 60%, 40% and 20% of 100, 200 and 100 items to the large model."""
-    log, start = DecisionLog(url, 5.0), datetime(2026, 3, 1, tzinfo=UTC)
+    log, start = DecisionLog(url, 30.0), datetime(2026, 3, 1, tzinfo=UTC)
     for version, num, large in ((5, 100, 60), (6, 200, 80), (7, 100, 20)):
         log.add_decisions(
             [

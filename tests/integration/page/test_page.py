@@ -201,7 +201,7 @@ def test_a_wrong_answer_can_be_put_right(visit: Any, url: str, feedback_url: str
         page.get_by_label("with the text").set_checked(along)
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_text("Stored for good.")).to_be_visible()
-    stored = {row["text"]: row for row in DecisionLog(feedback_url, 1.0).read(FEEDBACK)}
+    stored = {row["text"]: row for row in DecisionLog(feedback_url, 30.0).read(FEEDBACK)}
     assert stored.keys() == {None, texts["small"]}
     assert {row["label"] for row in stored.values()} == {"negative"}
     assert stored[texts["small"]]["request_id"] in page.locator("#verdict").inner_text()

@@ -41,13 +41,13 @@ class Load:
     def wait_for(self, number: int) -> None:
         """Return once this many further requests have ended."""
         goal = len(self.answered) + len(self.failed) + number
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while len(self.answered) + len(self.failed) < goal:
             assert time.monotonic() < deadline, "requests no longer end"
             time.sleep(0.02)
 
     def _ask_on(self, number: int) -> None:
-        with httpx.Client(timeout=60) as client:
+        with httpx.Client(timeout=120) as client:
             while not self._stop.is_set():
                 try:
                     self.answered.append(self.ask(client, number))

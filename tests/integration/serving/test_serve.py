@@ -7,7 +7,7 @@ import pickle
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
@@ -37,6 +37,7 @@ from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 from tests.fake_upstream import FakeUpstream, label
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -49,11 +50,19 @@ def config() -> ServeConfig:
         max_batch_size=1,
         max_ongoing_requests=1,
         max_queued_requests=1,
-        timeout_s=1.5,
-        attempt_timeout_s=1.0,
+        timeout_s=12.0,
+        attempt_timeout_s=8.0,
         breaker=BreakerConfig(failures=1000),  # unit tests open it; here it would make one test depend on another
     )
-    return ServeConfig(port=port, cpus=0.5, max_ongoing_requests=32, max_queued_requests=12, large=large)
+    return ServeConfig(
+        port=port,
+        cpus=0.5,
+        max_ongoing_requests=32,
+        max_queued_requests=12,
+        timeout_s=60.0,
+        judge_timeout_s=40.0,  # a busy machine is no fault of the service
+        large=large,
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,7 +73,12 @@ def stopped_afterwards() -> Iterator[None]:
 
 def post(url: str, texts: Sequence[str], **fields: Any) -> httpx.Response:
     body = {"inputs": [{"text": text, **fields} for text in texts]}
-    return httpx.post(f"{url}/v1/predict", json=body, timeout=60)
+    return httpx.post(f"{url}/v1/predict", json=body, timeout=120)
+
+
+def is_well_again(url: str) -> bool:
+    """Whether the large model answers; what it was asked before may still have to be taken back."""
+    return post(url, ["well again"]).json()["answers"][0]["route"] == "large"
 
 
 @dataclass(frozen=True)
@@ -83,14 +97,13 @@ class Listener:
 
 def listeners() -> list[Listener]:
     """All of this session's cluster: its node, its workers, its proxies."""
-    own = psutil.Process()
-    return [
-        Listener(" ".join(process.cmdline()).strip(), place.laddr.ip, place.laddr.port)
-        for process in [own, *own.children(recursive=True)]
-        if process.is_running()
-        for place in process.net_connections()
-        if place.status == psutil.CONN_LISTEN
-    ]
+    own, found = psutil.Process(), list[Listener]()
+    for process in [own, *own.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            title = " ".join(process.cmdline()).strip()
+            places = [place for place in process.net_connections() if place.status == psutil.CONN_LISTEN]
+            found += [Listener(title, place.laddr.ip, place.laddr.port) for place in places]
+    return found
 
 
 # -- with the real large model -----------------------------------------------------------------------------------------
@@ -103,7 +116,7 @@ def bundle(quick_bundle: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def url(bundle: Path, config: ServeConfig, assets_dir: Path) -> str:
-    roomy = config.model_copy(update={"large": LargeReplicaConfig(cpus=0.5)})
+    roomy = config.model_copy(update={"large": LargeReplicaConfig(cpus=0.5, timeout_s=50.0, attempt_timeout_s=50.0)})
     return start(build_app(FixedSource(Release(version="7", bundle=bundle)), roomy, assets_dir), roomy)
 
 
@@ -129,9 +142,8 @@ def test_http_gives_the_answers_of_the_cascade_in_process(
 
 
 def test_a_request_is_answered_by_one_version_under_an_id_of_its_own(url: str) -> None:
-    response = httpx.post(
-        f"{url}/v1/predict", json={"inputs": [{"text": "Fine.", "task": "films"}]}, headers={"x-request-id": "mine"}
-    )
+    body = {"inputs": [{"text": "Fine.", "task": "films"}]}
+    response = httpx.post(f"{url}/v1/predict", json=body, headers={"x-request-id": "mine"}, timeout=120)
     assert response.json()["model_version"] == "7"
     assert response.json()["request_id"] not in ("", "mine")
     assert response.headers["x-request-id"] == "mine"
@@ -169,7 +181,7 @@ def test_what_others_reach_asks_for_the_token_before_it_reads_anything(url: str,
     assert open_to_others
     for each in open_to_others:
         with grpc.insecure_channel(f"127.0.0.1:{each.port}") as channel, pytest.raises(grpc.RpcError) as refused:
-            ASGIServiceStub(channel).HandleRequest(request, timeout=10)
+            ASGIServiceStub(channel).HandleRequest(request, timeout=120)
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert not mark.exists()
 
@@ -184,9 +196,10 @@ def test_nobody_without_the_token_runs_a_job(url: str, tmp_path: Path) -> None:
     body = {"entrypoint": f"touch {mark}", "submission_id": "stranger"}
     statuses: dict[str, set[int]] = {}
     for each in listeners():
+        patience_s = 60 if each.port == AGENT_PORT else 2  # others may speak another language, and say nothing
         for path in JOB_PATHS:
-            with suppress(httpx.TransportError):  # it does not speak HTTP
-                answer = httpx.post(f"http://127.0.0.1:{each.port}{path}", json=body, timeout=2)
+            with suppress(httpx.TransportError):
+                answer = httpx.post(f"http://127.0.0.1:{each.port}{path}", json=body, timeout=patience_s)
                 statuses.setdefault(each.title, set()).add(answer.status_code)
     agent = {title: found for title, found in statuses.items() if "ray::DashboardAgent" in title}
     held_elsewhere = AGENT_PORT not in {each.port for each in listeners()}  # by the cluster of another test session
@@ -218,8 +231,8 @@ def scripted_large(config: ServeConfig) -> Application:
                     except asyncio.CancelledError:
                         diary.write("cancelled ")
                         raise
-            if text == "slow":
-                await asyncio.sleep(0.4)
+            while text.startswith("wait for ") and not Path(text.removeprefix("wait for ")).exists():
+                await asyncio.sleep(0.05)
             return [LargeAnswer(1) for _ in items]
 
     return ScriptedLarge.options(**large_options(config)).bind()
@@ -248,26 +261,34 @@ def test_the_small_model_stands_in_for_a_failing_large_one_and_says_so(lenient: 
     assert response.status_code == 200
     (answer,) = response.json()["answers"]
     assert (answer["route"], answer["degraded"]) == ("small_degraded", True)
-    assert post(lenient, ["well again"]).json()["answers"][0]["route"] == "large"
+    wait_until(lambda: is_well_again(lenient))
 
 
 def test_a_client_that_leaves_takes_back_what_the_large_model_was_asked(lenient: str, tmp_path: Path) -> None:
     """Promise: no large model works on for a client that has gone, whatever it asked of Ray; nor is it asked again."""
     diary = tmp_path / "diary"
     headers = {"x-request-disconnect-disabled": "?1", "x-request-timeout-seconds": "0"}
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{lenient}/v1/predict", json={"inputs": [{"text": str(diary)}]}, headers=headers, timeout=0.8)
-    deadline = time.monotonic() + 30
-    while "cancelled" not in diary.read_text() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.2)
+
+    async def leave_once_it_is_asked() -> None:
+        async with httpx.AsyncClient(timeout=120) as client:
+            body = {"inputs": [{"text": str(diary)}]}
+            asking = asyncio.create_task(client.post(f"{lenient}/v1/predict", json=body, headers=headers))
+            await asyncio.to_thread(wait_until, diary.exists)
+            asking.cancel()
+            await asyncio.wait([asking])
+
+    asyncio.run(leave_once_it_is_asked())
+    wait_until(lambda: "cancelled" in diary.read_text())
+    wait_until(lambda: is_well_again(lenient))
     assert diary.read_text().split() == ["asked", "cancelled"]
-    assert post(lenient, ["well again"]).json()["answers"][0]["route"] == "large"
 
 
-def test_a_full_large_model_degrades_answers_and_refuses_none(lenient: str) -> None:
+def test_a_full_large_model_degrades_answers_and_refuses_none(lenient: str, tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as clients:
-        responses = list(clients.map(lambda _: post(lenient, ["slow"]), range(8)))
+        asked = [clients.submit(post, lenient, [f"wait for {tmp_path / 'go'}"]) for _ in range(8)]
+        next(as_completed(asked))  # it found no room
+        (tmp_path / "go").touch()
+        responses = [each.result() for each in asked]
     assert {response.status_code for response in responses} == {200}
     routes = Counter(response.json()["answers"][0]["route"] for response in responses)
     assert routes.keys() == {"large", "small_degraded"}
@@ -306,16 +327,13 @@ def test_replicas_of_the_large_model_come_for_what_a_full_queue_refuses_and_go_a
 
     most, texts = 0, count()
     with ThreadPoolExecutor(100) as clients:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while most < 3 and time.monotonic() < deadline:
             clients.submit(post, url, [f"text {next(texts)}"])
             time.sleep(1 / 12)
             most = max(most, running())
     assert most == 3
-    deadline = time.monotonic() + 120
-    while running() > 1 and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert running() == 1
+    wait_until(lambda: running() == 1)
 
 
 @pytest.mark.slow
@@ -324,8 +342,8 @@ def test_the_first_escalations_wait_for_a_large_model_that_has_no_replica_yet(
 ) -> None:
     """Promise: where replicas start from none, what is escalated in the meantime is answered by them, not refused."""
     folder = quick_bundle(policy=Policy(decision=ESCALATE_ALL, on_large_failure="error"))
-    patient = {"min_replicas": 0, "timeout_s": 60.0, "attempt_timeout_s": 60.0, "max_queued_requests": 8}
-    waiting = config.model_copy(update={"timeout_s": 90.0, "large": config.large.model_copy(update=patient)})
+    patient = {"min_replicas": 0, "timeout_s": 100.0, "attempt_timeout_s": 100.0, "max_queued_requests": 8}
+    waiting = config.model_copy(update={"timeout_s": 110.0, "large": config.large.model_copy(update=patient)})
     door = build_door(FixedSource(Release(version="none", bundle=folder)), waiting, assets_dir, scripted_large(waiting))
     serve.run(door, name=APP_NAME, route_prefix="/", logging_config=LOGGING)  # returns before it is ready
     with ThreadPoolExecutor(4) as clients:

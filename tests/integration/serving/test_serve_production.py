@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -41,6 +42,7 @@ from tests.champions import beside, registered
 from tests.integration.serving.load import Load
 from tests.ports import free_port
 from tests.ray_private import session_folder
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -56,7 +58,10 @@ def config(tmp_path_factory: pytest.TempPathFactory, assets_dir: Path) -> RunCon
     keys_file = storage / "keys"
     keys_file.write_text("".join(f"{name} {sha256(key.encode()).hexdigest()}\n" for name, key in KEYS.items()))
     two = {"num_replicas": 2, "cpus": 0.2}
-    values = {"port": free_port(), **two, "large": two, "audit": {"share": 0.5, "seed": 0}}
+    values = {"port": free_port(), **two, "audit": {"share": 0.5, "seed": 0}}
+    # What is promised does not depend on how fast the machine is.
+    values |= {"timeout_s": 100.0, "judge_timeout_s": 50.0, "feedback": {"timeout_s": 30.0}}
+    values |= {"large": two | {"timeout_s": 50.0, "attempt_timeout_s": 25.0}}
     values |= {"auth": {"keys_file": str(keys_file)}, "application": "reviews"}
     return load_config(
         RunConfig,
@@ -116,6 +121,15 @@ def url(config: RunConfig, served: Versions) -> Iterator[str]:
     serve.shutdown()
 
 
+@pytest.fixture(autouse=True)
+def first_again(url: str, served: Versions) -> Iterator[None]:
+    """A test that fails halfway leaves no other champion and no challenger to the next one."""
+    yield
+    current = served.pointer.current()
+    if current is None or current.challenger or current.champion.version != served.first.version:
+        served.promote(served.first)
+
+
 @pytest.fixture
 def trial(config: RunConfig, served: Versions) -> Iterator[None]:
     """A promoter at work, without whom a trial would end by itself."""
@@ -168,6 +182,10 @@ def asked_since(moment: float, load: Load) -> list[Asked]:
     return [asked for asked in load.answered if asked.asked_at > moment]
 
 
+def ids(load: Load) -> set[str]:
+    return {asked.response["request_id"] for asked in load.answered}
+
+
 def versions(load: Load) -> set[str]:
     return {asked.response["model_version"] for asked in load.answered}
 
@@ -190,11 +208,11 @@ def mixed(load: Load, expected: list[Answer], second: Champion) -> list[Any]:
 
 
 def card(url: str) -> dict[str, Any]:
-    return httpx.get(f"{url}/v1/model", headers=key_of(), timeout=60).json()
+    return httpx.get(f"{url}/v1/model", headers=key_of(), timeout=120).json()
 
 
 def post(url: str, path: str, body: dict[str, Any], **headers: str) -> httpx.Response:
-    return httpx.post(f"{url}/v1/{path}", json=body, headers=key_of() | headers, timeout=60)
+    return httpx.post(f"{url}/v1/{path}", json=body, headers=key_of() | headers, timeout=120)
 
 
 def test_an_escalated_answer_and_its_feedback_are_in_the_log(url: str, config: RunConfig, sentences: list[str]) -> None:
@@ -208,7 +226,7 @@ def test_an_escalated_answer_and_its_feedback_are_in_the_log(url: str, config: R
         assert (stored.status_code, stored.json()["stored"]) == (200, 1)
     made_up = post(url, "feedback", {"request_id": "mine", "labels": labels})
     assert made_up.status_code == 404
-    log = DecisionLog(f"sqlite:///{config.storage_path}/feedback.db", 5.0)
+    log = DecisionLog(f"sqlite:///{config.storage_path}/feedback.db", 30.0)
     assert [(row["item"], row["label"]) for row in log.read(FEEDBACK)] == [(3, "positive")]
     escalated = [index for index, answer in enumerate(response["answers"]) if answer["route"] == "large"]
     decisions = [row for row in log.read(DECISIONS) if row["request_id"] == request_id]
@@ -243,15 +261,16 @@ def test_the_log_is_json_and_holds_ids_but_no_texts(url: str, sentences: list[st
     """Promise: what happened to a request can be found by its id, and no input is in any log."""
     post(url, "predict", {"inputs": [{"text": sentences[0]}]}, **{"x-request-id": "to-find"})
     folder = session_folder() / "logs" / "serve"
-    lines: list[dict[str, Any]] = []
-    deadline = time.monotonic() + 30
-    while not lines and time.monotonic() < deadline:
+
+    def found() -> list[str]:
+        """Whole lines with its id."""
         written = "".join(path.read_text() for path in folder.glob("replica_kcm_door_*.log"))
-        lines = [json.loads(line) for line in written.splitlines() if '"to-find"' in line]
-        time.sleep(0.1)
-    (line,) = lines
+        return [line for line in written.splitlines(keepends=True) if '"to-find"' in line and line.endswith("\n")]
+
+    wait_until(found)
+    line = json.loads(*found())
     assert (line["path"], line["status"], line["model_version"]) == ("/v1/predict", 200, "reviews/1")
-    written += "".join(path.read_text() for path in folder.glob("replica_kcm_*.log"))
+    written = "".join(path.read_text() for path in folder.glob("replica_kcm_*.log"))
     assert not any(sentence in written for sentence in sentences if len(sentence) > 20)
 
 
@@ -260,7 +279,7 @@ def test_everything_that_is_counted_can_be_read(url: str) -> None:
     missing = {"ray_kcm_items_total", 'route="large"', 'version="reviews/2"', "ray_kcm_stage_seconds_bucket"}
     missing |= {'outcome="agree"', 'outcome="disagree"', "ray_kcm_audited_disagreement", "ray_kcm_audited_regret"}
     pages = [f"http://{each['NodeManagerAddress']}:{each['MetricsExportPort']}/metrics" for each in ray.nodes()]
-    deadline = time.monotonic() + 150  # workers report every few seconds, each in its own time
+    deadline = time.monotonic() + 240  # workers report every few seconds, each in its own time
     while missing and time.monotonic() < deadline:
         found = "".join(httpx.get(page, timeout=30).text for page in pages)
         missing = {name for name in missing if name not in found}
@@ -299,7 +318,7 @@ def test_a_challenger_is_tried_out_promoted_and_rolled_back_under_load(
         assert served.promote(first) is None
     assert load.failed == []
     assert mixed(load, expected, second) == []
-    time.sleep(1.5)  # decisions are in the log within a second
+    wait_until(lambda: ids(load) <= {row["request_id"] for row in log.read(DECISIONS)})
     rows = log.read(DECISIONS)
     assert any(row["shadow_version"] for row in rows)
     canary = [row for row in rows if row["model_version"] == second.version and row["stage"] == 1]
@@ -328,6 +347,7 @@ def test_a_version_that_cannot_be_loaded_harms_nobody_and_replicas_say_why(
     assert [champion.version for champion in served.pointer.history()][-1] == served.first.version
 
 
+@pytest.mark.timeout(1800)  # two trials, each as long as the machine needs for its decisions
 @pytest.mark.usefixtures("trial")
 def test_a_rollout_promotes_the_good_and_rolls_the_bad_back_by_itself(
     url: str, config: RunConfig, served: Versions, sentences: list[str], expected: list[Answer]
@@ -340,7 +360,7 @@ def test_a_rollout_promotes_the_good_and_rolls_the_bad_back_by_itself(
         decisions_per_stage=300,
         max_error_rate=0.1,
         max_slow_rate=0.8,  # a busy machine says nothing about time
-        timeout_s=400.0,
+        timeout_s=800.0,
     )
     log = TrialLog(f"sqlite:///{config.storage_path}/feedback.db", "reviews", 30.0)
     trial = PointerTrial(served.pointer, beside(second), 300.0)
@@ -384,8 +404,12 @@ def test_a_replica_killed_under_load_costs_no_answer(
 def replicas(deployment: str) -> list[psutil.Process]:
     """The replicas' processes, of this session's cluster alone."""
     title = f"ray::ServeReplica:kcm:{deployment}"
-    own = psutil.Process().children(recursive=True)
-    return [process for process in own if process.is_running() and title in " ".join(process.cmdline())]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            if title in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def test_an_alarm_in_the_log_stops_every_replica_from_keeping_anything(
@@ -397,13 +421,15 @@ def test_an_alarm_in_the_log_stops_every_replica_from_keeping_anything(
         load.wait_for(4)
         assert card(url)["standing"] == "holds"
         log.refute(served.first.version)
-        raised_at = time.monotonic()
-        while {card(url)["standing"] for _ in range(12)} != {"refuted"}:  # the proxy asks another replica each time
-            assert time.monotonic() - raised_at < 30  # on a busy machine
-        stopped = time.monotonic()
-        load.wait_for(20)
-    later = [answer["route"] for asked in asked_since(stopped, load) for answer in asked.response["answers"]]
-    assert later
-    assert set(later) <= {"large", "small_degraded"}
+
+        def routes_from_now() -> set[str]:
+            """Of the requests that come next: either replica gets some of them, and half of the items were kept."""
+            moment = time.monotonic()
+            load.wait_for(24)
+            return {answer["route"] for asked in asked_since(moment, load) for answer in asked.response["answers"]}
+
+        wait_until(lambda: "small" not in routes_from_now())
+        assert card(url)["standing"] == "refuted"
+        assert routes_from_now() <= {"large", "small_degraded"}
     assert load.failed == []
     log.close()

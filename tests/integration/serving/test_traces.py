@@ -1,7 +1,6 @@
 """A request's trace, from its client through door and large model to the server that the model asks."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +20,7 @@ from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 from tests.fake_upstream import FakeUpstream
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -62,8 +62,9 @@ def url(quick_bundle: Callable[..., Path], upstream: FakeUpstream, assets_dir: P
         large_head=None,
         policy=Policy(decision=ESCALATE_ALL),
     )
-    replicas = LargeReplicaConfig(cpus=0.2, upstreams=(large.upstream,))
-    config = ServeConfig(port=free_port(), cpus=0.2, large=replicas)
+    patient = {"timeout_s": 50.0, "attempt_timeout_s": 50.0}  # a busy machine asks it once, too
+    replicas = LargeReplicaConfig(cpus=0.2, upstreams=(large.upstream,), **patient)
+    config = ServeConfig(port=free_port(), cpus=0.2, timeout_s=100.0, judge_timeout_s=50.0, large=replicas)
     yield start(build_app(FixedSource(Release(version="1", bundle=bundle)), config, assets_dir), config)
     serve.shutdown()
 
@@ -72,17 +73,22 @@ def test_a_trace_leads_from_the_client_to_the_large_models_server(
     url: str, upstream: FakeUpstream, spans: list[Span]
 ) -> None:
     def ask(**headers: str) -> str:
-        answer = httpx.post(f"{url}/v1/predict", json={"inputs": [{"text": TEXT + str(headers)}]}, headers=headers)
+        body = {"inputs": [{"text": TEXT + str(headers)}]}
+        answer = httpx.post(f"{url}/v1/predict", json=body, headers=headers, timeout=120)
         assert answer.json()["answers"][0]["route"] == "large"
         return str(answer.json()["request_id"])
 
     ask()  # sampled by nobody
     assert "traceparent" not in upstream.headers[-1]
     request_id = ask(traceparent=f"00-{TRACE}-{SPAN}-01")
-    deadline = time.monotonic() + 30
-    while not {"judge", "escalate", "chat big"} <= {span.name for span in spans} and time.monotonic() < deadline:
-        time.sleep(0.1)
 
+    def are_complete() -> bool:
+        """A span is sent when it ends, and so after those within it, by each process in its own time."""
+        arrived = {span.span_id.hex() for span in spans} | {SPAN}
+        names = {span.name for span in spans}
+        return {"judge", "escalate", "chat big"} <= names and {s.parent_span_id.hex() for s in spans} <= arrived
+
+    wait_until(are_complete)
     assert {span.trace_id.hex() for span in spans} == {TRACE}
     named, by_id = {span.name: span for span in spans}, {span.span_id.hex(): span for span in spans}
 

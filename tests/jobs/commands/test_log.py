@@ -36,7 +36,7 @@ def result_of(tmp_path: Path, command: str, *arguments: str) -> dict[str, Any]:
 @pytest.fixture
 def log(tmp_path: Path) -> DecisionLog:
     """Six decisions of two callers and two versions; the third of them never came."""
-    log = DecisionLog(f"sqlite:///{tmp_path}/feedback.db", 5.0, "films")
+    log = DecisionLog(f"sqlite:///{tmp_path}/feedback.db", 30.0, "films")
     for number, caller in enumerate(["ann", "bob", "", "ann", "bob", "ann", "ann"]):
         if caller:
             route = "large" if number == 4 else "small"

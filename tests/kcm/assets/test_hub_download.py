@@ -47,7 +47,7 @@ def _resolved_elsewhere(model: str, tmp_path: Path) -> Path:
     script = (
         f"from pathlib import Path; from kcm.assets import resolve; print(resolve({model!r}, Path({str(tmp_path)!r})))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=240)
     return Path(done.stdout.strip().splitlines()[-1])
 
 

@@ -45,7 +45,7 @@ for number in range(3):
 def test_looks_of_several_processes_are_all_counted(tmp_path):
     command = [sys.executable, "-c", _THREE_LOOKS, str(tmp_path / "ledger.json")]
     processes = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "abcd"]
-    numbers = [int(line) for process in processes for line in process.communicate(timeout=60)[0].split()]
+    numbers = [int(line) for process in processes for line in process.communicate(timeout=240)[0].split()]
     assert sorted(numbers) == list(range(1, 13))
 
 

@@ -74,7 +74,7 @@ def test_the_service_says_of_the_labels_what_the_loop_says(asked: Asked) -> None
     """Promise: the page tells what the labels certify, by the log alone."""
     asked.inbox.fill()
     asked.inbox.ask()
-    log = DecisionLog(asked.url, 5.0, "reviews")
+    log = DecisionLog(asked.url, 30.0, "reviews")
     for number in (0, 10, 30):
         asked.inbox.answer({each.id: "yes" for each in asked.inbox.items("drawn", number)})
         view = log.inbox(3)

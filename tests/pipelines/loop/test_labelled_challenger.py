@@ -111,7 +111,7 @@ def test_there_is_no_inbox_before_a_challenger_or_under_another_champion(turned:
 
 def test_the_service_asks_from_the_command_on_until_the_labels_are_used(turned: Callable[[float], Turned]) -> None:
     found = turned(0.05)
-    log = DecisionLog(log_url(found.config.serve, found.config.storage_path), 5.0, "reviews")
+    log = DecisionLog(log_url(found.config.serve, found.config.storage_path), 30.0, "reviews")
     assert log.inbox(1).version is None
     with opened_inbox(found.config) as inbox:
         number = len(inbox.items())

@@ -105,7 +105,7 @@ def made_inbox(folder: Path, window: pa.Table) -> Asked:
     url = f"sqlite:///{folder / 'log.db'}"
     requests, answers = window["request_id"].to_pylist(), window["large_label"].to_pylist()
     disputed = [request for request, label in zip(requests, answers, strict=True) if label == "no"] or requests[:1]
-    log = DecisionLog(url, 5.0, "reviews")
+    log = DecisionLog(url, 30.0, "reviews")
     log.open()
     log.add_decisions(
         [

@@ -79,7 +79,7 @@ def test_of_processes_that_promote_at_once_one_wins(tmp_path: Path) -> None:
     processes = [context.Process(target=_swap, args=(tmp_path, "x" * n, won)) for n in range(1, 7)]
     for process in processes:
         process.start()
-    results = [won.get(timeout=60) for _ in processes]
+    results = [won.get(timeout=300) for _ in processes]
     for process in processes:
         process.join()
     assert sum(results) == 1

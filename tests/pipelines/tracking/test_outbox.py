@@ -71,7 +71,7 @@ outbox = Outbox(lambda error: True, print, where="the server")
 outbox.put(lambda: threading.Event().wait(600))
 outbox.close(patience_s=0.05)
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=True)
     assert "1 records have not reached the server" in ended.stdout
 
 

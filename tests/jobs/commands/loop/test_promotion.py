@@ -85,7 +85,7 @@ def test_a_champion_of_an_update_that_its_traffic_refutes_is_rolled_back_by_itse
     """Promise: what nobody asked for goes back by itself; what a person promoted stays, and escalates by itself."""
     config = registered(tmp_path)
     promote(config, "1", by=by)
-    log = DecisionLog(f"sqlite:///{config.storage_path.absolute()}/feedback.db", 5.0, config.name)
+    log = DecisionLog(f"sqlite:///{config.storage_path.absolute()}/feedback.db", 30.0, config.name)
     log.add_decisions([LoggedDecision(Origin("r"), 0, "reviews/1", "small", 0.5)])
     if alarmed:
         log.refute("reviews/1")

@@ -38,7 +38,7 @@ def model(upstream, tmp_path):
     """Makes models that share a file of paid answers, do not wait long, and try three times."""
 
     def make(limit_s: float = math.inf, **changes: Any) -> OpenAiModel:
-        settings = {"timeout_s": 5.0, "max_retries": 2, "max_wait_s": 0.05, "num_concurrent": 1} | changes
+        settings = {"timeout_s": 60.0, "max_retries": 2, "max_wait_s": 0.05, "num_concurrent": 1} | changes
         config = OpenAiConfig(**{"base_url": upstream.base_url, "model": "big"} | settings)
         return OpenAiModel(config, LABELS, ResponseStore.in_file(tmp_path / "paid.sqlite"), limit_s)
 
@@ -266,13 +266,13 @@ def test_a_passing_fault_of_the_server_costs_an_attempt_and_no_answer(model, ups
 
 @pytest.mark.parametrize(
     "stall",
-    [{"stall_after": 10}, {"delay_s": 30.0}, {"drip_s": 0.1}],
+    [{"stall_after": 10}, {"delay_s": 60.0}, {"drip_s": 0.1}],
     ids=["in the middle", "at the start", "byte by byte"],
 )
 def test_a_stalled_reply_is_given_up_in_time(model, upstream, stall):
     """Promise: a server that goes silent holds nobody up."""
     upstream.plan(Turn(200, "x" * 100, **stall))
-    (answer,) = model(timeout_s=1.0).answer(items("x"))
+    (answer,) = model(timeout_s=5.0).answer(items("x"))
     assert (answer.label, len(upstream.requests)) == (1, 2)
     upstream.plan(*[Turn(200, "x" * 100, **stall)] * 3)
     (answer,) = model(timeout_s=0.5).answer(items("y"))
@@ -283,10 +283,10 @@ def test_retries_and_pauses_end_with_the_time_of_a_question(model, upstream):
     """Promise: whoever waits for an answer no longer has nothing asked on their behalf."""
     patient = {"timeout_s": 60.0, "max_retries": 50, "max_wait_s": 60.0}
     upstream.plan(Turn(503, "later", {"Retry-After": "30"}))
-    (answer,) = model(limit_s=2.0, **patient).answer(items("x"))
+    (answer,) = model(limit_s=6.0, **patient).answer(items("x"))
     assert (answer.error, answer.outage, len(upstream.requests)) == ("status 503: later", True, 1)
     upstream.plan(Turn(200, delay_s=30.0))
-    (answer,) = model(limit_s=2.0, **patient).answer(items("y"))  # long enough to reach a busy machine's server
+    (answer,) = model(limit_s=6.0, **patient).answer(items("y"))  # long enough to reach a busy machine's server
     assert answer.error.startswith("no whole reply within ")
     assert len(upstream.requests) == 2
 
@@ -518,7 +518,7 @@ def test_a_killed_run_pays_nothing_twice_but_the_calls_under_way(upstream, tmp_p
 
     upstream.otherwise = answer
     killed = subprocess.Popen([sys.executable, "-c", script, upstream.base_url, str(responses)], env=dict(os.environ))
-    assert hanging.wait(60)
+    assert hanging.wait(240)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     config = OpenAiConfig(base_url=upstream.base_url, model="big", num_concurrent=1)
@@ -531,18 +531,17 @@ def test_a_killed_run_pays_nothing_twice_but_the_calls_under_way(upstream, tmp_p
     assert asked[4:] == [f"text {n}" for n in range(3, 6)]
 
 
-def test_an_interrupted_run_asks_nothing_more(model, upstream, monkeypatch):
+def test_an_interrupted_run_asks_nothing_more(model, upstream, gate, monkeypatch):
     """Promise: Ctrl-C ends the paying; what was under way is still kept."""
-    upstream.plan(label("positive"))
-    upstream.script[0].delay_s = 0.3
     asking, others = model(), set(threading.enumerate())
     with monkeypatch.context() as patch:
         patch.setattr(Future, "result", interrupt)
         with pytest.raises(KeyboardInterrupt):
             asking.answer(items(*"abcdefgh"))
+    gate[1].set()
     for worker in set(threading.enumerate()) - others:
         if worker.name.startswith("openai"):
-            worker.join(30)
+            worker.join(120)
     asked = len(upstream.requests)
     assert asked <= 1
     assert model().answer(items("a"))[0].label == 1

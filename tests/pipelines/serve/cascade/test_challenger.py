@@ -52,7 +52,7 @@ class Replica:
 
     def __init__(self, url: str, audit_share: float = 0.0) -> None:
         self.encoder, self.sides = StubEncoder(), {}
-        self.log, self.url = LogWriter(FeedbackConfig(), url), url
+        self.log, self.url = LogWriter(FeedbackConfig(timeout_s=30.0), url), url
         config = CONFIG.model_copy(update={"audit": AuditConfig(share=audit_share)})
         metrics, large = NoMetrics(), StubEscalation(LargeAnswer(0))
         self.large = large
@@ -89,7 +89,7 @@ class Replica:
     async def decisions(self) -> list[dict[str, Any]]:
         await self.service.settled()
         await self.log.flush()
-        return DecisionLog(self.url, 1.0).read(DECISIONS)
+        return DecisionLog(self.url, 30.0).read(DECISIONS)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ async def test_a_request_that_a_canary_took_and_did_not_answer_is_in_the_log(url
     replica.large.outcome = LargeUnavailable("the large model is away", 503)
     with pytest.raises(Refusal):
         await replica.service.predict(INPUTS, Origin("r"))
-    log = DecisionLog(url, 1.0)
+    log = DecisionLog(url, 30.0)
     while not (rows := log.read(FAILURES)):
         await asyncio.sleep(0.01)
     (row,) = rows

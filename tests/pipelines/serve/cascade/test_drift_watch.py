@@ -102,10 +102,10 @@ def test_where_more_inputs_lie_far_from_all_classes_it_is_told_from_where_on_the
 async def test_disagreement_is_read_from_the_log_and_all_evidence_is_written_there(
     reference: DriftReference, url: str
 ) -> None:
-    log = DecisionLog(url, 5.0, "films")
+    log = DecisionLog(url, 30.0, "films")
     log.add_decisions([LoggedDecision(Origin("r"), item, "1", "small", 0.5, True, "bad") for item in range(400)])
     log.finish_audits("r", dict.fromkeys(range(400), "good"))
-    writer = LogWriter(FeedbackConfig(), url, application="films")
+    writer = LogWriter(FeedbackConfig(timeout_s=30.0), url, application="films")
     limit = reference.limits()["disagreement"]
     monitor = Monitor(writer, "1", None, NoMetrics(), disagreement=limit)  # type: ignore[arg-type]
     drift = Drift(reference, "1", writer, NoMetrics(), monitor)  # type: ignore[arg-type]
@@ -123,7 +123,7 @@ async def test_disagreement_is_read_from_the_log_and_all_evidence_is_written_the
 
 async def test_replicas_count_alike_and_without_any_there_is_no_drift(reference: DriftReference, url: str) -> None:
     async def look(kind: dict[str, float]) -> None:
-        writer = LogWriter(FeedbackConfig(), url, application="films")
+        writer = LogWriter(FeedbackConfig(timeout_s=30.0), url, application="films")
         drift = Drift(reference, "1", writer, NoMetrics())  # type: ignore[arg-type]
         drift.add(judgements(MOST, seed=3, **kind))
         await drift.look()

@@ -77,7 +77,7 @@ class Recorder:
         self.call_rates.append(call_rate)
 
 
-CONFIG = ServeConfig(feedback=FeedbackConfig(timeout_s=0.05))
+CONFIG = ServeConfig(feedback=FeedbackConfig(timeout_s=30.0))
 
 
 def release(version: str) -> Release:
@@ -121,7 +121,7 @@ def url(tmp_path: Path) -> str:
 async def test_without_the_log_predictions_go_on_and_are_counted_while_feedback_is_to_be_retried(
     url: str, tmp_path: Path, recorder: Recorder
 ) -> None:
-    service = await started(recorder, url)
+    service = await started(recorder, url, feedback=FeedbackConfig(timeout_s=0.05))
     await service.predict([ASKED], Origin("r1"))
     with closing(sqlite3.connect(tmp_path / "feedback.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -141,7 +141,7 @@ async def test_feedback_is_stored_when_it_is_acknowledged_and_must_agree_with_th
     service = await started(recorder, url)
     await service.predict([KEPT], Origin("r1"))
     assert (await service.labelling.feedback("r1", None, [Feedback(0, "good")])).stored == 1
-    assert [row["label"] for row in DecisionLog(url, 1.0).read(FEEDBACK)] == ["good"]
+    assert [row["label"] for row in DecisionLog(url, 30.0).read(FEEDBACK)] == ["good"]
     for label, reason, status in (("bad", "another label", 409), ("goood", r"labels\[0\].label", 422)):
         with pytest.raises(Refusal, match=reason) as caught:
             await service.labelling.feedback("r1", None, [Feedback(0, label)])
@@ -150,12 +150,12 @@ async def test_feedback_is_stored_when_it_is_acknowledged_and_must_agree_with_th
 
 async def test_a_decision_has_all_that_an_update_needs_of_it(url: str, recorder: Recorder) -> None:
     """Promise: kept or escalated, a row says what the small side thought and how likely the large model was asked."""
-    service = await started(recorder, url, share=0.25, feedback=FeedbackConfig(store_payloads="all"))
+    service = await started(recorder, url, share=0.25, feedback=FeedbackConfig(store_payloads="all", timeout_s=30.0))
     of_ann = Input(Content("keep"), "movies", group="ann")
     await service.predict([KEPT, ASKED, of_ann, KEPT], Origin("r1", client_request_id="mine"))
     await service.settled()
     await service.predict([Input(Content("ask"), group="ann")], Origin("r2"))
-    log = DecisionLog(url, 1.0)
+    log = DecisionLog(url, 30.0)
     while len(log.read(DECISIONS)) < 5:
         await asyncio.sleep(0.01)
     rows = log.read(DECISIONS)
@@ -241,7 +241,7 @@ async def test_a_new_label_is_kept_where_the_operator_says_so_and_nothing_is_cou
 ) -> None:
     """Promise: callers may name what the model does not know, a few a day; no bound and no alarm moves for it."""
     service = await started(
-        recorder, url, share=1.0, feedback=FeedbackConfig(new_labels="keep", max_new_labels=2, timeout_s=1.0)
+        recorder, url, share=1.0, feedback=FeedbackConfig(new_labels="keep", max_new_labels=2, timeout_s=30.0)
     )
     for number in range(4):
         await service.predict([KEPT], Origin(f"r{number}", "ann"))
@@ -254,7 +254,7 @@ async def test_a_new_label_is_kept_where_the_operator_says_so_and_nothing_is_cou
     assert refused.value.status == 429
     await service.labelling.feedback("s0", "bob", [Feedback(0, "recall")])
     await service.labelling.feedback("r3", "ann", [Feedback(0, "good")])
-    log = DecisionLog(url, 1.0, "films")
+    log = DecisionLog(url, 30.0, "films")
     assert [row["new"] for row in log.read(FEEDBACK)] == [True, True, True, None, True]
     assert sum(tally.number for tally in log.tallies("1") if tally.small_right is not None) == 1
     with LogReader(url) as reader:

@@ -25,7 +25,8 @@ from pipelines.serve.schemas import ExplainResponse, PredictResponse, Refusal
 from tests.kcm.bundle.test_bundle import bundle as any_bundle
 from tests.pipelines.serve.stubs import StubEncoder, StubEscalation, StubSide, picture, service_of, version_of
 
-CONFIG = ServeConfig(timeout_s=0.2, large=LargeReplicaConfig(timeout_s=0.1))
+CONFIG = ServeConfig()
+HASTY = ServeConfig(timeout_s=0.2, large=LargeReplicaConfig(timeout_s=0.1))
 INTACT, DAMAGED = picture(1), picture(13)
 FULL = LargeUnavailable("the large model has no room for more requests", 429)
 
@@ -87,13 +88,13 @@ def test_without_a_stand_in_trouble_keeps_its_status() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "status", "reason"), [("slow", 503, "too much to do"), ("nan", 503, "the small side failed")]
+    ("text", "config", "reason"), [("slow", HASTY, "too much to do"), ("nan", CONFIG, "the small side failed")]
 )
-def test_what_is_not_judged_is_refused_and_not_escalated(text: str, status: int, reason: str) -> None:
+def test_what_is_not_judged_is_refused_and_not_escalated(text: str, config: ServeConfig, reason: str) -> None:
     escalation = StubEscalation(LargeAnswer(1))
     with pytest.raises(Refusal, match=reason) as caught:
-        predict(escalation, "keep", text)
-    assert (caught.value.status, caught.value.retry_after_s) == (status, 1)
+        predict(escalation, "keep", text, config=config)
+    assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
     assert escalation.asked == []
 
 
@@ -219,7 +220,9 @@ def test_an_explanation_is_refused_as_a_prediction_is() -> None:
     assert (full.value.status, full.value.retry_after_s) == (429, 1)
 
 
-@pytest.mark.parametrize(("text", "whole_s", "large_s", "most_s"), [("x", 0.2, 0.1, 0.1), ("slow", 5.0, 4.9, 4.5)])
+@pytest.mark.parametrize(
+    ("text", "whole_s", "large_s", "most_s"), [("x", 20.0, 10.0, 10.0), ("slow", 20.0, 19.9, 19.5)]
+)
 def test_an_escalation_has_no_more_time_than_its_own_limit_or_what_judging_left(
     text: str, whole_s: float, large_s: float, most_s: float
 ) -> None:

@@ -38,7 +38,7 @@ class Drawn:
         return self.client_of(max_items=3)
 
     def rows(self) -> dict[str, tuple[str, str | None]]:
-        log = DecisionLog(self.url, 5.0, "films")
+        log = DecisionLog(self.url, 30.0, "films")
         rows = {f"{row['request_id']}/{row['item']}": (row["state"], row["label"]) for row in log.read(INBOX)}
         log.close()
         return rows
@@ -55,7 +55,7 @@ def labelling(log: LogWriter | None, config: ServeConfig | None = None, metrics:
 @pytest.fixture
 def drawn(tmp_path: Path, service: Any, client_of: Callable[..., TestClient]) -> Iterator[Drawn]:
     url = f"sqlite:///{tmp_path / 'log.db'}"
-    log = DecisionLog(url, 5.0, "films")
+    log = DecisionLog(url, 30.0, "films")
     decided = [
         LoggedDecision(
             Origin(f"r{n}"),
@@ -76,7 +76,7 @@ def drawn(tmp_path: Path, service: Any, client_of: Callable[..., TestClient]) ->
     log.draw_items("a1", [shared | {"request_id": f"r{n}", "position": NUM - 1 - n} for n in range(NUM)])
     log.close()
     drawn = Drawn(url, service, client_of)
-    writer = LogWriter(FeedbackConfig(), url, application="films")
+    writer = LogWriter(FeedbackConfig(timeout_s=30.0), url, application="films")
     service.labelling = labelling(writer)
     yield drawn
     writer.close()
@@ -138,7 +138,7 @@ def test_a_closed_inbox_asks_for_nothing_and_takes_nothing(drawn: Drawn) -> None
 def test_only_named_keys_may_see_what_others_have_sent(drawn: Drawn, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("".join(f"{name} {sha256(name.encode()).hexdigest()}\n" for name in ("ann", "bob")))
-    writer = LogWriter(FeedbackConfig(), drawn.url, application="films")
+    writer = LogWriter(FeedbackConfig(timeout_s=30.0), drawn.url, application="films")
     drawn.service.labelling = labelling(writer, ServeConfig(auth=AuthConfig(labellers=("ann",))))
     client, body = drawn.client_of(keys=Keys(file)), {"labels": [{"id": "r7/0", "label": "bad"}]}
     for key, status in (("bob", 403), ("eve", 401), ("ann", 200)):
@@ -152,7 +152,7 @@ def test_only_named_keys_may_see_what_others_have_sent(drawn: Drawn, tmp_path: P
 
 @pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 200), ("localhost", 200), ("0.0.0.0", 403), ("a.b", 403)])
 def test_without_keys_the_service_must_be_out_of_reach_of_others(drawn: Drawn, host: str, status: int) -> None:
-    writer = LogWriter(FeedbackConfig(), drawn.url, application="films")
+    writer = LogWriter(FeedbackConfig(timeout_s=30.0), drawn.url, application="films")
     drawn.service.labelling = labelling(writer, ServeConfig(host=host))
     assert drawn.client.get("/v1/labels").status_code == status
     writer.close()
@@ -162,7 +162,7 @@ def test_a_log_that_is_gone_is_reported_and_only_what_could_not_be_stored_is_cou
     drawn: Drawn, tmp_path: Path
 ) -> None:
     unstored: list[str] = []
-    writer = LogWriter(FeedbackConfig(), drawn.url, application="films")
+    writer = LogWriter(FeedbackConfig(timeout_s=30.0), drawn.url, application="films")
     drawn.service.labelling = labelling(writer, metrics=SimpleNamespace(unstored=unstored.append))
     drawn.client.get("/v1/labels")
     (tmp_path / "log.db").rename(tmp_path / "away.db")

@@ -41,7 +41,7 @@ def with_room(scenario: Callable[[Held, httpx.AsyncClient], Awaitable[None]]) ->
         held = Held()
         transport = httpx.ASGITransport(app=RequestLimit(held, CONFIG))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            await asyncio.wait_for(scenario(held, client), 20)
+            await asyncio.wait_for(scenario(held, client), 120)
 
     asyncio.run(run())
 
@@ -155,7 +155,7 @@ def status_and_head(receive: Callable[[], Awaitable[Any]], app: Any) -> list[Any
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(asyncio.wait_for(BodyLimit(app, LIMITS)(dict(SCOPE), receive, send), 10))
+    asyncio.run(asyncio.wait_for(BodyLimit(app, LIMITS)(dict(SCOPE), receive, send), 120))
     return sent
 
 

@@ -361,7 +361,7 @@ from pipelines.serve.log.entries import LoggedDecision, Origin
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.schemas import FeedbackResponse
 
-log = LogWriter(FeedbackConfig(timeout_s=10.0), sys.argv[1])
+log = LogWriter(FeedbackConfig(timeout_s=60.0), sys.argv[1])
 
 
 class Service:
@@ -413,7 +413,7 @@ def test_every_acknowledged_feedback_is_there_after_the_application_was_killed(t
         server.wait()
         for each in sending:
             each.result()
-    stored = {row["request_id"] for row in DecisionLog(url, 5.0).read(FEEDBACK)}
+    stored = {row["request_id"] for row in DecisionLog(url, 30.0).read(FEEDBACK)}
     assert len(acknowledged) >= 30
     assert set(acknowledged) <= stored
 

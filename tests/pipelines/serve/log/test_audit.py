@@ -47,7 +47,7 @@ class Large:
     async def ask(self, items: Sequence[Item]) -> list[LargeAnswer] | Failure:
         self.asked += [item.content.text for item in items]
         if self._url:
-            self.states += [row["state"] for row in DecisionLog(self._url, 1.0).read(DECISIONS)]
+            self.states += [row["state"] for row in DecisionLog(self._url, 30.0).read(DECISIONS)]
         if self.go:
             await self.go.wait()
         return self._outcome if isinstance(self._outcome, Failure) else [self._outcome] * len(items)
@@ -57,7 +57,7 @@ class Audits:
     """An auditor with a log of its own, as the door uses it."""
 
     def __init__(self, url: str, large: Large, recorder: Recorder, **config: Any) -> None:
-        self.log = LogWriter(FeedbackConfig(), url)
+        self.log = LogWriter(FeedbackConfig(timeout_s=30.0), url)
         settings = AuditConfig(**{"share": 1.0, "seed": 0} | config)
         self.share = settings.share
         self.auditor = Auditor(settings, NAMES, large.ask, self.log, Monitor(self.log, "1", None, recorder), recorder)
@@ -110,7 +110,7 @@ async def test_a_draw_is_in_the_log_before_the_large_model_is_asked(url: str) ->
     audits.answered("r", [Input(Content("a private text"))], [answer("bad")])
     await audits.auditor.settled()
     assert large.states == ["drawn"]
-    (row,) = DecisionLog(url, 1.0).read(DECISIONS)
+    (row,) = DecisionLog(url, 30.0).read(DECISIONS)
     assert (row["request_id"], row["item"], row["model_version"], row["probability"]) == ("r", 0, "1", 0.999)
     assert (row["small_label"], row["large_label"], row["state"]) == ("bad", "good", "answered")
     assert "a private text" not in str(row)
@@ -138,7 +138,7 @@ async def test_audits_that_fail_or_are_too_many_are_lost_and_the_log_says_so(
     assert recorder.outcomes[:2] == ["lost", "lost"]
     assert sorted(recorder.outcomes[2:]) == ["agree"] * 2 + ["lost"] * 3
     assert len(waiting.asked) == 2
-    states = {row["request_id"]: row["state"] for row in DecisionLog(url, 1.0).read(DECISIONS)}
+    states = {row["request_id"]: row["state"] for row in DecisionLog(url, 30.0).read(DECISIONS)}
     assert states.pop("failing") == states.pop("silent") == "lost"
     assert states == {"r0": "answered", "r1": "answered", "r2": "lost", "r3": "lost", "r4": "lost"}
 
@@ -164,4 +164,4 @@ async def test_an_outcome_that_the_log_does_not_take_stays_unknown(url: str, mon
     large.go.set()
     await audits.auditor.settled()
     assert recorder.outcomes == ["lost"]
-    assert [row["state"] for row in DecisionLog(url, 1.0).read(DECISIONS)] == ["drawn"]
+    assert [row["state"] for row in DecisionLog(url, 30.0).read(DECISIONS)] == ["drawn"]

@@ -47,18 +47,18 @@ def test_processes_that_start_at_once_make_the_tables_once(any_url: str, engine:
 
 
 def test_tables_of_another_version_are_left_alone_and_it_is_said_why(any_url: str, engine: Engine) -> None:
-    Database(any_url, 5.0).open()
+    Database(any_url, 30.0).open()
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE log_meta SET version = 9999")
     with pytest.raises(LogUnavailableError, match="of version 9999"):
-        DecisionLog(any_url, 0.5).add_decisions([LoggedDecision(Origin("r"), 0, "1", "small")])
+        DecisionLog(any_url, 30.0).add_decisions([LoggedDecision(Origin("r"), 0, "1", "small")])
 
 
 def test_it_shares_a_database_with_another_application_that_uses_alembic(any_url: str, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
         connection.exec_driver_sql("INSERT INTO alembic_version VALUES ('theirs')")
-    Database(any_url, 5.0).open()
+    Database(any_url, 30.0).open()
     with engine.connect() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["theirs"]
     assert "decisions" in inspect(engine).get_table_names()
@@ -66,7 +66,7 @@ def test_it_shares_a_database_with_another_application_that_uses_alembic(any_url
 
 def test_sqlite_keeps_a_write_ahead_log_and_waits_for_the_disk(path: Path, url: str) -> None:
     """Promise: what is committed survives a loss of power: 2 is FULL, which syncs the write-ahead log."""
-    database = Database(url, 2.0)
+    database = Database(url, 30.0)
     with database.writing() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
     with closing(sqlite3.connect(path)) as other:
@@ -141,7 +141,7 @@ def test_another_database_in_the_place_of_a_deleted_one_is_written_to(path: Path
     """Promise: what is acknowledged is in the file that is there, not in one that is gone with a connection to it."""
     for file in path.parent.iterdir():
         file.unlink()
-    other = DecisionLog(f"sqlite:///{path}", timeout_s=2.0)
+    other = DecisionLog(f"sqlite:///{path}", timeout_s=30.0)
     labelled(other, "of another")
     labelled(log, "r1")
     assert stored(other) == stored(log) == ["of another", "r1"]

@@ -16,7 +16,7 @@ from pipelines.serve.log.tables import DECISIONS, FEEDBACK, PAYLOADS
 
 @pytest.fixture
 def log(any_url: str) -> Iterator[DecisionLog]:
-    log = DecisionLog(any_url, timeout_s=2.0)
+    log = DecisionLog(any_url, timeout_s=30.0)
     yield log
     log.close()
 
@@ -69,7 +69,7 @@ def test_a_stranger_neither_labels_nor_blocks_what_belongs_to_another(log: Decis
 
 
 def test_callers_can_be_distinguished_and_not_be_named(log: DecisionLog, tmp_path: Path) -> None:
-    other = DecisionLog(f"sqlite:///{tmp_path}/other.db", 2.0)
+    other = DecisionLog(f"sqlite:///{tmp_path}/other.db", 30.0)
     for each in (log, other):
         for number, caller in enumerate(("ann", "ann", "bob", None)):
             answer(each, f"r{number}", caller=caller)
@@ -118,7 +118,7 @@ def test_the_tallies_of_a_version_count_every_item_once_by_what_is_known_of_it(l
 def test_applications_that_share_a_log_delete_what_is_their_own(any_url: str) -> None:
     """Promise: the oldest go first, by age and by size, some at a time; decisions and other applications stay."""
     now = datetime.datetime.now(datetime.UTC)
-    films, books = (DecisionLog(any_url, 2.0, application) for application in ("films", "books"))
+    films, books = (DecisionLog(any_url, 30.0, application) for application in ("films", "books"))
     for name, log in (("f", films), ("b", books)):
         ages = [3, 2, 1, 0]
         log.add_decisions(

@@ -45,7 +45,7 @@ def answered(log: DecisionLog, request_id: str, caller: str) -> None:
 
 @pytest.fixture
 def log(any_url: str) -> Iterator[DecisionLog]:
-    log = DecisionLog(any_url, 5.0, "films")
+    log = DecisionLog(any_url, 30.0, "films")
     log.open()
     yield log
     log.close()
@@ -53,7 +53,7 @@ def log(any_url: str) -> Iterator[DecisionLog]:
 
 @pytest.fixture
 def database(any_url: str, log: DecisionLog) -> Iterator[Database]:
-    database = Database(any_url, 5.0)
+    database = Database(any_url, 30.0)
     yield database
     database.close()
 
@@ -111,8 +111,8 @@ def test_one_item_of_a_request_can_be_forgotten(log: DecisionLog) -> None:
 
 def test_an_application_forgets_nothing_of_another(any_url: str, log: DecisionLog) -> None:
     answered(log, "r1", "ann")
-    assert DecisionLog(any_url, 5.0, "books").forget_caller("ann").num_items == 0
-    assert DecisionLog(any_url, 5.0, "books").forget_request("r1").num_items == 0
+    assert DecisionLog(any_url, 30.0, "books").forget_caller("ann").num_items == 0
+    assert DecisionLog(any_url, 30.0, "books").forget_request("r1").num_items == 0
     assert SECRET in dump(any_url)
 
 
@@ -158,7 +158,7 @@ def test_many_items_are_forgotten_in_steps_and_who_is_stopped_goes_on(
 
 def test_the_file_itself_holds_nothing_of_it(path: Path, url: str) -> None:
     """Promise: no free page and no write-ahead log of SQLite keeps what was forgotten, while others are connected."""
-    log = DecisionLog(url, 5.0, "films")
+    log = DecisionLog(url, 30.0, "films")
     answered(log, "r1", "ann")
     files = [path, path.with_name(path.name + "-wal")]
 

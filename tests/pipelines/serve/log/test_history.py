@@ -30,17 +30,17 @@ def decision(
 def url(any_url: str) -> str:
     """Two versions: the first kept two of three, of which one was audited and labelled, the second kept none of two."""
     url = any_url
-    log = DecisionLog(url, 5.0, "films")
+    log = DecisionLog(url, 30.0, "films")
     log.add_decisions([decision(1, "films/1", drawn=True), decision(2, "films/1"), decision(3, "films/1", "large")])
     log.add_decisions([decision(4, "films/2", "large"), decision(5, "films/2", "small_degraded")])
     log.finish_audits("r1", {0: "bad"})
     log.add_feedback("r1", None, [Feedback(0, "bad")])
     log.refute("films/1")
     log.close()
-    other = DecisionLog(url, 5.0, "books")
+    other = DecisionLog(url, 30.0, "books")
     other.add_decisions([decision(6, "books/1")])
     other.close()
-    database = Database(url, 5.0)
+    database = Database(url, 30.0)
     shared = {"item": 0, "attempt": "a", "application": "films", "probability": 1.0, "drawn_at": START}
     rows = [
         shared | {"request_id": "r4", "position": 0, "state": "labelled", "label": "bad"},
@@ -54,7 +54,7 @@ def url(any_url: str) -> str:
 
 @pytest.fixture
 def writer(url: str) -> Iterator[LogWriter]:
-    writer = LogWriter(FeedbackConfig(), url, application="films")
+    writer = LogWriter(FeedbackConfig(timeout_s=30.0), url, application="films")
     yield writer
     writer.close()
 
@@ -84,7 +84,7 @@ async def test_without_a_log_there_is_nothing_to_tell_and_one_that_is_gone_is_an
     tmp_path: Path,
 ) -> None:
     assert (await cards(None).loop()).versions == []
-    writer = LogWriter(FeedbackConfig(), f"sqlite:///{tmp_path / 'gone.db'}", application="films")
+    writer = LogWriter(FeedbackConfig(timeout_s=30.0), f"sqlite:///{tmp_path / 'gone.db'}", application="films")
     assert (await cards(writer).loop()).versions == []
     (tmp_path / "gone.db").unlink()
     with pytest.raises(Refusal, match="cannot be read"):

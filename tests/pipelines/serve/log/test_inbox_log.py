@@ -16,7 +16,7 @@ from pipelines.serve.log.tables import INBOX
 @pytest.fixture
 def log(any_url: str, tmp_path: Path) -> Iterator[DecisionLog]:
     """Three items, r2 to be asked first."""
-    log = DecisionLog(any_url, 5.0, "films")
+    log = DecisionLog(any_url, 30.0, "films")
     log.add_decisions(
         [
             LoggedDecision(Origin(f"r{n}"), 0, "films/1", "small", 0.5, True, "good", payload=Payload(f"text {n}"))

@@ -31,7 +31,7 @@ def audited(number: int, share: float = 1.0, **known: Any) -> Tally:
 
 @pytest.fixture
 def log(url: str) -> Iterator[DecisionLog]:
-    log = DecisionLog(url, 5.0)
+    log = DecisionLog(url, 30.0)
     yield log
     log.close()
 
@@ -174,7 +174,7 @@ async def test_one_process_watches_whichever_comes_first_and_an_alarm_outlives_i
     """Promise: there is one sequence for a version, and one set of figures, however many replicas look at it."""
     traffic, promised = Traffic(log, share=1.0), certificate(0.2)
     recorders = [Recorder() for _ in range(3)]
-    writers = [LogWriter(FeedbackConfig(), url) for _ in range(3)]
+    writers = [LogWriter(FeedbackConfig(timeout_s=30.0), url) for _ in range(3)]
 
     async def look() -> list[bool]:
         found = [
@@ -204,7 +204,7 @@ async def test_one_process_watches_whichever_comes_first_and_an_alarm_outlives_i
 def test_a_process_that_was_overtaken_writes_nothing_and_shows_nothing(url: str, log: DecisionLog) -> None:
     """Promise: what is written follows on what was read; who is late finds out, and reads."""
     Traffic(log, share=1.0).answer(50)
-    first, second = (DecisionLog(url, 5.0) for _ in range(2))
+    first, second = (DecisionLog(url, 30.0) for _ in range(2))
     held = first.hold_alarms("1", timedelta(seconds=30))
     assert (held.held, held.revision, second.hold_alarms("1", timedelta(seconds=30)).held) == (True, 0, False)
     assert first.hold_alarms("1", timedelta(0)).held  # its lease ends
@@ -222,13 +222,15 @@ async def test_a_loss_after_a_long_good_time_is_refuted_soon_and_acted_upon_by_e
     """Promise: what was good for long does not have to be outweighed; every replica learns of an alarm from the log."""
     traffic, promised = Traffic(log, share=0.5), certificate(0.05, method)
     acted: dict[str, list[bool]] = {"first": [], "second": []}
-    writer = LogWriter(FeedbackConfig(), url)
+    writer = LogWriter(FeedbackConfig(timeout_s=30.0), url)
 
     async def look(name: str) -> None:
         await Monitor(writer, "1", promised, Recorder(), acted[name].append).check()
 
     async def recall(name: str) -> None:
-        await Monitor(LogWriter(FeedbackConfig(), url), "1", promised, Recorder(), acted[name].append).recall()
+        await Monitor(
+            LogWriter(FeedbackConfig(timeout_s=30.0), url), "1", promised, Recorder(), acted[name].append
+        ).recall()
 
     for _ in range(10):
         traffic.answer(400)
@@ -246,7 +248,7 @@ async def test_a_loss_after_a_long_good_time_is_refuted_soon_and_acted_upon_by_e
 
 async def test_without_labels_disagreement_refutes_no_certificate_that_labels_gave(url: str, log: DecisionLog) -> None:
     Traffic(log, share=1.0).answer(500, disagree=0.5)
-    found = await Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.05), Recorder()).check()
+    found = await Monitor(LogWriter(FeedbackConfig(timeout_s=30.0), url), "1", certificate(0.05), Recorder()).check()
     assert found is not None
     assert not found.alarm
 
@@ -255,7 +257,9 @@ async def test_labels_that_come_late_are_still_seen(url: str, log: DecisionLog) 
     traffic = Traffic(log, share=1.0)
     traffic.answer(200, disagree=1.0)
     wait_s, alarms = 0.001, []  # all of them come too late for the bets on single decisions
-    monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.05), Recorder(), label_wait_s=wait_s)
+    monitor = Monitor(
+        LogWriter(FeedbackConfig(timeout_s=30.0), url), "1", certificate(0.05), Recorder(), label_wait_s=wait_s
+    )
     for _ in range(2):
         await asyncio.sleep(wait_s)
         found = await monitor.check()
@@ -272,7 +276,7 @@ async def test_a_long_log_is_read_in_pieces_and_only_once(
     traffic.answer(330, disagree=0.2)
     log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(330)])
     for _ in range(2):  # a second process goes on from what the first has written
-        await Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.5), Recorder()).check()
+        await Monitor(LogWriter(FeedbackConfig(timeout_s=30.0), url), "1", certificate(0.5), Recorder()).check()
         monkeypatch.setattr("pipelines.serve.log.decisions.MAX_LEASE", timedelta(0))
     whole = DecisionAlarm(0.5, 0.05, label_free=False)
     assert whole.advance(log.events("1", 0, 1000, label_free=False), datetime.now(UTC))

@@ -47,7 +47,7 @@ def answered(log: DecisionLog, caller: str, number: int, label: str) -> None:
 @pytest.fixture
 def url(any_url: str) -> str:
     """A log in which eve says of each item that the large model is right, others that the small one is."""
-    with closing(DecisionLog(any_url, 10.0, "films")) as log:
+    with closing(DecisionLog(any_url, 30.0, "films")) as log:
         for caller, number in TRUTHS.items():
             answered(log, caller, number, "bad")
         answered(log, "eve", LIES, "good")
@@ -68,7 +68,7 @@ def test_every_window_and_the_bounds_hold_a_share_of_one_caller_s_labels(url: st
     assert counted(url, 0, 140) == {"bad": 27 + 10, "good": 10}  # of ann, too, who gave 30 of 140
     assert counted(url, 40, 140) == {"good": 100}  # nobody else gave a label
 
-    with closing(DecisionLog(url, 10.0, "films", SHARE)) as log:
+    with closing(DecisionLog(url, 30.0, "films", SHARE)) as log:
         known = Counter[Any]()
         for tally in log.tallies("films/1"):
             known[tally.large_right] += tally.number
@@ -79,7 +79,7 @@ def test_every_window_and_the_bounds_hold_a_share_of_one_caller_s_labels(url: st
 
 @pytest.mark.parametrize(("max_share", "refuted"), [(SHARE, False), (1.0, True)])
 async def test_the_alarm_of_a_certificate_is_not_theirs_to_give(any_url: str, max_share: float, refuted: bool) -> None:
-    with closing(DecisionLog(any_url, 10.0, "films")) as log:
+    with closing(DecisionLog(any_url, 30.0, "films")) as log:
         for caller, number in {"ann": 30, "bob": 30, "carl": 30, "dora": 30}.items():
             answered(log, caller, number, "bad")
         answered(log, "eve", LIES, "good")

@@ -17,7 +17,7 @@ class Traffic:
     """Writes decisions as the door does."""
 
     def __init__(self, url: str) -> None:
-        self.log, self._url, self._number = DecisionLog(url, 5.0, "films"), url, 0
+        self.log, self._url, self._number = DecisionLog(url, 30.0, "films"), url, 0
 
     def request(
         self,
@@ -32,7 +32,7 @@ class Traffic:
         """Items as (route, small label, large label): NOT_ASKED for no audit, None for an answer that has not come."""
         self._number += 1
         name = f"r{self._number}"
-        log = self.log if application == "films" else DecisionLog(self._url, 5.0, application)
+        log = self.log if application == "films" else DecisionLog(self._url, 30.0, application)
         log.add_decisions(
             [
                 LoggedDecision(

@@ -40,7 +40,7 @@ def decision(request_id: str, item: int = 0, route: Route = "small", **values: A
 
 @pytest.fixture
 def log(any_url: str) -> Iterator[DecisionLog]:
-    log = DecisionLog(any_url, 2.0, "films")
+    log = DecisionLog(any_url, 30.0, "films")
     log.open()
     yield log
     log.close()
@@ -110,7 +110,7 @@ def test_a_window_is_read_in_batches_and_none_is_missed(
 
 
 def test_an_application_sees_its_own_decisions(log: DecisionLog, reader: LogReader, any_url: str) -> None:
-    books = DecisionLog(any_url, 2.0, "books")
+    books = DecisionLog(any_url, 30.0, "books")
     for number in range(3):
         log.add_decisions([decision(f"f{number}", sequence=number + 1)])
         books.add_decisions([decision(f"b{number}", sequence=number + 1)])
@@ -130,22 +130,22 @@ def test_a_watermark_passes_no_batch_that_is_being_written(any_url: str, log: De
     taken, go = threading.Event(), threading.Event()
 
     def slow() -> None:
-        with closing(Database(any_url, 10.0)) as database, database.writing() as connection:
+        with closing(Database(any_url, 30.0)) as database, database.writing() as connection:
             share_numbers(connection)
             row = decision("slow").row(log_key(connection)) | {"application": "films", "writer": "w"}
             connection.execute(insert(connection, DECISIONS), [row])
             taken.set()
-            assert go.wait(20)
+            assert go.wait(120)
 
-    with ThreadPoolExecutor(3) as threads, closing(DecisionLog(any_url, 10.0, "films")) as other:
+    with ThreadPoolExecutor(3) as threads, closing(DecisionLog(any_url, 30.0, "films")) as other:
         writing = threads.submit(slow)
-        assert taken.wait(20)
+        assert taken.wait(120)
         quick = threads.submit(other.add_decisions, [decision("quick")])
         watermark = threads.submit(reader.watermark, "films")
         wait([quick, watermark], timeout=1.0)
         go.set()
         for work in (writing, quick):
-            work.result(20)
+            work.result(120)
     window = reader.window("films", before, reader.watermark("films"))
     numbers = dict(zip(window["request_id"].to_pylist(), window["number"].to_pylist(), strict=True))
     assert set(numbers) == {"slow", "quick"}
@@ -159,7 +159,7 @@ def test_what_never_came_into_the_log_is_missed(log: DecisionLog, reader: LogRea
         writer.add_decisions([decision(f"{id(writer)}-{n}", sequence=n) for n in numbers])
         return reader.watermark("films")
 
-    other = DecisionLog(any_url, 2.0, "films")
+    other = DecisionLog(any_url, 30.0, "films")
     first = add(log, 3, 4, 5)  # two are missing
     second = add(log, 6, 9)  # two
     add(other, 1, 2, 3)
@@ -181,7 +181,7 @@ from pipelines.serve.log.writer import LogWriter
 
 
 async def answer():
-    log = LogWriter(FeedbackConfig(timeout_s=10.0), sys.argv[1], application="films")
+    log = LogWriter(FeedbackConfig(timeout_s=60.0), sys.argv[1], application="films")
     await log.open()
     for number in itertools.count():
         payload = Payload("x" * 1000)
@@ -232,7 +232,7 @@ def test_of_several_inboxes_the_last_one_is_read(log: DecisionLog, reader: LogRe
         drawn | {"request_id": "r1", "attempt": "a", "state": "labelled", "label": "good", "probability": 1.0},
         drawn | {"request_id": "r2", "attempt": "a", "state": "drawn"},
     ]
-    database = Database(any_url, 2.0)
+    database = Database(any_url, 30.0)
     with database.writing() as connection:
         for row in rows:
             connection.execute(insert(connection, INBOX), [row])
@@ -259,7 +259,7 @@ def test_what_came_since_is_counted_by_what_is_known_of_it(log: DecisionLog, rea
     log.finish_audits("r1", {2: "good"})
     log.add_feedback("r1", None, [Feedback(0, "good")])
     log.add_decisions([decision("r2")])
-    database = Database(any_url, 2.0)
+    database = Database(any_url, 30.0)
     with database.writing() as connection:
         drawn = {"request_id": "r2", "item": 0, "attempt": "a", "application": "films", "probability": 1.0}
         said = {"position": 0, "state": "labelled", "label": "bad", "drawn_at": decision("r2").answered_at}

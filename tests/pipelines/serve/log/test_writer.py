@@ -27,7 +27,7 @@ from tests.postgres import BACKENDS
 LABELS = [Feedback(0, "good")]
 
 
-def opened(url: str, timeout_s: float = 0.05, **options: Any) -> LogWriter:
+def opened(url: str, timeout_s: float = 30.0, **options: Any) -> LogWriter:
     return LogWriter(FeedbackConfig(timeout_s=timeout_s), url, **options)
 
 
@@ -36,7 +36,7 @@ def decision(request_id: str) -> LoggedDecision:
 
 
 def stored(url: str, table: Any = FEEDBACK) -> list[str]:
-    return [row["request_id"] for row in DecisionLog(url, 1.0).read(table)]
+    return [row["request_id"] for row in DecisionLog(url, 30.0).read(table)]
 
 
 @pytest.mark.parametrize(
@@ -78,16 +78,17 @@ if "postgres" in BACKENDS:
         postgres: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Promise: where a link is cut without a word, answers go on, labels are refused by a deadline."""
-        monkeypatch.setattr(room, "QUEUE_S", 0.1)
+        monkeypatch.setattr(room, "QUEUE_S", 30.0)
         proxy = SilentProxy(f"{postgres}/.s.PGSQL.5432")
 
         async def write() -> None:
             async with proxy.running() as port:
-                writing = opened(f"postgresql+psycopg://kcm@127.0.0.1:{port}/{make_url(postgres_url).database}", 0.3)
+                writing = opened(f"postgresql+psycopg://kcm@127.0.0.1:{port}/{make_url(postgres_url).database}", 2.0)
                 await writing.open()
                 writing.add_decisions([decision("r0")])
                 await writing.flush()
                 proxy.silent = True
+                monkeypatch.setattr(room, "QUEUE_S", 0.1)
                 with pytest.raises(LogUnavailableError, match="silent"):
                     await writing.add_feedback("r0", None, LABELS)
                 writing.add_decisions([decision(f"r{number}") for number in range(1, 200)])
@@ -95,13 +96,14 @@ if "postgres" in BACKENDS:
                     await writing.flush()
                 assert not writing.available
                 proxy.silent = False
+                monkeypatch.setattr(room, "QUEUE_S", 30.0)
                 while not writing.available or len(await asyncio.to_thread(stored, postgres_url, DECISIONS)) < 200:
                     await asyncio.sleep(0.05)
                 await writing.add_feedback("r0", None, LABELS)
                 await asyncio.to_thread(writing.close)
             assert stored(postgres_url) == ["r0"]
 
-        asyncio.run(asyncio.wait_for(write(), 60))
+        asyncio.run(asyncio.wait_for(write(), 240))
 
 
 def test_payloads_are_kept_as_configured(url: str) -> None:
@@ -118,7 +120,7 @@ def test_payloads_are_kept_as_configured(url: str) -> None:
 
 async def test_old_payloads_are_deleted_while_it_runs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "EXPIRE_EVERY_S", 0.01)
-    writing = LogWriter(FeedbackConfig(keep_bytes=25), url)
+    writing = LogWriter(FeedbackConfig(keep_bytes=25, timeout_s=30.0), url)
     await writing.open()
     writing.add_decisions([replace(decision(f"r{number}"), payload=Payload("x" * 10)) for number in range(9)])
     await writing.flush()
@@ -128,7 +130,7 @@ async def test_old_payloads_are_deleted_while_it_runs(url: str, monkeypatch: pyt
 
 
 async def test_what_is_buffered_is_written_when_the_replica_stops(url: str) -> None:
-    writing = opened(url, timeout_s=1.0)
+    writing = opened(url)
     writing.add_decisions([decision("r1")])
     writing.close()
     assert stored(url, DECISIONS) == ["r1"]
@@ -138,10 +140,11 @@ async def test_a_label_finds_what_another_replica_has_answered_just_now(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "BUFFER_S", 0.05)
-    monkeypatch.setattr(room, "KNOWN_AFTER_S", 0.5)
-    answering, other = opened(url, timeout_s=1.0), opened(url, timeout_s=1.0)
+    monkeypatch.setattr(room, "KNOWN_AFTER_S", 3.0)
+    answering, other = opened(url), opened(url)
     answering.add_decisions([decision("r1")])
     await other.add_feedback("r1", None, LABELS)
+    monkeypatch.setattr(room, "KNOWN_AFTER_S", 0.0)
     with pytest.raises(RejectedError):
         await other.add_feedback("made up", None, LABELS)
     assert stored(url) == ["r1"]
@@ -150,7 +153,7 @@ async def test_a_label_finds_what_another_replica_has_answered_just_now(
 async def test_made_up_ids_do_not_all_wait(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: whoever sends labels of requests that never were holds eight places of the door, not all of them."""
     monkeypatch.setattr(room, "KNOWN_AFTER_S", 3600.0)
-    writing = opened(url, timeout_s=1.0)
+    writing = opened(url)
     await writing.open()
     sent = [asyncio.ensure_future(writing.add_feedback(f"made up {n}", None, LABELS)) for n in range(20)]
     while sum(each.done() for each in sent) < 12:
@@ -179,8 +182,9 @@ async def test_while_the_database_is_locked_one_write_waits_and_the_others_fail_
         add(self, request_id, *rest)
 
     monkeypatch.setattr(DecisionLog, "add_feedback", counted)
-    writing = opened(url)
-    await writing.open()
+    monkeypatch.setattr(room, "REST_S", 3600.0)
+    await opened(url).open()
+    writing = opened(url, timeout_s=0.05)
     with closing(sqlite3.connect(tmp_path / "feedback.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         together = [writing.add_feedback(f"r{number}", None, LABELS) for number in range(20)]
@@ -192,7 +196,7 @@ async def test_while_the_database_is_locked_one_write_waits_and_the_others_fail_
 
 
 async def test_a_client_that_leaves_takes_nothing_back(url: str) -> None:
-    writing = opened(url, timeout_s=1.0)
+    writing = opened(url)
     await writing.open()
     writing.add_decisions([decision("r1"), decision("r2")])
     await writing.flush()
@@ -216,7 +220,7 @@ async def test_a_disk_that_fills_while_it_serves(disk: Disk, monkeypatch: pytest
         dropped += number
 
     url = f"sqlite:///{disk.folder}/log.db"
-    writer = LogWriter(FeedbackConfig(timeout_s=5.0), url, count, "films")
+    writer = LogWriter(FeedbackConfig(timeout_s=30.0), url, count, "films")
     payload = Payload("x" * 20_000)
 
     def answer(first: int) -> None:
@@ -240,7 +244,7 @@ async def test_a_disk_that_fills_while_it_serves(disk: Disk, monkeypatch: pytest
     await writer.add_feedback("r0", None, [Feedback(0, "good")])
     assert writer.available
     writer.close()
-    log = DecisionLog(url, 5.0, "films")
+    log = DecisionLog(url, 30.0, "films")
     assert len(log.read(DECISIONS)) == 100
     assert [row["label"] for row in log.read(FEEDBACK)] == ["good"]
     log.close()

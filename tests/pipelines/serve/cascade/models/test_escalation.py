@@ -218,7 +218,9 @@ async def test_a_client_that_leaves_cancels_its_escalation_and_tells_the_breaker
 
 
 LABELS = ("negative", "positive")
-CONFIG = ServeConfig(timeout_s=8.0, large=LargeReplicaConfig(timeout_s=4.0, attempt_timeout_s=2.0))
+CONFIG = ServeConfig(
+    timeout_s=80.0, judge_timeout_s=30.0, large=LargeReplicaConfig(timeout_s=40.0, attempt_timeout_s=20.0)
+)
 
 FAULTS = {
     "500": Turn(status=500),
@@ -241,7 +243,7 @@ FAULTS = {
 def served(base_url: str, folder: Path, texts: Sequence[str]) -> list[Answer]:
     """The answers to one request after the other."""
     model = OpenAiModel(
-        OpenAiConfig(base_url=base_url, model="big", timeout_s=0.8, max_retries=0, max_wait_s=0.05),
+        OpenAiConfig(base_url=base_url, model="big", timeout_s=5.0, max_retries=0, max_wait_s=0.05),
         LABELS,
         ResponseStore.in_file(folder / "paid.sqlite"),
     )
@@ -257,7 +259,7 @@ def served(base_url: str, folder: Path, texts: Sequence[str]) -> list[Answer]:
         responses = [await service.predict([Input(Content(text))], Origin("id")) for text in texts]
         return [response.answers[0] for response in responses]
 
-    return asyncio.run(asyncio.wait_for(answer(), 30))
+    return asyncio.run(asyncio.wait_for(answer(), 120))
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ class Reader:
         self.seen.append(content.image)
         self.started.release()
         if self._hold:
-            assert self.go.acquire(timeout=10)
+            assert self.go.acquire(timeout=120)
         if content.image == picture(13):
             raise PictureError("the image is damaged")
         return replace(content, pixels=np.array([len(content.image)]))

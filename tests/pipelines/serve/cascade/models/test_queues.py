@@ -25,7 +25,7 @@ class Computer:
         self.batches.append(list(items))
         self.started.release()
         if self._hold:
-            assert self.go.acquire(timeout=10)
+            assert self.go.acquire(timeout=120)
         if "poison" in items:
             raise ValueError("poison")
         return [item.upper() for item in items]
