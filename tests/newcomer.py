@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tutorial.md"
 PORT = "8000"  # of the page; another one is taken where the page is played
 MOST_COMMANDS = 6  # to a served model
-READY, READY_S, END_S = "answers at", 300.0, 60.0
+READY, READY_S, END_S = "answers at", 600.0, 240.0
 Row = tuple[str, str]
 
 _BLOCK = re.compile(r"^```(console|python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

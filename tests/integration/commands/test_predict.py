@@ -133,7 +133,7 @@ def test_a_folder_in_a_bucket_is_answered_in_order_and_a_killed_command_goes_on(
         run(quick_bundle(), str(source), str(target), **options)
 
 
-def wait_for(record: Location, driver: subprocess.Popen[bytes], timeout_s: float = 300) -> None:
+def wait_for(record: Location, driver: subprocess.Popen[bytes], timeout_s: float = 600) -> None:
     """Wait until a part is finished, its record included."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and driver.poll() is None:

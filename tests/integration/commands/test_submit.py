@@ -35,7 +35,7 @@ class Head:
 
     def kcm(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "jobs.cli", *words]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=240, check=False)
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def stop_tree(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until_up(dashboard: str, process: subprocess.Popen[bytes]) -> str:
-    for _ in range(720):
+    for _ in range(2400):
         assert process.poll() is None, "the head node ended"
         try:
             if httpx.get(f"{dashboard}/api/jobs/", timeout=5).status_code in (200, 401):
@@ -115,7 +115,7 @@ def config(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("head", ["token"], indirect=True)
 def test_a_submitted_stage_succeeds_and_leaves_its_artefact(head: Head, config: Path, tmp_path: Path) -> None:
     """Promise: on a cluster that asks for a token as well, which lets nobody else run anything."""
-    assert httpx.post(f"{head.dashboard}/api/jobs/", json={"entrypoint": "true"}).status_code == 401
+    assert httpx.post(f"{head.dashboard}/api/jobs/", json={"entrypoint": "true"}, timeout=120).status_code == 401
     json_file = tmp_path / "out.json"
     place = ("--address", head.dashboard, "--auth", "token")
     ended = head.kcm("submit", str(config), "--until", "features", *place, "--json", str(json_file))

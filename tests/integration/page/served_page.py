@@ -28,7 +28,7 @@ from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.config import FeedbackConfig, ServeConfig
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.log.decisions import DecisionLog
@@ -38,6 +38,7 @@ from pipelines.serve.log.tables import INBOX
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 HOSTILE = '<img src=x onerror="window.broken=1">&amp;<script>window.broken=1</script>'
 CERTIFICATE = Certificate(
@@ -196,20 +197,18 @@ async def service_of(folder: Path, encoder: Encoder, config: ServeConfig, feedba
 @contextmanager
 def page_of(folder: Path, encoder: Encoder, keys: Keys | None = None, feedback_url: str | None = None) -> Iterator[str]:
     """The address of a bundle's page, for as long as the block runs."""
-    config = ServeConfig()
+    config = ServeConfig(judge_timeout_s=25.0, feedback=FeedbackConfig(timeout_s=30.0))  # a browser keeps it busy
     port = free_port()
     servers: list[uvicorn.Server] = []
-    ready = threading.Event()
 
     async def serve() -> None:
         api = create_api(await service_of(folder, encoder, config, feedback_url), config, keys)
         servers.append(uvicorn.Server(uvicorn.Config(api, port=port, log_level="warning")))
-        asyncio.get_running_loop().call_later(0.05, ready.set)
         await servers[0].serve()
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
     thread.start()
-    assert ready.wait(60)
+    wait_until(lambda: servers and servers[0].started)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:

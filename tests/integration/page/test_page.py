@@ -96,7 +96,7 @@ def texts(url: str, sentences: list[str]) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     assert CHROMIUM.exists(), "KCM_TEST_BROWSER=1, but there is no browser: apt-get install chromium"
-    expect.set_options(timeout=20_000)  # machines that run tests are busy
+    expect.set_options(timeout=60_000)  # machines that run tests are busy
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -116,7 +116,7 @@ class Visit:
         """Type a text, ask, and wait until it is explained."""
         self.page.get_by_label("Text to classify").fill(text)
         self.page.get_by_role("button", name="Ask").click()
-        expect(self.page.locator("#answer")).not_to_have_attribute("aria-busy", "true", timeout=20_000)
+        expect(self.page.locator("#answer")).not_to_have_attribute("aria-busy", "true", timeout=60_000)
 
 
 @pytest.fixture
@@ -536,7 +536,7 @@ def test_an_item_that_somebody_else_has_labelled_is_announced_and_left(visit: An
     opened.expected = ("409",)
     expect(opened.page.locator("#item-title")).to_have_text("Item 1")
     other = {"labels": [{"id": "r0/0", "label": HOSTILE}]}
-    assert httpx.post(f"{inbox[0]}/v1/labels", json=other).status_code == 200
+    assert httpx.post(f"{inbox[0]}/v1/labels", json=other, timeout=60).status_code == 200
     opened.page.keyboard.press("1")
     expect(opened.page.get_by_role("alert")).to_contain_text("it has another answer already")
     expect(opened.page.locator("#item-title")).to_have_text("Item 2")

@@ -75,7 +75,7 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
         raise failures[0]
 
 
-def progress_when(storage: Path, ready: Callable[[Progress], bool], timeout_s: float = 120) -> Progress:
+def progress_when(storage: Path, ready: Callable[[Progress], bool], timeout_s: float = 400) -> Progress:
     """What rank 0 last showed, once that is `ready`."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -90,8 +90,8 @@ def progress_when(storage: Path, ready: Callable[[Progress], bool], timeout_s: f
 
 
 def mid_task(storage: Path) -> Progress:
-    """Wait for the middle of the first task."""
-    return progress_when(storage, lambda now: now["steps"] >= 250)
+    """Wait for the middle of the first task, of 400 steps: progress is shown a few times a second."""
+    return progress_when(storage, lambda now: now["steps"] >= 100)
 
 
 def right_after_a_checkpoint(storage: Path) -> Progress:

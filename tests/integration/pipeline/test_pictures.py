@@ -168,7 +168,9 @@ def test_a_file_of_pictures_is_answered_and_what_cannot_be_used_says_why(
 def url(bundle: Path, config: RunConfig) -> Iterator[str]:
     port = free_port()
     apart = ScaledReplicaConfig(cpus=0.5)  # where encoders have GPUs; what the door makes of it must be the same
-    settings = config.serve.model_copy(update={"port": port, "encoder": apart})
+    large = config.serve.large.model_copy(update={"timeout_s": 50.0, "attempt_timeout_s": 50.0})
+    patient = {"timeout_s": 100.0, "judge_timeout_s": 50.0, "large": large}  # a busy machine answers alike
+    settings = config.serve.model_copy(update={"port": port, "encoder": apart, **patient})
     yield start(build_app(FixedSource(Release(version="1", bundle=bundle)), settings, config.assets_path), settings)
     serve.shutdown()
 
@@ -177,7 +179,7 @@ def test_a_served_picture_gets_the_answer_of_the_cascade(url: str, bundle: Path,
     stream = io.BytesIO()
     drawing("disc", "thin", random.Random(1)).save(stream, "JPEG")
     sent = {"image": base64.b64encode(stream.getvalue()).decode(), "task": "thin"}
-    (answer,) = httpx.post(f"{url}/v1/predict", json={"inputs": [sent]}, timeout=30).json()["answers"]
+    (answer,) = httpx.post(f"{url}/v1/predict", json={"inputs": [sent]}, timeout=120).json()["answers"]
     cascade = load_cascade(bundle, config.assets_path)
     (expected,) = cascade.answer([Input(Content(image=stream.getvalue()), "thin")])
     assert (answer["label"], answer["route"]) == (expected.label, expected.route)

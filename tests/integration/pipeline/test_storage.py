@@ -92,7 +92,7 @@ def timeless(table: pa.Table, seconds: str) -> dict[str, list[Any]]:
     return table.drop_columns([seconds]).to_pydict()
 
 
-def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 300) -> None:
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 600) -> None:
     deadline = time.monotonic() + timeout_s
     while not ready():
         assert process.poll() is None, process.communicate()
@@ -103,18 +103,25 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str], timeou
 @contextmanager
 def killed_at(name: str, files: Files, server: ObjectServer) -> Iterator[None]:
     """A block in which the server is killed, and started again, as soon as there are files below a name."""
+    failed = threading.Event()
 
     def kill() -> None:
         while not any(files.list(name)):
-            time.sleep(0.05)
+            if failed.wait(0.05):
+                return
         server.kill()
         time.sleep(1)
         server.start()
 
     killer = threading.Thread(target=kill)
     killer.start()
-    yield
-    killer.join()
+    try:
+        yield
+    except BaseException:
+        failed.set()
+        raise
+    finally:
+        killer.join()
 
 
 @pytest.mark.slow
@@ -144,7 +151,7 @@ def test_a_run_on_a_bucket_is_taken_over_by_another_node_behind_a_bad_network(
     )
     try:
         wait_until(lambda: any(files.list("control/leases/runs")), first)
-        second = subprocess.run(command, env=ours, capture_output=True, text=True, timeout=120, check=False)
+        second = subprocess.run(command, env=ours, capture_output=True, text=True, timeout=400, check=False)
         assert second.returncode == 2
         assert f"process {first.pid} of" in second.stderr
         wait_until(lambda: any("scratch/checkpoints" in each.name for each in files.list("artefacts/train")), first)
@@ -158,7 +165,7 @@ def test_a_run_on_a_bucket_is_taken_over_by_another_node_behind_a_bad_network(
         patch.setenv("KCM_CACHE", str(tmp_path / "another node"))
         proxy.expires_at = "artefacts/tune"
         through = ours | {"AWS_ENDPOINT_URL": url, "KCM_CACHE": str(tmp_path / "another node")}
-        third = subprocess.run(command, env=through, capture_output=True, text=True, timeout=240, check=False)
+        third = subprocess.run(command, env=through, capture_output=True, text=True, timeout=600, check=False)
         assert third.returncode == 2
         assert "the credentials have expired" in third.stderr
         proxy.renew()

@@ -102,7 +102,7 @@ def undisturbed(plan: TrainerPlan, tmp_path_factory: pytest.TempPathFactory) -> 
     return train(worker_plan(plan, tmp_path_factory.mktemp("undisturbed")))
 
 
-def wait_for(storage: Path, steps: int, timeout_s: float = 120) -> dict[str, int]:
+def wait_for(storage: Path, steps: int, timeout_s: float = 400) -> dict[str, int]:
     """What rank 0 last showed, once it has taken `steps`."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -129,7 +129,7 @@ def test_a_worker_killed_mid_task_changes_nothing(plan, undisturbed, tmp_path) -
     killed: list[int] = []
 
     def kill() -> None:
-        progress = wait_for(tmp_path, 250)
+        progress = wait_for(tmp_path, 100)
         os.kill(progress["pid"], signal.SIGKILL)
         killed.append(progress["steps"])
 
@@ -148,7 +148,7 @@ def test_a_killed_driver_changes_nothing(plan, undisturbed, tmp_path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path / "plan.pickle")], env=environment)
     try:
-        progress = wait_for(storage, 250)
+        progress = wait_for(storage, 100)
     finally:
         driver.kill()
         driver.wait()
@@ -179,7 +179,7 @@ def test_an_added_task_whose_worker_is_killed_ends_like_a_run_of_all_tasks(plan,
     storage, killed = tmp_path / "storage", []
 
     def kill() -> None:
-        progress = wait_for(storage, 900)  # of 1,200, 800 of which were taken before
+        progress = wait_for(storage, 850)  # of 1,200, 800 of which were taken before
         os.kill(progress["pid"], signal.SIGKILL)
         killed.append(progress["steps"])
 
@@ -188,7 +188,7 @@ def test_an_added_task_whose_worker_is_killed_ends_like_a_run_of_all_tasks(plan,
     worker = replace(worker_plan(masked, storage), parents=parents)
     state = train(worker, CLUSTER.model_copy(update={"num_workers": 1}))
     killer.join()
-    assert 900 <= killed[0] < 1200
+    assert 850 <= killed[0] < 1200
     assert_same(state, whole)
 
 
@@ -211,7 +211,7 @@ def after_losses(plan: TrainerPlan, tmp_path_factory: pytest.TempPathFactory) ->
             [sys.executable, str(script), str(folder / "plan.pickle"), str(folder)],
             env=ours | {"RAY_TMPDIR": short, "PYTHONPATH": str(Path(__file__).parents[3])},
             check=True,
-            timeout=400,
+            timeout=900,
         )
     return pickle.loads((folder / "results.pickle").read_bytes())
 

@@ -154,7 +154,7 @@ def states(storage: Path) -> dict[str, int]:
     return {path.stem: path.stat().st_mtime_ns for path in storage.glob("artefacts/tune/*/scratch/kcm-*.pt")}
 
 
-def wait_for_states(storage: Path, count: int, timeout_s: float = 240) -> None:
+def wait_for_states(storage: Path, count: int, timeout_s: float = 600) -> None:
     deadline = time.monotonic() + timeout_s
     while len(states(storage)) < count:
         assert time.monotonic() < deadline, "the search never got so far"

@@ -58,7 +58,7 @@ def test_a_killed_run_continues_where_it_was(assets_dir, tmp_path, monkeypatch) 
     assert len(seen) > len(kept)
 
 
-def wait_for_parts(storage: Path, count: int = 3, timeout_s: float = 300) -> list[Path]:
+def wait_for_parts(storage: Path, count: int = 3, timeout_s: float = 600) -> list[Path]:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         parts = list(storage.rglob("scratch/[!.]*.unit"))
@@ -87,7 +87,7 @@ def test_the_second_of_two_runs_learns_who_holds_the_lock(tmp_path: Path, assets
         assert first.stdout is not None
         assert first.stdout.readline() == "held\n"
         second = CliRunner().invoke(app, arguments)
-        first.communicate(timeout=60)  # its end of input
+        first.communicate(timeout=240)  # its end of input
     assert second.exit_code == 2
     assert f"process {first.pid}" in second.stderr
     assert "Traceback" not in second.stderr
