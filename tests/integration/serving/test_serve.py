@@ -71,6 +71,13 @@ def stopped_afterwards() -> Iterator[None]:
     serve.shutdown()
 
 
+def deployed(app: Application, config: ServeConfig, version: str) -> str:
+    """The URL of a service, once this version answers there and no longer the one before it."""
+    url = start(app, config)
+    wait_until(lambda: httpx.get(f"{url}/v1/model", timeout=60).json()["model_version"] == version)
+    return url
+
+
 def post(url: str, texts: Sequence[str], **fields: Any) -> httpx.Response:
     body = {"inputs": [{"text": text, **fields} for text in texts]}
     return httpx.post(f"{url}/v1/predict", json=body, timeout=120)
@@ -117,7 +124,7 @@ def bundle(quick_bundle: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="module")
 def url(bundle: Path, config: ServeConfig, assets_dir: Path) -> str:
     roomy = config.model_copy(update={"large": LargeReplicaConfig(cpus=0.5, timeout_s=50.0, attempt_timeout_s=50.0)})
-    return start(build_app(FixedSource(Release(version="7", bundle=bundle)), roomy, assets_dir), roomy)
+    return deployed(build_app(FixedSource(Release(version="7", bundle=bundle)), roomy, assets_dir), roomy, "7")
 
 
 def test_http_gives_the_answers_of_the_cascade_in_process(
@@ -241,10 +248,9 @@ def scripted_large(config: ServeConfig) -> Application:
 @pytest.fixture(scope="module")
 def lenient(quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: Path) -> str:
     folder = quick_bundle(policy=Policy(decision=ESCALATE_ALL, on_large_failure="answer_small"))
-    return start(
-        build_door(FixedSource(Release(version="lenient", bundle=folder)), config, assets_dir, scripted_large(config)),
-        config,
-    )
+    release = Release(version="lenient", bundle=folder)
+    app = build_door(FixedSource(release), config, assets_dir, scripted_large(config))
+    return deployed(app, config, release.version)
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +258,8 @@ def strict(quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: P
     folder = quick_bundle(policy=Policy(decision=ESCALATE_ALL, on_large_failure="error"))
     wide = config.large.model_copy(update={"max_ongoing_requests": 100, "max_queued_requests": 100})
     large = scripted_large(config.model_copy(update={"large": wide}))
-    return start(build_door(FixedSource(Release(version="strict", bundle=folder)), config, assets_dir, large), config)
+    release = Release(version="strict", bundle=folder)
+    return deployed(build_door(FixedSource(release), config, assets_dir, large), config, release.version)
 
 
 @pytest.mark.parametrize("text", ["raise", "stall"])
@@ -320,7 +327,8 @@ def test_replicas_of_the_large_model_come_for_what_a_full_queue_refuses_and_go_a
         LargeReplicaConfig, replicas | {"upstreams": [asked.upstream.model_dump()], "breaker": {"failures": 1000}}
     )
     scaled = config.model_copy(update={"large": large})
-    url = start(build_app(FixedSource(Release(version="scaled", bundle=folder)), scaled, assets_dir), scaled)
+    release = Release(version="scaled", bundle=folder)
+    url = deployed(build_app(FixedSource(release), scaled, assets_dir), scaled, release.version)
 
     def running() -> int:
         return serve.status().applications[APP_NAME].deployments["large"].replica_states.get("RUNNING", 0)

@@ -79,7 +79,7 @@ async def test_a_request_is_answered_while_another_s_question_stalls(upstream: F
 
     def answer(body: dict[str, Any]) -> Turn:
         if "slow" in str(body["messages"]):
-            assert go_on.wait(60)
+            assert go_on.wait(240)
         return label("positive")
 
     upstream.otherwise = answer
