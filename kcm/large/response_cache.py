@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,29 +20,22 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
-    Engine,
     Float,
     MetaData,
     Table,
     Text,
-    create_engine,
     delete,
     func,
     literal_column,
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool, StaticPool
-from sqlalchemy.schema import CreateTable
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
+from sqlalchemy.engine import URL
 
-from kcm.errors import ArtefactError
+from kcm.errors import ArtefactError, KcmError
+from kcm.sql import IN_MEMORY, SqlDatabase, insert
 
 MAX_IN_MEMORY = 10_000  # answers that are kept without a store
-_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class BudgetSpent(Exception):
@@ -82,7 +74,7 @@ class OpenBatch:
     most: float
 
 
-class ResponseCache:
+class ResponseCache(SqlDatabase):
     """Answers by key, and the spending of one account, over all runs that use this store.
 
     `store` None keeps the spending and the last `MAX_IN_MEMORY` answers in memory. Threads, processes and machines may
@@ -92,28 +84,41 @@ class ResponseCache:
     def __init__(
         self, store: ResponseStore | None, account: str, *, max_calls: int | None = None, max_cost: float | None = None
     ) -> None:
-        self._store, self._account = store, account
-        self._max_calls, self._max_cost = max_calls, max_cost
-        self._answers, self._spending, self._batches = _tables(store.prefix if store else "")
-        self._lock = threading.Lock()
-        self._engine = _engine(store)
-        with self._artefact_errors():
-            self._create()
+        store, self._in_memory = store or ResponseStore(IN_MEMORY), store is None
+        super().__init__(store.url, store.timeout_s)
+        self._account, self._max_calls, self._max_cost = account, max_calls, max_cost
+        self._answers, self._spending, self._batches = _tables(store.prefix)
+        self._turn = threading.Lock()  # a database in memory has one connection
+        with self._failures():
+            if self._sqlite and self._url.database:
+                Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
+        self.open()
+
+    def create(self, connection: Connection) -> None:
+        """The tables and the account, where they are not there yet."""
+        self._answers.metadata.create_all(connection)
+        connection.execute(insert(connection, self._spending), [{"account": self._account, "calls": 0, "currency": 0}])
+
+    def failure(self, error: Exception) -> KcmError:
+        """Says the cause."""
+        cause = " ".join(str(getattr(error, "orig", None) or error).split())
+        where = "in memory" if self._in_memory else self._url.render_as_string()
+        return ArtefactError(f"cannot use the store of paid answers: {cause}", where=where, hint="Free or repair it")
 
     def find(self, key: str) -> dict[str, Any] | None:
         """The cached answer, or None."""
-        with self._transaction() as connection:
+        with self.reading() as connection:
             text = connection.scalar(select(self._answers.c.answer).where(self._answers.c.key == key))
         return None if text is None else json.loads(text)
 
     def known(self, keys: Sequence[str]) -> set[str]:
         """Those of `keys` that have an answer."""
-        with self._transaction() as connection:
+        with self.reading() as connection:
             return set(connection.scalars(select(self._answers.c.key).where(self._answers.c.key.in_(keys))))
 
     def spent(self) -> tuple[int, float]:
         """Calls and currency spent so far, calls under way included."""
-        with self._transaction() as connection:
+        with self.reading() as connection:
             return self._spent(connection)
 
     def reserve(self, most: float, calls: int = 1, batch: str | None = None) -> None:
@@ -128,7 +133,7 @@ class ResponseCache:
         if self._max_cost is not None:
             has_room &= table.currency + most <= self._max_cost
         booking = update(self._spending).where(has_room)
-        with self._transaction() as connection:
+        with self.writing() as connection:
             # Checked and booked by one statement: two processes cannot take the same room.
             if connection.execute(booking.values(calls=table.calls + calls, currency=table.currency + most)).rowcount:
                 if batch:
@@ -142,15 +147,14 @@ class ResponseCache:
 
     def release(self, most: float) -> None:
         """Remove the booking of a refused call, which costs nothing."""
-        with self._transaction() as connection:
+        with self.writing() as connection:
             self._book(connection, -1, -most)
 
     def keep(self, key: str, answer: dict[str, Any], most: float, currency: float) -> None:
         """Commit an answer, and replace the booking of `most` by its cost."""
-        with self._transaction() as connection:
-            insert = _INSERTS[self._engine.dialect.name](self._answers)
-            connection.execute(insert.values(key=key, answer=json.dumps(answer)).on_conflict_do_nothing())
-            if self._store is None:
+        with self.writing() as connection:
+            connection.execute(insert(connection, self._answers), [{"key": key, "answer": json.dumps(answer)}])
+            if self._in_memory:
                 number: ColumnElement[int] = literal_column("rowid")
                 last = select(func.max(number)).select_from(self._answers).scalar_subquery()
                 connection.execute(delete(self._answers).where(number <= last - MAX_IN_MEMORY))
@@ -160,17 +164,17 @@ class ResponseCache:
         """The batches of this account whose answers were not all read."""
         table = self._batches.c
         query = select(table.tag, table.id, table.count, table.most).where(table.account == self._account)
-        with self._transaction() as connection:
+        with self.reading() as connection:
             return [OpenBatch(*row) for row in connection.execute(query)]
 
     def name_batch(self, tag: str, name: str) -> None:
         """Note what the server calls a batch."""
-        with self._transaction() as connection:
+        with self.writing() as connection:
             connection.execute(update(self._batches).where(self._batches.c.tag == tag).values(id=name))
 
     def close_batch(self, batch: OpenBatch, answered: int) -> None:
         """Forget a batch whose answers are kept at their own cost; questions without an answer were not charged."""
-        with self._transaction() as connection:
+        with self.writing() as connection:
             if connection.execute(delete(self._batches).where(self._batches.c.tag == batch.tag)).rowcount:
                 self._book(connection, answered - batch.count, -batch.most)
 
@@ -183,44 +187,6 @@ class ResponseCache:
         table = self._spending.c
         row = connection.execute(select(table.calls, table.currency).where(table.account == self._account)).one()
         return int(row.calls), float(row.currency)
-
-    def _create(self) -> None:
-        """The tables and the account, where they are not there yet."""
-        insert = _INSERTS[self._engine.dialect.name](self._spending)
-        opening = insert.values(account=self._account, calls=0, currency=0.0).on_conflict_do_nothing()
-        # Another process may create them at the same moment, which is an error in every database.
-        for attempt in Retrying(
-            retry=retry_if_exception_type(SQLAlchemyError),
-            stop=stop_after_attempt(5),
-            wait=wait_random(0.01, 0.1),
-            reraise=True,
-        ):
-            with attempt:
-                if self._store is not None and (file := _sqlite_file(self._store)):
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    file.touch()
-                with self._engine.begin() as connection:
-                    for table in (self._answers, self._spending, self._batches):
-                        connection.execute(CreateTable(table, if_not_exists=True))
-                    connection.execute(opening)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        """All or nothing, one at a time: a database in memory has one connection."""
-        with self._lock, self._artefact_errors(), self._engine.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _artefact_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (SQLAlchemyError, OSError) as error:
-            cause = getattr(error, "orig", None) or error
-            raise ArtefactError(
-                f"cannot use the store of paid answers: {' '.join(str(cause).split())}",
-                where=make_url(self._store.url).render_as_string() if self._store else "in memory",
-                hint="Free or repair it",
-            ) from error
 
 
 def _tables(prefix: str) -> tuple[Table, Table, Table]:
@@ -246,28 +212,3 @@ def _tables(prefix: str) -> tuple[Table, Table, Table]:
         Column("most", Float, nullable=False),
     )
     return answers, spending, batches
-
-
-def _engine(store: ResponseStore | None) -> Engine:
-    if store is None:
-        return create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
-    if file := _sqlite_file(store):
-        # A connection each time, to a file that exists: a deleted one is an error, not a new file with a fresh budget.
-        url = URL.create("sqlite", database=file.as_uri(), query={"mode": "rw", "uri": "true"})
-        return create_engine(url, connect_args={"timeout": store.timeout_s}, poolclass=NullPool)
-    milliseconds = int(store.timeout_s * 1000)
-    return create_engine(
-        store.url,
-        pool_pre_ping=True,
-        pool_timeout=store.timeout_s,
-        connect_args={
-            "connect_timeout": max(1, round(store.timeout_s)),
-            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
-        },
-    )
-
-
-def _sqlite_file(store: ResponseStore) -> Path | None:
-    """The file of a SQLite database; None for another kind."""
-    url = make_url(store.url)
-    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None

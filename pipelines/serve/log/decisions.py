@@ -27,7 +27,8 @@ from sqlalchemy import (
     update,
 )
 
-from pipelines.serve.log.database import erase_content, insert, log_key, share_numbers
+from kcm.sql import insert
+from pipelines.serve.log.database import erase_content, log_key, share_numbers
 from pipelines.serve.log.entries import Feedback, LoggedDecision, RejectedError, as_bytes, hashed, storable, utc_now
 from pipelines.serve.log.inbox import InboxLog
 from pipelines.serve.log.tables import (

@@ -18,7 +18,8 @@ from sqlalchemy import ColumnElement, Update, select, update
 from kcm.cascade.policy import Decision
 from kcm.certify.labelled import LabelledTest, LabelledUnits, lowest_certified
 from kcm.config import Config
-from pipelines.serve.log.database import Database, insert
+from kcm.sql import insert
+from pipelines.serve.log.database import Database
 from pipelines.serve.log.entries import RejectedError, utc_now
 from pipelines.serve.log.tables import DECISIONS, INBOX, INBOXES, PAYLOADS, same_item
 

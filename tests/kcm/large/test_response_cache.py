@@ -102,6 +102,12 @@ def test_a_database_that_is_gone_is_missed_and_not_begun_anew(store, tmp_path):
     assert not (tmp_path / "paid.sqlite").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ArtefactError, match=r"cannot use the store of paid answers.*paid\.sqlite"):
+        ResponseCache(ResponseStore.in_file(tmp_path / "file" / "below" / "paid.sqlite"), "big")
+
+
 def test_memory_holds_no_more_than_the_last_answers(monkeypatch):
     """Promise: a service that asks for ever does not grow for ever."""
     monkeypatch.setattr(module, "MAX_IN_MEMORY", 10)

@@ -12,9 +12,10 @@ from sqlalchemy import Connection, create_engine, func, inspect, select, text
 
 from kcm.bundle.answers import Route
 from kcm.inputs.content import Content
+from kcm.sql import insert
 from kcm.tasks.units import unit_digest
 from pipelines.serve.log import decisions as room
-from pipelines.serve.log.database import Database, insert
+from pipelines.serve.log.database import Database
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload, RejectedError
 from pipelines.serve.log.monitor import bounds

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import pytest
 
+from kcm.sql import insert
 from pipelines.serve.cascade.cards import Cards
 from pipelines.serve.config import FeedbackConfig, ServeConfig
-from pipelines.serve.log.database import Database, insert
+from pipelines.serve.log.database import Database
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
 from pipelines.serve.log.tables import INBOX

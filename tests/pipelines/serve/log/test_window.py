@@ -18,9 +18,10 @@ import pytest
 from kcm.bundle.answers import Route
 from kcm.errors import DataError
 from kcm.inputs.content import Content
+from kcm.sql import insert
 from kcm.tasks.units import unit_digest, unit_of
 from pipelines.serve.log import window as room
-from pipelines.serve.log.database import Database, insert, log_key, share_numbers
+from pipelines.serve.log.database import Database, log_key, share_numbers
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
 from pipelines.serve.log.tables import DECISIONS, INBOX

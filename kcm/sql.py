@@ -1,0 +1,179 @@
+"""Transactions on tables in SQLite or PostgreSQL: of the log of a service, and of the store of paid answers."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import sqlite3
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool, StaticPool
+from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random
+
+from kcm.errors import KcmError
+
+IN_MEMORY = "sqlite://"  # a database of one connection, which ends with the process
+CREATING = 0x6B636D  # PostgreSQL's advisory lock while tables are made
+_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_MIN_CONNECT_S = 2  # libpq waits no shorter
+_KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}  # seconds, seconds, probes
+
+
+class SqlDatabase(ABC):
+    """Transactions on tables that are made before the first one.
+
+    Every call blocks, for `timeout_s` at most where the database is locked, and until `interrupt` where it is silent.
+    """
+
+    wal: ClassVar[bool] = False  # SQLite's WAL mode: readers hold up no writer, on one machine
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._url, self._timeout_s = make_url(url), timeout_s
+        self._sqlite = self._url.get_backend_name() == "sqlite"
+        self._engine = _sqlite_engine(self._url, timeout_s) if self._sqlite else _postgres_engine(self._url, timeout_s)
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
+        if not self._sqlite:
+            event.listen(self._engine, "connect", lambda connection, _: self._connections.add(connection))
+        self._turn: AbstractContextManager[object] = nullcontext()  # of a thread that may begin a transaction
+        self._ready = False
+
+    @abstractmethod
+    def create(self, connection: Connection) -> None:
+        """Make the tables, or find them; one process at a time does."""
+
+    @abstractmethod
+    def failure(self, error: Exception) -> KcmError:
+        """What is raised where the database fails."""
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that is on disk when the block ends, or raises `failure` and has done nothing."""
+        with self._transaction(self._engine) as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction whose statements all see the same state; it holds up no writer."""
+        options = {"begin": "BEGIN"} if self._sqlite else {"isolation_level": "REPEATABLE READ"}
+        with self._transaction(self._engine.execution_options(**options)) as connection:
+            yield connection
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Make what is missing; `failure` where that cannot be done now, and is tried again later."""
+        with self._failures():
+            self._prepare()
+
+    def interrupt(self) -> None:
+        """Have the calls under way fail, from another thread: a connection that is cut says nothing for minutes."""
+        for connection in list(self._connections):
+            with suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
+
+    def truncate(self) -> None:
+        """Empty SQLite's write-ahead log, which holds what has been deleted; with a reader on it, a later write does.
+
+        Elsewhere nothing is done: PostgreSQL overwrites what was deleted in its own time.
+        """
+        if self._sqlite:
+            with suppress(sqlite3.Error), closing(_connect(self._url, "rw", self._timeout_s)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self, engine: Engine) -> Iterator[Connection]:
+        with self._turn, self._failures():
+            self._prepare()
+            with engine.begin() as connection:
+                yield connection
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            raise self.failure(error) from error
+
+    def _prepare(self) -> None:
+        """Once: a database that disappears later is not replaced by an empty one, but missed."""
+        if self._ready:
+            return
+        # Another process may be making the file: SQLite lets nobody wait for one that changes to the write-ahead log.
+        for attempt in Retrying(
+            retry=retry_if_exception_message(match=".*is locked"),
+            stop=stop_after_delay(self._timeout_s),
+            wait=wait_random(0.01, 0.1),
+            reraise=True,
+        ):
+            with attempt:
+                if self._sqlite and self._url.database:
+                    with closing(_connect(self._url, "rwc", self._timeout_s)) as connection:
+                        if self.wal:
+                            connection.execute("PRAGMA journal_mode=WAL")
+                with self._engine.begin() as connection:
+                    if not self._sqlite:
+                        connection.execute(select(func.pg_advisory_xact_lock(CREATING)))
+                    self.create(connection)
+        self._ready = True
+
+
+def insert(connection: Connection, table: Table) -> Any:
+    """An insertion that passes over rows which are there already."""
+    return _INSERTS[connection.dialect.name](table).on_conflict_do_nothing()
+
+
+def _postgres_engine(url: URL, timeout_s: float) -> Engine:
+    """One connection is kept. The server ends long statements, TCP a link that is cut."""
+    milliseconds = int(timeout_s * 1000)
+    limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_size=1,
+        max_overflow=2,
+        pool_timeout=timeout_s,
+        connect_args={
+            "connect_timeout": max(_MIN_CONNECT_S, math.ceil(timeout_s)),
+            "tcp_user_timeout": milliseconds,
+            "options": " ".join(f"-c {limit}={milliseconds}" for limit in limits),
+            **_KEEPALIVES,
+        },
+    )
+
+
+def _sqlite_engine(url: URL, timeout_s: float) -> Engine:
+    """Each transaction opens the file: one that was deleted or replaced is noticed, and never written to."""
+    pool = NullPool if url.database else StaticPool
+    engine = create_engine("sqlite://", creator=lambda: _connect(url, "rw", timeout_s), poolclass=pool)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _begin(connection: Connection) -> None:
+    """A writing transaction takes the lock at once: one that reads first is refused it after another has written."""
+    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN IMMEDIATE"))
+
+
+def _connect(url: URL, mode: str, timeout_s: float) -> sqlite3.Connection:
+    place = f"{Path(url.database).as_uri()}?mode={mode}" if url.database else ":memory:"
+    connection = sqlite3.connect(place, uri=True, timeout=timeout_s, check_same_thread=False, isolation_level=None)
+    connection.execute("PRAGMA synchronous=FULL")  # a commit survives the loss of power, not of the process alone
+    return connection
