@@ -113,13 +113,15 @@ def test_a_disk_that_fills_during_a_turn_leaves_the_champion_and_the_turn_goes_o
 def test_a_turn_that_is_killed_goes_on(config: RunConfig, tmp_path: Path) -> None:
     """Promise: SIGKILL while the networks learn costs what they had learned since their last checkpoint."""
     killed = start(config, tmp_path)
-    deadline = time.monotonic() + 600
-    while not list(config.storage_path.glob("artefacts/extend/*/scratch")):
-        assert killed.poll() is None, killed.stdout and killed.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    try:
+        deadline = time.monotonic() + 600
+        while not list(config.storage_path.glob("artefacts/extend/*/scratch")):
+            assert killed.poll() is None, killed.stdout and killed.stdout.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
     before = artefacts(config)
     result = update(config)
     assert before < artefacts(config)
