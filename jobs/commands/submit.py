@@ -31,7 +31,7 @@ from kcm.redact import redacted
 from pipelines.config import RunConfig
 
 CONFIG = "config.yaml"
-AGENT_S = 60.0  # how long the agent of a head that has just started is waited for
+AGENT_S = 180.0  # how long the agent of a head that has just started is waited for
 
 
 def submit(
