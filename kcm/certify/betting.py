@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
+from scipy.special import logsumexp
 
 
 class BettingTest:
@@ -76,6 +77,11 @@ def fewest_betting(level: float, delta: float, value: float = 0.5) -> int:
         return BettingTest(lambda start, stop: np.full(stop - start, value), num_units, delta).rejects(level)
 
     return fewest(rejects)
+
+
+def fewest_without_loss(bets: NDArray[np.float64], weights: ArrayLike, level: float, delta: float) -> int:
+    """Fewest units with X = 0 throughout at which a weighted mean of constant bets against `level` is worth 1/delta."""
+    return fewest(lambda num_units: logsumexp(num_units * np.log1p(bets * level), b=weights) >= -math.log(delta))
 
 
 def fewest(enough: Callable[[int], bool]) -> int:

@@ -29,14 +29,16 @@ from __future__ import annotations
 
 import bisect
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from kcm.certify.betting import fewest, largest_level
+from kcm.cascade.table import ColumnTable
+from kcm.certify.betting import fewest_without_loss, largest_level
+from kcm.certify.paths import ThresholdPath
 from kcm.certify.pvalues import binomial_upper_bound
 from kcm.certify.traffic import Traffic
 
@@ -44,7 +46,7 @@ _BETS = np.array([0.9, 0.5, 0.25])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LabelledUnits:
+class LabelledUnits(ColumnTable):
     """`num_units` units in their frozen order, and the items [M] in them that were put before a person.
 
     `place`: that of the item's unit, from 0. `weight`: what X of the unit grows by where the item is lost. `score`: the
@@ -100,9 +102,7 @@ class LabelledUnits:
 
     def above(self, threshold: float) -> LabelledUnits:
         """The same at a stricter threshold: items at or below it are escalated, and need no label."""
-        kept = self.score > threshold
-        columns = ("place", "weight", "score", "answered", "lost")
-        return replace(self, **{name: getattr(self, name)[kept] for name in columns})
+        return self.select(self.score > threshold)
 
 
 class LabelledTest:
@@ -134,12 +134,7 @@ class LabelledTest:
     @property
     def fewest_units(self) -> int:
         """Fewest units that could certify anything: none of them lost."""
-
-        def enough(num_units: int) -> bool:
-            logs = num_units * np.log1p(_BETS * self._floor * self.epsilon)
-            return bool(logsumexp(logs, b=1 / len(_BETS)) >= math.log(1 / self.delta))
-
-        return fewest(enough)
+        return fewest_without_loss(_BETS, 1 / len(_BETS), self._floor * self.epsilon, self.delta)
 
     def _log_wealth(self, level: float) -> float:
         """max_m ln K_m over the units decided so far; at least 0, the wealth before any bet."""
@@ -147,7 +142,7 @@ class LabelledTest:
         return max(0.0, float(logsumexp(paths, axis=0, b=1 / len(_BETS)).max(initial=0.0)))
 
 
-class LabelledPath:
+class LabelledPath(ThresholdPath):
     """The path from `escalate all` to the threshold that the labels were drawn for; below it nothing is known."""
 
     def __init__(self, units: LabelledUnits, threshold: float, epsilon: float, delta: float) -> None:
@@ -159,10 +154,6 @@ class LabelledPath:
     def certified(self) -> float:
         """The lowest threshold, from that of the labels on, at which they suffice; +inf where they never do."""
         return lowest_certified(self._units, self._threshold, self._epsilon, self._delta)
-
-    def deployable(self, lowest: float, highest: float) -> float | None:
-        """Every threshold from the certified one upwards holds."""
-        return highest if highest >= lowest else None
 
     def p_value(self, threshold: float) -> float:
         """That of the items above a threshold; 1 below that of the labels."""

@@ -35,7 +35,11 @@ class ThresholdPath(Protocol):
         """The lowest threshold that is certified together with all above it; +inf where none is."""
 
     def deployable(self, lowest: float, highest: float) -> float | None:
-        """The highest certified threshold in `lowest .. highest`, with `lowest` certified; None where there is none."""
+        """The highest certified threshold in `lowest .. highest`, with `lowest` certified; None where there is none.
+
+        By default every threshold from the lowest certified one upwards holds.
+        """
+        return highest if highest >= lowest else None
 
     def p_value(self, threshold: float) -> float:
         """p-value of H0: the cascade at `threshold` loses at least epsilon."""
@@ -44,7 +48,7 @@ class ThresholdPath(Protocol):
         """Upper confidence bound, at delta, on the accuracy that the cascade at `threshold` loses."""
 
 
-class WorstTaskPath:
+class WorstTaskPath(ThresholdPath):
     """One threshold that is certified within every task, each tested at the full delta: all tests have to pass."""
 
     def __init__(self, tasks: Mapping[str, ThresholdPath]) -> None:
@@ -69,7 +73,7 @@ class WorstTaskPath:
         return max(path.upper_bound(threshold) for path in self._paths)
 
 
-class RegretPath:
+class RegretPath(ThresholdPath):
     """Wins are not credited: a row is lost if it is kept, the small model is wrong and the large one right.
 
     The loss only grows as the threshold falls, so the path may run over the certify rows' own scores (RCPS, arXiv
@@ -94,10 +98,6 @@ class RegretPath:
             return math.inf
         return lowest_threshold(self._scores, self._lost_scores, affordable)
 
-    def deployable(self, lowest: float, highest: float) -> float | None:
-        """Every threshold from the lowest certified one upwards holds."""
-        return highest if highest >= lowest else None
-
     def p_value(self, threshold: float) -> float:
         return self._test.p_value(self._total(threshold), self._epsilon)
 
@@ -109,7 +109,7 @@ class RegretPath:
         return float(self._totals[np.searchsorted(-self._lost_scores, -threshold)])
 
 
-class NetPath:
+class NetPath(ThresholdPath):
     """Wins are credited: a row loses D = L_none - correct(cascade), in {-1, 0, 1}; tested by betting.
 
     D is not monotone in the threshold, so the path runs over a grid frozen on other rows. X = (1 + D) / 2 is tested

@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from kcm.cascade.frontier import lowest_threshold
-from kcm.certify.betting import fewest, largest_level
+from kcm.certify.betting import fewest_without_loss, largest_level
+from kcm.certify.paths import ThresholdPath
 from kcm.errors import ConfigError, DataError
 
 LARGEST_BET = 0.99  # 1 - nu (X - a) stays above zero for every X in [0, 1] and every level a
@@ -82,7 +83,7 @@ class Traffic:
         return len(self.score)
 
 
-class TrafficPath:
+class TrafficPath(ThresholdPath):
     """The tested path of thresholds over a window, from `escalate all` towards keeping more.
 
     `bet` is the planned share nu, which must not depend on outcomes of the window; without one it is `best_bet` for the
@@ -98,7 +99,7 @@ class TrafficPath:
         if not 0 < bet <= LARGEST_BET:
             raise ConfigError(f"bet = {bet}", where="certificate", hint=f"It must lie in (0, {LARGEST_BET}]")
         self._bets_G, self._weights_G = mixture(bet)
-        self.fewest_units = fewest(self._enough)  # that could certify anything: none of them disagreeing
+        self.fewest_units = fewest_without_loss(self._bets_G, self._weights_G, self._floor * epsilon, delta)
         size_U = np.bincount(unit_N, minlength=self.num_units)
         lost = np.flatnonzero(traffic.asked & traffic.disagrees)
         lost = lost[np.argsort(-traffic.score[lost], kind="stable")]
@@ -115,10 +116,6 @@ class TrafficPath:
             return math.inf
         affordable = len(passes) - 1 if passes.all() else int(np.argmin(passes)) - 1
         return lowest_threshold(self._scores, self._lost_scores, affordable)
-
-    def deployable(self, lowest: float, highest: float) -> float | None:
-        """Every threshold from the lowest certified one upwards holds."""
-        return highest if highest >= lowest else None
 
     def p_value(self, threshold: float) -> float:
         """p-value of H0: on what it keeps at `threshold` the challenger disagrees in a share epsilon or more."""
@@ -141,10 +138,6 @@ class TrafficPath:
         start_G = self.num_units * np.log1p(self._bets_G * level)
         paths = start_G + np.vstack([np.zeros_like(start_G), np.cumsum(grown_LG, axis=0)])
         return np.asarray(logsumexp(paths, axis=1, b=self._weights_G))
-
-    def _enough(self, num_units: int) -> bool:
-        logs = num_units * np.log1p(self._bets_G * self._floor * self.epsilon)
-        return bool(logsumexp(logs, b=self._weights_G) >= math.log(1 / self.delta))
 
 
 def best_bet(num_units: int, level: float, delta: float) -> float:

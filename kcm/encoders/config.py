@@ -17,7 +17,8 @@ from pydantic import Field, model_validator
 from kcm.components import FAMILIES, Component, Family
 from kcm.config import Config
 from kcm.errors import AssetError, ConfigError
-from kcm.inputs.content import TEXT, Content, Part, PartError
+from kcm.inputs.content import TEXT, Content, Part
+from kcm.inputs.pictures import read_readable
 
 Runtime = Literal["auto", "torch", "onnx"]
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -269,13 +270,7 @@ def encode_readable(encoder: Encoder, inputs: Sequence[Content]) -> tuple[np.nda
     """Features of the readable inputs, in order, and the faults of the others by position."""
     if encoder.reads <= TEXT:  # any text can be read
         return encoder.encode(inputs), {}
-    readable: list[Content] = []
-    faults: dict[int, str] = {}
-    for position, content in enumerate(inputs):
-        try:
-            readable.append(encoder.read(content))
-        except PartError as error:
-            faults[position] = str(error)
+    readable, faults = read_readable(inputs, encoder.read)
     return encoder.encode(readable), faults
 
 

@@ -65,11 +65,8 @@ class PixelsEncoder:
     reads = PixelsConfig.reads
 
     def __init__(self, config: PixelsConfig) -> None:
-        self.config, self.identity = config, config.identity(Path())
+        self.config, self.identity, self.read = config, config.identity(Path()), config.reader(Path())
         self.dim = config.side**2 * (3 if config.color == "rgb" else 1)
-
-    def read(self, content: Content) -> Content:
-        return with_square(content, self.config.side)
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Float32 [N, D] by rows of pixels, colours innermost. Raises UnreadableError."""

@@ -16,7 +16,8 @@ from pydantic import Field, model_validator
 
 from kcm.encoders.config import Encoder, EncoderConfig
 from kcm.errors import ConfigError
-from kcm.inputs.content import VECTOR, Content, Part, PartError, UnreadableError
+from kcm.inputs.content import VECTOR, Content, Part, PartError
+from kcm.inputs.pictures import read_all
 
 
 class PrecomputedConfig(EncoderConfig):
@@ -64,7 +65,7 @@ class PrecomputedConfig(EncoderConfig):
         return hashlib.sha256("\0".join(("precomputed", self.made_by, *self.vector_columns)).encode()).hexdigest()
 
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
-        """Checks the vector."""
+        """Checks the vector: PartError for one that is missing, too long or short, or not finite."""
         return partial(_checked, dim=self.dim)
 
 
@@ -76,18 +77,12 @@ class PrecomputedEncoder:
     def __init__(self, config: PrecomputedConfig) -> None:
         if config.dim is None:
             raise ConfigError("the length of the vectors is not known", where="encoder.dim", hint="Give their length")
-        self.dim, self.identity = config.dim, config.identity(Path())
-
-    def read(self, content: Content) -> Content:
-        """The content itself. Raises PartError for a vector that is missing, too long or short, or not finite."""
-        return _checked(content, self.dim)
+        self.dim, self.identity, self.read = config.dim, config.identity(Path()), config.reader(Path())
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Float32 [N, D], as they are: no scaling. Raises UnreadableError."""
-        faults = {n: fault for n, content in enumerate(inputs) if (fault := vector_fault(content, self.dim))}
-        if faults:
-            raise UnreadableError(faults)
-        return np.array([content.vector for content in inputs], dtype=np.float32).reshape(-1, self.dim)
+        vectors = [content.vector for content in read_all(inputs, self.read)]
+        return np.array(vectors, dtype=np.float32).reshape(-1, self.dim)
 
 
 def vector_fault(content: Content, dim: int | None) -> str:

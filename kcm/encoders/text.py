@@ -85,7 +85,7 @@ class TextEncoder:
     reads = TextEncoderConfig.reads
 
     def __init__(self, config: TextEncoderConfig, assets_dir: Path, device: str = "cpu") -> None:
-        self.config, self.identity = config, config.identity(assets_dir)
+        self.config, self.identity, self.read = config, config.identity(assets_dir), config.reader(assets_dir)
         folder = resolve(config.model, assets_dir)
         self._embed: Any  # one of `_OnnxTexts` and `TorchTexts`
         if config.is_exported(device):
@@ -96,10 +96,6 @@ class TextEncoder:
         # Dynamic int8 quantisation has one scale per call: with one text per call, features depend on no other text.
         self._batch_size = 1 if config.precision == "int8" else config.batch_size
         self.dim = self._embed(["a text"]).shape[1]
-
-    def read(self, content: Content) -> Content:
-        """The content itself: there is nothing to decode."""
-        return content
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Unit vectors, float32 [N, D], in the order of the inputs; batches hold texts of like length."""

@@ -138,16 +138,22 @@ def squares(inputs: Sequence[Content], side: int) -> np.ndarray:
 
 
 def read_all(inputs: Sequence[Content], read: Callable[[Content], T]) -> list[T]:
-    """The results of `read` for all inputs. Raises UnreadableError with those for which it raised PictureError."""
+    """The results of `read` for all inputs. Raises UnreadableError with those for which it raised PartError."""
+    results, faults = read_readable(inputs, read)
+    if faults:
+        raise UnreadableError(faults)
+    return results
+
+
+def read_readable(inputs: Sequence[Content], read: Callable[[Content], T]) -> tuple[list[T], dict[int, str]]:
+    """The results of `read` for the inputs that can be read, in order, and the faults of the others by position."""
     results, faults = [], {}
     for position, content in enumerate(inputs):
         try:
             results.append(read(content))
-        except PictureError as error:
+        except PartError as error:
             faults[position] = str(error)
-    if faults:
-        raise UnreadableError(faults)
-    return results
+    return results, faults
 
 
 def _read(data: bytes, read: Callable[[Image.Image], T], max_pixels: int = MAX_PIXELS) -> T:

@@ -17,10 +17,9 @@ from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.cascade.search import find_policy
-from kcm.certify.betting import fewest_betting
 from kcm.certify.certificate import Certificate, CertificateConfig, certify_policy
 from kcm.certify.ledger import Ledger, split_fingerprint
-from kcm.certify.pvalues import fewest_binomial
+from kcm.certify.outlook import fewest
 from kcm.errors import ConfigError, DataError
 from kcm.routing.config import RequestConfig
 from kcm.routing.table import RoutingTable
@@ -91,8 +90,6 @@ def certify_table(
 
 def _nothing(promise: CertificateConfig, delta: float, num_rows: int) -> Certificate:
     """The certificate of escalating everything, which loses nothing and needs no rows."""
-    level = (1 + promise.epsilon) / 2
-    fewest = {"regret": fewest_binomial(promise.epsilon, delta), "net": fewest_betting(level, delta)}
     method: Literal["regret", "net"] = "net" if promise.method == "net" else "regret"
     return Certificate(
         method=method,
@@ -108,7 +105,7 @@ def _nothing(promise: CertificateConfig, delta: float, num_rows: int) -> Certifi
         certified=ESCALATE_ALL,
         num_rows=num_rows,
         num_units=num_rows,
-        fewest_units=fewest[method],
+        fewest_units=fewest(promise.epsilon, delta, method),
         reason=f"nothing is certified: {DRAWN_WARNING}",
     )
 

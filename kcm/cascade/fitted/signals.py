@@ -14,7 +14,7 @@ thresholds per task heed it. Shapes: N rows, F signals, C labels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from kcm.cascade.fitted.monotone import STRENGTHS, unit_folds
 from kcm.cascade.forms import FittedForm, FittedHead, GateInputs, GateRows
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import SCORES
+from kcm.cascade.table import ColumnTable
 from kcm.errors import DataError
 from kcm.metrics.intervals import Units
 
@@ -128,7 +129,7 @@ class SignalsHead:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class SignalRows:
+class SignalRows(ColumnTable):
     """The rows that a head is fitted on; `names` are those of the columns of `known_NF`."""
 
     known_NF: NDArray[np.float64]
@@ -196,11 +197,6 @@ class SignalRows:
             values_NF = with_rates(self.known_NF[out_N], self.answer_N[out_N], head.rates_2C)
             sum_N[out_N] = head.curves.contributions(values_NF).sum(1)
         return sum_N
-
-    def select(self, rows: NDArray[np.bool_]) -> SignalRows:
-        """The rows of a mask."""
-        columns = ("known_NF", "answer_N", "small_correct", "large_correct", "fold_N")
-        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
 
 
 def with_rates(

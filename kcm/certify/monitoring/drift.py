@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
 
 from kcm.certify.pvalues import binomial_upper_bound
 from kcm.errors import DataError
@@ -80,7 +79,7 @@ class LabelReference:
         rare = frozenset(int(label) for label in ascending[within])
         count = int(np.isin(calibration, list(rare)).sum())
 
-        return cls(rare, float(beta.ppf(1 - delta, count + 1, len(calibration) - count)))
+        return cls(rare, binomial_upper_bound(count, len(calibration), delta))
 
     def unusual(self, labels_N: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each answer is one of the rare labels, [N]."""
@@ -174,8 +173,7 @@ def _typical(values_N: NDArray[np.floating], delta: float) -> tuple[float, float
     """The value that a TYPICAL share exceeds, and the bound on the rate of larger ones; it holds with 1 - delta."""
     ascending_N = np.sort(values_N)
     count = max(1, round(TYPICAL * len(ascending_N)))
-    limit = float(beta.ppf(1 - delta, count, len(ascending_N) - count + 1))
-    return float(ascending_N[-count]), limit
+    return float(ascending_N[-count]), binomial_upper_bound(count - 1, len(ascending_N), delta)
 
 
 def _distances(features_ND: NDArray[np.float32], rows_RD: NDArray[np.float32]) -> NDArray[np.float32]:
