@@ -6,13 +6,11 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import mlflow
 import nbformat
 import pytest
 
@@ -32,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def champion(loadable: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # type: ignore[type-arg]
+def champion(loadable: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[type-arg]
     """A registry that MLflow points to, whose champion of `reviews` is a tiny bundle."""
     folder = loadable[0].write(tmp_path / "bundle")
     tracking = Tracking.open(TrackingConfig(), tmp_path, name="reviews", key="key")
@@ -40,10 +38,7 @@ def champion(loadable: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     tracking.close()
     monkeypatch.setenv("KCM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(tracking.uri)
-    yield
-    mlflow.set_tracking_uri(before)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
 
 
 @pytest.mark.usefixtures("champion")

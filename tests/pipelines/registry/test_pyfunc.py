@@ -39,12 +39,10 @@ def registered(loadable: tuple[Bundle, Path], tmp_path_factory: pytest.TempPathF
 def in_use(registered: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Points MLflow to the registry; gives the bundle's folder."""
     folder, uri = registered
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # `mlflow.set_tracking_uri` would outlive the test
     monkeypatch.setenv("KCM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    yield folder
-    mlflow.set_tracking_uri(before)
+    return folder
 
 
 def test_mlflow_loads_the_champion_and_it_answers_as_the_cascade_does(in_use: Path, tmp_path: Path) -> None:
