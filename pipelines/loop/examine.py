@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -57,7 +56,7 @@ class GatesArtefact(Artefact):
     @cached_property
     def verdicts(self) -> Verdicts:
         """The content of `gates.json`."""
-        return Verdicts.model_validate(json.loads((self.folder / GATES).read_text(encoding="utf-8")))
+        return Verdicts.model_validate(self.json(GATES))
 
 
 class Examine(Stage, Plan):

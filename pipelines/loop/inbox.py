@@ -8,7 +8,7 @@ looks at what they certify so far.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,33 +33,29 @@ from pipelines.store.control.journal import Journal, StoredLedger
 LOG_TIMEOUT_S = 10.0
 
 
-class Inbox:
+class Inbox(InboxLog):
     """The inbox of a plan in the log at `url`; `judged` holds the window's certify decisions.
 
     Raises LogUnavailableError where the log fails; nothing is half stored.
     """
 
     def __init__(self, url: str, plan: InboxPlan, judged: JudgedWindow, timeout_s: float = 60.0) -> None:
+        super().__init__(url, timeout_s, plan.application)
         self.plan, self._judged = plan, judged
-        self._log = InboxLog(url, timeout_s, plan.application)
-
-    def close(self) -> None:
-        """Let go of all connections."""
-        self._log.close()
 
     def fill(self) -> int:
         """Write down all that is drawn, and give the number of items; a second time changes nothing."""
         items = drawn_items(self._judged, self.plan)
-        self._log.draw_items(self.plan.attempt, items)
+        self.draw_items(self.plan.attempt, items)
         return len(items)
 
     def ask(self) -> None:
         """Let the service ask people for these labels, and for those of no other inbox of the application."""
-        self._log.open_inbox(self._asked_for)
+        self.open_inbox(self._asked_for)
 
     def items(self, state: State | None = None, limit: int | None = None) -> list[InboxItem]:
         """The items in their order, those in `state` where one is given, `limit` at the most."""
-        return self._log.inbox_items(self.plan.attempt, state, limit)
+        return self.inbox_items(self.plan.attempt, state, limit)
 
     def answer(self, answers: Mapping[str, str | None]) -> None:
         """Store what a person said of items by their ids: a label, or None for one that is skipped.
@@ -67,13 +63,13 @@ class Inbox:
         Raises DataError for ids that are not in the inbox and labels outside the list, and stores nothing then.
         """
         try:
-            self._log.answer_inbox(answers, again=True, asked=self._asked_for)
+            self.answer_inbox(answers, again=True, asked=self._asked_for)
         except RejectedError as error:
             raise DataError(str(error), where="inbox", hint="Nothing was stored") from None
 
     def answers(self) -> dict[str, tuple[State, str | None]]:
         """State and label of each item by its id."""
-        return self._log.inbox_states(self.plan.attempt)
+        return self.inbox_states(self.plan.attempt)
 
     @property
     def _asked_for(self) -> AskedFor:
@@ -187,7 +183,7 @@ def opened_inbox(config: RunConfig, *, ask: bool = True) -> Iterator[Inbox]:
     state = LoopState.of(config)
     challenger = LabelledChallenger.of(config, state)
     url = log_url(config.serve, config.storage_folder)
-    with closing(Inbox(url, challenger.plan(config, state), challenger.judged())) as inbox:
+    with Inbox(url, challenger.plan(config, state), challenger.judged()) as inbox:
         inbox.fill()
         if ask:
             inbox.ask()

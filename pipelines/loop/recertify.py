@@ -142,7 +142,7 @@ def _certify(
 
 
 class Recertify(Stage, Plan):
-    """`result.json` and `report.json`; the outcome table, deployed policy and certificates, and the judged window.
+    """`result.json` and `report.json`; the outcome table, the deployed policy, and the judged window.
 
     `labels` are those on disagreements by which the challenger of an earlier attempt is certified anew.
     """
@@ -184,7 +184,7 @@ class Recertify(Stage, Plan):
         folder = attempt.folder / name
         folder.mkdir()
         scored = scored_table(fitted, features, outcomes, file=folder / OUTCOMES)
-        EvaluatedArtefact.write_deployed(folder, policy, certificates)
+        policy.save(folder)
         judged.write(folder / JUDGED)
         EvaluatedArtefact.write_measured(
             attempt.folder,

@@ -7,7 +7,6 @@ nothing that was held out is trained on. A window that would void a promise is r
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
@@ -95,7 +94,7 @@ class WindowArtefact(Artefact):
     @cached_property
     def facts(self) -> WindowFacts:
         """The content of `window.json`."""
-        return WindowFacts.model_validate(json.loads((self.folder / FACTS).read_text(encoding="utf-8")))
+        return WindowFacts.model_validate(self.json(FACTS))
 
     def of_purpose(self, *purposes: Split) -> pa.Table:
         """The decisions of these purposes."""

@@ -56,12 +56,11 @@ from pipelines.training.artefacts import RANKING, Tuned, TunedArtefact, standing
 
 OUTCOMES = "outcomes.parquet"  # the outcome table of a collaborator
 MAX_LABELS = 100  # in the result
-_RESULT, _REPORT, _CERTIFICATES, _CHOICE = "result.json", "report.json", "certificates.json", "choice.json"
-_KEPT_WRONG = "kept_wrong.json"
+_RESULT, _REPORT, _CHOICE, _KEPT_WRONG = "result.json", "report.json", "choice.json", "kept_wrong.json"
 
 
 class EvaluatedArtefact(Artefact):
-    """The metrics, and for each collaborator its outcome table, deployed policy, certificates and mistakes."""
+    """The metrics and certificates, and for each collaborator its outcome table, deployed policy and mistakes."""
 
     kind = "evaluated"
 
@@ -96,16 +95,9 @@ class EvaluatedArtefact(Artefact):
 
     def certificates(self, name: str) -> dict[str | None, Certificate]:
         """A collaborator's certificates by task; None is the key of the common one."""
-        stored = self.json(f"{name}/{_CERTIFICATES}")
-        tasks = stored.pop("tasks")
-        own = {task: Certificate.model_validate(each) for task, each in tasks.items()}
-        return {None: Certificate.model_validate(stored)} | own
-
-    @staticmethod
-    def write_deployed(folder: Path, policy: Policy, certificates: Mapping[str | None, Certificate]) -> None:
-        """Write one collaborator's deployed policy and certificates beside its outcome table."""
-        policy.save(folder)
-        write_json(folder / _CERTIFICATES, certificates_json(certificates))
+        common = dict(self.result[name]["certificate"])
+        own = {task: Certificate.model_validate(each) for task, each in common.pop("tasks").items()}
+        return {None: Certificate.model_validate(common)} | own
 
     @staticmethod
     def write_measured(folder: Path, result: Mapping[str, Any], curves: Mapping[str, Any]) -> None:
@@ -115,7 +107,7 @@ class EvaluatedArtefact(Artefact):
 
 
 class Evaluate(Stage, Plan):
-    """`result.json` and `report.json`; for each collaborator its outcome table, deployed policy and certificates.
+    """`result.json` and `report.json`; for each collaborator its outcome table, deployed policy and mistakes.
 
     The certify rows are read once, after everything is frozen: a look at them is written into the ledger first, and a
     later look at the same rows may spend less. Which collaborator is deployed is frozen before, too: with `choose` by
@@ -174,7 +166,7 @@ def measure(
     policy, certificates = certify_policy(
         scored.rows("validate"), scored.rows("certify"), found.policy, config, delta=spend
     )
-    EvaluatedArtefact.write_deployed(folder, policy, certificates)
+    policy.save(folder)
     write_json(folder / _KEPT_WRONG, kept_wrong(scored, policy, folder / OUTCOMES, features))
     result = result_of(scored, policy, certificates, found, names)
     if found.collaborator.base is not None:

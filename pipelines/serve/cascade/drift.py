@@ -11,7 +11,7 @@ import numpy as np
 from kcm.bundle.answers import Judgement
 from kcm.certify.monitoring.alarm import RateAlarm
 from kcm.certify.monitoring.drift import ALARM_DELTA, DriftReference
-from pipelines.serve.log.alarm import COMBINED, DecisionAlarm
+from pipelines.serve.log.alarm import COMBINED
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.monitor import Monitor
@@ -85,7 +85,7 @@ class Drift:
             self._escalate_novel(novelty.farthest)
 
     def _sum_up(self) -> None:
-        known: dict[str, RateAlarm | DecisionAlarm] = dict(self._alarms)
+        known: dict[str, RateAlarm] = dict(self._alarms)
         if self._monitor and self._monitor.disagreement:
             known["disagreement"] = self._monitor.disagreement
         e_values = {name: alarm.e_value for name, alarm in known.items()}

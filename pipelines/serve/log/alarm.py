@@ -28,7 +28,7 @@ AUDIT_WAIT = timedelta(minutes=10)  # in which an audit ends, unless its replica
 COMBINED = "combined"  # the mean over all quantities of drift, which is an e-process as each of them is
 
 
-class DecisionAlarm:
+class DecisionAlarm(RateAlarm):
     """Bets on decision after decision that losses exceed `limit`.
 
     A loss is a disagreement with the large model where `label_free`, else one that a label tells. An outcome may take
@@ -36,8 +36,8 @@ class DecisionAlarm:
     """
 
     def __init__(self, limit: float, delta: float, *, label_free: bool, wait: timedelta = AUDIT_WAIT) -> None:
+        super().__init__(limit, delta)
         self.label_free, self._wait = label_free, wait
-        self._alarm = RateAlarm(limit, delta)
         self.after = 0  # the last decision that was bet on
 
     def advance(self, events: Sequence[Event], now: datetime) -> bool:
@@ -46,38 +46,23 @@ class DecisionAlarm:
         if settled:
             share_N = np.array([event.share for event in events[:settled]], dtype=np.float64)
             lost_N = np.array([event.lost for event in events[:settled]], dtype=bool)
-            self._alarm.observe(np.where(lost_N, 1 / share_N, 0.0), share_N)
+            self.observe(np.where(lost_N, 1 / share_N, 0.0), share_N)
             self.after = events[settled - 1].number
         return settled == len(events)
 
-    @property
-    def alarm(self) -> bool:
-        """Whether the limit is refuted, which it stays."""
-        return self._alarm.alarm
-
-    @property
-    def e_value(self) -> float:
-        """The wealth now."""
-        return self._alarm.e_value
-
-    @property
-    def num_decisions(self) -> int:
-        """How many decisions were bet on."""
-        return self._alarm.num_decisions
-
     def state_dict(self) -> dict[str, Any]:
         """The state as plain values, with what it was bet on for."""
-        return {"promise": self._promise, "after": self.after, "alarm": self._alarm.state_dict()}
+        return {"promise": self._promise, "after": self.after, "alarm": super().state_dict()}
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
         """Restore what `state_dict` gave; without it, or for another promise, it stays as it is."""
         if state is not None and state["promise"] == self._promise:
             self.after = state["after"]
-            self._alarm.load_state_dict(state["alarm"])
+            super().load_state_dict(state["alarm"])
 
     @property
     def _promise(self) -> list[Any]:
-        return [self._alarm.limit, self._alarm.delta, self.label_free]
+        return [self.limit, self.delta, self.label_free]
 
     def _waits_for(self, event: Event, now: datetime) -> bool:
         return not event.final and timedelta(0) <= now - event.answered_at < self._wait

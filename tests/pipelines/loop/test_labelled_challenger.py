@@ -67,8 +67,7 @@ class Turned:
         )
         (folder / "kcm").mkdir()
         policy.save(folder / "kcm")
-        write_json(folder / "kcm" / "certificates.json", certificates_json(certificates))
-        write_json(folder / "result.json", {"kcm": {}})
+        write_json(folder / "result.json", {"kcm": {"certificate": certificates_json(certificates)}})
         JudgedWindow(judged.rows.assign(purpose="certify")).write(folder / "kcm" / "window.parquet")
 
 
