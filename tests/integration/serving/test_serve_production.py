@@ -99,6 +99,14 @@ class Versions:
         return next(filter(None, (report.refused.get(champion.version) for report in reports)), None)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patience() -> Iterator[None]:
+    """A replica that says nothing for a while on a busy machine is not dead to a promotion."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.registry.replicas.SILENT_S", 120.0)
+        yield
+
+
 @pytest.fixture(scope="module")
 def served(config: RunConfig, quick_bundle: Callable[..., Path]) -> Versions:
     """Both are in MLflow too; the first is the champion."""
