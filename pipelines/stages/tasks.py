@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -131,7 +132,7 @@ class Tasks(Stage):
         return context.store.find(Recipe(self.stage, self.version, SequencePlan(content=digest).section()))
 
     def _write(self, source: Source, context: Context) -> SequencePlan:
-        folder = _written(context)
+        folder, started = _written(context), time.perf_counter()
         storage = context.store.storage
         storage.drop([folder])  # of a run that was killed
         digest = write_sequence(
@@ -143,6 +144,7 @@ class Tasks(Stage):
             bad_rows_file=context.run_folder / BAD_ROWS,
             workers=workers_of(context),
         )
+        context.seconds[self.stage] = time.perf_counter() - started
         return SequencePlan(content=digest, written=folder)
 
     def publish(self, artefact: SequenceArtefact, context: Context) -> None:

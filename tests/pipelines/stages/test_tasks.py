@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from rich.console import Console
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.outlook import Scope
 from kcm.config import parse_config
+from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.sequence import Summary
 from kcm.tasks.splits import DEFAULT_FRACTIONS
 from pipelines.config import RunConfig
@@ -60,6 +63,19 @@ def test_a_run_in_vain_is_asked_about_once_its_warning_was_said(tmp_path: Path) 
 
 def test_a_run_that_can_certify_is_not_asked_about(tmp_path: Path) -> None:
     build(tmp_path, 1200, Reporter(Console(file=io.StringIO()), in_vain=refuse))
+
+
+def test_the_time_of_tasks_is_that_of_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(*given: Any, **more: Any) -> str:
+        time.sleep(0.3)
+        return write_sequence(*given, **more)
+
+    monkeypatch.setattr("pipelines.stages.tasks.write_sequence", slowly)
+    output = io.StringIO()
+    build(tmp_path, 1200, Reporter(Console(file=output)))
+    said = re.search(r"tasks +done in ([\d.]+) s", output.getvalue())
+    assert said is not None
+    assert float(said[1]) >= 0.3
 
 
 def lines(units: dict[str, int], scopes: tuple[Scope, ...] = ("global", "per_task"), **certificate: Any) -> list[str]:
