@@ -1,11 +1,13 @@
-"""What routing reaches: routers on RouteLLM's answers, and KCM against MCM on the demo's reviews over seeds.
+r"""What routing reaches: routers on RouteLLM's answers, and KCM against MCM on the demo's reviews over seeds.
 
     kcm run jobs/configs/reviews.yaml
+    kcm run jobs/configs/reviews.yaml --until outcomes \
+        --set "tasks.fractions={train: 0.40, validate: 0.15, certify: 0.27, test: 0.18}"
     python benchmarks/routing.py --storage storage --gsm8k gsm8k_responses.csv --mmlu responses [--write]
 
 `--only NAME` prints one figure, which needs one of the three inputs:
 
-- `--storage`: the storage path of a finished run of jobs/configs/reviews.yaml.
+- `--storage`: the storage path of both runs; the second is for networks that take steps, which need validate rows.
 - `--gsm8k`: RouteLLM's answers to GSM8K (repository lm-sys/RouteLLM, gsm8k_responses.csv), or $KCM_GSM8K.
 - `--mmlu`: RouteLLM's answers to MMLU, the folder of its mmlu_*.csv (routellm/evals/mmlu/responses).
 """
@@ -15,10 +17,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,9 +32,6 @@ from script import BY_STEPS, REVIEWS, keep, options
 from study.seeds import interval_of, paired_over_seeds
 
 from kcm.cascade.frontier import Frontier
-from kcm.cascade.gate import Gate
-from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.search import find_policy
 from kcm.cascade.table import SPLITS
 from kcm.certify.certificate import certify_policy
 from kcm.certify.ledger import look_delta
@@ -42,11 +43,14 @@ from kcm.routing.config import RouteColumns
 from kcm.routing.evaluate import EvaluateConfig, evaluate
 from kcm.routing.frame import RoutingFrame
 from kcm.routing.table import table_of
-from pipelines.batch.outcome_table import OutcomePart, scored_parts
 from pipelines.config import RunConfig
+from pipelines.stages.evaluate import scored_table
 from pipelines.store.artefact import Artefact, ArtefactStore
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.sequence import SequenceArtefact
+from pipelines.training.artefacts import Tuned, standing
+from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerConfig, TrainerPlan
 
 GSM8K_COLUMNS = {
@@ -56,7 +60,6 @@ GSM8K_COLUMNS = {
 }
 GSM8K_RESPONSE = {"small_response": "mistralai/Mixtral-8x7B-Instruct-v0.1_response"}
 NUM_SEEDS = 10
-_SAME_LOSS = "tune.max_loss=0.01"  # the demo's
 
 
 @dataclass(frozen=True)
@@ -133,31 +136,32 @@ def _compared(bench: RoutingFrame, num_repeats: int = 10) -> dict[str, Any]:
 
 
 def kcm_mcm(inputs: Inputs) -> dict[str, Any]:
-    """KCM less MCM on test, paired over 10 seeds of initial weights and orders of tasks, with the demo's settings: area
-    under the deferral curve, and the calls that are saved, and points lost, by what is certified at a first look.
+    """The demo on test over 10 seeds of projections, initial weights and orders of tasks, KCM less each control.
 
-    Gate and threshold are those of plain confidence over all tasks; nothing is searched but the threshold. `by_steps`
-    is the same of networks that replay trains, MCM's an MLP, and `kcm_minus_mlp` the demo's KCM less that MLP.
+    `area` is that under the deferral curve; `calls_saved` and `points_lost` are those of what is deployed after a first
+    look at the certify rows, its gate and threshold chosen as the demo chooses them. `by_steps` is the same of networks
+    that replay trains with one point of the search, MCM's an MLP, and `kcm_minus_mlp` the demo's KCM less that MLP.
     """
-    solved, trained = _over_seeds(inputs, ()), _over_seeds(inputs, (*BY_STEPS, _SAME_LOSS))
+    solved = _over_seeds(inputs, "solved", "collaborators=[kcm, mcm, linear]")
+    trained = _over_seeds(inputs, "trained", *BY_STEPS)
     return {
         "seeds": NUM_SEEDS,
-        **_kcm_less_mcm(solved),
-        "by_steps": _kcm_less_mcm(trained),
+        **_kcm_less(solved),
+        "by_steps": _kcm_less(trained),
         "kcm_minus_mlp": {
             figure: interval_of(paired_over_seeds(by["kcm"], trained[figure]["mcm"])) for figure, by in solved.items()
         },
     }
 
 
-def _over_seeds(inputs: Inputs, overrides: Iterable[str]) -> dict[str, dict[str, list[float]]]:
+def _over_seeds(
+    inputs: Inputs, how: Literal["solved", "trained"], *overrides: str
+) -> dict[str, dict[str, list[float]]]:
     """By figure and collaborator, the value of every seed."""
     config = load_config(RunConfig, REVIEWS, list(overrides))
-    # Of the two feature artefacts the collaborator reads the narrower vectors.
-    features = min((each.as_a(FeaturesArtefact) for each in inputs.artefacts("features")), key=lambda each: each.dim)
-    outcomes = inputs.artefacts("outcomes", "large.json")[0].as_a(OutcomesArtefact)
+    features, outcomes = _rows_for(how, inputs)
     found: dict[str, dict[str, list[float]]] = {
-        figure: {"kcm": [], "mcm": []} for figure in ("area", "calls_saved", "points_lost")
+        figure: {name: [] for name in config.collaborators} for figure in ("area", "calls_saved", "points_lost")
     }
     tasks = [
         ParquetRows(task, features.fetched(number), outcomes.fetched(number))
@@ -167,18 +171,16 @@ def _over_seeds(inputs: Inputs, overrides: Iterable[str]) -> dict[str, dict[str,
         order = np.random.default_rng(seed).permutation(len(tasks))
         configured = {name: getattr(config, name) for name in TrainerConfig.model_fields} | {"seed": seed}
         plan = TrainerPlan(TrainerConfig(**configured), features, outcomes)
-        for name in ("kcm", "mcm"):
+        for name in config.collaborators:
             collaborator, ordered = plan.collaborator(name), [tasks[i] for i in order]
-            Trainer(collaborator, plan.learner(name), ordered, config.train, config.distill, seed=seed).run()
-            collaborator.eval()
-            validate, certify_rows, test = (
-                _by_confidence(scored_parts(collaborator, Gate(), features, outcomes, (split,))) for split in SPLITS
-            )
-            allowed = config.tune.allowed_loss(config.certificate.epsilon)
-            searched = find_policy(validate, Gate(), "global", allowed).policy
+            trainer = Trainer(collaborator, plan.learner(name), ordered, config.train, config.distill, seed=seed)
+            trainer.run()
+            tuned = _tuned(plan, config, name, trainer.state_dict())
+            scored = scored_table(tuned, features, outcomes)
+            validate, certify_rows, test = (scored.rows(split) for split in SPLITS)
             first_look = look_delta(config.certificate.delta, 1)
-            policy, _ = certify_policy(validate, certify_rows, searched, config.certificate, delta=first_look)
-            keeps_N = policy.keep(test.score)
+            policy, _ = certify_policy(validate, certify_rows, tuned.policy, config.certificate, delta=first_look)
+            keeps_N = policy.keep(test.score, test.task)
             cascade_N = np.where(keeps_N, test.small_correct, test.large_correct)
             found["area"][name].append(Frontier.of(test).area())
             found["calls_saved"][name].append(float(keeps_N.mean()))
@@ -186,19 +188,42 @@ def _over_seeds(inputs: Inputs, overrides: Iterable[str]) -> dict[str, dict[str,
     return found
 
 
-def _kcm_less_mcm(found: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+def _rows_for(how: Literal["solved", "trained"], inputs: Inputs) -> tuple[FeaturesArtefact, OutcomesArtefact]:
+    """The newest run whose splits fit: learners that take steps need validate rows, the others have none."""
+    every = [each.as_a(FeaturesArtefact) for each in inputs.artefacts("features")]
+    fitting = [each for each in every if (each.num_rows("validate") > 0) == (how == "trained")]
+    if not fitting:
+        raise KcmError(f"no run for collaborators that are {how}", where=str(inputs.storage))
+    features = min(fitting, key=lambda each: each.dim)  # the collaborator's; the large model's vectors are wider
+    answered = (each.as_a(OutcomesArtefact) for each in inputs.artefacts("outcomes", "large.json"))
+    sequence = features.sequence.fingerprint
+    return features, next(each for each in answered if each.source(SequenceArtefact, "tasks").fingerprint == sequence)
+
+
+def _tuned(plan: TrainerPlan, config: RunConfig, name: str, state: dict[str, Any]) -> Tuned:
+    """Gate and policy of a trained collaborator: the best of all gates and scopes on the rows that choose."""
+    trained: Any = SimpleNamespace(state=lambda name: state)
+    scratch: Any = None  # nothing is trained
+    max_loss = config.tune.allowed_loss(config.certificate.epsilon)
+    trials = TrialPlan(plan, trained, scratch, max_loss, config.certificate)
+    weights = config.distill.large_weight, config.distill.judge_weight
+    choices = (
+        Choice(config.train.peak_rate, *weights, gate, scope)
+        for gate, scope in product(config.tune.gates, config.tune.scopes)
+    )
+    return max((trials.evaluate(name, choice) for choice in choices), key=lambda tuned: standing(tuned.reached))
+
+
+def _kcm_less(found: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
     return {
         figure: {
-            "kcm_minus_mcm": interval_of(paired_over_seeds(by["kcm"], by["mcm"])),
-            **{name: float(np.mean(values)) for name, values in by.items()},
+            f"kcm_minus_{name}": interval_of(paired_over_seeds(by["kcm"], values))
+            for name, values in by.items()
+            if name != "kcm"
         }
+        | {name: float(np.mean(values)) for name, values in by.items()}
         for figure, by in found.items()
     }
-
-
-def _by_confidence(parts: Iterable[OutcomePart]) -> ScoredOutcomes:
-    tables = [part.table for part in parts]
-    return ScoredOutcomes.joined([ScoredOutcomes.of(each, Gate().score(None, each.judge_logits)) for each in tables])
 
 
 FIGURES: dict[str, Callable[[Inputs], dict[str, Any]]] = {

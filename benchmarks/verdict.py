@@ -63,11 +63,12 @@ def fewer_calls() -> Iterator[Figure]:
     )
     if found := routing.get("kcm_mcm"):
         for figure, what in (
-            ("calls_saved", "calls saved by what is certified of plain confidence, at most 2 points lost"),
+            ("calls_saved", "calls saved as deployed, at most 2 points lost"),
             ("area", "area under the deferral curve"),
         ):
             over = {
                 "MCM": points(found["kcm_minus_mlp"][figure]),
+                "linear": points(found[figure]["kcm_minus_linear"]),
                 "ReLU": points(found[figure]["kcm_minus_mcm"]),
             }
             value, seeds = percent(found[figure]["kcm"]), str(found["seeds"])

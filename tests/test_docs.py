@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
+from markdown_it import MarkdownIt
 
 from benchmarks.scale_table import memory_table
 from kcm.certify.certificate import CertificateConfig
@@ -88,6 +89,15 @@ def test_the_page_of_results_is_made_from_the_files_of_results() -> None:
 
 def test_the_table_of_memory_is_made_from_the_results_of_the_job() -> None:
     assert memory_table() in (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_no_paragraph_of_a_page_is_longer_than_four_lines(page: Path) -> None:
+    tokens = MarkdownIt("commonmark").enable("table").parse(page.read_text())
+    paragraphs = [token.map for token in tokens if token.type == "paragraph_open" and token.level == 0]
+    assert [lines for lines in paragraphs if lines and lines[1] - lines[0] > 4] == []
 
 
 def test_the_readme_quotes_the_table_of_the_demo() -> None:

@@ -47,6 +47,7 @@ SMOLLM = "SmolLM2-135M-Instruct-GGUF"
 QUICK = {
     "collaborators": "[kcm]",
     "tasks.max_rows_per_task": "null",
+    "tasks.fractions": "{train: 0.40, validate: 0.15, certify: 0.27, test: 0.18}",
     "learner": "{name: replay, memory: 1000, batch_size: 64}",
     "network": "{}",
     "train": "{num_epochs: 10, learning_rate: 0.001, weight_decay: 0.1}",

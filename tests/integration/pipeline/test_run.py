@@ -49,6 +49,7 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # be seen.
 SMALL = {
     "tasks.max_rows_per_task": 120,
+    "tasks.fractions": "{train: 0.40, validate: 0.15, certify: 0.27, test: 0.18}",
     "learner": "{name: replay, memory: 1000, batch_size: 64}",
     "network": "{}",
     "train": "{num_epochs: 2, learning_rate: 0.001, weight_decay: 0.1}",
