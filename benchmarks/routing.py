@@ -60,6 +60,7 @@ GSM8K_COLUMNS = {
 }
 GSM8K_RESPONSE = {"small_response": "mistralai/Mixtral-8x7B-Instruct-v0.1_response"}
 NUM_SEEDS = 10
+_OF_SEED = ("area", "calls_saved", "points_lost")
 
 
 @dataclass(frozen=True)
@@ -144,25 +145,17 @@ def kcm_mcm(inputs: Inputs) -> dict[str, Any]:
     """
     solved = _over_seeds(inputs, "solved", "collaborators=[kcm, mcm, linear]")
     trained = _over_seeds(inputs, "trained", *BY_STEPS)
-    return {
-        "seeds": NUM_SEEDS,
-        **_kcm_less(solved),
-        "by_steps": _kcm_less(trained),
-        "kcm_minus_mlp": {
-            figure: interval_of(paired_over_seeds(by["kcm"], trained[figure]["mcm"])) for figure, by in solved.items()
-        },
+    less_mlp = {
+        figure: interval_of(paired_over_seeds(solved[figure]["kcm"], trained[figure]["mcm"])) for figure in _OF_SEED
     }
+    return {"seeds": NUM_SEEDS, **_kcm_less(solved), "by_steps": _kcm_less(trained), "kcm_minus_mlp": less_mlp}
 
 
-def _over_seeds(
-    inputs: Inputs, how: Literal["solved", "trained"], *overrides: str
-) -> dict[str, dict[str, list[float]]]:
-    """By figure and collaborator, the value of every seed."""
+def _over_seeds(inputs: Inputs, how: Literal["solved", "trained"], *overrides: str) -> pd.DataFrame:
+    """A row a seed, a column for every figure and collaborator."""
     config = load_config(RunConfig, REVIEWS, list(overrides))
     features, outcomes = _rows_for(how, inputs)
-    found: dict[str, dict[str, list[float]]] = {
-        figure: {name: [] for name in config.collaborators} for figure in ("area", "calls_saved", "points_lost")
-    }
+    found: list[dict[str, Any]] = []
     tasks = [
         ParquetRows(task, features.fetched(number), outcomes.fetched(number))
         for number, task in enumerate(features.names.tasks)
@@ -182,10 +175,10 @@ def _over_seeds(
             policy, _ = certify_policy(validate, certify_rows, tuned.policy, config.certificate, delta=first_look)
             keeps_N = policy.keep(test.score, test.task)
             cascade_N = np.where(keeps_N, test.small_correct, test.large_correct)
-            found["area"][name].append(Frontier.of(test).area())
-            found["calls_saved"][name].append(float(keeps_N.mean()))
-            found["points_lost"][name].append(100 * float(test.large_correct.mean() - cascade_N.mean()))
-    return found
+            lost = 100 * float(test.large_correct.mean() - cascade_N.mean())
+            figures = (Frontier.of(test).area(), float(keeps_N.mean()), lost)
+            found.append({"seed": seed, "name": name} | dict(zip(_OF_SEED, figures, strict=True)))
+    return pd.DataFrame(found).pivot(index="seed", columns="name")
 
 
 def _rows_for(how: Literal["solved", "trained"], inputs: Inputs) -> tuple[FeaturesArtefact, OutcomesArtefact]:
@@ -196,8 +189,8 @@ def _rows_for(how: Literal["solved", "trained"], inputs: Inputs) -> tuple[Featur
         raise KcmError(f"no run for collaborators that are {how}", where=str(inputs.storage))
     features = min(fitting, key=lambda each: each.dim)  # the collaborator's; the large model's vectors are wider
     answered = (each.as_a(OutcomesArtefact) for each in inputs.artefacts("outcomes", "large.json"))
-    sequence = features.sequence.fingerprint
-    return features, next(each for each in answered if each.source(SequenceArtefact, "tasks").fingerprint == sequence)
+    sequence = features.sequence.path
+    return features, next(each for each in answered if each.source(SequenceArtefact, "tasks").path == sequence)
 
 
 def _tuned(plan: TrainerPlan, config: RunConfig, name: str, state: dict[str, Any]) -> Tuned:
@@ -207,23 +200,20 @@ def _tuned(plan: TrainerPlan, config: RunConfig, name: str, state: dict[str, Any
     max_loss = config.tune.allowed_loss(config.certificate.epsilon)
     trials = TrialPlan(plan, trained, scratch, max_loss, config.certificate)
     weights = config.distill.large_weight, config.distill.judge_weight
-    choices = (
-        Choice(config.train.peak_rate, *weights, gate, scope)
-        for gate, scope in product(config.tune.gates, config.tune.scopes)
-    )
+    ways = product(config.tune.gates, config.tune.scopes)
+    choices = [Choice(config.train.peak_rate, *weights, gate, scope) for gate, scope in ways]
     return max((trials.evaluate(name, choice) for choice in choices), key=lambda tuned: standing(tuned.reached))
 
 
-def _kcm_less(found: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
-    return {
-        figure: {
-            f"kcm_minus_{name}": interval_of(paired_over_seeds(by["kcm"], values))
-            for name, values in by.items()
-            if name != "kcm"
+def _kcm_less(found: pd.DataFrame) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for figure in _OF_SEED:
+        by = found[figure]
+        less = {
+            f"kcm_minus_{each}": interval_of(paired_over_seeds(by["kcm"], by[each])) for each in by if each != "kcm"
         }
-        | {name: float(np.mean(values)) for name, values in by.items()}
-        for figure, by in found.items()
-    }
+        figures[figure] = less | by.mean().to_dict()
+    return figures
 
 
 FIGURES: dict[str, Callable[[Inputs], dict[str, Any]]] = {

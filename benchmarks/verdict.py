@@ -48,19 +48,8 @@ def figures() -> Iterator[Figure]:
 
 
 def fewer_calls() -> Iterator[Figure]:
-    """Calls saved: the demo as deployed, its deferral curve over seeds, pictures; and what the gate is worth."""
+    """Calls saved: the demo over seeds, pictures; and what the gate is worth."""
     routing, modalities = read("routing"), read("modalities").get("rows", {})
-    kcm_saved, mcm_saved, linear_saved = (float(row[-1]) for row in demo_rows())
-    yield Figure(
-        "fewer calls",
-        "reviews: calls saved as deployed, at most 2 points lost with 94%",
-        f"{kcm_saved:.1f}",
-        {
-            "linear": f"{kcm_saved - linear_saved:+.1f} (one seed)",  # logistic regression, which every run fits
-            "ReLU": f"{kcm_saved - mcm_saved:+.1f} (one seed)",  # the control of a closed form
-        },
-        "1",
-    )
     if found := routing.get("kcm_mcm"):
         for figure, what in (
             ("calls_saved", "calls saved as deployed, at most 2 points lost"),
