@@ -36,8 +36,8 @@ from kcm.report.reading import (
 
 Columns = Mapping[str, Sequence[float]]
 _CONTROLS: Mapping[Who, str] = {
-    "kcm": "with KANs in place of MLPs",
-    "mcm": "with MLPs in place of KANs",
+    "kcm": "with KANs",
+    "mcm": "without KANs",  # MLPs, or in closed form random ReLU units
     "linear": "of logistic regression on the same features",
 }
 
