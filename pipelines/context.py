@@ -63,11 +63,10 @@ class Context:
                 write(Attempt(self, recipe.fingerprint, folder, scratch, bar))
 
         artefact, cached = self.store.build(recipe, attempt)
-        seconds = time.perf_counter() - started
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds  # of all its parts
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started  # of all its parts
         self.cached[name] = self.cached.get(name, True) and cached
         part = f"its {recipe.stage} " if label and label != recipe.stage else ""
-        state = part + ("already there" if cached else f"done in {seconds if part else self.seconds[name]:.1f} s")
+        state = part + ("already there" if cached else f"done in {self.seconds[name]:.1f} s")
         self.reporter.say(f"[bold]{name:<9}[/bold] {state}  [dim]{artefact.fingerprint}[/dim]")
         return artefact
 
