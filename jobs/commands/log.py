@@ -27,11 +27,10 @@ app = CommandGroup("What the log of a served cascade holds, the log as a file, a
 @app.add
 def stats(config: Run) -> dict[str, Any]:
     """Count decisions by version and route, audits, labels and bytes of inputs; show the evidence of drift."""
-    url, application = _log_of(config)
-    with LogReader(url) as log:
-        watermark = log.watermark(application)
-        result = {"watermark": watermark, "missing": log.gaps(application, 0, watermark)} | log.stats(application)
-        result["drift"] = {version: log.drift(application, version) for version in result["versions"]}
+    with LogReader(*_log_of(config)) as log:
+        watermark = log.watermark()
+        result = {"watermark": watermark, "missing": log.gaps(0, watermark)} | log.stats()
+        result["drift"] = {version: log.drift(version) for version in result["versions"]}
     result_console().print(stats_view(result))
     return result
 
@@ -47,9 +46,9 @@ def export(
 ) -> dict[str, Any]:
     """Write the decisions as Parquet, a row for each, with all that is known of it by now."""
     url, application = _log_of(config)
-    with LogReader(url) as log:
-        end = log.watermark(application) if upto is None else min(upto, log.watermark(application))
-        number = log.export(application, output, after, end)
+    with LogReader(url, application) as log:
+        end = log.watermark() if upto is None else min(upto, log.watermark())
+        number = log.export(output, after, end)
     typer.echo(str(output))
     return {"application": application, "decisions": number, "after": after, "upto": end, "file": str(output)}
 
@@ -90,9 +89,8 @@ def purge(config: Run) -> dict[str, Any]:
 
     They can be served, but no update goes on from them.
     """
-    url, application = _log_of(config)
-    with LogReader(url) as log:
-        key, units = log.unit_key, log.forgotten(application)
+    with LogReader(*_log_of(config)) as log:
+        key, units = log.unit_key, log.forgotten()
     purged = purge_artefacts(LoopState.of(config), key, units)
     counted = f"{len(purged.emptied)} artefacts are emptied, {len(purged.windows)} windows erased"
     typer.echo(f"{len(units)} forgotten units: {counted}")

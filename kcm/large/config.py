@@ -192,22 +192,19 @@ class LargeConfig(Component):
         return self.with_backbone(self.backbone.resolved(assets_dir, device)) if self.backbone else self
 
     def fit(
-        self, features_ND: np.ndarray, labels_N: np.ndarray, groups_N: Sequence[str], num_classes: int, seed: int
-    ) -> HeadFit:
-        """The head of a model that `fits_on_train`, from the backbone's features of labelled train rows."""
-        raise ConfigError(f"{self.adapter!r} is not fitted on train rows", where="large.adapter")
-
-    def grow(
         self,
-        head: LinearHead,
         features_ND: np.ndarray,
         labels_N: np.ndarray,
         groups_N: Sequence[str],
         num_classes: int,
         seed: int,
+        known: LinearHead | None = None,
     ) -> HeadFit:
-        """A `head` that has classes after its own, whose odds among these are what they were."""
-        raise ConfigError(f"the head of {self.adapter!r} takes no further label", where="large.adapter")
+        """The head of a model that `fits_on_train`, from the backbone's features of labelled train rows.
+
+        One that is `known` gets classes after its own, whose odds among themselves stay what they were.
+        """
+        raise ConfigError(f"{self.adapter!r} is not fitted on train rows", where="large.adapter")
 
     def answer_tables(self, label_names: Sequence[str]) -> Iterator[pa.Table]:
         """The answers of a model that `is_recorded`, some thousand rows at a time, as `kcm.large.adapters.recorded`."""

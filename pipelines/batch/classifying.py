@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +36,15 @@ class RowHead:
     head: LinearHead
     ids: pa.Array
     out_of_fold_NC: np.ndarray
+
+    @classmethod
+    def fit(
+        cls, large: LargeConfig, rows: pa.Table, num_labels: int, seed: int, known: LinearHead | None = None
+    ) -> Self:
+        """Fit a head to rows with id, label, group and features: a new one, or one that is `known` to more labels."""
+        labels_N, groups_N = rows["label"].to_numpy(), units_of_rows(rows)
+        fit = large.fit(feature_matrix(rows), labels_N, groups_N, num_labels, seed, known)
+        return cls(fit.head, rows["id"].combine_chunks(), fit.out_of_fold_NC)
 
     def probabilities(self, rows: pa.Table) -> np.ndarray:
         """Class probabilities, by a head that has not seen the row."""
@@ -81,9 +91,7 @@ def fit_rows(
     large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], limit: int = MAX_FITTED_ROWS
 ) -> RowHead:
     """Fit the head on the labelled train rows, at most `limit` of them: see `fitted_rows`."""
-    rows = fitted_rows(shards, seed, limit)
-    fit = large.fit(feature_matrix(rows), rows["label"].to_numpy(), units_of_rows(rows), num_labels, seed)
-    return RowHead(fit.head, rows["id"].combine_chunks(), fit.out_of_fold_NC)
+    return RowHead.fit(large, fitted_rows(shards, seed, limit), num_labels, seed)
 
 
 def fitted_rows(shards: Sequence[Path], seed: int, limit: int = MAX_FITTED_ROWS) -> pa.Table:

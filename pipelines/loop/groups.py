@@ -23,7 +23,7 @@ from pipelines.batch.asking import LargeSpec, server_model
 from pipelines.config import RunConfig
 from pipelines.loop.judged import row_ids
 from pipelines.loop.parent import Parent
-from pipelines.loop.state import LoopState, log_reader, watermark_of, window_start
+from pipelines.loop.state import LoopState, log_reader, window_start
 from pipelines.run import context_of
 
 FEWEST, MOST = 10, 2000  # items of a group that is shown; items that are grouped, the latest ones
@@ -65,7 +65,7 @@ def new_groups(config: RunConfig) -> list[ItemGroup]:
     """The groups among what was escalated since the last promotion. DataError where their features are not stored."""
     champion = LoopState.of(config).champions.agreed().champion
     with log_reader(config) as log:
-        window = log.window(config.application, window_start(config, champion), watermark_of(config))
+        window = log.window(window_start(config, champion), log.watermark())
     groups, large = groups_of(window), config.large.naming()
     return with_names(config, large, groups, known_labels(config)) if large and groups else groups
 

@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 from kcm.inputs.labels import UNLABELLED
 from kcm.large import LargeConfig, LinearHead
 from kcm.parquet import read_table
-from pipelines.batch.classifying import RowHead, fitted_rows, row_classifier, units_of_rows
+from pipelines.batch.classifying import RowHead, fitted_rows, row_classifier
 from pipelines.batch.mapping import run_remotely
 from pipelines.context import Attempt
 from pipelines.loop.judged import row_ids, window_features
 from pipelines.loop.parent import Parent
 from pipelines.loop.window import WindowArtefact
-from pipelines.store.features import FeaturesArtefact, feature_matrix, features_table
+from pipelines.store.features import FeaturesArtefact, features_table
 from pipelines.store.outcomes import HEAD
 from pipelines.store.storage import Storage
 
@@ -89,5 +89,4 @@ def _grown(
         ids = read_table(storage.readable(shard), columns=["id"])["id"]
         is_kept_N |= pc.is_in(rows["id"], value_set=ids.combine_chunks()).to_numpy()
     rows = pa.concat_tables([rows.filter(pa.array(is_kept_N)), taught.select(rows.column_names)])
-    fit = large.grow(head, feature_matrix(rows), rows["label"].to_numpy(), units_of_rows(rows), num_labels, seed)
-    return RowHead(fit.head, rows["id"].combine_chunks(), fit.out_of_fold_NC)
+    return RowHead.fit(large, rows, num_labels, seed, head)

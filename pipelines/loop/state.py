@@ -99,7 +99,7 @@ class LoopState:
 
 def log_reader(config: RunConfig) -> LogReader:
     """The log of a run's service. DataError where nothing has been served yet."""
-    return LogReader(log_url(config.serve, config.storage_folder))
+    return LogReader(log_url(config.serve, config.storage_folder), config.application)
 
 
 def watermark_of(config: RunConfig) -> int:
@@ -115,4 +115,4 @@ def window_start(config: RunConfig, champion: Champion) -> int:
     if not watermark_of(config):
         return champion.after
     with log_reader(config) as log:
-        return max(champion.after, log.alarm(config.application, champion.version) or 0)
+        return max(champion.after, log.alarm(champion.version) or 0)

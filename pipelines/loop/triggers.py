@@ -41,9 +41,9 @@ class NewTraffic:
         ends = [turn["upto"] for turn in state.attempts.turns() if turn["champion_digest"] == champion.digest]
         after = min(watermark, max([champion.after, *ends]))
         with log_reader(config) as log:
-            decisions, large_answers, labels = log.counts(config.application, after)
-            refuted = log.alarm(config.application, champion.version) is not None
-            drift = drifted(log.drift(config.application, champion.version))
+            decisions, large_answers, labels = log.counts(after)
+            refuted = log.alarm(champion.version) is not None
+            drift = drifted(log.drift(champion.version))
         return cls(decisions, large_answers, labels, refuted=refuted, drift=drift, champion=champion.version)
 
     @property

@@ -134,7 +134,7 @@ class LogWindow(Stage, Plan):
     ) -> Self:
         """The window of a run's application. ArtefactError where the champion's rows are missing."""
         assert config.update is not None
-        key, forgotten = log.unit_key, log.forgotten(config.application)
+        key, forgotten = log.unit_key, log.forgotten()
         try:
             split_by_unit = units_of(parent.sequence, key)
             forgotten_rows = rows_of(parent.sequence, key, forgotten) if forgotten else []
@@ -165,7 +165,7 @@ class LogWindow(Stage, Plan):
 
     def write(self, attempt: Attempt) -> None:
         """Read the log. DataError, in one line, for a window that nothing may be learned from."""
-        rows: pa.Table = self.log.window(self.application, self.after, self.upto, self.max_share_per_caller)
+        rows: pa.Table = self.log.window(self.after, self.upto, self.max_share_per_caller)
         aside = outliers(rows, self.bundle.label_names)
         rows = rows.set_column(rows.column_names.index("label"), "label", self._labels(rows, aside))
         learnable = (rows[name].is_valid() for name in ("unit", "gate_score", "small_label"))
@@ -188,7 +188,7 @@ class LogWindow(Stage, Plan):
             # Given the decisions, the probabilities of being asked are fixed; where all was escalated, the floor is 1.
             share_floor=pc.min(rows["probability"]).as_py() or 0.0,
             num_decisions=len(rows),
-            num_missing=self.log.gaps(self.application, self.after, self.upto),
+            num_missing=self.log.gaps(self.after, self.upto),
             num_large_answers=len(rows) - rows["large_label"].null_count,
             num_labels=len(rows) - said.count(None),
             new_labels=learned,
@@ -224,8 +224,8 @@ class LogWindow(Stage, Plan):
     def _signs(self, rows: pa.Table) -> tuple[str, ...]:
         """What the log holds against the champion, which gave the last decision."""
         version = rows["model_version"][-1].as_py() if len(rows) else ""
-        refuted = self.log.alarm(self.application, version) is not None
-        drift = drifted(self.log.drift(self.application, version))
+        refuted = self.log.alarm(version) is not None
+        drift = drifted(self.log.drift(version))
         signs = {"its certificate is refuted": refuted, f"drift: {drift}": drift is not None}
         return tuple(sign for sign, holds in signs.items() if holds)
 

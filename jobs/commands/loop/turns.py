@@ -14,6 +14,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.errors import DataError, KcmError, LockedError
 from pipelines.config import RunConfig
 from pipelines.loop.canary import PointerTrial, Rollout
+from pipelines.loop.inbox import LOG_TIMEOUT_S
 from pipelines.loop.state import LoopState, log_reader, watermark_of
 from pipelines.loop.triggers import NewTraffic
 from pipelines.loop.triggers import watch as watch_log
@@ -167,7 +168,7 @@ def rollback_if_refuted(config: RunConfig) -> dict[str, Any] | None:
     if current is None or current.champion.by != "update" or not watermark_of(config):
         return None
     with log_reader(config) as log:
-        if log.alarm(config.application, current.champion.version) is None:
+        if log.alarm(current.champion.version) is None:
             return None
     return rollback(config, reason="its certificate was refuted by its own traffic")
 
@@ -189,7 +190,7 @@ def delivered(config: RunConfig, candidate: Champion) -> Delivery:
     assert config.update is not None
     certificate = Bundle.read(release.bundle).certificates.get(None)
     challenger = Challenger(digest=candidate.digest, version=candidate.version, bundle=candidate.bundle)
-    with TrialLog(log_url(settings.serve, config.storage_folder), config.application) as log:
+    with TrialLog(log_url(settings.serve, config.storage_folder), LOG_TIMEOUT_S, config.application) as log:
         outcome = Rollout(
             current.champion.version,
             candidate.version,

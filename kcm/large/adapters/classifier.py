@@ -44,20 +44,15 @@ class ClassifierConfig(EncodedConfig):
         return digest.hexdigest()
 
     def fit(
-        self, features_ND: np.ndarray, labels_N: np.ndarray, groups_N: Sequence[str], num_classes: int, seed: int
-    ) -> HeadFit:
-        return fit_head(features_ND, labels_N, groups_N, num_classes, num_folds=self.num_folds, seed=seed)
-
-    def grow(
         self,
-        head: LinearHead,
         features_ND: np.ndarray,
         labels_N: np.ndarray,
         groups_N: Sequence[str],
         num_classes: int,
         seed: int,
+        known: LinearHead | None = None,
     ) -> HeadFit:
-        return fit_head(features_ND, labels_N, groups_N, num_classes, num_folds=self.num_folds, seed=seed, known=head)
+        return fit_head(features_ND, labels_N, groups_N, num_classes, num_folds=self.num_folds, seed=seed, known=known)
 
 
 class EncodedModel(ABC):

@@ -16,6 +16,7 @@ from kcm.errors import DataError, KcmError
 from kcm.sql import CREATING, SqlDatabase, insert
 from pipelines.serve.log.tables import DECISIONS, META, SCHEMA, SCHEMA_VERSION
 
+APPLICATION = "kcm"  # the name of an application that has none
 _NUMBERING = CREATING + 1  # PostgreSQL's advisory lock shared by transactions that number decisions
 
 
@@ -56,6 +57,14 @@ class Database(SqlDatabase):
             if not self._sqlite:  # the statement after this one sees what was committed meanwhile
                 connection.execute(select(func.pg_advisory_xact_lock(_NUMBERING)))
             return connection.scalar(last) or 0
+
+
+class ApplicationLog(Database):
+    """What the log has of one application."""
+
+    def __init__(self, url: str, timeout_s: float, application: str = APPLICATION) -> None:
+        super().__init__(url, timeout_s)
+        self._application = application
 
 
 def share_numbers(connection: Connection) -> None:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 from kcm.sql import insert
-from pipelines.serve.log.database import erase_content, log_key, share_numbers
+from pipelines.serve.log.database import APPLICATION, erase_content, log_key, share_numbers
 from pipelines.serve.log.entries import Feedback, LoggedDecision, RejectedError, as_bytes, hashed, storable, utc_now
 from pipelines.serve.log.inbox import InboxLog
 from pipelines.serve.log.tables import (
@@ -45,7 +45,6 @@ from pipelines.serve.log.tables import (
     same_item,
 )
 
-APPLICATION = "kcm"  # the name of an application that has none
 NOBODY = "forgotten"  # the caller of what is forgotten
 STEP = 500  # items that are deleted in one transaction: other writes wait for it
 MAX_LEASE = datetime.timedelta(hours=1)

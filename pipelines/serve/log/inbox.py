@@ -19,7 +19,7 @@ from kcm.cascade.policy import Decision
 from kcm.certify.labelled import LabelledTest, LabelledUnits, lowest_certified
 from kcm.config import Config
 from kcm.sql import insert
-from pipelines.serve.log.database import Database
+from pipelines.serve.log.database import ApplicationLog
 from pipelines.serve.log.entries import RejectedError, utc_now
 from pipelines.serve.log.tables import DECISIONS, INBOX, INBOXES, PAYLOADS, same_item
 
@@ -180,12 +180,8 @@ class InboxView:
     standing: Standing
 
 
-class InboxLog(Database):
+class InboxLog(ApplicationLog):
     """The inboxes of an application in the log: of each attempt that asked for labels, and one that may be open."""
-
-    def __init__(self, url: str, timeout_s: float, application: str) -> None:
-        super().__init__(url, timeout_s)
-        self._application = application
 
     def draw_items(self, attempt: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write down what an attempt draws: request_id, item, position, probability, small_label. Once for an item."""

@@ -10,7 +10,7 @@ import pandas as pd
 from sqlalchemy import select
 
 from kcm.certify.monitoring.trial import Requests
-from pipelines.serve.log.database import Database
+from pipelines.serve.log.database import ApplicationLog
 from pipelines.serve.log.tables import DECISIONS, FAILURES
 
 _TYPES = {"stage": np.int64, "seconds": np.float64, "audit_share": np.float64}
@@ -30,12 +30,8 @@ class TrialFigures:
     challenger: Requests
 
 
-class TrialLog(Database):
+class TrialLog(ApplicationLog):
     """Reads the trials of an application; every call blocks, and raises LogUnavailableError."""
-
-    def __init__(self, url: str, application: str, timeout_s: float = 10.0) -> None:
-        super().__init__(url, timeout_s)
-        self._application = application
 
     def last(self) -> int:
         """The number of the last decision, 0 without any; a trial that begins now comes after it."""

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, fu
 
 from kcm.durable import replace_durably
 from kcm.errors import DataError, KcmError
-from pipelines.serve.log.database import Database, log_exists, log_key, require_log
+from pipelines.serve.log.database import ApplicationLog, log_exists, log_key, require_log
 from pipelines.serve.log.entries import utc_now
 from pipelines.serve.log.tables import (
     DECISIONS,
@@ -30,6 +30,7 @@ from pipelines.serve.log.tables import (
     same_item,
 )
 
+TIMEOUT_S = 60.0
 MAX_ROWS, MAX_BYTES = 10_000, 64 * 2**20  # of a batch; a single input may be larger
 DRIFT_EXPIRES = timedelta(hours=1)  # a replica that has written nothing for so long is gone
 
@@ -64,12 +65,12 @@ WINDOW = pa.schema(
 )
 
 
-class LogReader(Database):
+class LogReader(ApplicationLog):
     """Reads the log at `url` while it is written; raises LogUnavailableError, and DataError without one."""
 
-    def __init__(self, url: str, timeout_s: float = 60.0) -> None:
+    def __init__(self, url: str, application: str) -> None:
         require_log(url)
-        super().__init__(url, timeout_s)
+        super().__init__(url, TIMEOUT_S, application)
 
     @property
     def unit_key(self) -> bytes:
@@ -77,23 +78,23 @@ class LogReader(Database):
         with self.reading() as connection:
             return log_key(connection)
 
-    def watermark(self, application: str) -> int:
+    def watermark(self) -> int:
         """The highest number below which no decision will ever be added; 0 without decisions."""
-        return self.last_number(DECISIONS.c.application == application)
+        return self.last_number(DECISIONS.c.application == self._application)
 
-    def window(self, application: str, after: int, upto: int, max_share: float = 1.0) -> pa.Table:
+    def window(self, after: int, upto: int, max_share: float = 1.0) -> pa.Table:
         """The decisions with after < number <= upto, with the columns of WINDOW.
 
         A caller's labels are at most `max_share` of them, see `tables.counted_labels`. Raises DataError for decisions
         without a unit: they have no split.
         """
-        window = pa.Table.from_batches(self.batches(application, after, upto), WINDOW)
+        window = pa.Table.from_batches(self.batches(after, upto), WINDOW)
         if number := window["unit"].null_count:
             where = f"numbers {after + 1} to {upto} of {self._url}"
             raise DataError(f"{number} decisions without a unit", where=where, hint="Begin the window after them")
         if max_share == 1:
             return window
-        counted = self._counted(_within(application, after, upto), max_share)
+        counted = self._counted(_within(self._application, after, upto), max_share)
         items = zip(window["request_id"].to_pylist(), window["item"].to_pylist(), strict=True)
         label = pc.if_else(pa.array([item in counted for item in items], pa.bool_()), window["label"], None)
         return window.set_column(WINDOW.get_field_index("label"), "label", label)
@@ -104,18 +105,18 @@ class LogReader(Database):
         with self.reading() as connection:
             return {(row.request_id, row.item) for row in connection.execute(select(labels.request_id, labels.item))}
 
-    def batches(self, application: str, after: int, upto: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, after: int, upto: int) -> Iterator[pa.RecordBatch]:
         """As `window` with all labels, piece by piece, for what does not fit in memory."""
         while after < upto:
             with self.reading() as connection:
-                end = _end_of_batch(connection, application, after, upto)
+                end = _end_of_batch(connection, self._application, after, upto)
                 if end is None:
                     return
-                rows = connection.execute(_rows(_within(application, after, end))).all()
+                rows = connection.execute(_rows(_within(self._application, after, end))).all()
             yield _batch(rows)
             after = end
 
-    def export(self, application: str, file: Path, after: int, upto: int) -> int:
+    def export(self, file: Path, after: int, upto: int) -> int:
         """Write a window to a Parquet file, which appears whole or not at all; the number of its decisions.
 
         Raises KcmError where the file cannot be written.
@@ -126,7 +127,7 @@ class LogReader(Database):
             with tempfile.TemporaryDirectory(dir=file.parent, prefix=".") as folder:
                 draft = Path(folder) / file.name
                 with pq.ParquetWriter(draft, WINDOW, compression="zstd") as writer:
-                    for batch in self.batches(application, after, upto):
+                    for batch in self.batches(after, upto):
                         writer.write_batch(batch)
                         num_rows += batch.num_rows
                 replace_durably(draft, file)
@@ -136,7 +137,7 @@ class LogReader(Database):
             ) from error
         return num_rows
 
-    def gaps(self, application: str, after: int, upto: int) -> int:
+    def gaps(self, after: int, upto: int) -> int:
         """How many decisions are missing among those of the window: they were answered and never came into the log.
 
         Every replica counts what it answers. What a killed replica had answered in its last second follows its last
@@ -145,16 +146,18 @@ class LogReader(Database):
         d, missing = DECISIONS.c, 0
         by_writer = select(d.writer, func.max(d.sequence), func.count(d.sequence)).group_by(d.writer)
         with self.reading() as connection:
-            for writer, last, number in connection.execute(by_writer.where(_within(application, after, upto))).all():
-                earlier = select(d.sequence).where(_within(application, 0, after), d.writer == writer)
+            for writer, last, number in connection.execute(
+                by_writer.where(_within(self._application, after, upto))
+            ).all():
+                earlier = select(d.sequence).where(_within(self._application, 0, after), d.writer == writer)
                 before = connection.scalar(earlier.order_by(d.number.desc()).limit(1)) if last != number else 0
                 missing += max(0, (last or 0) - (before or 0) - number)
         return missing
 
-    def stats(self, application: str) -> dict[str, Any]:
+    def stats(self) -> dict[str, Any]:
         """Decisions by version and route, audits and inbox by state, labels, and payloads with their bytes."""
         d, p, f = DECISIONS.c, PAYLOADS.c, FEEDBACK.c
-        own = d.application == application
+        own = d.application == self._application
         with self.reading() as connection:
             versions: dict[str, dict[str, int]] = {}
             routes = select(d.model_version, d.route, func.count()).where(own).group_by(d.model_version, d.route)
@@ -167,12 +170,12 @@ class LogReader(Database):
             ).one()
             payloads, num_bytes, oldest_payload = connection.execute(
                 select(func.count(), func.coalesce(func.sum(p.num_bytes), 0), func.min(p.stored_at)).where(
-                    p.application == application, p.num_bytes > 0
+                    p.application == self._application, p.num_bytes > 0
                 )
             ).one()
             labels = counted(connection, f.new, FEEDBACK, own)
             return {
-                "application": application,
+                "application": self._application,
                 "decisions": number,
                 "oldest": _when(oldest),
                 "newest": _when(newest),
@@ -180,12 +183,12 @@ class LogReader(Database):
                 "audits": counted(connection, d.state, DECISIONS, own & d.state.is_not(None)),
                 "labels": sum(labels.values()),
                 "new_labels": counted(connection, f.label, FEEDBACK, own & f.new.is_(True)),
-                "inbox": counted(connection, INBOX.c.state, INBOX, INBOX.c.application == application),
+                "inbox": counted(connection, INBOX.c.state, INBOX, INBOX.c.application == self._application),
                 "payloads": {"items": payloads, "bytes": int(num_bytes), "oldest": _when(oldest_payload)},
                 "forgotten": forgotten,
             }
 
-    def counts(self, application: str, after: int) -> tuple[int, int, int]:
+    def counts(self, after: int) -> tuple[int, int, int]:
         """How many decisions came after a number, and how many of them have a large answer, and a person's label."""
         d = DECISIONS.c
         labelled = or_(
@@ -196,33 +199,33 @@ class LogReader(Database):
             func.coalesce(func.sum(case((found, 1), else_=0)), 0) for found in (d.large_label.is_not(None), labelled)
         ]
         with self.reading() as connection:
-            chosen = select(func.count(), *sums).where(d.application == application, d.number > after)
+            chosen = select(func.count(), *sums).where(d.application == self._application, d.number > after)
             decisions, large_answers, labels = connection.execute(chosen).one()
         return int(decisions), int(large_answers), int(labels)
 
-    def drift(self, application: str, version: str) -> dict[str, float]:
+    def drift(self, version: str) -> dict[str, float]:
         """The e-value of each quantity of a version: the mean over its replicas, each of which sees a part of it.
 
         Empty where no replica has written anything of late.
         """
         t = DRIFT.c
-        mine = (t.application == application) & (t.model_version == version)
+        mine = (t.application == self._application) & (t.model_version == version)
         with self.reading() as connection:
             rows = connection.scalars(select(t.e_values).where(mine, t.updated_at > utc_now() - DRIFT_EXPIRES)).all()
         names = sorted({name for e_values in rows for name in e_values})
         return {name: float(np.mean([e_values[name] for e_values in rows if name in e_values])) for name in names}
 
-    def alarm(self, application: str, version: str) -> int | None:
+    def alarm(self, version: str) -> int | None:
         """The last decision that may have refuted the certificate of a version; None where it was not refuted."""
         v = VERSIONS.c
-        mine = (v.application == application) & (v.model_version == version)
+        mine = (v.application == self._application) & (v.model_version == version)
         with self.reading() as connection:
             return connection.scalar(select(v.refuted_upto).where(mine))
 
-    def forgotten(self, application: str) -> frozenset[str]:
+    def forgotten(self) -> frozenset[str]:
         """The units of forgotten items, which must leave the memory of the next version."""
         d = DECISIONS.c
-        mine = (d.application == application) & d.forgotten_at.is_not(None) & d.unit.is_not(None)
+        mine = (d.application == self._application) & d.forgotten_at.is_not(None) & d.unit.is_not(None)
         with self.reading() as connection:
             return frozenset(connection.scalars(select(d.unit).where(mine)))
 
@@ -231,8 +234,8 @@ def log_watermark(url: str, application: str) -> int:
     """The number of the last decision that a window of an application may end with; 0 where nothing is logged."""
     if not log_exists(url):
         return 0
-    with LogReader(url) as log:
-        return log.watermark(application)
+    with LogReader(url, application) as log:
+        return log.watermark()
 
 
 def _within(application: str, after: int, upto: int) -> ColumnElement[bool]:

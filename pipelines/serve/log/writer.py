@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from kcm.bundle.answers import Route
 from kcm.inputs.content import Content
 from pipelines.serve.config import FeedbackConfig
-from pipelines.serve.log.database import LogUnavailableError, LogVersionError
-from pipelines.serve.log.decisions import APPLICATION, STEP, DecisionLog
+from pipelines.serve.log.database import APPLICATION, LogUnavailableError, LogVersionError
+from pipelines.serve.log.decisions import STEP, DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Payload, RejectedError
 
 MAX_WAITING = 256  # calls that wait for the database

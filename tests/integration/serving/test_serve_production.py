@@ -370,7 +370,7 @@ def test_a_rollout_promotes_the_good_and_rolls_the_bad_back_by_itself(
         max_slow_rate=0.8,  # a busy machine says nothing about time
         timeout_s=800.0,
     )
-    log = TrialLog(f"sqlite:///{config.storage_path}/feedback.db", "reviews", 30.0)
+    log = TrialLog(f"sqlite:///{config.storage_path}/feedback.db", 30.0, "reviews")
     trial = PointerTrial(served.pointer, beside(second), 300.0)
     with load_on(url, sentences) as load:
         outcome = Rollout(first.version, second.version, settings, trial, log, epsilon=0.15, label_free=False).run()

@@ -29,19 +29,19 @@ class MadeLog:
     def __init__(self, rows: Sequence[dict[str, Any]], lost: int = 0, forgets: Iterable[str] = ()) -> None:
         self.table, self.lost, self.forgets = pa.Table.from_pylist(list(rows), WINDOW), lost, frozenset(forgets)
 
-    def window(self, application: str, after: int, upto: int, max_share: float) -> pa.Table:
+    def window(self, after: int, upto: int, max_share: float) -> pa.Table:
         return self.table.slice(after, upto - after)
 
-    def gaps(self, application: str, after: int, upto: int) -> int:
+    def gaps(self, after: int, upto: int) -> int:
         return self.lost
 
-    def alarm(self, application: str, version: str) -> int | None:
+    def alarm(self, version: str) -> int | None:
         return self.refuted_upto
 
-    def drift(self, application: str, version: str) -> Mapping[str, float]:
+    def drift(self, version: str) -> Mapping[str, float]:
         return self.e_values
 
-    def forgotten(self, application: str) -> frozenset[str]:
+    def forgotten(self) -> frozenset[str]:
         return self.forgets
 
 

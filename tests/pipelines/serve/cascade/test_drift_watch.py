@@ -113,9 +113,9 @@ async def test_disagreement_is_read_from_the_log_and_all_evidence_is_written_the
     drift.add(judgements(50, seed=7))
     await drift.look()
     await drift.look()
-    with LogReader(url) as reader:
-        found = reader.drift("films", "1")
-        assert reader.drift("songs", "1") == reader.drift("films", "2") == {}
+    with LogReader(url, "films") as reader, LogReader(url, "songs") as of_songs:
+        found = reader.drift("1")
+        assert of_songs.drift("1") == reader.drift("2") == {}
     assert set(found) == {"call_rate", "distance", "labels", "novelty", "disagreement", COMBINED}
     assert drifted(found) == "disagreement"
     assert found[COMBINED] == pytest.approx(np.mean([value for name, value in found.items() if name != COMBINED]))
@@ -130,8 +130,8 @@ async def test_replicas_count_alike_and_without_any_there_is_no_drift(reference:
 
     assert drifted({}) is None
     await look({})
-    with LogReader(url) as reader:
-        alone = reader.drift("films", "1")["distance"]
+    with LogReader(url, "films") as reader:
+        alone = reader.drift("1")["distance"]
         await look({"shift": 0.8})
-        both = reader.drift("films", "1")["distance"]
+        both = reader.drift("1")["distance"]
     assert both > 10 * alone

@@ -257,5 +257,5 @@ async def test_a_new_label_is_kept_where_the_operator_says_so_and_nothing_is_cou
     log = DecisionLog(url, 30.0, "films")
     assert [row["new"] for row in log.read(FEEDBACK)] == [True, True, True, None, True]
     assert sum(tally.number for tally in log.tallies("1") if tally.small_right is not None) == 1
-    with LogReader(url) as reader:
-        assert reader.stats("films")["new_labels"] == {"refund": 2, "rebate": 1, "recall": 1}
+    with LogReader(url, "films") as reader:
+        assert reader.stats()["new_labels"] == {"refund": 2, "rebate": 1, "recall": 1}

@@ -73,19 +73,19 @@ def test_nothing_of_a_caller_is_left_and_the_others_keep_all(
     any_url: str, log: DecisionLog, database: Database
 ) -> None:
     answered(log, "r1", "bob")
-    with LogReader(any_url) as reader:
-        of_bob = reader.window("films", 0, reader.watermark("films")).to_pylist()
-        after = reader.watermark("films")
+    with LogReader(any_url, "films") as reader:
+        of_bob = reader.window(0, reader.watermark()).to_pylist()
+        after = reader.watermark()
         answered(log, "r2", "ann")
         row = {"item": 0, "attempt": "a", "application": "films", "probability": 1.0, "position": 0}
         row |= {"label": SECRET, "state": "labelled", "drawn_at": of_bob[0]["answered_at"]}
         with database.writing() as connection:
             connection.execute(insert(connection, INBOX), [row | {"request_id": name} for name in ("r1", "r2")])
-        of_bob = reader.window("films", 0, after).to_pylist()
+        of_bob = reader.window(0, after).to_pylist()
         assert log.forget_caller("ann").num_items == 3
-        assert reader.window("films", 0, after).to_pylist() == of_bob
-        tombs = reader.window("films", after, reader.watermark("films")).to_pylist()
-        units = reader.forgotten("films")
+        assert reader.window(0, after).to_pylist() == of_bob
+        tombs = reader.window(after, reader.watermark()).to_pylist()
+        units = reader.forgotten()
     kept = [(row["route"], row["probability"], row["audit_share"], row["state"], row["unit"]) for row in tombs]
     unit = of_bob[0]["unit"]
     assert kept == [

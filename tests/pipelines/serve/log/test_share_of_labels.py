@@ -55,8 +55,8 @@ def url(any_url: str) -> str:
 
 
 def counted(url: str, after: int, upto: int, max_share: float = SHARE) -> Counter[str]:
-    with LogReader(url) as reader:
-        window = reader.window("films", after, upto, max_share)
+    with LogReader(url, "films") as reader:
+        window = reader.window(after, upto, max_share)
     return Counter(label for label in window["label"].to_pylist() if label)
 
 

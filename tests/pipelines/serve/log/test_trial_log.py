@@ -70,7 +70,7 @@ def traffic(url: str) -> Iterator[Traffic]:
 
 
 def read(url: str, after: int = 0) -> TrialFigures:
-    log = TrialLog(url, "films")
+    log = TrialLog(url, 10.0, "films")
     try:
         return log.read(after, "one", "two")
     finally:
@@ -118,7 +118,7 @@ def test_failed_requests_stand_in_their_stage(url: str, traffic: Traffic) -> Non
 
 def test_other_applications_earlier_trials_and_times_without_a_trial_are_left_out(url: str, traffic: Traffic) -> None:
     traffic.request(("small", "good", NOT_ASKED), shadow=("good", True))
-    log = TrialLog(url, "films")
+    log = TrialLog(url, 10.0, "films")
     after = log.last()
     traffic.request(("small", "good", NOT_ASKED), shadow=("good", True), application="songs")
     traffic.request(("small", "good", NOT_ASKED), stage=None)

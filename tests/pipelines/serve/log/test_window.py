@@ -49,12 +49,12 @@ def log(any_url: str) -> Iterator[DecisionLog]:
 
 @pytest.fixture
 def reader(any_url: str, log: DecisionLog) -> Iterator[LogReader]:
-    with LogReader(any_url) as reader:
+    with LogReader(any_url, "films") as reader:
         yield reader
 
 
 def whole(reader: LogReader) -> list[dict[str, Any]]:
-    return reader.window("films", 0, reader.watermark("films")).to_pylist()
+    return reader.window(0, reader.watermark()).to_pylist()
 
 
 def test_a_window_says_of_every_decision_all_that_is_known(log: DecisionLog, reader: LogReader) -> None:
@@ -102,7 +102,7 @@ def test_a_window_is_read_in_batches_and_none_is_missed(
     sizes = [90, 0, 0, 200, 20, 90, 10, 0, 0, 0] * 3
     for number, size in enumerate(sizes):
         log.add_decisions([decision(f"r{number:02}", payload=Payload("x" * size) if size else None)])
-    batches = list(reader.batches("films", 0, reader.watermark("films")))
+    batches = list(reader.batches(0, reader.watermark()))
     assert [row["request_id"] for batch in batches for row in batch.to_pylist()] == [f"r{n:02}" for n in range(30)]
     for batch in batches:
         held = sum(len(row["text"] or "") for row in batch.to_pylist())
@@ -117,17 +117,18 @@ def test_an_application_sees_its_own_decisions(log: DecisionLog, reader: LogRead
         books.add_decisions([decision(f"b{number}", sequence=number + 1)])
     books.close()
     assert [row["request_id"] for row in whole(reader)] == ["f0", "f1", "f2"]
-    upto = reader.watermark("books")
-    assert upto == reader.watermark("films") + 1
-    assert reader.window("books", 0, upto)["request_id"].to_pylist() == ["b0", "b1", "b2"]
-    assert (reader.gaps("books", 0, upto), reader.gaps("films", 0, upto)) == (0, 0)
-    assert reader.watermark("nobody") == 0
+    with LogReader(any_url, "books") as of_books, LogReader(any_url, "nobody") as of_nobody:
+        upto = of_books.watermark()
+        assert upto == reader.watermark() + 1
+        assert of_books.window(0, upto)["request_id"].to_pylist() == ["b0", "b1", "b2"]
+        assert (of_books.gaps(0, upto), reader.gaps(0, upto)) == (0, 0)
+        assert of_nobody.watermark() == 0
 
 
 def test_a_watermark_passes_no_batch_that_is_being_written(any_url: str, log: DecisionLog, reader: LogReader) -> None:
     """Promise: below a watermark nothing is added, also where a slow replica has taken its numbers first."""
     log.add_decisions([decision("before")])
-    before = reader.watermark("films")
+    before = reader.watermark()
     taken, go = threading.Event(), threading.Event()
 
     def slow() -> None:
@@ -142,12 +143,12 @@ def test_a_watermark_passes_no_batch_that_is_being_written(any_url: str, log: De
         writing = threads.submit(slow)
         assert taken.wait(120)
         quick = threads.submit(other.add_decisions, [decision("quick")])
-        watermark = threads.submit(reader.watermark, "films")
+        watermark = threads.submit(reader.watermark)
         wait([quick, watermark], timeout=1.0)
         go.set()
         for work in (writing, quick):
             work.result(120)
-    window = reader.window("films", before, reader.watermark("films"))
+    window = reader.window(before, reader.watermark())
     numbers = dict(zip(window["request_id"].to_pylist(), window["number"].to_pylist(), strict=True))
     assert set(numbers) == {"slow", "quick"}
     assert watermark.result() == before or watermark.result() >= numbers["slow"]
@@ -158,7 +159,7 @@ def test_what_never_came_into_the_log_is_missed(log: DecisionLog, reader: LogRea
 
     def add(writer: DecisionLog, *numbers: int) -> int:
         writer.add_decisions([decision(f"{id(writer)}-{n}", sequence=n) for n in numbers])
-        return reader.watermark("films")
+        return reader.watermark()
 
     other = DecisionLog(any_url, 30.0, "films")
     first = add(log, 3, 4, 5)  # two are missing
@@ -166,11 +167,11 @@ def test_what_never_came_into_the_log_is_missed(log: DecisionLog, reader: LogRea
     add(other, 1, 2, 3)
     third = add(log, 12, 13)  # two, which the window before could not miss
     other.close()
-    assert reader.gaps("films", 0, first) == 2
-    assert reader.gaps("films", first, second) == 2
-    assert reader.gaps("films", second, third) == 2
-    assert reader.gaps("films", 0, third) == 6
-    assert reader.gaps("films", third, third + 100) == 0
+    assert reader.gaps(0, first) == 2
+    assert reader.gaps(first, second) == 2
+    assert reader.gaps(second, third) == 2
+    assert reader.gaps(0, third) == 6
+    assert reader.gaps(third, third + 100) == 0
 
 
 ANSWERS = """
@@ -203,14 +204,14 @@ def test_a_replica_that_is_killed_leaves_no_hole(any_url: str, log: DecisionLog,
         assert replica.stdout is not None
         committed = [int(line) for line, _ in zip(replica.stdout, range(8), strict=False)][-1]
         replica.kill()
-    upto = reader.watermark("films")
-    window = reader.window("films", 0, upto)
+    upto = reader.watermark()
+    window = reader.window(0, upto)
     assert window["request_id"].to_pylist() == [f"r{number:06}" for number in range(window.num_rows)]
     assert window.num_rows > committed == 700
     assert {*window["text"].to_pylist()} == {"x" * 1000}
-    assert reader.gaps("films", 0, upto) == 0
+    assert reader.gaps(0, upto) == 0
     log.add_decisions([decision("after it")])
-    assert reader.window("films", upto, reader.watermark("films"))["request_id"].to_pylist() == ["after it"]
+    assert reader.window(upto, reader.watermark())["request_id"].to_pylist() == ["after it"]
 
 
 def test_a_batch_that_is_sent_again_is_no_gap(log: DecisionLog, reader: LogReader) -> None:
@@ -219,9 +220,9 @@ def test_a_batch_that_is_sent_again_is_no_gap(log: DecisionLog, reader: LogReade
     for _ in range(3):
         log.add_decisions(batch)
     log.add_decisions([decision("r4", sequence=4)])
-    upto = reader.watermark("films")
-    assert reader.window("films", 0, upto)["request_id"].to_pylist() == ["r1", "r2", "r3", "r4"]
-    assert reader.gaps("films", 0, upto) == 0
+    upto = reader.watermark()
+    assert reader.window(0, upto)["request_id"].to_pylist() == ["r1", "r2", "r3", "r4"]
+    assert reader.gaps(0, upto) == 0
 
 
 def test_of_several_inboxes_the_last_one_is_read(log: DecisionLog, reader: LogReader, any_url: str) -> None:
@@ -247,7 +248,7 @@ def test_of_several_inboxes_the_last_one_is_read(log: DecisionLog, reader: LogRe
 
 def test_a_log_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no log"):
-        LogReader(f"sqlite:///{tmp_path}/feedback.db")
+        LogReader(f"sqlite:///{tmp_path}/feedback.db", "films")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -255,8 +256,8 @@ def test_what_came_since_is_counted_by_what_is_known_of_it(log: DecisionLog, rea
     log.add_decisions(
         [decision("r1", 0), decision("r1", 1, "large", large_label="good"), decision("r1", 2, drawn=True)]
     )
-    first = reader.watermark("films")
-    assert reader.counts("films", 0) == (3, 1, 0)
+    first = reader.watermark()
+    assert reader.counts(0) == (3, 1, 0)
     log.finish_audits("r1", {2: "good"})
     log.add_feedback("r1", None, [Feedback(0, "good")])
     log.add_decisions([decision("r2")])
@@ -266,20 +267,21 @@ def test_what_came_since_is_counted_by_what_is_known_of_it(log: DecisionLog, rea
         said = {"position": 0, "state": "labelled", "label": "bad", "drawn_at": decision("r2").answered_at}
         connection.execute(insert(connection, INBOX), [drawn | said])
     database.close()
-    assert reader.counts("films", 0) == (4, 2, 2)
-    assert reader.counts("films", first) == (1, 0, 1)
-    assert reader.counts("others", 0) == (0, 0, 0)
+    assert reader.counts(0) == (4, 2, 2)
+    assert reader.counts(first) == (1, 0, 1)
+    with LogReader(any_url, "others") as of_others:
+        assert of_others.counts(0) == (0, 0, 0)
 
 
 def test_an_alarm_is_known_by_the_last_decision_before_it(log: DecisionLog, reader: LogReader) -> None:
     """Promise: a window may begin after what raised the alarm."""
     log.add_decisions([decision("r1"), decision("r2")])
-    before = reader.watermark("films")
-    assert reader.alarm("films", "films/3") is None
+    before = reader.watermark()
+    assert reader.alarm("films/3") is None
     assert log.refute("films/3")
     log.add_decisions([decision("r3", answered_at=decision("r3").answered_at + timedelta(minutes=1))])
-    assert reader.alarm("films", "films/3") == before
-    assert reader.alarm("films", "films/4") is None
+    assert reader.alarm("films/3") == before
+    assert reader.alarm("films/4") is None
 
 
 def test_a_decision_without_a_unit_is_refused(log: DecisionLog, reader: LogReader) -> None:
