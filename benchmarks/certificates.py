@@ -40,6 +40,7 @@ from kcm.closed_form.left_out import ridge_left_out
 from kcm.metrics.intervals import Units
 
 EPSILON, DELTA = 0.02, 0.1
+CONFIG = CertificateConfig(epsilon=EPSILON, delta=DELTA)
 RISKY = 0.1  # share of the inputs, those of the highest scores, among which all losses lie
 EXCESS = 1.05  # the loss of whoever keeps all of them, in epsilon
 NUM_ROWS, NUM_DECISIONS = 2000, 20_000
@@ -72,7 +73,7 @@ def searched(validate: ScoredOutcomes) -> Decision:
 
 def on_rows(method: str, copies: int = 1, duplicated: float = 0.0) -> Callable[[np.random.Generator], bool]:
     """A world that certifies once, by `method`; `duplicated` certify rows are those of the search again."""
-    config = CertificateConfig(epsilon=EPSILON, delta=DELTA, method=method)
+    config = CONFIG.model_copy(update={"method": method})
 
     def world(rng: np.random.Generator) -> bool:
         validate, rows = draw(rng, NUM_ROWS, copies), draw(rng, NUM_ROWS, copies)
@@ -96,7 +97,7 @@ def by_many_looks(rng: np.random.Generator) -> bool:
     """Two runs certify on the same rows, then the storage is copied, and three more run in either copy."""
     rows = draw(rng, NUM_ROWS)
     fingerprint = split_fingerprint(f"row {number}" for number in range(NUM_ROWS))
-    config = CertificateConfig(epsilon=EPSILON, delta=DELTA, method="regret")
+    config = CONFIG.model_copy(update={"method": "regret"})
 
     def certifies_falsely(ledger: Ledger, run: str) -> bool:
         validate = draw(rng, NUM_ROWS)
@@ -130,8 +131,7 @@ def on_traffic(share: float, rng: np.random.Generator) -> bool:
         num_decisions=NUM_DECISIONS,
         num_asked=int(asked_N.sum()),
     )
-    config = CertificateConfig(epsilon=EPSILON, delta=DELTA)
-    return is_false(certify_traffic(traffic, Decision.of(0.0), config, window, delta=DELTA))
+    return is_false(certify_traffic(traffic, Decision.of(0.0), CONFIG, window, delta=DELTA))
 
 
 def by_left_out_rows(rng: np.random.Generator) -> bool:
@@ -156,8 +156,7 @@ def by_left_out_rows(rng: np.random.Generator) -> bool:
         said = [fit.constant + rows @ fit.weight for rows in (later, fresh)]
         tried.append((Frontier.of(chosen).cheapest(EPSILON).call_rate, chosen, *said))
     _, chosen, later, fresh = min(tried, key=lambda each: each[0])
-    config = CertificateConfig(epsilon=EPSILON, delta=DELTA, method="regret")
-    found = certify(chosen, judged(later, certify_label), searched(chosen), config)
+    found = certify(chosen, judged(later, certify_label), searched(chosen), CONFIG)
     threshold = -np.inf if found.threshold is None else found.threshold
     truth = judged(fresh, fresh_label)
     loss = float(((truth.score > threshold) & ~truth.small_correct).mean())
@@ -169,7 +168,8 @@ WORLDS: dict[str, Callable[[np.random.Generator], bool]] = {
     "regret, units of three equal rows": on_rows("regret", copies=3),
     "regret, a third copies of the searched rows": on_rows("regret", duplicated=1 / 3),
     "regret, eight looks by other names, in two copies of a storage": by_many_looks,
-    "regret, searched by train rows left out": by_left_out_rows,
+    "auto, searched by train rows left out": by_left_out_rows,
+    "auto, independent rows": on_rows("auto"),
     "net, independent rows": on_rows("net"),
     "net, units of three equal rows": on_rows("net", copies=3),
     "net, a third copies of the searched rows": on_rows("net", duplicated=1 / 3),

@@ -8,7 +8,7 @@ logged traffic the draw is that of the audits, see `kcm.certify.window`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -19,8 +19,10 @@ from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import ESCALATE_ALL, Decision, DecisionKind, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certify.paths import (
+    EitherPath,
     NetPath,
     RegretPath,
+    TableMethod,
     ThresholdPath,
     WorstTaskPath,
     call_rate_bound,
@@ -29,9 +31,12 @@ from kcm.certify.paths import (
 )
 from kcm.config import Config
 from kcm.errors import ConfigError, DataError
+from kcm.metrics.intervals import Units
 
-TableMethod = Literal["regret", "net"]  # on certify rows with labels
 Method = Literal[TableMethod, "traffic", "labelled"]  # on logged traffic: without labels, or on disagreements alone
+
+
+NUM_SAMPLES, MAX_SAMPLED = 20, 10_000  # of rows that choose, and rows of one
 
 
 class CertificateConfig(Config):
@@ -41,11 +46,11 @@ class CertificateConfig(Config):
     delta: float = Field(0.1, gt=0, lt=1, description="Probability that the promise may be broken.")
     method: Literal["auto", "regret", "net"] = Field(
         "auto",
-        description="regret never credits a win of the small model; net does; auto takes what keeps more on validate.",
+        description="regret never credits a win of the small model; net does; auto tests every threshold by the one of"
+        " the two that passes more often on as many of the rows that choose.",
     )
     every_task: bool = Field(False, description="Promise it within every task, not only on average over tasks.")
     max_call_rate: float | None = Field(None, gt=0, lt=1, description="Share of large calls that is promised as well.")
-    seed: int = Field(0, ge=0, description="Order in which `net` bets on the rows.")
 
     def loss_delta(self, delta: float) -> float:
         """What of delta the test of the loss may spend: a promised call rate takes the other half."""
@@ -118,7 +123,7 @@ def certify(
 ) -> Certificate:
     """Deploy the searched decision where it is certified, else the stricter certified one, else escalate all.
 
-    `validate` fixes what must not depend on `rows`: the method of `auto` and the grid of `net`. `delta` is what this
+    `validate` fixes what must not depend on `rows`: the tests of `auto`, and the grid. `delta` is what this
     look at the rows may spend (see `kcm.certify.ledger`); the config's where None.
 
     Raises DataError without rows, and ConfigError when `regret` is asked for under a changed prompt.
@@ -126,16 +131,10 @@ def certify(
     if len(validate) == 0 or len(rows) == 0:
         raise DataError("a certificate needs validate and certify rows", where="outcome table")
     spend = config.delta if delta is None else delta
-    frontier = Frontier.of(validate)
-
-    def enough(method: TableMethod) -> bool:
-        """Whether there are certify units enough for a method: their number says nothing of their outcomes."""
-        path = _path(method, frontier, rows, searched, config, spend)
-        return path.num_units >= path.fewest_units
-
-    method = config.method if config.method != "auto" else choose_method(validate, searched, config, spend, enough)
-    path = _path(method, frontier, rows, searched, config, spend)
-    return Certificate(method=method, **deployed_fields(path, rows, searched, config, spend))
+    path = _path(validate, rows, searched, config, spend)
+    fields = deployed_fields(path, rows, searched, config, spend)
+    deployed = Decision(decision=fields["decision"], threshold=fields["threshold"])
+    return Certificate(method=path.method(deployed.cut), **fields)
 
 
 def deployed_fields(
@@ -232,24 +231,19 @@ def certificate_curve(
 ) -> dict[str, Any]:
     """What a report draws of a certificate on certify rows: columns over falling thresholds, and the `method`.
 
-    `p_value` and `bound` are those of the certificate's own test, at its delta; the bound holds for a threshold that
-    was chosen beforehand. `loss` is the sample's, wins credited where the method credits them. `net` reads its frozen
-    grid, here on beyond the searched threshold. No points where no certify rows were tested.
+    `p_value` and `bound` are those of the test at each threshold, at the certificate's delta; the bound holds for a
+    threshold that was chosen beforehand. `loss` is the sample's, wins credited unless the method is `regret`. The
+    thresholds go on beyond the searched one. No points where no certify rows were tested.
     """
     columns: dict[str, list[float]] = {name: [] for name in ("threshold", "p_value", "loss", "bound", "call_rate")}
-    method = certificate.method
+    method: str = certificate.method
     if len(validate) and len(rows) and method in ("regret", "net"):
-        frontier = Frontier.of(validate)
-        path = _path(method, frontier, rows, certificate.searched, config, certificate.delta)
-        net = method == "net"
-        grid = (
-            frozen_grid(frontier, certificate.searched.cut, beyond=True)
-            if net
-            else Frontier.of(rows).curve()["threshold"]
-        )
+        method = "net" if rows.prompted else config.method
+        path = _path(validate, rows, certificate.searched, config, certificate.delta)
+        grid = frozen_grid(Frontier.of(validate), certificate.searched.cut, beyond=True)
         lost_N = rows.certified_baseline.astype(np.int8) - rows.small_correct
         escalated_N = rows.certified_baseline.astype(np.int8) - rows.large_correct if rows.prompted else 0
-        lost_N = lost_N if net else np.maximum(lost_N, 0)
+        lost_N = np.maximum(lost_N, 0) if method == "regret" else lost_N
         for threshold in grid[np.isfinite(grid)].tolist():
             kept_N = rows.score > threshold
             columns["threshold"].append(threshold)
@@ -260,56 +254,38 @@ def certificate_curve(
     return {"method": method, **columns}
 
 
-def choose_method(
-    validate: ScoredOutcomes,
-    searched: Decision,
-    config: CertificateConfig,
-    delta: float,
-    enough: Callable[[TableMethod], bool] = lambda method: True,
-) -> TableMethod:
-    """The method that would keep more of the validate rows; on a tie, the one with the lower p-value.
-
-    One that has not `enough` certify units could certify nothing, and is taken only where neither has. Under a prompt
-    that changes the large model's answers only `net` is valid.
-    """
-    if validate.prompted:
-        return "net"
-    frontier = Frontier.of(validate)
-
-    def standing(method: TableMethod) -> tuple[float, float]:
-        path = _path(method, frontier, validate, searched, config, delta)
-        return frontier.at(max(searched.cut, path.certified())).call_rate, path.p_value(searched.cut)
-
-    methods: tuple[TableMethod, ...] = ("regret", "net")
-    return min([method for method in methods if enough(method)] or methods, key=standing)
-
-
 def _path(
-    method: TableMethod,
-    validate: Frontier,
-    rows: ScoredOutcomes,
-    searched: Decision,
-    config: CertificateConfig,
-    delta: float,
+    validate: ScoredOutcomes, rows: ScoredOutcomes, searched: Decision, config: CertificateConfig, delta: float
 ) -> ThresholdPath:
-    """The tested path of accuracy."""
+    """The tested path of accuracy. Under a prompt that changes the large model's answers only `net` is valid."""
     delta = config.loss_delta(delta)
-    if method == "regret" and rows.prompted:
+    if config.method == "regret" and rows.prompted:
         raise ConfigError(
             "method 'regret' cannot test a policy whose prompt changes the large model's answers",
             where="certificate.method",
             hint="Use 'net' or 'auto'",
         )
-    grid = frozen_grid(validate, searched.cut, beyond=config.max_call_rate is not None)
+    grid = frozen_grid(Frontier.of(validate), searched.cut, beyond=config.max_call_rate is not None)
 
-    def over(part: ScoredOutcomes) -> ThresholdPath:
-        if method == "regret":
+    def over(part: ScoredOutcomes, choosing: ScoredOutcomes) -> ThresholdPath:
+        if config.method == "regret":
             return RegretPath(part, config.epsilon, delta)
-        return NetPath(part, grid, config.epsilon, delta, config.seed)
+        if config.method == "net" or rows.prompted:
+            return NetPath(part, grid, config.epsilon, delta)
+        return EitherPath(part, grid, config.epsilon, delta, _samples(choosing, len(part)))
 
     if not config.every_task:
-        return over(rows)
-    return WorstTaskPath({task: over(part) for task, part in rows.by_task().items()})
+        return over(rows, validate)
+    choosing = validate.by_task()
+    return WorstTaskPath({task: over(part, choosing.get(task, validate)) for task, part in rows.by_task().items()})
+
+
+def _samples(validate: ScoredOutcomes, num_rows: int) -> list[ScoredOutcomes]:
+    """What so many certify rows may look like: draws of whole units of the rows that choose, at most all of these."""
+    units, most = Units(validate.group, len(validate)), min(num_rows, MAX_SAMPLED)
+    if most >= len(validate):
+        return [validate]
+    return [validate.select(units.sample(len(validate), most, seed)) for seed in range(NUM_SAMPLES)]
 
 
 def _within_calls(path: ThresholdPath, threshold: float, lowest: float, highest: float) -> tuple[float, bool]:

@@ -13,10 +13,10 @@ from typing import Literal
 from kcm.certify.betting import fewest_betting
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.ledger import look_delta
+from kcm.certify.paths import TableMethod
 from kcm.certify.pvalues import fewest_binomial
 
 Scope = Literal["global", "per_task"]
-Method = Literal["regret", "net"]
 _STEP = 0.005  # epsilons are advised in such steps
 
 
@@ -31,7 +31,7 @@ class Outlook:
 
     scope: Scope
     num_units: int
-    by_method: Mapping[Method, int]
+    by_method: Mapping[TableMethod, int]
     epsilon: float | None
     scopes: tuple[Scope, ...]
 
@@ -73,21 +73,21 @@ def outlook(units: Mapping[str, int], config: CertificateConfig, scopes: Sequenc
     )
 
 
-def fewest_by_method(epsilon: float, delta: float, method: Literal["auto"] | Method) -> dict[Method, int]:
+def fewest_by_method(epsilon: float, delta: float, method: Literal["auto"] | TableMethod) -> dict[TableMethod, int]:
     """Fewest units that could certify `epsilon`, none of them lost, by each method that `method` allows."""
-    every: dict[Method, int] = {
+    every: dict[TableMethod, int] = {
         "regret": fewest_binomial(epsilon, delta),
         "net": fewest_betting((1 + epsilon) / 2, delta),
     }
     return every if method == "auto" else {method: every[method]}
 
 
-def fewest(epsilon: float, delta: float, method: Literal["auto"] | Method) -> int:
+def fewest(epsilon: float, delta: float, method: Literal["auto"] | TableMethod) -> int:
     """Fewest units that could certify `epsilon`, none of them lost; of `auto` by the better of the two methods."""
     return min(fewest_by_method(epsilon, delta, method).values())
 
 
-def smallest_epsilon(num_units: int, delta: float, method: Literal["auto"] | Method) -> float | None:
+def smallest_epsilon(num_units: int, delta: float, method: Literal["auto"] | TableMethod) -> float | None:
     """The smallest multiple of half a point below 1/2 that so many units could certify; None where none could."""
     steps = range(1, round(0.5 / _STEP))
     found = next((step for step in steps if fewest(step * _STEP, delta, method) <= num_units), None)

@@ -7,8 +7,8 @@ Learn then Test, arXiv 2110.01052).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ from kcm.certify.betting import BettingTest, fewest_betting
 from kcm.certify.pvalues import LossTest, fewest_binomial
 from kcm.metrics.intervals import Units
 
-GRID_SIZE = 50
+TableMethod = Literal["regret", "net"]  # on certify rows with labels
+GRID_SIZE = 100
 
 
 class ThresholdPath(Protocol):
@@ -47,6 +48,10 @@ class ThresholdPath(Protocol):
     def upper_bound(self, threshold: float) -> float:
         """Upper confidence bound, at delta, on the accuracy that the cascade at `threshold` loses."""
 
+    def method(self, threshold: float) -> TableMethod:
+        """How what is lost at `threshold` is counted by its test; by default wins are not credited."""
+        return "regret"
+
 
 class WorstTaskPath(ThresholdPath):
     """One threshold that is certified within every task, each tested at the full delta: all tests have to pass."""
@@ -71,6 +76,10 @@ class WorstTaskPath(ThresholdPath):
     def upper_bound(self, threshold: float) -> float:
         """The largest bound of any task."""
         return max(path.upper_bound(threshold) for path in self._paths)
+
+    def method(self, threshold: float) -> TableMethod:
+        """`net` where any task's test credits wins: what is promised then holds for the others, too."""
+        return "net" if any(path.method(threshold) == "net" for path in self._paths) else "regret"
 
 
 class RegretPath(ThresholdPath):
@@ -116,21 +125,19 @@ class NetPath(ThresholdPath):
     against (1 + epsilon) / 2, in a seeded random order of the units.
     """
 
-    def __init__(
-        self, rows: ScoredOutcomes, grid: NDArray[np.float64], epsilon: float, delta: float, seed: int
-    ) -> None:
+    def __init__(self, rows: ScoredOutcomes, grid: NDArray[np.float64], epsilon: float, delta: float) -> None:
         self._level, self._delta, self._grid = (1 + epsilon) / 2, delta, grid
-        self._losses = _ShuffledLosses(rows, seed)
+        self._losses = _ShuffledLosses(rows)
         self.num_units = self._losses.num_units
         self.fewest_units = fewest_betting(self._level, delta)
 
     def certified(self) -> float:
         """The last threshold of the grid before the first one that fails."""
         certified = math.inf
-        for threshold in self._grid:
-            if not self._test(threshold).rejects(self._level):
+        for threshold in self._grid.tolist():
+            if not self.passes(threshold):
                 break
-            certified = float(threshold)
+            certified = threshold
         return certified
 
     def deployable(self, lowest: float, highest: float) -> float | None:
@@ -145,16 +152,66 @@ class NetPath(ThresholdPath):
         """Bound on the mean of X, as a bound on the mean of D."""
         return 2 * self._test(threshold).upper_bound() - 1
 
+    def passes(self, threshold: float) -> bool:
+        """Whether the test at one threshold passes."""
+        return self._test(threshold).rejects(self._level)
+
+    def method(self, threshold: float) -> TableMethod:
+        return "net"
+
     def _test(self, threshold: float) -> BettingTest:
         return BettingTest(self._losses.values(threshold), self.num_units, self._delta)
 
 
-class _ShuffledLosses:
-    """Losses of the units in a seeded random order, the rows of a unit side by side."""
+class EitherPath(NetPath):
+    """Every threshold of the grid by `regret` or by `net`: by the test that more of `samples` pass there.
 
-    def __init__(self, rows: ScoredOutcomes, seed: int) -> None:
+    `samples` are drawn from other rows; on a tie the test counts whose highest p-value is lower, and `net` is not taken
+    where there are too few units for it. A cascade that loses epsilon with its wins credited loses as much without
+    them, so either test is one of what `net` promises. On few rows `regret` passes strict thresholds, at which hardly a
+    row is lost, and `net` those at which the small model wins often: with either alone the path would often stop early.
+    """
+
+    def __init__(
+        self,
+        rows: ScoredOutcomes,
+        grid: NDArray[np.float64],
+        epsilon: float,
+        delta: float,
+        samples: Sequence[ScoredOutcomes],
+    ) -> None:
+        super().__init__(rows, grid, epsilon, delta)
+        self._regret, credits = RegretPath(rows, epsilon, delta), self.num_units >= self.fewest_units
+        self.fewest_units = min(self.fewest_units, self._regret.fewest_units)
+        self._samples: dict[TableMethod, list[ThresholdPath]]
+        self._samples = {"regret": [RegretPath(sample, epsilon, delta) for sample in samples]}
+        if credits:
+            self._samples["net"] = [NetPath(sample, grid, epsilon, delta) for sample in samples]
+
+    def p_value(self, threshold: float) -> float:
+        return self._regret.p_value(threshold) if self.method(threshold) == "regret" else super().p_value(threshold)
+
+    def upper_bound(self, threshold: float) -> float:
+        by_regret = self.method(threshold) == "regret"
+        return self._regret.upper_bound(threshold) if by_regret else super().upper_bound(threshold)
+
+    def passes(self, threshold: float) -> bool:
+        return self.p_value(threshold) <= self._delta
+
+    def method(self, threshold: float) -> TableMethod:
+        def standing(method: TableMethod) -> tuple[int, float]:
+            p_values = [sample.p_value(threshold) for sample in self._samples[method]]
+            return sum(p <= self._delta for p in p_values), -max(p_values)
+
+        return max(self._samples, key=standing)
+
+
+class _ShuffledLosses:
+    """Losses of the units in a random order, always the same; the rows of a unit side by side."""
+
+    def __init__(self, rows: ScoredOutcomes) -> None:
         units = Units(rows.group, len(rows))
-        order = np.random.default_rng(seed).permutation(units.count)
+        order = np.random.default_rng(0).permutation(units.count)
         self._starts: NDArray[np.intp] | None = None
         self.num_units = units.count
         if units.grouped:
@@ -185,7 +242,7 @@ class _ShuffledLosses:
 
 
 def frozen_grid(validate: Frontier, searched: float, *, beyond: bool) -> NDArray[np.float64]:
-    """Thresholds that keep 1/50, 2/50, ... of the validate rows, and the searched one; descending.
+    """Thresholds that keep 1%, 2%, ... of the validate rows, and the searched one; descending.
 
     The grid ends at the searched threshold, unless a bound on the call rate may need a threshold `beyond` it.
     """

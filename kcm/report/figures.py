@@ -69,10 +69,11 @@ def certificate_path(path: Columns, certificate: Numbers) -> Chart:
     chart.draw("band", "kcm", [{"x": start, "x2": first}] if start is None or start < first else [], "certified")
     chart.draw("dashed", "limit", [{"y": delta and max(delta, SMALLEST_P)}], f"δ = {number(delta)}")
     values = [{"x": row["threshold"], "y": min(max(row["p_value"], SMALLEST_P), 1.0)} for row in rows]
-    method, deployed_at = str(path["method"]), certificate.get("threshold")
+    deployed_at = certificate.get("threshold")
+    method = {"auto": "regret or net"}.get(str(path["method"]), str(path["method"]))
     chart.draw("line", "kcm", values, f"p-value, by {method}")
     chart.draw("dashed", "ink", [{"x": deployed_at}], f"deployed threshold, {number(deployed_at)}")
-    credited = "credited" if method == "net" else "not credited"
+    credited = {"net": "credited", "regret": "not credited"}.get(method, "credited by net alone")
     chart.sentence = (
         f"The p-value of “the loss exceeds {epsilon_words(certificate)}” by the test {method}, wins of the small model"
         f" {credited}. It is read from strict (right) to lenient (left): what comes before the first p-value above"

@@ -35,7 +35,6 @@ def promise_of(request: RequestConfig) -> CertificateConfig:
         method=request.mode,
         every_task=request.scope == "every_task",
         max_call_rate=request.max_call_rate,
-        seed=request.seed,
     )
 
 

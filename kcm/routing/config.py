@@ -91,7 +91,7 @@ class RequestConfig(Config):
     max_call_rate: float | None = Field(
         None, gt=0, lt=1, description="Promise this call rate as well; each promise takes delta/2."
     )
-    seed: int = Field(0, ge=0, description="Draws splits where the table names none, and the order of the bets.")
+    seed: int = Field(0, ge=0, description="Draws splits where the table names none.")
 
     @property
     def searched_loss(self) -> float:

@@ -13,7 +13,15 @@ from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certify.betting import BettingTest
 from kcm.certify.certificate import CertificateConfig, certificate_curve, certify
-from kcm.certify.paths import NetPath, RegretPath, WorstTaskPath, call_rate_bound, frozen_grid, highest_call_threshold
+from kcm.certify.paths import (
+    EitherPath,
+    NetPath,
+    RegretPath,
+    WorstTaskPath,
+    call_rate_bound,
+    frozen_grid,
+    highest_call_threshold,
+)
 from kcm.certify.pvalues import hoeffding_bentkus_p_value
 
 rows_of = st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.booleans()), min_size=1, max_size=40)
@@ -84,9 +92,9 @@ def test_the_net_path_tests_the_difference_to_the_baseline(draw, prompted):
     rng = np.random.default_rng(5)
     extra = {"large_none_correct": rng.random(3000) < 0.9} if prompted else {}
     rows = draw(3000, 4, **extra)
-    path = NetPath(rows, np.array([0.0]), 0.05, 0.1, seed=7)
+    path = NetPath(rows, np.array([0.0]), 0.05, 0.1)
     for threshold in (-0.5, 1.0):
-        x = (1 + _net_losses(rows, threshold)[np.random.default_rng(7).permutation(3000)]) / 2
+        x = (1 + _net_losses(rows, threshold)[np.random.default_rng(0).permutation(3000)]) / 2
         test = BettingTest(lambda start, stop, x=x: x[start:stop], 3000, 0.1)
         assert path.p_value(threshold) == pytest.approx(test.p_value(0.525))
         assert path.upper_bound(threshold) == pytest.approx(2 * test.upper_bound() - 1)
@@ -95,19 +103,19 @@ def test_the_net_path_tests_the_difference_to_the_baseline(draw, prompted):
 def test_an_escalated_row_that_fails_under_the_task_prompt_loses_nothing_to_the_baseline():
     rows = {"score": np.zeros(300), "small_correct": np.ones(300), "large_correct": np.zeros(300)}
     failed = ScoredOutcomes(**rows, large_none_error=np.ones(300, dtype=bool))
-    path = NetPath(failed, np.array([1.0]), 0.02, 0.1, seed=0)
+    path = NetPath(failed, np.array([1.0]), 0.02, 0.1)
     assert path.certified() == 1.0
     hinted = ScoredOutcomes(**rows, large_none_correct=np.zeros(300), large_none_error=np.ones(300, dtype=bool))
-    assert NetPath(hinted, np.array([1.0]), 0.02, 0.1, seed=0).certified() == np.inf
+    assert NetPath(hinted, np.array([1.0]), 0.02, 0.1).certified() == np.inf
 
 
 def test_the_net_loss_of_a_group_is_the_mean_over_its_rows(draw):
     group = np.array([f"g{i % 700}" for i in range(2000)], dtype=object)
     rows = draw(2000, 6, group=group)
-    path = NetPath(rows, np.array([0.0]), 0.05, 0.1, seed=3)
+    path = NetPath(rows, np.array([0.0]), 0.05, 0.1)
     loss = _net_losses(rows, 0.2)
     names = list(dict.fromkeys(group))
-    means = np.array([loss[group == name].mean() for name in names])[np.random.default_rng(3).permutation(700)]
+    means = np.array([loss[group == name].mean() for name in names])[np.random.default_rng(0).permutation(700)]
     test = BettingTest(lambda start, stop: (1 + means[start:stop]) / 2, 700, 0.1)
     assert path.num_units == 700
     assert path.p_value(0.2) == pytest.approx(test.p_value(0.525))
@@ -116,7 +124,7 @@ def test_the_net_loss_of_a_group_is_the_mean_over_its_rows(draw):
 def test_the_net_path_stops_at_the_first_threshold_of_its_grid_that_fails(draw):
     rows = draw(4000, 1)
     grid = np.array([2.0, 1.0, 0.0, -0.5, -3.0, -np.inf])
-    path = NetPath(rows, grid, 0.02, 0.1, seed=0)
+    path = NetPath(rows, grid, 0.02, 0.1)
     passes = [path.p_value(threshold) <= 0.1 for threshold in grid]
     first = passes.index(False)
     assert 0 < first < len(grid)
@@ -127,9 +135,26 @@ def test_a_failure_in_the_middle_of_the_grid_hides_what_would_pass_below_it():
     # Above 0 the small model always loses to the large one, below it always wins: keeping all is no loss on the whole.
     score = np.concatenate([np.full(500, 1.0), np.full(500, -1.0)])
     rows = ScoredOutcomes(score=score, small_correct=score < 0, large_correct=score > 0)
-    path = NetPath(rows, np.array([0.0, -np.inf]), 0.1, 0.1, seed=0)
+    path = NetPath(rows, np.array([0.0, -np.inf]), 0.1, 0.1)
     assert path.p_value(-np.inf) < 0.1 < path.p_value(0.0)
     assert path.certified() == np.inf
+
+
+def test_each_threshold_is_tested_by_whichever_more_samples_pass(draw):
+    grid, rows = np.array([1.0, 0.0, -1.0, -np.inf]), draw(400, 1, skill=4, ease=3)
+    samples = [draw(400, seed, skill=4, ease=3) for seed in range(2, 9)]
+    path = EitherPath(rows, grid, 0.05, 0.1, samples)
+    alone = {"net": NetPath(rows, grid, 0.05, 0.1), "regret": RegretPath(rows, 0.05, 0.1)}
+    methods = [path.method(threshold) for threshold in grid]
+    for threshold, method in zip(grid, methods, strict=True):
+        by_net = np.array([NetPath(sample, grid, 0.05, 0.1).p_value(threshold) for sample in samples])
+        by_regret = np.array([RegretPath(sample, 0.05, 0.1).p_value(threshold) for sample in samples])
+        net, regret = (((p <= 0.1).sum(), -p.max()) for p in (by_net, by_regret))
+        assert method == ("net" if net > regret else "regret")
+        assert path.p_value(threshold) == alone[method].p_value(threshold)
+        assert path.upper_bound(threshold) == alone[method].upper_bound(threshold)
+    assert set(methods) == {"net", "regret"}
+    assert path.fewest_units == alone["regret"].fewest_units < alone["net"].fewest_units
 
 
 def test_the_grid_is_frozen_on_validate_and_holds_the_searched_threshold(draw):
@@ -138,7 +163,7 @@ def test_the_grid_is_frozen_on_validate_and_holds_the_searched_threshold(draw):
     assert grid[-1] == 0.123
     assert (np.diff(grid) < 0).all()
     kept = np.array([(validate.score > threshold).mean() for threshold in grid[:-1]])
-    np.testing.assert_allclose(kept, np.arange(1, len(kept) + 1) / 50)
+    np.testing.assert_allclose(kept, np.arange(1, len(kept) + 1) / 100)
     beyond = frozen_grid(Frontier.of(validate), 0.123, beyond=True)
     assert beyond[-1] == -math.inf
     assert set(grid) < set(beyond)
@@ -185,10 +210,10 @@ def test_the_curve_of_the_regret_is_the_path_at_every_threshold(draw):
     _, curve = curve_of(draw(200, 1), rows, method="regret")
     path, frontier = RegretPath(rows, 0.05, 0.1), Frontier.of(rows)
     assert curve["method"] == "regret"
-    assert curve["threshold"] == frontier.thresholds[1:-1].tolist()
+    assert len(curve["threshold"]) > 90
     assert curve["p_value"] == [path.p_value(threshold) for threshold in curve["threshold"]]
     assert curve["bound"] == [path.upper_bound(threshold) for threshold in curve["threshold"]]
-    assert curve["call_rate"] == pytest.approx(frontier.call_rate[1:-1])
+    assert curve["call_rate"] == [frontier.at(threshold).call_rate for threshold in curve["threshold"]]
     assert curve["loss"] == [_lost(rows, threshold).mean() for threshold in curve["threshold"]]
 
 
