@@ -40,7 +40,7 @@ from kcm.cascade.frontier import Frontier
 from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named
-from kcm.metrics.intervals import resampled_difference
+from kcm.metrics.intervals import resampled_mean
 
 MAX_LOSS = 0.005
 OURS = ("confidence", "signals")
@@ -130,7 +130,7 @@ def summarised(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "gates": {gate: {figure: float(np.mean(of(gate, figure))) for figure in FIGURES} for gate in gates},
         "differences": {
             f"{first} - {second}": {
-                figure: interval_of(resampled_difference(of(first, figure), of(second, figure), share))
+                figure: interval_of(resampled_mean(np.subtract(of(first, figure), of(second, figure)), share))
                 for figure in ("calls_saved", "lost", "area")
             }
             for first, second in (

@@ -19,7 +19,7 @@ from kcm.components import FAMILIES
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
-from kcm.metrics.continual import summarise
+from kcm.metrics.continual import average_accuracy, summarise
 from kcm.tasks import TasksConfig
 from pipelines.store.artefact import write_json
 
@@ -160,11 +160,12 @@ def aggregate(records: Sequence[Record], *, against: str = "kan") -> dict[str, A
 
 def figures(record: Record, joint: Sequence[Sequence[float]] | None = None) -> dict[str, Any]:
     """The metrics of one cell, and what they were computed from; `joint` is the R of joint training."""
-    metrics = summarise(record["R"], record["b"], joint)
+    gap = None if joint is None else average_accuracy(joint) - average_accuracy(record["R"])
     seconds, num_bytes = record["seconds_per_task"], record["memory_bytes_per_task"]
     return {
         "seed": record["seed"],
-        **metrics,
+        **summarise(record["R"], record["b"]),
+        "gap_to_joint": gap,
         **{size: record[size] for size in CLASS_SIZES},
         "seconds": float(np.mean(seconds)),
         "memory_bytes": num_bytes[-1],

@@ -146,9 +146,8 @@ class Bundle(FrozenModels):
         if self.certificates and self.certified_by:
             documents[COMPUTED_BY.removesuffix(".json")] = self.certified_by
         with sealing(folder, MANIFEST, FORMAT) as draft:
-            encoder, large = _contained(self.encoder, ENCODER, draft), self.large
-            if large.backbone is not None:
-                large = large.with_backbone(_contained(large.backbone, LARGE_ENCODER, draft))
+            encoder = _contained(self.encoder, ENCODER, draft)
+            large = self.large.with_backbone(lambda backbone: _contained(backbone, LARGE_ENCODER, draft))
             documents |= {
                 "encoder": EncoderFile(config=encoder, identity=self.encoder_identity),
                 "large": LargeFile(config=large, identity=self.large_identity),

@@ -59,7 +59,8 @@ class FrozenModels:
 
     def in_runtimes(self, encoder: Runtime | None, large: Runtime | None) -> Self:
         """The same with its networks in other runtimes, as far as their precision leaves a choice; None: as it is."""
-        return replace(self, encoder=self.encoder.in_runtime(encoder), large=self.large.in_runtime(large))
+        large_model = self.large.with_backbone(lambda backbone: backbone.in_runtime(large))
+        return replace(self, encoder=self.encoder.in_runtime(encoder), large=large_model)
 
     def computed_by(self, encoder_device: str, large_device: str) -> ComputedBy:
         """What computes both sides on these devices."""
@@ -97,9 +98,7 @@ class FrozenModels:
         """As `read_models`, from an open folder."""
         names, folder = files.config(BundleNames, "labels.json"), files.folder
         encoder, large = files.config(EncoderFile, "encoder.json"), files.config(LargeFile, "large.json")
-        large_config = large.config
-        if large_config.backbone is not None:
-            large_config = large_config.with_backbone(_located(large_config.backbone, LARGE_ENCODER, files))
+        large_config = large.config.with_backbone(lambda backbone: _located(backbone, LARGE_ENCODER, files))
         return FrozenModels(
             label_names=names.labels,
             none_label=names.none_label,

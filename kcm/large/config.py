@@ -164,8 +164,8 @@ class LargeConfig(Component):
         """The frozen encoder; None for a model without one."""
         return None
 
-    def with_backbone(self, encoder: EncoderConfig) -> LargeConfig:
-        """The same model on another backbone."""
+    def with_backbone(self, change: Callable[[EncoderConfig], EncoderConfig]) -> LargeConfig:
+        """The same model with its backbone changed; one without a backbone as it is."""
         return self
 
     @property
@@ -178,18 +178,6 @@ class LargeConfig(Component):
         if self.remote or self.is_recorded:
             return ""
         return self.backbone.computed_by(device) if self.backbone else kind_of(device)
-
-    def in_runtime(self, runtime: Runtime | None) -> LargeConfig:
-        """The same model with its backbone in another runtime."""
-        return self.with_backbone(self.backbone.in_runtime(runtime)) if self.backbone else self
-
-    def of_dim(self, dim: int) -> LargeConfig:
-        """The same model whose backbone knows the length of the rows' own vectors, where it reads these."""
-        return self.with_backbone(self.backbone.of_dim(dim)) if self.backbone else self
-
-    def resolved(self, assets_dir: Path, device: str = "cpu") -> LargeConfig:
-        """The same model with its backbone in the faster runtime where that is `auto`; raises what `build` raises."""
-        return self.with_backbone(self.backbone.resolved(assets_dir, device)) if self.backbone else self
 
     def fit(
         self,
@@ -277,6 +265,6 @@ class EncodedConfig(LargeConfig):
         """The encoder."""
         return self.encoder
 
-    def with_backbone(self, encoder: EncoderConfig) -> LargeConfig:
-        """The same model on another encoder."""
-        return self.model_copy(update={"encoder": encoder})
+    def with_backbone(self, change: Callable[[EncoderConfig], EncoderConfig]) -> LargeConfig:
+        """The same model with its encoder changed."""
+        return self.model_copy(update={"encoder": change(self.encoder)})

@@ -268,24 +268,18 @@ class Analytic(Learner):
 
 def require_linear(network: NetworkConfig) -> None:
     """Raise ConfigError for a network not linear in its coefficients, a base, or a scaling that depends on order."""
-    if network.hidden:
-        raise ConfigError(
-            f"network.hidden = {list(network.hidden)}, and the analytic learner solves for a single layer",
-            where="network.hidden",
-            hint="Set network.hidden: []",
-        )
-    if network.scaling != "unit":
-        raise ConfigError(
-            f"network.scaling = {network.scaling!r} depends on which task comes first, the analytic learner must not",
-            where="network.scaling",
-            hint="Set network.scaling: unit",
-        )
-    if network.base != "none":
-        raise ConfigError(
-            f"network.base = {network.base!r}, to which a closed form adds nothing: it solves for all rows",
-            where="network.base",
-            hint="Set network.base: none",
-        )
+    needed = {
+        "hidden": ((), "the analytic learner solves for a single layer"),
+        "scaling": ("unit", "the analytic learner must not depend on which task comes first"),
+        "base": ("none", "a closed form adds nothing to a base: it solves for all rows"),
+    }
+    for name, (value, why) in needed.items():
+        if (given := getattr(network, name)) != value:
+            raise ConfigError(
+                f"network.{name} = {given!r}, and {why}",
+                where=f"network.{name}",
+                hint=f"Set network.{name}: {value or []}",
+            )
 
 
 @torch.no_grad()

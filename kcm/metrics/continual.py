@@ -66,12 +66,7 @@ def fwt(R: ArrayLike, b: ArrayLike | None) -> float | None:
     return None if np.isnan(transfer) else transfer
 
 
-def gap_to_joint(R: ArrayLike, joint: ArrayLike) -> float:
-    """Average accuracy after the last task of joint training, minus that of `R`; `joint` is its own R matrix."""
-    return average_accuracy(joint) - average_accuracy(R)
-
-
-def summarise(R: ArrayLike, b: ArrayLike | None = None, joint: ArrayLike | None = None) -> dict[str, float | None]:
+def summarise(R: ArrayLike, b: ArrayLike | None = None) -> dict[str, float | None]:
     """All metrics of one run by name. Raises DataError when R is not square or lacks accuracies of learned tasks."""
     return {
         "average_accuracy": average_accuracy(R),
@@ -81,7 +76,6 @@ def summarise(R: ArrayLike, b: ArrayLike | None = None, joint: ArrayLike | None 
         "forgetting_max": forgetting_max(R),
         "bwt": bwt(R),
         "fwt": fwt(R, b),
-        "gap_to_joint": None if joint is None else gap_to_joint(R, joint),
     }
 
 

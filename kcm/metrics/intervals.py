@@ -91,14 +91,6 @@ def resampled_mean(values: ArrayLike, held_out_share: float, level: float = 0.95
     return SeedInterval(mean, mean - half, mean + half, num_folds - 1)
 
 
-def resampled_difference(
-    first: ArrayLike, second: ArrayLike, held_out_share: float, level: float = 0.95
-) -> SeedInterval | None:
-    """`resampled_mean` of `first` minus `second`, both on the same folds, [J] each."""
-    difference_J = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    return resampled_mean(difference_J, held_out_share, level)
-
-
 def effective_rows(values: ArrayLike, group: ArrayLike | None = None, level: float = 0.95) -> float:
     """The number of independent rows with the same variance of the mean of `values` [N]; 0 for a single group."""
     values_N = np.asarray(values, dtype=np.float64)

@@ -197,14 +197,13 @@ def outcome_part(
     collaborator cannot give: its logit is -inf. Train rows have the logits of `left_out`; those that are not there,
     since they were not drawn, are left out of the table.
     """
-    if part.source == "train":
-        assert left_out is not None  # a learner without it was refused
-        part = left_out.known(part)
+    unseen = left_out if part.source == "train" else None
+    if unseen:
+        part = unseen.known(part)
     row, num_answers, features_ND = part.rows, len(names.answers), feature_matrix(part.rows)
     judge_NC, small_NC = logits(collaborator, features_ND)
-    if part.source == "train":
-        assert left_out is not None
-        judge_NC, small_NC = left_out.replaced(row["id"], judge_NC, small_NC)
+    if unseen:
+        judge_NC, small_NC = unseen.replaced(row["id"], judge_NC, small_NC)
     label_N, large = row["label"].to_numpy(), _large_columns(part.answers, num_answers)
     table = OutcomeTable(
         id=_objects(row["id"]),

@@ -73,7 +73,8 @@ class AskAgain(Stage, Plan):
         ids, split = row_ids(asked), pa.array(["train"] * len(asked))
         shard = pa.table({"id": ids, "split": split, "text": text, "image": image})
         write_shard(context.store.storage, [shard], attempt.scratch / "rows" / _SHARD)
-        large = self.large.resolved(context.assets_path, context.cluster.device)
+        device = context.cluster.device
+        large = self.large.with_backbone(lambda backbone: backbone.resolved(context.assets_path, device))
         ask_shards(
             context,
             LargeSpec(large, answers, len(answers) - (none is not None)),

@@ -127,7 +127,7 @@ class AskedOutcomes(AskingPlan):
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers under the task prompt."""
         names, context = sequence.names, attempt.context
-        large = self.large.resolved(context.assets_path, self.device)
+        large = self.large.with_backbone(lambda backbone: backbone.resolved(context.assets_path, self.device))
         spec = LargeSpec(large, names.answers, len(names.labels))
         usage = ask_shards(context, spec, sequence.all_shards, attempt.folder, scratch=attempt.scratch, bar=attempt.bar)
         write_identity(attempt.folder, self.identity, runtime=large.in_use, device=self.device, **usage)

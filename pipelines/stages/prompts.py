@@ -177,8 +177,9 @@ class ChoosePrompts(Stage):
         self, context: Context, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
     ) -> Prompting:
         """The large model of the stage `outcomes`."""
+        large = features.sequence.large_with_head(self.large)
         plan = Prompting(
-            large=features.sequence.large_with_head(self.large).in_runtime(outcomes.runtime),
+            large=large.with_backbone(lambda backbone: backbone.in_runtime(outcomes.runtime)),
             identity=outcomes.identity,
             device=context.cluster.device,
             modes=self.tune.prompt_modes,

@@ -181,7 +181,9 @@ def _write_bundle(
     name = evaluated.deployed
     found, policy = tuned.load(name), evaluated.policy(name)
     encoder = encoder.of_dim(features.dim)
-    large = sequence.large_with_head(stage.large).in_runtime(outcomes.runtime).of_dim(features.dim)
+    large = sequence.large_with_head(stage.large).with_backbone(
+        lambda backbone: backbone.in_runtime(outcomes.runtime).of_dim(features.dim)
+    )
     bundle = Bundle(
         collaborator=found.collaborator.merged(),
         seed=plan.config.seed,

@@ -131,4 +131,4 @@ class SequenceArtefact(ShardedArtefact):
 
     def large_with_head(self, large: LargeConfig) -> LargeConfig:
         """The large model whose encoder, where it has one, names its fitted head in place of `towers`."""
-        return large if large.backbone is None else large.with_backbone(self.with_head(large.backbone, LARGE))
+        return large.with_backbone(lambda backbone: self.with_head(backbone, LARGE))
