@@ -28,7 +28,8 @@ against `LogisticRegression(C=10)` on the same features and rows with an exact b
 
 The large model learned from up to 8,000 other rows: a linear head (of reviews on mpnet, of emoji on larger pictures),
 and of tables of numbers and pixels a support vector machine. Questions of CLINC150 and BANKING77 and reviews of films
-have MiniLM's features.
+have MiniLM's features. How a certificate tests its thresholds was chosen on further draws, when these had been seen
+with one test for all thresholds: over all but Fashion-MNIST that was worth .8 ± .3 points.
 """
 INCREMENTS = """
 Classes that come task by task, learned by the default KAN and never seen again, against one `LogisticRegression(C=10)`
