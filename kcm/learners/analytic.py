@@ -269,16 +269,16 @@ class Analytic(Learner):
 def require_linear(network: NetworkConfig) -> None:
     """Raise ConfigError for a network not linear in its coefficients, a base, or a scaling that depends on order."""
     needed = {
-        "hidden": ((), "the analytic learner solves for a single layer"),
-        "scaling": ("unit", "the analytic learner must not depend on which task comes first"),
-        "base": ("none", "a closed form adds nothing to a base: it solves for all rows"),
+        "hidden": (list(network.hidden), [], "the analytic learner solves for a single layer"),
+        "scaling": (network.scaling, "unit", "the analytic learner must not depend on which task comes first"),
+        "base": (network.base, "none", "a closed form adds nothing to a base: it solves for all rows"),
     }
-    for name, (value, why) in needed.items():
-        if (given := getattr(network, name)) != value:
+    for name, (given, value, why) in needed.items():
+        if given != value:
             raise ConfigError(
                 f"network.{name} = {given!r}, and {why}",
                 where=f"network.{name}",
-                hint=f"Set network.{name}: {value or []}",
+                hint=f"Set network.{name}: {value}",
             )
 
 
