@@ -160,12 +160,11 @@ def aggregate(records: Sequence[Record], *, against: str = "kan") -> dict[str, A
 
 def figures(record: Record, joint: Sequence[Sequence[float]] | None = None) -> dict[str, Any]:
     """The metrics of one cell, and what they were computed from; `joint` is the R of joint training."""
-    gap = None if joint is None else average_accuracy(joint) - average_accuracy(record["R"])
     seconds, num_bytes = record["seconds_per_task"], record["memory_bytes_per_task"]
     return {
         "seed": record["seed"],
         **summarise(record["R"], record["b"]),
-        "gap_to_joint": gap,
+        "gap_to_joint": joint and average_accuracy(joint) - average_accuracy(record["R"]),
         **{size: record[size] for size in CLASS_SIZES},
         "seconds": float(np.mean(seconds)),
         "memory_bytes": num_bytes[-1],
