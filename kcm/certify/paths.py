@@ -187,6 +187,7 @@ class EitherPath(NetPath):
         self._samples = {"regret": [RegretPath(sample, epsilon, delta) for sample in samples]}
         if credits:
             self._samples["net"] = [NetPath(sample, grid, epsilon, delta) for sample in samples]
+        self._methods: dict[float, TableMethod] = {}  # by threshold, as far as they were asked for
 
     def p_value(self, threshold: float) -> float:
         return self._regret.p_value(threshold) if self.method(threshold) == "regret" else super().p_value(threshold)
@@ -203,7 +204,9 @@ class EitherPath(NetPath):
             p_values = [sample.p_value(threshold) for sample in self._samples[method]]
             return sum(p <= self._delta for p in p_values), -max(p_values)
 
-        return max(self._samples, key=standing)
+        if threshold not in self._methods:
+            self._methods[threshold] = max(self._samples, key=standing)
+        return self._methods[threshold]
 
 
 class _ShuffledLosses:

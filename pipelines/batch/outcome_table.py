@@ -198,6 +198,7 @@ def outcome_part(
     since they were not drawn, are left out of the table.
     """
     unseen = left_out if part.source == "train" else None
+    assert unseen or part.source != "train"  # a learner without it was refused
     if unseen:
         part = unseen.known(part)
     row, num_answers, features_ND = part.rows, len(names.answers), feature_matrix(part.rows)

@@ -145,10 +145,9 @@ class LogReader(ApplicationLog):
         """
         d, missing = DECISIONS.c, 0
         by_writer = select(d.writer, func.max(d.sequence), func.count(d.sequence)).group_by(d.writer)
+        by_writer = by_writer.where(_within(self._application, after, upto))
         with self.reading() as connection:
-            for writer, last, number in connection.execute(
-                by_writer.where(_within(self._application, after, upto))
-            ).all():
+            for writer, last, number in connection.execute(by_writer).all():
                 earlier = select(d.sequence).where(_within(self._application, 0, after), d.writer == writer)
                 before = connection.scalar(earlier.order_by(d.number.desc()).limit(1)) if last != number else 0
                 missing += max(0, (last or 0) - (before or 0) - number)
