@@ -32,10 +32,10 @@ from script import keep, options
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.certify.certificate import Certificate, CertificateConfig, CertifiedWindow, certify
-from kcm.certify.ledger import Ledger, split_fingerprint
-from kcm.certify.traffic import Traffic
-from kcm.certify.window import certify_traffic
+from kcm.certification.certificate import Certificate, CertificateConfig, CertifiedWindow, certify
+from kcm.certification.ledger import Ledger, split_fingerprint
+from kcm.certification.traffic import Traffic
+from kcm.certification.window import certify_traffic
 from kcm.closed_form.left_out import ridge_left_out
 from kcm.metrics.intervals import Units
 

@@ -34,8 +34,8 @@ from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy
 from kcm.cascade.table import OutcomeTable, Split
-from kcm.certify.certificate import CertificateConfig, certified_keep_rate, certify_policy
-from kcm.certify.ledger import look_delta
+from kcm.certification.certificate import CertificateConfig, certified_keep_rate, certify_policy
+from kcm.certification.ledger import look_delta
 from kcm.collaborator.collaborator import Collaborator, CollaboratorName, NetworkConfig, NetworkKind
 from kcm.collaborator.distill import DistillConfig
 from kcm.config import parse_config

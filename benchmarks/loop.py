@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from rich.pretty import pprint
 from script import options, write
 
-from kcm.certify.monitoring.alarm import RateAlarm
-from kcm.certify.monitoring.drift import DistanceReference
+from kcm.certification.monitoring.alarm import RateAlarm
+from kcm.certification.monitoring.drift import DistanceReference
 
 COLUMNS = ("figure", "must", "aim", "found")
 EPSILON, SHARE, DELTA = 0.02, 0.05, 0.1

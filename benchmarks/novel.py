@@ -56,10 +56,10 @@ from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy
 from kcm.cascade.table import OutcomeTable
-from kcm.certify.certificate import Certificate, CertificateConfig, certify
-from kcm.certify.ledger import look_delta
-from kcm.certify.monitoring.alarm import RateAlarm
-from kcm.certify.monitoring.drift import ALARM_DELTA, DriftReference
+from kcm.certification.certificate import Certificate, CertificateConfig, certify
+from kcm.certification.ledger import look_delta
+from kcm.certification.monitoring.alarm import RateAlarm
+from kcm.certification.monitoring.drift import ALARM_DELTA, DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.encoders.text import TextEncoderConfig

@@ -31,8 +31,8 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named
 from kcm.cascade.search import find_policy
 from kcm.cascade.table import SPLITS, Split
-from kcm.certify.certificate import certificates_json, certified_keep_rate, certify_policy
-from kcm.certify.ledger import look_delta
+from kcm.certification.certificate import certificates_json, certified_keep_rate, certify_policy
+from kcm.certification.ledger import look_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import EncoderConfig
 from kcm.encoders.dual.image_text import pair_features

@@ -33,8 +33,8 @@ from study.seeds import interval_of, paired_over_seeds
 
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.table import SPLITS
-from kcm.certify.certificate import certify_policy
-from kcm.certify.ledger import look_delta
+from kcm.certification.certificate import certify_policy
+from kcm.certification.ledger import look_delta
 from kcm.config import load_config
 from kcm.errors import KcmError
 from kcm.learners.training.stream import ParquetRows

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kcm.assets import AssetsFolder, default_assets
 from kcm.cascade.search import TuneConfig
-from kcm.certify.certificate import CertificateConfig
+from kcm.certification.certificate import CertificateConfig
 from kcm.collaborator.collaborator import CollaboratorName, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.config import Config

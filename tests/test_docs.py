@@ -16,8 +16,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from benchmarks.scale_table import memory_table
-from kcm.certify.certificate import CertificateConfig
-from kcm.certify.outlook import outlook
+from kcm.certification.certificate import CertificateConfig
+from kcm.certification.outlook import outlook
 from pipelines.registry.pyfunc import register_model
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracking import Tracking, set_champion

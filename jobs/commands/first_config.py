@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from kcm.certify.outlook import outlook
+from kcm.certification.outlook import outlook
 from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.inputs.cells import written

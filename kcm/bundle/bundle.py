@@ -41,8 +41,8 @@ from kcm.cascade.forms import GateHead
 from kcm.cascade.gate import Gate, GateName
 from kcm.cascade.policy import POLICY_FILE, Policy
 from kcm.cascade.scores import form_named
-from kcm.certify.certificate import Certificate, confidence
-from kcm.certify.monitoring.drift import DriftReference
+from kcm.certification.certificate import Certificate, confidence
+from kcm.certification.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.components import Component, components_of, of_a_bundle
 from kcm.config import Config

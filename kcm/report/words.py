@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from kcm.certify.certificate import confidence
+from kcm.certification.certificate import confidence
 from kcm.costs import Prices
 from kcm.report.formats import (
     MISSING,

@@ -17,9 +17,9 @@ from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.cascade.search import find_policy
-from kcm.certify.certificate import Certificate, CertificateConfig, certify_policy
-from kcm.certify.ledger import Ledger, split_fingerprint
-from kcm.certify.outlook import fewest
+from kcm.certification.certificate import Certificate, CertificateConfig, certify_policy
+from kcm.certification.ledger import Ledger, split_fingerprint
+from kcm.certification.outlook import fewest
 from kcm.errors import ConfigError, DataError
 from kcm.routing.config import RequestConfig
 from kcm.routing.table import RoutingTable

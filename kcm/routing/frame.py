@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kcm.cascade.evaluation import router_quality
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.certify.certificate import Certificate, certificate_curve
+from kcm.certification.certificate import Certificate, certificate_curve
 from kcm.config import load_config, parse_config
 from kcm.encoders.text import TextEncoder
 from kcm.errors import ConfigError, DataError

@@ -1,8 +1,8 @@
 """Trying a challenger on traffic: the champion's shadow at first, then the version of more and more callers.
 
 A stage ends after a fixed number of the challenger's own decisions. What its traffic refutes, or does not show to stay
-within its limits by then, ends the trial at once: the champion answers everybody again. `kcm.certify.monitoring.trial`
-decides; here the service and the log are asked.
+within its limits by then, ends the trial at once: the champion answers everybody again.
+`kcm.certification.monitoring.trial` decides; here the service and the log are asked.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kcm.certify.monitoring.trial import Limits, StageVerdict, judge, upper_bound
+from kcm.certification.monitoring.trial import Limits, StageVerdict, judge, upper_bound
 from kcm.config import Config
 from kcm.errors import KcmError
 from pipelines.loop.config import CanaryConfig

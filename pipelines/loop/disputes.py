@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
-from kcm.certify.labelled import LabelledUnits
+from kcm.certification.labelled import LabelledUnits
 from kcm.config import Config
 from kcm.tasks.hashing import draw
 from pipelines.loop.judged import JudgedWindow

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import load_large, with_first_labels
-from kcm.certify.certificate import CertificateConfig
+from kcm.certification.certificate import CertificateConfig
 from kcm.config import Config
 from kcm.errors import KcmError
 from kcm.inputs.content import contents

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from kcm.certify.certificate import CertificateConfig
+from kcm.certification.certificate import CertificateConfig
 from kcm.errors import ConfigError
 from kcm.kan import MLP
 from pipelines.context import Attempt, Context

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from kcm.bundle.bundle import Bundle
 from kcm.cascade.policy import ESCALATE_ALL, Policy
-from kcm.certify.certificate import Certificate
+from kcm.certification.certificate import Certificate
 from kcm.errors import DataError
 from pipelines.config import RunConfig
 from pipelines.loop.disputes import GivenLabels, InboxPlan, drawn_items, label_tests

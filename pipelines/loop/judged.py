@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from kcm.bundle.runtime import logits
 from kcm.cascade.gate import Gate
 from kcm.cascade.policy import Policy
-from kcm.certify.monitoring.monitor import Observations, loss_interval
-from kcm.certify.traffic import Traffic
+from kcm.certification.monitoring.monitor import Observations, loss_interval
+from kcm.certification.traffic import Traffic
 from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import EncoderConfig
 from kcm.errors import DataError

@@ -7,8 +7,8 @@ from collections.abc import Collection
 import pandas as pd
 import pyarrow as pa
 
-from kcm.certify.monitoring.alarm import RateAlarm
-from kcm.certify.pvalues import binomial_upper_bound
+from kcm.certification.monitoring.alarm import RateAlarm
+from kcm.certification.pvalues import binomial_upper_bound
 
 DELTA = 0.05  # of setting anybody aside falsely, in a window
 MARGIN = 0.1  # by which callers may differ, since some send harder items than others
@@ -19,7 +19,7 @@ def outliers(rows: pa.Table, known: Collection[str]) -> dict[str, str]:
 
     `rows` are decisions of a window, with `caller`, `label` and `large_label`. Labels outside `known` are passed over:
     the large model could not have given them. A betting test against the upper end of the others' share, raised by
-    MARGIN (`kcm.certify.monitoring.alarm`); all tests of a window hold together with probability 1 - DELTA.
+    MARGIN (`kcm.certification.monitoring.alarm`); all tests of a window hold together with probability 1 - DELTA.
     """
     labels = rows.select(["caller", "label", "large_label"]).to_pandas().dropna()
     labels = labels[labels["label"].isin(list(known))]

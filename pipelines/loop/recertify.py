@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from kcm.cascade.policy import Decision, Policy
-from kcm.certify.certificate import CertificateConfig, CertifiedWindow
-from kcm.certify.traffic import Traffic
-from kcm.certify.window import TrafficCertificate, can_certify, certify_traffic, traffic_path
+from kcm.certification.certificate import CertificateConfig, CertifiedWindow
+from kcm.certification.traffic import Traffic
+from kcm.certification.window import TrafficCertificate, can_certify, certify_traffic, traffic_path
 from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
 from kcm.report.formats import duration

@@ -23,7 +23,7 @@ from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import load_encoder
 from kcm.bundle.runtime import SmallSide, probe_of
-from kcm.certify.certificate import CertificateConfig
+from kcm.certification.certificate import CertificateConfig
 from kcm.errors import KcmError
 from pipelines.batch.outcome_table import scored_parts
 from pipelines.registry import gates

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kcm.cascade.table import ColumnTable
-from kcm.certify.certificate import Certificate
+from kcm.certification.certificate import Certificate
 from kcm.config import Config
 from kcm.metrics.intervals import Interval, paired_difference
 from kcm.report.formats import plural

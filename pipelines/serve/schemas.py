@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kcm.bundle.answers import Answer
 from kcm.cascade.policy import Policy
-from kcm.certify.certificate import Certificate
+from kcm.certification.certificate import Certificate
 from kcm.explain.gate import GateReading
 from kcm.explain.reasons import Reasons
 from kcm.inputs.content import Part

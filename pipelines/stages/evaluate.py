@@ -24,7 +24,7 @@ from kcm.cascade.novelty import NovelRows
 from kcm.cascade.policy import POLICY_FILE, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import SPLITS, MeasuredRows, Split
-from kcm.certify.certificate import (
+from kcm.certification.certificate import (
     Certificate,
     CertificateConfig,
     certificate_curve,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from kcm.certify.certificate import CertificateConfig
-from kcm.certify.outlook import Outlook, Scope, outlook
+from kcm.certification.certificate import CertificateConfig
+from kcm.certification.outlook import Outlook, Scope, outlook
 from kcm.tasks.sequence import Summary
 from kcm.tasks.splits import Fractions
 

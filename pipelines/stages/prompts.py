@@ -23,8 +23,8 @@ from kcm.cascade.policy import Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import TuneConfig, find_policy
 from kcm.cascade.table import SPLITS, MeasuredRows, OutcomeTable
-from kcm.certify.certificate import CertificateConfig, certified_keep_rate
-from kcm.certify.ledger import look_delta
+from kcm.certification.certificate import CertificateConfig, certified_keep_rate
+from kcm.certification.ledger import look_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ArtefactError, ConfigError
 from kcm.large import LargeConfig, Prompt, PromptMode, Prompts, PromptsConfig, hard_candidates

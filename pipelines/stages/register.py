@@ -14,8 +14,8 @@ from kcm.bundle.bundle import Bundle, Lineage
 from kcm.bundle.models import ComputedBy, bundle_digest
 from kcm.cascade.novelty import Novelty
 from kcm.cascade.policy import Policy
-from kcm.certify.certificate import CertificateConfig, why_not_promotable
-from kcm.certify.monitoring.drift import FEWEST_ROWS, DriftReference
+from kcm.certification.certificate import CertificateConfig, why_not_promotable
+from kcm.certification.monitoring.drift import FEWEST_ROWS, DriftReference
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
 from pipelines.batch.mapping import run_remotely

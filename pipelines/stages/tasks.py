@@ -24,8 +24,8 @@ from pydantic import Field
 from rich.markup import escape
 
 from kcm.cascade.search import TuneConfig
-from kcm.certify.certificate import CertificateConfig
-from kcm.certify.outlook import outlook
+from kcm.certification.certificate import CertificateConfig
+from kcm.certification.outlook import outlook
 from kcm.encoders import EncoderConfig
 from kcm.errors import ArtefactError
 from kcm.large import LargeConfig

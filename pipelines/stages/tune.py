@@ -14,7 +14,7 @@ from ray import tune as ray_tune
 from ray.tune.search.optuna import OptunaSearch
 
 from kcm.cascade.search import TuneConfig
-from kcm.certify.certificate import CertificateConfig
+from kcm.certification.certificate import CertificateConfig
 from kcm.errors import KcmError
 from kcm.report.formats import duration
 from pipelines.batch.mapping import run_remotely

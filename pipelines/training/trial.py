@@ -18,8 +18,8 @@ from kcm.cascade.gate import GateName
 from kcm.cascade.novelty import Novelty
 from kcm.cascade.reference import Reference
 from kcm.cascade.search import Scope, find_policy
-from kcm.certify.certificate import CertificateConfig, certified_keep_rate
-from kcm.certify.ledger import look_delta
+from kcm.certification.certificate import CertificateConfig, certified_keep_rate
+from kcm.certification.ledger import look_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Learner

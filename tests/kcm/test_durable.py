@@ -2,7 +2,7 @@
 
 import os
 
-from kcm.certify.ledger import Ledger
+from kcm.certification.ledger import Ledger
 from kcm.durable import replace_durably
 
 

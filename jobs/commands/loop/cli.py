@@ -13,7 +13,7 @@ from jobs.commands.loop import turns
 from jobs.options import Run
 from jobs.views.loop import labels_view, new_labels_view, turn_view, versions_view
 from jobs.views.table import result_console
-from kcm.certify.labelled import noise_bound
+from kcm.certification.labelled import noise_bound
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
 from pipelines.loop.groups import known_labels, new_groups

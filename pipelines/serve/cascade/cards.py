@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from kcm.certify.certificate import certificates_json
+from kcm.certification.certificate import certificates_json
 from kcm.collaborator.collaborator import CollaboratorName, NetworkKind
 from kcm.costs import CostsConfig, prices
 from kcm.report.page import model_section

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from kcm.bundle.answers import Judgement
-from kcm.certify.monitoring.alarm import RateAlarm
-from kcm.certify.monitoring.drift import ALARM_DELTA, DriftReference
+from kcm.certification.monitoring.alarm import RateAlarm
+from kcm.certification.monitoring.drift import ALARM_DELTA, DriftReference
 from pipelines.serve.log.alarm import COMBINED
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import DecisionLog

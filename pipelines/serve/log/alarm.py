@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from kcm.certify.monitoring.alarm import RateAlarm
-from kcm.certify.monitoring.drift import ALARM_DELTA
+from kcm.certification.monitoring.alarm import RateAlarm
+from kcm.certification.monitoring.drift import ALARM_DELTA
 from pipelines.serve.log.decisions import Event
 
 AUDIT_WAIT = timedelta(minutes=10)  # in which an audit ends, unless its replica was killed

@@ -16,7 +16,7 @@ from pydantic import PlainSerializer
 from sqlalchemy import ColumnElement, Update, select, update
 
 from kcm.cascade.policy import Decision
-from kcm.certify.labelled import LabelledTest, LabelledUnits, lowest_certified
+from kcm.certification.labelled import LabelledTest, LabelledUnits, lowest_certified
 from kcm.config import Config
 from kcm.sql import insert
 from pipelines.serve.log.database import ApplicationLog

@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from kcm.certify.certificate import Certificate
-from kcm.certify.monitoring.drift import ALARM_DELTA
-from kcm.certify.monitoring.monitor import Observations, loss_interval
+from kcm.certification.certificate import Certificate
+from kcm.certification.monitoring.drift import ALARM_DELTA
+from kcm.certification.monitoring.monitor import Observations, loss_interval
 from pipelines.serve.log.alarm import DecisionAlarm
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import DecisionLog, Tally

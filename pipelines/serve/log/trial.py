@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sqlalchemy import select
 
-from kcm.certify.monitoring.trial import Requests
+from kcm.certification.monitoring.trial import Requests
 from pipelines.serve.log.database import ApplicationLog
 from pipelines.serve.log.tables import DECISIONS, FAILURES
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Self
 
-from kcm.certify.ledger import Look, look_delta
+from kcm.certification.ledger import Look, look_delta
 from kcm.errors import ArtefactError
 from pipelines.store.control.records import Control, Versioned
 
@@ -67,7 +67,7 @@ class StoredLedger:
         return cls(control, f"lineage/{application}")
 
     def look(self, delta: float, purpose: str) -> Look:
-        """The look for `purpose`, written down unless it is there, as `kcm.certify.ledger.Ledger` does."""
+        """The look for `purpose`, written down unless it is there, as `kcm.certification.ledger.Ledger` does."""
 
         def opened(number: int) -> Entry:
             return asdict(Look(self._fingerprint, number, delta, look_delta(delta, number), purpose))

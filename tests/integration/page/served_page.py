@@ -16,7 +16,7 @@ from kcm.bundle.runtime import SmallSide, logits
 from kcm.cascade.forms import GateInputs, GateRows
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.cascade.scores import form_named
-from kcm.certify.certificate import Certificate
+from kcm.certification.certificate import Certificate
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import Encoder
 from kcm.inputs.content import Content

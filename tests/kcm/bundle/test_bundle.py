@@ -17,8 +17,8 @@ from kcm.cascade.forms import GateInputs, GateRows
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import form_named
-from kcm.certify.certificate import Certificate
-from kcm.certify.monitoring.drift import DriftReference
+from kcm.certification.certificate import Certificate
+from kcm.certification.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
 from kcm.encoders import TowersConfig

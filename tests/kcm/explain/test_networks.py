@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kcm.bundle.bundle import Bundle
-from kcm.certify.monitoring.drift import DriftReference
+from kcm.certification.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.errors import ConfigError
 from kcm.explain.networks import known_rows, networks_with_curves, with_curves

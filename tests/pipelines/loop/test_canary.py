@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.certify.monitoring.trial import Requests
+from kcm.certification.monitoring.trial import Requests
 from kcm.errors import KcmError
 from pipelines.loop import canary
 from pipelines.loop.canary import Rollout, RolloutOutcome

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from kcm.cascade.policy import KEEP_ALL
-from kcm.certify.certificate import CertificateConfig
+from kcm.certification.certificate import CertificateConfig
 from pipelines.loop.recertify import certify_window
 from pipelines.serve.log.decisions import DecisionLog
 from tests.pipelines.loop.windows import NUM, START, Asked, facts_of, judged_of, made_inbox, made_window

@@ -11,7 +11,7 @@ import pytest
 
 from kcm.bundle.bundle import Bundle
 from kcm.cascade.policy import KEEP_ALL, Policy
-from kcm.certify.certificate import CertificateConfig, certificates_json
+from kcm.certification.certificate import CertificateConfig, certificates_json
 from kcm.config import load_config
 from kcm.errors import DataError
 from pipelines.config import RunConfig

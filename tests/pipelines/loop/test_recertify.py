@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from kcm.cascade.policy import KEEP_ALL, Decision, Policy
-from kcm.certify.certificate import CertificateConfig
+from kcm.certification.certificate import CertificateConfig
 from kcm.errors import DataError
 from pipelines.loop.disputes import GivenLabels, InboxPlan
 from pipelines.loop.recertify import can_certify_window, certify_window

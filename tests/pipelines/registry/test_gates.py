@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from kcm.certify.certificate import Certificate
+from kcm.certification.certificate import Certificate
 from pipelines.registry.gates import (
     Paired,
     against,

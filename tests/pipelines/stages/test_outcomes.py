@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from kcm.certify.certificate import CertificateConfig
-from kcm.certify.ledger import look_delta
+from kcm.certification.certificate import CertificateConfig
+from kcm.certification.ledger import look_delta
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError, KcmError
 from kcm.tasks.config import TasksConfig

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from kcm.certify.certificate import CertificateConfig
-from kcm.certify.outlook import Scope
+from kcm.certification.certificate import CertificateConfig
+from kcm.certification.outlook import Scope
 from kcm.config import parse_config
 from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.sequence import Summary

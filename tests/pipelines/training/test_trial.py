@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.certify.certificate import CertificateConfig
+from kcm.certification.certificate import CertificateConfig
 from kcm.learners import Learner
 from pipelines.batch import outcome_table
 from pipelines.store.artefact import ArtefactStore

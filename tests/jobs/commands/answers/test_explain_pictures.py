@@ -17,7 +17,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.cascade.forms import GateInputs, GateRows
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.cascade.scores import form_named
-from kcm.certify.monitoring.drift import DriftReference
+from kcm.certification.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders.pixels import PixelsConfig
 from kcm.errors import DataError

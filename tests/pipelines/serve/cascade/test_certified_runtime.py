@@ -14,7 +14,7 @@ from kcm.bundle.answers import Judgement
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import ComputedBy
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
-from kcm.certify.monitoring.drift import DriftReference
+from kcm.certification.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders.text import TextEncoderConfig
 from kcm.large import LinearHead

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kcm.bundle.answers import Judgement
-from kcm.certify.monitoring.drift import DriftReference
+from kcm.certification.monitoring.drift import DriftReference
 from pipelines.serve.cascade.drift import MOST, Drift
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.alarm import COMBINED, drifted

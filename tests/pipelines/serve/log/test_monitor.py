@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kcm.bundle.answers import Route
-from kcm.certify.certificate import Certificate
+from kcm.certification.certificate import Certificate
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.alarm import DecisionAlarm
 from pipelines.serve.log.decisions import DecisionLog, Tally

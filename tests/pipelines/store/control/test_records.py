@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kcm.certify.ledger import look_delta
+from kcm.certification.ledger import look_delta
 from kcm.errors import ArtefactError
 from pipelines.store.control.journal import StoredLedger
 from pipelines.store.control.records import KEEP, Control, Versioned

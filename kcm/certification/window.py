@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.certify.certificate import Certificate, CertificateConfig, CertifiedWindow, confidence, deployed_fields
-from kcm.certify.labelled import LabelledPath, LabelledUnits
-from kcm.certify.paths import RegretPath, ThresholdPath
-from kcm.certify.traffic import Traffic, TrafficPath
+from kcm.certification.certificate import Certificate, CertificateConfig, CertifiedWindow, confidence, deployed_fields
+from kcm.certification.labelled import LabelledPath, LabelledUnits
+from kcm.certification.paths import RegretPath, ThresholdPath
+from kcm.certification.traffic import Traffic, TrafficPath
 from kcm.errors import ConfigError
 
 

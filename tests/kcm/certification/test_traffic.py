@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.certify.traffic import Traffic, TrafficPath, best_bet
+from kcm.certification.traffic import Traffic, TrafficPath, best_bet
 from kcm.errors import ConfigError, DataError
 
 

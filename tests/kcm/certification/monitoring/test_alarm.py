@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from kcm.certify.monitoring.alarm import RateAlarm
+from kcm.certification.monitoring.alarm import RateAlarm
 from kcm.errors import ConfigError, DataError
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from kcm.cascade.policy import KEEP_ALL, Decision
-from kcm.certify.certificate import CertificateConfig, CertifiedWindow
-from kcm.certify.pvalues import binomial_p_value
-from kcm.certify.traffic import Traffic
-from kcm.certify.window import can_certify, certify_traffic, traffic_path
+from kcm.certification.certificate import CertificateConfig, CertifiedWindow
+from kcm.certification.pvalues import binomial_p_value
+from kcm.certification.traffic import Traffic
+from kcm.certification.window import can_certify, certify_traffic, traffic_path
 from kcm.errors import ConfigError
 
 

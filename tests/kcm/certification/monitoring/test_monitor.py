@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from kcm.certify.monitoring.monitor import Observations, loss_interval
+from kcm.certification.monitoring.monitor import Observations, loss_interval
 from kcm.errors import DataError
 
 DELTA = 0.1

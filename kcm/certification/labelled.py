@@ -2,7 +2,8 @@
 
 Where the frozen challenger keeps an item and agrees with the large model it loses nothing, whatever the label is. The
 items that are left are put before a person, each with a known probability rho. With the symbols of
-`kcm.certify.traffic`, Q = 1 where an item was drawn and y its label, where L was asked for, and f the least pi rho,
+`kcm.certification.traffic`, Q = 1 where an item was drawn and y its label, where L was asked for, and f the least
+pi rho,
 
     X = f (A / pi) (Q / rho) 1[g' > t] 1[S' != y, L = y]  in [0, 1]      a = f epsilon
 
@@ -37,10 +38,10 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from kcm.cascade.table import ColumnTable
-from kcm.certify.betting import fewest_without_loss, largest_level
-from kcm.certify.paths import ThresholdPath
-from kcm.certify.pvalues import binomial_upper_bound
-from kcm.certify.traffic import Traffic
+from kcm.certification.betting import fewest_without_loss, largest_level
+from kcm.certification.paths import ThresholdPath
+from kcm.certification.pvalues import binomial_upper_bound
+from kcm.certification.traffic import Traffic
 
 _BETS = np.array([0.9, 0.5, 0.25])
 

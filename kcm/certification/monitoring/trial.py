@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import logsumexp
 
-from kcm.certify.betting import largest_level
-from kcm.certify.monitoring.alarm import RateAlarm
+from kcm.certification.betting import largest_level
+from kcm.certification.monitoring.alarm import RateAlarm
 from kcm.config import Config
 
 Verdict = Literal["pass", "undecided", "refuted"]

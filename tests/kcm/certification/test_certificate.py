@@ -7,7 +7,7 @@ from scipy.stats import beta
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.certify.certificate import (
+from kcm.certification.certificate import (
     CertificateConfig,
     certified_keep_rate,
     certify,

@@ -5,9 +5,9 @@ import pytest
 
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.certify.certificate import CertificateConfig, certify_policy
-from kcm.certify.ledger import look_delta
-from kcm.certify.outlook import outlook
+from kcm.certification.certificate import CertificateConfig, certify_policy
+from kcm.certification.ledger import look_delta
+from kcm.certification.outlook import outlook
 
 
 def perfect(tasks: dict[str, int]) -> ScoredOutcomes:

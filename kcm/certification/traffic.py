@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from kcm.cascade.frontier import lowest_threshold
-from kcm.certify.betting import fewest_without_loss, largest_level
-from kcm.certify.paths import ThresholdPath
+from kcm.certification.betting import fewest_without_loss, largest_level
+from kcm.certification.paths import ThresholdPath
 from kcm.errors import ConfigError, DataError
 
 LARGEST_BET = 0.99  # 1 - nu (X - a) stays above zero for every X in [0, 1] and every level a

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from kcm.certify.labelled import LabelledPath, LabelledTest, LabelledUnits, noise_bound
-from kcm.certify.traffic import Traffic, TrafficPath
+from kcm.certification.labelled import LabelledPath, LabelledTest, LabelledUnits, noise_bound
+from kcm.certification.traffic import Traffic, TrafficPath
 
 
 @dataclass(frozen=True, eq=False)

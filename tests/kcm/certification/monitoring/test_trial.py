@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kcm.certify.monitoring.trial import Limits, Requests, StageVerdict, judge, upper_bound
+from kcm.certification.monitoring.trial import Limits, Requests, StageVerdict, judge, upper_bound
 
 LIMITS = Limits(error_rate=0.01, slow_s=0.5, slow_rate=0.05, disagreement=0.03)
 SHARES = (0.01, 0.05, 0.25, 1.0)

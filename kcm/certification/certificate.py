@@ -2,7 +2,7 @@
 
 With probability at least 1 - delta over the draw of the certify rows, the deployed cascade loses at most epsilon
 accuracy against sending everything to the large model (Learn then Test, arXiv 2110.01052; RCPS, arXiv 2101.02703). On
-logged traffic the draw is that of the audits, see `kcm.certify.window`.
+logged traffic the draw is that of the audits, see `kcm.certification.window`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import AwareDatetime, Field
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import ESCALATE_ALL, Decision, DecisionKind, Policy
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.certify.paths import (
+from kcm.certification.paths import (
     EitherPath,
     NetPath,
     RegretPath,
@@ -124,7 +124,7 @@ def certify(
     """Deploy the searched decision where it is certified, else the stricter certified one, else escalate all.
 
     `validate` fixes what must not depend on `rows`: the tests of `auto`, and the grid. `delta` is what this
-    look at the rows may spend (see `kcm.certify.ledger`); the config's where None.
+    look at the rows may spend (see `kcm.certification.ledger`); the config's where None.
 
     Raises DataError without rows, and ConfigError when `regret` is asked for under a changed prompt.
     """

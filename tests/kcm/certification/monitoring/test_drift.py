@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.certify.monitoring.alarm import RateAlarm
-from kcm.certify.monitoring.drift import DistanceReference, DriftReference, LabelReference
+from kcm.certification.monitoring.alarm import RateAlarm
+from kcm.certification.monitoring.drift import DistanceReference, DriftReference, LabelReference
 from kcm.errors import DataError
 
 

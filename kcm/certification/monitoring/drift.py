@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.certify.pvalues import binomial_upper_bound
+from kcm.certification.pvalues import binomial_upper_bound
 from kcm.errors import DataError
 
 NEIGHBOUR = 5  # the distance is that to this nearest reference row

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kcm.certify.betting import fewest_betting
-from kcm.certify.certificate import CertificateConfig
-from kcm.certify.ledger import look_delta
-from kcm.certify.paths import TableMethod
-from kcm.certify.pvalues import fewest_binomial
+from kcm.certification.betting import fewest_betting
+from kcm.certification.certificate import CertificateConfig
+from kcm.certification.ledger import look_delta
+from kcm.certification.paths import TableMethod
+from kcm.certification.pvalues import fewest_binomial
 
 Scope = Literal["global", "per_task"]
 _STEP = 0.005  # epsilons are advised in such steps

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from kcm.cascade.frontier import Frontier, lowest_threshold, midway
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.certify.betting import BettingTest, fewest_betting
-from kcm.certify.pvalues import LossTest, fewest_binomial
+from kcm.certification.betting import BettingTest, fewest_betting
+from kcm.certification.pvalues import LossTest, fewest_binomial
 from kcm.metrics.intervals import Units
 
 TableMethod = Literal["regret", "net"]  # on certify rows with labels

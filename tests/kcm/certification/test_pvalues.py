@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mapie.risk_control.methods import compute_hoeffding_bentkus_p_value
 from scipy.stats import binomtest
 
-from kcm.certify import pvalues
+from kcm.certification import pvalues
 from kcm.metrics.intervals import Units
 
 

@@ -11,9 +11,9 @@ from scipy.stats import binom
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.certify.betting import BettingTest
-from kcm.certify.certificate import CertificateConfig, certificate_curve, certify
-from kcm.certify.paths import (
+from kcm.certification.betting import BettingTest
+from kcm.certification.certificate import CertificateConfig, certificate_curve, certify
+from kcm.certification.paths import (
     EitherPath,
     NetPath,
     RegretPath,
@@ -22,7 +22,7 @@ from kcm.certify.paths import (
     frozen_grid,
     highest_call_threshold,
 )
-from kcm.certify.pvalues import hoeffding_bentkus_p_value
+from kcm.certification.pvalues import hoeffding_bentkus_p_value
 
 rows_of = st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.booleans()), min_size=1, max_size=40)
 

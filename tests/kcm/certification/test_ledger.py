@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from kcm.certify.ledger import Ledger, look_delta, split_fingerprint
+from kcm.certification.ledger import Ledger, look_delta, split_fingerprint
 from kcm.errors import ArtefactError, DataError
 
 
@@ -36,7 +36,7 @@ def test_the_same_work_started_again_is_the_same_look(tmp_path):
 
 _THREE_LOOKS = """
 import sys, pathlib
-from kcm.certify.ledger import Ledger
+from kcm.certification.ledger import Ledger
 for number in range(3):
     print(Ledger(pathlib.Path(sys.argv[1])).look("rows", 0.1, f"{sys.argv[2]} {number}").number)
 """

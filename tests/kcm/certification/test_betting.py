@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kcm.certify.betting import BettingTest, fewest_betting
+from kcm.certification.betting import BettingTest, fewest_betting
 
 
 def _test(values, delta=0.1):
