@@ -1,7 +1,7 @@
 """The judge of a table: P(the small model's answer is right) from a dozen readable signals.
 
 A one-layer KAN whose curves are monotone in known directions (`kcm.cascade.fitted`), fitted to rows that were bought,
-on signals that leave each row's own label out. Shapes: B rows that were bought, U units, F signals, C labels.
+on signals that leave each row's own label out. Shapes: B rows that were bought, U units, F signals.
 """
 
 from __future__ import annotations
@@ -28,24 +28,27 @@ SIGNALS = (
     Signal("cheaper model", 1, "whether the cheaper model gives the same label"),
     Signal("cheaper probability", 1, "log-probability that the cheaper model gives the label"),
 )
+STRENGTH = 10.0  # of the penalty on curves
 _BY_NAME = {signal.name: signal for signal in SIGNALS}
+
+Columns = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """Fitted curves over the signals that vary."""
+    """log-odds(right) = constant + sum of curves over the signals that vary."""
 
     curves: SignalCurves
 
     @classmethod
-    def fitted(cls, signals: Mapping[str, NDArray[np.float64]], right_B: NDArray[np.bool_], strength: float) -> Judge:
+    def fitted(cls, signals: Columns, right_B: NDArray[np.bool_]) -> Judge:
         """Fit P(right) to rows that were bought, by their signals [B] of known names."""
         names = distinct(signals)
-        values_BF = np.stack([signals[name] for name in names], 1) if names else np.zeros((len(right_B), 0))
+        values_BF = np.stack([signals[name] for name in names], 1)
         chosen = [_BY_NAME[name] for name in names]
-        return cls(SignalCurves.fitted(chosen, values_BF, right_B.astype(np.float64), strength))
+        return cls(SignalCurves.fitted(chosen, values_BF, right_B.astype(np.float64), STRENGTH))
 
-    def wrong(self, signals: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    def wrong(self, signals: Columns) -> NDArray[np.float64]:
         """P(wrong) of units with these signals, [U]."""
         values_UF = np.stack([signals[each.name] for each in self.curves.signals], 1)
         return np.asarray(expit(-self.curves.score(values_UF)))

@@ -31,10 +31,9 @@ class VectorSide:
         self,
         vectors_UD: NDArray[np.float32],
         hints_UH: NDArray[np.float32] | None = None,
-        strength: float = 1.0,
         seed: int = 0,
     ) -> None:
-        self._vectors, self._strength = vectors_UD, strength
+        self._vectors = vectors_UD
         self._features = quadratic_features(vectors_UD, WIDTH, seed)
         if hints_UH is not None:
             self._features = np.concatenate([self._features, hints_UH], 1)
@@ -52,7 +51,7 @@ class VectorSide:
         right_B = answer_B == label_B
         signals_B = known.signals(self._vectors[units], fit.left_out_BC, fit.leverage_B, own=np.arange(len(units)))
         signals_B["label accuracy"] = _rates_without_own(answer_B, right_B)
-        self.judge = Judge.fitted(signals_B, right_B, self._strength)
+        self.judge = Judge.fitted(signals_B, right_B)
         rate_C = _rates(answer_B, right_B, len(names))
         answer_U, wrong_U = np.empty(len(self._vectors), np.int64), np.empty(len(self._vectors))
         for start in range(0, len(self._vectors), _CHUNK):
