@@ -43,7 +43,6 @@ from kcm.large.response_cache import ResponseStore
 from kcm.tasks.units import text_key
 from kcm.user_folder import user_folder
 
-SCHEDULE = Schedule(pilot=200, growth=0.5, unsure=0.5, slope=0.4)
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _AT_ONCE = 1000  # texts whose prices are looked up together
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -161,7 +160,7 @@ def label(
         side,
         oracle,
         Promise(config.target, look.spend),
-        SCHEDULE,
+        Schedule(pilot=min(200, max(50, len(texts.texts) // 15)), growth=0.5),
         config.seed,
         purse=money,
         watch=watch,

@@ -44,7 +44,7 @@ class VectorSide:
         names, label_B = np.unique(labels, return_inverse=True)
         if len(names) < 2:  # nothing to tell apart yet
             only = np.full(len(self._vectors), names[0] if len(names) else 0)
-            return Guess(only, np.full(len(only), 1 / (len(units) + 2)), 1.0)
+            return Guess(only, np.full(len(only), 1 / (len(units) + 2)))
         fit = Regression.fitted(self._features[units].astype(np.float64), np.eye(len(names))[label_B])
         known = _Known(self._vectors[units], label_B, _temperature(fit.left_out_BC, label_B))
         answer_B = fit.left_out_BC.argmax(1)
@@ -61,7 +61,7 @@ class VectorSide:
             answer_n = score_nC.argmax(1)
             signals_n["label accuracy"] = rate_C[answer_n]
             answer_U[part], wrong_U[part] = names[answer_n], self.judge.wrong(signals_n)
-        return Guess(answer_U, wrong_U, float(1 / np.sqrt(2 + (~right_B).sum() / 2)))
+        return Guess(answer_U, wrong_U)
 
 
 class _Known:
