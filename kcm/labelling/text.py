@@ -25,19 +25,19 @@ _LIMIT = 30.0
 
 
 class VectorSide:
-    """A small model over unit vectors [U, D]; `hints_UH` are further features, such as a cheaper model's answers."""
+    """A small model over unit vectors [U, D].
 
-    def __init__(
-        self,
-        vectors_UD: NDArray[np.float32],
-        hints_UH: NDArray[np.float32] | None = None,
-        seed: int = 0,
-    ) -> None:
-        self._vectors = vectors_UD
+    `hint_U` are the answers of a cheaper model, as codes of labels; regression and judge read them.
+    """
+
+    def __init__(self, vectors_UD: NDArray[np.float32], hint_U: Units | None = None, seed: int = 0) -> None:
+        self._vectors, self._hint = vectors_UD, hint_U
         self._features = quadratic_features(vectors_UD, WIDTH, seed)
-        if hints_UH is not None:
-            self._features = np.concatenate([self._features, hints_UH], 1)
+        if hint_U is not None:
+            hot_UH = np.float32(0.5 * np.sqrt(WIDTH)) * (hint_U[:, None] == np.unique(hint_U))
+            self._features = np.concatenate([self._features, hot_UH], 1)
         self.judge: Judge | None = None  # the last one
+        self.wrong_B: NDArray[np.float64] = np.empty(0)  # what the judge says of the bought units, left out
 
     def fit(self, units: Units, labels: Units) -> Guess:
         """Fit regression and judge anew to all that was bought."""
@@ -51,7 +51,10 @@ class VectorSide:
         right_B = answer_B == label_B
         signals_B = known.signals(self._vectors[units], fit.left_out_BC, fit.leverage_B, own=np.arange(len(units)))
         signals_B["label accuracy"] = _rates_without_own(answer_B, right_B)
+        if self._hint is not None:
+            signals_B["cheaper model"] = (names[answer_B] == self._hint[units]).astype(np.float64)
         self.judge = Judge.fitted(signals_B, right_B)
+        self.wrong_B = self.judge.wrong(signals_B)
         rate_C = _rates(answer_B, right_B, len(names))
         answer_U, wrong_U = np.empty(len(self._vectors), np.int64), np.empty(len(self._vectors))
         for start in range(0, len(self._vectors), _CHUNK):
@@ -60,6 +63,8 @@ class VectorSide:
             signals_n = known.signals(self._vectors[part], score_nC, leverage_n)
             answer_n = score_nC.argmax(1)
             signals_n["label accuracy"] = rate_C[answer_n]
+            if self._hint is not None:
+                signals_n["cheaper model"] = (names[answer_n] == self._hint[part]).astype(np.float64)
             answer_U[part], wrong_U[part] = names[answer_n], self.judge.wrong(signals_n)
         return Guess(answer_U, wrong_U)
 

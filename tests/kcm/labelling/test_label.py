@@ -12,6 +12,7 @@ import kcm
 from kcm.errors import ConfigError, DataError
 from kcm.labelling.label import Labelling, label
 from kcm.labelling.label_list import LabelList
+from kcm.labelling.sources import openai_config
 from tests.fake_upstream import FakeUpstream, Turn, completion
 from tests.fake_upstream import label as labelled
 
@@ -88,7 +89,7 @@ def test_recorded_answers_of_rows_never_bought_change_nothing(own_folder: Path) 
 
 def test_another_seed_is_another_look_and_the_same_job_is_not() -> None:
     frame = table()
-    looks = [labelling(frame, seed=seed).certificate for seed in (0, 0, 1)]
+    looks = [label(frame, answers="said", encoder="words", seed=seed).certificate for seed in (0, 0, 1)]
     assert [each.look for each in looks] == [1, 1, 2]
     assert looks[2].spend < looks[0].spend
 
@@ -212,8 +213,6 @@ def test_a_job_that_dies_goes_on_where_it_was(upstream: FakeUpstream, own_folder
 
 def test_a_budget_is_a_cap(upstream: FakeUpstream) -> None:
     """The cap holds with calls under way, and the job ends with a weaker promise."""
-    from kcm.labelling.label import openai_config
-
     upstream.otherwise = classify
     config = openai_config("some-model", upstream.base_url, input_price=10.0, output_price=10.0)
     found = labelling(table(), llm=config, max_cost=0.2)
