@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from kcm.api.classifier import KANClassifier
     from kcm.api.router import Router
     from kcm.bundle.answers import Answer, Failure
+    from kcm.certification.scores import certify
     from kcm.errors import KcmError
     from kcm.kan import KAN, KANLinear
 
-__all__ = ["KAN", "Answer", "Cascade", "Failure", "KANClassifier", "KANLinear", "KcmError", "Router", "load"]
+__all__ = ["KAN", "Answer", "Cascade", "Failure", "KANClassifier", "KANLinear", "KcmError", "Router", "certify", "load"]
 
 _MODULES = {
     "Answer": "kcm.bundle.answers",
@@ -29,6 +30,7 @@ _MODULES = {
     "KANLinear": "kcm.kan",
     "KcmError": "kcm.errors",
     "Router": "kcm.api.router",
+    "certify": "kcm.certification.scores",
     "load": "kcm.api.cascade",
 }
 
