@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import count
 
 from kcm.certification.certificate import confidence
+from kcm.certification.ledger import look_delta, question_delta
 from kcm.costs import Prices
 from kcm.report.formats import (
     MISSING,
@@ -271,9 +273,10 @@ def _ledger(certificate: Numbers) -> str:
     asked, spent = certificate.get("asked_delta"), spent_delta(certificate)
     if not known(asked) or not spent or spent > 0.999 * asked:
         return ""
-    look = round(math.sqrt(6 * asked / spent) / math.pi)
-    share = percent(spent / asked, 0)
-    return f"; of the δ {number(asked)} that was asked for, look {look} at these rows may spend {share}"
+    may_spend = look_delta if certificate.get("window") else question_delta  # a window belongs to a lineage
+    look = next(v for v in count(1) if may_spend(asked, v) < 1.001 * spent)
+    what = "the first look" if look == 1 else f"look {look}"
+    return f"; {what} at these rows uses {percent(spent / asked, 0)} of δ {number(asked)}"
 
 
 def prices_of(result: Numbers) -> Prices | None:

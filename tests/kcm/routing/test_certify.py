@@ -88,5 +88,5 @@ def test_the_ledger_charges_each_new_look_and_no_repeated_one(tmp_path: Path) ->
     rows, ledger = table(600), tmp_path / "ledger.json"
     looks = [certify(rows, ledger, epsilon=epsilon) for epsilon in (0.05, 0.06, 0.05)]
     assert [look["look"] for look in looks] == [1, 2, 1]
-    assert [look["delta"] for look in looks] == pytest.approx([0.6 / np.pi**2, 0.15 / np.pi**2, 0.6 / np.pi**2])
+    assert [look["delta"] for look in looks] == pytest.approx([0.08, 0.12 / np.pi**2, 0.08])
     assert certify(table(600, seed=1, split=None), ledger)["look"] == 3  # the same items with other scores
