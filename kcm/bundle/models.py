@@ -257,6 +257,11 @@ class Components(Config):
     def require(self, folder: Path) -> None:
         """Raise ArtefactError naming the package of a component that cannot be used here."""
         for each in self.components:
+            if each.family not in FAMILIES:
+                hint = f"Known are {', '.join(FAMILIES)}; fetch the bundle again"
+                raise ArtefactError(
+                    f"unknown family of components {each.family!r}", where=str(folder / COMPONENTS), hint=hint
+                )
             try:
                 FAMILIES[each.family].load(each.path)
             except ConfigError as error:
