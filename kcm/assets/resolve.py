@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kcm.assets import hub
 from kcm.assets.manifest import MANIFEST, is_intact
+from kcm.assets.places import BundleName, may_open, require_may_open
 from kcm.assets.remote import assets_folder, fetch_remote
 from kcm.durable import drafted
 from kcm.errors import AssetError
@@ -23,15 +24,19 @@ def default_assets() -> Path:
 def resolve(model: str, assets_dir: Path, *, weights: str = "*.safetensors") -> Path:
     """The folder of a model: a local folder as it is, an asset of `assets_dir` or its bucket, else from the hub.
 
+    A local folder that a bundle names is used if `places.may_open` says so, else the name is taken as an id.
     A folder `assets_dir/model` is an asset, and used only while its files have the hashes that its manifest states.
     `weights` is the pattern of the files with the weights. An id that the hub's own cache already holds is taken from
     there without asking. The commit of the first time is recorded in `assets_dir` and is the one taken from then on.
     Raises AssetError, naming the command or the path to repair it.
     """
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    leads_out = folder.is_absolute() or ".." in folder.parts or model.startswith(("./", "~"))
+    if leads_out and isinstance(model, BundleName):
+        require_may_open(model, assets_dir)
+    if folder.is_dir() and may_open(model, assets_dir):
         return folder
-    if folder.is_absolute() or model.startswith(("./", "../", "~")):
+    if leads_out:
         raise AssetError(
             f"no such model folder {model!r}", hint="Give a folder that exists, or the id of a model on the hub"
         )

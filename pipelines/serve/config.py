@@ -224,7 +224,8 @@ class FeedbackConfig(Config):
         gt=0,
         le=1,
         description="Share of the labels that one caller's may be, of those that watch a certificate and that an "
-        "update learns from; others are kept and do not count. No limit where one caller alone gives labels.",
+        "update learns from; others are kept and do not count. With fewer than 1 / share callers no label counts; a "
+        "caller who gives labels alone has no limit.",
     )
     timeout_s: float = Field(default=2.0, gt=0, description="Time that the database may take to store something.")
 

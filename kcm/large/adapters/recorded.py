@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
+from kcm.assets import require_may_open
 from kcm.assets.manifest import sha256_of
 from kcm.config import LocalPath
 from kcm.errors import DataError
@@ -54,9 +55,11 @@ class RecordedConfig(LargeConfig):
     )
 
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
+        require_may_open(self.path, assets_dir)
         return RecordedModel(self, label_names)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
+        require_may_open(self.path, assets_dir)
         with readable(Location.of(self.file), _KINDS):
             return sha256_of(self.file)
 
