@@ -26,6 +26,8 @@ def prepare_environment() -> None:
         # Ray runs its workers at niceness 15, below every other process: a job beside the service would stall it.
         "RAY_worker_niceness": "0",
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middleware",
+        # Uvicorn believes X-Forwarded-For of loopback, where any client of this machine could set it.
+        "FORWARDED_ALLOW_IPS": "",
         # Importing Ray Serve alone takes a proxy two seconds of CPU: on a busy machine Ray's 5 s end the whole start.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         # The door computes in threads of its own, and needs no second event loop.
