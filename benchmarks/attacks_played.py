@@ -21,6 +21,7 @@ from PIL import Image
 
 INNOCENT = {"inputs": [{"text": "What a film!"}]}
 NUM_REPEATS = 3
+SHORT, CHUNKED = "Content-Length: 100", "Transfer-Encoding: chunked"  # of which one byte is sent
 HELD_ROUNDS = 15  # of requests while an attacker holds connections
 
 
@@ -213,8 +214,8 @@ class Held:
 
 def _head(client: Client, line: str, *headers: str) -> bytes:
     """The head of a request, and the first byte of its body."""
-    host = f"Host: {urlsplit(client.target.url).netloc}"
-    return "\r\n".join((f"{line} HTTP/1.1", host, "Content-Type: application/json", *headers, "", "{")).encode()
+    host, first = f"Host: {urlsplit(client.target.url).netloc}", "1\r\n{\r\n" if CHUNKED in headers else "{"
+    return "\r\n".join((f"{line} HTTP/1.1", host, "Content-Type: application/json", *headers, "", first)).encode()
 
 
 def holding(number: int, line: str, *headers: str, key: bool = False) -> Callable[[Client], Awaitable[Outcome]]:
@@ -348,7 +349,6 @@ async def _route(client: Client, text: str) -> str:
     return str(answer.json()["answers"][0]["route"]) if answer.status_code == 200 else str(answer.status_code)
 
 
-SHORT = "Content-Length: 100"  # of which one byte is sent
 KEYS_OF: dict[Kind, str] = {"text": "a key", "no keys": "no keys"}
 ATTACKS = (
     Attack("blocks of marks", "text", marks, weighs=True),
@@ -366,7 +366,7 @@ ATTACKS = (
         for number in (50, 110, 300, 1000)
         for line in ("POST /v1/predict", "GET /")
     ),
-    Attack("300 chunked bodies that stop", "no keys", holding(300, "POST /v1/feedback", "Transfer-Encoding: chunked")),
+    Attack("300 chunked bodies that stop", "no keys", holding(300, "POST /v1/feedback", CHUNKED)),
     Attack("300 chats that stop", "no keys", holding(300, "POST /v1/chat/completions", SHORT)),
     Attack("1,000 idle connections", "text", holding(1000, "")),
     Attack("300 slow readers", "text", slow_readers),
