@@ -117,6 +117,18 @@ class LimitsConfig(Config):
     body_timeout_s: float = Field(
         default=10.0, gt=0, description="Time in which a request's body must have arrived, or is answered by 408."
     )
+    slow_body_s: float = Field(
+        default=1.0, gt=0, description="Time after which a body that has not arrived is slow; few of those are awaited."
+    )
+    max_slow_bodies: int = Field(
+        default=64, ge=0, description="Slow bodies that a replica waits for, until body_timeout_s; others get 408."
+    )
+    max_slow_bodies_per_peer: int = Field(
+        default=16,
+        ge=0,
+        description="The same from one address. Behind a proxy all clients have its address, unless the variable "
+        "FORWARDED_ALLOW_IPS of the nodes names the proxy, whose X-Forwarded-For then counts.",
+    )
     max_json_values: int = Field(
         default=16_384,
         ge=1,

@@ -102,6 +102,25 @@ def test_a_database_that_is_gone_is_missed_and_not_begun_anew(store, tmp_path):
     assert not (tmp_path / "paid.sqlite").exists()
 
 
+def test_locked_database_is_waited_for_once(tmp_path):
+    """Promise: of many questions that queue, one waits for a locked database, and the others fail at once."""
+    now, place = [0.0], tmp_path / "paid.sqlite"
+    store = replace(ResponseStore.in_file(place), timeout_s=0.05)
+    cache = ResponseCache(store, "big", max_calls=5, clock=lambda: now[0])
+    with contextlib.closing(sqlite3.connect(place, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ArtefactError, match="locked"):
+            cache.reserve(1.0)
+        other.execute("COMMIT")
+    for ask in (lambda: cache.reserve(1.0), lambda: cache.find("question")):  # free again, and not even looked at
+        with pytest.raises(ArtefactError, match="locked"):
+            ask()
+    cache.keep("question", {"said": "yes"}, 0.0, 0.0)  # an answer that was paid for is never given up so
+    now[0] = 0.06
+    cache.reserve(1.0)
+    assert cache.find("question") == {"said": "yes"}
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ArtefactError, match=r"cannot use the store of paid answers.*paid\.sqlite"):
