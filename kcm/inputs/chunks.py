@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kcm.errors import ConfigError, DataError
@@ -81,6 +82,12 @@ def read_chunks(
             yield from _read_parquet(location, wanted, groups)
         else:
             yield from _READERS[location.suffix](location, wanted, text_format)
+
+
+def row_names(stem: str, first: int, size: int) -> pa.Array:
+    """What rows without an id are called: `stem` and their number from `first` on."""
+    numbers = pa.array(range(first, first + size)).cast(pa.string())
+    return pc.binary_join_element_wise(stem, numbers, "-")
 
 
 def known_suffix(location: Location, suffix: str, suffixes: Iterable[str] = ()) -> str:
