@@ -15,6 +15,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from kcm.errors import ConfigError
 from kcm.redact import HIDDEN
+from kcm.regular import require_regular
 
 _UNKNOWN_KEY = "unknown_key"
 
@@ -69,6 +70,7 @@ def load_config(model: type[ConfigT], path: Path, overrides: Iterable[str] = ())
 
 def read_values(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """What `load_config` validates: the mapping in a YAML file, with the overrides applied. Raises ConfigError."""
+    require_regular(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:

@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from kcm.errors import AssetError
+from kcm.regular import require_regular
 
 MANIFEST = "asset.json"
 
@@ -83,7 +84,8 @@ _DECIDING = (".safetensors", ".json", ".txt", ".model", ".jinja")  # weights, ar
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
+    """Hexadecimal SHA-256 of a file's content. Raises DataError for a pipe or a device."""
+    require_regular(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
