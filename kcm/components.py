@@ -180,7 +180,6 @@ FAMILIES: Mapping[str, Family] = {
                 "image": "kcm.encoders.image:ImageEncoderConfig",
                 "image_text": "kcm.encoders.dual.image_text:ImageTextConfig",
                 "precomputed": "kcm.encoders.precomputed:PrecomputedConfig",
-                "auto": "kcm.encoders.auto:AutoEncoderConfig",
             },
             default="text",
         ),

@@ -143,7 +143,7 @@ def _local_models(config: RunConfig) -> Iterator[tuple[str, Callable[[Path], str
     """The models that nodes load: the name, and the identity, which reads the files."""
     for encoder in filter(None, (config.encoder, config.large.backbone)):
         towers = encoder.to_align  # the run fits a head on them
-        for each in (towers.image, towers.text) if towers else encoder.choices or (encoder,):
+        for each in (towers.image, towers.text) if towers else (encoder,):
             yield each.name, each.identity
     if not (config.large.backbone or config.large.remote or config.large.is_recorded):
         yield config.large.location, partial(config.large.identity, ())
