@@ -191,7 +191,6 @@ FAMILIES: Mapping[str, Family] = {
             ours={
                 "classifier": "kcm.large.adapters.classifier:ClassifierConfig",
                 "zero_shot": "kcm.large.adapters.zero_shot:ZeroShotConfig",
-                "causal_lm": "kcm.large.adapters.causal_lm:CausalLmConfig",
                 "openai": "kcm.large.adapters.openai:OpenAiConfig",
                 "recorded": "kcm.large.adapters.recorded:RecordedConfig",
             },

@@ -104,15 +104,15 @@ def load_backbone(model_path: Path) -> Any:
     return pretrained(kind, model_path)
 
 
-def pretrained(kind: Any, model_path: Path, **files: Any) -> Any:
+def pretrained(kind: Any, model_path: Path) -> Any:
     """The model of a folder by a class of transformers, with all its weights but a pooler's, which nothing here uses.
 
-    `files` say which hold the weights, safetensors without. Raises AssetError when transformers cannot load the folder
-    or it lacks weights.
+    Raises AssetError when transformers cannot load the folder or it lacks weights in safetensors.
     """
-    files = files or {"use_safetensors": True}
     with loading(model_path):
-        model, report = kind.from_pretrained(model_path, local_files_only=True, output_loading_info=True, **files)
+        model, report = kind.from_pretrained(
+            model_path, local_files_only=True, output_loading_info=True, use_safetensors=True
+        )
     # transformers would only warn, and draw at random what is missing.
     if missing := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
         raise AssetError(f"the model lacks weights, such as {missing[0]!r}", where=str(model_path))
