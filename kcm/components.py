@@ -180,7 +180,6 @@ FAMILIES: Mapping[str, Family] = {
                 "image": "kcm.encoders.image:ImageEncoderConfig",
                 "image_text": "kcm.encoders.dual.image_text:ImageTextConfig",
                 "precomputed": "kcm.encoders.precomputed:PrecomputedConfig",
-                "auto": "kcm.encoders.auto:AutoEncoderConfig",
             },
             default="text",
         ),
@@ -192,7 +191,6 @@ FAMILIES: Mapping[str, Family] = {
             ours={
                 "classifier": "kcm.large.adapters.classifier:ClassifierConfig",
                 "zero_shot": "kcm.large.adapters.zero_shot:ZeroShotConfig",
-                "causal_lm": "kcm.large.adapters.causal_lm:CausalLmConfig",
                 "openai": "kcm.large.adapters.openai:OpenAiConfig",
                 "recorded": "kcm.large.adapters.recorded:RecordedConfig",
             },

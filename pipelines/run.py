@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from rich.markup import escape
 
 from kcm.large.response_cache import ResponseStore
 from kcm.redact import redacted_values
@@ -29,7 +27,7 @@ from pipelines.stages.stage import Stage, run_stages
 from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
-from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, storage_errors, write_json
+from pipelines.store.artefact import ArtefactStore, Recipe, storage_errors, write_json
 from pipelines.store.control.lease import leased, refuse_while_held
 from pipelines.store.files import StorageError
 from pipelines.store.upkeep import CLEANING
@@ -57,24 +55,15 @@ def run(
         section = config.model_dump(mode="json", exclude={"cluster", "tracking", "serve", "update", "costs"})
         key = Recipe("run", 1, section).fingerprint
         context.promote = promote
-        context.tracking = Tracking.open(
-            config.tracking,
-            context.store.root,
-            name=config.name,
-            key=key,
-            say=lambda line: context.reporter.say(escape(line)),
-        )
-        done: dict[str, Artefact] = {}
-        with closing(context.tracking):
-            names = [stage.stage for stage in stages]
-            for name, artefact in run_stages(stages[: names.index(until) + 1] if until else stages, context):
-                done[name] = artefact
-            result = collect(config, context, done)
-            if "register" in done:
-                path = context.run_folder / "result.json"
-                result["result_path"] = context.store.storage.where(path)
-                write_json(path, redacted_values(result))
-                context.tracking.finish()
+        context.tracking = Tracking.open(config.tracking, context.store.root, name=config.name, key=key)
+        names = [stage.stage for stage in stages]
+        done = dict(run_stages(stages[: names.index(until) + 1] if until else stages, context))
+        result = collect(config, context, done)
+        if "register" in done:
+            path = context.run_folder / "result.json"
+            result["result_path"] = context.store.storage.where(path)
+            write_json(path, redacted_values(result))
+            context.tracking.finish()
     return result
 
 

@@ -36,7 +36,6 @@ def champion(loadable: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder = loadable[0].write(tmp_path / "bundle")
     tracking = Tracking.open(TrackingConfig(), tmp_path, name="reviews", key="key")
     set_champion(tracking.uri, "reviews", register_model(tracking, "reviews", folder, "fingerprint"))
-    tracking.close()
     monkeypatch.setenv("KCM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)

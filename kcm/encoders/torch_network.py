@@ -15,8 +15,6 @@ import torch
 from torch import nn
 
 from kcm.encoders.config import Arrays, Precision
-from kcm.encoders.pretrained import loading as loading  # the causal_lm adapter imports both from here
-from kcm.encoders.pretrained import pretrained as pretrained
 from kcm.errors import AssetError
 
 _OPSET = 17
