@@ -11,7 +11,7 @@ from jobs.options import AssetsPath, is_asked, options_of
 from jobs.views.label import Screen, Stopped, closing
 from kcm.errors import KcmError
 from kcm.inputs.tables import read_frame
-from kcm.labelling.label import LabelConfig, Labelling
+from kcm.labelling.label import LabelConfig, LabelledTable
 from kcm.labelling.label import label as label_table
 from kcm.labelling.output import check_kind, write_frame
 from kcm.labelling.sources import openai_config
@@ -121,7 +121,7 @@ def _read(path: Path) -> str:
         raise KcmError(f"cannot read the prompt: {error}", where=str(path)) from None
 
 
-def _result(found: Labelling, answers: str | None) -> dict[str, Any]:
+def _result(found: LabelledTable, answers: str | None) -> dict[str, Any]:
     """The JSON result; with recorded answers also the rows that really differ from them."""
     certificate = found.certificate
     result = certificate.model_dump(mode="json") | {"cost": found.cost}

@@ -26,7 +26,7 @@ Progress = Callable[[int, float], None]
 
 
 @dataclass(eq=False)
-class Reasons:
+class Failures:
     """Why units have no answer, by unit."""
 
     by_unit: dict[int, str] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class ServerOracle:
     ) -> None:
         self._model, self._texts, self._progress = model, texts, progress
         self._num_bought = 0
-        self.reasons = Reasons()
+        self.reasons = Failures()
 
     def __call__(self, units: Units) -> Units:
         """Codes of labels. Raises ConfigError if the server refuses the key or the model.
@@ -93,7 +93,7 @@ class CallableOracle:
     ) -> None:
         self._answer, self._texts, self._names, self._progress = answer, texts, list(label_names), progress
         self._batch_size, self._num_bought = batch_size, 0
-        self.reasons = Reasons()
+        self.reasons = Failures()
         self.spent = 0.0
 
     def __call__(self, units: Units) -> Units:

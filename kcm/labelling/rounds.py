@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kcm.certification.finite import afforded_errors, allowed_errors, longest_prefix, missed_errors
 from kcm.labelling.draws import DrawFile
-from kcm.labelling.plan import Plan, capped_plan, cheapest_plan
+from kcm.labelling.plan import DrawPlan, capped_plan, cheapest_plan
 
 FAILED = -1  # the code of a unit that the oracle gave no usable answer to
 _ROUNDS_FITTED, _SLOPE_WEIGHT = 5, 0.3
@@ -37,7 +37,7 @@ class Guess:
     wrong_U: NDArray[np.float64]
 
 
-class SmallSide(Protocol):
+class SmallModel(Protocol):
     """The small model of one table."""
 
     def fit(self, units: Units, labels: Units) -> Guess:
@@ -102,7 +102,7 @@ class Forecast:
     bought: int
     copies: int
     extra: int
-    plan: Plan
+    plan: DrawPlan
 
     @property
     def calls(self) -> float:
@@ -218,7 +218,7 @@ class Rounds:
     def __init__(
         self,
         copies_U: Units,
-        side: SmallSide,
+        side: SmallModel,
         ask: Callable[[Units], Units],
         promise: Promise,
         schedule: Schedule,

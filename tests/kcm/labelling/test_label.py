@@ -10,7 +10,7 @@ import pytest
 
 import kcm
 from kcm.errors import ConfigError, DataError
-from kcm.labelling.label import Labelling, label
+from kcm.labelling.label import LabelledTable, label
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.sources import openai_config
 from tests.fake_upstream import FakeUpstream, Turn, completion
@@ -40,7 +40,7 @@ def answer(texts: list[str]) -> list[str]:
     return [WORDS[text.split()[0]] for text in texts]
 
 
-def labelling(frame: pd.DataFrame, **options: Any) -> Labelling:
+def labelling(frame: pd.DataFrame, **options: Any) -> LabelledTable:
     return label(frame, **{"encoder": "words", "labels": list(WORDS.values()), "llm": answer} | options)
 
 
