@@ -30,7 +30,7 @@ from kcm.labelling.draws import DrawFile
 from kcm.labelling.encoding import encoded
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.oracle import Failures
-from kcm.labelling.rounds import Forecast, Labelled, Promise, Rounds, Schedule
+from kcm.labelling.rounds import Forecast, Labelled, NoAnswers, Promise, Rounds, Schedule
 from kcm.labelling.sources import AnswerSource, Llm, answers_in, function, openai_config, opened_store, recorded, server
 from kcm.labelling.table import Texts
 from kcm.labelling.text import VectorSide
@@ -186,7 +186,11 @@ def label(
         watch=watch,
         draws=DrawFile(user_folder() / "draws" / digest[:32]) if sources[-1].resumable else None,
     )
-    found = job.run()
+    try:
+        found = job.run()
+    except NoAnswers as error:
+        said = next(iter(oracle.reasons.by_unit.values()), "")
+        raise NoAnswers(f"{error.what}: {said}" if said else error.what, where=error.where, hint=error.hint) from None
     failed = int(texts.copies_U[found.failed_U].sum())
     certificate = TableCertificate.of(
         found,

@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcm.certification.finite import afforded_errors, allowed_errors, longest_prefix, missed_errors
+from kcm.errors import DataError
 from kcm.labelling.draws import DrawFile
 from kcm.labelling.plan import DrawPlan, capped_plan, cheapest_plan
+
 
 FAILED = -1  # the code of a unit that the oracle gave no usable answer to
 _ROUNDS_FITTED, _SLOPE_WEIGHT = 5, 0.3
@@ -27,6 +29,10 @@ _TRAINED = 0.4  # share of a budget that trains, if it is too small for the plan
 _MAX_COPIES = (1, 2, 3, 5, 10)
 
 Units = NDArray[np.int64]
+
+
+class NoAnswers(DataError):
+    """The oracle answered nothing at all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,6 +279,8 @@ class Rounds:
         """Buy the pilot, and more as long as the planned total falls."""
         schedule, delta = self._schedule, self._promise.delta * (1 - self._promise.second)
         self._buy(self._some(self._rng.permutation(len(self._copies))[: schedule.pilot]))
+        if self._asked.any() and (self._label == FAILED).all():
+            raise NoAnswers(f"none of the first {int(self._asked.sum()):,} texts got a usable answer", where="llm")
         while True:
             guess = self._guess()
             forecast = self._forecast(guess, delta)
