@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kcm.large.response_cache import ResponseStore
+from kcm.large.response_cache import STORE_FILE, ResponseStore
 from kcm.redact import redacted_values
 from pipelines.cluster.connection import connected, require_room, starts_local
 from pipelines.config import RunConfig
@@ -30,6 +30,7 @@ from pipelines.stages.tune import Tune
 from pipelines.store.artefact import ArtefactStore, Recipe, storage_errors, write_json
 from pipelines.store.control.lease import leased, refuse_while_held
 from pipelines.store.files import StorageError
+from pipelines.store.storage import Storage
 from pipelines.store.upkeep import CLEANING
 from pipelines.tracking.tracking import Tracking
 
@@ -68,11 +69,18 @@ def run(
 
 
 def context_of(config: RunConfig, store: ArtefactStore, reporter: Reporter | None = None) -> Context:
-    """The context of a run; a storage in a bucket keeps its paid answers beside the log."""
+    """The context of a run."""
     context = Context(config.name, store, config.assets_path, config.cluster, reporter or Reporter())
     if store.storage.is_remote:
-        context.responses = ResponseStore.in_log(log_url(config.serve, config.storage_folder))
+        context.responses = paid_answers(config)
     return context
+
+
+def paid_answers(config: RunConfig) -> ResponseStore:
+    """The store of a run's paid answers: a file of the storage, for one in a bucket tables beside the log."""
+    if Storage.at(config.storage_path).is_remote:
+        return ResponseStore.in_log(log_url(config.serve, config.storage_folder))
+    return ResponseStore.in_file(config.storage_folder / STORE_FILE)
 
 
 @contextmanager

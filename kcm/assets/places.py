@@ -15,6 +15,7 @@ from kcm.errors import AssetError
 
 TRUSTED_PLACES = "KCM_TRUSTED_PLACES"  # of the environment: paths that bundles may name, with colons between them
 _NAMED = ".places"  # in the assets folder, a path a line
+_NAMED_HERE: set[str] = set()  # in this process
 
 
 class BundleName(str):
@@ -55,9 +56,10 @@ def require_may_open(name: str, assets_dir: Path) -> None:
 
 
 def _write_down(path: Path, assets_dir: Path) -> None:
-    if _is_below(path, assets_dir) or str(path) in _named(assets_dir):
+    is_new = not (_is_below(path, assets_dir) or str(path) in _named(assets_dir))
+    _NAMED_HERE.add(str(path))
+    if not is_new:
         return
-    os.environ[TRUSTED_PLACES] = os.pathsep.join(sorted({*_trusted(), str(path)}))
     with suppress(OSError), (assets_dir / _NAMED).open("a", encoding="utf-8") as file:  # assets may be read-only
         file.write(f"{path}\n")
 
@@ -69,7 +71,7 @@ def _named(assets_dir: Path) -> set[str]:
 
 
 def _trusted() -> set[str]:
-    return {path for path in os.environ.get(TRUSTED_PLACES, "").split(os.pathsep) if path}
+    return _NAMED_HERE | {path for path in os.environ.get(TRUSTED_PLACES, "").split(os.pathsep) if path}
 
 
 def _is_below(path: Path, folder: Path) -> bool:

@@ -21,7 +21,6 @@ from kcm.errors import DataError
 from kcm.labelling.draws import DrawFile
 from kcm.labelling.plan import DrawPlan, capped_plan, cheapest_plan
 
-
 FAILED = -1  # the code of a unit that the oracle gave no usable answer to
 _ROUNDS_FITTED, _SLOPE_WEIGHT = 5, 0.3
 RESERVED = 0.1  # share of delta for the prefix that is left if the money ends after the draw

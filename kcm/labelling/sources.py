@@ -27,7 +27,6 @@ from kcm.labelling.table import Texts
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.base import Estimate, Item
 from kcm.large.response_cache import ResponseStore
-from kcm.user_folder import user_folder
 
 Llm = str | OpenAiConfig | Callable[[list[str]], Sequence[Any]]
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
@@ -115,12 +114,10 @@ def server(
 
 
 def opened_store(store: ResponseStore | str | Path | None) -> ResponseStore:
-    """The store of a database's URL or of a file; by default the user's own."""
+    """The store at a folder, a file or a database's URL; by default the user's own."""
     if isinstance(store, ResponseStore):
         return store
-    if isinstance(store, str) and "://" in store:
-        return ResponseStore(store)
-    return ResponseStore.in_file(Path(store or user_folder() / "answers.sqlite"))
+    return ResponseStore.of_user() if store is None else ResponseStore.at(str(store))
 
 
 def openai_config(model: str, base_url: str | None = None, **more: Any) -> OpenAiConfig:

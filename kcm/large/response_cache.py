@@ -9,6 +9,7 @@ again: nobody has their answers.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,9 +35,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL
 
-from kcm.errors import ArtefactError, KcmError
+from kcm.errors import ArtefactError, ConfigError, KcmError
 from kcm.sql import IN_MEMORY, SqlDatabase, insert
+from kcm.user_folder import user_folder
 
+STORE_FILE = "paid.sqlite"  # in the folder of a store
 MAX_IN_MEMORY = 10_000  # answers that are kept without a store
 
 
@@ -59,6 +62,23 @@ class ResponseStore:
     def in_file(cls, path: Path) -> ResponseStore:
         """A SQLite file of its own."""
         return cls(URL.create("sqlite", database=str(path.absolute())).render_as_string())
+
+    @classmethod
+    def at(cls, place: str) -> ResponseStore:
+        """The store at a folder, a file, or the URL of a database. Raises ConfigError for another URI."""
+        if "://" not in place:
+            path = Path(place).expanduser()
+            return cls.in_file(path if path.suffix in (".sqlite", ".db") else path / STORE_FILE)
+        if place.startswith(("sqlite", "postgresql")):
+            return cls(place)
+        raise ConfigError(
+            f"paid answers cannot be stored at {place!r}", hint="Name a folder, or postgresql+psycopg://USER@HOST/NAME"
+        )
+
+    @classmethod
+    def of_user(cls) -> ResponseStore:
+        """The user's own store, of commands without a run: where KCM_STORE says, else in the user's data folder."""
+        return cls.at(os.environ.get("KCM_STORE") or str(user_folder()))
 
     @classmethod
     def in_log(cls, url: str, timeout_s: float = 30.0) -> ResponseStore:

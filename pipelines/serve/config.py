@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from kcm.cascade.policy import OnLargeFailure
 from kcm.config import Config
 from kcm.costs import CostsConfig
 from kcm.large import UpstreamConfig
@@ -104,6 +105,11 @@ class LargeReplicaConfig(BatchingConfig, ScaledReplicaConfig):
         default=10.0, gt=0, description="Time after which a call is given up; a second one is made if time is left."
     )
     breaker: BreakerConfig = Field(default=BreakerConfig(), description="When the large model is left alone.")
+    on_large_failure: OnLargeFailure | None = Field(
+        default=None,
+        description="What becomes of an input that the large model fails, for `kcm predict` too: answer_small: the "
+        "small model answers, outside the promise; error: it gets no answer; null: as the bundle says.",
+    )
     upstreams: tuple[UpstreamConfig, ...] = Field(
         default=(),
         description="Servers that the `openai` model of a bundle may be asked at; CONFIG's own `large` is one of them.",

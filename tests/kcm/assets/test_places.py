@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kcm.assets import BundleName, resolve
+from kcm.assets import BundleName, places, resolve
 from kcm.assets.places import TRUSTED_PLACES, may_open
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import require_models
@@ -30,6 +30,7 @@ UNNAMED = "which nobody here has named"
 @pytest.fixture(autouse=True)
 def nobody_trusts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(TRUSTED_PLACES, "")
+    monkeypatch.setattr(places, "_NAMED_HERE", set())
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "assets").mkdir()
 
@@ -101,8 +102,9 @@ def test_places_that_a_configuration_names_may_be_opened(tmp_path: Path, monkeyp
     assert resolve(named, assets) == model
     monkeypatch.setenv(TRUSTED_PLACES, "")
     resolve(str(model), assets)
-    assert resolve(named, tmp_path) == model  # this process
-    monkeypatch.setenv(TRUSTED_PLACES, "")
+    (tmp_path / "others").mkdir()
+    assert resolve(named, tmp_path / "others") == model  # this process, with other assets
+    places._NAMED_HERE.clear()
     assert resolve(named, assets) == model  # a later one
     assert (assets / ".places").read_text() == f"{model}\n"
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from kcm.errors import ArtefactError
+from kcm.errors import ArtefactError, ConfigError
 from kcm.large import response_cache as module
 from kcm.large.response_cache import BudgetSpent, ResponseCache, ResponseStore
 
@@ -137,3 +137,19 @@ def test_memory_holds_no_more_than_the_last_answers(monkeypatch):
     answers = [cache.find(str(number)) for number in range(50)]
     assert answers == [None] * 40 + [{"said": str(number)} for number in range(40, 50)]
     assert cache.spent() == (50, 0.0)
+
+
+def test_a_place_names_one_store(tmp_path, monkeypatch):
+    """Promise: a folder, a file or a database is a store; without any it is the user's own, the same each time."""
+    for place in (tmp_path, tmp_path / "paid.sqlite"):
+        assert ResponseStore.at(str(place)) == ResponseStore.in_file(tmp_path / "paid.sqlite")
+    assert ResponseStore.at("postgresql+psycopg://me@host/db").url == "postgresql+psycopg://me@host/db"
+    with pytest.raises(ConfigError, match=r"cannot be stored at .*Name a folder"):
+        ResponseStore.at("s3://bucket")
+    monkeypatch.delenv("KCM_STORE", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert ResponseStore.of_user() == ResponseStore.in_file(tmp_path / "data" / "kcm" / "paid.sqlite")
+    ResponseCache(ResponseStore.of_user(), "big").reserve(1.0)
+    assert (tmp_path / "data" / "kcm" / "paid.sqlite").exists()
+    monkeypatch.setenv("KCM_STORE", str(tmp_path))
+    assert ResponseStore.of_user() == ResponseStore.at(str(tmp_path))
