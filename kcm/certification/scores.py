@@ -101,7 +101,7 @@ def certify(
         kept=kept,
         bound=bound,
         delta=spend,
-        look=look and look.number,
+        look=None if look is None else look.number,
         valid=True,
         max_loss=max_loss,
         num_units=units.count,
