@@ -44,6 +44,9 @@ _CONTROLS: Mapping[Who, str] = {
 }
 
 
+_CHOSE = "the rows that chose the policy"
+
+
 def headline(result: Numbers) -> str:
     """What the deployed collaborator saves, and at which loss."""
     (who, found), certificate = deployed(result), certificate_of(result)
@@ -61,7 +64,7 @@ def measured(result: Numbers) -> str:
     own, found = deployed(result)
     names = names_of(result)
     sentences = [f"On {measured_rows(result)}, {names[own]} {_does(found['overall'])}."]
-    if measured_rows(result) != "test":
+    if measured_rows(result) == _CHOSE:
         sentences.insert(0, "There are no test rows: the certificate is what is known of rows that chose nothing.")
     sentences += [
         f"{names[who]}, the control {_CONTROLS[who]}, {_does(control['overall'])}."
@@ -73,8 +76,8 @@ def measured(result: Numbers) -> str:
 
 def measured_rows(result: Numbers) -> str:
     """The rows that a result was measured on."""
-    chose = deployed(result)[1].get("measured_on") == "validate"
-    return "the rows that chose the policy" if chose else "test"
+    split = str(deployed(result)[1].get("measured_on"))
+    return {"validate": _CHOSE, "certify": "the certify rows"}.get(split, "test")
 
 
 def added_to_base(result: Numbers) -> str:
