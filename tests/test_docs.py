@@ -180,6 +180,13 @@ def test_no_link_of_the_site_is_dead(site: Path) -> None:
     assert dead == []
 
 
+def test_the_site_has_the_pages_on_commands_and_keys(site: Path) -> None:
+    """They are made from the code when the site is built, and not committed."""
+    for page, shown in (("commands", "kcm submit"), ("configuration", "num_epochs")):
+        assert not (ROOT / "docs" / f"{page}.md").exists()
+        assert shown in (site / page / "index.html").read_text(encoding="utf-8")
+
+
 def test_the_site_shows_the_files_that_its_pages_include(site: Path) -> None:
     page = (site / "extending" / "index.html").read_text(encoding="utf-8")
     shown = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", "", page)))

@@ -33,7 +33,7 @@ _FEWEST = 3  # rows of a label: fewer cannot be in train, certify and test
 _MAX_RARE = _MAX_BAD = 0.2  # share of the rows that may be left out
 _USUAL_BAD = 0.01  # the default of tasks.max_bad_rows
 _HEAD = """\
-# Written by `kcm init {table}`. Every key is explained in docs/configuration.md.
+# Written by `kcm init {table}`. `kcm config` explains every key.
 #
 {commands}
 #

@@ -53,8 +53,8 @@ def test_a_component_that_its_class_makes_carries_its_tag(outside_package: Path)
     import anchor  # type: ignore[import-not-found]
 
     assert anchor.AnchorConfig().name == "anchor:AnchorConfig"
-    with pytest.raises(ValidationError, match="name = 'der' names another learner than ReplayConfig"):
-        ReplayConfig(name="der")
+    with pytest.raises(ValidationError, match="name = 'joint' names another learner than ReplayConfig"):
+        ReplayConfig(name="joint")
     assert ReplayConfig(memory=7).model_dump() == {"name": "replay", "memory": 7, "batch_size": 32, "margin": None}
 
 
