@@ -25,9 +25,9 @@ UNEXPECTED, USER_ERROR, OUTSIDE_PROMISE, INTERRUPTED, TERMINATED = 1, 2, 3, 130,
 class OutsidePromise(Exception):
     """The end of a command whose `result` is written, and is not what was promised; the message is one line."""
 
-    def __init__(self, line: str, result: dict[str, Any]) -> None:
+    def __init__(self, line: str, result: dict[str, Any], code: int = OUTSIDE_PROMISE) -> None:
         super().__init__(line)
-        self.result = result
+        self.result, self.code = result, code
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
     except OutsidePromise as end:
         _write(json_file, end.result)
         typer.secho(str(end), fg=typer.colors.YELLOW, err=True)
-        raise typer.Exit(OUTSIDE_PROMISE) from None
+        raise typer.Exit(end.code) from None
     except KeyboardInterrupt as interruption:
         code = TERMINATED if terminated.is_set() else INTERRUPTED
         _fail(str(interruption) or "interrupted; start again", code, json_file, debug)

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ CONCURRENT = 8  # questions that are under way at once
 
 
 @pytest.fixture
-def server(upstream: FakeUpstream) -> Iterator[FakeUpstream]:
+def server(upstream: FakeUpstream) -> FakeUpstream:
     upstream.otherwise = classify
-    yield upstream
+    return upstream
 
 
 def classify(body: dict[str, Any]) -> Turn:
