@@ -40,18 +40,19 @@ def word_vectors(texts: Sequence[str], seed: int = 0) -> NDArray[np.float32]:
     return _unit(reduced.transform(vectorizer.transform(texts)))
 
 
-def encoded(
-    texts: Sequence[str], encoder: EncoderConfig | None, assets_dir: Path, chunk: int = 2048
-) -> NDArray[np.float32]:
-    """Vectors [U, D] of unit length; without an encoder those of the words alone."""
-    words = word_vectors(texts)
-    if encoder is None:
-        return words
+def encoded(texts: Sequence[str], encoder: EncoderConfig, assets_dir: Path, chunk: int = 2048) -> NDArray[np.float32]:
+    """The encoder's own vectors [U, D]."""
     model = encoder.build(assets_dir)
     parts = [
         model.encode([Content(text) for text in texts[start : start + chunk]]) for start in range(0, len(texts), chunk)
     ]
-    return _unit(np.concatenate([np.concatenate(parts), 0.5 * words], 1))
+    return np.concatenate(parts)
+
+
+def beside_words(texts: Sequence[str], vectors_UD: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """Vectors [U, D] of unit length with those of the words beside them; without any the words alone."""
+    words = word_vectors(texts)
+    return words if vectors_UD is None else _unit(np.concatenate([vectors_UD, 0.5 * words], 1))
 
 
 def _unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,9 +19,14 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 import yaml
+from numpy.typing import NDArray
 from pydantic import Field
 
+from kcm.api.cascade import Cascade
 from kcm.api.rows import free_names
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.models import load_large
+from kcm.bundle.runtime import SmallSide
 from kcm.certification.ledger import Ledger, unit_hashes
 from kcm.config import Config, parse_config
 from kcm.encoders import EncoderConfig
@@ -29,9 +34,11 @@ from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import Content
 from kcm.inputs.tables import missing_column
+from kcm.labelling.bundle import bundle_of
 from kcm.labelling.certificate import TableCertificate
 from kcm.labelling.draws import DrawFile
-from kcm.labelling.encoding import encoded
+from kcm.labelling.encoding import beside_words, encoded
+from kcm.labelling.judge import Judge
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.oracle import CallableOracle, Money, Reasons, ServerOracle
 from kcm.labelling.rounds import Forecast, Labelled, Promise, Rounds, Schedule, Units
@@ -81,7 +88,8 @@ class Labelling:
 
     `frame` has the columns `label`, `label_source` (`llm`, `small`, `failed`, or missing for an empty text) and
     `label_probability`, prefixed by kcm_ if the table has columns of these names; `column` is that of the labels.
-    `cost` is what this job paid.
+    `cost` is what this job paid; `estimate` is the price of asking about every text when it began, None if that is not
+    known. `models` are what a bundle is made of, None if it cannot be made.
     """
 
     frame: pd.DataFrame
@@ -92,8 +100,62 @@ class Labelling:
     texts: Texts
     result: Labelled
     reasons: Reasons
+    models: _Models | None
+    side: VectorSide
     forecasts: list[Forecast] = field(default_factory=list)
-    side: VectorSide | None = None
+    estimate: Estimate | None = None
+
+    @cached_property
+    def judge(self) -> Judge | None:
+        """The judge that ranked the texts; None if the bought answers left nothing to judge."""
+        if self.side.judge is None and self.result.taught_U.any():  # the job continued a draw of an earlier start
+            taught = np.flatnonzero(self.result.taught_U)
+            self.side.fit(taught, self.result.answer_U[taught])
+        return self.side.judge
+
+    @property
+    def no_bundle(self) -> str | None:
+        """Why there is no bundle; None if there is one."""
+        if self.models is None:
+            return "it needs a server that answers what it escalates, and a text encoder"
+        return "fewer than two answers were bought" if self.result.bought_U.sum() < 2 else None
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The small model for the next file, not certified. Raises ConfigError if there is none."""
+        models = self.models
+        if models is None or self.no_bundle:
+            raise ConfigError(f"no bundle: {self.no_bundle}", where="label")
+        return bundle_of(
+            self.texts.texts,
+            models.features_UD,
+            self.result,
+            self.labels.names,
+            models.encoder,
+            models.server,
+            models.assets,
+            self.certificate.seed,
+        )
+
+    @property
+    def cascade(self) -> Cascade:
+        """The bundle in memory, with the job's store of paid answers. Raises ConfigError if there is no bundle."""
+        bundle, models = self.bundle, self.models
+        assert models is not None
+        small_side = SmallSide(bundle, models.encoder.build(models.assets))
+        large = load_large(bundle, models.assets, upstreams=[models.server], responses=models.store)
+        return Cascade(small_side, large)
+
+
+@dataclass(frozen=True, eq=False)
+class _Models:
+    """What a bundle is made of: the encoder, its features [U, D], and the server with its store of paid answers."""
+
+    assets: Path
+    encoder: EncoderConfig
+    features_UD: NDArray[np.float32]
+    server: OpenAiConfig
+    store: ResponseStore
 
 
 def label(
@@ -143,13 +205,16 @@ def label(
     told = watcher or Watcher()
     texts = Texts.of(frame, text)
     label_list = _labels(frame, labels, answers, prompt)
-    oracle, money, identity = _oracle(frame, texts, label_list, llm, answers, base_url, store, config, told)
-    digest = _digest(texts, label_list, identity, config)
+    asked = _oracle(frame, texts, label_list, llm, answers, base_url, store, config, told)
+    oracle = asked.oracle
+    digest = _digest(texts, label_list, asked.identity, config)
     book = ledger if isinstance(ledger, Ledger) else Ledger(Path(ledger or user_folder() / "ledger"))
     names = unit_hashes(text_key(each) for each in texts.texts)
     look = book.look(names, delta=config.delta, digest=digest, purpose="label")
-    vectors = encoded(texts.texts, _encoder(config.encoder, assets or _assets()), assets or _assets())
-    side = VectorSide(vectors)
+    assets = assets or _assets()
+    encoder = _encoder(config.encoder, assets)
+    features = None if encoder is None else encoded(texts.texts, encoder, assets)
+    side = VectorSide(beside_words(texts.texts, features))
     forecasts: list[Forecast] = []
 
     def watch(forecast: Forecast, at: Callable[[float], Forecast]) -> None:
@@ -163,7 +228,7 @@ def label(
         Promise(config.target, look.spend),
         SCHEDULE,
         config.seed,
-        purse=money,
+        purse=asked.money,
         watch=watch,
         draws=DrawFile(user_folder() / "draws" / digest[:32]),
     )
@@ -178,9 +243,23 @@ def label(
         seed=config.seed,
         failed=failed,
     )
+    models = None
+    if encoder is not None and features is not None and asked.server is not None and asked.store is not None:
+        models = _Models(assets, encoder, features, asked.server, asked.store)
     labelled, named = _with_labels(frame, texts, label_list, found)
     return Labelling(
-        labelled, named["label"], certificate, oracle.spent, label_list, texts, found, oracle.reasons, forecasts, side
+        frame=labelled,
+        column=named["label"],
+        certificate=certificate,
+        cost=oracle.spent,
+        labels=label_list,
+        texts=texts,
+        result=found,
+        reasons=oracle.reasons,
+        models=models,
+        side=side,
+        forecasts=forecasts,
+        estimate=asked.estimate,
     )
 
 
@@ -195,6 +274,18 @@ class _Oracle(Protocol):
 
     def __call__(self, units: Units) -> Units:
         """Codes of labels of these texts."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """Whom a job asks, its money, what identifies the answers, and for a server its price and store."""
+
+    oracle: _Oracle
+    identity: str
+    money: Money | None = None
+    server: OpenAiConfig | None = None
+    store: ResponseStore | None = None
+    estimate: Estimate | None = None
 
 
 def _labels(frame: pd.DataFrame, labels: Any, answers: str | None, prompt: str | None) -> LabelList:
@@ -224,8 +315,8 @@ def _oracle(
     store: ResponseStore | str | Path | None,
     config: LabelConfig,
     told: Watcher,
-) -> tuple[_Oracle, Money | None, str]:
-    """Whom to ask, its money, and what identifies its answers."""
+) -> _Asked:
+    """Whom to ask; nothing is paid yet."""
     if answers is not None:
         said = frame[_column(frame, answers, "--answers")].to_numpy(dtype=object)[texts.first_rows()]
         place = {text: said[unit] for unit, text in enumerate(texts.texts)}
@@ -233,16 +324,13 @@ def _oracle(
             lambda some: [place[each] for each in some], texts.texts, labels.names, told.bought
         )
         told.start(texts, labels, None)
-        return oracle, None, f"column {answers}"
+        return _Asked(oracle, f"column {answers}")
     if llm is None:
         raise ConfigError("no large model", where="llm", hint="Name one, or give a column of recorded answers")
     if callable(llm) and not isinstance(llm, OpenAiConfig):
         told.start(texts, labels, None)
-        return (
-            CallableOracle(llm, texts.texts, labels.names, told.bought),
-            None,
-            f"function {getattr(llm, '__qualname__', llm)!s}",
-        )
+        oracle = CallableOracle(llm, texts.texts, labels.names, told.bought)
+        return _Asked(oracle, f"function {getattr(llm, '__qualname__', llm)!s}")
     server = llm if isinstance(llm, OpenAiConfig) else openai_config(str(llm), base_url)
     server = server.model_copy(update={"prompt": labels.prompt, "max_cost": config.max_cost})
     identity = server.identity(labels.names, Path())
@@ -251,12 +339,14 @@ def _oracle(
     model = OpenAiModel(server, labels.names, responses, account=account)
     items = [Item(str(unit), Content(each)) for unit, each in enumerate(texts.texts)]
     parts = [items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE)]
-    told.start(texts, labels, sum((model.estimate(part) for part in parts), Estimate()))
+    estimate = sum((model.estimate(part) for part in parts), Estimate())
+    told.start(texts, labels, estimate)
     money = None
     if config.max_cost is not None:
         limit, prices = config.max_cost, [price for part in parts for price in model.highest_prices(part)]
         money = Money(np.array(prices), lambda: limit - model.spent()[1])
-    return ServerOracle(model, texts.texts, told.bought), money, identity
+    lasting = server.model_copy(update={"max_cost": None})  # the limit was this job's
+    return _Asked(ServerOracle(model, texts.texts, told.bought), identity, money, lasting, responses, estimate)
 
 
 def opened_store(store: str | Path | None) -> ResponseStore:
