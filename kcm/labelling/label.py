@@ -37,6 +37,7 @@ from kcm.labelling.oracle import CallableOracle, Money, Reasons, ServerOracle
 from kcm.labelling.rounds import Forecast, Labelled, Promise, Rounds, Schedule, Units
 from kcm.labelling.table import Texts
 from kcm.labelling.text import VectorSide
+from kcm.labelling.truth import NO_LABEL, Accuracies, measured, truth_codes
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.base import Estimate, Item
 from kcm.large.response_cache import ResponseStore
@@ -65,6 +66,9 @@ class LabelConfig(Config):
 class Watcher:
     """What a caller is told while a job runs; a method that raises ends the job, and what was bought is kept."""
 
+    def compare(self, num_texts: int) -> None:
+        """First, if people labelled rows with so many texts: the LLM's answers on them are bought in the end."""
+
     def start(self, texts: Texts, labels: LabelList, estimate: Estimate | None) -> None:
         """Before anything is paid; `estimate` is the price of asking about every text, None if it is not known."""
 
@@ -81,7 +85,7 @@ class Labelling:
 
     `frame` has the columns `label`, `label_source` (`llm`, `small`, `failed`, or missing for an empty text) and
     `label_probability`, prefixed by kcm_ if the table has columns of these names; `column` is that of the labels.
-    `cost` is what this job paid.
+    `cost` is what this job paid. `accuracies` are by people's labels, if there are any.
     """
 
     frame: pd.DataFrame
@@ -94,6 +98,7 @@ class Labelling:
     reasons: Reasons
     forecasts: list[Forecast] = field(default_factory=list)
     side: VectorSide | None = None
+    accuracies: Accuracies | None = None
 
 
 def label(
@@ -103,6 +108,7 @@ def label(
     llm: Llm | None = None,
     answers: str | None = None,
     text: str | None = None,
+    truth: str | None = None,
     prompt: str | None = None,
     base_url: str | None = None,
     store: ResponseStore | str | Path | None = None,
@@ -122,6 +128,8 @@ def label(
         to their labels
     answers : column of recorded answers, which are played in place of a model
     text : column of the texts
+    truth : column of people's labels on some rows, a random sample of them: measures the accuracy of the labels and of
+        the model, whose answers on these rows are bought once the promise is settled, as far as `max_cost` allows
     prompt : instructions with {labels} in them, in place of ours
     base_url : address of the server, up to before /chat/completions
     store : where paid answers are kept, a database or a SQLite file; by default in the user's folder
@@ -143,6 +151,9 @@ def label(
     told = watcher or Watcher()
     texts = Texts.of(frame, text)
     label_list = _labels(frame, labels, answers, prompt)
+    truth_N = None if truth is None else truth_codes(frame, truth, label_list.names, texts.unit_N)
+    if truth_N is not None:
+        told.compare(len(set(texts.unit_N[truth_N != NO_LABEL])))
     oracle, money, identity = _oracle(frame, texts, label_list, llm, answers, base_url, store, config, told)
     digest = _digest(texts, label_list, identity, config)
     book = ledger if isinstance(ledger, Ledger) else Ledger(Path(ledger or user_folder() / "ledger"))
@@ -178,9 +189,20 @@ def label(
         seed=config.seed,
         failed=failed,
     )
+    accuracies = None if truth_N is None else measured(truth_N, texts.unit_N, found, oracle, money)
     labelled, named = _with_labels(frame, texts, label_list, found)
     return Labelling(
-        labelled, named["label"], certificate, oracle.spent, label_list, texts, found, oracle.reasons, forecasts, side
+        labelled,
+        named["label"],
+        certificate,
+        oracle.spent,
+        label_list,
+        texts,
+        found,
+        oracle.reasons,
+        forecasts,
+        side,
+        accuracies,
     )
 
 

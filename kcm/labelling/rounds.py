@@ -137,13 +137,15 @@ class Labelled:
     """The answers of all units, and what is proved.
 
     `answer_U` has the oracle's labels where `bought_U`, else the small model's. `differ` bounds the rows that differ
-    from the oracle's answers, of `num_rows`; the target allows `allowed`.
+    from the oracle's answers, of `num_rows`; the target allows `allowed`. `failed_U` have no answer: the oracle gave
+    none, or the money did not reach them.
     """
 
     answer_U: Units
     wrong_U: NDArray[np.float64]
     bought_U: NDArray[np.bool_]
     failed_U: NDArray[np.bool_]
+    asked_U: NDArray[np.bool_]
     num_rows: int
     allowed: int
     differ: int
@@ -413,6 +415,7 @@ class Rounds:
             wrong_U=np.where(bought, 0.0, kept.guess.wrong_U),
             bought_U=bought,
             failed_U=failed,
+            asked_U=self._asked.copy(),
             num_rows=self._num_rows,
             allowed=self._allowed,
             differ=min(self._num_rows, kept.differ + int(self._copies[failed].sum())),
