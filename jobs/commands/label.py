@@ -48,7 +48,7 @@ def label(
         typer.Option(metavar="COLUMN", help="Play recorded answers; nothing is paid. Twice: as --llm."),
     ] = None,
     truth: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column of people's labels on some rows: adds accuracies.")
+        str | None, typer.Option(metavar="COLUMN", help="People's labels on some rows, a random sample.")
     ] = None,
     prompt: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Instructions of your own, with {labels} in them.")
@@ -102,6 +102,7 @@ def label(
             llm=servers,
             answers=answers,
             text=text,
+            truth=truth,
             prompt=None if prompt is None else _read(prompt),
             store=store,
             ledger=ledger,
@@ -157,6 +158,8 @@ def _result(found: LabelledTable, answers: str | None) -> dict[str, Any]:
     """The JSON result; with recorded answers also the rows that really differ from them."""
     certificate = found.certificate
     result = certificate.model_dump(mode="json") | {"cost": found.cost}
+    if found.accuracies is not None:
+        result["accuracies"] = found.accuracies.model_dump(mode="json")
     if answers is not None:
         said = found.frame[answers].astype("string").str.strip()
         result["differ"] = int((said != found.frame[found.column].astype("string")).fillna(True).sum())

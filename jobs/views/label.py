@@ -16,7 +16,9 @@ from kcm.labelling.label import LabelledTable, Watcher
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.rounds import Forecast
 from kcm.labelling.table import Texts
+from kcm.labelling.truth import Accuracies
 from kcm.large.base import Estimate
+from kcm.metrics.intervals import Interval
 
 TARGETS = (0.9, 0.95, 0.98)
 NOT_WORTH = 0.9  # share of the calls from which on a plan hardly saves anything
@@ -42,9 +44,13 @@ class Screen(Watcher):
         )
         self._task: TaskID | None = None
         self._price = 0.0
-        self._num_texts = 0
+        self._num_texts = self._num_compared = 0
         self._is_planned = False
         self.result: dict[str, object] = {}
+
+    def compare(self, num_texts: int) -> None:
+        """How many texts have people's labels; the plan counts the LLM's answers on them."""
+        self._num_compared = num_texts
 
     def start(self, texts: Texts, labels: LabelList, estimates: Sequence[Estimate | None]) -> None:
         """Rows, duplicates, labels, and the price of asking about every text."""
@@ -84,7 +90,11 @@ class Screen(Watcher):
         self._progress.stop()
         self._console.print(self._plan(forecast, at))
         share = forecast.total / self._num_texts
-        self.result |= {"planned_calls": round(forecast.total), "planned_share": share}
+        compared = round(self._num_compared * forecast.plan.kept / self._num_texts)
+        if compared:
+            cost = f", ${compared * self._price:,.2f}," if self._price else ""
+            self._say(f"Plus about {compared:,} calls{cost} for the LLM's accuracy on rows with people's labels")
+        self.result |= {"planned_calls": round(forecast.total) + compared, "planned_share": share}
         if share >= NOT_WORTH:
             self._warn(f"not worth it at this target: the plan still asks about {100 * share:.0f}% of the texts")
         if self._pilot_only:
@@ -126,6 +136,8 @@ def closing(found: LabelledTable) -> list[str]:
     lines.append(
         f"Bought {certificate.bought:,} of {certificate.texts:,} answers{money}: {100 * saved:.0f}% of the calls saved."
     )
+    if found.accuracies is not None:
+        lines += _accuracies(found.accuracies)
     if certificate.failed:
         lines.append(f"{certificate.failed:,} rows have no usable answer (label_source `failed`).")
     if certificate.look is None:
@@ -142,3 +154,19 @@ def next_steps(found: LabelledTable, bundle: Path) -> list[str]:
     return [
         f"next: kcm predict {folder} FILE -o OUT{column} | kcm serve --bundle {folder} (not certified for new rows)",
     ]
+
+
+def _accuracies(found: Accuracies) -> list[str]:
+    """What people's labels say, apart from the promise."""
+
+    def shown(share: Interval) -> str:
+        return f"{100 * share.estimate:.1f}% (95% interval {100 * share.low:.1f} to {100 * share.high:.1f}%)"
+
+    llm = "not measured: the money left does not pay for its answers" if found.llm is None else shown(found.llm)
+    lines = [
+        f"By people's labels on {found.rows:,} rows, if they are a random sample: the delivered labels are right in"
+        f" {shown(found.labels)}; the LLM: {llm}."
+    ]
+    if found.bought:
+        lines.append(f"For the LLM's accuracy {found.bought:,} further answers were bought; no label changed.")
+    return lines

@@ -42,6 +42,7 @@ from kcm.labelling.rounds import Forecast, Labelled, NoAnswers, Promise, Rounds,
 from kcm.labelling.sources import AnswerSource, Llm, answers_in, function, openai_config, opened_store, recorded, server
 from kcm.labelling.table import Texts
 from kcm.labelling.text import VectorSide
+from kcm.labelling.truth import NO_LABEL, Accuracies, measured, truth_codes
 from kcm.large.adapters.openai import OpenAiConfig
 from kcm.large.base import Estimate
 from kcm.large.response_cache import ResponseStore
@@ -67,6 +68,9 @@ class LabelConfig(Config):
 class Watcher:
     """What a caller is told while a job runs; a method that raises ends the job, and what was bought is kept."""
 
+    def compare(self, num_texts: int) -> None:
+        """First, if people labelled rows with so many texts: the LLM's answers on them are bought in the end."""
+
     def start(self, texts: Texts, labels: LabelList, estimates: Sequence[Estimate | None]) -> None:
         """Before anything is paid; what each model would cost for every text, None if it has no price."""
 
@@ -88,6 +92,7 @@ class LabelledTable:
     `label_probability`, prefixed by kcm_ if the table has columns of these names; `column` is that of the labels.
     `cost` is what this job paid; `estimate` is the price of asking about every text when it began, None if that is not
     known. `models` are what a bundle is made of, None if it cannot be made.
+    `accuracies` are by people's labels, if there are any.
     """
 
     frame: pd.DataFrame
@@ -102,6 +107,7 @@ class LabelledTable:
     side: VectorSide
     forecasts: list[Forecast] = field(default_factory=list)
     estimate: Estimate | None = None
+    accuracies: Accuracies | None = None
 
     @cached_property
     def judge(self) -> Judge | None:
@@ -163,6 +169,7 @@ def label(
     llm: Llm | Sequence[Llm] | None = None,
     answers: str | Sequence[str] | None = None,
     text: str | None = None,
+    truth: str | None = None,
     prompt: str | None = None,
     base_url: str | None = None,
     store: ResponseStore | str | Path | None = None,
@@ -182,6 +189,8 @@ def label(
         to their labels; or two of them, a cheaper one and the one to agree with
     answers : column of recorded answers, which are played in place of a model; or two columns
     text : column of the texts
+    truth : column of people's labels on some rows, a random sample of them: measures the accuracy of the labels and of
+        the model, whose answers on these rows are bought once the promise is settled, as far as `max_cost` allows
     prompt : instructions with {labels} in them, in place of ours
     base_url : address of the server, up to before /chat/completions
     store : where paid answers are kept, a database or a SQLite file; by default in the user's folder
@@ -208,6 +217,9 @@ def label(
         )
     texts = Texts.of(frame, text)
     label_list = _labels(frame, labels, columns, prompt)
+    truth_N = None if truth is None else truth_codes(frame, truth, label_list.names, texts.unit_N)
+    if truth_N is not None:
+        told.compare(len(set(texts.unit_N[truth_N != NO_LABEL])))
     account = f"label {_digest(texts, label_list, [str(each) for each in llms], config)[:32]}"
 
     def source(number: int) -> AnswerSource:
@@ -267,6 +279,7 @@ def label(
         failed=failed,
         bought_cheaper=side.num_bought if isinstance(side, CheaperSide) else 0,
     )
+    accuracies = None if truth_N is None else measured(truth_N, texts.unit_N, found, oracle, sources[-1].money)
     models: _Models | None = None
     last = sources[-1]
     if encoder is not None and last.server is not None and last.store is not None:
@@ -285,6 +298,7 @@ def label(
         side=side.side if isinstance(side, CheaperSide) else side,
         forecasts=forecasts,
         estimate=sources[-1].estimate,
+        accuracies=accuracies,
     )
 
 

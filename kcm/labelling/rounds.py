@@ -139,13 +139,15 @@ class Labelled:
 
     `answer_U` has the oracle's labels where `bought_U`, else the small model's. `differ` bounds the rows that differ
     from the oracle's answers, of `num_rows`; the target allows `allowed`. `guess` is what the small model would answer
-    to every unit; it has learned from the units `taught_U`.
+    to every unit; it has learned from the units `taught_U`. `failed_U` have no answer: the oracle gave none, or the
+    money did not reach them. `asked_U` were put to the oracle.
     """
 
     answer_U: Units
     wrong_U: NDArray[np.float64]
     bought_U: NDArray[np.bool_]
     failed_U: NDArray[np.bool_]
+    asked_U: NDArray[np.bool_]
     guess: Guess
     taught_U: NDArray[np.bool_]
     num_rows: int
@@ -424,6 +426,7 @@ class Rounds:
             wrong_U=np.where(bought, 0.0, kept.guess.wrong_U),
             bought_U=bought,
             failed_U=failed,
+            asked_U=self._asked.copy(),
             guess=kept.guess,
             taught_U=bought & np.isin(np.arange(len(bought)), kept.taught),
             num_rows=self._num_rows,

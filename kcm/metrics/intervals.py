@@ -41,7 +41,11 @@ def accuracy_interval(correct: ArrayLike, group: ArrayLike | None = None, level:
     if len(correct_N) == 0:
         return None
     mean = float(correct_N.mean())
-    num_rows = effective_rows(correct_N, group, level)
+    return score_interval(mean, effective_rows(correct_N, group, level), level)
+
+
+def score_interval(mean: float, num_rows: float, level: float = 0.95) -> Interval:
+    """Wilson's score interval of a share `mean` over an effective number of rows; from 0 to 1 without any."""
     if num_rows == 0:
         return Interval(mean, 0.0, 1.0)
     z2 = _z(level) ** 2
