@@ -1,8 +1,8 @@
 """Hooks of mkdocs: the pages on commands and keys, and links from docs/ to other files of the repository.
 
-The pages are made from the code and not committed. A code host shows `[own_data.yaml](../jobs/configs/own_data.yaml)`
-as it stands. On the site it becomes a link to `repo_url` of mkdocs.yml, or the file's path without a `repo_url`. A file
-that does not exist ends the build.
+The pages are made from the code and not committed. A code host shows a link to ../jobs/configs/own_data.yaml as it
+stands. On the site it becomes a link to `repo_url` of mkdocs.yml, or the file's path where there is no `repo_url`. A
+file that does not exist ends the build.
 """
 
 from __future__ import annotations

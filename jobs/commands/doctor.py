@@ -27,7 +27,7 @@ from pipelines.serve.log.database import Database, LogUnavailableError
 from pipelines.store.artefact import ArtefactStore
 from pipelines.tracking.config import SQLITE
 
-MAX_SKEW_S = 30.0  # between two clocks: leases and logs compare the times of several nodes
+MAX_SKEW_S = 30.0  # between two clocks: logs compare the times of several nodes
 MIN_FREE_GIB = 1.0
 LOG_ANSWER_S = 10.0
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.options import AssetsPath, CommandGroup, options_of
-from jobs.views.route import certificate_view, evaluation_view, progress_bars
+from jobs.views.route import certificate_view, progress_bars
 from jobs.views.table import result_console
 from kcm.config import parse_config
 from kcm.errors import KcmError
@@ -17,8 +17,6 @@ from kcm.report.page import ReportInputs, write_report
 from kcm.report.reading import routed
 from kcm.report.words import recommendation
 from kcm.routing.config import RequestConfig, RouteColumns
-from kcm.routing.evaluate import EvaluateConfig
-from kcm.routing.evaluate import evaluate as compare
 from kcm.routing.frame import RoutingFrame
 
 app = CommandGroup("Route between two models from a table of their logged answers, without training either.")
@@ -40,32 +38,6 @@ RouterFolder = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Draws splits where the table names none.")]
-
-
-@app.add
-@options_of(EvaluateConfig, "folds")
-@options_of(RouteColumns, "columns")
-def evaluate(
-    table: TableFile,
-    columns: dict[str, Any],
-    folds: dict[str, Any],
-    columns_file: ColumnsFile = None,
-    encoder: Encoder = None,
-    assets_path: AssetsPath = Path("assets"),
-) -> dict[str, Any]:
-    """Compare routers, cross-fitted on the same folds; figures are means over folds, differences are paired.
-
-    `deferral`, a KAN, estimates from all that the table tells of an input what a large call would gain; it is what
-    `fit` fits. Beside it: the table's own confidence or score, hashed-word ridge, random, and the oracle. APGR and CPT
-    are null where the large model is not better. Any split column is ignored.
-    """
-    config = parse_config(EvaluateConfig, folds, where="options")
-    with progress_bars() as progress:
-        frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path, progress=progress)
-        result = compare(frame.table, frame.inputs, frame.confidence_name, config, progress)
-    result["notes"] += frame.notes
-    result_console().print(evaluation_view(result))
-    return result
 
 
 @app.add

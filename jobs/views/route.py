@@ -9,16 +9,13 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from jobs.views.table import line, percent, plain_table
+from jobs.views.table import line, percent
 from kcm.report.reading import routed
 from kcm.report.words import headline, promise
 from kcm.routing.routers.inputs import Progress
 from pipelines.progress import Bar, Reporter
 
 Numbers = Mapping[str, Any]
-
-_NAMES = {"hashed_words": "hashed-word ridge"}
-_COLUMNS = {"apgr": "APGR", "cpt_50": "CPT\n50%", "cpt_80": "CPT\n80%", "auroc": "AUROC"}
 
 
 @contextmanager
@@ -34,32 +31,6 @@ def progress_bars() -> Iterator[Progress]:
             bars[what].update(done, total)
 
         yield show
-
-
-def evaluation_view(result: Numbers) -> Group:
-    """All routers, and the differences of the one that is deployed to each."""
-    rounds = f"{result['num_repeats']} x {result['num_folds']} folds"
-    table = plain_table(f"Routers on {result['num_rows']:,} rows, means over {rounds}, with 95% intervals")
-    for heading in ("router", *_COLUMNS.values(), "call\nrate %", "loss\npoints", "deferral -\nthis, APGR"):
-        table.add_column(heading, justify="left" if heading == "router" else "right", no_wrap=True)
-    for name, figures in result["methods"].items():
-        difference = result["differences"].get(name, {}).get("apgr")
-        table.add_row(
-            _NAMES.get(name, name),
-            _figure(figures, "apgr"),
-            *("–" if figures[m] is None else f"{figures[m]:.3f}" for m in ("cpt_50", "cpt_80", "auroc")),
-            percent(figures["call_rate"]),
-            percent(figures["loss"], ".2f"),
-            "–"
-            if difference is None
-            else f"{difference['estimate']:+.3f}\n[dim]{_ends(difference['interval'], '+.3f')}[/dim]",
-        )
-    small, large, oracle = result["small_accuracy"], result["large_accuracy"], result["oracle"]
-    facts = (
-        f"small {percent(small)}%, large {percent(large)}%, oracle {percent(oracle['accuracy'])}%"
-        f" at a call rate of {percent(oracle['call_rate'])}%"
-    )
-    return Group(table, line("accuracy", facts), line("verdict", result["verdict"]), *_notes(result))
 
 
 def certificate_view(result: Numbers) -> Group:
@@ -88,13 +59,6 @@ def _decision(result: Numbers) -> str:
     if result["decision"] == "threshold":
         return f"keep what scores above {result['threshold']:.6g}"
     return str(result["decision"]).replace("_", " ")
-
-
-def _figure(figures: Numbers, measure: str) -> str:
-    if figures[measure] is None:
-        return "–"
-    interval = figures["intervals"][measure]
-    return f"{figures[measure]:.3f}" + (f"\n[dim]{_ends(interval, '.3f')}[/dim]" if interval else "")
 
 
 def _ends(interval: list[float], form: str) -> str:

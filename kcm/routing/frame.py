@@ -66,11 +66,6 @@ class RoutingFrame:
         columns = named_columns(router, columns_file, overrides)
         return cls(read_table(path, columns), columns, encoder, assets_dir, router, progress)
 
-    @property
-    def confidence_name(self) -> str:
-        """The name of the table's own gate score."""
-        return "confidence" if self.columns.confidence else "score"
-
     @cached_property
     def _encoder(self) -> tuple[TextEncoder | None, str]:
         if self.columns.text is None and self.columns.small_response is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -69,27 +68,6 @@ def unit_names(table: RoutingTable) -> list[str]:
     return connected_units(
         [str(item) for item in table.item], ["" if pd.isna(group) else str(group) for group in table.group]
     )
-
-
-def folds(names: Sequence[str], num_folds: int, seed: int) -> NDArray[np.int64]:
-    """Fold of every row, [N]: units in a seeded random order, dealt out so that folds hold about as many rows each.
-
-    Raises DataError when there are fewer units than folds.
-    """
-    code, units = pd.factorize(np.asarray(names, dtype=object))
-    if len(units) < num_folds:
-        raise DataError(
-            f"{len(units)} items or groups cannot make {num_folds} folds",
-            where="--num-folds",
-            hint="Give more rows" if len(units) < 2 else f"Use at most {len(units)}",
-        )
-    size = np.bincount(code)
-    fold_of_unit, rows_in_fold = np.empty(len(units), dtype=np.int64), np.zeros(num_folds, dtype=np.int64)
-    order = np.random.default_rng(seed).permutation(len(units))
-    for unit in order[np.argsort(-size[order], kind="stable")]:  # large ones first: late, they would overfill a fold
-        fold_of_unit[unit] = rows_in_fold.argmin()
-        rows_in_fold[fold_of_unit[unit]] += size[unit]
-    return np.asarray(fold_of_unit[code])
 
 
 def _split_at(share: float) -> str:

@@ -28,7 +28,7 @@ from pipelines.store.artefact import (
     encoded,
     read_manifest,
 )
-from pipelines.store.control.lease import held, leased
+from pipelines.store.control.lease import holder_of, leased
 
 CLEANING = "leases/gc"  # held while files are removed; no run begins meanwhile
 _BUNDLE, _LINEAGE = "bundle/bundle.json", "bundle/lineage.json"  # of a bundle's artefact; the first gives its digest
@@ -92,9 +92,8 @@ def collect_garbage(store: ArtefactStore) -> Garbage:
 def alone(store: ArtefactStore) -> Iterator[None]:
     """Nothing else writes artefacts within the block. LockedError where something does."""
     with leased(store.control, CLEANING, "the storage"):
-        for key, holder in held(store.control, "leases"):
-            if key != CLEANING:
-                raise LockedError(f"the storage is in use by {holder}", where=key, hint="Wait for it to end")
+        if found := holder_of(store.control, (key for key in store.control.keys("leases") if key != CLEANING)):
+            raise LockedError(f"the storage is in use by {found[1]}", where=found[0], hint="Wait for it to end")
         yield
 
 

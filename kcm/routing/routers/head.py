@@ -28,7 +28,7 @@ from kcm.routing.routers.inputs import Progress, RouterInputs, silent
 # Of more rows than these the words are read in fewer buckets, and the inputs chunk by chunk.
 EXACT_ROWS, NUM_FOLDED = 4000, 2048
 # Variance of the scaled inputs of each kind, beside 1 for the words. Chosen on the GSM8K answers of
-# benchmarks/routing.py, where seven other choices of shares and kernels came within 0.005 APGR.
+# benchmarks/routing.py at commit 5c701b9c, where seven other choices of shares and kernels came within 0.005 APGR.
 NUMBERS_SHARE, ENCODING_SHARE, CATEGORY_SHARE = 0.1, 0.3, 0.3
 
 Block: TypeAlias = NDArray[np.float64] | csr_array

@@ -25,7 +25,6 @@ from kcm.encoders.config import Encoder
 from kcm.encoders.text import TextEncoder, TextEncoderConfig
 from kcm.errors import DataError
 from kcm.inputs.content import contents
-from kcm.routing.routers.arithmetic import arithmetic
 from kcm.routing.table import RoutingTable
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -76,12 +75,6 @@ class RouterInputs:
         )
 
 
-def word_inputs(texts: Sequence[str]) -> RouterInputs:
-    """Single hashed words alone: the inputs of the hashed-word baseline."""
-    none = np.zeros((len(texts), 0))
-    return RouterInputs(none, none, csr_array(none), hashed_words(texts, longest=1))
-
-
 def categories_of(table: RoutingTable) -> tuple[str, ...]:
     """The categories that a router can tell apart: those of most rows, in the order of their names."""
     if table.category is None:
@@ -103,8 +96,8 @@ def router_inputs(
     A category that is not among `categories`, or missing, is none.
 
     `cache_dir` holds the features of texts that were encoded before, a file for each encoder; None: in memory alone.
-    What the small model wrote is read as the input's text is, in columns of its own, and so is its arithmetic. Raises
-    DataError where there is nothing to route by.
+    What the small model wrote is read as the input's text is, in columns of its own. Raises DataError where there is
+    nothing to route by.
     """
     numbers = [] if table.features is None else [table.features]
     if table.confidence is not None:
@@ -120,8 +113,6 @@ def router_inputs(
         words.append(hashed_words(texts))
         if encoder is not None:
             encodings.append(_encoded(texts, encoder, progress, cache_dir))
-    if table.small_response is not None:
-        numbers.append(np.log1p([arithmetic(str(response)) for response in table.small_response]))
     if not numbers and not categories:
         raise DataError(
             "there is nothing to route by",
@@ -192,9 +183,9 @@ def find_encoder(model: str | None, assets_dir: Path) -> tuple[TextEncoder | Non
     return TextEncoder(config, assets_dir), ""
 
 
-def hashed_words(texts: Sequence[str], longest: int = 2) -> csr_array:
-    """Counts of runs of up to `longest` words in `NUM_BUCKETS` buckets, rows scaled to length 1 (arXiv 0902.2206)."""
-    vectorizer = HashingVectorizer(n_features=NUM_BUCKETS, ngram_range=(1, longest))
+def hashed_words(texts: Sequence[str]) -> csr_array:
+    """Counts of words and of pairs of words in `NUM_BUCKETS` buckets, rows scaled to length 1 (arXiv 0902.2206)."""
+    vectorizer = HashingVectorizer(n_features=NUM_BUCKETS, ngram_range=(1, 2))
     return csr_array(vectorizer.transform(texts))
 
 

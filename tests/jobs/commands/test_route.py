@@ -53,15 +53,6 @@ def logged(tmp_path: Path) -> Path:
     return path
 
 
-def test_evaluate_gives_the_routers_figures(logged: Path, tmp_path: Path) -> None:
-    words = ("--text", "prompt", "--confidence", "confidence", *ANSWERS, "--num-folds", 3, "--encoder", "none")
-    result = succeeded(tmp_path, "evaluate", logged, *words)
-    assert {"apgr", "cpt_50", "cpt_80", "call_rate", "auroc", "oracle"} <= set(result)
-    methods = {"deferral", "confidence", "hashed_words", "random", "oracle"}
-    assert set(result["methods"]) == methods
-    assert 0.5 < result["apgr"] < result["methods"]["oracle"]["apgr"]
-
-
 @pytest.mark.parametrize("column", ["--confidence", "--score"])
 def test_certify_gives_decision_threshold_call_rate_bound_and_validity(
     logged: Path, tmp_path: Path, column: str
@@ -116,8 +107,7 @@ def test_columns_may_come_from_a_file_and_options_win(logged: Path, tmp_path: Pa
         (["certify", "t.csv", *CORRECT, "--confidence", "c"], "must lie in [0, 1]: row 2: '1.5'"),
         (["certify", "t.csv", *CORRECT, "--score", "c", "--split", "p"], "hold the same item"),
         (["certify", "t.csv", *CORRECT, "--score", "c", "--router", "absent"], "no router here (absent)"),
-        (["evaluate", "t.csv", *CORRECT, "--score", "c", "--num-folds", "9"], "3 items or groups cannot make 9 folds"),
-        (["evaluate", "t.csv", *CORRECT, "--text", "q"], "no column 'q' (text)"),
+        (["fit", "t.csv", *CORRECT, "--text", "q", "--output", "router"], "no column 'q' (text)"),
     ],
 )
 def test_bad_input_is_one_line(

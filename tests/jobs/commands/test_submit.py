@@ -30,8 +30,9 @@ def test_the_packages_and_the_whole_configuration_travel_and_nothing_else(config
     assert not list(tmp_path.rglob("__pycache__"))
 
 
-def test_the_printed_lines_submit_and_look_after_a_job(tmp_path: Path) -> None:
+def test_the_printed_lines_submit_and_look_after_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first line runs the checks and the run on what was packed; the other lines are comments to a shell."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     words = ["submit", str(REVIEWS), "--until", "train", "--address", "http://head:8265"]
     shown = CliRunner().invoke(app, [*words, "--json", str(tmp_path / "out.json")])
     assert shown.exit_code == 0, shown.stderr

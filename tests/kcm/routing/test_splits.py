@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kcm.errors import DataError
-from kcm.routing.splits import folds, unit_names, with_splits
+from kcm.routing.splits import unit_names, with_splits
 from kcm.routing.table import RoutingTable
 
 
@@ -51,10 +51,3 @@ def test_items_of_a_group_and_groups_of_an_item_stay_together() -> None:
 def test_given_splits_that_share_something_are_refused(columns: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         with_splits(table(["x", "y", "x"], **columns), seed=0)
-
-
-def test_folds_tear_no_unit_and_are_of_one_size() -> None:
-    names = [str(n // 3) for n in range(300)]
-    fold_N = folds(names, 5, seed=1)
-    assert np.bincount(fold_N).tolist() == [60] * 5
-    assert all(len(set(fold_N[n : n + 3])) == 1 for n in range(0, 300, 3))
