@@ -79,8 +79,8 @@ class RequestConfig(Config):
     )
     mode: Literal["auto", "regret", "net"] = Field(
         "auto",
-        description="regret never credits a win of the small model; net does; auto: regret, unless validate rows show"
-        " clearly that net keeps more.",
+        description="regret never credits a win of the small model; net does; auto: regret, unless the small model is"
+        " clearly better on the rows that choose.",
     )
     scope: Literal["global", "every_task", "per_task"] = Field(
         "global",

@@ -21,7 +21,7 @@ from kcm.errors import DataError
 from kcm.large import LargeConfig
 from kcm.tasks.hashing import draw
 from kcm.tasks.readers.pairs import MATCH
-from kcm.tasks.sequence import BAD_ROWS, DESCRIPTION, read_description, write_description, write_rows
+from kcm.tasks.sequence import BAD_ROWS, DESCRIPTION, UNITS, read_description, write_description, write_rows
 from pipelines.batch.encoding import encoded
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
@@ -78,7 +78,8 @@ class Heads(Plan):
                     hint="Lower it, or add rows",
                 )
             write_rows(attempt.folder, number, rows)
-        shutil.copyfile(sequence.file(BAD_ROWS), attempt.folder / BAD_ROWS)
+        for name in (BAD_ROWS, UNITS):
+            shutil.copyfile(sequence.file(name), attempt.folder / name)
         del description["summary"]  # of all rows
         write_description(attempt.folder, description)
 
@@ -86,7 +87,7 @@ class Heads(Plan):
 class Alignment(Stage):
     """The task sequence without the train rows that heads were fitted on, and these heads (see `with_head`)."""
 
-    stage, version, reads, writes = "alignment", 1, ("sequence",), SequenceArtefact
+    stage, version, reads, writes = "alignment", 2, ("sequence",), SequenceArtefact
 
     encoder: EncoderConfig
     large: LargeConfig

@@ -47,7 +47,6 @@ from pipelines.batch.outcome_table import PartRows, ScoredTable, kept_parts, par
 from pipelines.context import Attempt
 from pipelines.stages.kept_wrong import kept_wrong
 from pipelines.stages.stage import Plan, Stage
-from pipelines.stages.units import ledger_units
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
@@ -116,7 +115,7 @@ class Evaluate(Stage, Plan):
     classes comes last.
     """
 
-    stage, version, unit = "evaluate", 2, "collaborators"
+    stage, version, unit = "evaluate", 3, "collaborators"
     reads, writes = ("features", "outcomes", "tuned"), EvaluatedArtefact
 
     certificate: CertificateConfig
@@ -140,11 +139,11 @@ class Evaluate(Stage, Plan):
         collaborators, reason = chosen(tuned, self.choose, updated=self.updated)
         write_json(attempt.folder / _CHOICE, {"deployed": collaborators[0], "reason": reason})
         result, report = {}, {}
-        units = run_remotely(ledger_units, features.sequence)
-        spend = take_look(attempt.context.store, units, self.certificate, attempt.fingerprint).spend
+        look = take_look(attempt.context.store, features.sequence.ledger_units, self.certificate, attempt.fingerprint)
+        attempt.context.reporter.say(f"[bold]certify[/bold]   {look.sentence}")
         for number, name in enumerate(collaborators):
             attempt.bar.update(number, len(collaborators))
-            given = (name, tuned, features, outcomes, self.certificate, spend, attempt.folder / name)
+            given = (name, tuned, features, outcomes, self.certificate, look.spend, attempt.folder / name)
             result[name], report[name] = run_remotely(measure, *given)
         EvaluatedArtefact.write_measured(attempt.folder, result, report)
 

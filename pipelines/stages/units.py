@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kcm.bundle.models import SIZE, UnitDigests
-from kcm.certification.ledger import CONTENT, Hashes, unit_hashes
 from kcm.inputs.content import Content
 from kcm.tasks.sequence import read_shard
 from kcm.tasks.splits import SPLITS, Split
@@ -43,16 +42,6 @@ def trained_units(sequence: SequenceArtefact) -> UnitDigests:
     return UnitDigests.of(_name(unit) for _, unit, _ in _digests(sequence, ("train", "validate")))
 
 
-def ledger_units(sequence: SequenceArtefact) -> dict[str, Hashes]:
-    """The units of all rows, of all splits, by which the ledger knows a table: its contents, and its groups.
-
-    Ids do not count: they begin with a file's name. Contents count beside groups, so that a group column which is named
-    later makes no new table.
-    """
-    contents = (_name(unit) for _, unit, _ in _digests(sequence, SPLITS, groups=False))
-    return {CONTENT: unit_hashes(contents)}
-
-
 def _name(unit: str | bytes) -> str:
     return unit if isinstance(unit, str) else unit[:SIZE].hex()
 
@@ -63,13 +52,10 @@ def _units(sequence: SequenceArtefact, key: bytes) -> Iterator[tuple[str, str, S
         yield row_id, unit if isinstance(unit, str) else unit_of(unit, key), split
 
 
-def _digests(
-    sequence: SequenceArtefact, splits: Sequence[Split], *, groups: bool = True
-) -> Iterator[tuple[str, str | bytes, Split]]:
+def _digests(sequence: SequenceArtefact, splits: Sequence[Split]) -> Iterator[tuple[str, str | bytes, Split]]:
     """Row, unit and split, of these splits; the unit by its name where the row came from the log, else by its digest.
 
-    A row that did not come from the log has two units: a decision carries its group or its content. Without `groups`
-    it has the content alone.
+    A row that did not come from the log has two units: a decision carries its group or its content.
     """
     grown = sequence.grown_tasks
     shards = [
@@ -77,12 +63,12 @@ def _digests(
         for number, task in enumerate(sequence.names.tasks)
         for path in sequence.shards(number)
     ]
-    for found in map_items(partial(_digests_of, sequence, splits, groups), shards):
+    for found in map_items(partial(_digests_of, sequence, splits), shards):
         yield from found
 
 
 def _digests_of(
-    sequence: SequenceArtefact, splits: Sequence[Split], groups: bool, shard: tuple[str, bool]
+    sequence: SequenceArtefact, splits: Sequence[Split], shard: tuple[str, bool]
 ) -> list[tuple[str, str | bytes, Split]]:
     """The same of one shard; its rows are read some at a time: they hold pictures."""
     name, is_grown = shard
@@ -94,6 +80,6 @@ def _digests_of(
                 found.append((row["id"], row["group"], row["split"]))
                 continue
             found.append((row["id"], unit_digest(content), row["split"]))
-            if groups and row["group"]:
+            if row["group"]:
                 found.append((row["id"], unit_digest(Content(), row["group"]), row["split"]))
     return found

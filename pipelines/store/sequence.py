@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kcm.certification.ledger import Hashes, unit_hashes
 from kcm.encoders import EncoderConfig
 from kcm.inputs.content import Content
 from kcm.inputs.vectors import matrix
 from kcm.large import LargeConfig
 from kcm.parquet import read_table
-from kcm.tasks.sequence import DESCRIPTION, VECTOR, Summary, read_description, read_shard, read_summary
+from kcm.tasks.sequence import DESCRIPTION, UNITS, VECTOR, Summary, read_description, read_shard, read_summary
 from kcm.tasks.shards import task_shards
 from pipelines.store.artefact import Artefact
 
@@ -109,6 +111,16 @@ class SequenceArtefact(ShardedArtefact):
         """The rows of one task, or of one of its splits, in memory, with the columns of `Task.rows`."""
         rows = pa.concat_tables([read_shard(path) for path in self.fetched(number)])
         return rows if split is None else rows.filter(pc.equal(rows["split"], split))
+
+    @property
+    def ledger_units(self) -> dict[str, Hashes]:
+        """What the ledger knows the whole table by, all splits and what a cap left out: its contents, and its groups.
+
+        Ids do not count: they begin with a file's name. Contents count beside groups, so that a group column which is
+        named later makes no new table.
+        """
+        with np.load(self.file(UNITS)) as units:
+            return {kind: unit_hashes(row.tobytes().hex() for row in units[kind]) for kind in units}
 
     @property
     def name(self) -> str:

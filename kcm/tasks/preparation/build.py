@@ -18,6 +18,8 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import TEXT, Part
 from kcm.tasks.config import TasksConfig
@@ -29,7 +31,7 @@ from kcm.tasks.preparation.facts import SourceBlock, write_facts
 from kcm.tasks.preparation.payload import target_of, write_pieces, write_task_shard
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
 from kcm.tasks.scenarios import TaskPlan, load_mapping, long_tail_sizes, plan_tasks
-from kcm.tasks.sequence import BAD_ROWS, Summary, write_description
+from kcm.tasks.sequence import BAD_ROWS, UNITS, Summary, write_description
 from kcm.tasks.shards import SHARD_ROWS, SequenceFolder
 from kcm.tasks.sources import Source
 from kcm.tasks.splits import SPLITS
@@ -256,6 +258,7 @@ class SequenceBuild:
         targets = [list(names) for _, names in groupby(pieces, key=target_of)]
         digests = list(self.workers(partial(write_task_shard, folder=self.folder), targets, self.num_rows))
         self.folder.remove(pieces)
+        np.savez(self.folder.path / UNITS, allow_pickle=False, **self.facts.units())
         write_description(self.folder.path, self._description())
         plan = self.plan
         identity = [self.source.name, self.config.scenario, self.labels, self.outside, plan.names, plan.labels]

@@ -23,7 +23,6 @@ from pipelines.stages.evaluate import take_look
 from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.stage import Plan, Stage, run_stages
 from pipelines.stages.tasks import Tasks
-from pipelines.stages.units import ledger_units
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import SequenceArtefact
@@ -183,7 +182,7 @@ def sequence_of(store: ArtefactStore, file: Path, num_rows: int = 400, group: st
 def test_renamed_runs_and_files_and_a_copied_storage_go_on_counting(tmp_path: Path) -> None:
     def spend(place: str, file: str, run: str, num_rows: int = 400) -> float:
         store = ArtefactStore(tmp_path / place)
-        units = ledger_units(sequence_of(store, tmp_path / file, num_rows))
+        units = sequence_of(store, tmp_path / file, num_rows).ledger_units
         return take_look(store, units, CONFIG, run).spend
 
     first = [spend("first", "rows.csv", "reviews"), spend("first", "rows.csv", "renamed")]
@@ -196,6 +195,6 @@ def test_renamed_runs_and_files_and_a_copied_storage_go_on_counting(tmp_path: Pa
 
 def test_groups_and_their_names_make_no_other_rows_of_the_same_contents(tmp_path: Path) -> None:
     store = ArtefactStore(tmp_path / "store")
-    tables = [ledger_units(sequence_of(store, tmp_path / "rows.csv", group=group)) for group in ("", "a", "b")]
+    tables = [sequence_of(store, tmp_path / "rows.csv", group=group).ledger_units for group in ("", "a", "b")]
     looks = [take_look(store, units, CONFIG, f"run {number}") for number, units in enumerate(tables)]
     assert [look.number for look in looks] == [1, 2, 3]

@@ -24,7 +24,9 @@ from kcm.tasks import SPLITS, TasksConfig
 from kcm.tasks.preparation import database, facts
 from kcm.tasks.preparation.build import in_process, write_sequence
 from kcm.tasks.rows import SourceRow, rows_of
+from kcm.tasks.sequence import UNITS
 from kcm.tasks.sources import Source, TableShard
+from kcm.tasks.units import content_names, group_names
 
 
 def ids(sequence: TaskSequence, split: str) -> set[str]:
@@ -293,3 +295,18 @@ def test_a_source_without_rows_is_refused(tmp_path: Path) -> None:
     for number, shards_ in enumerate(((), (TableShard("empty", some_rows().slice(0, 0)),))):
         with pytest.raises(DataError, match="there are no rows"):
             write_sequence(TasksConfig(), tmp_path / str(number), Source("rows", shards_), 0)
+
+
+def test_the_units_are_those_of_the_whole_table(tmp_path: Path) -> None:
+    """A cap, a seed or a salt keeps other rows, and the units that a ledger compares stay those of all usable rows."""
+    rows = [SourceRow(f"{n}", f"text {n % 500}", "ab"[n % 2], group=f"g{n % 70}" if n % 3 else "") for n in range(900)]
+    units = []
+    for number, (seed, more) in enumerate([(0, {}), (1, {"salt": 7}), (0, {"max_rows_per_task": 300})]):
+        config = parse_config(TasksConfig, {"num_tasks": 1, "scenario": "class_incremental", **more})
+        write_sequence(config, tmp_path / str(number), Source.of_records("rows", rows), seed)
+        with np.load(tmp_path / str(number) / UNITS) as found:
+            units.append({kind: [row.tobytes().hex() for row in found[kind]] for kind in found})
+    assert units[0] == units[1] == units[2]
+    texts = pa.table({"text": [f"text {n}" for n in range(500)]})
+    assert units[0]["content"] == sorted(content_names(texts))
+    assert units[0]["group"] == sorted(group_names(pa.array([f"g{n}" for n in range(70)])))
