@@ -20,7 +20,7 @@ from kcm.inputs.cells import written
 from kcm.report.formats import plural
 from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.preparation.checks import SplitError
-from kcm.tasks.readers.guess import REPLY, GuessedColumns, tells_label
+from kcm.tasks.readers.guess import REPLY, GuessedColumns, given_texts, tells_label
 from kcm.tasks.rows import BadRow, read_bad_rows
 from kcm.tasks.sequence import BAD_ROWS, Summary, read_summary
 from kcm.tasks.sources import Source
@@ -88,9 +88,8 @@ def first_config(
     rare = {} if source["kind"] == "hub" else _rare_labels(frame, columns)  # the hub's labels are numbers of names
     leaves_out = bool(rare) and sum(rare.values()) <= _MAX_RARE * len(frame)
     if leaves_out:
-        labels = {label for label in map(written, frame[columns.label]) if label and label.strip()}
-        values["tasks"]["source"]["labels"] = sorted(labels - rare.keys())
-    unlabelled = int(is_empty(frame[columns.label]).sum()) if columns.label in frame else 0
+        values["tasks"]["source"]["labels"] = sorted({*given_texts(frame[columns.label])} - rare.keys())
+    unlabelled = len(frame) - len(given_texts(frame[columns.label])) if columns.label in frame else 0
     if unlabelled > _MAX_BAD * len(frame):
         values["tasks"]["unlabelled"] = "keep"
     summary, lines = _checked(values)
@@ -162,8 +161,7 @@ def _rare_labels(frame: pd.DataFrame, columns: GuessedColumns) -> dict[str, int]
     """Labels with too few rows, and how many; none where the table says which row is in which split."""
     if columns.split is not None or columns.label is None:
         return {}
-    labels = frame[columns.label].map(written)
-    counts = labels[labels.fillna("").str.strip() != ""].value_counts()
+    counts = given_texts(frame[columns.label]).value_counts()
     rare = {str(label): int(count) for label, count in counts.items() if count < _FEWEST}
     return rare if len(counts) - len(rare) >= 2 else {}
 
@@ -239,8 +237,9 @@ def findings(frame: pd.DataFrame, columns: GuessedColumns, *, is_sample: bool) -
     if columns.id is None and "id" in frame and (repeated := int(frame["id"].duplicated().sum())):
         yield f"column 'id' repeats {plural(repeated, 'id')}{among}: rows are named by their numbers instead"
     if columns.text and columns.label:
-        texts = frame[~is_empty(frame[columns.text]) & ~is_empty(frame[columns.label])]
-        labels = texts[columns.label].map(written).groupby(texts[columns.text].map(written)).nunique()
+        texts = frame[columns.text].map(written)
+        texts = texts[texts.fillna("").str.strip() != ""]
+        labels = given_texts(frame[columns.label]).groupby(texts).nunique()
         if contradicted := int((labels > 1).sum()):
             yield f"warning: {plural(contradicted, 'text')} with several labels{among}: correct them in the table"
     if columns.vector and columns.label:
@@ -272,8 +271,3 @@ def rare_lines(rare: Mapping[str, int], fewest: int, *, left_out: bool) -> Itera
         more = ", …" if len(rare) > _SHOWN else ""
         action = "left out; label more rows, and add them to tasks.source.labels" if left_out else "kept"
         yield f"{plural(len(rare), 'label')} with fewer than {fewest} rows ({names}{more}): {action}"
-
-
-def is_empty(cells: pd.Series) -> pd.Series:
-    """Which cells hold nothing, or white space."""
-    return cells.isna() | (cells.map(written).fillna("").str.strip() == "")

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import typer
 
-from jobs.commands.first_config import ASSETS, column_table, findings, first_config, is_empty
+from jobs.commands.first_config import ASSETS, column_table, findings, first_config
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.cells import chat_texts, has_chats
@@ -25,7 +25,7 @@ from kcm.inputs.textfile import UNKNOWN_FORMAT
 from kcm.redact import redacted
 from kcm.tasks.config import TasksConfig
 from kcm.tasks.readers.files import TableSourceConfig, find_tables, ignored_note
-from kcm.tasks.readers.guess import REPLY, GuessedColumns, cost_column, guess_columns, number_columns
+from kcm.tasks.readers.guess import REPLY, GuessedColumns, cost_column, given_texts, guess_columns, number_columns
 from kcm.tasks.sources import SourceConfig
 
 QUESTIONS = {
@@ -183,8 +183,8 @@ def _columns(
         if columns.large is None:
             hint = "Give --large, the column with its answers; other models are named in a configuration"
             raise DataError("rows of numbers need a large model's answers", where=where, hint=hint)
-    labelled = frame[~is_empty(frame[columns.label])]
-    num_labels = labelled[columns.label].astype(str).nunique()
+    labelled = given_texts(frame[columns.label])
+    num_labels = labelled.nunique()
     other = f"give --label, one of {some}"
     if num_labels < 2:
         raise DataError(f"the column {columns.label!r} has one label alone", where=where, hint=f"Add rows, or {other}")

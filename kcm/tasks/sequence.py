@@ -137,20 +137,16 @@ def alike(labels: Iterable[str]) -> list[tuple[str, str]]:
     """
     names = list(labels)
     plain = {label: _number(label) or re.sub(r"[\W_]+", "", text_key(label)) for label in names}
-    near: dict[str, list[str]] = defaultdict(list)
+    near: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for label, letters in plain.items():
-        near[letters].append(label)
+        digits = re.findall(r"\d+", letters)
+        near[letters, *digits].append(label)
         if len(letters) >= _SHORTEST:
             for shorter in {letters[:place] + letters[place + 1 :] for place in range(len(letters))}:
-                near[shorter].append(label)
-    pairs = {pair for members in near.values() for pair in combinations(members, 2)}
-    return sorted(pair for pair in pairs if _digits(plain[pair[0]]) == _digits(plain[pair[1]]))
+                near[shorter, *digits].append(label)
+    return sorted({pair for members in near.values() for pair in combinations(members, 2)})
 
 
 def _number(label: str) -> str:
     """A label that is a number in its shortest form; "" for another one."""
     return f"{float(label):g}" if re.fullmatch(r"\s*[-+]?\d+(\.\d*)?\s*", label) else ""
-
-
-def _digits(letters: str) -> list[str]:
-    return re.findall(r"\d+", letters)

@@ -84,8 +84,9 @@ def shortage(
                 return Shortage(f"task {name!r} has no {split} rows", split, None)
             if several and len(held) == 1:
                 return Shortage(f"all {split} rows of task {name!r} are of one class, {held[0]!r}", split, None)
-            if split == "train" and (untrained := [label for label in own if label not in held]):
-                return Shortage(f"class {untrained[0]!r} of task {name!r} has no train rows", split, untrained[0])
+            if split == "train" and len(held) < len(own):
+                untrained = next(label for label in own if (task, place, numbers[label]) not in found)
+                return Shortage(f"class {untrained!r} of task {name!r} has no train rows", split, untrained)
     return None
 
 

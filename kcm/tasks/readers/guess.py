@@ -81,7 +81,9 @@ class GuessedColumns:
 def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | None = None) -> GuessedColumns:
     """What the columns seem to hold; `text` and `label` are known where they are given."""
     strings = {
-        str(name): _texts(frame[name]) for name in frame.columns if not _has(frame[name], bytes, list, np.ndarray)
+        str(name): given_texts(frame[name]).str.strip()
+        for name in frame.columns
+        if not _has(frame[name], bytes, list, np.ndarray)
     }
     pictures = [str(name) for name in frame.columns if _has(frame[name], bytes)]
     pictures += [
@@ -142,14 +144,14 @@ def _has(cells: pd.Series, *kinds: type) -> bool:
 
 def _are_numbers(cells: pd.Series) -> bool:
     """Whether all that is not missing is a number; the cells of a CSV file are texts."""
-    texts = _texts(cells)
+    texts = given_texts(cells)
     return bool(len(texts)) and not bool(np.isnan(numbers_in(texts)).any())
 
 
-def _texts(cells: pd.Series) -> pd.Series:
+def given_texts(cells: pd.Series) -> pd.Series:
     """The cells that are not missing, as a label or an answer is written."""
     texts = without_missing(pa.array(cells.map(written), pa.string())).to_pandas()
-    return pd.Series(texts.to_numpy(object), cells.index, dtype=object).dropna().str.strip()
+    return pd.Series(texts.to_numpy(object), cells.index, dtype=object).dropna()
 
 
 def _words(name: str) -> list[str]:

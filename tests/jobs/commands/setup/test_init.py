@@ -377,6 +377,10 @@ def test_missing_values_are_no_classes(at: Path) -> None:
     assert "5 labels: " in shown.stderr
     assert "left out: 3 rows, missing label (row 6, 7, 8)" in shown.stderr
     assert "two labels are spelled almost alike: '1' (" in shown.stderr
+    rows[20]["label"] = "rare"
+    WRITERS["rows.csv"](rows, at / "again.csv")
+    assert "left out: 3 rows, missing label" in init("again.csv").stderr
+    assert load_config(RunConfig, at / "again.yaml").tasks.source.labels == ("0", "01", "1", "1.0", "2")
 
 
 def test_nested_labels_are_refused(at: Path) -> None:
