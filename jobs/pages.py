@@ -14,9 +14,11 @@ Every command of `kcm`; `kcm COMMAND -h` says the same, `kcm --install-completio
 
 Most commands take a run's YAML file, `CONFIG`, whose values `--set KEY.PATH=VALUE` overrides; it can be repeated. All
 take `--json FILE` for their result, or their error, and `--debug` for tracebacks. A user error is one line: what,
-where, and the fix. Exit codes: 0 done, 1 a bug, 2 a user error, 3 done with
-answers outside the promise, 130 interrupted, 143 terminated by SIGTERM. `run`,
-`update` and `predict` go on where they were when they are started again, and `route` keeps the texts that it encoded.
+where, and the fix.
+
+Exit codes: 0 done, 1 a bug, 2 a user error, 3 done with answers outside the promise, 130 interrupted, 143 terminated by
+SIGTERM. `run`, `update` and `predict` go on where they were when they are started again, and `route` keeps the texts
+that it encoded.
 """
 GLOSSARY_HEAD = """# Glossary
 

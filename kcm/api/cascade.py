@@ -168,8 +168,8 @@ def folder_of(source: str | Path) -> Path:
     """
     given = str(source)
     scheme, colon, _ = given.partition(":")
-    if not colon or len(scheme) == 1 or Path(given).exists():  # one letter is a drive
-        if not Path(given).is_dir():
+    if not colon or len(scheme) == 1 or os.path.exists(given):  # one letter is a drive
+        if not os.path.isdir(given):
             raise ArtefactError("no such folder", where=given, hint="Give a bundle's folder, or models:/NAME@ALIAS")
         return Path(given)
     known = {entry.name: entry for entry in entry_points(group="kcm.schemes")}

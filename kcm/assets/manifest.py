@@ -69,12 +69,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def is_intact(folder: Path) -> bool:
     """Whether the folder has a manifest, and every file that it lists has the hash that it states.
 
-    Hashes are cached within a process and shared with the identity of an encoder.
+    Hashes are cached within a process and shared with the identity of an encoder. Files of another size than is stated
+    are not hashed.
     """
-    stated = read_manifest(folder).get("sha256")
-    if not isinstance(stated, dict) or not stated:
+    manifest = read_manifest(folder)
+    stated, sizes = manifest.get("sha256"), manifest.get("bytes") or {}
+    if not isinstance(stated, dict) or not stated or not isinstance(sizes, dict):
         return False
     try:
+        if any((folder / file).stat().st_size != sizes.get(file, -1) for file in stated if sizes):
+            return False
         return all(weights_sha256(folder / file) == sha256 for file, sha256 in stated.items())
     except (OSError, ValueError):  # a file that is not there, or a name that no file can have
         return False

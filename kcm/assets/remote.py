@@ -51,6 +51,8 @@ def fetch_remote(name: str, assets_dir: Path) -> None:
         _copy(manifest, draft / MANIFEST)
         facts = read_manifest(draft)
         for file in facts.get("sha256", {}):
+            if Path(file).is_absolute() or ".." in Path(file).parts:
+                raise AssetError(f"asset {name!r} lists {file!r}, outside its folder", where=str(source))
             _copy(source / file, draft / file)
         if not is_intact(draft):
             raise AssetError(f"asset {name!r} is damaged", where=str(source), hint="Upload it again")

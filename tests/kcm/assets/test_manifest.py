@@ -61,6 +61,16 @@ def test_a_folder_without_a_manifest_that_states_hashes_is_not_intact(folder, ma
     assert not is_intact(folder)
 
 
+def test_a_file_of_another_size_is_not_hashed(folder, monkeypatch):
+    """Promise: a sparse file of 200 GB is noticed by its size."""
+    with (folder / "weights").open("ab") as file:
+        file.truncate(200 * 10**9)
+    hashed = []
+    monkeypatch.setattr("kcm.assets.manifest.sha256_of", hashed.append)
+    assert not is_intact(folder)
+    assert hashed == []
+
+
 def test_a_file_that_was_written_since_is_read_again(tmp_path):
     file = tmp_path / "weights"
     file.write_bytes(b"abc")

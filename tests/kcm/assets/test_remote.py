@@ -1,5 +1,6 @@
 """Assets of a bucket come to a node when they are needed, and only with the hashes that their manifest states."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,3 +40,13 @@ def test_an_asset_with_another_hash_is_refused_and_not_left(put: Callable[[str, 
     with pytest.raises(AssetError, match=r"'org/model' is damaged \(s3://rows/assets/org/model\)"):
         resolve("org/model", folder)
     assert [path.name for path in folder.glob("org/*")] == [".model.lock"]
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/tmp/outside"])
+def test_a_manifest_of_a_bucket_writes_nothing_elsewhere(
+    put: Callable[[str, bytes], str], folder: Path, name: str
+) -> None:
+    """Promise: names in the manifest of an asset lead to nothing outside its folder."""
+    put(f"assets/org/model/{MANIFEST}", json.dumps({"sha256": {name: "0" * 64}}).encode())
+    with pytest.raises(AssetError, match="outside its folder"):
+        resolve("org/model", folder)
