@@ -52,10 +52,10 @@ def span_processors() -> list[Any]:
 
 def middleware() -> list[Middleware]:
     """What Ray Serve is to put in front of itself."""
-    return [Middleware(Answered), Middleware(WithoutClientHeaders)]
+    return [Middleware(UnansweredIs503), Middleware(WithoutClientHeaders)]
 
 
-class Answered:
+class UnansweredIs503:
     """ASGI middleware that answers by 503 what Ray Serve leaves without an answer, such as a request whose door died.
 
     Uvicorn would answer it by 500, as if the service itself had failed.
