@@ -124,7 +124,7 @@ class LimitsConfig(Config):
         default=10.0, gt=0, description="Time in which a request's body must have arrived, or is answered by 408."
     )
     slow_body_s: float = Field(
-        default=1.0, gt=0, description="Time after which a body that has not arrived is slow; few of those are awaited."
+        default=3.0, gt=0, description="Time after which a body that has not arrived is slow; few of those are awaited."
     )
     max_slow_bodies: int = Field(
         default=64, ge=0, description="Slow bodies that a replica waits for, until body_timeout_s; others get 408."

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -343,6 +344,30 @@ def test_slow_bodies_are_awaited_while_few() -> None:
         assert await asyncio.gather(*waiting) == [[200]] * 3
         assert metrics.statuses == [408, 408]
         assert metrics.unread == 0
+
+    asyncio.run(asyncio.wait_for(scenario(), 120))
+
+
+def test_busy_replica_blames_no_client_for_it() -> None:
+    """Promise: a body that could not be read because the replica was busy is not slow."""
+    limits = LimitsConfig(slow_body_s=0.1, body_timeout_s=3600, max_slow_bodies=0)
+
+    async def scenario() -> None:
+        go = asyncio.Event()
+        limit = BodyLimit(PlainTextResponse("read"), limits, StubMetrics())
+
+        async def receive() -> Any:
+            await go.wait()
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+
+        asked = asyncio.create_task(statuses_of(limit, request_to("/v1/predict", "POST", [], ("a", 1)), receive))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        time.sleep(0.3)  # the event loop is blocked, and the time of the body is over
+        for _ in range(5):
+            await asyncio.sleep(0)
+        go.set()
+        assert await asked == [200]
 
     asyncio.run(asyncio.wait_for(scenario(), 120))
 
