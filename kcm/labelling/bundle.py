@@ -23,7 +23,7 @@ from kcm.encoders import EncoderConfig
 from kcm.inputs.content import Content
 from kcm.labelling.rounds import Labelled
 from kcm.large.adapters.openai import OpenAiConfig
-from kcm.learners.analytic import AnalyticConfig
+from kcm.learners.analytic import Analytic, AnalyticConfig
 from kcm.learners.base import Batch
 from kcm.learners.ranks import Ranks
 from kcm.metrics.calibration import fit_temperature
@@ -50,7 +50,7 @@ def bundle_of(
     no_large = torch.full((len(bought), 1), torch.nan)
     rows = Batch(torch.from_numpy(features_UD[bought]), label_B, no_large, torch.ones(len(bought)))
     config = AnalyticConfig(name="analytic")
-    learner = config.build(seed)
+    learner = Analytic(config)
     collaborator = Collaborator(features_UD.shape[1], len(labels), NETWORK, "kan", seed)
     distill = DistillConfig()
     learner.absorb(collaborator, rows, distill, Ranks())

@@ -107,7 +107,7 @@ class LabelPage:
 
 
 def curves(found: Labelling) -> tuple[tuple[Chart, ...], tuple[str, ...]]:
-    """A chart for each signal of the judge, the strongest first and all on one scale; and the signals without effect."""
+    """A chart for each signal of the judge, the strongest first, all on one scale; and the signals without effect."""
     if found.judge is None:
         return (), ()
     signals, drawn = found.judge.curves.signals, found.judge.curves.drawn()
