@@ -17,8 +17,8 @@ from kcm.inputs.tables import read_frame
 from kcm.labelling.label import LabelConfig, Labelling, openai_config
 from kcm.labelling.label import label as label_table
 from kcm.labelling.output import check_kind, write_frame
-from kcm.report.labelled import LabelPage
-from kcm.report.page import render_labelled, write_page
+from kcm.report.labelled import LabelPage, render_labelled
+from kcm.report.page import write_page
 
 NOT_PROMISED = 3  # exit code: the labels are there, and the target is not proved
 NOTHING_BOUGHT = 4  # exit code: no answer at all could be bought

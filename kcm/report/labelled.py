@@ -13,6 +13,7 @@ from kcm.labelling.certificate import TableCertificate, TestedDraw
 from kcm.labelling.label import Labelling
 from kcm.report.chart import Chart, scale
 from kcm.report.formats import number, plural
+from kcm.report.page import render
 
 NUM_SHOWN = 20  # rows of either list
 MAX_CHARS = 280  # of a text
@@ -104,6 +105,11 @@ class LabelPage:
             num_compared=int(compared.sum()),
             bundle=bundle,
         )
+
+
+def render_labelled(page: LabelPage) -> str:
+    """A labelled table as HTML, without a script; text from data is escaped."""
+    return render("labelled", page=page, percent_of=percent_of, reading_of=reading_of)
 
 
 def curves(found: Labelling) -> tuple[tuple[Chart, ...], tuple[str, ...]]:

@@ -13,8 +13,7 @@ import pytest
 
 from kcm.labelling import certificate
 from kcm.labelling.label import Labelling, label
-from kcm.report.labelled import NUM_SHOWN, LabelPage, reading_of
-from kcm.report.page import render_labelled
+from kcm.report.labelled import NUM_SHOWN, LabelPage, reading_of, render_labelled
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 TOPICS = {"good": "pos", "bad": "neg", "odd": HOSTILE}
