@@ -20,8 +20,8 @@ from kcm.labelling.label import label as label_table
 from kcm.labelling.output import check_kind, write_frame
 from kcm.labelling.rounds import NoAnswers
 from kcm.labelling.sources import openai_config
-from kcm.report.labelled import LabelPage
-from kcm.report.page import render_labelled, write_page
+from kcm.report.labelled import LabelPage, render_labelled
+from kcm.report.page import write_page
 
 NOTHING_BOUGHT = 4  # exit code: no answer at all could be bought
 _KINDS = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx")

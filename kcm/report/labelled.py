@@ -12,6 +12,7 @@ import numpy as np
 
 from kcm.report.chart import Chart, scale
 from kcm.report.formats import number, plural
+from kcm.report.page import render
 
 if TYPE_CHECKING:  # scikit-learn, which a served page does not need
     from kcm.labelling.certificate import TableCertificate, TestedDraw
@@ -107,6 +108,11 @@ class LabelPage:
             num_compared=int(compared.sum()),
             bundle=bundle,
         )
+
+
+def render_labelled(page: LabelPage) -> str:
+    """A labelled table as HTML, without a script; text from data is escaped."""
+    return render("labelled", page=page, percent_of=percent_of, reading_of=reading_of)
 
 
 def curves(found: LabelledTable) -> tuple[tuple[Chart, ...], tuple[str, ...]]:

@@ -21,7 +21,6 @@ from markupsafe import Markup
 from kcm.costs import Prices
 from kcm.errors import ArtefactError
 from kcm.report import figures, formats, glossary, reading, words
-from kcm.report.labelled import LabelPage, percent_of, reading_of
 from kcm.report.reading import Numbers, Who
 
 
@@ -55,7 +54,7 @@ def render_report(inputs: ReportInputs) -> str:
     result, path = inputs.result, inputs.certificate_path
     frontier = inputs.frontiers.get(reading.deployed(result)[0], {})
     points = reading.threshold_points(frontier, path, words.prices_of(result))
-    return _render("report", inputs=inputs, result=result, path=path, points=points, script=_read("slider.js"))
+    return render("report", inputs=inputs, result=result, path=path, points=points, script=_read("slider.js"))
 
 
 def model_section(
@@ -74,22 +73,17 @@ def model_section(
     result: dict[str, Any] = {"certificate": certificate, "costs": prices.model_dump() if prices else None}
     if "overall" in metrics:
         result[who] = metrics
-    return Markup(_render("model", result=result, who=who, policy=policy, void=void))
+    return Markup(render("model", result=result, who=who, policy=policy, void=void))
 
 
 def render_loop(state: Numbers) -> str:
     """The turns of a loop as HTML, without a script; `state` as in `loop.json`, text from data is escaped."""
-    return _render("loop", state=state)
+    return render("loop", state=state)
 
 
 def render_simulation(result: Numbers) -> str:
     """A simulated loop as HTML, without a script; `result` as in `simulation.json`, text from data is escaped."""
-    return _render("simulation", result=result)
-
-
-def render_labelled(page: LabelPage) -> str:
-    """A labelled table as HTML, without a script; text from data is escaped."""
-    return _render("labelled", page=page, percent_of=percent_of, reading_of=reading_of)
+    return render("simulation", result=result)
 
 
 def write_report(inputs: ReportInputs, path: Path) -> None:
@@ -110,7 +104,8 @@ def write_page(page: str, path: Path) -> None:
         raise ArtefactError(reason, where=str(path), hint="Free space or choose another folder") from None
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """A template with these values; text from data is escaped."""
     return _environment().get_template(f"{template}.html.jinja").render(**values)
 
 

@@ -1,0 +1,136 @@
+"""The page of a labelled table: its numbers are those of the table, and nothing in it is more than text."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kcm.labelling import certificate
+from kcm.labelling.label import Labelling, label
+from kcm.report.labelled import NUM_SHOWN, LabelPage, reading_of, render_labelled
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+TOPICS = {"good": "pos", "bad": "neg", "odd": HOSTILE}
+
+
+def frame() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    words = rng.choice(list(TOPICS), 900)
+    texts = [f"{word} {HOSTILE if n % 3 else ''} thing {n}" for n, word in enumerate(words)]
+    said = [TOPICS[word] if rng.random() > 0.2 else "neg" for word in words]
+    return pd.DataFrame({"text": texts, "said": said})
+
+
+def labelled(folder: Path) -> Labelling:
+    return label(frame(), answers="said", encoder="words", target=0.75, text="text", ledger=folder / "ledger")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The user's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        path = tmp_path_factory.mktemp("user")
+        patch.setenv("XDG_DATA_HOME", str(path))
+        yield path
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> Labelling:
+    """A finished job; the LLM contradicts the words in some of the rows."""
+    return labelled(folder)
+
+
+@pytest.fixture(scope="module")
+def page(found: Labelling) -> LabelPage:
+    return LabelPage.of(found, "tickets.csv", "tickets.bundle")
+
+
+def test_rows_by_label_are_the_table(found: Labelling, page: LabelPage) -> None:
+    """Rows by label and source are those of the delivered table."""
+    counts = found.frame.groupby(["label", "label_source"]).size()
+    for each in page.labels:
+        assert each.small == counts.get((each.label, "small"), 0)
+        assert each.llm == counts.get((each.label, "llm"), 0)
+    assert sum(each.rows for each in page.labels) == len(found.frame)
+
+
+def test_kept_rows_are_the_small_models(found: Labelling, page: LabelPage) -> None:
+    """Rows to look at are the table's own rows that the small model labelled, with its probability."""
+    assert len(page.kept) == NUM_SHOWN < page.num_kept
+    for row in page.kept:
+        there = found.frame.iloc[row.row - 1]
+        assert (there["label_source"], there["label"]) == ("small", row.small)
+        assert there["label_probability"] == pytest.approx(row.probability)
+
+
+def test_differing_rows_were_not_taught(found: Labelling, page: LabelPage) -> None:
+    """Rows that differ have the LLM's answer, which the small model had not seen when it guessed."""
+    assert 0 < page.num_differing < page.num_compared
+    taught = set(np.flatnonzero(found.result.taught_U))
+    for row in page.differing:
+        there = found.frame.iloc[row.row - 1]
+        assert (there["label_source"], there["label"]) == ("llm", row.llm)
+        assert row.small != row.llm
+        assert found.texts.unit_N[row.row - 1] not in taught
+    draw = found.certificate.draws[0]
+    assert page.num_compared >= draw.drawn
+    assert page.num_differing >= draw.wrong
+
+
+def test_resumed_job_has_the_same_page(folder: Path, page: LabelPage) -> None:
+    """A job that continues its draw shows the curves that ranked the rows, though it never trained."""
+    again = labelled(folder)
+    assert again.side.judge is None
+    shown = LabelPage.of(again, "tickets.csv", "tickets.bundle")
+    assert render_labelled(shown) == render_labelled(page)
+    assert shown.curves
+
+
+def test_page_asks_no_network_and_runs_no_script(page: LabelPage) -> None:
+    """Hostile texts and labels are text; the policy forbids all but styles; links stay on the page."""
+    html = render_labelled(replace(page, name=HOSTILE, bundle=HOSTILE))
+    tags: list[tuple[str, dict[str, str | None]]] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            tags.append((tag, dict(attrs)))
+
+    Reader().feed(html)
+    assert not {"script", "img", "link", "iframe", "object"} & {tag for tag, _ in tags}
+    assert all((attributes.get("href") or "#").startswith("#") for _, attributes in tags)
+    assert not [name for _, attributes in tags for name in attributes if name.startswith("on") or name == "src"]
+    assert not re.search(r"url\(|@import", html)
+    policies = [a["content"] for tag, a in tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
+
+
+def test_page_says_promise_and_limits(found: Labelling, page: LabelPage) -> None:
+    """The promise stands first, and what it does not cover last; without prices there is no money."""
+    html = render_labelled(page)
+    assert found.certificate.sentence in html
+    assert "It does not cover other rows." in html
+    assert "Paid" not in html
+    assert "$0.25" in render_labelled(replace(page, saved=0.25, cost=0.5))
+
+
+DRAW: dict[str, Any] = {"ranked": 100, "drawn": 20, "afforded": 3, "wrong": 2, "kept": 100}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "so all 100 are kept."),
+        ({"kept": 60, "wrong": 9}, "so the first 60 are kept and the LLM answers the others."),
+        ({"afforded": 0}, "the bound counts these errors."),
+        ({"drawn": 0, "wrong": 0, "afforded": 0}, "nothing was drawn"),
+    ],
+)
+def test_draw_is_read_out(change: dict[str, Any], said: str) -> None:
+    """Each outcome of a draw has its own sentence."""
+    assert said in reading_of(certificate.TestedDraw(**DRAW | change))
