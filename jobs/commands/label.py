@@ -11,7 +11,7 @@ from jobs.options import AssetsPath, is_asked, options_of
 from jobs.views.label import Screen, Stopped, closing
 from kcm.errors import KcmError
 from kcm.inputs.tables import read_frame
-from kcm.labelling.label import LabelConfig, Labelling, openai_config
+from kcm.labelling.label import DEFAULT_TARGET, LabelConfig, Labelling, openai_config
 from kcm.labelling.label import label as label_table
 from kcm.labelling.output import write_frame
 
@@ -36,6 +36,13 @@ def label(
     ] = None,
     truth: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="People's labels on some rows, a random sample.")
+    ] = None,
+    guarantee: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND:LABEL=X",
+            help="Promise precision:LABEL=.95 or recall:LABEL=.9, repeatable; without --target only these.",
+        ),
     ] = None,
     prompt: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Instructions of your own, with {labels} in them.")
@@ -71,7 +78,8 @@ def label(
         raise KcmError("no such file", where=str(table))
     target = output or table.with_name(f"{table.stem}.labelled.csv")
     frame = read_frame(table, _KINDS)
-    screen = Screen(dry_run=dry_run, pilot_only=pilot_only, ask=is_asked() and not yes, target=promise["target"])
+    at = promise.get("target", None if guarantee else DEFAULT_TARGET)
+    screen = Screen(dry_run=dry_run, pilot_only=pilot_only, ask=is_asked() and not yes, target=at)
     more = {"api_key_env": api_key_env, "input_price": input_price, "output_price": output_price}
     server = None if llm is None else openai_config(llm, base_url, **_given(more))
     try:
@@ -82,6 +90,7 @@ def label(
             answers=answers,
             text=text,
             truth=truth,
+            guarantees=guarantee or (),
             prompt=None if prompt is None else _read(prompt),
             store=store,
             ledger=ledger,

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -32,6 +32,7 @@ from kcm.inputs.tables import missing_column
 from kcm.labelling.certificate import TableCertificate
 from kcm.labelling.draws import DrawFile
 from kcm.labelling.encoding import encoded
+from kcm.labelling.guarantees import Guarantee
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.oracle import CallableOracle, Money, Reasons, ServerOracle
 from kcm.labelling.rounds import Forecast, Labelled, Promise, Rounds, Schedule, Units
@@ -44,6 +45,7 @@ from kcm.large.response_cache import ResponseStore
 from kcm.tasks.units import text_key
 from kcm.user_folder import user_folder
 
+DEFAULT_TARGET = 0.95
 SCHEDULE = Schedule(pilot=200, growth=0.5, unsure=0.5, slope=0.4)
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _AT_ONCE = 1000  # texts whose prices are looked up together
@@ -54,7 +56,9 @@ Llm = str | OpenAiConfig | Callable[[list[str]], Sequence[Any]]
 class LabelConfig(Config):
     """The promise of a labelling job, and its limits."""
 
-    target: float = Field(0.95, gt=0, lt=1, description="Share of labels that must agree with the LLM's.")
+    target: float | None = Field(
+        None, gt=0, lt=1, description="Share of labels that must agree with the LLM's; .95 without guarantees."
+    )
     delta: float = Field(0.05, gt=0, lt=1, description="Probability that the promise may be broken.")
     max_cost: float | None = Field(None, gt=0, description="Currency that this job may spend.")
     encoder: str = Field(
@@ -109,6 +113,7 @@ def label(
     answers: str | None = None,
     text: str | None = None,
     truth: str | None = None,
+    guarantees: Sequence[str] = (),
     prompt: str | None = None,
     base_url: str | None = None,
     store: ResponseStore | str | Path | None = None,
@@ -130,6 +135,8 @@ def label(
     text : column of the texts
     truth : column of people's labels on some rows, a random sample of them: measures the accuracy of the labels and of
         the model, whose answers on these rows are bought once the promise is settled, as far as `max_cost` allows
+    guarantees : promises about single labels, such as `precision:spam=.95` and `recall:spam=.9`; beside an explicit
+        target, else in its place
     prompt : instructions with {labels} in them, in place of ours
     base_url : address of the server, up to before /chat/completions
     store : where paid answers are kept, a database or a SQLite file; by default in the user's folder
@@ -148,14 +155,17 @@ def label(
     (True, True)
     """
     config = parse_config(LabelConfig, options, where="label")
+    if config.target is None and not guarantees:
+        config = config.model_copy(update={"target": DEFAULT_TARGET})
     told = watcher or Watcher()
     texts = Texts.of(frame, text)
     label_list = _labels(frame, labels, answers, prompt)
+    classes = Guarantee.parsed(guarantees, label_list.names)
     truth_N = None if truth is None else truth_codes(frame, truth, label_list.names, texts.unit_N)
     if truth_N is not None:
         told.compare(len(set(texts.unit_N[truth_N != NO_LABEL])))
     oracle, money, identity = _oracle(frame, texts, label_list, llm, answers, base_url, store, config, told)
-    digest = _digest(texts, label_list, identity, config)
+    digest = _digest(texts, label_list, identity, config, classes)
     book = ledger if isinstance(ledger, Ledger) else Ledger(Path(ledger or user_folder() / "ledger"))
     names = unit_hashes(text_key(each) for each in texts.texts)
     look = book.look(names, delta=config.delta, digest=digest, purpose="label")
@@ -171,7 +181,7 @@ def label(
         texts.copies_U,
         side,
         oracle,
-        Promise(config.target, look.spend),
+        Promise(config.target, look.spend, guarantees=classes),
         SCHEDULE,
         config.seed,
         purse=money,
@@ -310,10 +320,13 @@ def listed_prices() -> dict[str, list[float]]:
     return prices
 
 
-def _digest(texts: Texts, labels: LabelList, identity: str, config: LabelConfig) -> str:
+def _digest(
+    texts: Texts, labels: LabelList, identity: str, config: LabelConfig, classes: Sequence[Guarantee] = ()
+) -> str:
     """What makes two jobs the same one: table, labels, prompt, model, promise and seed; not the money."""
     request = config.model_dump(mode="json", exclude={"max_cost"})
-    parts = [labels.names, labels.prompt.model_dump(mode="json"), identity, request]
+    parts: list[Any] = [labels.names, labels.prompt.model_dump(mode="json"), identity, request]
+    parts += [asdict(each) for each in classes]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for text in texts.texts:
         digest.update(hashlib.sha256(text.encode(errors="surrogatepass")).digest())
