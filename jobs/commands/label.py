@@ -11,11 +11,11 @@ import typer
 from jobs.exit import OutsidePromise
 from jobs.options import AssetsPath, is_asked, options_of
 from jobs.servers import remember
-from jobs.views.label import Screen, Stopped, closing, next_steps
+from jobs.views.label import Screen, Stopped, closing, next_steps, not_proved
 from kcm.bundle.models import MANIFEST
 from kcm.errors import ArtefactError, KcmError
 from kcm.inputs.tables import read_frame
-from kcm.labelling.label import LabelConfig, LabelledTable
+from kcm.labelling.label import DEFAULT_TARGET, LabelConfig, LabelledTable
 from kcm.labelling.label import label as label_table
 from kcm.labelling.output import check_kind, write_frame
 from kcm.labelling.rounds import NoAnswers
@@ -49,6 +49,13 @@ def label(
     ] = None,
     truth: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="People's labels on some rows, a random sample.")
+    ] = None,
+    guarantee: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND:LABEL=X",
+            help="Promise precision:LABEL=.95 or recall:LABEL=.9, repeatable; without --target only these.",
+        ),
     ] = None,
     prompt: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Instructions of your own, with {labels} in them.")
@@ -92,7 +99,8 @@ def label(
             "something else lies where the bundle goes", where=str(bundle), hint="Name another --output"
         )
     frame = read_frame(table, _KINDS)
-    screen = Screen(dry_run=dry_run, pilot_only=pilot_only, ask=is_asked() and not yes, target=promise["target"])
+    at = promise.get("target", None if guarantee else DEFAULT_TARGET)
+    screen = Screen(dry_run=dry_run, pilot_only=pilot_only, ask=is_asked() and not yes, target=at)
     more = {"api_key_env": api_key_env, "input_price": input_price, "output_price": output_price}
     servers = [openai_config(each, base_url, **_given(more)) for each in llm or ()]
     try:
@@ -103,6 +111,7 @@ def label(
             answers=answers,
             text=text,
             truth=truth,
+            guarantees=guarantee or (),
             prompt=None if prompt is None else _read(prompt),
             store=store,
             ledger=ledger,
@@ -127,8 +136,7 @@ def label(
         typer.echo(line)
     result = _result(found, answers[-1] if answers else None)
     if not found.certificate.certified:
-        line = f"The target of {promise['target']:g} is not proved: {found.certificate.promised:g} is."
-        raise OutsidePromise(line, result)
+        raise OutsidePromise(f"Not proved: {'; '.join(not_proved(found.certificate))}", result)
     return result
 
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from jobs.views.table import plain_table
+from kcm.labelling.certificate import TableCertificate
 from kcm.labelling.label import LabelledTable, Watcher
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.rounds import Forecast
@@ -31,7 +32,7 @@ class Stopped(Exception):
 class Screen(Watcher):
     """Prints a job as it goes, on standard error."""
 
-    def __init__(self, *, dry_run: bool, pilot_only: bool, ask: bool, target: float) -> None:
+    def __init__(self, *, dry_run: bool, pilot_only: bool, ask: bool, target: float | None) -> None:
         self._dry_run, self._pilot_only, self._ask, self._target = dry_run, pilot_only, ask, target
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
@@ -95,6 +96,10 @@ class Screen(Watcher):
             cost = f", ${compared * self._price:,.2f}," if self._price else ""
             self._say(f"Plus about {compared:,} calls{cost} for the LLM's accuracy on rows with people's labels")
         self.result |= {"planned_calls": round(forecast.total) + compared, "planned_share": share}
+        for each in forecast.rare:
+            self._warn(
+                f"{each.kind} of {each.name!r} cannot be promised: none of {forecast.bought:,} answers is this label"
+            )
         if share >= NOT_WORTH:
             self._warn(f"not worth it at this target: the plan still asks about {100 * share:.0f}% of the texts")
         if self._pilot_only:
@@ -111,13 +116,15 @@ class Screen(Watcher):
         table = plain_table(f"Plan after a pilot of {forecast.bought:,} calls (a forecast, not a certificate)")
         for name in ("target", "calls", "share of all", *(["cost"] if self._price else [])):
             table.add_column(name, justify="right")
-        for target in sorted({*TARGETS, self._target}):
-            total = min(at(target).total, self._num_texts)
+        targets: list[float | None] = [None]
+        if self._target is not None:
+            targets = [*sorted({*TARGETS, self._target})]
+        for target in targets:
+            total = min(forecast.total if target is None else at(target).total, self._num_texts)
             cost = [f"${total * self._price:,.2f}"] if self._price else []
             style = "bold" if target == self._target else None
-            table.add_row(
-                f"{100 * target:g}%", f"{total:,.0f}", f"{100 * total / self._num_texts:.0f}%", *cost, style=style
-            )
+            name = "guarantees" if target is None else f"{100 * target:g}%"
+            table.add_row(name, f"{total:,.0f}", f"{100 * total / self._num_texts:.0f}%", *cost, style=style)
         return table
 
     def _say(self, line: str) -> None:
@@ -131,6 +138,11 @@ def closing(found: LabelledTable) -> list[str]:
     """The lines at the end: the promise, what it took, and what was saved."""
     certificate = found.certificate
     lines = [certificate.sentence]
+    for each in certificate.guarantees:
+        holds = "proved" if each.holds else "NOT PROVED"
+        lines.append(
+            f"{each.kind} of {each.label!r}: {100 * each.asked:g}% {holds}; it is at least {100 * each.proved:.2f}%."
+        )
     saved = 1 - certificate.bought / max(1, certificate.texts)
     money = f", ${found.cost:,.2f}" if found.cost else ""
     lines.append(
@@ -142,6 +154,15 @@ def closing(found: LabelledTable) -> list[str]:
         lines.append(f"{certificate.failed:,} rows have no usable answer (label_source `failed`).")
     if certificate.look is None:
         lines.append("This look is not recorded: no ledger was named.")
+    return lines
+
+
+def not_proved(certificate: TableCertificate) -> list[str]:
+    """The promises that were asked for and are not proved, with what is."""
+    missed = [each for each in certificate.guarantees if not each.holds]
+    lines = [f"{each.kind} of {each.label!r} {each.asked:g}, proved {each.proved:g}" for each in missed]
+    if certificate.target is not None and certificate.most_differ > certificate.allowed:
+        lines.insert(0, f"target {certificate.target:g}, proved {certificate.promised:g}")
     return lines
 
 

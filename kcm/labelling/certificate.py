@@ -7,6 +7,7 @@ import math
 from pydantic import Field
 
 from kcm.config import Config
+from kcm.labelling.guarantees import ClassPromise
 from kcm.labelling.rounds import Labelled
 
 
@@ -27,15 +28,19 @@ class TableCertificate(Config):
     """With probability at least 1 - `spend` at most `most_differ` of `rows` differ from the oracle's answers.
 
     `delta` was asked for, and this look at the question may spend `spend` of it; `look` is None if no ledger recorded
-    it. `certified` says whether the `target` is proved. It holds for this table and not for other rows.
+    it. `certified` says whether the `target` and all `guarantees` are proved. It holds for this table and not for other
+    rows.
     """
 
     rows: int
     texts: int = Field(description="Different texts: equal ones are asked once.")
     bought: int = Field(description="Texts whose answer was bought.")
     bought_cheaper: int = Field(0, description="Texts that the cheaper model was asked about.")
+    guarantees: tuple[ClassPromise, ...] = Field(
+        (), description="Promises about labels; each holds with probability at least 1 - `spend`."
+    )
     failed: int = Field(description="Rows without a usable answer of the oracle; they count as rows that differ.")
-    target: float
+    target: float | None = Field(description="None if only `guarantees` were asked for.")
     delta: float
     spend: float
     look: int | None
@@ -51,7 +56,7 @@ class TableCertificate(Config):
         cls,
         found: Labelled,
         *,
-        target: float,
+        target: float | None,
         delta: float,
         spend: float,
         look: int | None,
@@ -73,7 +78,7 @@ class TableCertificate(Config):
         return cls(
             rows=found.num_rows,
             texts=len(found.answer_U),
-            bought=int((found.bought_U | found.failed_U).sum()),
+            bought=int(found.asked_U.sum()),
             bought_cheaper=bought_cheaper,
             failed=failed,
             target=target,
@@ -85,6 +90,7 @@ class TableCertificate(Config):
             promised=math.floor(1e6 * (1 - found.differ / found.num_rows)) / 1e6,
             certified=found.certified,
             draws=tuple(tests),
+            guarantees=found.guarantees,
             seed=seed,
         )
 
@@ -99,6 +105,8 @@ class TableCertificate(Config):
         sure = f"{math.floor(round(1000 * self.confidence, 6)) / 10:g}%"
         if self.most_differ == 0:
             return f"All {self.rows:,} labels are the LLM's own."
+        if self.target is None:
+            return f"With {sure} probability each, of the {self.rows:,} labels against what the LLM would have said:"
         return (
             f"With {sure} probability, at least {100 * self.promised:.2f}% of the {self.rows:,} labels are what the LLM"
             f" would have said: at most {self.most_differ:,} differ."

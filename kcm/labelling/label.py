@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from kcm.labelling.certificate import TableCertificate
 from kcm.labelling.cheaper import CheaperSide
 from kcm.labelling.draws import DrawFile
 from kcm.labelling.encoding import encoded
+from kcm.labelling.guarantees import Guarantee
 from kcm.labelling.judge import Judge
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.oracle import Failures
@@ -49,6 +50,7 @@ from kcm.large.response_cache import ResponseStore
 from kcm.tasks.units import text_key
 from kcm.user_folder import user_folder
 
+DEFAULT_TARGET = 0.95
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 PRICE_RATIO = 1 / 15
 
@@ -56,7 +58,9 @@ PRICE_RATIO = 1 / 15
 class LabelConfig(Config):
     """The promise of a labelling job, and its limits."""
 
-    target: float = Field(0.95, gt=0, lt=1, description="Share of labels that must agree with the LLM's.")
+    target: float | None = Field(
+        None, gt=0, lt=1, description="Share of labels that must agree with the LLM's; .95 without guarantees."
+    )
     delta: float = Field(0.05, gt=0, lt=1, description="Probability that the promise may be broken.")
     max_cost: float | None = Field(None, gt=0, description="Currency that this job may spend.")
     encoder: str = Field(
@@ -170,6 +174,7 @@ def label(
     answers: str | Sequence[str] | None = None,
     text: str | None = None,
     truth: str | None = None,
+    guarantees: Sequence[str] = (),
     prompt: str | None = None,
     base_url: str | None = None,
     store: ResponseStore | str | Path | None = None,
@@ -191,6 +196,8 @@ def label(
     text : column of the texts
     truth : column of people's labels on some rows, a random sample of them: measures the accuracy of the labels and of
         the model, whose answers on these rows are bought once the promise is settled, as far as `max_cost` allows
+    guarantees : promises about single labels, such as `precision:spam=.95` and `recall:spam=.9`; beside an explicit
+        target, else in its place
     prompt : instructions with {labels} in them, in place of ours
     base_url : address of the server, up to before /chat/completions
     store : where paid answers are kept, a database or a SQLite file; by default in the user's folder
@@ -209,6 +216,8 @@ def label(
     (True, True)
     """
     config = parse_config(LabelConfig, options, where="label")
+    if config.target is None and not guarantees:
+        config = config.model_copy(update={"target": DEFAULT_TARGET})
     told = watcher or Watcher()
     columns, llms = _listed(answers), [_server(each, base_url) for each in _listed(llm)]
     if len(columns or llms) not in (1, 2):
@@ -217,10 +226,11 @@ def label(
         )
     texts = Texts.of(frame, text)
     label_list = _labels(frame, labels, columns, prompt)
+    classes = Guarantee.parsed(guarantees, label_list.names)
     truth_N = None if truth is None else truth_codes(frame, truth, label_list.names, texts.unit_N)
     if truth_N is not None:
         told.compare(len(set(texts.unit_N[truth_N != NO_LABEL])))
-    account = f"label {_digest(texts, label_list, [str(each) for each in llms], config)[:32]}"
+    account = f"label {_digest(texts, label_list, [str(each) for each in llms], config, classes)[:32]}"
 
     def source(number: int) -> AnswerSource:
         progress = told.bought if number == len(columns or llms) - 1 else told.bought_cheaper
@@ -234,7 +244,7 @@ def label(
     sources = [source(number) for number in range(len(columns or llms))]
     oracle = sources[-1].oracle
     told.start(texts, label_list, [each.estimate for each in sources])
-    digest = _digest(texts, label_list, [each.identity for each in sources], config)
+    digest = _digest(texts, label_list, [each.identity for each in sources], config, classes)
     book = ledger if isinstance(ledger, Ledger) else Ledger(Path(ledger or user_folder() / "ledger"))
     names = unit_hashes(text_key(each) for each in texts.texts)
     look = book.look(names, delta=config.delta, digest=digest, purpose="label")
@@ -244,7 +254,7 @@ def label(
     if len(sources) == 1:
         side: VectorSide | CheaperSide = VectorSide(vectors)
     else:
-        allowed = allowed_errors(config.target, len(texts.texts))
+        allowed = allowed_errors(config.target or DEFAULT_TARGET, len(texts.texts))
         side = CheaperSide(vectors, sources[0].oracle, _price_ratio(sources), allowed, look.spend)
     forecasts: list[Forecast] = []
 
@@ -256,7 +266,7 @@ def label(
         texts.copies_U,
         side,
         oracle,
-        Promise(config.target, look.spend),
+        Promise(config.target, look.spend, guarantees=classes),
         Schedule(pilot=min(200, max(50, len(texts.texts) // 15)), growth=0.3, slope=0.5),
         config.seed,
         purse=sources[-1].money,
@@ -327,10 +337,17 @@ def _price_ratio(sources: Sequence[AnswerSource]) -> float:
     return cheaper / dear if cheaper and dear else PRICE_RATIO
 
 
-def _digest(texts: Texts, labels: LabelList, identities: Sequence[str], config: LabelConfig) -> str:
+def _digest(
+    texts: Texts,
+    labels: LabelList,
+    identities: Sequence[str],
+    config: LabelConfig,
+    classes: Sequence[Guarantee] = (),
+) -> str:
     """What makes two jobs the same one: table, labels, prompt, model, promise and seed; not the money."""
     request = config.model_dump(mode="json", exclude={"max_cost"})
-    parts = [labels.names, labels.prompt.model_dump(mode="json"), list(identities), request]
+    parts: list[Any] = [labels.names, labels.prompt.model_dump(mode="json"), list(identities), request]
+    parts += [asdict(each) for each in classes]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for text in texts.texts:
         digest.update(hashlib.sha256(text.encode(errors="surrogatepass")).digest())

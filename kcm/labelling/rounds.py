@@ -19,6 +19,16 @@ from numpy.typing import NDArray
 from kcm.certification.finite import afforded_errors, allowed_errors, longest_prefix, missed_errors
 from kcm.errors import DataError
 from kcm.labelling.draws import DrawFile
+from kcm.labelling.guarantees import (
+    MAX_COPIES,
+    ClassDraw,
+    ClassPlan,
+    ClassPromise,
+    Guarantee,
+    class_plan,
+    relevant,
+    too_rare,
+)
 from kcm.labelling.plan import DrawPlan, capped_plan, cheapest_plan
 
 FAILED = -1  # the code of a unit that the oracle gave no usable answer to
@@ -26,6 +36,7 @@ _ROUNDS_FITTED, _SLOPE_WEIGHT = 5, 0.3
 RESERVED = 0.1  # share of delta for the prefix that is left if the money ends after the draw
 _TRAINED = 0.4  # share of a budget that trains, if it is too small for the plan
 _MAX_COPIES = (1, 2, 3, 5, 10)
+_CLASS_DRAW = 3  # the number of the draw for guarantees of labels, after two for agreement
 
 Units = NDArray[np.int64]
 
@@ -60,12 +71,14 @@ class Purse(Protocol):
 class Promise:
     """At least a share `target` of the answers agrees with the oracle, with probability at least 1 - `delta`.
 
-    `second` is the share of delta that is set aside for a second test.
+    `second` is the share of delta that is set aside for a second test. Each of the `guarantees` holds with the same
+    probability; without a target they are all that is promised.
     """
 
-    target: float
+    target: float | None
     delta: float
     second: float = 0.0
+    guarantees: tuple[Guarantee, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,13 +114,15 @@ class Schedule:
 class Forecast:
     """What is planned after a round, in units.
 
-    Units with more than `copies` copies are bought in any case; there are `extra` of them.
+    Units with more than `copies` copies are bought in any case; there are `extra` of them. No unit with a label of the
+    guarantees `rare` was bought yet: they cannot be proved, and are given up.
     """
 
     bought: int
     copies: int
     extra: int
     plan: DrawPlan
+    rare: tuple[Guarantee, ...] = ()
 
     @property
     def calls(self) -> float:
@@ -155,11 +170,12 @@ class Labelled:
     differ: int
     forecasts: list[Forecast] = field(default_factory=list)
     tests: list[Test] = field(default_factory=list)
+    guarantees: tuple[ClassPromise, ...] = ()
 
     @property
     def certified(self) -> bool:
-        """Whether the target is proved."""
-        return self.differ <= self.allowed
+        """Whether the target and all guarantees are proved."""
+        return self.differ <= self.allowed and all(each.holds for each in self.guarantees)
 
     @property
     def promised(self) -> float:
@@ -245,18 +261,24 @@ class Rounds:
         self._promise, self._schedule, self._watch = promise, schedule, watch
         self._rng = np.random.default_rng(seed)
         self._num_rows = int(copies_U.sum())
-        self._allowed = allowed_errors(promise.target, self._num_rows)
+        self._allowed = self._num_rows if promise.target is None else allowed_errors(promise.target, self._num_rows)
         self._tie = self._rng.random(len(copies_U))
         self._label = np.full(len(copies_U), FAILED, dtype=np.int64)
         self._asked = np.zeros(len(copies_U), dtype=bool)
         self._forecasts: list[Forecast] = []
         self._tests: list[Test] = []
+        self._guaranteed: tuple[ClassPromise, ...] = ()
 
     def run(self) -> Labelled:
         """Buy until the promise is proved or the money is spent. Raises what `ask` raises.
 
         A job whose draw has begun finishes that draw.
         """
+        kept = self._everything() if self._promise.target is None else self._agreeing()
+        return self._delivered(self._narrowed(kept) if self._promise.guarantees else kept)
+
+    def _agreeing(self) -> _Kept:
+        """The units that may be kept by the promise of agreement."""
         second = self._promise.delta * self._promise.second
         first = self._begun(1)
         if first is None:
@@ -273,7 +295,73 @@ class Rounds:
                     again = self._drawn(guess, forecast, second)
             if again is not None:
                 kept = min(kept, self._tested(again, 2), key=lambda each: len(self._open(each)))
-        return self._delivered(kept)
+        return kept
+
+    def _everything(self) -> _Kept:
+        """All units, if agreement is not promised."""
+        if self._draws and self._draws.read(_CLASS_DRAW):
+            nobody = np.array([], dtype=np.int64)  # what follows reads the draw's own guess
+            return _Kept(Guess(self._label, np.zeros(len(self._label))), nobody, np.arange(len(self._label)), 0)
+        guess, _ = self._train()
+        units = np.flatnonzero(~self._asked)
+        return _Kept(guess, np.flatnonzero(self._asked), units, int(self._copies[units].sum()))
+
+    def _narrowed(self, kept: _Kept) -> _Kept:
+        """Draw within the kept units, then escalate the end of their ranking until every guarantee is proved."""
+        guarantees, delta = self._promise.guarantees, self._promise.delta
+        arrays: dict[str, Any] | None = self._draws.read(_CLASS_DRAW) if self._draws else None
+        if arrays is None:
+            may = np.zeros(len(self._copies), dtype=bool)
+            may[kept.units] = True
+            ranked, plan = self._class_plan(kept.guess, may)
+            most = len(ranked) if self._purse is None else self._purse.affords(ranked[::-1]) // 2
+            draw = plan.drawn(ranked, kept.guess.answer_U, self._pursued(), most, self._rng)
+            arrays = {"answer_U": draw.answer_U, "ranked": ranked, "lengths": draw.lengths, "drawn": draw.drawn}
+            arrays |= {"wrong_U": kept.guess.wrong_U, "units": kept.units, "differ": np.array(kept.differ)}
+            arrays |= {"asked": np.flatnonzero(self._asked), "taught": kept.taught}
+            arrays |= {"pursued": np.array([each in self._pursued() for each in guarantees])}
+            if self._draws:
+                self._draws.write(_CLASS_DRAW, arrays)
+        else:
+            self._buy(arrays["asked"][~self._asked[arrays["asked"]]])
+            draw = ClassDraw(*(arrays[name] for name in ("answer_U", "ranked", "lengths", "drawn")))
+            guess = Guess(draw.answer_U, arrays["wrong_U"])
+            kept = _Kept(guess, arrays["taught"], arrays["units"], int(arrays["differ"]))
+        pursued = [each for each, is_one in zip(guarantees, arrays["pursued"], strict=True) if is_one]
+        self._buy(self._paid(draw.drawn[~self._asked[draw.drawn]]))
+        free = kept.units[~relevant(draw.answer_U, pursued)[kept.units]]
+        for length in (*draw.lengths.tolist(), 0):
+            units = np.concatenate([free, draw.ranked[:length]])
+            units = units[~self._asked[units]]
+            kept = _Kept(kept.guess, kept.taught, units, min(kept.differ, int(self._copies[units].sum())))
+            rest = self._open(kept)
+            self._buy(self._paid(rest))
+            self._guaranteed = draw.proved(guarantees, self._label, self._asked, self._copies, delta)
+            done = all(found.holds for each, found in zip(guarantees, self._guaranteed, strict=True) if each in pursued)
+            if done or not self._asked[rest].all():
+                break
+        return kept
+
+    def _class_plan(self, guess: Guess, may_be_kept_U: NDArray[np.bool_]) -> tuple[Units, ClassPlan]:
+        """The units that matter to a guarantee and may be kept, the surest first, and the plan for them."""
+        pursued = self._pursued()
+        matter = may_be_kept_U & ~self._asked & (self._copies <= MAX_COPIES) & relevant(guess.answer_U, pursued)
+        units = np.flatnonzero(matter)
+        ranked = units[np.lexsort((self._tie[units], guess.wrong_U[units]))]
+        bought = self._label[self._label != FAILED]
+        return ranked, class_plan(ranked, guess.answer_U, guess.wrong_U, pursued, bought, self._promise.delta)
+
+    def _rare(self) -> tuple[Guarantee, ...]:
+        return too_rare(self._promise.guarantees, self._label[self._label != FAILED])
+
+    def _pursued(self) -> tuple[Guarantee, ...]:
+        """The guarantees that can be proved."""
+        rare = self._rare()
+        return tuple(each for each in self._promise.guarantees if each not in rare)
+
+    def _paid(self, units: Units) -> Units:
+        """As many of the units as the money buys."""
+        return units if self._purse is None else units[: self._purse.affords(units)]
 
     def _begun(self, number: int) -> Draw | None:
         """A draw of an earlier start, with everything bought that was bought before it."""
@@ -314,6 +402,13 @@ class Rounds:
 
     def _forecast(self, guess: Guess, delta: float, allowed: int | None = None) -> Forecast:
         """The cheapest plan over the copies that a unit may have without being bought."""
+        if self._promise.target is None:
+            ranked, classes = self._class_plan(guess, ~self._asked)
+            open_ = np.flatnonzero(~self._asked)
+            extra = int(relevant(guess.answer_U, self._pursued())[open_].sum()) - len(ranked)
+            num_drawn = sum(classes.sizes.values())
+            plan = DrawPlan(classes.length, num_drawn, 0, len(open_) - extra - classes.calls, classes.calls)
+            return Forecast(int(self._asked.sum()), MAX_COPIES, extra, plan, self._rare())
         allowed = self._allowed if allowed is None else allowed
         copies = self._copies[~self._asked]
         highest = int(copies.max(initial=1))
@@ -322,7 +417,7 @@ class Rounds:
             ranked = self._ranked(guess, most)
             tested = (allowed - self._reserve(len(ranked))) // most
             plan = cheapest_plan(guess.wrong_U[ranked], tested, delta)
-            forecasts.append(Forecast(int(self._asked.sum()), most, len(copies) - len(ranked), plan))
+            forecasts.append(Forecast(int(self._asked.sum()), most, len(copies) - len(ranked), plan, self._rare()))
         return min(forecasts, key=lambda each: each.total)
 
     def _ranked(self, guess: Guess, copies: int) -> Units:
@@ -417,7 +512,7 @@ class Rounds:
     def _delivered(self, kept: _Kept) -> Labelled:
         """Escalate all units that are not kept; those that the money does not reach count as units that differ."""
         rest = self._open(kept)
-        paid = rest if self._purse is None else rest[: self._purse.affords(rest)]
+        paid = self._paid(rest)
         self._buy(paid)
         bought = self._label != FAILED
         failed = ~bought & (self._asked | np.isin(np.arange(len(bought)), rest[len(paid) :]))
@@ -434,6 +529,7 @@ class Rounds:
             differ=min(self._num_rows, kept.differ + int(self._copies[failed].sum())),
             forecasts=self._forecasts,
             tests=self._tests,
+            guarantees=self._guaranteed,
         )
 
     def _some(self, units: Units) -> Units:

@@ -35,8 +35,19 @@ def finished() -> Labelled:
     truth = np.repeat([0, 1], NUM_TEXTS // 2)
     bought = np.zeros(NUM_TEXTS, dtype=bool)
     bought[np.random.default_rng(1).permutation(NUM_TEXTS)[:NUM_BOUGHT]] = True
-    guess = Guess(truth, np.full(NUM_TEXTS, 0.1), 0.0)
-    return Labelled(truth, guess.wrong_U, bought, np.zeros(NUM_TEXTS, dtype=bool), guess, bought, NUM_TEXTS, 60, 60)
+    guess = Guess(truth, np.full(NUM_TEXTS, 0.1))
+    return Labelled(
+        answer_U=truth,
+        wrong_U=guess.wrong_U,
+        bought_U=bought,
+        failed_U=np.zeros(NUM_TEXTS, dtype=bool),
+        asked_U=bought,
+        guess=guess,
+        taught_U=bought,
+        num_rows=NUM_TEXTS,
+        allowed=60,
+        differ=60,
+    )
 
 
 @pytest.fixture(scope="module")
