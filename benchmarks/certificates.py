@@ -33,7 +33,7 @@ from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import Certificate, CertificateConfig, CertifiedWindow, certify
-from kcm.certification.ledger import Ledger, split_fingerprint
+from kcm.certification.ledger import Ledger, unit_hashes
 from kcm.certification.traffic import Traffic
 from kcm.certification.window import certify_traffic
 from kcm.closed_form.left_out import ridge_left_out
@@ -96,18 +96,18 @@ def with_copies(rows: ScoredOutcomes, validate: ScoredOutcomes, count: int) -> S
 def by_many_looks(rng: np.random.Generator) -> bool:
     """Two runs certify on the same rows, then the storage is copied, and three more run in either copy."""
     rows = draw(rng, NUM_ROWS)
-    fingerprint = split_fingerprint(f"row {number}" for number in range(NUM_ROWS))
+    units = unit_hashes(f"row {number}" for number in range(NUM_ROWS))
     config = CONFIG.model_copy(update={"method": "regret"})
 
     def certifies_falsely(ledger: Ledger, run: str) -> bool:
         validate = draw(rng, NUM_ROWS)
-        look = ledger.look(fingerprint, DELTA, run)
+        look = ledger.look(units, delta=DELTA, digest=run, purpose="world")
         return is_false(certify(validate, rows, searched(validate), config, delta=look.spend))
 
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(Path(folder) / "ledger.json")
+        ledger = Ledger(Path(folder) / "ledger")
         found = [certifies_falsely(ledger, f"run {number}") for number in range(2)]
-        copy = Ledger(Path(shutil.copy(ledger.path, Path(folder) / "copy.json")))
+        copy = Ledger(shutil.copytree(Path(folder) / "ledger", Path(folder) / "copy"))
         found += [certifies_falsely(place, f"renamed {number}") for place in (ledger, copy) for number in range(3)]
     return any(found)
 

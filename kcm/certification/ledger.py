@@ -1,8 +1,16 @@
-"""The ledger of looks at certify rows: every certificate on the same rows spends part of one delta.
+"""The ledger of looks: every certificate on the same question spends part of one delta.
 
-Look number v at one certify split may spend delta_v = 6 delta / (pi^2 v^2); these sum to delta over all looks, so that
-all certificates issued on the split hold together with probability 1 - delta. A look is written down before the rows
-are read and counts whether or not it certifies anything. New certify rows start at v = 1.
+A certificate that may be asked for again with another seed, split, column or subset of the rows is no certificate, so a
+ledger charges the *question*: all tables that share rows. Before outcomes are used, a look writes down which units its
+table has, and gets its number v in the question. It may spend `question_delta(delta, v)`. These shares sum to delta
+over all v, so all certificates of a question hold together with probability 1 - delta.
+
+A ledger is a folder, or a prefix of a bucket:
+
+    looks/000000000001      look 1 of the ledger, as JSON: its question, its number there, what it may spend
+    units/SHA256            sorted 64-bit hashes of units, 8 bytes each; looks at the same table share one file
+
+Not seen: a ledger that was deleted or copied, texts edited to look new, disjoint tables from one source.
 """
 
 from __future__ import annotations
@@ -10,81 +18,280 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Protocol, Self, TypeAlias
 
-from filelock import FileLock
+import numpy as np
+from numpy.typing import NDArray
 
-from kcm.durable import replace_durably
-from kcm.errors import ArtefactError, DataError
+from kcm.durable import create_durably
+from kcm.errors import ArtefactError
+
+Hashes: TypeAlias = NDArray[np.uint64]
+Units: TypeAlias = Hashes | Mapping[str, Hashes] | None
+
+CONTENT, GROUP, ID = "content", "group", "id"  # kinds of units
+SHARED = 0.1  # of the smaller side: tables that share as much are one question
+_LOOKS, _UNITS = "looks", "units"
+_KEY = b"kcm ledger of looks"
+
+
+def look_delta(delta: float, number: int) -> float:
+    """6 delta / (pi^2 v^2) for attempt number v = 1, 2, ... of a lineage, which may need many."""
+    return 6 * delta / (math.pi * number) ** 2
+
+
+def question_delta(delta: float, number: int) -> float:
+    """What look number v = 1, 2, ... at a question may spend."""
+    return look_delta(delta, number)
+
+
+def question_left(delta: float, number: int) -> float:
+    """What all looks after number v may spend together."""
+    return delta - sum(question_delta(delta, v) for v in range(1, number + 1))
+
+
+def unit_hashes(names: Iterable[str]) -> Hashes:
+    """Keyed 64-bit hashes (BLAKE2b) of the names of units, sorted, each once."""
+    hashes = (hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8, key=_KEY).digest() for name in names)
+    return np.unique(np.frombuffer(b"".join(hashes), "<u8")).astype(np.uint64)
 
 
 @dataclass(frozen=True)
 class Look:
-    """One look: its number on this split (from 1), what was asked for, and what it may spend."""
+    """One look: its question, its number there (from 1), and what it may spend of the delta that was asked for.
 
-    fingerprint: str
+    `digest` covers all that the look depends on: rows, outcomes, columns, scores, answers, request and seed. `purpose`
+    is for readers. `units` are the files of its units by kind. `merged` are the earlier questions that it joins.
+    """
+
+    question: str
     number: int
     delta: float
     spend: float
-    purpose: str
+    digest: str
+    purpose: str = ""
+    units: Mapping[str, str] = field(default_factory=dict)
+    merged: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, entry: Any) -> Self:
+        """The look of its JSON value. Raises ValueError or TypeError if it is damaged."""
+        look = cls(**entry | {"units": dict(entry["units"]), "merged": tuple(entry["merged"])})
+        if look.number < 1 or not 0 < look.spend <= look.delta:
+            raise ValueError("not a look")
+        return look
+
+    @property
+    def sentence(self) -> str:
+        """What the look costs and what is left afterwards."""
+        ordinal = "First look" if self.number == 1 else f"Look {self.number}"
+        left = question_left(self.delta, self.number) / self.delta
+        return (
+            f"{ordinal} at these rows: uses {self.spend / self.delta:.2g} of delta {self.delta:g};"
+            f" later looks share {left:.2g}"
+        )
 
 
-def look_delta(delta: float, number: int) -> float:
-    """6 delta / (pi^2 v^2) for look number v = 1, 2, ..."""
-    return 6 * delta / (math.pi * number) ** 2
+class Place(Protocol):
+    """Where a ledger is kept. `create` is durable, and only one of several writers of a name succeeds."""
+
+    @property
+    def uri(self) -> str:
+        """Its name in messages."""
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file unless it exists; whether it was written."""
+
+    def read(self, name: str) -> bytes:
+        """The content. Raises FileNotFoundError."""
+
+    def list(self, name: str) -> Iterator[Named]:
+        """The files below a name, in any order."""
 
 
-def split_fingerprint(ids: Iterable[str]) -> str:
-    """SHA-256 of the certify rows' ids, whatever their order. Raises DataError when an id occurs twice."""
-    ordered = sorted(ids)
-    if len(set(ordered)) != len(ordered):
-        raise DataError("an id occurs twice in the certify split", where="certify split")
-    digest = hashlib.sha256()
-    for row_id in ordered:
-        encoded = row_id.encode()
-        digest.update(len(encoded).to_bytes(8, "big") + encoded)
-    return digest.hexdigest()
+class Named(Protocol):
+    """A listed file."""
+
+    @property
+    def name(self) -> str:
+        """Parts joined by slashes."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A local folder as a place."""
+
+    path: Path
+
+    @property
+    def uri(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file unless it exists. ArtefactError if the folder cannot be written."""
+        try:
+            return create_durably(self.path / name, content)
+        except OSError as error:
+            hint = "Name a new folder, or one that holds a ledger"
+            raise ArtefactError(f"cannot write the ledger: {error.strerror}", where=self.uri, hint=hint) from None
+
+    def read(self, name: str) -> bytes:
+        """The content."""
+        return (self.path / name).read_bytes()
+
+    def list(self, name: str) -> Iterator[Path]:
+        """The files in a sub-folder, without drafts."""
+        return (path for path in (self.path / name).glob("[!.]*"))
+
+
+@dataclass
+class _Question:
+    """The looks at one question so far: how many, the kinds of units of each, and their unit files by kind."""
+
+    num_looks: int = 0
+    kinds: set[frozenset[str]] = field(default_factory=set)
+    files: dict[str, set[str]] = field(default_factory=dict)
+
+    def add(self, other: _Question) -> None:
+        self.num_looks += other.num_looks
+        self.kinds |= other.kinds
+        for kind, files in other.files.items():
+            self.files.setdefault(kind, set()).update(files)
 
 
 class Ledger:
-    """A JSON file of looks by fingerprint."""
+    """A ledger of looks by question, in a folder or in another place with create-if-absent.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    A look belongs to an earlier question if it shares at least a tenth of its units, of the smaller side, with the
+    union of all units of that question. If it belongs to several questions, they become one, and its number is the sum
+    of their looks + 1. Units are compared by kind: contents with contents, groups with groups, and ids with ids if one
+    of the looks has no contents. Two looks without a common kind cannot be told apart, so they are one question; so a
+    look without any units belongs to the ledger as a whole.
+    """
 
-    def look(self, fingerprint: str, delta: float, purpose: str) -> Look:
-        """The look for `purpose`, which says what is to be certified; to be asked for before an outcome is read.
+    def __init__(self, place: str | Path | Place) -> None:
+        self._place: Place = Folder(Path(place)) if isinstance(place, str | Path) else place
 
-        An existing one where there is one, so that repeated work is the same look; else it is written down. Raises
-        ArtefactError when what was written down is damaged.
+    def look(self, units: Units, *, delta: float, digest: str, purpose: str) -> Look:
+        """Write down a look before outcomes are used, and return it; an identical look that is there costs nothing.
+
+        `units` are the hashes of ALL units of the table (`unit_hashes`), not only of its certify rows; a plain array
+        holds contents. Two looks at once get two numbers. Raises ArtefactError if the ledger is damaged.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.path}.lock"):
-            looks = self._read()
-            same_rows = [look for look in looks if look.fingerprint == fingerprint]
-            if found := next((look for look in same_rows if look.purpose == purpose), None):
-                return found
-            number = len(same_rows) + 1
-            look = Look(fingerprint, number, delta, look_delta(delta, number), purpose)
-            self._write([*looks, look])
-        return look
+        by_kind = _by_kind(units)
+        files = {kind: self._write_units(hashes) for kind, hashes in by_kind.items()}
+        while True:
+            looks = self.looks()
+            look = self._next(looks, by_kind, files, delta, digest, purpose)
+            content = json.dumps(asdict(look), allow_nan=False).encode()
+            if look in looks or self._place.create(_look_name(len(looks) + 1), content):
+                return look
 
-    def _read(self) -> list[Look]:
+    def preview(self, units: Units, *, delta: float, digest: str) -> Look:
+        """The look that `look` would return; nothing is written."""
+        by_kind = _by_kind(units)
+        files = {kind: hashlib.sha256(_packed(hashes)).hexdigest() for kind, hashes in by_kind.items()}
+        return self._next(self.looks(), by_kind, files, delta, digest, "")
+
+    def fresh(self, hashes: Hashes, kind: str = CONTENT) -> NDArray[np.bool_]:
+        """Which units [N] no earlier look held: alone they are a new question."""
+        files = {look.units[kind] for look in self.looks() if kind in look.units}
+        return ~np.isin(hashes, self._union(files))
+
+    def looks(self) -> list[Look]:
+        """All looks, the oldest first. Raises ArtefactError if the ledger is damaged."""
+        names = sorted(each.name.rpartition("/")[2] for each in self._place.list(_LOOKS))
+        if names != [f"{number:012d}" for number in range(1, len(names) + 1)]:
+            raise self._damaged(f"{_LOOKS} are missing")
+        return [self._read_look(f"{_LOOKS}/{name}") for name in names]
+
+    def _next(
+        self,
+        looks: list[Look],
+        by_kind: Mapping[str, Hashes],
+        files: Mapping[str, str],
+        delta: float,
+        digest: str,
+        purpose: str,
+    ) -> Look:
+        for look in looks:
+            if (look.digest, look.delta, look.units) == (digest, delta, files):
+                return look
+        questions = _questions(looks)
+        touched = [name for name, question in questions.items() if self._touches(question, by_kind)]
+        number = sum(questions[name].num_looks for name in touched) + 1
+        name = touched[0] if touched else f"question {len(looks) + 1}"
+        spend = question_delta(delta, number)
+        return Look(name, number, delta, spend, digest, purpose, dict(files), tuple(touched[1:]))
+
+    def _touches(self, question: _Question, units: Mapping[str, Hashes]) -> bool:
+        if any(kinds.isdisjoint(units) for kinds in question.kinds):
+            return True
+        every_content = CONTENT in units and all(CONTENT in kinds for kinds in question.kinds)
+        kinds = [kind for kind in units if kind in question.files and not (kind == ID and every_content)]
+        return any(_shares(units[kind], self._union(question.files[kind])) for kind in kinds)
+
+    def _union(self, files: Iterable[str]) -> Hashes:
+        arrays = [self._read_units(file) for file in files]
+        return np.unique(np.concatenate(arrays)) if arrays else np.empty(0, np.uint64)
+
+    def _write_units(self, hashes: Hashes) -> str:
+        packed = _packed(hashes)
+        name = hashlib.sha256(packed).hexdigest()
+        self._place.create(f"{_UNITS}/{name}", packed)
+        return name
+
+    def _read_units(self, file: str) -> Hashes:
+        name = f"{_UNITS}/{file}"
         try:
-            return [Look(**look) for look in json.loads(self.path.read_text(encoding="utf-8"))]
+            packed = self._place.read(name)
         except FileNotFoundError:
-            return []
-        except (ValueError, TypeError):
-            raise ArtefactError(
-                "the ledger of looks is damaged", where=str(self.path), hint="Restore it, or certify on fresh rows"
-            ) from None
+            raise self._damaged(f"{name} is missing") from None
+        if hashlib.sha256(packed).hexdigest() != file:
+            raise self._damaged(f"{name} was changed")
+        return np.frombuffer(packed, "<u8").astype(np.uint64)
 
-    def _write(self, looks: list[Look]) -> None:
-        """Replace the file durably."""
-        draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        with draft.open("w", encoding="utf-8") as file:
-            json.dump([asdict(look) for look in looks], file, indent=1)
-        replace_durably(draft, self.path)
+    def _read_look(self, name: str) -> Look:
+        try:
+            return Look.of(json.loads(self._place.read(name)))
+        except (ValueError, TypeError, KeyError, FileNotFoundError):
+            raise self._damaged(f"{name} cannot be read") from None
+
+    def _damaged(self, what: str) -> ArtefactError:
+        hint = "Restore it from a backup, or certify on fresh rows with another ledger"
+        return ArtefactError(f"the ledger of looks is damaged: {what}", where=self._place.uri, hint=hint)
+
+
+def _by_kind(units: Units) -> dict[str, Hashes]:
+    """The units by kind, each kind sorted and without duplicates; kinds without units are dropped."""
+    kinds = {} if units is None else units if isinstance(units, Mapping) else {CONTENT: units}
+    return {kind: np.unique(hashes.astype(np.uint64)) for kind, hashes in kinds.items() if len(hashes)}
+
+
+def _questions(looks: Iterable[Look]) -> dict[str, _Question]:
+    """The questions after all these looks, by name."""
+    questions: dict[str, _Question] = {}
+    for look in looks:
+        question = questions.setdefault(look.question, _Question())
+        for name in look.merged:
+            question.add(questions.pop(name, _Question()))
+        question.add(_Question(1, {frozenset(look.units)}, {kind: {file} for kind, file in look.units.items()}))
+    return questions
+
+
+def _shares(first: Hashes, second: Hashes) -> bool:
+    """Whether two sets share at least a tenth of the smaller one."""
+    num_shared = len(np.intersect1d(first, second, assume_unique=True))
+    return num_shared > 0 and num_shared >= SHARED * min(len(first), len(second))
+
+
+def _packed(hashes: Hashes) -> bytes:
+    return hashes.astype("<u8").tobytes()
+
+
+def _look_name(number: int) -> str:
+    return f"{_LOOKS}/{number:012d}"

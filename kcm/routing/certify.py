@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from kcm.cascade.evaluation import route_quality
@@ -18,7 +17,7 @@ from kcm.cascade.gate import Gate
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.cascade.search import find_policy
 from kcm.certification.certificate import Certificate, CertificateConfig, certify_policy
-from kcm.certification.ledger import Ledger, split_fingerprint
+from kcm.certification.ledger import Ledger, unit_hashes
 from kcm.certification.outlook import fewest
 from kcm.errors import ConfigError, DataError
 from kcm.routing.config import RequestConfig
@@ -121,10 +120,8 @@ def _spend(
         return request.delta, None
     digest = hashlib.sha256(np.ascontiguousarray(score_N[certify]).tobytes())
     digest.update(repr(request).encode())
-    items = pd.Series(table.item[certify])
-    copies = items.groupby(items).cumcount()
-    fingerprint = split_fingerprint(f"{item} {copy}" for item, copy in zip(items, copies, strict=True))
-    look = Ledger(path).look(fingerprint, request.delta, f"route {digest.hexdigest()}")
+    units = unit_hashes(map(str, table.item))
+    look = Ledger(path).look(units, delta=request.delta, digest=digest.hexdigest(), purpose="kcm route certify")
     return look.spend, look.number
 
 

@@ -31,6 +31,7 @@ from kcm.certification.certificate import (
     certificates_json,
     certify_policy,
 )
+from kcm.certification.ledger import Ledger, Look, Units
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import Config
 from kcm.explain.networks import base_logits
@@ -46,9 +47,8 @@ from pipelines.batch.outcome_table import PartRows, ScoredTable, kept_parts, par
 from pipelines.context import Attempt
 from pipelines.stages.kept_wrong import kept_wrong
 from pipelines.stages.stage import Plan, Stage
-from pipelines.stages.units import certify_fingerprint
+from pipelines.stages.units import ledger_units
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
-from pipelines.store.control.journal import StoredLedger
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import Names
@@ -140,8 +140,8 @@ class Evaluate(Stage, Plan):
         collaborators, reason = chosen(tuned, self.choose, updated=self.updated)
         write_json(attempt.folder / _CHOICE, {"deployed": collaborators[0], "reason": reason})
         result, report = {}, {}
-        certify_rows = run_remotely(certify_fingerprint, features.sequence)
-        spend = look_spend(attempt.context.store, certify_rows, self.certificate, attempt.fingerprint)
+        units = run_remotely(ledger_units, features.sequence)
+        spend = take_look(attempt.context.store, units, self.certificate, attempt.fingerprint).spend
         for number, name in enumerate(collaborators):
             attempt.bar.update(number, len(collaborators))
             given = (name, tuned, features, outcomes, self.certificate, spend, attempt.folder / name)
@@ -235,12 +235,12 @@ def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tupl
     )
 
 
-def look_spend(store: ArtefactStore, certify_rows: str, config: CertificateConfig, purpose: str) -> float:
-    """The delta that this look at the certify rows, by their fingerprint, may spend; repeated work is the same look.
+def take_look(store: ArtefactStore, units: Units, config: CertificateConfig, fingerprint: str) -> Look:
+    """The look at a table with these units, in the ledger of the storage; repeated work is the same look.
 
     All collaborators share a look: one is deployed, which was chosen before, and not by its certificate.
     """
-    return StoredLedger(store.control, certify_rows).look(config.delta, purpose).spend
+    return Ledger(store.ledger).look(units, delta=config.delta, digest=fingerprint, purpose="kcm run")
 
 
 def result_of(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from kcm.bundle.models import SIZE, UnitDigests
+from kcm.certification.ledger import CONTENT, Hashes, unit_hashes
 from kcm.inputs.content import Content
 from kcm.tasks.sequence import read_shard
 from kcm.tasks.splits import SPLITS, Split
@@ -41,20 +40,21 @@ def trained_units(sequence: SequenceArtefact) -> UnitDigests:
 
     Those of rows from the log are the names that it gives them.
     """
-    return UnitDigests.of(
-        unit if isinstance(unit, str) else unit[:SIZE].hex() for _, unit, _ in _digests(sequence, ("train", "validate"))
-    )
+    return UnitDigests.of(_name(unit) for _, unit, _ in _digests(sequence, ("train", "validate")))
 
 
-def certify_fingerprint(sequence: SequenceArtefact) -> str:
-    """What the ledger calls the certify rows: contents count, not ids, which begin with a file's name, nor groups.
+def ledger_units(sequence: SequenceArtefact) -> dict[str, Hashes]:
+    """The units of all rows, of all splits, by which the ledger knows a table: its contents, and its groups.
 
-    Contents as often as they occur, in order, 16 bytes each: all of them are in memory at once.
+    Ids do not count: they begin with a file's name. Contents count beside groups, so that a group column which is named
+    later makes no new table.
     """
-    packed = bytearray()
-    for _, unit, _ in _digests(sequence, ("certify",), groups=False):
-        packed += bytes.fromhex(unit) if isinstance(unit, str) else unit[:SIZE]
-    return hashlib.sha256(np.sort(np.frombuffer(packed, f"S{SIZE}")).tobytes()).hexdigest()
+    contents = (_name(unit) for _, unit, _ in _digests(sequence, SPLITS, groups=False))
+    return {CONTENT: unit_hashes(contents)}
+
+
+def _name(unit: str | bytes) -> str:
+    return unit if isinstance(unit, str) else unit[:SIZE].hex()
 
 
 def _units(sequence: SequenceArtefact, key: bytes) -> Iterator[tuple[str, str, Split]]:

@@ -271,6 +271,11 @@ class ArtefactStore:
         """The records that several processes may write."""
         return Control(self.storage.files.below(CONTROL))
 
+    @property
+    def ledger(self) -> Files:
+        """Where looks at tables are written down, by question."""
+        return self.storage.files.below(f"{CONTROL}/ledger")
+
     def home(self, recipe: Recipe) -> Path:
         """Where the artefact of a recipe lies, finished or not."""
         return self.root / ARTEFACTS / recipe.stage / recipe.fingerprint

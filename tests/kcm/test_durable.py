@@ -2,7 +2,7 @@
 
 import os
 
-from kcm.certification.ledger import Ledger
+from kcm.certification.ledger import Ledger, unit_hashes
 from kcm.durable import replace_durably
 
 
@@ -27,7 +27,7 @@ def test_a_folder_is_on_disk_with_all_that_it_holds_before_it_appears_and_its_na
 
 
 def test_a_look_is_on_disk_with_its_name(tmp_path, monkeypatch):
-    ledger = Ledger(tmp_path / "ledger.json")
-    synced = _synced(monkeypatch, ledger.path)
-    ledger.look("split", 0.1, "test")
-    assert synced == [(ledger.path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+    look = tmp_path / "looks" / "000000000001"
+    synced = _synced(monkeypatch, look)
+    Ledger(tmp_path).look(unit_hashes(["a"]), delta=0.1, digest="test", purpose="test")
+    assert synced[-2:] == [(look.stat().st_ino, False), (look.parent.stat().st_ino, True)]

@@ -165,7 +165,8 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
 class OpenAiModel:
     """Asks a server; `responses` is the store of its answers and their cost; None keeps both in memory.
 
-    `limit_s` is the time that one question may take, its retries included. Raises ConfigError when the environment
+    `limit_s` is the time that one question may take, its retries included. The budget is that of `account`, by default
+    of the server and model over all runs on the store. Raises ConfigError when the environment
     variable with the key is not set.
     """
 
@@ -176,6 +177,7 @@ class OpenAiModel:
         responses: ResponseStore | None = None,
         limit_s: float = math.inf,
         warn: Callable[[str], None] = lambda line: None,
+        account: str | None = None,
     ) -> None:
         config.prompt.check(label_names)
         self._label_names, self._config, self._warn = tuple(label_names), config, warn
@@ -189,7 +191,7 @@ class OpenAiModel:
             limit_s=limit_s,
             warn=warn,
         )
-        account = f"{config.base_url} {config.model}"
+        account = account or f"{config.base_url} {config.model}"
         self._cache = ResponseCache(responses, account, max_calls=config.max_calls, max_cost=config.max_cost)
         self._workers = ThreadPoolExecutor(config.num_concurrent, thread_name_prefix="openai")
         self._waiting: dict[str, list[Future[LargeAnswer]]] = {}  # who waits for the answer to a question
@@ -234,6 +236,13 @@ class OpenAiModel:
             price, most = share * self._price(num_read, num_written), share * self._most(body)
             total += Estimate(1, num_read + num_written, price, most)
         return total
+
+    def highest_prices(self, items: Sequence[Item]) -> list[float]:
+        """The most that an answer to each item may cost; 0 for one that is paid for."""
+        bodies = [self._body(item) for item in items]
+        keys = [_key(self._config, body) for body in bodies]
+        known = self._cache.known(keys)
+        return [0.0 if key in known else self._most(body) for key, body in zip(keys, bodies, strict=True)]
 
     def ask_ahead(self, items: Iterable[Sequence[Item]]) -> None:
         """Pay by the batch interface, where it is wanted, for what is not paid for yet; `answer` finds the answers.

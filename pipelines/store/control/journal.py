@@ -1,4 +1,4 @@
-"""Journals: records that are only ever added to, in one order that all processes see; the ledger of looks is one."""
+"""Journals: records that are only ever added to, in one order that all processes see, such as a lineage's looks."""
 
 from __future__ import annotations
 
@@ -46,45 +46,41 @@ class Journal:
 
 
 class StoredLedger:
-    """The looks at the rows of one fingerprint in a storage: a journal, whose entry number v is look number v.
+    """What the attempts to certify challengers of one application may spend of one delta: a journal in a storage.
 
-    The looks of an application's updates, at whatever window, are those of one lineage, see `of_lineage`.
+    Attempt v spends 6 delta / (pi^2 v^2). These sum to delta over all attempts, so that all certificates that the loop
+    ever issues for an application hold together with probability 1 - delta. Attempts that failed count, and so do those
+    of earlier champions; a new window resets nothing. A window with too few units for any certificate is no attempt.
     """
 
-    def __init__(self, control: Control, fingerprint: str) -> None:
-        self._fingerprint, self._key = fingerprint, f"ledger/{fingerprint}"
+    def __init__(self, control: Control, name: str) -> None:
+        self._name, self._key = name, f"ledger/{name}"
         self._journal = Journal(control, self._key)
 
     @classmethod
     def of_lineage(cls, control: Control, application: str) -> Self:
-        """What the attempts to certify challengers of one application may spend of one delta.
-
-        Attempt v spends 6 delta / (pi^2 v^2). These sum to delta over all attempts, so that all certificates that the
-        loop ever issues for an application hold together with probability 1 - delta. Attempts that failed count, and so
-        do those of earlier champions; a new window resets nothing. A window with too few units for any certificate is
-        no attempt.
-        """
+        """The attempts of an application, at whatever window."""
         return cls(control, f"lineage/{application}")
 
-    def look(self, delta: float, purpose: str) -> Look:
-        """The look for `purpose`, written down unless it is there, as `kcm.certification.ledger.Ledger` does."""
+    def look(self, delta: float, digest: str) -> Look:
+        """The look of one attempt, written down unless it is there."""
 
         def opened(number: int) -> Entry:
-            return asdict(Look(self._fingerprint, number, delta, look_delta(delta, number), purpose))
+            return asdict(Look(self._name, number, delta, look_delta(delta, number), digest))
 
         self.looks()  # refuses a damaged one
-        return Look(**self._journal.append(opened, same=lambda entry: bool(entry["purpose"] == purpose)))
+        return Look.of(self._journal.append(opened, same=lambda entry: bool(entry["digest"] == digest)))
 
-    def next_spend(self, delta: float, purpose: str = "") -> float:
-        """What a look would spend: what is recorded for its purpose, else what the next one may."""
+    def next_spend(self, delta: float, digest: str = "") -> float:
+        """What a look would spend: what is recorded for its digest, else what the next one may."""
         looks = self.looks()
-        recorded = (look.spend for look in looks if look.purpose == purpose)
+        recorded = (look.spend for look in looks if look.digest == digest)
         return next(recorded, look_delta(delta, len(looks) + 1))
 
     def looks(self) -> list[Look]:
         """All looks so far, in order. ArtefactError when what was written down is damaged."""
         try:
-            return [Look(**entry) for entry in self._journal.entries()]
-        except (ValueError, TypeError):
+            return [Look.of(entry) for entry in self._journal.entries()]
+        except (ValueError, TypeError, KeyError):
             hint = "Restore it, or certify on fresh rows"
             raise ArtefactError("the ledger of looks is damaged", where=self._key, hint=hint) from None

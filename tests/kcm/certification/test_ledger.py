@@ -1,64 +1,211 @@
-"""The ledger: each look at the same rows pays, across processes, and nothing is ever forgotten."""
+"""The ledger: all looks at one question share one delta, across seeds, subsets and processes."""
 
+from __future__ import annotations
+
+import itertools
 import math
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from kcm.certification.ledger import Ledger, look_delta, split_fingerprint
-from kcm.errors import ArtefactError, DataError
+from kcm.certification.ledger import (
+    CONTENT,
+    GROUP,
+    ID,
+    Ledger,
+    Look,
+    Units,
+    look_delta,
+    question_delta,
+    question_left,
+    unit_hashes,
+)
+from kcm.errors import ArtefactError
 
 
-def test_all_looks_ever_spend_delta_together():
-    spent = sum(look_delta(0.1, number) for number in range(1, 200_000))
-    assert spent == pytest.approx(0.1, rel=1e-5)
-    assert spent < 0.1
+def rows(start: int, stop: int) -> np.ndarray:
+    return unit_hashes(f"row {number}" for number in range(start, stop))
+
+
+def take(ledger: Ledger, units: Units, digest: str) -> Look:
+    return ledger.look(units, delta=0.1, digest=digest, purpose="test")
+
+
+@pytest.mark.parametrize("share", [look_delta, question_delta])
+def test_all_looks_ever_spend_delta_together(share) -> None:
+    """The shares of all looks sum to delta, and no look spends more than the one before it."""
+    shares = [share(0.1, number) for number in range(1, 20_000)]
+    assert sum(shares) == pytest.approx(0.1, rel=1e-3)
+    assert math.fsum(shares) <= 0.1 * (1 + 1e-12)
+    assert all(late <= early for early, late in itertools.pairwise(shares))
+
+
+def test_a_lineage_spends_six_over_pi_squared() -> None:
+    """Attempt v of a lineage spends 6 delta / (pi^2 v^2)."""
     assert look_delta(0.1, 1) == pytest.approx(0.6 / math.pi**2)
     assert look_delta(0.1, 2) == pytest.approx(look_delta(0.1, 1) / 4)
 
 
-def test_each_look_at_the_same_rows_is_smaller_and_fresh_rows_start_anew(tmp_path):
-    ledger = Ledger(tmp_path / "runs" / "ledger.json")
-    looks = [
-        ledger.look(*look) for look in (("old", 0.1, "a"), ("old", 0.1, "b"), ("new", 0.1, "a"), ("old", 0.1, "c"))
-    ]
-    assert [look.number for look in looks] == [1, 2, 1, 3]
-    assert [look.spend for look in looks] == [look_delta(0.1, number) for number in (1, 2, 1, 3)]
+def test_the_identical_look_is_free(tmp_path: Path) -> None:
+    """The same digest at the same units and delta is the same look; everything else is the next one."""
+    ledger = Ledger(tmp_path)
+    first = take(ledger, rows(0, 100), "seed 0")
+    assert take(ledger, rows(0, 100), "seed 0") == first
+    assert take(ledger, rows(0, 100), "seed 1").number == 2
+    assert take(ledger, rows(0, 99), "seed 0").number == 3
+    assert ledger.look(rows(0, 100), delta=0.2, digest="seed 0", purpose="test").number == 4
+    assert [look.spend for look in ledger.looks()][:3] == [question_delta(0.1, v) for v in (1, 2, 3)]
 
 
-def test_the_same_work_started_again_is_the_same_look(tmp_path):
-    ledger = Ledger(tmp_path / "ledger.json")
-    looks = [ledger.look("rows", 0.1, purpose) for purpose in ("first", "second", "first")]
-    assert [look.number for look in looks] == [1, 2, 1]
-    assert ledger.look("rows", 0.1, "third").number == 3
+def test_subsets_and_supersets_are_one_question(tmp_path: Path) -> None:
+    """Parts of a table, and tables that contain it, are charged with it."""
+    ledger = Ledger(tmp_path)
+    tables = [rows(0, 100), rows(0, 50), rows(50, 100), rows(0, 5000), rows(4000, 4010)]
+    assert [take(ledger, table, "look").number for table in tables] == [1, 2, 3, 4, 5]
+
+
+def test_a_tenth_of_the_smaller_side_joins(tmp_path: Path) -> None:
+    """Overlap is measured on the smaller side: 10 of 100 units join, 9 do not."""
+    ledger = Ledger(tmp_path)
+    take(ledger, rows(0, 1000), "first")
+    assert ledger.preview(rows(991, 1091), delta=0.1, digest="nine").number == 1
+    assert ledger.preview(rows(990, 1090), delta=0.1, digest="ten").number == 2
+
+
+def test_many_small_overlaps_do_not_slip_through(tmp_path: Path) -> None:
+    """Overlap is measured against the union of a question's units, which grows with every look."""
+    ledger = Ledger(tmp_path)
+    take(ledger, rows(0, 1000), "first")
+    take(ledger, rows(900, 1900), "second")
+    mixed = np.unique(np.concatenate([rows(0, 60), rows(1840, 1900), rows(5000, 5880)]))
+    assert take(ledger, mixed, "six and six percent").number == 3
+
+
+def test_a_look_at_two_questions_merges_them(tmp_path: Path) -> None:
+    """Its number is the sum of their looks + 1, and both count as one question from then on."""
+    ledger = Ledger(tmp_path)
+    for digest in ("a", "b"):
+        take(ledger, rows(0, 100), digest)
+    assert take(ledger, rows(100, 200), "c").number == 1
+    both = take(ledger, rows(50, 150), "d")
+    assert (both.number, len(both.merged)) == (4, 1)
+    assert take(ledger, rows(190, 200), "e").number == 5
+    assert take(ledger, rows(0, 10), "f").number == 6
+
+
+def test_fresh_units_alone_are_a_new_question(tmp_path: Path) -> None:
+    """A table that grows may certify on the units that no earlier look held."""
+    ledger = Ledger(tmp_path)
+    take(ledger, rows(0, 100), "first week")
+    grown = rows(0, 200)
+    new = grown[ledger.fresh(grown)]
+    assert set(new) == set(rows(100, 200))
+    assert take(ledger, grown, "all").number == 2
+    assert take(Ledger(tmp_path / "other"), new, "new").number == 1
+
+
+def test_a_group_column_named_later_is_no_new_table(tmp_path: Path) -> None:
+    """Contents are compared with contents, whatever else a look names."""
+    ledger = Ledger(tmp_path)
+    take(ledger, rows(0, 100), "contents")
+    groups = unit_hashes(f"group {number}" for number in range(10))
+    assert take(ledger, {CONTENT: rows(0, 100), GROUP: groups}, "grouped").number == 2
+    assert take(ledger, {CONTENT: rows(500, 600), GROUP: groups}, "other rows of the groups").number == 3
+
+
+def test_ids_count_only_without_contents(tmp_path: Path) -> None:
+    """Two tables number their rows alike and are two questions, unless one of them shows no contents."""
+    ledger = Ledger(tmp_path)
+    ids = unit_hashes(map(str, range(100)))
+    take(ledger, {CONTENT: rows(0, 100), ID: ids}, "one table")
+    assert take(ledger, {CONTENT: rows(100, 200), ID: ids}, "another table").number == 1
+    assert take(ledger, {ID: ids}, "either of them").number == 3
+
+
+def test_a_look_without_units_belongs_to_the_whole_ledger(tmp_path: Path) -> None:
+    """Arrays without names share delta with all looks before and after them."""
+    ledger = Ledger(tmp_path)
+    take(ledger, rows(0, 100), "a")
+    take(ledger, rows(500, 600), "b")
+    assert take(ledger, None, "arrays").number == 3
+    assert take(ledger, rows(800, 900), "c").number == 4
+
+
+def test_a_preview_writes_nothing(tmp_path: Path) -> None:
+    """A preview says what a look would cost, and costs nothing itself."""
+    ledger = Ledger(tmp_path / "ledger")
+    for _ in range(2):
+        look = ledger.preview(rows(0, 100), delta=0.1, digest="seed 0")
+        assert (look.number, look.spend) == (1, question_delta(0.1, 1))
+    assert not (tmp_path / "ledger").exists()
+    assert "First look at these rows" in look.sentence
+    assert question_left(0.1, 1) == pytest.approx(0.1 - look.spend)
 
 
 _THREE_LOOKS = """
 import sys, pathlib
-from kcm.certification.ledger import Ledger
+from kcm.certification.ledger import Ledger, unit_hashes
 for number in range(3):
-    print(Ledger(pathlib.Path(sys.argv[1])).look("rows", 0.1, f"{sys.argv[2]} {number}").number)
+    units = unit_hashes(["a", "b"])
+    ledger = Ledger(pathlib.Path(sys.argv[1]))
+    print(ledger.look(units, delta=0.1, digest=f"{sys.argv[2]} {number}", purpose="test").number)
 """
 
 
-def test_looks_of_several_processes_are_all_counted(tmp_path):
-    command = [sys.executable, "-c", _THREE_LOOKS, str(tmp_path / "ledger.json")]
+def test_looks_of_several_processes_are_all_counted(tmp_path: Path) -> None:
+    """Two looks at once get two numbers."""
+    command = [sys.executable, "-c", _THREE_LOOKS, str(tmp_path / "ledger")]
     processes = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "abcd"]
     numbers = [int(line) for process in processes for line in process.communicate(timeout=240)[0].split()]
     assert sorted(numbers) == list(range(1, 13))
 
 
-@pytest.mark.parametrize("text", ["{", "", '[{"fingerprint": "rows"}]', "[1]"])
-def test_a_damaged_ledger_is_not_taken_for_an_empty_one(tmp_path, text):
-    (tmp_path / "ledger.json").write_text(text)
-    with pytest.raises(ArtefactError, match="ledger of looks is damaged"):
-        Ledger(tmp_path / "ledger.json").look("rows", 0.1, "again")
+def damaged(tmp_path: Path) -> Ledger:
+    ledger = Ledger(tmp_path)
+    for digest in "abc":
+        take(ledger, rows(0, 10), digest)
+    return ledger
 
 
-def test_a_split_is_known_by_its_rows_whatever_their_order():
-    assert split_fingerprint(["a", "b"]) == split_fingerprint(["b", "a"])
-    assert split_fingerprint(["a", "b"]) != split_fingerprint(["ab"])
-    assert split_fingerprint(["a"]) != split_fingerprint(["a", "b"])
-    with pytest.raises(DataError, match="twice"):
-        split_fingerprint(["a", "a"])
+@pytest.mark.parametrize("text", ["{", "", '{"question": "rows"}', "[1]", "1"])
+def test_a_damaged_look_is_refused(tmp_path: Path, text: str) -> None:
+    """A look that cannot be read is not taken for none."""
+    ledger = damaged(tmp_path)
+    (tmp_path / "looks" / "000000000002").write_text(text)
+    with pytest.raises(ArtefactError, match=r"damaged: looks/000000000002 cannot be read.*Restore it"):
+        take(ledger, rows(0, 10), "d")
+
+
+def test_a_missing_look_is_refused(tmp_path: Path) -> None:
+    """A gap in the numbers is damage."""
+    ledger = damaged(tmp_path)
+    (tmp_path / "looks" / "000000000002").unlink()
+    with pytest.raises(ArtefactError, match="damaged: looks are missing"):
+        take(ledger, rows(0, 10), "d")
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"12345678")])
+def test_changed_units_are_refused(tmp_path: Path, change) -> None:
+    """A file of units that is missing or was changed is damage."""
+    ledger = damaged(tmp_path)
+    (units,) = (tmp_path / "units").iterdir()
+    change(units)
+    with pytest.raises(ArtefactError, match="damaged: units/"):
+        take(ledger, rows(0, 9), "d")
+
+
+def test_a_file_is_no_ledger(tmp_path: Path) -> None:
+    """A ledger is a folder: the error names the path and the fix."""
+    (tmp_path / "ledger.json").write_text("[]")
+    with pytest.raises(ArtefactError, match=r"cannot write the ledger.*Name a new folder"):
+        take(Ledger(tmp_path / "ledger.json"), rows(0, 9), "a")
+
+
+def test_hashes_are_sorted_and_distinct() -> None:
+    """Order and repetition of names do not matter, and the hashes of a name never change."""
+    assert unit_hashes(["b", "a", "b"]).tolist() == unit_hashes(["a", "b"]).tolist()
+    assert unit_hashes(["a"]).tolist() == unit_hashes(["a"]).tolist() != unit_hashes(["b"]).tolist()
+    assert unit_hashes([]).shape == (0,)

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from kcm.certification.certificate import CertificateConfig
-from kcm.certification.ledger import look_delta
+from kcm.certification.ledger import question_delta
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError, KcmError
 from kcm.tasks.config import TasksConfig
@@ -19,11 +19,11 @@ from kcm.tasks.preparation.build import write_sequence
 from pipelines.config import RunConfig
 from pipelines.context import Attempt, Context
 from pipelines.progress import Reporter
-from pipelines.stages.evaluate import look_spend
+from pipelines.stages.evaluate import take_look
 from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.stage import Plan, Stage, run_stages
 from pipelines.stages.tasks import Tasks
-from pipelines.stages.units import certify_fingerprint
+from pipelines.stages.units import ledger_units
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import SequenceArtefact
@@ -183,18 +183,19 @@ def sequence_of(store: ArtefactStore, file: Path, num_rows: int = 400, group: st
 def test_renamed_runs_and_files_and_a_copied_storage_go_on_counting(tmp_path: Path) -> None:
     def spend(place: str, file: str, run: str, num_rows: int = 400) -> float:
         store = ArtefactStore(tmp_path / place)
-        rows = certify_fingerprint(sequence_of(store, tmp_path / file, num_rows))
-        return look_spend(store, rows, CONFIG, run)
+        units = ledger_units(sequence_of(store, tmp_path / file, num_rows))
+        return take_look(store, units, CONFIG, run).spend
 
     first = [spend("first", "rows.csv", "reviews"), spend("first", "rows.csv", "renamed")]
     first += [spend("first", "renamed.csv", "another file"), spend("first", "rows.csv", "reviews")]
-    assert first == [look_delta(0.1, number) for number in (1, 2, 3, 1)]
+    assert first == [question_delta(0.1, number) for number in (1, 2, 3, 1)]
     shutil.copytree(tmp_path / "first", tmp_path / "copy")
-    assert spend("copy", "moved.csv", "elsewhere") == look_delta(0.1, 4)
-    assert spend("copy", "more.csv", "of other rows", 800) == look_delta(0.1, 1)
+    assert spend("copy", "moved.csv", "elsewhere") == question_delta(0.1, 4)
+    assert spend("copy", "more.csv", "of more rows", 800) == question_delta(0.1, 5)
 
 
 def test_groups_and_their_names_make_no_other_rows_of_the_same_contents(tmp_path: Path) -> None:
     store = ArtefactStore(tmp_path / "store")
-    called = {certify_fingerprint(sequence_of(store, tmp_path / "rows.csv", group=group)) for group in ("", "a", "b")}
-    assert len(called) == 1
+    tables = [ledger_units(sequence_of(store, tmp_path / "rows.csv", group=group)) for group in ("", "a", "b")]
+    looks = [take_look(store, units, CONFIG, f"run {number}") for number, units in enumerate(tables)]
+    assert [look.number for look in looks] == [1, 2, 3]

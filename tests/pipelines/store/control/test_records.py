@@ -133,7 +133,7 @@ def test_sixteen_writers_take_a_look_for_each_purpose_and_none_twice(place: str,
     looks = StoredLedger(control, "rows").looks()
     assert [look.number for look in looks] == list(range(1, num_purposes + 1))
     assert [look.spend for look in looks] == [look_delta(0.1, look.number) for look in looks]
-    assert {look.purpose for look in looks} == {f"purpose {number}" for number in range(num_purposes)}
+    assert {look.digest for look in looks} == {f"purpose {number}" for number in range(num_purposes)}
 
 
 def test_a_missing_look_is_refused_and_not_waited_for(place: str) -> None:

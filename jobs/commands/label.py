@@ -1,0 +1,123 @@
+"""`kcm label`: labels for a table without any, bought from a large model as seldom as the promise allows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jobs.options import AssetsPath, is_asked, options_of
+from jobs.views.label import Screen, Stopped, closing
+from kcm.errors import KcmError
+from kcm.inputs.tables import read_frame
+from kcm.labelling.label import LabelConfig, Labelling, openai_config
+from kcm.labelling.label import label as label_table
+from kcm.labelling.output import write_frame
+
+NOT_PROMISED = 3  # exit code: the labels are there, and the target is not proved
+NOTHING_BOUGHT = 4  # exit code: no answer at all could be bought
+_KINDS = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx")
+
+
+@options_of(LabelConfig, "promise")
+def label(
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="Any table that kcm reads; no label and no id needed.")
+    ],
+    promise: dict[str, Any],
+    llm: Annotated[str | None, typer.Option(metavar="MODEL", help="Model of an OpenAI-compatible server.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="A,B,C|FILE", help="Label names, or a .txt, .yaml or .json file of them.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of the texts.")] = None,
+    answers: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Play the recorded answers in this column; nothing is paid.")
+    ] = None,
+    truth: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of people's labels on some rows: adds accuracies.")
+    ] = None,
+    prompt: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Instructions of your own, with {labels} in them.")
+    ] = None,
+    base_url: Annotated[str | None, typer.Option(metavar="URL", help="Server, up to before /chat/completions.")] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Environment variable with the server's key.")
+    ] = None,
+    input_price: Annotated[float | None, typer.Option(metavar="X", help="Dollars per million tokens read.")] = None,
+    output_price: Annotated[float | None, typer.Option(metavar="X", help="Dollars per million tokens written.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: TABLE.labelled.csv.")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="URI", help="Store of paid answers. Default: one for the user.")
+    ] = None,
+    ledger: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Ledger of looks. Default: one for the user.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the price of everything and stop.")] = False,
+    pilot_only: Annotated[bool, typer.Option("--pilot-only", help="Buy the pilot, print the plan and stop.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before going past the pilot.")] = False,
+    assets_path: AssetsPath = Path("assets"),
+) -> dict[str, Any]:
+    """Label every row of TABLE: a small model answers most rows, the LLM the rest, and a certificate covers all.
+
+    With probability 1 - --delta at least a share --target of the labels is what the LLM would have said. TABLE needs no
+    labels. The job buys a pilot, prints its plan, and asks before it goes on. Started again it continues, and pays for
+    nothing twice. Exit codes: 3 if the target is not proved, for example because --max-cost was spent; 4 if no answer
+    could be bought.
+    """
+    if not table.is_file():
+        raise KcmError("no such file", where=str(table))
+    target = output or table.with_name(f"{table.stem}.labelled.csv")
+    frame = read_frame(table, _KINDS)
+    screen = Screen(dry_run=dry_run, pilot_only=pilot_only, ask=is_asked() and not yes, target=promise["target"])
+    more = {"api_key_env": api_key_env, "input_price": input_price, "output_price": output_price}
+    server = None if llm is None else openai_config(llm, base_url, **_given(more))
+    try:
+        found = label_table(
+            frame,
+            labels=labels,
+            llm=server,
+            answers=answers,
+            text=text,
+            prompt=None if prompt is None else _read(prompt),
+            store=store,
+            ledger=ledger,
+            assets=assets_path,
+            watcher=screen,
+            **promise,
+        )
+    except Stopped:
+        return screen.result
+    finally:
+        screen.close()
+    write_frame(found.frame, target)
+    certificate = target.with_name(f"{target.stem}.certificate.json")
+    certificate.write_text(found.certificate.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    for line in closing(found):
+        typer.echo(line)
+    for path in (target, certificate):
+        typer.echo(str(path))
+    return _result(found, answers)
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KcmError(f"cannot read the prompt: {error}", where=str(path)) from None
+
+
+def _result(found: Labelling, answers: str | None) -> dict[str, Any]:
+    """The JSON result; with recorded answers also the rows that really differ from them."""
+    certificate = found.certificate
+    result = certificate.model_dump(mode="json") | {"cost": found.cost}
+    if answers is not None:
+        said = found.frame[answers].astype("string").str.strip()
+        result["differ"] = int((said != found.frame[found.column].astype("string")).fillna(True).sum())
+    return result

@@ -1,0 +1,1 @@
+"""Labelling one finite table: a small model answers most rows, an oracle the rest, a certificate covers all."""

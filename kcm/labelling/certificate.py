@@ -1,0 +1,94 @@
+"""What is promised of one labelled table, and what it took."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import Field
+
+from kcm.config import Config
+from kcm.labelling.rounds import Labelled
+
+
+class TestedDraw(Config):
+    """One draw: of the first `ranked` units of the ranking `drawn` were bought, and `wrong` of them were errors.
+
+    `afforded` errors were allowed; the first `kept` units of the ranking hold.
+    """
+
+    ranked: int
+    drawn: int
+    afforded: int
+    wrong: int
+    kept: int
+
+
+class TableCertificate(Config):
+    """With probability at least 1 - `spend` at most `most_differ` of `rows` differ from the oracle's answers.
+
+    `delta` was asked for, and this look at the question may spend `spend` of it; `look` is None if no ledger recorded
+    it. `certified` says whether the `target` is proved. It holds for this table and not for other rows.
+    """
+
+    rows: int
+    texts: int = Field(description="Different texts: equal ones are asked once.")
+    bought: int = Field(description="Texts whose answer was bought.")
+    failed: int = Field(description="Rows without a usable answer of the oracle; they count as rows that differ.")
+    target: float
+    delta: float
+    spend: float
+    look: int | None
+    allowed: int = Field(description="Rows that may differ at the target.")
+    most_differ: int = Field(description="Proved upper bound on the rows that differ.")
+    promised: float = Field(description="Proved share of rows that agree, rounded down.")
+    certified: bool
+    draws: tuple[TestedDraw, ...]
+    seed: int
+
+    @classmethod
+    def of(
+        cls, found: Labelled, *, target: float, delta: float, spend: float, look: int | None, seed: int, failed: int
+    ) -> TableCertificate:
+        """The certificate of a finished job."""
+        tests = (
+            TestedDraw(
+                ranked=test.num_ranked,
+                drawn=test.num_drawn,
+                afforded=test.most_wrong,
+                wrong=test.num_wrong,
+                kept=test.num_kept,
+            )
+            for test in found.tests
+        )
+        return cls(
+            rows=found.num_rows,
+            texts=len(found.answer_U),
+            bought=int((found.bought_U | found.failed_U).sum()),
+            failed=failed,
+            target=target,
+            delta=delta,
+            spend=spend,
+            look=look,
+            allowed=found.allowed,
+            most_differ=found.differ,
+            promised=math.floor(1e6 * (1 - found.differ / found.num_rows)) / 1e6,
+            certified=found.certified,
+            draws=tuple(tests),
+            seed=seed,
+        )
+
+    @property
+    def confidence(self) -> float:
+        """The probability with which the promise holds."""
+        return 1 - self.spend
+
+    @property
+    def sentence(self) -> str:
+        """The promise, for people."""
+        sure = f"{math.floor(round(1000 * self.confidence, 6)) / 10:g}%"
+        if self.most_differ == 0:
+            return f"All {self.rows:,} labels are the LLM's own."
+        return (
+            f"With {sure} probability, at least {100 * self.promised:.2f}% of the {self.rows:,} labels are what the LLM"
+            f" would have said: at most {self.most_differ:,} differ."
+        )

@@ -1,0 +1,46 @@
+"""Draws on disk: a job that was killed finishes the draw that it began, from the very ranking that was drawn from.
+
+A draw that were planned anew, with some of its answers known, would certify nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcm.durable import replace_durably
+from kcm.errors import ArtefactError
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+class DrawFile:
+    """The draws of one job, `test 1` and later ones, each a file of arrays in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, number: int) -> Arrays | None:
+        """Draw `number`, None if it has not begun. Raises ArtefactError if it is damaged."""
+        path = self._path(number)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            hint = "Delete its folder to start the job anew; paid answers are kept"
+            raise ArtefactError(f"a draw is damaged: {error}", where=str(path), hint=hint) from None
+
+    def write(self, number: int, arrays: Arrays) -> None:
+        """Put a draw on disk before it is bought."""
+        path = self._path(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.npz")
+        np.savez_compressed(draft, **arrays)  # type: ignore[arg-type]
+        replace_durably(draft, path)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"draw_{number}.npz"

@@ -1,0 +1,96 @@
+"""The labels of a job: a list, or a file of names, descriptions and examples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kcm.config import parse_config
+from kcm.errors import ConfigError
+from kcm.large.prompts import TaskPromptConfig
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class LabelList:
+    """Names of labels, in order, and what the large model is told of them."""
+
+    names: tuple[str, ...]
+    prompt: TaskPromptConfig
+
+    @classmethod
+    def of(cls, labels: Sequence[str] | str | Path, instructions: str | None = None) -> LabelList:
+        """From a list, from names joined by commas, or from a file.
+
+        A .txt file has a label per line. A .yaml or .json file has a list of names, or maps each name to its
+        description, or to `description` and `examples`. `instructions` are a prompt with {labels} in it. Raises
+        ConfigError for fewer than two labels, duplicates, and files that are none of these.
+        """
+        where = "labels"
+        if isinstance(labels, Path) or (isinstance(labels, str) and "," not in labels):
+            path = Path(labels)
+            if not path.is_file():
+                raise ConfigError(f"no such file: {path}", where=where, hint="Give names joined by commas, or a file")
+            where, described = str(path), _read(path)
+        else:
+            names = labels.split(",") if isinstance(labels, str) else labels
+            described = {str(name).strip(): {} for name in _unique([str(name).strip() for name in names], where)}
+        if len(described) < 2:
+            raise ConfigError(f"{len(described)} label", where=where, hint="Give at least two labels")
+        prompt = {
+            "instructions": instructions,
+            "descriptions": {name: each["description"] for name, each in described.items() if "description" in each},
+            "examples": [
+                {"text": text, "label": name} for name, each in described.items() for text in each.get("examples", ())
+            ],
+        }
+        return cls(tuple(described), parse_config(TaskPromptConfig, prompt, where=where))
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the labels: {error}", where=str(path), hint="Save the file as UTF-8") from None
+    if path.suffix.lower() not in (".yaml", ".yml", ".json"):
+        return {name: {} for name in _unique([line.strip() for line in text.splitlines() if line.strip()], str(path))}
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not YAML: {' '.join(str(error).split())}", where=str(path)) from None
+    if isinstance(content, list):
+        return {name: {} for name in _unique([str(each).strip() for each in content], str(path))}
+    if not isinstance(content, Mapping):
+        raise ConfigError("not a list or mapping of labels", where=str(path))
+    names = _unique([str(name).strip() for name in content], str(path))
+    return {name: _described(value, name, path) for name, value in zip(names, content.values(), strict=True)}
+
+
+def _described(value: Any, name: str, path: Path) -> dict[str, Any]:
+    match value:
+        case None:
+            return {}
+        case str():
+            return {"description": value}
+        case dict() if value.keys() <= {"description", "examples"}:
+            examples = value.get("examples", [])
+            if isinstance(examples, list) and all(isinstance(each, str) for each in examples):
+                return {str(key): each for key, each in value.items() if each}
+    raise ConfigError(f"label {name!r} has neither a description nor `description` and `examples`", where=str(path))
+
+
+def _unique(names: Sequence[str], where: str) -> Sequence[str]:
+    """The names; ConfigError for empty ones, and for names that differ in case alone or not at all."""
+    if "" in names:
+        raise ConfigError("a label is empty", where=where)
+    alike = [name for name, count in Counter(name.casefold() for name in names).items() if count > 1]
+    if alike:
+        shown = ", ".join(map(repr, alike[:_SHOWN]))
+        raise ConfigError(f"labels occur twice: {shown}", where=where, hint="Case alone does not tell labels apart")
+    return names

@@ -1,0 +1,129 @@
+"""Whom a table's labels are bought from: a server, a function, or a column of recorded answers.
+
+Shapes: U texts, each asked at most once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import as_completed
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcm.errors import DataError
+from kcm.inputs.content import Content
+from kcm.labelling.rounds import FAILED, Units
+from kcm.large.adapters.openai import OpenAiModel
+from kcm.large.base import Item
+from kcm.large.prompts import matching_label
+
+Progress = Callable[[int, float], None]
+"""Called with the answers bought so far and the currency spent."""
+
+
+@dataclass(eq=False)
+class Reasons:
+    """Why units have no answer, by unit; the labels that were said and are not on the list are counted."""
+
+    by_unit: dict[int, str] = field(default_factory=dict)
+    num_off_label: int = 0
+
+
+class ServerOracle:
+    """A language model behind a server; answers are committed one by one, and paid for once."""
+
+    def __init__(
+        self, model: OpenAiModel, texts: Sequence[str], progress: Progress = lambda bought, spent: None
+    ) -> None:
+        self._model, self._texts, self._progress = model, texts, progress
+        self._num_bought, self._start = 0, model.spent()[1]
+        self.reasons = Reasons()
+        self.probability_U = np.full(len(texts), np.nan)
+
+    def __call__(self, units: Units) -> Units:
+        """Codes of labels. Raises ConfigError if the server refuses the key or the model.
+
+        An interruption ends the questions that were not sent.
+        """
+        found = np.full(len(units), FAILED, dtype=np.int64)
+        futures = {self._model.ask(Item(str(unit), Content(self._texts[unit]))): k for k, unit in enumerate(units)}
+        try:
+            for future in as_completed(futures):
+                answer, place = future.result(), futures[future]
+                unit = int(units[place])
+                if answer.label is None:
+                    self.reasons.by_unit[unit] = answer.error or "no answer"
+                    self.reasons.num_off_label += answer.off_label
+                else:
+                    found[place] = answer.label
+                    if answer.probabilities is not None:
+                        self.probability_U[unit] = answer.probabilities[answer.label]
+                self._num_bought += 1
+                self._progress(self._num_bought, self.spent)
+        except BaseException:  # nothing more is asked, or the process would go on paying
+            self._model.close()
+            raise
+        return found
+
+    @property
+    def spent(self) -> float:
+        """Currency spent by this job, earlier starts included."""
+        return self._model.spent()[1]
+
+
+class CallableOracle:
+    """A function from a list of texts to their labels; None for a text without an answer."""
+
+    def __init__(
+        self,
+        answer: Callable[[list[str]], Sequence[Any]],
+        texts: Sequence[str],
+        label_names: Sequence[str],
+        progress: Progress = lambda bought, spent: None,
+        batch_size: int = 64,
+    ) -> None:
+        self._answer, self._texts, self._names, self._progress = answer, texts, list(label_names), progress
+        self._batch_size, self._num_bought = batch_size, 0
+        self.reasons = Reasons()
+        self.spent = 0.0
+
+    def __call__(self, units: Units) -> Units:
+        """Codes of labels. Raises DataError for another number of answers than texts."""
+        found: list[int] = []
+        for start in range(0, len(units), self._batch_size):
+            part = units[start : start + self._batch_size]
+            answers = list(self._answer([self._texts[unit] for unit in part]))
+            if len(answers) != len(part):
+                raise DataError(f"{len(answers)} answers to {len(part)} texts", where="llm")
+            found += [self._code(int(unit), answer) for unit, answer in zip(part, answers, strict=True)]
+            self._num_bought += len(part)
+            self._progress(self._num_bought, 0.0)
+        return np.array(found, dtype=np.int64)
+
+    def _code(self, unit: int, answer: Any) -> int:
+        if answer is None or (isinstance(answer, float) and math.isnan(answer)):
+            self.reasons.by_unit[unit] = "no answer"
+            return FAILED
+        code = matching_label(str(answer).strip(), self._names)
+        if code is None:
+            self.reasons.by_unit[unit] = f"answered {str(answer)[:100]!r}, which is not on the label list"
+            self.reasons.num_off_label += 1
+            return FAILED
+        return code
+
+
+@dataclass(frozen=True, eq=False)
+class Money:
+    """What a job may spend: `price_U` is the highest price of each unit, 0 once it is paid for."""
+
+    price_U: NDArray[np.float64]
+    left: Callable[[], float]
+
+    def affords(self, units: Units) -> int:
+        """See `kcm.labelling.rounds.Purse`."""
+        total = np.cumsum(self.price_U[units])
+        return int(np.searchsorted(total, self.left() * (1 + 1e-12), side="right"))

@@ -1,0 +1,38 @@
+"""A labelled table as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from kcm.durable import drafted
+from kcm.errors import ArtefactError, ConfigError
+
+KINDS = (".csv", ".tsv", ".parquet", ".jsonl", ".xlsx")
+
+
+def check_kind(path: Path) -> None:
+    """Raise ConfigError for a file of another kind, before anything is paid."""
+    if path.suffix.lower() not in KINDS:
+        raise ConfigError(
+            f"cannot write {path.suffix or 'a file without a suffix'}", where=str(path), hint=f"Use {', '.join(KINDS)}"
+        )
+
+
+def write_frame(frame: pd.DataFrame, path: Path) -> None:
+    """Write the table, whole or not at all. Raises ArtefactError if that is not possible."""
+    kind = path.suffix.lower()
+    try:
+        with drafted(path) as draft:
+            if kind in (".csv", ".tsv"):
+                frame.to_csv(draft, index=False, sep="\t" if kind == ".tsv" else ",")
+            elif kind == ".parquet":
+                frame.to_parquet(draft, index=False)
+            elif kind == ".jsonl":
+                frame.to_json(draft, orient="records", lines=True, force_ascii=False)
+            else:
+                with draft.open("wb") as file:
+                    frame.to_excel(file, index=False)
+    except OSError as error:
+        raise ArtefactError(f"cannot write the table: {error.strerror}", where=str(path)) from None

@@ -1,0 +1,123 @@
+"""The cheapest plan that should keep the promise: how far down the ranking to test, and how many units to draw.
+
+A plan is a forecast from calibrated probabilities. It decides what is bought, never what is proved.
+Shapes: M units that are not bought, in the order of the ranking; K lengths; X numbers of errors; G points of a ranking.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaincc
+from scipy.stats import hypergeom
+
+from kcm.certification.finite import fewest_drawn, missed_errors
+
+_NUM_LENGTHS, _NUM_POINTS = 20, 48
+_ERRORS = np.array([0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 64])
+_QUANTILES = np.array([-1.0, 1.0])  # of a normal distribution, of equal weight: what calibration may be off by
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Test the first `num_ranked` units by `num_drawn` draws, of which `most_errors` may be errors.
+
+    `kept` is the expected number of units that the small model answers, `calls` of further calls to the oracle.
+    """
+
+    num_ranked: int
+    num_drawn: int
+    most_errors: int
+    kept: float
+    calls: float
+
+
+def cheapest_plan(wrong_M: NDArray[np.float64], allowed: int, delta: float, doubt: float = 0.0) -> Plan:
+    """The plan with the fewest expected calls.
+
+    `wrong_M` are the probabilities that the small model's answers are wrong, in the order of the ranking; their sum may
+    be off by a factor of exp(`doubt`), one standard deviation. At most `allowed` undrawn errors are promised.
+    """
+    num_units = len(wrong_M)
+    free = min(max(allowed, 0), num_units)  # so many units may all be wrong: they need no test
+    best = Plan(free, 0, 0, float(free), float(num_units - free))
+    if allowed < 0 or free == num_units:
+        return best
+    lengths = np.unique(np.linspace(free + 1, num_units, _NUM_LENGTHS).astype(np.int64))
+    most = _ERRORS
+    for _ in range(2):  # coarse, then around the best
+        plan = _best_of(wrong_M, lengths, most, allowed, delta, doubt)
+        if plan is None:
+            break
+        best = min(best, plan, key=lambda each: each.calls)
+        step = max(1, (num_units - free) // _NUM_LENGTHS)
+        lengths = np.unique(np.linspace(plan.num_ranked - step, plan.num_ranked + step, 9).astype(np.int64))
+        lengths = lengths[(lengths > free) & (lengths <= num_units)]
+        near = max(1, plan.most_errors // 4)
+        most = np.unique(np.arange(max(0, plan.most_errors - near), plan.most_errors + near + 1, max(1, near // 4)))
+    return best
+
+
+def _best_of(
+    wrong_M: NDArray[np.float64],
+    lengths_K: NDArray[np.int64],
+    most_X: NDArray[np.int64],
+    allowed: int,
+    delta: float,
+    doubt: float,
+) -> Plan | None:
+    drawn_KX = fewest_drawn(lengths_K[:, None], most_X, allowed, delta)
+    possible_KX = drawn_KX <= lengths_K[:, None]
+    if not possible_KX.any():
+        return None
+    kept_KX = np.zeros(drawn_KX.shape)
+    errors_M = np.concatenate([[0.0], np.cumsum(wrong_M)])
+    factors = np.exp(doubt * _QUANTILES)
+    for row, length in enumerate(lengths_K.tolist()):
+        rate_X = drawn_KX[row] / length
+        points_G = np.unique(np.linspace(0, length, _NUM_POINTS).astype(np.int64))
+        mean_XG = rate_X[:, None] * errors_M[points_G]
+        holds_XG = np.mean([gammaincc(most_X[:, None] + 1.0, factor * mean_XG) for factor in factors], axis=0)
+        kept_KX[row] = (1 - rate_X) * np.trapezoid(holds_XG, points_G, axis=1)
+    kept_KX = np.where(possible_KX, kept_KX, -1.0)
+    best_row, column = divmod(int(kept_KX.argmax()), len(most_X))
+    kept = float(kept_KX[best_row, column])
+    return Plan(
+        int(lengths_K[best_row]), int(drawn_KX[best_row, column]), int(most_X[column]), kept, len(wrong_M) - kept
+    )
+
+
+@dataclass(frozen=True)
+class CappedPlan:
+    """Keep the first `num_kept` units whatever the draw says, of which `num_drawn` are drawn: all that money allows.
+
+    `errors` is the forecast of the bound on undrawn errors.
+    """
+
+    num_kept: int
+    num_drawn: int
+    errors: int
+
+
+def capped_plan(wrong_M: NDArray[np.float64], affordable: int, delta: float) -> CappedPlan:
+    """The plan with the lowest bound on errors for at most `affordable` further calls."""
+    num_units = len(wrong_M)
+    errors_M = np.concatenate([[0.0], np.cumsum(wrong_M)])
+    affordable = min(affordable, num_units)
+    best = CappedPlan(num_units - affordable, 0, num_units - affordable)
+    for share in np.linspace(0.02, 1.0, 50):
+        drawn = round(share * affordable)
+        kept = num_units - (affordable - drawn)  # the rest of the money escalates the end of the ranking
+        expected = round(drawn * errors_M[kept] / kept) if kept else 0
+        bound = missed_errors(kept, drawn, min(expected, drawn), delta)
+        if bound < best.errors:
+            best = CappedPlan(kept, drawn, bound)
+    return best
+
+
+def chance(plan: Plan, wrong_M: NDArray[np.float64]) -> float:
+    """The forecast probability that all of the plan's units are kept."""
+    errors = min(plan.num_ranked, round(float(wrong_M[: plan.num_ranked].sum())))
+    return float(hypergeom.cdf(plan.most_errors, plan.num_ranked, errors, plan.num_drawn)) if plan.num_drawn else 1.0

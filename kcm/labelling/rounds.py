@@ -1,0 +1,434 @@
+"""The rounds that label one finite table: pilot, train, plan, draw, test, escalate.
+
+Every unit whose answer was bought is exact. The test bounds how many of the others differ from what the oracle would
+have said (`kcm.certification.finite`). Shapes: U units, of `copies_U` equal rows each; M units that may be kept, in the
+order of the ranking; N rows in all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcm.certification.finite import afforded_errors, allowed_errors, longest_prefix, missed_errors
+from kcm.labelling.draws import DrawFile
+from kcm.labelling.plan import Plan, capped_plan, cheapest_plan
+
+FAILED = -1  # the code of a unit that the oracle gave no usable answer to
+_ROUNDS_FITTED, _SLOPE_WEIGHT = 5, 0.3
+RESERVED = 0.1  # share of delta for the prefix that is left if the money ends after the draw
+_TRAINED = 0.4  # share of a budget that trains, if it is too small for the plan
+_MAX_COPIES = (1, 2, 3, 5, 10)
+
+Units = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Guess:
+    """What the small model would answer: codes of labels [U], and the probability that each is wrong [U].
+
+    `doubt` is the standard deviation of the logarithm of the expected number of errors.
+    """
+
+    answer_U: Units
+    wrong_U: NDArray[np.float64]
+    doubt: float
+
+
+class SmallSide(Protocol):
+    """The small model of one table."""
+
+    def fit(self, units: Units, labels: Units) -> Guess:
+        """Learn from the units bought so far and their labels, and guess every unit."""
+
+
+class Purse(Protocol):
+    """The money of one job."""
+
+    def affords(self, units: Units) -> int:
+        """How many of these units, in order, can be bought at their highest price."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """At least a share `target` of the answers agrees with the oracle, with probability at least 1 - `delta`.
+
+    `second` is the share of delta that is set aside for a second test.
+    """
+
+    target: float
+    delta: float
+    second: float = 0.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How much is bought before the draw.
+
+    The pilot has `pilot` units. A further round buys `growth` times what was bought so far: a share `unsure` of it from
+    the third of units that the small model is least sure of, which would be escalated in any case, the rest uniformly.
+    `slope` is how fast the calls after training are assumed to fall, as a power of what was bought, before rounds have
+    shown it. Rounds end if another one is not expected to pay.
+    """
+
+    pilot: int
+    growth: float
+    unsure: float = 0.5
+    slope: float = 0.4
+
+    def pays(self, bought: Sequence[float], calls: Sequence[float]) -> bool:
+        """Whether another round lowers the expected total.
+
+        Further `calls` after each round are taken for a power of what was `bought`: least squares in logarithms over
+        the last rounds, with a slope drawn to the assumed one.
+        """
+        x, y = np.log(bought[-_ROUNDS_FITTED:]), np.log(np.maximum(calls[-_ROUNDS_FITTED:], 1e-9))
+        dx, dy = x - x.mean(), y - y.mean()
+        slope = (dx @ dy - _SLOPE_WEIGHT * self.slope) / (dx @ dx + _SLOPE_WEIGHT)
+        level = y.mean() + slope * (x[-1] - x.mean())
+        falls = np.exp(level) * (1 - (1 + self.growth) ** slope)
+        return bool(falls > self.growth * bought[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """What is planned after a round, in units.
+
+    Units with more than `copies` copies are bought in any case; there are `extra` of them.
+    """
+
+    bought: int
+    copies: int
+    extra: int
+    plan: Plan
+
+    @property
+    def calls(self) -> float:
+        """Expected further calls."""
+        return self.extra + self.plan.calls
+
+    @property
+    def total(self) -> float:
+        """Expected calls in all."""
+        return self.bought + self.calls
+
+
+@dataclass(frozen=True)
+class Test:
+    """One draw: of the first `num_ranked` units `num_drawn` were drawn, `num_wrong` of them errors, and `num_kept` of
+    the ranking hold. `most_wrong` drawn errors were afforded."""
+
+    num_ranked: int
+    num_drawn: int
+    most_wrong: int
+    num_wrong: int
+    num_kept: int
+    delta: float
+
+
+@dataclass(eq=False)
+class Labelled:
+    """The answers of all units, and what is proved.
+
+    `answer_U` has the oracle's labels where `bought_U`, else the small model's. `differ` bounds the rows that differ
+    from the oracle's answers, of `num_rows`; the target allows `allowed`.
+    """
+
+    answer_U: Units
+    wrong_U: NDArray[np.float64]
+    bought_U: NDArray[np.bool_]
+    failed_U: NDArray[np.bool_]
+    num_rows: int
+    allowed: int
+    differ: int
+    forecasts: list[Forecast] = field(default_factory=list)
+    tests: list[Test] = field(default_factory=list)
+
+    @property
+    def certified(self) -> bool:
+        """Whether the target is proved."""
+        return self.differ <= self.allowed
+
+    @property
+    def promised(self) -> float:
+        """The proved share of rows that agree with the oracle."""
+        return 1 - self.differ / self.num_rows
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """A draw before it is bought: everything that the test depends on but the labels.
+
+    The first `num_ranked` of the units `ranked` [M] are tested by those at the ranks `places`; `most` drawn errors are
+    afforded. Each of these units has at most `copies` copies, and at most `allowed` undrawn errors are promised. If the
+    money ends, the first `left` units are kept. A `capped` draw keeps all of `num_ranked`, and bounds their errors.
+    """
+
+    guess: Guess
+    ranked: Units
+    places: Units
+    num_ranked: int
+    copies: int
+    allowed: int
+    most: int
+    left: int
+    delta: float
+    capped: bool
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """For `DrawFile`."""
+        numbers = (self.num_ranked, self.copies, self.allowed, self.most, self.left, self.capped)
+        return {
+            "answer_U": self.guess.answer_U,
+            "wrong_U": self.guess.wrong_U,
+            "ranked": self.ranked,
+            "places": self.places,
+            "numbers": np.array(numbers, dtype=np.int64),
+            "delta": np.array(self.delta),
+        }
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Draw:
+        """What `arrays` wrote."""
+        num_ranked, copies, allowed, most, left, capped = arrays["numbers"].tolist()
+        guess = Guess(arrays["answer_U"], arrays["wrong_U"], 0.0)
+        ranked, places, delta = arrays["ranked"], arrays["places"], float(arrays["delta"])
+        return cls(guess, ranked, places, num_ranked, copies, allowed, most, left, delta, bool(capped))
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """Units that the small model may answer, its guess, and the bound on rows among them that differ."""
+
+    guess: Guess
+    units: Units
+    differ: int
+
+
+class Rounds:
+    """One job: `run` buys answers and labels all units.
+
+    `ask` maps units to codes of labels, or `FAILED`; every unit is asked at most once. `watch` sees every forecast,
+    and a function that forecasts another target. All
+    random choices follow from `seed`.
+    """
+
+    def __init__(
+        self,
+        copies_U: Units,
+        side: SmallSide,
+        ask: Callable[[Units], Units],
+        promise: Promise,
+        schedule: Schedule,
+        seed: int,
+        purse: Purse | None = None,
+        watch: Callable[[Forecast, Callable[[float], Forecast]], None] = lambda forecast, at: None,
+        draws: DrawFile | None = None,
+    ) -> None:
+        self._copies, self._side, self._ask, self._purse, self._draws = copies_U, side, ask, purse, draws
+        self._promise, self._schedule, self._watch = promise, schedule, watch
+        self._rng = np.random.default_rng(seed)
+        self._num_rows = int(copies_U.sum())
+        self._allowed = allowed_errors(promise.target, self._num_rows)
+        self._tie = self._rng.random(len(copies_U))
+        self._label = np.full(len(copies_U), FAILED, dtype=np.int64)
+        self._asked = np.zeros(len(copies_U), dtype=bool)
+        self._forecasts: list[Forecast] = []
+        self._tests: list[Test] = []
+
+    def run(self) -> Labelled:
+        """Buy until the promise is proved or the money is spent. Raises what `ask` raises.
+
+        A job whose draw has begun finishes that draw.
+        """
+        second = self._promise.delta * self._promise.second
+        first = self._begun(1)
+        if first is None:
+            guess, forecast = self._train()
+            short = self._is_short(guess, forecast)
+            first = self._capped(guess) if short else self._drawn(guess, forecast, self._promise.delta - second)
+        kept = self._tested(first, 1)
+        if second > 0 and not first.capped:
+            again = self._begun(2)
+            if again is None:
+                guess = self._guess()
+                forecast = self._forecast(guess, second)
+                if forecast.calls < len(self._open(kept)) and not self._is_short(guess, forecast):
+                    again = self._drawn(guess, forecast, second)
+            if again is not None:
+                kept = min(kept, self._tested(again, 2), key=lambda each: len(self._open(each)))
+        return self._delivered(kept)
+
+    def _begun(self, number: int) -> Draw | None:
+        """A draw of an earlier start, with everything bought that was bought before it."""
+        arrays = self._draws.read(number) if self._draws else None
+        if arrays is None:
+            return None
+        self._buy(arrays["asked"][~self._asked[arrays["asked"]]])
+        return Draw.of(arrays)
+
+    def _train(self) -> tuple[Guess, Forecast]:
+        """Buy the pilot, and more as long as the planned total falls."""
+        schedule, delta = self._schedule, self._promise.delta * (1 - self._promise.second)
+        self._buy(self._some(self._rng.permutation(len(self._copies))[: schedule.pilot]))
+        while True:
+            guess = self._guess()
+            forecast = self._forecast(guess, delta)
+            self._forecasts.append(forecast)
+            self._watch(forecast, partial(self._at, guess))
+            pays = schedule.pays([each.bought for each in self._forecasts], [each.calls for each in self._forecasts])
+            batch = self._batch(guess, round(schedule.growth * forecast.bought))
+            if not pays or len(batch) == 0 or self._overspends(guess, forecast, batch):
+                return guess, forecast
+            self._buy(batch)
+
+    def _at(self, guess: Guess, target: float) -> Forecast:
+        """What another target would cost; for display."""
+        return self._forecast(guess, self._promise.delta, allowed_errors(target, self._num_rows))
+
+    def _batch(self, guess: Guess, size: int) -> Units:
+        """Units for another round of training."""
+        rest = np.flatnonzero(~self._asked)
+        unsure = rest[np.lexsort((self._tie[rest], -guess.wrong_U[rest]))][: max(1, len(rest) // 3)]
+        first = self._rng.permutation(unsure)[: round(self._schedule.unsure * size)]
+        others = self._rng.permutation(np.setdiff1d(rest, first))[: size - len(first)]
+        return np.concatenate([first, others])
+
+    def _forecast(self, guess: Guess, delta: float, allowed: int | None = None) -> Forecast:
+        """The cheapest plan over the copies that a unit may have without being bought."""
+        allowed = self._allowed if allowed is None else allowed
+        copies = self._copies[~self._asked]
+        highest = int(copies.max(initial=1))
+        forecasts = []
+        for most in sorted({min(each, highest) for each in _MAX_COPIES}):
+            ranked = self._ranked(guess, most)
+            tested = (allowed - self._reserve(len(ranked))) // most
+            plan = cheapest_plan(guess.wrong_U[ranked], tested, delta, guess.doubt)
+            forecasts.append(Forecast(int(self._asked.sum()), most, len(copies) - len(ranked), plan))
+        return min(forecasts, key=lambda each: each.total)
+
+    def _ranked(self, guess: Guess, copies: int) -> Units:
+        """Units that may be kept, the surest first; ties are broken at random."""
+        units = np.flatnonzero(~self._asked & (self._copies <= copies))
+        return units[np.lexsort((self._tie[units], guess.wrong_U[units]))]
+
+    def _reserve(self, num_units: int) -> int:
+        """Rows that are set aside for failures: those so far, and as many as `num_units` further calls may bring."""
+        failed = self._asked & (self._label == FAILED)
+        if not failed.any():
+            return 0
+        rows = int(self._copies[failed].sum())
+        further = num_units * rows / max(1, int(self._copies[self._asked].sum()))
+        return min(self._allowed, rows + math.ceil(further + 2 * math.sqrt(further)))
+
+    def _drawn(self, guess: Guess, forecast: Forecast, delta: float) -> Draw:
+        """The draw of a plan."""
+        plan, ranked = forecast.plan, self._ranked(guess, forecast.copies)
+        allowed = max(0, (self._allowed - self._reserve(len(ranked))) // forecast.copies)
+        spare = delta * RESERVED if self._purse else 0.0
+        most = afforded_errors(plan.num_ranked, plan.num_drawn, allowed, delta - spare)
+        if plan.num_ranked - plan.num_drawn <= allowed:
+            most = plan.num_drawn  # so many units may all be wrong
+        left = self._left_by_money(guess, ranked, forecast) if self._purse else 0
+        places = self._places(plan.num_ranked, plan.num_drawn)
+        return Draw(guess, ranked, places, plan.num_ranked, forecast.copies, allowed, most, left, delta, capped=False)
+
+    def _capped(self, guess: Guess) -> Draw:
+        """The draw of a budget that does not cover the plan: one prefix, all of which is kept."""
+        assert self._purse is not None
+        copies = int(self._copies[~self._asked].max(initial=1))
+        ranked, affordable = self._ranked(guess, copies), self._purse.affords(self._from_the_end(guess, 1))
+        plan = capped_plan(guess.wrong_U[ranked], affordable, self._promise.delta)
+        places = self._places(plan.num_kept, plan.num_drawn)
+        return Draw(guess, ranked, places, plan.num_kept, copies, 0, 0, 0, self._promise.delta, capped=True)
+
+    def _places(self, num_ranked: int, num_drawn: int) -> Units:
+        return np.sort(self._rng.choice(num_ranked, num_drawn, replace=False)).astype(np.int64)
+
+    def _tested(self, draw: Draw, number: int) -> _Kept:
+        """Buy the drawn units, and keep the longest prefix that holds, or that the money leaves."""
+        if self._draws:
+            self._draws.write(number, draw.arrays() | {"asked": np.flatnonzero(self._asked)})
+        units = draw.ranked[draw.places]
+        self._buy(units[~self._asked[units]])
+        wrong = self._label[units] != draw.guess.answer_U[units]  # a failure counts as an error
+        length = draw.num_ranked if draw.capped else longest_prefix(draw.places, wrong, draw.num_ranked, draw.most)
+        self._tests.append(Test(draw.num_ranked, len(units), draw.most, int(wrong.sum()), length, draw.delta))
+        if draw.capped:
+            missed = missed_errors(draw.num_ranked, len(units), int(wrong.sum()), draw.delta)
+            return _Kept(draw.guess, draw.ranked[:length], draw.copies * missed)
+        kept = _Kept(draw.guess, draw.ranked[:length], draw.copies * draw.allowed)
+        if self._purse is None or draw.left <= length or self._purse.affords(self._open(kept)) == len(self._open(kept)):
+            return kept
+        inside, tested = draw.places < draw.left, min(draw.left, draw.num_ranked)
+        missed = missed_errors(tested, int(inside.sum()), int(wrong[inside].sum()), draw.delta * RESERVED)
+        return _Kept(draw.guess, draw.ranked[: draw.left], draw.copies * (missed + draw.left - tested))
+
+    def _is_short(self, guess: Guess, forecast: Forecast) -> bool:
+        """Whether the money does not cover the plan."""
+        if self._purse is None:
+            return False
+        units = self._from_the_end(guess, forecast.copies)
+        return self._purse.affords(units) < min(len(units), math.ceil(forecast.calls))
+
+    def _overspends(self, guess: Guess, forecast: Forecast, batch: Units) -> bool:
+        """Whether a further round takes too much of a budget that does not cover the plan."""
+        if not self._is_short(guess, forecast):
+            return False
+        assert self._purse is not None
+        left = self._purse.affords(self._from_the_end(guess, forecast.copies))
+        return forecast.bought + len(batch) > _TRAINED * (forecast.bought + left)
+
+    def _from_the_end(self, guess: Guess, copies: int) -> Units:
+        """All units that may be bought, in the order in which a plan escalates them."""
+        ranked = self._ranked(guess, copies)
+        return np.concatenate([np.setdiff1d(np.flatnonzero(~self._asked), ranked), ranked[::-1]])
+
+    def _left_by_money(self, guess: Guess, ranked: Units, forecast: Forecast) -> int:
+        """Length of the prefix that is left if all the money is spent; known before the draw."""
+        assert self._purse is not None
+        calls = self._purse.affords(self._from_the_end(guess, forecast.copies))
+        return min(len(ranked), max(0, len(ranked) - (calls - forecast.extra - forecast.plan.num_drawn)))
+
+    def _open(self, kept: _Kept) -> Units:
+        """Units that are to be escalated, those that the small model is least sure of first."""
+        units = np.setdiff1d(np.flatnonzero(~self._asked), kept.units)
+        return units[np.lexsort((self._tie[units], -kept.guess.wrong_U[units]))]
+
+    def _delivered(self, kept: _Kept) -> Labelled:
+        """Escalate all units that are not kept; those that the money does not reach count as units that differ."""
+        rest = self._open(kept)
+        paid = rest if self._purse is None else rest[: self._purse.affords(rest)]
+        self._buy(paid)
+        bought = self._label != FAILED
+        failed = ~bought & (self._asked | np.isin(np.arange(len(bought)), rest[len(paid) :]))
+        return Labelled(
+            answer_U=np.where(bought, self._label, kept.guess.answer_U),
+            wrong_U=np.where(bought, 0.0, kept.guess.wrong_U),
+            bought_U=bought,
+            failed_U=failed,
+            num_rows=self._num_rows,
+            allowed=self._allowed,
+            differ=min(self._num_rows, kept.differ + int(self._copies[failed].sum())),
+            forecasts=self._forecasts,
+            tests=self._tests,
+        )
+
+    def _some(self, units: Units) -> Units:
+        """As many of `units` as half the money buys."""
+        return units if self._purse is None else units[: max(1, self._purse.affords(units) // 2)]
+
+    def _buy(self, units: Units) -> None:
+        if len(units):
+            self._label[units] = self._ask(units)
+            self._asked[units] = True
+
+    def _guess(self) -> Guess:
+        units = np.flatnonzero(self._label != FAILED)
+        return self._side.fit(units, self._label[units])

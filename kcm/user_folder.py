@@ -1,0 +1,11 @@
+"""The user's own folder: what must outlast a run and belongs to no storage."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def user_folder() -> Path:
+    """`kcm` below XDG_DATA_HOME, by default ~/.local/share/kcm: paid answers, the ledger of looks, draws under way."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share").absolute() / "kcm"
