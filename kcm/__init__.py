@@ -17,8 +17,22 @@ if TYPE_CHECKING:
     from kcm.bundle.answers import Answer, Failure
     from kcm.errors import KcmError
     from kcm.kan import KAN, KANLinear
+    from kcm.labelling.label import label
+    from kcm.labelling.scored import label_scored
 
-__all__ = ["KAN", "Answer", "Cascade", "Failure", "KANClassifier", "KANLinear", "KcmError", "Router", "load"]
+__all__ = [
+    "KAN",
+    "Answer",
+    "Cascade",
+    "Failure",
+    "KANClassifier",
+    "KANLinear",
+    "KcmError",
+    "Router",
+    "label",
+    "label_scored",
+    "load",
+]
 
 _MODULES = {
     "Answer": "kcm.bundle.answers",
@@ -29,6 +43,8 @@ _MODULES = {
     "KANLinear": "kcm.kan",
     "KcmError": "kcm.errors",
     "Router": "kcm.api.router",
+    "label": "kcm.labelling.label",
+    "label_scored": "kcm.labelling.scored",
     "load": "kcm.api.cascade",
 }
 

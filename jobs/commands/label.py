@@ -11,9 +11,10 @@ from jobs.options import AssetsPath, is_asked, options_of
 from jobs.views.label import Screen, Stopped, closing
 from kcm.errors import KcmError
 from kcm.inputs.tables import read_frame
-from kcm.labelling.label import LabelConfig, Labelling, openai_config
+from kcm.labelling.label import LabelConfig, Labelling
 from kcm.labelling.label import label as label_table
-from kcm.labelling.output import write_frame
+from kcm.labelling.output import check_kind, write_frame
+from kcm.labelling.sources import openai_config
 
 NOT_PROMISED = 3  # exit code: the labels are there, and the target is not proved
 NOTHING_BOUGHT = 4  # exit code: no answer at all could be bought
@@ -26,13 +27,19 @@ def label(
         Path, typer.Argument(metavar="TABLE", help="Any table that kcm reads; no label and no id needed.")
     ],
     promise: dict[str, Any],
-    llm: Annotated[str | None, typer.Option(metavar="MODEL", help="Model of an OpenAI-compatible server.")] = None,
+    llm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL", help="Model of an OpenAI-compatible server; twice: a cheaper one, then the oracle."
+        ),
+    ] = None,
     labels: Annotated[
         str | None, typer.Option(metavar="A,B,C|FILE", help="Label names, or a .txt, .yaml or .json file of them.")
     ] = None,
     text: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of the texts.")] = None,
     answers: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Play the recorded answers in this column; nothing is paid.")
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Play recorded answers; nothing is paid. Twice: as --llm."),
     ] = None,
     truth: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Column of people's labels on some rows: adds accuracies.")
@@ -70,15 +77,16 @@ def label(
     if not table.is_file():
         raise KcmError("no such file", where=str(table))
     target = output or table.with_name(f"{table.stem}.labelled.csv")
+    check_kind(target)
     frame = read_frame(table, _KINDS)
     screen = Screen(dry_run=dry_run, pilot_only=pilot_only, ask=is_asked() and not yes, target=promise["target"])
     more = {"api_key_env": api_key_env, "input_price": input_price, "output_price": output_price}
-    server = None if llm is None else openai_config(llm, base_url, **_given(more))
+    servers = [openai_config(each, base_url, **_given(more)) for each in llm or ()]
     try:
         found = label_table(
             frame,
             labels=labels,
-            llm=server,
+            llm=servers,
             answers=answers,
             text=text,
             prompt=None if prompt is None else _read(prompt),
@@ -99,7 +107,7 @@ def label(
         typer.echo(line)
     for path in (target, certificate):
         typer.echo(str(path))
-    return _result(found, answers)
+    return _result(found, answers[-1] if answers else None)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import typer
 from rich.console import Console
@@ -44,7 +44,7 @@ class Screen(Watcher):
         self._is_planned = False
         self.result: dict[str, object] = {}
 
-    def start(self, texts: Texts, labels: LabelList, estimate: Estimate | None) -> None:
+    def start(self, texts: Texts, labels: LabelList, estimates: Sequence[Estimate | None]) -> None:
         """Rows, duplicates, labels, and the price of asking about every text."""
         self._num_texts, rows = len(texts.texts), len(texts.unit_N)
         copies = rows - texts.num_empty - self._num_texts
@@ -55,6 +55,7 @@ class Screen(Watcher):
             self._warn(f"{texts.num_empty:,} rows have no text: they get no label")
         if copies:
             self._say(f"{copies:,} rows repeat a text: they are asked once")
+        estimate = estimates[-1]
         if estimate is not None:
             self._price = estimate.currency / max(1, estimate.calls)
             price = f", about ${estimate.currency:,.2f} (at most ${estimate.most:,.2f})" if estimate.most else ""

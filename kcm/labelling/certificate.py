@@ -33,6 +33,7 @@ class TableCertificate(Config):
     rows: int
     texts: int = Field(description="Different texts: equal ones are asked once.")
     bought: int = Field(description="Texts whose answer was bought.")
+    bought_cheaper: int = Field(0, description="Texts that the cheaper model was asked about.")
     failed: int = Field(description="Rows without a usable answer of the oracle; they count as rows that differ.")
     target: float
     delta: float
@@ -47,7 +48,16 @@ class TableCertificate(Config):
 
     @classmethod
     def of(
-        cls, found: Labelled, *, target: float, delta: float, spend: float, look: int | None, seed: int, failed: int
+        cls,
+        found: Labelled,
+        *,
+        target: float,
+        delta: float,
+        spend: float,
+        look: int | None,
+        seed: int,
+        failed: int,
+        bought_cheaper: int = 0,
     ) -> TableCertificate:
         """The certificate of a finished job."""
         tests = (
@@ -64,6 +74,7 @@ class TableCertificate(Config):
             rows=found.num_rows,
             texts=len(found.answer_U),
             bought=int((found.bought_U | found.failed_U).sum()),
+            bought_cheaper=bought_cheaper,
             failed=failed,
             target=target,
             delta=delta,

@@ -1,4 +1,4 @@
-"""The vectors of a table's texts: a frozen encoder's, with the texts' own words beside them.
+"""The vectors of a table's texts: a frozen encoder's, or the texts' own words.
 
 Shapes: U texts, D coordinates.
 """
@@ -43,15 +43,14 @@ def word_vectors(texts: Sequence[str], seed: int = 0) -> NDArray[np.float32]:
 def encoded(
     texts: Sequence[str], encoder: EncoderConfig | None, assets_dir: Path, chunk: int = 2048
 ) -> NDArray[np.float32]:
-    """Vectors [U, D] of unit length; without an encoder those of the words alone."""
-    words = word_vectors(texts)
+    """Vectors [U, D] of unit length; without an encoder, those of the words."""
     if encoder is None:
-        return words
+        return word_vectors(texts)
     model = encoder.build(assets_dir)
     parts = [
         model.encode([Content(text) for text in texts[start : start + chunk]]) for start in range(0, len(texts), chunk)
     ]
-    return _unit(np.concatenate([np.concatenate(parts), 0.5 * words], 1))
+    return _unit(np.concatenate(parts))
 
 
 def _unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -26,7 +26,6 @@ SIGNALS = (
     Signal("label count", 1, "logarithm of the bought rows with this label"),
     Signal("label accuracy", 1, "how often this label was right on other bought rows"),
     Signal("cheaper model", 1, "whether the cheaper model gives the same label"),
-    Signal("cheaper probability", 1, "log-probability that the cheaper model gives the label"),
 )
 STRENGTH = 10.0  # of the penalty on curves
 _BY_NAME = {signal.name: signal for signal in SIGNALS}

@@ -10,44 +10,38 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from pydantic import Field
 
 from kcm.api.rows import free_names
+from kcm.certification.finite import allowed_errors
 from kcm.certification.ledger import Ledger, unit_hashes
 from kcm.config import Config, parse_config
 from kcm.encoders import EncoderConfig
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import AssetError, ConfigError
-from kcm.inputs.content import Content
-from kcm.inputs.tables import missing_column
 from kcm.labelling.certificate import TableCertificate
+from kcm.labelling.cheaper import CheaperSide
 from kcm.labelling.draws import DrawFile
 from kcm.labelling.encoding import encoded
 from kcm.labelling.label_list import LabelList
-from kcm.labelling.oracle import CallableOracle, Money, Reasons, ServerOracle
-from kcm.labelling.rounds import Forecast, Labelled, Promise, Rounds, Schedule, Units
+from kcm.labelling.oracle import Reasons
+from kcm.labelling.rounds import Forecast, Labelled, Promise, Rounds, Schedule
+from kcm.labelling.sources import Llm, Source, answers_in, function, openai_config, opened_store, recorded, server
 from kcm.labelling.table import Texts
 from kcm.labelling.text import VectorSide
-from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
-from kcm.large.base import Estimate, Item
+from kcm.large.adapters.openai import OpenAiConfig
+from kcm.large.base import Estimate
 from kcm.large.response_cache import ResponseStore
 from kcm.tasks.units import text_key
 from kcm.user_folder import user_folder
 
-SCHEDULE = Schedule(pilot=200, growth=0.5, unsure=0.5, slope=0.4)
-_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
-_AT_ONCE = 1000  # texts whose prices are looked up together
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-Llm = str | OpenAiConfig | Callable[[list[str]], Sequence[Any]]
+PRICE_RATIO = 1 / 15
 
 
 class LabelConfig(Config):
@@ -65,11 +59,14 @@ class LabelConfig(Config):
 class Watcher:
     """What a caller is told while a job runs; a method that raises ends the job, and what was bought is kept."""
 
-    def start(self, texts: Texts, labels: LabelList, estimate: Estimate | None) -> None:
-        """Before anything is paid; `estimate` is the price of asking about every text, None if it is not known."""
+    def start(self, texts: Texts, labels: LabelList, estimates: Sequence[Estimate | None]) -> None:
+        """Before anything is paid; what each model would cost for every text, None if it has no price."""
 
     def bought(self, count: int, spent: float) -> None:
         """Called with the answers bought so far, recorded ones included, and the currency spent."""
+
+    def bought_cheaper(self, count: int, spent: float) -> None:
+        """As `bought`, of the cheaper model."""
 
     def planned(self, forecast: Forecast, at: Callable[[float], Forecast]) -> None:
         """After the pilot and every round of training; `at` forecasts another target."""
@@ -100,8 +97,8 @@ def label(
     frame: pd.DataFrame,
     *,
     labels: Sequence[str] | str | Path | None = None,
-    llm: Llm | None = None,
-    answers: str | None = None,
+    llm: Llm | Sequence[Llm] | None = None,
+    answers: str | Sequence[str] | None = None,
     text: str | None = None,
     prompt: str | None = None,
     base_url: str | None = None,
@@ -119,8 +116,8 @@ def label(
     labels : names, a file of names, or a file with descriptions and examples (see `LabelList`); by default the
         different values of `answers`
     llm : name of a model behind an OpenAI-compatible server, its configuration, or any function from a list of texts
-        to their labels
-    answers : column of recorded answers, which are played in place of a model
+        to their labels; or two of them, a cheaper one and the one to agree with
+    answers : column of recorded answers, which are played in place of a model; or two columns
     text : column of the texts
     prompt : instructions with {labels} in them, in place of ours
     base_url : address of the server, up to before /chat/completions
@@ -141,15 +138,37 @@ def label(
     """
     config = parse_config(LabelConfig, options, where="label")
     told = watcher or Watcher()
+    columns, models = _listed(answers), [_server(each, base_url) for each in _listed(llm)]
+    if len(columns or models) not in (1, 2):
+        raise ConfigError(
+            "no large model", where="llm", hint="Name one, or a cheaper one and then the one to agree with"
+        )
     texts = Texts.of(frame, text)
-    label_list = _labels(frame, labels, answers, prompt)
-    oracle, money, identity = _oracle(frame, texts, label_list, llm, answers, base_url, store, config, told)
-    digest = _digest(texts, label_list, identity, config)
+    label_list = _labels(frame, labels, columns, prompt)
+    account = f"label {_digest(texts, label_list, [str(each) for each in models], config)[:32]}"
+
+    def source(number: int) -> Source:
+        progress = told.bought if number == len(columns or models) - 1 else told.bought_cheaper
+        if columns:
+            return recorded(frame, columns[number], texts, label_list, progress)
+        model = models[number]
+        if isinstance(model, OpenAiConfig):
+            return server(model, texts, label_list, opened_store(store), account, config.max_cost, progress)
+        return function(model, texts, label_list, progress)
+
+    sources = [source(number) for number in range(len(columns or models))]
+    oracle = sources[-1].oracle
+    told.start(texts, label_list, [each.estimate for each in sources])
+    digest = _digest(texts, label_list, [each.identity for each in sources], config)
     book = ledger if isinstance(ledger, Ledger) else Ledger(Path(ledger or user_folder() / "ledger"))
     names = unit_hashes(text_key(each) for each in texts.texts)
     look = book.look(names, delta=config.delta, digest=digest, purpose="label")
     vectors = encoded(texts.texts, _encoder(config.encoder, assets or _assets()), assets or _assets())
-    side = VectorSide(vectors)
+    if len(sources) == 1:
+        side: VectorSide | CheaperSide = VectorSide(vectors)
+    else:
+        allowed = allowed_errors(config.target, len(texts.texts))
+        side = CheaperSide(vectors, sources[0].oracle, _price_ratio(sources), allowed, look.spend)
     forecasts: list[Forecast] = []
 
     def watch(forecast: Forecast, at: Callable[[float], Forecast]) -> None:
@@ -161,11 +180,11 @@ def label(
         side,
         oracle,
         Promise(config.target, look.spend),
-        SCHEDULE,
+        Schedule(pilot=min(200, max(50, len(texts.texts) // 15)), growth=0.5),
         config.seed,
-        purse=money,
+        purse=sources[-1].money,
         watch=watch,
-        draws=DrawFile(user_folder() / "draws" / digest[:32]),
+        draws=DrawFile(user_folder() / "draws" / digest[:32]) if sources[-1].resumable else None,
     )
     found = job.run()
     failed = int(texts.copies_U[found.failed_U].sum())
@@ -177,121 +196,52 @@ def label(
         look=look.number,
         seed=config.seed,
         failed=failed,
+        bought_cheaper=side.num_bought if isinstance(side, CheaperSide) else 0,
     )
     labelled, named = _with_labels(frame, texts, label_list, found)
     return Labelling(
-        labelled, named["label"], certificate, oracle.spent, label_list, texts, found, oracle.reasons, forecasts, side
+        labelled,
+        named["label"],
+        certificate,
+        oracle.spent,
+        label_list,
+        texts,
+        found,
+        oracle.reasons,
+        forecasts,
+        side.side if isinstance(side, CheaperSide) else side,
     )
 
 
-class _Oracle(Protocol):
-    """What a job asks; see `kcm.labelling.oracle`."""
-
-    reasons: Reasons
-
-    @property
-    def spent(self) -> float:
-        """Currency spent by this job."""
-
-    def __call__(self, units: Units) -> Units:
-        """Codes of labels of these texts."""
-
-
-def _labels(frame: pd.DataFrame, labels: Any, answers: str | None, prompt: str | None) -> LabelList:
-    """The label list; by default the values of the column of recorded answers."""
+def _labels(frame: pd.DataFrame, labels: Any, answers: Sequence[str], prompt: str | None) -> LabelList:
+    """The label list; by default the values of the columns of recorded answers."""
     if labels is not None:
         return LabelList.of(labels, prompt)
-    if answers is None:
+    if not answers:
         raise ConfigError("no labels", where="labels", hint="Give them as a list, or in a file")
-    given = frame[_column(frame, answers, "--answers")].dropna().astype(str).str.strip()
-    return LabelList.of(sorted(set(given[given != ""])), prompt)
+    return LabelList.of(sorted({each for column in answers for each in answers_in(frame, column).dropna()}), prompt)
 
 
-def _column(frame: pd.DataFrame, column: str, option: str) -> str:
-    names = [str(name) for name in frame.columns]
-    if column not in names:
-        raise missing_column(column, option, names, "table")
-    return column
+def _listed(value: Any) -> list[Any]:
+    """One or several, as a list."""
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _oracle(
-    frame: pd.DataFrame,
-    texts: Texts,
-    labels: LabelList,
-    llm: Llm | None,
-    answers: str | None,
-    base_url: str | None,
-    store: ResponseStore | str | Path | None,
-    config: LabelConfig,
-    told: Watcher,
-) -> tuple[_Oracle, Money | None, str]:
-    """Whom to ask, its money, and what identifies its answers."""
-    if answers is not None:
-        said = frame[_column(frame, answers, "--answers")].to_numpy(dtype=object)[texts.first_rows()]
-        place = {text: said[unit] for unit, text in enumerate(texts.texts)}
-        oracle: _Oracle = CallableOracle(
-            lambda some: [place[each] for each in some], texts.texts, labels.names, told.bought
-        )
-        told.start(texts, labels, None)
-        return oracle, None, f"column {answers}"
-    if llm is None:
-        raise ConfigError("no large model", where="llm", hint="Name one, or give a column of recorded answers")
-    if callable(llm) and not isinstance(llm, OpenAiConfig):
-        told.start(texts, labels, None)
-        return (
-            CallableOracle(llm, texts.texts, labels.names, told.bought),
-            None,
-            f"function {getattr(llm, '__qualname__', llm)!s}",
-        )
-    server = llm if isinstance(llm, OpenAiConfig) else openai_config(str(llm), base_url)
-    server = server.model_copy(update={"prompt": labels.prompt, "max_cost": config.max_cost})
-    identity = server.identity(labels.names, Path())
-    responses = store if isinstance(store, ResponseStore) else opened_store(store)
-    account = f"label {_digest(texts, labels, identity, config)[:32]}"
-    model = OpenAiModel(server, labels.names, responses, account=account)
-    items = [Item(str(unit), Content(each)) for unit, each in enumerate(texts.texts)]
-    parts = [items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE)]
-    told.start(texts, labels, sum((model.estimate(part) for part in parts), Estimate()))
-    money = None
-    if config.max_cost is not None:
-        limit, prices = config.max_cost, [price for part in parts for price in model.highest_prices(part)]
-        money = Money(np.array(prices), lambda: limit - model.spent()[1])
-    return ServerOracle(model, texts.texts, told.bought), money, identity
+def _server(llm: Llm, base_url: str | None) -> OpenAiConfig | Callable[[list[str]], Sequence[Any]]:
+    """The configuration of a model that is named; a function as it is."""
+    return openai_config(llm, base_url) if isinstance(llm, str) else llm
 
 
-def opened_store(store: str | Path | None) -> ResponseStore:
-    """The store of a database's URL or of a file; by default the user's own."""
-    if isinstance(store, str) and "://" in store:
-        return ResponseStore(store)
-    return ResponseStore.in_file(Path(store or user_folder() / "answers.sqlite"))
+def _price_ratio(sources: Sequence[Source]) -> float:
+    """The price of an answer of the cheaper model, in answers of the oracle; a fifteenth if prices are not known."""
+    cheaper, dear = (each.estimate.currency if each.estimate else 0.0 for each in sources)
+    return cheaper / dear if cheaper and dear else PRICE_RATIO
 
 
-def openai_config(model: str, base_url: str | None = None, **more: Any) -> OpenAiConfig:
-    """The server of a model: OpenAI's own at its listed price, or the one at `base_url`.
-
-    A server on this machine gets no key unless `api_key_env` names one. `more` are fields of `OpenAiConfig`.
-    """
-    values: dict[str, Any] = {"adapter": "openai", "model": model}
-    if base_url is None:
-        values |= dict(zip(("input_price", "output_price"), listed_prices().get(model, ()), strict=False))
-    else:
-        values["base_url"] = base_url
-        if urlsplit(base_url).hostname in _THIS_MACHINE:
-            values["api_key_env"] = None
-    return parse_config(OpenAiConfig, values | more, where="llm")
-
-
-@cache
-def listed_prices() -> dict[str, list[float]]:
-    """Currency per million tokens read and written, by model; a file that people may edit."""
-    prices: dict[str, list[float]] = yaml.safe_load(files("kcm.large").joinpath("prices.yaml").read_text("utf-8"))
-    return prices
-
-
-def _digest(texts: Texts, labels: LabelList, identity: str, config: LabelConfig) -> str:
+def _digest(texts: Texts, labels: LabelList, identities: Sequence[str], config: LabelConfig) -> str:
     """What makes two jobs the same one: table, labels, prompt, model, promise and seed; not the money."""
     request = config.model_dump(mode="json", exclude={"max_cost"})
-    parts = [labels.names, labels.prompt.model_dump(mode="json"), identity, request]
+    parts = [labels.names, labels.prompt.model_dump(mode="json"), list(identities), request]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for text in texts.texts:
         digest.update(hashlib.sha256(text.encode(errors="surrogatepass")).digest())

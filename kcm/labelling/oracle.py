@@ -27,10 +27,9 @@ Progress = Callable[[int, float], None]
 
 @dataclass(eq=False)
 class Reasons:
-    """Why units have no answer, by unit; the labels that were said and are not on the list are counted."""
+    """Why units have no answer, by unit."""
 
     by_unit: dict[int, str] = field(default_factory=dict)
-    num_off_label: int = 0
 
 
 class ServerOracle:
@@ -40,9 +39,8 @@ class ServerOracle:
         self, model: OpenAiModel, texts: Sequence[str], progress: Progress = lambda bought, spent: None
     ) -> None:
         self._model, self._texts, self._progress = model, texts, progress
-        self._num_bought, self._start = 0, model.spent()[1]
+        self._num_bought = 0
         self.reasons = Reasons()
-        self.probability_U = np.full(len(texts), np.nan)
 
     def __call__(self, units: Units) -> Units:
         """Codes of labels. Raises ConfigError if the server refuses the key or the model.
@@ -50,24 +48,31 @@ class ServerOracle:
         An interruption ends the questions that were not sent.
         """
         found = np.full(len(units), FAILED, dtype=np.int64)
-        futures = {self._model.ask(Item(str(unit), Content(self._texts[unit]))): k for k, unit in enumerate(units)}
         try:
-            for future in as_completed(futures):
-                answer, place = future.result(), futures[future]
-                unit = int(units[place])
-                if answer.label is None:
-                    self.reasons.by_unit[unit] = answer.error or "no answer"
-                    self.reasons.num_off_label += answer.off_label
-                else:
-                    found[place] = answer.label
-                    if answer.probabilities is not None:
-                        self.probability_U[unit] = answer.probabilities[answer.label]
-                self._num_bought += 1
-                self._progress(self._num_bought, self.spent)
+            off_label = self._ask(np.arange(len(units)), units, found, again=False)
+            self._ask(off_label, units, found, again=True)
         except BaseException:  # nothing more is asked, or the process would go on paying
             self._model.close()
             raise
         return found
+
+    def _ask(self, places: Units, units: Units, found: Units, *, again: bool) -> Units:
+        """Ask the units at these places; the places of replies outside the label list."""
+        items = {int(place): Item(str(units[place]), Content(self._texts[units[place]])) for place in places}
+        futures = {self._model.ask(item, again=again): place for place, item in items.items()}
+        off_label: list[int] = []
+        for future in as_completed(futures):
+            answer, place = future.result(), futures[future]
+            if answer.label is None:
+                self.reasons.by_unit[int(units[place])] = answer.error or "no answer"
+                if answer.off_label:
+                    off_label.append(place)
+            else:
+                found[place] = answer.label
+                self.reasons.by_unit.pop(int(units[place]), None)
+            self._num_bought += not again
+            self._progress(self._num_bought, self.spent)
+        return np.array(sorted(off_label), dtype=np.int64)
 
     @property
     def spent(self) -> float:
@@ -111,7 +116,6 @@ class CallableOracle:
         code = matching_label(str(answer).strip(), self._names)
         if code is None:
             self.reasons.by_unit[unit] = f"answered {str(answer)[:100]!r}, which is not on the label list"
-            self.reasons.num_off_label += 1
             return FAILED
         return code
 

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaincc
-from scipy.stats import hypergeom
 
 from kcm.certification.finite import fewest_drawn, missed_errors
 
 _NUM_LENGTHS, _NUM_POINTS = 20, 48
 _ERRORS = np.array([0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 64])
-_QUANTILES = np.array([-1.0, 1.0])  # of a normal distribution, of equal weight: what calibration may be off by
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,11 @@ class Plan:
     calls: float
 
 
-def cheapest_plan(wrong_M: NDArray[np.float64], allowed: int, delta: float, doubt: float = 0.0) -> Plan:
+def cheapest_plan(wrong_M: NDArray[np.float64], allowed: int, delta: float) -> Plan:
     """The plan with the fewest expected calls.
 
-    `wrong_M` are the probabilities that the small model's answers are wrong, in the order of the ranking; their sum may
-    be off by a factor of exp(`doubt`), one standard deviation. At most `allowed` undrawn errors are promised.
+    `wrong_M` are the probabilities that the small model's answers are wrong, in the order of the ranking. At most
+    `allowed` undrawn errors are promised.
     """
     num_units = len(wrong_M)
     free = min(max(allowed, 0), num_units)  # so many units may all be wrong: they need no test
@@ -48,7 +46,7 @@ def cheapest_plan(wrong_M: NDArray[np.float64], allowed: int, delta: float, doub
     lengths = np.unique(np.linspace(free + 1, num_units, _NUM_LENGTHS).astype(np.int64))
     most = _ERRORS
     for _ in range(2):  # coarse, then around the best
-        plan = _best_of(wrong_M, lengths, most, allowed, delta, doubt)
+        plan = _best_of(wrong_M, lengths, most, allowed, delta)
         if plan is None:
             break
         best = min(best, plan, key=lambda each: each.calls)
@@ -66,7 +64,6 @@ def _best_of(
     most_X: NDArray[np.int64],
     allowed: int,
     delta: float,
-    doubt: float,
 ) -> Plan | None:
     drawn_KX = fewest_drawn(lengths_K[:, None], most_X, allowed, delta)
     possible_KX = drawn_KX <= lengths_K[:, None]
@@ -74,12 +71,11 @@ def _best_of(
         return None
     kept_KX = np.zeros(drawn_KX.shape)
     errors_M = np.concatenate([[0.0], np.cumsum(wrong_M)])
-    factors = np.exp(doubt * _QUANTILES)
     for row, length in enumerate(lengths_K.tolist()):
         rate_X = drawn_KX[row] / length
         points_G = np.unique(np.linspace(0, length, _NUM_POINTS).astype(np.int64))
         mean_XG = rate_X[:, None] * errors_M[points_G]
-        holds_XG = np.mean([gammaincc(most_X[:, None] + 1.0, factor * mean_XG) for factor in factors], axis=0)
+        holds_XG = gammaincc(most_X[:, None] + 1.0, mean_XG)  # P(Poisson(mean) <= most)
         kept_KX[row] = (1 - rate_X) * np.trapezoid(holds_XG, points_G, axis=1)
     kept_KX = np.where(possible_KX, kept_KX, -1.0)
     best_row, column = divmod(int(kept_KX.argmax()), len(most_X))
@@ -115,9 +111,3 @@ def capped_plan(wrong_M: NDArray[np.float64], affordable: int, delta: float) -> 
         if bound < best.errors:
             best = CappedPlan(kept, drawn, bound)
     return best
-
-
-def chance(plan: Plan, wrong_M: NDArray[np.float64]) -> float:
-    """The forecast probability that all of the plan's units are kept."""
-    errors = min(plan.num_ranked, round(float(wrong_M[: plan.num_ranked].sum())))
-    return float(hypergeom.cdf(plan.most_errors, plan.num_ranked, errors, plan.num_drawn)) if plan.num_drawn else 1.0

@@ -31,14 +31,10 @@ Units = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Guess:
-    """What the small model would answer: codes of labels [U], and the probability that each is wrong [U].
-
-    `doubt` is the standard deviation of the logarithm of the expected number of errors.
-    """
+    """What the small model would answer: codes of labels [U], and the probability that each is wrong [U]."""
 
     answer_U: Units
     wrong_U: NDArray[np.float64]
-    doubt: float
 
 
 class SmallSide(Protocol):
@@ -197,7 +193,7 @@ class Draw:
     def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Draw:
         """What `arrays` wrote."""
         num_ranked, copies, allowed, most, left, capped = arrays["numbers"].tolist()
-        guess = Guess(arrays["answer_U"], arrays["wrong_U"], 0.0)
+        guess = Guess(arrays["answer_U"], arrays["wrong_U"])
         ranked, places, delta = arrays["ranked"], arrays["places"], float(arrays["delta"])
         return cls(guess, ranked, places, num_ranked, copies, allowed, most, left, delta, bool(capped))
 
@@ -309,7 +305,7 @@ class Rounds:
         for most in sorted({min(each, highest) for each in _MAX_COPIES}):
             ranked = self._ranked(guess, most)
             tested = (allowed - self._reserve(len(ranked))) // most
-            plan = cheapest_plan(guess.wrong_U[ranked], tested, delta, guess.doubt)
+            plan = cheapest_plan(guess.wrong_U[ranked], tested, delta)
             forecasts.append(Forecast(int(self._asked.sum()), most, len(copies) - len(ranked), plan))
         return min(forecasts, key=lambda each: each.total)
 

@@ -59,7 +59,7 @@ class Recalibration:
         p = softmax(np.exp(found[0]) * self._log + found[1:], axis=1)
         answer = p.argmax(1)
         wrong = 1 - p[np.arange(len(p)), answer]
-        return Guess(answer, wrong, 1 / np.sqrt(1 + (answer[units] != labels).sum()))
+        return Guess(answer, wrong)
 
 
 def label_scored(

@@ -25,43 +25,55 @@ _LIMIT = 30.0
 
 
 class VectorSide:
-    """A small model over unit vectors [U, D]; `hints_UH` are further features, such as a cheaper model's answers."""
+    """A small model over unit vectors [U, D].
 
-    def __init__(
-        self,
-        vectors_UD: NDArray[np.float32],
-        hints_UH: NDArray[np.float32] | None = None,
-        seed: int = 0,
-    ) -> None:
-        self._vectors = vectors_UD
-        self._features = quadratic_features(vectors_UD, WIDTH, seed)
-        if hints_UH is not None:
-            self._features = np.concatenate([self._features, hints_UH], 1)
+    `hint_U` are the answers of a cheaper model, as codes of labels; regression and judge read them.
+    """
+
+    def __init__(self, vectors_UD: NDArray[np.float32], hint_U: Units | None = None, seed: int = 0) -> None:
+        self._vectors, self._hint = vectors_UD, hint_U
+        self._hints = None if hint_U is None else np.unique(hint_U)
+        self._mix_MD = random_directions(WIDTH, vectors_UD.shape[1], torch.Generator().manual_seed(seed)).numpy()
         self.judge: Judge | None = None  # the last one
+        self.wrong_B: NDArray[np.float64] = np.empty(0)  # what the judge says of the bought units, left out
 
     def fit(self, units: Units, labels: Units) -> Guess:
         """Fit regression and judge anew to all that was bought."""
         names, label_B = np.unique(labels, return_inverse=True)
         if len(names) < 2:  # nothing to tell apart yet
             only = np.full(len(self._vectors), names[0] if len(names) else 0)
-            return Guess(only, np.full(len(only), 1 / (len(units) + 2)), 1.0)
-        fit = Regression.fitted(self._features[units].astype(np.float64), np.eye(len(names))[label_B])
+            return Guess(only, np.full(len(only), 1 / (len(units) + 2)))
+        fit = Regression.fitted(self._features(units), np.eye(len(names))[label_B])
         known = _Known(self._vectors[units], label_B, _temperature(fit.left_out_BC, label_B))
         answer_B = fit.left_out_BC.argmax(1)
         right_B = answer_B == label_B
         signals_B = known.signals(self._vectors[units], fit.left_out_BC, fit.leverage_B, own=np.arange(len(units)))
         signals_B["label accuracy"] = _rates_without_own(answer_B, right_B)
+        if self._hint is not None:
+            signals_B["cheaper model"] = (names[answer_B] == self._hint[units]).astype(np.float64)
         self.judge = Judge.fitted(signals_B, right_B)
+        self.wrong_B = self.judge.wrong(signals_B)
         rate_C = _rates(answer_B, right_B, len(names))
         answer_U, wrong_U = np.empty(len(self._vectors), np.int64), np.empty(len(self._vectors))
         for start in range(0, len(self._vectors), _CHUNK):
             part = slice(start, start + _CHUNK)
-            score_nC, leverage_n = fit.scores(self._features[part].astype(np.float64))
+            score_nC, leverage_n = fit.scores(self._features(part))
             signals_n = known.signals(self._vectors[part], score_nC, leverage_n)
             answer_n = score_nC.argmax(1)
             signals_n["label accuracy"] = rate_C[answer_n]
+            if self._hint is not None:
+                signals_n["cheaper model"] = (names[answer_n] == self._hint[part]).astype(np.float64)
             answer_U[part], wrong_U[part] = names[answer_n], self.judge.wrong(signals_n)
-        return Guess(answer_U, wrong_U, float(1 / np.sqrt(2 + (~right_B).sum() / 2)))
+        return Guess(answer_U, wrong_U)
+
+    def _features(self, part: Units | slice) -> Array:
+        """The vectors and squares of random mixtures, as `RandomQuadratic` has them, then the hints, [n, P]."""
+        z_nD = self._vectors[part] * np.float32(np.sqrt(self._vectors.shape[1]))
+        squares_nM = np.clip(z_nD @ self._mix_MD.T, -_CLAMP, _CLAMP) ** 2
+        parts = [np.float32(np.sqrt(WIDTH / z_nD.shape[1])) * z_nD, squares_nM]
+        if self._hint is not None and self._hints is not None:
+            parts.append(np.float32(np.sqrt(WIDTH)) * (self._hint[part, None] == self._hints))
+        return np.concatenate(parts, 1).astype(np.float64) * 0.5
 
 
 class _Known:
@@ -105,15 +117,6 @@ class _Known:
             "nearest row": np.where(same_nB, like_nB, -1.0).max(1).astype(np.float64),
             "rival row": np.where(same_nB, -1.0, like_nB).max(1).astype(np.float64),
         }
-
-
-def quadratic_features(vectors_UD: NDArray[np.float32], width: int, seed: int) -> NDArray[np.float32]:
-    """The vectors and squares of random mixtures, [U, D + width], as in `kcm.kan.random_relu.RandomQuadratic`."""
-    dim = vectors_UD.shape[1]
-    z_UD = vectors_UD * np.float32(np.sqrt(dim))
-    mix = random_directions(width, dim, torch.Generator().manual_seed(seed)).numpy()
-    squares = np.clip(z_UD @ mix.T, -_CLAMP, _CLAMP) ** 2
-    return np.concatenate([np.float32(np.sqrt(width / dim)) * z_UD, squares], 1) * np.float32(0.5)
 
 
 def _temperature(score_BC: Array, label_B: Units) -> float:

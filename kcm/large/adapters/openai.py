@@ -283,17 +283,18 @@ class OpenAiModel:
             self._cache.keep(key, record, 0.0, record["currency"])
         return True
 
-    def ask(self, item: Item) -> Future[LargeAnswer]:
+    def ask(self, item: Item, *, again: bool = False) -> Future[LargeAnswer]:
         """The answer to one item, which waits for no other item's.
 
-        A question whose futures are all cancelled before it is sent is not asked.
+        A question whose futures are all cancelled before it is sent is not asked. `again` asks a question once more,
+        whose reply was outside the label list; this answer is kept beside the first.
         """
         future: Future[LargeAnswer] = Future()
         if not item.content.text.strip():
             future.set_result(LargeAnswer(None, error="the text is empty"))
             return future
         body = self._body(item)
-        key = _key(self._config, body)
+        key = _key(self._config, body) + (" again" if again else "")
         allowed = item.prompt.allowed(len(self._label_names))
         with self._lock:
             if key not in self._waiting:

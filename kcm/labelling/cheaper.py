@@ -1,0 +1,72 @@
+"""A cheaper model between the small one and the oracle: asked about everything if the plan says that this pays.
+
+Its answers are features of the regression and a signal of the judge, so they are delivered where they are likely right.
+Shapes: U units, B of them bought from the oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcm.labelling.plan import cheapest_plan
+from kcm.labelling.rounds import Guess, Units
+from kcm.labelling.text import VectorSide
+
+
+class CheaperSide:
+    """A small model that reads a cheaper model's answers, once it has bought them.
+
+    `ask` gives codes of labels. An answer of it costs `ratio` of one of the oracle. After the pilot, both small models
+    are compared by the plans that follow from what they say of the pilot's units, left out: without the cheaper model,
+    and with it at its price. `allowed` of all units may differ, at `delta`.
+    """
+
+    def __init__(
+        self, vectors_UD: NDArray[np.float32], ask: Callable[[Units], Units], ratio: float, allowed: int, delta: float
+    ) -> None:
+        self._vectors, self._ask, self._ratio = vectors_UD, ask, ratio
+        self._allowed, self._delta = allowed, delta
+        self._hint_U = np.full(len(vectors_UD), -1, dtype=np.int64)
+        self._asked_U = np.zeros(len(vectors_UD), dtype=bool)
+        self._side: VectorSide | None = None
+
+    @property
+    def num_bought(self) -> int:
+        """Answers of the cheaper model."""
+        return int(self._asked_U.sum())
+
+    @property
+    def side(self) -> VectorSide:
+        """The small model that was chosen."""
+        assert self._side is not None
+        return self._side
+
+    def fit(self, units: Units, labels: Units) -> Guess:
+        """See `SmallSide`; the first call decides whether the cheaper model is asked about everything."""
+        if self._side is None:
+            self._side = self._chosen(units, labels)
+        return self._side.fit(units, labels)
+
+    def _chosen(self, units: Units, labels: Units) -> VectorSide:
+        self._buy(units)
+        alone, helped = VectorSide(self._vectors), VectorSide(self._vectors, self._hint_U)
+        for side in (alone, helped):
+            side.fit(units, labels)
+        if self._calls(helped) + self._ratio * len(self._vectors) >= self._calls(alone):
+            return alone
+        self._buy(np.flatnonzero(~self._asked_U))
+        return VectorSide(self._vectors, self._hint_U)
+
+    def _calls(self, side: VectorSide) -> float:
+        """Calls of the plan if all units were like the pilot's."""
+        if len(side.wrong_B) == 0:
+            return 0.0
+        quantiles = np.linspace(0, 1, len(self._vectors))
+        return cheapest_plan(np.quantile(side.wrong_B, quantiles), self._allowed, self._delta).calls
+
+    def _buy(self, units: Units) -> None:
+        self._hint_U[units] = self._ask(units)
+        self._asked_U[units] = True

@@ -1,0 +1,143 @@
+"""From what a user names - a model, a function, a column of recorded answers - to an oracle and its money."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from kcm.config import parse_config
+from kcm.errors import DataError
+from kcm.inputs.content import Content
+from kcm.inputs.tables import missing_column
+from kcm.labelling.label_list import LabelList
+from kcm.labelling.oracle import CallableOracle, Money, Progress, Reasons, ServerOracle
+from kcm.labelling.rounds import Units
+from kcm.labelling.table import Texts
+from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
+from kcm.large.base import Estimate, Item
+from kcm.large.response_cache import ResponseStore
+from kcm.user_folder import user_folder
+
+Llm = str | OpenAiConfig | Callable[[list[str]], Sequence[Any]]
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+_AT_ONCE = 1000  # texts whose prices are looked up together
+
+
+class Oracle(Protocol):
+    """What a job asks; see `kcm.labelling.oracle`."""
+
+    reasons: Reasons
+
+    @property
+    def spent(self) -> float:
+        """Currency spent by this job."""
+
+    def __call__(self, units: Units) -> Units:
+        """Codes of labels of these texts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """An oracle. `identity` names what decides its answers, and `estimate` the price of asking about every text.
+
+    `estimate` is None if there is no price, `money` if there is no cap. `resumable` says whether answers outlast the
+    process, so that a job that was killed can go on.
+    """
+
+    oracle: Oracle
+    identity: str
+    estimate: Estimate | None = None
+    money: Money | None = None
+    resumable: bool = True
+
+
+def recorded(frame: pd.DataFrame, column: str, texts: Texts, labels: LabelList, progress: Progress) -> Source:
+    """The answers in a column, those of the first row of every text."""
+    said_U = answers_in(frame, column).to_numpy(dtype=object)[texts.first_rows()]
+    by_text = dict(zip(texts.texts, said_U, strict=True))
+    digest = hashlib.sha256(repr(said_U.tolist()).encode(errors="surrogatepass")).hexdigest()
+    oracle = CallableOracle(lambda some: [by_text[text] for text in some], texts.texts, labels.names, progress)
+    return Source(oracle, f"column {column} {digest}")
+
+
+def answers_in(frame: pd.DataFrame, column: str) -> pd.Series:
+    """A column of recorded answers as texts, None for a missing one. Raises DataError without the column."""
+    names = [str(name) for name in frame.columns]
+    if column not in names:
+        raise missing_column(column, "--answers", names, "table")
+    cells = frame[column].astype("string").str.strip()
+    return cells.astype(object).where(cells.notna() & (cells != ""), None)
+
+
+def function(llm: Callable[[list[str]], Sequence[Any]], texts: Texts, labels: LabelList, progress: Progress) -> Source:
+    """A function of the caller's. Nobody can know what decides its answers, so every job with it is another look."""
+    oracle = CallableOracle(llm, texts.texts, labels.names, progress)
+    return Source(oracle, f"function {uuid.uuid4().hex}", resumable=False)
+
+
+def server(
+    config: OpenAiConfig,
+    texts: Texts,
+    labels: LabelList,
+    store: ResponseStore,
+    account: str,
+    max_cost: float | None,
+    progress: Progress,
+) -> Source:
+    """A model behind a server. `account` is what the job's spending is booked to; `max_cost` limits it."""
+    config = config.model_copy(update={"prompt": labels.prompt, "max_cost": max_cost})
+    if max_cost is not None and not (config.input_price or config.output_price):
+        hint = "Give --input-price and --output-price, in dollars per million tokens"
+        raise DataError(f"--max-cost needs a price, and none is known for {config.model}", where="max_cost", hint=hint)
+    model = OpenAiModel(config, labels.names, store, account=account)
+    items = [Item(str(unit), Content(text)) for unit, text in enumerate(texts.texts)]
+    parts = [items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE)]
+    estimate = sum((model.estimate(part) for part in parts), Estimate())
+    money = None
+    if max_cost is not None:
+        prices = [price for part in parts for price in model.highest_prices(part)]
+        money = Money(np.array(prices), lambda: max_cost - model.spent()[1])
+    oracle = ServerOracle(model, texts.texts, progress)
+    return Source(oracle, config.identity(labels.names, Path()), estimate, money)
+
+
+def opened_store(store: ResponseStore | str | Path | None) -> ResponseStore:
+    """The store of a database's URL or of a file; by default the user's own."""
+    if isinstance(store, ResponseStore):
+        return store
+    if isinstance(store, str) and "://" in store:
+        return ResponseStore(store)
+    return ResponseStore.in_file(Path(store or user_folder() / "answers.sqlite"))
+
+
+def openai_config(model: str, base_url: str | None = None, **more: Any) -> OpenAiConfig:
+    """The server of a model: OpenAI's own at its listed price, or the one at `base_url`.
+
+    A server on this machine gets no key unless `api_key_env` names one. `more` are fields of `OpenAiConfig`.
+    """
+    values: dict[str, Any] = {"adapter": "openai", "model": model}
+    if base_url is None:
+        values |= dict(zip(("input_price", "output_price"), listed_prices().get(model, ()), strict=False))
+    else:
+        values["base_url"] = base_url
+        if urlsplit(base_url).hostname in _THIS_MACHINE:
+            values["api_key_env"] = None
+    return parse_config(OpenAiConfig, values | more, where="llm")
+
+
+@cache
+def listed_prices() -> dict[str, list[float]]:
+    """Currency per million tokens read and written, by model; a file that people may edit."""
+    prices: dict[str, list[float]] = yaml.safe_load(files("kcm.large").joinpath("prices.yaml").read_text("utf-8"))
+    return prices

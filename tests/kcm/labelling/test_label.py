@@ -1,0 +1,228 @@
+"""`kcm.label`: any table, an oracle of any kind, and a promise."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import kcm
+from kcm.errors import ConfigError, DataError
+from kcm.labelling.label import Labelling, label
+from kcm.labelling.label_list import LabelList
+from kcm.labelling.sources import openai_config
+from tests.fake_upstream import FakeUpstream, Turn, completion
+from tests.fake_upstream import label as labelled
+
+WORDS = {"good": "positive", "bad": "negative", "dull": "neutral"}
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user folder of the test's own: paid answers, looks and draws."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def table(rows: int = 600, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    words = rng.choice(list(WORDS), rows)
+    texts = [
+        f"{word} {noun} number {n}"
+        for n, (word, noun) in enumerate(zip(words, rng.choice(["film", "play"], rows), strict=True))
+    ]
+    return pd.DataFrame({"body": texts, "said": [WORDS[word] for word in words]})
+
+
+def answer(texts: list[str]) -> list[str]:
+    return [WORDS[text.split()[0]] for text in texts]
+
+
+def labelling(frame: pd.DataFrame, **options: Any) -> Labelling:
+    return label(frame, **{"encoder": "words", "labels": list(WORDS.values()), "llm": answer} | options)
+
+
+def test_label_is_a_function_of_the_package() -> None:
+    """`kcm.label` and `kcm.label_scored` are there after every module was imported."""
+    assert callable(kcm.label)
+    assert callable(kcm.label_scored)
+
+
+def test_a_table_without_labels_gets_them_for_fewer_calls() -> None:
+    frame = table()
+    found = labelling(frame)
+    assert found.frame["label"].eq(frame["said"]).mean() >= 0.95
+    assert found.certificate.certified
+    assert found.certificate.bought < 300
+    assert set(found.frame["label_source"]) == {"llm", "small"}
+    assert found.frame["label_probability"].between(0, 1).all()
+    assert list(found.frame.index) == list(frame.index)
+
+
+def test_equal_texts_are_asked_once() -> None:
+    frame = pd.concat([table(200)] * 3, ignore_index=True)
+    asked: list[str] = []
+
+    def counting(texts: list[str]) -> list[str]:
+        asked.extend(texts)
+        return answer(texts)
+
+    found = labelling(frame, llm=counting)
+    assert len(asked) == len(set(asked))
+    assert found.certificate.texts == 200
+    assert found.certificate.rows == 600
+
+
+def test_recorded_answers_of_rows_never_bought_change_nothing(own_folder: Path) -> None:
+    """`answers` plays a column: permuting what was not bought changes neither labels nor certificate."""
+    frame = table()
+    found = label(frame, answers="said", encoder="words", ledger=own_folder / "one")
+    kept = found.frame["label_source"] == "small"
+    other = frame.copy()
+    other.loc[kept, "said"] = np.random.default_rng(0).permutation(other.loc[kept, "said"])
+    again = label(other, answers="said", encoder="words", ledger=own_folder / "other")
+    assert (again.frame["label"] == found.frame["label"]).all()
+    assert again.certificate == found.certificate
+
+
+def test_another_seed_is_another_look_and_the_same_job_is_not() -> None:
+    frame = table()
+    looks = [label(frame, answers="said", encoder="words", seed=seed).certificate for seed in (0, 0, 1)]
+    assert [each.look for each in looks] == [1, 1, 2]
+    assert looks[2].spend < looks[0].spend
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": ["one"]}, "at least two labels"),
+        ({"labels": ["one", "One"]}, "occur twice"),
+        ({"labels": None}, "no labels"),
+        ({"llm": None}, "no large model"),
+        ({"target": 1.5}, "target"),
+        ({"text": "nothing"}, "no column 'nothing'"),
+    ],
+)
+def test_mistakes_are_one_line(options: dict[str, Any], message: str) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        labelling(table(50), **options)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 20])
+def test_few_rows_are_bought_whole(rows: int) -> None:
+    found = labelling(table(rows))
+    assert found.certificate.bought == rows or found.certificate.certified
+    assert found.frame["label"].notna().all()
+
+
+def test_empty_texts_get_no_label_and_no_promise() -> None:
+    frame = table(100)
+    frame.loc[3, "body"] = "  "
+    found = labelling(frame)
+    assert pd.isna(found.frame.loc[3, "label"])
+    assert found.certificate.rows == 99
+
+
+def test_an_oracle_with_one_label_needs_few_calls() -> None:
+    found = labelling(table(400), llm=lambda texts: ["positive"] * len(texts))
+    assert found.certificate.certified
+    assert (found.frame["label"] == "positive").all()
+
+
+def test_labels_off_the_list_are_failures_of_their_rows() -> None:
+    """Rows whose answer is on no list are marked, and count as rows that differ."""
+    frame = table(300)
+
+    def sometimes(texts: list[str]) -> list[str | None]:
+        return [None if text.endswith("7") else name for text, name in zip(texts, answer(texts), strict=True)]
+
+    found = labelling(frame, llm=sometimes)
+    assert found.certificate.failed > 0
+    assert (found.frame["label_source"] == "failed").sum() == found.certificate.failed
+    assert found.certificate.most_differ >= found.certificate.failed
+
+
+def test_a_table_with_a_label_column_keeps_it() -> None:
+    frame = table(60).assign(label="mine")
+    found = labelling(frame)
+    assert (found.frame["label"] == "mine").all()
+    assert found.column == "kcm_label"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "descriptions"),
+    [
+        ("labels.txt", "yes\nno\n", {}),
+        ("labels.yaml", "- yes it is\n- no\n", {}),
+        ("labels.yaml", "refund: wants money back\nother:\n", {"refund": "wants money back"}),
+        ("labels.json", json.dumps({"a": {"description": "first", "examples": ["an a"]}, "b": None}), {"a": "first"}),
+    ],
+)
+def test_label_files(tmp_path: Path, name: str, content: str, descriptions: dict[str, str]) -> None:
+    (tmp_path / name).write_text(content)
+    found = LabelList.of(tmp_path / name)
+    assert len(found.names) == 2
+    assert found.prompt.descriptions == descriptions
+
+
+def classify(body: dict[str, Any]) -> Turn:
+    text = body["messages"][1]["content"].split()[1]
+    return labelled(WORDS[text])
+
+
+def server(upstream: FakeUpstream) -> dict[str, Any]:
+    upstream.otherwise = classify
+    return {"base_url": upstream.base_url, "llm": "some-model"}
+
+
+def test_a_second_start_pays_for_nothing(upstream: FakeUpstream) -> None:
+    frame = table()
+    found = labelling(frame, **server(upstream))
+    paid = len(upstream.requests)
+    assert paid == found.certificate.bought
+    again = labelling(frame, **server(upstream))
+    assert len(upstream.requests) == paid
+    assert again.certificate == found.certificate
+
+
+def test_a_job_that_dies_goes_on_where_it_was(upstream: FakeUpstream, own_folder: Path) -> None:
+    """The server stops answering in the middle: what was paid is kept, the job ends as if it had not."""
+    frame = table()
+    whole = labelling(frame, ledger=own_folder / "other")
+    asked: set[str] = set()
+
+    def once(body: dict[str, Any]) -> Turn:
+        text = body["messages"][1]["content"]
+        assert text not in asked
+        asked.add(text)
+        if len(asked) == 60:
+            return Turn(status=401, body="{}")
+        return classify(body)
+
+    options = server(upstream)
+    upstream.otherwise = once
+    with pytest.raises(ConfigError):
+        labelling(frame, **options)
+    upstream.otherwise = classify
+    found = labelling(frame, **options)
+    assert found.certificate.certified
+    assert found.certificate.bought == whole.certificate.bought
+
+
+def test_a_budget_is_a_cap(upstream: FakeUpstream) -> None:
+    """The cap holds with calls under way, and the job ends with a weaker promise."""
+    upstream.otherwise = classify
+    config = openai_config("some-model", upstream.base_url, input_price=10.0, output_price=10.0)
+    found = labelling(table(), llm=config, max_cost=0.2)
+    assert 0 < found.cost <= 0.2
+    assert found.frame["label"].notna().all()
+    assert found.certificate.promised < 1
+
+
+def test_a_malformed_reply_is_asked_once_more(upstream: FakeUpstream) -> None:
+    upstream.otherwise = classify
+    upstream.plan(completion("I think it is rather positive, all in all"))
+    found = labelling(table(60), **server(upstream))
+    assert found.certificate.failed == 0
