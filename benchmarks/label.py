@@ -26,8 +26,9 @@ from typing import Any
 
 import numpy as np
 
+import kcm.labelling.label
 from benchmarks import label_boundary
-from benchmarks.label_tables import TextTable, clinc, embedded, recorded, tracer_tables
+from benchmarks.label_tables import MINILM, TextTable, clinc, embedded, recorded, tracer_tables
 from benchmarks.label_texts import JUDGE_BOUGHT, encode_once, judged, kept_at, kept_first, run_command
 from benchmarks.rivals.tables import SCORED, Scored, report, scored
 from benchmarks.script import options
@@ -131,7 +132,7 @@ def llm_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def judge_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Calibration of the judge beside its rivals."""
     for table in (recorded(given.data, "banking77"), clinc(given.data), recorded(given.data, "technology")):
-        vectors = embedded(table.frame["text"].tolist(), given.assets)
+        vectors = kcm.labelling.label.encoded(tuple(table.frame["text"]), MINILM, given.assets)
         for num_bought in JUDGE_BOUGHT:
             if num_bought < len(vectors) / 2:
                 yield from judged(table, vectors, num_bought, seed=0)
