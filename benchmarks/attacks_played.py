@@ -6,13 +6,12 @@ import asyncio
 import base64
 import io
 import json
-import math
 import statistics
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +21,8 @@ from PIL import Image
 
 INNOCENT = {"inputs": [{"text": "What a film!"}]}
 NUM_REPEATS = 3
+SHORT, CHUNKED = "Content-Length: 100", "Transfer-Encoding: chunked"  # of which one byte is sent
+HELD_ROUNDS = 15  # of requests while an attacker holds connections
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,8 @@ def _picture(width: int, height: int, seed: int | None = None) -> str:
 
 def innocent(kind: Kind) -> dict[str, Any]:
     """What others ask a door of this kind."""
-    asked: dict[Kind, dict[str, str]] = {
-        "text": {"text": "What a film!"},
-        "pictures": _item(_picture(60, 60, 1)),
-        "audited": {"text": "agree"},
-    }
-    return {"inputs": [asked[kind]]}
+    asked: dict[Kind, dict[str, str]] = {"pictures": _item(_picture(60, 60, 1)), "audited": {"text": "agree"}}
+    return {"inputs": [asked.get(kind, {"text": "What a film!"})]}
 
 
 async def marks(client: Client) -> Outcome:
@@ -183,31 +180,96 @@ async def deep_json(client: Client) -> Outcome:
     return await client.compared("/v1/predict", b'{"inputs":' + b"[" * 1_000_000, _predict(1_000_000))
 
 
+@dataclass
+class Held:
+    """Connections that an attacker holds: of each, the status that it got and whether it was closed."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def hold(self, url: str, sent: bytes, number: int) -> None:
+        """Open so many, each of which sends this and then nothing."""
+        address = urlsplit(url)
+
+        async def one() -> None:
+            with suppress(OSError):
+                reader, writer = await asyncio.open_connection(address.hostname, address.port)
+                self.writers.append(writer)
+                writer.write(sent)
+                self.statuses[(await reader.readline()).decode()[9:12] or "closed"] += 1
+
+        self.tasks += [asyncio.create_task(one()) for _ in range(number)]
+        while len(self.writers) < len(self.tasks):
+            await asyncio.sleep(0.01)
+
+    async def let_go(self) -> None:
+        """Close all."""
+        for task in self.tasks:
+            task.cancel()
+        for writer in self.writers:
+            writer.close()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+def _head(client: Client, line: str, *headers: str) -> bytes:
+    """The head of a request, and the first byte of its body."""
+    host, first = f"Host: {urlsplit(client.target.url).netloc}", "1\r\n{\r\n" if CHUNKED in headers else "{"
+    return "\r\n".join((f"{line} HTTP/1.1", host, "Content-Type: application/json", *headers, "", first)).encode()
+
+
+def holding(number: int, line: str, *headers: str, key: bool = False) -> Callable[[Client], Awaitable[Outcome]]:
+    """So many clients that send a request's head and one byte of its body; the promise is checked meanwhile."""
+
+    async def play(client: Client) -> Outcome:
+        held = Held()
+        named = (*headers, f"Authorization: Bearer {KEYS['ann']}") if key else headers
+        await held.hold(client.target.url, _head(client, line, *named) if line else b"", number)
+        statuses = Counter[int]()
+        ready = Counter[int]()
+        for _ in range(HELD_ROUNDS):
+            answers = await asyncio.gather(*(client.post("/v1/predict", INNOCENT, "eve") for _ in range(4)))
+            statuses.update(answer.status_code for answer in answers)
+            ready[(await client.get("/readyz")).status_code] += 1
+        waited_for = number - held.statuses.total()
+        await held.let_go()
+        seen = f"asked meanwhile {dict(statuses)}, /readyz {dict(ready)}; held {dict(held.statuses)}, open {waited_for}"
+        return Outcome(set(statuses) == set(ready) == {200}, seen)
+
+    return play
+
+
 async def silent_bodies(client: Client) -> Outcome:
-    """40 clients that stop in the middle of their bodies: how long they keep a place, and then a connection."""
-    address = urlsplit(client.target.url)
-    head = (
-        f"POST /v1/predict HTTP/1.1\r\nHost: {address.netloc}\r\nAuthorization: Bearer {KEYS['ann']}\r\n"
-        "Content-Type: application/json\r\nContent-Length: 100000\r\n\r\n{"
-    )
+    """40 clients that stop in the middle of their bodies: how long they keep a connection."""
+    started, held = time.perf_counter(), Held()
+    head = _head(client, "POST /v1/predict", "Content-Length: 100000", f"Authorization: Bearer {KEYS['ann']}")
+    await held.hold(client.target.url, head, 40)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.gather(*held.tasks), 90)
+    answered_s = time.perf_counter() - started
+    await held.let_go()
+    in_time = answered_s < 2 * client.target.config.limits.body_timeout_s
+    return Outcome(held.statuses == {"408": 40} and in_time, f"{dict(held.statuses)} within {answered_s:.0f} s")
 
-    async def stop() -> tuple[str, float, float]:
-        started = time.perf_counter()
-        reader, writer = await asyncio.open_connection(address.hostname, address.port)
-        writer.write(head.encode())
-        status, answered = "", math.inf
-        with suppress(TimeoutError, OSError):
-            status = (await asyncio.wait_for(reader.readline(), 90)).decode()[9:12]
-            answered = time.perf_counter() - started
-            await asyncio.wait_for(reader.read(), 90)  # until the connection is closed
-        writer.close()
-        return status, answered, time.perf_counter() - started
 
-    found = await asyncio.gather(*(stop() for _ in range(40)))
-    statuses = {status for status, _, _ in found}
-    answered_s, closed_s = (max(seconds) for seconds in list(zip(*found, strict=True))[1:])
-    held = statuses == {"408"} and answered_s < 2 * client.target.config.limits.body_timeout_s
-    return Outcome(held, f"{sorted(statuses)} after {answered_s:.0f} s, connections open for {closed_s:.0f} s")
+async def slow_readers(client: Client) -> Outcome:
+    """300 clients that ask for the largest file and never read it."""
+    return await holding(300, "GET /docs/files/swagger-ui-bundle.js", "Content-Length: 1")(client)
+
+
+async def odd_lengths(client: Client) -> Outcome:
+    """`Content-Length` of thousands of digits, negative, doubled: refused, and none is an error of the service."""
+    statuses = []
+    for value in ("9" * 5000, "-1", "1e3", "5\r\nContent-Length: 6"):
+        for line in ("POST /v1/predict", "GET /"):
+            held = Held()
+            key = f"Authorization: Bearer {KEYS['ann']}"
+            await held.hold(client.target.url, _head(client, line, f"Content-Length: {value}", key), 1)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.gather(*held.tasks), 30)
+            await held.let_go()
+            statuses += list(held.statuses)
+    return Outcome(all(status < "500" for status in statuses), f"{statuses}")
 
 
 async def forbidden_headers(client: Client) -> Outcome:
@@ -287,6 +349,7 @@ async def _route(client: Client, text: str) -> str:
     return str(answer.json()["answers"][0]["route"]) if answer.status_code == 200 else str(answer.status_code)
 
 
+KEYS_OF: dict[Kind, str] = {"text": "a key", "no keys": "no keys"}
 ATTACKS = (
     Attack("blocks of marks", "text", marks, weighs=True),
     Attack("32 picture bombs", "pictures", picture_bombs, weighs=True),
@@ -297,6 +360,17 @@ ATTACKS = (
     Attack("4 MB of unknown keys", "text", unknown_keys, weighs=True),
     Attack("deep JSON in a body", "text", deep_json, weighs=True),
     Attack("bodies that stop", "text", silent_bodies),
+    *(
+        Attack(f"{number} bodies that stop, {line}, {keys}", kind, holding(number, line, SHORT, key=keys == "a key"))
+        for kind, keys in KEYS_OF.items()
+        for number in (50, 110, 300, 1000)
+        for line in ("POST /v1/predict", "GET /")
+    ),
+    Attack("300 chunked bodies that stop", "no keys", holding(300, "POST /v1/feedback", CHUNKED)),
+    Attack("300 chats that stop", "no keys", holding(300, "POST /v1/chat/completions", SHORT)),
+    Attack("1,000 idle connections", "text", holding(1000, "")),
+    Attack("300 slow readers", "text", slow_readers),
+    Attack("odd lengths", "text", odd_lengths),
     Attack("Ray Serve's own headers", "text", forbidden_headers),
     Attack("a question that stalls", "text", slow_question),
     Attack("deep and long replies", "text", deep_reply),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -138,7 +139,8 @@ def start(cluster: HostCluster, log: str, *words: str) -> subprocess.Popen[str]:
 
 def submit(cluster: HostCluster, log: str, *options: str) -> subprocess.Popen[str]:
     """Submit the run from the laptop, which follows it."""
-    return start(cluster, log, "submit", CONFIG, "--address", cluster.dashboard, *options)
+    words = [sys.executable, "-m", "jobs.cli", "submit", CONFIG, "--address", cluster.dashboard, *options]
+    return cluster.laptop.start(["sh", "-c", f"{shlex.join(words)} | sh"], log)
 
 
 def wait(cluster: HostCluster, log: str, started: subprocess.Popen[str]) -> None:

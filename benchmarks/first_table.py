@@ -35,7 +35,7 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy
 from kcm.cascade.table import OutcomeTable, Split
 from kcm.certification.certificate import CertificateConfig, certified_keep_rate, certify_policy
-from kcm.certification.ledger import look_delta
+from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator, CollaboratorName, NetworkConfig, NetworkKind
 from kcm.collaborator.distill import DistillConfig
 from kcm.config import parse_config
@@ -216,7 +216,7 @@ def thirty_lines(draw: Draw) -> tuple[np.ndarray, np.ndarray, str]:
     certify, fresh = draw.certify, draw.fresh
     small, score = model.predict(certify.features), model.predict_proba(certify.features).max(1)
     lost = np.sort(score[(small != certify.labels) & (certify.large == certify.labels)])[::-1]
-    passing = binom.cdf(np.arange(len(score)), len(score), CERTIFICATE.epsilon) <= look_delta(CERTIFICATE.delta, 1)
+    passing = binom.cdf(np.arange(len(score)), len(score), CERTIFICATE.epsilon) <= question_delta(CERTIFICATE.delta, 1)
     affordable = int(passing.sum()) - 1
     threshold = np.inf if affordable < 0 else lost[affordable] if affordable < len(lost) else -np.inf
     kept = model.predict_proba(fresh.features).max(1) > threshold
@@ -225,7 +225,7 @@ def thirty_lines(draw: Draw) -> tuple[np.ndarray, np.ndarray, str]:
 
 def ours(draw: Draw) -> tuple[np.ndarray, np.ndarray, str]:
     """The same by the collaborators, gates, search and certificate of the product."""
-    delta = look_delta(CERTIFICATE.delta, 1)
+    delta = question_delta(CERTIFICATE.delta, 1)
     network = parse_config(NetworkConfig, DEFAULT_LEARNING["network"], where="network")
     best: tuple[tuple[float, ...], Any] | None = None
     for name, kind in KINDS.items():

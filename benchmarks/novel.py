@@ -57,7 +57,7 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy
 from kcm.cascade.table import OutcomeTable
 from kcm.certification.certificate import Certificate, CertificateConfig, certify
-from kcm.certification.ledger import look_delta
+from kcm.certification.ledger import look_delta, question_delta
 from kcm.certification.monitoring.alarm import RateAlarm
 from kcm.certification.monitoring.drift import ALARM_DELTA, DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
@@ -265,7 +265,7 @@ def first_version(stream: Stream, rows: Ints, num_labels: int) -> Version:
         )
     )
     certificate = certify(
-        validate, rows_of_certify, version.policy.decision, CERTIFICATE, delta=look_delta(CERTIFICATE.delta, 1)
+        validate, rows_of_certify, version.policy.decision, CERTIFICATE, delta=question_delta(CERTIFICATE.delta, 1)
     )
     return replace(version, policy=version.policy.model_copy(update={"decision": certificate.route}))
 

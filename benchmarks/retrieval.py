@@ -32,7 +32,7 @@ from kcm.cascade.scores import form_named
 from kcm.cascade.search import find_policy
 from kcm.cascade.table import SPLITS, Split
 from kcm.certification.certificate import certificates_json, certified_keep_rate, certify_policy
-from kcm.certification.ledger import look_delta
+from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import EncoderConfig
 from kcm.encoders.dual.image_text import pair_features
@@ -295,7 +295,7 @@ def candidates(found: Sequence[Gallery], config: RunConfig, top_k: Sequence[int]
 def measured(found: Sequence[Gallery], config: RunConfig, top_k: Sequence[int]) -> dict[str, Any]:
     """The test queries by the certified policy that keeps most, and by the best that scores half of the pairs."""
     tried = list(candidates(found, config, top_k))
-    delta = look_delta(config.certificate.delta, 1)  # the search ends before matching is certified on the same rows
+    delta = question_delta(config.certificate.delta, 1)  # the search ends before matching is certified on the same rows
     best, searched = cheapest(tried, config, delta)
     policy, certificates = certify_policy(
         best.validate, best.on(found, "certify")[1], searched, config.certificate, delta=delta

@@ -34,7 +34,7 @@ from study.seeds import interval_of, paired_over_seeds
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.table import SPLITS
 from kcm.certification.certificate import certify_policy
-from kcm.certification.ledger import look_delta
+from kcm.certification.ledger import question_delta
 from kcm.config import load_config
 from kcm.errors import KcmError
 from kcm.learners.training.stream import ParquetRows
@@ -171,7 +171,7 @@ def _over_seeds(inputs: Inputs, how: Literal["solved", "trained"], *overrides: s
             tuned = _tuned(plan, config, name, trainer.state_dict())
             scored = scored_table(tuned, features, outcomes)
             validate, certify_rows, test = (scored.rows(split) for split in SPLITS)
-            first_look = look_delta(config.certificate.delta, 1)
+            first_look = question_delta(config.certificate.delta, 1)
             policy, _ = certify_policy(validate, certify_rows, tuned.policy, config.certificate, delta=first_look)
             keeps_N = policy.keep(test.score, test.task)
             cascade_N = np.where(keeps_N, test.small_correct, test.large_correct)

@@ -19,16 +19,24 @@ from kcm.errors import KcmError
 from kcm.redact import redacted, redacted_values
 
 _KCM_ERROR = re.compile(r"^\s*kcm\.errors\.\w+: (.+)$", re.MULTILINE)
-UNEXPECTED, USER_ERROR, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+UNEXPECTED, USER_ERROR, OUTSIDE_PROMISE, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
+
+
+class OutsidePromise(Exception):
+    """The end of a command whose `result` is written, and is not what was promised; the message is one line."""
+
+    def __init__(self, line: str, result: dict[str, Any], code: int = OUTSIDE_PROMISE) -> None:
+        super().__init__(line)
+        self.result, self.code = result, code
 
 
 @contextmanager
 def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
     """Run the body of a command; what it puts into the yielded dict is its JSON result.
 
-    A user error (KcmError) exits with 2, any other error with 1, an interruption with 130, a SIGTERM with 143, each
-    after one line on stderr, below the traceback with `debug`. The JSON file is written in every case; a killed command
-    leaves one that says that it did not finish.
+    A user error (KcmError) exits with 2, any other error with 1, a result outside of what was promised with 3, an
+    interruption with 130, a SIGTERM with 143, each after one line on stderr, below the traceback with `debug`. The JSON
+    file is written in every case; a killed command leaves one that says that it did not finish.
     """
     result: dict[str, Any] = {}
     terminated = threading.Event()
@@ -39,6 +47,10 @@ def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
         _write(json_file, result)
     except typer.Exit:
         raise
+    except OutsidePromise as end:
+        _write(json_file, end.result)
+        typer.secho(str(end), fg=typer.colors.YELLOW, err=True)
+        raise typer.Exit(end.code) from None
     except KeyboardInterrupt as interruption:
         code = TERMINATED if terminated.is_set() else INTERRUPTED
         _fail(str(interruption) or "interrupted; start again", code, json_file, debug)

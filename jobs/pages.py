@@ -1,9 +1,6 @@
-"""Pages of the docs that are made from the code: `python -m jobs.pages commands`, or `glossary`."""
+"""Pages of the docs that are made from the code: the site makes commands.md, `python -m jobs.pages` the glossary."""
 
 from __future__ import annotations
-
-import sys
-from collections.abc import Callable
 
 import typer
 from typer.cli import get_docs_for_click
@@ -13,18 +10,18 @@ from kcm.report.glossary import measures, words
 
 COMMANDS_HEAD = """# Commands
 
-Every command of `kcm`; `kcm COMMAND -h` says the same, `kcm --install-completion` completes them in a shell. This page
-is printed by `python -m jobs.pages commands`.
+Every command of `kcm`; `kcm COMMAND -h` says the same, `kcm --install-completion` completes them in a shell.
 
 Most commands take a run's YAML file, `CONFIG`, whose values `--set KEY.PATH=VALUE` overrides; it can be repeated. All
 take `--json FILE` for their result, or their error, and `--debug` for tracebacks. A user error is one line: what,
-where, and the fix. Exit codes: 0 done, 1 a bug, 2 a user error, 130 interrupted, 143 terminated by SIGTERM. `run`,
+where, and the fix. Exit codes: 0 done, 1 a bug, 2 a user error, 3 done with
+answers outside the promise, 130 interrupted, 143 terminated by SIGTERM. `run`,
 `update` and `predict` go on where they were when they are started again, and `route` keeps the texts that it encoded.
 """
 GLOSSARY_HEAD = """# Glossary
 
 One word for each thing, in code, configuration, metrics and docs. The report shows these meanings where a word stands.
-This page is printed by `python -m jobs.pages glossary`.
+This page is printed by `python -m jobs.pages`.
 """
 
 
@@ -49,10 +46,5 @@ def glossary_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES: dict[str, Callable[[], str]] = {
-    "commands": commands_reference,
-    "glossary": glossary_page,
-}
-
 if __name__ == "__main__":
-    print(PAGES[sys.argv[1]](), end="")
+    print(glossary_page(), end="")

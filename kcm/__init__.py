@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kcm.api.classifier import KANClassifier
     from kcm.api.router import Router
     from kcm.bundle.answers import Answer, Failure
+    from kcm.certification.scores import certify
     from kcm.errors import KcmError
     from kcm.kan import KAN, KANLinear
     from kcm.labelling.label import label
@@ -29,6 +30,7 @@ __all__ = [
     "KANLinear",
     "KcmError",
     "Router",
+    "certify",
     "label",
     "label_scored",
     "load",
@@ -43,6 +45,7 @@ _MODULES = {
     "KANLinear": "kcm.kan",
     "KcmError": "kcm.errors",
     "Router": "kcm.api.router",
+    "certify": "kcm.certification.scores",
     "label": "kcm.labelling.label",
     "label_scored": "kcm.labelling.scored",
     "load": "kcm.api.cascade",

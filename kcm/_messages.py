@@ -29,11 +29,6 @@ def store_fault(error: BaseException) -> StoreFault | None:
     return next((fault for fault, words in _STORE_FAULTS if words.search(str(error))), None)
 
 
-def is_too_early(error: BaseException) -> bool:
-    """Whether Ray has no agent for a job yet, as on a head that has just started."""
-    return "No available agent" in str(error)
-
-
 def status_of(error: BaseException) -> str | None:
     """The status that a server answered with, by obstore, such as `503 Service Unavailable`."""
     found = _STATUS.search(str(error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from glob import iglob
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from kcm.errors import ConfigError
 from kcm.redact import HIDDEN
+from kcm.regular import require_regular
 
 _UNKNOWN_KEY = "unknown_key"
 
@@ -69,6 +70,7 @@ def load_config(model: type[ConfigT], path: Path, overrides: Iterable[str] = ())
 
 def read_values(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """What `load_config` validates: the mapping in a YAML file, with the overrides applied. Raises ConfigError."""
+    require_regular(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
@@ -126,24 +128,29 @@ def with_absolute_paths(config: ConfigT) -> ConfigT:
 
     Other texts stay as they are: ids and URIs, and paths that only another machine knows.
     """
+    return with_paths(config, _located)
+
+
+def with_paths(config: ConfigT, change: Callable[[str], str]) -> ConfigT:
+    """A copy with every path changed, and every text that is marked as a `LocalPath`."""
     changed = {}
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
-        if (absolute := _absolute(value, LocalPath in field.metadata)) != value:
-            changed[name] = absolute
+        if (other := _with_paths(value, LocalPath in field.metadata, change)) is not value:
+            changed[name] = other
     return config.model_copy(update=changed)
 
 
-def _absolute(value: Any, is_path: bool) -> Any:
+def _with_paths(value: Any, is_path: bool, change: Callable[[str], str]) -> Any:
     if isinstance(value, Config):
-        return with_absolute_paths(value)
+        return with_paths(value, change)
     if isinstance(value, dict):
-        return {key: _absolute(each, is_path) for key, each in value.items()}
+        return {key: _with_paths(each, is_path, change) for key, each in value.items()}
     if isinstance(value, tuple):
-        return tuple(_absolute(each, is_path) for each in value)
+        return tuple(_with_paths(each, is_path, change) for each in value)
     if isinstance(value, Path):
-        return Path(_located(str(value)))
-    return _located(value) if is_path and isinstance(value, str) else value
+        return Path(change(str(value)))
+    return change(value) if is_path and isinstance(value, str) else value
 
 
 def _located(text: str) -> str:

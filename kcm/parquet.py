@@ -51,5 +51,5 @@ def sound(source: Path | BinaryIO) -> Iterator[None]:
         raise ArtefactError(
             f"the file cannot be read: {' '.join(str(error).split())}",
             where=str(source if isinstance(source, Path) else source.name),
-            hint="`kcm verify` names all damage: put the file back, or remove its artefact and start again",
+            hint="Put the file back, or remove the folder of its artefact, and start again",
         ) from None

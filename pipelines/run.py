@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
-from kcm.large.response_cache import ResponseStore
+from kcm.large.response_cache import STORE_FILE, ResponseStore
 from kcm.redact import redacted_values
 from pipelines.cluster.connection import connected, require_room, starts_local
 from pipelines.config import RunConfig
@@ -29,9 +27,10 @@ from pipelines.stages.stage import Stage, run_stages
 from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
-from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, storage_errors, write_json
+from pipelines.store.artefact import ArtefactStore, Recipe, storage_errors, write_json
 from pipelines.store.control.lease import leased, refuse_while_held
 from pipelines.store.files import StorageError
+from pipelines.store.storage import Storage
 from pipelines.store.upkeep import CLEANING
 from pipelines.tracking.tracking import Tracking
 
@@ -57,33 +56,31 @@ def run(
         section = config.model_dump(mode="json", exclude={"cluster", "tracking", "serve", "update", "costs"})
         key = Recipe("run", 1, section).fingerprint
         context.promote = promote
-        context.tracking = Tracking.open(
-            config.tracking,
-            context.store.root,
-            name=config.name,
-            key=key,
-            say=lambda line: context.reporter.say(escape(line)),
-        )
-        done: dict[str, Artefact] = {}
-        with closing(context.tracking):
-            names = [stage.stage for stage in stages]
-            for name, artefact in run_stages(stages[: names.index(until) + 1] if until else stages, context):
-                done[name] = artefact
-            result = collect(config, context, done)
-            if "register" in done:
-                path = context.run_folder / "result.json"
-                result["result_path"] = context.store.storage.where(path)
-                write_json(path, redacted_values(result))
-                context.tracking.finish()
+        context.tracking = Tracking.open(config.tracking, context.store.root, name=config.name, key=key)
+        names = [stage.stage for stage in stages]
+        done = dict(run_stages(stages[: names.index(until) + 1] if until else stages, context))
+        result = collect(config, context, done)
+        if "register" in done:
+            path = context.run_folder / "result.json"
+            result["result_path"] = context.store.storage.where(path)
+            write_json(path, redacted_values(result))
+            context.tracking.finish()
     return result
 
 
 def context_of(config: RunConfig, store: ArtefactStore, reporter: Reporter | None = None) -> Context:
-    """The context of a run; a storage in a bucket keeps its paid answers beside the log."""
+    """The context of a run."""
     context = Context(config.name, store, config.assets_path, config.cluster, reporter or Reporter())
     if store.storage.is_remote:
-        context.responses = ResponseStore.in_log(log_url(config.serve, config.storage_folder))
+        context.responses = paid_answers(config)
     return context
+
+
+def paid_answers(config: RunConfig) -> ResponseStore:
+    """The store of a run's paid answers: a file of the storage, for one in a bucket tables beside the log."""
+    if Storage.at(config.storage_path).is_remote:
+        return ResponseStore.in_log(log_url(config.serve, config.storage_folder))
+    return ResponseStore.in_file(config.storage_folder / STORE_FILE)
 
 
 @contextmanager

@@ -36,7 +36,6 @@ def champion(loadable: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder = loadable[0].write(tmp_path / "bundle")
     tracking = Tracking.open(TrackingConfig(), tmp_path, name="reviews", key="key")
     set_champion(tracking.uri, "reviews", register_model(tracking, "reviews", folder, "fingerprint"))
-    tracking.close()
     monkeypatch.setenv("KCM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
@@ -179,6 +178,13 @@ def test_no_link_of_the_site_is_dead(site: Path) -> None:
             if not (file.is_relative_to(site) and file.is_file() and known):
                 dead.append(f"{page.relative_to(site)}: {target}")
     assert dead == []
+
+
+def test_the_site_has_the_pages_on_commands_and_keys(site: Path) -> None:
+    """They are made from the code when the site is built, and not committed."""
+    for page, shown in (("commands", "kcm submit"), ("configuration", "num_epochs")):
+        assert not (ROOT / "docs" / f"{page}.md").exists()
+        assert shown in (site / page / "index.html").read_text(encoding="utf-8")
 
 
 def test_the_site_shows_the_files_that_its_pages_include(site: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from kcm.collaborator.collaborator import NetworkConfig, NetworkKind
-from kcm.components import FAMILIES
+from kcm.components import FAMILIES, Component
 from kcm.config import Config, parse_config, read_values
 from kcm.errors import ConfigError
 from kcm.learners import LearnerConfig
@@ -19,7 +19,8 @@ StudyNetwork = Literal["kan", "mlp", "linear", "random_relu", "ncm"]
 """Networks that a study compares; `ncm` is the nearest class mean, which has no weights and needs no learner."""
 
 TRAINED: tuple[NetworkKind, ...] = ("kan", "mlp", "linear", "random_relu")
-LEARNERS: tuple[str, ...] = tuple(FAMILIES["learner"].ours)
+EXAMPLES = {name: f"examples.learners.{name}:{name.title()}Config" for name in ("der", "ewc", "lwf", "si")}
+LEARNERS: tuple[str, ...] = (*FAMILIES["learner"].ours, *EXAMPLES)
 DEFAULT_SETTINGS = Path(__file__).parents[1] / "settings" / "default.yaml"
 _DEFAULT = "default"
 
@@ -64,7 +65,7 @@ class Settings:
             places += [f"{learner}@{memory_per_class:g}", f"{learner}@{memory_per_class:g}/{network}"]
         for place in places:
             values = _merged(values, self.overrides.get(place, {}))
-        options = {**values.get("learner", {}), "name": learner}
+        options = {**values.get("learner", {}), "name": EXAMPLES.get(learner, learner)}
         if memory_per_class is not None:
             options["memory"] = round(memory_per_class * num_labels)
         shared = {**values["network"], "shared": True}
@@ -73,7 +74,7 @@ class Settings:
     def _check(self, place: str) -> None:
         learner, _, network = place.partition("/")
         if place != _DEFAULT:
-            FAMILIES["learner"].find(learner.partition("@")[0])
+            class_of(learner.partition("@")[0])
         if network and network not in TRAINED:
             known = ", ".join(TRAINED)
             raise ConfigError(f"unknown network {network!r}", where=self.where, hint=f"Known are {known}")
@@ -89,7 +90,12 @@ def kind_of(network: StudyNetwork, learner: LearnerConfig) -> NetworkKind:
 
 def has_memory(learner: str) -> bool:
     """Whether a learner remembers rows, so that a memory size means something to it."""
-    return "memory" in FAMILIES["learner"].find(learner).model_fields
+    return "memory" in class_of(learner).model_fields
+
+
+def class_of(learner: str) -> type[Component]:
+    """The configuration of a learner, by its name here or in examples/learners. ConfigError for an unknown name."""
+    return FAMILIES["learner"].find(EXAMPLES.get(learner, learner))
 
 
 def _merged(wide: Mapping[str, Any], narrow: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from pydantic import Field, field_validator
 from rich.console import Console
 from rich.progress import track
 
-from kcm.components import FAMILIES
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
@@ -26,7 +25,7 @@ from pipelines.store.artefact import write_json
 from .cell import Cell, Record, cell_fingerprint, for_small_steps, run_cell
 from .data import Stream, read_data
 from .seeds import paired_over_seeds
-from .settings import Setting, Settings, StudyNetwork, has_memory
+from .settings import Setting, Settings, StudyNetwork, class_of, has_memory
 
 
 class StudyConfig(Config):
@@ -44,7 +43,7 @@ class StudyConfig(Config):
     @classmethod
     def _check_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            FAMILIES["learner"].find(name)
+            class_of(name)
         return value
 
     @property

@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import ray
 import typer
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from jobs.cluster import Auth
-from jobs.commands.submit import submit_job
 from jobs.options import Run
 from kcm.errors import KcmError
 from pipelines.cluster.config import ClusterConfig
@@ -36,16 +34,8 @@ LOG_ANSWER_S = 10.0
 Check = tuple[str, Callable[[], str]]  # its name, and what gives a line or raises KcmError
 
 
-def doctor(
-    config: Run,
-    address: Annotated[
-        str | None, typer.Option(metavar="URL", help="A cluster's dashboard: the checks are run there, as a job.")
-    ] = None,
-    auth: Auth = "disabled",
-) -> dict[str, Any]:
+def doctor(config: Run) -> dict[str, Any]:
     """Check what CONFIG needs, on every node of its cluster: a line for each check; a fault gives a non-zero exit."""
-    if address:
-        return {"submission_id": submit_job(config, [["doctor"]], address, auth)}
     with ExitStack() as stack:
         result = examine(checks(config, stack), typer.echo)
     if result["faults"]:
@@ -143,7 +133,7 @@ def _local_models(config: RunConfig) -> Iterator[tuple[str, Callable[[Path], str
     """The models that nodes load: the name, and the identity, which reads the files."""
     for encoder in filter(None, (config.encoder, config.large.backbone)):
         towers = encoder.to_align  # the run fits a head on them
-        for each in (towers.image, towers.text) if towers else encoder.choices or (encoder,):
+        for each in (towers.image, towers.text) if towers else (encoder,):
             yield each.name, each.identity
     if not (config.large.backbone or config.large.remote or config.large.is_recorded):
         yield config.large.location, partial(config.large.identity, ())

@@ -24,6 +24,7 @@ from kcm.explain.gate import GateReading, LabelRates, gate_curves, label_rates
 from kcm.explain.networks import feature_name, known_rows, network_inputs, with_curves
 from kcm.inputs.content import Content, contents
 from kcm.kan.inspect.plotting import plot_edge, plot_network
+from kcm.regular import require_regular
 
 PROBE_ROWS = 512  # at most: more would not change which edges matter
 PANELS = 4  # edges drawn per network for one decision, and curves of the gate side by side
@@ -125,6 +126,8 @@ def inputs(texts: Sequence[str], images: Sequence[Path]) -> list[Content]:
     """The inputs to explain: texts, pictures, or pairs of them in order. Raises DataError."""
     if texts and images and len(texts) != len(images):
         raise DataError(f"{len(texts)} texts and {len(images)} pictures make no pairs", where="--input and --image")
+    for path in images:
+        require_regular(path)
     try:
         pictures = [path.read_bytes() for path in images]
     except OSError as error:

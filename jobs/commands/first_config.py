@@ -17,12 +17,10 @@ from kcm.certification.outlook import outlook
 from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.inputs.cells import written
-from kcm.inputs.location import Location
-from kcm.inputs.textfile import TextFormat
 from kcm.report.formats import plural
 from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.preparation.checks import SplitError
-from kcm.tasks.readers.guess import REPLY, GuessedColumns
+from kcm.tasks.readers.guess import REPLY, GuessedColumns, tells_label
 from kcm.tasks.rows import BadRow, read_bad_rows
 from kcm.tasks.sequence import BAD_ROWS, Summary, read_summary
 from kcm.tasks.sources import Source
@@ -35,7 +33,7 @@ _FEWEST = 3  # rows of a label: fewer cannot be in train, certify and test
 _MAX_RARE = _MAX_BAD = 0.2  # share of the rows that may be left out
 _USUAL_BAD = 0.01  # the default of tasks.max_bad_rows
 _HEAD = """\
-# Written by `kcm init {table}`. Every key is explained in docs/configuration.md.
+# Written by `kcm init {table}`. `kcm config` explains every key.
 #
 {commands}
 #
@@ -55,6 +53,19 @@ _TEXTS = (
 )
 _NETWORK_OF_PICTURES = "efficientnet-lite2"
 _PICTURES = tuple({"kind": "image", "model": _NETWORK_OF_PICTURES, "side": side} for side in (96, 160))
+
+
+class _InLines(list[str]):
+    """Names that share lines."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes `_InLines` in brackets."""
+
+
+_Dumper.add_representer(
+    _InLines, lambda dumper, names: dumper.represent_sequence("tag:yaml.org,2002:seq", names, flow_style=True)
+)
 
 
 @dataclass(frozen=True)
@@ -97,7 +108,8 @@ def first_config(
         commands="\n".join(f"#   {command}" for command in commands),
         large=_RECORDED if columns.large else _CLASSIFIER.format(encoder=encoder),
     )
-    return FirstConfig(head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True), summary.num_rows, lines)
+    content = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return FirstConfig(head + content, summary.num_rows, lines)
 
 
 def _sections(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]:
@@ -117,7 +129,7 @@ def _sections(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]
     }
     if columns.task is None:
         tasks["num_tasks"] = 1
-    vector = {"kind": "precomputed", "columns": list(columns.vector)}
+    vector = {"kind": "precomputed", "columns": _InLines(columns.vector)}
     small, large = _TEXTS if columns.text else _PICTURES if columns.image else (vector, vector)
     return {
         "tasks": tasks,
@@ -143,7 +155,7 @@ def _recorded(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]
         "label_column": columns.large,
         "currency_column": columns.cost,
     }
-    return {key: value for key, value in large.items() if value is not None}
+    return {key: value for key, value in large.items() if value is not None or key == "id_column"}
 
 
 def _rare_labels(frame: pd.DataFrame, columns: GuessedColumns) -> dict[str, int]:
@@ -196,24 +208,33 @@ def _build(config: RunConfig, source: Source) -> tuple[Summary, list[BadRow]]:
 
 
 _SHOWN = 3
-_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_NAMES = 8  # columns of one use that are listed
 
 
-def format_line(location: Location, text_format: TextFormat) -> str:
-    """How a text file is written."""
-    encoding = str(text_format.encoding)
-    parts = [f"encoding {encoding}"]
-    if encoding == "utf-8-sig":
-        parts = ["encoding utf-8 with a byte-order mark, which is skipped"]
-    elif encoding == "cp1252":
-        parts = ["encoding cp1252 (as Latin-1; if letters look wrong, correct tasks.source.encoding)"]
-    if location.suffix in (".csv", ".tsv"):
-        parts.insert(0, f"cells separated by {_DELIMITERS.get(str(text_format.delimiter), text_format.delimiter)}")
-    return f"{location.name}: {', '.join(parts)}"
+def column_table(frame: pd.DataFrame, columns: GuessedColumns, reasons: Mapping[str, str]) -> Iterator[str]:
+    """A line for each use of columns, and one for those that share a reason why they are not used.
+
+    `reasons` say why columns are no part of a vector.
+    """
+    used = {kind: [name] for kind, name in vars(columns).items() if isinstance(name, str)}
+    used |= {"numbers": list(columns.vector)} if columns.vector else {}
+    taken = {name.removesuffix(REPLY) for names in used.values() for name in names}
+    unused: dict[str, list[str]] = defaultdict(list)
+    for name in map(str, frame.columns):
+        if name.removesuffix(REPLY) not in taken:
+            reason = reasons.get(name) or f"the input is the {'text' if columns.text else 'picture'}"
+            unused[reason].append(name)
+    rows = [*used.items(), *(("not used", names) for names in unused.values())]
+    whys = [*("" for _ in used), *(f": {reason}" for reason in unused)]
+    yield "columns:"
+    for (use, names), why in zip(rows, whys, strict=True):
+        more = f", … ({len(names)} columns)" if len(names) > _NAMES else ""
+        yield f"  {use:8}  {', '.join(map(repr, names[:_NAMES]))}{more}{why}"
+    yield "choose others by --text, --label and --large"
 
 
 def findings(frame: pd.DataFrame, columns: GuessedColumns, *, is_sample: bool) -> Iterator[str]:
-    """Lines on repeated ids and texts of several labels; of the first rows where `is_sample`."""
+    """Lines on repeated ids, texts of several labels and numbers that tell the label; of a sample if `is_sample`."""
     among = f" among the first {len(frame):,} rows" if is_sample else ""
     if columns.id is None and "id" in frame and (repeated := int(frame["id"].duplicated().sum())):
         yield f"column 'id' repeats {plural(repeated, 'id')}{among}: rows are named by their numbers instead"
@@ -222,6 +243,14 @@ def findings(frame: pd.DataFrame, columns: GuessedColumns, *, is_sample: bool) -
         labels = texts[columns.label].map(written).groupby(texts[columns.text].map(written)).nunique()
         if contradicted := int((labels > 1).sum()):
             yield f"warning: {plural(contradicted, 'text')} with several labels{among}: correct them in the table"
+    if columns.vector and columns.label:
+        labels = frame[columns.label].map(written)
+        for name in columns.vector:
+            if tells_label(frame[name], labels):
+                yield (
+                    f"warning: column {name!r} alone tells every label{among}: delete it from encoder.columns if it is"
+                    " not known when an input arrives"
+                )
 
 
 def bad_row_lines(bad_rows: Sequence[BadRow], num_rows: int, limit: int | None) -> Iterator[str]:

@@ -14,18 +14,18 @@ import pandas as pd
 import pyarrow as pa
 import typer
 
-from jobs.commands.first_config import ASSETS, findings, first_config, format_line, is_empty
+from jobs.commands.first_config import ASSETS, column_table, findings, first_config, is_empty
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.cells import chat_texts, has_chats
 from kcm.inputs.chunks import TEXTS
 from kcm.inputs.location import stem_of
-from kcm.inputs.tables import missing_column
+from kcm.inputs.tables import broken_notes, file_notes, missing_column
 from kcm.inputs.textfile import UNKNOWN_FORMAT
 from kcm.redact import redacted
 from kcm.tasks.config import TasksConfig
-from kcm.tasks.readers.files import TableSourceConfig, find_tables
-from kcm.tasks.readers.guess import REPLY, GuessedColumns, cost_column, guess_columns, vector_patterns
+from kcm.tasks.readers.files import TableSourceConfig, find_tables, ignored_note
+from kcm.tasks.readers.guess import REPLY, GuessedColumns, cost_column, guess_columns, number_columns
 from kcm.tasks.sources import SourceConfig
 
 QUESTIONS = {
@@ -33,6 +33,7 @@ QUESTIONS = {
     "label": "Column with the label",
     "large": "Column with the large model's answers",
 }
+_WITHOUT_LABELS = "Give --label, one of {some}; without labels, run kcm label {table} --llm MODEL --labels A,B,C"
 NONE = "none"  # the answer where there is no such column
 _SAMPLE_ROWS, _SAMPLE_BYTES, _MAX_COLUMNS = 100_000, 256 << 20, 2_000
 
@@ -51,9 +52,10 @@ def initialise(
     file = output or Path(f"{name}.yaml")
     if file.exists():
         raise ConfigError("the file is there already", where=str(file), hint="Name another by --output, or delete it")
-    lines = _text_format(source)
-    frame, is_sample = _preview(parse_config(TasksConfig, {"source": source}, where="kcm init").source, table)
-    columns = _columns(frame, given, ask, table)
+    lines = _file_lines(source)
+    frame, is_sample, broken = _preview(parse_config(TasksConfig, {"source": source}, where="kcm init").source, table)
+    columns, reasons = _columns(frame, given, ask, table)
+    lines += [*broken_notes(broken), *column_table(frame, columns, reasons)]
     config = first_config(table, name, source, file, columns, frame)
     lines += findings(frame, columns, is_sample=is_sample)
     try:
@@ -61,11 +63,7 @@ def initialise(
         file.write_text(config.content, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write the file: {error.strerror}", where=str(file)) from error
-    named = {kind: column for kind, column in vars(columns).items() if column and kind != "vector"}
-    chosen = ", ".join(f"{kind} {column!r}" for kind, column in named.items())
-    if columns.vector:
-        chosen += f", numbers {', '.join(map(repr, columns.vector[:3]))}{', …' if len(columns.vector) > 3 else ''}"
-    overview = [f"columns: {chosen}; other ones by --text, --label and --large", *lines, *config.lines]
+    overview = [*lines, *config.lines]
     return {"config": str(file), "rows": config.num_rows, "columns": vars(columns), "overview": overview}
 
 
@@ -97,26 +95,29 @@ def _name_of(source: dict[str, Any]) -> str:
     return re.sub(r"[^\w.-]", "_", stem).lstrip("._-") or "run"
 
 
-def _text_format(source: dict[str, Any]) -> list[str]:
-    """Write the format of a single text file into the source, and say it."""
-    tables = find_tables(source["path"]) if source["kind"] == "files" else []
-    if len(tables) != 1 or tables[0].location.suffix not in TEXTS:
+def _file_lines(source: dict[str, Any]) -> list[str]:
+    """Lines on the files: which are ignored, and how a single one is written, which the source is told too."""
+    if source["kind"] != "files":
         return []
+    lines, tables = list(ignored_note(source["path"])), find_tables(source["path"])
+    if len(tables) != 1:
+        return lines
     location = tables[0].location
-    found = UNKNOWN_FORMAT.found_in(location)
-    source["encoding"] = found.encoding
-    if location.suffix in (".csv", ".tsv"):
-        source["delimiter"] = found.delimiter
-    return [format_line(location, found)]
+    if location.suffix in TEXTS:
+        found = UNKNOWN_FORMAT.found_in(location)
+        source["encoding"] = found.encoding
+        if location.suffix in (".csv", ".tsv"):
+            source["delimiter"] = found.delimiter
+    return [*lines, *file_notes(location)]
 
 
-def _preview(source: SourceConfig, where: str) -> tuple[pd.DataFrame, bool]:
-    """The first rows of a table, and whether there may be more.
+def _preview(source: SourceConfig, where: str) -> tuple[pd.DataFrame, bool, list[int]]:
+    """The first usable rows of a table, whether there may be more, and the numbers of rows with broken cells.
 
     A column of chats is two: what the user said last, and under its name and `REPLY` what the assistant replied.
     """
     assert isinstance(source, TableSourceConfig)  # as all are that `source_of` names
-    frames = []
+    frames, broken = [], list[int]()
     num_rows = num_bytes = 0
     is_sample = False
     for chunk in source.chunks(ASSETS):
@@ -130,11 +131,12 @@ def _preview(source: SourceConfig, where: str) -> tuple[pd.DataFrame, bool]:
             )
         usable = np.delete(np.arange(chunk.num_rows), list(chunk.faults))
         frames.append(_with_chats(chunk.table.take(usable)).to_pandas())
+        broken += [num_rows + 1 + row for row in chunk.broken]
         num_rows += chunk.num_rows
         num_bytes += chunk.table.nbytes
     if not num_rows:
         raise DataError("the file holds no rows", where=where, hint="Give one with a header and rows below it")
-    return pd.concat(frames, ignore_index=True), is_sample
+    return pd.concat(frames, ignore_index=True), is_sample, broken
 
 
 def _with_chats(table: pa.Table) -> pa.Table:
@@ -149,7 +151,8 @@ def _with_chats(table: pa.Table) -> pa.Table:
 
 def _columns(
     frame: pd.DataFrame, given: dict[str, str | None], ask: Callable[[str, str], str] | None, where: str
-) -> GuessedColumns:
+) -> tuple[GuessedColumns, dict[str, str]]:
+    """The columns of each kind, and why further ones are no part of the vector of a table of numbers."""
     names = tuple(map(str, frame.columns))
     some = ", ".join(names[:20])
     chosen = {kind: column for kind, column in given.items() if column}
@@ -169,10 +172,12 @@ def _columns(
             said[kind] = None if answer == NONE else answer
     columns = replace(columns, **said)
     columns = replace(columns, cost=cost_column(frame, columns.large))
+    reasons: dict[str, str] = {}
     if columns.label is None:
-        raise DataError("no column looks like labels", where=where, hint=f"Give --label, one of {some}")
+        raise DataError("no column looks like labels", where=where, hint=_WITHOUT_LABELS.format(table=where, some=some))
     if columns.text is None and columns.image is None:
-        columns = replace(columns, vector=vector_patterns(frame, vars(columns).values()))
+        vector, reasons = number_columns(frame, vars(columns).values())
+        columns = replace(columns, vector=vector)
         if not columns.vector:
             raise DataError("no column looks like texts", where=where, hint=f"Give --text, one of {some}")
         if columns.large is None:
@@ -189,13 +194,7 @@ def _columns(
             where=where,
             hint=other.capitalize(),
         )
-    if columns.large and not columns.id:
-        raise DataError(
-            f"the answers in {columns.large!r} belong to rows without an id",
-            where=where,
-            hint="Add a column `id` that is unique, or give --large none",
-        )
-    return columns
+    return columns, reasons
 
 
 def _require(column: str, field: str, names: tuple[str, ...], where: str) -> None:

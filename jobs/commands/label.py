@@ -7,16 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
+from jobs.exit import OutsidePromise
 from jobs.options import AssetsPath, is_asked, options_of
 from jobs.views.label import Screen, Stopped, closing
 from kcm.errors import KcmError
 from kcm.inputs.tables import read_frame
-from kcm.labelling.label import LabelConfig, Labelling
+from kcm.labelling.label import LabelConfig, LabelledTable
 from kcm.labelling.label import label as label_table
 from kcm.labelling.output import check_kind, write_frame
+from kcm.labelling.rounds import NoAnswers
 from kcm.labelling.sources import openai_config
 
-NOT_PROMISED = 3  # exit code: the labels are there, and the target is not proved
 NOTHING_BOUGHT = 4  # exit code: no answer at all could be bought
 _KINDS = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx")
 
@@ -98,6 +99,8 @@ def label(
         )
     except Stopped:
         return screen.result
+    except NoAnswers as error:
+        raise OutsidePromise(f"error: {error}", {"error": str(error), "bought": 0}, NOTHING_BOUGHT) from None
     finally:
         screen.close()
     write_frame(found.frame, target)
@@ -107,7 +110,11 @@ def label(
         typer.echo(line)
     for path in (target, certificate):
         typer.echo(str(path))
-    return _result(found, answers[-1] if answers else None)
+    result = _result(found, answers[-1] if answers else None)
+    if not found.certificate.certified:
+        line = f"The target of {promise['target']:g} is not proved: {found.certificate.promised:g} is."
+        raise OutsidePromise(line, result)
+    return result
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +128,7 @@ def _read(path: Path) -> str:
         raise KcmError(f"cannot read the prompt: {error}", where=str(path)) from None
 
 
-def _result(found: Labelling, answers: str | None) -> dict[str, Any]:
+def _result(found: LabelledTable, answers: str | None) -> dict[str, Any]:
     """The JSON result; with recorded answers also the rows that really differ from them."""
     certificate = found.certificate
     result = certificate.model_dump(mode="json") | {"cost": found.cost}

@@ -7,12 +7,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from jobs.exit import OutsidePromise
 from jobs.models import bundle_of
 from jobs.options import BundleSource, Overrides, load
 from jobs.service import ServiceSettings
 from kcm.errors import KcmError
+from kcm.large.response_cache import ResponseStore
 from pipelines.batch.predict import predict as predict_files
 from pipelines.progress import Reporter
+from pipelines.run import paid_answers
 
 
 def predict(
@@ -52,6 +55,24 @@ def predict(
             "--overwrite", help="Replace outputs that something else has written; without it they are refused."
         ),
     ] = False,
+    on_large_failure: Annotated[
+        Literal["answer_small", "error"] | None,
+        typer.Option(
+            metavar="answer_small|error",
+            help="What becomes of a row that the large model fails: the small model answers it, outside the promise, or"
+            " it gets no answer; else as `serve.large.on_large_failure` or the bundle says.",
+        ),
+    ] = None,
+    degraded_ok: Annotated[
+        bool, typer.Option("--degraded-ok", help="Exit with 0, not 3, where rows are outside the promise.")
+    ] = False,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Folder or database of paid answers; else that of CONFIG's run, or KCM_STORE, or the user's own.",
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="CONFIG", help="Take cluster, assets and servers from a run's YAML file.")
     ] = None,
@@ -62,6 +83,7 @@ def predict(
         raise KcmError("--set overrides values of --config, which is missing")
     loaded = load(config, overrides) if config else None
     settings = ServiceSettings.of(loaded)
+    run_store = paid_answers(loaded) if loaded else None
     result = predict_files(
         bundle_of(bundle, loaded),
         file,
@@ -76,6 +98,11 @@ def predict(
         upstreams=settings.serve.large.upstreams,
         suffix=format and f".{format}",
         overwrite=overwrite,
+        responses=ResponseStore.at(store) if store else run_store,
+        on_large_failure=on_large_failure or settings.serve.large.on_large_failure,
     )
     typer.echo(output)
+    if result["outside_promise"] and not degraded_ok:
+        share = result["outside_promise"]
+        raise OutsidePromise(f"{share:.1%} of the rows are outside the promise; --degraded-ok exits with 0", result)
     return result

@@ -70,8 +70,8 @@ def _class_name(known: KnownComponent) -> str:
 HEAD = """# Configuration
 
 One YAML file describes a run; any key can be overridden on the command line by `--set key.path=value`.
-An unknown key is an error that names the nearest known one. This page is printed by `kcm config`. Every key stands here
-once: where several sections share keys, the first one explains them.
+An unknown key is an error that names the nearest known one. Every key stands here once: where several sections share
+keys, the first one explains them.
 """
 Row: TypeAlias = tuple[str, str, str, str]
 """Cells of a key: name, type, default and meaning."""

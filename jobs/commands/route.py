@@ -93,9 +93,9 @@ def fit(
 LedgerFile = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE",
-        help="Count looks at the certify rows here; look v may spend 6 delta/(pi^2 v^2). Default: none is kept, and "
-        "the promise holds only for a first look.",
+        metavar="DIR",
+        help="Count looks here: all looks at tables that share rows spend one delta, the first 80% of it. "
+        "Default: the look is not recorded, and the promise holds only for a first look.",
     ),
 ]
 
@@ -120,15 +120,18 @@ def certify(
     ] = None,
     assets_path: AssetsPath = Path("assets"),
 ) -> dict[str, Any]:
-    """Choose a threshold on validate and certify it on the certify rows: at most --epsilon lost, with 1 - --delta.
+    """Certify the lowest threshold that loses at most --epsilon, with probability 1 - --delta.
 
     The JSON holds `decision` (threshold, keep_all or escalate_all), `threshold` (null but for the first; keep what
     scores above it), `call_rate` on the certify rows, `bound` on the accuracy lost, and `valid`: whether every promise
     that was asked for holds for the decision. Escalating all loses nothing, so valid is false only where
-    --max-call-rate cannot be kept. Without a split column, rows are drawn: 40% validate, 40% certify, 20% test.
+    --max-call-rate cannot be kept. Without a split column all rows certify. With --router, --max-loss or --mode net,
+    which need rows to choose on, rows are drawn: 40% validate, 40% certify, 20% test.
     """
     asked = parse_config(RequestConfig, request, where="options")
     frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
+    if ledger:
+        typer.echo(frame.next_look(asked, ledger).sentence, err=True)
     result = frame.certify(asked, ledger)
     if currency and result["mean_costs"] is None:
         raise KcmError(

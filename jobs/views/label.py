@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from jobs.views.table import plain_table
-from kcm.labelling.label import Labelling, Watcher
+from kcm.labelling.label import LabelledTable, Watcher
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.rounds import Forecast
 from kcm.labelling.table import Texts
@@ -115,7 +115,7 @@ class Screen(Watcher):
         typer.secho(f"warning: {line}", fg=typer.colors.YELLOW, err=True)
 
 
-def closing(found: Labelling) -> list[str]:
+def closing(found: LabelledTable) -> list[str]:
     """The lines at the end: the promise, what it took, and what was saved."""
     certificate = found.certificate
     lines = [certificate.sentence]
@@ -124,10 +124,6 @@ def closing(found: Labelling) -> list[str]:
     lines.append(
         f"Bought {certificate.bought:,} of {certificate.texts:,} answers{money}: {100 * saved:.0f}% of the calls saved."
     )
-    if not certificate.certified:
-        lines.append(
-            f"The target of {100 * certificate.target:g}% is not proved: rows without cover count as rows that differ."
-        )
     if certificate.failed:
         lines.append(f"{certificate.failed:,} rows have no usable answer (label_source `failed`).")
     if certificate.look is None:

@@ -80,7 +80,7 @@ def certificate_view(result: Numbers) -> Group:
         shown = (
             f"{percent(difference['estimate'], '+.1f')} points ({ends}) at a call rate of {percent(test['call_rate'])}%"
         )
-        lines.append(line("test", f"{shown}, {test['num_rows']:,} rows"))
+        lines.append(line(result["measured_on"], f"{shown}, {test['num_rows']:,} rows"))
     return Group(*lines, *_notes(result))
 
 

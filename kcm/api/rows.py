@@ -32,6 +32,7 @@ ANSWERS = pa.schema(
         ("error", pa.string()),
     ]
 )
+OUTSIDE = "outside the promise: "  # begins the error of a degraded answer
 _EVERYWHERE = Location.of(Path.cwd().anchor)
 
 
@@ -136,10 +137,17 @@ def with_answers(frame: pd.DataFrame, answers: Sequence[Answer | Failure]) -> pd
 
 
 def answer_table(answers: Sequence[Answer | Failure]) -> pa.Table:
-    """The columns of `ANSWERS`: of an answer all but the error, of a failure the error alone."""
+    """The columns of `ANSWERS`: of an answer all but the error, of a failure the error alone.
+
+    An answer outside the promise has both: the error says why the large model did not give it.
+    """
     columns: dict[str, list[Any]] = {
         name: [None if isinstance(each, Failure) else getattr(each, name) for each in answers]
         for name in ANSWERS.names[:-1]
     }
-    errors = [each.reason if isinstance(each, Failure) else None for each in answers]
+    errors = [each.reason if isinstance(each, Failure) else _outside_promise(each) for each in answers]
     return pa.table(columns | {"error": errors}, schema=ANSWERS)
+
+
+def _outside_promise(answer: Answer) -> str | None:
+    return f"{OUTSIDE}{answer.fault or 'the large model gave no answer'}" if answer.degraded else None

@@ -1,7 +1,17 @@
 """From the name of a model to a folder whose files are verified: a local folder, a fetched asset, or the hub."""
 
 from kcm.assets.manifest import folder_digest, is_intact
+from kcm.assets.places import BundleName, require_may_open
 from kcm.assets.remote import AssetsFolder, assets_place
 from kcm.assets.resolve import default_assets, resolve
 
-__all__ = ["AssetsFolder", "assets_place", "default_assets", "folder_digest", "is_intact", "resolve"]
+__all__ = [
+    "AssetsFolder",
+    "BundleName",
+    "assets_place",
+    "default_assets",
+    "folder_digest",
+    "is_intact",
+    "require_may_open",
+    "resolve",
+]

@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from kcm.errors import AssetError
+from kcm.regular import require_regular
 
 MANIFEST = "asset.json"
 
@@ -83,7 +84,8 @@ _DECIDING = (".safetensors", ".json", ".txt", ".model", ".jinja")  # weights, ar
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
+    """Hexadecimal SHA-256 of a file's content. Raises DataError for a pipe or a device."""
+    require_regular(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -99,24 +101,18 @@ def _sha256_in(path: Path, _state: tuple[int, ...]) -> str:
     return sha256_of(path)
 
 
-def folder_digest(model_path: Path, settings: str, weights: str = "*.safetensors") -> str:
+def folder_digest(model_path: Path, settings: str) -> str:
     """Hexadecimal digest over all files of a model that may decide its output, and the settings of who uses it.
 
-    `weights` is the name, or the pattern, of the files with the weights. The folder's name is no part of it, nor is
-    what `kcm assets` notes in it. Raises AssetError for a folder without such weights, or with safetensors and no
-    config.
+    The folder's name is no part of it, nor is what `kcm assets` notes in it. Raises AssetError for a folder without
+    config.json or safetensors.
     """
-    files = sorted(
-        file
-        for file in model_path.rglob("*")
-        if (file.suffix in _DECIDING or file.match(weights)) and file.name != MANIFEST
-    )
-    has_config = any(file.suffix == ".json" for file in files) or not weights.endswith(".safetensors")  # GGUF holds it
-    if not has_config or not any(file.match(weights) for file in files):
+    files = sorted(file for file in model_path.rglob("*") if file.suffix in _DECIDING and file.name != MANIFEST)
+    if not {".json", ".safetensors"} <= {file.suffix for file in files}:
         raise AssetError(
-            f"the folder holds no model with weights as {weights}",
+            "the folder holds no model with weights as *.safetensors",
             where=str(model_path),
-            hint="It needs config.json and *.safetensors; a language model may have GGUF, named in large.gguf_file",
+            hint="It needs config.json and *.safetensors",
         )
     digest = hashlib.sha256()
     for file in files:

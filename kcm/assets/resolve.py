@@ -8,11 +8,13 @@ from pathlib import Path
 
 from kcm.assets import hub
 from kcm.assets.manifest import MANIFEST, is_intact
+from kcm.assets.places import BundleName, may_open, require_may_open
 from kcm.assets.remote import assets_folder, fetch_remote
 from kcm.durable import drafted
 from kcm.errors import AssetError
 
-_PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model")
+_WEIGHTS = "*.safetensors"
+_PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model", _WEIGHTS)
 
 
 def default_assets() -> Path:
@@ -20,18 +22,22 @@ def default_assets() -> Path:
     return assets_folder(os.environ.get("KCM_ASSETS") or "assets")
 
 
-def resolve(model: str, assets_dir: Path, *, weights: str = "*.safetensors") -> Path:
+def resolve(model: str, assets_dir: Path) -> Path:
     """The folder of a model: a local folder as it is, an asset of `assets_dir` or its bucket, else from the hub.
 
+    A local folder that a bundle names is used if `places.may_open` says so, else the name is taken as an id.
     A folder `assets_dir/model` is an asset, and used only while its files have the hashes that its manifest states.
-    `weights` is the pattern of the files with the weights. An id that the hub's own cache already holds is taken from
-    there without asking. The commit of the first time is recorded in `assets_dir` and is the one taken from then on.
+    An id that the hub's own cache already holds is taken from there without asking. The commit of the first time is
+    recorded in `assets_dir` and is the one taken from then on.
     Raises AssetError, naming the command or the path to repair it.
     """
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    leads_out = folder.is_absolute() or ".." in folder.parts or model.startswith(("./", "~"))
+    if leads_out and isinstance(model, BundleName):
+        require_may_open(model, assets_dir)
+    if folder.is_dir() and may_open(model, assets_dir):
         return folder
-    if folder.is_absolute() or model.startswith(("./", "../", "~")):
+    if leads_out:
         raise AssetError(
             f"no such model folder {model!r}", hint="Give a folder that exists, or the id of a model on the hub"
         )
@@ -45,15 +51,15 @@ def resolve(model: str, assets_dir: Path, *, weights: str = "*.safetensors") -> 
             where=str(asset),
             hint=f"Run `kcm assets {model}`, or move the folder away",
         )
-    return _from_hub(model, assets_dir, weights)
+    return _from_hub(model, assets_dir)
 
 
-def _from_hub(model: str, assets_dir: Path, weights: str) -> Path:
+def _from_hub(model: str, assets_dir: Path) -> Path:
     pin = assets_dir / ".revisions" / model.replace("/", "--")
     revision = pin.read_text(encoding="utf-8").strip() if pin.is_file() else None
-    if (found := _cached(model, weights, revision)) is None:
+    if (found := _cached(model, revision)) is None:
         try:
-            found = hub.download(model, revision, [*_PATTERNS, weights])
+            found = hub.download(model, revision, list(_PATTERNS))
         except AssetError as error:
             raise AssetError(
                 f"asset {model!r} has not been fetched, nor can it be had from the hub: {error.what}",
@@ -70,14 +76,14 @@ def _pin(pin: Path, commit: str) -> None:
         draft.write_text(f"{commit}\n", encoding="utf-8")
 
 
-def _cached(model: str, weights: str, revision: str | None) -> Path | None:
+def _cached(model: str, revision: str | None) -> Path | None:
     """The hub cache's copy; a copy without weights is an interrupted download and does not count."""
     from huggingface_hub import snapshot_download  # takes its time to import, and fetched assets need none of it
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         folder = Path(
-            snapshot_download(model, revision=revision, local_files_only=True, allow_patterns=[*_PATTERNS, weights])
+            snapshot_download(model, revision=revision, local_files_only=True, allow_patterns=list(_PATTERNS))
         )
     except LocalEntryNotFoundError:
         return None
@@ -85,4 +91,4 @@ def _cached(model: str, weights: str, revision: str | None) -> Path | None:
         raise AssetError(
             f"{model!r} is neither a folder nor the id of a model", hint="Write an id as owner/name"
         ) from None
-    return folder if any(folder.glob(weights)) else None
+    return folder if any(folder.glob(_WEIGHTS)) else None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from kcm.inputs.content import Content
 
@@ -52,8 +53,8 @@ class Answer:
 
     `probabilities` are those of the likeliest labels, by the model that answered; empty where it gave only a label.
     `answer_probability` is that model's of `label`, where it is known. `judge_confidence` is the judge's of its own
-    label, which may be another. `threshold` is null where all
-    inputs take one route. `degraded` marks an answer of the small model in place of a large one that failed. `cost_s`
+    label, which may be another. `threshold` is null where all inputs take one route. `degraded` marks an answer of the
+    small model in place of a large one that failed, which no certificate covers; `fault` says why it failed. `cost_s`
     are the seconds of computation that the answer took, `large_cost_s` those among them that the large model took.
     """
 
@@ -67,6 +68,7 @@ class Answer:
     cost_s: float
     large_cost_s: float = 0.0
     answer_probability: float | None = None
+    fault: Annotated[str | None, Field(exclude=True)] = field(default=None, compare=False)  # not told to clients
 
 
 @dataclass(frozen=True)

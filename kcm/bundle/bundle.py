@@ -27,6 +27,7 @@ from kcm.bundle.models import (
     HEAD,
     LARGE_ENCODER,
     MANIFEST,
+    SIZE,
     WITHIN,
     BundleNames,
     Components,
@@ -202,12 +203,10 @@ class Bundle(FrozenModels):
             gate_head=_gate_head(files, policy.gate) if files.has(GATE) else None,
             prompts=files.config(Prompts, PROMPTS) if files.has(PROMPTS) else None,
             certificates=files.config(_Certificates, CERTIFICATE).by_task(),
-            metrics=files.json("metrics.json"),
+            metrics=files.mapping("metrics.json"),
             learner_state=files.state("learner"),
-            trained_units=UnitDigests(files.tensors(UNITS)["units"].numpy()) if files.has(UNITS) else None,
-            drift=DriftReference.of(files.tensors(DRIFT_ROWS)["rows"].numpy(), files.json(DRIFT))
-            if files.has(DRIFT)
-            else None,
+            trained_units=UnitDigests(files.matrix(UNITS, "units", SIZE).numpy()) if files.has(UNITS) else None,
+            drift=_drift(files, config.in_features) if files.has(DRIFT) else None,
             lineage=files.config(Lineage, "lineage.json"),
         )
 
@@ -220,6 +219,30 @@ class _Networks(Config):
     in_features: int = Field(ge=1)
     seed: int = Field(ge=0, lt=2**63)
     learner: LearnerConfig
+
+
+class _Novelty(Config):
+    threshold: float
+    limit: float
+    farthest: float | None
+
+
+class _DriftFigures(Config):
+    """`drift.json`, see `DriftReference.figures`."""
+
+    threshold: float
+    distance: float
+    rare: tuple[int, ...]
+    labels: float
+    call_rate: float
+    disagreement: float
+    novelty: _Novelty | None = None
+
+
+def _drift(files: SealedFolder, dim: int) -> DriftReference:
+    """The reference rows [R, `dim`] and the figures beside them."""
+    rows_RD = files.matrix(DRIFT_ROWS, "rows", dim).numpy()
+    return DriftReference.of(rows_RD, files.config(_DriftFigures, DRIFT).model_dump())
 
 
 class _Certificates(Config):

@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from kcm.assets import BundleName
 from kcm.bundle.sealed import SealedFolder, read_manifest
 from kcm.components import FAMILIES, TRUSTED, Component, of_a_bundle
-from kcm.config import Config
+from kcm.config import Config, with_paths
 from kcm.encoders import Encoder, EncoderConfig
 from kcm.encoders.config import Runtime
 from kcm.errors import ArtefactError, ConfigError
@@ -99,12 +101,13 @@ class FrozenModels:
         names, folder = files.config(BundleNames, "labels.json"), files.folder
         encoder, large = files.config(EncoderFile, "encoder.json"), files.config(LargeFile, "large.json")
         large_config = large.config.with_backbone(lambda backbone: _located(backbone, LARGE_ENCODER, files))
+        of_bundle = partial(BundleName, folder=folder.absolute())
         return FrozenModels(
             label_names=names.labels,
             none_label=names.none_label,
-            encoder=_located(encoder.config, ENCODER, files),
+            encoder=with_paths(_located(encoder.config, ENCODER, files), of_bundle),
             encoder_identity=encoder.identity,
-            large=large_config,
+            large=with_paths(large_config, of_bundle),
             large_identity=large.identity,
             large_head=LinearHead.load(folder / HEAD) if files.has(HEAD) else None,
             certified_by=files.config(ComputedBy, COMPUTED_BY) if files.has(COMPUTED_BY) else None,
@@ -257,6 +260,11 @@ class Components(Config):
     def require(self, folder: Path) -> None:
         """Raise ArtefactError naming the package of a component that cannot be used here."""
         for each in self.components:
+            if each.family not in FAMILIES:
+                hint = f"Known are {', '.join(FAMILIES)}; fetch the bundle again"
+                raise ArtefactError(
+                    f"unknown family of components {each.family!r}", where=str(folder / COMPONENTS), hint=hint
+                )
             try:
                 FAMILIES[each.family].load(each.path)
             except ConfigError as error:

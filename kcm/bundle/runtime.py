@@ -141,10 +141,12 @@ class SmallSide:
     def _escalated(self, judgement: Judgement, large: LargeAnswer | Failure) -> Answer | Failure:
         if isinstance(large, LargeAnswer) and large.label is not None:
             return self._answer(judgement, large.label, large.probabilities, "large", large.cost.seconds)
+        reason = (large.reason if isinstance(large, Failure) else large.error) or "the large model gave no answer"
         if self.policy.on_large_failure == "error":
-            return large if isinstance(large, Failure) else Failure(large.error or "the large model gave no answer")
+            return large if isinstance(large, Failure) else Failure(reason)
         spent_s = large.cost.seconds if isinstance(large, LargeAnswer) else 0.0
-        return self._answer(judgement, judgement.label, judgement.probabilities_C, "small_degraded", spent_s)
+        answer = self._answer(judgement, judgement.label, judgement.probabilities_C, "small_degraded", spent_s)
+        return replace(answer, fault=reason)
 
     def _answer(
         self,

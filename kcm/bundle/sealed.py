@@ -27,6 +27,7 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 MAX_MANIFEST = 2**20  # bytes: a line for each file
 MAX_JSON = 2**24  # bytes: 100,000 names of labels have some 4 MB
+MAX_BYTES = 2**32  # of all files together: hashing them takes seconds
 _TENSOR = "$tensor"  # stands in a state's JSON for a tensor of the safetensors file beside it
 
 
@@ -48,6 +49,7 @@ class SealedFolder:
                 where=str(folder / manifest),
                 hint="Write the bundle again with this version",
             )
+        self._require_sizes()
         for name, expected in self.files.items():
             self._verify(name, expected)
 
@@ -65,13 +67,19 @@ class SealedFolder:
         except (ValueError, RecursionError) as error:
             raise ArtefactError(f"not JSON that can be read: {error}", where=str(self.folder / name)) from None
 
+    def mapping(self, name: str) -> dict[str, Any]:
+        """The content of a JSON file that holds an object."""
+        if isinstance(content := self.json(name), dict):
+            return content
+        raise ArtefactError("not a JSON object", where=str(self.folder / name), hint="Fetch the bundle again")
+
     def num_bytes(self, name: str) -> int:
         """The size of a file; 0 without one."""
         return self._path(name).stat().st_size if self.has(name) else 0
 
     def config(self, model: type[ConfigT], name: str) -> ConfigT:
         """A JSON file as the configuration model it was written from."""
-        return parse_config(model, self.json(name), where=str(self.folder / name))
+        return parse_config(model, self.mapping(name), where=str(self.folder / name))
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of a safetensors file."""
@@ -80,6 +88,14 @@ class SealedFolder:
             return load_file(self._path(name))
         except SafetensorError as error:
             raise ArtefactError(f"not a safetensors file: {error}", where=str(self.folder / name)) from None
+
+    def matrix(self, file: str, name: str, num_columns: int) -> Tensor:
+        """A tensor [N, `num_columns`] of a safetensors file."""
+        tensor = self.tensors(file).get(name)
+        if tensor is None or tensor.ndim != 2 or tensor.shape[1] != num_columns:
+            what = f"no matrix {name!r} of {num_columns} columns"
+            raise ArtefactError(what, where=str(self.folder / file), hint="Fetch the bundle again")
+        return tensor
 
     def state(self, parent: str) -> dict[str, object]:
         """A nested state that `write_state` wrote."""
@@ -97,14 +113,27 @@ class SealedFolder:
             raise ArtefactError("a file is missing from the manifest", where=str(self.folder / name))
         return self.folder / name
 
-    def _verify(self, name: str, expected: str) -> None:
+    def _require_sizes(self) -> None:
+        """Raise ArtefactError for files that would take minutes to hash; a sparse one takes no room on the disk."""
+        total = sum(self._inside(name).stat().st_size for name in self.files)
+        if total > MAX_BYTES:
+            what = f"its files have {total:,} bytes, a bundle has at most {MAX_BYTES:,}"
+            raise ArtefactError(what, where=str(self.folder), hint="Fetch the bundle again")
+
+    def _inside(self, name: str) -> Path:
         path = self.folder / name
         try:
             _require_inside(path, self.folder)
-            found = sha256_of(path)
         except OSError:
             raise ArtefactError("a file is missing", where=str(path), hint="Fetch the bundle again") from None
-        if found != expected:
+        except ValueError:  # a name that no file can have
+            what = f"the manifest lists a file {name!r}, which no file can be called"
+            raise ArtefactError(what, where=str(self.folder), hint="Fetch the bundle again") from None
+        return path
+
+    def _verify(self, name: str, expected: str) -> None:
+        path = self._inside(name)
+        if sha256_of(path) != expected:
             raise ArtefactError("a file is not what the manifest says", where=str(path), hint="Fetch the bundle again")
 
 

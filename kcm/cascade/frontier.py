@@ -6,7 +6,6 @@ scores has K + 1 routes, found by one sort.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from kcm.cascade.novelty import NovelRows
 from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.thresholds import midway
 from kcm.errors import DataError
 from kcm.metrics.routing import thinned
 
@@ -122,20 +122,3 @@ class Frontier:
             accuracy=correct / self.num_rows,
             loss=(int(self.num_correct[0]) - correct) / self.num_rows,
         )
-
-
-def midway(upper: NDArray[np.float64], lower: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Thresholds between adjacent scores `upper` > `lower`: at or above `lower` and below `upper`, for any floats."""
-    middle = np.maximum(upper / 2 + lower / 2, lower)  # halves first: the sum may overflow
-    return np.where(middle < upper, middle, lower)
-
-
-def lowest_threshold(scores: NDArray[np.float64], lost: NDArray[np.float64], affordable: int) -> float:
-    """The lowest threshold that keeps `affordable` of the rows with `lost` scores, descending; -inf where all may be.
-
-    It lies just above the first lost row that is refused; +inf where no score does.
-    """
-    if affordable == len(lost):
-        return -math.inf
-    above = scores[scores > lost[affordable]]
-    return float(midway(above.min(), lost[affordable])) if len(above) else math.inf

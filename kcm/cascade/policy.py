@@ -75,6 +75,10 @@ class Policy(Config):
     prompt: PromptMode = "none"
     on_large_failure: OnLargeFailure = "answer_small"
 
+    def on_failure(self, chosen: OnLargeFailure | None) -> Policy:
+        """The same policy with what was chosen for inputs that the large model fails; None: as it is."""
+        return self.model_copy(update={"on_large_failure": chosen}) if chosen else self
+
     def save(self, folder: Path) -> None:
         """Write the policy's file into a folder."""
         text = json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)

@@ -314,6 +314,8 @@ def _reason(
         return f"nothing is certified: {path.num_units} units, at least {path.fewest_units} are needed"
     if lowest == math.inf:
         return f"nothing is certified: every threshold may lose more than epsilon {config.epsilon}"
+    if searched == -math.inf and threshold > searched:
+        return "the lowest certified threshold is deployed"
     if threshold == searched:
         return "the searched decision is certified"
     if threshold < searched:

@@ -33,6 +33,7 @@ Hashes: TypeAlias = NDArray[np.uint64]
 Units: TypeAlias = Hashes | Mapping[str, Hashes] | None
 
 CONTENT, GROUP, ID = "content", "group", "id"  # kinds of units
+FIRST = 0.8  # of delta, for the first look at a question
 SHARED = 0.1  # of the smaller side: tables that share as much are one question
 _LOOKS, _UNITS = "looks", "units"
 _KEY = b"kcm ledger of looks"
@@ -44,8 +45,12 @@ def look_delta(delta: float, number: int) -> float:
 
 
 def question_delta(delta: float, number: int) -> float:
-    """What look number v = 1, 2, ... at a question may spend."""
-    return look_delta(delta, number)
+    """What look number v = 1, 2, ... at a question may spend: 80% of delta first, then 12%, 3%, 1.4%, ...
+
+    The first look is usually the only one. A geometric split leaves nothing for the tenth look, and merged questions
+    have high numbers, so the remaining 20% are shared as the delta of a lineage is.
+    """
+    return FIRST * delta if number == 1 else look_delta((1 - FIRST) * delta, number - 1)
 
 
 def question_left(delta: float, number: int) -> float:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from kcm.certification.betting import fewest_betting
 from kcm.certification.certificate import CertificateConfig
-from kcm.certification.ledger import look_delta
+from kcm.certification.ledger import question_delta
 from kcm.certification.paths import TableMethod
 from kcm.certification.pvalues import fewest_binomial
 
@@ -96,7 +96,7 @@ def smallest_epsilon(num_units: int, delta: float, method: Literal["auto"] | Tab
 
 def _standing(units: Mapping[str, int], config: CertificateConfig, scope: Scope) -> tuple[int, float]:
     """The units that count, and the delta that each decision may spend at a first look."""
-    delta = look_delta(config.delta, 1)
+    delta = question_delta(config.delta, 1)
     if config.max_call_rate is not None:
         delta /= 2
     if scope == "per_task":

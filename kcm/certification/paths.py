@@ -13,8 +13,9 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.cascade.frontier import Frontier, lowest_threshold, midway
+from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.thresholds import lowest_threshold, midway
 from kcm.certification.betting import BettingTest, fewest_betting
 from kcm.certification.pvalues import LossTest, fewest_binomial
 from kcm.metrics.intervals import Units

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,17 @@ from scipy.optimize import brentq
 from scipy.special import rel_entr
 from scipy.stats import beta, binom
 
-from kcm.metrics.intervals import Units
-
 _BOUND_TOLERANCE = 1e-9
+
+
+class Drawn(Protocol):
+    """Independently drawn units: how many, and whether they may hold several rows."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def grouped(self) -> bool: ...
 
 
 class LossTest:
@@ -25,7 +34,7 @@ class LossTest:
     The loss of a group is the mean over its rows; groups take Hoeffding-Bentkus.
     """
 
-    def __init__(self, units: Units) -> None:
+    def __init__(self, units: Drawn) -> None:
         self.num_units = units.count
         self._p_value = hoeffding_bentkus_p_value if units.grouped else binomial_p_value
         self._upper_bound = hoeffding_bentkus_upper_bound if units.grouped else binomial_upper_bound

@@ -81,18 +81,9 @@ class EncoderConfig(Component):
         """Names, or patterns such as f_*, of the table's columns that hold a row's vector; empty where none is read."""
         return ()
 
-    def with_identity(self, identity: str, assets_dir: Path) -> EncoderConfig:
-        """Of several candidates the one that has this identity; any other encoder itself."""
-        return self
-
     def of_dim(self, dim: int) -> EncoderConfig:
         """This encoder with the length of its vectors, which rows tell where nothing else does."""
         return self
-
-    @property
-    def choices(self) -> tuple[EncoderConfig, ...]:
-        """The encoders that a run chooses one of; none where this is one."""
-        return ()
 
     @property
     def to_align(self) -> TowersConfig | None:

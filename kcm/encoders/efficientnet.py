@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kcm.encoders.torch_network import loading
+from kcm.encoders.pretrained import loading
 
 MODEL_TYPE = "efficientnet-lite"
 

@@ -20,7 +20,8 @@ from kcm.config import LocalPath
 from kcm.encoders.config import Arrays, Encoder, NetworkEncoderConfig, read_json
 from kcm.encoders.efficientnet import MODEL_TYPE, load_efficientnet
 from kcm.encoders.network_encoder import NetworkEncoder
-from kcm.encoders.torch_network import Exportable, dtype_of, load_backbone
+from kcm.encoders.pretrained import load_backbone
+from kcm.encoders.torch_network import Exportable, dtype_of
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import IMAGE, Content, Part
 from kcm.inputs.pictures import MAX_PIXELS, with_square

@@ -21,7 +21,7 @@ from kcm.assets import folder_digest, resolve
 from kcm.config import LocalPath
 from kcm.encoders.config import Encoder, NetworkEncoderConfig, read_json
 from kcm.encoders.export import NETWORK, OnnxNetwork, exported
-from kcm.errors import ConfigError
+from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import TEXT, Content, Part
 
 TOKENIZER = "tokenizer.json"  # in the folder of an export
@@ -168,8 +168,16 @@ def refuse_foreign_modules(model_path: Path) -> None:
 
 
 def _modules(model_path: Path) -> list[dict[str, str]]:
+    """The modules that the model's folder lists. Raises AssetError for one that lies elsewhere."""
     file = model_path / _MODULES
-    return read_json(file) if file.is_file() else []
+    listed = read_json(file) if file.is_file() else []
+    try:
+        parts = [Path(each["path"]) for each in listed if each["type"] + each["path"]]
+    except (TypeError, KeyError):
+        raise AssetError("not a list of modules with type and path", where=str(file)) from None
+    if any(part.is_absolute() or ".." in part.parts for part in parts):
+        raise AssetError("a module lies outside the model's folder", where=str(file), hint="Choose another model")
+    return listed
 
 
 def _in_torch(name: str, *given: Any) -> Any:

@@ -15,8 +15,9 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from kcm.encoders.pretrained import load_backbone, load_sentence_model, load_sentence_module
 from kcm.encoders.text import TOKENIZER, TextEncoderConfig, backbone_folder, prompt_text
-from kcm.encoders.torch_network import Exportable, dtype_of, load_backbone, loading
+from kcm.encoders.torch_network import Exportable, dtype_of
 from kcm.errors import AssetError
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # in the order of the module's arguments
@@ -52,18 +53,14 @@ class TorchTexts:
 
 def load_model(config: TextEncoderConfig, model_path: Path, device: str = "cpu") -> SentenceTransformer:
     """The model of a folder with the pooling, precision and lengths of the configuration; raises as `TextEncoder`."""
-    backbone = backbone_folder(model_path)
-    options = {"dtype": dtype_of(config.precision), "use_safetensors": True}
+    backbone, dtype = backbone_folder(model_path), dtype_of(config.precision)
     load_backbone(backbone)  # sentence-transformers would draw missing weights at random
-    with loading(model_path):
-        if config.pooling == "auto":
-            model = SentenceTransformer(
-                str(model_path), device=device, local_files_only=True, model_kwargs=options, trust_remote_code=False
-            )
-        else:
-            transformer = Transformer(str(backbone), model_kwargs=options)
-            pooling = Pooling(transformer.get_embedding_dimension(), config.pooling)
-            model = SentenceTransformer(modules=[transformer, pooling], device=device)
+    if config.pooling == "auto":
+        model: SentenceTransformer = load_sentence_model(SentenceTransformer, model_path, dtype, device)
+    else:
+        transformer = load_sentence_module(Transformer, backbone, dtype)
+        pooling = Pooling(transformer.get_embedding_dimension(), config.pooling)
+        model = SentenceTransformer(modules=[transformer, pooling], device=device)
     model.max_seq_length = max_tokens(config, model)
     model.truncate_dim = config.truncate_dim or model.truncate_dim
     return model.eval()

@@ -6,25 +6,18 @@ Shapes: B inputs of a batch, D features.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
-from transformers.utils.logging import disable_progress_bar
 
 from kcm.encoders.config import Arrays, Precision
 from kcm.errors import AssetError
 
 _OPSET = 17
-
-disable_progress_bar()  # of loading weights; it would break into the bars of the stages
 
 
 class TorchNetwork:
@@ -85,35 +78,3 @@ class Exportable:
 def dtype_of(precision: Precision) -> torch.dtype:
     """The dtype of a module in torch; int8 is made of an export in float32."""
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
-
-
-@contextmanager
-def loading(model_path: Path) -> Iterator[None]:
-    """A block that loads a model from a folder: AssetError where that is not possible."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
-        raise AssetError(f"cannot load the model: {' '.join(str(error).split())}", where=str(model_path)) from None
-
-
-def load_backbone(model_path: Path) -> Any:
-    """The model of a folder; of T5 its encoder. Raises what `pretrained` raises."""
-    with loading(model_path):
-        whole = AutoConfig.from_pretrained(model_path, local_files_only=True)
-    kind = AutoModelForTextEncoding if getattr(whole, "is_encoder_decoder", False) else AutoModel
-    return pretrained(kind, model_path)
-
-
-def pretrained(kind: Any, model_path: Path, **files: Any) -> Any:
-    """The model of a folder by a class of transformers, with all its weights but a pooler's, which nothing here uses.
-
-    `files` say which hold the weights, safetensors without. Raises AssetError when transformers cannot load the folder
-    or it lacks weights.
-    """
-    files = files or {"use_safetensors": True}
-    with loading(model_path):
-        model, report = kind.from_pretrained(model_path, local_files_only=True, output_loading_info=True, **files)
-    # transformers would only warn, and draw at random what is missing.
-    if missing := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
-        raise AssetError(f"the model lacks weights, such as {missing[0]!r}", where=str(model_path))
-    return model

@@ -1,13 +1,19 @@
-"""Cells as text: the same value gives the same text, whichever file it came from."""
+"""Cells as text: the same value gives the same text, whichever file it came from; and which cells are missing."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+MISSING = frozenset(
+    {"NULL", "NaN", "None", "n/a", "nan", "null", "NA", "N/A", "<NA>", "#NA", "#N/A", "#N/A N/A", "-nan", "-NaN"}
+    | {"1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
+)
+"""Texts that say that a value is missing, as pandas reads them (`na_values` of `read_csv`)."""
 _USERS, _ASSISTANTS = ("user", "human"), ("assistant", "gpt", "model")
 
 
@@ -33,6 +39,13 @@ def as_text(column: pa.ChunkedArray | pa.Array) -> pa.Array:
         return cells.cast(pa.string())
     codes = cells if pa.types.is_dictionary(cells.type) else cells.dictionary_encode()
     return pa.array(map(written, codes.dictionary.to_pylist()), pa.string()).take(codes.indices)
+
+
+def without_missing(cells: pa.Array, known: Collection[str] = ()) -> pa.Array:
+    """Text cells, null for white space and for one of `MISSING` that is not `known` to be a value."""
+    texts = pc.utf8_trim_whitespace(cells)
+    is_missing = pc.is_in(texts, pa.array(["", *(MISSING - {*known})], pa.string()))
+    return pc.if_else(is_missing, None, cells)
 
 
 def is_text(kind: pa.DataType) -> bool:

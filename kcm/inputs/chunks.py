@@ -4,13 +4,12 @@ Cells of CSV and TSV files are text, so that a label "NA" and an id "007" stay a
 and Arrow files keep their types. In JSON and Excel a column of a chunk has the type of its values where they have one,
 else it is text. A row that cannot be used keeps its place, and `Chunk.faults` says why.
 
-Python parses CSV: Arrow and DuckDB drop rows with too many or too few fields without their places. It takes 2 s longer
-for a million rows.
+pyarrow parses CSV, Parquet and Arrow files, pandas Excel. Python parses JSON: pyarrow stops at the first line that is
+no object, DuckDB drops the reason, and both give a column the type of its first values.
 """
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections import Counter
@@ -20,31 +19,24 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeAlias
 
-import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kcm.errors import ConfigError, DataError
-from kcm.inputs.cells import is_text, written
+from kcm.inputs.cells import written
+from kcm.inputs.csvfile import read_csv
 from kcm.inputs.location import Location, naming_location
-from kcm.inputs.textfile import UNDECODABLE, UNKNOWN_FORMAT, TextFormat, column_names, open_text, read_header
-
-try:
-    import python_calamine
-except ImportError:  # the extra `excel`
-    python_calamine = None  # type: ignore[assignment]
+from kcm.inputs.textfile import UNDECODABLE, UNDECODABLE_FAULT, UNKNOWN_FORMAT, TextFormat, column_names, open_text
 
 BLOCK_BYTES = 4 << 20  # of the text of a chunk
-MAX_ROW = 4 << 20  # letters of a line, or of a cell of several lines, of a CSV file
 CHUNK_BYTES = 32 << 20  # of the values of a chunk
 _MAX_ROWS = 65_536
 _READ_BYTES = 1 << 20  # of a column of a local Parquet file, at once
-_END_OF_FILE = '\0"end"'  # read as the last row of a CSV file: one that was cut within quotes reads it otherwise
-_UNDECODABLE_FAULT = "the row holds bytes that are not of the file's encoding"
+_SHEETS = (".xlsx", ".xls", ".ods")
 
 Wanted: TypeAlias = Callable[[str], bool]
-csv.field_size_limit(MAX_ROW)
 
 
 @dataclass(frozen=True)
@@ -52,9 +44,10 @@ class Chunk:
     """Consecutive rows of a file. `first` is the number of the first among the rows of its part, from 1.
 
     `faults` say why a row cannot be used, by its position in the chunk. `short` does the same for rows of a CSV file
-    with too few fields, whose missing cells are empty: the caller decides whether that is a fault. `names` are the
-    columns of the file; those that occurred so far where not `all_names`. `part` is the key of a JSON mapping that the
-    rows stand under. `objects` are the rows of a JSON or Excel file as they came.
+    with too few fields, whose missing cells are empty: the caller decides whether that is a fault. `broken` are the
+    positions of rows of a CSV file with line breaks in a cell. `names` are the columns of the file; those that occurred
+    so far where not `all_names`. `part` is the key of a JSON mapping that the rows stand under. `objects` are the rows
+    of a JSON or Excel file as they came.
     """
 
     table: pa.Table
@@ -62,6 +55,7 @@ class Chunk:
     names: tuple[str, ...]
     faults: Mapping[int, str] = field(default_factory=dict)
     short: Mapping[int, str] = field(default_factory=dict)
+    broken: Sequence[int] = ()
     all_names: bool = True
     part: str = ""
     objects: Sequence[dict[str, Any]] | None = None
@@ -90,6 +84,12 @@ def read_chunks(
             yield from _READERS[location.suffix](location, wanted, text_format)
 
 
+def row_names(stem: str, first: int, size: int) -> pa.Array:
+    """What rows without an id are called: `stem` and their number from `first` on."""
+    numbers = pa.array(range(first, first + size)).cast(pa.string())
+    return pc.binary_join_element_wise(stem, numbers, "-")
+
+
 def known_suffix(location: Location, suffix: str, suffixes: Iterable[str] = ()) -> str:
     """A suffix that is among `suffixes`, or all that can be read; DataError naming these for another one."""
     suffixes = tuple(suffixes) or SUFFIXES
@@ -110,76 +110,17 @@ def readable(location: Location, suffixes: Iterable[str] = ()) -> Iterator[None]
             yield
     except RecursionError:
         raise DataError("cannot read the file: a value is nested too deeply", where=str(location)) from None
-    except csv.Error:  # the one that it can meet
-        what = f"a row is longer than {MAX_ROW >> 20} MiB"
-        raise DataError(what, where=str(location), hint="Is a quote left open?") from None
     except (ValueError, pa.ArrowException) as error:
         raise DataError(f"cannot read the file: {' '.join(str(error).split())[:300]}", where=str(location)) from None
 
 
 def _read_csv(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
-    text_format = text_format.found_in(location)
-    delimiter = text_format.delimiter or ","
-    with open_text(location, text_format.encoding or "utf-8") as stream:
-        names, first = read_header(stream, delimiter), 1
-        for rows in _csv_blocks(stream, delimiter, len(names)) if names else ():
-            yield _csv_chunk(rows, names, wanted, first)
-            first += len(rows)
-        if names and first == 1:
-            yield _csv_chunk([], names, wanted, first)
-
-
-def _csv_blocks(stream: io.TextIOWrapper, delimiter: str, width: int) -> Iterator[list[list[str]]]:
-    """The rows that are not blank, some megabytes at a time. ValueError for a file that ends within a quoted cell."""
-    rows, num_letters, is_whole = list[list[str]](), 0, False
-
-    def lines() -> Iterator[str]:
-        nonlocal num_letters
-        while line := stream.readline(MAX_ROW + 1):
-            if len(line) > MAX_ROW:
-                raise csv.Error("the line is too long")
-            num_letters += len(line)
-            yield line
-        yield _END_OF_FILE
-
-    for row in csv.reader(lines(), delimiter=delimiter):
-        if row == [_END_OF_FILE]:
-            is_whole = True
-        elif len(row) > 1 or (row and (width == 1 or row[0].strip(" "))):
-            rows.append(row)
-        if num_letters >= BLOCK_BYTES:
-            yield rows
-            rows, num_letters = [], 0
-    if rows:
-        yield rows
-    if not is_whole:
-        raise ValueError("it ends within a quoted cell; the file seems to be cut")
-
-
-def _csv_chunk(rows: list[list[str]], names: tuple[str, ...], wanted: Wanted, first: int) -> Chunk:
-    width = len(names)
-    wrong = {at: len(row) for at, row in enumerate(rows) if len(row) != width}
-    for at in wrong:
-        rows[at] = [*rows[at], *[""] * width][:width]
-    cells = dict(zip(names, zip(*rows, strict=True) if rows else [()] * width, strict=True))
-    columns = [name for name in names if wanted(name)] or [names[-1]]
-    table, faults = _checked(pa.table({name: pa.array(cells[name], pa.string()) for name in columns}))
-    messages = {at: f"{count} fields instead of {width}" for at, count in wrong.items()}
-    short = {at: message for at, message in messages.items() if wrong[at] < width}
-    faults |= {at: message for at, message in messages.items() if wrong[at] > width}
-    return Chunk(table, first, names, faults, short)
-
-
-def _checked(table: pa.Table) -> tuple[pa.Table, dict[int, str]]:
-    """A table without the mark of undecodable bytes, and faults of the rows that hold it."""
-    faults: dict[int, str] = {}
-    for number, name in enumerate(table.schema.names):
-        if is_text(table.schema.field(name).type):
-            marked_N = pc.fill_null(pc.match_substring(table[name], UNDECODABLE), False).to_numpy()
-            if marked_N.any():
-                faults |= dict.fromkeys(np.flatnonzero(marked_N).tolist(), _UNDECODABLE_FAULT)
-                table = table.set_column(number, name, pc.replace_substring(table[name], UNDECODABLE, "\ufffd"))
-    return table, faults
+    first = 1
+    for rows in read_csv(location, text_format.found_in(location)):
+        names = tuple(rows.table.column_names)
+        columns = [name for name in names if wanted(name)] or [names[-1]]
+        yield Chunk(rows.table.select(columns), first, names, rows.faults, rows.short, rows.broken)
+        first += len(rows.table)
 
 
 def _read_json_lines(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
@@ -212,7 +153,7 @@ def _block(lines: Iterator[tuple[int, str]]) -> list[tuple[int, str]]:
 def _json_object(line: str) -> tuple[dict[str, Any], str]:
     """The object that a line holds; or an empty one and why the line holds none that can be used."""
     if UNDECODABLE in line:
-        return {}, _UNDECODABLE_FAULT
+        return {}, UNDECODABLE_FAULT
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
@@ -247,7 +188,7 @@ def _read_json(location: Location, wanted: Wanted, text_format: TextFormat) -> I
         left, first = iter(objects), 1
         while batch := list(islice(left, _MAX_ROWS)):
             faults = dict.fromkeys(
-                (at for at, row in enumerate(batch) if UNDECODABLE in str(row.values())), _UNDECODABLE_FAULT
+                (at for at, row in enumerate(batch) if UNDECODABLE in str(row.values())), UNDECODABLE_FAULT
             )
             yield _objects_chunk(batch, first, names, wanted, faults, part=part)
             first += len(batch)
@@ -303,18 +244,9 @@ def _is_picture(value: dict[str, Any] | None) -> bool:
 
 def _read_excel(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
     """The first sheet; its first row that is not blank holds the names."""
-    if python_calamine is None:
-        raise ConfigError(
-            "Excel files need a package that is not installed",
-            where=str(location),
-            hint="pip install 'kcm-cascade[excel]'",
-        )
-    try:
-        workbook = python_calamine.load_workbook(io.BytesIO(location.open().read()))
-        sheet = workbook.get_sheet_by_index(0).to_python()
-    except python_calamine.CalamineError as error:
-        raise ValueError(str(error)) from None
-    rows = [row for row in sheet if any(cell != "" for cell in row)]
+    with _workbook(location) as book:
+        sheet = pd.read_excel(book, header=None, dtype=object, na_filter=False).to_numpy()
+    rows = [row for row in sheet.tolist() if any(cell != "" for cell in row)]
     if not rows:
         return
     names = column_names([written(cell) or "" for cell in rows[0]])
@@ -324,11 +256,36 @@ def _read_excel(location: Location, wanted: Wanted, text_format: TextFormat) -> 
         yield _objects_chunk(objects, start, names, wanted, {})
 
 
+@contextmanager
+def _workbook(location: Location) -> Iterator[pd.ExcelFile]:
+    """A workbook, read within the block. Raises ConfigError if the package for it is missing."""
+    content = io.BytesIO(location.open().read())
+    try:
+        with pd.ExcelFile(content, engine="calamine") as book:
+            yield book
+    except ImportError:
+        raise ConfigError(
+            "Excel files need a package that is not installed",
+            where=str(location),
+            hint="pip install 'kcm-cascade[excel]'",
+        ) from None
+    except Exception as error:  # the engine's own errors, which pandas does not name
+        raise ValueError(str(error)) from None
+
+
+def sheet_names(location: Location) -> tuple[str, ...]:
+    """The sheets of an Excel file, of which the first is read; () for a file of another kind."""
+    if location.suffix not in _SHEETS:
+        return ()
+    with readable(location), _workbook(location) as book:
+        return tuple(map(str, book.sheet_names))
+
+
 def _excel_value(cell: object) -> object:
     """A cell as JSON has values: an empty one is null, whole numbers are integers, dates are text."""
     if isinstance(cell, float) and cell.is_integer():
         return int(cell)
-    return cell if isinstance(cell, str | float | bool) and cell != "" else written(cell) or None
+    return cell if isinstance(cell, str | int | float | bool) and cell != "" else written(cell) or None
 
 
 def _read_arrow(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
@@ -396,9 +353,7 @@ _READERS: dict[str, Callable[[Location, Wanted, TextFormat], Iterator[Chunk]]] =
     ".json": _read_json,
     ".arrow": _read_arrow,
     ".feather": _read_arrow,
-    ".xlsx": _read_excel,
-    ".xls": _read_excel,
-    ".ods": _read_excel,
+    **dict.fromkeys(_SHEETS, _read_excel),
 }
 TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 SUFFIXES = (*_READERS, ".parquet")

@@ -25,6 +25,7 @@ from pyarrow import fs
 
 from kcm._messages import store_fault
 from kcm.errors import DataError
+from kcm.regular import require_regular
 
 _URI = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?P<path>[^?]*|.*?)(\?(?P<options>\w+=[^?]*))?")
 _MAGIC = re.compile(r"[*?[]")
@@ -129,13 +130,22 @@ class Location:
         return f"{size}-{metadata['etag']}" if size and "etag" in metadata else None
 
     def open(self) -> pa.NativeFile:
-        """A stream of the content, decompressed where the name ends with .gz, .bz2, .zst or .lz4."""
+        """A stream of the content, decompressed where the name ends with .gz, .bz2, .zst or .lz4.
+
+        Raises DataError for a pipe or a device.
+        """
+        self._require_regular()
         compression = _COMPRESSED.get(posixpath.splitext(self.name.lower())[1])
         return self.file_system.open_input_stream(self.path, compression=compression)
 
     def open_at(self) -> pa.NativeFile:
-        """The content, for reading at any offset."""
+        """The content, for reading at any offset. Raises DataError for a pipe or a device."""
+        self._require_regular()
         return self.file_system.open_input_file(self.path)
+
+    def _require_regular(self) -> None:
+        if self.is_local:
+            require_regular(self.path)
 
     def files(self, *, recursive: bool) -> list[FoundFile]:
         """The files below a folder, in the order of their paths; hidden ones (names from `.` or `_`) are left out."""

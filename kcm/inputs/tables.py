@@ -6,23 +6,97 @@ Chunks of a JSON or Excel file may have other types of a column, by the values i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from kcm.errors import DataError
 from kcm.inputs.cells import as_text
-from kcm.inputs.chunks import open_parquet, read_chunks, readable
+from kcm.inputs.chunks import TEXTS, Chunk, open_parquet, read_chunks, readable, sheet_names
 from kcm.inputs.location import Location
+from kcm.inputs.textfile import UNKNOWN_FORMAT, TextFormat
 
 _SHOWN = 20  # columns that a message lists
+_NAMED = 3  # rows or sheets that a note names
+_LINE = re.compile(r"^line \d+: ")
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_ENCODINGS = {
+    "utf-8-sig": "utf-8 with a byte-order mark, which is skipped",
+    "cp1252": "cp1252 (as Latin-1; if letters look wrong, correct tasks.source.encoding)",
+}
 
 
-def read_frames(path: str | Path, kinds: Collection[str]) -> Iterator[pd.DataFrame]:
-    """The table of a file of one of `kinds`, some thousand rows at a time. Raises what `read_frame` raises."""
-    return (table.to_pandas() for table in _tables(path, kinds))
+@dataclass(frozen=True)
+class LoadedTable:
+    """A table in memory. `frame` has the usable rows, by their numbers in the file, from 1; `notes` are for a person.
+
+    The notes say how the file is written, which rows are left out and why, and which have cells with line breaks.
+    """
+
+    frame: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def read_table(path: str | Path) -> LoadedTable:
+    """The whole table of a file of any kind. Raises DataError as `read_chunks` does, and for a file without rows."""
+    location = Location.of(path)
+    chunks = list(read_chunks(location))
+    starts = list(accumulate((chunk.num_rows for chunk in chunks), initial=1))
+    if starts[-1] == 1:
+        raise DataError("the file holds no rows", where=str(location))
+    usable = [_usable(chunk) for chunk in chunks]
+    tables = [chunk.table.take(rows) for chunk, rows in zip(chunks, usable, strict=True)]
+    schema = _common_schema(table.schema for table in tables)
+    frame = pa.concat_tables([fitted(table, schema) for table in tables]).to_pandas()
+    frame.index = pd.Index(np.concatenate([start + rows for start, rows in zip(starts, usable, strict=False)]))
+    faults, broken = dict[str, list[int]](), list[int]()
+    for start, chunk in zip(starts, chunks, strict=False):
+        broken += [start + row for row in chunk.broken]
+        for row, fault in sorted(chunk.faults.items()):
+            faults.setdefault(_LINE.sub("", fault), []).append(start + row)
+    left_out = [f"left out: {len(rows):,} rows, {fault} (row {_some(rows)})" for fault, rows in faults.items()]
+    return LoadedTable(frame, (*file_notes(location), *left_out, *broken_notes(broken)))
+
+
+def _usable(chunk: Chunk) -> NDArray[np.int64]:
+    """The positions of rows without a fault."""
+    return np.delete(np.arange(chunk.num_rows), list(chunk.faults))
+
+
+def file_notes(location: Location, text_format: TextFormat = UNKNOWN_FORMAT) -> Iterator[str]:
+    """Lines on how a file is written: encoding and delimiter, and the sheets that are not read."""
+    if location.suffix in TEXTS:
+        found = text_format.found_in(location)
+        encoding = _ENCODINGS.get(str(found.encoding), found.encoding)
+        marks = _DELIMITERS.get(str(found.delimiter), found.delimiter)
+        cells = f"cells separated by {marks}, " if location.suffix in (".csv", ".tsv") else ""
+        yield f"{location.name}: {cells}encoding {encoding}"
+    first, *others = sheet_names(location) or [""]
+    if others:
+        yield (
+            f"warning: {location.name}: sheet {first!r} is read, {len(others)} more are ignored:"
+            f" {_some(list(map(repr, others)))}; save a sheet as a file of its own to read it"
+        )
+
+
+def broken_notes(rows: Sequence[int]) -> Iterator[str]:
+    """A line on rows of a CSV file, by their numbers, with line breaks in a cell."""
+    if rows:
+        yield (
+            f"warning: cells of {len(rows):,} rows hold line breaks (row {_some(rows)}): if a quote is left open there,"
+            " the rows below are part of the cell"
+        )
+
+
+def _some(names: Sequence[object]) -> str:
+    return ", ".join(map(str, names[:_NAMED])) + (", …" if len(names) > _NAMED else "")
 
 
 def read_frame(path: str | Path, kinds: Collection[str]) -> pd.DataFrame:
@@ -30,20 +104,16 @@ def read_frame(path: str | Path, kinds: Collection[str]) -> pd.DataFrame:
 
     Raises DataError as `read_chunks` does, and for a row that has more fields than the header.
     """
-    return pa.concat_tables(_tables(path, kinds), promote_options="permissive").to_pandas()
-
-
-def _tables(path: str | Path, kinds: Collection[str]) -> Iterator[pa.Table]:
     location = Location.of(path)
-    is_empty = True
     with readable(location, kinds):
+        tables = []
         for chunk in read_chunks(location):
             for position, fault in chunk.faults.items():
                 raise ValueError(f"row {chunk.first + position}: {fault}")
-            is_empty = False
-            yield chunk.table
-        if is_empty:
+            tables.append(chunk.table)
+        if not tables:
             raise DataError("the file is empty", where=str(location))
+        return pa.concat_tables(tables, promote_options="permissive").to_pandas()
 
 
 def scanned(location: Location) -> tuple[pa.Schema, int]:
@@ -54,15 +124,20 @@ def scanned(location: Location) -> tuple[pa.Schema, int]:
     if location.suffix == ".parquet":
         with readable(location), open_parquet(location) as file:
             return file.schema_arrow, file.metadata.num_rows
-    types: dict[str, pa.DataType] = {}
     num_rows = 0
+    schemas = []
     for chunk in read_chunks(location):
         num_rows += chunk.num_rows
-        for field in chunk.table.schema:
-            types[field.name] = _common(types.get(field.name, field.type), field.type)
-    return pa.schema(
-        [(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in types.items()]
-    ), num_rows
+        schemas.append(chunk.table.schema)
+    return _common_schema(schemas), num_rows
+
+
+def _common_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """The columns of chunks, with types that hold the values of all."""
+    types: dict[str, pa.DataType] = {}
+    for field in chain.from_iterable(schemas):
+        types[field.name] = _common(types.get(field.name, field.type), field.type)
+    return pa.schema([(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in types.items()])
 
 
 def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:

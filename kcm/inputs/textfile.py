@@ -17,6 +17,7 @@ from kcm.errors import ConfigError
 from kcm.inputs.location import Location
 
 UNDECODABLE = "\ufdd0"  # a noncharacter: no text contains it
+UNDECODABLE_FAULT = "the row holds bytes that are not of the file's encoding"
 _SAMPLE_BYTES = 4 << 20
 _DELIMITERS = ",;\t|"
 _MARKS = (  # UTF-32 before UTF-16: its little-endian mark begins with the other's

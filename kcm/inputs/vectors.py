@@ -5,17 +5,49 @@ Shapes: N rows, D numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from numbers import Number
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from kcm.inputs.content import PartError
 
+_MAGIC = re.compile(r"[*?[]")
+_THOUSANDS = re.compile(r"\s*[-+]?\d{1,3}(,\d{3})+(\.\d*)?\s*")
 FEATURES = "features"  # what a vector is called where its columns are not
+
+
+def matching(columns: Iterable[str], patterns: Sequence[str]) -> tuple[str, ...]:
+    """The columns that the patterns name, such as f1 or pixel_*: by pattern, then in the order of the columns.
+
+    A pattern that is the name of a column names this column alone.
+    """
+    known = dict.fromkeys(columns)
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        if pattern in known:  # looked up: a table may have thousands of columns
+            found[pattern] = None
+        elif _MAGIC.search(pattern):
+            found |= dict.fromkeys(name for name in known if fnmatchcase(name, pattern))
+    return tuple(found)
+
+
+def numbers_in(cells: pd.Series) -> NDArray[np.float64]:
+    """Cells as numbers, NaN for what is none. Texts may have spaces around, and separators of thousands: 1,234.5."""
+    if not pd.api.types.is_numeric_dtype(cells):
+        plain = [_without_separators(cell) if isinstance(cell, str | Number) else None for cell in cells]
+        cells = pd.to_numeric(pd.Series(plain, dtype=object), errors="coerce")
+    return cells.to_numpy(np.float64, na_value=np.nan)
+
+
+def _without_separators(cell: Any) -> Any:
+    return cell.replace(",", "") if isinstance(cell, str) and _THOUSANDS.fullmatch(cell) else cell
 
 
 def vector_in(row: Mapping[Any, Any], patterns: Sequence[str]) -> NDArray[np.float32] | None:
@@ -23,9 +55,9 @@ def vector_in(row: Mapping[Any, Any], patterns: Sequence[str]) -> NDArray[np.flo
 
     Raises PartError for what is no vector of finite numbers.
     """
-    names = [name for name in row if any(fnmatchcase(str(name), pattern) for pattern in patterns)]
-    names = names or [name for name in (FEATURES,) if name in row]
-    values = [row[name] for name in names]
+    cells = {str(name): cell for name, cell in row.items()}
+    names = matching(cells, patterns) or tuple(name for name in (FEATURES,) if name in cells)
+    values = [_without_separators(cells[name]) for name in names]
     if len(values) == 1 and not isinstance(values[0], int | float | str):
         values = values[0]
     return None if values is None or not len(values) else vector_of(values)

@@ -45,7 +45,7 @@ class CheaperSide:
         return self._side
 
     def fit(self, units: Units, labels: Units) -> Guess:
-        """See `SmallSide`; the first call decides whether the cheaper model is asked about everything."""
+        """See `SmallModel`; the first call decides whether the cheaper model is asked about everything."""
         if self._side is None:
             self._side = self._chosen(units, labels)
         return self._side.fit(units, labels)

@@ -34,9 +34,10 @@ def word_vectors(texts: Sequence[str], seed: int = 0) -> NDArray[np.float32]:
     except ValueError:  # no word occurs in two texts
         return np.zeros((len(texts), 1), dtype=np.float32)
     size = min(NUM_TOPICS, fitted.shape[1] - 1, len(chosen) - 1)
-    if size < 2:
+    if size < 2 or fitted.max() == fitted.min():
         return np.zeros((len(texts), 1), dtype=np.float32)
-    reduced = TruncatedSVD(size, random_state=seed).fit(fitted)
+    with np.errstate(invalid="ignore", divide="ignore"):  # shares of a variance that is 0
+        reduced = TruncatedSVD(size, random_state=seed).fit(fitted)
     return _unit(reduced.transform(vectorizer.transform(texts)))
 
 

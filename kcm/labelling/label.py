@@ -29,9 +29,9 @@ from kcm.labelling.cheaper import CheaperSide
 from kcm.labelling.draws import DrawFile
 from kcm.labelling.encoding import encoded
 from kcm.labelling.label_list import LabelList
-from kcm.labelling.oracle import Reasons
-from kcm.labelling.rounds import Forecast, Labelled, Promise, Rounds, Schedule
-from kcm.labelling.sources import Llm, Source, answers_in, function, openai_config, opened_store, recorded, server
+from kcm.labelling.oracle import Failures
+from kcm.labelling.rounds import Forecast, Labelled, NoAnswers, Promise, Rounds, Schedule
+from kcm.labelling.sources import AnswerSource, Llm, answers_in, function, openai_config, opened_store, recorded, server
 from kcm.labelling.table import Texts
 from kcm.labelling.text import VectorSide
 from kcm.large.adapters.openai import OpenAiConfig
@@ -73,7 +73,7 @@ class Watcher:
 
 
 @dataclass(eq=False)
-class Labelling:
+class LabelledTable:
     """A labelled table.
 
     `frame` has the columns `label`, `label_source` (`llm`, `small`, `failed`, or missing for an empty text) and
@@ -88,7 +88,7 @@ class Labelling:
     labels: LabelList
     texts: Texts
     result: Labelled
-    reasons: Reasons
+    reasons: Failures
     forecasts: list[Forecast] = field(default_factory=list)
     side: VectorSide | None = None
 
@@ -107,7 +107,7 @@ def label(
     assets: Path | None = None,
     watcher: Watcher | None = None,
     **options: Any,
-) -> Labelling:
+) -> LabelledTable:
     """Label every row of `frame`, so that at least a share `target` of the labels agrees with the large model's.
 
     Parameters
@@ -147,14 +147,14 @@ def label(
     label_list = _labels(frame, labels, columns, prompt)
     account = f"label {_digest(texts, label_list, [str(each) for each in models], config)[:32]}"
 
-    def source(number: int) -> Source:
+    def source(number: int) -> AnswerSource:
         progress = told.bought if number == len(columns or models) - 1 else told.bought_cheaper
         if columns:
             return recorded(frame, columns[number], texts, label_list, progress)
         model = models[number]
-        if isinstance(model, OpenAiConfig):
-            return server(model, texts, label_list, opened_store(store), account, config.max_cost, progress)
-        return function(model, texts, label_list, progress)
+        if callable(model):
+            return function(model, texts, label_list, progress)
+        return server(model, texts, label_list, opened_store(store), account, config.max_cost, progress)
 
     sources = [source(number) for number in range(len(columns or models))]
     oracle = sources[-1].oracle
@@ -180,13 +180,17 @@ def label(
         side,
         oracle,
         Promise(config.target, look.spend),
-        Schedule(pilot=min(200, max(50, len(texts.texts) // 15)), growth=0.5),
+        Schedule(pilot=min(200, max(50, len(texts.texts) // 15)), growth=0.3, slope=0.5),
         config.seed,
         purse=sources[-1].money,
         watch=watch,
         draws=DrawFile(user_folder() / "draws" / digest[:32]) if sources[-1].resumable else None,
     )
-    found = job.run()
+    try:
+        found = job.run()
+    except NoAnswers as error:
+        said = next(iter(oracle.reasons.by_unit.values()), "")
+        raise NoAnswers(f"{error.what}: {said}" if said else error.what, where=error.where, hint=error.hint) from None
     failed = int(texts.copies_U[found.failed_U].sum())
     certificate = TableCertificate.of(
         found,
@@ -199,7 +203,7 @@ def label(
         bought_cheaper=side.num_bought if isinstance(side, CheaperSide) else 0,
     )
     labelled, named = _with_labels(frame, texts, label_list, found)
-    return Labelling(
+    return LabelledTable(
         labelled,
         named["label"],
         certificate,
@@ -232,7 +236,7 @@ def _server(llm: Llm, base_url: str | None) -> OpenAiConfig | Callable[[list[str
     return openai_config(llm, base_url) if isinstance(llm, str) else llm
 
 
-def _price_ratio(sources: Sequence[Source]) -> float:
+def _price_ratio(sources: Sequence[AnswerSource]) -> float:
     """The price of an answer of the cheaper model, in answers of the oracle; a fifteenth if prices are not known."""
     cheaper, dear = (each.estimate.currency if each.estimate else 0.0 for each in sources)
     return cheaper / dear if cheaper and dear else PRICE_RATIO

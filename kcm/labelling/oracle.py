@@ -16,17 +16,18 @@ from numpy.typing import NDArray
 
 from kcm.errors import DataError
 from kcm.inputs.content import Content
-from kcm.labelling.rounds import FAILED, Units
+from kcm.labelling.rounds import FAILED, NoAnswers, Units
 from kcm.large.adapters.openai import OpenAiModel
 from kcm.large.base import Item
 from kcm.large.prompts import matching_label
 
+_MAX_OUTAGES = 16  # in a row
 Progress = Callable[[int, float], None]
 """Called with the answers bought so far and the currency spent."""
 
 
 @dataclass(eq=False)
-class Reasons:
+class Failures:
     """Why units have no answer, by unit."""
 
     by_unit: dict[int, str] = field(default_factory=dict)
@@ -39,8 +40,8 @@ class ServerOracle:
         self, model: OpenAiModel, texts: Sequence[str], progress: Progress = lambda bought, spent: None
     ) -> None:
         self._model, self._texts, self._progress = model, texts, progress
-        self._num_bought = 0
-        self.reasons = Reasons()
+        self._num_bought = self._num_answered = 0
+        self.reasons = Failures()
 
     def __call__(self, units: Units) -> Units:
         """Codes of labels. Raises ConfigError if the server refuses the key or the model.
@@ -61,6 +62,7 @@ class ServerOracle:
         items = {int(place): Item(str(units[place]), Content(self._texts[units[place]])) for place in places}
         futures = {self._model.ask(item, again=again): place for place, item in items.items()}
         off_label: list[int] = []
+        outages = 0  # in a row
         for future in as_completed(futures):
             answer, place = future.result(), futures[future]
             if answer.label is None:
@@ -70,9 +72,20 @@ class ServerOracle:
             else:
                 found[place] = answer.label
                 self.reasons.by_unit.pop(int(units[place]), None)
+            outages = outages + 1 if answer.outage else 0
+            if outages > _MAX_OUTAGES:
+                raise self._unreachable(answer.error or "")
             self._num_bought += not again
+            self._num_answered += answer.label is not None
             self._progress(self._num_bought, self.spent)
         return np.array(sorted(off_label), dtype=np.int64)
+
+    def _unreachable(self, reason: str) -> DataError:
+        """The error for a server that is out of reach."""
+        if self._num_answered == 0:
+            return NoAnswers(f"the LLM does not answer: {reason}", where="llm", hint="Check --base-url and the key")
+        hint = "Start again when it answers: the job goes on, and nothing is paid twice"
+        return DataError(f"the LLM stopped answering: {reason}", where="llm", hint=hint)
 
     @property
     def spent(self) -> float:
@@ -93,7 +106,7 @@ class CallableOracle:
     ) -> None:
         self._answer, self._texts, self._names, self._progress = answer, texts, list(label_names), progress
         self._batch_size, self._num_bought = batch_size, 0
-        self.reasons = Reasons()
+        self.reasons = Failures()
         self.spent = 0.0
 
     def __call__(self, units: Units) -> Units:

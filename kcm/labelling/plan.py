@@ -19,7 +19,7 @@ _ERRORS = np.array([0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 64])
 
 
 @dataclass(frozen=True)
-class Plan:
+class DrawPlan:
     """Test the first `num_ranked` units by `num_drawn` draws, of which `most_errors` may be errors.
 
     `kept` is the expected number of units that the small model answers, `calls` of further calls to the oracle.
@@ -32,7 +32,7 @@ class Plan:
     calls: float
 
 
-def cheapest_plan(wrong_M: NDArray[np.float64], allowed: int, delta: float) -> Plan:
+def cheapest_plan(wrong_M: NDArray[np.float64], allowed: int, delta: float) -> DrawPlan:
     """The plan with the fewest expected calls.
 
     `wrong_M` are the probabilities that the small model's answers are wrong, in the order of the ranking. At most
@@ -40,7 +40,7 @@ def cheapest_plan(wrong_M: NDArray[np.float64], allowed: int, delta: float) -> P
     """
     num_units = len(wrong_M)
     free = min(max(allowed, 0), num_units)  # so many units may all be wrong: they need no test
-    best = Plan(free, 0, 0, float(free), float(num_units - free))
+    best = DrawPlan(free, 0, 0, float(free), float(num_units - free))
     if allowed < 0 or free == num_units:
         return best
     lengths = np.unique(np.linspace(free + 1, num_units, _NUM_LENGTHS).astype(np.int64))
@@ -64,7 +64,7 @@ def _best_of(
     most_X: NDArray[np.int64],
     allowed: int,
     delta: float,
-) -> Plan | None:
+) -> DrawPlan | None:
     drawn_KX = fewest_drawn(lengths_K[:, None], most_X, allowed, delta)
     possible_KX = drawn_KX <= lengths_K[:, None]
     if not possible_KX.any():
@@ -80,7 +80,7 @@ def _best_of(
     kept_KX = np.where(possible_KX, kept_KX, -1.0)
     best_row, column = divmod(int(kept_KX.argmax()), len(most_X))
     kept = float(kept_KX[best_row, column])
-    return Plan(
+    return DrawPlan(
         int(lengths_K[best_row]), int(drawn_KX[best_row, column]), int(most_X[column]), kept, len(wrong_M) - kept
     )
 

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcm.certification.finite import afforded_errors, allowed_errors, longest_prefix, missed_errors
+from kcm.errors import DataError
 from kcm.labelling.draws import DrawFile
-from kcm.labelling.plan import Plan, capped_plan, cheapest_plan
+from kcm.labelling.plan import DrawPlan, capped_plan, cheapest_plan
 
 FAILED = -1  # the code of a unit that the oracle gave no usable answer to
 _ROUNDS_FITTED, _SLOPE_WEIGHT = 5, 0.3
@@ -29,6 +30,10 @@ _MAX_COPIES = (1, 2, 3, 5, 10)
 Units = NDArray[np.int64]
 
 
+class NoAnswers(DataError):
+    """The oracle answered nothing at all."""
+
+
 @dataclass(frozen=True, eq=False)
 class Guess:
     """What the small model would answer: codes of labels [U], and the probability that each is wrong [U]."""
@@ -37,7 +42,7 @@ class Guess:
     wrong_U: NDArray[np.float64]
 
 
-class SmallSide(Protocol):
+class SmallModel(Protocol):
     """The small model of one table."""
 
     def fit(self, units: Units, labels: Units) -> Guess:
@@ -102,7 +107,7 @@ class Forecast:
     bought: int
     copies: int
     extra: int
-    plan: Plan
+    plan: DrawPlan
 
     @property
     def calls(self) -> float:
@@ -218,7 +223,7 @@ class Rounds:
     def __init__(
         self,
         copies_U: Units,
-        side: SmallSide,
+        side: SmallModel,
         ask: Callable[[Units], Units],
         promise: Promise,
         schedule: Schedule,
@@ -273,6 +278,8 @@ class Rounds:
         """Buy the pilot, and more as long as the planned total falls."""
         schedule, delta = self._schedule, self._promise.delta * (1 - self._promise.second)
         self._buy(self._some(self._rng.permutation(len(self._copies))[: schedule.pilot]))
+        if self._asked.any() and (self._label == FAILED).all():
+            raise NoAnswers(f"none of the first {int(self._asked.sum()):,} texts got a usable answer", where="llm")
         while True:
             guess = self._guess()
             forecast = self._forecast(guess, delta)

@@ -41,7 +41,7 @@ class Recalibration:
         self._log = np.log(np.maximum(probabilities, _FLOOR))
 
     def fit(self, units: NDArray[np.int64], labels: NDArray[np.int64]) -> Guess:
-        """Refit on the rows bought so far; see `SmallSide`."""
+        """Refit on the rows bought so far; see `SmallModel`."""
         num_labels = self._log.shape[1]
         known = (labels >= 0) & (labels < num_labels)
         log, label = self._log[units[known]], labels[known]

@@ -21,13 +21,12 @@ from kcm.errors import DataError
 from kcm.inputs.content import Content
 from kcm.inputs.tables import missing_column
 from kcm.labelling.label_list import LabelList
-from kcm.labelling.oracle import CallableOracle, Money, Progress, Reasons, ServerOracle
+from kcm.labelling.oracle import CallableOracle, Failures, Money, Progress, ServerOracle
 from kcm.labelling.rounds import Units
 from kcm.labelling.table import Texts
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.base import Estimate, Item
 from kcm.large.response_cache import ResponseStore
-from kcm.user_folder import user_folder
 
 Llm = str | OpenAiConfig | Callable[[list[str]], Sequence[Any]]
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
@@ -37,7 +36,7 @@ _AT_ONCE = 1000  # texts whose prices are looked up together
 class Oracle(Protocol):
     """What a job asks; see `kcm.labelling.oracle`."""
 
-    reasons: Reasons
+    reasons: Failures
 
     @property
     def spent(self) -> float:
@@ -48,7 +47,7 @@ class Oracle(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class AnswerSource:
     """An oracle. `identity` names what decides its answers, and `estimate` the price of asking about every text.
 
     `estimate` is None if there is no price, `money` if there is no cap. `resumable` says whether answers outlast the
@@ -62,13 +61,13 @@ class Source:
     resumable: bool = True
 
 
-def recorded(frame: pd.DataFrame, column: str, texts: Texts, labels: LabelList, progress: Progress) -> Source:
+def recorded(frame: pd.DataFrame, column: str, texts: Texts, labels: LabelList, progress: Progress) -> AnswerSource:
     """The answers in a column, those of the first row of every text."""
     said_U = answers_in(frame, column).to_numpy(dtype=object)[texts.first_rows()]
     by_text = dict(zip(texts.texts, said_U, strict=True))
     digest = hashlib.sha256(repr(said_U.tolist()).encode(errors="surrogatepass")).hexdigest()
     oracle = CallableOracle(lambda some: [by_text[text] for text in some], texts.texts, labels.names, progress)
-    return Source(oracle, f"column {column} {digest}")
+    return AnswerSource(oracle, f"column {column} {digest}")
 
 
 def answers_in(frame: pd.DataFrame, column: str) -> pd.Series:
@@ -80,10 +79,12 @@ def answers_in(frame: pd.DataFrame, column: str) -> pd.Series:
     return cells.astype(object).where(cells.notna() & (cells != ""), None)
 
 
-def function(llm: Callable[[list[str]], Sequence[Any]], texts: Texts, labels: LabelList, progress: Progress) -> Source:
+def function(
+    llm: Callable[[list[str]], Sequence[Any]], texts: Texts, labels: LabelList, progress: Progress
+) -> AnswerSource:
     """A function of the caller's. Nobody can know what decides its answers, so every job with it is another look."""
     oracle = CallableOracle(llm, texts.texts, labels.names, progress)
-    return Source(oracle, f"function {uuid.uuid4().hex}", resumable=False)
+    return AnswerSource(oracle, f"function {uuid.uuid4().hex}", resumable=False)
 
 
 def server(
@@ -94,7 +95,7 @@ def server(
     account: str,
     max_cost: float | None,
     progress: Progress,
-) -> Source:
+) -> AnswerSource:
     """A model behind a server. `account` is what the job's spending is booked to; `max_cost` limits it."""
     config = config.model_copy(update={"prompt": labels.prompt, "max_cost": max_cost})
     if max_cost is not None and not (config.input_price or config.output_price):
@@ -109,16 +110,14 @@ def server(
         prices = [price for part in parts for price in model.highest_prices(part)]
         money = Money(np.array(prices), lambda: max_cost - model.spent()[1])
     oracle = ServerOracle(model, texts.texts, progress)
-    return Source(oracle, config.identity(labels.names, Path()), estimate, money)
+    return AnswerSource(oracle, config.identity(labels.names, Path()), estimate, money)
 
 
 def opened_store(store: ResponseStore | str | Path | None) -> ResponseStore:
-    """The store of a database's URL or of a file; by default the user's own."""
+    """The store at a folder, a file or a database's URL; by default the user's own."""
     if isinstance(store, ResponseStore):
         return store
-    if isinstance(store, str) and "://" in store:
-        return ResponseStore(store)
-    return ResponseStore.in_file(Path(store or user_folder() / "answers.sqlite"))
+    return ResponseStore.of_user() if store is None else ResponseStore.at(str(store))
 
 
 def openai_config(model: str, base_url: str | None = None, **more: Any) -> OpenAiConfig:

@@ -108,22 +108,12 @@ class Question:
     text: str
 
     @property
-    def opening(self) -> str:
-        """The prompt before the text."""
-        return f"{self.instructions}\n{OPENING}\n"
-
-    @property
-    def closing(self) -> str:
-        """The prompt after the text, up to where the answer begins."""
-        return f"\n{CLOSING}\nLabel:"
-
-    @property
     def data(self) -> str:
         """The text between its marks, which it cannot contain."""
         return f"{OPENING}\n{self.text}\n{CLOSING}"
 
     def __str__(self) -> str:
-        return f"{self.opening}{self.text}{self.closing}"
+        return f"{self.instructions}\n{self.data}\nLabel:"
 
 
 class ExampleConfig(Config):

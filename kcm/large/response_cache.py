@@ -9,8 +9,11 @@ again: nobody has their answers.
 from __future__ import annotations
 
 import json
+import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +35,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL
 
-from kcm.errors import ArtefactError, KcmError
+from kcm.errors import ArtefactError, ConfigError, KcmError
 from kcm.sql import IN_MEMORY, SqlDatabase, insert
+from kcm.user_folder import user_folder
 
+STORE_FILE = "paid.sqlite"  # in the folder of a store
 MAX_IN_MEMORY = 10_000  # answers that are kept without a store
 
 
@@ -59,6 +64,23 @@ class ResponseStore:
         return cls(URL.create("sqlite", database=str(path.absolute())).render_as_string())
 
     @classmethod
+    def at(cls, place: str) -> ResponseStore:
+        """The store at a folder, a file, or the URL of a database. Raises ConfigError for another URI."""
+        if "://" not in place:
+            path = Path(place).expanduser()
+            return cls.in_file(path if path.suffix in (".sqlite", ".db") else path / STORE_FILE)
+        if place.startswith(("sqlite", "postgresql")):
+            return cls(place)
+        raise ConfigError(
+            f"paid answers cannot be stored at {place!r}", hint="Name a folder, or postgresql+psycopg://USER@HOST/NAME"
+        )
+
+    @classmethod
+    def of_user(cls) -> ResponseStore:
+        """The user's own store, of commands without a run: where KCM_STORE says, else in the user's data folder."""
+        return cls.at(os.environ.get("KCM_STORE") or str(user_folder()))
+
+    @classmethod
     def in_log(cls, url: str, timeout_s: float = 30.0) -> ResponseStore:
         """Tables beside those of a log of decisions."""
         return cls(url, "paid_", timeout_s)
@@ -79,16 +101,27 @@ class ResponseCache(SqlDatabase):
 
     `store` None keeps the spending and the last `MAX_IN_MEMORY` answers in memory. Threads, processes and machines may
     share a store. Raises ArtefactError when it cannot be used.
+
+    For `timeout_s` after one question has failed, `find` and `reserve` fail at once: queued questions would each wait
+    for a locked database. `clock` gives seconds that never go back.
     """
 
     def __init__(
-        self, store: ResponseStore | None, account: str, *, max_calls: int | None = None, max_cost: float | None = None
+        self,
+        store: ResponseStore | None,
+        account: str,
+        *,
+        max_calls: int | None = None,
+        max_cost: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         store, self._in_memory = store or ResponseStore(IN_MEMORY), store is None
         super().__init__(store.url, store.timeout_s)
         self._account, self._max_calls, self._max_cost = account, max_calls, max_cost
         self._answers, self._spending, self._batches = _tables(store.prefix)
         self._turn = threading.Lock()  # a database in memory has one connection
+        self._clock = clock
+        self._failed: tuple[float, ArtefactError] | None = None  # when and how a question was last failed
         with self._failures():
             if self._sqlite and self._url.database:
                 Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +140,7 @@ class ResponseCache(SqlDatabase):
 
     def find(self, key: str) -> dict[str, Any] | None:
         """The cached answer, or None."""
-        with self.reading() as connection:
+        with self._before_a_call(self.reading()) as connection:
             text = connection.scalar(select(self._answers.c.answer).where(self._answers.c.key == key))
         return None if text is None else json.loads(text)
 
@@ -133,7 +166,7 @@ class ResponseCache(SqlDatabase):
         if self._max_cost is not None:
             has_room &= table.currency + most <= self._max_cost
         booking = update(self._spending).where(has_room)
-        with self.writing() as connection:
+        with self._before_a_call(self.writing()) as connection:
             # Checked and booked by one statement: two processes cannot take the same room.
             if connection.execute(booking.values(calls=table.calls + calls, currency=table.currency + most)).rowcount:
                 if batch:
@@ -177,6 +210,19 @@ class ResponseCache(SqlDatabase):
         with self.writing() as connection:
             if connection.execute(delete(self._batches).where(self._batches.c.tag == batch.tag)).rowcount:
                 self._book(connection, answered - batch.count, -batch.most)
+
+    @contextmanager
+    def _before_a_call(self, transaction: AbstractContextManager[Connection]) -> Iterator[Connection]:
+        """A transaction before anything is paid for; it fails at once for a while after one has failed."""
+        if self._failed and self._clock() < self._failed[0] + self._timeout_s:
+            raise ArtefactError(self._failed[1].what, where=self._failed[1].where, hint=self._failed[1].hint)
+        try:
+            with transaction as connection:
+                yield connection
+        except ArtefactError as error:
+            self._failed = self._clock(), error
+            raise
+        self._failed = None
 
     def _book(self, connection: Connection, calls: int, currency: float) -> None:
         table = self._spending.c

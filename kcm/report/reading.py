@@ -83,7 +83,7 @@ def routed(certificate: Numbers, quality: Numbers) -> dict[str, Any]:
         overall |= {key: found.get("estimate"), f"{key}_interval": [found.get("low"), found.get("high")]}
     return {
         "names": {"kcm": "the cascade"},
-        "kcm": {"overall": overall, "routing": quality},
+        "kcm": {"overall": overall, "routing": quality, "measured_on": certificate.get("measured_on", "test")},
         "certificate": certificate,
         "costs": certificate.get("costs"),
         "recommendation": certificate.get("recommendation"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import count
 
 from kcm.certification.certificate import confidence
+from kcm.certification.ledger import look_delta, question_delta
 from kcm.costs import Prices
 from kcm.report.formats import (
     MISSING,
@@ -42,6 +44,9 @@ _CONTROLS: Mapping[Who, str] = {
 }
 
 
+_CHOSE = "the rows that chose the policy"
+
+
 def headline(result: Numbers) -> str:
     """What the deployed collaborator saves, and at which loss."""
     (who, found), certificate = deployed(result), certificate_of(result)
@@ -59,7 +64,7 @@ def measured(result: Numbers) -> str:
     own, found = deployed(result)
     names = names_of(result)
     sentences = [f"On {measured_rows(result)}, {names[own]} {_does(found['overall'])}."]
-    if measured_rows(result) != "test":
+    if measured_rows(result) == _CHOSE:
         sentences.insert(0, "There are no test rows: the certificate is what is known of rows that chose nothing.")
     sentences += [
         f"{names[who]}, the control {_CONTROLS[who]}, {_does(control['overall'])}."
@@ -71,8 +76,8 @@ def measured(result: Numbers) -> str:
 
 def measured_rows(result: Numbers) -> str:
     """The rows that a result was measured on."""
-    chose = deployed(result)[1].get("measured_on") == "validate"
-    return "the rows that chose the policy" if chose else "test"
+    split = str(deployed(result)[1].get("measured_on"))
+    return {"validate": _CHOSE, "certify": "the certify rows"}.get(split, "test")
 
 
 def added_to_base(result: Numbers) -> str:
@@ -271,9 +276,10 @@ def _ledger(certificate: Numbers) -> str:
     asked, spent = certificate.get("asked_delta"), spent_delta(certificate)
     if not known(asked) or not spent or spent > 0.999 * asked:
         return ""
-    look = round(math.sqrt(6 * asked / spent) / math.pi)
-    share = percent(spent / asked, 0)
-    return f"; of the δ {number(asked)} that was asked for, look {look} at these rows may spend {share}"
+    may_spend = look_delta if certificate.get("window") else question_delta  # a window belongs to a lineage
+    look = next(v for v in count(1) if may_spend(asked, v) < 1.001 * spent)
+    what = "the first look" if look == 1 else f"look {look}"
+    return f"; {what} at these rows uses {percent(spent / asked, 0)} of δ {number(asked)}"
 
 
 def prices_of(result: Numbers) -> Prices | None:

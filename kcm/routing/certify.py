@@ -1,4 +1,4 @@
-"""A threshold for any gate score: searched on validate, certified on certify, measured on test."""
+"""A threshold for any gate score: certified on all rows, or on those that a split leaves for it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +14,27 @@ from numpy.typing import NDArray
 from kcm.cascade.evaluation import route_quality
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
-from kcm.cascade.policy import ESCALATE_ALL, Policy
+from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Policy
+from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy
 from kcm.certification.certificate import Certificate, CertificateConfig, certify_policy
-from kcm.certification.ledger import Ledger, unit_hashes
+from kcm.certification.ledger import Hashes, Ledger, Look
 from kcm.certification.outlook import fewest
+from kcm.certification.scores import NOT_RECORDED
 from kcm.errors import ConfigError, DataError
 from kcm.routing.config import RequestConfig
+from kcm.routing.splits import small_is_better
 from kcm.routing.table import RoutingTable
 
 DRAWN_WARNING = "the table is too small to be split into validate and certify rows"
+
+
+class LookAt(TypedDict):
+    """The arguments of a look."""
+
+    units: dict[str, Hashes]
+    delta: float
+    digest: str
 
 
 def promise_of(request: RequestConfig) -> CertificateConfig:
@@ -42,48 +53,106 @@ def certify_table(
     splits: NDArray[np.object_],
     score_N: NDArray[np.float64],
     request: RequestConfig,
-    ledger: Path | None = None,
+    ledger: str | Path | Ledger | None = None,
 ) -> dict[str, Any]:
     """The certificate, and the metrics of the route on the test rows, as plain data.
 
-    With a `ledger` the look at the certify rows is written down before they are read, and later looks may spend less of
-    delta; the same request on the same rows and scores is the same look. Raises ConfigError for a scope by task without
-    tasks, DataError for a given split without validate or certify rows.
+    With a `ledger` the look is written down before outcomes are used, and later looks at the same question may spend
+    less of delta. Without test rows the metrics are those of the certify rows. Raises ConfigError for a scope by task
+    without tasks, DataError for a given split without the rows that the request needs.
     """
     if request.scope != "global" and table.task is None:
         raise ConfigError(f"scope {request.scope!r} needs a task column", where="--scope", hint="Give --task COLUMN")
     validate, certify = np.flatnonzero(splits == "validate"), np.flatnonzero(splits == "certify")
-    for name, rows in (("validate", validate), ("certify", certify)):
+    needed = {"certify": certify} | ({"validate": validate} if request.needs_validate else {})
+    for name, rows in needed.items():
         if len(rows) == 0 and table.split is not None:
-            raise DataError(
-                f"the split column has no {name} rows", where="split", hint="Search and certificate need rows each"
-            )
-    promise = promise_of(request)
-    delta, look = _spend(table, certify, score_N, request, ledger)
-    if len(validate) == 0 or len(certify) == 0:
+            hint = "Search and certificate need rows each"
+            raise DataError(f"the split column has no {name} rows", where="split", hint=hint)
+    look = None
+    if ledger is not None and len(certify):
+        opened, about = opened_ledger(ledger), look_at(table, splits, score_N, request)
+        look = opened.look(**about, purpose="kcm route certify")
+    delta = request.delta if look is None else look.spend
+    promise, mode = promise_of(request), request.mode
+    if not all(map(len, needed.values())):
         policy = Policy(decision=ESCALATE_ALL)
         certificates: dict[str | None, Certificate] = {None: _nothing(promise, delta, len(certify))}
     else:
-        validate_rows = table.select(validate).scored(score_N[validate])
         certify_rows = table.select(certify).scored(score_N[certify])
-        scope: Literal["global", "per_task"] = "per_task" if request.scope == "per_task" else "global"
-        searched = find_policy(validate_rows, Gate(), scope, request.searched_loss).policy
-        policy, certificates = certify_policy(validate_rows, certify_rows, searched, promise, delta=delta)
+        choosing = table.select(validate).scored(score_N[validate]) if len(validate) else None
+        mode = _mode(choosing, request)
+        if choosing is None:
+            choosing = certify_rows  # `regret` reads nothing of the rows that choose
+        searched = _searched(choosing, request)
+        used = promise.model_copy(update={"method": mode})
+        policy, certificates = certify_policy(choosing, certify_rows, searched, used, delta=delta)
     common = certificates[None]
     warnings = [_warning(task, each) for task, each in certificates.items() if each.num_units < each.fewest_units]
     return {
         **common.model_dump(mode="json"),
-        "max_loss": request.searched_loss,
+        "mode": mode,
+        "max_loss": request.max_loss,
         "scope": request.scope,
-        "look": look,
+        "look": look and look.number,
         "asked_delta": request.delta,
         "num_validate_rows": len(validate),
         "tasks": {task: each.model_dump(mode="json") for task, each in certificates.items() if task is not None},
-        "test": _on_test(table, splits, score_N, policy),
+        "measured_on": measured_split(splits),
+        "test": _measured(table, splits, score_N, policy),
         "mean_costs": _mean_costs(table, splits),
         "warnings": warnings,
-        "notes": [*table.notes, *([] if ledger else ["no ledger: the promise holds for a first look at these rows"])],
+        "notes": [*table.notes, *_notes(splits, look)],
     }
+
+
+def opened_ledger(ledger: str | Path | Ledger) -> Ledger:
+    """The ledger of a folder, or the one that is open already."""
+    return ledger if isinstance(ledger, Ledger) else Ledger(ledger)
+
+
+def look_at(
+    table: RoutingTable, splits: NDArray[np.object_], score_N: NDArray[np.float64], request: RequestConfig
+) -> LookAt:
+    """What a ledger has to know of a look: the units of the whole file, and a digest of all that decides the result."""
+    digest = hashlib.sha256(repr(request).encode())
+    for column in (score_N, table.small_correct, table.large_correct, table.large_error):
+        digest.update(np.ascontiguousarray(column).tobytes())
+    for names in (table.item, splits, table.group, table.task):
+        digest.update(repr(None if names is None else names.tolist()).encode())
+    return {"units": table.ledger_units(), "delta": request.delta, "digest": digest.hexdigest()}
+
+
+def measured_split(splits: NDArray[np.object_]) -> str:
+    """The split that figures are measured on: test, or certify if all rows certify."""
+    return "test" if (splits == "test").any() else "certify"
+
+
+def _searched(choosing: ScoredOutcomes, request: RequestConfig) -> Policy:
+    """The policy that a search finds, of which the certificate may deploy no more; without a search, keep all."""
+    scope: Literal["global", "per_task"] = "per_task" if request.scope == "per_task" else "global"
+    if request.max_loss is not None:
+        return find_policy(choosing, Gate(), scope, request.max_loss).policy
+    tasks = dict.fromkeys(choosing.by_task(), KEEP_ALL) if scope == "per_task" else {}
+    return Policy(decision=KEEP_ALL, task_decisions=tasks)
+
+
+def _mode(choosing: ScoredOutcomes | None, request: RequestConfig) -> Literal["auto", "regret", "net"]:
+    """The test: the one that was asked for, and of `auto` regret unless crediting wins clearly pays.
+
+    Regret is an exact binomial test, and a test that is chosen at random from few rows loses to it.
+    """
+    if request.mode != "auto":
+        return request.mode
+    pays = choosing is not None and small_is_better(choosing.small_correct, choosing.certified_baseline)
+    return "auto" if pays else "regret"
+
+
+def _notes(splits: NDArray[np.object_], look: Look | None) -> list[str]:
+    notes = [] if look else [NOT_RECORDED]
+    if measured_split(splits) == "certify":
+        notes.append("all rows certify, so the figures are those of rows that chose the threshold")
+    return notes
 
 
 def _nothing(promise: CertificateConfig, delta: float, num_rows: int) -> Certificate:
@@ -108,23 +177,6 @@ def _nothing(promise: CertificateConfig, delta: float, num_rows: int) -> Certifi
     )
 
 
-def _spend(
-    table: RoutingTable,
-    certify: NDArray[np.intp],
-    score_N: NDArray[np.float64],
-    request: RequestConfig,
-    path: Path | None,
-) -> tuple[float, int | None]:
-    """What this look may spend, and its number; all of delta where no ledger is kept."""
-    if path is None or len(certify) == 0:
-        return request.delta, None
-    digest = hashlib.sha256(np.ascontiguousarray(score_N[certify]).tobytes())
-    digest.update(repr(request).encode())
-    units = unit_hashes(map(str, table.item))
-    look = Ledger(path).look(units, delta=request.delta, digest=digest.hexdigest(), purpose="kcm route certify")
-    return look.spend, look.number
-
-
 def _warning(task: str | None, certificate: Certificate) -> str:
     what = "rows" if task is None else f"rows of task {task!r}"
     return (
@@ -133,11 +185,11 @@ def _warning(task: str | None, certificate: Certificate) -> str:
     )
 
 
-def _on_test(
+def _measured(
     table: RoutingTable, splits: NDArray[np.object_], score_N: NDArray[np.float64], policy: Policy
 ) -> dict[str, Any] | None:
-    """The metrics of the route on test rows, which neither search nor certificate has read."""
-    test = np.flatnonzero(splits == "test")
+    """The metrics of the route on test rows, which neither search nor certificate has read, or on certify rows."""
+    test = np.flatnonzero(splits == measured_split(splits))
     part, costs = table.select(test), table.select(test).costs()
     rows = part.scored(score_N[test])
     large_cost, small_cost = costs or (np.zeros(len(test)), np.zeros(len(test)))
@@ -146,8 +198,8 @@ def _on_test(
 
 
 def _mean_costs(table: RoutingTable, splits: NDArray[np.object_]) -> dict[str, float] | None:
-    """What an answer of either model costs on the test rows, in the table's unit; None where the table does not say."""
-    test = np.flatnonzero(splits == "test")
+    """What an answer of either model costs on the measured rows, in the table's unit; None if it is not known."""
+    test = np.flatnonzero(splits == measured_split(splits))
     costs = table.select(test).costs() if len(test) else None
     return costs and {"large": float(costs[0].mean()), "small": float(costs[1].mean())}
 

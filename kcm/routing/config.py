@@ -79,14 +79,18 @@ class RequestConfig(Config):
     )
     mode: Literal["auto", "regret", "net"] = Field(
         "auto",
-        description="regret never credits a win of the small model; net does; auto: what keeps more on validate.",
+        description="regret never credits a win of the small model; net does; auto: regret, unless validate rows show"
+        " clearly that net keeps more.",
     )
     scope: Literal["global", "every_task", "per_task"] = Field(
         "global",
         description="One threshold; one that holds within every --task; or one for each, at a share of delta.",
     )
     max_loss: float | None = Field(
-        None, ge=0, lt=1, description="Loss that the threshold may have on validate; default: epsilon."
+        None,
+        ge=0,
+        lt=1,
+        description="Loss that the threshold may have on validate rows; default: no search, the lowest certified one.",
     )
     max_call_rate: float | None = Field(
         None, gt=0, lt=1, description="Promise this call rate as well; each promise takes delta/2."
@@ -94,6 +98,6 @@ class RequestConfig(Config):
     seed: int = Field(0, ge=0, description="Draws splits where the table names none.")
 
     @property
-    def searched_loss(self) -> float:
-        """What the searched threshold may lose on validate."""
-        return self.epsilon if self.max_loss is None else self.max_loss
+    def needs_validate(self) -> bool:
+        """Whether rows have to be set aside: for the grid of `net`, or for a search."""
+        return self.mode == "net" or self.max_loss is not None

@@ -15,6 +15,7 @@ from kcm.cascade.evaluation import router_quality
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import Certificate, certificate_curve
+from kcm.certification.ledger import Look
 from kcm.config import load_config, parse_config
 from kcm.encoders.text import TextEncoder
 from kcm.errors import ConfigError, DataError
@@ -31,7 +32,7 @@ from kcm.routing.routers.inputs import (
     silent,
 )
 from kcm.routing.routers.router import FittedRouter
-from kcm.routing.splits import with_splits
+from kcm.routing.splits import certifying_splits, with_splits
 from kcm.routing.table import RoutingTable, read_table
 
 
@@ -108,9 +109,17 @@ class RoutingFrame:
         """Notes on the encoder for readers of the results."""
         return [self._encoder[1]] if self._encoder[1] else []
 
-    def splits(self, seed: int) -> NDArray[np.object_]:
-        """The split of every row; with a router, as it was when the router was fitted."""
-        return with_splits(self.table, self.router.config.seed if self.router else seed)
+    def splits(self, request: RequestConfig) -> NDArray[np.object_]:
+        """The split of every row; with a router, as it was when the router was fitted.
+
+        With the table's own score nothing has to be chosen, so all rows certify unless the table has a split or the
+        request needs validate rows.
+        """
+        if self.router:
+            return with_splits(self.table, self.router.config.seed)
+        if request.needs_validate:
+            return with_splits(self.table, request.seed)
+        return certifying_splits(self.table, request.seed, credit_wins=request.mode == "auto")
 
     @cached_property
     def scores(self) -> NDArray[np.float64]:
@@ -150,39 +159,38 @@ class RoutingFrame:
 
     def certify(self, request: RequestConfig, ledger: Path | None) -> dict[str, Any]:
         """The certificate, and the metrics of the route on test."""
-        if ledger and not (self.columns.text or self.columns.id):
-            raise ConfigError(
-                "a ledger knows rows by their text or id, and neither is named",
-                where="--ledger",
-                hint="Give --text or --id: what tells rows apart must not change with their scores",
-            )
-        splits, scores = self.splits(request.seed), self.scores
+        splits, scores = self.splits(request), self.scores
         if self.router:
             for split in ("certify", "test"):
                 self.router.refuse_fitted(self.table.select(np.flatnonzero(splits == split)), split)
         table = replace(self.table, notes=(*self.table.notes, *self.notes))
         return certificates.certify_table(table, splits, scores, request, ledger)
 
+    def next_look(self, request: RequestConfig, ledger: Path) -> Look:
+        """What `certify` will cost; nothing is written."""
+        about = certificates.look_at(self.table, self.splits(request), self.scores, request)
+        return certificates.opened_ledger(ledger).preview(**about)
+
     def certificate_path(self, request: RequestConfig, certified: Mapping[str, Any]) -> dict[str, Any]:
         """What a report draws of the certificate that `certify` found: see `certificate_curve`."""
         fields = {name: value for name, value in certified.items() if name in Certificate.model_fields}
-        validate, certify = self._rows("validate", request.seed), self._rows("certify", request.seed)
-        return certificate_curve(
-            Certificate.model_validate(fields), validate, certify, certificates.promise_of(request)
-        )
+        validate, certify = self._rows("validate", request), self._rows("certify", request)
+        promise = certificates.promise_of(request).model_copy(update={"method": certified["mode"]})
+        return certificate_curve(Certificate.model_validate(fields), validate or certify, certify, promise)
 
     def curves(self, request: RequestConfig) -> dict[str, Any]:
-        """What a report draws beside the certificate: quality and frontier on test, and reliability."""
-        test = self._rows("test", request.seed)
+        """What a report draws beside the certificate: quality and frontier on the measured rows, and reliability."""
+        measured = certificates.measured_split(self.splits(request))
+        test = self._rows(measured, request)
         return {
             "quality": asdict(router_quality(test)) if len(test) else {},
             "frontier": certificates.frontier_curve(Frontier.of(test)) if len(test) else {},
-            "reliability": self._reliability(self.splits(request.seed) == "test"),
+            "reliability": self._reliability(self.splits(request) == measured),
         }
 
-    def _rows(self, split: str, seed: int) -> ScoredOutcomes:
+    def _rows(self, split: str, request: RequestConfig) -> ScoredOutcomes:
         """The rows of a split with their gate scores."""
-        rows = np.flatnonzero(self.splits(seed) == split)
+        rows = np.flatnonzero(self.splits(request) == split)
         return self.table.select(rows).scored(self.scores[rows])
 
     def _reliability(self, test: NDArray[np.bool_]) -> list[dict[str, Any]]:

@@ -11,14 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import ColumnTable
+from kcm.certification.ledger import CONTENT, GROUP, ID, Hashes, unit_hashes
 from kcm.routing.cells import Cells, check_columns, feature_columns, read_columns
 from kcm.routing.config import RouteColumns
 from kcm.tasks.rows import split_name
-from kcm.tasks.units import text_key
+from kcm.tasks.units import content_names, group_names, text_key, text_keys
+
+_TEXT_LENGTH = 12  # characters on average: shorter cells are ids or categories
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,7 +31,8 @@ class RoutingTable(ColumnTable):
 
     `large_error` marks answers that the large model failed to give: wrong in accuracy, right in a certificate.
     `item` tells items apart, whatever their number; rows alike in it hold the same input. `confidence` is the small
-    model's confidence or score, as the user gave it. `notes` say what a reader of any result must know.
+    model's confidence or score, as the user gave it. `texts` and `ids` are what a ledger knows the whole file by, see
+    `ledger_units`. `notes` say what a reader of any result must know.
     """
 
     name: NDArray[np.object_]
@@ -45,6 +50,8 @@ class RoutingTable(ColumnTable):
     group: NDArray[np.object_] | None = None
     task: NDArray[np.object_] | None = None
     split: NDArray[np.object_] | None = None
+    texts: tuple[NDArray[np.object_], ...] = ()  # of all rows of the file, the unnamed columns of texts among them
+    ids: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -60,6 +67,16 @@ class RoutingTable(ColumnTable):
             group=self.group,
             task=self.task,
         )
+
+    def ledger_units(self) -> dict[str, Hashes]:
+        """What a ledger knows the file by: the contents of all its texts, its ids and its groups.
+
+        All columns of texts count, so that the file is the same table whatever column is named.
+        """
+        contents = {name for column in self.texts for name in content_names(pa.table({"text": _keys(column)}))}
+        groups = set() if self.group is None else set(group_names(pa.array(self.group, pa.string()).fill_null("")))
+        names = {CONTENT: contents, ID: self.ids, GROUP: groups - {""}}
+        return {kind: unit_hashes(each) for kind, each in names.items()}
 
     def costs(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """Cost of the large and of the small model's answers, [N] each; None where the large one's is not known."""
@@ -83,7 +100,7 @@ def table_of(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingT
     table, cells = read_inputs(frame, columns, where)
     notes: list[str] = []
     small_correct, large_correct, large_error = _correctness(cells, columns, notes)
-    return replace(
+    read = replace(
         table,
         small_correct=small_correct,
         large_correct=large_correct,
@@ -91,7 +108,10 @@ def table_of(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingT
         small_cost=cells.numbers(columns.small_cost, "a cost", low=0) if columns.small_cost else None,
         large_cost=cells.numbers(columns.large_cost, "a cost", low=0) if columns.large_cost else None,
         notes=(*notes, *table.notes),
+        texts=_texts(frame, columns),
+        ids=() if columns.id is None else tuple(cells.strings(columns.id)),
     )
+    return _without_copies(read, frame)
 
 
 def unjudged_table(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingTable:
@@ -112,7 +132,7 @@ def read_inputs(frame: pd.DataFrame, columns: RouteColumns, where: str) -> tuple
     unknown = np.zeros(len(names), dtype=bool)
     table = RoutingTable(
         name=names,
-        item=_items(frame, cells, columns, notes),
+        item=_items(frame, cells, columns),
         small_correct=unknown,
         large_correct=unknown,
         large_error=unknown,
@@ -139,11 +159,11 @@ def _row_names(frame: pd.DataFrame, columns: RouteColumns, where: str) -> NDArra
     return np.array([f"id {name}" for name in names], dtype=object)
 
 
-def _items(frame: pd.DataFrame, cells: Cells, columns: RouteColumns, notes: list[str]) -> NDArray[np.object_]:
+def _items(frame: pd.DataFrame, cells: Cells, columns: RouteColumns) -> NDArray[np.object_]:
     """The key of an item: the text, else the id, else the whole row.
 
-    Rows that agree in every column may be copies, or may merely be alike (few distinct confidences, no text). They are
-    taken for copies only where no split holds a row twice.
+    Rows of several splits that agree in all other columns may be copies, or may merely be alike (few distinct
+    confidences). They are taken for copies only if no split holds a row twice.
     """
     if columns.text:
         texts = cells.strings(columns.text)
@@ -152,16 +172,39 @@ def _items(frame: pd.DataFrame, cells: Cells, columns: RouteColumns, notes: list
         return cells.strings(columns.id)
     content = frame.drop(columns=[columns.split] if columns.split else [])
     digest = pd.util.hash_pandas_object(content.astype(str), index=False)
-    keys = pd.DataFrame({"digest": digest, "split": frame[columns.split] if columns.split else ""})
-    alike = keys.duplicated()
-    if columns.split and not alike.any():
-        return np.array([f"{value:016x}" for value in digest], dtype=object)
-    if alike.any():
-        notes.append(
-            f"{digest.duplicated().sum()} rows repeat others in every column and are taken for items of their own;"
-            " name the text or an id column to have copies found"
-        )
-    return np.array([f"{v:016x}-{n}" for v, n in zip(digest, keys.groupby("digest").cumcount(), strict=True)], object)
+    keys = pd.DataFrame({"digest": digest, "split": frame[columns.split].astype(str) if columns.split else ""})
+    if keys.duplicated().any():
+        return np.array([f"{value:016x} {split}" for value, split in keys.to_numpy()], dtype=object)
+    return np.array([f"{value:016x}" for value in digest], dtype=object)
+
+
+def _without_copies(table: RoutingTable, frame: pd.DataFrame) -> RoutingTable:
+    """The table with the first of several rows that are equal in every column: copies are one draw, not several."""
+    copies = frame.astype(str).duplicated().to_numpy()
+    if not copies.any():
+        return table
+    note = (
+        f"{copies.sum()} rows repeat others in every column and count once; give an id column if they are rows of"
+        " their own"
+    )
+    return replace(table.select(~copies), notes=(*table.notes, note))
+
+
+def _texts(frame: pd.DataFrame, columns: RouteColumns) -> tuple[NDArray[np.object_], ...]:
+    """The columns of texts [N]: the named one, and others that look like texts, but for what the models answered."""
+    answers = {name for field, name in columns.named.items() if field != "text"}
+    found = []
+    for name in frame.columns:
+        cells = frame[name].dropna()
+        if name in answers or cells.empty or not cells.map(lambda cell: isinstance(cell, str)).all():
+            continue
+        if name == columns.text or (2 * cells.nunique() >= len(cells) and cells.str.len().mean() >= _TEXT_LENGTH):
+            found.append(cells.to_numpy(dtype=object))
+    return tuple(found)
+
+
+def _keys(texts: NDArray[np.object_]) -> pa.Array:
+    return text_keys(pa.array(texts, pa.string()))
 
 
 def _correctness(

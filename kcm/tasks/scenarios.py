@@ -18,6 +18,7 @@ from pydantic import Field
 
 from kcm.config import Config
 from kcm.errors import ConfigError, DataError
+from kcm.regular import require_regular
 from kcm.tasks.hashing import shuffled
 
 Scenario = Literal["domain_incremental", "class_incremental", "task_incremental"]
@@ -80,6 +81,7 @@ def plan_tasks(
 def load_mapping(path: str) -> dict[str, list[str]]:
     """Read a mapping from task to its labels (or domains) from a JSON or YAML file."""
     file = Path(path).expanduser()
+    require_regular(file)
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -130,9 +130,12 @@ def read_summary(folder: Path) -> Summary:
 
 
 def alike(labels: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of labels that differ in case, spaces or marks alone, or by one letter; numbers are meant to differ."""
+    """Pairs of labels that differ in case, spaces or marks alone, or by one letter.
+
+    Numbers are meant to differ, unless they are the same number, as 1, 1.0 and 01.
+    """
     names = list(labels)
-    plain = {label: re.sub(r"[\W_]+", "", text_key(label)) for label in names}
+    plain = {label: _number(label) or re.sub(r"[\W_]+", "", text_key(label)) for label in names}
     near: dict[str, list[str]] = defaultdict(list)
     for label, letters in plain.items():
         near[letters].append(label)
@@ -141,6 +144,11 @@ def alike(labels: Iterable[str]) -> list[tuple[str, str]]:
                 near[shorter].append(label)
     pairs = {pair for members in near.values() for pair in combinations(members, 2)}
     return sorted(pair for pair in pairs if _digits(plain[pair[0]]) == _digits(plain[pair[1]]))
+
+
+def _number(label: str) -> str:
+    """A label that is a number in its shortest form; "" for another one."""
+    return f"{float(label):g}" if re.fullmatch(r"\s*[-+]?\d+(\.\d*)?\s*", label) else ""
 
 
 def _digits(letters: str) -> list[str]:

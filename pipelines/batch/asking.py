@@ -19,14 +19,13 @@ from rich.markup import escape
 from kcm.errors import DataError
 from kcm.large import NO_PROMPT, Item, LargeConfig, LargeModel, Prompt, PromptMode, Resources
 from kcm.large.base import Estimate, PaidModel
-from kcm.large.response_cache import ResponseStore
+from kcm.large.response_cache import STORE_FILE, ResponseStore
 from pipelines.batch.shards import FAILED, Counts, RowFunction, map_shards, shard_reader, sizes_of
 from pipelines.context import Context
 from pipelines.progress import Bar
 from pipelines.store.outcomes import Answers
 from pipelines.store.sequence import contents_of
 
-RESPONSES_FILE = "paid.sqlite"
 PROMPT = TypeAdapter(Prompt)  # how prompts are written in a column
 UNITS_AT_ONCE = 4  # of a server: while the slowest question of one is waited for, those of the next are asked
 _OFF_LABEL = "off the label list: "  # begins the counts of replies
@@ -126,7 +125,7 @@ def ask_shards(
             raise
         if isinstance(model, PaidModel):
             calls, currency = (now - before for now, before in zip(model.spent(), paid_before, strict=True))
-            say(f"the large model was paid for {calls:,} calls{_money(currency)}")
+            say(f"the large model was paid for {calls:,} calls{money(currency)}")
     else:
         resources = Resources(context.cluster.device)
         build = partial(_local_answerer, spec, mode, context.assets_path, resources)
@@ -152,7 +151,7 @@ def ask_shards(
 
 def server_model(context: Context, spec: LargeSpec) -> LargeModel:
     """The model behind a server, with the paid answers of the storage; it says on the terminal when it is gone."""
-    responses = context.responses or ResponseStore.in_file(context.store.root / RESPONSES_FILE)
+    responses = context.responses or ResponseStore.in_file(context.store.root / STORE_FILE)
     warn = lambda line: context.reporter.say(f"[yellow]{escape(line)}[/yellow]")  # noqa: E731
     return spec.large.build(spec.answer_names, context.assets_path, Resources(responses=responses, warn=warn))
 
@@ -173,13 +172,14 @@ def _say_estimate(
     paid_before = model.spent()
     context.reporter.say(
         f"asking {escape(spec.large.location)}: {total.calls:,} calls for {num_rows:,} rows, about"
-        f" {total.tokens:,.0f} tokens{_money(total.currency)}{_money(total.most, ' at most')}; paid before on this"
-        f" storage: {paid_before[0]:,} calls{_money(paid_before[1])}"
+        f" {total.tokens:,.0f} tokens{money(total.currency)}{money(total.most, ' at most')}; paid before on this"
+        f" storage: {paid_before[0]:,} calls{money(paid_before[1])}"
     )
     return paid_before
 
 
-def _money(currency: float, how: str = "") -> str:
+def money(currency: float, how: str = "") -> str:
+    """An amount as the end of a sentence's part, such as `, at most 1.25`; empty if it is nothing."""
     return f",{how} {currency:,.4g}" if currency else ""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +12,7 @@ from kcm.inputs.cells import as_text
 from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
 from kcm.inputs.tables import missing_column, scanned
-from kcm.inputs.vectors import FEATURES
+from kcm.inputs.vectors import FEATURES, matching
 from kcm.tasks.readers.columns import Normaliser, TableLayout, TablePlace
 from kcm.tasks.readers.vectors import VectorColumns
 from kcm.tasks.sequence import VECTOR
@@ -55,7 +54,7 @@ class InputRows:
         columns = dict.fromkeys(("label", "id", "group", "split"), "") | named
         layout = TableLayout(place.where, columns, image_root=image_root)
         if vectors is not None and num_rows:
-            own = [name for name in vectors if any(fnmatchcase(column, name) for column in schema.names)]
+            own = [name for name in vectors if matching(schema.names, [name])]
             first = next(read_chunks(location))
             layout = replace(layout, vector=VectorColumns.found_in(first, own or [FEATURES], place.where))
         return cls(location, Normaliser(layout, place), schema, num_rows)

@@ -5,7 +5,7 @@ made of, and until it is finished the units of rows that are answered:
 
     answers/2024/a.csv                     the answers to rows/2024/a.csv
     answers/.kcm/files/2024/a.csv.json     its record
-    answers/.kcm/units/                    units; answers of a paid model lie beside this folder
+    answers/.kcm/units/                    units
 
 Of a single file answers.csv the hidden folder is .answers.csv.kcm beside it.
 """
@@ -43,7 +43,8 @@ class FileRecord(Config):
     """What an output was made of, and what it holds; `size` are its bytes.
 
     `command` is a digest of model and settings, `stamp` says which content the source had; None: that is not known.
-    `unfinished` counts the rows that the large model failed on, which the next attempt asks about again.
+    `unfinished` counts the rows that the large model failed on, which the next attempt asks about again; `fault` is the
+    reason of most of those that the small model answered.
     """
 
     command: str
@@ -52,6 +53,7 @@ class FileRecord(Config):
     size: int
     routes: dict[str, int]
     unfinished: int
+    fault: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,30 +10,35 @@ import hashlib
 import json
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.markup import escape
 
 from kcm.api.cascade import load_cascade
-from kcm.api.rows import ANSWERS, answer_table, free_names
+from kcm.api.rows import ANSWERS, OUTSIDE, answer_table, free_names
 from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import require_models
+from kcm.bundle.models import load_large, require_models
 from kcm.bundle.runtime import fault_of
+from kcm.cascade.policy import OnLargeFailure
 from kcm.errors import DataError
 from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
 from kcm.large import UpstreamConfig
+from kcm.large.base import PaidModel
 from kcm.large.response_cache import ResponseStore
 from kcm.parquet import read_table
 from kcm.tasks.shards import GROUP_ROWS
 from pipelines.batch.inputrows import ID, InputReader, InputRows
 from pipelines.batch.outputs import FileRecord, PredictedFile, predicted_files, writing
+from pipelines.batch.pricing import say_paid, say_price
 from pipelines.batch.shards import FAILED, Counts, RowFunction, Unit, map_units, unit_rows, units_of
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
@@ -45,7 +50,7 @@ PREDICTED = pa.schema([("id", pa.string()), *ANSWERS])
 FILES_AT_ONCE = 8  # that are looked at before anything is encoded
 FEWEST_ROWS, MOST_ROWS, MOST_PICTURES = 32, GROUP_ROWS, 128  # of a unit
 
-_FORMAT = 4  # of what is written; another number makes finished files anew
+_FORMAT = 5  # of what is written; another number makes finished files anew
 
 
 def predict(
@@ -63,6 +68,8 @@ def predict(
     upstreams: Sequence[UpstreamConfig] = (),
     suffix: str | None = None,
     overwrite: bool = False,
+    responses: ResponseStore | None = None,
+    on_large_failure: OnLargeFailure | None = None,
 ) -> dict[str, Any]:
     """Write the rows of `input_path`, in order and with all their columns, beside the cascade's answers.
 
@@ -75,15 +82,16 @@ def predict(
     bundle's encoder names them, or `features`. Paths of pictures must lead below `image_root`, the folder of the input
     file without one. A row that cannot be answered has an `error` instead of an answer. `id` is the input's own column,
     else the position of the row in its file; another column of the answers that the input has too is prefixed by
-    `kcm_`. Returns the number of rows by route.
+    `kcm_`. Returns the number of rows by route, and the share of rows that the large model failed (`outside_promise`):
+    no certificate holds for an output that has any. Their `error` says why; the small model answers them unless
+    `on_large_failure` is `error`. None leaves that to the bundle.
 
     A finished file is not made again when the command is given again: of the same content, by the same bundle and with
     the same settings. Of one with rows that the large model failed on these are answered again. Files that something
     else has written are refused, unless `overwrite`.
 
-    Answers of a paid large model stay in a hidden file beside the output, of one in an object store in this machine's
-    cache, until every row has its answer: a prediction that is started again pays for none of them twice. `upstreams`
-    are the servers that the bundle's large model may be asked at.
+    Answers of a paid large model are looked up and kept in `responses`, the user's own store without it: none is paid
+    for twice. `upstreams` are the servers that the bundle's large model may be asked at.
 
     With recorded answers, escalated rows that have none get an error that says so: they are to be put to the model that
     gave the others.
@@ -101,7 +109,7 @@ def predict(
         "vectors": bundle.encoder.vector_columns if "vector" in bundle.reads else None,
         "image_root": Location.of(image_root) if image_root else None,
     }
-    command = _digest(_FORMAT, bundle.digest, columns)
+    command = _digest(_FORMAT, bundle.digest, columns, on_large_failure)
 
     def look(file: PredictedFile) -> FileRecord | InputRows:
         return file.finished(command, overwrite=overwrite) or InputRows.opened(file.source, **columns)
@@ -117,24 +125,26 @@ def predict(
         _require_ids(opened, len(files))
     if records:
         reporter.say(f"{len(records)} of {len(files)} files are answered already")
-    paid = hidden / "paid.sqlite"
     if opened:
         with storage_errors(hidden):  # where nothing can be written is known before anything is encoded
             hidden.mkdir(parents=True, exist_ok=True)
             storage.files.write(f"{storage.name(hidden)}/command", command.encode())
+        responses = (responses or ResponseStore.of_user()) if bundle.large.remote else None
         build = partial(
             row_predictor,
             bundle_folder.absolute(),
             assets_dir.absolute(),
             cluster.device,
             tuple(upstreams),
-            ResponseStore.in_file(paid),
+            responses,
+            on_large_failure,
         )
         stamps = {file: file.source.stamp() for file in opened}  # before rows are read: what changes is made again
         units = _units(opened, stamps, hidden / "units", command)
         # Paid answers, and what a path of this machine names, are here.
         only_here = bundle.large.remote or (not storage.is_remote or any(file.source.is_local for file in opened))
-        with connected(cluster), reporter.bar("predict", "rows") as bar:
+        paying = _paying(bundle, assets_dir, upstreams, responses, opened.values(), reporter)
+        with paying, connected(cluster), reporter.bar("predict", "rows") as bar:
             made = map_units(
                 units,
                 build,
@@ -146,12 +156,13 @@ def predict(
                 only_here=only_here,
             )
             for file, counts in made:
-                num_failed = int(counts.pop(FAILED, 0))
+                num_failed, faults = int(counts.pop(FAILED, 0)), Counter[str]()
                 record = FileRecord(
                     command=command,
                     source=str(file.source),
                     stamp=stamps[file],
-                    size=write_file(file, opened[file], units[file]),
+                    size=write_file(file, opened[file], units[file], faults),
+                    fault=faults.most_common(1)[0][0] if faults else None,
                     routes={name: int(count) for name, count in counts.items()},
                     unfinished=num_failed,
                 )
@@ -161,10 +172,17 @@ def predict(
                     storage.drop([unit.target.parent for unit in units[file][:1]])
     if not any(record.unfinished for record in records):  # the output has all answers now
         storage.drop([hidden / "units"])
-        paid.unlink(missing_ok=True)
     routes = sum((Counter(record.routes) for record in records), Counter[str]())
     by_route = ", ".join(f"{route} {routes[route]:,}" for route in sorted(routes))
     reporter.say(f"{routes.total():,} rows: {by_route or 'none'}")
+    num_outside = sum(record.unfinished for record in records)
+    if num_outside:
+        fault = next((f"; most often: {record.fault}" for record in records if record.fault), "")
+        void = f"{num_outside:,} of {routes.total():,} rows have no answer of the large model that they needed{fault}"
+        reporter.say(
+            f"[yellow]warning: {escape(void)}. They are outside the promise, so that the certificate is void for this"
+            " output; their `error` says why. Start again once the large model answers: only they are asked[/yellow]"
+        )
     return {
         "output": str(output_path),
         "files": len(files),
@@ -172,7 +190,33 @@ def predict(
         "rows": routes.total(),
         "routes": dict(routes),
         "void": void,
+        "outside_promise": num_outside / max(routes.total(), 1),
     }
+
+
+@contextmanager
+def _paying(
+    bundle: Bundle,
+    assets_dir: Path,
+    upstreams: Sequence[UpstreamConfig],
+    responses: ResponseStore | None,
+    files: Iterable[InputRows],
+    reporter: Reporter,
+) -> Iterator[None]:
+    """A block in which a server is asked: its price is said before, and what was paid after."""
+    if not bundle.large.remote:
+        yield
+        return
+    model = load_large(bundle, assets_dir, upstreams=upstreams, responses=responses)
+    if not isinstance(model, PaidModel):
+        yield
+        return
+    before = say_price(model, bundle, files, reporter)
+    try:
+        yield
+        say_paid(model, before, reporter)
+    finally:
+        model.close()
 
 
 def row_predictor(
@@ -181,6 +225,7 @@ def row_predictor(
     device: str,
     upstreams: Sequence[UpstreamConfig] = (),
     responses: ResponseStore | None = None,
+    on_large_failure: OnLargeFailure | None = None,
 ) -> RowFunction:
     """A function that gives rows the columns of `PREDICTED`, by the cascade of a bundle.
 
@@ -188,8 +233,8 @@ def row_predictor(
     """
     cascade = load_cascade(bundle_folder, assets_dir, device, upstreams=upstreams, responses=responses)
     bundle = cascade.small_side.bundle
-    if not bundle.large.servable:
-        cascade.small_side.policy = cascade.small_side.policy.model_copy(update={"on_large_failure": "error"})
+    if chosen := on_large_failure if bundle.large.servable else "error":
+        cascade.small_side.policy = cascade.small_side.policy.on_failure(chosen)
 
     def predict_rows(rows: pa.Table) -> tuple[pa.Table, Counts]:
         named = zip(contents_of(rows), rows["task"].to_pylist(), rows["id"].to_pylist(), strict=True)
@@ -212,8 +257,11 @@ def added_columns(source: pa.Schema) -> dict[str, str]:
     return free_names((name for name in PREDICTED.names if name != "id" or ID not in source.names), source.names)
 
 
-def write_file(file: PredictedFile, rows: InputRows, units: Sequence[Unit]) -> int:
-    """Write the output of a file from its units; its size. DataError where the file has lost or gained rows since."""
+def write_file(file: PredictedFile, rows: InputRows, units: Sequence[Unit], faults: Counter[str]) -> int:
+    """Write the output of a file from its units, and count why rows are outside the promise; its size.
+
+    DataError where the file has lost or gained rows since.
+    """
     names, storage = added_columns(rows.schema), file.storage
     schema = pa.schema([(new_name, PREDICTED.field(name).type) for name, new_name in names.items()])
     answered = (read_table(storage.readable(unit.target)).replace_schema_metadata() for unit in units)
@@ -227,6 +275,8 @@ def write_file(file: PredictedFile, rows: InputRows, units: Sequence[Unit]) -> i
                 if (more := next(answered, None)) is None:
                     raise DataError("the file has changed meanwhile", where=str(file.source), hint="Start again")
                 waiting = pa.concat_tables([waiting, more])
+                degraded = more.filter(pc.equal(more["route"], "small_degraded"))
+                faults.update(error.removeprefix(OUTSIDE) for error in degraded["error"].to_pylist())
             answers = waiting.slice(0, chunk.num_rows).select(list(names))
             write(chunk, answers.rename_columns(list(names.values())))
             waiting = waiting.slice(chunk.num_rows)

@@ -8,7 +8,7 @@ Each step is an artefact, so that what was killed anywhere goes on where it was.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,16 +117,9 @@ def build_challenger(
     if facts.new_labels:
         stages.insert(0, AskAgain.of(config, parent=parent))
     with run_context(config, stages, reporter) as context:
-        context.tracking = Tracking.open(
-            config.tracking,
-            context.store.root,
-            name=config.name,
-            key=attempt.name,
-            say=lambda line: reporter.say(escape(line)),
-        )
-        with closing(context.tracking):
-            done = {artefact.kind: artefact for _, artefact in run_stages(stages, context, {"window": window})}
-            return _registered(config, attempt, done, enough, figures, context)
+        context.tracking = Tracking.open(config.tracking, context.store.root, name=config.name, key=attempt.name)
+        done = {artefact.kind: artefact for _, artefact in run_stages(stages, context, {"window": window})}
+        return _registered(config, attempt, done, enough, figures, context)
 
 
 def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = None) -> list[Stage]:

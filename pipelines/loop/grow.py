@@ -93,7 +93,7 @@ class GrowFeatures(Stage, Plan):
     def plan(self, context: Context, window: WindowArtefact, sequence: SequenceArtefact) -> GrowFeatures:
         """Itself, with what the encoder is on this machine; ConfigError where it is not the champion's."""
         champion = self.parent.features.identity
-        encoder = sequence.with_head(self.encoder).with_identity(champion, context.assets_path)
+        encoder = sequence.with_head(self.encoder)
         encoding = Encoding.of(encoder, context)
         identity = encoding.identity
         if identity != champion:
@@ -114,7 +114,7 @@ class GrowFeatures(Stage, Plan):
         inherit(attempt, earlier, window.facts.forgotten_rows)
         number = len(sequence.names.tasks) - 1
         rows = sequence.task(number)
-        encoder = earlier.made_by(self.encoder, attempt.context.assets_path)
+        encoder = earlier.made_by(self.encoder)
         features_ND = window_features(
             _decisions(window, rows), encoder, attempt.context, scratch=attempt.scratch, bar=attempt.bar
         )

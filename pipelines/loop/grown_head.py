@@ -51,7 +51,7 @@ def answers_by_grown_head(
         column = rows.column_names.index("features")
         rows = rows.set_column(column, "features", pa.nulls(len(rows), rows["features"].type))
     assert large.backbone is not None  # what the head is fitted on
-    encoder = first.made_by(large.backbone, context.assets_path)
+    encoder = first.made_by(large.backbone)
     features_ND = window_features(rows, encoder, context, scratch=attempt.scratch / "features", bar=attempt.bar)
     known = {"id": row_ids(rows), "label": pa.array(label_N), "split": pa.array(["train"] * len(rows))}
     table = features_table(pa.table(known | {"group": rows["unit"]}), features_ND, np.zeros(len(rows)))

@@ -168,7 +168,7 @@ class Recertify(Stage, Plan):
         name = tuned.plan.config.collaborators[0]
         fitted, names, facts = tuned.load(name), features.names, window.facts
         rows = window.of_purpose("validate", "certify", "test")
-        encoder = features.made_by(self.encoder, attempt.context.assets_path)
+        encoder = features.made_by(self.encoder)
         features_ND = window_features(rows, encoder, attempt.context, scratch=attempt.scratch, bar=attempt.bar)
         judged = JudgedWindow.by(fitted.collaborator, fitted.gate, rows, features_ND, names.labels)
         certify = judged.of_purpose("certify")

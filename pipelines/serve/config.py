@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from kcm.cascade.policy import OnLargeFailure
 from kcm.config import Config
 from kcm.costs import CostsConfig
 from kcm.large import UpstreamConfig
@@ -104,6 +105,11 @@ class LargeReplicaConfig(BatchingConfig, ScaledReplicaConfig):
         default=10.0, gt=0, description="Time after which a call is given up; a second one is made if time is left."
     )
     breaker: BreakerConfig = Field(default=BreakerConfig(), description="When the large model is left alone.")
+    on_large_failure: OnLargeFailure | None = Field(
+        default=None,
+        description="What becomes of an input that the large model fails, for `kcm predict` too: answer_small: the "
+        "small model answers, outside the promise; error: it gets no answer; null: as the bundle says.",
+    )
     upstreams: tuple[UpstreamConfig, ...] = Field(
         default=(),
         description="Servers that the `openai` model of a bundle may be asked at; CONFIG's own `large` is one of them.",
@@ -116,6 +122,18 @@ class LimitsConfig(Config):
     max_body_bytes: int = Field(default=4 * 2**20, ge=1, description="Bytes of a request.")
     body_timeout_s: float = Field(
         default=10.0, gt=0, description="Time in which a request's body must have arrived, or is answered by 408."
+    )
+    slow_body_s: float = Field(
+        default=1.0, gt=0, description="Time after which a body that has not arrived is slow; few of those are awaited."
+    )
+    max_slow_bodies: int = Field(
+        default=64, ge=0, description="Slow bodies that a replica waits for, until body_timeout_s; others get 408."
+    )
+    max_slow_bodies_per_peer: int = Field(
+        default=16,
+        ge=0,
+        description="The same from one address. Behind a proxy all clients have its address, unless the variable "
+        "FORWARDED_ALLOW_IPS of the nodes names the proxy, whose X-Forwarded-For then counts.",
     )
     max_json_values: int = Field(
         default=16_384,
@@ -224,7 +242,8 @@ class FeedbackConfig(Config):
         gt=0,
         le=1,
         description="Share of the labels that one caller's may be, of those that watch a certificate and that an "
-        "update learns from; others are kept and do not count. No limit where one caller alone gives labels.",
+        "update learns from; others are kept and do not count. With fewer than 1 / share callers no label counts; a "
+        "caller who gives labels alone has no limit.",
     )
     timeout_s: float = Field(default=2.0, gt=0, description="Time that the database may take to store something.")
 

@@ -15,6 +15,8 @@ AuditOutcome = Literal["agree", "disagree", "lost"]
 ITEMS = "kcm_items_total"
 REQUESTS = "kcm_requests_total"
 ERRORS = "kcm_errors_total"
+TURNED_AWAY = "kcm_turned_away_total"
+UNREAD = "kcm_unread_bodies"
 EXPLANATIONS = "kcm_explanations_total"
 UNSTORED = "kcm_unstored_total"
 STAGE_SECONDS = "kcm_stage_seconds"
@@ -31,7 +33,8 @@ CHALLENGER = "kcm_challenger_share"
 VERSION_SECONDS = "kcm_version_seconds"
 FAILED = "kcm_version_failures_total"
 NAMES = (
-    *(ITEMS, REQUESTS, ERRORS, EXPLANATIONS, UNSTORED, STAGE_SECONDS, WAITING, CALL_RATE, BREAKER),
+    *(ITEMS, REQUESTS, ERRORS, TURNED_AWAY, UNREAD, EXPLANATIONS, UNSTORED),
+    *(STAGE_SECONDS, WAITING, CALL_RATE, BREAKER),
     *(AUDITS, DISAGREEMENT, REGRET, REFUTED, DRIFT, SHADOWS, CHALLENGER, VERSION_SECONDS, FAILED),
 )
 
@@ -46,6 +49,8 @@ class ServeMetrics:
         self._items = Counter(ITEMS, "Items answered.", ("route", "version"))
         self._requests = Counter(REQUESTS, "Prediction requests by HTTP status.", ("status",))
         self._errors = Counter(ERRORS, "Requests that ended in an error which nobody foresaw.")
+        self._turned_away = Counter(TURNED_AWAY, "Requests refused for their body or for want of a place.", ("status",))
+        self._unread = Gauge(UNREAD, "Requests whose body has not arrived yet.")
         self._explanations = Counter(EXPLANATIONS, "Decisions to be explained, by HTTP status.", ("status",))
         self._unstored = Counter(UNSTORED, "What the feedback log could not store.", ("kind",))
         self._seconds = Histogram(STAGE_SECONDS, "Seconds of a request by stage.", _SECONDS, ("stage",))
@@ -89,6 +94,16 @@ class ServeMetrics:
     def failed(self) -> None:
         """Count a request that ended in an unexpected error."""
         self._errors.inc()
+
+    def turned_away(self, status: int) -> None:
+        """Count a request that was refused because of its body, or because there was no place for it."""
+        self._turned_away.inc(tags={"status": str(status)})
+        if status == 429:
+            self.refused(status)
+
+    def set_unread(self, number: int) -> None:
+        """Show how many requests wait for their body."""
+        self._unread.set(number)
 
     def audited(self, outcome: AuditOutcome) -> None:
         """Count an audit."""

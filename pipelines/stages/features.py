@@ -16,7 +16,7 @@ from kcm.tasks.shards import task_shards
 from pipelines.batch.encoding import encode_shards
 from pipelines.batch.mapping import run_remotely
 from pipelines.context import Attempt, Context
-from pipelines.stages.encoders import Comparison, preview, preview_lines
+from pipelines.stages.preview import preview, preview_lines
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Recipe, write_json
 from pipelines.store.features import CUT, FACTS, FeaturesArtefact
@@ -83,13 +83,8 @@ class Features(Stage):
             )
 
     def plan(self, context: Context, sequence: SequenceArtefact) -> Encoding:
-        """The encoder with the head that was fitted for it; of several candidates the one that is chosen."""
+        """The encoder with the head that was fitted for it."""
         encoder = sequence.with_head(self.encoder)
-        if encoder.choices:
-            compared = Comparison.made(encoder.choices, sequence, self.seed, context)
-            for line in compared.lines():
-                context.reporter.say(f"[dim]{escape(line)}[/dim]")
-            encoder = encoder.choices[compared.found["chosen"]]
         return Encoding.of(encoder, context).model_copy(update={"preview_seed": self.seed})
 
     def publish(self, artefact: FeaturesArtefact, context: Context) -> None:

@@ -24,7 +24,7 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import TuneConfig, find_policy
 from kcm.cascade.table import SPLITS, MeasuredRows, OutcomeTable
 from kcm.certification.certificate import CertificateConfig, certified_keep_rate
-from kcm.certification.ledger import look_delta
+from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ArtefactError, ConfigError
 from kcm.large import LargeConfig, Prompt, PromptMode, Prompts, PromptsConfig, hard_candidates
@@ -130,7 +130,7 @@ def _best(
         rows = ScoredOutcomes.of(mine, mine.score)
         search = partial(find_policy, rows, tuned_one.gate, tuned_one.policy.scope, plan.max_loss)
         found = search()  # modes are compared without unknown classes, as trials are
-        keep_rate = certified_keep_rate(found.policy, rows, plan.certificate, look_delta(plan.certificate.delta, 1))
+        keep_rate = certified_keep_rate(found.policy, rows, plan.certificate, question_delta(plan.certificate.delta, 1))
         policies[mode] = search(tuned_one.novel).policy.model_copy(update={"prompt": mode})
         objectives[mode] = {"promised": keep_rate, "calls_saved": found.calls_saved, "area": found.area}
     best = max(policies, key=lambda mode: tuple(objectives[mode].values()))

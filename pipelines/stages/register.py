@@ -86,7 +86,7 @@ class Register(Stage, Plan):
         evaluated: EvaluatedArtefact,
     ) -> None:
         """The bundle of the deployed collaborator, with one network where judge and small are the same."""
-        encoder = features.made_by(self.encoder, attempt.context.assets_path)
+        encoder = features.made_by(self.encoder)
         run_remotely(_write_bundle, self, attempt.folder / BUNDLE, encoder, features, outcomes, tuned, evaluated)
 
     def publish(self, artefact: BundleArtefact, context: Context) -> None:

@@ -98,7 +98,7 @@ class Tune(Stage, Plan):
         write_json(attempt.folder / TRIALS, [trial for name in names for trial in trials[name]])
 
     def publish(self, artefact: TunedArtefact, context: Context) -> None:
-        """Record every trial as a nested MLflow run: in every run, since an outage may have lost some."""
+        """Record every trial as a nested MLflow run: in every run, since an earlier one may have stopped before."""
         if context.tracking is None:
             return
         for trial in artefact.trials:

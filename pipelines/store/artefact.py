@@ -14,7 +14,7 @@ and uploaded, finished files are fetched on first use and held against their has
 
 A manifest also holds each file's size and mark (entity tag). An artefact is found again by listing it: a file whose
 size or mark is another is hashed, and the artefact is not finished where its content is another too. Damage that leaves
-both as they were is found by `kcm verify`.
+both as they were shows where a file is read: pages of Parquet have checksums.
 """
 
 from __future__ import annotations
@@ -290,7 +290,7 @@ class ArtefactStore:
         found = finished_at(self.storage, home)
         if manifest.get(EMPTIED):
             return None
-        return found if next(damaged_files(self.storage, found, thorough=False), None) is None else None
+        return found if next(damaged_files(self.storage, found), None) is None else None
 
     def named(self, stage: str, fingerprint: str) -> Artefact:
         """The finished artefact of a stage with this fingerprint, not verified; ArtefactError where there is none."""
@@ -365,17 +365,17 @@ def finished_at(storage: Storage, home: Path) -> Artefact:
     return Artefact(home.parent.name, home.name, home / read_manifest(storage, home)["attempt"], storage)
 
 
-def damaged_files(storage: Storage, artefact: Artefact, *, thorough: bool) -> Iterator[str]:
+def damaged_files(storage: Storage, artefact: Artefact) -> Iterator[str]:
     """Files of an artefact that are missing, too many, or not what the manifest says.
 
-    Those whose size and mark are as noted are taken for sound, unless it is to be `thorough`.
+    Files whose size and mark are as noted are taken for sound.
     """
     manifest = artefact.manifest
     hashes, marks, there = manifest["files"], manifest["marks"], storage.listed(artefact.path)
     yield from sorted(hashes.keys() ^ there.keys())
     for name in sorted(hashes.keys() & there.keys()):
         stat = there[name]
-        if (thorough or marks.get(name) != [stat.size, stat.mark]) and storage.files.sha256(stat.name) != hashes[name]:
+        if marks.get(name) != [stat.size, stat.mark] and storage.files.sha256(stat.name) != hashes[name]:
             yield name
 
 

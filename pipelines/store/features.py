@@ -67,9 +67,9 @@ class FeaturesArtefact(ShardedArtefact):
         """What computed them; None for an encoder without a choice."""
         return self._facts["runtime"]
 
-    def made_by(self, encoder: EncoderConfig, assets_path: Path) -> EncoderConfig:
-        """The configured encoder as it made them: the one that was chosen, with its fitted head, in its runtime."""
-        return self.sequence.with_head(encoder).with_identity(self.identity, assets_path).in_runtime(self.runtime)
+    def made_by(self, encoder: EncoderConfig) -> EncoderConfig:
+        """The configured encoder as it made them, with its fitted head, in its runtime."""
+        return self.sequence.with_head(encoder).in_runtime(self.runtime)
 
     @property
     def num_cut(self) -> int:

@@ -137,7 +137,9 @@ class Files:
                     file.write(chunk)
                     sha256.update(chunk)
             if self.is_remote and response.attributes.get(_SHA256, sha256.hexdigest()) != sha256.hexdigest():
-                raise self._error("the file is not what was written", name, "Run the stage again: `kcm verify`")
+                raise self._error(
+                    "the file is not what was written", name, "Remove the folder of its artefact, and start again"
+                )
             return sha256.hexdigest()
 
         return self._ask(name, download)

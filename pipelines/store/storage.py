@@ -94,7 +94,7 @@ class Storage:
             with drafted(path) as draft:  # another process may fetch it too
                 fetched = self.files.get(self.name(path), draft)
                 if sha256 not in (None, fetched):
-                    hint = "Run the stage again: `kcm verify`"
+                    hint = "Remove the folder of its artefact, and start again"
                     raise StorageError("the file is not what its manifest says", where=str(path), hint=hint)
         if not path.is_file():
             raise FileNotFoundError(path)

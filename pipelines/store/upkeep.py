@@ -1,4 +1,4 @@
-"""Upkeep of a storage: hashing all that it holds, and removing what nothing refers to any more.
+"""Upkeep of a storage: removing what nothing refers to any more.
 
 What is kept: every artefact whose fingerprint stands in a run's result or in a record of the loop (all champions, since
 a rollback may go to any; all challengers, by their digest), the artefacts that the bundles among them name, the bundles
@@ -24,11 +24,8 @@ from pipelines.store.artefact import (
     MANIFEST,
     Artefact,
     ArtefactStore,
-    damaged_files,
     described,
     encoded,
-    finished_at,
-    marks_of,
     read_manifest,
 )
 from pipelines.store.control.lease import held, leased
@@ -36,27 +33,6 @@ from pipelines.store.control.lease import held, leased
 CLEANING = "leases/gc"  # held while files are removed; no run begins meanwhile
 _BUNDLE, _LINEAGE = "bundle/bundle.json", "bundle/lineage.json"  # of a bundle's artefact; the first gives its digest
 _NAME = re.compile(r"\b[0-9a-f]{16}(?:[0-9a-f]{48})?\b")  # of an artefact, or of a bundle
-
-
-def verify(store: ArtefactStore) -> tuple[int, list[str]]:
-    """How many artefacts there are, and the damaged files of all, as STAGE/FINGERPRINT/FILE, all read and hashed.
-
-    Sound files of a copied storage have other marks, which are noted, so that a run need not hash them again.
-    """
-    homes, damaged = sorted(store.homes()), list[str]()
-    for home in homes:
-        above = f"{home.parent.name}/{home.name}"
-        try:
-            read_manifest(store.storage, home, anew=True)
-        except ValueError:
-            damaged.append(f"{above}/{MANIFEST}")
-            continue
-        found = finished_at(store.storage, home)
-        names = list(damaged_files(store.storage, found, thorough=True))
-        damaged += [f"{above}/{name}" for name in names]
-        if not names and (marks := marks_of(store.storage.listed(found.path))) != found.manifest["marks"]:
-            _tell(store, found, {"marks": marks})
-    return len(homes), damaged
 
 
 @dataclass

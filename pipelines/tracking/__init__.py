@@ -1,1 +1,1 @@
-"""What is recorded in MLflow of a run, and the outbox that waits out its outages."""
+"""What is recorded in MLflow of a run."""

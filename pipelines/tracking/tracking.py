@@ -1,7 +1,7 @@
 """MLflow: one run per run of the pipeline, a nested run per trial, metrics while training, and the model registry.
 
-Only opening a run and registering a model wait for MLflow. Everything else goes through an outbox, so that an outage
-does not stop a training.
+A call that fails stops the run with a KcmError. A run that is started again reuses what is finished and records all of
+it anew, so every call here is idempotent.
 """
 
 from __future__ import annotations
@@ -48,14 +48,12 @@ from kcm.errors import KcmError
 from kcm.redact import redacted
 from kcm.report.reading import Numbers, flat
 from pipelines.tracking.config import CHAMPION, DIGEST_TAG, EXPERIMENT, SQLITE, TrackingConfig
-from pipelines.tracking.outbox import Outbox
 
 KEY_TAG = "kcm.key"
 FINGERPRINT_TAG = "kcm.fingerprint"
 PARENT_TAG = "kcm.parent"  # digest of the bundle that a version continues
 FINISHED = RunStatus.to_string(RunStatus.FINISHED)
 _PARAMS_AT_ONCE = 100  # MLflow takes no more
-_OUTAGES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED"}
 
 
 @dataclass(frozen=True)
@@ -65,22 +63,10 @@ class Tracking:
     uri: str
     run_id: str
     experiment_id: str
-    outbox: Outbox
 
     @classmethod
-    def open(
-        cls,
-        config: TrackingConfig,
-        storage_path: Path,
-        *,
-        name: str,
-        key: str,
-        say: Callable[[str], None] = print,
-    ) -> Tracking:
-        """The run tagged with `key`, so that an interrupted run goes on in the same record, else a new one.
-
-        `say` is called when MLflow stops answering, and when it answers again.
-        """
+    def open(cls, config: TrackingConfig, storage_path: Path, *, name: str, key: str) -> Tracking:
+        """The run tagged with `key`, so that an interrupted run goes on in the same record, else a new one."""
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it creates
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it raises what it logs, too
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 s; MLflow's own 7 make an outage 4 minutes
@@ -95,8 +81,7 @@ class Tracking:
             run = found[0] if found else client.create_run(experiment_id, run_name=name, tags=tags)
         except MlflowException as error:
             raise KcmError(f"MLflow does not answer: {error}", where=uri, hint="Check tracking.uri") from error
-        outbox = Outbox(is_outage, say, where=f"MLflow at {uri}")
-        return cls(uri, run.info.run_id, experiment_id, outbox)
+        return cls(uri, run.info.run_id, experiment_id)
 
     @property
     def client(self) -> MlflowClient:
@@ -105,15 +90,15 @@ class Tracking:
 
     def log_metrics(self, reported: Mapping[str, Any]) -> None:
         """Record what a training reported: metrics, at a step, at a time in milliseconds."""
-        self._put(_log, reported)
+        self._send(_log, reported)
 
     def log(self, params: Mapping[str, Any], metrics: Mapping[str, float | None], report: Path) -> None:
         """Record parameters, those of sections as `section.name`, metrics (one without a value is left out), and the
         file of the report.
         """
         now = get_current_time_millis()
-        self._put(_log, {"params": dict(flat(params)), "metrics": metrics, "timestamp": now})
-        self._put(MlflowClient.log_artifact, str(report))
+        self._send(_log, {"params": dict(flat(params)), "metrics": metrics, "timestamp": now})
+        self._send(MlflowClient.log_artifact, str(report))
 
     def log_learning(self, accuracy: Mapping[str, Sequence[Sequence[float | None]]], tasks: Sequence[str]) -> None:
         """Record each collaborator's accuracy matrix: a metric for each task, a step for each task that was learned."""
@@ -135,17 +120,17 @@ class Tracking:
             profile=json.dumps(profile),
         )
         given = DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])
-        self._put(MlflowClient.log_inputs, [given])
+        self._send(MlflowClient.log_inputs, [given])
 
     def log_lineage(self, artefacts: Mapping[str, str]) -> None:
         """Record the fingerprint of the artefact of each stage as a tag of the run."""
         tags = [RunTag(f"kcm.artefact.{stage}", fingerprint) for stage, fingerprint in artefacts.items()]
-        self._put(MlflowClient.log_batch, (), (), tags)
+        self._send(MlflowClient.log_batch, (), (), tags)
 
     def log_trial(self, name: str, key: str, params: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
         """Record one trial as a nested run, once per `key`."""
         trial = {"params": params, "metrics": metrics, "timestamp": get_current_time_millis()}
-        self._put(_log_trial, self.experiment_id, name, key, trial)
+        self._send(_log_trial, self.experiment_id, name, key, trial)
 
     def register(
         self,
@@ -193,15 +178,14 @@ class Tracking:
 
     def finish(self) -> None:
         """Mark the run as finished."""
-        self._put(MlflowClient.set_terminated, FINISHED)
+        self._send(MlflowClient.set_terminated, FINISHED)
 
-    def close(self, patience_s: float = 30.0) -> None:
-        """Wait for what is on its way to MLflow, while it answers."""
-        self.outbox.close(patience_s)
-
-    def _put(self, send: Callable[..., object], *content: Any) -> None:
-        """Have `send` called with a client and the run. It has to be idempotent: a run started again sends anew."""
-        self.outbox.put(lambda: send(self.client, self.run_id, *content))
+    def _send(self, send: Callable[..., object], *content: Any) -> None:
+        """Call `send` with a client, the run and the content. KcmError where MLflow does not take it."""
+        try:
+            send(self.client, self.run_id, *content)
+        except Exception as error:  # the stores of artefacts raise the errors of their own clients
+            raise _refusal(error, self.uri) from error
 
 
 def ensure_database(uri: str) -> None:
@@ -250,23 +234,19 @@ def _log_trial(client: MlflowClient, parent: str, experiment_id: str, name: str,
     client.set_terminated(run.info.run_id, FINISHED)
 
 
-def is_outage(error: BaseException) -> bool:
-    """Whether MLflow may accept later what it refuses now: any error but one of the request itself."""
-    if isinstance(error, MlflowException):
-        return error.error_code in _OUTAGES
-    # The clients of artifact stores raise errors of the operating system; a report that is gone will not come back.
-    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)
-
-
 @contextlib.contextmanager
 def answering(uri: str) -> Iterator[None]:
     """Turn exceptions of MLflow into a KcmError with a fix."""
     try:
         yield
     except MlflowException as error:
-        reason = " ".join(str(error).split())[:500]
-        hint = "Start again once it answers: finished work is kept"
-        raise KcmError(f"MLflow does not do its part: {reason}", where=uri, hint=hint) from error
+        raise _refusal(error, uri) from error
+
+
+def _refusal(error: Exception, uri: str) -> KcmError:
+    reason = redacted(" ".join(str(error).split()) or type(error).__name__)[:500]
+    hint = "Start again once it answers: finished work is kept"
+    return KcmError(f"MLflow does not do its part: {reason}", where=uri, hint=hint)
 
 
 def fetch_model(uri: str, model: str, target: Path) -> Path:

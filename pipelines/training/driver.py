@@ -20,7 +20,7 @@ from pipelines.cluster.connection import handlers_restored
 from pipelines.context import Attempt
 from pipelines.progress import Bar, polled
 from pipelines.store.checkpoint import newest_checkpoint
-from pipelines.store.files import Files, StorageError
+from pipelines.store.files import Files
 from pipelines.training.artefacts import TrainedArtefact
 from pipelines.training.num_workers import step_sizes, useful_workers
 from pipelines.training.worker import METRICS, NOTES, PROGRESS, TrainerPlan, WorkerPlan, train_worker
@@ -125,15 +125,16 @@ class StorageMonitor:
         """Steps taken and steps in all; also reports new notes and records new metrics.
 
         Metrics of an earlier attempt are recorded once more. The storage is not asked more often than is good for it.
+        What cannot be recorded does not stop the workers: `look` raises it once they are done.
         """
         if time.monotonic() - self._looked >= self._files.poll_s:
             self._looked = time.monotonic()
-            with suppress(StorageError):  # the workers will tell
+            with suppress(KcmError):
                 self.look()
         return self._shown
 
     def look(self) -> None:
-        """Report and record what is new, and look at the progress."""
+        """Report and record what is new, and look at the progress. KcmError for what cannot be recorded."""
         for line in self._new(NOTES):
             self.say(line)
         if self._record is not None:
@@ -146,5 +147,5 @@ class StorageMonitor:
     def _new(self, kind: str) -> Iterator[str]:
         """The lines of a kind that were not read before, in their order."""
         for name in sorted({stat.name for stat in self._files.list(kind)} - self._read):
-            self._read.add(name)
             yield self._files.read(name).decode()
+            self._read.add(name)  # not if recording the line failed

@@ -19,7 +19,7 @@ from kcm.cascade.novelty import Novelty
 from kcm.cascade.reference import Reference
 from kcm.cascade.search import Scope, find_policy
 from kcm.certification.certificate import CertificateConfig, certified_keep_rate
-from kcm.certification.ledger import look_delta
+from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Learner
@@ -117,7 +117,7 @@ class TrialPlan:
             novel_share=self.novel_share,
         )
         best = find_policy(rows, gate, choice.scope, self.max_loss)
-        first_look = look_delta(self.certificate.delta, 1)
+        first_look = question_delta(self.certificate.delta, 1)
         keep_rate = certified_keep_rate(best.policy, rows, self.certificate, first_look)
         policy = best.policy
         if novel and novel.share:  # compared without unknown classes: not every learner tells what it keeps of them

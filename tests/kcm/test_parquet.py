@@ -47,7 +47,7 @@ def test_a_flipped_bit_is_an_error_that_names_the_file_and_other_rows_are_read(f
     with pytest.raises(ArtefactError, match="CRC checksum verification failed") as error:
         read_table(file)
     assert error.value.where == str(file)
-    assert "kcm verify" in error.value.hint
+    assert "remove the folder of its artefact" in error.value.hint
     assert read_table(file, where=TEST).equals(ROWS.slice(GROUP))
 
 

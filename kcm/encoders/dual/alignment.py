@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kcm.assets import BundleName
 from kcm.collaborator.normalizer import UnitNormalizer
+from kcm.components import of_a_bundle
+from kcm.config import parse_config, with_paths
 from kcm.encoders.config import Encoder, TowersConfig
 from kcm.errors import AssetError, DataError
 from kcm.inputs.content import Content
@@ -145,10 +150,17 @@ def save_aligned(folder: Path, towers: TowersConfig, head: AlignmentHead) -> Non
     (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def read_towers(folder: Path) -> TowersConfig | None:
-    """The encoders below the alignment head of a folder; None where the folder holds another model."""
+def read_towers(folder: Path, bundle: Path | None = None) -> TowersConfig | None:
+    """The encoders below the alignment head of a folder; None where the folder holds another model.
+
+    Those of a `bundle` name no module and no place that the bundle itself could not name.
+    """
     try:
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return TowersConfig.model_validate(config["towers"]) if config.get("model_type") == _MODEL_TYPE else None
+    if not isinstance(config, dict) or config.get("model_type") != _MODEL_TYPE:
+        return None
+    with of_a_bundle() if bundle else nullcontext():
+        towers = parse_config(TowersConfig, config.get("towers") or {}, where=str(folder / _CONFIG))
+    return with_paths(towers, partial(BundleName, folder=bundle)) if bundle else towers

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from kcm.encoders.config import Arrays, NetworkEncoderConfig
 from kcm.encoders.network_encoder import NetworkEncoder
-from kcm.encoders.torch_network import Exportable, dtype_of, loading, pretrained
+from kcm.encoders.pretrained import load_image_processor, load_tokenizer, load_whole
+from kcm.encoders.torch_network import Exportable, dtype_of
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import PROBE, Content, contents
 from kcm.inputs.pictures import upright
@@ -55,8 +55,7 @@ class TextTower(NetworkEncoder):
         self, config: NetworkEncoderConfig, folder: Path, assets_dir: Path, device: str, *, max_length: int
     ) -> None:
         self._folder, self._max_length = folder, max_length
-        with loading(folder):
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._tokenizer = load_tokenizer(folder)
         super().__init__(config, assets_dir, device)
 
     def arrays(self, inputs: Sequence[Content]) -> Arrays:
@@ -109,7 +108,7 @@ class _TextNetwork(nn.Module):
 
 def _model(model_path: Path, config: NetworkEncoderConfig, *, without: str) -> Any:
     """The model of a folder without the network of its other side, which would only take memory."""
-    model = pretrained(AutoModel, model_path)
+    model = load_whole(model_path)
     if not hasattr(model, "get_image_features"):
         raise AssetError(
             f"a {model.config.model_type} model is no dual encoder",
@@ -123,8 +122,7 @@ def _model(model_path: Path, config: NetworkEncoderConfig, *, without: str) -> A
 
 def pretrained_reader(model_path: Path) -> Callable[[Content], Content]:
     """How a pretrained dual encoder reads pictures, by its image processor. Raises AssetError where there is none."""
-    with loading(model_path):
-        processor = AutoImageProcessor.from_pretrained(model_path, local_files_only=True)
+    processor = load_image_processor(model_path)
 
     def read(content: Content) -> Content:
         if content.pixels is not None:

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from kcm.assets import folder_digest, resolve
+from kcm.assets import BundleName, folder_digest, resolve
 from kcm.config import LocalPath
 from kcm.encoders.config import Encoder, NetworkEncoderConfig, Runtime, TowersConfig
 from kcm.encoders.dual.alignment import AlignedTower, AlignmentHead, read_towers
@@ -69,15 +69,17 @@ class ImageTextConfig(NetworkEncoderConfig):
     @property
     def fitted_head(self) -> Path | None:
         """The model's folder, where that is one of a fitted head."""
+        if isinstance(self.model, BundleName) and not self.model.lies_within:
+            return None
         folder = Path(self.model).expanduser()
-        return folder if self.model and read_towers(folder) is not None else None
+        return folder if self.model and self._towers_in(folder) is not None else None
 
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
         """Decodes the picture as the model, or the tower of pictures, wants it."""
         if "image" not in self.reads:
             return lambda content: content
         folder = self._folder(assets_dir)
-        towers = read_towers(folder)
+        towers = self._towers_in(folder)
         return towers.image.reader(assets_dir) if towers else pretrained_reader(folder)
 
     def of_part(self, part: Part) -> ImageTextConfig:
@@ -90,7 +92,7 @@ class ImageTextConfig(NetworkEncoderConfig):
             image, text = (self.of_part(part).build(assets_dir, device) for part in (*IMAGE, *TEXT))
             return PairEncoder(image, text, self.identity(assets_dir))
         folder, is_image = self._folder(assets_dir), self.output == "image"
-        if towers := read_towers(folder):
+        if towers := self._towers_in(folder):
             head = AlignmentHead.load(folder)
             encoder, project = (towers.image, head.images) if is_image else (towers.text, head.texts)
             dim, identity = head.text.out_features, self.identity(assets_dir)
@@ -101,7 +103,7 @@ class ImageTextConfig(NetworkEncoderConfig):
 
     def identity(self, assets_dir: Path) -> str:
         folder = self._folder(assets_dir)
-        if towers := read_towers(folder):
+        if towers := self._towers_in(folder):
             sides = (each.identity(assets_dir) for each in (towers.image, towers.text))
             parts = (folder_digest(folder, "alignment head\n"), *sides)
             digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -116,6 +118,9 @@ class ImageTextConfig(NetworkEncoderConfig):
 
     def resolved(self, assets_dir: Path, device: str = "cpu") -> Self:
         return self if self.in_use is None else super().resolved(assets_dir, device)
+
+    def _towers_in(self, folder: Path) -> TowersConfig | None:
+        return read_towers(folder, self.model.folder if isinstance(self.model, BundleName) else None)
 
     def _folder(self, assets_dir: Path) -> Path:
         if self.towers is not None:

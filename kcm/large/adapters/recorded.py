@@ -10,16 +10,19 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
+from kcm.assets import require_may_open
 from kcm.assets.manifest import sha256_of
 from kcm.config import LocalPath
 from kcm.errors import DataError
-from kcm.inputs.chunks import SUFFIXES, readable
+from kcm.inputs.cells import as_text, without_missing
+from kcm.inputs.chunks import SUFFIXES, read_chunks, readable, row_names
 from kcm.inputs.content import Part
-from kcm.inputs.location import Location
-from kcm.inputs.tables import missing_column, read_frames
+from kcm.inputs.location import Location, stem_of
+from kcm.inputs.tables import missing_column
 from kcm.inputs.vectors import list_column, matrix
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, LargeConfig, Resources
@@ -47,16 +50,22 @@ class RecordedConfig(LargeConfig):
     operational: ClassVar[frozenset[str]] = frozenset({"path"})  # by the identity
 
     path: Annotated[str, LocalPath] = Field(description="File with the answers: CSV, JSON lines, Parquet, Excel, …")
-    id_column: str = Field(default="id", description="Column with the id of the item.")
+    id_column: str | None = Field(
+        default="id",
+        description="Column with the id of the item; null: file and row number, as of rows that are read from this "
+        "file without an id.",
+    )
     label_column: str = Field(default="label", description="Column with the name of the label that was answered.")
     currency_column: str = Field(
         default=_CURRENCY, description="Column with what the answer cost, in the currency of `costs`; may be absent."
     )
 
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
+        require_may_open(self.path, assets_dir)
         return RecordedModel(self, label_names)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
+        require_may_open(self.path, assets_dir)
         with readable(Location.of(self.file), _KINDS):
             return sha256_of(self.file)
 
@@ -66,10 +75,19 @@ class RecordedConfig(LargeConfig):
         `label` counts in the label list and is -1 where there is none, for the reason in `error`; probabilities are NaN
         where none are recorded. Raises DataError for what cannot be right.
         """
-        for number, frame in enumerate(read_frames(self.file, _KINDS)):
-            if number == 0:
-                _check_columns(frame, self, label_names)
-            yield _answer_table(frame, self, label_names)
+        location = Location.of(self.file)
+        with readable(location, _KINDS):
+            number = -1
+            for number, chunk in enumerate(read_chunks(location)):
+                if number == 0:
+                    _check_columns(chunk.table, self, label_names)
+                usable = np.delete(np.arange(chunk.num_rows), list(chunk.faults))  # bad rows of a source have no answer
+                ids = row_names(chunk.part or stem_of(location.name), chunk.first, chunk.num_rows)
+                if self.id_column is not None:
+                    ids = as_text(chunk.table[self.id_column])
+                yield _answer_table(chunk.table.take(usable), ids.take(usable), self, label_names)
+        if number < 0:
+            raise DataError("the file is empty", where=self.path)
 
     @property
     def file(self) -> Path:
@@ -112,9 +130,9 @@ def _answer(row: Mapping[str, Any], probabilities_C: NDArray[np.float32]) -> Lar
     return LargeAnswer(row["label"], None if np.isnan(probabilities_C).any() else probabilities_C, cost)
 
 
-def _answer_table(frame: pd.DataFrame, config: RecordedConfig, label_names: Sequence[str]) -> pa.Table:
-    ids = frame[config.id_column].astype(str)
-    names, errors = _texts(frame, config.label_column), _texts(frame, "error")
+def _answer_table(rows: pa.Table, row_ids: pa.Array, config: RecordedConfig, label_names: Sequence[str]) -> pa.Table:
+    ids = _series(row_ids)
+    names, errors = _texts(rows, config.label_column, label_names), _texts(rows, "error")
     answered = (errors == "") & (names != "")
     known = pd.Index(label_names)
     label_N = np.where(answered, known.get_indexer(names.to_numpy(dtype=object)), -1)
@@ -126,8 +144,8 @@ def _answer_table(frame: pd.DataFrame, config: RecordedConfig, label_names: Sequ
             hint=f"Did you mean {nearest[0]!r}?" if nearest else "",
         )
     given = {"seconds": "seconds", "tokens": "tokens", "currency": config.currency_column}
-    numbers = {name: _numbers(frame, column, ids, config.path) for name, column in given.items()}
-    probabilities_NC = _probabilities(frame, ids, answered.to_numpy(), config.path, label_names)
+    numbers = {name: _numbers(rows, column, ids, config.path) for name, column in given.items()}
+    probabilities_NC = _probabilities(rows, ids, answered.to_numpy(), config.path, label_names)
     columns = {
         "id": pa.array(ids, pa.string()),
         "label": pa.array(label_N, pa.int64()),
@@ -141,13 +159,13 @@ def _answer_table(frame: pd.DataFrame, config: RecordedConfig, label_names: Sequ
 
 
 def _probabilities(
-    frame: pd.DataFrame, ids: pd.Series[str], answered: NDArray[np.bool_], path: str, label_names: Sequence[str]
+    rows: pa.Table, ids: pd.Series[str], answered: NDArray[np.bool_], path: str, label_names: Sequence[str]
 ) -> NDArray[np.float32]:
     """Probabilities [N, C] of the answered rows that sum to one; NaN where the table has none."""
-    absent_NC = np.full((len(frame), len(label_names)), np.nan, dtype=np.float32)
-    if not any(str(column).startswith(_PROBABILITY) for column in frame.columns):
+    absent_NC = np.full((len(rows), len(label_names)), np.nan, dtype=np.float32)
+    if not any(column.startswith(_PROBABILITY) for column in rows.column_names):
         return absent_NC
-    columns = [_numbers(frame, f"{_PROBABILITY}{name}", ids, path) for name in label_names]
+    columns = [_numbers(rows, f"{_PROBABILITY}{name}", ids, path) for name in label_names]
     given_NC = np.stack(columns, axis=1).astype(np.float32)
     total_N = given_NC.sum(axis=1)
     wrong = np.flatnonzero(answered & (np.abs(total_N - 1) > 1e-3))
@@ -158,30 +176,34 @@ def _probabilities(
     return absent_NC
 
 
-def _check_columns(frame: pd.DataFrame, config: RecordedConfig, label_names: Sequence[str]) -> None:
+def _check_columns(rows: pa.Table, config: RecordedConfig, label_names: Sequence[str]) -> None:
     named = ("currency_column",) if config.currency_column != _CURRENCY else ()
     for field in ("id_column", "label_column", *named):
-        _check_column(getattr(config, field), field, frame, config.path)
-    if any(str(column).startswith(_PROBABILITY) for column in frame.columns):
+        _check_column(getattr(config, field), field, rows, config.path)
+    if any(column.startswith(_PROBABILITY) for column in rows.column_names):
         for name in label_names:
-            _check_column(f"{_PROBABILITY}{name}", "label list", frame, config.path)
+            _check_column(f"{_PROBABILITY}{name}", "label list", rows, config.path)
 
 
-def _check_column(column: str, field: str, table: pd.DataFrame, path: str) -> None:
-    if column not in table.columns:
-        raise missing_column(column, field, list(map(str, table.columns)), path)
+def _check_column(column: str | None, field: str, rows: pa.Table, path: str) -> None:
+    if column is not None and column not in rows.column_names:
+        raise missing_column(column, field, rows.column_names, path)
 
 
-def _texts(frame: pd.DataFrame, column: str) -> pd.Series[str]:
-    """A column as texts, empty where values are missing, or the column is."""
-    if column not in frame.columns:
-        return pd.Series("", index=frame.index, dtype=object)
-    return frame[column].astype(object).where(frame[column].notna(), "").astype(str)
+def _texts(rows: pa.Table, column: str, known: Sequence[str] = ()) -> pd.Series[str]:
+    """A column as texts, empty where values are missing, or the column is; `known` values are never missing."""
+    if column not in rows.column_names:
+        return pd.Series("", index=range(len(rows)), dtype=object)
+    return _series(pc.fill_null(without_missing(as_text(rows[column]), known), ""))
 
 
-def _numbers(frame: pd.DataFrame, column: str, ids: pd.Series[str], path: str) -> NDArray[np.float64]:
+def _series(texts: pa.Array) -> pd.Series[str]:
+    return pd.Series(texts.to_pylist(), dtype=object)
+
+
+def _numbers(rows: pa.Table, column: str, ids: pd.Series[str], path: str) -> NDArray[np.float64]:
     """A column as finite numbers from 0, and 0 where values are missing, or the column is."""
-    texts = _texts(frame, column)
+    texts = _texts(rows, column)
     found: NDArray[np.float64] = pd.to_numeric(texts.where(texts != "", "0"), errors="coerce").to_numpy(np.float64)
     if len(wrong := np.flatnonzero(~(np.isfinite(found) & (found >= 0)))):
         place = f"{path}, item {ids.iloc[wrong[0]]!r}"

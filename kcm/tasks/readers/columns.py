@@ -17,8 +17,8 @@ from pydantic import Field
 
 from kcm.config import Config, LocalPath
 from kcm.errors import DataError
-from kcm.inputs.cells import as_text, chat_texts, has_chats
-from kcm.inputs.chunks import Chunk, Wanted
+from kcm.inputs.cells import as_text, chat_texts, has_chats, without_missing
+from kcm.inputs.chunks import Chunk, Wanted, row_names
 from kcm.inputs.location import Location
 from kcm.inputs.pictures import picture_of
 from kcm.inputs.tables import missing_column
@@ -94,7 +94,7 @@ class TableLayout:
 
     `columns` name the column of each part of a row, "" where there is none. `classes` are the names that the numbers of
     a column stand for; a negative number stands for none. `image_root` is the folder that paths of pictures must not
-    leave, None for the folder of their table.
+    leave, None for the folder of their table. `known_labels` are labels even if they read as missing, such as "NA".
     """
 
     where: str
@@ -102,6 +102,7 @@ class TableLayout:
     vector: VectorColumns | None = None
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     image_root: Location | None = None
+    known_labels: frozenset[str] = frozenset()
 
     @classmethod
     def found_in(
@@ -118,7 +119,8 @@ class TableLayout:
             columns["split"] = "split"
         vector = VectorColumns.found_in(first, vectors, place.where) if vectors else None
         root = Location.of(config.image_root) if config.image_root else None
-        layout = cls(place.where, columns, vector, image_root=root)
+        known = frozenset(filter(None, (*config.labels, config.out_of_scope_label)))
+        layout = cls(place.where, columns, vector, image_root=root, known_labels=known)
         layout.check_names(first.names, place)
         return layout
 
@@ -161,19 +163,15 @@ class Normaliser:
         """The rows of a chunk, whose pictures are as the table has them: paths, or bytes."""
         columns, size = self.layout.columns, chunk.num_rows
         parts = {name: self._text(chunk, name) for name in ("text", "label", "group", "task", "split", "id")}
-        numbers = pa.array(np.arange(chunk.first, chunk.first + size)).cast(pa.string())
-        numbered = pc.binary_join_element_wise(self.place.stem, numbers, "-")
+        numbered = row_names(self.place.stem, chunk.first, size)
         if not columns["id"]:
             parts["id"] = numbered
         if not columns["split"]:
             parts["split"] = _constant(self.place.split, size)
-        if columns["label"]:
-            blank = pc.equal(pc.utf8_trim_whitespace(parts["label"]), "")
-            parts["label"] = pc.if_else(blank, None, parts["label"])
         needed = [parts[name] for name in ("text", "label") if columns[name]]
         lacks_N = np.any([pc.fill_null(pc.equal(cells, ""), True).to_numpy(False) for cells in needed], axis=0)
         short = {row: fault for row, fault in chunk.short.items() if lacks_N[row]}  # other cells may be empty
-        bad = {**chunk.faults, **short}
+        bad = {**chunk.faults, **short, **self._nested_labels(chunk)}
         faults = fault_column(bad, size)
         vector = self.layout.vector
         if vector is not None:
@@ -215,14 +213,22 @@ class Normaliser:
             known = pc.if_else(pc.less(numbers, 0), None, numbers)
             return pa.array(self.layout.classes[column], pa.string()).take(known)
         elif part in ("text", "label") and has_chats(chunk.table[column]):
-            return chat_texts(chunk.table[column], "user" if part == "text" else "assistant")
+            cells = chat_texts(chunk.table[column], "user" if part == "text" else "assistant")
         elif pa.types.is_nested(kind := chunk.table[column].type):
             raise DataError(f"column {column!r} holds {kind}, not text", where=self.place.where)
-        elif part in ("text", "label"):
-            return as_text(chunk.table[column])
         else:
             cells = as_text(chunk.table[column])
-        return pc.if_else(pc.equal(cells, ""), None, cells)  # an empty cell of a column that is named
+        if part == "text":  # any text but an empty one is an input, "None" as well
+            return cells
+        return without_missing(cells, self.layout.known_labels if part == "label" else ())
+
+    def _nested_labels(self, chunk: Chunk) -> dict[int, str]:
+        """Faults of rows whose label is a list or an object; a conversation is none, its reply is the label."""
+        column = self.layout.columns["label"]
+        if chunk.objects is None or column not in chunk.table.column_names or has_chats(chunk.table[column]):
+            return {}
+        nested = [row for row, cells in enumerate(chunk.objects) if isinstance(cells.get(column), dict | list)]
+        return dict.fromkeys(nested, "the label is a list or an object, not a text or a number")
 
 
 @dataclass(frozen=True)

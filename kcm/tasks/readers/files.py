@@ -28,6 +28,7 @@ _CLINC_OUT_OF_SCOPE = "oos"  # CLINC150's data_full.json: {"train": [[text, inte
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 _SPLIT = re.compile(rf"({'|'.join(_SPLITS)})([-_.]\d[\w.-]*)?", re.IGNORECASE)  # train, train-00001-of-00005
 _ROWS = ("data", "rows", "examples", "items")  # keys of JSON mappings that name no split
+_SHOWN = 5  # files that a message lists
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 SHARD_BYTES = 256 << 20  # of a Parquet file, beyond which its row groups become several shards
 
@@ -226,6 +227,22 @@ def _files_of_folder(folder: Location) -> list[FoundFile]:
     if not files:
         raise DataError("the folder holds no data file", where=str(folder), hint=f"Use {', '.join(SUFFIXES)}")
     return files
+
+
+def ignored_note(path: str) -> Iterator[str]:
+    """A line on the files of rows in a folder that are not read, since others are named after splits."""
+    location = Location.of(path)
+    if location.is_pattern or location.kind() != fs.FileType.Directory:
+        return
+    read = [file.relative for file in _files_of_folder(location)]
+    ignored = [file.relative for file in location.files(recursive=True) if file.location.suffix in SUFFIXES]
+    ignored = [relative for relative in ignored if relative not in read]
+    if ignored:
+        shown = [", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "") for names in (read, ignored)]
+        yield (
+            f"warning: {path}: {shown[0]} {'is' if len(read) == 1 else 'are'} read, named after a split;"
+            f" ignored: {shown[1]} ({len(ignored):,} files)"
+        )
 
 
 def _similar(location: Location) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from sklearn.metrics import cohen_kappa_score
 
+from kcm.inputs.cells import without_missing, written
+from kcm.inputs.vectors import numbers_in
 from kcm.tasks.rows import split_name
 
 _NAMES = {
@@ -50,6 +52,8 @@ _SELDOM_LABELS = (
 _COSTS = ("cost", "price", "usd", "currency")  # the last word of the name of a column of costs
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff")
 REPLY = " (reply)"  # ends the name of a column that holds what the assistant said in a column of chats
+_QUANTITY = r"[^\w\s]?\s?\d[\d.,:/+\-\s]*(\s?[^\W\d]+){0,2}[^\w\s]?\d?"  # 0.12 kg, $5 each, 2024-01-02 10:00
+_GAPS = 0.05  # share of the cells of a column of numbers that may be none
 _SAME = 0.9  # share of a column's values that must be labels for it to hold a model's answers
 _SLIGHT = 0.2  # kappa up to which agreement with the label is slight (Landis and Koch, 1977): of no model's answers
 
@@ -58,8 +62,8 @@ _SLIGHT = 0.2  # kappa up to which agreement with the label is slight (Landis an
 class GuessedColumns:
     """The column of each kind; None where there seems to be none.
 
-    `large` holds the answers of a large model, `cost` what each answer cost. `vector` are names or patterns of columns
-    of numbers, see `vector_patterns`.
+    `large` holds the answers of a large model, `cost` what each answer cost. `vector` are columns of numbers, see
+    `number_columns`.
     """
 
     text: str | None
@@ -77,9 +81,7 @@ class GuessedColumns:
 def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | None = None) -> GuessedColumns:
     """What the columns seem to hold; `text` and `label` are known where they are given."""
     strings = {
-        str(name): frame[name].dropna().astype(str).str.strip().loc[lambda cells: cells != ""]
-        for name in frame.columns
-        if not _has(frame[name], bytes, list, np.ndarray)
+        str(name): _texts(frame[name]) for name in frame.columns if not _has(frame[name], bytes, list, np.ndarray)
     }
     pictures = [str(name) for name in frame.columns if _has(frame[name], bytes)]
     pictures += [
@@ -139,9 +141,15 @@ def _has(cells: pd.Series, *kinds: type) -> bool:
 
 
 def _are_numbers(cells: pd.Series) -> bool:
-    """Whether all that is not empty is a number; the cells of a CSV file are texts."""
-    given = cells.dropna().astype(str).str.strip().loc[lambda texts: texts != ""]
-    return bool(len(given)) and bool(pd.to_numeric(given, errors="coerce").notna().all())
+    """Whether all that is not missing is a number; the cells of a CSV file are texts."""
+    texts = _texts(cells)
+    return bool(len(texts)) and not bool(np.isnan(numbers_in(texts)).any())
+
+
+def _texts(cells: pd.Series) -> pd.Series:
+    """The cells that are not missing, as a label or an answer is written."""
+    texts = without_missing(pa.array(cells.map(written), pa.string())).to_pandas()
+    return pd.Series(texts.to_numpy(object), cells.index, dtype=object).dropna().str.strip()
 
 
 def _words(name: str) -> list[str]:
@@ -157,8 +165,14 @@ def _labels_by_content(names: Iterable[str], unique: dict[str, int], num_rows: i
 
 
 def _longest(names: Iterable[str], strings: dict[str, pd.Series], unique: dict[str, int], num_rows: int) -> str | None:
-    """The column with the longest texts that mostly differ."""
-    texts = [name for name in names if unique[name] > num_rows / 2 and strings[name].str.contains(" ").any()]
+    """The column with the longest texts that mostly differ; quantities such as 0.12 kg and times are no texts."""
+    texts = [
+        name
+        for name in names
+        if unique[name] > num_rows / 2
+        and strings[name].str.contains(" ").any()
+        and strings[name].str.fullmatch(_QUANTITY).mean() <= 0.5
+    ]
     return max(texts, key=lambda name: float(strings[name].str.len().mean()), default=None)
 
 
@@ -179,17 +193,39 @@ def _answers(names: Iterable[str], strings: dict[str, pd.Series], label: str) ->
     )
 
 
-def vector_patterns(frame: pd.DataFrame, others: Iterable[str | None]) -> tuple[str, ...]:
-    """Names or patterns of the columns that make a vector, where rows are neither texts nor pictures; () for none.
+def number_columns(frame: pd.DataFrame, others: Iterable[str | None]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The columns that make a vector where rows are neither texts nor pictures; and why further columns do not.
 
-    That is the first column of lists of numbers, else all columns of numbers but for `others`.
+    The vector is the first column of lists of numbers, else all columns of numbers but for `others`.
     """
     taken = set(others)
     names = [str(name) for name in frame.columns if str(name) not in taken]
     if lists := next((name for name in names if _has(frame[name], list, np.ndarray)), None):
-        return (glob.escape(lists),)
-    columns = [name for name in names if _are_numbers(frame[name])]
-    prefix = columns[0].rstrip("0123456789_-. ") if columns else ""
-    if prefix and len(columns) > 1 and columns == [name for name in map(str, frame.columns) if name.startswith(prefix)]:
-        return (f"{glob.escape(prefix)}*",)
-    return tuple(map(glob.escape, columns))
+        return (lists,), {name: f"{lists!r} holds the vector" for name in names if name != lists}
+    reasons = {name: _no_numbers(frame[name]) for name in names}
+    used = tuple(name for name in names if not reasons[name])
+    return used, {name: reason for name, reason in reasons.items() if reason}
+
+
+def _no_numbers(cells: pd.Series) -> str:
+    """Why a column cannot be part of a vector; "" for a column of numbers with few gaps, whose rows are left out."""
+    is_bad = pd.Series(~np.isfinite(numbers_in(cells)), index=cells.index)
+    if not is_bad.sum() > _GAPS * len(cells):
+        return ""
+    texts = cells[is_bad].map(written)
+    told = texts[texts.fillna("").str.strip() != ""]
+    example = f", such as {told.iloc[0]!r}" if len(told) else ""
+    share = "all" if is_bad.all() else f"{is_bad.sum():,} of {len(cells):,}"
+    return f"{share} cells are no finite numbers{example}" if len(told) else f"{share} cells are empty"
+
+
+def tells_label(cells: pd.Series, labels: pd.Series) -> bool:
+    """Whether a column of numbers tells every label: a number stands for one label, or each label is an interval."""
+    if _has(cells, list, np.ndarray):
+        return False
+    rows = pd.DataFrame({"cell": numbers_in(cells), "label": labels.to_numpy()}).dropna().sort_values("cell")
+    by_value = rows.groupby("cell")["label"]
+    if len(rows) < 2 or (by_value.nunique() > 1).any():
+        return False
+    num_runs = 1 + int((rows["label"] != rows["label"].shift()).iloc[1:].sum())
+    return num_runs == rows["label"].nunique() or by_value.ngroups <= len(rows) / 5

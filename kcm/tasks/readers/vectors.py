@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
 
 import numpy as np
@@ -17,17 +16,19 @@ from kcm.errors import DataError
 from kcm.inputs.cells import is_text
 from kcm.inputs.chunks import Chunk
 from kcm.inputs.tables import missing_column
+from kcm.inputs.vectors import matching, numbers_in
 from kcm.tasks.rows import fault_column
 
 MAX_COLUMNS = 30_000  # of numbers that make a vector, as many as a closed form takes; each costs time in every chunk
 
 
 def matching_columns(columns: Sequence[str], patterns: Sequence[str], where: str) -> tuple[str, ...]:
-    """The columns that match any of the patterns, such as pixel_*, in the table's order; DataError for none."""
+    """The columns that the patterns name, as `kcm.inputs.vectors.matching`; DataError for one that names none."""
+    known = {*columns}
     for pattern in patterns:
-        if not any(fnmatchcase(column, pattern) for column in columns):
+        if pattern not in known and not matching(columns, [pattern]):
             raise missing_column(pattern, "vector columns", columns, where)
-    return tuple(column for column in columns if any(fnmatchcase(column, pattern) for pattern in patterns))
+    return matching(columns, patterns)
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _check_number(column: str, found: pa.DataType, where: str, *, or_text: bool 
 def _floats(values: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
     """Numbers, or texts that spell them, as float32; NaN for null and other texts, infinite beyond float32."""
     if is_text(values.type):
-        numbers = pd.to_numeric(pd.Series(values.to_pylist(), dtype=object), errors="coerce").to_numpy(np.float64)
+        numbers = numbers_in(pd.Series(values.to_pylist(), dtype=object))
     else:
         numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,4 +110,6 @@ class VersionLoader:
         )
 
     def _small_side(self, bundle: Bundle, encoder: Encoder) -> SmallSide:
+        if chosen := self._config.large.on_large_failure:
+            bundle = replace(bundle, policy=bundle.policy.on_failure(chosen))
         return SmallSide(bundle, encoder, self._config.device, self._config.top_k)

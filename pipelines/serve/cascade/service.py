@@ -71,7 +71,7 @@ class CascadeService:
         log: LogWriter | None,
     ) -> None:
         self._load, self._config, self._breaker = load, config, breaker
-        self._metrics, self._log = metrics, log
+        self.metrics, self._log = metrics, log
         self._releases: Releases[CascadeVersion] = Releases(self._load_and_try, CascadeVersion.require_beside)
         self.labelling = Labelling(self._releases, config, log, metrics)
         self._traffic = ReplicaTraffic()
@@ -82,16 +82,16 @@ class CascadeService:
     async def stage(self, release: Release) -> None:
         """Serve a release: at once if it is the first or in memory, else once it has been loaded and has answered."""
         if (before := self._trial()) and (release.challenger is None or release.challenger.version != before.version):
-            self._metrics.set_challenger(before.version, 0.0)
+            self.metrics.set_challenger(before.version, 0.0)
         await self._releases.stage(release)
         self._started = True
         if trial := release.challenger:
-            self._metrics.set_challenger(trial.version, trial.share)
+            self.metrics.set_challenger(trial.version, trial.share)
 
     def drop(self, version: str, reason: str) -> None:
         """Go on without the challenger of this version."""
         self._releases.drop(version, reason)
-        self._metrics.set_challenger(version, 0.0)
+        self.metrics.set_challenger(version, 0.0)
 
     def state(self) -> ServingState:
         """What is served and what was refused, for whoever promotes."""
@@ -116,7 +116,7 @@ class CascadeService:
         """Answer a request by one version, or raise Refusal."""
         served = self._releases.served
         clock = time.perf_counter  # finer than the event loop's, which may count milliseconds
-        with _counting_errors(self._metrics.refused):
+        with _counting_errors(self.metrics.refused):
             started = clock()
             with span("judge", items=len(inputs), request_id=origin.request_id):
                 found = await self._judged(served, inputs, origin)
@@ -145,13 +145,13 @@ class CascadeService:
         self._record(found, inputs, origin, response, large)
         if found.version.drift and (found.version.guard is None or found.version.guard.standing == "holds"):
             found.version.drift.add(found.judgements)
-        self._metrics.answered(response)
-        self._metrics.set_load(found.version.judging.num_waiting, self._traffic.call_rate, self._breaker.state)
+        self.metrics.answered(response)
+        self.metrics.set_load(found.version.judging.num_waiting, self._traffic.call_rate, self._breaker.state)
         return response
 
     async def explain(self, given: Input, top: int, request_id: str) -> ExplainResponse:
         """Explain one decision, or raise Refusal; one at a time, since each costs as much as some dozen predictions."""
-        with _counting_errors(self._metrics.explained):
+        with _counting_errors(self.metrics.explained):
             if self._explaining:
                 raise Refusal(429, "another decision is being explained", RETRY_AFTER_S)
             self._explaining = True
@@ -159,7 +159,7 @@ class CascadeService:
                 found = await self._releases.current.explain(given, top, request_id)
             finally:
                 self._explaining = False
-        self._metrics.explained(200)
+        self.metrics.explained(200)
         return found
 
     def _trial(self) -> ChallengerRelease | None:
@@ -173,10 +173,6 @@ class CascadeService:
         """What does not work while answers go on; None where all does."""
         return "log" if self._log and not self._log.available else None
 
-    def failed(self) -> None:
-        """Count a request that ended in an unexpected error."""
-        self._metrics.failed()
-
     async def _load_and_try(self, release: Release, beside: CascadeVersion | None) -> CascadeVersion:
         """A version that has judged a probe; one that takes over must have an answer of its large model, too."""
         version = await self._load(release, beside)
@@ -189,7 +185,7 @@ class CascadeService:
         """Log and count that a request failed, if it is a challenger that answers it."""
         trial = found.trial
         if trial and trial.version == found.version.name:
-            self._metrics.challenger_failed(trial.version)
+            self.metrics.challenger_failed(trial.version)
             if self._log:
                 status = error.status if isinstance(error, Refusal) else 500
                 self._log.add_failure(origin.request_id, trial.version, trial.stage, status)
@@ -256,7 +252,7 @@ class CascadeService:
             return Judged(challenger, theirs, 1.0 if trial.share < AUDITED_BELOW else share, trial)
         else:
             judged = champion.judged(mine)
-            self._metrics.shadowed(challenger.name, list(map(_said, judged, theirs)))
+            self.metrics.shadowed(challenger.name, list(map(_said, judged, theirs)))
             return Judged(champion, judged, share, trial, shadow=challenger.shadows(theirs))
         return Judged(champion, champion.judged(mine), share)
 

@@ -33,6 +33,7 @@ from pipelines.store.artefact import ArtefactStore
 
 APP_NAME = "kcm"
 ENCODER_BATCHES = 2.0  # of doors, at a replica of the encoder: one that is computed, one that waits
+UNREAD = 2048  # requests of a door, slow ones among them, whose bodies have not arrived
 IMPORT_PATH = "pipelines.serve.deploy.app:application"
 LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)  # the service writes a line per request itself
 
@@ -171,9 +172,10 @@ def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str
 def door_options(config: ServeConfig) -> dict[str, Any]:
     """Ray Serve's options of the door, which counts its requests itself (`RequestLimit` of the middleware).
 
-    Ray's limits leave room for as many again: a request has to come in to be refused.
+    Ray's limits leave room for as many again, and for `UNREAD` whose bodies are not there yet: a request has to come in
+    to be refused.
     """
-    room = 2 * (config.max_ongoing_requests + config.max_queued_requests)
+    room = 2 * (config.max_ongoing_requests + config.max_queued_requests) + UNREAD
     return deployment_options(config, config) | {"max_ongoing_requests": room, "max_queued_requests": room}
 
 

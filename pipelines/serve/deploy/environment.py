@@ -13,10 +13,12 @@ from typing import Any
 
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kcm.errors import KcmError
 
+GONE = "the replica that had this request is gone"
 CLIENT_HEADERS = frozenset({b"x-request-timeout-seconds", b"x-request-disconnect-disabled"})
 
 
@@ -26,6 +28,8 @@ def prepare_environment() -> None:
         # Ray runs its workers at niceness 15, below every other process: a job beside the service would stall it.
         "RAY_worker_niceness": "0",
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middleware",
+        # Uvicorn believes X-Forwarded-For of loopback, where any client of this machine could set it.
+        "FORWARDED_ALLOW_IPS": "",
         # Importing Ray Serve alone takes a proxy two seconds of CPU: on a busy machine Ray's 5 s end the whole start.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         # The door computes in threads of its own, and needs no second event loop.
@@ -48,7 +52,32 @@ def span_processors() -> list[Any]:
 
 def middleware() -> list[Middleware]:
     """What Ray Serve is to put in front of itself."""
-    return [Middleware(WithoutClientHeaders)]
+    return [Middleware(UnansweredIs503), Middleware(WithoutClientHeaders)]
+
+
+class UnansweredIs503:
+    """ASGI middleware that answers by 503 what Ray Serve leaves without an answer, such as a request whose door died.
+
+    Uvicorn would answer it by 500, as if the service itself had failed.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        begun = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        await self._app(scope, receive, send_noting)
+        if scope["type"] == "http" and not begun:
+            error = {"message": GONE, "code": 503}
+            response = JSONResponse({"detail": GONE, "error": error}, 503, {"Retry-After": "1"})
+            await response(scope, receive, send)
 
 
 class WithoutClientHeaders:

@@ -60,12 +60,13 @@ def create_api(
     add_openai_routes(api, service, config.limits)
     add_pages(api, service)
     add_handlers(api)
-    # From the inside out: bodies are read of allowed callers alone, and every request is logged.
-    api.add_middleware(BodyLimit, limits=config.limits)
-    api.add_middleware(RequestLimit, config=config)
+    # From the inside out: a place is for a request whose body is there, bodies are read of allowed callers alone, and
+    # every request is logged.
+    api.add_middleware(RequestLimit, config=config, metrics=service.metrics)
+    api.add_middleware(BodyLimit, limits=config.limits, metrics=service.metrics)
     api.add_middleware(Access, keys=keys, rate_limit=rate_limit)
     api.add_middleware(AllowedHosts, hosts=config.hosts)
-    api.add_middleware(RequestLog, failed=service.failed)
+    api.add_middleware(RequestLog, failed=service.metrics.failed)
     return api
 
 

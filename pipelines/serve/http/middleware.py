@@ -8,7 +8,9 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +22,7 @@ from pipelines.serve.config import RETRY_AFTER_S, LimitsConfig, ServeConfig
 from pipelines.serve.http.bodies import REQUEST_ID_PATTERN, problem, refused
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.log.entries import Origin
+from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.schemas import Refusal
 
 REQUEST_ID = "x-request-id"  # the client's; Ray Serve sets it where there is none, and sends it back
@@ -152,53 +155,30 @@ def _is_open(path: str) -> bool:
     return path in OPEN or path.startswith((f"{DOCS}/", PREFIX))
 
 
-class RequestLimit:
-    """Lets `max_ongoing_requests` be worked on and `max_queued_requests` wait; any other is refused by 429.
-
-    Ray Serve counts a newcomer among those that wait until it has been handed on. Of many requests that come at the
-    same moment it would refuse some although there is room for all, so its own limits are wide
-    (`deploy.app.door_options`). Probes take no room: a service that is busy is not dead.
-    """
-
-    def __init__(self, app: ASGIApp, config: ServeConfig) -> None:
-        self._app = app
-        self._ongoing = asyncio.Semaphore(config.max_ongoing_requests)
-        self._free = config.max_ongoing_requests + config.max_queued_requests
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        if scope["type"] != "http" or scope["path"] in PROBES:
-            await self._app(scope, receive, send)
-            return
-        if not self._free:
-            await refused(Refusal(429, "too many requests wait already", RETRY_AFTER_S))(scope, receive, send)
-            return
-        self._free -= 1
-        try:
-            async with self._ongoing:
-                await self._app(scope, receive, send)
-        finally:
-            self._free += 1
-
-
 class BodyLimit:
-    """Reads a body within the limits, before anything parses it, and hands it on whole; any other is refused.
+    """Reads a body before anything parses it, and before the request takes a place; hands it on whole.
 
-    A body that announces its size is refused unread, one that does not as soon as it exceeds the limit. A client that
-    has not sent all of it in time gets 408 and loses its place.
+    A body that is incomplete after `slow_body_s` is slow. Of slow bodies `max_slow_bodies` are waited for, and
+    `max_slow_bodies_per_peer` from one address, until `body_timeout_s`; others are refused by 408. So clients that
+    stop sending hold up nobody whose body arrives at once, whatever their number and addresses. A body over the size
+    limit is refused unread if it announces its size. Pages and probes have no body and are handed on as they are.
     """
 
-    def __init__(self, app: ASGIApp, limits: LimitsConfig) -> None:
-        self._app, self._limits = app, limits
+    def __init__(self, app: ASGIApp, limits: LimitsConfig, metrics: ServeMetrics) -> None:
+        self._app, self._limits, self._metrics = app, limits, metrics
+        self._num_unread = 0
+        self._slow: Counter[str] = Counter()  # slow bodies by address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or _is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
         try:
-            body = await self._read(scope, receive)
+            with self._counted():
+                body = await self._read(scope, receive)
         except Refusal as refusal:
+            self._metrics.turned_away(refusal.status)
             # What is left of the body is never read, so that nothing else can come over this connection.
             await problem(refusal.status, refusal.detail, {"Connection": "close"})(scope, receive, send)
             return
@@ -211,29 +191,108 @@ class BodyLimit:
 
         await self._app(scope, replay, send)
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None where the client has gone."""
-        limits = self._limits
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        body = bytearray()
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._num_unread += 1
+        self._metrics.set_unread(self._num_unread)
         try:
-            async with asyncio.timeout(limits.body_timeout_s):
-                more = True
-                while more:
-                    if max(len(body), int(length) if length.isdigit() else 0) > limits.max_body_bytes:
-                        raise Refusal(413, f"body: at most {limits.max_body_bytes} bytes are allowed")
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        return None
-                    body += message.get("body", b"")
-                    more = message.get("more_body", False)
-        except TimeoutError:
-            raise Refusal(408, f"body: not sent within {limits.body_timeout_s:g} s") from None
-        if len(body) > limits.max_body_bytes:
-            raise Refusal(413, f"body: at most {limits.max_body_bytes} bytes are allowed")
-        if exceeds(bytes(body), limits.max_json_values):
+            yield
+        finally:
+            self._num_unread -= 1
+            self._metrics.set_unread(self._num_unread)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None if the client has gone."""
+        limits = self._limits
+        if content_length(scope["headers"]) > limits.max_body_bytes:
+            raise self._too_long()
+        reading = asyncio.ensure_future(self._received(receive))
+        try:
+            done, _ = await asyncio.wait({reading}, timeout=min(limits.slow_body_s, limits.body_timeout_s))
+            if not done:
+                await self._wait_for_slow(reading, (scope.get("client") or ("",))[0])
+            body = await reading
+        finally:
+            reading.cancel()
+        if body is not None and exceeds(body, limits.max_json_values):
             raise Refusal(413, f"body: at most {limits.max_json_values} JSON keys and values are allowed")
+        return body
+
+    async def _wait_for_slow(self, reading: asyncio.Future[bytes | None], peer: str) -> None:
+        limits = self._limits
+        if self._slow.total() >= limits.max_slow_bodies or self._slow[peer] >= limits.max_slow_bodies_per_peer:
+            raise Refusal(408, f"body: not sent within {limits.slow_body_s:g} s, and too many others are slow as well")
+        self._slow[peer] += 1
+        try:
+            done, _ = await asyncio.wait({reading}, timeout=limits.body_timeout_s - limits.slow_body_s)
+        finally:
+            self._slow[peer] -= 1
+            if not self._slow[peer]:
+                del self._slow[peer]
+        if not done:
+            raise Refusal(408, f"body: not sent within {limits.body_timeout_s:g} s")
+
+    async def _received(self, receive: Receive) -> bytes | None:
+        body, more = bytearray(), True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > self._limits.max_body_bytes:
+                raise self._too_long()
         return bytes(body)
+
+    def _too_long(self) -> Refusal:
+        return Refusal(413, f"body: at most {self._limits.max_body_bytes} bytes are allowed")
+
+
+def content_length(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """The size that a request announces, 0 without one; Refusal (400) unless it is one number."""
+    values = {value.strip() for name, value in headers if name == b"content-length"}
+    if len(values) > 1 or not all(value.isdigit() for value in values):  # of bytes, these are ASCII digits alone
+        raise Refusal(400, "content-length: must be one number of bytes")
+    # int() refuses thousands of digits; twenty are more than any body has.
+    return max((int(value.lstrip(b"0")[:20] or b"0") for value in values), default=0)
+
+
+class RequestLimit:
+    """Lets `max_ongoing_requests` be worked on and `max_queued_requests` wait; any other is refused by 429.
+
+    Ray Serve counts a newcomer among those that wait until it has been handed on. Of many requests that come at the
+    same moment it would refuse some although there is room for all, so its own limits are wide
+    (`deploy.app.door_options`). Pages and probes take no place: a service that is busy is not dead. A place is free
+    again when the response begins: a client that reads slowly holds none.
+    """
+
+    def __init__(self, app: ASGIApp, config: ServeConfig, metrics: ServeMetrics) -> None:
+        self._app, self._metrics = app, metrics
+        self._ongoing = asyncio.Semaphore(config.max_ongoing_requests)
+        self._free = config.max_ongoing_requests + config.max_queued_requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http" or _is_open(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        if not self._free:
+            self._metrics.turned_away(429)
+            await refused(Refusal(429, "too many requests wait already", RETRY_AFTER_S))(scope, receive, send)
+            return
+        async with AsyncExitStack() as place:
+            self._free -= 1
+            place.callback(self._leave)
+            await place.enter_async_context(self._ongoing)
+
+            async def send_and_leave(message: Message) -> None:
+                await place.aclose()
+                await send(message)
+
+            await self._app(scope, receive, send_and_leave)
+
+    def _leave(self) -> None:
+        self._free += 1
 
 
 def exceeds(body: bytes, max_values: int) -> bool:

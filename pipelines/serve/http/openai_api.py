@@ -144,6 +144,8 @@ class ReplyFormat:
         if not isinstance(properties, Mapping) or len(properties) != 1:
             raise Refusal(422, f"{_SCHEMA}: must be an object with one property, which is to hold the label")
         ((field, described),) = properties.items()
+        if not _is_unicode(field):
+            raise Refusal(422, f"{_SCHEMA}: the property's name is no Unicode text (half a surrogate pair)")
         if not isinstance(described, Mapping) or described.get("type", "string") != "string":
             raise Refusal(422, f"{_SCHEMA}: the property must be a string, or an enum of strings")
         values = described.get("enum")
@@ -159,6 +161,11 @@ class ReplyFormat:
             return {"content": None, "refusal": f"the answer is {label!r}, which the schema does not allow"}
         content = label if self.field is None else json.dumps({self.field: label}, ensure_ascii=False)
         return {"content": content, "refusal": None}
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be sent: JSON's escapes can name half of a surrogate pair."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _refuse_tools(tools: object, functions: object, tool_choice: object) -> None:

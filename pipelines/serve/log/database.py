@@ -73,6 +73,12 @@ def share_numbers(connection: Connection) -> None:
         connection.execute(select(func.pg_advisory_xact_lock_shared(_NUMBERING)))
 
 
+def take_turns(connection: Connection, name: str) -> None:
+    """Have the transactions that share this name follow each other, as all writing ones of SQLite do."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(CREATING, func.hashtext(name))))
+
+
 def erase_content(connection: Connection) -> None:
     """Have what is deleted in this transaction overwritten: SQLite would leave it in free pages of its file."""
     if connection.dialect.name == "sqlite":

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 from kcm.sql import insert
-from pipelines.serve.log.database import APPLICATION, erase_content, log_key, share_numbers
+from pipelines.serve.log.database import APPLICATION, erase_content, log_key, share_numbers, take_turns
 from pipelines.serve.log.entries import Feedback, LoggedDecision, RejectedError, as_bytes, hashed, storable, utc_now
 from pipelines.serve.log.inbox import InboxLog
 from pipelines.serve.log.tables import (
@@ -156,6 +156,7 @@ class DecisionLog(InboxLog):
             if missing := wanted.keys() - set(connection.scalars(issued)):
                 raise RejectedError(404, f"item {min(missing)} was not answered for this caller")
             if new and max_new is not None:
+                take_turns(connection, owner)  # or two replicas would each count without the other's labels
                 since = utc_now() - datetime.timedelta(days=1)
                 given = select(f.label).where(f.caller == owner, f.received_at > since, f.new.is_(True)).distinct()
                 if len(new | set(connection.scalars(given))) > max_new:

@@ -190,24 +190,44 @@ def of_items(table: Table, items: Sequence[tuple[str, int]]) -> ColumnElement[bo
 
 
 def counted_labels(where: ColumnElement[bool], max_share: float) -> sa.Subquery:
-    """Labels by callers of the decisions that `where` selects, by request_id and item, but for those beyond a share.
+    """Labels of the decisions that `where` selects, by request_id and item, except those beyond a caller's share.
 
-    Of a caller's labels so many count that they are at most `max_share` of these and of all that others gave, whatever
-    the caller says of groups or tasks; all, where nobody else gives any. Which ones count is drawn: their order is that
-    of the ids of requests, which the service gives.
+    Every caller's first c labels count, for the largest c with which no caller gives more than `max_share` of the
+    labels that count, whatever callers say of groups or tasks: none with fewer than 1 / `max_share` callers, and all of
+    a caller who gives labels alone. Which ones are first is drawn: their order is that of the ids of requests, which
+    the service gives.
     """
     f = FEEDBACK.c
-    own, total = sa.func.count().over(partition_by=f.caller), sa.func.count().over()
     place = sa.func.row_number().over(partition_by=f.caller, order_by=(f.request_id, f.item))
     given = (
-        sa.select(f.request_id, f.item, f.label, own.label("own"), total.label("total"), place.label("place"))
+        sa.select(f.request_id, f.item, f.label, f.caller, place.label("place"))
         .select_from(FEEDBACK.join(DECISIONS, same_item(FEEDBACK, DECISIONS)))
         .where(where)
-        .subquery()
+        .cte("given")
     )
-    g = given.c
-    counts = sa.true() if max_share == 1 else g.place <= (g.total - g.own) * (max_share / (1 - max_share))
-    return sa.select(g.request_id, g.item, g.label).where(sa.or_(g.own == g.total, counts)).subquery("counted")
+    g, kept = given.c, sa.select(given.c.request_id, given.c.item, given.c.label)
+    return (kept if max_share == 1 else kept.where(g.place <= _cap(given, max_share))).subquery("counted")
+
+
+def _cap(given: sa.CTE, max_share: float) -> sa.ScalarSelect[Any]:
+    """The most labels of a caller that count: the largest c of which c <= s * sum of min(n, c) over the callers.
+
+    Let S_m be the sum of the m smallest of the k numbers of labels. The sum of min(n, c) is the least S_m + (k - m) c,
+    so that c is the least s S_m / (1 - s (k - m)) over all m with s (k - m) < 1.
+    """
+    own = sa.select(sa.func.count().label("own"), given.c.caller).group_by(given.c.caller).subquery()
+    order = (own.c.own, own.c.caller)
+    callers, sums = sa.func.count().over(), sa.func.sum(own.c.own).over(order_by=order, rows=(None, 0))
+    rest = callers - sa.func.row_number().over(order_by=order)
+    m = sa.select(sa.cast(sums, sa.Float).label("sum"), rest.label("rest"), callers.label("callers")).subquery().c
+    share_left = 1 - sa.cast(m.rest, sa.Float) * max_share
+    bound = sa.func.min(sa.case((share_left > _ROUNDING, m.sum * max_share / share_left)))
+    enough = sa.func.max(m.callers) * max_share > 1 - _ROUNDING
+    alone = (sa.func.max(m.callers) == 1, sa.func.max(m.sum))
+    return sa.select(sa.case(alone, (enough, bound + _ROUNDING), else_=0.0)).scalar_subquery()
+
+
+_ROUNDING = 1e-9  # by so much a share may be off
 
 
 def same_item(one: sa.FromClause, other: sa.FromClause) -> ColumnElement[bool]:

@@ -18,13 +18,17 @@ from rich.console import Console
 
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Answer, Input
-from kcm.cascade.policy import KEEP_ALL, Policy
+from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Policy
 from kcm.errors import ArtefactError, DataError
 from kcm.inputs.content import Content
 from kcm.inputs.location import Location, stem_of
+from kcm.large import Item
+from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
+from kcm.large.response_cache import ResponseStore
 from pipelines.batch.predict import predict
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
+from tests.fake_upstream import FakeUpstream, Turn, label
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -153,3 +157,53 @@ def test_what_cannot_work_is_said_before_anything_is_computed(
     with pytest.raises(ArtefactError, match="the encoder is another one"):
         run(quick_bundle(encoder_identity="0" * 64), source, tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_rows_that_nobody_paid_for_are_outside_the_promise(
+    quick_bundle: Callable[..., Path],
+    run: Callable[..., dict[str, Any]],
+    sentences: list[str],
+    assets_dir: Path,
+    upstream: FakeUpstream,
+    tmp_path: Path,
+) -> None:
+    """Promise: a spent budget and a dead endpoint void the certificate; answers that a run paid for cost nothing."""
+    upstream.otherwise = lambda _: label("positive")
+    server = OpenAiConfig(adapter="openai", model="big", api_key_env=None, base_url=upstream.base_url, max_retries=0)
+    names = ("negative", "positive")
+    large = {"large": server, "large_identity": server.identity(names, assets_dir), "large_head": None}
+    bundle = quick_bundle(**large, policy=Policy(decision=ESCALATE_ALL))
+    write_csv(tmp_path / "in.csv", [{"text": text} for text in sentences[:20]])
+    store = ResponseStore.in_file(tmp_path / "paid.sqlite")
+    OpenAiModel(server, names, store).answer([Item(str(n), Content(text)) for n, text in enumerate(sentences[:6])])
+    asked = len(upstream.requests)
+
+    options: dict[str, Any] = {"responses": store, "upstreams": [server.upstream.model_copy(update={"max_calls": 10})]}
+    spent = run(bundle, tmp_path / "in.csv", tmp_path / "out.csv", **options)
+    found = pd.read_csv(tmp_path / "out.csv")
+    assert len(upstream.requests) == asked + 4, "six answers were paid for, four calls were left"
+    assert spent["routes"] == {"large": 10, "small_degraded": 10}
+    assert spent["outside_promise"] == 0.5
+    assert "10 of 20 rows" in spent["void"]
+    assert "the budget is spent: max_calls = 10" in spent["void"]
+    outside = found["route"] == "small_degraded"
+    assert set(found["error"][outside]) == {"outside the promise: the budget is spent: max_calls = 10"}
+    assert found["error"][~outside].isna().all()
+
+    upstream.otherwise = lambda _: Turn(status=503)
+    dead = run(bundle, tmp_path / "in.csv", tmp_path / "out.csv", responses=store, upstreams=[server.upstream])
+    assert dead["routes"] == spent["routes"], "what is paid for stays, the rest is asked again"
+    refused = run(
+        bundle,
+        tmp_path / "in.csv",
+        tmp_path / "none.csv",
+        on_large_failure="error",
+        responses=store,
+        upstreams=[server.upstream],
+    )
+    assert refused["routes"] == {"large": 10, "error": 10}
+    assert refused["outside_promise"] == 0.5
+
+    upstream.otherwise = lambda _: label("positive")
+    whole = run(bundle, tmp_path / "in.csv", tmp_path / "out.csv", responses=store, upstreams=[server.upstream])
+    assert (whole["routes"], whole["outside_promise"], whole["void"]) == ({"large": 20}, 0.0, None)

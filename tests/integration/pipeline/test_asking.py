@@ -86,20 +86,6 @@ def config(large: str, rows: Path, storage: Path, assets_dir: Path, **more: Any)
     return load_config(RunConfig, CONFIG, [f"{key}={value}" for key, value in (QUICK | values | more).items()])
 
 
-@pytest.mark.slow
-def test_the_router_finds_out_that_a_weak_language_model_is_not_worth_a_call(tweets, assets_dir, tmp_path) -> None:
-    """SmolLM2-135M is weak on reviews, where the small model is not: nothing tells the router but the rows."""
-    weak = f"{{adapter: causal_lm, model: {SMOLLM}, gguf_file: SmolLM2-135M-Instruct.Q4_1.gguf, max_length: 256}}"
-    fetch(SMOLLM, assets_dir)
-    mild = {"certificate.epsilon": 0.2}
-    result = run(config(weak, tweets, tmp_path, assets_dir, **mild), until="evaluate")
-    measured = result["kcm"]["overall"]
-    assert measured["large_accuracy"] < measured["small_accuracy"]
-    assert measured["call_rate"] == 0
-    assert result["certificate"]["decision"] == "keep_all"
-    assert measured["cascade_accuracy"] == measured["small_accuracy"]
-
-
 class LanguageModel:
     """SmolLM2-135M behind llama.cpp's server, a process of its own, which may be killed and started again."""
 
@@ -123,6 +109,19 @@ def language_model(assets_dir: Path) -> Iterator[LanguageModel]:
     server = LanguageModel(fetch(SMOLLM, assets_dir) / "SmolLM2-135M-Instruct.Q4_1.gguf")
     yield server
     server.kill()
+
+
+@pytest.mark.slow
+def test_a_weak_language_model_is_never_called(language_model, tweets, assets_dir, tmp_path) -> None:
+    """SmolLM2-135M is weak on reviews, where the small model is not: nothing tells the router but the rows."""
+    weak = f"{{adapter: openai, model: smollm, base_url: http://127.0.0.1:{language_model.port}/v1, api_key_env: null}}"
+    mild = {"certificate.epsilon": 0.2}
+    result = run(config(weak, tweets, tmp_path, assets_dir, **mild), until="evaluate")
+    measured = result["kcm"]["overall"]
+    assert measured["large_accuracy"] < measured["small_accuracy"]
+    assert measured["call_rate"] == 0
+    assert result["certificate"]["decision"] == "keep_all"
+    assert measured["cascade_accuracy"] == measured["small_accuracy"]
 
 
 def asked_at(server: LanguageModel, **more: Any) -> OpenAiConfig:

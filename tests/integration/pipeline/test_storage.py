@@ -35,7 +35,7 @@ from pipelines.store.control.records import Control, Versioned
 from pipelines.store.features import SECONDS
 from pipelines.store.files import Files
 from pipelines.store.sequence import ShardedArtefact
-from pipelines.store.upkeep import verify
+from tests.damage import damaged
 from tests.flaky_proxy import FAULTS, FlakyProxy
 from tests.outside import install_extension
 from tests.seaweed import ObjectServer
@@ -242,7 +242,7 @@ def test_the_loop_on_a_bucket_is_gone_on_with_by_nodes_that_have_nothing(
         "choose",
     }  # the run has them too
     assert len(purged.windows) == 1
-    assert verify(state.store)[1] == []
+    assert damaged(state.store) == []
     monkeypatch.setenv("KCM_CACHE", str(tmp_path / "fifth"))
     with log_reader(config) as reader:
         assert purge(LoopState.of(config), reader.unit_key, units).emptied == []

@@ -30,7 +30,6 @@ def registry_of(bundle: Bundle, root: Path) -> str:
     report.write_text("<!doctype html>")
     tracking.log({"train": {"learning_rate": 0.001}}, {"kcm/calls_saved": 0.527}, report)
     tracking.finish()
-    tracking.close()
     set_champion(tracking.uri, "reviews", number)
     return tracking.uri
 

@@ -133,15 +133,16 @@ def test_bad_input_is_one_line(
     assert json.loads((tmp_path / "out.json").read_text()) == {"error": shown.stderr.strip().removeprefix("error: ")}
 
 
-def test_a_ledger_is_kept_only_for_rows_that_can_be_told_apart(logged: Path, tmp_path: Path) -> None:
-    words = ("certify", logged, "--confidence", "confidence", *ANSWERS, "--ledger", tmp_path / "ledger.json")
-    assert "Give --text or --id" in route(*words).stderr
+def test_a_ledger_charges_another_epsilon_score_and_file(logged: Path, tmp_path: Path) -> None:
+    """All looks at one table are one question, whichever columns are named; a line says before a look what it costs."""
+    words = ("certify", logged, "--confidence", "confidence", *ANSWERS, "--ledger", tmp_path / "ledger")
+    assert "First look at these rows: uses 0.8 of delta 0.1" in route(*words, "--epsilon", "0.1").stderr
     looks = [succeeded(tmp_path, *words, "--text", "prompt", "--epsilon", epsilon)["look"] for epsilon in (0.1, 0.2)]
     table = pd.read_csv(logged)
     table["confidence"] **= 2
     table.to_csv(tmp_path / "renamed.csv", index=False)
     again = ("certify", tmp_path / "renamed.csv", *words[2:], "--text", "prompt")
-    assert [*looks, succeeded(tmp_path, *again)["look"]] == [1, 2, 3]
+    assert [*looks, succeeded(tmp_path, *again)["look"]] == [2, 3, 4]
 
 
 def test_a_fitted_router_certifies_and_is_reported(logged: Path, tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_a_fitted_router_certifies_and_is_reported(logged: Path, tmp_path: Path)
     assert fitted["split"] == "validate"
     page = tmp_path / "report.html"
     certificate = succeeded(tmp_path, "certify", logged, "--router", router, "--epsilon", 0.1, "--report", page)
-    assert certificate["searched"]["threshold"] <= certificate["threshold"]
+    assert certificate["searched"]["decision"] == "keep_all"
     html = page.read_text(encoding="utf-8")
     assert f"keep above {certificate['threshold']:.4g}".replace("-", "−") in html
     assert html.count("<script>") == 1

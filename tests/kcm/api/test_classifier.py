@@ -53,7 +53,7 @@ def test_classes_that_come_later_are_learned_and_the_old_ones_kept() -> None:
     assert min(accuracy) > 0.85
 
 
-@pytest.mark.parametrize("learner", ["finetune", "replay", {"name": "ewc"}, "joint"])
+@pytest.mark.parametrize("learner", ["finetune", "replay", {"name": "examples.learners.ewc:EwcConfig"}, "joint"])
 def test_learners_that_take_steps_fit(learner: Any) -> None:
     X, y = load_wine(return_X_y=True)
     classifier = KANClassifier(learner, hidden=(8,), num_epochs=30, learning_rate=1e-2)

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import bundle_digest
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.components import TRUSTED
 from kcm.errors import KcmError
-from tests.kcm.bundle.test_bundle import bundle
+from tests.kcm.bundle.test_bundle import FEATURES, bundle
 
 VALUES = (None, float("nan"), -1, 0, 10**9, "", "x" * 1000, [], {}, [[]], True, "os:system", {"a": 1}, [1, 2])
 
@@ -111,6 +114,62 @@ def test_a_manifest_longer_than_any_is_refused(crafted: Path) -> None:
     with (crafted / "bundle.json").open("ab") as file:
         file.truncate(10**10)  # of blanks that take no room on disk
     assert "more than" in refusal(crafted)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("components.json", {"components": [dict.fromkeys(("family", "tag", "path", "package", "version"), "x")]}),
+        ("drift.json", [1]),
+        ("drift.json", {"threshold": 1}),
+        ("metrics.json", [1]),
+        ("policy.json", "escalate"),
+        ("certificate.json", None),
+    ],
+)
+def test_a_document_of_another_form_is_one_line(crafted: Path, name: str, content: object) -> None:
+    """Promise: a sealed document that is none of its kind is refused by its name, with a hint or the bad key."""
+    (crafted / name).write_text(json.dumps(content))
+    if name == "drift.json":
+        save_file({"rows": torch.zeros(3, 6)}, crafted / "drift.safetensors")
+    sealed_again(crafted)
+    assert name in refusal(crafted)
+
+
+@pytest.mark.parametrize("rows", [torch.zeros(3, 5), torch.zeros(6), None])
+def test_drift_rows_of_another_width_are_refused(crafted: Path, rows: torch.Tensor | None) -> None:
+    """Promise: what every request would be compared with has the width of the features, or the bundle is refused."""
+    (crafted / "drift.json").write_text(json.dumps({"threshold": 1}))
+    save_file({"other": torch.zeros(1)} if rows is None else {"rows": rows}, crafted / "drift.safetensors")
+    sealed_again(crafted)
+    assert "no matrix 'rows' of 6 columns" in refusal(crafted)
+
+
+@pytest.mark.parametrize("name", ["judge\0.safetensors", "\ud800", "x" * 10_000, "", "..", "/dev/zero"])
+def test_manifest_names_that_no_file_has_are_refused(crafted: Path, name: str) -> None:
+    """Promise: a name with NUL, without a file or outside the folder is one line."""
+    manifest = json.loads((crafted / "bundle.json").read_text())
+    manifest["files"][name] = "0" * 64
+    (crafted / "bundle.json").write_text(json.dumps(manifest))
+    refusal(crafted)
+
+
+def test_a_sparse_file_is_not_hashed(crafted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a file of 200 GB that takes no room on the disk is refused by its size, before anything is read."""
+    with (crafted / "judge.safetensors").open("ab") as file:
+        file.truncate(200 * 10**9)
+    hashed: list[Path] = []
+    monkeypatch.setattr("kcm.bundle.sealed.sha256_of", hashed.append)
+    assert "a bundle has at most" in refusal(crafted)
+    assert hashed == []
+
+
+def test_ten_thousand_labels_are_read(tmp_path: Path) -> None:
+    """Promise: the number of labels has no limit of its own."""
+    names = tuple(f"label {number}" for number in range(10_000))
+    networks = Collaborator(FEATURES, len(names), NetworkConfig(hidden=(4,)), "kan", seed=3)
+    folder = bundle(label_names=names, collaborator=networks).write(tmp_path / "many")
+    assert Bundle.read(folder).label_names == names
 
 
 @pytest.mark.parametrize("key", ["name", "gate"])

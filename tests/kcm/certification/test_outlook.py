@@ -6,7 +6,7 @@ import pytest
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import CertificateConfig, certify_policy
-from kcm.certification.ledger import look_delta
+from kcm.certification.ledger import question_delta
 from kcm.certification.outlook import outlook
 
 
@@ -22,7 +22,7 @@ def keeps(tasks: dict[str, int], config: CertificateConfig, scope: str) -> bool:
     """Whether the best case certifies that something is kept, in every task where tasks have their own decisions."""
     rows, cut = perfect(tasks), Decision(decision="threshold", threshold=0.5)
     policy = Policy(decision=cut, task_decisions=dict.fromkeys(tasks, cut) if scope == "per_task" else {})
-    deployed, _ = certify_policy(rows, rows, policy, config, delta=look_delta(config.delta, 1))
+    deployed, _ = certify_policy(rows, rows, policy, config, delta=question_delta(config.delta, 1))
     decisions = deployed.task_decisions.values() if scope == "per_task" else [deployed.decision]
     return all(each.decision != "escalate_all" for each in decisions)
 

@@ -29,8 +29,8 @@ def json_lines(rows: Rows) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def excel(rows: Rows) -> bytes:
-    """A workbook of one sheet; numbers are numbers, all else is inline text."""
+def excel(rows: Rows, sheets: Sequence[str] = ("rows",)) -> bytes:
+    """A workbook whose sheets all hold the rows; numbers are numbers, all else is inline text."""
 
     def cell(value: object) -> str:
         if isinstance(value, int | float):
@@ -42,12 +42,12 @@ def excel(rows: Rows) -> bytes:
     space = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
     relations = 'xmlns="http://schemas.openxmlformats.org/package/2006/relationships"'
     office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    listed = "".join(f'<sheet name="{name}" sheetId="{n}" r:id="a"/>' for n, name in enumerate(sheets, start=1))
     files = {
         "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"/>',
         "_rels/.rels": f'<Relationships {relations}><Relationship Id="a" Type="{office}/officeDocument"'
         ' Target="xl/workbook.xml"/></Relationships>',
-        "xl/workbook.xml": f'<workbook {space} xmlns:r="{office}"><sheets><sheet name="rows" sheetId="1" r:id="a"/>'
-        "</sheets></workbook>",
+        "xl/workbook.xml": f'<workbook {space} xmlns:r="{office}"><sheets>{listed}</sheets></workbook>',
         "xl/_rels/workbook.xml.rels": f'<Relationships {relations}><Relationship Id="a" Type="{office}/worksheet"'
         ' Target="worksheets/sheet1.xml"/></Relationships>',
         "xl/worksheets/sheet1.xml": f"<worksheet {space}><sheetData>{data}</sheetData></worksheet>",

@@ -10,8 +10,9 @@ import pytest
 
 import kcm
 from kcm.errors import ConfigError, DataError
-from kcm.labelling.label import Labelling, label
+from kcm.labelling.label import LabelledTable, label
 from kcm.labelling.label_list import LabelList
+from kcm.labelling.rounds import NoAnswers
 from kcm.labelling.sources import openai_config
 from tests.fake_upstream import FakeUpstream, Turn, completion
 from tests.fake_upstream import label as labelled
@@ -40,7 +41,7 @@ def answer(texts: list[str]) -> list[str]:
     return [WORDS[text.split()[0]] for text in texts]
 
 
-def labelling(frame: pd.DataFrame, **options: Any) -> Labelling:
+def labelling(frame: pd.DataFrame, **options: Any) -> LabelledTable:
     return label(frame, **{"encoder": "words", "labels": list(WORDS.values()), "llm": answer} | options)
 
 
@@ -226,3 +227,44 @@ def test_a_malformed_reply_is_asked_once_more(upstream: FakeUpstream) -> None:
     upstream.plan(completion("I think it is rather positive, all in all"))
     found = labelling(table(60), **server(upstream))
     assert found.certificate.failed == 0
+
+
+def test_a_server_that_is_not_there_is_one_line() -> None:
+    config = openai_config("some-model", "http://127.0.0.1:9/v1", max_retries=0)
+    with pytest.raises(NoAnswers, match="does not answer"):
+        labelling(table(), llm=config)
+
+
+def test_a_cap_below_one_call_spends_nothing(upstream: FakeUpstream) -> None:
+    upstream.otherwise = classify
+    config = openai_config("some-model", upstream.base_url, input_price=10.0, output_price=10.0)
+    with pytest.raises(NoAnswers, match="budget"):
+        labelling(table(), llm=config, max_cost=1e-6)
+    assert upstream.requests == []
+
+
+def test_a_function_that_answers_nothing_ends_after_the_pilot() -> None:
+    asked: list[str] = []
+
+    def nothing(texts: list[str]) -> list[None]:
+        asked.extend(texts)
+        return [None] * len(texts)
+
+    with pytest.raises(NoAnswers, match="no answer"):
+        labelling(table(), llm=nothing)
+    assert len(asked) == 50
+
+
+def test_a_cheaper_model_is_asked_if_it_pays() -> None:
+    """One that agrees is asked about everything; a coin is asked about the pilot alone."""
+    frame = table(1500, seed=3)
+    frame["body"] = [f"text {n} of no use" for n in range(len(frame))]
+    rng = np.random.default_rng(0)
+    frame["good"] = np.where(rng.random(len(frame)) < 0.97, frame["said"], "neutral")
+    frame["coin"] = rng.choice(list(WORDS.values()), len(frame))
+    helped = label(frame, answers=["good", "said"], encoder="words")
+    coin = label(frame, answers=["coin", "said"], encoder="words")
+    assert helped.certificate.bought_cheaper == len(frame)
+    assert helped.certificate.bought < 0.6 * len(frame)
+    assert helped.frame["label"].eq(frame["said"]).mean() >= 0.95
+    assert coin.certificate.bought_cheaper < 200

@@ -17,12 +17,12 @@ LABELS = ("bad", "good")
 
 
 @pytest.fixture(scope="module")
-def folders(make_lm, tmp_path_factory):
-    """A tiny encoder, a tiny language model, and a recording."""
+def folders(tmp_path_factory):
+    """A tiny encoder, and a recording."""
     encoder = save_bert(tmp_path_factory.mktemp("encoder"), ("a", "film"), dim=8)
     recording = tmp_path_factory.mktemp("recording") / "answers.csv"
     recording.write_text("id,label\n1,good\n")
-    return {"encoder": str(encoder), "lm": str(make_lm()), "recording": str(recording)}
+    return {"encoder": str(encoder), "recording": str(recording)}
 
 
 @pytest.fixture
@@ -33,7 +33,6 @@ def configs(folders, upstream, monkeypatch):
     values = [
         {"adapter": "classifier", "encoder": encoder},
         {"adapter": "zero_shot", "encoder": encoder},
-        {"adapter": "causal_lm", "model": folders["lm"]},
         {"adapter": "openai", "model": "big", "base_url": upstream.base_url},
         {"adapter": "recorded", "path": folders["recording"]},
     ]

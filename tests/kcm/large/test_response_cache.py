@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from kcm.errors import ArtefactError
+from kcm.errors import ArtefactError, ConfigError
 from kcm.large import response_cache as module
 from kcm.large.response_cache import BudgetSpent, ResponseCache, ResponseStore
 
@@ -102,6 +102,25 @@ def test_a_database_that_is_gone_is_missed_and_not_begun_anew(store, tmp_path):
     assert not (tmp_path / "paid.sqlite").exists()
 
 
+def test_locked_database_is_waited_for_once(tmp_path):
+    """Promise: of many questions that queue, one waits for a locked database, and the others fail at once."""
+    now, place = [0.0], tmp_path / "paid.sqlite"
+    store = replace(ResponseStore.in_file(place), timeout_s=0.05)
+    cache = ResponseCache(store, "big", max_calls=5, clock=lambda: now[0])
+    with contextlib.closing(sqlite3.connect(place, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ArtefactError, match="locked"):
+            cache.reserve(1.0)
+        other.execute("COMMIT")
+    for ask in (lambda: cache.reserve(1.0), lambda: cache.find("question")):  # free again, and not even looked at
+        with pytest.raises(ArtefactError, match="locked"):
+            ask()
+    cache.keep("question", {"said": "yes"}, 0.0, 0.0)  # an answer that was paid for is never given up so
+    now[0] = 0.06
+    cache.reserve(1.0)
+    assert cache.find("question") == {"said": "yes"}
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ArtefactError, match=r"cannot use the store of paid answers.*paid\.sqlite"):
@@ -118,3 +137,19 @@ def test_memory_holds_no_more_than_the_last_answers(monkeypatch):
     answers = [cache.find(str(number)) for number in range(50)]
     assert answers == [None] * 40 + [{"said": str(number)} for number in range(40, 50)]
     assert cache.spent() == (50, 0.0)
+
+
+def test_a_place_names_one_store(tmp_path, monkeypatch):
+    """Promise: a folder, a file or a database is a store; without any it is the user's own, the same each time."""
+    for place in (tmp_path, tmp_path / "paid.sqlite"):
+        assert ResponseStore.at(str(place)) == ResponseStore.in_file(tmp_path / "paid.sqlite")
+    assert ResponseStore.at("postgresql+psycopg://me@host/db").url == "postgresql+psycopg://me@host/db"
+    with pytest.raises(ConfigError, match=r"cannot be stored at .*Name a folder"):
+        ResponseStore.at("s3://bucket")
+    monkeypatch.delenv("KCM_STORE", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert ResponseStore.of_user() == ResponseStore.in_file(tmp_path / "data" / "kcm" / "paid.sqlite")
+    ResponseCache(ResponseStore.of_user(), "big").reserve(1.0)
+    assert (tmp_path / "data" / "kcm" / "paid.sqlite").exists()
+    monkeypatch.setenv("KCM_STORE", str(tmp_path))
+    assert ResponseStore.of_user() == ResponseStore.at(str(tmp_path))

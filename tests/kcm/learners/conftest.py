@@ -1,4 +1,4 @@
-"""scikit-learn's digits, real, small and quick: as five tasks of two classes, and as domains with shuffled pixels."""
+"""scikit-learn's digits, real, small and quick: as five tasks of two classes."""
 
 import tempfile
 from collections.abc import Callable
@@ -43,26 +43,6 @@ def _cut(name: str, ids: list[str], features: torch.Tensor, labels: torch.Tensor
         (ids[:num_train], rows.take(train, torch.ones(len(train)))),
         (ids[num_train:], rows.take(test, torch.ones(len(test)))),
     )
-
-
-@pytest.fixture(scope="session")
-def domains() -> list[TensorRows]:
-    """All ten digits three times, each time with the pixels in another order."""
-    features, labels = (torch.from_numpy(part) for part in load_digits(return_X_y=True))
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:800]
-    tasks = []
-    for task in range(3):
-        pixels = torch.randperm(64, generator=torch.Generator().manual_seed(task))
-        tasks.append(
-            _cut(
-                f"domain-{task}",
-                [f"{task}-{row}" for row in range(800)],
-                features[order][:, pixels].float(),
-                labels[order],
-                500,
-            )
-        )
-    return tasks
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from examples.learners.der import DerConfig
+from examples.learners.lwf import LwfConfig
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners import Classes
 from kcm.learners.bounds import FinetuneConfig
-from kcm.learners.der import DerConfig
-from kcm.learners.lwf import LwfConfig
 from kcm.learners.replay import ReplayConfig
 
 CURRENT, SEEN = torch.tensor([0, 0, 1, 1, 0]).bool(), torch.tensor([1, 1, 1, 1, 0]).bool()  # two old labels, one unseen

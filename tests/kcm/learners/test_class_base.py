@@ -13,8 +13,6 @@ from kcm.errors import ConfigError, DataError
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.bounds import FinetuneConfig, JointConfig
-from kcm.learners.der import DerConfig
-from kcm.learners.lwf import LwfConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.trainer import Trainer
@@ -94,30 +92,6 @@ def test_rows_without_a_label_do_not_count_and_rows_of_nan_are_refused(digits) -
         make([changed(task, lambda _, each: replace(each, features=each.features * torch.nan))])
 
 
-def test_old_networks_teach_with_the_base_that_they_had(digits) -> None:
-    trainer = make(digits[:2], LwfConfig(), base="lda")
-    while trainer.position.task == 0:
-        trainer.step()
-    # The next task's rows are in the base by now; the teacher spoke before.
-    fresh = make(digits[:1], LwfConfig(), base="lda")
-    fresh.run()
-    features = rows_of(digits[:1], "test").features
-    with torch.no_grad():
-        expected = torch.stack(fresh.collaborator(features))
-        taught = trainer.learner.taught(trainer.collaborator, features)
-        assert not torch.allclose(torch.stack(trainer.collaborator(features)), expected)
-    torch.testing.assert_close(taught, expected)
-
-
 def test_a_closed_form_takes_no_base(digits) -> None:
     with pytest.raises(ConfigError, match=r"network\.base = 'means'.*Set network\.base: none"):
         make(digits, AnalyticConfig())
-
-
-def test_remembered_logits_of_labels_without_a_base_are_left_out(digits) -> None:
-    trainer = make(digits[:2], DerConfig(memory=40))
-    while trainer.position.task == 0:
-        trainer.step()
-    logits = trainer.learner.memory.rows.logits
-    assert logits[..., :2].isfinite().all()
-    assert logits[..., 2:].isnan().all()

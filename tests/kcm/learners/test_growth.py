@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from examples.learners.ewc import EwcConfig
+from examples.learners.lwf import LwfConfig
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.components import FAMILIES
@@ -17,8 +19,6 @@ from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners import Batch, LearnerConfig
 from kcm.learners.bounds import FinetuneConfig, JointConfig
-from kcm.learners.ewc import EwcConfig
-from kcm.learners.lwf import LwfConfig
 from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
@@ -27,9 +27,10 @@ from tests.kcm.learners.tasks import changed, part_of
 
 # Labels in the order of their tasks; and in another one, where a label waits between others that came before it.
 IN_ORDER, SHUFFLED = (0, 1, 2, 3, 4, 5, 6, 7), (5, 0, 2, 1, 3, 4, 7, 6)
+EXAMPLES = [f"examples.learners.{name}:{name.title()}Config" for name in ("der", "ewc", "lwf", "si")]
 EVERY_LEARNER = [
     FAMILIES["learner"].find(tag)(**({"memory": 40} if "memory" in FAMILIES["learner"].find(tag).model_fields else {}))
-    for tag in FAMILIES["learner"].ours
+    for tag in (*FAMILIES["learner"].ours, *EXAMPLES)
 ]
 DESCENDING = [learner for learner in EVERY_LEARNER if not learner.closed_form]
 MORE = [

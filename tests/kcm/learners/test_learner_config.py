@@ -5,7 +5,7 @@ import pytest
 from kcm.config import Config, parse_config
 from kcm.learners import LearnerConfig
 
-NAMES = ("finetune", "joint", "replay", "der", "lwf", "ewc", "si", "analytic", "slda")
+NAMES = ("finetune", "joint", "replay", "analytic", "slda")
 
 
 class Run(Config):

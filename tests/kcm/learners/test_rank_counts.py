@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from examples.learners.der import DerConfig
+from examples.learners.ewc import EwcConfig
+from examples.learners.lwf import LwfConfig
+from examples.learners.si import SiConfig
 from kcm.learners import LearnerConfig
-from kcm.learners.der import DerConfig
-from kcm.learners.ewc import EwcConfig
-from kcm.learners.lwf import LwfConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.replay import ReplayConfig
-from kcm.learners.si import SiConfig
 from kcm.learners.training.trainer import Trainer
 
 REPLAY = ReplayConfig(memory=31, batch_size=18)

@@ -8,6 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from examples.learners.der import DerConfig
+from examples.learners.ewc import EwcConfig
+from examples.learners.lwf import LwfConfig
+from examples.learners.si import SiConfig
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig, distillation_loss
 from kcm.errors import DataError
@@ -16,12 +20,8 @@ from kcm.learners import Batch, LearnerConfig
 from kcm.learners import answered as answered_rows
 from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.bounds import FinetuneConfig
-from kcm.learners.der import DerConfig
-from kcm.learners.ewc import EwcConfig
-from kcm.learners.lwf import LwfConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.replay import Replay, ReplayConfig
-from kcm.learners.si import SiConfig
 from kcm.learners.slda import SldaConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows

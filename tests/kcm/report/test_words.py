@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import binomtest
 from syrupy.assertion import SnapshotAssertion
 
+from kcm.certification.ledger import question_delta
 from kcm.report import words
 
 ESCALATES = {"decision": "escalate_all", "threshold": None}
@@ -34,7 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
     "lost more on test": {"overall": {"difference": -0.031}},
     "computation costs more": {"overall": {"cost_saved": -0.359}},
     "bad rows": {"bad_rows": 1200},
-    "a later look": {"certificate": {"asked_delta": 0.1, "delta": 0.1 * 6 / 9.8696 / 4}},
+    "a later look": {"certificate": {"asked_delta": 0.1, "delta": question_delta(0.1, 2)}},
     "thresholds by task": {
         "certificate": {"delta": 0.02, "tasks": {task: {"delta": 0.02, "valid": True} for task in "abcd"}}
     },

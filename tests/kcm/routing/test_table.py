@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from kcm.certification.ledger import unit_hashes
 from kcm.errors import ConfigError, DataError
 from kcm.routing.config import RouteColumns
 from kcm.routing.table import RoutingTable, read_table
+from kcm.tasks.units import content_names, text_keys
 
 CORRECT = {"small_correct": "s", "large_correct": "l"}
 PREDICTED = {"small_prediction": "s", "large_prediction": "l", "label": "y"}
@@ -102,12 +105,35 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
             read(tmp_path / name, **CORRECT)
 
 
-def test_copies_without_text_or_id_are_seen_only_where_rows_tell_items_apart(table_file: Any) -> None:
+def test_rows_equal_in_every_column_are_one_unit(table_file: Any) -> None:
+    """Copies of a row count once, with a text too, and a note says so; rows with ids are rows of their own."""
+    copied = table_file(s=[1, 0, 1, 1], l=[1, 1, 1, 1], c=[0.5, 0.5, 0.5, 0.5], t=["a", "a", "a", "b"])
+    for more in ({}, {"text": "t"}):
+        table = read(copied, **CORRECT, **more)
+        assert table.name.tolist() == ["row 1", "row 2", "row 4"]
+        assert "1 rows repeat others in every column and count once; give an id column" in table.notes[0]
+    named = table_file(s=[1, 0, 1], l=[1, 1, 1], i=["x", "y", "z"])
+    assert len(read(named, **CORRECT, id="i")) == 3
+
+
+def test_copies_in_other_splits_are_seen_where_rows_tell_items_apart(table_file: Any) -> None:
+    """Rows that only their split tells apart are copies, unless a split holds such a row twice."""
     columns = {**CORRECT, "split": "p"}
     copied = table_file(s=[1, 0, 1], l=[1, 1, 1], n=["a", "b", "a"], p=["validate", "validate", "certify"])
     table = read(copied, **columns)
     assert table.item[0] == table.item[2] != table.item[1]
     alike = table_file(s=[1, 1, 1], l=[1, 1, 1], p=["validate", "validate", "certify"])
     table = read(alike, **columns)
-    assert len(set(table.item)) == 3
-    assert "2 rows repeat others" in table.notes[0]
+    assert len(table) == len(set(table.item)) == 2
+
+
+def test_a_ledger_knows_a_file_by_all_its_texts(table_file: Any) -> None:
+    """Whichever column is named, the units are those of all texts, and of the whole file; short cells are no texts."""
+    texts = [f"a long enough question {number}" for number in range(3)]
+    file = table_file(s=[1, 0, 1], l=[1, 1, 1], q=texts, i=["x1", "x2", "x3"], c=["a", "b", "c"])
+    named = [read(file, **CORRECT, **more).ledger_units() for more in ({}, {"id": "i"}, {"text": "q"})]
+    contents = unit_hashes(content_names(pa.table({"text": text_keys(pa.array(texts))})))
+    assert all(units["content"].tolist() == contents.tolist() for units in named)
+    assert [len(units["id"]) for units in named] == [0, 3, 0]
+    scores = read(table_file(s=[1, 0, 1], l=[1, 1, 1], c=[0.1, 0.2, 0.3]), **CORRECT)
+    assert not any(map(len, scores.ledger_units().values()))

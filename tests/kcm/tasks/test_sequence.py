@@ -141,6 +141,7 @@ def test_rows_of_equal_content_are_one_unit(tmp_path: Path) -> None:
         (["class 10", "class 11", "class 1"], []),
         (["cat", "car", "cart"], []),
         (["positive", "negative"], []),
+        (["1", "1.0", "01", "10", "2"], [("1", "01"), ("1", "1.0"), ("1.0", "01")]),
     ],
 )
 def test_labels_that_are_spelled_almost_alike_are_named(labels: list[str], pairs: list[tuple[str, str]]) -> None:

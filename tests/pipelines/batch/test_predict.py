@@ -7,6 +7,7 @@ import pytest
 
 import pipelines.batch.predict as stage
 from kcm.bundle.answers import Answer, Failure, Input
+from kcm.cascade.policy import OnLargeFailure, Policy
 from kcm.inputs.content import IMAGE, TEXT, Content
 from kcm.inputs.location import Location
 from pipelines.batch.inputrows import InputReader, InputRows
@@ -14,6 +15,10 @@ from pipelines.batch.predict import added_columns, row_predictor
 from pipelines.batch.shards import FAILED, Counts
 
 CONFIDENCE = ("judge_confidence", "answer_probability")
+
+
+def degraded(text: str) -> Answer:
+    return Answer(text, {}, 0.9, 1.5, None, "small_degraded", True, 0.01, fault="the budget is spent")
 
 
 class StubCascade:
@@ -30,6 +35,8 @@ class StubCascade:
         return [
             Failure("no tokens left")
             if item.content.text == "fail"
+            else degraded(item.content.text)
+            if item.content.text == "degrade"
             else Answer(f"length {len(item.content.text)}", {}, 0.9, 1.5, None, "small", False, 0.01)
             for item in inputs
         ]
@@ -66,6 +73,33 @@ def test_a_row_that_cannot_be_answered_says_why_and_the_others_are_answered(
     assert [row["id"] for row in rows] == ["0", "1", "2", "3", "4", "5"]
     assert counts == {"small": 2, "error": 4, FAILED: 1}, "asking again helps none but one"
     assert [item.content.text for item in cascade.asked] == ["a", "fail", "longer"]
+
+
+def test_answers_outside_the_promise_say_why(tmp_path: Path, cascade: StubCascade) -> None:
+    """Promise: a row that the large model failed has the small model's answer and the reason, and is asked again."""
+    rows, counts = answered(tmp_path / "in.csv", "text\na\ndegrade\n", "text")
+    assert [row["error"] for row in rows] == [None, "outside the promise: the budget is spent"]
+    assert [row["label"] for row in rows] == ["length 1", "degrade"]
+    assert counts == {"small": 1, "small_degraded": 1, FAILED: 1}
+
+
+@pytest.mark.parametrize(
+    ("servable", "chosen", "expected"),
+    [
+        (True, "error", "error"),
+        (True, "answer_small", "answer_small"),
+        (True, None, "error"),
+        (False, None, "error"),
+    ],
+)
+def test_on_large_failure_replaces_the_bundles(
+    tmp_path: Path, cascade: StubCascade, servable: bool, chosen: OnLargeFailure | None, expected: str
+) -> None:
+    """Promise: the operator's choice goes before the bundle's; recorded answers that are missing are errors always."""
+    cascade.small_side.bundle.large.servable = servable
+    cascade.small_side.policy = Policy(on_large_failure="error" if servable else "answer_small")
+    row_predictor(tmp_path, tmp_path, "cpu", on_large_failure=chosen)
+    assert cascade.small_side.policy.on_large_failure == expected
 
 
 def test_the_cascade_is_given_id_and_task(tmp_path: Path, cascade: StubCascade) -> None:

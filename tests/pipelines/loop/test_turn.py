@@ -57,7 +57,6 @@ class Loop:
         (bundle / "bundle.json").write_text(name)
         tracking = Tracking.open(self.config.tracking, storage, name=self.config.name, key=name)
         number = tracking.register(self.config.name, bundle, fingerprint=name)
-        tracking.close()
         return Champion(version=f"{self.config.name}/{number}", digest=bundle_digest(bundle), bundle=name, by="run")
 
     def build(

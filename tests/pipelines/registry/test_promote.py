@@ -25,7 +25,6 @@ def versions(tmp_path: Path) -> tuple[Champions, list[Champion]]:
         (bundle / "bundle.json").write_text(name)
         number = tracking.register("demo", bundle, fingerprint=name)
         found.append(Champion(version=f"demo/{number}", digest=bundle_digest(bundle), bundle=name, by="run"))
-    tracking.close()
     return Champions(Pointer(Control(tmp_path / "control"), "demo"), tracking.uri, "demo"), found
 
 

@@ -31,7 +31,6 @@ def registered(loadable: tuple[Bundle, Path], tmp_path_factory: pytest.TempPathF
     folder = loadable[0].write(root / "bundle")
     tracking = Tracking.open(TrackingConfig(), root, name="reviews", key="key")
     set_champion(tracking.uri, "reviews", register_model(tracking, "reviews", folder, "fingerprint"))
-    tracking.close()
     return folder, tracking.uri
 
 

@@ -24,6 +24,7 @@ from pipelines.serve.schemas import (
     ReplicaTraffic,
     Timings,
 )
+from tests.pipelines.serve.stubs import StubMetrics
 
 HOSTS = ("testserver",)  # what test clients call every interface
 
@@ -64,8 +65,8 @@ class StubService:
     origins: list[Origin] = field(default_factory=list)
     version: str = "3"
     error: Exception | None = None
-    num_failed: int = 0
     cards: StubCards = field(default_factory=StubCards)
+    metrics: StubMetrics = field(default_factory=StubMetrics)
 
     def __post_init__(self) -> None:
         self.labelling: Any = self
@@ -114,9 +115,6 @@ class StubService:
 
     def degraded(self) -> str | None:
         return None
-
-    def failed(self) -> None:
-        self.num_failed += 1
 
 
 @pytest.fixture

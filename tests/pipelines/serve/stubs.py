@@ -3,6 +3,7 @@
 import asyncio
 import io
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -129,3 +130,23 @@ async def service_of(version: CascadeVersion, metrics: Any = None, log: LogWrite
     service = CascadeService(load, version.config, Breaker(BreakerConfig()), metrics or NoMetrics(), log)
     await service.stage(Release(version=version.name, bundle=Path("/bundles") / version.name))
     return service
+
+
+@dataclass
+class StubMetrics:
+    """Remembers what was counted."""
+
+    num_failed: int = 0
+    most_unread: int = 0
+    unread: int = 0
+    statuses: list[int] = field(default_factory=list)
+
+    def failed(self) -> None:
+        self.num_failed += 1
+
+    def set_unread(self, number: int) -> None:
+        self.unread = number
+        self.most_unread = max(self.most_unread, number)
+
+    def turned_away(self, status: int) -> None:
+        self.statuses.append(status)

@@ -1,6 +1,5 @@
 """An artefact is finished or it is not: half-written and damaged ones are built again, and nothing finished is lost."""
 
-import os
 import pickle
 import shutil
 import threading
@@ -15,7 +14,6 @@ from pipelines.store.artefact import (
     Artefact,
     ArtefactStore,
     Recipe,
-    damaged_files,
     encoded,
     publish,
 )
@@ -73,17 +71,6 @@ def test_a_file_with_another_mark_and_the_same_content_is_sound(place: str) -> N
     manifest["marks"]["data.txt"][1] = "another"
     store.storage.files.write(store.storage.name(artefact.home / MANIFEST), encoded(manifest))
     assert store.build(RECIPE, must_not_run) == (artefact, True)
-
-
-def test_damage_that_keeps_size_and_mark_is_found_by_the_thorough_look(tmp_path: Path) -> None:
-    store = ArtefactStore(tmp_path)
-    artefact = store.build(RECIPE, write_data)[0]
-    path = artefact.folder / "data.txt"
-    known = path.stat()
-    path.write_text("forty-one")
-    os.utime(path, ns=(known.st_atime_ns, known.st_mtime_ns))
-    assert store.find(RECIPE) == artefact
-    assert list(damaged_files(store.storage, artefact, thorough=True)) == ["data.txt"]
 
 
 def another_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Damage is found wherever it is; what is removed is what nothing refers to, and nothing is removed beside a run."""
+"""What is removed is what nothing refers to, and nothing is removed beside a run."""
 
 import json
 import shutil
@@ -8,10 +8,9 @@ import pytest
 
 from kcm.assets.manifest import sha256_of
 from kcm.errors import LockedError
-from pipelines.store.artefact import MANIFEST, Artefact, ArtefactStore, Recipe
+from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.control.lease import leased, refuse_while_held
-from pipelines.store.files import Files
-from pipelines.store.upkeep import CLEANING, collect_garbage, find_garbage, verify
+from pipelines.store.upkeep import CLEANING, collect_garbage, find_garbage
 
 
 def build(store: ArtefactStore, stage: str, number: int, *inputs: Artefact, parent: str | None = None) -> Artefact:
@@ -41,29 +40,6 @@ def homes(artefacts: list[Artefact]) -> set[Path]:
 def refer(store: ArtefactStore, run: str, *artefacts: Artefact) -> None:
     named = {each.stage: str(each.path) for each in artefacts}
     store.storage.files.write(f"runs/{run}/result.json", json.dumps({"artefacts": named}).encode())
-
-
-def test_every_damaged_file_is_named_wherever_it_is(store: ArtefactStore) -> None:
-    sound, changed, lost, torn = (build(store, "features", number) for number in range(4))
-    store.storage.files.write(store.storage.name(changed.path / "data.txt"), b"features 9")
-    store.storage.files.delete([store.storage.name(lost.path / "data.txt")])
-    store.storage.files.write(store.storage.name(torn.home / MANIFEST), b"{")
-    files = {f"features/{each.fingerprint}/data.txt" for each in (changed, lost)}
-    count, damaged = verify(store)
-    assert count == 4
-    assert set(damaged) == files | {f"features/{torn.fingerprint}/{MANIFEST}"}
-    assert f"features/{sound.fingerprint}/data.txt" not in damaged
-
-
-def test_verify_notes_the_marks_of_a_copied_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    artefact = build(ArtefactStore(tmp_path / "storage"), "features", 0)
-    shutil.copytree(tmp_path / "storage", tmp_path / "copy")
-    store = ArtefactStore(tmp_path / "copy")
-    assert verify(store) == (1, [])
-    monkeypatch.setattr(Files, "sha256", None)  # a run need not hash it again
-    assert store.find(Recipe("features", 1, {"number": 0})) == Artefact(
-        "features", artefact.fingerprint, tmp_path / "copy" / artefact.path.relative_to(tmp_path / "storage")
-    )
 
 
 def test_what_a_run_refers_to_and_what_that_was_made_of_is_kept(store: ArtefactStore) -> None:

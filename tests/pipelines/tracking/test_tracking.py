@@ -1,4 +1,4 @@
-"""A training goes on while MLflow is away, and MLflow has everything once it is back."""
+"""MLflow has what a run records, once; a call that fails is one line with the fix."""
 
 import getpass
 import json
@@ -7,53 +7,35 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
-from tenacity import wait_none
 
 from kcm.errors import KcmError
 from pipelines.tracking.config import SQLITE, TrackingConfig
 from pipelines.tracking.tracking import (
-    Outbox,
     Tracking,
     _user,
     _without_runs,
     champion_of,
     ensure_database,
-    is_outage,
     set_champion,
 )
 from tests.postgres import BACKENDS
 
 
-class Mlflow:
-    """The part of MLflow's interface that takes metrics; while it is not `up`, it fails as a proxy would."""
-
-    def __init__(self) -> None:
-        self.up, self.asked = threading.Event(), threading.Event()
-        self.batches: list[dict[str, Any]] = []
-
-
 @pytest.fixture
-def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Mlflow, str]]:
-    fake = Mlflow()
+def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server that fails as a proxy before MLflow would."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            up = fake.up.is_set()
-            if up and self.path.endswith("/runs/log-batch"):
-                fake.batches.append(json.loads(body))
-            self.send_response(200 if up else 503)
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(503)
             self.send_header("content-length", "2")
             self.end_headers()
             self.wfile.write(b"{}")
-            fake.asked.set()
 
         def log_message(self, *_: object) -> None:
             pass
@@ -61,24 +43,25 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Mlflow, str]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    yield fake, f"http://127.0.0.1:{server.server_port}"
+    yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
 
 
-def test_metrics_reported_during_an_outage_arrive_afterwards(mlflow: tuple[Mlflow, str], tmp_path: Path) -> None:
-    fake, uri = mlflow
-    lines: list[str] = []
-    outbox = Outbox(is_outage, lines.append, where="MLflow", pause=wait_none())
-    tracking = Tracking(uri, "run", "0", outbox)
-    for step in (10, 20):
-        tracking.log_metrics({"step": step, "timestamp": 1000 + step, "metrics": {"kcm/accuracy/a b": 0.5}})
-    assert fake.asked.wait(60)
-    fake.up.set()
-    tracking.close(60)
-    found = [(batch["run_id"], metric["key"], metric["step"]) for batch in fake.batches for metric in batch["metrics"]]
-    assert found == [("run", "kcm/accuracy/a b", 10), ("run", "kcm/accuracy/a b", 20)]
-    assert [line.partition(" (")[0] for line in lines] == ["MLflow does not answer", "MLflow answers again"]
+def test_a_failed_call_names_the_server_and_the_fix(mlflow: str) -> None:
+    """A record that MLflow does not take stops the run: started again, it reuses what is finished."""
+    tracking = Tracking(mlflow, "run", "0")
+    with pytest.raises(KcmError, match=rf"503 .*{mlflow}.* Start again once it answers: finished work is kept"):
+        tracking.log_metrics({"step": 10, "timestamp": 1000, "metrics": {"kcm/accuracy/a b": 0.5}})
+
+
+def test_an_error_of_a_store_of_reports_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients of artefact stores raise errors of their own, which name neither MLflow nor a fix."""
+    tracking = Tracking.open(TrackingConfig(), tmp_path, name="run", key="key")
+    failing = Mock(side_effect=RuntimeError("could not connect to the endpoint"))
+    monkeypatch.setattr(MlflowClient, "log_artifact", failing)
+    with pytest.raises(KcmError, match=r"could not connect to the endpoint.*finished work is kept"):
+        tracking.log({}, {}, tmp_path / "report.html")
 
 
 @pytest.fixture(params=BACKENDS)
@@ -88,7 +71,7 @@ def config(request: pytest.FixtureRequest) -> TrackingConfig:
 
 
 def test_what_is_sent_twice_is_recorded_once(config: TrackingConfig, tmp_path: Path) -> None:
-    """Promise: a crash between sending a record and forgetting it changes nothing."""
+    """Promise: a run that is started again changes no record."""
     tracking = Tracking.open(config, tmp_path, name="run", key="key")
     client = tracking.client
     cut_off = client.create_run(tracking.experiment_id, tags={"kcm.key": "cut off"}).info.run_id
@@ -97,7 +80,6 @@ def test_what_is_sent_twice_is_recorded_once(config: TrackingConfig, tmp_path: P
         tracking.log_trial("kcm 0", "trial", {"gate": "margin"}, {"area": 0.7})
         tracking.log_trial("kcm 1", "cut off", {}, {"area": 0.1})
         tracking.finish()
-    tracking.close(60)
     (metric,) = client.get_metric_history(tracking.run_id, "accuracy")
     assert (metric.value, metric.step, metric.timestamp) == (0.5, 5, 1000)
     (found,) = client.search_runs([tracking.experiment_id], f"tags.`mlflow.parentRunId` = '{tracking.run_id}'")
@@ -124,21 +106,6 @@ def test_what_is_sent_twice_is_recorded_once(config: TrackingConfig, tmp_path: P
     assert client.get_model_version("reviews", "1").source == model.artifact_location
 
 
-@pytest.mark.parametrize(
-    ("error", "outage"),
-    [
-        (MlflowException("no connection", INTERNAL_ERROR), True),
-        (MlflowException("busy", TEMPORARILY_UNAVAILABLE), True),
-        (MlflowException("a bad name", INVALID_PARAMETER_VALUE), False),
-        (ConnectionResetError(), True),
-        (FileNotFoundError(), False),
-        (TypeError(), False),
-    ],
-)
-def test_only_what_may_pass_is_an_outage(error: Exception, outage: bool) -> None:
-    assert is_outage(error) is outage
-
-
 def test_sections_become_parameters_of_their_own_however_many(tmp_path: Path) -> None:
     tracking = Tracking.open(TrackingConfig(), tmp_path, name="run", key="key")
     (tmp_path / "report.html").touch()
@@ -148,7 +115,6 @@ def test_sections_become_parameters_of_their_own_however_many(tmp_path: Path) ->
         {},
         tmp_path / "report.html",
     )
-    tracking.close(60)
     params = tracking.client.get_run(tracking.run_id).data.params
     assert params["train.learning_rate"] == "0.1"
     assert params["train.deep.er"] == "[1, 2]"
@@ -162,7 +128,6 @@ def test_accuracy_over_tasks_rows_and_lineage_are_recorded_once(tmp_path: Path) 
         tracking.log_learning({"kcm": [[0.9, None], [0.8, 0.7]]}, ["one", "two"])
         tracking.log_rows("reviews", "abc", str(tmp_path), {"one": {"train": 5}})
         tracking.log_lineage({"tasks": "f00"})
-    tracking.close(60)
     client, run = tracking.client, tracking.client.get_run(tracking.run_id)
     history = {each.step: each.value for each in client.get_metric_history(tracking.run_id, "kcm/accuracy/one")}
     assert history == {1: 0.9, 2: 0.8}

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from kcm.errors import KcmError
 from pipelines.store.files import Files
 from pipelines.training.driver import StorageMonitor
 from pipelines.training.worker import METRICS, NOTES, progress_writer, write_note
@@ -25,6 +28,25 @@ def test_progress_is_what_rank_0_showed_last(tmp_path: Path) -> None:
     for steps in (20, 30):
         show(steps)
         assert monitor.progress() == (steps, 50)
+
+
+def test_an_outage_of_mlflow_stops_no_training(tmp_path: Path) -> None:
+    """Metrics that MLflow did not take raise once the workers are done, and are recorded by the next look."""
+    files, found, is_up = Files.at(tmp_path), list[object](), False
+    write_note(files, METRICS, '{"step": 1}')
+
+    def record(line: object) -> None:
+        if not is_up:
+            raise KcmError("MLflow does not do its part", where="http://mlflow")
+        found.append(line)
+
+    monitor = StorageMonitor(files, print, record)
+    monitor.progress()
+    with pytest.raises(KcmError, match="MLflow does not do its part"):
+        monitor.look()
+    is_up = True
+    monitor.look()
+    assert found == [{"step": 1}]
 
 
 def test_metrics_of_workers_are_recorded_as_they_come(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from benchmarks.sequences import build_sequence
 from jobs.cli import app
 from jobs.commands.init import initialise, source_of
 from kcm.config import load_config
+from kcm.inputs.content import Content
 from kcm.inputs.labels import UNLABELLED
+from kcm.large import Item
 from kcm.large.adapters.classifier import ClassifierConfig
 from pipelines.config import RunConfig
 from tests.fake_hub import FakeHub
@@ -101,9 +103,11 @@ def test_columns_of_numbers_are_the_vector_that_the_network_reads(at: Path) -> N
     digits(at)
     shown = init("digits.csv")
     assert shown.exit_code == 0
-    assert "label 'target', id 'id', large 'gpt', numbers 'pixel*';" in shown.stderr
+    for line in ("label     'target'", "large     'gpt'", "numbers   'pixel_0_0', 'pixel_0_1', 'pixel_0_2'"):
+        assert f"\n  {line}" in shown.stderr
+    assert ", … (64 columns)\n" in shown.stderr
     config = load_config(RunConfig, at / "digits.yaml")
-    assert config.encoder.vector_columns == ("pixel*",)
+    assert config.encoder.vector_columns == tuple(load_digits().feature_names)
     assert config.large.label_column == "gpt"
     assert "kcm assets" not in (at / "digits.yaml").read_text()
 
@@ -298,4 +302,119 @@ def test_the_chosen_columns_are_named_and_a_priority_is_no_label_where_there_is_
     rows.to_csv("tickets.csv", index=False)
     shown = init("tickets.csv", "--yes")
     assert shown.exit_code == 0, shown.stderr
-    assert "columns: text 'body', label 'Queue', id 'id'; other ones by --text, --label and --large" in shown.stderr
+    uses = ("text      'body'", "label     'Queue'", "id        'id'", "not used  'Priority': the input is the text")
+    table = "".join(f"  {use}\n" for use in uses)
+    assert f"columns:\n{table}choose others by --text, --label and --large\n" in shown.stderr
+
+
+def test_numbers_are_used_or_the_reason_is_said(at: Path) -> None:
+    """A table of numbers: separators of thousands count, other cells do not, and names are written one by one."""
+    number = np.arange(400)
+    kind = number % 4
+    pd.DataFrame(
+        {
+            "f1": kind * 2 + np.sin(number) * 3,
+            "f2": [f"{1000 + n * 7 % 900:,}.5" for n in number],
+            "f_inf": np.where(number % 3, number, np.inf),
+            "f_weight": [f"0.{n} kg" for n in number],
+            "final_cost": kind * 10.5,
+            "f_gap": np.where(number == 7, np.inf, number % 11),
+            "label": [f"kind {k}" for k in kind],
+            "large": [f"kind {k if n % 9 else 0}" for n, k in zip(number, kind, strict=True)],
+        }
+    ).to_csv("numbers.csv", index=False)
+    shown = init("numbers.csv")
+    assert shown.exit_code == 0, shown.stderr
+    for line in (
+        "  numbers   'f1', 'f2', 'final_cost', 'f_gap'\n",
+        "  not used  'f_inf': 134 of 400 cells are no finite numbers, such as 'inf'\n",
+        "  not used  'f_weight': all cells are no finite numbers, such as '0.0 kg'\n",
+        "warning: column 'final_cost' alone tells every label: delete it",
+        "left out: 1 row, 'inf' in column 'f_gap' is not a finite number (row 8)",
+    ):
+        assert line in shown.stderr, shown.stderr
+    assert shown.stderr.count("alone tells every label") == 1
+    assert load_config(RunConfig, at / "numbers.yaml").encoder.vector_columns == ("f1", "f2", "final_cost", "f_gap")
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.json", "rows.parquet", "rows.xlsx", "rows.csv.gz"])
+def test_answers_in_the_table_need_no_id(at: Path, name: str) -> None:
+    """text, label and large alone: the rows are numbered, and each finds the answer beside it."""
+    rows: list[dict[str, object]] = [
+        {"text": f"thing {n} of kind {n % 3}", "label": n % 3, "large": n % 3 if n % 8 else 0} for n in range(300)
+    ]
+    WRITERS[name](rows, at / name)
+    shown = init(name, "--output", "first.yaml")
+    assert shown.exit_code == 0, shown.stderr
+    config = load_config(RunConfig, at / "first.yaml")
+    assert (config.large.id_column, config.large.label_column) == (None, "large")
+    records = list(config.tasks.source.build(at).records)
+    answers = config.large.build(["0", "1", "2"], at).answer([Item(row.id, Content()) for row in records])
+    assert [str(answer.label) for answer in answers] == [str(row["large"]) for row in rows]
+
+
+def test_bad_rows_of_the_table_have_no_answer(at: Path) -> None:
+    """A row that is left out does not move the answers below it, nor stop the run."""
+    lines = [f"thing {n} of kind {n % 3},{n % 3},{n % 3 if n % 8 else 0}" for n in range(300)]
+    lines[100] += ",more"
+    (at / "rows.csv").write_text("\n".join(["text,label,large", *lines]))
+    shown = init("rows.csv")
+    assert "left out: 1 row, 4 fields instead of 3 (row 101)" in shown.stderr
+    config = load_config(RunConfig, at / "rows.yaml")
+    items = [Item(row.id, Content()) for row in config.tasks.source.build(at).records]
+    answers = config.large.build(["0", "1", "2"], at).answer(items)
+    assert [answer.label for answer in answers[99:103]] == [0, None, 2, 0]
+
+
+def test_missing_values_are_no_classes(at: Path) -> None:
+    """NaN, None and NA are rows without a label, unless the label list has them; almost equal labels are named."""
+    marks = {5: "NaN", 6: "None", 7: "NA", 8: "1.0", 12: "01", 9: "1.0", 13: "01", 10: "1.0", 14: "01"}
+    rows = [{"text": f"thing {n} of kind {n % 3}", "label": marks.get(n, str(n % 3))} for n in range(300)]
+    WRITERS["rows.csv"](rows, at / "rows.csv")
+    shown = init("rows.csv")
+    assert shown.exit_code == 0, shown.stderr
+    assert "300 rows" not in shown.stderr
+    assert "5 labels: " in shown.stderr
+    assert "left out: 3 rows, missing label (row 6, 7, 8)" in shown.stderr
+    assert "two labels are spelled almost alike: '1' (" in shown.stderr
+
+
+def test_nested_labels_are_refused(at: Path) -> None:
+    """Objects are no labels, and the message says which rows hold them."""
+    rows = [{"text": f"thing {n} of kind {n % 3}", "label": {"kind": n % 3}} for n in range(300)]
+    WRITERS["rows.jsonl"](rows, at / "rows.jsonl")
+    shown = init("rows.jsonl")
+    assert shown.exit_code == 2
+    assert "300 of 300 rows are bad" in shown.stderr
+    assert "the label is a list or an object, not a text or a number" in shown.stderr
+
+
+def test_line_breaks_in_cells_are_named(at: Path) -> None:
+    """Two stray quotes that join few rows are named by the row; a cell that swallowed many is refused."""
+    lines = [f"thing {n} of kind {n % 3},{n % 3}" for n in range(300)]
+    lines[20], lines[23] = f'"{lines[20]}', f'{lines[23].split(",")[0]}",2'
+    (at / "few.csv").write_text("\n".join(["text,label", *lines]))
+    assert "warning: cells of 1 rows hold line breaks (row 21)" in init("few.csv").stderr
+    lines[100], lines[140] = f'"{lines[100]}', f'{lines[140].split(",")[0]}",2'
+    (at / "many.csv").write_text("\n".join(["text,label", *lines]))
+    shown = init("many.csv")
+    assert shown.exit_code == 2
+    assert "holds 39 lines that read as rows: a quote is left open" in shown.stderr
+
+
+def test_ignored_files_of_a_folder_are_named(at: Path) -> None:
+    """A folder with a file named after a split and others: the others are not read, and named."""
+    (at / "rows").mkdir()
+    for name, size in (("train", 300), ("other", 10), ("more", 10)):
+        intents(size, 3).drop(columns="id").to_csv(at / "rows" / f"{name}.csv", index=False)
+    shown = init("rows")
+    line = "warning: rows: train.csv is read, named after a split; ignored: more.csv, other.csv (2 files)"
+    assert line in shown.stderr
+
+
+def test_table_without_labels_leads_to_kcm_label(at: Path) -> None:
+    """Texts alone can be labelled by a large model."""
+    intents(300)[["utterance"]].to_csv("texts.csv", index=False)
+    shown = init("texts.csv")
+    assert shown.exit_code == 2
+    assert "without labels, run kcm label texts.csv --llm MODEL --labels A,B,C" in shown.stderr

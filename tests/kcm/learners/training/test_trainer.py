@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from examples.learners.der import DerConfig
+from examples.learners.ewc import EwcConfig
+from examples.learners.lwf import LwfConfig
+from examples.learners.si import SiConfig
 from kcm.bundle.sealed import SealedFolder, sealing, write_state
 from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ArtefactError, ConfigError
 from kcm.learners import LearnerConfig
 from kcm.learners.bounds import FinetuneConfig, JointConfig
-from kcm.learners.der import DerConfig
-from kcm.learners.ewc import EwcConfig
-from kcm.learners.lwf import LwfConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.replay import ReplayConfig
-from kcm.learners.si import SiConfig
 from kcm.learners.training.trainer import Trainer
 from kcm.metrics.continual import summarise
 from tests.kcm.learners.tasks import merged, part_of, rows_of
@@ -180,21 +180,8 @@ def test_without_a_teacher_judge_and_small_end_up_one_network_whatever_the_ancho
 def test_a_memory_that_holds_everything_comes_close_to_joint_training(make_trainer, digits, kind) -> None:
     joint = final_accuracy(make_trainer([merged(digits)], FinetuneConfig(), kind=kind, epochs=12))
     halves = [merged(digits[:2]), merged(digits[2:])]
-    for learner in (ReplayConfig(memory=2000, batch_size=64), DerConfig(memory=2000, batch_size=64)):
-        assert final_accuracy(make_trainer(halves, learner, kind=kind, epochs=12)) > joint - 0.06, learner
-
-
-@pytest.mark.parametrize("kind", ["kan", "mlp"])
-def test_springs_lose_less_than_finetuning_where_domains_follow_each_other(make_trainer, domains, kind) -> None:
-    def lost(learner: LearnerConfig) -> float:
-        trainer = make_trainer(domains, learner, kind=kind, epochs=4)
-        trainer.run()
-        return summarise(trainer.accuracy["small"])["forgetting_first"]
-
-    finetuning = lost(FinetuneConfig())
-    assert finetuning > 0.3
-    for learner in (EwcConfig(), EwcConfig(fisher="empirical"), EwcConfig(online=True), SiConfig()):
-        assert lost(learner) < finetuning - 0.1, learner
+    learner = ReplayConfig(memory=2000, batch_size=64)
+    assert final_accuracy(make_trainer(halves, learner, kind=kind, epochs=12)) > joint - 0.06
 
 
 @pytest.mark.parametrize("learner", [each for each in LEARNERS if each != JointConfig()], ids=repr)
@@ -236,7 +223,6 @@ def test_masked_labels_are_neither_trained_nor_answered_nor_measured(make_traine
 
 
 def test_a_memory_without_room_for_every_label_is_refused(make_trainer, digits) -> None:
-    for learner in (ReplayConfig(memory=9), DerConfig(memory=9)):
-        with pytest.raises(ConfigError, match=r"memory = 9 .* labels, 10"):
-            make_trainer(digits, learner)
+    with pytest.raises(ConfigError, match=r"memory = 9 .* labels, 10"):
+        make_trainer(digits, ReplayConfig(memory=9))
     make_trainer(digits, ReplayConfig(memory=10))

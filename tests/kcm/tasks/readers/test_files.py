@@ -1,12 +1,12 @@
 """The same rows come out of every kind of file, and a file that cannot be used says why."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from kcm.errors import ConfigError, DataError
-from kcm.inputs import chunks
 from kcm.tasks.readers.files import FilesSource
 from kcm.tasks.rows import SourceRow
 from tests.kcm.inputs.table_files import WRITERS
@@ -26,7 +26,7 @@ TABLE = [
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_kind_of_file_gives_the_same_rows(name: str, tmp_path: Path) -> None:
     WRITERS[name](TABLE, tmp_path / name)
-    assert records(tmp_path / name, id_column="id", group_column="stars") == [
+    assert records(tmp_path / name, id_column="id", group_column="stars", labels=("NA", "007")) == [
         SourceRow("7", 'Größe, "ok"; two', "NA", group="4"),
         SourceRow("8", "two\nlines", "007", group="5"),
         SourceRow("9", "café | à la carte", "NA", group="4"),
@@ -73,7 +73,7 @@ def test_a_format_that_is_given_is_not_found_out(tmp_path: Path) -> None:
 
 def test_excel_without_its_package_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     WRITERS["rows.xlsx"](TABLE, tmp_path / "rows.xlsx")
-    monkeypatch.setattr(chunks, "python_calamine", None)
+    monkeypatch.setitem(sys.modules, "python_calamine", None)
     with pytest.raises(ConfigError, match=r"not installed.*pip install 'kcm-cascade\[excel\]'"):
         records(tmp_path / "rows.xlsx")
 

@@ -17,7 +17,6 @@ from kcm.config import parse_config
 from kcm.encoders.text import TextEncoderConfig
 from kcm.inputs.content import Content
 from kcm.large import Item
-from kcm.large.adapters.causal_lm import CausalLmConfig
 from kcm.large.adapters.openai import OpenAiConfig
 from kcm.large.adapters.zero_shot import ZeroShotConfig
 from kcm.large.config import LargeConfig
@@ -27,7 +26,6 @@ from tests.door import opened_door
 from tests.fake_upstream import FakeUpstream, label
 from tests.kcm.bundle.test_bundle import bundle
 from tests.tiny_bert import save_bert
-from tests.tiny_lm import save_lm
 
 LABELS, NONE = ("book", "pay"), "none of these"
 WORDS = ("book", "pay", "none", "of", "these", "a", "table", "the", "bill", "tell", "me", "joke", "who", "are", "you")
@@ -39,11 +37,10 @@ OUTSIDE = set(TEXTS[2:])
 def models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     return {
         "encoder": save_bert(tmp_path_factory.mktemp("bert"), WORDS),
-        "lm": save_lm(tmp_path_factory.mktemp("lm"), seed=6),  # says "none of these" to some of the texts
     }
 
 
-@pytest.fixture(params=["zero_shot", "causal_lm", "openai"])
+@pytest.fixture(params=["zero_shot", "openai"])
 def large(
     request: pytest.FixtureRequest,
     models: Mapping[str, Path],
@@ -53,8 +50,6 @@ def large(
     if request.param == "zero_shot":
         values = {"encoder": {"model": str(models["encoder"]), "max_length": 32}, "template": "{label}"}
         return parse_config(ZeroShotConfig, values)
-    if request.param == "causal_lm":
-        return CausalLmConfig(model=str(models["lm"]))
     monkeypatch.setenv("KEY_OF_THE_OPERATOR", "sk-operator")
     monkeypatch.setenv("SECRET_OF_ANOTHER_SERVICE", "sk-another")
 

@@ -14,7 +14,9 @@ from starlette.responses import PlainTextResponse
 
 from pipelines.serve.config import LimitsConfig, ServeConfig
 from pipelines.serve.deploy.app import door_options
+from pipelines.serve.http.api import create_api
 from pipelines.serve.http.middleware import BodyLimit, RequestLimit, exceeds
+from tests.pipelines.serve.stubs import StubMetrics
 
 CONFIG = ServeConfig(max_ongoing_requests=3, max_queued_requests=2, max_batch_size=2)
 
@@ -39,7 +41,7 @@ class Held:
 def with_room(scenario: Callable[[Held, httpx.AsyncClient], Awaitable[None]]) -> None:
     async def run() -> None:
         held = Held()
-        transport = httpx.ASGITransport(app=RequestLimit(held, CONFIG))
+        transport = httpx.ASGITransport(app=RequestLimit(held, CONFIG, StubMetrics()))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             await asyncio.wait_for(scenario(held, client), 120)
 
@@ -77,7 +79,32 @@ def test_clients_that_leave_give_their_places_back() -> None:
     with_room(scenario)
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_slow_reader_of_a_response_holds_no_place() -> None:
+    """Promise: a client that does not read its response holds up nobody."""
+
+    async def scenario() -> None:
+        limit = RequestLimit(PlainTextResponse("done"), CONFIG, StubMetrics())
+        scope = {"type": "http", "method": "GET", "path": "/v1/model", "headers": []}
+
+        async def not_read(message: Any) -> None:
+            await asyncio.sleep(3600)
+
+        readers = [asyncio.create_task(limit(dict(scope), never, not_read)) for _ in range(50)]
+        await asyncio.sleep(0)
+        sent: list[Any] = []
+
+        async def read(message: Any) -> None:
+            sent.append(message)
+
+        await limit(dict(scope), never, read)
+        assert sent[0]["status"] == 200
+        for reader in readers:
+            reader.cancel()
+
+    asyncio.run(asyncio.wait_for(scenario(), 120))
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/labels", "/page/main.js", "/docs", "/openapi.json"])
 def test_a_busy_service_still_answers_its_probes(path: str) -> None:
     async def scenario(held: Held, client: httpx.AsyncClient) -> None:
         asked = await asking(client, 5)
@@ -96,7 +123,7 @@ def test_ray_lets_in_whom_the_room_refuses() -> None:
 
 
 LIMITS = LimitsConfig(max_body_bytes=100, body_timeout_s=0.02)
-SCOPE: dict[str, Any] = {"type": "http", "method": "POST", "headers": []}
+SCOPE: dict[str, Any] = {"type": "http", "method": "POST", "path": "/v1/predict", "headers": []}
 
 
 def values_in(value: Any) -> int:
@@ -155,7 +182,7 @@ def status_and_head(receive: Callable[[], Awaitable[Any]], app: Any) -> list[Any
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(asyncio.wait_for(BodyLimit(app, LIMITS)(dict(SCOPE), receive, send), 120))
+    asyncio.run(asyncio.wait_for(BodyLimit(app, LIMITS, StubMetrics())(dict(SCOPE), receive, send), 120))
     return sent
 
 
@@ -182,3 +209,171 @@ def test_what_a_client_sent_before_it_left_is_not_taken_for_a_body() -> None:
         return messages.pop(0)
 
     assert status_and_head(leaving, never) == []
+
+
+class Attackers:
+    """Clients of one interface that send the first byte of a body, then nothing; all from one address or many."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.statuses: list[int] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def attack(self, path: str, number: int, peers: int = 1, announced: bool = True) -> None:
+        method = "GET" if path == "/" else "POST"
+        headers = [(b"content-length", b"100")] if announced else [(b"transfer-encoding", b"chunked")]
+        for index in range(number):
+            client = (f"10.0.0.{index % peers}", 1000 + index)
+            self._tasks.append(asyncio.create_task(self._stall(request_to(path, method, headers, client))))
+
+    async def _stall(self, scope: dict[str, Any]) -> None:
+        messages = [{"type": "http.request", "body": b"{", "more_body": True}]
+
+        async def receive() -> Any:
+            if not messages:
+                await asyncio.sleep(3600)
+            return messages.pop()
+
+        self.statuses += await statuses_of(self.app, scope, receive)
+
+    async def __aenter__(self) -> "Attackers":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def request_to(path: str, method: str, headers: list[tuple[bytes, bytes]], client: tuple[str, int]) -> dict[str, Any]:
+    """The scope of a request."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "headers": [(b"host", b"testserver"), *headers],
+        "client": client,
+        "server": ("testserver", 80),
+    }
+
+
+async def statuses_of(app: Any, scope: dict[str, Any], receive: Any) -> list[int]:
+    """The status of the response; none if the client has gone."""
+    sent: list[int] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            sent.append(message["status"])
+
+    await app(scope, receive, send)
+    return sent
+
+
+async def innocent(app: Any, client: tuple[str, int] = ("10.0.0.0", 1)) -> int:
+    """The status of a request whose body comes at once, from an address that attackers may share."""
+    headers = [(b"content-type", b"application/json")]
+    messages = [{"type": "http.request", "body": b'{"inputs": [{"text": "a"}]}', "more_body": False}]
+
+    async def receive() -> Any:
+        if not messages:
+            await asyncio.sleep(3600)
+        return messages.pop()
+
+    return (await statuses_of(app, request_to("/v1/predict", "POST", headers, client), receive))[0]
+
+
+PATHS = ("/", "/v1/predict", "/v1/feedback", "/v1/labels", "/v1/chat/completions", "/v1/explain", "/nowhere")
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["length", "chunked"])
+@pytest.mark.parametrize("peers", [1, 50])
+@pytest.mark.parametrize("path", PATHS)
+def test_stalled_bodies_hold_up_nobody(service: Any, path: str, peers: int, announced: bool) -> None:
+    """Promise: 1,000 clients that stop within their bodies fail no request, and take no replica out of rotation."""
+    limits = LimitsConfig(slow_body_s=0.1, body_timeout_s=3600, max_slow_bodies=20, max_slow_bodies_per_peer=5)
+    app = create_api(service, ServeConfig(limits=limits, allowed_hosts=("testserver",)))
+
+    async def scenario() -> None:
+        async with Attackers(app) as attackers:
+            attackers.attack(path, 1000, peers, announced)
+            await asyncio.sleep(0)
+            assert [await innocent(app) for _ in range(5)] == [200] * 5
+            num_waited_for = 0 if path == "/" else 5 if peers == 1 else 20
+            while len(attackers.statuses) < 1000 - num_waited_for:
+                await asyncio.sleep(0.01)
+            assert set(attackers.statuses) == {200 if path == "/" else 408}
+            assert service.metrics.unread == num_waited_for
+            assert await asyncio.gather(*(innocent(app) for _ in range(90))) == [200] * 90
+            ready = request_to("/readyz", "GET", [], ("10.0.0.0", 1))
+            assert await statuses_of(app, ready, never) == [200]
+        assert service.metrics.unread == 0
+
+    asyncio.run(asyncio.wait_for(scenario(), 120))
+
+
+def test_slow_bodies_are_awaited_while_few() -> None:
+    """Promise: a slow body is read to its end, unless too many are slow at its address or in all."""
+    limits = LimitsConfig(slow_body_s=0.01, body_timeout_s=3600, max_slow_bodies=3, max_slow_bodies_per_peer=2)
+    metrics = StubMetrics()
+
+    async def scenario() -> None:
+        go = asyncio.Event()
+        limit = BodyLimit(PlainTextResponse("read"), limits, metrics)
+
+        async def receive() -> Any:
+            await go.wait()
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+
+        def asked(peer: str) -> asyncio.Task[list[int]]:
+            return asyncio.create_task(statuses_of(limit, request_to("/v1/predict", "POST", [], (peer, 1)), receive))
+
+        waiting = [asked("a"), asked("a")]
+        await asyncio.sleep(0.1)
+        assert await asked("a") == [408]
+        waiting.append(asked("b"))
+        await asyncio.sleep(0.1)
+        assert await asked("c") == [408]
+        go.set()
+        assert await asyncio.gather(*waiting) == [[200]] * 3
+        assert metrics.statuses == [408, 408]
+        assert metrics.unread == 0
+
+    asyncio.run(asyncio.wait_for(scenario(), 120))
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([b"9" * 5000], 413),
+        ([b"0" * 5000], 200),
+        ([b"9" * 5000, b"9" * 5000], 413),
+        ([b"26", b"27"], 400),
+        ([b"-1"], 400),
+        ([b"+1"], 400),
+        ([b"1e3"], 400),
+        ([b"1_000"], 400),
+        (["²".encode("latin-1")], 400),
+        (["٥".encode()], 400),
+        ([b""], 400),
+        ([b" 27 "], 200),
+    ],
+    ids=lambda value: str(value)[:16],
+)
+def test_odd_content_length_is_no_error_of_ours(service: Any, headers: list[bytes], status: int) -> None:
+    """Promise: a `Content-Length` that is no number, or of thousands of digits, is a refusal and rings no alarm."""
+    app = create_api(service, ServeConfig(allowed_hosts=("testserver",)))
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b'{"inputs": [{"text": "a"}]}', "more_body": False}
+
+    lengths = [(b"content-length", value) for value in headers]
+    named = [*lengths, (b"content-type", b"application/json")]
+    answered = asyncio.run(statuses_of(app, request_to("/v1/predict", "POST", named, ("10.0.0.1", 1)), receive))
+    page = asyncio.run(statuses_of(app, request_to("/", "GET", lengths, ("10.0.0.1", 1)), receive))
+    assert (answered, page, service.metrics.num_failed) == ([status], [200], 0)

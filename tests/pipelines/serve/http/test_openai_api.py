@@ -1,5 +1,6 @@
 """The OpenAI-compatible door, asked by OpenAI's own client."""
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -127,6 +128,16 @@ def schema(**properties: Any) -> dict[str, Any]:
 def test_the_label_comes_in_the_form_that_is_asked_for(chat: openai.OpenAI, asked: Any, content: str) -> None:
     (choice,) = ask(chat, ("user", "a film"), response_format=asked).parse().choices
     assert (choice.message.content, choice.message.refusal) == (content, None)
+
+
+def test_half_a_surrogate_pair_is_refused(client: TestClient, service: Any) -> None:
+    """Promise: a name that no reply can hold is a refusal and rings no alarm."""
+    body = {"model": "kcm", "messages": [{"role": "user", "content": "x"}]}
+    asked = schema(**{"\ud800": {"type": "string"}})
+    headers = {"content-type": "application/json"}
+    answer = client.post("/v1/chat/completions", content=json.dumps(body | {"response_format": asked}), headers=headers)
+    assert (answer.status_code, service.metrics.num_failed) == (422, 0)
+    assert "no Unicode text" in answer.json()["detail"]
 
 
 def test_a_label_that_the_schema_does_not_allow_is_a_refusal(chat: openai.OpenAI) -> None:

@@ -151,7 +151,7 @@ def test_an_error_that_nobody_foresaw_is_counted_logged_without_the_input_and_an
     reason = "this should not have happened; it has been logged"
     assert response.status_code == 500
     assert response.json() == {"detail": reason, "error": {"message": reason, "code": 500}}
-    assert service.num_failed == 1
+    assert service.metrics.num_failed == 1
     trace, line = caplog.records
     assert f"request {vars(line)['request_id']}: KeyError" in trace.getMessage()
     assert "in predict" in trace.getMessage()
@@ -306,7 +306,7 @@ async def test_json_however_deep_is_the_client_s_fault_at_every_door(api: FastAP
     depths = (100, 150, 201, 700, 8000 // len(opening))
     bodies = [opening * depth + closing for depth in depths for closing in ("", "]" * depth, "}" * depth)]
     assert ({await status_of(api, path, body.encode()) for path in VALID for body in bodies}) <= {413, 422}
-    assert service.num_failed == 0
+    assert service.metrics.num_failed == 0
 
 
 CHECKS: list[Any] = [

@@ -92,6 +92,46 @@ def test_writers_at_once_lose_nothing(log: DecisionLog) -> None:
     assert len(log.read(FEEDBACK)) == len(log.read(DECISIONS)) == 20
 
 
+def test_replicas_share_the_limit_of_new_labels(any_url: str, log: DecisionLog) -> None:
+    """Promise: a caller gives `max_new` different new labels a day, however many replicas it asks at once."""
+    for number in range(24):
+        answer(log, f"r{number}", caller="liar")
+    replicas = [DecisionLog(any_url, timeout_s=30.0) for _ in range(8)]
+
+    def flood(number: int) -> int:
+        try:
+            replicas[number % 8].add_feedback(f"r{number}", "liar", [Feedback(0, f"made up {number}", new=True)], 3)
+        except RejectedError as rejected:
+            return rejected.status
+        return 200
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(flood, range(24)))
+    for replica in replicas:
+        replica.close()
+    assert (statuses.count(200), statuses.count(429)) == (3, 21)
+
+
+def test_contradicting_labels_leave_one(any_url: str, log: DecisionLog) -> None:
+    """Promise: of labels that contradict each other, given to several replicas at once, the first is kept."""
+    for number in range(20):
+        answer(log, f"r{number}", caller="ann")
+    replicas = [DecisionLog(any_url, timeout_s=30.0) for _ in range(4)]
+
+    def label(number: int) -> int:
+        try:
+            replicas[number % 4].add_feedback(f"r{number // 4}", "ann", [Feedback(0, f"label {number % 4}")])
+        except RejectedError as rejected:
+            return rejected.status
+        return 200
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(label, range(80)))
+    for replica in replicas:
+        replica.close()
+    assert (statuses.count(200), statuses.count(409)) == (20, 60)
+
+
 def test_the_tallies_of_a_version_count_every_item_once_by_what_is_known_of_it(log: DecisionLog) -> None:
     routes: list[tuple[Route, bool]] = [("small", True)] * 5 + [("small", False), ("large", False)]
     log.add_decisions(

@@ -1,13 +1,12 @@
-"""`kcm verify` and `kcm gc` look after the storage that a path, a URI or a configuration names."""
+"""`kcm gc` cleans the storage that a path, a URI or a configuration names."""
 
-import json
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from jobs.commands.storage import storage_of
+from jobs.commands.gc import storage_of
 from kcm.errors import ConfigError
 from pipelines.store.artefact import ArtefactStore
 from tests.pipelines.store.test_upkeep import build, refer
@@ -16,17 +15,6 @@ from tests.pipelines.store.test_upkeep import build, refer
 def kcm(*arguments: str) -> tuple[int, str, str]:
     done = CliRunner().invoke(app, arguments)
     return done.exit_code, done.stdout, done.stderr
-
-
-def test_a_damaged_file_is_named_and_the_exit_code_says_so(place: str, tmp_path: Path) -> None:
-    store = ArtefactStore(place)
-    artefact = build(store, "features", 0)
-    assert kcm("verify", place)[:2] == (0, "")
-    store.storage.files.write(store.storage.name(artefact.path / "data.txt"), b"features 9")
-    named = f"features/{artefact.fingerprint}/data.txt"
-    code, said, _ = kcm("verify", place, "--json", str(tmp_path / "result.json"))
-    assert (code, said) == (2, f"{named}\n")
-    assert named in json.loads((tmp_path / "result.json").read_text())["error"]
 
 
 def test_what_nothing_refers_to_is_listed_and_removed_only_when_asked(place: str) -> None:
@@ -41,10 +29,9 @@ def test_what_nothing_refers_to_is_listed_and_removed_only_when_asked(place: str
 
 
 def test_a_folder_without_artefacts_is_refused_and_not_made_a_storage(tmp_path: Path) -> None:
-    for command in ("verify", "gc"):
-        code, _, stderr = kcm(command, str(tmp_path / "typo"))
-        assert code == 2
-        assert "no artefacts here" in stderr
+    code, _, stderr = kcm("gc", str(tmp_path / "typo"))
+    assert code == 2
+    assert "no artefacts here" in stderr
     assert not (tmp_path / "typo").exists()
 
 

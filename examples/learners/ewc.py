@@ -16,10 +16,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from examples.learners.fisher import FisherKind, sum_squared_gradients
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.outputs import resized
 from kcm.learners.base import LearnedTask, Learner, LearnerConfig, Parameters
-from kcm.learners.fisher import FisherKind, sum_squared_gradients
 
 
 class EwcConfig(LearnerConfig):

@@ -1,20 +1,35 @@
-"""A hook of mkdocs: links from docs/ to other files of the repository, which are not on the site.
+"""Hooks of mkdocs: the pages on commands and keys, and links from docs/ to other files of the repository.
 
-A code host shows `[own_data.yaml](../jobs/configs/own_data.yaml)` as it stands. On the site it becomes a link to
-`repo_url` of mkdocs.yml, or the file's path where there is no `repo_url`. A file that does not exist ends the build.
+The pages are made from the code and not committed. A code host shows `[own_data.yaml](../jobs/configs/own_data.yaml)`
+as it stands. On the site it becomes a link to `repo_url` of mkdocs.yml, or the file's path without a `repo_url`. A file
+that does not exist ends the build.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File
 
 BRANCH = "main"
 _LINK = re.compile(r"\[(?P<text>[^]\[]+)\]\((?P<target>\.\./[^)#\s]+)(?:#[^)\s]*)?\)")
+
+
+def on_files(files: Any, *, config: Any) -> Any:
+    """The pages with `commands.md` and `configuration.md`, as this checkout has them."""
+    sys.path.insert(0, str(Path(config.docs_dir).parent))
+    from jobs.commands.reference import configuration_reference
+    from jobs.pages import commands_reference
+    from pipelines.config import RunConfig
+
+    files.append(File.generated(config, "commands.md", content=commands_reference()))
+    files.append(File.generated(config, "configuration.md", content=configuration_reference(RunConfig)))
+    return files
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:

@@ -1,4 +1,4 @@
-"""`kcm verify` and `kcm gc`: the upkeep of a storage."""
+"""`kcm gc`: remove the artefacts that nothing refers to."""
 
 from __future__ import annotations
 
@@ -8,28 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from kcm.config import load_config
-from kcm.errors import ConfigError, KcmError
+from kcm.errors import ConfigError
 from pipelines.config import RunConfig
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.files import normalised
 from pipelines.store.upkeep import collect_garbage, find_garbage
-from pipelines.store.upkeep import verify as damaged_files
 
 StorageSource = Annotated[
     str,
     typer.Argument(metavar="CONFIG|STORAGE", help="A run's YAML file, or the storage_path of runs: a folder or a URI."),
 ]
-
-
-def verify(storage: StorageSource) -> dict[str, Any]:
-    """Read and hash every file of every artefact, name the damaged ones, and exit with 2 where there are any."""
-    num_artefacts, damaged = damaged_files(ArtefactStore.existing(storage_of(storage)))
-    for name in damaged:
-        typer.echo(name)
-    typer.echo(f"{num_artefacts} artefacts, {len(damaged)} damaged files", err=True)
-    if damaged:
-        raise KcmError(f"damaged: {', '.join(damaged[:5])}", where=storage, hint="Run again: they are made anew")
-    return {"artefacts": num_artefacts, "damaged": damaged}
 
 
 def gc(

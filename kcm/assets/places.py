@@ -1,0 +1,78 @@
+"""Which places of this machine a bundle may open: itself, the assets, the hub's cache, and what a person has named.
+
+A person names a place by a configuration, or in KCM_TRUSTED_PLACES. Places that configurations name are written down in
+the assets, so that other processes may open them for the bundle that a run has made.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from kcm.errors import AssetError
+
+TRUSTED_PLACES = "KCM_TRUSTED_PLACES"  # of the environment: paths that bundles may name, with colons between them
+_NAMED = ".places"  # in the assets folder, a path a line
+_NAMED_HERE: set[str] = set()  # in this process
+
+
+class BundleName(str):
+    """The name of a model or a file as the bundle in `folder` gives it; it equals the name as a person gives it."""
+
+    folder: Path
+
+    def __new__(cls, name: str, folder: Path) -> Self:
+        made = super().__new__(cls, name)
+        made.folder = folder
+        return made
+
+    def __getnewargs__(self) -> tuple[str, Path]:  # type: ignore[override]  # str's own would lose the folder
+        return str(self), self.folder
+
+    @property
+    def lies_within(self) -> bool:
+        """Whether it is a path into the bundle."""
+        return Path(self).is_absolute() and _is_below(Path(self), self.folder)
+
+
+def may_open(name: str, assets_dir: Path) -> bool:
+    """Whether the path `name` may be opened. A name that a person gives is written down for bundles to come."""
+    path = Path(name).expanduser().resolve()
+    if not isinstance(name, BundleName):
+        _write_down(path, assets_dir)
+        return True
+    return name.lies_within or _is_below(path, assets_dir) or str(path) in _named(assets_dir)
+
+
+def require_may_open(name: str, assets_dir: Path) -> None:
+    """Raise AssetError for a path that a bundle gives and nobody here has named."""
+    if not may_open(name, assets_dir):
+        raise AssetError(
+            f"the bundle names the path {name!r}, which nobody here has named",
+            hint=f"If you trust it, set {TRUSTED_PLACES}={Path(name).absolute()}",
+        )
+
+
+def _write_down(path: Path, assets_dir: Path) -> None:
+    is_new = not (_is_below(path, assets_dir) or str(path) in _named(assets_dir))
+    _NAMED_HERE.add(str(path))
+    if not is_new:
+        return
+    with suppress(OSError), (assets_dir / _NAMED).open("a", encoding="utf-8") as file:  # assets may be read-only
+        file.write(f"{path}\n")
+
+
+def _named(assets_dir: Path) -> set[str]:
+    with suppress(OSError, ValueError):
+        return {*_trusted(), *(assets_dir / _NAMED).read_text(encoding="utf-8").splitlines()}
+    return _trusted()
+
+
+def _trusted() -> set[str]:
+    return _NAMED_HERE | {path for path in os.environ.get(TRUSTED_PLACES, "").split(os.pathsep) if path}
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())

@@ -1,0 +1,107 @@
+"""The only place that opens the folder of a pretrained model by transformers or sentence-transformers.
+
+Nothing of a folder runs: every call refuses code that comes with a model, asks nobody, and stays off the network.
+Weights are safetensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForTextEncoding, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
+
+from kcm.errors import AssetError
+
+_SAFE = {"local_files_only": True, "trust_remote_code": False}
+_PICKLE = "pytorch_model.bin"
+_ADAPTER = "adapter_config.json"  # names another model, in any place
+
+disable_progress_bar()  # of loading weights; it would break into the bars of the stages
+
+
+@contextmanager
+def loading(model_path: Path) -> Iterator[None]:
+    """A block that loads a model from a folder: AssetError where that is not possible."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
+        line = " ".join(str(error).split())
+        if "trust_remote_code" in line:
+            raise AssetError(
+                "the model brings code of its own, which is never run",
+                where=str(model_path),
+                hint="Choose a model of an architecture that transformers has",
+            ) from None
+        raise AssetError(f"cannot load the model: {line}", where=str(model_path)) from None
+
+
+def load_backbone(model_path: Path) -> Any:
+    """The model of a folder; of T5 its encoder. Raises what `pretrained` raises."""
+    whole = _opened(AutoConfig, model_path)
+    kind = AutoModelForTextEncoding if getattr(whole, "is_encoder_decoder", False) else AutoModel
+    return pretrained(kind, model_path)
+
+
+def load_whole(model_path: Path) -> Any:
+    """The model of a folder with both its sides. Raises what `pretrained` raises."""
+    return pretrained(AutoModel, model_path)
+
+
+def load_tokenizer(model_path: Path) -> Any:
+    """The tokenizer of a folder. Raises AssetError."""
+    return _opened(AutoTokenizer, model_path)
+
+
+def load_image_processor(model_path: Path) -> Any:
+    """The image processor of a folder. Raises AssetError."""
+    return _opened(AutoImageProcessor, model_path)
+
+
+def load_sentence_model(kind: Any, model_path: Path, dtype: Any, device: str) -> Any:
+    """The model of a folder by sentence-transformers' class `kind` for whole models. Raises AssetError."""
+    options = {"model_kwargs": {"dtype": dtype, "use_safetensors": True}, "device": device}
+    with _checked(model_path):
+        return kind(str(model_path), **options, **_SAFE)
+
+
+def load_sentence_module(kind: Any, model_path: Path, dtype: Any) -> Any:
+    """The transformer of a folder by sentence-transformers' class `kind` for modules. Raises AssetError."""
+    weights = _SAFE | {"dtype": dtype, "use_safetensors": True}
+    with _checked(model_path):
+        return kind(str(model_path), model_kwargs=weights, processor_kwargs=_SAFE, config_kwargs=_SAFE)
+
+
+def pretrained(kind: Any, model_path: Path, **files: Any) -> Any:
+    """The model of a folder by a class of transformers, with all its weights but a pooler's, which nothing here uses.
+
+    `files` say which hold the weights, safetensors without. Raises AssetError when transformers cannot load the folder
+    or it lacks weights.
+    """
+    files = files or {"use_safetensors": True}
+    model, report = _opened(kind, model_path, output_loading_info=True, **files)
+    # transformers would only warn, and draw at random what is missing.
+    if missing := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
+        raise AssetError(f"the model lacks weights, such as {missing[0]!r}", where=str(model_path))
+    return model
+
+
+def _opened(kind: Any, model_path: Path, **options: Any) -> Any:
+    with _checked(model_path):
+        return kind.from_pretrained(model_path, **_SAFE, **options)
+
+
+@contextmanager
+def _checked(model_path: Path) -> Iterator[None]:
+    """As `loading`; AssetError also for parts whose only weights are a pickle, and for an adapter of another model."""
+    for file in (*model_path.rglob(_PICKLE), *model_path.rglob(_ADAPTER)):
+        if file.name == _ADAPTER or not any(file.parent.glob("*.safetensors")):
+            what = "names another model" if file.name == _ADAPTER else "is a pickle, which may hold code"
+            hint = "Merge the adapter into the model" if file.name == _ADAPTER else "Save the model as safetensors"
+            raise AssetError(f"{file.name} {what}", where=str(file), hint=hint)
+    with loading(model_path):
+        yield
