@@ -14,8 +14,9 @@ from pydantic import Field
 from ray import serve
 
 from jobs.models import served_source
+from jobs.servers import known_servers
 from kcm.assets import default_assets
-from kcm.bundle.models import FrozenModels
+from kcm.bundle.models import NOT_CERTIFIED, FrozenModels
 from kcm.config import Config
 from kcm.errors import ConfigError, KcmError
 from pipelines.cluster.config import ClusterConfig
@@ -48,7 +49,8 @@ class ServiceSettings(Config):
         """The settings of a run's configuration, or the defaults.
 
         A log for which no place is configured lies in the run's storage, or in `log_folder`. The server that the run
-        asks may be asked while serving, unless its address is configured already.
+        asks may be asked while serving, unless its address is configured already. Without a configuration the servers
+        may be asked that `kcm label` has asked before.
         """
         settings, changes = cls(), dict[str, Any]()
         if config is not None:
@@ -58,6 +60,8 @@ class ServiceSettings(Config):
             if upstream and upstream.base_url not in {known.base_url for known in large.upstreams}:
                 changes["large"] = large.model_copy(update={"upstreams": (*large.upstreams, upstream)})
             log_folder = config.storage_folder
+        else:
+            changes = {"large": settings.serve.large.model_copy(update={"upstreams": known_servers()})}
         feedback = settings.serve.feedback
         if feedback.url is None:
             changes["feedback"] = feedback.model_copy(update={"url": log_url(settings.serve, log_folder)})
@@ -84,7 +88,8 @@ def prepared(
 def loading_message(release: Release) -> str:
     """What a service of this version loads before it answers, for a person who waits."""
     models = FrozenModels.read_models(release.bundle)
-    return f"loading {release.version}: encoder {models.encoder.name}, large model {models.large.location}"
+    promise = "" if models.certified_by else f"; {NOT_CERTIFIED}"
+    return f"loading {release.version}: encoder {models.encoder.name}, large model {models.large.location}{promise}"
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,14 +10,18 @@ import typer
 
 from jobs.exit import OutsidePromise
 from jobs.options import AssetsPath, is_asked, options_of
-from jobs.views.label import Screen, Stopped, closing
-from kcm.errors import KcmError
+from jobs.servers import remember
+from jobs.views.label import Screen, Stopped, closing, next_steps
+from kcm.bundle.models import MANIFEST
+from kcm.errors import ArtefactError, KcmError
 from kcm.inputs.tables import read_frame
 from kcm.labelling.label import LabelConfig, LabelledTable
 from kcm.labelling.label import label as label_table
 from kcm.labelling.output import check_kind, write_frame
 from kcm.labelling.rounds import NoAnswers
 from kcm.labelling.sources import openai_config
+from kcm.report.labelled import LabelPage
+from kcm.report.page import render_labelled, write_page
 
 NOTHING_BOUGHT = 4  # exit code: no answer at all could be bought
 _KINDS = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx")
@@ -78,7 +83,14 @@ def label(
     if not table.is_file():
         raise KcmError("no such file", where=str(table))
     target = output or table.with_name(f"{table.stem}.labelled.csv")
+    certificate, page, bundle = (
+        target.with_name(f"{target.stem}.{end}") for end in ("certificate.json", "html", "bundle")
+    )
     check_kind(target)
+    if bundle.exists() and not (bundle / MANIFEST).is_file():
+        raise ArtefactError(
+            "something else lies where the bundle goes", where=str(bundle), hint="Name another --output"
+        )
     frame = read_frame(table, _KINDS)
     screen = Screen(dry_run=dry_run, pilot_only=pilot_only, ask=is_asked() and not yes, target=promise["target"])
     more = {"api_key_env": api_key_env, "input_price": input_price, "output_price": output_price}
@@ -104,17 +116,30 @@ def label(
     finally:
         screen.close()
     write_frame(found.frame, target)
-    certificate = target.with_name(f"{target.stem}.certificate.json")
     certificate.write_text(found.certificate.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    for line in closing(found):
+    written = [target, certificate, page]
+    if found.no_bundle is None:
+        _write_bundle(found, bundle)
+        written.append(bundle)
+    write_page(render_labelled(LabelPage.of(found, table.name, "" if found.no_bundle else bundle.name)), page)
+    for line in [*closing(found), *map(str, written), *next_steps(found, bundle)]:
         typer.echo(line)
-    for path in (target, certificate):
-        typer.echo(str(path))
     result = _result(found, answers[-1] if answers else None)
     if not found.certificate.certified:
         line = f"The target of {promise['target']:g} is not proved: {found.certificate.promised:g} is."
         raise OutsidePromise(line, result)
     return result
+
+
+def _write_bundle(found: LabelledTable, folder: Path) -> None:
+    """Write the bundle in place of an earlier one, and let later commands ask its server."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
+        draft = found.bundle.write(Path(scratch) / folder.name)
+        if folder.exists():
+            folder.replace(Path(scratch) / "earlier")
+        draft.replace(folder)
+    if found.models is not None:
+        remember(found.models.server)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def predict(
     output: Annotated[
         str,
         typer.Option(
+            "--output",
+            "-o",
             metavar="FILE",
             help="The rows beside their answers: a file of the same kinds; a folder where FILE is one, or a pattern.",
         ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import typer
 from rich.console import Console
@@ -129,3 +131,14 @@ def closing(found: LabelledTable) -> list[str]:
     if certificate.look is None:
         lines.append("This look is not recorded: no ledger was named.")
     return lines
+
+
+def next_steps(found: LabelledTable, bundle: Path) -> list[str]:
+    """What to do with the bundle, or why there is none."""
+    if found.no_bundle:
+        return [f"No bundle for the next file: {found.no_bundle}."]
+    folder = shlex.quote(str(bundle))
+    column = "" if found.texts.column == "text" else f" --text-column {shlex.quote(found.texts.column)}"
+    return [
+        f"next: kcm predict {folder} FILE -o OUT{column} | kcm serve --bundle {folder} (not certified for new rows)",
+    ]

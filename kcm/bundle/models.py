@@ -38,6 +38,7 @@ ENCODER, LARGE_ENCODER = "encoder", "large_encoder"  # folders of the alignment 
 COMPONENTS = "components.json"
 CERTIFICATE = "certificate.json"
 COMPUTED_BY = "computed_by.json"
+NOT_CERTIFIED = "not certified for new rows: `kcm label` certifies the next file, `kcm run` a model for new rows"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -10,24 +10,32 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field
 
+from kcm.api.cascade import Cascade
 from kcm.api.rows import free_names
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.models import load_large
+from kcm.bundle.runtime import SmallSide
 from kcm.certification.finite import allowed_errors
 from kcm.certification.ledger import Ledger, unit_hashes
 from kcm.config import Config, parse_config
 from kcm.encoders import EncoderConfig
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import AssetError, ConfigError
+from kcm.labelling.bundle import bundle_of
 from kcm.labelling.certificate import TableCertificate
 from kcm.labelling.cheaper import CheaperSide
 from kcm.labelling.draws import DrawFile
 from kcm.labelling.encoding import encoded
+from kcm.labelling.judge import Judge
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.oracle import Failures
 from kcm.labelling.rounds import Forecast, Labelled, NoAnswers, Promise, Rounds, Schedule
@@ -78,7 +86,8 @@ class LabelledTable:
 
     `frame` has the columns `label`, `label_source` (`llm`, `small`, `failed`, or missing for an empty text) and
     `label_probability`, prefixed by kcm_ if the table has columns of these names; `column` is that of the labels.
-    `cost` is what this job paid.
+    `cost` is what this job paid; `estimate` is the price of asking about every text when it began, None if that is not
+    known. `models` are what a bundle is made of, None if it cannot be made.
     """
 
     frame: pd.DataFrame
@@ -89,8 +98,62 @@ class LabelledTable:
     texts: Texts
     result: Labelled
     reasons: Failures
+    models: _Models | None
+    side: VectorSide
     forecasts: list[Forecast] = field(default_factory=list)
-    side: VectorSide | None = None
+    estimate: Estimate | None = None
+
+    @cached_property
+    def judge(self) -> Judge | None:
+        """The judge that ranked the texts; None if the bought answers left nothing to judge."""
+        if self.side.judge is None and self.result.taught_U.any():  # the job continued a draw of an earlier start
+            taught = np.flatnonzero(self.result.taught_U)
+            self.side.fit(taught, self.result.answer_U[taught])
+        return self.side.judge
+
+    @property
+    def no_bundle(self) -> str | None:
+        """Why there is no bundle; None if there is one."""
+        if self.models is None:
+            return "it needs a server that answers what it escalates, and a text encoder"
+        return "fewer than two answers were bought" if self.result.bought_U.sum() < 2 else None
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The small model for the next file, not certified. Raises ConfigError if there is none."""
+        models = self.models
+        if models is None or self.no_bundle:
+            raise ConfigError(f"no bundle: {self.no_bundle}", where="label")
+        return bundle_of(
+            self.texts.texts,
+            models.features_UD,
+            self.result,
+            self.labels.names,
+            models.encoder,
+            models.server,
+            models.assets,
+            self.certificate.seed,
+        )
+
+    @property
+    def cascade(self) -> Cascade:
+        """The bundle in memory, with the job's store of paid answers. Raises ConfigError if there is no bundle."""
+        bundle, models = self.bundle, self.models
+        assert models is not None
+        small_side = SmallSide(bundle, models.encoder.build(models.assets))
+        large = load_large(bundle, models.assets, upstreams=[models.server], responses=models.store)
+        return Cascade(small_side, large)
+
+
+@dataclass(frozen=True, eq=False)
+class _Models:
+    """What a bundle is made of: the encoder, its features [U, D], and the server with its store of paid answers."""
+
+    assets: Path
+    encoder: EncoderConfig
+    features_UD: NDArray[np.float32]
+    server: OpenAiConfig
+    store: ResponseStore
 
 
 def label(
@@ -138,32 +201,34 @@ def label(
     """
     config = parse_config(LabelConfig, options, where="label")
     told = watcher or Watcher()
-    columns, models = _listed(answers), [_server(each, base_url) for each in _listed(llm)]
-    if len(columns or models) not in (1, 2):
+    columns, llms = _listed(answers), [_server(each, base_url) for each in _listed(llm)]
+    if len(columns or llms) not in (1, 2):
         raise ConfigError(
             "no large model", where="llm", hint="Name one, or a cheaper one and then the one to agree with"
         )
     texts = Texts.of(frame, text)
     label_list = _labels(frame, labels, columns, prompt)
-    account = f"label {_digest(texts, label_list, [str(each) for each in models], config)[:32]}"
+    account = f"label {_digest(texts, label_list, [str(each) for each in llms], config)[:32]}"
 
     def source(number: int) -> AnswerSource:
-        progress = told.bought if number == len(columns or models) - 1 else told.bought_cheaper
+        progress = told.bought if number == len(columns or llms) - 1 else told.bought_cheaper
         if columns:
             return recorded(frame, columns[number], texts, label_list, progress)
-        model = models[number]
+        model = llms[number]
         if callable(model):
             return function(model, texts, label_list, progress)
         return server(model, texts, label_list, opened_store(store), account, config.max_cost, progress)
 
-    sources = [source(number) for number in range(len(columns or models))]
+    sources = [source(number) for number in range(len(columns or llms))]
     oracle = sources[-1].oracle
     told.start(texts, label_list, [each.estimate for each in sources])
     digest = _digest(texts, label_list, [each.identity for each in sources], config)
     book = ledger if isinstance(ledger, Ledger) else Ledger(Path(ledger or user_folder() / "ledger"))
     names = unit_hashes(text_key(each) for each in texts.texts)
     look = book.look(names, delta=config.delta, digest=digest, purpose="label")
-    vectors = encoded(texts.texts, _encoder(config.encoder, assets or _assets()), assets or _assets())
+    assets = assets or _assets()
+    encoder = _encoder(config.encoder, assets)
+    vectors = encoded(texts.texts, encoder, assets)
     if len(sources) == 1:
         side: VectorSide | CheaperSide = VectorSide(vectors)
     else:
@@ -202,18 +267,24 @@ def label(
         failed=failed,
         bought_cheaper=side.num_bought if isinstance(side, CheaperSide) else 0,
     )
+    models: _Models | None = None
+    last = sources[-1]
+    if encoder is not None and last.server is not None and last.store is not None:
+        models = _Models(assets, encoder, vectors, last.server, last.store)
     labelled, named = _with_labels(frame, texts, label_list, found)
     return LabelledTable(
-        labelled,
-        named["label"],
-        certificate,
-        oracle.spent,
-        label_list,
-        texts,
-        found,
-        oracle.reasons,
-        forecasts,
-        side.side if isinstance(side, CheaperSide) else side,
+        frame=labelled,
+        column=named["label"],
+        certificate=certificate,
+        cost=oracle.spent,
+        labels=label_list,
+        texts=texts,
+        result=found,
+        reasons=oracle.reasons,
+        models=models,
+        side=side.side if isinstance(side, CheaperSide) else side,
+        forecasts=forecasts,
+        estimate=sources[-1].estimate,
     )
 
 

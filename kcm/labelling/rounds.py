@@ -138,13 +138,16 @@ class Labelled:
     """The answers of all units, and what is proved.
 
     `answer_U` has the oracle's labels where `bought_U`, else the small model's. `differ` bounds the rows that differ
-    from the oracle's answers, of `num_rows`; the target allows `allowed`.
+    from the oracle's answers, of `num_rows`; the target allows `allowed`. `guess` is what the small model would answer
+    to every unit; it has learned from the units `taught_U`.
     """
 
     answer_U: Units
     wrong_U: NDArray[np.float64]
     bought_U: NDArray[np.bool_]
     failed_U: NDArray[np.bool_]
+    guess: Guess
+    taught_U: NDArray[np.bool_]
     num_rows: int
     allowed: int
     differ: int
@@ -205,9 +208,13 @@ class Draw:
 
 @dataclass(frozen=True, eq=False)
 class _Kept:
-    """Units that the small model may answer, its guess, and the bound on rows among them that differ."""
+    """Units that the small model may answer, its guess, and the bound on rows among them that differ.
+
+    The guess has learned from the units `taught`.
+    """
 
     guess: Guess
+    taught: Units
     units: Units
     differ: int
 
@@ -356,8 +363,9 @@ class Rounds:
 
     def _tested(self, draw: Draw, number: int) -> _Kept:
         """Buy the drawn units, and keep the longest prefix that holds, or that the money leaves."""
+        taught = np.flatnonzero(self._asked)
         if self._draws:
-            self._draws.write(number, draw.arrays() | {"asked": np.flatnonzero(self._asked)})
+            self._draws.write(number, draw.arrays() | {"asked": taught})
         units = draw.ranked[draw.places]
         self._buy(units[~self._asked[units]])
         wrong = self._label[units] != draw.guess.answer_U[units]  # a failure counts as an error
@@ -365,13 +373,13 @@ class Rounds:
         self._tests.append(Test(draw.num_ranked, len(units), draw.most, int(wrong.sum()), length, draw.delta))
         if draw.capped:
             missed = missed_errors(draw.num_ranked, len(units), int(wrong.sum()), draw.delta)
-            return _Kept(draw.guess, draw.ranked[:length], draw.copies * missed)
-        kept = _Kept(draw.guess, draw.ranked[:length], draw.copies * draw.allowed)
+            return _Kept(draw.guess, taught, draw.ranked[:length], draw.copies * missed)
+        kept = _Kept(draw.guess, taught, draw.ranked[:length], draw.copies * draw.allowed)
         if self._purse is None or draw.left <= length or self._purse.affords(self._open(kept)) == len(self._open(kept)):
             return kept
         inside, tested = draw.places < draw.left, min(draw.left, draw.num_ranked)
         missed = missed_errors(tested, int(inside.sum()), int(wrong[inside].sum()), draw.delta * RESERVED)
-        return _Kept(draw.guess, draw.ranked[: draw.left], draw.copies * (missed + draw.left - tested))
+        return _Kept(draw.guess, taught, draw.ranked[: draw.left], draw.copies * (missed + draw.left - tested))
 
     def _is_short(self, guess: Guess, forecast: Forecast) -> bool:
         """Whether the money does not cover the plan."""
@@ -416,6 +424,8 @@ class Rounds:
             wrong_U=np.where(bought, 0.0, kept.guess.wrong_U),
             bought_U=bought,
             failed_U=failed,
+            guess=kept.guess,
+            taught_U=bought & np.isin(np.arange(len(bought)), kept.taught),
             num_rows=self._num_rows,
             allowed=self._allowed,
             differ=min(self._num_rows, kept.differ + int(self._copies[failed].sum())),

@@ -51,7 +51,7 @@ class AnswerSource:
     """An oracle. `identity` names what decides its answers, and `estimate` the price of asking about every text.
 
     `estimate` is None if there is no price, `money` if there is no cap. `resumable` says whether answers outlast the
-    process, so that a job that was killed can go on.
+    process, so that a job that was killed can go on. `server` and `store` are those of a server, without the job's cap.
     """
 
     oracle: Oracle
@@ -59,6 +59,8 @@ class AnswerSource:
     estimate: Estimate | None = None
     money: Money | None = None
     resumable: bool = True
+    server: OpenAiConfig | None = None
+    store: ResponseStore | None = None
 
 
 def recorded(frame: pd.DataFrame, column: str, texts: Texts, labels: LabelList, progress: Progress) -> AnswerSource:
@@ -110,7 +112,9 @@ def server(
         prices = [price for part in parts for price in model.highest_prices(part)]
         money = Money(np.array(prices), lambda: max_cost - model.spent()[1])
     oracle = ServerOracle(model, texts.texts, progress)
-    return AnswerSource(oracle, config.identity(labels.names, Path()), estimate, money)
+    lasting = config.model_copy(update={"max_cost": None})
+    identity = config.identity(labels.names, Path())
+    return AnswerSource(oracle, identity, estimate, money, server=lasting, store=store)
 
 
 def opened_store(store: ResponseStore | str | Path | None) -> ResponseStore:

@@ -1,4 +1,4 @@
-"""The reports of a run, of `kcm route` and of a loop, and the section on a served model: one style, the same figures.
+"""The reports of a run, of `kcm route`, of `kcm label` and of a loop, and the section on a served model: one style.
 
 A page is one HTML file that needs no network. Its only script moves the slider over thresholds, whose points a table
 shows as well; the page's own policy names that script by its hash and forbids any other.
@@ -21,6 +21,7 @@ from markupsafe import Markup
 from kcm.costs import Prices
 from kcm.errors import ArtefactError
 from kcm.report import figures, formats, glossary, reading, words
+from kcm.report.labelled import LabelPage, percent_of, reading_of
 from kcm.report.reading import Numbers, Who
 
 
@@ -84,6 +85,11 @@ def render_loop(state: Numbers) -> str:
 def render_simulation(result: Numbers) -> str:
     """A simulated loop as HTML, without a script; `result` as in `simulation.json`, text from data is escaped."""
     return _render("simulation", result=result)
+
+
+def render_labelled(page: LabelPage) -> str:
+    """A labelled table as HTML, without a script; text from data is escaped."""
+    return _render("labelled", page=page, percent_of=percent_of, reading_of=reading_of)
 
 
 def write_report(inputs: ReportInputs, path: Path) -> None:

@@ -25,7 +25,7 @@ from kcm.api.cascade import load_cascade
 from kcm.api.rows import ANSWERS, OUTSIDE, answer_table, free_names
 from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import load_large, require_models
+from kcm.bundle.models import NOT_CERTIFIED, load_large, require_models
 from kcm.bundle.runtime import fault_of
 from kcm.cascade.policy import OnLargeFailure
 from kcm.errors import DataError
@@ -119,6 +119,8 @@ def predict(
     opened = {file: found for file, found in looked.items() if isinstance(found, InputRows)}
     records = [found for found in looked.values() if not isinstance(found, InputRows)]
     require_models(bundle, assets_dir, upstreams)
+    if not bundle.certificates:
+        reporter.say(escape(NOT_CERTIFIED))
     if void := bundle.void_on(cluster.device, cluster.device):
         reporter.say(f"the certificate is void here: {escape(void)}")
     if bundle.large.is_recorded:

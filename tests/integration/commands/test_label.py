@@ -127,7 +127,7 @@ def test_a_cap_has_exit_codes_of_its_own(server: FakeUpstream, tmp_path: Path, c
 def test_ctrl_c_ends_with_a_line_and_keeps_what_was_paid(server: FakeUpstream, tmp_path: Path) -> None:
     table = tmp_path / "films.csv"
     write_table(table)
-    server.otherwise = lambda body: Turn(**vars(classify(body)) | {"delay_s": 0.05})
+    server.otherwise = lambda body: Turn(**vars(classify(body)) | {"delay_s": 0.3})
     process = subprocess.Popen(
         command(table, server), env=environment(tmp_path), stderr=subprocess.PIPE, text=True, start_new_session=True
     )

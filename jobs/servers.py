@@ -1,0 +1,45 @@
+"""Servers that this user has sent texts to by `kcm label`: `kcm predict` and `kcm serve` may ask them without CONFIG.
+
+A bundle alone never decides where texts go; the user's own folder says which address got them before, and with which
+variable of the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kcm.config import Config
+from kcm.durable import drafted
+from kcm.errors import ArtefactError
+from kcm.large import UpstreamConfig
+from kcm.user_folder import user_folder
+
+
+class _Servers(Config):
+    """`servers.json`."""
+
+    servers: tuple[UpstreamConfig, ...] = ()
+
+
+def known_servers() -> tuple[UpstreamConfig, ...]:
+    """The servers that were used before, without prices and budgets. Raises ArtefactError for a damaged file."""
+    path = _path()
+    try:
+        return _Servers.model_validate_json(path.read_bytes()).servers
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArtefactError(f"cannot read the known servers: {reason}", where=str(path), hint="Delete it") from None
+
+
+def remember(server: UpstreamConfig) -> None:
+    """Add a server, or replace what is known of its address; prices belong to a model, and are not kept."""
+    own = UpstreamConfig(base_url=server.base_url, api_key_env=server.api_key_env, api_version=server.api_version)
+    others = tuple(each for each in known_servers() if each.base_url != own.base_url)
+    with drafted(_path()) as draft:
+        draft.write_text(_Servers(servers=(*others, own)).model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _path() -> Path:
+    return user_folder() / "servers.json"
