@@ -1,0 +1,192 @@
+"""The figures of `kcm label` and `kcm.label_scored`: oracle calls, promises kept, and calibration.
+
+    python benchmarks/label.py --data DATA [--only scored llm clinc judge tracer boundary] [--json FILE]
+
+`DATA` has the folders bargain/, supg/, clinc150/ and llm/; the heads of benchmarks/rivals/tables.py and
+benchmarks/label_tables.py say where their files come from. The rivals' figures: benchmarks/rivals/run_*.py.
+
+scored    tables with a given score, by `kcm.label_scored`: share of calls avoided, delta .1
+boundary  simulated tables on which a promise breaks as often as it may, delta .05
+clinc     10,000 questions, a simulated oracle, by the command `kcm label`: calls per row, delta .05
+llm       recorded answers of language models, by the command `kcm label`: calls per row, or share of the money
+judge     calibration of the judge, of logistic regression and of boosting on rows that were not bought
+tracer    fresh rows kept at the agreement of TRACER (`--tracer`), whose tables it writes to `--features`
+
+Every promise is checked against the answers that the run never saw. `whole` spends all of delta, as BARGAIN does.
+`first look` spends what a ledger gives to the first look at a table, 6/pi^2 of delta; `kcm label` does so by default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import kcm.labelling.label
+from benchmarks import label_boundary
+from benchmarks.label_tables import MINILM, TextTable, clinc, embedded, recorded, tracer_tables
+from benchmarks.label_texts import JUDGE_BOUGHT, encode_once, judged, kept_at, kept_first, run_command
+from benchmarks.rivals.tables import SCORED, Scored, report, scored
+from benchmarks.script import options
+from kcm.certification.ledger import look_delta
+from kcm.labelling.scored import label_scored
+
+TARGETS = (0.9, 0.95)
+SCORED_DELTA, TEXT_DELTA = 0.1, 0.05
+GROUPS = {"bargain": ("reviews", "court_opinion"), "supg": ("onto", "tacred", "imagenet")}
+WANTED = {  # (must, aim) of the share of calls avoided, and of calls or money per row
+    ("bargain", 0.9): (0.64, 0.70),
+    ("bargain", 0.95): (0.47, 0.53),
+    ("supg", 0.9): (0.993, 0.997),
+    ("supg", 0.95): (0.964, 0.985),  # BARGAIN's over the same seeds
+    ("clinc150", 0.9): (0.34, 0.27),
+    ("clinc150", 0.95): (0.42, 0.35),
+    ("banking77", 0.9): (0.50, 0.42),
+    ("banking77", 0.95): (0.66, 0.58),
+    ("ecommerce", 0.9): (0.86, 0.80),
+    ("ecommerce with a cheaper model", 0.9): (0.45, 0.40),
+    ("ecommerce with a cheaper model", 0.95): (0.66, 0.60),
+    ("technology", 0.9): (0.22, 0.16),
+    ("technology", 0.95): (0.32, 0.25),
+}
+
+
+def spent(delta: float) -> dict[str, float]:
+    """What a promise at `delta` may spend, by the name of the row."""
+    return {"whole": delta, "first look": look_delta(delta, 1)}
+
+
+def wanted(row: dict[str, Any]) -> dict[str, float]:
+    """What the figures of a row must and should reach."""
+    return dict(zip(("must", "aim"), WANTED.get((row.get("table", ""), row.get("target", 0)), ()), strict=False))
+
+
+def num_broken(differ: Iterable[int], promised: Iterable[float], num_rows: int) -> int:
+    """How many runs differ on more rows than they promised."""
+    return sum(int(rows > round((1 - share) * num_rows)) for rows, share in zip(differ, promised, strict=True))
+
+
+def by_scores(table: Scored, target: float, delta: float, seed: int) -> tuple[float, int, float]:
+    """One table by `kcm.label_scored`: share of calls avoided, rows that differ, and the promised share."""
+    probabilities = np.column_stack([1 - table.scores, table.scores])
+    found = label_scored(probabilities, lambda rows: table.labels[rows].tolist(), target=target, delta=delta, seed=seed)
+    differ = int((np.asarray(found.labels) != table.labels).sum())
+    return 1 - float(found.bought.mean()), differ, float(found.certificate.promised)
+
+
+def scored_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Tables with a given score: every table, and the mean of every source of tables."""
+    avoided: dict[tuple[str, str, float], float] = {}
+    for spend, delta in spent(SCORED_DELTA).items():
+        for name in SCORED:
+            table = scored(given.data, name)
+            for target in TARGETS:
+                runs = [by_scores(table, target, delta, seed) for seed in range(given.seeds)]
+                shares, differ, promised = map(np.array, zip(*runs, strict=True))
+                avoided[spend, name, target] = float(shares.mean())
+                broken = num_broken(differ, promised, len(table.labels))
+                row = {"cell": "scored", "table": name, "target": target, "delta": SCORED_DELTA, "spends": spend}
+                yield row | {"avoided": round(float(shares.mean()), 4), "broken": broken, "seeds": given.seeds}
+        for group, target in ((group, target) for group in GROUPS for target in TARGETS):
+            mean = float(np.mean([avoided[spend, name, target] for name in GROUPS[group]]))
+            row = {"cell": "scored", "table": group, "target": target, "delta": SCORED_DELTA, "spends": spend}
+            yield row | {"avoided": round(mean, 4)}
+
+
+def text_rows(table: TextTable, given: argparse.Namespace, cheaper: bool = False) -> Iterator[dict[str, Any]]:
+    """One table of texts by the command, for every target and both shares of delta."""
+    name = f"{table.name} with a cheaper model" if cheaper else table.name
+    for spend, delta in spent(TEXT_DELTA).items():
+        for target in TARGETS:
+            asked = TEXT_DELTA * delta / look_delta(TEXT_DELTA, 1)  # the command spends a first look's share of it
+            runs = [run_command(table, target, asked, seed, given.assets, cheaper) for seed in range(given.text_seeds)]
+            broken = num_broken([run["differ"] for run in runs], [run["promised"] for run in runs], len(table.answers))
+            row = {"cell": "texts", "table": name, "target": target, "delta": TEXT_DELTA, "spends": spend}
+            yield row | {
+                "calls": round(float(np.mean([run["calls"] for run in runs])), 4),
+                "money": round(float(np.mean([run["money"] for run in runs])), 4),
+                "certified": sum(run["certified"] for run in runs),
+                "broken": broken,
+                "seeds": given.text_seeds,
+            }
+
+
+def clinc_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """10,000 questions and a simulated oracle."""
+    yield from text_rows(clinc(given.data), given)
+
+
+def llm_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Recorded answers of language models; the texts of ecommerce do not have the split in them."""
+    for name in ("technology", "banking77", "ecommerce"):
+        table = recorded(given.data, name)
+        yield from text_rows(table, given)
+        if table.cheaper is not None:
+            yield from text_rows(table, given, cheaper=True)
+
+
+def judge_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Calibration of the judge beside its rivals."""
+    for table in (recorded(given.data, "banking77"), clinc(given.data), recorded(given.data, "technology")):
+        vectors = kcm.labelling.label.encoded(tuple(table.frame["text"]), MINILM, given.assets)
+        for num_bought in JUDGE_BOUGHT:
+            if num_bought < len(vectors) / 2:
+                yield from judged(table, vectors, num_bought, seed=0)
+
+
+def boundary_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """How often promises break at the boundary."""
+    yield from label_boundary.measured(given.tables)
+
+
+def tracer_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Rows kept of TRACER's tables: by the small model and the judge of `kcm label`, at the agreement that TRACER has.
+
+    Writes the files that benchmarks/rivals/run_tracer.py reads, if they are missing.
+    """
+    for name, (texts, labels, fresh) in tracer_tables(given.data).items():
+        file = given.features / f"{name}.npz"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(file, features=embedded(texts, given.assets), labels=labels, fresh=fresh)
+        rivals = json.loads(given.tracer.read_text(encoding="utf-8")) if given.tracer else []
+        right = kept_first(np.load(file)["features"], labels, fresh)
+        for rival in (row for row in rivals if row["table"] == name and row["kept"]):
+            row = {"cell": "tracer", "table": name, "agreement": rival["agreement"], "TRACER": rival["kept"]}
+            yield row | {"kept": round(kept_at(right, rival["agreement"]), 4)}
+        for target in TARGETS:
+            yield {"cell": "tracer", "table": name, "agreement": target, "kept": round(kept_at(right, target), 4)}
+
+
+CELLS: dict[str, Callable[[argparse.Namespace], Iterator[dict[str, Any]]]] = {
+    "scored": scored_rows,
+    "llm": llm_rows,
+    "clinc": clinc_rows,
+    "judge": judge_rows,
+    "tracer": tracer_rows,
+    "boundary": boundary_rows,
+}
+
+
+def main() -> None:
+    """Print the figures row by row."""
+    parser = options(__doc__, assets=True)
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--only", nargs="*", choices=list(CELLS), default=list(CELLS))
+    parser.add_argument("--seeds", type=int, default=100, help="of tables with a given score")
+    parser.add_argument("--text-seeds", type=int, default=1, help="of tables of texts")
+    parser.add_argument("--tables", type=int, default=1000, help="simulated tables at the boundary")
+    parser.add_argument("--features", type=Path, default=Path("storage/label"), help="folder of TRACER's tables")
+    parser.add_argument("--tracer", type=Path, help="figures written by benchmarks/rivals/run_tracer.py --json")
+    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    given = parser.parse_args()
+    encode_once()
+    report((row | wanted(row) for name in given.only for row in CELLS[name](given)), given.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Tables of texts for benchmarks/label.py: the texts, the oracle's recorded or simulated answers, the known labels.
+
+Sources, by folder of `--data`:
+  clinc150/data_full.json   github.com/clinc/oos-eval, data/ (CC BY 3.0)
+  llm/banking77.csv         answers of GPT-4: github.com/stoyian/OCaTS; texts: BANKING77 (CC BY 4.0)
+  llm/ecommerce.csv         answers of GPT-4o and GPT-4o mini: github.com/Applied-AI-Research-Lab,
+                            Battle-of-LLM-Giants (MIT)
+  llm/technology.csv        answers of GPT-4.1: github.com/bgonzalezbustamante/TextClass-Benchmark (CC BY 4.0)
+An llm table has a column `text`, a column `gold`, and a column of answers per model.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kcm.encoders.text import TextEncoderConfig
+from kcm.inputs.content import Content
+
+SYSTEMATIC, RANDOM = 0.05, 0.02  # shares of the rows on which the simulated oracle differs from the gold label
+MINILM = TextEncoderConfig(model="sentence-transformers/all-MiniLM-L6-v2")
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Texts and answers by model, one row each; `oracle` names the column that the labels must agree with.
+
+    `labels` are the labels that a user would name: all gold labels.
+    """
+
+    name: str
+    frame: pd.DataFrame
+    oracle: str
+    labels: tuple[str, ...]
+    cheaper: str | None = None
+
+    @property
+    def answers(self) -> np.ndarray:
+        """The oracle's answers [N]."""
+        return self.frame[self.oracle].to_numpy()
+
+
+RECORDED = {  # table: the oracle's column, the cheaper model's column
+    "banking77": ("gpt4", None),
+    "ecommerce": ("gpt_4o", "gpt_4o_mini"),
+    "technology": ("gpt41", None),
+}
+
+
+def recorded(folder: Path, name: str) -> TextTable:
+    """A table with recorded answers of language models."""
+    frame = pd.read_csv(folder / "llm" / f"{name}.csv", dtype=str, keep_default_na=False)
+    oracle, cheaper = RECORDED[name]
+    return TextTable(name, frame, oracle, tuple(sorted(set(frame["gold"]))), cheaper)
+
+
+def clinc(folder: Path, num_rows: int = 10_000, seed: int = 0) -> TextTable:
+    """CLINC150's texts within scope, drawn by the seed, with the answers of a simulated oracle.
+
+    On 5% of the rows, drawn at random, the oracle gives one fixed wrong intent per gold intent; on 2% any intent.
+    """
+    data = json.loads((folder / "clinc150" / "data_full.json").read_text(encoding="utf-8"))
+    rows = [row for split in ("train", "val", "test") for row in data[split]]
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame([rows[row] for row in rng.permutation(len(rows))[:num_rows]], columns=["text", "gold"])
+    return TextTable("clinc150", frame.assign(oracle=simulated(frame["gold"], rng)), "oracle", intents(frame["gold"]))
+
+
+def tracer_tables(folder: Path) -> dict[str, tuple[list[str], np.ndarray, np.ndarray]]:
+    """Tables on which TRACER was published: texts, gold labels [N], and whether a row is fresh [N]."""
+    frame = pd.read_csv(folder / "llm" / "banking77.csv", dtype=str, keep_default_na=False)
+    fresh = np.zeros(len(frame), dtype=bool)
+    fresh[np.random.default_rng(0).permutation(len(frame))[:1081]] = True
+    data = json.loads((folder / "clinc150" / "data_full.json").read_text(encoding="utf-8"))
+    rows = [*data["train"], *data["test"]]
+    texts, labels = map(list, zip(*rows, strict=True))
+    return {
+        "banking77": (frame["text"].tolist(), frame["gold"].to_numpy(str), fresh),
+        "clinc150": (texts, np.array(labels, dtype=str), np.arange(len(rows)) >= len(data["train"])),
+    }
+
+
+def simulated(gold: pd.Series, rng: np.random.Generator) -> np.ndarray:
+    """The simulated oracle's answers [N] to rows with these gold labels."""
+    names = np.array(intents(gold), dtype=object)
+    label_N = np.searchsorted(names.astype(str), gold.to_numpy(str))
+    order = rng.permutation(len(names))
+    confused = np.empty(len(names), dtype=int)
+    confused[order] = np.roll(order, 1)  # every label has one fixed wrong label
+    draw_N = rng.random(len(gold))
+    answer_N = np.where(draw_N < SYSTEMATIC, confused[label_N], label_N)
+    return names[np.where(draw_N >= 1 - RANDOM, rng.integers(len(names), size=len(gold)), answer_N)]
+
+
+def intents(gold: pd.Series) -> tuple[str, ...]:
+    """The labels of a column, sorted."""
+    return tuple(sorted(set(gold)))
+
+
+def embedded(texts: list[str], assets: Path) -> np.ndarray:
+    """MiniLM's vectors of texts at unit length [N, 384]."""
+    features = MINILM.build(assets).encode([Content(text=text) for text in texts])
+    return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), dtype=np.float32)
