@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -228,13 +228,14 @@ class Draw:
 class _Kept:
     """Units that the small model may answer, its guess, and the bound on rows among them that differ.
 
-    The guess has learned from the units `taught`.
+    The guess has learned from the units `taught`. A test bounds units of at most `copies` rows; 0 if there was none.
     """
 
     guess: Guess
     taught: Units
     units: Units
     differ: int
+    copies: int = 0
 
 
 class Rounds:
@@ -471,7 +472,7 @@ class Rounds:
         if draw.capped:
             missed = missed_errors(draw.num_ranked, len(units), int(wrong.sum()), draw.delta)
             return _Kept(draw.guess, taught, draw.ranked[:length], draw.copies * missed)
-        kept = _Kept(draw.guess, taught, draw.ranked[:length], draw.copies * draw.allowed)
+        kept = _Kept(draw.guess, taught, draw.ranked[:length], draw.copies * draw.allowed, draw.copies)
         if self._purse is None or draw.left <= length or self._purse.affords(self._open(kept)) == len(self._open(kept)):
             return kept
         inside, tested = draw.places < draw.left, min(draw.left, draw.num_ranked)
@@ -514,6 +515,8 @@ class Rounds:
         rest = self._open(kept)
         paid = self._paid(rest)
         self._buy(paid)
+        if self._promise.target is not None and len(paid) == len(rest):
+            kept = self._repaired(kept)
         bought = self._label != FAILED
         failed = ~bought & (self._asked | np.isin(np.arange(len(bought)), rest[len(paid) :]))
         return Labelled(
@@ -531,6 +534,28 @@ class Rounds:
             tests=self._tests,
             guarantees=self._guaranteed,
         )
+
+    def _repaired(self, kept: _Kept) -> _Kept:
+        """Make up for failures that nothing was set aside for.
+
+        At most so many of the kept units are errors: each error that is found among them, and replaced by the oracle's
+        answer, is one less. The least sure ones are bought until the target is kept, all are, or the money ends.
+        """
+        left = kept.units[~self._asked[kept.units]]
+        left = left[np.argsort(-kept.guess.wrong_U[left], kind="stable")]
+        while kept.copies and len(left):
+            failed = self._asked & (self._label == FAILED)
+            missing = kept.differ + int(self._copies[failed].sum()) - self._allowed
+            if missing <= 0 or kept.differ == 0:
+                break
+            batch = self._paid(left[: max(8, math.ceil(2 * missing / kept.copies))])
+            if len(batch) == 0:
+                break
+            self._buy(batch)
+            found = (self._label[batch] != FAILED) & (self._label[batch] != kept.guess.answer_U[batch])
+            kept = replace(kept, differ=max(0, kept.differ - kept.copies * int(found.sum())))
+            left = left[len(batch) :]
+        return kept
 
     def _some(self, units: Units) -> Units:
         """As many of `units` as half the money buys."""
