@@ -13,7 +13,7 @@ judge     calibration of the judge, of logistic regression and of boosting on ro
 tracer    fresh rows kept at the agreement of TRACER (`--tracer`), whose tables it writes to `--features`
 
 Every promise is checked against the answers that the run never saw. `whole` spends all of delta, as BARGAIN does.
-`first look` spends what a ledger gives to the first look at a table, 6/pi^2 of delta; `kcm label` does so by default.
+`first look` spends what a ledger gives to the first look at a table, 80% of delta; `kcm label` does so by default.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from benchmarks.label_tables import MINILM, TextTable, clinc, embedded, recorded
 from benchmarks.label_texts import JUDGE_BOUGHT, encode_once, judged, kept_at, kept_first, run_command
 from benchmarks.rivals.tables import SCORED, Scored, report, scored
 from benchmarks.script import options
-from kcm.certification.ledger import look_delta
+from kcm.certification.ledger import question_delta
 from kcm.labelling.scored import label_scored
 
 TARGETS = (0.9, 0.95)
@@ -57,7 +57,7 @@ WANTED = {  # (must, aim) of the share of calls avoided, and of calls or money p
 
 def spent(delta: float) -> dict[str, float]:
     """What a promise at `delta` may spend, by the name of the row."""
-    return {"whole": delta, "first look": look_delta(delta, 1)}
+    return {"whole": delta, "first look": question_delta(delta, 1)}
 
 
 def wanted(row: dict[str, Any]) -> dict[str, float]:
@@ -102,7 +102,7 @@ def text_rows(table: TextTable, given: argparse.Namespace, cheaper: bool = False
     name = f"{table.name} with a cheaper model" if cheaper else table.name
     for spend, delta in spent(TEXT_DELTA).items():
         for target in TARGETS:
-            asked = TEXT_DELTA * delta / look_delta(TEXT_DELTA, 1)  # the command spends a first look's share of it
+            asked = TEXT_DELTA * delta / question_delta(TEXT_DELTA, 1)  # the command spends a first look's share of it
             runs = [run_command(table, target, asked, seed, given.assets, cheaper) for seed in range(given.text_seeds)]
             broken = num_broken([run["differ"] for run in runs], [run["promised"] for run in runs], len(table.answers))
             row = {"cell": "texts", "table": name, "target": target, "delta": TEXT_DELTA, "spends": spend}

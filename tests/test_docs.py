@@ -99,25 +99,12 @@ def test_no_paragraph_of_a_page_is_longer_than_four_lines(page: Path) -> None:
     assert [lines for lines in paragraphs if lines and lines[1] - lines[0] > 4] == []
 
 
-def test_the_readme_quotes_the_table_of_the_demo() -> None:
-    page = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8").splitlines()
-    first = next(number for number, line in enumerate(page) if line.startswith("| overall |"))
-    saved = [line.split("|")[8].strip() for line in page[first : first + 3]]
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    quoted = re.findall(r"^\| the (?:demo|same).*?\| ([\d.]+)% \|", readme, re.M)
-    assert quoted == saved
-
-
-def test_the_readme_quotes_the_results_on_a_first_table() -> None:
-    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^\| ([\d,]+) of (\d+) intents \| (.*) \|$", readme, re.M)
-    assert len(lines) == 5
-    for rows, classes, quoted in lines:
-        saved, theirs, right, theirs_right = re.findall(r"([\d.]+)%", quoted)
-        start = f"| clinc, {classes} labels, {rows.replace(',', '')} rows | {saved} | {theirs} |"
-        (found,) = (line for line in page.splitlines() if line.startswith(start))
-        assert f"| {right} | {theirs_right} |" in found
+def test_the_readme_quotes_the_page_on_labelling() -> None:
+    """What the first example prints stands in both."""
+    pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/label.md")]
+    for start in ("With ", "Bought "):
+        readme, page = (next(line for line in text.splitlines() if line.startswith(start)) for text in pages)
+        assert readme == page
 
 
 def test_the_notebooks_run() -> None:
