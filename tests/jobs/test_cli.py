@@ -72,6 +72,9 @@ def test_help_has_a_short_name_everywhere() -> None:
         assert kcm(*words, "-h").stdout == kcm(*words, "--help").stdout != ""
 
 
+ANSWERED = {"outside_promise": 0.0}  # what predict says of its rows
+
+
 @pytest.fixture
 def champion(monkeypatch: pytest.MonkeyPatch, registry: RunConfig, tmp_path: Path) -> str:
     """What is written in the bundle of a champion that is found as Python finds it."""
@@ -85,7 +88,7 @@ def test_every_command_takes_a_registered_model_alike(
     named: str, champion: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked: list[Path] = []
-    monkeypatch.setattr(predict, "predict_files", lambda bundle, *_, **__: asked.append(bundle) or {})
+    monkeypatch.setattr(predict, "predict_files", lambda bundle, *_, **__: asked.append(bundle) or ANSWERED)
     monkeypatch.setattr(explain, "Explainer", lambda bundle, *_: asked.append(bundle) or SimpleNamespace(void=None))
     monkeypatch.setattr(explain, "write_explanations", lambda *_: ({"pictures": []}, []))
     for command in (["predict", named, "rows.csv", "--output", "answers.csv"], ["explain", named]):
@@ -113,7 +116,7 @@ def test_a_registered_model_is_served_without_a_configuration(
 
 def test_predict_asks_the_registry_of_its_run(registry: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
-    monkeypatch.setattr(predict, "predict_files", lambda bundle, *_, **__: asked.append(bundle) or {})
+    monkeypatch.setattr(predict, "predict_files", lambda bundle, *_, **__: asked.append(bundle) or ANSWERED)
     words = ["--config", REVIEWS, "--set", f"storage_path={registry.storage_path}"]
     shown = kcm("predict", "models:/reviews/1", "rows.csv", "--output", "answers.csv", *words)
     assert shown.exit_code == 0, shown.stderr
@@ -208,9 +211,9 @@ def test_bad_input_is_one_line(
 def test_predict_passes_its_columns_and_the_configs_cluster_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: dict[str, Any] = {}
 
-    def answer(*paths: object, **options: Any) -> dict[str, int]:
+    def answer(*paths: object, **options: Any) -> dict[str, float]:
         asked.update(options, paths=paths)
-        return {"small": 3, "large": 1}
+        return {"small": 3, "large": 1} | ANSWERED
 
     monkeypatch.setattr(predict, "predict_files", answer)
     out = str(tmp_path / "out.json")
@@ -223,7 +226,7 @@ def test_predict_passes_its_columns_and_the_configs_cluster_on(monkeypatch: pyte
     assert (asked["suffix"], asked["overwrite"]) == (".parquet", True)
     assert asked["paths"] == (tmp_path, "s3://rows/*.csv", "answers", "body")
     assert (asked["task_column"], asked["cluster"].num_encoders) == ("domain", 3)
-    assert json.loads((tmp_path / "out.json").read_text()) == {"small": 3, "large": 1}
+    assert json.loads((tmp_path / "out.json").read_text()) == {"small": 3, "large": 1, "outside_promise": 0.0}
 
 
 def test_the_reference_explains_installed_components_too(outside_package: Path) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from kcm.labelling import certificate
-from kcm.labelling.label import Labelling, label
+from kcm.labelling.label import LabelledTable, label
 from kcm.report.labelled import NUM_SHOWN, LabelPage, reading_of, render_labelled
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -27,7 +27,7 @@ def frame() -> pd.DataFrame:
     return pd.DataFrame({"text": texts, "said": said})
 
 
-def labelled(folder: Path) -> Labelling:
+def labelled(folder: Path) -> LabelledTable:
     return label(frame(), answers="said", encoder="words", target=0.75, text="text", ledger=folder / "ledger")
 
 
@@ -41,17 +41,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def found(folder: Path) -> Labelling:
+def found(folder: Path) -> LabelledTable:
     """A finished job; the LLM contradicts the words in some of the rows."""
     return labelled(folder)
 
 
 @pytest.fixture(scope="module")
-def page(found: Labelling) -> LabelPage:
+def page(found: LabelledTable) -> LabelPage:
     return LabelPage.of(found, "tickets.csv", "tickets.bundle")
 
 
-def test_rows_by_label_are_the_table(found: Labelling, page: LabelPage) -> None:
+def test_rows_by_label_are_the_table(found: LabelledTable, page: LabelPage) -> None:
     """Rows by label and source are those of the delivered table."""
     counts = found.frame.groupby(["label", "label_source"]).size()
     for each in page.labels:
@@ -60,7 +60,7 @@ def test_rows_by_label_are_the_table(found: Labelling, page: LabelPage) -> None:
     assert sum(each.rows for each in page.labels) == len(found.frame)
 
 
-def test_kept_rows_are_the_small_models(found: Labelling, page: LabelPage) -> None:
+def test_kept_rows_are_the_small_models(found: LabelledTable, page: LabelPage) -> None:
     """Rows to look at are the table's own rows that the small model labelled, with its probability."""
     assert len(page.kept) == NUM_SHOWN < page.num_kept
     for row in page.kept:
@@ -69,7 +69,7 @@ def test_kept_rows_are_the_small_models(found: Labelling, page: LabelPage) -> No
         assert there["label_probability"] == pytest.approx(row.probability)
 
 
-def test_differing_rows_were_not_taught(found: Labelling, page: LabelPage) -> None:
+def test_differing_rows_were_not_taught(found: LabelledTable, page: LabelPage) -> None:
     """Rows that differ have the LLM's answer, which the small model had not seen when it guessed."""
     assert 0 < page.num_differing < page.num_compared
     taught = set(np.flatnonzero(found.result.taught_U))
@@ -110,7 +110,7 @@ def test_page_asks_no_network_and_runs_no_script(page: LabelPage) -> None:
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
 
 
-def test_page_says_promise_and_limits(found: Labelling, page: LabelPage) -> None:
+def test_page_says_promise_and_limits(found: LabelledTable, page: LabelPage) -> None:
     """The promise stands first, and what it does not cover last; without prices there is no money."""
     html = render_labelled(page)
     assert found.certificate.sentence in html

@@ -96,7 +96,7 @@ def test_rows_labels_and_slips_are_told() -> None:
 
 
 def test_rows_that_are_enough_are_said_to_be() -> None:
-    assert lines({"bank": 300})[-1].endswith("needs at least 139 by regret or 162 by net: a certificate is possible")
+    assert lines({"bank": 300})[-1].endswith("needs at least 126 by regret or 147 by net: a certificate is possible")
     assert "a certificate is possible; it is a close call" in lines({"bank": 200})[-1]
     assert "one threshold over all tasks; a threshold of their own has too few" in lines({"a": 90, "b": 90})[-1]
 
@@ -107,17 +107,17 @@ def test_rows_that_are_enough_are_said_to_be() -> None:
         (
             {"bank": 98},
             ("global",),
-            "98 certify units; epsilon 0.02 at delta 0.1 needs at least 139 by regret or 162 by net:"
-            " everything would be escalated. Use about 1,150 rows, or epsilon >= 0.03,"
-            " or a certify share of 0.21 in place of 0.15",
+            "98 certify units; epsilon 0.02 at delta 0.1 needs at least 126 by regret or 147 by net:"
+            " everything would be escalated. Use about 1,050 rows, or epsilon >= 0.03,"
+            " or a certify share of 0.19 in place of 0.15",
         ),
         (
             {"a": 60, "b": 60},
             ("per_task",),
-            "60 certify units of the smallest task; epsilon 0.02 at delta 0.1 needs at least 193 by regret or 222 by"
-            " net: everything would be escalated. Use about 3,100 rows, or epsilon >= 0.065, or tune.scopes [global]",
+            "60 certify units of the smallest task; epsilon 0.02 at delta 0.1 needs at least 180 by regret or 207 by"
+            " net: everything would be escalated. Use about 2,900 rows, or epsilon >= 0.06, or tune.scopes [global]",
         ),
-        ({"bank": 0}, ("global",), "there are no certify rows; epsilon 0.02 at delta 0.1 needs at least 139"),
+        ({"bank": 0}, ("global",), "there are no certify rows; epsilon 0.02 at delta 0.1 needs at least 126"),
     ],
 )
 def test_rows_that_are_too_few_come_with_the_choices_that_would_work(
