@@ -40,9 +40,8 @@ class CheaperSide:
 
     @property
     def side(self) -> VectorSide:
-        """The small model that was chosen."""
-        assert self._side is not None
-        return self._side
+        """The small model that was chosen; one without the cheaper model if a draw of an earlier start was finished."""
+        return self._side or VectorSide(self._vectors)
 
     def fit(self, units: Units, labels: Units) -> Guess:
         """See `SmallModel`; the first call decides whether the cheaper model is asked about everything."""

@@ -268,3 +268,5 @@ def test_a_cheaper_model_is_asked_if_it_pays() -> None:
     assert helped.certificate.bought < 0.6 * len(frame)
     assert helped.frame["label"].eq(frame["said"]).mean() >= 0.95
     assert coin.certificate.bought_cheaper < 200
+    again = label(frame, answers=["good", "said"], encoder="words")  # finishes the draw that is on disk
+    assert (again.frame["label"] == helped.frame["label"]).all()
