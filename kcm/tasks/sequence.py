@@ -32,7 +32,7 @@ SCHEMA = pa.schema(
 VECTOR = "vector"  # the column of the rows' own vectors: fixed_size_list<float32>[D]
 DESCRIPTION = "sequence.json"
 BAD_ROWS = "bad_rows.csv"
-UNITS = "units.npz"  # what a ledger knows the whole table by: digests of its contents and its groups
+UNITS = "units.parquet"  # what a ledger knows the whole table by: digests of its contents and its groups
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
 from kcm.tasks import TasksConfig
 from kcm.tasks.preparation.build import Workers, in_process, write_sequence
-from kcm.tasks.sequence import BAD_ROWS, DESCRIPTION, UNITS
+from kcm.tasks.sequence import BAD_ROWS, DESCRIPTION
 from kcm.tasks.shards import SequenceFolder
 from kcm.tasks.sources import Shard, Source
 from pipelines.batch.mapping import map_items
@@ -66,7 +66,7 @@ class SequencePlan(Plan):
         storage = attempt.context.store.storage
         names = storage.names(self.written)
         attempt.take({name: self.written / name for name in names if name.endswith(".parquet")})
-        for name in (BAD_ROWS, DESCRIPTION, UNITS):
+        for name in (BAD_ROWS, DESCRIPTION):
             shutil.copyfile(self.written / name, attempt.folder / name)
 
 

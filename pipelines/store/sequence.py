@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from kcm.certification.ledger import Hashes, unit_hashes
+from kcm.certification.ledger import CONTENT, GROUP, Hashes, unit_hashes
 from kcm.encoders import EncoderConfig
 from kcm.inputs.content import Content
 from kcm.inputs.vectors import matrix
@@ -119,8 +120,8 @@ class SequenceArtefact(ShardedArtefact):
         Ids do not count: they begin with a file's name. Contents count beside groups, so that a group column which is
         named later makes no new table.
         """
-        with np.load(self.file(UNITS)) as units:
-            return {kind: unit_hashes(row.tobytes().hex() for row in units[kind]) for kind in units}
+        with pq.ParquetFile(self.file(UNITS)) as file:
+            return {kind: unit_hashes(_digests(file, kind)) for kind in (CONTENT, GROUP)}
 
     @property
     def name(self) -> str:
@@ -144,3 +145,9 @@ class SequenceArtefact(ShardedArtefact):
     def large_with_head(self, large: LargeConfig) -> LargeConfig:
         """The large model whose encoder, where it has one, names its fitted head in place of `towers`."""
         return large.with_backbone(lambda backbone: self.with_head(backbone, LARGE))
+
+
+def _digests(file: pq.ParquetFile, kind: str) -> Iterator[str]:
+    """The digests of one kind, some thousand at a time in memory."""
+    for batch in file.iter_batches():
+        yield from batch["digest"].filter(pc.equal(batch["kind"], kind)).to_pylist()

@@ -18,8 +18,6 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import TEXT, Part
 from kcm.tasks.config import TasksConfig
@@ -258,7 +256,7 @@ class SequenceBuild:
         targets = [list(names) for _, names in groupby(pieces, key=target_of)]
         digests = list(self.workers(partial(write_task_shard, folder=self.folder), targets, self.num_rows))
         self.folder.remove(pieces)
-        np.savez(self.folder.path / UNITS, allow_pickle=False, **self.facts.units())
+        self.facts.write_units(self.folder.path / UNITS)
         write_description(self.folder.path, self._description())
         plan = self.plan
         identity = [self.source.name, self.config.scenario, self.labels, self.outside, plan.names, plan.labels]

@@ -22,7 +22,6 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 from duckdb.func import ARROW
-from numpy.typing import NDArray
 
 from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
 from kcm.tasks.hashing import draws
@@ -170,8 +169,12 @@ _CELL_COUNTS = "SELECT task, split, label, count(*) FROM chosen GROUP BY ALL ORD
 _CERTIFY_UNITS = f"SELECT task, count(DISTINCT unit) FROM chosen WHERE split = {_CERTIFY} GROUP BY task"
 
 # All usable rows, those that a cap or a long tail leaves out too, so that another seed is at the same table.
-_CONTENTS = "SELECT DISTINCT content FROM facts WHERE fault IS NULL ORDER BY content"
-_GROUPS = "SELECT DISTINCT unit FROM facts WHERE fault IS NULL AND unit <> content ORDER BY unit"
+_UNITS = """
+SELECT DISTINCT 'content' AS kind, replace(CAST(content AS VARCHAR), '-', '') AS digest FROM facts WHERE fault IS NULL
+UNION ALL
+SELECT DISTINCT 'group', replace(CAST(unit AS VARCHAR), '-', '') FROM facts WHERE fault IS NULL AND unit <> content
+ORDER BY kind, digest
+"""
 
 # Another salt could keep these rows: the first of every task and label, and bridging ones too.
 _CANDIDATES = """
@@ -281,12 +284,9 @@ class FactsDatabase:
         """The number of units among the certify rows of each task."""
         return dict(self._rows(_CERTIFY_UNITS))
 
-    def units(self) -> dict[str, NDArray[np.uint8]]:
-        """The digests [U, 16] of all contents, and of all groups, sorted."""
-        return {
-            kind: np.array([list(unit.bytes) for (unit,) in self._rows(query)], dtype=np.uint8).reshape(-1, 16)
-            for kind, query in {"content": _CONTENTS, "group": _GROUPS}.items()
-        }
+    def write_units(self, path: Path) -> None:
+        """Write the digests of all contents, and of all groups, as Parquet: kind, and 32 hexadecimal digits, sorted."""
+        self._db.sql(_UNITS).write_parquet(str(path), compression="zstd")
 
     def place(self, shard_rows: int) -> None:
         """Find the place of every row in the shards of the tasks, which hold at most so many rows."""

@@ -38,7 +38,7 @@ def test_workers_write_the_same_files_and_their_errors_arrive(tmp_path: Path) ->
     there = write_sequence(config, tmp_path / "there", source, 0, workers=on_ray_data)
     assert there == here
     names = sorted(file.name for file in (tmp_path / "here").iterdir())
-    assert names == ["bad_rows.csv", "sequence.json", "task-0000.parquet", "task-0001.parquet"]
+    assert names == ["bad_rows.csv", "sequence.json", "task-0000.parquet", "task-0001.parquet", "units.parquet"]
     assert {name: (tmp_path / "there" / name).read_bytes() for name in names} == {
         name: (tmp_path / "here" / name).read_bytes() for name in names
     }
