@@ -368,7 +368,9 @@ log = LogWriter(FeedbackConfig(timeout_s=60.0), sys.argv[1])
 class Service:
     def __init__(self):
         self.labelling = self
-        self.metrics = SimpleNamespace(turned_away=lambda status: None, set_unread=lambda number: None)
+        self.metrics = SimpleNamespace(
+            failed=self.failed, turned_away=lambda status: None, set_unread=lambda number: None
+        )
 
     async def feedback(self, request_id, caller, labels):
         log.add_decisions([LoggedDecision(Origin(request_id, caller), label.item, "1", "small") for label in labels])
