@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
 from kcm.redact import redacted
+
+MAKE_ROOM = "Free some space and start again: finished work is kept"
 
 
 class KcmError(Exception):
@@ -27,6 +31,15 @@ class KcmError(Exception):
 
 def _rebuild(kind: type[KcmError], what: str, where: str, hint: str) -> KcmError:
     return kind(what, where=where, hint=hint)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether the cause of an error, or of what it was raised from, is a full disk; SQLite says it in words alone."""
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or "database or disk is full" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class ConfigError(KcmError):

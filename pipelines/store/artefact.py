@@ -31,7 +31,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, ClassVar, TypeVar
 
 from kcm.durable import drafted
-from kcm.errors import ArtefactError, LockedError
+from kcm.errors import MAKE_ROOM, ArtefactError, LockedError, is_disk_full
 from kcm.redact import redacted_values
 from pipelines.store.control.lease import leased
 from pipelines.store.control.records import Control
@@ -391,10 +391,8 @@ def storage_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise ArtefactError(
-                "the disk is full", where=str(folder), hint="Free some space and start again: finished work is kept"
-            ) from error
+        if is_disk_full(error):
+            raise ArtefactError("the disk is full", where=str(folder), hint=MAKE_ROOM) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise ArtefactError(
                 f"cannot write: {error.strerror}", where=str(folder), hint="Choose another storage_path"

@@ -44,7 +44,7 @@ from mlflow.utils.time import get_current_time_millis
 
 from kcm.bundle.models import bundle_digest
 from kcm.durable import create_durably
-from kcm.errors import KcmError
+from kcm.errors import MAKE_ROOM, KcmError, is_disk_full
 from kcm.redact import redacted
 from kcm.report.reading import Numbers, flat
 from pipelines.tracking.config import CHAMPION, DIGEST_TAG, EXPERIMENT, SQLITE, TrackingConfig
@@ -80,6 +80,8 @@ class Tracking:
             tags = {KEY_TAG: key} | _origin()
             run = found[0] if found else client.create_run(experiment_id, run_name=name, tags=tags)
         except MlflowException as error:
+            if is_disk_full(error):
+                raise _refusal(error, uri) from error
             raise KcmError(f"MLflow does not answer: {error}", where=uri, hint="Check tracking.uri") from error
         return cls(uri, run.info.run_id, experiment_id)
 
@@ -244,6 +246,8 @@ def answering(uri: str) -> Iterator[None]:
 
 
 def _refusal(error: Exception, uri: str) -> KcmError:
+    if is_disk_full(error):
+        return KcmError("the disk is full", where=uri.removeprefix(SQLITE), hint=MAKE_ROOM)
     reason = redacted(" ".join(str(error).split()) or type(error).__name__)[:500]
     hint = "Start again once it answers: finished work is kept"
     return KcmError(f"MLflow does not do its part: {reason}", where=uri, hint=hint)

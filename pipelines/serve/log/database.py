@@ -6,17 +6,19 @@ SQLite in WAL mode serves the replicas of one machine, PostgreSQL those of sever
 from __future__ import annotations
 
 import secrets
+import shutil
 from pathlib import Path
 from typing import ClassVar
 
 from sqlalchemy import ColumnElement, Connection, func, select
 from sqlalchemy.engine import make_url
 
-from kcm.errors import DataError, KcmError
+from kcm.errors import DataError, KcmError, is_disk_full
 from kcm.sql import CREATING, SqlDatabase, insert
 from pipelines.serve.log.tables import DECISIONS, META, SCHEMA, SCHEMA_VERSION
 
 APPLICATION = "kcm"  # the name of an application that has none
+MIN_ROOM = 1 << 17  # bytes: the index of a write-ahead log, and as much again
 _NUMBERING = CREATING + 1  # PostgreSQL's advisory lock shared by transactions that number decisions
 
 
@@ -44,7 +46,14 @@ class Database(SqlDatabase):
 
     def failure(self, error: Exception) -> KcmError:
         """Names the kind of error alone: its text may hold what was to be stored."""
+        if is_disk_full(error) or self._has_no_room():
+            return LogUnavailableError("the disk is full", where=str(self._url.database))
         return LogUnavailableError(f"the log fails: {type(error).__name__}", where=str(self._url))
+
+    def _has_no_room(self) -> bool:
+        """Whether SQLite's disk has no room for its write-ahead log: it then says only that it cannot open a file."""
+        folder = Path(self._url.database or "").parent
+        return self._sqlite and folder.is_dir() and shutil.disk_usage(folder).free < MIN_ROOM
 
     def last_number(self, *where: ColumnElement[bool]) -> int:
         """The highest number of such decisions below which none will ever be added; 0 without decisions.

@@ -26,6 +26,7 @@ from tests.fake_upstream import Turn, completion, label
 
 LABELS = ("negative", "positive", "late delivery")
 KEY = "sk-this-is-the-key"
+WAIT = Future.result
 
 
 @pytest.fixture(autouse=True)
@@ -548,9 +549,11 @@ def test_an_interrupted_run_asks_nothing_more(model, upstream, gate, monkeypatch
     assert len(upstream.requests) == 1
 
 
-def interrupt(_: Future[LargeAnswer]) -> None:
-    """What waiting for a future does when a person loses patience."""
-    raise KeyboardInterrupt
+def interrupt(future: Future[LargeAnswer]) -> LargeAnswer:
+    """What waiting for a future does when a person loses patience: only the main thread gets the signal."""
+    if threading.current_thread() is threading.main_thread():
+        raise KeyboardInterrupt
+    return WAIT(future)
 
 
 def test_a_damaged_file_of_paid_answers_is_refused(model, tmp_path):
