@@ -32,7 +32,7 @@ from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
 from kcm.tasks import TasksConfig
 from kcm.tasks.preparation.build import Workers, in_process, write_sequence
-from kcm.tasks.sequence import BAD_ROWS, DESCRIPTION
+from kcm.tasks.sequence import BAD_ROWS, DESCRIPTION, UNITS
 from kcm.tasks.shards import SequenceFolder
 from kcm.tasks.sources import Shard, Source
 from pipelines.batch.mapping import map_items
@@ -65,8 +65,9 @@ class SequencePlan(Plan):
             raise ArtefactError("the rows were removed a moment ago", where="tasks", hint="Start again")
         storage = attempt.context.store.storage
         names = storage.names(self.written)
-        attempt.take({name: self.written / name for name in names if name.endswith(".parquet")})
-        for name in (BAD_ROWS, DESCRIPTION):
+        here = (BAD_ROWS, UNITS, DESCRIPTION)  # written by the driver alone, and not uploaded yet
+        attempt.take({name: self.written / name for name in names if name.endswith(".parquet") and name not in here})
+        for name in here:
             shutil.copyfile(self.written / name, attempt.folder / name)
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -126,13 +127,21 @@ def test_a_cap_has_exit_codes_of_its_own(server: FakeUpstream, tmp_path: Path, c
 def test_ctrl_c_ends_with_a_line_and_keeps_what_was_paid(server: FakeUpstream, tmp_path: Path) -> None:
     table = tmp_path / "films.csv"
     write_table(table)
-    server.otherwise = lambda body: Turn(**vars(classify(body)) | {"delay_s": 0.3})
+    interrupted = threading.Event()
+
+    def answer(body: dict[str, Any]) -> Turn:
+        if asked(server).total() >= 20:
+            interrupted.wait(100)
+        return classify(body)
+
+    server.otherwise = answer
     process = subprocess.Popen(
         command(table, server), env=environment(tmp_path), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     while asked(server).total() < 20:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
+    interrupted.set()
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 130
     assert "start again" in errors
