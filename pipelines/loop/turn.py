@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rich.markup import escape
@@ -41,10 +42,12 @@ class Delivery:
     stages: list[dict[str, Any]] = field(default_factory=list)
 
 
-Deliver = Callable[[Champion], Delivery]  # brings a registered version through shadow and canary
+# Brings a registered version through its canary. The number is an upper bound on the share of the window's decisions on
+# which it disagrees with the large model.
+Deliver = Callable[[Champion, float], Delivery]
 
 
-def nothing_served(candidate: Champion) -> Delivery:
+def nothing_served(candidate: Champion, disagreement: float) -> Delivery:
     """The delivery where no service runs."""
     return Delivery(served=False)
 
@@ -109,7 +112,8 @@ def approve(config: RunConfig, version: str, deliver: Deliver = nothing_served) 
     if reason := state.champions.pointer.rejected(turn["digest"]):
         raise KcmError(f"version {number} was stopped: {reason}", where=config.name, hint="`kcm promote` insists")
     candidate = Champion.model_validate(turn["candidate"])
-    promoted = _promote(config, state, candidate, {current.digest}, turn["upto"], deliver)
+    bring = partial(deliver, candidate, turn["disagreement"])
+    promoted = _promote(config, state, candidate, {current.digest}, turn["upto"], bring)
     state.attempts.close(turn["attempt"], {k: v for k, v in turn.items() if k != "attempt"} | promoted)
     return {"version": turn["version"]} | promoted | state.write()
 
@@ -156,7 +160,8 @@ def _outcome(
     after = {attempt.champion}
     if attempt.labels is not None:  # a relabelled challenger may follow itself, under a stricter threshold
         after.add(state.attempts.turns()[-1]["digest"])
-    return _promote(config, state, candidate, after, attempt.upto, deliver)
+    bring = partial(deliver, candidate, built.figures["disagreement"])
+    return _promote(config, state, candidate, after, attempt.upto, bring)
 
 
 def _held_back(
@@ -176,9 +181,9 @@ def _held_back(
 
 
 def _promote(
-    config: RunConfig, state: LoopState, candidate: Champion, after: set[str], upto: int, deliver: Deliver
+    config: RunConfig, state: LoopState, candidate: Champion, after: set[str], upto: int, bring: Callable[[], Delivery]
 ) -> dict[str, Any]:
-    """Bring a challenger through shadow and canary, where a cascade is served, and make it the champion.
+    """Bring a challenger through its canary, where a cascade is served, and make it the champion.
 
     `after` are digests of the champions that it may follow.
     """
@@ -193,7 +198,7 @@ def _promote(
                 where=config.name,
                 hint="Start `kcm update` again: it starts from the champion of today",
             )
-        delivery = deliver(candidate)
+        delivery = bring()
         stopped, served = delivery.stopped, delivery.served
         renewed = candidate.model_copy(update={"promoted_at": utc_now(), "after": watermark_of(config), "by": "update"})
         if stopped is None:

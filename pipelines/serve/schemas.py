@@ -102,7 +102,6 @@ class ChallengerCard(BaseModel):
 
     version: str
     digest: Annotated[str | None, Field(description="Digest of its bundle; null while it is not in memory.")]
-    mode: Annotated[Literal["shadow", "canary"], Field(description="Whether it answers anybody.")]
     share: Annotated[float, Field(description="Share of the callers that it answers.")]
     stage: int
     dropped: Annotated[str | None, Field(description="Why it is not tried out any more.")]

@@ -27,7 +27,7 @@ def promote(
     version: Annotated[str, typer.Argument(metavar="VERSION", help="Number of a registered version, older or newer.")],
     approve: Annotated[
         bool,
-        typer.Option("--approve", help="Only where it waits for approval, and by shadow and canary where one serves."),
+        typer.Option("--approve", help="Only where it waits for approval, and by a canary where one serves."),
     ] = False,
 ) -> dict[str, Any]:
     """Make VERSION the champion, and let the running service change to it without a failed request."""

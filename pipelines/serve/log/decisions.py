@@ -375,7 +375,7 @@ class DecisionLog(InboxLog):
 def _forget_items(connection: Connection, items: Sequence[tuple[str, int]]) -> None:
     """Delete the content of items. The decision stays, and an empty payload, so that one sent again is not stored."""
     erase_content(connection)
-    fields = ("client_request_id", "gate_score", "small_label", "large_label", "large_probabilities", "shadow_label")
+    fields = ("client_request_id", "gate_score", "small_label", "large_label", "large_probabilities")
     blank: dict[str, Any] = {**dict.fromkeys(fields), "caller": NOBODY, "forgotten_at": utc_now()}
     connection.execute(update(DECISIONS).where(of_items(DECISIONS, items)).values(blank))
     blank = {"text": None, "image": None, "features": None, "num_bytes": 0}

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, DateTime, Float, Index, Integer, LargeBinary, String, Table, Text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = sa.MetaData()
 
 
@@ -40,9 +40,9 @@ def _item_table(name: str, *columns: Column[Any]) -> Table:
 # One row for every answered item, kept ones too. `caller` and `unit` are keyed hashes. `audit_share` is the share of
 # kept items that was audited at that moment, `probability` the probability that the large model was asked about this
 # item. `state` is the state of its audit: null (not drawn), drawn, answered or lost. `large_label` is the large model's
-# answer, of escalated and of audited items. A replica, `writer`, counts its answers in `sequence`. During the trial of
-# a challenger, `stage` is its stage, `seconds` the time of the request and `shadow_*` what the challenger would have
-# done. What is forgotten keeps its route, probability, state and unit.
+# answer, of escalated and of audited items. A replica, `writer`, counts its answers in `sequence`. `seconds` is the
+# time of the request; `stage` is that of a trial, where its challenger answered. What is forgotten keeps its route,
+# probability, state and unit.
 DECISIONS = Table(
     "decisions",
     SCHEMA,
@@ -69,9 +69,6 @@ DECISIONS = Table(
     Column("sequence", sa.BigInteger),
     Column("stage", Integer),
     Column("seconds", Float),
-    Column("shadow_version", _NAME),
-    Column("shadow_label", _NAME),
-    Column("shadow_keeps", sa.Boolean),
     Column("forgotten_at", UtcTime),
     sa.UniqueConstraint("request_id", "item"),
     sqlite_autoincrement=True,
