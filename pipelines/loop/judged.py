@@ -224,6 +224,11 @@ def window_features(
     return features_ND
 
 
+def asked_label(window: pa.Table) -> pa.ChunkedArray:
+    """The labels of items that were drawn for people, with a known probability; null where a caller volunteered one."""
+    return pc.if_else(window["label_probability"].is_valid(), window["label"], pa.scalar(None, pa.string()))
+
+
 def row_ids(window: pa.Table) -> pa.ChunkedArray:
     """The ids that decisions have as rows of a task."""
     return pc.binary_join_element_wise(window["request_id"], window["item"].cast(pa.string()), "/")

@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from kcm.errors import ConfigError, DataError, KcmError
 from pipelines.config import RunConfig
-from pipelines.loop import challenger, inbox
+from pipelines.loop import challenger, drawn
 from pipelines.loop.attempts import UpdateAttempt, fingerprint_of
 from pipelines.loop.challenger import BuiltChallenger
 from pipelines.loop.disputes import GivenLabels
@@ -67,7 +67,7 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
     control, what = state.store.control, f"the update of {config.name!r}"
     with storage_errors(state.store.root), leased(control, f"leases/loop/{config.name}", what):
         watermark = watermark_of(config)
-        labels = inbox.sufficient_labels(config, state)
+        labels = drawn.sufficient_labels(config, state)
         attempt = _due(config, state, watermark, labels)
         if attempt is None:
             reason = f"nothing is new in the log since decision {watermark}"
@@ -89,7 +89,6 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
             raise
         turn |= {"seconds": round(time.monotonic() - started, 1)}
         state.attempts.close(attempt.name, turn)
-        inbox.withdraw_labels(config, state)
         return {"changed": True, "attempt": attempt.name} | turn | state.write()
 
 

@@ -203,7 +203,7 @@ class VersionRecord(BaseModel):
         tuple[float, float] | None,
         Field(description="How often kept items differ from the large model, at 90%; null where none was audited."),
     ]
-    num_labels: Annotated[int, Field(description="Given by callers or at the inbox.")]
+    num_labels: Annotated[int, Field(description="Given by callers, or by people who were asked.")]
     refuted_at: Annotated[datetime | None, Field(description="When its certificate was refuted.")]
 
 

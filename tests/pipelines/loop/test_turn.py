@@ -14,7 +14,7 @@ from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
 from kcm.errors import ArtefactError, KcmError, LockedError
 from pipelines.config import RunConfig
-from pipelines.loop import challenger, inbox
+from pipelines.loop import challenger, drawn
 from pipelines.loop import turn as turns
 from pipelines.loop.attempts import UpdateAttempt
 from pipelines.loop.challenger import BuiltChallenger
@@ -226,7 +226,7 @@ def test_labels_that_suffice_certify_the_challenger_anew_once(loop: Loop, monkey
     """Promise: its networks are not trained again, and it may follow itself under a stricter threshold."""
     first = update(loop.config)
     labels = SimpleNamespace(model_dump=lambda mode: {"answers": {"r1/0": "good"}})
-    monkeypatch.setattr(inbox, "sufficient_labels", lambda *_: labels)
+    monkeypatch.setattr(drawn, "sufficient_labels", lambda *_: labels)
     again = update(loop.config)
     assert (again["relabelled"], again["promoted"], loop.champion) == (True, True, "reviews/3")
     assert [again[end] for end in ("after", "upto")] == [first[end] for end in ("after", "upto")]

@@ -160,7 +160,8 @@ def test_what_a_certificate_has_to_know_of_the_window(write: Write) -> None:
 
 def test_labels_that_are_named_are_new_without_any_feedback_and_others_are_refused(write: Write) -> None:
     rows = decisions(TEXTS, ["good"] * 400)
-    rows[0]["label"], rows[1]["inbox_label"] = "odd", "bad"
+    rows[0]["label"] = "odd"
+    rows[1] |= {"label": "bad", "label_probability": 0.5}
     assert write(MadeLog(rows), named_labels=("odd", "even")).facts.new_labels == ("odd", "even")
     with pytest.raises(DataError, match="'odd', which is not in the list"):
         write(MadeLog(rows))
