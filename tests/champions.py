@@ -18,7 +18,7 @@ def registered(store: ArtefactStore, bundle: Path, version: str) -> Champion:
     return Champion(version=version, digest=digest, bundle=digest[:16], by="promote")
 
 
-def beside(champion: Champion, share: float = 0.0, stage: int = 0) -> Challenger:
+def beside(champion: Champion, share: float = 0.5, stage: int = 1) -> Challenger:
     """The same version as a challenger."""
     return Challenger(
         digest=champion.digest, version=champion.version, bundle=champion.bundle, share=share, stage=stage

@@ -183,7 +183,6 @@ def stats_view(result: Mapping[str, Any]) -> Group:
         "numbers": f"up to {result['watermark']}; {result['missing']:,} decisions never came into the log",
         "audits": _states(result["audits"]),
         "labels": f"{result['labels']:,}",
-        "inbox": _states(result["inbox"]),
         "payloads": f"{payloads['items']:,}, {payloads['bytes']:,} bytes, since {payloads['oldest'] or '-'}",
         "forgotten": f"{result['forgotten']:,}",
     }

@@ -1,4 +1,4 @@
-"""Trying a challenger on traffic: the champion's shadow at first, then the version of more and more callers.
+"""Trying a challenger on traffic: it answers more and more of the callers.
 
 A stage ends after a fixed number of the challenger's own decisions. What its traffic refutes, or does not show to stay
 within its limits by then, ends the trial at once: the champion answers everybody again.
@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kcm.certification.monitoring.trial import Limits, StageVerdict, judge, upper_bound
+from kcm.certification.monitoring.trial import Limits, Requests, StageVerdict, judge
 from kcm.config import Config
 from kcm.errors import KcmError
 from pipelines.loop.config import CanaryConfig
-from pipelines.registry.champion import Challenger, Pointer
+from pipelines.registry.champion import Challenger, Champion, Pointer
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.trial import TrialFigures, TrialLog
+from pipelines.serve.log.trial import TrialLog
 
 POLL_S = 1.0
 REST = 5  # a reading of the log that takes t seconds is followed by a rest of 5 t
@@ -33,22 +33,21 @@ class PointerTrial:
     """A trial by the champion pointer: replicas follow what it says of the challenger."""
 
     pointer: Pointer
-    challenger: Challenger
+    candidate: Champion
     timeout_s: float
 
     def try_out(self, stage: int, share: float) -> None:
-        """Let the challenger see the traffic of every replica, and answer this share of the callers.
-
-        Raises KcmError where a replica does not.
-        """
-        current = self.pointer.try_out(self.challenger.model_copy(update={"stage": stage, "share": share}))
+        """Let the challenger answer this share of the callers. Raises KcmError where a replica does not."""
+        version, digest, bundle = self.candidate.version, self.candidate.digest, self.candidate.bundle
+        challenger = Challenger(version=version, digest=digest, bundle=bundle, stage=stage, share=share)
+        current = self.pointer.try_out(challenger)
         for report in self.pointer.reports.settled(current.record, self.timeout_s):
-            if reason := report.refused.get(self.challenger.version):
-                raise KcmError(f"a replica dropped it: {reason}", where=self.challenger.version)
+            if reason := report.refused.get(version):
+                raise KcmError(f"a replica dropped it: {reason}", where=version)
 
     def dropped(self) -> str | None:
         """Why a replica has dropped the challenger, if one has."""
-        refusals = (report.refused.get(self.challenger.version) for _, report in self.pointer.reports.read().values())
+        refusals = (report.refused.get(self.candidate.version) for _, report in self.pointer.reports.read().values())
         return next(filter(None, refusals), None)
 
     def end(self) -> None:
@@ -72,10 +71,7 @@ class _StoppedError(Exception):
 class Rollout:
     """One trial of the version `challenger` beside `champion`.
 
-    `epsilon` is what the challenger's certificate allows it to lose.
-
-    `label_free` says that the certificate bounds its disagreement with the large model by epsilon. Where labels did,
-    disagreement may be larger, and must not exceed what the shadow has shown by more than epsilon.
+    `disagreement` is the largest share of all items on which the challenger may disagree with the large model.
     """
 
     champion: str
@@ -83,8 +79,7 @@ class Rollout:
     config: CanaryConfig
     service: PointerTrial
     log: TrialLog
-    epsilon: float
-    label_free: bool
+    disagreement: float
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     stages: list[StageVerdict] = field(default_factory=list)
@@ -95,8 +90,13 @@ class Rollout:
         A challenger that has passed still answers the callers of the last stage: a promotion ends that.
         """
         self._deadline, self._after = self.clock() + self.config.timeout_s, self.log.last()
+        limits = Limits(
+            error_rate=self.config.max_error_rate,
+            slow_s=self.log.slowest(self.champion, 0.99),
+            slow_rate=self.config.max_slow_rate,
+            disagreement=self.disagreement,
+        )
         try:
-            limits = self._shadow()
             for stage, share in enumerate(self.config.stages, start=1):
                 self._canary(stage, share, limits)
         except (_StoppedError, KcmError) as error:
@@ -110,41 +110,15 @@ class Rollout:
             raise
         return RolloutOutcome(passed=True, reason="every stage has passed", stages=tuple(self.stages))
 
-    def _shadow(self) -> Limits:
-        """Let the challenger see the traffic, and find its limits."""
-        self.service.try_out(0, 0.0)
-        trial = self._wait(lambda trial: trial.champion.num_decisions(0) >= self.config.shadow_decisions)
-        seen = trial.champion
-        shown = upper_bound(seen.lost_high, seen.share, DELTA)
-        disagreement = self.epsilon if self.label_free else min(0.99, shown + self.epsilon)
-        self.stages.append(
-            StageVerdict(
-                stage=0,
-                share=0.0,
-                num_decisions=seen.num_decisions(0),
-                num_requests=len(seen),
-                verdict="pass",
-                reason=f"as a shadow it would disagree on at most {shown:.4f} of all items",
-            )
-        )
-        return Limits(
-            error_rate=self.config.max_error_rate,
-            slow_s=seen.slowest(0.99),
-            slow_rate=self.config.max_slow_rate,
-            disagreement=disagreement,
-        )
-
     def _canary(self, stage: int, share: float, limits: Limits) -> None:
         """Let the challenger answer a share of the callers until the stage is decided."""
         self.service.try_out(stage, share)
         ended_at: float | None = None
 
-        def decided(trial: TrialFigures) -> bool:
+        def decided(requests: Requests) -> bool:
             nonlocal ended_at
-            verdict = judge(
-                trial.challenger, limits, DELTA, stage=stage, share=share, num_stages=len(self.config.stages)
-            )
-            if self.stages[-1].stage == stage:
+            verdict = judge(requests, limits, DELTA, stage=stage, share=share, num_stages=len(self.config.stages))
+            if self.stages and self.stages[-1].stage == stage:
                 self.stages.pop()
             self.stages.append(verdict)
             if verdict.verdict == "refuted":
@@ -158,19 +132,17 @@ class Rollout:
         if (last := self.stages[-1]).verdict != "pass":
             raise _StoppedError(f"stage {stage} at {share:.0%} of the callers is undecided: {last.reason}")
 
-    def _wait(self, done: Callable[[TrialFigures], bool]) -> TrialFigures:
+    def _wait(self, done: Callable[[Requests], bool]) -> None:
         """Read the trial again and again until it is `done`."""
         while True:
             if reason := self.service.dropped():
                 raise _StoppedError(f"the service dropped it: {reason}")
             started = self.clock()
-            trial = self.log.read(self._after, self.champion, self.challenger)
-            if done(trial):
-                return trial
+            if done(self.log.read(self._after, self.challenger)):
+                return
             if self.clock() > self._deadline:
-                num = self.stages[-1].num_decisions if self.stages else trial.champion.num_decisions(0)
                 raise _StoppedError(
-                    f"too little traffic: {num} decisions of this stage within the {self.config.timeout_s:g} s that"
-                    " a trial may take (update.canary.timeout_s)"
+                    f"too little traffic: {self.stages[-1].num_decisions} decisions of this stage within the"
+                    f" {self.config.timeout_s:g} s that a trial may take (update.canary.timeout_s)"
                 )
             self.sleep(max(POLL_S, REST * (self.clock() - started)))

@@ -17,7 +17,6 @@ AUDIT_SHARE = 0.05  # of a run that has a section `update` and names no other
 class CanaryConfig(Config):
     """How a challenger is tried on traffic before it is the champion, where the cascade is served."""
 
-    shadow_decisions: int = Field(1000, ge=0, description="Decisions on which it only shadows the champion, at first.")
     stages: tuple[float, ...] = Field(
         (0.01, 0.05, 0.25, 1.0), description="Shares of the callers that it answers, one after the other, up to 1."
     )

@@ -9,20 +9,129 @@ Shapes: N decisions of certify units, in the order of their numbers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
-from kcm.certification.labelled import LabelledUnits
+from kcm.certification.labelled import LabelledTest, LabelledUnits, lowest_certified
 from kcm.config import Config
 from kcm.tasks.hashing import draw
 from pipelines.loop.judged import JudgedWindow
-from pipelines.serve.log.inbox import DisputedItem, LabelTest, State
+
+State = Literal["drawn", "labelled", "skipped"]
+LabelStates = Mapping[str, tuple[str, str | None]]  # state and label of an item by `request id/item`
 
 
-class InboxPlan(Config):
+class DisputedItem(Config):
+    """A drawn disagreement: its place in the order of units, and what X of its unit grows by where it is lost.
+
+    `large_label` is None where the large model never answered: no label could tell, and the item is lost.
+    """
+
+    id: str
+    place: int
+    weight: float
+    score: float
+    small_label: str
+    large_label: str | None
+
+
+class LabelTest(Config):
+    """The test of one decision of a challenger's policy: the decision for `task`, or for all requests without one."""
+
+    task: str | None
+    decision: Decision
+    epsilon: float
+    delta: float
+    floor: float
+    num_units: int
+    items: tuple[DisputedItem, ...]
+    noise: float = 0.0
+
+    def units(self, states: LabelStates) -> LabelledUnits:
+        """What is known by the labels in `states`."""
+        outcomes = [
+            outcome(*states.get(item.id, ("drawn", None)), item.small_label, item.large_label) for item in self.items
+        ]
+        return LabelledUnits(
+            num_units=self.num_units,
+            floor=self.floor,
+            place=np.array([item.place for item in self.items], dtype=np.int64),
+            weight=np.array([item.weight for item in self.items], dtype=np.float64),
+            score=np.array([item.score for item in self.items], dtype=np.float64),
+            answered=np.array([answered for answered, _ in outcomes], dtype=bool),
+            lost=np.array([lost for _, lost in outcomes], dtype=bool),
+            noise=self.noise,
+        )
+
+    def num_labels(self, states: LabelStates) -> int:
+        """How many of the items a person has labelled or skipped that the large model answered."""
+        given = (states.get(item.id, ("drawn", None))[0] for item in self.items if item.large_label is not None)
+        return sum(state != "drawn" for state in given)
+
+    def result(self, states: LabelStates) -> LabelledTest:
+        """The test at the searched threshold."""
+        return LabelledTest(self.units(states), self.epsilon, self.delta)
+
+    def certified(self, states: LabelStates) -> Decision:
+        """The searched decision where the labels certify it, else the closest stricter one that they do."""
+        lowest = lowest_certified(self.units(states), self.decision.cut, self.epsilon, self.delta)
+        return self.decision if lowest == self.decision.cut else Decision.of(lowest)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the labels so far certify of the searched policy.
+
+    `bound` is the upper end of the accuracy lost, for the worst decision of the policy. `decided` of `num_units` units
+    tell something by now; without units labels certify nothing. No further label is needed once `certified`; `stricter`
+    says that the labels certify not the searched policy, but one that keeps less. `num_open`, `num_labelled` and
+    `num_skipped` count the items.
+    """
+
+    certified: bool
+    stricter: bool
+    bound: float
+    epsilon: float
+    decided: int
+    num_units: int
+    num_open: int
+    num_labelled: int
+    num_skipped: int
+
+
+def outcome(state: str | None, label: str | None, small: str, large: str | None) -> tuple[bool, bool]:
+    """Whether an item has been decided, and whether it is lost: the large side alone is right, or nobody could tell."""
+    if large is None:
+        return True, True
+    return state in ("labelled", "skipped"), state == "skipped" or (label == large and label != small)
+
+
+def standing_of(tests: Sequence[LabelTest], states: LabelStates) -> Standing:
+    """What these labels certify."""
+    results = [test.result(states) for test in tests]
+    certified = bool(results) and all(result.certified for result in results)
+    item_states = [state for state, _ in states.values()]
+    return Standing(
+        certified=certified,
+        stricter=not certified and any(test.certified(states).decision != "escalate_all" for test in tests),
+        bound=max((result.bound for result in results), default=0.0),
+        epsilon=max((test.epsilon for test in tests), default=0.0),
+        decided=sum(result.num_decided for result in results),
+        num_units=sum(result.num_units for result in results),
+        num_open=item_states.count("drawn"),
+        num_labelled=item_states.count("labelled"),
+        num_skipped=item_states.count("skipped"),
+    )
+
+
+class LabelPlan(Config):
     """What a challenger's labels are drawn for, frozen before the first is seen."""
 
     attempt: str = Field(description="Names the draw, and the look in the ledger.")
@@ -51,34 +160,23 @@ class InboxPlan(Config):
 
 
 class GivenLabels(Config):
-    """What people said of an inbox by the time that its labels sufficed: all that a labelled certificate rests on."""
+    """What people said of the drawn items by the time that it sufficed: all that a labelled certificate rests on."""
 
-    plan: InboxPlan
+    plan: LabelPlan
     answers: dict[str, tuple[State, str | None]] = Field(description="State and label by `request id/item`.")
 
 
-def drawn_items(judged: JudgedWindow, plan: InboxPlan) -> list[dict[str, object]]:
-    """The disagreements that a certificate of the plan's policy needs labels of, in their order, as rows of the inbox.
+def drawn_places(judged: JudgedWindow, plan: LabelPlan) -> NDArray[np.intp]:
+    """The places [M] of the disagreements that a certificate of the plan's policy needs labels of, in their order.
 
     They are put before people from the first on, so that every label decides as many units as it can.
     """
     disputed_N = judged.answered & judged.disagrees & judged.keeps(plan.policy)
-    chosen = np.flatnonzero(disputed_N & plan.drawn(judged))
-    chosen = chosen[np.argsort(plan.order(judged)[chosen], kind="stable")]
-    rows, rho_N, label_N = judged.rows, plan.probability(judged), judged.label
-    return [
-        {
-            "request_id": rows["request_id"].iloc[place],
-            "item": int(rows["item"].iloc[place]),
-            "probability": float(rho_N[place]),
-            "position": position,
-            "small_label": label_N[place],
-        }
-        for position, place in enumerate(chosen)
-    ]
+    places = np.flatnonzero(disputed_N & plan.drawn(judged))
+    return places[np.argsort(plan.order(judged)[places], kind="stable")]
 
 
-def label_tests(judged: JudgedWindow, plan: InboxPlan) -> tuple[LabelTest, ...]:
+def label_tests(judged: JudgedWindow, plan: LabelPlan) -> tuple[LabelTest, ...]:
     """The tests of every decision of the plan's policy that keeps something, before a label is given.
 
     Their results may be asked for after each label: a test holds at all times.
@@ -89,7 +187,7 @@ def label_tests(judged: JudgedWindow, plan: InboxPlan) -> tuple[LabelTest, ...]:
     return tuple(_label_test(task, decisions[task], rows, plan) for task, rows in parts.items() if len(rows))
 
 
-def _label_test(task: str | None, decision: Decision, judged: JudgedWindow, plan: InboxPlan) -> LabelTest:
+def _label_test(task: str | None, decision: Decision, judged: JudgedWindow, plan: LabelPlan) -> LabelTest:
     """The test of one decision, with the disagreements above its threshold that are drawn."""
     traffic, rho_N, answered_N = judged.traffic(plan.floor), plan.probability(judged), judged.answered
     disputed_N = traffic.asked & traffic.disagrees & (traffic.score > decision.cut)

@@ -41,11 +41,13 @@ GATES = "gates.json"
 class Verdicts(Config):
     """`gates.json`: the gates, the cheap ones first, and the share of the window's unlearned decisions that are kept.
 
-    `calls_saved`: by the champion, as it was then, and by the challenger.
+    `calls_saved`: by the champion, as it was then, and by the challenger. `disagreement`: upper bound on the share of
+    these decisions that the challenger keeps and answers otherwise than the large model.
     """
 
     gates: list[PromotionGate]
     calls_saved: tuple[float, float]
+    disagreement: float
 
 
 class GatesArtefact(Artefact):
@@ -62,7 +64,7 @@ class GatesArtefact(Artefact):
 class Examine(Stage, Plan):
     """`gates.json`, against a champion and these limits; `upstreams` are the servers that the large model may ask."""
 
-    stage, version, unit = "gates", 2, "gates"
+    stage, version, unit = "gates", 3, "gates"
     reads, writes = ("window", "features", "outcomes", "evaluated", "bundle"), GatesArtefact
 
     champion: str = Field(description="Fingerprint of the champion's bundle.")
@@ -87,13 +89,13 @@ class Examine(Stage, Plan):
         challenger, champion = new.bundle, old.bundle
         context, limits, name = attempt.context, self.limits, evaluated.deployed
         judged = JudgedWindow.read(evaluated.folder / name / JUDGED).of_purpose("certify", "test")
-        kept_before, kept_after = judged.champion_kept, judged.keeps(evaluated.policy(name))
+        policy, certificate, facts = evaluated.policy(name), challenger.certificates[None], window.facts
+        kept_before, kept_after = judged.champion_kept, judged.keeps(policy)
         saved = [float(kept_N.mean()) if len(judged) else 0.0 for kept_N in (kept_before, kept_after)]
         examined = [probed(challenger, context.assets_path)]
         if examined[0].verdict != "fail":
             if limits.panel_size:
                 examined.append(self.panel(challenger, features, outcomes, champion.task_names, context))
-            certificate, facts = challenger.certificates[None], window.facts
             loss = judged.champion_loss(champion.policy, facts.share_floor, certificate.delta, facts.new_labels)
             holds = gates.promise_kept(loss, certificate.epsilon, facts.signs)
             keeps = champion.policy.lowest_cut < np.inf
@@ -105,7 +107,8 @@ class Examine(Stage, Plan):
                 gates.certified(certificate, repairs=repairs),
                 *gates.against(holds, compared, keeps=keeps),
             ]
-        verdicts = Verdicts(gates=examined, calls_saved=(saved[0], saved[1]))
+        disagreement = judged.disagreement(policy, facts.share_floor, certificate.delta)
+        verdicts = Verdicts(gates=examined, calls_saved=(saved[0], saved[1]), disagreement=disagreement)
         write_json(attempt.folder / GATES, verdicts.model_dump(mode="json"))
 
     def panel(

@@ -32,7 +32,7 @@ from kcm.tasks.sequence import DESCRIPTION, SCHEMA, Task, append_task
 from kcm.tasks.shards import GROUP_ROWS, write_shards
 from kcm.tasks.splits import SPLITS, Split
 from pipelines.context import Attempt, Context
-from pipelines.loop.judged import row_ids, window_features
+from pipelines.loop.judged import asked_label, row_ids, window_features
 from pipelines.loop.window import WindowArtefact
 from pipelines.stages.features import Encoding, Features
 from pipelines.stages.outcomes import Outcomes
@@ -216,8 +216,8 @@ def _rows(window: pa.Table, split: Split, numbers: Mapping[str, int], taught: bo
     if split == "certify":
         table = table.slice(0, 0)
     measured = split != "train"
-    sources = ["inbox_label", *([] if measured else ["label"]), *(["large_label"] if measured or taught else [])]
-    given = pc.coalesce(*(table[name] for name in sources))
+    said = asked_label(table) if measured else table["label"]  # callers choose what they label
+    given = pc.coalesce(said, table["large_label"]) if measured or taught else said
     answered = table["large_label"].is_valid()
     labels = [numbers.get(label, UNLABELLED) for label in given.to_pylist()]
     if measured:  # a large model may name what is not in the list

@@ -38,7 +38,7 @@ def answers_by_grown_head(
     context, new = attempt.context, window.facts.new_labels
     large = parent.sequence.large_with_head(large)
     labels, rows = (*parent.sequence.names.labels, *new), window.table
-    said = pc.coalesce(rows["inbox_label"], rows["label"]).to_pylist()
+    said = rows["label"].to_pylist()
     numbers = {label: number for number, label in enumerate(labels)}
     label_N = np.array([numbers.get(label, UNLABELLED) for label in said])
     label_N[~pc.fill_null(pc.equal(rows["purpose"], "train"), False).to_numpy()] = UNLABELLED

@@ -163,13 +163,23 @@ class JudgedWindow:
         keeps, answered = policy.keep(score, tasks), self.answered
         differs = self.large_label != np.asarray(self.rows["small_label"], dtype=object)
         lost = np.where(keeps, differs, np.isin(self.large_label.astype(str), list(new_labels)))
-        kinds = pd.DataFrame(
-            {
-                "probability": self.probability,
-                "low": answered & lost,
-                "high": self.asked & np.where(answered, lost, keeps),
-            }
-        )
+        return self._share(answered & lost, self.asked & np.where(answered, lost, keeps), floor, delta)
+
+    def disagreement(self, policy: Policy, floor: float, delta: float) -> float:
+        """Upper bound, with 1 - delta, on the share of decisions that the challenger keeps against the large model.
+
+        This is what its policy would have done with this traffic in the champion's place. 1 without decisions.
+        """
+        if not len(self):
+            return 1.0
+        kept_against = self.keeps(policy) & self.disagrees
+        return self._share(self.answered & kept_against, self.asked & kept_against, floor, delta)[1]
+
+    def _share(
+        self, low: NDArray[np.bool_], high: NDArray[np.bool_], floor: float, delta: float
+    ) -> tuple[float, float]:
+        """Ends of the share of decisions with an event, which happened at least in `low` and at most in `high`, [N]."""
+        kinds = pd.DataFrame({"probability": self.probability, "low": low, "high": high})
         groups = kinds.groupby(["probability", "low", "high"]).size().items()
         return loss_interval(
             [Observations(count, floor, p, float(low), float(high)) for (p, low, high), count in groups], delta
@@ -212,6 +222,11 @@ def window_features(
     if stored.any():
         features_ND[stored] = _matrix(window.filter(pa.array(stored))["features"])
     return features_ND
+
+
+def asked_label(window: pa.Table) -> pa.ChunkedArray:
+    """The labels of items that were drawn for people, with a known probability; null where a caller volunteered one."""
+    return pc.if_else(window["label_probability"].is_valid(), window["label"], pa.scalar(None, pa.string()))
 
 
 def row_ids(window: pa.Table) -> pa.ChunkedArray:

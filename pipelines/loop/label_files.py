@@ -1,4 +1,4 @@
-"""The inbox as a file for labelling elsewhere, and what people said of it read back.
+"""The drawn items as a file for annotators, and what they said of them read back.
 
 The name of the file decides its form: `.csv`, `.jsonl` (one object a line), or `.json` (tasks of Label Studio). A cell
 of a CSV file that a spreadsheet would read as a formula begins with an apostrophe, which is taken off when it is read.
@@ -17,16 +17,16 @@ from kcm.errors import DataError
 from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
 from kcm.inputs.textfile import UNDECODABLE
-from pipelines.serve.log.inbox import InboxItem
+from pipelines.loop.drawn import DrawnItem
 
-COLUMNS = ("id", "text", "task", "label", "skip")
+COLUMNS = ("id", "text", "task", "probability", "label", "skip")
 _READ = ("id", "label", "skip")
 FORMS = (".csv", ".jsonl", ".json")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the beginning of one
 _YES, _NO = ("1", "true", "yes", "x"), ("", "0", "false", "no", "none")
 
 
-def write_items(items: Sequence[InboxItem], path: Path) -> None:
+def write_items(items: Sequence[DrawnItem], path: Path) -> None:
     """Write items for labelling elsewhere; a picture is in `.jsonl` and `.json`, and only named by its id in `.csv`.
 
     What the two models answered is left out: a person who sees it agrees with it more often.
@@ -73,26 +73,27 @@ def _form(path: Path) -> str:
     return path.suffix.lower()
 
 
-def _row(item: InboxItem) -> dict[str, str]:
-    values = item.id, _text(item), item.task or "", item.label or "", "yes" if item.state == "skipped" else ""
+def _row(item: DrawnItem) -> dict[str, str]:
+    skip = "yes" if item.state == "skipped" else ""
+    values = item.id, _text(item), item.task or "", f"{item.probability:.6g}", item.label or "", skip
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def _text(item: InboxItem) -> str:
+def _text(item: DrawnItem) -> str:
     """The text; the one character that stands for damage where files are read is replaced."""
     return (item.text or "").replace(UNDECODABLE, "\ufffd")
 
 
-def _picture(item: InboxItem) -> dict[str, str]:
+def _picture(item: DrawnItem) -> dict[str, str]:
     if item.image is None:
         return {}
     kind = "png" if item.image.startswith(b"\x89PNG") else "jpeg"
     return {"image": f"data:image/{kind};base64,{base64.b64encode(item.image).decode()}"}
 
 
-def _label_studio_task(item: InboxItem) -> dict[str, Any]:
+def _label_studio_task(item: DrawnItem) -> dict[str, Any]:
     """A task of Label Studio; what was said already is an annotation of a control named `label` on the text."""
-    shown = {"id": item.id, "text": _text(item), "task": item.task or ""} | _picture(item)
+    shown = {name: cell for name, cell in _row(item).items() if name not in _READ[1:]} | _picture(item)
     choice = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [item.label]}}
     if item.state == "drawn":
         return {"data": shown}

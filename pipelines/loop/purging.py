@@ -32,7 +32,7 @@ from pipelines.store.upkeep import alone, empty, is_emptied, rewrite
 # What holds no content of rows: bundles and figures, with scores and answers by the ids of rows; windows are rewritten.
 _KEPT = frozenset({"register", "evaluate", "reevaluate", "gates", "window", "ask_again"})
 _SEQUENCES = ("grow", "tasks")
-ERASED = (*PAYLOAD, "label", "inbox_label")  # columns of a window that hold content
+ERASED = (*PAYLOAD, "label")  # columns of a window that hold content
 
 
 @dataclass(frozen=True)

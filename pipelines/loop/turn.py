@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rich.markup import escape
 
 from kcm.errors import ConfigError, DataError, KcmError
 from pipelines.config import RunConfig
-from pipelines.loop import challenger, inbox
+from pipelines.loop import challenger, drawn
 from pipelines.loop.attempts import UpdateAttempt, fingerprint_of
 from pipelines.loop.challenger import BuiltChallenger
 from pipelines.loop.disputes import GivenLabels
@@ -41,10 +42,12 @@ class Delivery:
     stages: list[dict[str, Any]] = field(default_factory=list)
 
 
-Deliver = Callable[[Champion], Delivery]  # brings a registered version through shadow and canary
+# Brings a registered version through its canary. The number is an upper bound on the share of the window's decisions on
+# which it disagrees with the large model.
+Deliver = Callable[[Champion, float], Delivery]
 
 
-def nothing_served(candidate: Champion) -> Delivery:
+def nothing_served(candidate: Champion, disagreement: float) -> Delivery:
     """The delivery where no service runs."""
     return Delivery(served=False)
 
@@ -64,7 +67,7 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
     control, what = state.store.control, f"the update of {config.name!r}"
     with storage_errors(state.store.root), leased(control, f"leases/loop/{config.name}", what):
         watermark = watermark_of(config)
-        labels = inbox.sufficient_labels(config, state)
+        labels = drawn.sufficient_labels(config, state)
         attempt = _due(config, state, watermark, labels)
         if attempt is None:
             reason = f"nothing is new in the log since decision {watermark}"
@@ -86,7 +89,6 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
             raise
         turn |= {"seconds": round(time.monotonic() - started, 1)}
         state.attempts.close(attempt.name, turn)
-        inbox.withdraw_labels(config, state)
         return {"changed": True, "attempt": attempt.name} | turn | state.write()
 
 
@@ -109,7 +111,8 @@ def approve(config: RunConfig, version: str, deliver: Deliver = nothing_served) 
     if reason := state.champions.pointer.rejected(turn["digest"]):
         raise KcmError(f"version {number} was stopped: {reason}", where=config.name, hint="`kcm promote` insists")
     candidate = Champion.model_validate(turn["candidate"])
-    promoted = _promote(config, state, candidate, {current.digest}, turn["upto"], deliver)
+    bring = partial(deliver, candidate, turn["disagreement"])
+    promoted = _promote(config, state, candidate, {current.digest}, turn["upto"], bring)
     state.attempts.close(turn["attempt"], {k: v for k, v in turn.items() if k != "attempt"} | promoted)
     return {"version": turn["version"]} | promoted | state.write()
 
@@ -156,7 +159,8 @@ def _outcome(
     after = {attempt.champion}
     if attempt.labels is not None:  # a relabelled challenger may follow itself, under a stricter threshold
         after.add(state.attempts.turns()[-1]["digest"])
-    return _promote(config, state, candidate, after, attempt.upto, deliver)
+    bring = partial(deliver, candidate, built.figures["disagreement"])
+    return _promote(config, state, candidate, after, attempt.upto, bring)
 
 
 def _held_back(
@@ -176,9 +180,9 @@ def _held_back(
 
 
 def _promote(
-    config: RunConfig, state: LoopState, candidate: Champion, after: set[str], upto: int, deliver: Deliver
+    config: RunConfig, state: LoopState, candidate: Champion, after: set[str], upto: int, bring: Callable[[], Delivery]
 ) -> dict[str, Any]:
-    """Bring a challenger through shadow and canary, where a cascade is served, and make it the champion.
+    """Bring a challenger through its canary, where a cascade is served, and make it the champion.
 
     `after` are digests of the champions that it may follow.
     """
@@ -193,7 +197,7 @@ def _promote(
                 where=config.name,
                 hint="Start `kcm update` again: it starts from the champion of today",
             )
-        delivery = deliver(candidate)
+        delivery = bring()
         stopped, served = delivery.stopped, delivery.served
         renewed = candidate.model_copy(update={"promoted_at": utc_now(), "after": watermark_of(config), "by": "update"})
         if stopped is None:

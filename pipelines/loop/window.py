@@ -26,7 +26,7 @@ from kcm.parquet import read_table, write_table
 from kcm.tasks.splits import Fractions, Split, purpose
 from pipelines.config import RunConfig
 from pipelines.context import Attempt
-from pipelines.loop.judged import row_ids
+from pipelines.loop.judged import asked_label, row_ids
 from pipelines.loop.labellers import outliers
 from pipelines.loop.naming import ClassNames
 from pipelines.loop.parent import Parent
@@ -109,7 +109,7 @@ class LogWindow(Stage, Plan):
     A caller's label in `same` stands for the other one there, and `item_labels` are people's labels of items, by id.
     """
 
-    stage, version, writes, unit = "window", 3, WindowArtefact, "decisions"
+    stage, version, writes, unit = "window", 4, WindowArtefact, "decisions"
 
     application: str
     after: int
@@ -166,15 +166,15 @@ class LogWindow(Stage, Plan):
     def write(self, attempt: Attempt) -> None:
         """Read the log. DataError, in one line, for a window that nothing may be learned from."""
         rows: pa.Table = self.log.window(self.after, self.upto, self.max_share_per_caller)
-        aside = outliers(rows, self.bundle.label_names)
+        aside = outliers(rows.filter(rows["label_probability"].is_null()), self.bundle.label_names)
         rows = rows.set_column(rows.column_names.index("label"), "label", self._labels(rows, aside))
         learnable = (rows[name].is_valid() for name in ("unit", "gate_score", "small_label"))
         usable = reduce(pc.and_, learnable).to_pylist()  # forgotten decisions are not
         units = [unit if good else None for unit, good in zip(rows["unit"].to_pylist(), usable, strict=True)]
         purposes = [unit and self._purpose(unit) for unit in units]
         known = {*self.bundle.label_names, *self.named_labels, self.bundle.none_label, None}
-        labels, asked_for = Counter(rows["label"].to_pylist()), set(rows["inbox_label"].to_pylist())
-        said = pc.coalesce(rows["inbox_label"], rows["label"]).to_pylist()
+        said = rows["label"].to_pylist()
+        labels, asked_for = Counter(said), set(asked_label(rows).to_pylist())
         taught = Counter(label for label, purpose in zip(said, purposes, strict=True) if purpose == "train")
         fewest = FEWEST_TAUGHT if self.bundle.large.fits_on_train else 0
         learned = tuple(label for label in self.named_labels if taught[label] >= fewest)
@@ -212,9 +212,10 @@ class LogWindow(Stage, Plan):
         write_json(attempt.folder / FACTS, facts.model_dump(mode="json"))
 
     def _labels(self, rows: pa.Table, aside: Collection[str]) -> pa.Array:
-        """What callers said, but for those set aside, in the words of the label list; else a person's of the group."""
-        given = zip(row_ids(rows).to_pylist(), rows["caller"].to_pylist(), rows["label"].to_pylist(), strict=True)
-        said = ((item, None if caller in aside else label) for item, caller, label in given)
+        """What was said, but by callers set aside, in the words of the label list; else a person's of the group."""
+        columns = rows["caller"], rows["label"], rows["label_probability"]
+        given = zip(row_ids(rows).to_pylist(), *(column.to_pylist() for column in columns), strict=True)
+        said = ((item, None if drawn is None and caller in aside else label) for item, caller, label, drawn in given)
         labels = [self.item_labels.get(item) if label is None else self.same.get(label, label) for item, label in said]
         return pa.array(labels, pa.string())
 

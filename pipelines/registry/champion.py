@@ -50,8 +50,8 @@ class Challenger(Config):
     digest: str = Field(description="Digest of the bundle.")
     version: str = Field(description="Registered version, NAME/NUMBER.")
     bundle: str = Field(description="Fingerprint of the artefact of stage `register` that holds the bundle.")
-    stage: int = Field(0, ge=0, description="Stage of the trial; 0 for the shadow.")
-    share: float = Field(0.0, ge=0, le=1, description="Share of the callers that it answers; as a shadow none.")
+    stage: int = Field(ge=1, description="Stage of the trial.")
+    share: float = Field(gt=0, le=1, description="Share of the callers that it answers.")
 
 
 class Current(Config):

@@ -175,12 +175,6 @@ class AuthConfig(Config):
         description="Requests of a name, or of all callers where there are no keys; at least num_replicas.",
     )
 
-    labellers: tuple[str, ...] = Field(
-        default=(),
-        description="Names of keys that may label at /labels, and so see what others have sent; without keys anyone "
-        "may, as long as the service listens on loopback.",
-    )
-
     @field_validator("keys_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 from ray.util.metrics import Counter, Gauge, Histogram
@@ -28,14 +28,13 @@ DISAGREEMENT = "kcm_audited_disagreement"
 REGRET = "kcm_audited_regret"
 REFUTED = "kcm_certificate_refuted"
 DRIFT = "kcm_drift_evidence"
-SHADOWS = "kcm_shadows_total"
 CHALLENGER = "kcm_challenger_share"
 VERSION_SECONDS = "kcm_version_seconds"
 FAILED = "kcm_version_failures_total"
 NAMES = (
     *(ITEMS, REQUESTS, ERRORS, TURNED_AWAY, UNREAD, EXPLANATIONS, UNSTORED),
     *(STAGE_SECONDS, WAITING, CALL_RATE, BREAKER),
-    *(AUDITS, DISAGREEMENT, REGRET, REFUTED, DRIFT, SHADOWS, CHALLENGER, VERSION_SECONDS, FAILED),
+    *(AUDITS, DISAGREEMENT, REGRET, REFUTED, DRIFT, CHALLENGER, VERSION_SECONDS, FAILED),
 )
 
 _SECONDS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
@@ -63,7 +62,6 @@ class ServeMetrics:
         self._regret = Gauge(REGRET, "Accuracy lost against the large model alone, by true labels.", of_version)
         self._refuted = Gauge(REFUTED, "1 once more is lost than the certificate promised.", ("version",))
         self._drift = Gauge(DRIFT, "Evidence that traffic is not like the certify rows.", ("version", "quantity"))
-        self._shadows = Counter(SHADOWS, "Items that a challenger judged unseen, by what it said.", ("version", "said"))
         self._challenger = Gauge(CHALLENGER, "Share of the callers that a challenger answers.", ("version",))
         self._version_seconds = Histogram(VERSION_SECONDS, "Seconds of a request by version.", _SECONDS, ("version",))
         self._failures = Counter(FAILED, "Requests that a challenger took and did not answer.", ("version",))
@@ -134,11 +132,6 @@ class ServeMetrics:
     def set_challenger(self, version: str, share: float) -> None:
         """Show which share of the callers a challenger answers."""
         self._challenger.set(share, tags={"version": version})
-
-    def shadowed(self, version: str, outcomes: Sequence[Literal["agree", "disagree", "other route"]]) -> None:
-        """Count items that a challenger judged beside the champion."""
-        for each in outcomes:
-            self._shadows.inc(tags={"version": version, "said": each})
 
     def challenger_failed(self, version: str) -> None:
         """Count a request that a challenger took and did not answer."""

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import Field
 
@@ -23,18 +23,13 @@ LoadedT = TypeVar("LoadedT")
 
 
 class ChallengerRelease(Config):
-    """A version beside the one that is served: it judges the same traffic unseen, or answers some of the callers."""
+    """A version beside the one that is served: it answers some of the callers."""
 
     version: str = Field(min_length=1, max_length=200, description="What clients are told that it answers.")
     bundle: Path = Field(description="Folder of the bundle.")
     artefact: str | None = Field(default=None, description="Artefact of the storage that holds the bundle, if any.")
-    share: float = Field(default=0.0, ge=0, le=1, description="Share of the callers that it answers; 0 as a shadow.")
-    stage: int = Field(default=0, ge=0, description="Stage of the canary, which the log names.")
-
-    @property
-    def mode(self) -> Literal["shadow", "canary"]:
-        """Whether it answers anybody."""
-        return "canary" if self.share else "shadow"
+    share: float = Field(gt=0, le=1, description="Share of the callers that it answers.")
+    stage: int = Field(ge=1, description="Stage of the canary, which the log names.")
 
     @property
     def release(self) -> Release:
@@ -91,8 +86,8 @@ class Releases(Generic[LoadedT]):
     """The versions in use and, for a time, those that are being loaded.
 
     `load` loads a release, beside the version that is served by then, and tries it out; what it raises refuses the
-    release. `fits` raises ValueError where a challenger cannot share the champion's work. A request takes `served` once
-    and keeps to it, so that no request mixes two versions. What is in memory already is in use at once.
+    release. `fits` raises ValueError where a challenger cannot answer the champion's callers. A request takes `served`
+    once and keeps to it, so that no request mixes two versions. What is in memory already is in use at once.
     """
 
     def __init__(

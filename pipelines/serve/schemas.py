@@ -102,7 +102,6 @@ class ChallengerCard(BaseModel):
 
     version: str
     digest: Annotated[str | None, Field(description="Digest of its bundle; null while it is not in memory.")]
-    mode: Annotated[Literal["shadow", "canary"], Field(description="Whether it answers anybody.")]
     share: Annotated[float, Field(description="Share of the callers that it answers.")]
     stage: int
     dropped: Annotated[str | None, Field(description="Why it is not tried out any more.")]
@@ -204,7 +203,7 @@ class VersionRecord(BaseModel):
         tuple[float, float] | None,
         Field(description="How often kept items differ from the large model, at 90%; null where none was audited."),
     ]
-    num_labels: Annotated[int, Field(description="Given by callers or at the inbox.")]
+    num_labels: Annotated[int, Field(description="Given by callers, or by people who were asked.")]
     refuted_at: Annotated[datetime | None, Field(description="When its certificate was refuted.")]
 
 

@@ -51,7 +51,7 @@ from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import Names
-from pipelines.training.artefacts import RANKING, Tuned, TunedArtefact, standing
+from pipelines.training.artefacts import RANKING, Tuned, TunedArtefact, advantage, standing
 
 OUTCOMES = "outcomes.parquet"  # the outcome table of a collaborator
 MAX_LABELS = 100  # in the result
@@ -115,7 +115,7 @@ class Evaluate(Stage, Plan):
     classes comes last.
     """
 
-    stage, version, unit = "evaluate", 3, "collaborators"
+    stage, version, unit = "evaluate", 4, "collaborators"
     reads, writes = ("features", "outcomes", "tuned"), EvaluatedArtefact
 
     certificate: CertificateConfig
@@ -205,7 +205,8 @@ def beside_base(collaborator: Collaborator, parts: Iterable[PartRows]) -> dict[s
 def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tuple[list[str], str]:
     """The collaborators, the one to deploy first, and why that one; without `choose` the first of the configuration.
 
-    Of what will be `updated`, those come first that notice classes which are new.
+    Of what will be `updated`, those come first that notice classes which are new. KCM, which explains itself, is
+    deployed unless another one is better by more than a standard error.
     """
     names: list[str] = list(tuned.plan.config.collaborators)
     called = {str(name): words for name, words in NAMES.items()}
@@ -214,19 +215,29 @@ def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tupl
     reached = {name: tuned.objectives(name) for name in names}
     notices = {name: updated and tuned.load(name).novel is not None for name in names}
     ranked = sorted(names, key=lambda name: (notices[name], standing(reached[name])), reverse=True)
-    best, other = ranked[0], ranked[1]
+    rivals = [name for name in ranked if notices[name] == notices[ranked[0]]]
+    better: dict[str, str] = {}
+    if "kcm" in rivals[1:]:
+        ahead = {name: advantage(reached[name], reached["kcm"], tuned.num_choosing(name)) for name in rivals}
+        better = {name: objective for name, objective in ahead.items() if objective}
+        ranked.sort(key=lambda name: name not in (better or ("kcm",)))
+        if not better:
+            level = "none of the others is better by more than a standard error on the rows that choose"
+            return ranked, f"{called['kcm']} is deployed because {level}; choosing so costs nothing of delta"
+    best, other = ranked[0], "kcm" if better else ranked[1]
     deployed = f"{called[best]} is deployed because"
     if notices[best] and not notices[other]:
         return ranked, f"{deployed} it alone notices classes that are new, which an update has to learn"
     if notices[best] and not all(notices.values()):
         deployed += " of those that notice classes which are new, which an update has to learn, it comes first:"
-    objective = next((each for each in RANKING if reached[best][each] != reached[other][each]), None)
+    differs = (objective for objective in RANKING if reached[best][objective] != reached[other][objective])
+    objective = better.get(best) or next(differs, None)
     if objective is None:
         return ranked, f"{deployed} it comes first: on the rows that choose, both are worth the same"
     words = {
         "promised": "a certificate should leave {} of the inputs to it",
-        "calls_saved": "of both a certificate should leave the same, and it saves {} of the calls",
-        "area": "both should save the same, and the area under its frontier is {}",
+        "calls_saved": "of both a certificate should leave about the same, and it saves {} of the calls",
+        "area": "both should save about the same, and the area under its frontier is {}",
     }[objective].format(f"{reached[best][objective]:.1%}")
     return ranked, (
         f"{deployed} on the rows that choose {words}, against {reached[other][objective]:.1%} with {called[other]};"

@@ -155,6 +155,10 @@ class TunedArtefact(Artefact):
         found = self.json(f"{name}/{FOUND}")
         return {objective: found[objective] for objective in RANKING}
 
+    def num_choosing(self, name: str) -> int:
+        """The number of the rows that choose."""
+        return len(np.load(self.file(f"{name}/{_SCORES}"), mmap_mode="r"))
+
     def asked(self, name: str) -> dict[str, dict[str, Any]]:
         """By prompt mode, what a collaborator's answers took and what is wrong with them."""
         file = f"{name}/{PROMPTS}"
@@ -173,3 +177,16 @@ class TunedArtefact(Artefact):
 def standing(reached: Mapping[str, Any]) -> tuple[float, ...]:
     """What trials are ranked by, and the collaborators that they left: no certify row, so it costs no delta."""
     return tuple(reached[objective] for objective in RANKING)
+
+
+def advantage(one: Mapping[str, float], other: Mapping[str, float], num_rows: int) -> str | None:
+    """The first objective that differs by more than a standard error, if `one` reaches more of it.
+
+    The standard error of the difference is that of independent shares of `num_rows` rows, which is seldom too small:
+    both sides are measured on the same rows.
+    """
+    for objective in RANKING:
+        p, q = one[objective], other[objective]
+        if abs(p - q) > np.sqrt((p * (1 - p) + q * (1 - q)) / num_rows):
+            return objective if p > q else None
+    return None

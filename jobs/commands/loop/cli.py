@@ -16,8 +16,8 @@ from jobs.views.table import result_console
 from kcm.certification.labelled import noise_bound
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
+from pipelines.loop.drawn import drawn_for
 from pipelines.loop.groups import known_labels, new_groups
-from pipelines.loop.inbox import opened_inbox
 from pipelines.loop.label_files import read_answers, write_items
 from pipelines.loop.naming import ClassNames
 
@@ -27,7 +27,7 @@ def promote(
     version: Annotated[str, typer.Argument(metavar="VERSION", help="Number of a registered version, older or newer.")],
     approve: Annotated[
         bool,
-        typer.Option("--approve", help="Only where it waits for approval, and by shadow and canary where one serves."),
+        typer.Option("--approve", help="Only where it waits for approval, and by a canary where one serves."),
     ] = False,
 ) -> dict[str, Any]:
     """Make VERSION the champion, and let the running service change to it without a failed request."""
@@ -84,7 +84,7 @@ def labels(
     config: Run,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Write all items, as .csv, .jsonl or .json (Label Studio)."),
+        typer.Option("--out", metavar="FILE", help="Write all drawn items, as .csv, .jsonl or .json (Label Studio)."),
     ] = None,
     taken: Annotated[Path | None, typer.Option("--in", metavar="FILE", help="Store the labels of such a file.")] = None,
     check: Annotated[
@@ -111,7 +111,7 @@ def labels(
     """List the few items worth a person's label, exchange them as a file, and say what the labels so far certify.
 
     They are disagreements of the last turn's challenger with the large model, drawn at random: with enough of them
-    labelled, there or on the page of the service, `kcm update` may let it keep more. With --new, groups of what was
+    labelled, `kcm update` may let it keep more. With --new, groups of what was
     escalated since the last promotion; --name adds a label for such a class, without a change of the configuration,
     --is says that it is a label which exists, or merges two names, and --ignore that it is none.
     """
@@ -173,10 +173,10 @@ def labels_of(
     them is stored. Gives the first open items, `limit` at the most. Raises DataError for what cannot be stored; nothing
     is stored then.
     """
-    with opened_inbox(config) as inbox:
+    with drawn_for(config) as drawn:
         answers, second = ({} if file is None else read_answers(file) for file in (taken, check))
-        inbox.answer(answers)
-        items = inbox.items()
+        drawn.answer(answers)
+        items = drawn.items()
         if out is not None:
             write_items(items, out)
         given = {item.id: item.label for item in items if item.label is not None}
@@ -184,12 +184,12 @@ def labels_of(
         noise = noise_bound(len(pairs), sum(pairs))
         open_items = [item for item in items if item.state == "drawn"]
         return {
-            "version": inbox.plan.version,
-            "labels": list(inbox.plan.labels),
+            "version": drawn.plan.version,
+            "labels": list(drawn.plan.labels),
             "stored": len(answers),
             "written": None if out is None else len(items),
             "checked": check and {"pairs": len(pairs), "differ": sum(pairs), "noise": noise},
-            "standing": asdict(inbox.standing()),
+            "standing": asdict(drawn.standing()),
             "items": [
                 {"id": item.id, "task": item.task, "text": item.text, "has_image": item.image is not None}
                 for item in open_items[:limit]

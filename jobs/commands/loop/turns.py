@@ -14,20 +14,21 @@ from kcm.bundle.bundle import Bundle
 from kcm.errors import DataError, KcmError, LockedError
 from pipelines.config import RunConfig
 from pipelines.loop.canary import PointerTrial, Rollout
-from pipelines.loop.inbox import LOG_TIMEOUT_S
 from pipelines.loop.state import LoopState, log_reader, watermark_of
 from pipelines.loop.triggers import NewTraffic
 from pipelines.loop.triggers import watch as watch_log
 from pipelines.loop.turn import Delivery
 from pipelines.loop.turn import approve as approve_version
 from pipelines.loop.turn import update as take_turn
-from pipelines.registry.champion import By, Challenger, Champion
+from pipelines.registry.champion import By, Champion
 from pipelines.registry.promote import promoting
 from pipelines.serve.config import log_url
 from pipelines.serve.deploy.app import require_servable, void_release
 from pipelines.serve.log.trial import TrialLog
 from pipelines.tracking.config import DIGEST_TAG
 from pipelines.tracking.tracking import FINGERPRINT_TAG, PARENT_TAG, version_tags
+
+LOG_TIMEOUT_S = 10.0
 
 
 def update(config: RunConfig) -> dict[str, Any]:
@@ -173,10 +174,12 @@ def rollback_if_refuted(config: RunConfig) -> dict[str, Any] | None:
     return rollback(config, reason="its certificate was refuted by its own traffic")
 
 
-def delivered(config: RunConfig, candidate: Champion) -> Delivery:
-    """Bring a registered version through shadow and canary in the running service; nothing where none runs.
+def delivered(config: RunConfig, candidate: Champion, disagreement: float) -> Delivery:
+    """Bring a registered version through its canary in the running service; nothing where none runs.
 
-    One whose certificate would be void there is not tried out: it would escalate everything.
+    One whose certificate would be void there is not tried out: it would escalate everything. A certificate without
+    labels bounds its disagreement with the large model. Where labels certified it, disagreement may be larger, and must
+    not exceed `disagreement`, what the replay of the window has shown, by more than epsilon.
     """
     pointer = LoopState.of(config).champions.pointer
     release = served_model(config, candidate.version)
@@ -189,16 +192,16 @@ def delivered(config: RunConfig, candidate: Champion) -> Delivery:
         return Delivery(served=True, stopped=f"its certificate would be void in the service: {void}")
     assert config.update is not None
     certificate = Bundle.read(release.bundle).certificates.get(None)
-    challenger = Challenger(digest=candidate.digest, version=candidate.version, bundle=candidate.bundle)
+    epsilon = certificate.epsilon if certificate else config.certificate.epsilon
+    label_free = certificate is not None and certificate.method == "traffic"
     with TrialLog(log_url(settings.serve, config.storage_folder), LOG_TIMEOUT_S, config.application) as log:
         outcome = Rollout(
             current.champion.version,
             candidate.version,
             config.update.canary,
-            PointerTrial(pointer, challenger, config.serve.load_timeout_s),
+            PointerTrial(pointer, candidate, config.serve.load_timeout_s),
             log,
-            epsilon=certificate.epsilon if certificate else config.certificate.epsilon,
-            label_free=certificate is not None and certificate.method == "traffic",
+            disagreement=epsilon if label_free else min(0.99, disagreement + epsilon),
         ).run()
     stages = [stage.model_dump(mode="json") for stage in outcome.stages]
     return Delivery(served=True, stopped=None if outcome.passed else outcome.reason, stages=stages)

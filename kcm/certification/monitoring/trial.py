@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import logsumexp
 
-from kcm.certification.betting import largest_level
 from kcm.certification.monitoring.alarm import RateAlarm
 from kcm.config import Config
 
@@ -59,11 +58,6 @@ class Requests:
         """Items of one stage."""
         return int(self.num_items[self.stage == stage].sum())
 
-    def slowest(self, quantile: float) -> float | None:
-        """The seconds that a share `quantile` of the requests that were answered took at most; None without any."""
-        answered = self.seconds[~self.failed]
-        return float(np.quantile(answered, quantile, method="higher")) if len(answered) else None
-
 
 class Limits(Config):
     """What a challenger may not exceed; `slow_s` is None where nothing is known that it could be compared with."""
@@ -86,7 +80,7 @@ class Check(Config):
 
 
 class StageVerdict(Config):
-    """What a stage of a trial has shown; stage 0 is the shadow."""
+    """What a stage of a trial has shown."""
 
     stage: int
     share: float
@@ -125,11 +119,6 @@ def judge(
         reason=_reason(checks, verdict),
         checks=tuple(checks),
     )
-
-
-def upper_bound(lost_high: NDArray[np.float64], share: NDArray[np.float64], delta: float) -> float:
-    """Upper confidence bound on the mean of an event from A x / pi [N] and the floors [N]; 1 without requests."""
-    return largest_level(lambda level: _log_wealth(lost_high, share, level), float(np.log(1 / delta)))
 
 
 def _check(

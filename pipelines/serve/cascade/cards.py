@@ -98,7 +98,6 @@ class Cards:
         return ChallengerCard(
             version=trial.version,
             digest=served.challenger.small_side.bundle.digest if served.challenger else None,
-            mode=trial.mode,
             share=trial.share,
             stage=trial.stage,
             dropped=dropped.reason if dropped and dropped.version == trial.version else None,

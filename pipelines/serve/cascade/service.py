@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 from kcm.bundle.answers import Input, Judgement
 from kcm.large import LargeAnswer
@@ -21,7 +20,7 @@ from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.models.judging import Unjudged
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import RETRY_AFTER_S, ServeConfig
-from pipelines.serve.log.entries import LoggedDecision, Origin, Shadow
+from pipelines.serve.log.entries import LoggedDecision, Origin
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import ChallengerRelease, Release, Releases, Served
@@ -46,14 +45,13 @@ class ServingState:
 class Judged:
     """The version that answers a request, its judgements, and the probability with which it is audited.
 
-    `trial` is the challenger that was tried out at that moment, `shadow` what it would have done with each input.
+    `trial` is the challenger's, where that answers.
     """
 
     version: CascadeVersion
     judgements: list[Judgement]
     audit_share: float
     trial: ChallengerRelease | None = None
-    shadow: list[Shadow] | None = None
 
 
 class CascadeService:
@@ -183,8 +181,7 @@ class CascadeService:
 
     def _record_failure(self, found: Judged, origin: Origin, error: Exception) -> None:
         """Log and count that a request failed, if it is a challenger that answers it."""
-        trial = found.trial
-        if trial and trial.version == found.version.name:
+        if trial := found.trial:
             self.metrics.challenger_failed(trial.version)
             if self._log:
                 status = error.status if isinstance(error, Refusal) else 500
@@ -204,8 +201,7 @@ class CascadeService:
         """
         if (log := self._log) is None:
             return
-        version, trial = found.version, found.trial
-        auditor, bundle = version.auditor, version.small_side.bundle
+        auditor, bundle = found.version.auditor, found.version.small_side.bundle
         drawn = auditor.draw(response.answers, found.audit_share) if auditor else {}
         escalated = [index for index, answer in enumerate(response.answers) if answer.route != "small"]
         given_answers = [] if isinstance(large, LargeUnavailable) else large
@@ -227,9 +223,8 @@ class CascadeService:
                     unit=unit_digest(given.content, given.group),
                     large_identity=bundle.large_identity,
                     payload=log.payload(given.content, judgement.features_D, answer.route),
-                    shadow=found.shadow[index] if found.shadow else None,
-                    stage=trial.stage if trial else None,
-                    seconds=response.timings.total_s if trial else None,
+                    stage=found.trial.stage if found.trial else None,
+                    seconds=response.timings.total_s,
                 )
                 for index, (given, judgement, answer) in enumerate(
                     zip(inputs, found.judgements, response.answers, strict=True)
@@ -240,28 +235,14 @@ class CascadeService:
             auditor.begin(origin.request_id, inputs, drawn)
 
     async def _judged(self, served: Served[CascadeVersion], inputs: Sequence[Input], origin: Origin) -> Judged:
-        """Who answers, and how; a challenger that gives no numbers is dropped."""
-        champion, challenger, trial = served.champion, served.challenger, served.release.challenger
-        share = self._config.audit.share
-        if challenger is None or trial is None:
-            return Judged(champion, await champion.judge(inputs), share)
-        mine, theirs = await champion.judge_beside(inputs, challenger)
-        if isinstance(theirs, Unjudged):
-            self._releases.drop(challenger.name, f"it gave no numbers: {theirs.reason}")
-        elif trial.answers(origin.caller, origin.request_id):
-            return Judged(challenger, theirs, 1.0 if trial.share < AUDITED_BELOW else share, trial)
-        else:
-            judged = champion.judged(mine)
-            self.metrics.shadowed(challenger.name, list(map(_said, judged, theirs)))
-            return Judged(champion, judged, share, trial, shadow=challenger.shadows(theirs))
-        return Judged(champion, champion.judged(mine), share)
-
-
-def _said(champion: Judgement, challenger: Judgement) -> Literal["agree", "disagree", "other route"]:
-    """What a challenger said of an item, compared with the champion."""
-    if champion.keeps != challenger.keeps:
-        return "other route"
-    return "agree" if champion.label == challenger.label else "disagree"
+        """Who answers, and how; a challenger that gives no numbers is dropped, and the champion answers."""
+        share, trial, challenger = self._config.audit.share, served.release.challenger, served.challenger
+        if challenger and trial and trial.answers(origin.caller, origin.request_id):
+            judgements = await challenger.judge_or_fail(inputs)
+            if not isinstance(judgements, Unjudged):
+                return Judged(challenger, judgements, 1.0 if trial.share < AUDITED_BELOW else share, trial)
+            self._releases.drop(challenger.name, f"it gave no numbers: {judgements.reason}")
+        return Judged(served.champion, await served.champion.judge(inputs), share)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from pipelines.serve.cascade.models.judging import Judging, TooManyPixelsError, 
 from pipelines.serve.cascade.models.queues import QueueFullError
 from pipelines.serve.config import RETRY_AFTER_S, ServeConfig
 from pipelines.serve.log.audit import Auditor
-from pipelines.serve.log.entries import Shadow, utc_now
+from pipelines.serve.log.entries import utc_now
 from pipelines.serve.schemas import ExplainResponse, Refusal
 
 OnRefuted = Literal["escalate_all", "report"]
@@ -98,31 +98,20 @@ class CascadeVersion:
     guard: CertificateGuard | None = None
     drift: Drift | None = None
 
-    async def judge(self, inputs: Sequence[Input], place: str = "inputs[{}]") -> list[Judgement]:
-        """One judgement per input; a refusal names an input by `place`, formatted with its position."""
-        self.require_known(inputs, place)
-        (judgements,) = await self._verdicts(inputs, place, self)
-        return self.judged(judgements)
+    async def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
+        """One judgement per input."""
+        return self._judged(await self.judge_or_fail(inputs))
 
-    async def judge_beside(
-        self, inputs: Sequence[Input], other: CascadeVersion
-    ) -> tuple[list[Judgement] | Unjudged, list[Judgement] | Unjudged]:
-        """Judgements by this version and by another one with the same encoder, which encodes them once."""
+    async def judge_or_fail(self, inputs: Sequence[Input]) -> list[Judgement] | Unjudged:
+        """One judgement per input, or why the networks gave none."""
         self.require_known(inputs)
-        mine, others = await self._verdicts(inputs, "inputs[{}]", self, other)
-        return mine, others
+        return await self._verdicts(inputs, "inputs[{}]")
 
-    def judged(self, judgements: list[Judgement] | Unjudged) -> list[Judgement]:
-        """The judgements, where there are any."""
+    def _judged(self, judgements: list[Judgement] | Unjudged) -> list[Judgement]:
         if isinstance(judgements, Unjudged):
             logger.error("the small side of version %s gave no numbers: %s", self.name, judgements.reason)
             raise self._later(503, "the small side failed")
         return judgements
-
-    def shadows(self, judgements: Sequence[Judgement]) -> list[Shadow]:
-        """What this version would have done with inputs that another one answered."""
-        names = self.small_side.bundle.answer_names
-        return [Shadow(self.name, names[each.label], each.keeps) for each in judgements]
 
     async def escalate(
         self, inputs: Sequence[Input], judgements: Sequence[Judgement], timeout_s: float
@@ -151,8 +140,8 @@ class CascadeVersion:
         """Say why this input is decided as it is. The judgements of its variants queue with other items."""
         self.require_known([given], "input")
         varied = variants(given, self.config.limits.max_items - 1)
-        (judgements,) = await self._verdicts(varied, "input", self)
-        return await asyncio.to_thread(self._explanation, given, self.judged(judgements), top, request_id)
+        judgements = self._judged(await self._verdicts(varied, "input"))
+        return await asyncio.to_thread(self._explanation, given, judgements, top, request_id)
 
     def _explanation(self, given: Input, judgements: Sequence[Judgement], top: int, request_id: str) -> ExplainResponse:
         side, bundle = self.small_side, self.small_side.bundle
@@ -176,18 +165,13 @@ class CascadeVersion:
 
     async def judge_probe(self) -> None:
         """Judge a probe. Raises what judging raises, and RuntimeError where there is no judgement."""
-        ((verdict,),) = await self.judging.judge([Input(probe_of(self.small_side.bundle))], self.small_side)
+        (verdict,) = await self.judging.judge([Input(probe_of(self.small_side.bundle))], self.small_side)
         if not isinstance(verdict, Judgement):
             raise RuntimeError(verdict.reason)
 
     def require_beside(self, challenger: CascadeVersion) -> None:
-        """Raise ValueError unless `challenger` may judge what this version encodes."""
+        """Raise ValueError unless `challenger` can answer whatever this version answers."""
         mine, theirs = self.small_side.bundle, challenger.small_side.bundle
-        if mine.encoder_identity != theirs.encoder_identity:
-            raise ValueError(
-                f"its encoder is {theirs.encoder_identity[:12]} and that of version {self.name} is"
-                f" {mine.encoder_identity[:12]}: only versions with the same encoder can be tried out beside each other"
-            )
         if mine.reads != theirs.reads:
             raise ValueError(f"it reads {', '.join(theirs.reads)} and version {self.name} {', '.join(mine.reads)}")
         if missing := set(mine.task_names) - set(theirs.task_names):
@@ -220,14 +204,12 @@ class CascadeVersion:
             if "vector" in reads and (fault := vector_fault(item.content, bundle.collaborator.in_features)):
                 raise Refusal(422, f"{place.format(index)}.features: {fault}")
 
-    async def _verdicts(
-        self, inputs: Sequence[Input], place: str, *versions: CascadeVersion
-    ) -> list[list[Judgement] | Unjudged]:
-        """For each of the versions its judgements, or why there are none."""
+    async def _verdicts(self, inputs: Sequence[Input], place: str) -> list[Judgement] | Unjudged:
+        """The judgements, or why there are none; a refusal names an input by `place`, formatted with its position."""
         limit_s = min(self.config.judge_timeout_s, self.config.timeout_s)
         try:
             async with asyncio.timeout(limit_s):
-                verdicts = await self.judging.judge(inputs, *(version.small_side for version in versions))
+                verdicts = await self.judging.judge(inputs, self.small_side)
         except TimeoutError:
             raise self._later(503, f"not judged within {limit_s:g} s: too much to do") from None
         except QueueFullError:
@@ -240,17 +222,17 @@ class CascadeVersion:
         except (DataError, EncoderFailedError):
             logger.exception("the encoder gave no features")
             raise self._later(503, "the small side failed") from None
-        for position, (verdict, *_) in enumerate(verdicts):
+        for position, verdict in enumerate(verdicts):
             if isinstance(verdict, Unreadable):
                 raise Refusal(422, f"{place.format(position)}.image: {verdict.reason}")
-        return [_of_one(each) for each in zip(*verdicts, strict=True)]
+        return _of_readable(verdicts)
 
     def _later(self, status: int, reason: str) -> Refusal:
         return Refusal(status, reason, RETRY_AFTER_S)
 
 
-def _of_one(verdicts: Sequence[Verdict]) -> list[Judgement] | Unjudged:
-    """The verdicts of one version on a request, whose inputs can all be read."""
+def _of_readable(verdicts: Sequence[Verdict]) -> list[Judgement] | Unjudged:
+    """The verdicts on a request whose inputs can all be read."""
     judgements: list[Judgement] = []
     for verdict in verdicts:
         if not isinstance(verdict, Judgement):

@@ -1,14 +1,13 @@
 # No `from __future__ import annotations` here: FastAPI must see the models that are made within a function.
 """The HTTP interface: its routes, and the middleware in front of them."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Request
 from fastapi_offline import FastAPIOffline
 
 from kcm.bundle.answers import Input
 from pipelines.serve.breaker import RateLimit
-from pipelines.serve.cascade.labelling import MAX_SHOWN
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.http.bodies import (
@@ -16,7 +15,6 @@ from pipelines.serve.http.bodies import (
     content_of,
     explain_request,
     feedback_request,
-    labels_request,
     predict_request,
 )
 from pipelines.serve.http.keys import Keys
@@ -24,7 +22,6 @@ from pipelines.serve.http.middleware import DOCS, Access, AllowedHosts, BodyLimi
 from pipelines.serve.http.openai_api import add_openai_routes
 from pipelines.serve.http.page import add_pages
 from pipelines.serve.log.entries import Feedback
-from pipelines.serve.log.inbox import InboxView, Standing
 from pipelines.serve.schemas import (
     ExplainResponse,
     FeedbackResponse,
@@ -35,8 +32,6 @@ from pipelines.serve.schemas import (
     Problem,
     Refusal,
 )
-
-_LABELS_SHOWN = 5
 
 
 def create_api(
@@ -55,7 +50,7 @@ def create_api(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     _add_predictions(api, service, config)
-    _add_labels(api, service, config)
+    _add_feedback(api, service, config)
     _add_states(api, service)
     add_openai_routes(api, service, config.limits)
     add_pages(api, service)
@@ -103,8 +98,8 @@ def _add_predictions(api: FastAPI, service: CascadeService, config: ServeConfig)
         return response
 
 
-def _add_labels(api: FastAPI, service: CascadeService, config: ServeConfig) -> None:
-    FeedbackRequest, LabelsRequest = feedback_request(config.limits), labels_request(config.limits)
+def _add_feedback(api: FastAPI, service: CascadeService, config: ServeConfig) -> None:
+    FeedbackRequest = feedback_request(config.limits)
 
     @api.post("/v1/feedback", responses=_problems(404, 409))
     async def feedback(body: FeedbackRequest, request: Request) -> FeedbackResponse:  # type: ignore[valid-type]
@@ -113,18 +108,6 @@ def _add_labels(api: FastAPI, service: CascadeService, config: ServeConfig) -> N
         request.state.log["feedback_for"] = body.request_id  # type: ignore[attr-defined]
         caller = request.state.origin.caller
         return await service.labelling.feedback(body.request_id, caller, labels)  # type: ignore[attr-defined]
-
-    @api.get("/v1/labels", responses=_problems(403, 404, 409))
-    async def labels(request: Request, limit: Annotated[int, Query(ge=1, le=MAX_SHOWN)] = _LABELS_SHOWN) -> InboxView:
-        """The items that a person's label is asked of, the first ones in their order; none where none are asked for."""
-        return await service.labelling.inbox(request.state.origin.caller, limit)
-
-    @api.post("/v1/labels", responses=_problems(403, 404, 409))
-    async def label(body: LabelsRequest, request: Request) -> Standing:  # type: ignore[valid-type]
-        """Say what items of the inbox are. Answered once it is stored for good; sent again, it changes nothing."""
-        answers = {item.id: item.label for item in body.labels}  # type: ignore[attr-defined]
-        again: bool = body.again  # type: ignore[attr-defined]
-        return await service.labelling.answer(request.state.origin.caller, answers, again=again)
 
 
 def _add_states(api: FastAPI, service: CascadeService) -> None:

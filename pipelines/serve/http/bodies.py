@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -22,26 +22,9 @@ from pipelines.serve.schemas import Refusal
 MAX_EDGES = 50
 MAX_PROBLEMS = 5  # that one refusal lists
 MAX_NAME = 200  # characters of a label or a task
-ITEM_PATTERN = r"^[\x21-\x7e]{1,128}/[0-9]{1,6}$"
 REQUEST_ID_PATTERN = r"^[\x21-\x7e]{1,128}$"
 
 _STRICT = ConfigDict(extra="forbid")
-
-
-class GivenLabel(BaseModel):
-    """What a person says of an item: its label, or that it is skipped, which counts as lost."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    id: Annotated[str, Field(pattern=ITEM_PATTERN, description="Of the item, as it was given out.")]
-    label: Annotated[str | None, Field(min_length=1, max_length=MAX_NAME)] = None
-    skip: bool = False
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if self.skip == (self.label is not None):
-            raise ValueError("Give a label, or skip the item")
-        return self
 
 
 def predict_request(limits: LimitsConfig) -> type[BaseModel]:
@@ -123,20 +106,9 @@ def feedback_request(limits: LimitsConfig) -> type[BaseModel]:
     labels = Annotated[
         list[item],
         Field(min_length=1, max_length=limits.max_items),
-        AfterValidator(partial(_distinct, name="item")),
+        AfterValidator(_distinct),
     ]
     return create_model("FeedbackRequest", __config__=_STRICT, request_id=(request_id, ...), labels=(labels, ...))
-
-
-def labels_request(limits: LimitsConfig) -> type[BaseModel]:
-    """The body of `POST /v1/labels`."""
-    labels = Annotated[
-        list[GivenLabel],
-        Field(min_length=1, max_length=limits.max_items),
-        AfterValidator(partial(_distinct, name="id")),
-    ]
-    again = Annotated[bool, Field(description="Replaces answers that were given before; else they are refused.")]
-    return create_model("LabelsRequest", __config__=_STRICT, labels=(labels, ...), again=(again, False))
 
 
 def _decoded(image: str, max_bytes: int) -> bytes:
@@ -169,8 +141,8 @@ def _filled(text: str) -> str:
     return text
 
 
-def _distinct(items: list[Any], name: str) -> list[Any]:
-    if len({getattr(item, name) for item in items}) < len(items):
+def _distinct(items: list[Any]) -> list[Any]:
+    if len({item.item for item in items}) < len(items):
         raise PydanticCustomError("repeated_item", "Each item can have one label")
     return items
 

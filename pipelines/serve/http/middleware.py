@@ -29,9 +29,9 @@ REQUEST_ID = "x-request-id"  # the client's; Ray Serve sets it where there is no
 CLIENT_GONE = 499  # the status in the log of a request whose client did not wait for an answer
 ANYONE = "anyone"  # the caller where no keys are asked for
 DOCS = "/docs"  # the interface's own page; its files lie below
-INDEX, LABELS, PREFIX = "/", "/labels", "/page/"  # the pages and their files, which hold nothing of the model
+INDEX, PREFIX = "/", "/page/"  # the page and its files, which hold nothing of the model
 PROBES = frozenset({"/healthz", "/readyz"})  # asked by address, every few seconds, and not logged
-OPEN = PROBES | {DOCS, "/openapi.json", INDEX, LABELS}  # without a key
+OPEN = PROBES | {DOCS, "/openapi.json", INDEX}  # without a key
 
 _PORT = re.compile(r":\d*$", re.ASCII)  # of an IPv6 address in brackets nothing else ends so
 

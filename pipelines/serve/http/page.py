@@ -1,4 +1,4 @@
-"""The pages at `/` and `/labels`: plain files that need no network, and the headers that keep them to themselves."""
+"""The page at `/`: plain files that need no network, and the headers that keep them to themselves."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from importlib.resources import files
 
 from fastapi import FastAPI, Response
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, PackageLoader
 
 from pipelines.serve.cascade.service import CascadeService
-from pipelines.serve.http.middleware import INDEX, LABELS, PREFIX
+from pipelines.serve.http.middleware import INDEX, PREFIX
 from pipelines.serve.schemas import Refusal
 
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -27,16 +26,12 @@ HEADERS: Mapping[str, str] = {
 
 
 def add_pages(api: FastAPI, service: CascadeService) -> None:
-    """Add the pages, and the fragment that they show of the model."""
+    """Add the page, and the fragment that they show of the model."""
     pages = _pages()
 
     @api.get(INDEX, include_in_schema=False)
     async def index() -> Response:
         return _response(pages, "index.html")
-
-    @api.get(LABELS, include_in_schema=False)
-    async def labels() -> Response:
-        return _response(pages, "labels.html")
 
     @api.get(PREFIX + "{name}", include_in_schema=False)
     async def part(name: str) -> Response:
@@ -54,11 +49,7 @@ def _pages() -> dict[str, bytes]:
     The style of the report is the page's, too.
     """
     folders = files("pipelines.serve").joinpath("page").iterdir()
-    parts = [file for folder in folders for file in folder.iterdir() if file.name != "frame.html"]
-    found = {file.name: file.read_bytes() for file in parts}
-    environment = Environment(loader=PackageLoader("pipelines.serve", "page"), autoescape=True)
-    for name in ("ask/index.html", "labels/labels.html"):
-        found[name.rpartition("/")[2]] = environment.get_template(name).render().encode()
+    found = {file.name: file.read_bytes() for folder in folders for file in folder.iterdir()}
     return found | {"report.css": files("kcm.report").joinpath("style.css").read_bytes()}
 
 

@@ -19,7 +19,6 @@ from sqlalchemy import (
     and_,
     case,
     delete,
-    exists,
     func,
     literal,
     or_,
@@ -28,15 +27,20 @@ from sqlalchemy import (
 )
 
 from kcm.sql import insert
-from pipelines.serve.log.database import APPLICATION, erase_content, log_key, share_numbers, take_turns
+from pipelines.serve.log.database import (
+    APPLICATION,
+    ApplicationLog,
+    erase_content,
+    log_key,
+    share_numbers,
+    take_turns,
+)
 from pipelines.serve.log.entries import Feedback, LoggedDecision, RejectedError, as_bytes, hashed, storable, utc_now
-from pipelines.serve.log.inbox import InboxLog
 from pipelines.serve.log.tables import (
     DECISIONS,
     DRIFT,
     FAILURES,
     FEEDBACK,
-    INBOX,
     PAYLOADS,
     VERSIONS,
     counted,
@@ -94,7 +98,7 @@ class Forgotten:
     units: frozenset[str]
 
 
-class DecisionLog(InboxLog):
+class DecisionLog(ApplicationLog):
     """Stores durably or raises LogUnavailableError; every call blocks, for `timeout_s` at most where it must wait.
 
     What is stored twice under the same request id and item is stored once. Decisions are those of `application`. Of the
@@ -216,16 +220,12 @@ class DecisionLog(InboxLog):
         model is right. Degraded answers, and those of a time without audits, are left out.
         """
         labels = self._labels(model_version)
-        d, f, i = DECISIONS.c, labels.c, INBOX.c
-
-        def labelled(right: ColumnElement[bool], right_in_inbox: ColumnElement[bool]) -> ColumnElement[bool]:
-            return or_(right, exists().where(same_item(DECISIONS, INBOX), right_in_inbox))
-
+        d, f = DECISIONS.c, labels.c
         differs = (d.state == "answered") & (d.small_label != d.large_label)
         lost, pending = differs, d.state == "drawn"
         if not label_free:
-            lost = differs & labelled(f.label == d.large_label, i.label == d.large_label)
-            pending = or_(pending, differs & ~labelled(f.label.is_not(None), i.label.is_not(None)))
+            lost = differs & (f.label == d.large_label)
+            pending = or_(pending, differs & f.label.is_(None))
         joined = DECISIONS.outerjoin(labels, same_item(DECISIONS, labels))
         upto = self.last_number()
         chosen = (
@@ -245,15 +245,14 @@ class DecisionLog(InboxLog):
     def version_facts(self) -> list[dict[str, Any]]:
         """The versions that have answered, the first one first: version, since, until, num_labels and refuted_at.
 
-        Labels are those that callers gave and that the inbox asked for.
+        Labels are those that callers gave, and that people were asked for.
         """
         d, v = DECISIONS.c, VERSIONS.c
         own = d.application == self._application
         answered = select(d.model_version, func.min(d.answered_at), func.max(d.answered_at)).where(own)
         with self.reading() as connection:
             rows = connection.execute(answered.group_by(d.model_version).order_by(func.min(d.number))).all()
-            given = counted(connection, d.model_version, FEEDBACK, own)
-            asked = counted(connection, d.model_version, INBOX, own & INBOX.c.label.is_not(None))
+            given = counted(connection, d.model_version, FEEDBACK, own & FEEDBACK.c.label.is_not(None))
             alarms = connection.execute(select(v.model_version, v.refuted_at).where(v.application == self._application))
             refuted = dict(alarms.all())
             return [
@@ -261,7 +260,7 @@ class DecisionLog(InboxLog):
                     "version": version,
                     "since": since,
                     "until": until,
-                    "num_labels": given.get(version, 0) + asked.get(version, 0),
+                    "num_labels": given.get(version, 0),
                     "refuted_at": refuted.get(version),
                 }
                 for version, since, until in rows
@@ -375,10 +374,9 @@ class DecisionLog(InboxLog):
 def _forget_items(connection: Connection, items: Sequence[tuple[str, int]]) -> None:
     """Delete the content of items. The decision stays, and an empty payload, so that one sent again is not stored."""
     erase_content(connection)
-    fields = ("client_request_id", "gate_score", "small_label", "large_label", "large_probabilities", "shadow_label")
+    fields = ("client_request_id", "gate_score", "small_label", "large_label", "large_probabilities")
     blank: dict[str, Any] = {**dict.fromkeys(fields), "caller": NOBODY, "forgotten_at": utc_now()}
     connection.execute(update(DECISIONS).where(of_items(DECISIONS, items)).values(blank))
     blank = {"text": None, "image": None, "features": None, "num_bytes": 0}
     connection.execute(update(PAYLOADS).where(of_items(PAYLOADS, items)).values(blank))
-    for table in (FEEDBACK, INBOX):
-        connection.execute(delete(table).where(of_items(table, items)))
+    connection.execute(delete(FEEDBACK).where(of_items(FEEDBACK, items)))

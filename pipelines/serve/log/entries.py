@@ -35,15 +35,6 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Shadow:
-    """What a challenger would have done with an item that the champion answered."""
-
-    model_version: str
-    small_label: str
-    keeps: bool
-
-
-@dataclass(frozen=True)
 class Payload:
     """The parts of an input that are kept; features are float32, little-endian."""
 
@@ -77,8 +68,8 @@ class LoggedDecision:
     audits; it does not depend on the item. `drawn` says whether this one was. `large_label` and `large_probabilities_C`
     are the large model's answer to an escalated item. `unit` is the digest of its unit (`kcm.tasks.units.unit_digest`),
     `payload` what is kept of its input. `sequence` counts what a replica has answered. An update learns from no item
-    whose unit, score or small label is None. While a challenger is tried out, `stage` is that of its trial, `seconds`
-    what the request took, and `shadow` what the challenger would have done.
+    whose unit, score or small label is None. `seconds` is the time of the request. `stage` is that of a trial, where
+    its challenger answered.
     """
 
     origin: Origin
@@ -96,7 +87,6 @@ class LoggedDecision:
     large_identity: str | None = None
     payload: Payload | None = None
     sequence: int | None = None
-    shadow: Shadow | None = None
     stage: int | None = None
     seconds: float | None = None
     answered_at: datetime.datetime = field(default_factory=utc_now)
@@ -108,7 +98,7 @@ class LoggedDecision:
 
     def row(self, key: bytes) -> dict[str, Any]:
         """Its columns; `key` is the log's, for what is stored as a keyed hash."""
-        probabilities_C, shadow = self.large_probabilities_C, self.shadow
+        probabilities_C = self.large_probabilities_C
         return {name: getattr(self, name) for name in _COLUMNS} | {
             "request_id": self.origin.request_id,
             "client_request_id": self.origin.client_request_id,
@@ -119,9 +109,6 @@ class LoggedDecision:
             "state": "drawn" if self.drawn else None,
             "large_label": _name(self.large_label),
             "large_probabilities": None if probabilities_C is None else as_bytes(probabilities_C),
-            "shadow_version": shadow and shadow.model_version,
-            "shadow_label": shadow and _name(shadow.small_label),
-            "shadow_keeps": shadow and shadow.keeps,
         }
 
     def payload_row(self) -> dict[str, Any] | None:

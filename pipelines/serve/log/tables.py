@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, DateTime, Float, Index, Integer, LargeBinary, String, Table, Text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 3
 SCHEMA = sa.MetaData()
 
 
@@ -40,9 +40,9 @@ def _item_table(name: str, *columns: Column[Any]) -> Table:
 # One row for every answered item, kept ones too. `caller` and `unit` are keyed hashes. `audit_share` is the share of
 # kept items that was audited at that moment, `probability` the probability that the large model was asked about this
 # item. `state` is the state of its audit: null (not drawn), drawn, answered or lost. `large_label` is the large model's
-# answer, of escalated and of audited items. A replica, `writer`, counts its answers in `sequence`. During the trial of
-# a challenger, `stage` is its stage, `seconds` the time of the request and `shadow_*` what the challenger would have
-# done. What is forgotten keeps its route, probability, state and unit.
+# answer, of escalated and of audited items. A replica, `writer`, counts its answers in `sequence`. `seconds` is the
+# time of the request; `stage` is that of a trial, where its challenger answered. What is forgotten keeps its route,
+# probability, state and unit.
 DECISIONS = Table(
     "decisions",
     SCHEMA,
@@ -69,9 +69,6 @@ DECISIONS = Table(
     Column("sequence", sa.BigInteger),
     Column("stage", Integer),
     Column("seconds", Float),
-    Column("shadow_version", _NAME),
-    Column("shadow_label", _NAME),
-    Column("shadow_keeps", sa.Boolean),
     Column("forgotten_at", UtcTime),
     sa.UniqueConstraint("request_id", "item"),
     sqlite_autoincrement=True,
@@ -100,10 +97,13 @@ PAYLOADS = _item_table(
     Column("stored_at", UtcTime, nullable=False),
 )
 Index("payloads_by_age", PAYLOADS.c.application, PAYLOADS.c.stored_at, PAYLOADS.c.num_bytes)
-# Labels that callers gave. `new`: the version that answers by then does not know the label.
+# Labels that callers gave, and those that people were asked for. `probability` is that of having been drawn, null where
+# a caller volunteered. Without a label a person skipped the item. `new`: the version that answers by then does not know
+# the label.
 FEEDBACK = _item_table(
     "feedback",
-    Column("label", _NAME, nullable=False),
+    Column("label", _NAME),
+    Column("probability", Float),
     Column("text", Text),
     Column("task", _NAME),
     Column("received_at", UtcTime, nullable=False),
@@ -111,32 +111,6 @@ FEEDBACK = _item_table(
     Column("new", sa.Boolean),
 )
 Index("feedback_by_caller", FEEDBACK.c.caller, FEEDBACK.c.received_at)
-# Items that a person is asked about, written before they are shown; an attempt draws an item once.
-INBOX = _item_table(
-    "inbox",
-    Column("attempt", _NAME, primary_key=True),
-    Column("application", _NAME, nullable=False),
-    Column("probability", Float, nullable=False),
-    Column("position", Integer, nullable=False),
-    Column("state", String(10), nullable=False, server_default="drawn"),  # drawn, labelled or skipped
-    Column("label", _NAME),
-    Column("small_label", _NAME),  # the challenger's answer
-    Column("drawn_at", UtcTime, nullable=False),
-    Column("labelled_at", UtcTime),
-)
-Index("inbox_by_attempt", INBOX.c.application, INBOX.c.attempt, INBOX.c.position)
-# What items are drawn for: the challenger, the labels that may be given, and what they are to certify.
-INBOXES = Table(
-    "inboxes",
-    SCHEMA,
-    Column("application", _NAME, primary_key=True),
-    Column("attempt", _NAME, primary_key=True),
-    Column("model_version", _NAME, nullable=False),
-    Column("labels", sa.JSON, nullable=False),
-    Column("tests", sa.JSON, nullable=False),
-    Column("opened_at", UtcTime, nullable=False),
-    Column("closed_at", UtcTime),
-)
 # Requests that a challenger took and did not answer, unless the caller was at fault.
 FAILURES = Table(
     "failures",
@@ -192,21 +166,20 @@ def of_items(table: Table, items: Sequence[tuple[str, int]]) -> ColumnElement[bo
 def counted_labels(where: ColumnElement[bool], max_share: float) -> sa.Subquery:
     """Labels of the decisions that `where` selects, by request_id and item, except those beyond a caller's share.
 
-    Every caller's first c labels count, for the largest c with which no caller gives more than `max_share` of the
-    labels that count, whatever callers say of groups or tasks: none with fewer than 1 / `max_share` callers, and all of
-    a caller who gives labels alone. Which ones are first is drawn: their order is that of the ids of requests, which
-    the service gives.
+    All labels that people were asked for count. Of those that callers volunteered, every caller's first c count, for
+    the largest c with which no caller gives more than `max_share` of them, whatever callers say of groups or tasks:
+    none with fewer than 1 / `max_share` callers, and all of a caller who gives labels alone. Which ones are first is
+    drawn: their order is that of the ids of requests, which the service gives.
     """
     f = FEEDBACK.c
     place = sa.func.row_number().over(partition_by=f.caller, order_by=(f.request_id, f.item))
-    given = (
-        sa.select(f.request_id, f.item, f.label, f.caller, place.label("place"))
-        .select_from(FEEDBACK.join(DECISIONS, same_item(FEEDBACK, DECISIONS)))
-        .where(where)
-        .cte("given")
-    )
-    g, kept = given.c, sa.select(given.c.request_id, given.c.item, given.c.label)
-    return (kept if max_share == 1 else kept.where(g.place <= _cap(given, max_share))).subquery("counted")
+    joined, volunteered = FEEDBACK.join(DECISIONS, same_item(FEEDBACK, DECISIONS)), f.probability.is_(None)
+    chosen = sa.select(f.request_id, f.item, f.label).select_from(joined).where(where, f.label.is_not(None))
+    if max_share == 1:
+        return chosen.subquery("counted")
+    given = chosen.add_columns(f.caller, place.label("place")).where(volunteered).cte("given")
+    kept = sa.select(given.c.request_id, given.c.item, given.c.label).where(given.c.place <= _cap(given, max_share))
+    return kept.union_all(chosen.where(~volunteered)).subquery("counted")
 
 
 def _cap(given: sa.CTE, max_share: float) -> sa.ScalarSelect[Any]:

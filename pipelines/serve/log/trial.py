@@ -1,9 +1,8 @@
-"""The trial of a challenger, as the log has it: the requests of both versions."""
+"""The trial of a challenger, as the log has it: its requests, and how long those of the champion took before."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -17,17 +16,7 @@ _TYPES = {"stage": np.int64, "seconds": np.float64, "audit_share": np.float64}
 _COLUMNS = {"stage": np.int64, "num_items": np.int64, "failed": np.bool_} | dict.fromkeys(
     ("seconds", "lost_low", "lost_high", "share"), np.float64
 )
-
-
-@dataclass(frozen=True, eq=False)
-class TrialFigures:
-    """The requests of a trial, by who answered them.
-
-    `champion`: with what the challenger, as their shadow, would have lost; `challenger`: those that it took.
-    """
-
-    champion: Requests
-    challenger: Requests
+RECENT = 10_000  # answered items of a version that say how long its requests take
 
 
 class TrialLog(ApplicationLog):
@@ -37,16 +26,24 @@ class TrialLog(ApplicationLog):
         """The number of the last decision, 0 without any; a trial that begins now comes after it."""
         return self.last_number()
 
-    def read(self, after: int, champion: str, challenger: str) -> TrialFigures:
-        """The trial of `challenger` beside `champion`, of decisions with numbers above `after`."""
+    def slowest(self, version: str, quantile: float) -> float | None:
+        """The seconds that a share `quantile` of a version's latest requests took at most; None without any."""
+        d = DECISIONS.c
+        latest = select(d.request_id, d.seconds).where(d.application == self._application, d.model_version == version)
+        latest = latest.where(d.seconds.is_not(None)).order_by(d.number.desc()).limit(RECENT)
+        with self.reading() as connection:
+            seconds = list(dict(connection.execute(latest).all()).values())
+        return float(np.quantile(seconds, quantile, method="higher")) if seconds else None
+
+    def read(self, after: int, challenger: str) -> Requests:
+        """The requests that `challenger` took, of decisions with numbers above `after`."""
         d, f = DECISIONS.c, FAILURES.c
         decisions = (
             select(
-                *(d.request_id, d.stage, d.seconds, d.route, d.audit_share, d.model_version, d.state),
-                *(d.small_label, d.large_label, d.shadow_version, d.shadow_label, d.shadow_keeps),
+                *(d.request_id, d.stage, d.seconds, d.route, d.audit_share, d.state, d.small_label, d.large_label),
             )
             .where(d.application == self._application, d.number > after, d.stage.is_not(None))
-            .where(d.model_version.in_([champion, challenger]))
+            .where(d.model_version == challenger)
             .order_by(d.number)
         )
         failures = select(f.stage).where(f.application == self._application, f.model_version == challenger)
@@ -54,39 +51,24 @@ class TrialLog(ApplicationLog):
             result = connection.execute(decisions)
             rows = pd.DataFrame(result.all(), columns=list(result.keys())).astype(_TYPES)
             failed = connection.scalars(failures.order_by(f.failed_at)).all()
-        by_champion, by_challenger = rows[rows["model_version"] == champion], rows[rows["model_version"] == challenger]
-        return TrialFigures(
-            _requests(_as_shadow(by_champion, challenger)),
-            _requests(_as_answered(by_challenger), failed),
-        )
+        return _requests(_with_losses(rows), failed)
 
 
-def _as_answered(rows: pd.DataFrame) -> pd.DataFrame:
+def _with_losses(rows: pd.DataFrame) -> pd.DataFrame:
     """Items with what their answers lost: of a kept item, where the large model says otherwise."""
     asked = (rows["route"] == "small") & rows["state"].notna()
     known = asked & (rows["state"] == "answered") & rows["large_label"].notna()  # not forgotten
     differs = known & (rows["large_label"] != rows["small_label"])
-    return rows.assign(asked=asked, known=known, differs=differs, probability=rows["audit_share"])
+    return rows.assign(asked=asked, known=known, differs=differs)
 
 
-def _as_shadow(rows: pd.DataFrame, challenger: str) -> pd.DataFrame:
-    """Items with what the challenger would have lost in the champion's place."""
-    escalated = rows["route"] != "small"
-    keeps = rows["shadow_keeps"].eq(True) & (rows["shadow_version"] == challenger)
-    asked = keeps & (escalated | rows["state"].notna())
-    known = asked & rows["large_label"].notna()
-    differs = known & (rows["large_label"] != rows["shadow_label"])
-    probability = rows["audit_share"].where(~escalated, 1.0)
-    return rows.assign(asked=asked, known=known, differs=differs, probability=probability)
-
-
-def _requests(items: pd.DataFrame, failed_stages: Sequence[int] = ()) -> Requests:
+def _requests(items: pd.DataFrame, failed_stages: Sequence[int]) -> Requests:
     """Items joined to their requests, with those that failed, each among those of its stage.
 
     A request of a moment without audits counts as audited and lost throughout.
     """
     watched = items["audit_share"] > 0
-    weight = 1 / items["probability"].where(items["asked"] & watched, 1.0)
+    weight = 1 / items["audit_share"].where(items["asked"] & watched, 1.0)
     unknown = items["differs"] | (items["asked"] & ~items["known"])
     items = items.assign(
         low=items["differs"] * weight,

@@ -22,7 +22,6 @@ from pipelines.serve.log.tables import (
     DECISIONS,
     DRIFT,
     FEEDBACK,
-    INBOX,
     PAYLOADS,
     VERSIONS,
     counted,
@@ -53,10 +52,8 @@ WINDOW = pa.schema(
         ("state", pa.string()),  # of the large model's answer: null (not asked for), drawn, answered or lost
         ("large_label", pa.string()),
         ("large_probabilities", pa.list_(pa.float32())),  # in the order of the version's answers
-        ("label", pa.string()),  # that a caller volunteered
-        ("inbox_label", pa.string()),
-        ("inbox_probability", pa.float64()),
-        ("inbox_state", pa.string()),  # null (not drawn), drawn, labelled or skipped
+        ("label", pa.string()),
+        ("label_probability", pa.float64()),  # of having been drawn for a person; null where a caller volunteered
         ("text", pa.string()),
         ("image", pa.binary()),
         ("features", pa.list_(pa.float32())),
@@ -85,8 +82,8 @@ class LogReader(ApplicationLog):
     def window(self, after: int, upto: int, max_share: float = 1.0) -> pa.Table:
         """The decisions with after < number <= upto, with the columns of WINDOW.
 
-        A caller's labels are at most `max_share` of them, see `tables.counted_labels`. Raises DataError for decisions
-        without a unit: they have no split.
+        What one caller volunteered is at most `max_share` of the labels, see `tables.counted_labels`. Raises DataError
+        for decisions without a unit: they have no split.
         """
         window = pa.Table.from_batches(self.batches(after, upto), WINDOW)
         if number := window["unit"].null_count:
@@ -154,7 +151,7 @@ class LogReader(ApplicationLog):
         return missing
 
     def stats(self) -> dict[str, Any]:
-        """Decisions by version and route, audits and inbox by state, labels, and payloads with their bytes."""
+        """Decisions by version and route, audits by state, labels, and payloads with their bytes."""
         d, p, f = DECISIONS.c, PAYLOADS.c, FEEDBACK.c
         own = d.application == self._application
         with self.reading() as connection:
@@ -172,7 +169,7 @@ class LogReader(ApplicationLog):
                     p.application == self._application, p.num_bytes > 0
                 )
             ).one()
-            labels = counted(connection, f.new, FEEDBACK, own)
+            labels = counted(connection, f.new, FEEDBACK, own & f.label.is_not(None))
             return {
                 "application": self._application,
                 "decisions": number,
@@ -182,7 +179,6 @@ class LogReader(ApplicationLog):
                 "audits": counted(connection, d.state, DECISIONS, own & d.state.is_not(None)),
                 "labels": sum(labels.values()),
                 "new_labels": counted(connection, f.label, FEEDBACK, own & f.new.is_(True)),
-                "inbox": counted(connection, INBOX.c.state, INBOX, INBOX.c.application == self._application),
                 "payloads": {"items": payloads, "bytes": int(num_bytes), "oldest": _when(oldest_payload)},
                 "forgotten": forgotten,
             }
@@ -190,10 +186,7 @@ class LogReader(ApplicationLog):
     def counts(self, after: int) -> tuple[int, int, int]:
         """How many decisions came after a number, and how many of them have a large answer, and a person's label."""
         d = DECISIONS.c
-        labelled = or_(
-            exists().where(same_item(DECISIONS, FEEDBACK)),
-            exists().where(same_item(DECISIONS, INBOX), INBOX.c.label.is_not(None)),
-        )
+        labelled = exists().where(same_item(DECISIONS, FEEDBACK), FEEDBACK.c.label.is_not(None))
         sums = [
             func.coalesce(func.sum(case((found, 1), else_=0)), 0) for found in (d.large_label.is_not(None), labelled)
         ]
@@ -257,24 +250,17 @@ def _end_of_batch(connection: Connection, application: str, after: int, upto: in
 
 
 def _rows(within: ColumnElement[bool]) -> Select[Any]:
-    """The columns of WINDOW in their order; of the inbox what was drawn last."""
-    d, f, i, p = DECISIONS.c, FEEDBACK.c, INBOX.c, PAYLOADS.c
-    other = INBOX.alias()
-    last = select(other.c.attempt).where(same_item(DECISIONS, other)).order_by(other.c.drawn_at.desc()).limit(1)
-    joined = (
-        DECISIONS.outerjoin(FEEDBACK, same_item(DECISIONS, FEEDBACK))
-        .outerjoin(PAYLOADS, same_item(DECISIONS, PAYLOADS))
-        .outerjoin(INBOX, same_item(DECISIONS, INBOX) & (i.attempt == last.scalar_subquery()))
-    )
+    """The columns of WINDOW in their order."""
+    d, f, p = DECISIONS.c, FEEDBACK.c, PAYLOADS.c
+    joined = DECISIONS.outerjoin(FEEDBACK, same_item(DECISIONS, FEEDBACK))
+    joined = joined.outerjoin(PAYLOADS, same_item(DECISIONS, PAYLOADS))
     kept = (d.route == "small") & or_(d.state.is_(None), d.state != "answered")  # else it has been forgotten
     columns: dict[str, ColumnElement[Any]] = {
         "state": case((d.large_label.is_not(None), "answered"), (kept, d.state), else_="lost"),
         "label": f.label,
         "task": func.coalesce(d.task, f.task),
         "text": func.coalesce(p.text, f.text),
-        "inbox_label": i.label,
-        "inbox_probability": i.probability,
-        "inbox_state": i.state,
+        "label_probability": case((f.label.is_not(None), f.probability)),
         "image": p.image,
         "features": p.features,
     }

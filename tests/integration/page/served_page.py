@@ -32,9 +32,7 @@ from pipelines.serve.config import FeedbackConfig, ServeConfig
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
-from pipelines.serve.log.inbox import AskedFor
-from pipelines.serve.log.tables import INBOX
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
 from tests.ports import free_port
@@ -97,32 +95,6 @@ def signals_gate(labels: tuple[str, ...], encoder: Encoder, texts: Sequence[str]
         "large": OpenAiConfig(model="some-model", api_key_env=None),
         "large_head": None,
     }
-
-
-def drawn_inbox(url: str, labels: tuple[str, ...], num: int = 6) -> None:
-    """A log of texts that the small model answers with the first label and the large one with the last, all drawn."""
-    log = DecisionLog(url, 30.0)
-    texts = [Payload(f"text {n} {HOSTILE}") for n in range(num)]
-    log.add_decisions(
-        [
-            LoggedDecision(Origin(f"r{n}"), 0, "films/7", "small", 0.2, True, labels[0], payload=text)
-            for n, text in enumerate(texts)
-        ]
-    )
-    for n in range(num):
-        log.finish_audits(f"r{n}", {0: labels[-1]})
-    log.open_inbox(AskedFor("a", "films/8", labels))
-    shared = {"item": 0, "probability": 1.0, "small_label": labels[0]}
-    log.draw_items("a", [shared | {"request_id": f"r{n}", "position": n} for n in range(num)])
-    log.close()
-
-
-def inbox_of(url: str) -> list[str]:
-    """The labels of the inbox's items in their order, or their state where they have none."""
-    log = DecisionLog(url, 30.0)
-    rows = sorted(log.read(INBOX), key=lambda row: int(row["position"]))
-    log.close()
-    return [row["label"] or row["state"] for row in rows]
 
 
 def three_versions(url: str) -> None:

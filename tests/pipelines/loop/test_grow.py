@@ -51,13 +51,13 @@ def test_a_volunteered_label_measures_nothing() -> None:
 
 
 def test_a_label_of_a_person_who_was_asked_is_the_right_one() -> None:
-    asked = {"inbox_label": "bad", "label": "good", "inbox_probability": 0.5, "inbox_state": "labelled"}
+    asked = {"label": "bad", "label_probability": 0.5}
     for split in ("train", "validate", "test"):
         assert chosen(split, split, **asked) == [("r1/0", 0)]
 
 
 def test_a_certify_decision_becomes_no_row_whatever_is_known_of_it() -> None:
-    task = task_of(window("certify", label="bad", inbox_label="bad"), "new", NAMES)
+    task = task_of(window("certify", label="bad", label_probability=0.5), "new", NAMES)
     assert not len(task.rows)
 
 

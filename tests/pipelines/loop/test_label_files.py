@@ -1,4 +1,4 @@
-"""An inbox goes out as a file and what people said comes back, from spreadsheets and from Label Studio alike."""
+"""Drawn items go out as a file and what people said comes back, from spreadsheets and from Label Studio alike."""
 
 import csv
 import json
@@ -9,61 +9,64 @@ from typing import Any
 import pytest
 
 from kcm.errors import DataError
-from pipelines.loop.inbox import Inbox
+from pipelines.loop.drawn import DrawnItem, DrawnItems
 from pipelines.loop.label_files import FORMS, read_answers, write_items
-from pipelines.serve.log.inbox import InboxItem
-from tests.pipelines.loop.windows import START, made_inbox, made_window
+from tests.pipelines.loop.windows import made_drawn, made_window
 
 HOSTILE = ('=HYPERLINK("http://x";"y")', "+1", "-1", "@SUM(A1)", "\t=1", "'=1", 'a, "b"\nc; d', "<b>it</b>")
 
 
 @pytest.fixture
-def inbox(tmp_path: Path) -> Iterator[Inbox]:
-    inbox = made_inbox(tmp_path, made_window(9000, rate=0.05)).inbox
-    inbox.fill()
-    yield inbox
-    inbox.close()
+def drawn(tmp_path: Path) -> Iterator[DrawnItems]:
+    drawn = made_drawn(tmp_path, made_window(9000, rate=0.05)).drawn
+    yield drawn
+    drawn.log.close()
 
 
 def item(
     number: int, text: str | None, label: str | None = None, *, skipped: bool = False, image: Any = None
-) -> InboxItem:
+) -> DrawnItem:
     state = "skipped" if skipped else "labelled" if label else "drawn"
-    return InboxItem(f"r{number}/0", number, state, label, text, image, "films", START, "yes", "no")
+    return DrawnItem(f"r{number}/0", 0.25, state, label, text, image, "films")
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_was_said_comes_back_as_it_went_out(tmp_path: Path, form: str) -> None:
     items = [item(0, "a", "=yes"), item(1, "b", skipped=True), item(2, "c"), item(3, None, "none of these", image=b"x")]
-    write_items(items, tmp_path / f"inbox{form}")
-    assert read_answers(tmp_path / f"inbox{form}") == {"r0/0": "=yes", "r1/0": None, "r3/0": "none of these"}
+    write_items(items, tmp_path / f"items{form}")
+    assert read_answers(tmp_path / f"items{form}") == {"r0/0": "=yes", "r1/0": None, "r3/0": "none of these"}
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_text_of_a_megabyte_of_html_or_of_lines_of_any_kind_comes_back(tmp_path: Path, form: str) -> None:
     """Promise: whatever text an item has, its label is read from the file that went out."""
     texts = ("<b>&lt;</b>" * 100_000, '<script>alert("1")</script>', "a\u2028b\x0bc\x85d\re\r\nf\x1cg", "\ufdd0")
-    write_items([item(number, text, "yes") for number, text in enumerate(texts)], tmp_path / f"inbox{form}")
-    assert read_answers(tmp_path / f"inbox{form}") == {f"r{number}/0": "yes" for number in range(len(texts))}
+    write_items([item(number, text, "yes") for number, text in enumerate(texts)], tmp_path / f"items{form}")
+    assert read_answers(tmp_path / f"items{form}") == {f"r{number}/0": "yes" for number in range(len(texts))}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_probability_of_having_been_drawn_goes_out(tmp_path: Path, form: str) -> None:
+    write_items([item(0, "a")], tmp_path / f"items{form}")
+    assert "0.25" in (tmp_path / f"items{form}").read_text()
 
 
 def test_no_cell_is_a_formula_and_no_model_s_answer_is_shown(tmp_path: Path) -> None:
-    file = tmp_path / "inbox.csv"
+    file = tmp_path / "items.csv"
     write_items([item(number, text) for number, text in enumerate(HOSTILE)], file)
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
-    assert list(rows[0]) == ["id", "text", "task", "label", "skip"]
+    assert list(rows[0]) == ["id", "text", "task", "probability", "label", "skip"]
     for row, text in zip(rows, HOSTILE, strict=True):
         assert row["text"].lstrip("'") == text.lstrip("'")
         assert not row["text"].startswith(("=", "+", "-", "@", "\t", "\r"))
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_file_of_an_inbox_certifies_as_labels_one_by_one(inbox: Inbox, tmp_path: Path, form: str) -> None:
-    file = tmp_path / f"inbox{form}"
-    write_items(inbox.items(), file)
+def test_a_file_of_labels_certifies_as_labels_one_by_one(drawn: DrawnItems, tmp_path: Path, form: str) -> None:
+    file = tmp_path / f"items{form}"
+    write_items(drawn.items(), file)
     if form == ".csv":  # a spreadsheet of another country
-        text = file.read_text().replace(",,", ";;").replace(",", ";", 2).replace(",skip", ";skip")
         rows = [line.split(",") for line in file.read_text().splitlines()[1:]]
         text = "\ufeffid;text;task;label;skip\n" + "".join(f"{row[0]};{row[1]};;yes;\n" for row in rows)
         file.write_text(text)
@@ -73,8 +76,8 @@ def test_a_file_of_an_inbox_certifies_as_labels_one_by_one(inbox: Inbox, tmp_pat
     else:
         said = {"result": [{"type": "choices", "value": {"choices": ["yes"]}}], "was_cancelled": False}
         file.write_text(json.dumps([task | {"annotations": [said]} for task in json.loads(file.read_text())]))
-    inbox.answer(read_answers(file))
-    standing = inbox.standing()
+    drawn.answer(read_answers(file))
+    standing = drawn.standing()
     assert (standing.certified, standing.num_open) == (True, 0)
 
 

@@ -14,17 +14,16 @@ from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.certification.certificate import CertificateConfig, certificates_json
 from kcm.config import load_config
 from kcm.errors import DataError
+from kcm.parquet import write_table
 from pipelines.config import RunConfig
-from pipelines.loop.inbox import opened_inbox, sufficient_labels, withdraw_labels
+from pipelines.loop.drawn import drawn_for, sufficient_labels
 from pipelines.loop.judged import JudgedWindow
 from pipelines.loop.recertify import certify_window
 from pipelines.loop.state import LoopState
 from pipelines.registry.champion import Champion
-from pipelines.serve.config import log_url
-from pipelines.serve.log.decisions import DecisionLog
 from pipelines.store.artefact import Recipe, write_json
 from pipelines.store.control.journal import StoredLedger
-from tests.pipelines.loop.windows import NUM, START, facts_of, judged_of, made_inbox, made_window
+from tests.pipelines.loop.windows import NUM, START, facts_of, judged_of, made_drawn, made_window
 
 
 def champion(digest: str, bundle: str = "none") -> Champion:
@@ -37,15 +36,12 @@ class Turned:
     def __init__(self, folder: Path, rate: float) -> None:
         self.config = load_config(RunConfig, Path("jobs/configs/reviews.yaml"), [f"storage_path={folder}"])
         self.window = made_window(NUM, rate=rate)
-        made_inbox(folder, self.window).inbox.close()
+        made_drawn(folder, self.window).drawn.log.close()
         (folder / "log.db").rename(folder / "feedback.db")
         self.state = LoopState.of(self.config)
         self.state.champions.pointer.swap(0, champion("parent"))
         store = self.state.store
-        window, _ = store.build(
-            Recipe("window", 1, {}),
-            lambda folder, _: write_json(folder / "window.json", facts_of(self.window).model_dump(mode="json")),
-        )
+        window, _ = store.build(Recipe("window", 1, {}), self._window)
         evaluated, _ = store.build(Recipe("reevaluate", 1, {}, (window,)), self._evaluate)
         bundle, _ = store.build(Recipe("register", 1, {}, (evaluated,)), lambda folder, _: (folder / "bundle").mkdir())
         self.candidate = champion("child", bundle.fingerprint)
@@ -54,6 +50,10 @@ class Turned:
     def close(self, **changes: Any) -> None:
         turn = {"version": "reviews/2", "digest": "child", "champion_digest": "parent", "candidate": None}
         self.state.attempts.close("turn", turn | changes)
+
+    def _window(self, folder: Path, _: Path) -> None:
+        write_json(folder / "window.json", facts_of(self.window).model_dump(mode="json"))
+        write_table(self.window, folder / "window.parquet")
 
     def _evaluate(self, folder: Path, _: Path) -> None:
         judged, facts = judged_of(self.window), facts_of(self.window)
@@ -77,15 +77,15 @@ def turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float],
     return lambda rate: Turned(tmp_path, rate)
 
 
-def test_the_inbox_is_that_of_the_searched_policy_and_opens_one_look(turned: Callable[[float], Turned]) -> None:
+def test_items_are_drawn_for_the_searched_policy_and_open_one_look(turned: Callable[[float], Turned]) -> None:
     found = turned(0.05)
-    with opened_inbox(found.config) as inbox:
-        first, plan = inbox.items(), inbox.plan
-        inbox.answer({first[0].id: "no"})
+    with drawn_for(found.config) as drawn:
+        first, plan = drawn.items(), drawn.plan
+        drawn.answer({first[0].id: "no"})
     assert plan.policy.decision == KEEP_ALL
     assert plan.labels == ("yes", "no")
     assert len(first) > 20
-    with opened_inbox(found.config) as again:
+    with drawn_for(found.config) as again:
         assert again.plan == plan
         assert again.items()[0].label == "no"
     (look,) = StoredLedger.of_lineage(found.state.store.control, "reviews").looks()
@@ -93,46 +93,30 @@ def test_the_inbox_is_that_of_the_searched_policy_and_opens_one_look(turned: Cal
 
 
 def test_no_label_is_asked_for_what_is_certified_as_searched(turned: Callable[[float], Turned]) -> None:
-    with pytest.raises(DataError, match="no label is needed"), opened_inbox(turned(0.0).config):
+    with pytest.raises(DataError, match="no label is needed"), drawn_for(turned(0.0).config):
         pass
 
 
-def test_there_is_no_inbox_before_a_challenger_or_under_another_champion(turned: Callable[[float], Turned]) -> None:
+def test_nothing_is_drawn_before_a_challenger_or_under_another_champion(turned: Callable[[float], Turned]) -> None:
     found = turned(0.05)
     found.state.champions.pointer.swap(1, champion("another"))
-    with pytest.raises(DataError, match="became the champion after"), opened_inbox(found.config):
+    with pytest.raises(DataError, match="became the champion after"), drawn_for(found.config):
         pass
     found.close()
-    with pytest.raises(DataError, match="no challenger waits"), opened_inbox(found.config):
+    with pytest.raises(DataError, match="no challenger waits"), drawn_for(found.config):
         pass
     assert json.dumps(StoredLedger.of_lineage(found.state.store.control, "reviews").looks()) == "[]"
-
-
-def test_the_service_asks_from_the_command_on_until_the_labels_are_used(turned: Callable[[float], Turned]) -> None:
-    found = turned(0.05)
-    log = DecisionLog(log_url(found.config.serve, found.config.storage_path), 30.0, "reviews")
-    assert log.inbox(1).version is None
-    with opened_inbox(found.config) as inbox:
-        number = len(inbox.items())
-    view = log.inbox(1)
-    assert (view.version, view.labels, view.standing.num_open) == ("reviews/2", ("yes", "no"), number)
-    assert (view.items[0].small_label, view.items[0].position) == ("yes", 0)
-    withdraw_labels(found.config, found.state)
-    assert log.inbox(1).version is None
-    sufficient_labels(found.config, found.state)  # a look at them asks nobody
-    assert log.inbox(1).version is None
-    log.close()
 
 
 def test_labels_suffice_once_they_certify_what_was_searched(turned: Callable[[float], Turned]) -> None:
     found = turned(0.05)
     assert sufficient_labels(found.config, found.state) is None
     assert not StoredLedger.of_lineage(found.state.store.control, "reviews").looks()
-    with opened_inbox(found.config) as inbox:
-        items = inbox.items()
-        inbox.answer(dict.fromkeys([each.id for each in items[:3]], "yes"))
+    with drawn_for(found.config) as drawn:
+        items = drawn.items()
+        drawn.answer(dict.fromkeys([each.id for each in items[:3]], "yes"))
         assert sufficient_labels(found.config, found.state) is None
-        inbox.answer(dict.fromkeys([each.id for each in items], "yes"))
+        drawn.answer(dict.fromkeys([each.id for each in items], "yes"))
     labels = sufficient_labels(found.config, found.state)
     assert labels is not None
     assert labels.plan.policy.decision == KEEP_ALL

@@ -13,9 +13,8 @@ import pytest
 from kcm.cascade.policy import KEEP_ALL, Decision, Policy
 from kcm.certification.certificate import CertificateConfig
 from kcm.errors import DataError
-from pipelines.loop.disputes import GivenLabels, InboxPlan
+from pipelines.loop.disputes import GivenLabels, LabelPlan, State
 from pipelines.loop.recertify import can_certify_window, certify_window
-from pipelines.serve.log.inbox import State
 from pipelines.store.control.journal import StoredLedger
 from pipelines.store.control.records import Control
 from tests.pipelines.loop.windows import START, facts_of, judged_of, made_window, plan_of
@@ -105,7 +104,7 @@ def test_as_few_units_as_the_ledger_needs_certify_where_none_disagrees_and_all_w
         assert enough == (decision == "keep_all")
 
 
-def labelled(window: pa.Table, plan: InboxPlan, losing: float, skipped: float = 0.0) -> GivenLabels:
+def labelled(window: pa.Table, plan: LabelPlan, losing: float, skipped: float = 0.0) -> GivenLabels:
     """What a person said of what the attempt drew."""
     rng, judged = np.random.default_rng(4), judged_of(window)
     drawn = plan.drawn(judged) & np.array([label == "no" for label in window["large_label"].to_pylist()])

@@ -14,7 +14,7 @@ from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
 from kcm.errors import ArtefactError, KcmError, LockedError
 from pipelines.config import RunConfig
-from pipelines.loop import challenger, inbox
+from pipelines.loop import challenger, drawn
 from pipelines.loop import turn as turns
 from pipelines.loop.attempts import UpdateAttempt
 from pipelines.loop.challenger import BuiltChallenger
@@ -68,7 +68,9 @@ class Loop:
         verdict = self.verdicts[-1] if self.verdicts else "pass"
         candidate = self.register(attempt.name).model_copy(update={"parent": attempt.champion})
         return BuiltChallenger(
-            [PromotionGate(name="rows", verdict=verdict, reason=f"it is {verdict}")], candidate, {"labels": 3}
+            [PromotionGate(name="rows", verdict=verdict, reason=f"it is {verdict}")],
+            candidate,
+            {"labels": 3, "disagreement": 0.1},
         )
 
 
@@ -175,7 +177,8 @@ def test_what_a_person_has_to_decide_waits_for_approval(loop: Loop, approval: st
         approve(config, "2")
 
 
-def stopped(candidate: Champion) -> Delivery:
+def stopped(candidate: Champion, disagreement: float) -> Delivery:
+    assert disagreement == 0.1  # what the replay has shown
     return Delivery(served=True, stopped="2% of its requests failed", stages=[{"share": 0.01}])
 
 
@@ -193,7 +196,7 @@ def test_a_challenger_that_is_stopped_on_traffic_is_never_promoted_by_itself(loo
 def test_a_champion_that_changed_meanwhile_is_left(loop: Loop) -> None:
     other = loop.register("other")
 
-    def deliver(candidate: Champion) -> Delivery:
+    def deliver(candidate: Champion, disagreement: float) -> Delivery:
         raise AssertionError("it must not be brought to traffic")
 
     build: Callable[..., BuiltChallenger] = loop.build
@@ -223,7 +226,7 @@ def test_labels_that_suffice_certify_the_challenger_anew_once(loop: Loop, monkey
     """Promise: its networks are not trained again, and it may follow itself under a stricter threshold."""
     first = update(loop.config)
     labels = SimpleNamespace(model_dump=lambda mode: {"answers": {"r1/0": "good"}})
-    monkeypatch.setattr(inbox, "sufficient_labels", lambda *_: labels)
+    monkeypatch.setattr(drawn, "sufficient_labels", lambda *_: labels)
     again = update(loop.config)
     assert (again["relabelled"], again["promoted"], loop.champion) == (True, True, "reviews/3")
     assert [again[end] for end in ("after", "upto")] == [first[end] for end in ("after", "upto")]

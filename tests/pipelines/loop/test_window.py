@@ -160,7 +160,8 @@ def test_what_a_certificate_has_to_know_of_the_window(write: Write) -> None:
 
 def test_labels_that_are_named_are_new_without_any_feedback_and_others_are_refused(write: Write) -> None:
     rows = decisions(TEXTS, ["good"] * 400)
-    rows[0]["label"], rows[1]["inbox_label"] = "odd", "bad"
+    rows[0]["label"] = "odd"
+    rows[1] |= {"label": "bad", "label_probability": 0.5}
     assert write(MadeLog(rows), named_labels=("odd", "even")).facts.new_labels == ("odd", "even")
     with pytest.raises(DataError, match="'odd', which is not in the list"):
         write(MadeLog(rows))
@@ -217,6 +218,15 @@ def test_what_a_champion_keeps_against_the_large_model_refutes_its_promise(rate:
         assert (low > 0.02) == refuted
         assert low <= rate <= high
     assert judged_of(window).champion_loss(Policy(), 1.0, 0.1)[0] == 0.0  # a policy that keeps nothing loses nothing
+
+
+@pytest.mark.parametrize("share", [0.2, 1.0])
+def test_a_replay_bounds_what_a_challenger_keeps_against_the_large_model(share: float) -> None:
+    """Promise: over all decisions of the window, escalated ones too, and by audits that are weighted."""
+    judged = judged_of(made_window(3000, rate=0.05, share=share))
+    assert 0.05 < judged.disagreement(Policy(decision=KEEP_ALL), share, 0.1) < 0.08
+    assert judged.disagreement(Policy(), share, 0.1) < 0.01  # a policy that keeps nothing disagrees on nothing
+    assert judged.select([False] * 3000).disagreement(Policy(), share, 0.1) == 1.0
 
 
 def test_what_the_large_model_was_asked_is_answered_anew_from_the_longer_list() -> None:

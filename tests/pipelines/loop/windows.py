@@ -1,24 +1,24 @@
-"""Windows of a made log, in the columns of its reader, and an inbox over one."""
+"""Windows of a made log, in the columns of its reader, and the items that are drawn from one for people."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from kcm.cascade.policy import KEEP_ALL, Policy
-from kcm.inputs.content import Content
-from kcm.tasks.units import unit_digest
-from pipelines.loop.disputes import InboxPlan
-from pipelines.loop.inbox import Inbox
+from pipelines.loop.disputes import LabelPlan
+from pipelines.loop.drawn import DrawnItems
 from pipelines.loop.judged import JudgedWindow
 from pipelines.loop.window import WindowFacts
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import LoggedDecision, Origin, Payload
+from pipelines.serve.log.entries import LoggedDecision, Origin
+from pipelines.serve.log.labels import LabelLog
 
-NUM = 9000  # decisions of an inbox's window
+NUM = 9000  # decisions of a window that items are drawn from
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
@@ -45,10 +45,9 @@ def made_window(num: int, *, rate: float = 0.0, share: float = 0.2, seed: int = 
         "state": pa.array([("answered" if a and not e else None) for a, e in zip(asked, escalated, strict=True)]),
         "large_label": pa.array([str(x) if a else None for x, a in zip(answers, asked, strict=True)]),
         "label": pa.nulls(num, pa.string()),
-        "inbox_label": pa.nulls(num, pa.string()),
-        "inbox_probability": pa.nulls(num, pa.float64()),
-        "inbox_state": pa.nulls(num, pa.string()),
+        "label_probability": pa.nulls(num, pa.float64()),
         "text": [f"text {i}" for i in range(num)],
+        "image": pa.nulls(num, pa.binary()),
         "answered_at": pa.array([START + timedelta(minutes=i) for i in range(num)]),
     }
     return pa.table(made | columns)
@@ -73,7 +72,7 @@ def judged_of(window: pa.Table, scores: Any = None) -> JudgedWindow:
     return JudgedWindow.of(window, np.zeros(num) if scores is None else scores, ["yes"] * num)
 
 
-def plan_of(attempt: str = "a1", **changes: Any) -> InboxPlan:
+def plan_of(attempt: str = "a1", **changes: Any) -> LabelPlan:
     """The plan of the labels of a challenger that keeps everything."""
     known = {
         "attempt": attempt,
@@ -85,41 +84,28 @@ def plan_of(attempt: str = "a1", **changes: Any) -> InboxPlan:
         "epsilon": 0.02,
         "delta": 0.06,
     }
-    return InboxPlan.model_validate(known | changes)
+    return LabelPlan.model_validate(known | changes)
 
 
 @dataclass
 class Asked:
-    """An inbox over a made window, in a log that holds its decisions, and how to open it again."""
+    """The items drawn from a made window, whose log holds the disputed decisions."""
 
-    inbox: Inbox
+    drawn: DrawnItems
     window: pa.Table
     url: str
 
-    def again(self) -> Inbox:
-        return Inbox(self.url, self.inbox.plan, judged_of(self.window))
 
-
-def made_inbox(folder: Path, window: pa.Table) -> Asked:
-    """The inbox of a challenger that answers `yes` everywhere, over a window of NUM decisions."""
+def made_drawn(folder: Path, window: pa.Table) -> Asked:
+    """The items of a challenger that answers `yes` everywhere, from a window of NUM decisions."""
     url = f"sqlite:///{folder / 'log.db'}"
     requests, answers = window["request_id"].to_pylist(), window["large_label"].to_pylist()
     disputed = [request for request, label in zip(requests, answers, strict=True) if label == "no"] or requests[:1]
     log = DecisionLog(url, 30.0, "reviews")
     log.open()
     log.add_decisions(
-        [
-            LoggedDecision(
-                Origin(request),
-                0,
-                "reviews/1",
-                "small",
-                audit_share=0.2,
-                unit=unit_digest(Content(request)),
-                payload=Payload(f"the text of {request}"),
-            )
-            for request in disputed
-        ]
+        [LoggedDecision(Origin(request), 0, "reviews/1", "small", audit_share=0.2, unit=b"u") for request in disputed]
     )
     log.close()
-    return Asked(Inbox(url, plan_of(), judged_of(window)), window, url)
+    artefact: Any = SimpleNamespace(table=window)
+    return Asked(DrawnItems(LabelLog(url, 60.0, "reviews"), plan_of(), judged_of(window), artefact), window, url)

@@ -37,8 +37,8 @@ def test_a_version_that_was_rolled_back_is_rejected_and_so_is_another_from_its_w
 
 def test_a_trial_changes_the_challenger_and_leaves_the_champion_and_its_history(pointer: Pointer) -> None:
     pointer.swap(0, champion("a"))
-    trial = Challenger(digest="bb", version="demo/2", bundle="f" * 16)
-    for share in (0.0, 0.5):
+    trial = Challenger(digest="bb", version="demo/2", bundle="f" * 16, stage=1, share=0.1)
+    for share in (0.1, 0.5):
         current = pointer.try_out(trial.model_copy(update={"share": share}))
         assert (current.number, current.champion.digest) == (1, "a")
         assert current.challenger is not None

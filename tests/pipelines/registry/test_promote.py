@@ -87,7 +87,7 @@ def test_a_promotion_that_a_replica_refuses_is_taken_back(versions, refuses: boo
 def test_a_trial_whose_process_was_killed_ends_when_the_next_one_promotes(versions, tmp_path: Path) -> None:
     champions, (a, b, _) = versions
     champions.introduce(a)
-    champions.pointer.try_out(Challenger(digest=b.digest, version=b.version, bundle=b.bundle, share=0.5))
+    champions.pointer.try_out(Challenger(digest=b.digest, version=b.version, bundle=b.bundle, stage=1, share=0.5))
     with promoting(Control(tmp_path / "control"), "demo"):
         current = champions.present()
     assert (current.champion, current.challenger) == (a, None)

@@ -6,7 +6,7 @@ import pytest
 from pipelines.serve.release import ChallengerRelease, Release, Releases
 
 
-def release(version: str, challenger: str | None = None, share: float = 0.0) -> Release:
+def release(version: str, challenger: str | None = None, share: float = 0.5) -> Release:
     return Release(
         version=version,
         bundle=Path("/bundles") / version,
@@ -15,6 +15,7 @@ def release(version: str, challenger: str | None = None, share: float = 0.0) -> 
             version=challenger,
             bundle=Path("/bundles") / challenger,
             share=share,
+            stage=1,
         ),
     )
 
@@ -133,7 +134,7 @@ def test_callers_keep_their_version_as_the_share_grows() -> None:
     """Promise: about `share` of the callers get the challenger, always the same ones, others for another version."""
 
     def answered(version: str, share: float) -> set[int]:
-        trial = ChallengerRelease(version=version, bundle=Path("/b"), share=share)
+        trial = ChallengerRelease(version=version, bundle=Path("/b"), share=share, stage=1)
         return {caller for caller in range(4000) if trial.answers(f"caller {caller}", "any request")}
 
     few, more, all_of_them = (answered("2", share) for share in (0.05, 0.25, 1.0))
@@ -142,7 +143,7 @@ def test_callers_keep_their_version_as_the_share_grows() -> None:
     assert few < more < all_of_them
     assert len(all_of_them) == 4000
     assert len(few & answered("3", 0.05)) < 40
-    trial = ChallengerRelease(version="2", bundle=Path("/b"), share=0.25)
+    trial = ChallengerRelease(version="2", bundle=Path("/b"), share=0.25, stage=1)
     anonymous = [request for request in range(4000) if trial.answers(None, f"request {request}")]
     assert 880 < len(anonymous) < 1120
 

@@ -28,7 +28,7 @@ RUN = {
 def searched(**reached: Mapping[str, float]) -> SimpleNamespace:
     """A search that left what `reached` says, in its order."""
     plan = SimpleNamespace(config=SimpleNamespace(collaborators=tuple(reached)))
-    return SimpleNamespace(plan=plan, objectives=lambda name: reached[name])
+    return SimpleNamespace(plan=plan, objectives=lambda name: reached[name], num_choosing=lambda _: 400)
 
 
 def reached(promised: float, calls_saved: float = 0.5, area: float = 0.9) -> dict[str, float]:
@@ -42,6 +42,9 @@ def reached(promised: float, calls_saved: float = 0.5, area: float = 0.9) -> dic
         (reached(0.5, 0.1), reached(0.4, 0.9), "kcm", "against 40.0% with MCM"),
         (reached(0.4, 0.6), reached(0.4, 0.7), "mcm", "it saves 70.0% of the calls, against 60.0% with KCM"),
         (reached(0.4), reached(0.4), "kcm", "both are worth the same"),
+        (reached(0.4), reached(0.43), "kcm", "none of the others is better by more than a standard error"),
+        (reached(0.4, 0.6, 0.988), reached(0.4, 0.6, 0.989), "kcm", "none of the others is better by more"),
+        (reached(0.42, 0.5), reached(0.43, 0.6), "mcm", "it saves 60.0% of the calls, against 50.0% with KCM"),
     ],
 )
 def test_auto_deploys_what_a_certificate_should_leave_most_of(kcm, mcm, best, why) -> None:

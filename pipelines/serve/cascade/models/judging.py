@@ -1,4 +1,4 @@
-"""One encoder and what stands before it: pictures are read and items encoded once, however many versions judge."""
+"""One encoder and what stands before it: pictures are read, and items of all versions are encoded together."""
 
 from __future__ import annotations
 
@@ -96,16 +96,16 @@ Verdict = Judgement | Unreadable | Unjudged
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """An input, and the small sides that judge it."""
+    """An input, and the small side that judges it."""
 
     given: Input
-    sides: tuple[SmallSide, ...]
+    side: SmallSide
 
 
 class Judging:
-    """Encodes items of several requests together, and has the small sides of each judge their features.
+    """Encodes items of several requests together, and has the small side of each judge its features.
 
-    Versions with the same encoder share one: a challenger costs its networks alone. `pictures` reads the pictures of a
+    Versions with the same encoder share one. `pictures` reads the pictures of a
     request before its items queue. What fails in one small side harms no other. Items that would wait longer than
     `max_wait_s` are refused.
     """
@@ -114,7 +114,7 @@ class Judging:
         self, encoder: Encoder, pictures: PictureReader, config: BatchingConfig, *, max_wait_s: float = math.inf
     ) -> None:
         self.encoder, self._pictures = encoder, pictures
-        self._batcher: Batcher[Asked, tuple[Verdict, ...]] = Batcher(
+        self._batcher: Batcher[Asked, Verdict] = Batcher(
             self._judge,
             lambda asked: asked.given.content.size,
             config,
@@ -126,23 +126,23 @@ class Judging:
         """Items that wait to be judged."""
         return self._batcher.num_waiting
 
-    async def judge(self, inputs: Sequence[Input], *sides: SmallSide) -> list[tuple[Verdict, ...]]:
-        """A verdict of each side on each input.
+    async def judge(self, inputs: Sequence[Input], side: SmallSide) -> list[Verdict]:
+        """The verdict of a side on each input.
 
         Raises what reading pictures and encoding raise, and QueueFullError.
         """
         read = await self._pictures.read(inputs)
-        return await self._batcher.submit([Asked(given, sides) for given in read])
+        return await self._batcher.submit([Asked(given, side) for given in read])
 
-    def _judge(self, batch: list[Asked]) -> list[tuple[Verdict, ...]]:
+    def _judge(self, batch: list[Asked]) -> list[Verdict]:
         started = time.perf_counter()
         features_ND, faults = encode_readable(self.encoder, [asked.given.content for asked in batch])
         encoded_s = (time.perf_counter() - started) / len(batch)
         readable = [asked for position, asked in enumerate(batch) if position not in faults]
-        sides = dict.fromkeys(side for asked in readable for side in asked.sides)
+        sides = dict.fromkeys(asked.side for asked in readable)
         verdicts = {side: self._verdicts(side, features_ND, readable, encoded_s) for side in sides}
         return [
-            tuple(Unreadable(faults[position]) if position in faults else next(verdicts[side]) for side in asked.sides)
+            Unreadable(faults[position]) if position in faults else next(verdicts[asked.side])
             for position, asked in enumerate(batch)
         ]
 
@@ -150,7 +150,7 @@ class Judging:
         self, side: SmallSide, features_ND: NDArray[np.float32], readable: Sequence[Asked], encoded_s: float
     ) -> Iterator[Verdict]:
         """The verdicts of one side on the inputs that it is asked about, in their order."""
-        rows = [row for row, asked in enumerate(readable) if side in asked.sides]
+        rows = [row for row, asked in enumerate(readable) if asked.side is side]
         inputs = [readable[row].given for row in rows]
         mine_ND = features_ND if len(rows) == len(features_ND) else features_ND[rows]
         try:

@@ -1,4 +1,4 @@
-"""`kcm labels`: what a person reads, types and sends in, over a real inbox; only which challenger it is for is made."""
+"""`kcm labels`: what a person reads, types and sends in, over a real log; only which challenger it is for is made."""
 
 import json
 from collections.abc import Iterator
@@ -12,25 +12,24 @@ from typer.testing import CliRunner, Result
 from jobs.cli import app
 from jobs.commands.loop import cli
 from kcm.errors import DataError
+from pipelines.loop.drawn import DrawnItems
 from pipelines.loop.groups import ItemGroup
-from pipelines.loop.inbox import Inbox
 from pipelines.loop.naming import ClassNames
 from pipelines.store.control.records import Control
-from tests.pipelines.loop.windows import Asked, made_inbox, made_window
+from tests.pipelines.loop.windows import Asked, made_drawn, made_window
 
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
-    asked = made_inbox(tmp_path, made_window(9000, rate=0.05))
-    asked.inbox.fill()
+    asked = made_drawn(tmp_path, made_window(9000, rate=0.05))
 
     @contextmanager
-    def opened(_: Any) -> Iterator[Inbox]:
-        yield asked.inbox
+    def opened(_: Any) -> Iterator[DrawnItems]:
+        yield asked.drawn
 
-    monkeypatch.setattr(cli, "opened_inbox", opened)
+    monkeypatch.setattr(cli, "drawn_for", opened)
     yield asked
-    asked.inbox.close()
+    asked.drawn.log.close()
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def run(tmp_path: Path, asked: Asked) -> Any:
 def test_open_items_are_listed_with_what_is_missing(run: Any, asked: Asked) -> None:
     shown = run("--limit", "3")
     assert shown.exit_code == 0, shown.output
-    first = asked.inbox.items(limit=1)[0]
+    first = asked.drawn.items()[0]
     assert first.id in shown.output
     assert str(first.text) in shown.output
     assert "0 labelled, 0 skipped" in shown.output
@@ -54,7 +53,7 @@ def test_open_items_are_listed_with_what_is_missing(run: Any, asked: Asked) -> N
 
 
 def test_a_file_goes_out_and_comes_back(run: Any, asked: Asked, tmp_path: Path) -> None:
-    file, number = tmp_path / "inbox.csv", len(asked.inbox.items())
+    file, number = tmp_path / "items.csv", len(asked.drawn.items())
     assert f"{number} items" in run("--out", str(file)).output
     head, *rows = file.read_text().splitlines()
     file.write_text("\n".join([head, *(row.removesuffix(",,") + ",yes," for row in rows)]) + "\n")
@@ -67,15 +66,15 @@ def test_a_file_goes_out_and_comes_back(run: Any, asked: Asked, tmp_path: Path) 
 def test_second_answers_say_how_often_labels_are_wrong_and_change_nothing(
     run: Any, asked: Asked, tmp_path: Path
 ) -> None:
-    items = [item.id for item in asked.inbox.items()]
-    asked.inbox.answer(dict.fromkeys(items, "yes"))
+    items = [item.id for item in asked.drawn.items()]
+    asked.drawn.answer(dict.fromkeys(items, "yes"))
     lines = [json.dumps({"id": item, "label": "no" if item == items[0] else "yes"}) for item in items]
     (tmp_path / "second.jsonl").write_text("\n".join(lines))
     shown = run("--check", str(tmp_path / "second.jsonl"), "--json", str(tmp_path / "out.json"))
     assert f"1 of {len(items)} second answers differ" in shown.output
     checked = json.loads((tmp_path / "out.json").read_text())["checked"]
     assert 0.5 / len(items) < checked["noise"] < 0.5
-    assert {item.label for item in asked.inbox.items()} == {"yes"}
+    assert {item.label for item in asked.drawn.items()} == {"yes"}
 
 
 @pytest.fixture
@@ -135,7 +134,7 @@ def test_a_log_that_cannot_be_grouped_stops_a_name_that_came_with_new_before_it_
 def test_a_file_is_not_ignored_beside_new_labels(
     run: Any, named: ClassNames, tmp_path: Path, words: tuple[str, ...], option: str
 ) -> None:
-    shown = run(*words, option, str(tmp_path / "inbox.csv"))
+    shown = run(*words, option, str(tmp_path / "items.csv"))
     assert shown.exit_code != 0
     assert "neither --out, --in nor --check" in shown.output
     assert named.labels() == ()

@@ -104,10 +104,10 @@ def test_a_challenger_whose_certificate_is_void_in_the_service_is_not_tried_out(
 ) -> None:
     config = registered(tmp_path)
     candidate = pointer(config).history()[0]
-    assert not turns.delivered(config, candidate).served
+    assert not turns.delivered(config, candidate, 0.1).served
     monkeypatch.setattr(ReplicaReports, "any_alive", lambda _: True)
     monkeypatch.setattr(turns, "void_release", lambda *_: "the encoder was certified in onnx on cpu")
-    delivery = turns.delivered(config, candidate)
+    delivery = turns.delivered(config, candidate, 0.1)
     assert delivery.served
     assert "onnx on cpu" in (delivery.stopped or "")
     assert pointer(config).current().challenger is None

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kcm.certification.monitoring.trial import Limits, Requests, StageVerdict, judge, upper_bound
+from kcm.certification.monitoring.trial import Limits, Requests, StageVerdict, judge
 
 LIMITS = Limits(error_rate=0.01, slow_s=0.5, slow_rate=0.05, disagreement=0.03)
 SHARES = (0.01, 0.05, 0.25, 1.0)
@@ -104,16 +104,3 @@ def test_too_few_requests_decide_nothing() -> None:
     assert (few.num_requests, few.num_decisions) == (20, 20)
     none = judge(until(simulated(np.random.default_rng(7)), 0), LIMITS, 0.1, stage=1, share=0.01, num_stages=4)
     assert none.verdict == "undecided"
-
-
-def test_the_upper_bound_covers_the_mean_and_tightens_with_more_requests() -> None:
-    rng = np.random.default_rng(9)
-
-    def bound(count: int) -> float:
-        share = np.full(count, 0.25)
-        looked = rng.random(count) < share
-        return upper_bound(looked * (rng.random(count) < 0.05) / share, share, 0.1)
-
-    assert sum(bound(800) < 0.05 for _ in range(100)) <= 16
-    assert 0.05 < np.mean([bound(8000) for _ in range(5)]) < 0.09 < bound(100)
-    assert upper_bound(np.zeros(0), np.zeros(0), 0.1) == 1.0

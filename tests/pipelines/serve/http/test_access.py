@@ -41,11 +41,10 @@ def test_every_path_asks_for_a_key_but_for_those_that_tell_nothing_of_the_model(
     client_of: Callable[..., TestClient], keys: Keys
 ) -> None:
     client = client_of(keys=keys)
-    for path in ("model", "model/report", "models", "feedback", "labels", "loop", "explain", "nowhere"):
+    for path in ("model", "model/report", "models", "feedback", "loop", "explain", "nowhere"):
         assert client.get(f"/v1/{path}").status_code == 401, path
     for path in (
         "",
-        "labels",
         "page/main.js",
         "healthz",
         "readyz",

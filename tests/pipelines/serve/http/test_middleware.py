@@ -105,7 +105,7 @@ def test_slow_reader_of_a_response_holds_no_place() -> None:
     asyncio.run(asyncio.wait_for(scenario(), 120))
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/labels", "/page/main.js", "/docs", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/page/main.js", "/docs", "/openapi.json"])
 def test_a_busy_service_still_answers_its_probes(path: str) -> None:
     async def scenario(held: Held, client: httpx.AsyncClient) -> None:
         asked = await asking(client, 5)
@@ -289,7 +289,7 @@ async def innocent(app: Any, client: tuple[str, int] = ("10.0.0.0", 1)) -> int:
     return (await statuses_of(app, request_to("/v1/predict", "POST", headers, client), receive))[0]
 
 
-PATHS = ("/", "/v1/predict", "/v1/feedback", "/v1/labels", "/v1/chat/completions", "/v1/explain", "/nowhere")
+PATHS = ("/", "/v1/predict", "/v1/feedback", "/v1/chat/completions", "/v1/explain", "/nowhere")
 
 
 @pytest.mark.parametrize("announced", [True, False], ids=["length", "chunked"])

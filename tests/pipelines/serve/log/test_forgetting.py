@@ -12,14 +12,13 @@ from sqlalchemy import Connection, create_engine, func, inspect, select, text
 
 from kcm.bundle.answers import Route
 from kcm.inputs.content import Content
-from kcm.sql import insert
 from kcm.tasks.units import unit_digest
 from pipelines.serve.log import decisions as room
-from pipelines.serve.log.database import Database
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload, RejectedError
+from pipelines.serve.log.labels import LabelLog
 from pipelines.serve.log.monitor import bounds
-from pipelines.serve.log.tables import DECISIONS, INBOX, PAYLOADS
+from pipelines.serve.log.tables import DECISIONS, PAYLOADS
 from pipelines.serve.log.window import LogReader
 
 SECRET = "the private text of ann"
@@ -52,13 +51,6 @@ def log(any_url: str) -> Iterator[DecisionLog]:
     log.close()
 
 
-@pytest.fixture
-def database(any_url: str, log: DecisionLog) -> Iterator[Database]:
-    database = Database(any_url, 30.0)
-    yield database
-    database.close()
-
-
 def dump(url: str) -> str:
     """All that any table holds."""
     engine = create_engine(url)
@@ -69,18 +61,15 @@ def dump(url: str) -> str:
     return "\n".join(held)
 
 
-def test_nothing_of_a_caller_is_left_and_the_others_keep_all(
-    any_url: str, log: DecisionLog, database: Database
-) -> None:
+def test_nothing_of_a_caller_is_left_and_the_others_keep_all(any_url: str, log: DecisionLog) -> None:
     answered(log, "r1", "bob")
     with LogReader(any_url, "films") as reader:
         of_bob = reader.window(0, reader.watermark()).to_pylist()
         after = reader.watermark()
         answered(log, "r2", "ann")
-        row = {"item": 0, "attempt": "a", "application": "films", "probability": 1.0, "position": 0}
-        row |= {"label": SECRET, "state": "labelled", "drawn_at": of_bob[0]["answered_at"]}
-        with database.writing() as connection:
-            connection.execute(insert(connection, INBOX), [row | {"request_id": name} for name in ("r1", "r2")])
+        labels = LabelLog(any_url, 30.0, "films")
+        labels.store({"r1/0": SECRET, "r2/0": SECRET}, {"r1/0": 1.0, "r2/0": 1.0})
+        labels.close()
         of_bob = reader.window(0, after).to_pylist()
         assert log.forget_caller("ann").num_items == 3
         assert reader.window(0, after).to_pylist() == of_bob
@@ -93,7 +82,7 @@ def test_nothing_of_a_caller_is_left_and_the_others_keep_all(
         ("large", 1.0, 0.5, "lost", unit),
         ("small", 0.5, 0.5, None, unit),
     ]
-    said = ["small_label", "gate_score", "large_label", "large_probabilities", "label", "inbox_state"]
+    said = ["small_label", "gate_score", "large_label", "large_probabilities", "label", "label_probability"]
     assert {row[name] for row in tombs for name in [*said, "text", "image", "features"]} == {None}
     assert units == {unit}
     assert [row["state"] for row in log.read(DECISIONS) if row["state"]] == ["answered", "answered"]

@@ -7,13 +7,11 @@ from typing import Any, Literal
 
 import pytest
 
-from kcm.sql import insert
 from pipelines.serve.cascade.cards import Cards
 from pipelines.serve.config import FeedbackConfig, ServeConfig
-from pipelines.serve.log.database import Database
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
-from pipelines.serve.log.tables import INBOX
+from pipelines.serve.log.labels import LabelLog
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.schemas import Refusal, ReplicaTraffic
 
@@ -41,15 +39,9 @@ def url(any_url: str) -> str:
     other = DecisionLog(url, 30.0, "books")
     other.add_decisions([decision(6, "books/1")])
     other.close()
-    database = Database(url, 30.0)
-    shared = {"item": 0, "attempt": "a", "application": "films", "probability": 1.0, "drawn_at": START}
-    rows = [
-        shared | {"request_id": "r4", "position": 0, "state": "labelled", "label": "bad"},
-        shared | {"request_id": "r5", "position": 1, "state": "skipped", "label": None},
-    ]
-    with database.writing() as connection:
-        connection.execute(insert(connection, INBOX), rows)
-    database.close()
+    labels = LabelLog(url, 30.0, "films")
+    labels.store({"r4/0": "bad", "r5/0": None}, {"r4/0": 1.0, "r5/0": 1.0})
+    labels.close()
     return url
 
 

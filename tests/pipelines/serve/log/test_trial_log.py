@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from kcm.bundle.answers import Route
+from kcm.certification.monitoring.trial import Requests
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import LoggedDecision, Origin, Shadow
-from pipelines.serve.log.trial import TrialFigures, TrialLog
+from pipelines.serve.log.entries import LoggedDecision, Origin
+from pipelines.serve.log.trial import TrialLog
 
 NOT_ASKED = "not asked"
 
@@ -23,9 +24,8 @@ class Traffic:
         self,
         *items: tuple[Route, str, str | None],
         version: str = "one",
-        shadow: tuple[str, bool] | None = None,
         share: float = 0.5,
-        stage: int | None = 0,
+        stage: int | None = 1,
         seconds: float = 0.1,
         application: str = "films",
     ) -> str:
@@ -44,7 +44,6 @@ class Traffic:
                     route == "small" and large != NOT_ASKED,
                     small_label=small,
                     large_label=large if route == "large" else None,
-                    shadow=shadow and Shadow("two", *shadow),
                     stage=stage,
                     seconds=seconds,
                 )
@@ -69,10 +68,10 @@ def traffic(url: str) -> Iterator[Traffic]:
     traffic.log.close()
 
 
-def read(url: str, after: int = 0) -> TrialFigures:
+def read(url: str) -> Requests:
     log = TrialLog(url, 10.0, "films")
     try:
-        return log.read(after, "one", "two")
+        return log.read(0, "two")
     finally:
         log.close()
 
@@ -83,7 +82,7 @@ def test_a_challenger_loses_kept_items_on_which_the_large_model_says_otherwise(u
     traffic.request((kept, "good", "good"), ("large", "good", "bad"), version="two", stage=1, share=1.0)
     traffic.request((kept, "good", "bad"), (kept, "good", NOT_ASKED), version="two", stage=2, share=0.25)
     traffic.request((kept, "good", None), version="two", stage=2, share=0.25)
-    found = read(url).challenger
+    found = read(url)
     assert found.stage.tolist() == [1, 1, 2, 2]
     assert found.num_items.tolist() == [1, 2, 2, 1]
     assert found.lost_low.tolist() == [1.0, 0.0, 2.0, 0.0]
@@ -93,41 +92,42 @@ def test_a_challenger_loses_kept_items_on_which_the_large_model_says_otherwise(u
     assert (found.num_decisions(1), found.num_decisions(2)) == (3, 3)
 
 
-def test_a_shadow_is_scored_on_what_the_champion_escalated_and_had_audited(url: str, traffic: Traffic) -> None:
-    keeps, escalates = ("good", True), ("good", False)
-    traffic.request(("large", "bad", "bad"), shadow=keeps)
-    traffic.request(("large", "bad", "bad"), shadow=escalates)
-    traffic.request(("small", "bad", "bad"), shadow=keeps)
-    traffic.request(("small", "bad", NOT_ASKED), shadow=keeps)
-    traffic.request(("small", "good", "good"), shadow=keeps)
-    traffic.request(("small_degraded", "bad", None), shadow=keeps)
-    found = read(url).champion
-    assert found.lost_low.tolist() == [1.0, 0.0, 2.0, 0.0, 0.0, 0.0]
-    assert found.lost_high.tolist() == [1.0, 0.0, 2.0, 0.0, 0.0, 1.0]
-
-
 def test_failed_requests_stand_in_their_stage(url: str, traffic: Traffic) -> None:
     traffic.request(("small", "good", "good"), version="two", stage=1, share=1.0)
     traffic.request(("small", "good", "good"), version="two", stage=2, share=1.0)
     traffic.log.add_failure("lost", "two", 1, 503)
     traffic.log.add_failure("another's", "three", 1, 503)
-    found = read(url).challenger
+    found = read(url)
     assert (found.stage.tolist(), found.failed.tolist()) == ([1, 1, 2], [False, True, False])
     assert np.isnan(found.seconds[1])
 
 
-def test_other_applications_earlier_trials_and_times_without_a_trial_are_left_out(url: str, traffic: Traffic) -> None:
-    traffic.request(("small", "good", NOT_ASKED), shadow=("good", True))
+def test_other_applications_versions_and_earlier_decisions_are_left_out(url: str, traffic: Traffic) -> None:
+    traffic.request(("small", "good", NOT_ASKED), version="two")
     log = TrialLog(url, 10.0, "films")
     after = log.last()
-    traffic.request(("small", "good", NOT_ASKED), shadow=("good", True), application="songs")
-    traffic.request(("small", "good", NOT_ASKED), stage=None)
-    traffic.request(("small", "good", NOT_ASKED), version="three")
-    assert (after, len(log.read(after, "one", "two").champion), len(log.read(0, "one", "two").champion)) == (1, 0, 1)
+    traffic.request(("small", "good", NOT_ASKED), version="two", application="songs")
+    traffic.request(("small", "good", NOT_ASKED), version="two", stage=None)
+    traffic.request(("small", "good", NOT_ASKED), version="one")
+    assert (after, len(log.read(after, "two")), len(log.read(0, "two"))) == (1, 0, 1)
+    log.close()
+
+
+def test_the_slowest_requests_of_a_version_are_those_of_its_own_callers(url: str, traffic: Traffic) -> None:
+    """Promise: a request counts once, however many items it has, and with or without a trial."""
+    kept = ("small", "good", NOT_ASKED)
+    log = TrialLog(url, 10.0, "films")
+    assert log.slowest("one", 0.99) is None
+    traffic.request(*[kept] * 7, seconds=0.1)
+    for seconds in (0.2, 0.3):
+        traffic.request(kept, seconds=seconds, stage=None)
+    traffic.request(kept, seconds=5.0, version="two")
+    traffic.request(kept, seconds=5.0, application="songs")
+    assert (log.slowest("one", 0.5), log.slowest("one", 0.99)) == (0.2, 0.3)
     log.close()
 
 
 def test_without_audits_nothing_is_known_of_what_was_lost(url: str, traffic: Traffic) -> None:
     traffic.request(("small", "good", NOT_ASKED), version="two", stage=1, share=0.0)
-    found = read(url).challenger
+    found = read(url)
     assert (found.lost_low.tolist(), found.lost_high.tolist(), found.share.tolist()) == ([0.0], [1.0], [1.0])

@@ -24,7 +24,8 @@ from pipelines.serve.log import window as room
 from pipelines.serve.log.database import Database, log_key, share_numbers
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
-from pipelines.serve.log.tables import DECISIONS, INBOX
+from pipelines.serve.log.labels import LabelLog
+from pipelines.serve.log.tables import DECISIONS
 from pipelines.serve.log.window import WINDOW, LogReader
 
 
@@ -225,27 +226,6 @@ def test_a_batch_that_is_sent_again_is_no_gap(log: DecisionLog, reader: LogReade
     assert reader.gaps(0, upto) == 0
 
 
-def test_of_several_inboxes_the_last_one_is_read(log: DecisionLog, reader: LogReader, any_url: str) -> None:
-    log.add_decisions([decision("r1"), decision("r2"), decision("r3")])
-    now = decision("").answered_at
-    drawn = {"item": 0, "application": "films", "probability": 0.5, "position": 0, "drawn_at": now}
-    rows = [
-        drawn | {"request_id": "r1", "attempt": "b", "state": "skipped", "drawn_at": now.replace(year=2040)},
-        drawn | {"request_id": "r1", "attempt": "a", "state": "labelled", "label": "good", "probability": 1.0},
-        drawn | {"request_id": "r2", "attempt": "a", "state": "drawn"},
-    ]
-    database = Database(any_url, 30.0)
-    with database.writing() as connection:
-        for row in rows:
-            connection.execute(insert(connection, INBOX), [row])
-    database.close()
-
-    def inbox() -> list[tuple[Any, ...]]:
-        return [(row["inbox_state"], row["inbox_label"], row["inbox_probability"]) for row in whole(reader)]
-
-    assert inbox() == [("skipped", None, 0.5), ("drawn", None, 0.5), (None, None, None)]
-
-
 def test_a_log_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no log"):
         LogReader(f"sqlite:///{tmp_path}/feedback.db", "films")
@@ -261,12 +241,9 @@ def test_what_came_since_is_counted_by_what_is_known_of_it(log: DecisionLog, rea
     log.finish_audits("r1", {2: "good"})
     log.add_feedback("r1", None, [Feedback(0, "good")])
     log.add_decisions([decision("r2")])
-    database = Database(any_url, 30.0)
-    with database.writing() as connection:
-        drawn = {"request_id": "r2", "item": 0, "attempt": "a", "application": "films", "probability": 1.0}
-        said = {"position": 0, "state": "labelled", "label": "bad", "drawn_at": decision("r2").answered_at}
-        connection.execute(insert(connection, INBOX), [drawn | said])
-    database.close()
+    labels = LabelLog(any_url, 30.0, "films")
+    labels.store({"r2/0": "bad", "r1/1": None}, {"r2/0": 1.0, "r1/1": 1.0})
+    labels.close()
     assert reader.counts(0) == (4, 2, 2)
     assert reader.counts(first) == (1, 0, 1)
     with LogReader(any_url, "others") as of_others:

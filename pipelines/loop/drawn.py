@@ -1,99 +1,131 @@
-"""The inbox: the few disagreements of the last turn's challenger that are worth a person's label.
+"""The few disagreements of the last turn's challenger that are worth a person's label.
 
-What is drawn is written down before anything is shown, with its probability and its place in a frozen order. An item
-that is skipped counts as lost. The look that the labels are for is in the lineage's ledger once, however often one
-looks at what they certify so far.
+Which items are drawn, with which probability and in which order is computed by hashes whenever it is needed; the log
+holds what people said of them. An item that is skipped counts as lost. The look that the labels are for is in the
+lineage's ledger once, however often one looks at what they certify so far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from kcm.bundle.bundle import Bundle
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.certification.certificate import Certificate
 from kcm.errors import DataError
 from pipelines.config import RunConfig
-from pipelines.loop.disputes import GivenLabels, InboxPlan, drawn_items, label_tests
-from pipelines.loop.judged import JudgedWindow
+from pipelines.loop.disputes import (
+    GivenLabels,
+    LabelPlan,
+    LabelTest,
+    Standing,
+    State,
+    drawn_places,
+    label_tests,
+    standing_of,
+)
+from pipelines.loop.judged import JudgedWindow, row_ids
 from pipelines.loop.recertify import JUDGED, Recertify
 from pipelines.loop.state import LoopState
 from pipelines.loop.window import WindowArtefact
 from pipelines.serve.config import log_url
-from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.entries import RejectedError
-from pipelines.serve.log.inbox import AskedFor, InboxItem, InboxLog, LabelTest, Standing, State, standing_of
+from pipelines.serve.log.labels import LabelLog
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.store.control.journal import Journal, StoredLedger
 
-LOG_TIMEOUT_S = 10.0
+LOG_TIMEOUT_S = 60.0
+_NOTHING_STORED = "Nothing was stored"
 
 
-class Inbox(InboxLog):
-    """The inbox of a plan in the log at `url`; `judged` holds the window's certify decisions.
+@dataclass(frozen=True)
+class DrawnItem:
+    """An item for a person, `id` being `request id/item`; text and image as far as they are stored.
+
+    `probability` is that of having been drawn.
+    """
+
+    id: str
+    probability: float
+    state: State
+    label: str | None
+    text: str | None
+    image: bytes | None
+    task: str | None
+
+
+@dataclass(frozen=True)
+class DrawnItems:
+    """The items that a plan draws from a window, whose certify decisions are `judged`, and their labels in the log.
 
     Raises LogUnavailableError where the log fails; nothing is half stored.
     """
 
-    def __init__(self, url: str, plan: InboxPlan, judged: JudgedWindow, timeout_s: float = 60.0) -> None:
-        super().__init__(url, timeout_s, plan.application)
-        self.plan, self._judged = plan, judged
+    log: LabelLog
+    plan: LabelPlan
+    judged: JudgedWindow
+    window: WindowArtefact
 
-    def fill(self) -> int:
-        """Write down all that is drawn, and give the number of items; a second time changes nothing."""
-        items = drawn_items(self._judged, self.plan)
-        self.draw_items(self.plan.attempt, items)
-        return len(items)
+    @cached_property
+    def probabilities(self) -> dict[str, float]:
+        """The probability of each item by its id, in their order; without those that were deleted from the log."""
+        places, forgotten = drawn_places(self.judged, self.plan), self.log.forgotten()
+        drawn = zip(self.judged.items[places], self.plan.probability(self.judged)[places].tolist(), strict=True)
+        return {item: probability for item, probability in drawn if item not in forgotten}
 
-    def ask(self) -> None:
-        """Let the service ask people for these labels, and for those of no other inbox of the application."""
-        self.open_inbox(self._asked_for)
-
-    def items(self, state: State | None = None, limit: int | None = None) -> list[InboxItem]:
-        """The items in their order, those in `state` where one is given, `limit` at the most."""
-        return self.inbox_items(self.plan.attempt, state, limit)
+    def items(self) -> list[DrawnItem]:
+        """The items in their order."""
+        table, states = self.window.table, self.states()
+        places = pc.index_in(pa.array(list(states), pa.string()), value_set=row_ids(table).combine_chunks())
+        contents = table.select(["text", "image", "task"]).take(places).to_pylist()
+        drawn = zip(self.probabilities.items(), states.values(), contents, strict=True)
+        return [DrawnItem(item, probability, *said, **content) for (item, probability), said, content in drawn]
 
     def answer(self, answers: Mapping[str, str | None]) -> None:
         """Store what a person said of items by their ids: a label, or None for one that is skipped.
 
-        Raises DataError for ids that are not in the inbox and labels outside the list, and stores nothing then.
+        Raises DataError for ids that are not drawn and labels outside the list, and stores nothing then.
         """
-        try:
-            self.answer_inbox(answers, again=True, asked=self._asked_for)
-        except RejectedError as error:
-            raise DataError(str(error), where="inbox", hint="Nothing was stored") from None
+        for item, label in answers.items():
+            if item not in self.probabilities:
+                raise DataError("no label is asked of it", where=f"item {item}", hint=_NOTHING_STORED)
+            if label is not None and label not in self.plan.labels:
+                raise DataError(f"{label!r} is not in the list of labels", where=f"item {item}", hint=_NOTHING_STORED)
+        self.log.store(answers, self.probabilities)
 
-    def answers(self) -> dict[str, tuple[State, str | None]]:
-        """State and label of each item by its id."""
-        return self.inbox_states(self.plan.attempt)
-
-    @property
-    def _asked_for(self) -> AskedFor:
-        return AskedFor(self.plan.attempt, self.plan.version, self.plan.labels, self.tests)
+    def states(self) -> dict[str, tuple[State, str | None]]:
+        """State and label of each item by its id, in their order."""
+        said = self.log.labels()
+        return {
+            item: (("skipped" if said[item] is None else "labelled"), said[item]) if item in said else ("drawn", None)
+            for item in self.probabilities
+        }
 
     @cached_property
     def tests(self) -> tuple[LabelTest, ...]:
         """What the labels are to certify."""
-        return label_tests(self._judged, self.plan)
+        return label_tests(self.judged, self.plan)
 
     def standing(self) -> Standing:
         """What the labels so far certify."""
-        return standing_of(self.tests, self.answers())
+        return standing_of(self.tests, self.states())
 
     def certified_policy(self) -> Policy:
         """The policy that the labels so far certify: the searched one, or one that keeps less."""
-        policy, labels = self.plan.policy, self.answers()
+        policy, labels = self.plan.policy, self.states()
         certified = {test.task: test.certified(labels) for test in self.tests}
         own = {task: certified.get(task, ESCALATE_ALL) for task in policy.task_decisions}
         return policy.model_copy(update={"decision": certified.get(None, ESCALATE_ALL), "task_decisions": own})
 
     def given(self) -> GivenLabels:
         """The labels as they stand, for a certificate."""
-        return GivenLabels(plan=self.plan, answers=self.answers())
+        return GivenLabels(plan=self.plan, answers=self.states())
 
 
 @dataclass(frozen=True)
@@ -138,6 +170,11 @@ class LabelledChallenger:
         return f"{self.evaluated.fingerprint}-labels"
 
     @property
+    def window(self) -> WindowArtefact:
+        """The window that it is certified on."""
+        return self.evaluated.source(WindowArtefact, "window")
+
+    @property
     def deployed(self) -> Policy:
         """The policy that its certificate allows without labels."""
         return self.evaluated.policy(self.evaluated.deployed)
@@ -147,25 +184,25 @@ class LabelledChallenger:
         file = self.evaluated.folder / self.evaluated.deployed / JUDGED
         return JudgedWindow.read(file).of_purpose("certify")
 
-    def plan(self, config: RunConfig, state: LoopState) -> InboxPlan:
+    def plan(self, config: RunConfig, state: LoopState) -> LabelPlan:
         """How its labels are drawn. The first time opens a look of the ledger, which all its labels share."""
 
         def planned(_: int) -> dict[str, object]:
             ledger = StoredLedger.of_lineage(state.store.control, config.name)
-            return InboxPlan(
+            return LabelPlan(
                 attempt=self.attempt,
                 application=config.application,
                 version=self.version,
                 policy=self.searched,
                 labels=Bundle.read(self.bundle.bundle).answer_names,
-                floor=self.evaluated.source(WindowArtefact, "window").facts.share_floor,
+                floor=self.window.facts.share_floor,
                 epsilon=config.certificate.epsilon,
                 delta=ledger.look(config.certificate.delta, self.attempt).spend,
                 noise=config.update.label_noise if config.update else 0.0,
             ).model_dump(mode="json")
 
         entry = _plans(state).append(planned, same=lambda entry: bool(entry["attempt"] == self.attempt))
-        return InboxPlan.model_validate(entry)
+        return LabelPlan.model_validate(entry)
 
 
 def searched_policy(policy: Policy, certificates: Mapping[str | None, Certificate]) -> Policy:
@@ -175,26 +212,19 @@ def searched_policy(policy: Policy, certificates: Mapping[str | None, Certificat
 
 
 @contextmanager
-def opened_inbox(config: RunConfig, *, ask: bool = True) -> Iterator[Inbox]:
-    """The inbox of the challenger that labels are asked for, with all that is drawn in it.
-
-    Raises DataError where no labels are asked for. From then on the service asks for them, too, unless `ask` is false.
-    """
+def drawn_for(config: RunConfig) -> Iterator[DrawnItems]:
+    """The items of the challenger that labels are asked for. Raises DataError where none are asked for."""
     state = LoopState.of(config)
     challenger = LabelledChallenger.of(config, state)
-    url = log_url(config.serve, config.storage_folder)
-    with Inbox(url, challenger.plan(config, state), challenger.judged()) as inbox:
-        inbox.fill()
-        if ask:
-            inbox.ask()
-        yield inbox
+    with LabelLog(log_url(config.serve, config.storage_folder), LOG_TIMEOUT_S, config.application) as log:
+        yield DrawnItems(log, challenger.plan(config, state), challenger.judged(), challenger.window)
 
 
 def sufficient_labels(config: RunConfig, state: LoopState) -> GivenLabels | None:
     """The labels of the last turn's challenger, where they certify what was searched; None where they do not yet.
 
-    Where all are given, those suffice that certify a policy which keeps more than the deployed one. Opens no inbox, and
-    no look in the ledger.
+    Where all are given, those suffice that certify a policy which keeps more than the deployed one. Opens no
+    look in the ledger.
     """
     opened = {entry["attempt"] for entry in _plans(state).entries()}
     if not opened:
@@ -205,28 +235,19 @@ def sufficient_labels(config: RunConfig, state: LoopState) -> GivenLabels | None
         return None
     if challenger.attempt not in opened:
         return None
-    with opened_inbox(config, ask=False) as inbox:
-        standing = inbox.standing()
+    with drawn_for(config) as drawn:
+        standing = drawn.standing()
         if standing.certified:
-            return inbox.given()
+            return drawn.given()
         if standing.num_open or not standing.stricter:
             return None
         judged = challenger.judged()
         by_labels, deployed = (
-            judged.keeps(policy).mean() for policy in (inbox.certified_policy(), challenger.deployed)
+            judged.keeps(policy).mean() for policy in (drawn.certified_policy(), challenger.deployed)
         )
-        return inbox.given() if by_labels > deployed else None
-
-
-def withdraw_labels(config: RunConfig, state: LoopState) -> None:
-    """Let the service ask for no more labels of a challenger that another follows, or that they sufficed for."""
-    if not _plans(state).entries():
-        return
-    url = log_url(config.serve, config.storage_folder)
-    with suppress(LogUnavailableError), InboxLog(url, LOG_TIMEOUT_S, config.application) as log:
-        log.close_inboxes()
+        return drawn.given() if by_labels > deployed else None
 
 
 def _plans(state: LoopState) -> Journal:
-    """Where the plans of a run's inboxes are written down."""
-    return Journal(state.store.control, f"loop/{state.name}/inboxes")
+    """Where the plans of a run's labels are written down."""
+    return Journal(state.store.control, f"loop/{state.name}/labels")

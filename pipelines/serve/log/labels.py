@@ -1,0 +1,48 @@
+"""Labels that people were asked for, of items that were drawn with known probabilities; beside those of callers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import select, update
+
+from kcm.sql import insert
+from pipelines.serve.log.database import ApplicationLog
+from pipelines.serve.log.entries import utc_now
+from pipelines.serve.log.tables import DECISIONS, FEEDBACK, same_item
+
+ASKED = "kcm labels"  # the caller of these labels, which is no hash of a name
+
+
+class LabelLog(ApplicationLog):
+    """Stores and reads them by the ids of items, `request id/item`. Every call may raise LogUnavailableError."""
+
+    def store(self, labels: Mapping[str, str | None], probabilities: Mapping[str, float]) -> None:
+        """Commit the label of each item, None for one that is skipped, or store none.
+
+        `probabilities` are those with which the items were drawn. What is said last of an item stands.
+        """
+        f = FEEDBACK.c
+        with self.writing() as connection:
+            for name, label in labels.items():
+                request_id, _, item = name.rpartition("/")
+                this = {"request_id": request_id, "item": int(item)}
+                row = {"label": label, "probability": probabilities[name], "caller": ASKED, "received_at": utc_now()}
+                known = (f.request_id == request_id) & (f.item == int(item))
+                if not connection.execute(update(FEEDBACK).where(known).values(row | {"new": None})).rowcount:
+                    connection.execute(insert(connection, FEEDBACK), [this | row])
+
+    def labels(self) -> dict[str, str | None]:
+        """The labels by item, None for one that was skipped."""
+        f, joined = FEEDBACK.c, FEEDBACK.join(DECISIONS, same_item(DECISIONS, FEEDBACK))
+        asked = select(f.request_id, f.item, f.label).select_from(joined).where(f.probability.is_not(None))
+        with self.reading() as connection:
+            rows = connection.execute(asked.where(DECISIONS.c.application == self._application)).all()
+        return {f"{request_id}/{item}": label for request_id, item, label in rows}
+
+    def forgotten(self) -> set[str]:
+        """The items that were deleted from the log."""
+        d = DECISIONS.c
+        chosen = select(d.request_id, d.item).where(d.application == self._application, d.forgotten_at.is_not(None))
+        with self.reading() as connection:
+            return {f"{request_id}/{item}" for request_id, item in connection.execute(chosen)}
