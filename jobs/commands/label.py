@@ -84,7 +84,7 @@ def label(
     cluster: Annotated[
         str | None,
         typer.Option(
-            metavar="ADDRESS", help="Encode the texts on this Ray cluster, such as HOST:6379, ray://HOST:10001 or auto."
+            metavar="ADDRESS", help="Encode the texts on this Ray cluster: HOST:6379, or auto for one on this machine."
         ),
     ] = None,
     store: Annotated[
