@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +14,10 @@ from jobs.options import AssetsPath, is_asked, options_of
 from jobs.servers import remember
 from jobs.views.label import Screen, Stopped, closing, next_steps, not_proved
 from kcm.bundle.models import MANIFEST
-from kcm.errors import ArtefactError, KcmError
+from kcm.errors import ArtefactError, ConfigError, KcmError
+from kcm.inputs.location import Location
 from kcm.inputs.tables import read_frame
+from kcm.labelling.encoding import Mapper, in_process
 from kcm.labelling.label import DEFAULT_TARGET, LabelConfig, LabelledTable
 from kcm.labelling.label import label as label_table
 from kcm.labelling.output import check_kind, write_frame
@@ -30,7 +33,10 @@ _KINDS = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx")
 @options_of(LabelConfig, "promise")
 def label(
     table: Annotated[
-        Path, typer.Argument(metavar="TABLE", help="Any table that kcm reads; no label and no id needed.")
+        str,
+        typer.Argument(
+            metavar="TABLE", help="Any table that kcm reads, local, s3:// or gs://; no label and no id needed."
+        ),
     ],
     promise: dict[str, Any],
     llm: Annotated[
@@ -67,7 +73,19 @@ def label(
     input_price: Annotated[float | None, typer.Option(metavar="X", help="Dollars per million tokens read.")] = None,
     output_price: Annotated[float | None, typer.Option(metavar="X", help="Dollars per million tokens written.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: TABLE.labelled.csv.")
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="On this machine. Default: TABLE.labelled.csv, in this folder if TABLE is in a bucket.",
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Encode the texts on this Ray cluster: HOST:6379, or auto for one on this machine."
+        ),
     ] = None,
     store: Annotated[
         str | None, typer.Option(metavar="URI", help="Store of paid answers. Default: one for the user.")
@@ -87,9 +105,13 @@ def label(
     nothing twice. Exit codes: 3 if the target is not proved, for example because --max-cost was spent; 4 if no answer
     could be bought.
     """
-    if not table.is_file():
-        raise KcmError("no such file", where=str(table))
-    target = output or table.with_name(f"{table.stem}.labelled.csv")
+    location = Location.of(table)
+    if location.is_local and not Path(location.path).is_file():
+        raise KcmError("no such file", where=table)
+    if output is not None and "://" in output:
+        raise ConfigError("the output is a file of this machine", where=output, hint="Write it here, then upload it")
+    folder = Path(table).parent if location.is_local else Path()
+    target = Path(output) if output else folder / f"{Path(location.name).stem}.labelled.csv"
     certificate, page, bundle = (
         target.with_name(f"{target.stem}.{end}") for end in ("certificate.json", "html", "bundle")
     )
@@ -117,6 +139,7 @@ def label(
             ledger=ledger,
             assets=assets_path,
             watcher=screen,
+            mapper=_mapper(cluster),
             **promise,
         )
     except Stopped:
@@ -131,7 +154,7 @@ def label(
     if found.no_bundle is None:
         _write_bundle(found, bundle)
         written.append(bundle)
-    write_page(render_labelled(LabelPage.of(found, table.name, "" if found.no_bundle else bundle.name)), page)
+    write_page(render_labelled(LabelPage.of(found, location.name, "" if found.no_bundle else bundle.name)), page)
     for line in [*closing(found), *map(str, written), *next_steps(found, bundle)]:
         typer.echo(line)
     result = _result(found, answers[-1] if answers else None)
@@ -149,6 +172,15 @@ def _write_bundle(found: LabelledTable, folder: Path) -> None:
         draft.replace(folder)
     if found.models is not None:
         remember(found.models.server)
+
+
+def _mapper(address: str | None) -> Mapper:
+    """What computes vectors: this process, which starts no Ray, or a cluster."""
+    if address is None:
+        return in_process
+    from pipelines.batch.mapping import map_on_cluster
+
+    return partial(map_on_cluster, address)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

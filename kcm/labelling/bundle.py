@@ -32,6 +32,7 @@ from kcm.tasks.units import unit_digest
 
 NETWORK = NetworkConfig(hidden=(), basis="quadratic", mixing=2048, shared=True)  # that of `kcm run`
 TASK = "table"
+_AT_ONCE = 8192  # texts whose expanded features are in memory together
 
 
 def bundle_of(
@@ -56,11 +57,19 @@ def bundle_of(
     learner.absorb(collaborator, rows, distill, Ranks())
     learner.solve(collaborator, Ranks())
     collaborator.eval().requires_grad_(False)
-    left_out, _ = learner.left_out(collaborator, rows, RowUnits(None, len(bought)), distill)
-    logits_UC, _ = logits(collaborator, features_UD)
-    logits_UC[bought] = left_out.numpy()  # a text's own answer would make it look too easy
-    temperature = fit_temperature(left_out.numpy(), label_B.numpy())
-    score_U = Gate("confidence", temperature).score(features_UD, logits_UC)
+    chunks = torch.split(torch.arange(len(rows)), _AT_ONCE)
+    parts = (rows.take(places, rows.weights[places]) for places in chunks)
+    left_out_BC = np.concatenate(
+        [learner.left_out(collaborator, part, RowUnits(None, len(part)), distill)[0].numpy() for part in parts]
+    )
+    gate = Gate("confidence", fit_temperature(left_out_BC, label_B.numpy()))
+    score_U = np.concatenate(
+        [
+            gate.score(part_nD, logits(collaborator, part_nD)[0])
+            for part_nD in np.array_split(features_UD, range(_AT_ONCE, len(features_UD), _AT_ONCE))
+        ]
+    )
+    score_U[bought] = gate.score(rows.features.numpy(), left_out_BC)  # its own answer would make a text look too easy
     num_kept = int((~found.bought_U & ~found.failed_U).sum())
     trained = UnitDigests.of(unit_digest(Content(texts[unit]))[:SIZE].hex() for unit in bought.tolist())
     return Bundle(
@@ -72,7 +81,7 @@ def bundle_of(
         encoder_identity=encoder.identity(assets_dir),
         large=server,
         large_identity=server.identity(labels, assets_dir),
-        policy=Policy(gate="confidence", temperature=temperature, decision=decision_keeping(score_U, num_kept)),
+        policy=Policy(gate="confidence", temperature=gate.temperature, decision=decision_keeping(score_U, num_kept)),
         learner=config,
         metrics={"table": {"texts": len(texts), "bought": len(bought), "kept": num_kept}},
         learner_state=learner.state_dict(),

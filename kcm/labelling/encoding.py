@@ -5,8 +5,10 @@ Shapes: U texts, D coordinates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,11 @@ from kcm.inputs.content import Content
 
 NUM_TOPICS, _MAX_FITTED = 200, 50_000
 _MAX_WORDS = 50_000
+_CHUNK = 2048  # texts that are encoded together; a constant, since a network's vectors may depend on their company
+
+Encode: TypeAlias = Callable[[Sequence[str]], NDArray[np.floating]]
+Mapper: TypeAlias = Callable[[Callable[[], Encode], Sequence[Sequence[str]]], Iterable[NDArray[np.floating]]]
+"""Maps lists of texts to their vectors, in order, by functions that each worker builds once."""
 
 
 def word_vectors(texts: Sequence[str], seed: int = 0) -> NDArray[np.float32]:
@@ -38,20 +45,45 @@ def word_vectors(texts: Sequence[str], seed: int = 0) -> NDArray[np.float32]:
         return np.zeros((len(texts), 1), dtype=np.float32)
     with np.errstate(invalid="ignore", divide="ignore"):  # shares of a variance that is 0
         reduced = TruncatedSVD(size, random_state=seed).fit(fitted)
-    return _unit(reduced.transform(vectorizer.transform(texts)))
+    return _stacked((reduced.transform(vectorizer.transform(part)) for part in _parts(texts)), len(texts))
+
+
+def in_process(build: Callable[[], Encode], parts: Sequence[Sequence[str]]) -> Iterator[NDArray[np.floating]]:
+    """The `Mapper` of this process."""
+    return map(build(), parts)
 
 
 def encoded(
-    texts: Sequence[str], encoder: EncoderConfig | None, assets_dir: Path, chunk: int = 2048
+    texts: Sequence[str], encoder: EncoderConfig | None, assets_dir: Path, mapper: Mapper = in_process
 ) -> NDArray[np.float32]:
-    """Vectors [U, D] of unit length; without an encoder, those of the words."""
+    """Vectors [U, D] of unit length; without an encoder, those of the words, by this process.
+
+    They do not depend on `mapper`, if all its machines have the same kind of CPU.
+    """
     if encoder is None:
         return word_vectors(texts)
+    return _stacked(mapper(partial(text_encoder, encoder, assets_dir), _parts(texts)), len(texts))
+
+
+def text_encoder(encoder: EncoderConfig, assets_dir: Path) -> Encode:
+    """A function from texts to their vectors."""
     model = encoder.build(assets_dir)
-    parts = [
-        model.encode([Content(text) for text in texts[start : start + chunk]]) for start in range(0, len(texts), chunk)
-    ]
-    return _unit(np.concatenate(parts))
+    return lambda texts: model.encode([Content(text) for text in texts])
+
+
+def _parts(texts: Sequence[str]) -> list[Sequence[str]]:
+    return [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]
+
+
+def _stacked(parts: Iterable[NDArray[np.floating]], num_texts: int) -> NDArray[np.float32]:
+    """All vectors, at unit length, in one array that is filled part by part: memory holds them once."""
+    vectors_UD, start = np.empty((0, 0), dtype=np.float32), 0
+    for part_nD in parts:
+        if not start:
+            vectors_UD = np.empty((num_texts, part_nD.shape[1]), dtype=np.float32)
+        vectors_UD[start : start + len(part_nD)] = _unit(part_nD)
+        start += len(part_nD)
+    return vectors_UD
 
 
 def _unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:

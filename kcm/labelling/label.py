@@ -34,7 +34,7 @@ from kcm.labelling.bundle import bundle_of
 from kcm.labelling.certificate import TableCertificate
 from kcm.labelling.cheaper import CheaperSide
 from kcm.labelling.draws import DrawFile
-from kcm.labelling.encoding import encoded
+from kcm.labelling.encoding import Mapper, encoded, in_process
 from kcm.labelling.guarantees import Guarantee
 from kcm.labelling.judge import Judge
 from kcm.labelling.label_list import LabelList
@@ -181,6 +181,7 @@ def label(
     ledger: Ledger | str | Path | None = None,
     assets: Path | None = None,
     watcher: Watcher | None = None,
+    mapper: Mapper = in_process,
     **options: Any,
 ) -> LabelledTable:
     """Label every row of `frame`, so that at least a share `target` of the labels agrees with the large model's.
@@ -202,6 +203,7 @@ def label(
     base_url : address of the server, up to before /chat/completions
     store : where paid answers are kept, a database or a SQLite file; by default in the user's folder
     ledger : folder of the ledger of looks; by default in the user's folder
+    mapper : how texts become vectors: in this process, or on a cluster
     options : the fields of `LabelConfig`, such as `target`, `delta` and `max_cost`
 
     Raises DataError for a table, ConfigError for labels, options or a server that cannot be used.
@@ -250,7 +252,7 @@ def label(
     look = book.look(names, delta=config.delta, digest=digest, purpose="label")
     assets = assets or _assets()
     encoder = _encoder(config.encoder, assets)
-    vectors = encoded(texts.texts, encoder, assets)
+    vectors = encoded(texts.texts, encoder, assets, mapper)
     if len(sources) == 1:
         side: VectorSide | CheaperSide = VectorSide(vectors)
     else:

@@ -6,7 +6,7 @@ Shapes: U texts, each asked at most once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,10 +18,11 @@ from kcm.errors import DataError
 from kcm.inputs.content import Content
 from kcm.labelling.rounds import FAILED, NoAnswers, Units
 from kcm.large.adapters.openai import OpenAiModel
-from kcm.large.base import Item
+from kcm.large.base import Item, LargeAnswer
 from kcm.large.prompts import matching_label
 
 _MAX_OUTAGES = 16  # in a row
+_AT_ONCE = 2048  # questions that wait in memory; many more than are under way
 Progress = Callable[[int, float], None]
 """Called with the answers bought so far and the currency spent."""
 
@@ -59,12 +60,9 @@ class ServerOracle:
 
     def _ask(self, places: Units, units: Units, found: Units, *, again: bool) -> Units:
         """Ask the units at these places; the places of replies outside the label list."""
-        items = {int(place): Item(str(units[place]), Content(self._texts[units[place]])) for place in places}
-        futures = {self._model.ask(item, again=again): place for place, item in items.items()}
         off_label: list[int] = []
         outages = 0  # in a row
-        for future in as_completed(futures):
-            answer, place = future.result(), futures[future]
+        for place, answer in self._answers(places, units, again=again):
             if answer.label is None:
                 self.reasons.by_unit[int(units[place])] = answer.error or "no answer"
                 if answer.off_label:
@@ -79,6 +77,16 @@ class ServerOracle:
             self._num_answered += answer.label is not None
             self._progress(self._num_bought, self.spent)
         return np.array(sorted(off_label), dtype=np.int64)
+
+    def _answers(self, places: Units, units: Units, *, again: bool) -> Iterator[tuple[int, LargeAnswer]]:
+        """The answers as they arrive, with their places."""
+        for start in range(0, len(places), _AT_ONCE):
+            futures = {}
+            for place in places[start : start + _AT_ONCE].tolist():
+                item = Item(str(units[place]), Content(self._texts[units[place]]))
+                futures[self._model.ask(item, again=again)] = place
+            for future in as_completed(futures):
+                yield futures[future], future.result()
 
     def _unreachable(self, reason: str) -> DataError:
         """The error for a server that is out of reach."""

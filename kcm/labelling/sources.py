@@ -104,13 +104,13 @@ def server(
         hint = "Give --input-price and --output-price, in dollars per million tokens"
         raise DataError(f"--max-cost needs a price, and none is known for {config.model}", where="max_cost", hint=hint)
     model = OpenAiModel(config, labels.names, store, account=account)
-    items = [Item(str(unit), Content(text)) for unit, text in enumerate(texts.texts)]
-    parts = [items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE)]
-    estimate = sum((model.estimate(part) for part in parts), Estimate())
-    money = None
-    if max_cost is not None:
-        prices = [price for part in parts for price in model.highest_prices(part)]
-        money = Money(np.array(prices), lambda: max_cost - model.spent()[1])
+    estimate, prices = Estimate(), np.zeros(len(texts.texts))
+    for start in range(0, len(prices), _AT_ONCE):
+        items = [Item(str(unit), Content(text)) for unit, text in enumerate(texts.texts[start : start + _AT_ONCE])]
+        estimate += model.estimate(items)
+        if max_cost is not None:
+            prices[start : start + _AT_ONCE] = model.highest_prices(items)
+    money = None if max_cost is None else Money(prices, lambda: max_cost - model.spent()[1])
     oracle = ServerOracle(model, texts.texts, progress)
     lasting = config.model_copy(update={"max_cost": None})
     identity = config.identity(labels.names, Path())

@@ -6,6 +6,8 @@ Shapes: U units, B of them bought, n some of them, D coordinates, P features, C 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,7 +20,9 @@ from kcm.labelling.regression import Array, Regression
 from kcm.labelling.rounds import Guess, Units
 
 WIDTH = 1024  # squares of random mixtures
+MAX_TAUGHT = 16_384  # bought units that are learned from: more hardly help, and memory and time grow with them
 _NEIGHBOURS, _CHUNK = 10, 4096
+_MAX_PAIRS = 2**24  # of a unit and a bought one, whose likenesses are in memory together
 _CLAMP = 4.0
 _PRIOR_ROWS = 10  # with which the accuracy of a label is drawn to that of all
 _LIMIT = 30.0
@@ -32,13 +36,16 @@ class VectorSide:
 
     def __init__(self, vectors_UD: NDArray[np.float32], hint_U: Units | None = None, seed: int = 0) -> None:
         self._vectors, self._hint = vectors_UD, hint_U
-        self._hints = None if hint_U is None else np.unique(hint_U)
+        self._hints, self._seed = None if hint_U is None else np.unique(hint_U), seed
         self._mix_MD = random_directions(WIDTH, vectors_UD.shape[1], torch.Generator().manual_seed(seed)).numpy()
         self.judge: Judge | None = None  # the last one
         self.wrong_B: NDArray[np.float64] = np.empty(0)  # what the judge says of the bought units, left out
 
     def fit(self, units: Units, labels: Units) -> Guess:
-        """Fit regression and judge anew to all that was bought."""
+        """Fit regression and judge anew to what was bought, or to a random part of `MAX_TAUGHT` units."""
+        if len(units) > MAX_TAUGHT:
+            chosen = np.sort(np.random.default_rng(self._seed).permutation(len(units))[:MAX_TAUGHT])
+            units, labels = units[chosen], labels[chosen]
         names, label_B = np.unique(labels, return_inverse=True)
         if len(names) < 2:  # nothing to tell apart yet
             only = np.full(len(self._vectors), names[0] if len(names) else 0)
@@ -47,7 +54,12 @@ class VectorSide:
         known = _Known(self._vectors[units], label_B, _temperature(fit.left_out_BC, label_B))
         answer_B = fit.left_out_BC.argmax(1)
         right_B = answer_B == label_B
-        signals_B = known.signals(self._vectors[units], fit.left_out_BC, fit.leverage_B, own=np.arange(len(units)))
+        places_B = np.arange(len(units))
+        blocks = [
+            known.signals(self._vectors[units[part]], fit.left_out_BC[part], fit.leverage_B[part], places_B[part])
+            for part in _parts(len(units), len(units))
+        ]
+        signals_B = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
         signals_B["label accuracy"] = _rates_without_own(answer_B, right_B)
         if self._hint is not None:
             signals_B["cheaper model"] = (names[answer_B] == self._hint[units]).astype(np.float64)
@@ -55,8 +67,7 @@ class VectorSide:
         self.wrong_B = self.judge.wrong(signals_B)
         rate_C = _rates(answer_B, right_B, len(names))
         answer_U, wrong_U = np.empty(len(self._vectors), np.int64), np.empty(len(self._vectors))
-        for start in range(0, len(self._vectors), _CHUNK):
-            part = slice(start, start + _CHUNK)
+        for part in _parts(len(self._vectors), len(units)):
             score_nC, leverage_n = fit.scores(self._features(part))
             signals_n = known.signals(self._vectors[part], score_nC, leverage_n)
             answer_n = score_nC.argmax(1)
@@ -74,6 +85,12 @@ class VectorSide:
         if self._hint is not None and self._hints is not None:
             parts.append(np.float32(np.sqrt(WIDTH)) * (self._hint[part, None] == self._hints))
         return np.concatenate(parts, 1).astype(np.float64) * 0.5
+
+
+def _parts(num_units: int, num_bought: int) -> Iterator[slice]:
+    """Slices of the units that bound the memory for their likenesses to the bought ones."""
+    size = min(_CHUNK, max(1, _MAX_PAIRS // num_bought))
+    return (slice(start, start + size) for start in range(0, num_units, size))
 
 
 class _Known:

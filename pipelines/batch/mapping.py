@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from kcm.errors import KcmError
 from pipelines.cluster.config import ClusterConfig
+from pipelines.cluster.connection import connected
 
 FEW_ITEMS = 32  # this process is done with so many before Ray Data has started, which takes about 4 s
 RETRIES = 3
@@ -74,6 +75,19 @@ def map_with_actors(
         max_task_retries=RETRIES,  # else a row that kills its process is tried for ever
         label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()} if only_here else None,
     )
+
+
+def map_on_cluster(
+    address: str, build: Callable[[], Callable[[ItemT], ResultT]], items: Sequence[ItemT]
+) -> Iterator[ResultT]:
+    """The same by one actor for each CPU that is free on the cluster at `address`, connected as long as it takes.
+
+    Raises KcmError if no cluster answers there.
+    """
+    config = ClusterConfig(address=address)
+    with connected(config):
+        num_free = int(ray.available_resources().get("CPU", 0))
+        yield from map_with_actors(build, items, config.model_copy(update={"num_encoders": max(1, num_free)}))
 
 
 def run_remotely(function: Callable[..., ResultT], *arguments: Any) -> ResultT:

@@ -50,13 +50,16 @@ def finished() -> Labelled:
     )
 
 
+def made_of(features: np.ndarray, finished: Labelled) -> Bundle:
+    server = OpenAiConfig(adapter="openai", model="large", base_url="http://127.0.0.1:1/v1", api_key_env=None)
+    encoder = PrecomputedConfig(kind="precomputed", columns=tuple("abcdefgh"))
+    return bundle_of(TEXTS, features, finished, LABELS, encoder, server, Path("assets"), seed=0)
+
+
 @pytest.fixture(scope="module")
 def bundle(features: np.ndarray, finished: Labelled, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle as `kcm predict` reads it."""
-    server = OpenAiConfig(adapter="openai", model="large", base_url="http://127.0.0.1:1/v1", api_key_env=None)
-    encoder = PrecomputedConfig(kind="precomputed", columns=tuple("abcdefgh"))
-    made = bundle_of(TEXTS, features, finished, LABELS, encoder, server, Path("assets"), seed=0)
-    return Bundle.read(made.write(tmp_path_factory.mktemp("labelled") / "bundle"))
+    return Bundle.read(made_of(features, finished).write(tmp_path_factory.mktemp("labelled") / "bundle"))
 
 
 def test_new_rows_are_kept_as_often(bundle: Bundle) -> None:
@@ -68,6 +71,16 @@ def test_new_rows_are_kept_as_often(bundle: Bundle) -> None:
     assert abs(kept.mean() - 0.6) < 0.07
     assert (small.argmax(1) == np.repeat([0, 1], 2000))[kept].mean() > 0.9
     assert (small.argmax(1) != 2).all()  # a label that nobody gave is never answered
+
+
+def test_bundle_of_a_large_table_is_made_in_blocks(
+    bundle: Bundle, features: np.ndarray, finished: Labelled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: how many texts are in memory together changes neither temperature nor threshold."""
+    monkeypatch.setattr("kcm.labelling.bundle._AT_ONCE", 50)
+    policy = made_of(features, finished).policy
+    assert policy.temperature == pytest.approx(bundle.policy.temperature)
+    assert policy.decision.threshold == pytest.approx(bundle.policy.decision.threshold, abs=1e-6)
 
 
 def test_bundle_promises_nothing(bundle: Bundle) -> None:
