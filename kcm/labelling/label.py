@@ -251,11 +251,12 @@ def label(
     assets = assets or _assets()
     encoder = _encoder(config.encoder, assets)
     vectors = encoded(texts.texts, encoder, assets)
+    draws = DrawFile(user_folder() / "draws" / digest[:32]) if sources[-1].resumable else None
     if len(sources) == 1:
         side: VectorSide | CheaperSide = VectorSide(vectors)
     else:
         allowed = allowed_errors(config.target or DEFAULT_TARGET, len(texts.texts))
-        side = CheaperSide(vectors, sources[0].oracle, _price_ratio(sources), allowed, look.spend)
+        side = CheaperSide(vectors, sources[0].oracle, _price_ratio(sources), allowed, look.spend, draws)
     forecasts: list[Forecast] = []
 
     def watch(forecast: Forecast, at: Callable[[float], Forecast]) -> None:
@@ -271,7 +272,7 @@ def label(
         config.seed,
         purse=sources[-1].money,
         watch=watch,
-        draws=DrawFile(user_folder() / "draws" / digest[:32]) if sources[-1].resumable else None,
+        draws=draws,
     )
     try:
         found = job.run()

@@ -270,3 +270,7 @@ def test_a_cheaper_model_is_asked_if_it_pays() -> None:
     assert coin.certificate.bought_cheaper < 200
     again = label(frame, answers=["good", "said"], encoder="words")  # finishes the draw that is on disk
     assert (again.frame["label"] == helped.frame["label"]).all()
+    assert again.certificate == helped.certificate
+    assert again.judge is not None
+    assert helped.judge is not None
+    assert again.judge.curves.signals == helped.judge.curves.signals  # it reads the cheaper model's answers too
