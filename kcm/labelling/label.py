@@ -63,6 +63,9 @@ class LabelConfig(Config):
     )
     delta: float = Field(0.05, gt=0, lt=1, description="Probability that the promise may be broken.")
     max_cost: float | None = Field(None, gt=0, description="Currency that this job may spend.")
+    store_max_cost: float | None = Field(
+        None, gt=0, description="Currency that all jobs together may have spent from the store of paid answers."
+    )
     encoder: str = Field(
         "auto", description="Text encoder: a hub id or folder, words for none; auto: MiniLM if it is at hand."
     )
@@ -195,7 +198,7 @@ def label(
     answers : column of recorded answers, which are played in place of a model; or two columns
     text : column of the texts
     truth : column of people's labels on some rows, a random sample of them: measures the accuracy of the labels and of
-        the model, whose answers on these rows are bought once the promise is settled, as far as `max_cost` allows
+        the model, whose answers on these rows are bought once the promise is settled, as far as the money allows
     guarantees : promises about single labels, such as `precision:spam=.95` and `recall:spam=.9`; beside an explicit
         target, else in its place
     prompt : instructions with {labels} in them, in place of ours
@@ -239,7 +242,8 @@ def label(
         model = llms[number]
         if callable(model):
             return function(model, texts, label_list, progress)
-        return server(model, texts, label_list, opened_store(store), account, config.max_cost, progress)
+        paid = opened_store(store, config.store_max_cost)
+        return server(model, texts, label_list, paid, account, config.max_cost, progress)
 
     sources = [source(number) for number in range(len(columns or llms))]
     oracle = sources[-1].oracle
@@ -346,7 +350,7 @@ def _digest(
     classes: Sequence[Guarantee] = (),
 ) -> str:
     """What makes two jobs the same one: table, labels, prompt, model, promise and seed; not the money."""
-    request = config.model_dump(mode="json", exclude={"max_cost"})
+    request = config.model_dump(mode="json", exclude={"max_cost", "store_max_cost"})
     parts: list[Any] = [labels.names, labels.prompt.model_dump(mode="json"), list(identities), request]
     parts += [asdict(each) for each in classes]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())

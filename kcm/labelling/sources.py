@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -98,30 +98,34 @@ def server(
     max_cost: float | None,
     progress: Progress,
 ) -> AnswerSource:
-    """A model behind a server. `account` is what the job's spending is booked to; `max_cost` limits it."""
+    """A model behind a server. `account` is what the job's spending is booked to; `max_cost` limits it.
+
+    The store may have a total as well.
+    """
     config = config.model_copy(update={"prompt": labels.prompt, "max_cost": max_cost})
-    if max_cost is not None and not (config.input_price or config.output_price):
+    is_capped = max_cost is not None or store.max_cost is not None
+    if is_capped and not (config.input_price or config.output_price):
         hint = "Give --input-price and --output-price, in dollars per million tokens"
-        raise DataError(f"--max-cost needs a price, and none is known for {config.model}", where="max_cost", hint=hint)
+        raise DataError(f"a cap needs a price, and none is known for {config.model}", where="max_cost", hint=hint)
     model = OpenAiModel(config, labels.names, store, account=account)
     items = [Item(str(unit), Content(text)) for unit, text in enumerate(texts.texts)]
     parts = [items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE)]
     estimate = sum((model.estimate(part) for part in parts), Estimate())
     money = None
-    if max_cost is not None:
+    if is_capped:
         prices = [price for part in parts for price in model.highest_prices(part)]
-        money = Money(np.array(prices), lambda: max_cost - model.spent()[1])
+        money = Money(np.array(prices), model.left)
     oracle = ServerOracle(model, texts.texts, progress)
     lasting = config.model_copy(update={"max_cost": None})
     identity = config.identity(labels.names, Path())
     return AnswerSource(oracle, identity, estimate, money, server=lasting, store=store)
 
 
-def opened_store(store: ResponseStore | str | Path | None) -> ResponseStore:
-    """The store at a folder, a file or a database's URL; by default the user's own."""
-    if isinstance(store, ResponseStore):
-        return store
-    return ResponseStore.of_user() if store is None else ResponseStore.at(str(store))
+def opened_store(store: ResponseStore | str | Path | None, max_cost: float | None = None) -> ResponseStore:
+    """The store at a folder, a file or a database's URL, by default the user's own; `max_cost` is its total."""
+    if not isinstance(store, ResponseStore):
+        store = ResponseStore.of_user() if store is None else ResponseStore.at(str(store))
+    return store if max_cost is None else replace(store, max_cost=max_cost)
 
 
 def openai_config(model: str, base_url: str | None = None, **more: Any) -> OpenAiConfig:

@@ -222,6 +222,18 @@ def test_a_budget_is_a_cap(upstream: FakeUpstream) -> None:
     assert found.certificate.promised < 1
 
 
+def test_a_total_of_the_store_is_a_cap_as_well(upstream: FakeUpstream) -> None:
+    """What a first job spent counts for the second, which ends with a weaker promise."""
+    upstream.otherwise = classify
+    config = openai_config("some-model", upstream.base_url, input_price=10.0, output_price=10.0)
+    first = labelling(table(), llm=config)
+    total = first.cost + 0.2
+    other = table(seed=1).assign(body=lambda frame: frame["body"] + " again")
+    short = labelling(other, llm=config, store_max_cost=total, max_cost=5.0)
+    assert 0 < short.cost <= 0.2
+    assert not short.certificate.certified
+
+
 def test_a_malformed_reply_is_asked_once_more(upstream: FakeUpstream) -> None:
     upstream.otherwise = classify
     upstream.plan(completion("I think it is rather positive, all in all"))
