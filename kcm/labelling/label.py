@@ -90,6 +90,9 @@ class Watcher:
     def planned(self, forecast: Forecast, at: Callable[[float], Forecast]) -> None:
         """After the pilot and every round of training; `at` forecasts another target."""
 
+    def drawn(self, total: int, promised: float) -> None:
+        """After the draw: calls in all, and the share of rows that is now expected to be proved to agree."""
+
 
 @dataclass(eq=False)
 class LabelledTable:
@@ -277,6 +280,7 @@ def label(
         purse=sources[-1].money,
         watch=watch,
         draws=draws,
+        drawn=told.drawn,
     )
     try:
         found = job.run()
