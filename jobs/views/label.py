@@ -32,7 +32,8 @@ class Stopped(Exception):
 class Screen(Watcher):
     """Prints a job as it goes, on standard error."""
 
-    def __init__(self, *, dry_run: bool, pilot_only: bool, ask: bool, target: float | None) -> None:
+    def __init__(self, *, dry_run: bool, pilot_only: bool, ask: bool, target: float | None, batch: bool) -> None:
+        self._batch = batch
         self._dry_run, self._pilot_only, self._ask, self._target = dry_run, pilot_only, ask, target
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
@@ -69,7 +70,8 @@ class Screen(Watcher):
         estimate = estimates[-1]
         if estimate is not None:
             self._price = estimate.currency / max(1, estimate.calls)
-            price = f", about ${estimate.currency:,.2f} (at most ${estimate.most:,.2f})" if estimate.most else ""
+            by = " in batches" if self._batch else ""
+            price = f", about ${estimate.currency:,.2f} (at most ${estimate.most:,.2f}){by}" if estimate.most else ""
             self._say(f"Asking the LLM about everything: {estimate.calls:,} calls{price}")
         self.result = {"rows": rows, "texts": self._num_texts, "calls_for_all": self._num_texts}
         if self._dry_run:
@@ -86,6 +88,10 @@ class Screen(Watcher):
         """The same line."""
         self._num_cheaper, self._spent = count, spent
         self._move()
+
+    def said(self, line: str) -> None:
+        """Above the moving line."""
+        self._say(line)
 
     def drawn(self, total: int, promised: float) -> None:
         """The draw has decided what is left to buy."""
@@ -140,8 +146,10 @@ class Screen(Watcher):
         if self._target is not None:
             targets = [*sorted({*TARGETS, self._target})]
         for target in targets:
-            total = min(forecast.total if target is None else at(target).total, self._num_texts)
-            cost = [f"${total * self._price:,.2f}"] if self._price else []
+            expected = forecast if target is None else at(target)
+            total = min(expected.total, self._num_texts)
+            halves = total + min(expected.trained, total) if self._batch else total  # training is asked one by one
+            cost = [f"${halves * self._price:,.2f}"] if self._price else []
             style = "bold" if target == self._target else None
             name = "guarantees" if target is None else f"{100 * target:g}%"
             table.add_row(name, f"{total:,.0f}", f"{100 * total / self._num_texts:.0f}%", *cost, style=style)

@@ -25,7 +25,7 @@ class CheaperSide:
     `ask` gives codes of labels. An answer of it costs `ratio` of one of the oracle. After the pilot, both small models
     are compared by the plans that follow from what they say of the pilot's units, left out: without the cheaper model,
     and with it at its price. `allowed` of all units may differ, at `delta`. The choice is kept beside the `draws`: a
-    job that goes on with a draw of an earlier start never fits the pilot again.
+    job that goes on with a draw of an earlier start never fits the pilot again. `ahead` may pay for everything in bulk.
     """
 
     def __init__(
@@ -36,9 +36,10 @@ class CheaperSide:
         allowed: int,
         delta: float,
         draws: DrawFile | None = None,
+        ahead: Callable[[Units], None] = lambda units: None,
     ) -> None:
         self._vectors, self._ask, self._ratio = vectors_UD, ask, ratio
-        self._allowed, self._delta, self._draws = allowed, delta, draws
+        self._allowed, self._delta, self._draws, self._ahead = allowed, delta, draws, ahead
         self._hint_U = np.full(len(vectors_UD), -1, dtype=np.int64)
         self._asked_U = np.zeros(len(vectors_UD), dtype=bool)
         self._side: VectorSide | None = None
@@ -70,7 +71,9 @@ class CheaperSide:
             side.fit(units, labels)
         helps = self._calls(helped) + self._ratio * len(self._vectors) < self._calls(alone)
         if helps:
-            self._buy(np.flatnonzero(~self._asked_U))
+            rest = np.flatnonzero(~self._asked_U)
+            self._ahead(rest)
+            self._buy(rest)
         if self._draws:
             self._draws.write(_CHOICE, {"hint_U": self._hint_U, "asked_U": self._asked_U, "helps": np.array(helps)})
         return self._of(helps)

@@ -87,6 +87,9 @@ class Watcher:
     def bought_cheaper(self, count: int, spent: float) -> None:
         """As `bought`, of the cheaper model."""
 
+    def said(self, line: str) -> None:
+        """A batch was sent, or the server is in trouble."""
+
     def planned(self, forecast: Forecast, at: Callable[[float], Forecast]) -> None:
         """After the pilot and every round of training; `at` forecasts another target."""
 
@@ -236,7 +239,7 @@ def label(
     truth_N = None if truth is None else truth_codes(frame, truth, label_list.names, texts.unit_N)
     if truth_N is not None:
         told.compare(len(set(texts.unit_N[truth_N != NO_LABEL])))
-    account = f"label {_digest(texts, label_list, [str(each) for each in llms], config, classes)[:32]}"
+    account = f"label {_digest(texts, label_list, [*map(_paid_as, llms)], config, classes)[:32]}"
 
     def source(number: int) -> AnswerSource:
         progress = told.bought if number == len(columns or llms) - 1 else told.bought_cheaper
@@ -246,11 +249,13 @@ def label(
         if callable(model):
             return function(model, texts, label_list, progress)
         paid = opened_store(store, config.store_max_cost)
-        return server(model, texts, label_list, paid, account, config.max_cost, progress)
+        return server(model, texts, label_list, paid, account, config.max_cost, progress, told.said)
 
     sources = [source(number) for number in range(len(columns or llms))]
     oracle = sources[-1].oracle
     told.start(texts, label_list, [each.estimate for each in sources])
+    for each in sources:
+        each.oracle.ahead(np.array([], dtype=np.int64))  # what batches of an earlier start have answered
     digest = _digest(texts, label_list, [each.identity for each in sources], config, classes)
     book = ledger if isinstance(ledger, Ledger) else Ledger(Path(ledger or user_folder() / "ledger"))
     names = unit_hashes(text_key(each) for each in texts.texts)
@@ -263,7 +268,8 @@ def label(
         side: VectorSide | CheaperSide = VectorSide(vectors)
     else:
         allowed = allowed_errors(config.target or DEFAULT_TARGET, len(texts.texts))
-        side = CheaperSide(vectors, sources[0].oracle, _price_ratio(sources), allowed, look.spend, draws)
+        cheaper = sources[0].oracle
+        side = CheaperSide(vectors, cheaper, _price_ratio(sources), allowed, look.spend, draws, cheaper.ahead)
     forecasts: list[Forecast] = []
 
     def watch(forecast: Forecast, at: Callable[[float], Forecast]) -> None:
@@ -281,6 +287,7 @@ def label(
         watch=watch,
         draws=draws,
         drawn=told.drawn,
+        ahead=oracle.ahead,
     )
     try:
         found = job.run()
@@ -338,6 +345,11 @@ def _listed(value: Any) -> list[Any]:
 def _server(llm: Llm, base_url: str | None) -> OpenAiConfig | Callable[[list[str]], Sequence[Any]]:
     """The configuration of a model that is named; a function as it is."""
     return openai_config(llm, base_url) if isinstance(llm, str) else llm
+
+
+def _paid_as(llm: OpenAiConfig | Callable[[list[str]], Sequence[Any]]) -> str:
+    """What a job's spending is booked to, of a model; asked in batches or one by one it is the same."""
+    return str(llm.model_copy(update={"batch": False}) if isinstance(llm, OpenAiConfig) else llm)
 
 
 def _price_ratio(sources: Sequence[AnswerSource]) -> float:

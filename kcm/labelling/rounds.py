@@ -108,8 +108,8 @@ class Schedule:
         falls = np.exp(log_calls) * (1 - (1 + self.growth) ** slope)
         return bool(falls > self.growth * bought[-1])
 
-    def expected(self, bought: Sequence[float], calls: Sequence[float], num_units: int) -> float:
-        """Calls in all, with the rounds to come that lower them.
+    def expected(self, bought: Sequence[float], calls: Sequence[float], num_units: int) -> tuple[float, float]:
+        """Calls until training ends, and in all, with the rounds to come that lower these.
 
         With most of the units still to be bought, further calls c fall more slowly than the assumed power, and faster
         later on. So the odds c / (U - c) are taken for a power of what was bought; its slope is `_ODDS` times the
@@ -119,11 +119,11 @@ class Schedule:
         log_odds, slope = _trend(bought, logit(share), _ODDS * self.slope)
         size, best = bought[-1], bought[-1] + num_units * float(expit(log_odds))
         while True:
-            size, log_odds = size * (1 + self.growth), log_odds + slope * np.log(1 + self.growth)
-            total = size + num_units * float(expit(log_odds))
+            log_odds += slope * np.log(1 + self.growth)
+            total = size * (1 + self.growth) + num_units * float(expit(log_odds))
             if total >= best:
-                return best
-            best = total
+                return size, best
+            size, best = size * (1 + self.growth), total
 
 
 def _trend(bought: Sequence[float], y: NDArray[np.float64], assumed: float) -> tuple[float, float]:
@@ -139,9 +139,9 @@ class Forecast:
     """What is planned after a round, in units.
 
     Units with more than `copies` copies are bought in any case; there are `extra` of them. No unit with a label of the
-    guarantees `rare` was bought yet: they cannot be proved, and are given up. `expected` are the calls in all, with
-    what further rounds of training will learn; None where none follow. `promised` is the share of rows that is expected
-    to be proved to agree, with the money that is left; None if agreement is not promised.
+    guarantees `rare` was bought yet: they cannot be proved, and are given up. `expected` are the calls until training
+    ends and in all, with what further rounds will learn; None where none follow. `promised` is the share of rows that
+    is expected to be proved to agree, with the money that is left; None if agreement is not promised.
     """
 
     bought: int
@@ -149,7 +149,7 @@ class Forecast:
     extra: int
     plan: DrawPlan
     rare: tuple[Guarantee, ...] = ()
-    expected: float | None = None
+    expected: tuple[float, float] | None = None
     promised: float | None = None
 
     @property
@@ -160,7 +160,12 @@ class Forecast:
     @property
     def total(self) -> float:
         """Expected calls in all."""
-        return self.bought + self.calls if self.expected is None else self.expected
+        return self.bought + self.calls if self.expected is None else self.expected[1]
+
+    @property
+    def trained(self) -> float:
+        """Expected calls until training ends."""
+        return self.bought if self.expected is None else self.expected[0]
 
 
 @dataclass(frozen=True)
@@ -271,7 +276,8 @@ class Rounds:
 
     `ask` maps units to codes of labels, or `FAILED`; every unit is asked at most once. `watch` sees every forecast, and
     a function that forecasts another target; `drawn`, after the draw, the calls in all and the share of rows that is
-    then expected to be proved. All random choices follow from `seed`.
+    then expected to be proved. `ahead` may pay in bulk for units that are asked next: a draw, and the rest that follows
+    from it. All random choices follow from `seed`.
     """
 
     def __init__(
@@ -286,9 +292,11 @@ class Rounds:
         watch: Callable[[Forecast, Callable[[float], Forecast]], None] = lambda forecast, at: None,
         draws: DrawFile | None = None,
         drawn: Callable[[int, float], None] = lambda total, promised: None,
+        ahead: Callable[[Units], None] = lambda units: None,
     ) -> None:
         self._copies, self._side, self._ask, self._purse, self._draws = copies_U, side, ask, purse, draws
         self._promise, self._schedule, self._watch, self._tell_drawn = promise, schedule, watch, drawn
+        self._ahead = ahead
         self._rng = np.random.default_rng(seed)
         self._num_rows = int(copies_U.sum())
         self._allowed = self._num_rows if promise.target is None else allowed_errors(promise.target, self._num_rows)
@@ -358,14 +366,14 @@ class Rounds:
             guess = Guess(draw.answer_U, arrays["wrong_U"])
             kept = _Kept(guess, arrays["taught"], arrays["units"], int(arrays["differ"]))
         pursued = [each for each, is_one in zip(guarantees, arrays["pursued"], strict=True) if is_one]
-        self._buy(self._paid(draw.drawn[~self._asked[draw.drawn]]))
+        self._buy_many(self._paid(draw.drawn[~self._asked[draw.drawn]]))
         free = kept.units[~relevant(draw.answer_U, pursued)[kept.units]]
         for length in (*draw.lengths.tolist(), 0):
             units = np.concatenate([free, draw.ranked[:length]])
             units = units[~self._asked[units]]
             kept = _Kept(kept.guess, kept.taught, units, min(kept.differ, int(self._copies[units].sum())))
             rest = self._open(kept)
-            self._buy(self._paid(rest))
+            self._buy_many(self._paid(rest))
             self._guaranteed = draw.proved(guarantees, self._label, self._asked, self._copies, delta)
             done = all(found.holds for each, found in zip(guarantees, self._guaranteed, strict=True) if each in pursued)
             if done or not self._asked[rest].all():
@@ -411,8 +419,8 @@ class Rounds:
             guess = self._guess()
             forecast = self._forecast(guess, delta)
             bought, calls = ([*map(attrgetter(name), [*self._forecasts, forecast])] for name in ("bought", "calls"))
-            total = schedule.expected(bought, calls, len(self._copies))
-            forecast = replace(forecast, expected=total, promised=self._expected_promise(guess, forecast))
+            expected = schedule.expected(bought, calls, len(self._copies))
+            forecast = replace(forecast, expected=expected, promised=self._expected_promise(guess, forecast))
             self._forecasts.append(forecast)
             self._watch(forecast, partial(self._at, guess))
             pays = schedule.pays(bought, calls)
@@ -424,8 +432,8 @@ class Rounds:
     def _at(self, guess: Guess, target: float) -> Forecast:
         """What another target would cost; for display."""
         forecast = self._forecast(guess, self._promise.delta, allowed_errors(target, self._num_rows))
-        total = self._schedule.expected([forecast.bought], [forecast.calls], len(self._copies))
-        return replace(forecast, expected=total)
+        expected = self._schedule.expected([forecast.bought], [forecast.calls], len(self._copies))
+        return replace(forecast, expected=expected)
 
     def _expected_promise(self, guess: Guess, forecast: Forecast) -> float | None:
         """The share of rows that is expected to be proved to agree."""
@@ -513,7 +521,7 @@ class Rounds:
         if self._draws:
             self._draws.write(number, draw.arrays() | {"asked": taught})
         units = draw.ranked[draw.places]
-        self._buy(units[~self._asked[units]])
+        self._buy_many(units[~self._asked[units]])
         wrong = self._label[units] != draw.guess.answer_U[units]  # a failure counts as an error
         length = draw.num_ranked if draw.capped else longest_prefix(draw.places, wrong, draw.num_ranked, draw.most)
         self._tests.append(Test(draw.num_ranked, len(units), draw.most, int(wrong.sum()), length, draw.delta))
@@ -565,7 +573,7 @@ class Rounds:
         missing = np.concatenate([rest[len(paid) :], np.flatnonzero(self._asked & (self._label == FAILED))])
         differ = min(self._num_rows, kept.differ + int(self._copies[missing].sum()))
         self._tell_drawn(int(self._asked.sum()) + len(paid), 1 - differ / self._num_rows)
-        self._buy(paid)
+        self._buy_many(paid)
         if self._promise.target is not None and len(paid) == len(rest):
             kept = self._repaired(kept)
         bought = self._label != FAILED
@@ -611,6 +619,11 @@ class Rounds:
     def _some(self, units: Units) -> Units:
         """As many of `units` as half the money buys."""
         return units if self._purse is None else units[: max(1, self._purse.affords(units) // 2)]
+
+    def _buy_many(self, units: Units) -> None:
+        if len(units):
+            self._ahead(units)
+            self._buy(units)
 
     def _buy(self, units: Units) -> None:
         if len(units):

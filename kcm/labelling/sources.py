@@ -45,6 +45,9 @@ class Oracle(Protocol):
     def __call__(self, units: Units) -> Units:
         """Codes of labels of these texts."""
 
+    def ahead(self, units: Units) -> None:
+        """Pay for many texts together, if that is cheaper."""
+
 
 @dataclass(frozen=True, eq=False)
 class AnswerSource:
@@ -97,26 +100,26 @@ def server(
     account: str,
     max_cost: float | None,
     progress: Progress,
+    say: Callable[[str], None] = lambda line: None,
 ) -> AnswerSource:
     """A model behind a server. `account` is what the job's spending is booked to; `max_cost` limits it.
 
-    The store may have a total as well.
+    The store may have a total as well. `say` is told of batches, and of a server that stops answering.
     """
     config = config.model_copy(update={"prompt": labels.prompt, "max_cost": max_cost})
     is_capped = max_cost is not None or store.max_cost is not None
     if is_capped and not (config.input_price or config.output_price):
         hint = "Give --input-price and --output-price, in dollars per million tokens"
         raise DataError(f"a cap needs a price, and none is known for {config.model}", where="max_cost", hint=hint)
-    model = OpenAiModel(config, labels.names, store, account=account)
+    model = OpenAiModel(config, labels.names, store, warn=say, account=account)
     items = [Item(str(unit), Content(text)) for unit, text in enumerate(texts.texts)]
     parts = [items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE)]
     estimate = sum((model.estimate(part) for part in parts), Estimate())
     money = None
     if is_capped:
-        prices = [price for part in parts for price in model.highest_prices(part)]
-        money = Money(np.array(prices), model.left)
+        money = Money(lambda: np.array([price for part in parts for price in model.highest_prices(part)]), model.left)
     oracle = ServerOracle(model, texts.texts, progress)
-    lasting = config.model_copy(update={"max_cost": None})
+    lasting = config.model_copy(update={"max_cost": None, "batch": False})
     identity = config.identity(labels.names, Path())
     return AnswerSource(oracle, identity, estimate, money, server=lasting, store=store)
 
