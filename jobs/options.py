@@ -16,6 +16,7 @@ import typer
 from jobs.exit import reported
 from kcm.assets.remote import assets_folder
 from kcm.config import Config, load_config
+from kcm.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
@@ -52,9 +53,16 @@ ModelT = TypeVar("ModelT", bound=Config)
 
 
 def load(config: Path, overrides: list[str] | None) -> RunConfig:
-    """The configuration of a run in the file `config`, with `overrides`; imports what a run needs."""
+    """The configuration of a run in the file `config`, with `overrides`; imports what a run needs.
+
+    Raises ConfigError for a bundle: that of `kcm label` has no run whose rows, search and log an update would need.
+    """
+    from kcm.bundle.models import MANIFEST
     from pipelines.config import RunConfig
 
+    if (config / MANIFEST).is_file():
+        hint = "For one of `kcm label`, `kcm init TABLE.labelled.csv` begins a run that can be updated"
+        raise ConfigError("this is a bundle, not the YAML file of a run", where=str(config), hint=hint)
     return load_config(RunConfig, config, overrides or ())
 
 

@@ -75,6 +75,8 @@ def read_values(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         raise ConfigError("no such configuration file", where=str(path), hint="`kcm init TABLE` writes one") from None
+    except IsADirectoryError:
+        raise ConfigError("a folder, not a configuration file", where=str(path)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"not a YAML file: {' '.join(str(error).split())}", where=str(path)) from None
     if not isinstance(values, dict):

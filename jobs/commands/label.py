@@ -72,6 +72,10 @@ def label(
     ] = None,
     input_price: Annotated[float | None, typer.Option(metavar="X", help="Dollars per million tokens read.")] = None,
     output_price: Annotated[float | None, typer.Option(metavar="X", help="Dollars per million tokens written.")] = None,
+    batch: Annotated[
+        bool,
+        typer.Option("--batch", help="Buy draws and the rest by the batch interface: half the price, within a day."),
+    ] = False,
     output: Annotated[
         str | None,
         typer.Option(
@@ -116,14 +120,16 @@ def label(
         target.with_name(f"{target.stem}.{end}") for end in ("certificate.json", "html", "bundle")
     )
     check_kind(target)
+    if batch and not llm:
+        raise KcmError("--batch has no effect without --llm", where="label", hint="Recorded answers cost nothing")
     if bundle.exists() and not (bundle / MANIFEST).is_file():
         raise ArtefactError(
             "something else lies where the bundle goes", where=str(bundle), hint="Name another --output"
         )
     frame = read_frame(table, _KINDS)
     at = promise.get("target", None if guarantee else DEFAULT_TARGET)
-    screen = Screen(dry_run=dry_run, pilot_only=pilot_only, ask=is_asked() and not yes, target=at)
-    more = {"api_key_env": api_key_env, "input_price": input_price, "output_price": output_price}
+    screen = Screen(dry_run=dry_run, pilot_only=pilot_only, ask=is_asked() and not yes, target=at, batch=batch)
+    more = {"api_key_env": api_key_env, "input_price": input_price, "output_price": output_price, "batch": batch}
     servers = [openai_config(each, base_url, **_given(more)) for each in llm or ()]
     try:
         found = label_table(

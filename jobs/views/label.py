@@ -32,7 +32,8 @@ class Stopped(Exception):
 class Screen(Watcher):
     """Prints a job as it goes, on standard error."""
 
-    def __init__(self, *, dry_run: bool, pilot_only: bool, ask: bool, target: float | None) -> None:
+    def __init__(self, *, dry_run: bool, pilot_only: bool, ask: bool, target: float | None, batch: bool) -> None:
+        self._batch = batch
         self._dry_run, self._pilot_only, self._ask, self._target = dry_run, pilot_only, ask, target
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
@@ -44,8 +45,10 @@ class Screen(Watcher):
             transient=True,
         )
         self._task: TaskID | None = None
-        self._price = 0.0
-        self._num_texts = self._num_compared = 0
+        self._price = self._spent = 0.0
+        self._num_texts = self._num_compared = self._num_bought = self._num_cheaper = 0
+        self._total: float | None = None
+        self._promised: float | None = None
         self._is_planned = False
         self.result: dict[str, object] = {}
 
@@ -67,7 +70,8 @@ class Screen(Watcher):
         estimate = estimates[-1]
         if estimate is not None:
             self._price = estimate.currency / max(1, estimate.calls)
-            price = f", about ${estimate.currency:,.2f} (at most ${estimate.most:,.2f})" if estimate.most else ""
+            by = " in batches" if self._batch else ""
+            price = f", about ${estimate.currency:,.2f} (at most ${estimate.most:,.2f}){by}" if estimate.most else ""
             self._say(f"Asking the LLM about everything: {estimate.calls:,} calls{price}")
         self.result = {"rows": rows, "texts": self._num_texts, "calls_for_all": self._num_texts}
         if self._dry_run:
@@ -77,14 +81,28 @@ class Screen(Watcher):
 
     def bought(self, count: int, spent: float) -> None:
         """One line that moves."""
-        if self._task is not None:
-            state = f"{count:,} bought" + (f", ${spent:,.2f} spent" if spent else "")
-            self._progress.update(self._task, completed=count, state=state)
+        self._num_bought, self._spent = count, spent
+        self._move()
+
+    def bought_cheaper(self, count: int, spent: float) -> None:
+        """The same line."""
+        self._num_cheaper, self._spent = count, spent
+        self._move()
+
+    def said(self, line: str) -> None:
+        """Above the moving line."""
+        self._say(line)
+
+    def drawn(self, total: int, promised: float) -> None:
+        """The draw has decided what is left to buy."""
+        self._total, self._promised = total, promised if self._target is not None else None
+        self._move("buying")
 
     def planned(self, forecast: Forecast, at: Callable[[float], Forecast]) -> None:
         """The plan after the pilot; later the total that is expected now."""
         assert self._task is not None
-        self._progress.update(self._task, total=round(forecast.total), description="buying")
+        self._total, self._promised = min(forecast.total, self._num_texts), forecast.promised
+        self._move("buying")
         if self._is_planned:
             return
         self._is_planned = True
@@ -112,6 +130,14 @@ class Screen(Watcher):
         """Remove the moving line."""
         self._progress.stop()
 
+    def _move(self, description: str | None = None) -> None:
+        """Show where the job stands."""
+        if self._task is None:
+            return
+        count, total = self._num_bought, None if self._total is None else round(self._total)
+        state = progress_line(count, total, self._spent, self._price, self._promised, self._num_cheaper)
+        self._progress.update(self._task, completed=count, total=total, description=description, state=state)
+
     def _plan(self, forecast: Forecast, at: Callable[[float], Forecast]) -> Table:
         table = plain_table(f"Plan after a pilot of {forecast.bought:,} calls (a forecast, not a certificate)")
         for name in ("target", "calls", "share of all", *(["cost"] if self._price else [])):
@@ -120,8 +146,10 @@ class Screen(Watcher):
         if self._target is not None:
             targets = [*sorted({*TARGETS, self._target})]
         for target in targets:
-            total = min(forecast.total if target is None else at(target).total, self._num_texts)
-            cost = [f"${total * self._price:,.2f}"] if self._price else []
+            expected = forecast if target is None else at(target)
+            total = min(expected.total, self._num_texts)
+            halves = total + min(expected.trained, total) if self._batch else total  # training is asked one by one
+            cost = [f"${halves * self._price:,.2f}"] if self._price else []
             style = "bold" if target == self._target else None
             name = "guarantees" if target is None else f"{100 * target:g}%"
             table.add_row(name, f"{total:,.0f}", f"{100 * total / self._num_texts:.0f}%", *cost, style=style)
@@ -132,6 +160,24 @@ class Screen(Watcher):
 
     def _warn(self, line: str) -> None:
         typer.secho(f"warning: {line}", fg=typer.colors.YELLOW, err=True)
+
+
+def progress_line(
+    bought: int, total: int | None, spent: float, price: float, promised: float | None, cheaper: int = 0
+) -> str:
+    """Answers and money so far and in the end, and the promise that is expected: a forecast, not a certificate.
+
+    `price` is that of one answer, 0 if it is not known; `total` and `promised` are None as long as there is no plan.
+    """
+    parts = [f"{bought:,} bought" if total is None else f"{bought:,} of about {max(bought, total):,} bought"]
+    if spent:
+        further = price * max(0, (total or 0) - bought)
+        parts.append(f"${spent:,.2f} spent" if total is None else f"${spent:,.2f} of about ${spent + further:,.2f}")
+    if cheaper:
+        parts.append(f"{cheaper:,} by the cheaper model")
+    if promised is not None:
+        parts.append(f"forecast: {100 * promised:.1f}% proved")
+    return ", ".join(parts)
 
 
 def closing(found: LabelledTable) -> list[str]:

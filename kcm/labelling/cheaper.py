@@ -11,9 +11,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from kcm.labelling.draws import DrawFile
 from kcm.labelling.plan import cheapest_plan
 from kcm.labelling.rounds import Guess, Units
 from kcm.labelling.text import VectorSide
+
+_CHOICE = 0  # the number of the file with what was bought and chosen, beside the draws
 
 
 class CheaperSide:
@@ -21,17 +24,29 @@ class CheaperSide:
 
     `ask` gives codes of labels. An answer of it costs `ratio` of one of the oracle. After the pilot, both small models
     are compared by the plans that follow from what they say of the pilot's units, left out: without the cheaper model,
-    and with it at its price. `allowed` of all units may differ, at `delta`.
+    and with it at its price. `allowed` of all units may differ, at `delta`. The choice is kept beside the `draws`: a
+    job that goes on with a draw of an earlier start never fits the pilot again. `ahead` may pay for everything in bulk.
     """
 
     def __init__(
-        self, vectors_UD: NDArray[np.float32], ask: Callable[[Units], Units], ratio: float, allowed: int, delta: float
+        self,
+        vectors_UD: NDArray[np.float32],
+        ask: Callable[[Units], Units],
+        ratio: float,
+        allowed: int,
+        delta: float,
+        draws: DrawFile | None = None,
+        ahead: Callable[[Units], None] = lambda units: None,
     ) -> None:
         self._vectors, self._ask, self._ratio = vectors_UD, ask, ratio
-        self._allowed, self._delta = allowed, delta
+        self._allowed, self._delta, self._draws, self._ahead = allowed, delta, draws, ahead
         self._hint_U = np.full(len(vectors_UD), -1, dtype=np.int64)
         self._asked_U = np.zeros(len(vectors_UD), dtype=bool)
         self._side: VectorSide | None = None
+        chosen = draws.read(_CHOICE) if draws else None
+        if chosen is not None:
+            self._hint_U, self._asked_U = chosen["hint_U"].astype(np.int64), chosen["asked_U"].astype(bool)
+            self._side = self._of(bool(chosen["helps"]))
 
     @property
     def num_bought(self) -> int:
@@ -40,7 +55,7 @@ class CheaperSide:
 
     @property
     def side(self) -> VectorSide:
-        """The small model that was chosen; one without the cheaper model if a draw of an earlier start was finished."""
+        """The small model that was chosen; before the pilot one without the cheaper model."""
         return self._side or VectorSide(self._vectors)
 
     def fit(self, units: Units, labels: Units) -> Guess:
@@ -51,13 +66,21 @@ class CheaperSide:
 
     def _chosen(self, units: Units, labels: Units) -> VectorSide:
         self._buy(units)
-        alone, helped = VectorSide(self._vectors), VectorSide(self._vectors, self._hint_U)
+        alone, helped = self._of(False), self._of(True)
         for side in (alone, helped):
             side.fit(units, labels)
-        if self._calls(helped) + self._ratio * len(self._vectors) >= self._calls(alone):
-            return alone
-        self._buy(np.flatnonzero(~self._asked_U))
-        return VectorSide(self._vectors, self._hint_U)
+        helps = self._calls(helped) + self._ratio * len(self._vectors) < self._calls(alone)
+        if helps:
+            rest = np.flatnonzero(~self._asked_U)
+            self._ahead(rest)
+            self._buy(rest)
+        if self._draws:
+            self._draws.write(_CHOICE, {"hint_U": self._hint_U, "asked_U": self._asked_U, "helps": np.array(helps)})
+        return self._of(helps)
+
+    def _of(self, helps: bool) -> VectorSide:
+        """The small model with or without what the cheaper model said so far."""
+        return VectorSide(self._vectors, self._hint_U if helps else None)
 
     def _calls(self, side: VectorSide) -> float:
         """Calls of the plan if all units were like the pilot's."""

@@ -17,7 +17,7 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 class DrawFile:
-    """The draws of one job, `test 1` and later ones, each a file of arrays in a folder of its own."""
+    """The draws of one job, each a file of arrays in a folder of its own; number 0 is the choice before the first."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

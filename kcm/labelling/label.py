@@ -63,6 +63,9 @@ class LabelConfig(Config):
     )
     delta: float = Field(0.05, gt=0, lt=1, description="Probability that the promise may be broken.")
     max_cost: float | None = Field(None, gt=0, description="Currency that this job may spend.")
+    store_max_cost: float | None = Field(
+        None, gt=0, description="Currency that all jobs together may have spent from the store of paid answers."
+    )
     encoder: str = Field(
         "auto", description="Text encoder: a hub id or folder, words for none; auto: MiniLM if it is at hand."
     )
@@ -84,8 +87,14 @@ class Watcher:
     def bought_cheaper(self, count: int, spent: float) -> None:
         """As `bought`, of the cheaper model."""
 
+    def said(self, line: str) -> None:
+        """A batch was sent, or the server is in trouble."""
+
     def planned(self, forecast: Forecast, at: Callable[[float], Forecast]) -> None:
         """After the pilot and every round of training; `at` forecasts another target."""
+
+    def drawn(self, total: int, promised: float) -> None:
+        """After the draw: calls in all, and the share of rows that is now expected to be proved to agree."""
 
 
 @dataclass(eq=False)
@@ -196,7 +205,7 @@ def label(
     answers : column of recorded answers, which are played in place of a model; or two columns
     text : column of the texts
     truth : column of people's labels on some rows, a random sample of them: measures the accuracy of the labels and of
-        the model, whose answers on these rows are bought once the promise is settled, as far as `max_cost` allows
+        the model, whose answers on these rows are bought once the promise is settled, as far as the money allows
     guarantees : promises about single labels, such as `precision:spam=.95` and `recall:spam=.9`; beside an explicit
         target, else in its place
     prompt : instructions with {labels} in them, in place of ours
@@ -232,7 +241,7 @@ def label(
     truth_N = None if truth is None else truth_codes(frame, truth, label_list.names, texts.unit_N)
     if truth_N is not None:
         told.compare(len(set(texts.unit_N[truth_N != NO_LABEL])))
-    account = f"label {_digest(texts, label_list, [str(each) for each in llms], config, classes)[:32]}"
+    account = f"label {_digest(texts, label_list, [*map(_paid_as, llms)], config, classes)[:32]}"
 
     def source(number: int) -> AnswerSource:
         progress = told.bought if number == len(columns or llms) - 1 else told.bought_cheaper
@@ -241,11 +250,14 @@ def label(
         model = llms[number]
         if callable(model):
             return function(model, texts, label_list, progress)
-        return server(model, texts, label_list, opened_store(store), account, config.max_cost, progress)
+        paid = opened_store(store, config.store_max_cost)
+        return server(model, texts, label_list, paid, account, config.max_cost, progress, told.said)
 
     sources = [source(number) for number in range(len(columns or llms))]
     oracle = sources[-1].oracle
     told.start(texts, label_list, [each.estimate for each in sources])
+    for each in sources:
+        each.oracle.ahead(np.array([], dtype=np.int64))  # what batches of an earlier start have answered
     digest = _digest(texts, label_list, [each.identity for each in sources], config, classes)
     book = ledger if isinstance(ledger, Ledger) else Ledger(Path(ledger or user_folder() / "ledger"))
     names = unit_hashes(text_key(each) for each in texts.texts)
@@ -253,11 +265,13 @@ def label(
     assets = assets or _assets()
     encoder = _encoder(config.encoder, assets)
     vectors = encoded(texts.texts, encoder, assets, mapper)
+    draws = DrawFile(user_folder() / "draws" / digest[:32]) if sources[-1].resumable else None
     if len(sources) == 1:
         side: VectorSide | CheaperSide = VectorSide(vectors)
     else:
         allowed = allowed_errors(config.target or DEFAULT_TARGET, len(texts.texts))
-        side = CheaperSide(vectors, sources[0].oracle, _price_ratio(sources), allowed, look.spend)
+        cheaper = sources[0].oracle
+        side = CheaperSide(vectors, cheaper, _price_ratio(sources), allowed, look.spend, draws, cheaper.ahead)
     forecasts: list[Forecast] = []
 
     def watch(forecast: Forecast, at: Callable[[float], Forecast]) -> None:
@@ -273,7 +287,9 @@ def label(
         config.seed,
         purse=sources[-1].money,
         watch=watch,
-        draws=DrawFile(user_folder() / "draws" / digest[:32]) if sources[-1].resumable else None,
+        draws=draws,
+        drawn=told.drawn,
+        ahead=oracle.ahead,
     )
     try:
         found = job.run()
@@ -333,6 +349,11 @@ def _server(llm: Llm, base_url: str | None) -> OpenAiConfig | Callable[[list[str
     return openai_config(llm, base_url) if isinstance(llm, str) else llm
 
 
+def _paid_as(llm: OpenAiConfig | Callable[[list[str]], Sequence[Any]]) -> str:
+    """What a job's spending is booked to, of a model; asked in batches or one by one it is the same."""
+    return str(llm.model_copy(update={"batch": False}) if isinstance(llm, OpenAiConfig) else llm)
+
+
 def _price_ratio(sources: Sequence[AnswerSource]) -> float:
     """The price of an answer of the cheaper model, in answers of the oracle; a fifteenth if prices are not known."""
     cheaper, dear = (each.estimate.currency if each.estimate else 0.0 for each in sources)
@@ -347,7 +368,7 @@ def _digest(
     classes: Sequence[Guarantee] = (),
 ) -> str:
     """What makes two jobs the same one: table, labels, prompt, model, promise and seed; not the money."""
-    request = config.model_dump(mode="json", exclude={"max_cost"})
+    request = config.model_dump(mode="json", exclude={"max_cost", "store_max_cost"})
     parts: list[Any] = [labels.names, labels.prompt.model_dump(mode="json"), list(identities), request]
     parts += [asdict(each) for each in classes]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from kcm.large.base import Item, LargeAnswer
 from kcm.large.prompts import matching_label
 
 _MAX_OUTAGES = 16  # in a row
+_FEWEST = 50  # texts that a batch is worth waiting for
 _AT_ONCE = 2048  # questions that wait in memory; many more than are under way
 Progress = Callable[[int, float], None]
 """Called with the answers bought so far and the currency spent."""
@@ -57,6 +59,20 @@ class ServerOracle:
             self._model.close()
             raise
         return found
+
+    def ahead(self, units: Units) -> None:
+        """Pay for many texts at half the price, if the model is to use batches; asked for, their answers are there.
+
+        Also collects the batches that an earlier start left, without any units these alone. Raises DataError if the
+        server refuses a batch.
+        """
+        asked = units if len(units) >= _FEWEST else units[:0]
+        items = [Item(str(unit), Content(self._texts[unit])) for unit in asked]
+        try:
+            self._model.ask_ahead(items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))
+        except BaseException:  # as above
+            self._model.close()
+            raise
 
     def _ask(self, places: Units, units: Units, found: Units, *, again: bool) -> Units:
         """Ask the units at these places; the places of replies outside the label list."""
@@ -130,6 +146,9 @@ class CallableOracle:
             self._progress(self._num_bought, 0.0)
         return np.array(found, dtype=np.int64)
 
+    def ahead(self, units: Units) -> None:
+        """Nothing: a function is asked when its answers are needed."""
+
     def _code(self, unit: int, answer: Any) -> int:
         if answer is None or (isinstance(answer, float) and math.isnan(answer)):
             self.reasons.by_unit[unit] = "no answer"
@@ -141,14 +160,16 @@ class CallableOracle:
         return code
 
 
-@dataclass(frozen=True, eq=False)
 class Money:
-    """What a job may spend: `price_U` is the highest price of each unit, 0 once it is paid for."""
+    """What a job may spend: `prices` gives the highest price of each unit [U], 0 for one that is paid for.
 
-    price_U: NDArray[np.float64]
-    left: Callable[[], float]
+    They are looked up when they are first needed: a batch of an earlier start may bring answers before.
+    """
+
+    def __init__(self, prices: Callable[[], NDArray[np.float64]], left: Callable[[], float]) -> None:
+        self._prices, self._left = cache(prices), left
 
     def affords(self, units: Units) -> int:
         """See `kcm.labelling.rounds.Purse`."""
-        total = np.cumsum(self.price_U[units])
-        return int(np.searchsorted(total, self.left() * (1 + 1e-12), side="right"))
+        total = np.cumsum(self._prices()[units])
+        return int(np.searchsorted(total, self._left() * (1 + 1e-12), side="right"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -30,7 +30,7 @@ from kcm.large.response_cache import ResponseStore
 
 Llm = str | OpenAiConfig | Callable[[list[str]], Sequence[Any]]
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
-_AT_ONCE = 1000  # texts whose prices are looked up together
+_AT_ONCE = 2048  # texts whose prices are looked up together
 
 
 class Oracle(Protocol):
@@ -44,6 +44,9 @@ class Oracle(Protocol):
 
     def __call__(self, units: Units) -> Units:
         """Codes of labels of these texts."""
+
+    def ahead(self, units: Units) -> None:
+        """Pay for many texts together, if that is cheaper."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,31 +100,39 @@ def server(
     account: str,
     max_cost: float | None,
     progress: Progress,
+    say: Callable[[str], None] = lambda line: None,
 ) -> AnswerSource:
-    """A model behind a server. `account` is what the job's spending is booked to; `max_cost` limits it."""
+    """A model behind a server. `account` is what the job's spending is booked to; `max_cost` limits it.
+
+    The store may have a total as well. `say` is told of batches, and of a server that stops answering.
+    """
     config = config.model_copy(update={"prompt": labels.prompt, "max_cost": max_cost})
-    if max_cost is not None and not (config.input_price or config.output_price):
+    is_capped = max_cost is not None or store.max_cost is not None
+    if is_capped and not (config.input_price or config.output_price):
         hint = "Give --input-price and --output-price, in dollars per million tokens"
-        raise DataError(f"--max-cost needs a price, and none is known for {config.model}", where="max_cost", hint=hint)
-    model = OpenAiModel(config, labels.names, store, account=account)
-    estimate, prices = Estimate(), np.zeros(len(texts.texts))
-    for start in range(0, len(prices), _AT_ONCE):
-        items = [Item(str(unit), Content(text)) for unit, text in enumerate(texts.texts[start : start + _AT_ONCE])]
-        estimate += model.estimate(items)
-        if max_cost is not None:
-            prices[start : start + _AT_ONCE] = model.highest_prices(items)
-    money = None if max_cost is None else Money(prices, lambda: max_cost - model.spent()[1])
+        raise DataError(f"a cap needs a price, and none is known for {config.model}", where="max_cost", hint=hint)
+    model = OpenAiModel(config, labels.names, store, warn=say, account=account)
+
+    def parts() -> Iterator[list[Item]]:
+        for start in range(0, len(texts.texts), _AT_ONCE):
+            part = texts.texts[start : start + _AT_ONCE]
+            yield [Item(str(unit), Content(text)) for unit, text in enumerate(part, start)]
+
+    estimate = sum(map(model.estimate, parts()), Estimate())
+    money = None
+    if is_capped:
+        money = Money(lambda: np.concatenate([model.highest_prices(part) for part in parts()]), model.left)
     oracle = ServerOracle(model, texts.texts, progress)
-    lasting = config.model_copy(update={"max_cost": None})
+    lasting = config.model_copy(update={"max_cost": None, "batch": False})
     identity = config.identity(labels.names, Path())
     return AnswerSource(oracle, identity, estimate, money, server=lasting, store=store)
 
 
-def opened_store(store: ResponseStore | str | Path | None) -> ResponseStore:
-    """The store at a folder, a file or a database's URL; by default the user's own."""
-    if isinstance(store, ResponseStore):
-        return store
-    return ResponseStore.of_user() if store is None else ResponseStore.at(str(store))
+def opened_store(store: ResponseStore | str | Path | None, max_cost: float | None = None) -> ResponseStore:
+    """The store at a folder, a file or a database's URL, by default the user's own; `max_cost` is its total."""
+    if not isinstance(store, ResponseStore):
+        store = ResponseStore.of_user() if store is None else ResponseStore.at(str(store))
+    return store if max_cost is None else replace(store, max_cost=max_cost)
 
 
 def openai_config(model: str, base_url: str | None = None, **more: Any) -> OpenAiConfig:

@@ -148,7 +148,7 @@ class Batches:
             raise DataError(f"the batch interface fails: {_words(error)}", where="large.batch", hint=_HINT) from None
 
 
-_HINT = "Start again to go on, or set large.batch to false to ask one by one"
+_HINT = "Start again to go on, or ask one by one: large.batch: false, or without --batch"
 
 
 def _words(error: APIError) -> str:

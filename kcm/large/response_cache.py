@@ -9,6 +9,7 @@ again: nobody has their answers.
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -41,6 +42,7 @@ from kcm.user_folder import user_folder
 
 STORE_FILE = "paid.sqlite"  # in the folder of a store
 MAX_IN_MEMORY = 10_000  # answers that are kept without a store
+_BOOKING = 0x6B636D70  # PostgreSQL's advisory lock of a booking that is limited by the spending of all accounts
 
 
 class BudgetSpent(Exception):
@@ -51,12 +53,14 @@ class BudgetSpent(Exception):
 class ResponseStore:
     """The database of a SQLAlchemy URL, SQLite or PostgreSQL; `prefix` begins the names of its tables.
 
-    `timeout_s` is how long a database that is locked or out of reach is waited for.
+    `timeout_s` is how long a database that is locked or out of reach is waited for. `max_cost` limits what all accounts
+    together may have spent when one more call is booked; None: no limit.
     """
 
     url: str
     prefix: str = ""
     timeout_s: float = 30.0
+    max_cost: float | None = None
 
     @classmethod
     def in_file(cls, path: Path) -> ResponseStore:
@@ -117,7 +121,7 @@ class ResponseCache(SqlDatabase):
     ) -> None:
         store, self._in_memory = store or ResponseStore(IN_MEMORY), store is None
         super().__init__(store.url, store.timeout_s)
-        self._account, self._max_calls, self._max_cost = account, max_calls, max_cost
+        self._account, self._max_calls, self._max_cost, self._most_in_all = account, max_calls, max_cost, store.max_cost
         self._answers, self._spending, self._batches = _tables(store.prefix)
         self._turn = threading.Lock()  # a database in memory has one connection
         self._clock = clock
@@ -154,6 +158,13 @@ class ResponseCache(SqlDatabase):
         with self.reading() as connection:
             return self._spent(connection)
 
+    def left(self) -> float:
+        """Currency that may still be booked, by the budget of this account and the total of the store."""
+        with self.reading() as connection:
+            own, in_all = self._spent(connection)[1], self._spent_in_all(connection)
+        limits = ((self._max_cost, own), (self._most_in_all, in_all))
+        return min((most - spent for most, spent in limits if most is not None), default=math.inf)
+
     def reserve(self, most: float, calls: int = 1, batch: str | None = None) -> None:
         """Book calls that may cost up to `most` together; raises BudgetSpent where that could exceed the budget.
 
@@ -165,18 +176,26 @@ class ResponseCache(SqlDatabase):
             has_room &= table.calls + calls <= self._max_calls
         if self._max_cost is not None:
             has_room &= table.currency + most <= self._max_cost
+        if self._most_in_all is not None:
+            has_room &= (
+                select(func.sum(self._spending.alias().c.currency)).scalar_subquery() + most <= self._most_in_all
+            )
         booking = update(self._spending).where(has_room)
         with self._before_a_call(self.writing()) as connection:
+            if self._most_in_all is not None and not self._sqlite:  # other accounts are rows that no update locks
+                connection.execute(select(func.pg_advisory_xact_lock(_BOOKING)))
             # Checked and booked by one statement: two processes cannot take the same room.
             if connection.execute(booking.values(calls=table.calls + calls, currency=table.currency + most)).rowcount:
                 if batch:
                     row = {"tag": batch, "account": self._account, "count": calls, "most": most}
                     connection.execute(self._batches.insert().values(row))
                 return
-            made, currency = self._spent(connection)
+            (made, currency), in_all = self._spent(connection), self._spent_in_all(connection)
         if self._max_calls is not None and made + calls > self._max_calls:
             raise BudgetSpent(f"the budget is spent: max_calls = {self._max_calls}")
-        raise BudgetSpent(f"the budget is spent: max_cost = {self._max_cost:g}, {currency:g} so far")
+        if self._max_cost is not None and currency + most > self._max_cost:
+            raise BudgetSpent(f"the budget is spent: max_cost = {self._max_cost:g}, {currency:g} so far")
+        raise BudgetSpent(f"the budget of the store is spent: {self._most_in_all:g} in all, {in_all:g} so far")
 
     def release(self, most: float) -> None:
         """Remove the booking of a refused call, which costs nothing."""
@@ -233,6 +252,9 @@ class ResponseCache(SqlDatabase):
         table = self._spending.c
         row = connection.execute(select(table.calls, table.currency).where(table.account == self._account)).one()
         return int(row.calls), float(row.currency)
+
+    def _spent_in_all(self, connection: Connection) -> float:
+        return float(connection.scalar(select(func.sum(self._spending.c.currency))) or 0.0)
 
 
 def _tables(prefix: str) -> tuple[Table, Table, Table]:

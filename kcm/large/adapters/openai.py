@@ -227,6 +227,10 @@ class OpenAiModel:
         """Calls and currency paid so far, over all runs on the same store."""
         return self._cache.spent()
 
+    def left(self) -> float:
+        """Currency that may still be spent, by the budget and by the total of the store."""
+        return self._cache.left()
+
     def estimate(self, items: Sequence[Item]) -> Estimate:
         """What the answers to `items` will take that are not paid for yet, by four bytes a token."""
         total, share = Estimate(), PRICE if self._config.batch else 1.0

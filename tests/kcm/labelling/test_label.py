@@ -14,6 +14,7 @@ from kcm.labelling.label import LabelledTable, label
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.rounds import NoAnswers
 from kcm.labelling.sources import openai_config
+from kcm.large import batches
 from tests.fake_upstream import FakeUpstream, Turn, completion
 from tests.fake_upstream import label as labelled
 
@@ -222,6 +223,44 @@ def test_a_budget_is_a_cap(upstream: FakeUpstream) -> None:
     assert found.certificate.promised < 1
 
 
+def test_a_total_of_the_store_is_a_cap_as_well(upstream: FakeUpstream) -> None:
+    """What a first job spent counts for the second, which ends with a weaker promise."""
+    upstream.otherwise = classify
+    config = openai_config("some-model", upstream.base_url, input_price=10.0, output_price=10.0)
+    first = labelling(table(), llm=config)
+    total = first.cost + 0.2
+    other = table(seed=1).assign(body=lambda frame: frame["body"] + " again")
+    short = labelling(other, llm=config, store_max_cost=total, max_cost=5.0)
+    assert 0 < short.cost <= 0.2
+    assert not short.certificate.certified
+
+
+def test_a_batch_buys_the_draw_and_the_rest(upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At half the price, once, within the cap; killed while a batch runs, the job goes on with that batch."""
+    monkeypatch.setattr(batches, "_PAUSE_S", 0.01)
+    words = list(WORDS)
+
+    def hard(body: dict[str, Any]) -> Turn:
+        """Labels that the text does not tell."""
+        text = body["messages"][1]["content"]
+        return labelled(WORDS[words[sum(text.encode()) % 3]])
+
+    upstream.otherwise = hard
+    config = openai_config("some-model", upstream.base_url, input_price=10.0, output_price=10.0, batch=True)
+    with monkeypatch.context() as kill:
+        kill.setattr(batches.Batches, "_ended", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            labelling(table(), llm=config, max_cost=9.0)
+    found = labelling(table(), llm=config, max_cost=9.0)
+    assert found.certificate.certified
+    asked = [text for text in upstream.texts() if "number" in text]
+    assert len(asked) == len(set(asked)) == found.certificate.bought
+    singly = sum(path.endswith("/chat/completions") for path in upstream.paths)
+    in_batches = len(upstream.requests) - singly
+    assert in_batches > 0.5 * len(asked)
+    assert found.cost == pytest.approx(10.0 * 110 / 1e6 * (singly + in_batches / 2))  # the server counts 110 tokens
+
+
 def test_a_malformed_reply_is_asked_once_more(upstream: FakeUpstream) -> None:
     upstream.otherwise = classify
     upstream.plan(completion("I think it is rather positive, all in all"))
@@ -270,3 +309,7 @@ def test_a_cheaper_model_is_asked_if_it_pays() -> None:
     assert coin.certificate.bought_cheaper < 200
     again = label(frame, answers=["good", "said"], encoder="words")  # finishes the draw that is on disk
     assert (again.frame["label"] == helped.frame["label"]).all()
+    assert again.certificate == helped.certificate
+    assert again.judge is not None
+    assert helped.judge is not None
+    assert again.judge.curves.signals == helped.judge.curves.signals  # it reads the cheaper model's answers too

@@ -173,6 +173,30 @@ def test_a_budget_is_never_exceeded_and_gives_a_promise(calls: int) -> None:
     assert broken <= 10
 
 
+@pytest.mark.parametrize("calls", [120, 300, 900])
+def test_a_forecast_says_what_will_be_promised(calls: int) -> None:
+    """The promise that is expected before the draw is near the proved one; after it only failures can change it."""
+    table, drawn = Table.drawn(3), list[tuple[int, float]]()
+    oracle = Counting(table.label)
+    purse = Purse(calls, oracle)
+    found = table.rounds(Promise(0.95, 0.1), 0, oracle, purse=purse, drawn=lambda *both: drawn.append(both)).run()
+    assert drawn == [(int(found.asked_U.sum()), pytest.approx(found.promised))]
+    expected = found.forecasts[-1].promised
+    assert expected == pytest.approx(found.promised, abs=0.05)
+    assert found.certified == (expected >= 0.95)
+
+
+def test_rounds_to_come_are_in_the_expected_total() -> None:
+    """The total with further training is below the plan of today, unless rounds do not pay or have taught nothing."""
+    schedule = Schedule(pilot=200, growth=0.3, slope=0.5)
+    trained, total = schedule.expected([200], [2000], 4000)
+    assert 200 < trained < 1000
+    assert 0.7 * 2200 < total < 0.9 * 2200
+    assert schedule.expected([1000], [100], 4000) == (1000, pytest.approx(1100))
+    assert schedule.expected([200, 260, 338], [2000, 2000, 2000], 4000)[1] > total
+    assert schedule.expected([200], [3800], 4000)[1] > 0.8 * 4000  # what is bought almost whole is not learned fast
+
+
 def test_a_killed_job_finishes_the_draw_that_it_began(tmp_path: Path) -> None:
     """Killed at any call, and started again with its paid answers, a job ends with the draw of the first start."""
     table = Table.drawn(5)

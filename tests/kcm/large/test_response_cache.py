@@ -65,6 +65,21 @@ def test_processes_that_share_a_database_share_one_budget_over_restarts(store):
     assert after.find("question 3") == {"said": "3"}
 
 
+def test_a_total_of_the_store_counts_every_account(store):
+    """Promise: a call is booked only if its highest price fits both its own budget and what the store has left."""
+    limited = replace(store, max_cost=10.0)
+    ResponseCache(store, "big").reserve(6.0)
+    cache = ResponseCache(limited, "small", max_cost=8.0)
+    assert cache.left() == 4.0
+    with pytest.raises(BudgetSpent, match="of the store is spent: 10 in all, 6 so far"):
+        cache.reserve(5.0)
+    cache.reserve(4.0)
+    with pytest.raises(BudgetSpent, match="max_cost = 8, 4 so far"):
+        cache.reserve(4.5)
+    cache.release(4.0)
+    assert (cache.left(), cache.spent()) == (4.0, (0, 0.0))
+
+
 @pytest.mark.parametrize("budget", [{"max_calls": 10}, {"max_cost": 10.0}], ids=["calls", "currency"])
 def test_many_spenders_never_pass_the_budget_together(store, budget):
     """Promise: what is left is checked and taken in one step."""
@@ -83,6 +98,24 @@ def test_many_spenders_never_pass_the_budget_together(store, budget):
     for thread in threads:
         thread.join()
     assert (len(made), caches[0].spent()) == (10, (10, 10.0))
+
+
+def test_many_accounts_never_pass_the_total_together(store):
+    """Promise: what the store has left is checked and taken in one step, by any number of accounts."""
+    limited = replace(store, max_cost=10.0)
+    caches = [ResponseCache(limited, f"account {number}") for number in range(6)]
+
+    def spend(cache):
+        with contextlib.suppress(BudgetSpent):
+            for _ in range(10):
+                cache.reserve(1.0)
+
+    threads = [threading.Thread(target=spend, args=(cache,)) for cache in caches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(cache.spent()[1] for cache in caches) == 10.0
 
 
 def test_the_tables_lie_beside_others_under_their_prefix(tmp_path):

@@ -113,3 +113,15 @@ def test_a_watch_goes_on_after_a_refused_window(monkeypatch: pytest.MonkeyPatch,
         turns.watch(config, lines.append)
     assert lines[:2] == ["an attempt starts: 50 new labels", "nothing was audited"]
     assert lines[3].startswith("reviews/3 is not promoted")
+
+
+def test_update_of_a_bundle_says_how_to_begin_a_run(tmp_path: Path) -> None:
+    """The bundle of `kcm label` has no run that could learn; a folder of another kind is named as one."""
+    for name, said in (("bundle", "kcm init TABLE.labelled.csv"), ("folder", "not a configuration file")):
+        (tmp_path / name).mkdir()
+        if name == "bundle":
+            (tmp_path / name / "bundle.json").write_text("{}")
+        ended = CliRunner().invoke(app, ["update", str(tmp_path / name)])
+        assert ended.exit_code == 2
+        assert said in ended.output
+        assert len(ended.output.splitlines()) == 1
