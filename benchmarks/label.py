@@ -1,11 +1,12 @@
-"""The figures of `kcm label` and `kcm.label_scored`: oracle calls, promises kept, and calibration.
+"""The figures of `kcm label`, `kcm.label_scored` and `kcm.select_scored`: oracle calls, promises kept, and calibration.
 
-    python benchmarks/label.py --data DATA [--only scored llm clinc judge tracer boundary] [--json FILE]
+    python benchmarks/label.py --data DATA [--only scored selection llm clinc judge tracer boundary] [--write]
 
 `DATA` has the folders bargain/, supg/, clinc150/ and llm/; the heads of benchmarks/rivals/tables.py and
 benchmarks/label_tables.py say where their files come from. The rivals' figures: benchmarks/rivals/run_*.py.
 
 scored    tables with a given score, by `kcm.label_scored`: share of calls avoided, delta .1
+selection the same tables by `kcm.select_scored`: precision .9 or recall .9 by at most 1,000 calls, delta .1
 boundary  simulated tables on which a promise breaks as often as it may, delta .05
 clinc     10,000 questions, a simulated oracle, by the command `kcm label`: calls per row, delta .05
 llm       recorded answers of language models, by the command `kcm label`: calls per row, or share of the money
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,15 @@ import kcm.labelling.label
 from benchmarks import label_boundary
 from benchmarks.label_tables import MINILM, TextTable, clinc, embedded, recorded, tracer_tables
 from benchmarks.label_texts import JUDGE_BOUGHT, encode_once, judged, kept_at, kept_first, run_command
-from benchmarks.rivals.tables import SCORED, Scored, report, scored
-from benchmarks.script import options
+from benchmarks.rivals.tables import SCORED, Scored, report, scored, selection, summary
+from benchmarks.script import keep, options, read
 from kcm.certification.ledger import question_delta
 from kcm.labelling.scored import label_scored
+from kcm.labelling.selection import select_scored
 
 TARGETS = (0.9, 0.95)
 SCORED_DELTA, TEXT_DELTA = 0.1, 0.05
+SELECTION_TARGET, SELECTION_CALLS = 0.9, 1000
 GROUPS = {"bargain": ("reviews", "court_opinion"), "supg": ("onto", "tacred", "imagenet")}
 WANTED = {  # (must, aim) of the share of calls avoided, and of calls or money per row
     ("bargain", 0.9): (0.64, 0.70),
@@ -95,6 +99,31 @@ def scored_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
             mean = float(np.mean([avoided[spend, name, target] for name in GROUPS[group]]))
             row = {"cell": "scored", "table": group, "target": target, "delta": SCORED_DELTA, "spends": spend}
             yield row | {"avoided": round(mean, 4)}
+
+
+def selected(table: Scored, promise: str, seed: int) -> dict[str, float]:
+    """What `kcm.select_scored` returns for one seed."""
+    promised = {promise: SELECTION_TARGET}
+    found = select_scored(
+        table.scores,
+        lambda rows: table.labels[rows],
+        delta=SCORED_DELTA,
+        max_calls=SELECTION_CALLS,
+        seed=seed,
+        **promised,  # type: ignore[arg-type]
+    )
+    return selection(table.labels, np.flatnonzero(found.selected), int(found.bought.sum()))
+
+
+def selection_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Tables with a given score by a promise of precision or recall, each below the rivals' rows."""
+    rivals = read("label_rivals")["rows"]
+    for promise, name in product(("precision", "recall"), SCORED):
+        row = {"promise": promise, "table": name, "target": SELECTION_TARGET}
+        yield from ({"cell": "selection", **rival} for rival in rivals if row.items() <= rival.items())
+        table = scored(given.data, name)
+        runs = [selected(table, promise, seed) for seed in range(given.seeds)]
+        yield {"cell": "selection", "rival": "kcm", **row, **summary(runs, promise, SELECTION_TARGET)}
 
 
 def text_rows(table: TextTable, given: argparse.Namespace, cheaper: bool = False) -> Iterator[dict[str, Any]]:
@@ -164,6 +193,7 @@ def tracer_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 CELLS: dict[str, Callable[[argparse.Namespace], Iterator[dict[str, Any]]]] = {
     "scored": scored_rows,
+    "selection": selection_rows,
     "llm": llm_rows,
     "clinc": clinc_rows,
     "judge": judge_rows,
@@ -174,7 +204,7 @@ CELLS: dict[str, Callable[[argparse.Namespace], Iterator[dict[str, Any]]]] = {
 
 def main() -> None:
     """Print the figures row by row."""
-    parser = options(__doc__, assets=True)
+    parser = options(__doc__, assets=True, results="label")
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--only", nargs="*", choices=list(CELLS), default=list(CELLS))
     parser.add_argument("--seeds", type=int, default=100, help="of tables with a given score")
@@ -185,7 +215,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     given = parser.parse_args()
     encode_once()
-    report((row | wanted(row) for name in given.only for row in CELLS[name](given)), given.json)
+    figures: dict[str, list[dict[str, Any]]] = {name: [] for name in given.only}
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for name in given.only:
+            for row in CELLS[name](given):
+                figures[name].append(row | wanted(row))
+                yield figures[name][-1]
+
+    report(rows(), given.json)
+    if given.write:
+        keep("label", figures)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,12 @@ def test_the_page_on_python_is_true() -> None:
     assert failed == 0
 
 
+def test_the_page_on_routers_of_others_is_true() -> None:
+    failed, tried = doctest.testfile(str(ROOT / "docs" / "certify_router.md"), module_relative=False)
+    assert tried > 20
+    assert failed == 0
+
+
 def test_the_example_in_the_classifier_is_true() -> None:
     from kcm.api import classifier
 

@@ -1,5 +1,6 @@
 """`import kcm` gives all names at once and costs nothing; what needs Ray or MLflow comes by entry points."""
 
+import pkgutil
 import subprocess
 import sys
 import tomllib
@@ -7,6 +8,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import kcm
@@ -34,6 +36,17 @@ print(sorted({"ray", "mlflow", "sklearn", "transformers"} & sys.modules.keys()))
 def test_every_name_is_there(name: str) -> None:
     assert getattr(kcm, name).__name__ == name
     assert name in dir(kcm)
+
+
+def test_no_submodule_hides_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`kcm.certify` and `kcm.label` can be called after every submodule was imported."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    for module in pkgutil.walk_packages(kcm.__path__, "kcm."):
+        import_module(module.name)
+    assert kcm.certify([0.5] * 200, [1] * 200).valid
+    frame = pd.DataFrame({"text": [f"row {number}" for number in range(10)]})
+    labelled = kcm.label(frame, labels=["a", "b"], llm=lambda texts: ["a"] * len(texts), encoder="words")
+    assert set(labelled.frame["label"]) == {"a"}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

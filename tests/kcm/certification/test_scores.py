@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import doctest
-import importlib
 import math
-import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -161,12 +159,3 @@ print(sorted({"pandas", "torch", "pyarrow", "sklearn", "duckdb", "ray", "mlflow"
 """
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]"]
-
-
-def test_it_is_the_function_whatever_is_imported() -> None:
-    """No submodule shadows `kcm.certify`."""
-    for module in pkgutil.walk_packages(kcm.__path__, "kcm."):
-        if module.name.startswith("kcm.certif"):
-            importlib.import_module(module.name)
-    assert not any(module.name == "certify" for module in pkgutil.iter_modules(kcm.__path__))
-    assert kcm.certify is scores.certify

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import kcm
 from kcm.errors import ConfigError, DataError
 from kcm.labelling.label import LabelledTable, label
 from kcm.labelling.label_list import LabelList
@@ -44,12 +43,6 @@ def answer(texts: list[str]) -> list[str]:
 
 def labelling(frame: pd.DataFrame, **options: Any) -> LabelledTable:
     return label(frame, **{"encoder": "words", "labels": list(WORDS.values()), "llm": answer} | options)
-
-
-def test_label_is_a_function_of_the_package() -> None:
-    """`kcm.label` and `kcm.label_scored` are there after every module was imported."""
-    assert callable(kcm.label)
-    assert callable(kcm.label_scored)
 
 
 def test_a_table_without_labels_gets_them_for_fewer_calls() -> None:
