@@ -369,7 +369,7 @@ def test_a_rollout_promotes_the_good_and_rolls_the_bad_back_by_itself(
     log = TrialLog(f"sqlite:///{config.storage_path}/feedback.db", 30.0, "reviews")
     trial = PointerTrial(served.pointer, second, 300.0)
     with load_on(url, sentences) as load:
-        outcome = Rollout(first.version, second.version, settings, trial, log, disagreement=0.9).run()
+        outcome = Rollout(first.version, second.version, settings, trial, log, disagreement=0.99).run()
         assert outcome.passed, outcome.reason
         assert [stage.stage for stage in outcome.stages] == [1, 2]
         assert served.promote(second) is None
