@@ -1,5 +1,6 @@
 # Everything sets up .venv when it is missing or older than pyproject.toml and constraints.txt.
 #   make demo       fetch the assets, run the main job, print the result table
+#   make label      label 1,000 texts by a real language model on this machine
 #   make serve      serve the model that the demo registered
 #   make test       lint, unit tests, integration tests on the real assets
 #   make test-slow  what `make test` leaves out: lost nodes, killed runs, a browser, a language model, long series
@@ -8,7 +9,7 @@
 #   make docs       the documentation as a site, in site/
 
 .DELETE_ON_ERROR:
-.PHONY: docs demo serve test test-slow test-assets check lint size constraints python clean
+.PHONY: docs demo label serve test test-slow test-assets check lint size constraints python clean
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -25,6 +26,10 @@ PYTHON ?= $(shell for python in $(CANDIDATES); do \
 demo: $(INSTALLED)
 	$(BIN)/kcm assets
 	$(BIN)/kcm run $(CONFIG)
+
+label: $(INSTALLED)
+	$(BIN)/kcm assets reviews sentence-transformers/all-MiniLM-L6-v2 SmolLM2-135M-Instruct-GGUF
+	$(BIN)/python examples/label/reviews.py --target .8 --yes
 
 serve: $(INSTALLED)
 	$(BIN)/kcm serve $(CONFIG)
