@@ -68,6 +68,8 @@ def _turn(result: Numbers) -> Iterator[Table | Text]:
             before, after = (percent(result[f"calls_saved_{when}"]) for when in ("before", "after"))
             yield line("calls saved", f"{before}% before, {after}% after, of what the window holds")
         yield line("labels", f"{result['labels']}, {result.get('labels_asked_for', 0)} of them on disagreements")
+        if uncounted := result.get("labels_uncounted"):
+            yield line("not counted", f"{uncounted} labels, beyond serve.feedback.max_share_per_caller of one caller")
         for caller, why in result.get("set_aside", {}).items():
             yield line("set aside", f"the labels of caller {caller[:12]}: {why}")
         yield line("seconds", f"{result['seconds']:.0f}")

@@ -103,6 +103,8 @@ def build_challenger(
         figures["labels_untaught"] = list(facts.untaught_labels)
         waiting = ", ".join(facts.untaught_labels)
         reporter.say(f"too few items of train units are labelled {escape(waiting)} for the large model's head")
+    if facts.num_uncounted:
+        figures["labels_uncounted"] = facts.num_uncounted
     if facts.set_aside:
         figures["set_aside"] = facts.set_aside
     planned = StoredLedger.of_lineage(state.store.control, config.name).next_spend(config.certificate.delta)

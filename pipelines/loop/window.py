@@ -54,7 +54,8 @@ class WindowFacts(Config):
     `new_labels` are in no list of the champion's and will be learned, `unknown_labels` will not, with their counts;
     `untaught_labels` wait until people have given them to `FEWEST_TAUGHT` train units, as a classifier's head needs.
     `forgotten_rows` are ids of the champion's rows that were deleted from the log. `signs` say what in the log refutes
-    the champion's certificate: an alarm, or drift. `set_aside` are callers whose labels do not count, and why.
+    the champion's certificate: an alarm, or drift. `set_aside` are callers whose labels do not count, and why;
+    `num_uncounted` labels are beyond `max_share_per_caller`.
     """
 
     application: str
@@ -74,6 +75,7 @@ class WindowFacts(Config):
     forgotten_rows: tuple[str, ...] = ()
     signs: tuple[str, ...] = ()
     set_aside: dict[str, str] = Field({})
+    num_uncounted: int = 0
 
     @property
     def where(self) -> str:
@@ -197,6 +199,7 @@ class LogWindow(Stage, Plan):
             forgotten_rows=self.forgotten_rows,
             signs=self._signs(rows),
             set_aside=aside,
+            num_uncounted=self.log.uncounted(self.after, self.upto, self.max_share_per_caller),
         )
         require_sound(rows, facts)
         if facts.untaught_labels and not learned and self.bundle.policy.lowest_cut < np.inf:

@@ -96,6 +96,11 @@ class LogReader(ApplicationLog):
         label = pc.if_else(pa.array([item in counted for item in items], pa.bool_()), window["label"], None)
         return window.set_column(WINDOW.get_field_index("label"), "label", label)
 
+    def uncounted(self, after: int, upto: int, max_share: float) -> int:
+        """How many labels of a window are beyond the share of their caller."""
+        within = _within(self._application, after, upto)
+        return len(self._counted(within, 1.0)) - len(self._counted(within, max_share))
+
     def _counted(self, within: ColumnElement[bool], max_share: float) -> set[tuple[str, int]]:
         """Request and item of the labels that count: one pass over all, since those of a caller compete."""
         labels = counted_labels(within, max_share).c

@@ -32,6 +32,9 @@ class MadeLog:
     def window(self, after: int, upto: int, max_share: float) -> pa.Table:
         return self.table.slice(after, upto - after)
 
+    def uncounted(self, after: int, upto: int, max_share: float) -> int:
+        return 0
+
     def gaps(self, after: int, upto: int) -> int:
         return self.lost
 

@@ -73,6 +73,8 @@ def test_windows_and_bounds_cap_each_callers_share(url: str) -> None:
     number = sum(TRUTHS.values())
     assert counted(url, 0, 1000) == {"bad": number, "good": 2 * CAP}
     assert counted(url, 0, 1000, 1.0) == {"bad": number, "good": 2 * LIES}
+    with LogReader(url, "films") as reader:
+        assert reader.uncounted(0, 1000, SHARE) == 2 * (LIES - CAP)
 
     assert counted(url, 0, number + LIES) == {"bad": number, "good": 32}  # 32 of 162
     assert counted(url, number, number + LIES) == {"good": LIES}  # nobody else gave a label
