@@ -1,8 +1,8 @@
-"""Hooks of mkdocs: the pages on commands and keys, and links from docs/ to other files of the repository.
+"""Hooks of mkdocs: the home page, the pages on commands and keys, and links from docs/ to files outside it.
 
-The pages are made from the code and not committed. A code host shows a link to ../jobs/configs/own_data.yaml as it
-stands. On the site it becomes a link to `repo_url` of mkdocs.yml, or the file's path where there is no `repo_url`. A
-file that does not exist ends the build.
+The home page is README.md. The pages on commands and keys are made from the code and not committed. A code host shows a
+link to ../jobs/configs/own_data.yaml as it stands. On the site it becomes a link to `repo_url` of mkdocs.yml, or the
+file's path where there is no `repo_url`. A file that does not exist ends the build.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ _LINK = re.compile(r"\[(?P<text>[^]\[]+)\]\((?P<target>\.\./[^)#\s]+)(?:#[^)\s]*
 
 
 def on_files(files: Any, *, config: Any) -> Any:
-    """The pages with `commands.md` and `configuration.md`, as this checkout has them."""
+    """The pages with `index.md`, `commands.md` and `configuration.md`, as this checkout has them."""
     sys.path.insert(0, str(Path(config.docs_dir).parent))
     from jobs.commands.reference import configuration_reference
     from jobs.pages import commands_reference
     from pipelines.config import RunConfig
 
+    readme = Path(config.docs_dir).with_name("README.md").read_text(encoding="utf-8")
+    files.append(File.generated(config, "index.md", content=re.sub(r"\(docs/", "(", readme)))
     files.append(File.generated(config, "commands.md", content=commands_reference()))
     files.append(File.generated(config, "configuration.md", content=configuration_reference(RunConfig)))
     return files

@@ -205,7 +205,7 @@ def _routing() -> Iterator[str]:
 
 
 def _gate() -> Iterator[str]:
-    yield "Calls saved at half a point lost, by gate ([gates](gates.md)):\n"
+    yield "Calls saved at half a point lost, by gate ([gates](deciding.md)):\n"
     tables = read("gates")
     names = list(dict.fromkeys(name for table in tables.values() for name in table["gates"]))
     rows = (
@@ -231,7 +231,7 @@ def _saved(found: Mapping[str, Any] | None) -> str:
 
 
 def _loop() -> Iterator[str]:
-    yield "`python benchmarks/loop.py PART`, simulated ([certificates](traffic.md), [the loop](loop.md)):\n"
+    yield "`python benchmarks/loop.py PART`, simulated ([certificates](certificates.md), [the loop](loop.md)):\n"
     rows = [
         [f"`{part}`", row["figure"], row["must"], row["found"]]
         for part in ("alarm", "drift")
@@ -256,7 +256,7 @@ def _speed() -> Iterator[str]:
 
 def _bars() -> str:
     met = [row["met"] for row in read("kan")["headline"]]
-    return f"{sum(met)} of {len(met)} bars of speed are met ([the KAN](kan.md))."
+    return f"{sum(met)} of {len(met)} bars of speed are met ([the KAN](deciding.md))."
 
 
 def _machine(result: Mapping[str, Any]) -> str:

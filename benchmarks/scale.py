@@ -7,7 +7,7 @@ Rows are generated: features that come with them (`precomputed`), two classes th
 recorded answers of a large model that is right in 19 of 20 cases. `job` runs the whole main job in a process of its own
 and samples the private memory of all its processes; then once more, when everything is there. `tasks` reads, splits and
 writes rows of words, in a process of its own. `--write` puts the figures into benchmarks/results/scale.json, of which
-benchmarks/scale_table.py makes the table in docs/scale.md.
+benchmarks/scale_table.py makes the table in docs/cluster.md.
 """
 
 from __future__ import annotations

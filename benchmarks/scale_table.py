@@ -1,4 +1,4 @@
-"""The table of memory in docs/scale.md, from benchmarks/results/scale.json: `python benchmarks/scale_table.py`."""
+"""The table of memory in docs/cluster.md, from benchmarks/results/scale.json: `python benchmarks/scale_table.py`."""
 
 from __future__ import annotations
 

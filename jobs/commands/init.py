@@ -127,7 +127,7 @@ def _preview(source: SourceConfig, where: str) -> tuple[pd.DataFrame, bool, list
             raise DataError(
                 f"the table has {len(chunk.names):,} columns, and `kcm init` looks at {_MAX_COLUMNS:,} at most",
                 where=where,
-                hint="Write the configuration by hand: encoder `precomputed` reads such vectors; see docs/sources.md",
+                hint="Write the configuration by hand: encoder `precomputed` reads such vectors; see docs/own_data.md",
             )
         usable = np.delete(np.arange(chunk.num_rows), list(chunk.faults))
         frames.append(_with_chats(chunk.table.take(usable)).to_pandas())

@@ -1,8 +1,8 @@
 """Stage `reevaluate`: the challenger certified on a window of traffic, and measured on the test rows of all tasks.
 
 It does what `evaluate` does for a run, but reads no labelled certify rows: the certificate comes from the window's
-certify decisions (docs/traffic.md), and an attempt that may succeed is written into the lineage's ledger before they
-are read. Labels that people volunteered are never read.
+certify decisions (docs/certificates.md), and an attempt that may succeed is written into the lineage's ledger before
+they are read. Labels that people volunteered are never read.
 """
 
 from __future__ import annotations

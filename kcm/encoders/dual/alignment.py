@@ -35,7 +35,7 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class AlignmentFit:
-    """How the two towers are fitted to each other; the defaults are those of every run (docs/vision_language.md).
+    """How the two towers are fitted to each other; the defaults are those of every run (docs/modalities.md).
 
     `dim` is the width of the common space, `dropout` the share of features that a step leaves out, `temperature` what
     similarities are divided by at first. The optimiser is AdamW on a one-cycle schedule, over `num_epochs` passes in

@@ -1,4 +1,4 @@
-"""What an answer costs PostgreSQL, by its own counts; `pytest -s` prints the figures that docs/scale.md counts with."""
+"""What an answer costs PostgreSQL, by its own counts; `pytest -s` prints the figures that docs/cluster.md uses."""
 
 import asyncio
 import json
