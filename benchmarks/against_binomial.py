@@ -224,13 +224,13 @@ def main() -> None:
     parser = options(__doc__, results="against_binomial")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--only", choices=["logs", "cells"], help="logs, or cells and shares")
-    parser.add_argument("--draws", type=int, default=200, help="of every log; cells are drawn 12 times")
+    parser.add_argument("--draws", type=int, default=200, help="of every log; cells are drawn 6 times")
     arguments = parser.parse_args()
     figures: dict[str, Any] = {"machine": machine()}
     if arguments.only != "cells":
         figures["logs"] = list(logs(arguments.data, arguments.draws))
     if arguments.only != "logs":
-        figures |= in_cells(arguments.data, min(12, arguments.draws))
+        figures |= in_cells(arguments.data, min(6, arguments.draws))
     pprint(figures)
     if arguments.write:
         keep("against_binomial", figures)

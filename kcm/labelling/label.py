@@ -351,7 +351,7 @@ def _server(llm: Llm, base_url: str | None) -> OpenAiConfig | Callable[[list[str
 
 def _paid_as(llm: OpenAiConfig | Callable[[list[str]], Sequence[Any]]) -> str:
     """What a job's spending is booked to, of a model; asked in batches or one by one it is the same."""
-    return str(llm.model_copy(update={"batch": False}) if isinstance(llm, OpenAiConfig) else llm)
+    return str(llm if callable(llm) else llm.model_copy(update={"batch": False}))
 
 
 def _price_ratio(sources: Sequence[AnswerSource]) -> float:
