@@ -33,8 +33,27 @@ def look_up_shards(
 ) -> Counts:
     """Write a file with the recorded answers to the rows of every shard to `folder`; the usage.
 
-    Raises DataError for a row without an answer, two answers for one row, and a table that cannot be right.
+    Raises DataError for a row without an answer, two answers for one row, a table that cannot be right, and rows and
+    labels whose probabilities, a number for each of both, do not fit into memory.
     """
+    try:
+        return _looked_up(large, answer_names, sources, folder, num_labels, storage)
+    except duckdb.OutOfMemoryException as error:
+        raise DataError(
+            f"the answers to these rows do not fit into memory with {num_labels:,} labels",
+            where=large.location,
+            hint="Take fewer rows (tasks.max_rows_per_task) or fewer labels",
+        ) from error
+
+
+def _looked_up(
+    large: LargeConfig,
+    answer_names: tuple[str, ...],
+    sources: Mapping[str, Path],
+    folder: Path,
+    num_labels: int,
+    storage: Storage,
+) -> Counts:
     rows = (read_table(storage.readable(source), columns=["id", "split"]) for source in sources.values())
     with _joined(large, answer_names, rows) as database:
         _require_all(database, large.location)

@@ -1,5 +1,8 @@
 """Recorded answers find their rows, whatever the order of either."""
 
+from unittest.mock import Mock
+
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,6 +11,7 @@ import pytest
 from kcm.errors import DataError
 from kcm.large.adapters.recorded import RecordedConfig
 from kcm.tasks.shards import write_shards
+from pipelines.batch import recorded
 from pipelines.batch.recorded import look_up_shards
 from pipelines.store.storage import Storage
 
@@ -66,3 +70,10 @@ def test_rows_without_an_answer_are_counted_and_the_first_is_named(rows, tmp_pat
 def test_two_answers_for_a_row_are_refused(rows, tmp_path) -> None:
     with pytest.raises(DataError, match="two answers for item 'row 3'"):
         found(tmp_path, answers(tmp_path, [*rows, "row 3"]))
+
+
+def test_answers_that_do_not_fit_into_memory_end_in_a_line(rows, tmp_path, monkeypatch) -> None:
+    """Ten thousand labels need ten thousand probabilities a row."""
+    monkeypatch.setattr(recorded, "_joined", Mock(side_effect=duckdb.OutOfMemoryException("1 GB used")))
+    with pytest.raises(DataError, match="do not fit into memory with 2 labels"):
+        found(tmp_path, answers(tmp_path, rows))
