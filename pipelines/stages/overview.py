@@ -21,7 +21,7 @@ def overview(
     `servable` says whether the large model answers rows that it has not seen.
     """
     labels = [f"{label} {count:,}" for label, count in sorted(summary.labels.items(), key=lambda each: -each[1])]
-    yield f"{summary.num_rows:,} rows, {len(labels)} labels: {_shortened(labels)}"
+    yield f"{summary.num_rows:,} rows, {len(labels):,} labels: {_shortened(labels)}"
     for task, splits in list(summary.rows.items())[:_SHOWN]:
         yield f"  task {task}: " + ", ".join(f"{split} {count:,}" for split, count in splits.items())
     if (more := len(summary.rows) - _SHOWN) > 0:
