@@ -61,7 +61,8 @@ class Screen(Watcher):
         self._num_texts, rows = len(texts.texts), len(texts.unit_N)
         copies = rows - texts.num_empty - self._num_texts
         self._say(
-            f"{rows:,} rows, {self._num_texts:,} different texts in column {texts.column!r}, {len(labels.names):,} labels"
+            f"{rows:,} rows, {self._num_texts:,} different texts in column {texts.column!r},"
+            f" {len(labels.names):,} labels"
         )
         if texts.num_empty:
             self._warn(f"{texts.num_empty:,} rows have no text: they get no label")
