@@ -16,7 +16,7 @@ import pytest
 from tests.object_store import bucket
 from tests.ports import free_ports
 
-KEY, SECRET = "kcm-tests", "only-for-tests"
+KEY, SECRET = "key", "secret"  # as of the server in `object_store`: both are in the environment of a session
 PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
 
 

@@ -19,6 +19,8 @@ from tests.fake_upstream import FakeUpstream, Turn, label
 
 pytestmark = pytest.mark.integration
 WORDS = {"good": "positive", "bad": "negative"}
+# The signal reaches a command also in a session that a shell has started in the background, which ignores it.
+HEEDING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from jobs.cli import main; main()"
 CONCURRENT = 8  # questions that are under way at once
 
 
@@ -136,7 +138,11 @@ def test_ctrl_c_ends_with_a_line_and_keeps_what_was_paid(server: FakeUpstream, t
 
     server.otherwise = answer
     process = subprocess.Popen(
-        command(table, server), env=environment(tmp_path), stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", HEEDING, *command(table, server)[3:]],
+        env=environment(tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     while asked(server).total() < 20:
         time.sleep(0.02)
