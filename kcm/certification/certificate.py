@@ -272,7 +272,9 @@ def _path(
             return RegretPath(part, config.epsilon, delta)
         if config.method == "net" or rows.prompted:
             return NetPath(part, grid, config.epsilon, delta)
-        return EitherPath(part, grid, config.epsilon, delta, _samples(choosing, len(part)))
+        samples = _samples(choosing, len(part))
+        # Tasks have one threshold together, which has to be one that was tested for each of them: of the grid.
+        return EitherPath(part, grid, config.epsilon, delta, samples, between=not config.every_task)
 
     if not config.every_task:
         return over(rows, validate)

@@ -171,6 +171,9 @@ class EitherPath(NetPath):
     where there are too few units for it. A cascade that loses epsilon with its wins credited loses as much without
     them, so either test is one of what `net` promises. On few rows `regret` passes strict thresholds, at which hardly a
     row is lost, and `net` those at which the small model wins often: with either alone the path would often stop early.
+
+    `between`: thresholds above a grid threshold of `regret`, up to the next one, are tested by `regret` as well. What
+    it counts only grows as the threshold falls, so these tests cost nothing, as in `RegretPath`.
     """
 
     def __init__(
@@ -180,8 +183,11 @@ class EitherPath(NetPath):
         epsilon: float,
         delta: float,
         samples: Sequence[ScoredOutcomes],
+        *,
+        between: bool = False,
     ) -> None:
         super().__init__(rows, grid, epsilon, delta)
+        self._between = between
         self._regret, credits = RegretPath(rows, epsilon, delta), self.num_units >= self.fewest_units
         self.fewest_units = min(self.fewest_units, self._regret.fewest_units)
         self._samples: dict[TableMethod, list[ThresholdPath]]
@@ -189,6 +195,17 @@ class EitherPath(NetPath):
         if credits:
             self._samples["net"] = [NetPath(sample, grid, epsilon, delta) for sample in samples]
         self._methods: dict[float, TableMethod] = {}  # by threshold, as far as they were asked for
+
+    def certified(self) -> float:
+        """As of the grid, or just above the lost row at which `regret` fails between two thresholds of the grid."""
+        certified = super().certified()
+        below = self._grid[self._grid < certified]
+        if self._between and len(below) and self.method(float(below[0])) == "regret":
+            lowest = self._regret.certified()
+            if lowest < certified:
+                self._methods[lowest] = "regret"
+                return lowest
+        return certified
 
     def p_value(self, threshold: float) -> float:
         return self._regret.p_value(threshold) if self.method(threshold) == "regret" else super().p_value(threshold)

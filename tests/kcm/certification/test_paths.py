@@ -157,6 +157,20 @@ def test_each_threshold_is_tested_by_whichever_more_samples_pass(draw):
     assert path.fewest_units == alone["regret"].fewest_units < alone["net"].fewest_units
 
 
+def test_between_two_thresholds_of_the_grid_regret_keeps_what_it_keeps_alone(draw):
+    """Where `net` is the test of the threshold that fails, nothing between is tested."""
+    rows, samples = draw(400, 1, skill=4, ease=3), [draw(400, seed, skill=4, ease=3) for seed in range(2, 9)]
+    alone = RegretPath(rows, 0.05, 0.1).certified()
+    grid = np.array([alone + 0.5, alone - 0.5])
+    path = EitherPath(rows, grid, 0.05, 0.1, samples, between=True)
+    for method, certified in (("regret", alone), ("net", grid[0])):
+        path._methods = {grid[0]: "regret", grid[1]: method}
+        if method == "net":
+            path.p_value = {grid[0]: 0.0, grid[1]: 1.0}.__getitem__
+        assert path.certified() == certified
+    assert EitherPath(rows, grid, 0.05, 0.1, samples).certified() in (np.inf, grid[0])  # as tasks have it
+
+
 def test_the_grid_is_frozen_on_validate_and_holds_the_searched_threshold(draw):
     validate = draw(5000)
     grid = frozen_grid(Frontier.of(validate), 0.123, beyond=False)
