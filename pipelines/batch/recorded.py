@@ -36,26 +36,8 @@ def look_up_shards(
     Raises DataError for a row without an answer, two answers for one row, a table that cannot be right, and rows and
     labels whose probabilities, a number for each of both, do not fit into memory.
     """
-    try:
-        return _looked_up(large, answer_names, sources, folder, num_labels, storage)
-    except duckdb.OutOfMemoryException as error:
-        raise DataError(
-            f"the answers to these rows do not fit into memory with {num_labels:,} labels",
-            where=large.location,
-            hint="Take fewer rows (tasks.max_rows_per_task) or fewer labels",
-        ) from error
-
-
-def _looked_up(
-    large: LargeConfig,
-    answer_names: tuple[str, ...],
-    sources: Mapping[str, Path],
-    folder: Path,
-    num_labels: int,
-    storage: Storage,
-) -> Counts:
     rows = (read_table(storage.readable(source), columns=["id", "split"]) for source in sources.values())
-    with _joined(large, answer_names, rows) as database:
+    with _in_memory(num_labels, large.location), _joined(large, answer_names, rows) as database:
         _require_all(database, large.location)
         for shard, name in enumerate(sources):
             query = "SELECT * FROM joined WHERE shard = ? ORDER BY place"
@@ -63,6 +45,18 @@ def _looked_up(
             write_shard(storage, [answers], folder / name)
         usage = database.sql("SELECT count(*), sum(tokens)::BIGINT, sum(currency) FROM joined").fetchall()[0]
     return {name: value or 0 for name, value in zip(_USAGE, usage, strict=True)}
+
+
+@contextmanager
+def _in_memory(num_labels: int, where: str) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise DataError(
+            f"the answers to these rows do not fit into memory with {num_labels:,} labels",
+            where=where,
+            hint="Take fewer rows (tasks.max_rows_per_task) or fewer labels",
+        ) from error
 
 
 @contextmanager

@@ -99,7 +99,10 @@ class LogReader(ApplicationLog):
     def uncounted(self, after: int, upto: int, max_share: float) -> int:
         """How many labels of a window are beyond the share of their caller."""
         within = _within(self._application, after, upto)
-        return len(self._counted(within, 1.0)) - len(self._counted(within, max_share))
+        numbers = (select(func.count()).select_from(counted_labels(within, share)) for share in (1.0, max_share))
+        with self.reading() as connection:
+            given, counting = (connection.scalar(number) or 0 for number in numbers)
+        return given - counting
 
     def _counted(self, within: ColumnElement[bool], max_share: float) -> set[tuple[str, int]]:
         """Request and item of the labels that count: one pass over all, since those of a caller compete."""
