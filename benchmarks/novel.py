@@ -71,10 +71,10 @@ from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
 from kcm.metrics.calibration import fit_temperature
 from kcm.tasks.splits import SPLITS, Split, purpose
-from pipelines.loop.challenger import NOVEL_SHARE
-from pipelines.loop.judged import JudgedWindow
-from pipelines.loop.recertify import can_certify_window, certify_window
-from pipelines.loop.window import WindowFacts
+from pipelines.loop.build import NOVEL_SHARE
+from pipelines.loop.gates.recertify import can_certify_window, certify_window
+from pipelines.loop.window.judged import JudgedWindow
+from pipelines.loop.window.stage import WindowFacts
 from pipelines.registry import gates
 from pipelines.registry.gates import GateConfig, Paired, PromotionGate
 from pipelines.stages.register import DRIFT_DELTA
@@ -456,7 +456,7 @@ class Loop:
     def _gates(
         self, challenger: Version, judged: JudgedWindow, certificate: Certificate, floor: float
     ) -> list[PromotionGate]:
-        """The promotion gates, as `pipelines.loop.examine` puts them together."""
+        """The promotion gates, as `pipelines.loop.gates.promotion` puts them together."""
         champion, stream = self.champion, self.stream
         kept = judged.champion_kept, judged.keeps(challenger.policy)
         costs = [SECONDS["small"] + float((~each).mean()) * SECONDS["large"] for each in kept]

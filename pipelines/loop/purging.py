@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 
 from kcm.errors import ArtefactError, KcmError
 from kcm.parquet import read_table, write_table
-from pipelines.loop.asked import AskAgain
-from pipelines.loop.grow import Grow
-from pipelines.loop.judged import PAYLOAD
+from pipelines.loop.challenger.ask_again import AskAgain
+from pipelines.loop.challenger.grow import Grow
 from pipelines.loop.state import LoopState
-from pipelines.loop.window import ROWS, LogWindow
+from pipelines.loop.window.judged import PAYLOAD
+from pipelines.loop.window.stage import ROWS, LogWindow
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.stages.units import rows_of
 from pipelines.store.artefact import Artefact

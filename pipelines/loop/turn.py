@@ -16,12 +16,13 @@ from rich.markup import escape
 
 from kcm.errors import ConfigError, DataError, KcmError
 from pipelines.config import RunConfig
-from pipelines.loop import challenger, drawn
+from pipelines.loop import build
 from pipelines.loop.attempts import UpdateAttempt, fingerprint_of
-from pipelines.loop.challenger import BuiltChallenger
-from pipelines.loop.disputes import GivenLabels
-from pipelines.loop.naming import ClassNames
+from pipelines.loop.build import BuiltChallenger
+from pipelines.loop.gates import drawn
+from pipelines.loop.gates.disputes import GivenLabels
 from pipelines.loop.state import LoopState, watermark_of, window_start
+from pipelines.loop.window.naming import ClassNames
 from pipelines.progress import Reporter
 from pipelines.registry.champion import Champion, utc_now
 from pipelines.registry.gates import Verdict, overall
@@ -80,7 +81,7 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
         reporter.say(f"[bold]attempt[/bold]   {attempt.name}: decisions {attempt.after + 1} to {attempt.upto}")
         labels = labels if attempt.labels else None
         try:
-            built = challenger.build_challenger(config, state, attempt, labels, reporter)
+            built = build.build_challenger(config, state, attempt, labels, reporter)
             for gate in built.gates:
                 reporter.say(f"[bold]{gate.name:<11}[/bold] {gate.verdict}: {escape(gate.reason)}")
             turn = _record(attempt, built) | _outcome(config, state, attempt, built, deliver)

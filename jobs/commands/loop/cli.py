@@ -16,10 +16,10 @@ from jobs.views.table import result_console
 from kcm.certification.labelled import noise_bound
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
-from pipelines.loop.drawn import drawn_for
-from pipelines.loop.groups import known_labels, new_groups
-from pipelines.loop.label_files import read_answers, write_items
-from pipelines.loop.naming import ClassNames
+from pipelines.loop.gates.drawn import drawn_for
+from pipelines.loop.gates.label_files import read_answers, write_items
+from pipelines.loop.window.groups import known_labels, new_groups
+from pipelines.loop.window.naming import ClassNames
 
 
 def promote(

@@ -32,12 +32,12 @@ from kcm.tasks.units import content_key
 from pipelines.cluster.connection import connected
 from pipelines.config import RunConfig
 from pipelines.loop.config import AUDIT_SHARE, UpdateConfig
-from pipelines.loop.groups import ItemGroup, new_groups
-from pipelines.loop.naming import ClassNames
 from pipelines.loop.simulation.local_service import LocalService, local_service
 from pipelines.loop.simulation.played import PlayedConfig
 from pipelines.loop.simulation.scenario import TURNS, Scenario, Waves, script_of
 from pipelines.loop.turn import update
+from pipelines.loop.window.groups import ItemGroup, new_groups
+from pipelines.loop.window.naming import ClassNames
 from pipelines.progress import Reporter
 from pipelines.run import run
 from pipelines.serve.log.entries import Feedback

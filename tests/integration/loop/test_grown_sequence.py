@@ -22,13 +22,13 @@ from kcm.tasks.shards import shard_file
 from kcm.tasks.units import unit_digest
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.loop.asked import AskAgain
-from pipelines.loop.challenger import stages_of
-from pipelines.loop.extend import Choose
-from pipelines.loop.grow import GrowOutcomes
-from pipelines.loop.naming import ClassNames
+from pipelines.loop.build import stages_of
+from pipelines.loop.challenger.ask_again import AskAgain
+from pipelines.loop.challenger.extend import Choose
+from pipelines.loop.challenger.grow import GrowOutcomes
 from pipelines.loop.parent import Parent
-from pipelines.loop.window import LogWindow, WindowArtefact
+from pipelines.loop.window.naming import ClassNames
+from pipelines.loop.window.stage import LogWindow, WindowArtefact
 from pipelines.registry.champion import Champion as CurrentChampion
 from pipelines.run import STAGES
 from pipelines.stages.register import BundleArtefact

@@ -13,7 +13,7 @@ import pytest
 from kcm.errors import KcmError, LockedError
 from pipelines.loop import purging
 from pipelines.loop.purging import purge
-from pipelines.loop.window import ROWS
+from pipelines.loop.window.stage import ROWS
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.control.lease import leased
 from pipelines.store.upkeep import is_emptied

@@ -14,10 +14,11 @@ from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
 from kcm.errors import ArtefactError, KcmError, LockedError
 from pipelines.config import RunConfig
-from pipelines.loop import challenger, drawn
+from pipelines.loop import build
 from pipelines.loop import turn as turns
 from pipelines.loop.attempts import UpdateAttempt
-from pipelines.loop.challenger import BuiltChallenger
+from pipelines.loop.build import BuiltChallenger
+from pipelines.loop.gates import drawn
 from pipelines.loop.parent import Parent
 from pipelines.loop.state import LoopState
 from pipelines.loop.turn import Delivery, approve, update
@@ -79,7 +80,7 @@ def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
     config = load_config(RunConfig, CONFIG, [f"storage_path={tmp_path}", *UPDATED])
     made = Loop(config, LoopState.of(config))
     made.state.champions.introduce(made.register("first"))
-    monkeypatch.setattr(challenger, "build_challenger", made.build)
+    monkeypatch.setattr(build, "build_challenger", made.build)
     monkeypatch.setattr(turns, "watermark_of", lambda _: made.watermark)
     monkeypatch.setattr(turns, "window_start", lambda _, champion: champion.after)
     return made
@@ -199,15 +200,15 @@ def test_a_champion_that_changed_meanwhile_is_left(loop: Loop) -> None:
     def deliver(candidate: Champion, disagreement: float) -> Delivery:
         raise AssertionError("it must not be brought to traffic")
 
-    build: Callable[..., BuiltChallenger] = loop.build
+    original: Callable[..., BuiltChallenger] = loop.build
 
     def slow(*given: object) -> BuiltChallenger:
-        built = build(*given)
+        built = original(*given)
         loop.state.champions.introduce(other)
         return built
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(challenger, "build_challenger", slow)
+        patch.setattr(build, "build_challenger", slow)
         with pytest.raises(KcmError, match="reviews/2 became the champion while reviews/3 was trained"):
             update(loop.config, deliver)
     assert loop.champion == "reviews/2"

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from kcm.cascade.policy import KEEP_ALL, Policy
-from pipelines.loop.disputes import LabelPlan
-from pipelines.loop.drawn import DrawnItems
-from pipelines.loop.judged import JudgedWindow
-from pipelines.loop.window import WindowFacts
+from pipelines.loop.gates.disputes import LabelPlan
+from pipelines.loop.gates.drawn import DrawnItems
+from pipelines.loop.window.judged import JudgedWindow
+from pipelines.loop.window.stage import WindowFacts
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import LoggedDecision, Origin
 from pipelines.serve.log.labels import LabelLog

@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 from jobs.cli import app
 from jobs.commands.loop import cli
 from kcm.errors import DataError
-from pipelines.loop.drawn import DrawnItems
-from pipelines.loop.groups import ItemGroup
-from pipelines.loop.naming import ClassNames
+from pipelines.loop.gates.drawn import DrawnItems
+from pipelines.loop.window.groups import ItemGroup
+from pipelines.loop.window.naming import ClassNames
 from pipelines.store.control.records import Control
 from tests.pipelines.loop.windows import Asked, made_drawn, made_window
 

@@ -26,10 +26,10 @@ from kcm.parquet import read_table, write_table
 from kcm.tasks.splits import Fractions, Split, purpose
 from pipelines.config import RunConfig
 from pipelines.context import Attempt
-from pipelines.loop.judged import asked_label, row_ids
-from pipelines.loop.labellers import outliers
-from pipelines.loop.naming import ClassNames
 from pipelines.loop.parent import Parent
+from pipelines.loop.window.judged import asked_label, row_ids
+from pipelines.loop.window.labellers import outliers
+from pipelines.loop.window.naming import ClassNames
 from pipelines.serve.log.alarm import drifted
 from pipelines.serve.log.window import LogReader
 from pipelines.stages.stage import Plan, Stage

@@ -22,9 +22,9 @@ from kcm.inputs.content import contents
 from kcm.large import Item, LargeModel, UpstreamConfig
 from kcm.tasks.hashing import draw
 from pipelines.context import Attempt, Context
-from pipelines.loop.judged import JudgedWindow
-from pipelines.loop.recertify import JUDGED
-from pipelines.loop.window import WindowArtefact
+from pipelines.loop.gates.recertify import JUDGED
+from pipelines.loop.window.judged import JudgedWindow
+from pipelines.loop.window.stage import WindowArtefact
 from pipelines.registry import gates
 from pipelines.registry.comparison import Version, against_champion, probed
 from pipelines.registry.gates import GateConfig, PromotionGate

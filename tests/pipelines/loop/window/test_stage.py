@@ -16,9 +16,9 @@ import pytest
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.errors import DataError
 from pipelines.context import Context
-from pipelines.loop.asked import answered_anew
-from pipelines.loop.judged import row_ids
-from pipelines.loop.window import LogWindow, WindowArtefact, WindowFacts, require_sound
+from pipelines.loop.challenger.ask_again import answered_anew
+from pipelines.loop.window.judged import row_ids
+from pipelines.loop.window.stage import LogWindow, WindowArtefact, WindowFacts, require_sound
 from pipelines.progress import Reporter
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.outcomes import Answers

@@ -11,8 +11,8 @@ from typing import Any
 
 from kcm.errors import ConfigError
 from pipelines.config import RunConfig
-from pipelines.loop.groups import ItemGroup
 from pipelines.loop.state import LoopState
+from pipelines.loop.window.groups import ItemGroup
 from pipelines.registry.champion import utc_now
 from pipelines.store.control.journal import Journal
 from pipelines.store.control.records import Control

@@ -7,7 +7,7 @@ import pytest
 
 from kcm.config import parse_config
 from pipelines.config import RunConfig
-from pipelines.loop.groups import groups_of, with_names
+from pipelines.loop.window.groups import groups_of, with_names
 from tests.fake_upstream import FakeUpstream, completion
 from tests.pipelines.loop.logged import similar
 

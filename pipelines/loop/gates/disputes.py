@@ -22,7 +22,7 @@ from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.certification.labelled import LabelledTest, LabelledUnits, lowest_certified
 from kcm.config import Config
 from kcm.tasks.hashing import draw
-from pipelines.loop.judged import JudgedWindow
+from pipelines.loop.window.judged import JudgedWindow
 
 State = Literal["drawn", "labelled", "skipped"]
 LabelStates = Mapping[str, tuple[str, str | None]]  # state and label of an item by `request id/item`

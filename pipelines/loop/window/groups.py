@@ -21,9 +21,9 @@ from kcm.inputs.content import Content
 from kcm.large import Item, LargeConfig
 from pipelines.batch.asking import LargeSpec, server_model
 from pipelines.config import RunConfig
-from pipelines.loop.judged import row_ids
 from pipelines.loop.parent import Parent
 from pipelines.loop.state import LoopState, log_reader, window_start
+from pipelines.loop.window.judged import row_ids
 from pipelines.run import context_of
 
 FEWEST, MOST = 10, 2000  # items of a group that is shown; items that are grouped, the latest ones

@@ -16,7 +16,7 @@ from kcm.errors import ConfigError
 from kcm.kan import MLP
 from pipelines.context import Attempt, Context
 from pipelines.loop.parent import Parent
-from pipelines.loop.window import WindowArtefact
+from pipelines.loop.window.stage import WindowArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.features import FeaturesArtefact

@@ -18,9 +18,9 @@ from kcm.parquet import read_table
 from pipelines.batch.classifying import RowHead, fitted_rows, row_classifier
 from pipelines.batch.mapping import run_remotely
 from pipelines.context import Attempt
-from pipelines.loop.judged import row_ids, window_features
 from pipelines.loop.parent import Parent
-from pipelines.loop.window import WindowArtefact
+from pipelines.loop.window.judged import row_ids, window_features
+from pipelines.loop.window.stage import WindowArtefact
 from pipelines.store.features import FeaturesArtefact, features_table
 from pipelines.store.outcomes import HEAD
 from pipelines.store.storage import Storage

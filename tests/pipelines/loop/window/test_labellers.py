@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from pipelines.loop.labellers import outliers
+from pipelines.loop.window.labellers import outliers
 
 KNOWN = ("pay", "send", "refund")
 

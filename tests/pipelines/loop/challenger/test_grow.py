@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
-from pipelines.loop.grow import task_of
+from pipelines.loop.challenger.grow import task_of
 from pipelines.store.sequence import Names
 from tests.pipelines.loop.logged import MadeLog, decisions
 

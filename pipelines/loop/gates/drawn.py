@@ -20,7 +20,7 @@ from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.certification.certificate import Certificate
 from kcm.errors import DataError
 from pipelines.config import RunConfig
-from pipelines.loop.disputes import (
+from pipelines.loop.gates.disputes import (
     GivenLabels,
     LabelPlan,
     LabelTest,
@@ -30,10 +30,10 @@ from pipelines.loop.disputes import (
     label_tests,
     standing_of,
 )
-from pipelines.loop.judged import JudgedWindow, row_ids
-from pipelines.loop.recertify import JUDGED, Recertify
+from pipelines.loop.gates.recertify import JUDGED, Recertify
 from pipelines.loop.state import LoopState
-from pipelines.loop.window import WindowArtefact
+from pipelines.loop.window.judged import JudgedWindow, row_ids
+from pipelines.loop.window.stage import WindowArtefact
 from pipelines.serve.config import log_url
 from pipelines.serve.log.labels import LabelLog
 from pipelines.stages.evaluate import EvaluatedArtefact

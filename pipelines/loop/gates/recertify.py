@@ -21,9 +21,9 @@ from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
 from kcm.report.formats import duration
 from pipelines.context import Attempt
-from pipelines.loop.disputes import GivenLabels, LabelTest, label_tests
-from pipelines.loop.judged import JudgedWindow, window_features
-from pipelines.loop.window import WindowArtefact, WindowFacts, utc_of
+from pipelines.loop.gates.disputes import GivenLabels, LabelTest, label_tests
+from pipelines.loop.window.judged import JudgedWindow, window_features
+from pipelines.loop.window.stage import WindowArtefact, WindowFacts, utc_of
 from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, curves_of, result_of, scored_table
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.control.journal import StoredLedger

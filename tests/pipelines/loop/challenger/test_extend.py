@@ -14,7 +14,7 @@ from kcm.learners import LearnerConfig
 from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
 from pipelines.context import Context
-from pipelines.loop.extend import Extend, choice_of
+from pipelines.loop.challenger.extend import Extend, choice_of
 from pipelines.store.artefact import ArtefactStore
 from pipelines.training.worker import TrainerConfig, TrainerPlan
 

@@ -19,18 +19,18 @@ from kcm.bundle.models import bundle_digest
 from kcm.errors import DataError
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.loop.asked import AskAgain
 from pipelines.loop.attempts import UpdateAttempt
-from pipelines.loop.disputes import GivenLabels
-from pipelines.loop.examine import GATES, Examine, GatesArtefact
-from pipelines.loop.extend import Choose, Extend, choice_of
-from pipelines.loop.groups import groups_of
-from pipelines.loop.grow import Grow, GrowFeatures, GrowOutcomes
-from pipelines.loop.naming import ClassNames
+from pipelines.loop.challenger.ask_again import AskAgain
+from pipelines.loop.challenger.extend import Choose, Extend, choice_of
+from pipelines.loop.challenger.grow import Grow, GrowFeatures, GrowOutcomes
+from pipelines.loop.gates.disputes import GivenLabels
+from pipelines.loop.gates.promotion import GATES, Examine, GatesArtefact
+from pipelines.loop.gates.recertify import Recertify, outlook
 from pipelines.loop.parent import Parent
-from pipelines.loop.recertify import Recertify, outlook
 from pipelines.loop.state import LoopState, log_reader
-from pipelines.loop.window import LogWindow, WindowArtefact
+from pipelines.loop.window.groups import groups_of
+from pipelines.loop.window.naming import ClassNames
+from pipelines.loop.window.stage import LogWindow, WindowArtefact
 from pipelines.progress import Reporter
 from pipelines.registry import gates
 from pipelines.registry.champion import Champion

@@ -17,7 +17,7 @@ from kcm.errors import DataError
 from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
 from kcm.inputs.textfile import UNDECODABLE
-from pipelines.loop.drawn import DrawnItem
+from pipelines.loop.gates.drawn import DrawnItem
 
 COLUMNS = ("id", "text", "task", "probability", "label", "skip")
 _READ = ("id", "label", "skip")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from kcm.errors import ConfigError
-from pipelines.loop.groups import groups_of
-from pipelines.loop.naming import ClassNames
+from pipelines.loop.window.groups import groups_of
+from pipelines.loop.window.naming import ClassNames
 from pipelines.store.control.records import Control
 from tests.pipelines.loop.logged import similar
 

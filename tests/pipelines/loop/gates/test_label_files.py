@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kcm.errors import DataError
-from pipelines.loop.drawn import DrawnItem, DrawnItems
-from pipelines.loop.label_files import FORMS, read_answers, write_items
+from pipelines.loop.gates.drawn import DrawnItem, DrawnItems
+from pipelines.loop.gates.label_files import FORMS, read_answers, write_items
 from tests.pipelines.loop.windows import made_drawn, made_window
 
 HOSTILE = ('=HYPERLINK("http://x";"y")', "+1", "-1", "@SUM(A1)", "\t=1", "'=1", 'a, "b"\nc; d', "<b>it</b>")

@@ -32,8 +32,8 @@ from kcm.tasks.sequence import DESCRIPTION, SCHEMA, Task, append_task
 from kcm.tasks.shards import GROUP_ROWS, write_shards
 from kcm.tasks.splits import SPLITS, Split
 from pipelines.context import Attempt, Context
-from pipelines.loop.judged import asked_label, row_ids, window_features
-from pipelines.loop.window import WindowArtefact
+from pipelines.loop.window.judged import asked_label, row_ids, window_features
+from pipelines.loop.window.stage import WindowArtefact
 from pipelines.stages.features import Encoding, Features
 from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.stage import Plan, Stage

@@ -21,9 +21,9 @@ from kcm.parquet import read_table, write_table
 from pipelines.batch.asking import LargeSpec, ask_shards
 from pipelines.batch.shards import write_shard
 from pipelines.context import Attempt, Context
-from pipelines.loop.grown_head import answers_by_grown_head
-from pipelines.loop.judged import row_ids
-from pipelines.loop.window import FACTS, ROWS, WindowArtefact
+from pipelines.loop.challenger.grown_head import answers_by_grown_head
+from pipelines.loop.window.judged import row_ids
+from pipelines.loop.window.stage import FACTS, ROWS, WindowArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.outcomes import FAILED

@@ -1,0 +1,1 @@
+"""The champion's sequence goes on: what a challenger learns from the window."""

@@ -1,0 +1,1 @@
+"""What a challenger must prove before it is promoted, and the labels that this takes."""
