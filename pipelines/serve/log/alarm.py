@@ -1,15 +1,16 @@
-"""The alarm of a version's certificate, given as soon after its promise is broken as can be.
+"""The alarm that a version's certificate is broken, raised as early as the evidence allows.
 
-One e-process, one delta. A decision is bet on once, in the order of the log, when its turn comes: all before it were
-bet on, and its outcome is final, because it was not drawn for an audit, or its audit has ended and, where labels
-decide, its label has come; or because its time for that is over. What is not known by then counts as no loss, for good:
-with Y' = Y where it is known and 0 else, Y' <= Y, so that the mean of Y' given what was bet on before exceeds no limit
-that the mean of Y keeps. Hence the wealth is one supermartingale, looked at whenever one likes, and the alarm false
-with probability delta at most, whatever decides which outcomes are late, as long as the outcomes of later decisions do
-not. (To bet on decisions in the order in which outcomes come in would be void: complaints come first. So would it be to
-bet on one again when its label comes: those are several sequences, of which the best would count.)
+One e-process spends the whole delta. It bets on each decision once, in the order of the log, when the outcome of the
+decision is final: it was not drawn for an audit, or its audit has ended and (if labels decide) its label has arrived,
+or its time is over. An outcome that is unknown by then counts as no loss, permanently. Let Y' be Y if the outcome is
+known, and 0 if not. Then Y' <= Y, so the mean of Y' given the earlier bets exceeds no limit that the mean of Y keeps.
+The wealth is therefore one supermartingale. It may be checked at any time, and a false alarm has probability delta at
+most, whatever makes some outcomes late, as long as the outcomes of later decisions do not.
 
-The price is that a decision without an outcome holds up those after it, until its time is over.
+Two alternatives would be invalid. Betting in the order in which outcomes arrive favours complaints, which arrive first.
+Betting on a decision again when its label arrives makes several sequences, of which the best would count.
+
+The price: a decision without an outcome delays the decisions after it until its time is over.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ COMBINED = "combined"  # the mean over all quantities of drift, which is an e-pr
 
 
 class DecisionAlarm(RateAlarm):
-    """Bets on decision after decision that losses exceed `limit`.
+    """Bets, decision by decision, that losses exceed `limit`.
 
-    A loss is a disagreement with the large model where `label_free`, else one that a label tells. An outcome may take
-    `wait`, from the answer on; an answer that is dated in the future is not waited for, as its clock is wrong.
+    A loss is a disagreement with the large model if `label_free`, and otherwise a loss that a label shows. An outcome
+    may take `wait`, counted from the answer. An answer dated in the future is not waited for: its clock is wrong.
     """
 
     def __init__(self, limit: float, delta: float, *, label_free: bool, wait: timedelta = AUDIT_WAIT) -> None:

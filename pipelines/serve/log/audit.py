@@ -1,4 +1,4 @@
-"""Audits: a random share of the kept items is also put to the large model, after it has been answered."""
+"""Audits: after a kept item is answered, the large model is asked about a random share of such items."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 
-MAX_ONGOING = 16  # requests audited at once; audits of others are lost
+MAX_ONGOING = 16  # requests audited concurrently; audits of further requests are lost
 _BUSY = Failure("too many audits are under way")
 
 logger = logging.getLogger("ray.serve")
 
 
 class Auditor:
-    """Audits the kept items of one version, and has its `monitor` read the log afterwards.
+    """Audits the kept items of one version, then has its `monitor` read the log.
 
-    `ask` puts items to the large model under the task prompt alone, which is what a certificate compares with. A draw
-    is committed before its item is asked about; an audit that fails is lost, and one whose outcome never reaches the
-    log counts as lost.
+    `ask` sends items to the large model with the task prompt alone, which is what a certificate compares with. A draw
+    is committed before its item is sent. A failed audit is lost, and an audit whose outcome never reaches the log
+    counts as lost.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Auditor:
         return {item: label for item, label in kept.items() if self._random.random() < share}
 
     def begin(self, request_id: str, inputs: Sequence[Input], drawn: Mapping[int, str]) -> None:
-        """Start to audit the drawn items, whose decisions have been added to the log; returns at once."""
+        """Start to audit the drawn items, whose decisions are in the log already; returns immediately."""
         self.monitor.schedule()
         if not drawn:
             return
@@ -63,12 +63,12 @@ class Auditor:
         task.add_done_callback(self._ongoing.discard)
 
     async def settled(self) -> None:
-        """Wait until no audit is under way."""
+        """Wait until no audit is running."""
         while self._ongoing:
             await asyncio.wait(self._ongoing)
 
     async def _audit(self, request_id: str, drawn: Mapping[int, str], items: Sequence[Item]) -> None:
-        """Ask about `items`, those that were drawn; without items the audits are lost."""
+        """Ask about the drawn `items`; without items, the audits are lost."""
         labels: dict[int, str | None] = dict.fromkeys(drawn)
         probabilities: dict[int, np.ndarray] = {}
         try:

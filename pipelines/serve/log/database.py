@@ -1,6 +1,6 @@
-"""The log's database: where it is, and transactions on its tables.
+"""The database of the log: its address, and transactions on its tables.
 
-SQLite in WAL mode serves the replicas of one machine, PostgreSQL those of several.
+SQLite in WAL mode serves the replicas of one machine; PostgreSQL serves the replicas of several machines.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _NUMBERING = CREATING + 1  # PostgreSQL's advisory lock shared by transactions t
 
 
 class LogUnavailableError(KcmError):
-    """Nothing was stored: the database is gone, locked, full, silent, failing, or of another version."""
+    """Nothing was stored: the database is absent, locked, full, silent, failing, or has another version."""
 
 
 class LogVersionError(LogUnavailableError):
-    """The tables are of another version than this package's: waiting does not help."""
+    """The tables have another version than this package expects: waiting does not help."""
 
 
 class Database(SqlDatabase):
-    """Transactions on the log's tables; LogUnavailableError where it fails."""
+    """Transactions on the tables of the log; LogUnavailableError if one fails."""
 
     wal: ClassVar[bool] = True
 
     def create(self, connection: Connection) -> None:
-        """Make the tables, or find those of this version."""
+        """Create the tables, or check that they have this version."""
         SCHEMA.create_all(connection)
         row = {"id": 1, "version": SCHEMA_VERSION, "key": secrets.token_hex(32)}
         connection.execute(insert(connection, META), [row])
@@ -69,7 +69,7 @@ class Database(SqlDatabase):
 
 
 class ApplicationLog(Database):
-    """What the log has of one application."""
+    """The log of one application."""
 
     def __init__(self, url: str, timeout_s: float, application: str = APPLICATION) -> None:
         super().__init__(url, timeout_s)
@@ -77,35 +77,35 @@ class ApplicationLog(Database):
 
 
 def share_numbers(connection: Connection) -> None:
-    """Number decisions in this transaction, beside other writers; `Database.last_number` waits until it ends."""
+    """Number decisions in this transaction while others write; `Database.last_number` waits until it ends."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock_shared(_NUMBERING)))
 
 
 def take_turns(connection: Connection, name: str) -> None:
-    """Have the transactions that share this name follow each other, as all writing ones of SQLite do."""
+    """Run the transactions that share this name one after another, as SQLite does with all that write."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(CREATING, func.hashtext(name))))
 
 
 def erase_content(connection: Connection) -> None:
-    """Have what is deleted in this transaction overwritten: SQLite would leave it in free pages of its file."""
+    """Overwrite what this transaction deletes: SQLite would leave it in free pages of its file."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA secure_delete = ON")
 
 
 def log_key(connection: Connection) -> bytes:
-    """The key of the hashes in this log, which was made with its tables."""
+    """The key of the hashes in this log, created with its tables."""
     return bytes.fromhex(connection.scalars(select(META.c.key)).one())
 
 
 def log_exists(url: str) -> bool:
-    """Whether something may have been logged: an SQLite log has its file."""
+    """Whether anything may have been logged: the file of an SQLite log exists."""
     return not url.startswith("sqlite") or Path(make_url(url).database or "").exists()
 
 
 def require_log(url: str) -> None:
-    """Raise DataError where the file of an SQLite log does not exist: opening it would make it."""
+    """Raise DataError if the file of an SQLite log does not exist: opening the log would create it."""
     if not log_exists(url):
         raise DataError(
             "there is no log: nothing has been served yet",

@@ -1,4 +1,4 @@
-"""The repository of the decision log, as a service uses it: every answered item, its audit, and true labels."""
+"""The decision log as a service uses it: every answered item, its audit, and its true labels."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ from pipelines.serve.log.tables import (
     same_item,
 )
 
-NOBODY = "forgotten"  # the caller of what is forgotten
-STEP = 500  # items that are deleted in one transaction: other writes wait for it
+NOBODY = "forgotten"  # replaces the caller of forgotten items
+STEP = 500  # items deleted in one transaction: other writes wait for it
 MAX_LEASE = datetime.timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Items of a version that are alike, and how many there are of them.
+    """The number of items of a version with the same audit state and outcome.
 
-    `state` is the audit's (None without one), `agrees` whether both sides gave the same label, `small_right` and
-    `large_right` whether that is the true one. What is not known is None.
+    `state` is the state of the audit (None without an audit), `agrees` whether both models gave the same label, and
+    `small_right` and `large_right` whether their label is the true label. Unknown values are None.
     """
 
     number: int
@@ -72,7 +72,7 @@ class Tally:
 
 
 class Event(NamedTuple):
-    """A decision as the alarm sees it: `lost` where a loss is known of it, `final` unless that may still change."""
+    """A decision as the alarm sees it: `lost` if it is known to be a loss, `final` unless that may still change."""
 
     number: int
     share: float
@@ -83,7 +83,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class AlarmRecord:
-    """The state of a version's alarms by revision `revision`, and whether this process may advance it."""
+    """The state of a version's alarms at `revision`, and whether this process may advance it."""
 
     revision: int
     state: Mapping[str, Any]
@@ -92,17 +92,17 @@ class AlarmRecord:
 
 @dataclass(frozen=True)
 class Forgotten:
-    """How many items were forgotten, and the units that they are of."""
+    """The number of forgotten items, and their units."""
 
     num_items: int
     units: frozenset[str]
 
 
 class DecisionLog(ApplicationLog):
-    """Stores durably or raises LogUnavailableError; every call blocks, for `timeout_s` at most where it must wait.
+    """Stores durably or raises LogUnavailableError; every call blocks, for at most `timeout_s` if it must wait.
 
-    What is stored twice under the same request id and item is stored once. Decisions are those of `application`. Of the
-    labels by one caller, as many watch the certificate as `tables.counted_labels` counts with `max_share`.
+    Storing the same request id and item twice stores it once. All decisions belong to `application`. The labels of one
+    caller that watch the certificate are limited by `max_share` (`tables.counted_labels`).
     """
 
     def __init__(self, url: str, timeout_s: float, application: str = APPLICATION, max_share: float = 1.0) -> None:
@@ -130,9 +130,9 @@ class DecisionLog(ApplicationLog):
         labels: Mapping[int, str | None],
         probabilities: Mapping[int, NDArray[np.floating]] | None = None,
     ) -> None:
-        """Commit the large model's label of each drawn item, None where the audit is lost, and known probabilities.
+        """Commit the large model's label of each drawn item (None if the audit is lost) and known probabilities.
 
-        What is forgotten by now stays so.
+        Items that were forgotten meanwhile stay forgotten.
         """
         d, by_item = DECISIONS.c, probabilities or {}
         with self.writing() as connection:
@@ -148,8 +148,8 @@ class DecisionLog(ApplicationLog):
     ) -> None:
         """Commit all labels and return, or store none.
 
-        Raises RejectedError: 404 unless every item was answered for this very caller, 409 where one has another label
-        already, 429 where the caller would have given more than `max_new` different new labels within a day.
+        Raises RejectedError: 404 unless every item was answered for this caller, 409 if an item has another label
+        already, 429 if the caller would exceed `max_new` different new labels within a day.
         """
         d, f = DECISIONS.c, FEEDBACK.c
         wanted = {label.item: label.label for label in labels}
@@ -173,16 +173,16 @@ class DecisionLog(ApplicationLog):
                 raise RejectedError(409, f"item {min(differing)} has another label already")
 
     def add_failure(self, request_id: str, model_version: str, stage: int, status: int) -> None:
-        """Commit that a challenger did not answer a request that it took, and the HTTP status of that."""
+        """Commit that a challenger did not answer a request that it accepted, and the HTTP status."""
         row = {"request_id": request_id, "application": self._application, "model_version": model_version}
         with self.writing() as connection:
             row |= {"stage": stage, "status": status, "failed_at": utc_now()}  # type: ignore[dict-item]
             connection.execute(insert(connection, FAILURES), [row])
 
     def expire(self, keep_days: float | None, keep_bytes: int | None) -> int:
-        """Delete payloads that are too old or too many, STEP of them at most; the number that was deleted."""
+        """Delete payloads that are too old or too many, at most STEP of them; returns how many."""
         p = PAYLOADS.c
-        own = (p.application == self._application) & (p.num_bytes > 0)  # an empty one stands for a forgotten input
+        own = (p.application == self._application) & (p.num_bytes > 0)  # an empty payload marks a forgotten input
         oldest = select(p.request_id, p.item, p.num_bytes, p.stored_at).where(own).order_by(p.stored_at).limit(STEP)
         before = None if keep_days is None else utc_now() - datetime.timedelta(days=keep_days)
         with self.reading() as connection:
@@ -200,7 +200,7 @@ class DecisionLog(ApplicationLog):
         return len(expired)
 
     def tallies(self, model_version: str) -> list[Tally]:
-        """All items that a version answered, counted by what is known of them."""
+        """All items that a version answered, counted by audit state and outcome."""
         d, labels = DECISIONS.c, self._labels(model_version)
         f, count = labels.c, func.count()
         own = and_(d.application == self._application, d.model_version == model_version)
@@ -214,10 +214,10 @@ class DecisionLog(ApplicationLog):
             return audits + [Tally(*row) for row in connection.execute(others)]
 
     def events(self, model_version: str, after: int, limit: int, *, label_free: bool) -> list[Event]:
-        """Decisions of a version above a number, in order, and what is known of each by now.
+        """The decisions of a version above a number, in order, with their outcomes so far.
 
-        A loss is a disagreement with the large model where `label_free`, else one in which a label says that the large
-        model is right. Degraded answers, and those of a time without audits, are left out.
+        A loss is a disagreement with the large model if `label_free`, and otherwise a disagreement in which a label
+        says that the large model is right. Degraded answers, and answers given while audits were off, are skipped.
         """
         labels = self._labels(model_version)
         d, f = DECISIONS.c, labels.c
@@ -243,9 +243,9 @@ class DecisionLog(ApplicationLog):
             ]
 
     def version_facts(self) -> list[dict[str, Any]]:
-        """The versions that have answered, the first one first: version, since, until, num_labels and refuted_at.
+        """The versions that have answered, in order: version, since, until, num_labels and refuted_at.
 
-        Labels are those that callers gave, and that people were asked for.
+        `num_labels` counts labels from callers and from annotators.
         """
         d, v = DECISIONS.c, VERSIONS.c
         own = d.application == self._application
@@ -267,7 +267,7 @@ class DecisionLog(ApplicationLog):
             ]
 
     def put_drift(self, model_version: str, e_values: Mapping[str, float]) -> None:
-        """Commit what this replica knows of drift by now, in the place of what it wrote before."""
+        """Commit this replica's evidence of drift, replacing what it wrote before."""
         key = {"application": self._application, "model_version": model_version, "writer": self._writer}
         with self.writing() as connection:
             connection.execute(delete(DRIFT).where(*(DRIFT.c[name] == value for name, value in key.items())))
@@ -278,7 +278,7 @@ class DecisionLog(ApplicationLog):
         return self._version_value(model_version, VERSIONS.c.refuted_at) is not None
 
     def refute(self, model_version: str) -> bool:
-        """Commit that a version's certificate is refuted. True where this is the first time."""
+        """Commit that a version's certificate is refuted; returns True the first time."""
         d, v = DECISIONS.c, VERSIONS.c
         own = (d.application == self._application) & (d.model_version == model_version)
         last = func.coalesce(select(func.max(d.number)).where(own).scalar_subquery(), 0)
@@ -287,9 +287,9 @@ class DecisionLog(ApplicationLog):
             return connection.execute(update(VERSIONS).where(this, v.refuted_at.is_(None)).values(values)).rowcount == 1
 
     def hold_alarms(self, model_version: str, lease: datetime.timedelta) -> AlarmRecord:
-        """The state of a version's alarms, held by this process for `lease` unless another one holds it.
+        """The alarm state of a version, leased to this process for `lease` unless another process holds it.
 
-        The lease saves work. What keeps the state right is its revision: `put_alarms` names the one that was read.
+        The lease only saves work. The revision keeps the state right: `put_alarms` names the revision that it replaces.
         """
         v, now = VERSIONS.c, utc_now()
         with self._version(model_version) as (connection, this):
@@ -304,20 +304,20 @@ class DecisionLog(ApplicationLog):
         return AlarmRecord(row.revision, row.alarms or {}, held=not others)
 
     def put_alarms(self, model_version: str, revision: int, state: Mapping[str, Any]) -> bool:
-        """Write the state that follows on `revision`; False, and nothing is written, where that is not the last one."""
+        """Write the state that replaces `revision`; False, and nothing is written, if that is not the latest."""
         v = VERSIONS.c
         with self._version(model_version) as (connection, this):
             mine = update(VERSIONS).where(this, v.holder == self._writer, v.revision == revision)
             return connection.execute(mine.values(revision=revision + 1, alarms=dict(state))).rowcount == 1
 
     def forget_caller(self, caller: str) -> Forgotten:
-        """Forget all items of a caller, in steps; what is forgotten is on disk when it returns."""
+        """Forget all items of a caller, in steps; the deletion is on disk when this returns."""
         with self.reading() as connection:
             owner = hashed(caller, self._key_by(connection))
         return self._forget(DECISIONS.c.caller == owner)
 
     def forget_request(self, request_id: str, item: int | None = None) -> Forgotten:
-        """Forget the items of a request, or one of them; what is forgotten is on disk when it returns."""
+        """Forget the items of a request, or one of them; the deletion is on disk when this returns."""
         this = DECISIONS.c.item == item if item is not None else literal(True)
         return self._forget((DECISIONS.c.request_id == request_id) & this)
 
@@ -346,7 +346,7 @@ class DecisionLog(ApplicationLog):
         return Forgotten(num_items, frozenset(units))
 
     def _labels(self, model_version: str) -> Subquery:
-        """Labels of a version's decisions that count; new ones do not."""
+        """The labels of a version's decisions that count; new labels do not."""
         d = DECISIONS.c
         own = and_(d.application == self._application, d.model_version == model_version)
         return counted_labels(own & FEEDBACK.c.new.is_not(True), self._max_share)
@@ -360,7 +360,7 @@ class DecisionLog(ApplicationLog):
 
     @contextmanager
     def _version(self, model_version: str) -> Iterator[tuple[Connection, ColumnElement[bool]]]:
-        """A transaction on the row of a version, which is made before; with the condition that selects it."""
+        """A transaction on the row of a version, created if needed, with the condition that selects the row."""
         v, key = VERSIONS.c, {"application": self._application, "model_version": model_version}
         with self.writing() as connection:
             connection.execute(insert(connection, VERSIONS), [key])
@@ -372,7 +372,7 @@ class DecisionLog(ApplicationLog):
 
 
 def _forget_items(connection: Connection, items: Sequence[tuple[str, int]]) -> None:
-    """Delete the content of items. The decision stays, and an empty payload, so that one sent again is not stored."""
+    """Delete the content of items. The decision and an empty payload stay, so that a repeated message is not stored."""
     erase_content(connection)
     fields = ("client_request_id", "gate_score", "small_label", "large_label", "large_probabilities")
     blank: dict[str, Any] = {**dict.fromkeys(fields), "caller": NOBODY, "forgotten_at": utc_now()}

@@ -1,4 +1,4 @@
-"""What is put into the log: answered items, what is kept of their inputs, and true labels."""
+"""Entries of the log: answered items, the stored part of their inputs, and true labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a request comes from: the id that the service gave it, the name of its key, the id that the client gave."""
+    """Where a request comes from: the service's request id, the name of its key, the client's own id."""
 
     request_id: str
     caller: str | None = None
@@ -36,7 +36,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Payload:
-    """The parts of an input that are kept; features are float32, little-endian."""
+    """The stored parts of an input; features are float32, little-endian."""
 
     text: str | None = None
     image: bytes | None = None
@@ -64,12 +64,12 @@ def utc_now() -> datetime.datetime:
 class LoggedDecision:
     """One answered item.
 
-    `audit_share` is the probability with which kept items were drawn for an audit when it was answered, 0 without
-    audits; it does not depend on the item. `drawn` says whether this one was. `large_label` and `large_probabilities_C`
-    are the large model's answer to an escalated item. `unit` is the digest of its unit (`kcm.tasks.units.unit_digest`),
-    `payload` what is kept of its input. `sequence` counts what a replica has answered. An update learns from no item
-    whose unit, score or small label is None. `seconds` is the time of the request. `stage` is that of a trial, where
-    its challenger answered.
+    `audit_share` is the probability with which kept items were drawn for an audit at that moment (0 without audits); it
+    does not depend on the item. `drawn` says whether this item was drawn. `large_label` and `large_probabilities_C` are
+    the large model's answer to an escalated item. `unit` is the digest of its unit (`kcm.tasks.units.unit_digest`),
+    `payload` the stored part of its input. `sequence` counts the answers of a replica. `seconds` is the duration of the
+    request. `stage` is the stage of a trial if its challenger answered. An update skips items whose unit, score or
+    small label is None.
     """
 
     origin: Origin
@@ -121,9 +121,9 @@ class LoggedDecision:
 
 @dataclass(frozen=True)
 class Feedback:
-    """The true label of one item of a request, and the input, if it is to be learned from.
+    """The true label of one item of a request, and the input if an update may learn from it.
 
-    `new` is true of a label that the model does not know: it certifies and watches nothing.
+    `new` marks a label that the model does not know: it does not count for certificates or alarms.
     """
 
     item: int
@@ -134,7 +134,7 @@ class Feedback:
 
 
 class RejectedError(Exception):
-    """What the log does not take: nothing of the request was stored. `status` is its HTTP status."""
+    """The log refuses the request and stores nothing of it. `status` is the HTTP status."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)

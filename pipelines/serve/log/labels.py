@@ -1,4 +1,4 @@
-"""Labels that people were asked for, of items that were drawn with known probabilities; beside those of callers."""
+"""Labels from annotators, for items drawn with known probabilities; callers' own labels are stored separately."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ASKED = "kcm labels"  # the caller of these labels, which is no hash of a name
 
 
 class LabelLog(ApplicationLog):
-    """Stores and reads them by the ids of items, `request id/item`. Every call may raise LogUnavailableError."""
+    """Stores and reads labels by item id, `request id/item`. Every call may raise LogUnavailableError."""
 
     def store(self, labels: Mapping[str, str | None], probabilities: Mapping[str, float]) -> None:
-        """Commit the label of each item, None for one that is skipped, or store none.
+        """Commit the label of each item (None if it was skipped), or store nothing.
 
-        `probabilities` are those with which the items were drawn. What is said last of an item stands.
+        `probabilities` are the probabilities with which the items were drawn. The latest label of an item counts.
         """
         f = FEEDBACK.c
         with self.writing() as connection:
@@ -33,7 +33,7 @@ class LabelLog(ApplicationLog):
                     connection.execute(insert(connection, FEEDBACK), [this | row])
 
     def labels(self) -> dict[str, str | None]:
-        """The labels by item, None for one that was skipped."""
+        """The labels by item; None for a skipped item."""
         f, joined = FEEDBACK.c, FEEDBACK.join(DECISIONS, same_item(DECISIONS, FEEDBACK))
         asked = select(f.request_id, f.item, f.label).select_from(joined).where(f.probability.is_not(None))
         with self.reading() as connection:

@@ -1,4 +1,4 @@
-"""Whether a version keeps what its certificate promises, computed from the log of all that it answered."""
+"""Whether a version keeps the promise of its certificate, computed from the log of all its answers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pipelines.serve.log.entries import utc_now
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 
-CHECK_AFTER_S = 5.0  # time in which events are gathered before the log is read
-RECALL_AFTER_S = 1.0  # time in which an alarm of another replica is seen, while there is traffic
+CHECK_AFTER_S = 5.0  # events are collected for this long before the log is read
+RECALL_AFTER_S = 1.0  # under traffic, an alarm of another replica is noticed within this time
 REST = 50  # a check that takes t seconds is followed by a rest of 50 t: a long log takes 2% of a thread at most
-MAX_EVENTS = 20_000  # decisions that are read together: labels wait for it
-LEASE_S = 30.0  # after which another process may watch in the place of one that says nothing
+MAX_EVENTS = 20_000  # decisions read in one query: labels wait for it
+LEASE_S = 30.0  # after this silence another process may take over
 PROMISE, DISAGREEMENT = "promise", "disagreement"  # what is watched, in the record
-_DELTA = 0.1  # of a version without a certificate
+_DELTA = 0.1  # the record of a version without a certificate
 
 logger = logging.getLogger("ray.serve")
 
@@ -35,8 +35,8 @@ logger = logging.getLogger("ray.serve")
 class Bounds:
     """Ends of the confidence sequences, each at the certificate's delta, and whether the certificate is refuted.
 
-    `num_items` is how many items they are about; `num_degraded` were answered by the small model in place of a large
-    one that failed, which the certificate does not cover, and are left out.
+    `num_items` is the number of items behind them. `num_degraded` items were answered by the small model because the
+    large model failed; the certificate does not cover them, and they are skipped.
     """
 
     disagreement: tuple[float, float]
@@ -47,12 +47,11 @@ class Bounds:
 
 
 def bounds(tallies: Sequence[Tally], certificate: Certificate | None) -> Bounds:
-    """The bounds of a version from its tallies; items that were answered while nothing was audited are left out.
+    """The bounds of a version from its tallies; items answered while audits were off are skipped.
 
-    `disagreement` is how often kept items differ from the large model, which bounds the accuracy that is lost from
-    above without a label; `regret` is the accuracy that is lost. An audit that is lost, or whose outcome is not known
-    yet, widens both. A disagreement without a true label widens the regret, so that the bound holds whichever answers
-    get labels.
+    `disagreement` is how often kept items differ from the large model, which bounds the lost accuracy from above
+    without labels. `regret` is the lost accuracy. An audit that is lost or still running widens both. A disagreement
+    without a true label widens the regret, so the bound holds whichever answers get labels.
     """
     delta = certificate.delta if certificate else _DELTA
     credits_wins = certificate is not None and certificate.method == "net"
@@ -88,16 +87,16 @@ def _regret(tally: Tally, credits_wins: bool) -> Observations:
 
 
 class Monitor:
-    """Watches one version by the log; an alarm is committed there, and stays.
+    """Watches one version through the log; an alarm is committed to the log and stays.
 
-    One process of all holds the version's record in the log (`records.watched`), advances it and shows the metrics;
-    the others read it. A version has one sequence, whatever the number of replicas and however often they start.
-    Without a certificate nothing was promised, and nothing raises the alarm. `act` is called after every look, with
-    whether any replica has found the certificate refuted. `disagreement` is the limit whose excess is drift, if any.
+    One process holds the version's record in the log (`records.watched`), advances it and publishes the metrics; the
+    other processes read it. A version has one sequence, whatever the number of replicas and restarts. Without a
+    certificate nothing was promised, so nothing raises the alarm. `act` is called after every check with whether any
+    replica found the certificate refuted. `disagreement` is the limit above which there is drift, if one is set.
 
-    What labels refute has two alarms, each at half of the certificate's delta: one that bets on decision after
-    decision, where a label may take `label_wait_s`, and the interval of all decisions, for which no label comes too
-    late. What disagreement refutes needs the first alone.
+    Labels can refute through two alarms, each at half of the certificate's delta: one that bets on decision after
+    decision, in which a label may take `label_wait_s`, and the interval over all decisions, for which no label is too
+    late. Disagreement needs the first alarm only.
     """
 
     def __init__(
@@ -125,26 +124,26 @@ class Monitor:
 
     @property
     def disagreement(self) -> DecisionAlarm | None:
-        """The alarm on disagreement as drift, as this replica knows it; None without one."""
+        """This replica's drift alarm on disagreement; None without one."""
         return self._alarms.get(DISAGREEMENT)
 
     def schedule(self) -> None:
-        """Look for alarms and read the log soon; calls until then cause one reading of each."""
+        """Check the alarms and read the log soon; further calls until then cause no second check."""
         if self._recalling is None or self._recalling.done():
             self._recalling = asyncio.create_task(self._recall_soon())
         if self._scheduled is None or self._scheduled.done():
             self._scheduled = asyncio.create_task(self._check_soon())
 
     async def recall(self) -> bool:
-        """Act upon an alarm that any replica has given, if one has. Raises LogUnavailableError."""
+        """Act on an alarm that any replica has raised. Raises LogUnavailableError."""
         refuted = await self._log.call(DecisionLog.is_refuted, self._version)
         self._act(refuted)
         return refuted
 
     async def check(self) -> Bounds | None:
-        """Advance the alarms of the version, commit that one is given, show the bounds. Raises LogUnavailableError.
+        """Advance the alarms of the version, commit an alarm, publish the bounds. Raises LogUnavailableError.
 
-        None where another process does; what that has written is read then.
+        Returns None if another process does this; then its record is read instead.
         """
         refuted = await self.recall()
         lease = timedelta(seconds=max(LEASE_S, 2 * REST * self._took_s))
@@ -185,7 +184,7 @@ class Monitor:
                 return
 
     def _hide(self) -> None:
-        """Show no figures beside those of the process that watches now."""
+        """Publish no figures: another process does."""
         if self._showing:
             self._metrics.hide_bounds(self._version)
             self._showing = False
@@ -206,7 +205,7 @@ class Monitor:
 
 
 def _alarm_of(certificate: Certificate, label_wait: timedelta) -> DecisionAlarm | None:
-    """What bets against a certificate, decision by decision; wins that count against losses are no events."""
+    """The e-process against a certificate, decision by decision; wins that offset losses are no events."""
     match certificate.method:
         case "traffic":
             return DecisionAlarm(certificate.epsilon, certificate.delta, label_free=True)
@@ -217,9 +216,9 @@ def _alarm_of(certificate: Certificate, label_wait: timedelta) -> DecisionAlarm 
 
 
 def _interval_refutes(tallies: Sequence[Tally], certificate: Certificate | None) -> bool:
-    """Whether labels show the mean loss of all decisions above the limit, however late they came.
+    """Whether labels show that the mean loss of all decisions exceeds the limit, however late they arrived.
 
-    At what the alarm on decisions leaves of delta: nothing of it where labels decide nothing.
+    Uses the delta that the decision alarm leaves: none of it if labels decide nothing.
     """
     if certificate is None or certificate.method == "traffic":
         return False

@@ -1,4 +1,4 @@
-"""The log's tables, declared once. `log_meta` names their version; nothing older is read."""
+"""The tables of the log, declared once. `log_meta` names their version; older versions are not read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCHEMA = sa.MetaData()
 
 
 class UtcTime(sa.TypeDecorator[datetime]):
-    """A time in UTC, also where the database gives it back without its zone, as SQLite does."""
+    """A time in UTC, even if the database returns it without a zone, as SQLite does."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -32,7 +32,7 @@ _NUMBER = sa.BigInteger().with_variant(Integer, "sqlite")
 
 
 def _item_table(name: str, *columns: Column[Any]) -> Table:
-    """A table with one row for an item of a request, however often that is sent."""
+    """A table with one row per item of a request, however often the request is sent."""
     request_id = Column("request_id", String(128), primary_key=True)
     return Table(name, SCHEMA, request_id, Column("item", Integer, primary_key=True), *columns)
 
@@ -86,7 +86,7 @@ Index(
 )
 _FORGOTTEN = sa.text("forgotten_at IS NOT NULL")
 Index("decisions_forgotten", DECISIONS.c.application, sqlite_where=_FORGOTTEN, postgresql_where=_FORGOTTEN)
-# Inputs, where they are kept: `features` are float32, little-endian. An empty row stands for a forgotten input.
+# Stored inputs: `features` are float32, little-endian. An empty row marks a forgotten input.
 PAYLOADS = _item_table(
     "payloads",
     Column("application", _NAME, nullable=False),
@@ -97,7 +97,7 @@ PAYLOADS = _item_table(
     Column("stored_at", UtcTime, nullable=False),
 )
 Index("payloads_by_age", PAYLOADS.c.application, PAYLOADS.c.stored_at, PAYLOADS.c.num_bytes)
-# Labels that callers gave, and those that people were asked for. `probability` is that of having been drawn, null where
+# Labels from callers and from annotators. `probability` is the probability that the item was drawn, null if
 # a caller volunteered. Without a label a person skipped the item. `new`: the version that answers by then does not know
 # the label.
 FEEDBACK = _item_table(
@@ -134,7 +134,7 @@ DRIFT = Table(
     Column("e_values", sa.JSON, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
 )
-# What is known of a version. `refuted_at`: when its certificate was refuted, by decisions up to `refuted_upto`.
+# The state of a version. `refuted_at`: when its certificate was refuted, by decisions up to `refuted_upto`.
 # `alarms` is the state of its alarms, which `holder` advances.
 VERSIONS = Table(
     "versions",
@@ -164,12 +164,12 @@ def of_items(table: Table, items: Sequence[tuple[str, int]]) -> ColumnElement[bo
 
 
 def counted_labels(where: ColumnElement[bool], max_share: float) -> sa.Subquery:
-    """Labels of the decisions that `where` selects, by request_id and item, except those beyond a caller's share.
+    """The labels of the decisions that `where` selects, by request_id and item, without those beyond a caller's share.
 
-    All labels that people were asked for count. Of those that callers volunteered, every caller's first c count, for
-    the largest c with which no caller gives more than `max_share` of them, whatever callers say of groups or tasks:
-    none with fewer than 1 / `max_share` callers, and all of a caller who gives labels alone. Which ones are first is
-    drawn: their order is that of the ids of requests, which the service gives.
+    All labels from annotators count. Of the labels that callers volunteer, the first c of each caller count, for the
+    largest c at which no caller contributes more than `max_share` of them, whatever callers claim about groups or
+    tasks. With fewer than 1 / `max_share` callers none count, except that a single caller's labels all count. The order
+    is random: it follows the request ids, which the service generates.
     """
     f = FEEDBACK.c
     place = sa.func.row_number().over(partition_by=f.caller, order_by=(f.request_id, f.item))
@@ -183,10 +183,10 @@ def counted_labels(where: ColumnElement[bool], max_share: float) -> sa.Subquery:
 
 
 def _cap(given: sa.CTE, max_share: float) -> sa.ScalarSelect[Any]:
-    """The most labels of a caller that count: the largest c of which c <= s * sum of min(n, c) over the callers.
+    """The most labels per caller that count: the largest c with c <= s * sum of min(n, c) over the callers.
 
-    Let S_m be the sum of the m smallest of the k numbers of labels. The sum of min(n, c) is the least S_m + (k - m) c,
-    so that c is the least s S_m / (1 - s (k - m)) over all m with s (k - m) < 1.
+    Let S_m be the sum of the m smallest of the k label counts. The sum of min(n, c) is the least S_m + (k - m) c over
+    m, so c is the least s S_m / (1 - s (k - m)) over all m with s (k - m) < 1.
     """
     own = sa.select(sa.func.count().label("own"), given.c.caller).group_by(given.c.caller).subquery()
     order = (own.c.own, own.c.caller)
@@ -204,7 +204,7 @@ _ROUNDING = 1e-9  # by so much a share may be off
 
 
 def same_item(one: sa.FromClause, other: sa.FromClause) -> ColumnElement[bool]:
-    """That rows of two tables are about the same item."""
+    """The condition that rows of two tables are about the same item."""
     return sa.and_(one.c.request_id == other.c.request_id, one.c.item == other.c.item)
 
 

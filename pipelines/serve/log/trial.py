@@ -1,4 +1,4 @@
-"""The trial of a challenger, as the log has it: its requests, and how long those of the champion took before."""
+"""The trial of a challenger as logged: its requests, and how long the champion's requests took before."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ RECENT = 10_000  # answered items of a version that say how long its requests ta
 
 
 class TrialLog(ApplicationLog):
-    """Reads the trials of an application; every call blocks, and raises LogUnavailableError."""
+    """Reads the trials of an application; every call blocks and may raise LogUnavailableError."""
 
     def last(self) -> int:
-        """The number of the last decision, 0 without any; a trial that begins now comes after it."""
+        """The number of the last decision, 0 without any; a trial that starts now comes after it."""
         return self.last_number()
 
     def slowest(self, version: str, quantile: float) -> float | None:
-        """The seconds that a share `quantile` of a version's latest requests took at most; None without any."""
+        """The `quantile` of the seconds that a version's latest requests took; None without any."""
         d = DECISIONS.c
         latest = select(d.request_id, d.seconds).where(d.application == self._application, d.model_version == version)
         latest = latest.where(d.seconds.is_not(None)).order_by(d.number.desc()).limit(RECENT)
@@ -36,7 +36,7 @@ class TrialLog(ApplicationLog):
         return float(np.quantile(seconds, quantile, method="higher")) if seconds else None
 
     def read(self, after: int, challenger: str) -> Requests:
-        """The requests that `challenger` took, of decisions with numbers above `after`."""
+        """The requests that `challenger` took, from decisions with numbers above `after`."""
         d, f = DECISIONS.c, FAILURES.c
         decisions = (
             select(
@@ -55,7 +55,7 @@ class TrialLog(ApplicationLog):
 
 
 def _with_losses(rows: pd.DataFrame) -> pd.DataFrame:
-    """Items with what their answers lost: of a kept item, where the large model says otherwise."""
+    """Items with their losses: a kept item is lost if the large model disagrees."""
     asked = (rows["route"] == "small") & rows["state"].notna()
     known = asked & (rows["state"] == "answered") & rows["large_label"].notna()  # not forgotten
     differs = known & (rows["large_label"] != rows["small_label"])
@@ -63,9 +63,9 @@ def _with_losses(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _requests(items: pd.DataFrame, failed_stages: Sequence[int]) -> Requests:
-    """Items joined to their requests, with those that failed, each among those of its stage.
+    """Items joined to their requests, failed requests included, each within its stage.
 
-    A request of a moment without audits counts as audited and lost throughout.
+    A request that was answered while audits were off counts as audited and lost in every item.
     """
     watched = items["audit_share"] > 0
     weight = 1 / items["audit_share"].where(items["asked"] & watched, 1.0)

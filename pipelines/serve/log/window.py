@@ -1,4 +1,4 @@
-"""Windows of the log: the decisions of an application between two numbers, with all that is known of each by now."""
+"""Windows of the log: the decisions of an application between two numbers, with their outcomes so far."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pipelines.serve.log.tables import (
 
 TIMEOUT_S = 60.0
 MAX_ROWS, MAX_BYTES = 10_000, 64 * 2**20  # of a batch; a single input may be larger
-DRIFT_EXPIRES = timedelta(hours=1)  # a replica that has written nothing for so long is gone
+DRIFT_EXPIRES = timedelta(hours=1)  # a replica that has written nothing for this long is gone
 
 # One row per decision, in the order of `number`. What has been forgotten has neither labels nor score nor payload.
 WINDOW = pa.schema(
@@ -39,7 +39,7 @@ WINDOW = pa.schema(
         ("number", pa.int64()),
         ("request_id", pa.string()),
         ("item", pa.int32()),
-        ("caller", pa.string()),  # a keyed hash, as `unit` is
+        ("caller", pa.string()),  # a keyed hash, like `unit`
         ("model_version", pa.string()),
         ("large_identity", pa.string()),
         ("unit", pa.string()),
@@ -47,13 +47,16 @@ WINDOW = pa.schema(
         ("gate_score", pa.float64()),
         ("small_label", pa.string()),
         ("route", pa.string()),
-        ("probability", pa.float64()),  # of the large model being asked: 1 where it was escalated
+        ("probability", pa.float64()),  # probability that the large model was asked: 1 if the item was escalated
         ("audit_share", pa.float64()),
-        ("state", pa.string()),  # of the large model's answer: null (not asked for), drawn, answered or lost
+        ("state", pa.string()),  # state of the large model's answer: null (not asked), drawn, answered or lost
         ("large_label", pa.string()),
         ("large_probabilities", pa.list_(pa.float32())),  # in the order of the version's answers
         ("label", pa.string()),
-        ("label_probability", pa.float64()),  # of having been drawn for a person; null where a caller volunteered
+        (
+            "label_probability",
+            pa.float64(),
+        ),  # probability of being drawn for an annotator; null if a caller volunteered the label
         ("text", pa.string()),
         ("image", pa.binary()),
         ("features", pa.list_(pa.float32())),
@@ -63,7 +66,7 @@ WINDOW = pa.schema(
 
 
 class LogReader(ApplicationLog):
-    """Reads the log at `url` while it is written; raises LogUnavailableError, and DataError without one."""
+    """Reads the log at `url` while it is written; raises LogUnavailableError, or DataError if there is none."""
 
     def __init__(self, url: str, application: str) -> None:
         require_log(url)
@@ -82,8 +85,8 @@ class LogReader(ApplicationLog):
     def window(self, after: int, upto: int, max_share: float = 1.0) -> pa.Table:
         """The decisions with after < number <= upto, with the columns of WINDOW.
 
-        What one caller volunteered is at most `max_share` of the labels, see `tables.counted_labels`. Raises DataError
-        for decisions without a unit: they have no split.
+        The labels that one caller volunteered make up at most `max_share` of the labels, see `tables.counted_labels`.
+        Raises DataError for decisions without a unit: they have no split.
         """
         window = pa.Table.from_batches(self.batches(after, upto), WINDOW)
         if number := window["unit"].null_count:
@@ -97,7 +100,7 @@ class LogReader(ApplicationLog):
         return window.set_column(WINDOW.get_field_index("label"), "label", label)
 
     def uncounted(self, after: int, upto: int, max_share: float) -> int:
-        """How many labels of a window are beyond the share of their caller."""
+        """The number of labels in a window that exceed the share of their caller."""
         within = _within(self._application, after, upto)
         numbers = (select(func.count()).select_from(counted_labels(within, share)) for share in (1.0, max_share))
         with self.reading() as connection:
@@ -105,13 +108,13 @@ class LogReader(ApplicationLog):
         return given - counting
 
     def _counted(self, within: ColumnElement[bool], max_share: float) -> set[tuple[str, int]]:
-        """Request and item of the labels that count: one pass over all, since those of a caller compete."""
+        """Request and item of the labels that count, in one pass over all labels, because they share one cap."""
         labels = counted_labels(within, max_share).c
         with self.reading() as connection:
             return {(row.request_id, row.item) for row in connection.execute(select(labels.request_id, labels.item))}
 
     def batches(self, after: int, upto: int) -> Iterator[pa.RecordBatch]:
-        """As `window` with all labels, piece by piece, for what does not fit in memory."""
+        """`window` with all labels, in pieces, for windows that do not fit in memory."""
         while after < upto:
             with self.reading() as connection:
                 end = _end_of_batch(connection, self._application, after, upto)
@@ -122,9 +125,9 @@ class LogReader(ApplicationLog):
             after = end
 
     def export(self, file: Path, after: int, upto: int) -> int:
-        """Write a window to a Parquet file, which appears whole or not at all; the number of its decisions.
+        """Write a window to a Parquet file atomically; returns the number of its decisions.
 
-        Raises KcmError where the file cannot be written.
+        Raises KcmError if the file cannot be written.
         """
         num_rows = 0
         try:
@@ -143,10 +146,10 @@ class LogReader(ApplicationLog):
         return num_rows
 
     def gaps(self, after: int, upto: int) -> int:
-        """How many decisions are missing among those of the window: they were answered and never came into the log.
+        """The number of decisions missing from a window: answered, but never logged.
 
-        Every replica counts what it answers. What a killed replica had answered in its last second follows its last
-        row, and is not missed. Unused numbers mean nothing: those of PostgreSQL are used up by what was sent twice.
+        Every replica counts its answers. The answers of a killed replica's last second follow its last row, so they are
+        not counted as missing. Unused numbers are no gaps: PostgreSQL uses up a number when a row is sent twice.
         """
         d, missing = DECISIONS.c, 0
         by_writer = select(d.writer, func.max(d.sequence), func.count(d.sequence)).group_by(d.writer)
@@ -192,7 +195,7 @@ class LogReader(ApplicationLog):
             }
 
     def counts(self, after: int) -> tuple[int, int, int]:
-        """How many decisions came after a number, and how many of them have a large answer, and a person's label."""
+        """The number of decisions after a number, with a large answer, and with a person's label."""
         d = DECISIONS.c
         labelled = exists().where(same_item(DECISIONS, FEEDBACK), FEEDBACK.c.label.is_not(None))
         sums = [
@@ -204,9 +207,9 @@ class LogReader(ApplicationLog):
         return int(decisions), int(large_answers), int(labels)
 
     def drift(self, version: str) -> dict[str, float]:
-        """The e-value of each quantity of a version: the mean over its replicas, each of which sees a part of it.
+        """The e-value of each quantity of a version: the mean over its replicas, each of which sees part of the items.
 
-        Empty where no replica has written anything of late.
+        Empty if no replica has written anything recently.
         """
         t = DRIFT.c
         mine = (t.application == self._application) & (t.model_version == version)
@@ -216,14 +219,14 @@ class LogReader(ApplicationLog):
         return {name: float(np.mean([e_values[name] for e_values in rows if name in e_values])) for name in names}
 
     def alarm(self, version: str) -> int | None:
-        """The last decision that may have refuted the certificate of a version; None where it was not refuted."""
+        """The last decision that may have refuted the certificate of a version; None if it was not refuted."""
         v = VERSIONS.c
         mine = (v.application == self._application) & (v.model_version == version)
         with self.reading() as connection:
             return connection.scalar(select(v.refuted_upto).where(mine))
 
     def forgotten(self) -> frozenset[str]:
-        """The units of forgotten items, which must leave the memory of the next version."""
+        """The units of forgotten items, which the memory of the next version must not contain."""
         d = DECISIONS.c
         mine = (d.application == self._application) & d.forgotten_at.is_not(None) & d.unit.is_not(None)
         with self.reading() as connection:
@@ -231,7 +234,7 @@ class LogReader(ApplicationLog):
 
 
 def log_watermark(url: str, application: str) -> int:
-    """The number of the last decision that a window of an application may end with; 0 where nothing is logged."""
+    """The number of the last decision that a window of an application may end with; 0 if nothing is logged."""
     if not log_exists(url):
         return 0
     with LogReader(url, application) as log:
@@ -244,7 +247,7 @@ def _within(application: str, after: int, upto: int) -> ColumnElement[bool]:
 
 
 def _end_of_batch(connection: Connection, application: str, after: int, upto: int) -> int | None:
-    """The number of the last decision of the batch that begins after a number; None where no decision is left."""
+    """The number of the last decision of the batch that begins after a number; None if there is none."""
     d, p = DECISIONS.c, PAYLOADS.c
     joined = DECISIONS.outerjoin(PAYLOADS, same_item(DECISIONS, PAYLOADS))
     sizes = select(d.number, p.num_bytes).select_from(joined).where(_within(application, after, upto))

@@ -1,4 +1,4 @@
-"""The log beside an event loop: a queue of decisions that no answer waits for, and calls that end by a deadline."""
+"""The log next to an event loop: a queue of decisions that no answer waits for, and calls with a deadline."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from pipelines.serve.log.entries import Feedback, LoggedDecision, Payload, Rejec
 MAX_WAITING = 256  # calls that wait for the database
 MAX_QUEUED, MAX_QUEUED_BYTES = 50_000, 64 * 2**20  # decisions in memory, and bytes of their payloads
 MAX_SPILLED_BYTES = 2**30  # on disk, beyond what is in memory; new decisions are dropped after that
-BATCH = 2000  # decisions that are committed together
-BUFFER_S = 0.25  # time that a decision may wait for others to be committed with it
-CLOSE_S = 10.0  # time that a replica which stops may take to commit its queue
-QUEUE_S = 2.0  # time that a call may wait behind others, beside the time that it may take itself
-REST_S = 1.0  # time in which the database is left alone after it has failed
+BATCH = 2000  # decisions committed together
+BUFFER_S = 0.25  # a decision may wait this long for others to be committed with it
+CLOSE_S = 10.0  # a stopping replica may take this long to commit its queue
+QUEUE_S = 2.0  # a call may wait this long behind others, in addition to its own time limit
+REST_S = 1.0  # pause after a failure of the database
 MAX_PATIENT = 8  # labels that wait for another replica's decisions; made-up ids must not fill the door
-EXPIRE_EVERY_S = 60.0  # time between looks at what is kept for too long
-KNOWN_AFTER_S = 1.0  # time in which every replica's decisions are in the log, while the database works
+EXPIRE_EVERY_S = 60.0  # time between deletions of old payloads
+KNOWN_AFTER_S = 1.0  # while the database works, every decision is in the log within this time
 
 logger = logging.getLogger("ray.serve")
 
@@ -45,15 +45,16 @@ P = ParamSpec("P")
 
 
 class DecisionQueue:
-    """Decisions that wait for the database, in their order: the oldest in memory, what exceeds that in a file.
+    """Decisions that wait for the database, in order: the oldest in memory, the overflow in a file.
 
-    The file has no name and goes with the process. `dropped` is called with the number of decisions that found no room.
+    The file has no name and disappears with the process. `dropped` is called with the number of decisions that did not
+    fit.
     """
 
     def __init__(self, dropped: Callable[[int], None]) -> None:
         self._dropped = dropped
         self._memory: deque[LoggedDecision] = deque()
-        self._num_bytes = 0  # of the payloads in memory
+        self._num_bytes = 0  # bytes of the payloads in memory
         self._file: IO[bytes] | None = None
         self._read_at = self._num_spilled = 0
         self.num_added = self.num_committed = 0
@@ -71,7 +72,7 @@ class DecisionQueue:
         self.num_added += 1
 
     def first(self, number: int) -> list[LoggedDecision]:
-        """The oldest decisions, which stay until they are committed."""
+        """The oldest decisions; they stay until `commit`."""
         if self._file and not self._memory:
             self._file.seek(self._read_at)
             for _ in range(min(number, self._num_spilled)):
@@ -99,7 +100,7 @@ class DecisionQueue:
         self._num_bytes += _num_bytes(decision)
 
     def _spill(self, decision: LoggedDecision) -> bool:
-        """Write a decision to the file, or nothing of it where there is no room."""
+        """Write a decision to the file, or nothing of it if the disk is full."""
         data = pickle.dumps(decision)
         try:
             self._file = self._file or tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - open as long as the queue
@@ -114,10 +115,10 @@ class DecisionQueue:
 
 
 class LogWriter:
-    """Gives up by LogUnavailableError while the database fails or is silent: predictions must not wait for it.
+    """Raises LogUnavailableError while the database fails or is silent: predictions must not wait for it.
 
-    One thread and one connection serve a replica. `dropped` is called with the kind and the number of what never
-    reaches the log.
+    One thread and one connection serve a replica. `dropped` is called with the kind and the number of entries that
+    never reach the log.
     """
 
     def __init__(
@@ -143,9 +144,9 @@ class LogWriter:
         return self._failed_at == -float("inf")
 
     async def open(self) -> None:
-        """Make the tables, where that fails now, the first call tries again; and delete old payloads from now on.
+        """Create the tables (if that fails now, the first call retries) and start deleting old payloads.
 
-        Raises LogVersionError for tables of another version: what opens the log, such as a door, is not to start then.
+        Raises LogVersionError for tables of another version: the door, or whatever opens the log, must not start then.
         """
         try:
             await self.call(DecisionLog.open)
@@ -158,9 +159,10 @@ class LogWriter:
     async def call(
         self, method: Callable[Concatenate[DecisionLog, P], ResultT], /, *args: P.args, **kwargs: P.kwargs
     ) -> ResultT:
-        """Run a method of the log in its thread; a client that leaves meanwhile does not undo a commit.
+        """Run a method of the log in its thread; a client that disconnects does not undo a commit.
 
-        Raises LogUnavailableError at once after a failure, and where there is no result within `timeout_s` and QUEUE_S.
+        Raises LogUnavailableError immediately after a failure, and if there is no result within `timeout_s` plus
+        QUEUE_S.
         """
         if self._num_waiting >= MAX_WAITING or self._resting():
             raise LogUnavailableError("the database has failed just now, or too much waits for it")
@@ -175,14 +177,14 @@ class LogWriter:
         return running.result()
 
     def payload(self, content: Content, features_D: NDArray[np.float32], route: Route) -> Payload | None:
-        """What is to be kept of an input."""
+        """The part of an input that is stored."""
         parts = self._config.store_payloads
         if parts == "escalated":
             parts = "none" if route == "small" else "text"
         return Payload.of(content, features_D, parts)
 
     def add_decisions(self, decisions: Sequence[LoggedDecision]) -> None:
-        """Have answered items committed soon, in their order, and again and again while the database fails."""
+        """Commit answered items soon, in order; retries while the database fails."""
         for decision in decisions:
             self._sequence += 1
             self._queue.add(replace(decision, sequence=self._sequence))
@@ -190,11 +192,11 @@ class LogWriter:
             self._flusher = self._start(self._flush_later())
 
     def add_failure(self, request_id: str, model_version: str, stage: int, status: int) -> None:
-        """Have it committed soon that a challenger did not answer a request."""
+        """Commit soon that a challenger did not answer a request."""
         self._start(self._try_failure(request_id, model_version, stage, status))
 
     async def flush(self) -> None:
-        """Commit every decision that was added before; where LogUnavailableError is raised they stay in the queue."""
+        """Commit every decision added so far; on LogUnavailableError they stay in the queue."""
         goal = self._queue.num_added
         async with self._flushing:
             while self._queue.num_committed < goal:
@@ -204,7 +206,7 @@ class LogWriter:
                 self._queue.commit(len(batch))
 
     async def add_feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> None:
-        """As `DecisionLog.add_feedback`; what another replica has answered just now may have to be waited for."""
+        """`DecisionLog.add_feedback`, which may wait for what another replica has just answered."""
         if len(self._queue) <= BATCH:  # else the database is catching up, and most labels come later than that
             await self.flush()
         max_new = self._config.max_new_labels
@@ -251,7 +253,7 @@ class LogWriter:
             self._dropped("failure", 1)
 
     async def _expire_regularly(self) -> None:
-        """Delete payloads that are too old or too many, some at a time: other calls come between."""
+        """Delete payloads that are too old or too many, in steps, so that other calls can run between."""
         config = self._config
         while True:
             await asyncio.sleep(EXPIRE_EVERY_S)
