@@ -1,20 +1,20 @@
-"""Artefacts: what stages read and write, named by a fingerprint, complete once their manifest is there.
+"""Artefacts: the inputs and outputs of stages, named by a fingerprint, complete once their manifest exists.
 
-The fingerprint covers the stage and its version, its own configuration and the fingerprints of what it read; never
-worker counts or paths. Every attempt writes into a folder of its own. The manifest is written last, if there is none:
-it holds a hash of every file and names the attempt that won. So of two writers one wins, and a half-written artefact is
-never taken for a finished one. A lease keeps two processes from doing the same work; correctness does not rest on it.
+The fingerprint covers the stage and its version, its configuration and the fingerprints of its inputs; never worker
+counts or paths. Every attempt writes to a folder of its own. The manifest is written last, and only if there is none.
+It holds a hash of every file and names the attempt that won. So one of two writers wins, and a half-written artefact
+never counts as finished. A lease keeps two processes from doing the same work; correctness does not depend on it.
 
     STORAGE/artefacts/STAGE/FINGERPRINT/manifest.json
                                        /attempt-XXXXXXXX/...    the files
                                        /scratch/...             what an interrupted attempt left for the next one
 
-Of a storage in a bucket this is the layout of the bucket and of every node's folder for it: attempts are written here
-and uploaded, finished files are fetched on first use and held against their hashes.
+For a storage in a bucket, the bucket has this layout, and so has each node's folder for it: attempts are written to the
+folder and uploaded; finished files are fetched on first use and checked against their hashes.
 
-A manifest also holds each file's size and mark (entity tag). An artefact is found again by listing it: a file whose
-size or mark is another is hashed, and the artefact is not finished where its content is another too. Damage that leaves
-both as they were shows where a file is read: pages of Parquet have checksums.
+A manifest also holds each file's size and mark (entity tag). Finding an artefact lists its files: a file with another
+size or mark is hashed, and the artefact is unfinished if the content differs. Damage that changes neither size nor mark
+shows when the file is read: pages of Parquet have checksums.
 """
 
 from __future__ import annotations
@@ -39,15 +39,17 @@ from pipelines.store.files import Files, Stat
 from pipelines.store.storage import AT_ONCE, Storage
 
 MANIFEST = "manifest.json"
-EMPTIED = "emptied"  # in the manifest of one whose files were removed on purpose: it counts as unfinished
-ATTEMPT = "attempt-"  # how the folder of an attempt begins
-SCRATCH = "scratch"  # what an interrupted stage left for its next attempt; gone once the artefact is complete
+EMPTIED = "emptied"  # marks the manifest of an artefact whose files were removed on purpose: it counts as unfinished
+ATTEMPT = "attempt-"  # prefix of an attempt's folder
+SCRATCH = (
+    "scratch"  # an interrupted stage leaves files here for its next attempt; removed once the artefact is complete
+)
 
 
 def publish(storage: Storage, home: Path, recipe: Mapping[str, Any], attempt: Path) -> bool:
-    """Make an attempt the artefact of its home; False where another attempt is it already.
+    """Make an attempt the artefact of its home; False if another attempt already is.
 
-    Files that other nodes have uploaded for the attempt belong to it too.
+    Files that other nodes have uploaded for the attempt belong to it.
     """
     here = {path for path in attempt.rglob("*") if path.is_file()}
     if storage.is_remote:
@@ -61,9 +63,9 @@ def publish(storage: Storage, home: Path, recipe: Mapping[str, Any], attempt: Pa
 
 
 def read_manifest(storage: Storage, home: Path, *, anew: bool = False) -> dict[str, Any]:
-    """The manifest of a home; `anew` asks the storage, where there may be another one by now.
+    """The manifest of a home; `anew` reads it from the storage again, because another one may be there by now.
 
-    Raises FileNotFoundError where there is none, ValueError for one that is torn.
+    Raises FileNotFoundError if there is none, and ValueError if it is torn.
     """
     here = home / MANIFEST
     if not storage.is_remote or (here.is_file() and not anew):
@@ -75,14 +77,14 @@ def read_manifest(storage: Storage, home: Path, *, anew: bool = False) -> dict[s
 
 
 def marks_of(listed: Mapping[str, Stat]) -> dict[str, list[Any]]:
-    """Size and mark of each file, by its name."""
+    """Size and mark of each file, by name."""
     return {name: [stat.size, stat.mark] for name, stat in sorted(listed.items())}
 
 
 def described(storage: Storage, listed: Mapping[str, Stat]) -> dict[str, Any]:
-    """What a manifest says of files: their SHA-256, which is not computed anew where it was sent with an object."""
+    """The manifest's entry for files: their SHA-256, computed only if the object does not carry it."""
     names = sorted(listed)
-    with ThreadPoolExecutor(AT_ONCE) as pool:  # hashing leaves Python's lock to others
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # hashing releases the interpreter lock
         hashes = pool.map(storage.files.noted_sha256, [listed[name].name for name in names])
         return {"files": dict(zip(names, hashes, strict=True)), "marks": marks_of(listed)}
 
@@ -93,9 +95,9 @@ def encoded(value: object) -> bytes:
 
 
 ARTEFACTS, CONTROL = "artefacts", "control"  # finished work; leases and pointers, below the storage path
-LAYOUT = "layout"  # the file below the storage path that tells its layout
-CURRENT_LAYOUT = b"2\n"  # 1: a folder kept its looks in ledger.json, which nothing reads any more
-_whole: set[Path] = set()  # attempts that this process has fetched
+LAYOUT = "layout"  # the file below the storage path that holds its layout
+CURRENT_LAYOUT = b"2\n"  # layout 1 kept its looks in ledger.json, which nothing reads any more
+_whole: set[Path] = set()  # attempts fetched by this process
 
 
 ArtefactT = TypeVar("ArtefactT", bound="Artefact")
@@ -103,10 +105,9 @@ ArtefactT = TypeVar("ArtefactT", bound="Artefact")
 
 @dataclass(frozen=True)
 class Artefact:
-    """A finished stage's output: a folder that will not change. A subclass for each kind knows the files in it.
+    """The output of a finished stage: a folder that will not change. A subclass per kind knows the files in it.
 
-    `path` is where the folder is to be read; `storage` knows how it comes there, on whatever node. Without one it is
-    there.
+    `path` is the local folder; `storage` can fetch its files on any node. Without `storage` they are local already.
     """
 
     kind: ClassVar[str]  # what stages that read it call it; several stages may write one kind
@@ -118,14 +119,14 @@ class Artefact:
 
     @property
     def is_remote(self) -> bool:
-        """Whether its files have to be fetched."""
+        """Whether the files have to be fetched."""
         return self.storage is not None and self.storage.is_remote
 
     @property
     def folder(self) -> Path:
-        """The folder, with all files; those of a bucket are fetched where they are not here yet.
+        """The folder with all files, fetched from the bucket if they are not local yet.
 
-        Raises ArtefactError for a file that is not what the manifest says.
+        Raises ArtefactError for a file that differs from the manifest.
         """
         if self.is_remote and not (self.path in _whole and self.path.is_dir()):
             for name in self.manifest["files"]:
@@ -134,7 +135,7 @@ class Artefact:
         return self.path
 
     def file(self, name: str) -> Path:
-        """One file of the folder, fetched where it is not here yet. Raises ArtefactError as `folder` does."""
+        """One file of the folder, fetched if it is not local yet. Raises ArtefactError like `folder`."""
         path = self.path / name
         if self.storage is None or not self.storage.is_remote or path.is_file():
             return path
@@ -148,23 +149,23 @@ class Artefact:
         return json.loads(self.file(name).read_text(encoding="utf-8"))
 
     def below(self, name: str) -> Path:
-        """A folder in it with its own files, not those further below, fetched where they are not here yet."""
+        """A subfolder with its own files (not those in deeper folders), fetched if they are not local yet."""
         for each in self.manifest["files"] if self.is_remote else ():
             if PurePosixPath(each).parent == PurePosixPath(name):
                 self.file(each)
         return self.path / name
 
     def has(self, name: str) -> bool:
-        """Whether it has a file of this name."""
+        """Whether there is a file of this name."""
         return name in self.manifest["files"] if self.is_remote else (self.path / name).is_file()
 
     def readable(self, name: str) -> Path | BinaryIO:
-        """What pyarrow reads a file from; where it is not here, only what is read is fetched, and not hashed."""
+        """A source that pyarrow can read; of a remote file only the ranges read are fetched, without a hash check."""
         return self.storage.readable(self.path / name) if self.storage is not None else self.path / name
 
     @property
     def where(self) -> str:
-        """Where the folder lies, for people: its path, or its URI."""
+        """The location of the folder, for people: its path, or its URI."""
         return str(self.path) if self.storage is None else self.storage.where(self.path)
 
     @property
@@ -178,13 +179,13 @@ class Artefact:
         return read_manifest(self.storage or Storage.at(self.home), self.home)
 
     def as_a(self, view: type[ArtefactT]) -> ArtefactT:
-        """The same artefact, with what its kind knows of its files."""
+        """The same artefact as an instance of the class of its kind."""
         return view(self.stage, self.fingerprint, self.path, self.storage)
 
     def source(self, view: type[ArtefactT], *stages: str) -> ArtefactT:
-        """The artefact of one of `stages` that this one was made of, directly or through others.
+        """The artefact of one of `stages` from which this one was made, directly or indirectly.
 
-        Raises ArtefactError where there is none.
+        Raises ArtefactError if there is none.
         """
         if found := self._source(stages):
             return found.as_a(view)
@@ -197,14 +198,14 @@ class Artefact:
         return next(direct, None) or next(filter(None, further), None)
 
     def inputs(self, storage: Storage) -> Iterator[Artefact]:
-        """The artefacts that this one was made of directly."""
+        """The artefacts from which this one was made directly."""
         for stage, name in self.manifest["inputs"].items():
             yield finished_at(storage, self.home.parents[1] / stage / name)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides an artefact's content."""
+    """Everything that determines the content of an artefact."""
 
     stage: str
     version: int
@@ -228,9 +229,9 @@ class Recipe:
 
 
 class ArtefactStore:
-    """Artefacts below one storage path, which all nodes of the cluster see: a folder, or the URI of a bucket.
+    """Artefacts below one storage path that all nodes of the cluster see: a folder, or the URI of a bucket.
 
-    Raises ArtefactError for a place that cannot be written.
+    Raises ArtefactError for a place that is not writable.
     """
 
     def __init__(self, place: str | Path) -> None:
@@ -249,7 +250,7 @@ class ArtefactStore:
             ) from error
 
     def _require_layout(self) -> None:
-        """Note the layout of a new storage. ArtefactError for a storage that was written in another one."""
+        """Record the layout of a new storage. ArtefactError for a storage with another layout."""
         files = self.storage.files
         if files.create(LAYOUT, CURRENT_LAYOUT) or files.read(LAYOUT) == CURRENT_LAYOUT:
             return
@@ -261,7 +262,7 @@ class ArtefactStore:
 
     @classmethod
     def existing(cls, place: str | Path) -> ArtefactStore:
-        """The store of a place that is one already. ArtefactError where there are no artefacts."""
+        """The store at a place that is one already. ArtefactError if there are no artefacts."""
         if next(Storage.at(place).files.list(ARTEFACTS), None) is None:
             raise ArtefactError("no artefacts here", where=str(place), hint="Give the storage_path of a run")
         return cls(place)
@@ -273,15 +274,15 @@ class ArtefactStore:
 
     @property
     def ledger(self) -> Files:
-        """Where looks at tables are written down, by question."""
+        """The ledger: looks at tables, by question."""
         return self.storage.files.below(f"{CONTROL}/ledger")
 
     def home(self, recipe: Recipe) -> Path:
-        """Where the artefact of a recipe lies, finished or not."""
+        """The home of a recipe's artefact, finished or not."""
         return self.root / ARTEFACTS / recipe.stage / recipe.fingerprint
 
     def find(self, recipe: Recipe) -> Artefact | None:
-        """The finished artefact of a recipe; one whose files are not what its manifest says is not finished."""
+        """The finished artefact of a recipe; an artefact whose files differ from its manifest is unfinished."""
         home = self.home(recipe)
         try:
             manifest = read_manifest(self.storage, home, anew=True)
@@ -293,7 +294,7 @@ class ArtefactStore:
         return found if next(damaged_files(self.storage, found), None) is None else None
 
     def named(self, stage: str, fingerprint: str) -> Artefact:
-        """The finished artefact of a stage with this fingerprint, not verified; ArtefactError where there is none."""
+        """The finished artefact of a stage with this fingerprint, unverified; ArtefactError if there is none."""
         home = self.root / ARTEFACTS / stage / fingerprint
         with suppress(FileNotFoundError):
             read_manifest(self.storage, home, anew=True)
@@ -310,7 +311,7 @@ class ArtefactStore:
         return False
 
     def finished(self, stage: str) -> list[Artefact]:
-        """All finished artefacts of a stage, of all with "", the newest first; their files are not verified."""
+        """All finished artefacts of a stage (of all stages for ""), newest first; their files are not verified."""
         found = []
         for home in self.homes(stage):
             with suppress(ValueError, FileNotFoundError):  # torn by a crash
@@ -319,7 +320,7 @@ class ArtefactStore:
         return found
 
     def homes(self, stage: str = "") -> list[Path]:
-        """The homes with a manifest, those that were finished last first; of one stage, or of all."""
+        """The homes with a manifest, latest first; of one stage, or of all."""
         above = f"{ARTEFACTS}/{stage}" if stage else ARTEFACTS
         manifests = f"{ARTEFACTS}/*/*/{MANIFEST}"
         listed = [each for each in self.storage.files.list(above) if PurePosixPath(each.name).match(manifests)]
@@ -327,10 +328,11 @@ class ArtefactStore:
         return [(self.root / each.name).parent for each in newest]
 
     def build(self, recipe: Recipe, write: Callable[[Path, Path], object]) -> tuple[Artefact, bool]:
-        """The artefact of a recipe, and whether it was there already.
+        """The artefact of a recipe, and whether it existed already.
 
-        `write(folder, scratch)` fills the folder of an attempt; what it keeps in `scratch` can be fetched again, on any
-        node, if it is interrupted. Raises LockedError while another process writes the same artefact.
+        `write(folder, scratch)` fills the folder of an attempt. If it is interrupted, files that it kept in `scratch`
+        are available to the next attempt on any node. Raises LockedError while another process writes the same
+        artefact.
         """
         if found := self.find(recipe):
             return found, True
@@ -345,7 +347,7 @@ class ArtefactStore:
             self.storage.forget(scratch)
             write(attempt, scratch)
             won = lease.held and publish(self.storage, home, redacted_values(recipe.as_json()), attempt)
-            if not won:  # a process took the lease away, since this one was silent
+            if not won:  # another process took the lease, because this one was silent
                 self.storage.drop([attempt])
             found = self.find(recipe) if not won else Artefact(recipe.stage, recipe.fingerprint, attempt, self.storage)
             if found:
@@ -354,7 +356,7 @@ class ArtefactStore:
         raise LockedError(f"another process took over the {recipe.stage} artefact", where=key, hint="Start again")
 
     def _clear(self, home: Path) -> None:
-        """Remove what damaged or interrupted attempts left, but for their scratch."""
+        """Remove what damaged or interrupted attempts left, except their scratch."""
         tops = {name.split("/")[0] for name in self.storage.names(home)}
         here = {path.name for path in home.iterdir()} if home.exists() else set()
         self.storage.drop(home / top for top in sorted(tops | here) if top != SCRATCH)
@@ -366,9 +368,9 @@ def finished_at(storage: Storage, home: Path) -> Artefact:
 
 
 def damaged_files(storage: Storage, artefact: Artefact) -> Iterator[str]:
-    """Files of an artefact that are missing, too many, or not what the manifest says.
+    """Files of an artefact that are missing, unexpected, or different from the manifest.
 
-    Files whose size and mark are as noted are taken for sound.
+    A file with the recorded size and mark counts as sound.
     """
     manifest = artefact.manifest
     hashes, marks, there = manifest["files"], manifest["marks"], storage.listed(artefact.path)

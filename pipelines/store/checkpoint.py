@@ -1,7 +1,7 @@
-"""Checkpoints that can be trusted: each is one file, whose name tells steps, configuration and hash.
+"""Checkpoints with a verified content: one file each, whose name holds steps, configuration and hash.
 
-They are written by us, not by Ray Train: it tries no upload again, may not have registered a checkpoint that is there,
-and its own snapshot can be torn by a crash. A resumed run takes the newest checkpoint whose hash is right.
+kcm writes them itself, not through Ray Train: Ray Train does not retry a failed upload, may not have registered an
+existing checkpoint, and a crash can tear its own snapshot. A resumed run takes the newest checkpoint with a valid hash.
 
     checkpoints/000000080-1f2e3d4c-FINGERPRINT-SHA256.pt
 """
@@ -25,7 +25,7 @@ _NAME = re.compile(r"\d{9,}-\w+-(?P<fingerprint>\w+)-(?P<sha256>[0-9a-f]{64})\.p
 
 
 def write_checkpoint(files: Files, attempt: str, state: dict[str, Any], *, fingerprint: str, steps: int) -> str:
-    """Write `state`, after so many steps of a training with this fingerprint; the checkpoint's name."""
+    """Write `state` after a number of steps of a training with this fingerprint; returns the checkpoint's name."""
     with tempfile.TemporaryDirectory(prefix="kcm-") as folder:
         draft = Path(folder) / "state"
         torch.save(state, draft)
@@ -36,9 +36,9 @@ def write_checkpoint(files: Files, attempt: str, state: dict[str, Any], *, finge
 
 
 def newest_checkpoint(files: Files, *, fingerprint: str, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """The state with the most steps; damaged checkpoints are passed over, saying so.
+    """The state with the most steps; damaged checkpoints are skipped with a warning.
 
-    Raises ArtefactError for one of another configuration.
+    Raises ArtefactError for a checkpoint of another configuration.
     """
     for name in checkpoints(files):
         where, parts = f"{files.uri}/{CHECKPOINTS}/{name}", _NAME.fullmatch(name)
@@ -62,6 +62,6 @@ def newest_checkpoint(files: Files, *, fingerprint: str, say: Callable[[str], No
 
 
 def checkpoints(files: Files) -> list[str]:
-    """The names of the checkpoints, the most steps first, damaged ones among them."""
+    """The names of the checkpoints, damaged ones included, most steps first."""
     names = (stat.name for stat in files.below(CHECKPOINTS).list())
     return sorted((name for name in names if _NAME.fullmatch(name)), reverse=True)

@@ -1,4 +1,4 @@
-"""The shards of each task, in the order of its rows; and the features, which are stored so.
+"""The shards of each task, in the order of its rows, and the features stored in them.
 
 Shapes: N rows, D features.
 """
@@ -20,13 +20,13 @@ from kcm.tasks import Split
 from kcm.tasks.shards import RowIndex, shard_file
 from pipelines.store.sequence import FEW_ROWS, Names, SequenceArtefact, ShardedArtefact
 
-SECONDS = "seconds"  # what encoding a row took, on one actor: the cost of a call
-FACTS = "features.json"  # what computed the features, and what they are worth by `preview`
-CUT = "cut"  # texts that have more tokens than the encoder reads
+SECONDS = "seconds"  # seconds of encoding a row on one actor: the cost of a call
+FACTS = "features.json"  # the runtime that computed the features, and their quality by `preview`
+CUT = "cut"  # texts with more tokens than the encoder reads
 
 
 def features_table(rows: pa.Table, values_ND: np.ndarray, seconds_N: np.ndarray) -> pa.Table:
-    """Rows of a task, without what they show, with their features [N, D] and the seconds that each took."""
+    """Rows of a task without their content, with features [N, D] and the seconds per row."""
     columns = {name: rows[name] for name in ("id", "label", "split") if name in rows.column_names}
     if "group" in rows.column_names:
         columns["group"] = pc.if_else(pc.equal(rows["group"], ""), None, rows["group"])  # one without it stands alone
@@ -39,13 +39,13 @@ def feature_matrix(table: pa.Table) -> np.ndarray:
 
 
 class FeaturesArtefact(ShardedArtefact):
-    """The rows of each task through an encoder: id, split, label, group, features [D], seconds; `FACTS`."""
+    """The rows of each task after the encoder: id, split, label, group, features [D], seconds; `FACTS`."""
 
     kind = "features"
 
     @cached_property
     def sequence(self) -> SequenceArtefact:
-        """The task sequence whose rows these are."""
+        """The task sequence of these rows."""
         return self.source(SequenceArtefact, "grow", "alignment", "tasks")
 
     @property
@@ -64,46 +64,46 @@ class FeaturesArtefact(ShardedArtefact):
 
     @property
     def runtime(self) -> Runtime | None:
-        """What computed them; None for an encoder without a choice."""
+        """The runtime that computed the features; None for an encoder without a choice."""
         return self._facts["runtime"]
 
     def made_by(self, encoder: EncoderConfig) -> EncoderConfig:
-        """The configured encoder as it made them, with its fitted head, in its runtime."""
+        """The configured encoder as it computed them: with its fitted head, in its runtime."""
         return self.sequence.with_head(encoder).in_runtime(self.runtime)
 
     @property
     def num_cut(self) -> int:
-        """Texts that have more tokens than the encoder reads; 0 where nothing counted them."""
+        """Texts with more tokens than the encoder reads; 0 if nothing counted them."""
         return int(self._facts.get(CUT, 0))
 
     @property
     def device(self) -> str:
-        """The kind of device that computed them."""
+        """The kind of device that computed the features."""
         return self.manifest["section"]["device"]
 
     @property
     def preview(self) -> dict[str, tuple[int, int]]:
-        """Train rows of each task that were left out, and those answered right; empty where nothing looked."""
+        """Left-out train rows of each task, and how many were answered right; empty if there is no preview."""
         return self._facts["preview"]
 
     @cached_property
     def dim(self) -> int:
-        """Features of a row."""
+        """Number of features of a row."""
         schema = pq.read_schema(self.readable(shard_file(self.path, 0, 0).name))
         return int(schema.field("features").type.list_size)
 
     def num_rows(self, split: str) -> int:
-        """The rows of a split, those that are out of scope among them."""
+        """The rows of a split, out-of-scope rows included."""
         names = split, f"{split}, out of scope"
         return sum(len(index.ranges.get(name, ())) for index in self._indices for name in names)
 
     def deciding(self, number: int) -> Split:
-        """The split whose rows choose gate and policy for a task: validate, or where that is empty its train rows."""
+        """The split whose rows choose gate and policy for a task: validate, or train if validate is empty."""
         ranges = self._indices[number].ranges
         return "validate" if "validate" in ranges or "validate, out of scope" in ranges else "train"
 
     def stored_split(self, number: int, split: Split) -> Split:
-        """The split that the files have rows of `split` of a task in: those that choose stand for validate rows."""
+        """The stored split for `split` of a task: the rows that choose replace validate rows."""
         return self.deciding(number) if split == "validate" else split
 
     @property
@@ -126,11 +126,11 @@ class FeaturesArtefact(ShardedArtefact):
 
     @property
     def num_train_rows(self) -> list[int]:
-        """The rows of each task that networks are trained on."""
+        """The rows of each task on which networks are trained."""
         return [len(index.ranges.get("train", ())) for index in self._indices]
 
     def holding(self, number: int, split: str) -> list[int]:
-        """Which shards of a task hold rows of a split; the first one where none does."""
+        """The shards of a task that hold rows of a split; the first shard if none does."""
         index, found = self._indices[number], set[int]()
         ends = np.cumsum(index.shard_rows)
         for name in (split, f"{split}, out of scope"):
@@ -141,6 +141,6 @@ class FeaturesArtefact(ShardedArtefact):
 
     @cached_property
     def _indices(self) -> list[RowIndex]:
-        """The index of each task; of a bucket, only the columns with splits and labels are fetched."""
+        """The index of each task; from a bucket, only the columns with splits and labels are fetched."""
         readable = self.storage.readable if self.storage else Path
         return [RowIndex.of_shards(self.shards(number), readable) for number in range(len(self.names.tasks))]

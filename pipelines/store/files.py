@@ -1,11 +1,11 @@
 """The one client of a storage: files by name below a folder that all nodes see, or below a prefix of a bucket.
 
-obstore speaks to both. Three rules make a storage safe for several writers: a file is whole or absent, `create` writes
-it only if it is absent (leases, manifests, the ledger and the champion pointer need nothing else), and a listing tells
-by the entity tag whether a file has changed.
+obstore speaks to both. Three rules make a storage safe for several writers: a file is whole or absent; `create` writes
+a file only if it is absent (enough for leases, manifests, the ledger and the champion pointer); and the entity tags in
+a listing show whether a file has changed.
 
-Credentials and endpoints of buckets come from the usual variables of the environment, in every process of its own:
-AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL; GOOGLE_SERVICE_ACCOUNT,
+Credentials and endpoints of buckets come from the usual environment variables of each process: AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL; GOOGLE_SERVICE_ACCOUNT,
 GOOGLE_APPLICATION_CREDENTIALS. None is stored, and none is part of a pickled value.
 """
 
@@ -39,52 +39,52 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
 SCHEMES = ("s3", "gs")
-MOST_COPIED = 5 * 2**30  # bytes of an object that S3 copies by one request
-PATIENCE_S = 120.0  # how long a bucket that does not answer is waited for
+MOST_COPIED = 5 * 2**30  # largest object that S3 copies in one request, in bytes
+PATIENCE_S = 120.0  # how long to retry a bucket that does not answer
 _CHUNK = 8 * 2**20
 _WRITER, _SHA256 = "kcm-writer", "kcm-sha256"  # attributes of objects
-_DRAFT = re.compile(r"(.*/)?\.[0-9a-f]{32}")  # a file that `create_durably` is writing
+_DRAFT = re.compile(r"(.*/)?\.[0-9a-f]{32}")  # prefix of a file that `create_durably` is writing
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 ResultT = TypeVar("ResultT")
 
 
 class StorageError(ArtefactError):
-    """A storage that cannot be reached or used."""
+    """The storage is unreachable or unusable."""
 
 
 @dataclass(frozen=True)
 class Stat:
-    """A file as a listing has it; `mark` is its entity tag, which changes whenever its content may have changed."""
+    """A file in a listing; `mark` is its entity tag, which changes whenever the content may have changed."""
 
     name: str
     size: int
     mark: str
-    modified: float  # seconds since 1970, by the clock of the storage
+    modified: float  # seconds since 1970 on the clock of the storage
 
 
 @dataclass(frozen=True)
 class Files:
     """Files by name (parts joined by slashes) below a URI; any process may hold a copy.
 
-    A missing file raises FileNotFoundError. Other faults raise OSError in a folder, and StorageError in a bucket, where
-    what may pass by itself is tried again for `PATIENCE_S`.
+    A missing file raises FileNotFoundError. Other faults raise OSError in a folder and StorageError in a bucket, after
+    retries for `PATIENCE_S` if the fault may be temporary.
     """
 
     uri: str
 
     @classmethod
     def at(cls, place: str | Path) -> Files:
-        """The files of a storage path. ValueError for a scheme that no storage has."""
+        """The files of a storage path. ValueError for an unknown scheme."""
         return cls(normalised(place))
 
     @property
     def is_remote(self) -> bool:
-        """Whether they are in a bucket."""
+        """Whether the files are in a bucket."""
         return "://" in self.uri
 
     @property
     def poll_s(self) -> float:
-        """How long to wait between two looks at a file that another process writes."""
+        """Seconds between two reads of a file that another process writes."""
         return 1.0 if self.is_remote else 0.0
 
     def below(self, name: str) -> Files:
@@ -92,11 +92,11 @@ class Files:
         return Files(f"{self.uri}/{name}") if name else self
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write a file that is not there; False, and nothing is changed, where it is. Of many writers one succeeds.
+        """Write a file that does not exist; False, and nothing changes, if it exists. Of many writers one succeeds.
 
-        The content is durable before this returns: obstore flushes no folder's files to disk, so `create_durably` does.
-        A put to a bucket whose answer was lost is sent again, and then finds the object there: an attribute tells whose
-        it is.
+        The content is durable before this returns: obstore does not flush files in folders to disk, so `create_durably`
+        does. A put to a bucket whose answer was lost is repeated and then finds the object; an attribute shows which
+        writer created it.
         """
         if not self.is_remote:
             return create_durably(Path(self.uri) / name, content)
@@ -115,7 +115,7 @@ class Files:
         self._ask(name, lambda key: obstore.put(self._store, key, content))
 
     def put(self, name: str, source: Path) -> None:
-        """Write a file with the content of a local one, or replace it; a large one is sent in parts."""
+        """Write or replace a file with the content of a local one; a large one is sent in parts."""
         noted = {_SHA256: sha256_of(source)} if self.is_remote else None
         self._ask(name, lambda key: obstore.put(self._store, key, source, attributes=noted))
 
@@ -128,7 +128,7 @@ class Files:
         return self._ask(name, lambda key: int(obstore.head(self._store, key)["size"]))
 
     def get(self, name: str, target: Path) -> str:
-        """Write the content to a local file, and give its SHA-256. StorageError where `put` noted another one."""
+        """Write the content to a local file; returns its SHA-256. StorageError if `put` recorded another hash."""
 
         def download(key: str) -> str:
             response, sha256 = obstore.get(self._store, key), hashlib.sha256()
@@ -145,7 +145,7 @@ class Files:
         return self._ask(name, download)
 
     def open(self, name: str) -> BinaryIO:
-        """The content; of an object only the parts that are read are fetched, by a request each."""
+        """The content; of an object only the parts that are read are fetched, one request each."""
         if not self.is_remote:
             return (Path(self.uri) / name).open("rb")
         size = self.size(name)
@@ -158,9 +158,9 @@ class Files:
         return cast(BinaryIO, RangeFile(f"{self.uri}/{name}", size, fetch))
 
     def copy(self, name: str, target: str) -> None:
-        """Give a file, which nobody writes to any more, another name too, with what was noted of it.
+        """Add another name for a file that nobody writes any more, with its attributes.
 
-        The storage does it itself: a folder by a link. Only an object that is too large passes through this node.
+        The storage does this itself (a link in a folder). Only an object that is too large passes through this node.
         """
         if not self.is_remote or self.size(name) <= MOST_COPIED:
             self._ask(name, lambda key: obstore.copy(self._store, key, self._key(target)))
@@ -182,7 +182,7 @@ class Files:
                 yield Stat(path, item["size"], mark, item["last_modified"].timestamp())
 
     def sha256(self, name: str) -> str:
-        """The SHA-256 of the content, read anew."""
+        """The SHA-256 of the content, computed from the content."""
 
         def hashed(key: str) -> str:
             sha256 = hashlib.sha256()
@@ -193,11 +193,11 @@ class Files:
         return self._ask(name, hashed)
 
     def noted_sha256(self, name: str) -> str:
-        """The SHA-256 that was sent with an object; of a file in a folder, which has no notes, the content's."""
+        """The SHA-256 sent with an object; for a file in a folder, the hash of the content."""
         return (self._attribute(name, _SHA256) if self.is_remote else None) or self.sha256(name)
 
     def delete(self, names: Iterable[str]) -> None:
-        """Remove files; those that are not there are passed over."""
+        """Remove files; missing files are skipped."""
         if self.is_remote:
             if keys := list(names):
                 self._ask("", lambda _: obstore.delete(self._store, keys))
@@ -211,7 +211,7 @@ class Files:
         return _client(self.uri, _endpoint()) if self.is_remote else _folders()
 
     def _key(self, name: str) -> str:
-        """The name as the client knows it: that of a folder begins at the root of the file system."""
+        """The name as the client knows it: in a folder, from the root of the file system."""
         return name if self.is_remote else f"{self.uri}/{name}".strip("/")
 
     def _attribute(self, name: str, attribute: str) -> str | None:
@@ -252,8 +252,9 @@ class Files:
 
 
 class RangeFile(io.RawIOBase):
-    """A file of `size` bytes elsewhere, of which only what is read is fetched; obstore's own reader lacks `closed`,
-    which pyarrow asks for.
+    """A remote file of `size` bytes; only the ranges that are read are fetched.
+
+    obstore's own reader lacks `closed`, which pyarrow needs.
     """
 
     def __init__(self, name: str, size: int, fetch: Callable[[int, int], memoryview]) -> None:
@@ -269,11 +270,11 @@ class RangeFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """The place of the next read."""
+        """The position of the next read."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a place, which nothing is fetched for."""
+        """Move to a position; nothing is fetched."""
         self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset
         return self._position
 
@@ -288,9 +289,9 @@ class RangeFile(io.RawIOBase):
 
 
 def normalised(place: str | Path) -> str:
-    """A storage path as it is compared and written down: an absolute path, or a URI without a slash at its end.
+    """A storage path as it is compared and stored: an absolute path, or a URI without a trailing slash.
 
-    ValueError for a scheme that no storage has.
+    ValueError for an unknown scheme.
     """
     text = str(place)
     if "://" not in text:
@@ -305,13 +306,13 @@ def normalised(place: str | Path) -> str:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether a fault may pass by itself: no answer, a broken one, a server's own error, a conflict of two puts."""
+    """Whether a fault may be temporary: no answer, a broken answer, a server error, a conflict of two puts."""
     broken = isinstance(error, exceptions.GenericError | exceptions.JoinError)
     return broken and store_fault(error) not in ("expired", "refused")
 
 
 def _reason(error: BaseException, name: str) -> tuple[str, str, str]:
-    """What went wrong in a few words, where, and how to fix it; servers' answers name keys, and are not repeated."""
+    """The fault in a few words, its location, and the fix; servers' answers contain keys and are not repeated."""
     if (fault := store_fault(error)) in ("expired", "refused"):
         what = "have expired" if fault == "expired" else "are refused"
         return f"the credentials {what}", name, "Renew them and start again: finished work is kept"
@@ -333,7 +334,7 @@ def _folders() -> store.LocalStore:
 
 @lru_cache(maxsize=64)
 def _client(uri: str, endpoint: str) -> Any:
-    """The client of a prefix, with its connections; one for each process."""
+    """The client of a prefix with its connections; one per process."""
     timeouts: ClientConfig = {"connect_timeout": "5s", "timeout": "300s"}
     more: dict[str, Any] = {}
     if uri.startswith("s3://") and endpoint:

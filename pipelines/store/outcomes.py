@@ -1,4 +1,4 @@
-"""What the large model said of every row: its answers on disk. Shapes: N rows, C labels."""
+"""The large model's answers to all rows, on disk. Shapes: N rows, C labels."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class OutcomesArtefact(ShardedArtefact):
 
     @property
     def runtime(self) -> Runtime | None:
-        """What computed the large model's encoder; None where there is no choice, torch before there was one."""
+        """The runtime of the large model's encoder; None if there is no choice, torch in older artefacts."""
         return self._facts.get("runtime", "torch")
 
     @property
     def device(self) -> str:
-        """The kind of device that computed them; a CPU before that was written down."""
+        """The kind of device that computed them; a CPU in older artefacts."""
         return self._facts.get("device", "cpu")
 
     @property
@@ -47,12 +47,12 @@ class OutcomesArtefact(ShardedArtefact):
 
     @property
     def usage(self) -> dict[str, Any]:
-        """What the answers took together, as far as it was counted: `rows`, `tokens`, `currency`."""
+        """Total usage of the answers as far as it was counted: `rows`, `tokens`, `currency`."""
         return {name: self._facts[name] for name in ("rows", "tokens", "currency") if name in self._facts}
 
     @property
     def asked(self) -> dict[str, Any]:
-        """The usage, and what is wrong with answers that were asked for: `failed`, of these `waiting` for the server,
+        """The usage, and problems with requested answers: `failed`, among these `waiting` for the server, and
         `off_label` with some `off_label_replies`.
         """
         faults = ("failed", "waiting", "off_label", "off_label_replies")
@@ -65,16 +65,16 @@ class OutcomesArtefact(ShardedArtefact):
 
 
 def write_identity(folder: Path, identity: str, **took: Any) -> None:
-    """Leave the large model's identity beside its answers, and what these took together."""
+    """Write the large model's identity and the total usage next to its answers."""
     write_json(folder / IDENTITY, {"identity": identity} | took)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers as columns; probabilities, over the label list, are NaN where the model gave only a label.
+    """Answers as columns; probabilities, over the label list, are NaN if the model gave only a label.
 
-    Labels count in the label list; the number after its last stands for none-of-these, -1 for no label at all: an
-    answer outside the label list is no failure, one that never came is.
+    Labels are indices into the label list; the next index is none-of-these, and -1 is no label. An answer outside the
+    label list is not a failure; an answer that never arrived is.
     """
 
     label_N: np.ndarray
@@ -84,7 +84,7 @@ class Answers:
 
     @classmethod
     def of(cls, answers: Sequence[LargeAnswer], num_labels: int) -> Answers:
-        """The answers of an adapter; those beyond the label list's `num_labels` are none-of-these."""
+        """The answers of an adapter; indices beyond the label list's `num_labels` are none-of-these."""
         label_N = np.array([-1 if a.label is None else a.label for a in answers], dtype=np.int64)
         known = {row: a.probabilities for row, a in enumerate(answers) if a.probabilities is not None}
         num_answers = max(map(len, known.values()), default=num_labels)
@@ -114,9 +114,9 @@ class Answers:
 
 
 def in_label_list(answer: pa.Table, num_labels: int) -> pa.Table:
-    """Answers under the label list of the sequence, which may have grown since they were given.
+    """Answers under the label list of the sequence, which may have grown since.
 
-    Labels that came later have probability 0, and none-of-these has the number after the last label.
+    Labels added later have probability 0, and none-of-these moves after the last label.
     """
     if (known := answer["large_probabilities"].type.list_size) == num_labels:
         return answer
@@ -132,7 +132,7 @@ def in_label_list(answer: pa.Table, num_labels: int) -> pa.Table:
 
 
 def with_none(values_NC: np.ndarray, num_answers: int, value: float) -> np.ndarray:
-    """The columns of the label list, then one of `value` for none-of-these where it can be answered; NaN rows stay."""
+    """Probabilities over the label list plus a column of `value` if none-of-these is possible; NaN rows stay NaN."""
     missing = num_answers - values_NC.shape[1]
     padded = np.pad(values_NC, ((0, 0), (0, missing)), constant_values=value)
     padded[np.isnan(values_NC).any(axis=1)] = np.nan
@@ -140,9 +140,9 @@ def with_none(values_NC: np.ndarray, num_answers: int, value: float) -> np.ndarr
 
 
 def over_labels(probabilities_NC: np.ndarray, label_N: np.ndarray, num_labels: int) -> np.ndarray:
-    """Probabilities float32 over the label list, which teach, of those over all answers.
+    """Probabilities float32 over the label list (the targets of training), from those over all answers.
 
-    NaN where there are none, or none-of-these was answered.
+    NaN if there are none, or if none-of-these was answered.
     """
     known_NC = probabilities_NC[:, :num_labels] / probabilities_NC[:, :num_labels].sum(axis=1, keepdims=True)
     known_NC[(label_N < 0) | (label_N >= num_labels)] = np.nan

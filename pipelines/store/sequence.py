@@ -1,4 +1,4 @@
-"""Artefacts in shards; and the task sequence: its rows, their names, and the encoders that were fitted on some rows."""
+"""Artefacts in shards, and the task sequence: its rows, their names, and encoders fitted on some rows."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from kcm.tasks.sequence import DESCRIPTION, UNITS, VECTOR, Summary, read_descrip
 from kcm.tasks.shards import task_shards
 from pipelines.store.artefact import Artefact
 
-ENCODER, LARGE = "encoder", "large"  # folders of the fitted heads, named after the side that they belong to
-FEW_ROWS = 20_000  # this process is done with so many before a cluster has started
+ENCODER, LARGE = "encoder", "large"  # folders of the fitted heads, named after their side
+FEW_ROWS = 20_000  # this process finishes this many rows before a cluster has started
 _SHARD = re.compile(r"task-(\d+)(?:\.\d+)?\.parquet")
 
 
 @dataclass(frozen=True)
 class Names:
-    """What tasks and labels are called; `none_label` is the answer to rows that have none of the labels."""
+    """The names of tasks and labels; `none_label` is the answer to rows without any of the labels."""
 
     tasks: tuple[str, ...]
     labels: tuple[str, ...]
@@ -43,12 +43,12 @@ class Names:
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """What a large model may answer: the label list, then none-of-these where rows may be out of scope."""
+        """The answers that a large model may give: the label list, and none-of-these if rows may be out of scope."""
         return self.labels if self.none_label is None else (*self.labels, self.none_label)
 
 
 def contents_of(rows: pa.Table) -> list[Content]:
-    """What the rows show, from those of the columns text, image and vector that they have."""
+    """The content of rows: their columns text, image and vector, as far as they exist."""
     absent = [None] * len(rows)
     texts, images = (rows[name].to_pylist() if name in rows.column_names else absent for name in ("text", "image"))
     vectors = matrix(rows[VECTOR]) if VECTOR in rows.column_names else absent
@@ -59,12 +59,12 @@ def contents_of(rows: pa.Table) -> list[Content]:
 
 
 class ShardedArtefact(Artefact):
-    """An artefact with shards. Those of a bucket are named by the manifest, and fetched by whoever reads them."""
+    """An artefact with shards. The manifest names the shards of a bucket, and readers fetch them."""
 
     def shards(self, number: int) -> list[Path]:
-        """Where the shards of one task lie, in order; they are here only after `file`, or `fetch` of the storage.
+        """The paths of the shards of one task, in order; they are local only after `file`, or `fetch` of the storage.
 
-        ArtefactError where one is missing.
+        ArtefactError if a shard is missing.
         """
         return task_shards(self.path, number, self.manifest["files"] if self.is_remote else None)
 
@@ -76,7 +76,7 @@ class ShardedArtefact(Artefact):
         return {path.name: path for number in range(last + 1) for path in task_shards(self.path, number, names)}
 
     def fetched(self, number: int) -> list[Path]:
-        """The shards of one task, which are here from now on."""
+        """The shards of one task, fetched."""
         return [self.file(path.name) for path in self.shards(number)]
 
     def task(self, number: int, *, split: str | None = None) -> pa.Table:
@@ -89,7 +89,10 @@ class ShardedArtefact(Artefact):
 
 
 class SequenceArtefact(ShardedArtefact):
-    """The rows by task and split, written by `tasks`, or by `alignment` without the rows that heads were fitted on."""
+    """The rows by task and split.
+
+    Written by `tasks`, or by `alignment` without the rows on which heads were fitted.
+    """
 
     kind = "sequence"
 
@@ -115,27 +118,27 @@ class SequenceArtefact(ShardedArtefact):
 
     @property
     def ledger_units(self) -> dict[str, Hashes]:
-        """What the ledger knows the whole table by, all splits and what a cap left out: its contents, and its groups.
+        """How the ledger identifies the whole table, all splits and capped rows included: by contents and groups.
 
-        Ids do not count: they begin with a file's name. Contents count beside groups, so that a group column which is
-        named later makes no new table.
+        Ids do not count, because they begin with a file's name. Contents count in addition to groups, so naming a group
+        column later makes no new table.
         """
         with pq.ParquetFile(self.file(UNITS)) as file:
             return {kind: unit_hashes(_digests(file, kind)) for kind in (CONTENT, GROUP)}
 
     @property
     def name(self) -> str:
-        """What its source is called."""
+        """The name of its source."""
         return str(read_description(self._described)["name"])
 
     @property
     def grown_tasks(self) -> frozenset[str]:
-        """The tasks whose rows came from the log; their groups are the names that it gives to units."""
+        """The tasks whose rows came from the log; their groups are the log's names of units."""
         return frozenset(read_description(self._described).get("grown", []))
 
     @property
     def _described(self) -> Path:
-        """The folder with the description, which alone is fetched."""
+        """The folder with the description; only the description is fetched."""
         return self.file(DESCRIPTION).parent
 
     def with_head(self, encoder: EncoderConfig, side: str = ENCODER) -> EncoderConfig:
@@ -148,6 +151,6 @@ class SequenceArtefact(ShardedArtefact):
 
 
 def _digests(file: pq.ParquetFile, kind: str) -> Iterator[str]:
-    """The digests of one kind, some thousand at a time in memory."""
+    """The digests of one kind, a few thousand in memory at a time."""
     for batch in file.iter_batches():
         yield from batch["digest"].filter(pc.equal(batch["kind"], kind)).to_pylist()

@@ -1,9 +1,9 @@
-"""A storage, and the folder of this node where its files are read and written by path.
+"""A storage, and this node's folder through which its files are read and written by path.
 
-A storage that is a folder, seen by all nodes, is that folder. A bucket has a folder on each node, below `KCM_CACHE`,
-else the user's cache folder: files are written there and then uploaded, and fetched on first use. It has the same path
-on every node, so that paths can be sent to workers. Its files are whole, and an artefact never changes, so what was
-fetched is used again. The folder may be removed whenever nothing runs.
+If the storage is a folder that all nodes see, it is that folder. A bucket has a folder on each node, below `KCM_CACHE`
+or else the user's cache folder: files are written there and uploaded, and fetched on first use. The folder has the same
+path on every node, so paths can be sent to workers. Its files are whole and an artefact never changes, so fetched files
+are reused. The folder may be removed whenever nothing runs.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from kcm.durable import drafted
 from kcm.inputs.location import cache_folder
 from pipelines.store.files import Files, Stat, StorageError
 
-AT_ONCE = 16  # requests for small things that are sent together
+AT_ONCE = 16  # small requests sent concurrently
 
 
 @dataclass(frozen=True)
 class Storage:
-    """The files of a storage, and the folder of this node for them; any process may hold a copy."""
+    """The files of a storage, and this node's folder for them; any process may hold a copy."""
 
     files: Files
     root: Path
@@ -41,7 +41,7 @@ class Storage:
 
     @property
     def is_remote(self) -> bool:
-        """Whether its files are in a bucket."""
+        """Whether the files are in a bucket."""
         return self.files.is_remote
 
     def below(self, path: Path) -> Storage:
@@ -49,22 +49,22 @@ class Storage:
         return Storage(self.files.below(self.name(path)), path)
 
     def name(self, path: Path) -> str:
-        """The name of a path of the folder in the storage."""
+        """The storage's name for a path of the folder."""
         name = path.relative_to(self.root).as_posix()
         return "" if name == "." else name
 
     def where(self, path: Path) -> str:
-        """Where a path of the folder lies in the storage, for people: the path, or its URI."""
+        """The location of a path in the storage, for people: the path, or its URI."""
         return f"{self.files.uri}/{self.name(path)}" if self.is_remote else str(path)
 
     def keep(self, path: Path) -> None:
-        """Upload a file of the node's folder, or all files of a folder in it, so that they outlive this node."""
+        """Upload a file of the node's folder, or all files of a folder in it, so they outlive this node."""
         if self.is_remote:
             for file in [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else [path]:
                 self.files.put(self.name(file), file)
 
     def hand_over(self, path: Path) -> None:
-        """Upload a file and delete the copy in this node's folder, which does not need it any more."""
+        """Upload a file, then delete the local copy, which is no longer needed."""
         if self.is_remote:
             self.files.put(self.name(path), path)
             path.unlink()
@@ -79,16 +79,16 @@ class Storage:
             list(pool.map(copy, paths))
 
     def readable(self, path: Path) -> Path | BinaryIO:
-        """What pyarrow reads a file from; of an object that is not here only the ranges that are read are fetched.
+        """A source that pyarrow can read; of a remote object only the ranges that are read are fetched.
 
-        FileNotFoundError where the storage does not hold it either.
+        FileNotFoundError if the storage does not hold it either.
         """
         return path if path.is_file() else self.files.open(self.name(path))
 
     def fetch(self, path: Path, sha256: str | None = None) -> Path:
-        """The path of a file that the storage holds, which is here from now on. FileNotFoundError where there is none.
+        """The local path of a file of the storage, fetched if needed. FileNotFoundError if there is none.
 
-        StorageError for a file that is fetched and has another hash than `sha256`.
+        StorageError if a fetched file has another hash than `sha256`.
         """
         if not path.is_file() and self.is_remote:
             with drafted(path) as draft:  # another process may fetch it too
@@ -101,7 +101,7 @@ class Storage:
         return path
 
     def forget(self, folder: Path) -> None:
-        """Delete the files of a folder here that a bucket does not hold."""
+        """Delete local files of a folder that the bucket does not hold."""
         if not self.is_remote:
             return
         stored = {self.root / stat.name for stat in self.files.list(self.name(folder))}
@@ -110,16 +110,16 @@ class Storage:
                 path.unlink()
 
     def listed(self, folder: Path) -> dict[str, Stat]:
-        """The files that the storage has below a folder, by their names relative to it."""
+        """The files that the storage has below a folder, by relative name."""
         above = self.name(folder)
         return {os.path.relpath(stat.name, above or "."): stat for stat in self.files.list(above)}
 
     def names(self, folder: Path) -> list[str]:
-        """These names alone."""
+        """The names of these files."""
         return list(self.listed(folder))
 
     def drop(self, paths: Iterable[Path]) -> None:
-        """Remove files and folders, here and in the storage."""
+        """Remove files and folders, locally and in the storage."""
         for path in paths:
             if self.is_remote:
                 below = [stat.name for stat in self.files.list(self.name(path))]

@@ -1,8 +1,8 @@
 """Upkeep of a storage: removing what nothing refers to any more.
 
-What is kept: every artefact whose fingerprint stands in a run's result or in a record of the loop (all champions, since
-a rollback may go to any; all challengers, by their digest), the artefacts that the bundles among them name, the bundles
-that these continue, and all that any of them was made of. Interrupted work is kept as well: it will be gone on with.
+Kept are: every artefact whose fingerprint appears in a run's result or in a record of the loop (all champions, because
+a rollback may return to any; all challengers, by their digest); the artefacts that their bundles name; the bundles that
+these continue; and the inputs of all of these. Interrupted work is kept too, because it can resume.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from pipelines.store.artefact import (
 )
 from pipelines.store.control.lease import holder_of, leased
 
-CLEANING = "leases/gc"  # held while files are removed; no run begins meanwhile
+CLEANING = "leases/gc"  # held while files are removed; no run starts meanwhile
 _BUNDLE, _LINEAGE = "bundle/bundle.json", "bundle/lineage.json"  # of a bundle's artefact; the first gives its digest
 _NAME = re.compile(r"\b[0-9a-f]{16}(?:[0-9a-f]{48})?\b")  # of an artefact, or of a bundle
 
 
 @dataclass
 class Garbage:
-    """What nothing refers to: `homes` of artefacts, and `attempts` that were overtaken; and what it takes."""
+    """What nothing refers to: `homes` of artefacts, superseded `attempts`, and their size."""
 
     homes: list[Path] = field(default_factory=list)
     attempts: list[Path] = field(default_factory=list)
@@ -72,7 +72,7 @@ def find_garbage(store: ArtefactStore) -> Garbage:
 def collect_garbage(store: ArtefactStore) -> Garbage:
     """Remove what nothing refers to, also from this node's folder for the storage.
 
-    LockedError while anything is being written: it may be about to refer to what is there.
+    LockedError while anything is being written: it may be about to refer to an artefact.
     """
     with alone(store):
         garbage = find_garbage(store)
@@ -90,7 +90,7 @@ def collect_garbage(store: ArtefactStore) -> Garbage:
 
 @contextmanager
 def alone(store: ArtefactStore) -> Iterator[None]:
-    """Nothing else writes artefacts within the block. LockedError where something does."""
+    """Nothing else writes artefacts within the block. LockedError if something does."""
     with leased(store.control, CLEANING, "the storage"):
         if found := holder_of(store.control, (key for key in store.control.keys("leases") if key != CLEANING)):
             raise LockedError(f"the storage is in use by {found[1]}", where=found[0], hint="Wait for it to end")
@@ -98,10 +98,10 @@ def alone(store: ArtefactStore) -> Iterator[None]:
 
 
 def rewrite(store: ArtefactStore, artefact: Artefact, change: Callable[[Path], None]) -> None:
-    """Change files of a finished artefact where they lie; `change(folder)` adds and removes none.
+    """Change files of a finished artefact in place; `change(folder)` adds and removes none.
 
-    Only within `alone`. A kill in between leaves files that its manifest does not tell of: they count as damaged, until
-    they are rewritten.
+    Only within `alone`. A kill in between leaves files that differ from the manifest: they count as damaged until they
+    are rewritten.
     """
     change(artefact.folder)
     store.storage.keep(artefact.path)
@@ -109,14 +109,14 @@ def rewrite(store: ArtefactStore, artefact: Artefact, change: Callable[[Path], N
 
 
 def empty(store: ArtefactStore, artefact: Artefact) -> None:
-    """Remove all files of a finished artefact but its manifest, by which others find what they were made of."""
+    """Remove all files of a finished artefact except its manifest, which shows how later artefacts were made."""
     store.storage.drop([artefact.path])
     artefact.path.mkdir(parents=True, exist_ok=True)
     _tell(store, artefact, {"files": {}, "marks": {}, EMPTIED: True})
 
 
 def _tell(store: ArtefactStore, artefact: Artefact, changed: dict[str, Any]) -> None:
-    """Let the manifest of an artefact tell of its files as they are now."""
+    """Update the manifest of an artefact to its current files."""
     manifest = encoded(artefact.manifest | changed)
     store.storage.files.write(store.storage.name(artefact.home / MANIFEST), manifest)
     read_manifest(store.storage, artefact.home, anew=True)  # this node's copy
@@ -128,7 +128,7 @@ def is_emptied(artefact: Artefact) -> bool:
 
 
 def _referred(store: ArtefactStore, artefacts: Mapping[Path, Artefact]) -> set[Path]:
-    """The homes of artefacts that something refers to, and of all that these were made of."""
+    """The homes of all referenced artefacts, and of everything from which they were made."""
     by_name = {home.name: home for home in artefacts}
     bundles = {home: each for home, each in artefacts.items() if _BUNDLE in each.manifest["files"]}
     by_name |= {sha256_of(bundle.file(_BUNDLE)): home for home, bundle in bundles.items()}
@@ -146,7 +146,7 @@ def _referred(store: ArtefactStore, artefacts: Mapping[Path, Artefact]) -> set[P
 
 
 def _named(store: ArtefactStore) -> set[str]:
-    """All names of artefacts and bundles that stand in results of runs and in records of the loop."""
+    """All names of artefacts and bundles in results of runs and in records of the loop."""
     files = store.storage.files
     names = [stat.name for stat in files.list("runs") if stat.name.endswith(".json")]
     names += [stat.name for stat in files.list(f"{CONTROL}/loop")]

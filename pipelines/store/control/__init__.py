@@ -1,1 +1,1 @@
-"""What several processes may write: small records, and what is made of them: leases, journals, the ledger of looks."""
+"""Records that several processes may write, and what they are used for: leases, journals, the ledger of looks."""

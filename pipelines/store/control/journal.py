@@ -1,4 +1,4 @@
-"""Journals: records that are only ever added to, in one order that all processes see, such as a lineage's looks."""
+"""Journals: append-only records in one order that all processes see, such as the looks of a lineage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Entry = dict[str, Any]
 
 
 class Journal:
-    """The entries under one key, the oldest first; entry number v is version v of the key."""
+    """The entries under one key, oldest first; entry number v is version v of the key."""
 
     def __init__(self, control: Control, key: str) -> None:
         self._control, self._key = control, key
@@ -27,14 +27,15 @@ class Journal:
     def append(
         self, write: Callable[[int], Mapping[str, Any]], *, same: Callable[[Entry], bool] = lambda _: False
     ) -> Entry:
-        """Add the entry that `write` makes of its number, unless one that is the `same` is there; give that entry.
+        """Add the entry that `write` makes from its number, unless an entry that is the `same` exists; returns it.
 
-        Two processes that append at once both succeed, one after the other. Raises ArtefactError where one is missing.
+        Two processes that append concurrently both succeed, one after the other. Raises ArtefactError if an entry is
+        missing.
         """
         history: list[Versioned] = []
         while True:
             before, history = history, self._control.history(self._key)
-            if history and history[-1].version > len(history) and history == before:  # not written while it was read
+            if history and history[-1].version > len(history) and history == before:  # changed while it was read
                 where, hint = f"{self._control.uri}/{self._key}", "Restore it from a backup"
                 raise ArtefactError("an entry of a journal is missing", where=where, hint=hint)
             entries = [json.loads(each.value) for each in history]
@@ -46,11 +47,11 @@ class Journal:
 
 
 class StoredLedger:
-    """What the attempts to certify challengers of one application may spend of one delta: a journal in a storage.
+    """How much of one delta each attempt to certify a challenger of an application may spend: a journal in a storage.
 
-    Attempt v spends 6 delta / (pi^2 v^2). These sum to delta over all attempts, so that all certificates that the loop
-    ever issues for an application hold together with probability 1 - delta. Attempts that failed count, and so do those
-    of earlier champions; a new window resets nothing. A window with too few units for any certificate is no attempt.
+    Attempt v spends 6 delta / (pi^2 v^2). The sum over all attempts is delta, so all certificates that the loop ever
+    issues for an application hold together with probability 1 - delta. Failed attempts count, and so do attempts under
+    earlier champions; a new window resets nothing. A window with too few units for any certificate is not an attempt.
     """
 
     def __init__(self, control: Control, name: str) -> None:
@@ -59,11 +60,11 @@ class StoredLedger:
 
     @classmethod
     def of_lineage(cls, control: Control, application: str) -> Self:
-        """The attempts of an application, at whatever window."""
+        """The attempts of an application, on any window."""
         return cls(control, f"lineage/{application}")
 
     def look(self, delta: float, digest: str) -> Look:
-        """The look of one attempt, written down unless it is there."""
+        """The look of one attempt, recorded unless it already is."""
 
         def opened(number: int) -> Entry:
             return asdict(Look(self._name, number, delta, look_delta(delta, number), digest))
@@ -72,13 +73,13 @@ class StoredLedger:
         return Look.of(self._journal.append(opened, same=lambda entry: bool(entry["digest"] == digest)))
 
     def next_spend(self, delta: float, digest: str = "") -> float:
-        """What a look would spend: what is recorded for its digest, else what the next one may."""
+        """What a look would spend: the recorded value for its digest, or else what the next look may spend."""
         looks = self.looks()
         recorded = (look.spend for look in looks if look.digest == digest)
         return next(recorded, look_delta(delta, len(looks) + 1))
 
     def looks(self) -> list[Look]:
-        """All looks so far, in order. ArtefactError when what was written down is damaged."""
+        """All looks so far, in order. ArtefactError if the record is damaged."""
         try:
             return [Look.of(entry) for entry in self._journal.entries()]
         except (ValueError, TypeError, KeyError):

@@ -1,10 +1,10 @@
-"""Locks with a time limit: one writer at a time, so no work is done twice; a second writer learns who the first is.
+"""Locks with a time limit: one writer at a time, so no work is done twice; a second writer learns who holds the lock.
 
-A lock saves work, it is not what keeps results right: a process may sleep through its time limit. What a writer
-publishes is therefore created if absent or swapped by version, see `records`.
+A lock saves work; it does not keep results right, because a process may sleep through its time limit. So a writer
+publishes by create-if-absent or by compare-and-swap, see `records`.
 
-A holder renews its lock from a thread. Whoever wants the lock watches it by its own clock, so no two clocks are
-compared: a lock that was not renewed for `TTL_S` is free, one that is renewed meanwhile is held.
+A holder renews its lock from a thread. A process that wants the lock watches it with its own clock, so no two clocks
+are compared: a lock that was not renewed for `TTL_S` is free; a lock that is renewed meanwhile is held.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from datetime import UTC, datetime
 from kcm.errors import ArtefactError, LockedError
 from pipelines.store.control.records import Control
 
-TTL_S = 15.0  # a holder that has not renewed its lock for this long is taken for dead
+TTL_S = 15.0  # a holder that has not renewed its lock for this long counts as dead
 RENEWALS = 5  # within a lock's time limit
-_FREE = b""  # the value of a lock that was given back; else it is the holder, for messages
+_FREE = b""  # the value of a released lock; otherwise the value is the holder, for messages
 
 
 class Lease:
-    """A lock that this process holds and renews from a thread, until it is released or taken away."""
+    """A lock that this process holds and renews from a thread, until it is released or another process takes it."""
 
     def __init__(self, control: Control, key: str, version: int, holder: bytes) -> None:
         self._control, self._key, self._version, self._holder = control, key, version, holder
@@ -37,11 +37,11 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether nobody has taken the lock away; publishing must not rest on it."""
+        """Whether no process has taken the lock; publishing must not depend on it."""
         return not self._lost
 
     def release(self) -> None:
-        """Let the next one have it at once."""
+        """Free the lock for the next process immediately."""
         self._stop.set()
         self._thread.join()
         if self.held:
@@ -52,7 +52,10 @@ class Lease:
             try:
                 self._write(self._holder)
                 self._control.prune(self._key)
-            except (OSError, ArtefactError):  # a full disk, say: the work will tell, and the next renewal may pass
+            except (
+                OSError,
+                ArtefactError,
+            ):  # for example a full disk: the work will fail by itself, and the next renewal may succeed
                 continue
 
     def _write(self, value: bytes) -> None:
@@ -62,9 +65,9 @@ class Lease:
 
 @contextmanager
 def leased(control: Control, key: str, what: str, *, wait_s: float = 0.0) -> Iterator[Lease]:
-    """Hold the lock of `key` while the block runs; LockedError naming the holder where it is not free in `wait_s`.
+    """Hold the lock of `key` while the block runs; LockedError naming the holder if it is not free within `wait_s`.
 
-    A holder that may be dead is watched for up to `TTL_S` even so.
+    A holder that may be dead is watched for up to `TTL_S` in any case.
     """
     since = datetime.now(UTC).isoformat(timespec="seconds")
     holder = f"process {os.getpid()} of {getpass.getuser()} on {socket.gethostname()} since {since}".encode()
@@ -76,7 +79,7 @@ def leased(control: Control, key: str, what: str, *, wait_s: float = 0.0) -> Ite
 
 
 def _awaited(control: Control, key: str, what: str, wait_s: float, holder: bytes) -> Lease:
-    """The lock, as soon as it is free and nobody else is quicker."""
+    """The lock, once it is free and no other process is faster."""
     started = silent_since = time.monotonic()
     first = seen = control.get(key)
     while True:
@@ -95,7 +98,7 @@ def _awaited(control: Control, key: str, what: str, wait_s: float, holder: bytes
 
 
 def holder_of(control: Control, keys: Iterable[str]) -> tuple[str, str] | None:
-    """The first key whose lock is renewed, and its holder; None once all are free or were silent for `TTL_S`."""
+    """The first key whose lock is renewed, and its holder; None once all are free or silent for `TTL_S`."""
     watched = {key: now for key in keys if (now := control.get(key)) and now.value != _FREE}
     started = time.monotonic()
     while watched:

@@ -1,9 +1,9 @@
 """Small records that several processes may write: create if absent, compare and swap.
 
-Every value of a key is a file of its own, named by its version, and a version is made by creating a file that must not
-be there (`Files.create`): two writers of the same version cannot both win, and a reader sees whole values only. That
-needs no lock and no clock, and holds on every file system with hard links and on every bucket with conditional puts.
-Versions count from 1; a compare-and-swap is the creation of the next one.
+Every value of a key is a file of its own, named by its version. A version is made by creating a file that must not
+exist (`Files.create`), so two writers of the same version cannot both win, and a reader sees whole values only. This
+needs no lock and no clock, and works on every file system with hard links and every bucket with conditional puts.
+Versions count from 1; a compare-and-swap creates the next one.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 from kcm.errors import ArtefactError
 from pipelines.store.files import Files
 
-KEEP = 16  # versions of a key that `prune` leaves: readers are never that far behind
+KEEP = 16  # versions of a key that `prune` keeps: readers are never that far behind
 
 
 @dataclass(frozen=True)
 class Versioned:
-    """A value and its version, which a compare-and-swap has to name; version 0 is the absence of a value."""
+    """A value and its version, which a compare-and-swap must name; version 0 means that there is no value."""
 
     version: int
     value: bytes
@@ -34,28 +34,28 @@ class Control:
 
     @property
     def uri(self) -> str:
-        """Where the records lie."""
+        """The location of the records."""
         return self._files.uri
 
     @property
     def poll_s(self) -> float:
-        """How long to wait between two looks at a record."""
+        """Seconds between two reads of a record."""
         return max(0.1, self._files.poll_s)
 
     def get(self, key: str) -> Versioned | None:
-        """The newest value of a key, None where it has none."""
+        """The newest value of a key; None if it has none."""
         while versions := self._versions(key):
             for version in sorted(versions, reverse=True):
-                with suppress(FileNotFoundError):  # pruned since it was listed, so there is a newer one
+                with suppress(FileNotFoundError):  # pruned since the listing, so there is a newer version
                     return Versioned(version, self._files.read(_name(key, version)))
         return None
 
     def create(self, key: str, value: bytes) -> bool:
-        """Write the first value of a key; False, and nothing is changed, where it has one."""
+        """Write the first value of a key; False, and nothing changes, if it has one."""
         return self.swap(key, 0, value)
 
     def swap(self, key: str, version: int, value: bytes) -> bool:
-        """Replace the value of which `version` was read; False, and nothing is changed, where a newer one is there.
+        """Replace the value whose `version` was read; False, and nothing changes, if there is a newer value.
 
         The value is durable before this returns. Raises ArtefactError on a file system without hard links.
         """
@@ -65,7 +65,7 @@ class Control:
         try:
             if not self._files.create(name, value):
                 return False
-        except PermissionError as error:  # what Linux says of a file system that has no hard links
+        except PermissionError as error:  # errno on Linux for a file system without hard links
             raise ArtefactError(
                 f"cannot link files: {error.strerror}", where=self._files.uri, hint="Choose another storage_path"
             ) from error
@@ -75,7 +75,7 @@ class Control:
         return True
 
     def history(self, key: str) -> list[Versioned]:
-        """The values of a key that are still there, the oldest first."""
+        """The values of a key that still exist, oldest first."""
         found = []
         for version in sorted(self._versions(key)):
             with suppress(FileNotFoundError):
@@ -83,21 +83,21 @@ class Control:
         return found
 
     def keys(self, above: str = "") -> list[str]:
-        """The keys below another one that have values."""
+        """The keys with values below another key."""
         return sorted({stat.name.rpartition("/")[0] for stat in self._files.list(above)})
 
     def prune(self, key: str) -> None:
-        """Forget all but the newest values of a key that is written again and again."""
+        """Delete all but the newest values of a key that is written repeatedly."""
         self._files.delete(_name(key, version) for version in sorted(self._versions(key))[:-KEEP])
 
     def forget(self, key: str) -> None:
-        """Remove a key that one process alone writes."""
+        """Remove a key that only one process writes."""
         self._files.delete([_name(key, version) for version in self._versions(key)])
 
     def _was_overtaken(self, key: str, version: int) -> bool:
-        """Whether others wrote and pruned so much meanwhile that the version after `version` was free once more.
+        """Whether other processes wrote and pruned so much that the version after `version` became free again.
 
-        Older versions are pruned first: while `version` is there, the next one was not written before.
+        Older versions are pruned first: while `version` exists, the next version was never written.
         """
         versions = self._versions(key)
         return max(versions, default=0) > KEEP and version not in versions
