@@ -1,8 +1,8 @@
-"""Attempts to update: which one is at work, and what became of those before.
+"""Attempts to update: the running attempt, and the outcome of earlier ones.
 
-An attempt is named by the champion that it starts from, the log's watermark and the configuration. It is written down
-before anything is computed, so that a killed one goes on with its own window although the log has grown since: its
-work is found again, and no second look is paid for.
+The champion, the log's watermark and the configuration name an attempt. It is recorded before anything is computed, so
+a killed attempt resumes with its own window even if the log has grown: its work is reused, and it pays for no second
+look.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipelines.store.control.records import Control
 class UpdateAttempt(Config):
     """One attempt: the digest of the champion, the window of the log, and the fingerprint of the configuration.
 
-    `labels` is the fingerprint of the labels by which the challenger of an earlier attempt is certified anew.
+    `labels` is the fingerprint of the labels with which the challenger of an earlier attempt is certified again.
     """
 
     champion: str
@@ -36,8 +36,8 @@ class UpdateAttempt(Config):
         return fingerprint_of(self.model_dump(mode="json"))
 
     def goes_on_from(self, champion: Champion, after: int, configuration: str) -> bool:
-        """Whether an interrupted attempt is still what is asked for; it may have promoted its challenger already."""
-        if self.labels is not None or self.configuration != configuration:  # labels are looked for anew
+        """Whether an interrupted attempt is still the requested one; it may have promoted its challenger already."""
+        if self.labels is not None or self.configuration != configuration:  # labels are collected again
             return False
         promoted = champion.by == "update" and champion.parent == self.champion
         return promoted or (champion.digest, after) == (self.champion, self.after)
@@ -50,10 +50,10 @@ class Attempts:
         self._journal = Journal(control, f"loop/{application}/attempts")
 
     def due(self, champion: Champion, after: int, watermark: int, configuration: str) -> UpdateAttempt | None:
-        """The attempt on the window (after, watermark]: an interrupted one, which goes on, else a new one.
+        """The attempt on the window (after, watermark]: an interrupted one, or else a new one.
 
-        None where the log holds nothing new since the last attempt or promotion. Raises DataError for a log that ends
-        before the last promotion: it is another one.
+        None if the log holds nothing new since the last attempt or promotion. Raises DataError if the log ends before
+        the last promotion: it is another log.
         """
         if watermark < champion.after:
             raise DataError(
@@ -68,9 +68,9 @@ class Attempts:
         return None if watermark <= after or self._was_made(attempt) else attempt
 
     def relabelled(self, labels: str, configuration: str) -> UpdateAttempt | None:
-        """The last turn's attempt once more, by labels on its challenger's disagreements.
+        """The last turn's attempt again, with labels on its challenger's disagreements.
 
-        None where it was of another configuration, or was made already.
+        None if it had another configuration, or exists already.
         """
         turn = self.turns()[-1]
         attempt = UpdateAttempt(
@@ -83,21 +83,21 @@ class Attempts:
         return None if turn["configuration"] != configuration or self._was_made(attempt) else attempt
 
     def open(self, attempt: UpdateAttempt) -> None:
-        """Write an attempt down before it works, unless it is the one that was interrupted."""
+        """Record an attempt before it works, unless it is the interrupted one."""
         if attempt != self.interrupted():
             self._journal.append(lambda _: {"attempt": attempt.name, "opened": attempt.model_dump(mode="json")})
 
     def close(self, attempt: str, turn: dict[str, Any]) -> None:
-        """Write down what became of an attempt; what is written later of the same one takes its place."""
+        """Record the outcome of an attempt; a later record of the same attempt replaces an earlier one."""
         entry = {"attempt": attempt, "turn": turn}
         self._journal.append(lambda _: entry, same=lambda other: other == entry)
 
     def refuse(self, attempt: str, reason: str) -> None:
-        """Write down that an attempt could not be worked on; it may be started anew, or with another window."""
+        """Record that an attempt was impossible; it may be retried, or replaced by one with another window."""
         self._journal.append(lambda _: {"attempt": attempt, "refused": reason})
 
     def turns(self) -> list[dict[str, Any]]:
-        """What became of each finished attempt, the first one first."""
+        """The outcome of each finished attempt, in order."""
         turns: dict[str, dict[str, Any]] = {}
         for entry in self._journal.entries():
             if "turn" in entry:

@@ -2,7 +2,7 @@
 
     window (-> ask_again) -> grow -> features, outcomes -> extend -> choose -> reevaluate -> register -> gates
 
-Each step is an artefact, so that what was killed anywhere goes on where it was.
+Each step is an artefact, so a killed turn resumes at its last finished step.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.tracking.tracking import PARENT_TAG, Tracking
 
 VERDICT_TAG, WINDOW_TAG = "kcm.verdict", "kcm.window"
-NOVEL_SHARE = 0.05  # of an update that names no other: traffic brings new classes, a table need not
-GROUP_FIGURES = ("proposal", "size", "callers", "agreement", "answers")  # of `loop.json`: no text of an input
+NOVEL_SHARE = 0.05  # the default of an update: traffic brings new classes, a table need not
+GROUP_FIGURES = ("proposal", "size", "callers", "agreement", "answers")  # for `loop.json`: no text of an input
 _VERDICTS = {"pass": 1.0, "undecided": 0.5, "fail": 0.0}  # as metrics
 
 
 @dataclass(frozen=True)
 class BuiltChallenger:
-    """The gates, and the challenger as the champion that it would be; None where the window holds too little."""
+    """The gates, and the challenger as a champion record; None if the window holds too little."""
 
     gates: list[PromotionGate]
     candidate: Champion | None = None
@@ -62,7 +62,7 @@ class BuiltChallenger:
 
 
 class RegisterChallenger(Register):
-    """The challenger's bundle, in the store: it is registered with its promotion gates, and not as the champion."""
+    """The challenger's bundle in the store, registered with its promotion gates but not as the champion."""
 
     parent: str = Field(exclude=True)
 
@@ -78,16 +78,16 @@ class RegisterChallenger(Register):
 def build_challenger(
     config: RunConfig, state: LoopState, attempt: UpdateAttempt, labels: GivenLabels | None, reporter: Reporter
 ) -> BuiltChallenger:
-    """Go as far as the promotion gates, the cheap ones first; a window with too little ends at the first.
+    """Compute everything up to the promotion gates, cheap gates first; a window with too little data ends at the first.
 
-    Raises ArtefactError where the champion's bundle is missing, DataError for a window that nothing may be learned or
-    certified from.
+    Raises ArtefactError if the champion's bundle is missing, and DataError for a window from which nothing may be
+    learned or certified.
     """
     assert config.update is not None
     champions = reversed(state.champions.pointer.history())
     parent = Parent.of(state.store, next(champion for champion in champions if champion.digest == attempt.champion))
     context = context_of(config, state.store, reporter)
-    with log_reader(config) as log:  # no cluster is needed for it
+    with log_reader(config) as log:  # needs no cluster
         stage = LogWindow.read_from(log, config, parent, attempt.after, attempt.upto, ClassNames.of(config))
         window = stage.build({}, context).as_a(WindowArtefact)
     facts = window.facts
@@ -125,7 +125,7 @@ def build_challenger(
 
 
 def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = None) -> list[Stage]:
-    """What follows the window, in its order; with `labels` the challenger is certified by them."""
+    """The stages after the window, in order; with `labels`, the challenger is certified by them."""
     assert config.update is not None
     upstreams = config.serve.large.upstreams
     if config.large.upstream is not None:

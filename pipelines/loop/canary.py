@@ -1,8 +1,8 @@
-"""Trying a challenger on traffic: it answers more and more of the callers.
+"""The trial of a challenger on traffic: it answers a growing share of the callers.
 
-A stage ends after a fixed number of the challenger's own decisions. What its traffic refutes, or does not show to stay
-within its limits by then, ends the trial at once: the champion answers everybody again.
-`kcm.certification.monitoring.trial` decides; here the service and the log are asked.
+A stage ends after a fixed number of the challenger's own decisions. If they refute a limit, or do not show that the
+challenger stays within it, the trial ends immediately and the champion answers everybody again.
+`kcm.certification.monitoring.trial` decides; this module queries the service and the log.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.trial import TrialLog
 
 POLL_S = 1.0
-REST = 5  # a reading of the log that takes t seconds is followed by a rest of 5 t
-SETTLE_S = 60.0  # time that the last audits of a stage may take
+REST = 5  # after a read of the log that takes t seconds, pause for 5 t
+SETTLE_S = 60.0  # time limit for the last audits of a stage
 DELTA = 0.1  # probability that a challenger as bad as a limit passes, and that a good one is refuted
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PointerTrial:
-    """A trial by the champion pointer: replicas follow what it says of the challenger."""
+    """A trial through the champion pointer: replicas follow its entry for the challenger."""
 
     pointer: Pointer
     candidate: Champion
@@ -56,7 +56,7 @@ class PointerTrial:
 
 
 class RolloutOutcome(Config):
-    """How a trial ended, why, and what each stage has shown."""
+    """How a trial ended, why, and the evidence of each stage."""
 
     passed: bool
     reason: str
@@ -69,7 +69,7 @@ class _StoppedError(Exception):
 
 @dataclass
 class Rollout:
-    """One trial of the version `challenger` beside `champion`.
+    """One trial of the version `challenger` against `champion`.
 
     `disagreement` is the largest share of all items on which the challenger may disagree with the large model.
     """
@@ -85,9 +85,9 @@ class Rollout:
     stages: list[StageVerdict] = field(default_factory=list)
 
     def run(self) -> RolloutOutcome:
-        """Bring the challenger through all stages; else the champion answers everybody again.
+        """Take the challenger through all stages; if one fails, the champion answers everybody again.
 
-        A challenger that has passed still answers the callers of the last stage: a promotion ends that.
+        A challenger that has passed still answers the callers of the last stage until it is promoted.
         """
         self._deadline, self._after = self.clock() + self.config.timeout_s, self.log.last()
         limits = Limits(
@@ -102,7 +102,7 @@ class Rollout:
         except (_StoppedError, KcmError) as error:
             self.service.end()
             if isinstance(error, LogUnavailableError):
-                raise  # which tells nothing of the challenger
+                raise  # which says nothing about the challenger
             logger.warning("challenger %s is rolled back: %s", self.challenger, error)
             return RolloutOutcome(passed=False, reason=str(error), stages=tuple(self.stages))
         except BaseException:
@@ -133,7 +133,7 @@ class Rollout:
             raise _StoppedError(f"stage {stage} at {share:.0%} of the callers is undecided: {last.reason}")
 
     def _wait(self, done: Callable[[Requests], bool]) -> None:
-        """Read the trial again and again until it is `done`."""
+        """Read the trial repeatedly until it is `done`."""
         while True:
             if reason := self.service.dropped():
                 raise _StoppedError(f"the service dropped it: {reason}")

@@ -11,11 +11,11 @@ from kcm.config import Config
 from kcm.tasks.splits import Fractions
 from pipelines.registry.gates import GateConfig
 
-AUDIT_SHARE = 0.05  # of a run that has a section `update` and names no other
+AUDIT_SHARE = 0.05  # the default of a run with a section `update`
 
 
 class CanaryConfig(Config):
-    """How a challenger is tried on traffic before it is the champion, where the cascade is served."""
+    """The trial of a challenger on traffic before it becomes the champion, if the cascade is served."""
 
     stages: tuple[float, ...] = Field(
         (0.01, 0.05, 0.25, 1.0), description="Shares of the callers that it answers, one after the other, up to 1."
@@ -38,9 +38,9 @@ class CanaryConfig(Config):
 
 
 class UpdateConfig(Config):
-    """When `kcm update` starts an attempt, what a challenger must show, and who promotes it.
+    """When `kcm update` starts an attempt, what a challenger must prove, and who promotes it.
 
-    Nothing here changes what a run trains: stages of `kcm run` do not read it.
+    Nothing here changes what a run trains: the stages of `kcm run` do not read it.
     """
 
     approval: Literal["auto", "manual"] = Field(

@@ -1,4 +1,4 @@
-"""The champion that an update goes on from: its bundle, and the artefacts that the bundle was made of."""
+"""The champion from which an update starts: its bundle, and the artefacts from which the bundle was made."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Parent:
     def of(cls, store: ArtefactStore, champion: Champion) -> Self:
         """The parent that `champion` names.
 
-        ArtefactError where its bundle is missing, is another one, or does not list what it was trained on.
+        ArtefactError if its bundle is missing, differs, or does not list its training artefacts.
         """
         artefact = store.named(Register.stage, champion.bundle).as_a(BundleArtefact)
         if (digest := bundle_digest(artefact.bundle)) != champion.digest:
@@ -50,7 +50,7 @@ class Parent:
 
     @cached_property
     def features(self) -> FeaturesArtefact:
-        """The features that it was trained on."""
+        """The features on which it was trained."""
         return self.artefact.source(FeaturesArtefact, "features")
 
     @cached_property
@@ -65,7 +65,7 @@ class Parent:
 
     @cached_property
     def tuned(self) -> TunedArtefact:
-        """The search, or the extension of one, that its networks and policy come from."""
+        """The search, or the extension of a search, that produced its networks and policy."""
         return self.artefact.source(TunedArtefact, "choose", "prompts", "tune")
 
     @cached_property

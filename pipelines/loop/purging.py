@@ -1,10 +1,10 @@
-"""What was deleted from the log leaves the artefacts of earlier versions, too: these are served on, nothing more.
+"""Purging: what was deleted from the log is also removed from the artefacts of earlier versions, which stay served.
 
-The next update trains without it. What earlier versions hold stays until it is purged.
+The next update trains without the deleted units. Earlier versions hold them until they are purged.
 
-A version remembers a unit in the rows that it was trained on, in all that was made of these rows, and in the memory of
-its learner. Those artefacts are emptied; bundles, figures and lineage stay. A window keeps its decisions as the log
-does, as numbers without content. The champion must have been trained without the units before.
+A version remembers a unit in its training rows, in everything made from these rows, and in the memory of its learner.
+Purging empties these artefacts; bundles, figures and lineage stay. A window keeps its decisions as numbers without
+content, like the log. The champion must already have been trained without the units.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from pipelines.store.upkeep import alone, empty, is_emptied, rewrite
 # What holds no content of rows: bundles and figures, with scores and answers by the ids of rows; windows are rewritten.
 _KEPT = frozenset({"register", "evaluate", "reevaluate", "gates", "window", "ask_again"})
 _SEQUENCES = ("grow", "tasks")
-ERASED = (*PAYLOAD, "label")  # columns of a window that hold content
+ERASED = (*PAYLOAD, "label")  # columns of a window with content
 
 
 @dataclass(frozen=True)
 class Purged:
-    """The artefacts that were emptied, as STAGE/FINGERPRINT, and the windows whose content was erased."""
+    """The emptied artefacts, as STAGE/FINGERPRINT, and the windows whose content was erased."""
 
     emptied: list[str] = field(default_factory=list)
     windows: list[str] = field(default_factory=list)
 
 
 def purge(state: LoopState, key: bytes, units: Collection[str]) -> Purged:
-    """Remove these units, by their names in the log that has this key, from all artefacts of an application.
+    """Remove these units, by their names in the log with this key, from all artefacts of an application.
 
-    Killed and called again it goes on. Raises KcmError, with nothing changed, where the champion still holds them or a
-    turn is under way, and LockedError while anything is being written.
+    A killed purge resumes when it is called again. Raises KcmError, and changes nothing, if the champion still holds
+    the units or a turn is running; LockedError while anything is being written.
     """
     found = Purged()
     if not units:
@@ -68,14 +68,14 @@ def purge(state: LoopState, key: bytes, units: Collection[str]) -> Purged:
 
 
 def _sequences(state: LoopState) -> Iterator[SequenceArtefact]:
-    """The sequences that the application's versions were trained on, and those of challengers that never were one."""
+    """The sequences on which versions of the application were trained, and those of unpromoted challengers."""
     found = {each.path: each for each in state.store.finished(Grow.stage)}
     for bundle in state.bundles().values():
         try:
             artefact = state.store.named(Register.stage, bundle)
             sequence: Artefact = artefact.source(SequenceArtefact, *_SEQUENCES)
         except (ArtefactError, OSError):
-            continue  # it is gone with all that it was made of
+            continue  # removed together with everything it was made of
         found[sequence.path] = sequence
     return (each.as_a(SequenceArtefact) for each in found.values())
 
@@ -83,7 +83,7 @@ def _sequences(state: LoopState) -> Iterator[SequenceArtefact]:
 def _holds(sequence: SequenceArtefact, key: bytes, units: Collection[str]) -> bool:
     """Whether rows of these units are in a sequence, or were until it was emptied."""
     if is_emptied(sequence):
-        return True  # what was made of it may have been left by a purge that was killed
+        return True  # a killed purge may have left what was made from it
     try:
         return bool(rows_of(sequence, key, units))
     except (ArtefactError, OSError):

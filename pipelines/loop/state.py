@@ -1,4 +1,4 @@
-"""What the loop remembers of an application, where its log stands, and `loop.json`, which shows it to people."""
+"""The state of the loop for an application: champions, attempts, its position in the log, and `loop.json`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LoopState:
 
     @property
     def path(self) -> Path:
-        """Where `loop.json` lies."""
+        """The path of `loop.json`."""
         return self.store.root / "runs" / self.name / LOOP
 
     def as_json(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class LoopState:
         }
 
     def waiting(self, champion: Champion) -> list[dict[str, Any]]:
-        """The turns whose challengers wait for a person, to follow this champion."""
+        """The turns whose challengers wait for a person's approval to follow this champion."""
         return [
             turn
             for turn in self.attempts.turns()
@@ -63,7 +63,7 @@ class LoopState:
         ]
 
     def rolled_back(self) -> dict[str, Any] | None:
-        """The last version that was rolled back or stopped on traffic: what it was, why, when; None without one."""
+        """The last version that was rolled back or stopped on traffic, with reason and time; None without one."""
         rejections = self.champions.pointer.rejections()
         if not rejections:
             return None
@@ -88,7 +88,7 @@ class LoopState:
         return bundles | {champion.version: champion.bundle for champion in self.champions.pointer.history()}
 
     def write(self) -> dict[str, str]:
-        """Write `loop.json` and the page beside it, and say where they lie."""
+        """Write `loop.json` and its page; returns their locations."""
         content, page = redacted_values(self.as_json()), self.path.with_suffix(".html")
         write_page(render_loop(content), page)
         write_json(self.path, content)
@@ -98,19 +98,19 @@ class LoopState:
 
 
 def log_reader(config: RunConfig) -> LogReader:
-    """The log of a run's service. DataError where nothing has been served yet."""
+    """The log of a run's service. DataError if nothing has been served yet."""
     return LogReader(log_url(config.serve, config.storage_folder), config.application)
 
 
 def watermark_of(config: RunConfig) -> int:
-    """The number of the last decision that a window of a run's application may end with; 0 where nothing is logged."""
+    """The number of the last decision that a window of an application may end with; 0 if nothing is logged."""
     return log_watermark(log_url(config.serve, config.storage_folder), config.application)
 
 
 def window_start(config: RunConfig, champion: Champion) -> int:
-    """The decision after which a window begins: the last before the promotion, or before an alarm was given.
+    """The decision after which a window begins: the last one before the promotion, or before an alarm.
 
-    What raised the alarm chose the attempt, and cannot certify what comes of it.
+    The decisions behind the alarm chose the attempt, so they cannot certify its result.
     """
     if not watermark_of(config):
         return champion.after

@@ -1,6 +1,6 @@
 """What starts an attempt of `kcm update --watch`: a schedule, new rows, a refuted certificate, or drift.
 
-A trigger starts an attempt and nothing more: what is promoted is for the promotion gates to say.
+A trigger only starts an attempt: the promotion gates decide what is promoted.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pipelines.loop.config import UpdateConfig
 from pipelines.loop.state import LoopState, log_reader, watermark_of
 from pipelines.serve.log.alarm import drifted
 
-Cause = tuple[str | None, str]  # a champion, and what is wrong with it
+Cause = tuple[str | None, str]  # a champion and its fault
 
 
 @dataclass(frozen=True)
 class NewTraffic:
-    """What the log holds beyond the last attempt, and what the monitor of the champion says.
+    """What the log holds beyond the last attempt, and what the champion's monitor reports.
 
-    `decisions`, `large_answers` and `labels` are new ones. `refuted`: the certificate of `champion` is; `drift`: what
-    has drifted.
+    `decisions`, `large_answers` and `labels` count new ones. `refuted`: the certificate of `champion` is refuted;
+    `drift`: the quantities that have drifted.
     """
 
     decisions: int = 0
@@ -33,7 +33,7 @@ class NewTraffic:
 
     @classmethod
     def of(cls, config: RunConfig) -> NewTraffic:
-        """What the log of a run's application holds."""
+        """The new traffic in the log of a run's application."""
         state = LoopState.of(config)
         champion = state.champions.agreed().champion
         if not (watermark := watermark_of(config)):
@@ -48,16 +48,16 @@ class NewTraffic:
 
     @property
     def causes(self) -> frozenset[Cause]:
-        """What calls for an attempt whatever has come in: the champion, and what is wrong with it."""
+        """Causes that need no new traffic: the champion, and its fault."""
         signs = ((self.refuted, "the certificate is refuted"), (self.drift is not None, f"drift: {self.drift}"))
         return frozenset((self.champion, what) for holds, what in signs if holds)
 
 
 def due(traffic: NewTraffic, idle_s: float, config: UpdateConfig, tried: Collection[Cause] = ()) -> str | None:
-    """Why an attempt is due, `idle_s` seconds after the last one; None where it is not.
+    """Why an attempt is due `idle_s` seconds after the last one; None if none is due.
 
-    Without new decisions nothing is: there would be nothing to learn from. Nor is it for a cause that an attempt was
-    made for already: an attempt that could not help would be made again and again.
+    Without new decisions none is due: there would be nothing to learn. A cause that an attempt already had starts no
+    second one, because an attempt that could not help would be repeated forever.
     """
     if traffic.decisions == 0:
         return None
@@ -80,10 +80,10 @@ def watch(
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> None:
-    """Look at the log every `poll_s` seconds and make an attempt whenever one is due, until interrupted.
+    """Check the log every `poll_s` seconds and start an attempt whenever one is due, until interrupted.
 
-    `clock` never goes back, whatever becomes of the time of day; `attempt` is given the reason. A refuted certificate
-    and drift start one attempt each, unless they end and begin anew.
+    `clock` is monotonic; `attempt` receives the reason. A refuted certificate and drift start one attempt each, unless
+    they end and start again.
     """
     last, tried = clock(), frozenset[Cause]()
     while True:

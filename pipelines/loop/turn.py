@@ -1,7 +1,7 @@
-"""One turn of the loop: what came in since the last promotion is learned, certified, judged, and perhaps promoted.
+"""One turn of the loop: learn the traffic since the last promotion, certify, apply the gates, perhaps promote.
 
-An attempt is named by the champion, the log's watermark and the configuration; each of its steps is an artefact, so
-that a turn that was killed anywhere goes on. Whatever happens, the champion changes by one swap of its pointer.
+The champion, the log's watermark and the configuration name an attempt. Each of its steps is an artefact, so a killed
+turn resumes. In every case the champion changes through one compare-and-swap of its pointer.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PASSED = "every promotion gate has passed"
 
 @dataclass(frozen=True)
 class Delivery:
-    """How a version came to answer traffic: whether anything is served, and why it was stopped, if it was."""
+    """How a version was brought to traffic: whether anything is served, and why the version was stopped, if it was."""
 
     served: bool
     stopped: str | None = None
@@ -49,16 +49,16 @@ Deliver = Callable[[Champion, float], Delivery]
 
 
 def nothing_served(candidate: Champion, disagreement: float) -> Delivery:
-    """The delivery where no service runs."""
+    """The delivery if no service runs."""
     return Delivery(served=False)
 
 
 def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Take one turn, and give what became of it; `loop.json`, at `result_path`, tells of all turns.
+    """Take one turn and return its outcome; `loop.json`, at `result_path`, lists all turns.
 
-    Raises LockedError naming the process that takes a turn of the same run, ConfigError for a configuration without
-    updates, DataError for a window that nothing may be learned or certified from, and KcmError where somebody moved
-    MLflow's alias. The champion is what it was then.
+    Raises LockedError naming the process that is already taking a turn of this run, ConfigError for a configuration
+    without updates, DataError for a window from which nothing may be learned or certified, and KcmError if somebody
+    moved MLflow's alias. After an error the champion is unchanged.
     """
     if config.update is None:
         raise ConfigError("there is no section `update`", where=config.name, hint="Add `update: {}` to the file")
@@ -73,7 +73,7 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
         if attempt is None:
             reason = f"nothing is new in the log since decision {watermark}"
             current = state.champions.present()
-            if not state.champions.pointer.is_mirrored(current.number):  # a process died between the two
+            if not state.champions.pointer.is_mirrored(current.number):  # a process died between the two writes
                 state.champions.mirror()
             return {"changed": False, "reason": reason, "champion": current.champion.version} | state.write()
         state.champions.agreed()
@@ -96,7 +96,7 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
 def approve(config: RunConfig, version: str, deliver: Deliver = nothing_served) -> dict[str, Any]:
     """Promote a version that waits for approval.
 
-    Raises KcmError for one that does not wait: it is not of the last turn, failed a gate, or was rolled back.
+    Raises KcmError for a version that does not wait: it is not from the last turn, failed a gate, or was rolled back.
     """
     state = LoopState.of(config)
     number = version.rpartition("/")[2]
@@ -119,7 +119,7 @@ def approve(config: RunConfig, version: str, deliver: Deliver = nothing_served) 
 
 
 def _due(config: RunConfig, state: LoopState, watermark: int, labels: GivenLabels | None) -> UpdateAttempt | None:
-    """The attempt that labels or new decisions call for; None where nothing is new."""
+    """The attempt that labels or new decisions call for; None if nothing is new."""
     configuration = _configuration(config)
     if labels is not None:
         given = fingerprint_of(labels.model_dump(mode="json"))
@@ -152,7 +152,7 @@ def _record(attempt: UpdateAttempt, built: BuiltChallenger) -> dict[str, Any]:
 def _outcome(
     config: RunConfig, state: LoopState, attempt: UpdateAttempt, built: BuiltChallenger, deliver: Deliver
 ) -> dict[str, Any]:
-    """What of a turn's record changes as its challenger is promoted, or held back."""
+    """The part of a turn's record that changes when its challenger is promoted or held back."""
     if (candidate := built.candidate) is None:
         return {}
     if (held_back := _held_back(config, state, attempt, candidate, overall(built.gates))) is not None:
@@ -167,7 +167,7 @@ def _outcome(
 def _held_back(
     config: RunConfig, state: LoopState, attempt: UpdateAttempt, candidate: Champion, verdict: Verdict
 ) -> dict[str, Any] | None:
-    """Why the challenger is not promoted by itself; None where it is."""
+    """Why the challenger is not promoted automatically; None if it is."""
     assert config.update is not None
     if reason := state.champions.pointer.rejected(candidate.digest, upto=attempt.upto):
         return {"reason": f"it, or another from this window, was stopped before: {reason}"}
@@ -183,14 +183,14 @@ def _held_back(
 def _promote(
     config: RunConfig, state: LoopState, candidate: Champion, after: set[str], upto: int, bring: Callable[[], Delivery]
 ) -> dict[str, Any]:
-    """Bring a challenger through its canary, where a cascade is served, and make it the champion.
+    """Take a challenger through its canary if a cascade is served, and make it the champion.
 
-    `after` are digests of the champions that it may follow.
+    `after` holds the digests of the champions that it may follow.
     """
     champions, promoted = state.champions, {"promoted": True, "awaits_approval": False, "reason": _PASSED}
     with promoting(state.store.control, config.name):
         current = champions.agreed()
-        if current.champion.digest == candidate.digest:  # and the process died before it could say so
+        if current.champion.digest == candidate.digest:  # and the process died before it could record that
             return promoted
         if current.champion.digest not in after:
             raise KcmError(
@@ -215,7 +215,7 @@ def _promote(
 
 
 def _configuration(config: RunConfig) -> str:
-    """The fingerprint of all that decides what an attempt learns and must show."""
+    """The fingerprint of everything that determines what an attempt learns and must prove."""
     assert config.update is not None
     operational = {"cluster", "tracking", "serve", "storage_path", "assets_path", "update", "costs"}
     when = {"approval", "every_s", "poll_s", "new_large_answers", "new_labels", "canary"}

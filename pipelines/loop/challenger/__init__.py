@@ -1,1 +1,1 @@
-"""The champion's sequence goes on: what a challenger learns from the window."""
+"""A challenger learns the window as one more task of the champion's sequence."""

@@ -1,9 +1,9 @@
-"""Stage `ask_again` of an update that learns new labels: the window, answered by the large model with its new list.
+"""Stage `ask_again` of an update that learns new labels: the large model answers the window again with its longer list.
 
-The challenger is deployed beside a large model that may answer the new labels, and the promise is made against that
-model. What the log holds was answered from the list of before: an item of a new class got one of the old labels, so
-that a challenger which answers it rightly would seem to lose. Whatever was asked then is asked again; an item that was
-not stays without an answer, so that the probabilities of having been asked are those of the log.
+The challenger is deployed with a large model that may answer the new labels, and the promise compares with that model.
+The log's answers used the old list: an item of a new class got an old label, so a challenger that answers it correctly
+would seem to lose. Every question asked then is asked again. An item that was not asked about stays without an answer,
+so the logged probabilities of being asked stay correct.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SHARD = "window.parquet"
 
 
 class AskAgain(Stage, Plan):
-    """A window whose large answers are of the label list that the challenger will have."""
+    """A window whose large answers use the challenger's label list."""
 
     stage, version, reads, writes, unit = "ask_again", 1, ("window",), WindowArtefact, "decisions"
 
@@ -41,7 +41,7 @@ class AskAgain(Stage, Plan):
     parent: Any = Field(exclude=True)  # a Parent
 
     def plan(self, context: Context, window: WindowArtefact) -> AskAgain:
-        """Itself. ConfigError for recorded answers, which take no further label."""
+        """Itself. ConfigError for recorded answers, which cannot use a new label."""
         if self.large.is_recorded:
             raise ConfigError(
                 f"recorded answers do not know the label {window.facts.new_labels[0]!r}",
@@ -51,11 +51,11 @@ class AskAgain(Stage, Plan):
         return self
 
     def dependencies(self, window: WindowArtefact) -> tuple[Artefact, ...]:
-        """The window, and the champion's outcomes, whose large model it is."""
+        """The window, and the champion's outcomes, which identify the large model."""
         return window, self.parent.outcomes
 
     def write(self, attempt: Attempt, window: WindowArtefact) -> None:
-        """The same decisions, with other answers. DataError where the large model answers none of them."""
+        """The same decisions with new answers. DataError if the large model answers none of them."""
         names = self.parent.sequence.names
         answers = replace(names, labels=(*names.labels, *window.facts.new_labels)).answers
         if self.large.fits_on_train:
@@ -87,11 +87,11 @@ class AskAgain(Stage, Plan):
 
 
 def answered_anew(rows: pa.Table, given: pa.Table, answers: tuple[str, ...]) -> pa.Table:
-    """The decisions with the answers `given`, a table of outcomes; one that failed has none, as a lost audit has."""
+    """The decisions with new answers from a table of outcomes; a failed answer is missing, like a lost audit."""
     place = pc.index_in(row_ids(rows), value_set=given["id"].combine_chunks())
     label = given["large_label"].to_pylist()
     failed = given[FAILED].to_pylist()
-    # A label outside the list is an answer too, which agrees with none of the challenger's.
+    # A label outside the list is an answer too; it agrees with no answer of the challenger.
     names = [None if bad else answers[n] if n >= 0 else "" for n, bad in zip(label, failed, strict=True)]
     probabilities = given["large_probabilities"].cast(pa.list_(pa.float32())).combine_chunks()
     known = pa.array(

@@ -1,6 +1,6 @@
 """Stages `extend` and `choose` of an update: the networks learn one more task, then gate and policy are chosen.
 
-Hyper-parameters are those that the champion's search has chosen; nothing is searched but the policy.
+The hyper-parameters are the choice of the champion's search; only the policy is searched again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Extend(Stage, Plan, TrainerConfig):
 
     @classmethod
     def of_parent(cls, parent: Parent) -> Self:
-        """The hyper-parameters that the champion's search has chosen. ConfigError for one that cannot go on."""
+        """The hyper-parameters that the champion's search chose. ConfigError for a champion that cannot be extended."""
         tuned, name = parent.tuned, parent.collaborator
         config = tuned.plan.config
         if not config.train.mask_unseen:
@@ -46,7 +46,7 @@ class Extend(Stage, Plan, TrainerConfig):
                 hint="Set train.mask_unseen: true and `kcm run` anew",
             )
         choice, network = choice_of(parent), config.network
-        if tuned.plan.kind(name) == "mlp":  # the width that matches the KAN's goes with the number of labels
+        if tuned.plan.kind(name) == "mlp":  # the width that matches the KAN's depends on the number of labels
             judge = tuned.load(name).collaborator.judge
             assert isinstance(judge, MLP)
             network = network.model_copy(update={"mlp_width": judge.widths[1]})
@@ -68,13 +68,13 @@ class Extend(Stage, Plan, TrainerConfig):
         return self
 
     def dependencies(self, window: WindowArtefact, **reads: Artefact) -> tuple[Artefact, ...]:
-        """The grown features and outcomes, which lack forgotten rows, and the champion's networks."""
+        """The grown features and outcomes, without forgotten rows, and the champion's networks."""
         return *reads.values(), self.tuned
 
     def write(
         self, attempt: Attempt, window: WindowArtefact, features: FeaturesArtefact, outcomes: OutcomesArtefact
     ) -> None:
-        """The state of a trainer that has learned one more task."""
+        """Train one more task; writes the trainer's state."""
         train(
             attempt,
             TrainerPlan(self, features, outcomes),
@@ -84,7 +84,7 @@ class Extend(Stage, Plan, TrainerConfig):
 
 
 class Choose(Stage, Plan):
-    """Gate and policy of the extended collaborator, in the form of a search of one trial: the champion's choice."""
+    """Gate and policy of the extended collaborator, stored like a search of one trial: the champion's choice."""
 
     stage, version, unit = "choose", 1, "trials"
     reads, writes = ("features", "outcomes", "trained"), TunedArtefact
@@ -114,5 +114,5 @@ class Choose(Stage, Plan):
 
 
 def choice_of(parent: Parent) -> Choice:
-    """What the champion's search has chosen."""
+    """The choice of the champion's search."""
     return Choice(**parent.tuned.choice(parent.collaborator))

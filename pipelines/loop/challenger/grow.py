@@ -1,15 +1,15 @@
 """Stages `grow`, `features` and `outcomes` of an update: the champion's sequence with the window as one more task.
 
-What was there is taken over, not made again: the new task alone costs work, however long the sequence is. What of a
-window becomes the rows of the task:
+Existing tasks are linked, not recomputed: only the new task costs work, however long the sequence is. The decisions of
+a window become rows of the task as follows:
 
-    train      every answer of the large model is part of the distillation pool, unweighted; labels of people join it
-               (a closed form takes the answers for labels, where no person gave one)
-    validate   decisions that the large model answered; their label is what a person said who was asked, else its answer
-    test       likewise
-    certify    nothing: its decisions are certified on as they are, and never become rows
+    train      every answer of the large model joins the distillation pool, unweighted, and so do labels of people
+               (a closed form uses the answer as the label if no person gave one)
+    validate   decisions that the large model answered; the label is an annotator's label, or else that answer
+    test       the same
+    certify    nothing: these decisions are certified on as logged, and never become rows
 
-Labels that people volunteer train, and do nothing else: people report errors, they are no sample.
+Labels that people volunteer are used for training only: people report errors, so their labels are no sample.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Grow(Stage, Plan):
     parent: Any = Field(exclude=True)  # a Parent
 
     def plan(self, context: Context, window: WindowArtefact) -> Grow:
-        """Itself; ConfigError for a memory without room for the labels that come."""
+        """Itself; ConfigError for a memory without room for the new labels."""
         self.learner.build(self.seed).check(len(self.parent.sequence.names.labels) + len(window.facts.new_labels))
         return self
 
@@ -63,7 +63,7 @@ class Grow(Stage, Plan):
         return window, self.parent.sequence
 
     def write(self, attempt: Attempt, window: WindowArtefact) -> None:
-        """The sequence with one more task. DataError for a window without rows to measure or to choose on."""
+        """The sequence with one more task. DataError for a window without rows to measure or choose on."""
         sequence, facts = self.parent.sequence, window.facts
         known: Names = sequence.names
         names = Names((*known.tasks, facts.task), (*known.labels, *facts.new_labels), known.none_label)
@@ -81,7 +81,7 @@ class Grow(Stage, Plan):
 
 
 class GrowFeatures(Stage, Plan):
-    """The champion's features, and those of the window's task: as the log has them, else by the same encoder."""
+    """The champion's features, and the features of the window's task: from the log, or else from the same encoder."""
 
     stage, version, reads, writes = Features.stage, Features.version, ("window", "sequence"), FeaturesArtefact
 
@@ -91,7 +91,7 @@ class GrowFeatures(Stage, Plan):
     parent: Any = Field(exclude=True)  # a Parent
 
     def plan(self, context: Context, window: WindowArtefact, sequence: SequenceArtefact) -> GrowFeatures:
-        """Itself, with what the encoder is on this machine; ConfigError where it is not the champion's."""
+        """Itself, with the encoder as it is on this machine; ConfigError if it is not the champion's encoder."""
         champion = self.parent.features.identity
         encoder = sequence.with_head(self.encoder)
         encoding = Encoding.of(encoder, context)
@@ -105,11 +105,11 @@ class GrowFeatures(Stage, Plan):
         return self.model_copy(update={"identity": identity, "device": encoding.device})
 
     def dependencies(self, window: WindowArtefact, sequence: SequenceArtefact) -> tuple[Artefact, ...]:
-        """The grown sequence, which is made of the window, and the champion's features."""
+        """The grown sequence and the champion's features."""
         return sequence, self.parent.features
 
     def write(self, attempt: Attempt, window: WindowArtefact, sequence: SequenceArtefact) -> None:
-        """One Parquet file per task, of which the last alone is made."""
+        """One Parquet file per task; only the last is computed."""
         earlier: FeaturesArtefact = self.parent.features
         inherit(attempt, earlier, window.facts.forgotten_rows)
         number = len(sequence.names.tasks) - 1
@@ -124,14 +124,14 @@ class GrowFeatures(Stage, Plan):
                 where="the log",
                 hint="Begin the window after the change of encoder",
             )
-        # What encoding took is not logged: a row costs what it costs elsewhere.
+        # The log has no encoding times: a row costs as much as in other tasks.
         seconds = float(np.median(earlier.task(0)[SECONDS].to_numpy()))
         table = features_table(rows, features_ND, np.full(len(rows), seconds))
         write_shards(attempt.folder, number, [table])
 
 
 class GrowOutcomes(Stage, Plan):
-    """The champion's outcomes, and the large model's answers in the log to the rows of the window's task."""
+    """The champion's outcomes, and the logged answers of the large model for the window's task."""
 
     stage, version, reads, writes = Outcomes.stage, Outcomes.version, ("window", "sequence"), OutcomesArtefact
 
@@ -139,11 +139,11 @@ class GrowOutcomes(Stage, Plan):
     parent: Any = Field(exclude=True)  # a Parent
 
     def dependencies(self, window: WindowArtefact, sequence: SequenceArtefact) -> tuple[Artefact, ...]:
-        """The grown sequence, which is made of the window, and the champion's outcomes."""
+        """The grown sequence and the champion's outcomes."""
         return sequence, self.parent.outcomes
 
     def write(self, attempt: Attempt, window: WindowArtefact, sequence: SequenceArtefact) -> None:
-        """One Parquet file per task, of which the last alone is made."""
+        """One Parquet file per task; only the last is computed."""
         earlier: OutcomesArtefact = self.parent.outcomes
         head = {HEAD} if window.has(HEAD) else set()  # one that has grown
         identity = self._identity(window, sequence, attempt.context)
@@ -155,7 +155,7 @@ class GrowOutcomes(Stage, Plan):
         decisions = _decisions(window, rows)
         labels = {label: position for position, label in enumerate(names.answers)}
         label_N = np.array([labels.get(label, -1) for label in decisions["large_label"].to_pylist()], dtype=np.int64)
-        # What an answer took is not logged: it costs what it costs elsewhere.
+        # The log has no answer times: an answer costs as much as in other tasks.
         cost = float(np.median(earlier.task(0)["large_cost"].to_numpy()))
         answers = Answers(
             label_N=label_N,
@@ -166,7 +166,7 @@ class GrowOutcomes(Stage, Plan):
         write_shards(attempt.folder, number, [answers.table(rows)])
 
     def _identity(self, window: WindowArtefact, sequence: SequenceArtefact, context: Context) -> str:
-        """The identity of the large model, which another list of labels changes."""
+        """The identity of the large model, which depends on the list of labels."""
         if not window.facts.new_labels:
             earlier: OutcomesArtefact = self.parent.outcomes
             return earlier.identity
@@ -178,11 +178,11 @@ class GrowOutcomes(Stage, Plan):
 
 
 def task_of(window: pa.Table, name: str, names: Names, *, taught: bool = False) -> Task:
-    """The task that a window becomes; `names` are those of the grown sequence, its label list included.
+    """The task made from a window; `names` belong to the grown sequence, with its label list.
 
-    Train rows that nobody has labelled have no label, and teach by the large model's probabilities. Where rows are
-    `taught` they have its answer for a label: a closed form reads labels alone. Rows of a split are in the order of
-    their decisions, those that are out of scope last. A row's group is its unit.
+    Train rows without a person's label have no label; the large model's probabilities teach them. Rows that are
+    `taught` get its answer as their label: a closed form reads labels only. Rows of a split are in the order of their
+    decisions, out-of-scope rows last. A row's group is its unit.
     """
     numbers = {label: number for number, label in enumerate(names.labels)}
     if names.none_label is not None:
@@ -196,9 +196,9 @@ def task_of(window: pa.Table, name: str, names: Names, *, taught: bool = False) 
 def inherit(
     attempt: Attempt, earlier: ShardedArtefact, forgotten: Collection[str], *, without: Collection[str] = ()
 ) -> None:
-    """Make the files of a finished artefact, but for those named, those of an attempt, by the storage itself.
+    """Add the files of a finished artefact, except the named ones, to an attempt, inside the storage.
 
-    Shards that hold rows of `forgotten` ids are written anew, without them.
+    Shards with rows of `forgotten` ids are rewritten without them.
     """
     left = {*without}
     for name in earlier.all_shards if forgotten else ():
@@ -216,18 +216,18 @@ def _rows(window: pa.Table, split: Split, numbers: Mapping[str, int], taught: bo
     if split == "certify":
         table = table.slice(0, 0)
     measured = split != "train"
-    said = asked_label(table) if measured else table["label"]  # callers choose what they label
+    said = asked_label(table) if measured else table["label"]  # callers choose which items they label
     given = pc.coalesce(said, table["large_label"]) if measured or taught else said
     answered = table["large_label"].is_valid()
     labels = [numbers.get(label, UNLABELLED) for label in given.to_pylist()]
-    if measured:  # a large model may name what is not in the list
+    if measured:  # a large model may answer outside the list
         chosen = pc.and_(answered, pa.array([label != UNLABELLED for label in labels], pa.bool_()))
-    else:  # networks have no output for none-of-these: such a row teaches by what the large model says of it
+    else:  # networks have no output for none-of-these: the large model's probabilities teach such a row
         chosen = pc.or_(answered, given.is_valid())
         labels = [UNLABELLED if label == OUT_OF_SCOPE else label for label in labels]
     table = table.append_column("id", row_ids(table)).append_column("number_of_label", pa.array(labels, pa.int64()))
     table = table.filter(chosen)
-    outside = pc.equal(table["number_of_label"], OUT_OF_SCOPE)  # these rows lie together, after the others
+    outside = pc.equal(table["number_of_label"], OUT_OF_SCOPE)  # these rows come last, together
     table = pa.concat_tables([table.filter(pc.invert(outside)), table.filter(outside)])
     columns = {
         "id": table["id"],
@@ -241,15 +241,15 @@ def _rows(window: pa.Table, split: Split, numbers: Mapping[str, int], taught: bo
 
 
 def _decisions(window: WindowArtefact, rows: pa.Table) -> pa.Table:
-    """The window's decisions that became these rows, in the order of the rows."""
+    """The window's decisions behind these rows, in the order of the rows."""
     places = pc.index_in(rows["id"], value_set=row_ids(window.table).combine_chunks())
     return window.table.take(places)
 
 
 def _over_labels(column: pa.ChunkedArray, label_N: np.ndarray, num_labels: int) -> np.ndarray:
-    """Probabilities float32 [N, C] over the label list; NaN where there are none, or none of the labels was answered.
+    """Probabilities float32 [N, C] over the label list; NaN if there are none, or if the answer is no label.
 
-    The log has them over the answers that the large model had, whose first ones are the labels.
+    The log has them over all answers of the large model, and the labels come first.
     """
     over_NC = np.full((len(label_N), num_labels), np.nan, dtype=np.float32)
     for row, (given, label) in enumerate(zip(column.to_pylist(), label_N, strict=True)):

@@ -1,4 +1,4 @@
-"""A classifier's head that grows by the new labels of a window, from what people said of its items.
+"""A classifier's head with outputs for the new labels of a window, fitted to people's labels of its items.
 
 Shapes: N rows, D features of the large model's encoder.
 """
@@ -29,11 +29,11 @@ from pipelines.store.storage import Storage
 def answers_by_grown_head(
     attempt: Attempt, window: WindowArtefact, large: LargeConfig, seed: int, parent: Parent
 ) -> pa.Table:
-    """The answers, as a table of outcomes, to what the large model was asked in a window, by its grown head.
+    """The grown head's answers, as a table of outcomes, to the questions that the large model answered in a window.
 
-    The outputs for new labels are fitted to what people said of the window's train units, beside the rows that the head
-    was fitted on at first. What it says of two labels that it had stays: an answer of before differs where a new label
-    wins. The head is left in the attempt's folder.
+    The outputs for new labels are fitted to people's labels of the window's train units, together with the rows on
+    which the head was first fitted. The choice between two old labels stays: an answer changes only if a new label
+    wins. The head is saved in the attempt's folder.
     """
     context, new = attempt.context, window.facts.new_labels
     large = parent.sequence.large_with_head(large)
@@ -46,18 +46,18 @@ def answers_by_grown_head(
     needed_N = asked_N | (label_N != UNLABELLED)
     rows, label_N, asked_N = rows.filter(pa.array(needed_N)), label_N[needed_N], asked_N[needed_N]
 
-    first = parent.outcomes.source(FeaturesArtefact, "features")  # of the large model's encoder
-    if first.identity != parent.features.identity:  # whose features the log has
+    first = parent.outcomes.source(FeaturesArtefact, "features")  # features of the large model's encoder
+    if first.identity != parent.features.identity:  # the log has their features
         column = rows.column_names.index("features")
         rows = rows.set_column(column, "features", pa.nulls(len(rows), rows["features"].type))
-    assert large.backbone is not None  # what the head is fitted on
+    assert large.backbone is not None  # the rows on which the head is fitted
     encoder = first.made_by(large.backbone)
     features_ND = window_features(rows, encoder, context, scratch=attempt.scratch / "features", bar=attempt.bar)
     known = {"id": row_ids(rows), "label": pa.array(label_N), "split": pa.array(["train"] * len(rows))}
     table = features_table(pa.table(known | {"group": rows["unit"]}), features_ND, np.zeros(len(rows)))
 
     storage, head = context.store.storage, parent.outcomes.head
-    kept = [parent.features.path / name for name in first.all_shards]  # without rows that were forgotten
+    kept = [parent.features.path / name for name in first.all_shards]  # without forgotten rows
     taught = table.filter(pc.not_equal(table["label"], UNLABELLED))
     given = large, head, len(labels), seed, list(first.all_shards.values()), kept, taught, storage
     grown = run_remotely(_grown, *given)
@@ -82,7 +82,7 @@ def _grown(
     taught: pa.Table,
     storage: Storage,
 ) -> RowHead:
-    """Fit the added outputs on this node: to the rows in `first` that are still in `kept`, and those `taught`."""
+    """Fit the added outputs on this node: on the rows in `first` that are still in `kept`, and on those `taught`."""
     rows = fitted_rows([storage.fetch(shard) for shard in first], seed)
     is_kept_N = np.zeros(len(rows), dtype=bool)
     for shard in kept:

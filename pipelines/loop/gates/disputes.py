@@ -1,8 +1,8 @@
-"""Labels on the disagreements of a frozen challenger: which items a person is asked about, and what the labels certify.
+"""Labels on the disagreements of a frozen challenger: which items an annotator gets, and what the labels certify.
 
-What is drawn, with which probability and in which order of units are hashes of the attempt's name: frozen before a
-label is seen, the same on every machine, and the same where an answer of the large model comes later than the draw. An
-item whose large answer was asked for with probability pi is drawn with rho = floor / pi, so that all weigh alike.
+Hashes of the attempt's name decide which items are drawn, with which probability and in which order of units: fixed
+before any label is seen, the same on every machine, and unchanged if a large answer arrives after the draw. An item
+whose large answer was requested with probability pi is drawn with rho = floor / pi, so all items have equal weight.
 
 Shapes: N decisions of certify units, in the order of their numbers.
 """
@@ -29,9 +29,9 @@ LabelStates = Mapping[str, tuple[str, str | None]]  # state and label of an item
 
 
 class DisputedItem(Config):
-    """A drawn disagreement: its place in the order of units, and what X of its unit grows by where it is lost.
+    """A drawn disagreement: the position of its unit in the order, and the increase of its unit's X if it is lost.
 
-    `large_label` is None where the large model never answered: no label could tell, and the item is lost.
+    `large_label` is None if the large model never answered: no label could help, and the item is lost.
     """
 
     id: str
@@ -43,7 +43,7 @@ class DisputedItem(Config):
 
 
 class LabelTest(Config):
-    """The test of one decision of a challenger's policy: the decision for `task`, or for all requests without one."""
+    """The test of one decision of a challenger's policy: the decision for `task`, or for requests without a task."""
 
     task: str | None
     decision: Decision
@@ -80,18 +80,18 @@ class LabelTest(Config):
         return LabelledTest(self.units(states), self.epsilon, self.delta)
 
     def certified(self, states: LabelStates) -> Decision:
-        """The searched decision where the labels certify it, else the closest stricter one that they do."""
+        """The searched decision if the labels certify it, or else the closest stricter decision that they certify."""
         lowest = lowest_certified(self.units(states), self.decision.cut, self.epsilon, self.delta)
         return self.decision if lowest == self.decision.cut else Decision.of(lowest)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What the labels so far certify of the searched policy.
+    """How far the labels so far certify the searched policy.
 
     `bound` is the upper end of the accuracy lost, for the worst decision of the policy. `decided` of `num_units` units
-    tell something by now; without units labels certify nothing. No further label is needed once `certified`; `stricter`
-    says that the labels certify not the searched policy, but one that keeps less. `num_open`, `num_labelled` and
+    contribute so far; without units, labels certify nothing. No further label is needed once `certified`. `stricter`
+    says that the labels certify a policy that keeps less than the searched one. `num_open`, `num_labelled` and
     `num_skipped` count the items.
     """
 
@@ -107,14 +107,14 @@ class Standing:
 
 
 def outcome(state: str | None, label: str | None, small: str, large: str | None) -> tuple[bool, bool]:
-    """Whether an item has been decided, and whether it is lost: the large side alone is right, or nobody could tell."""
+    """Whether an item is decided, and whether it is lost: only the large model is right, or nobody could tell."""
     if large is None:
         return True, True
     return state in ("labelled", "skipped"), state == "skipped" or (label == large and label != small)
 
 
 def standing_of(tests: Sequence[LabelTest], states: LabelStates) -> Standing:
-    """What these labels certify."""
+    """How far these labels certify the policy."""
     results = [test.result(states) for test in tests]
     certified = bool(results) and all(result.certified for result in results)
     item_states = [state for state, _ in states.values()]
@@ -132,7 +132,7 @@ def standing_of(tests: Sequence[LabelTest], states: LabelStates) -> Standing:
 
 
 class LabelPlan(Config):
-    """What a challenger's labels are drawn for, frozen before the first is seen."""
+    """The purpose of a challenger's labels, fixed before the first label is seen."""
 
     attempt: str = Field(description="Names the draw, and the look in the ledger.")
     application: str
@@ -149,27 +149,27 @@ class LabelPlan(Config):
         return np.asarray(self.floor / judged.probability)
 
     def drawn(self, judged: JudgedWindow) -> NDArray[np.bool_]:
-        """Whether each item is put before a person where it is disputed, [N]."""
+        """Whether an annotator gets the item if it is disputed, [N]."""
         draws = np.array([draw(0, f"label drawn {self.attempt}", item) for item in judged.items])
         return np.asarray(draws < self.probability(judged))
 
     def order(self, judged: JudgedWindow) -> NDArray[np.float64]:
-        """The place of each item's unit, [N]."""
+        """The position of each item's unit, [N]."""
         place = {unit: draw(0, f"label order {self.attempt}", str(unit)) for unit in pd.unique(judged.unit)}
         return np.array([place[unit] for unit in judged.unit], dtype=np.float64)
 
 
 class GivenLabels(Config):
-    """What people said of the drawn items by the time that it sufficed: all that a labelled certificate rests on."""
+    """The labels of drawn items once they sufficed: the whole evidence of a labelled certificate."""
 
     plan: LabelPlan
     answers: dict[str, tuple[State, str | None]] = Field(description="State and label by `request id/item`.")
 
 
 def drawn_places(judged: JudgedWindow, plan: LabelPlan) -> NDArray[np.intp]:
-    """The places [M] of the disagreements that a certificate of the plan's policy needs labels of, in their order.
+    """The positions [M] of the disagreements that a certificate of the plan's policy needs labels for, in order.
 
-    They are put before people from the first on, so that every label decides as many units as it can.
+    Annotators get them in this order, so every label decides as many units as it can.
     """
     disputed_N = judged.answered & judged.disagrees & judged.keeps(plan.policy)
     places = np.flatnonzero(disputed_N & plan.drawn(judged))
@@ -177,9 +177,9 @@ def drawn_places(judged: JudgedWindow, plan: LabelPlan) -> NDArray[np.intp]:
 
 
 def label_tests(judged: JudgedWindow, plan: LabelPlan) -> tuple[LabelTest, ...]:
-    """The tests of every decision of the plan's policy that keeps something, before a label is given.
+    """The tests of every decision of the plan's policy that keeps anything, before any label.
 
-    Their results may be asked for after each label: a test holds at all times.
+    Their results may be read after each label: the test is valid at all times.
     """
     own = plan.policy.task_decisions
     decisions = {None: plan.policy.decision} | own

@@ -1,8 +1,8 @@
-"""The few disagreements of the last turn's challenger that are worth a person's label.
+"""The few disagreements of the last turn's challenger that are worth an annotator's label.
 
-Which items are drawn, with which probability and in which order is computed by hashes whenever it is needed; the log
-holds what people said of them. An item that is skipped counts as lost. The look that the labels are for is in the
-lineage's ledger once, however often one looks at what they certify so far.
+Hashes decide which items are drawn, with which probability and in which order, whenever needed; the log holds the
+labels. A skipped item counts as lost. The look behind the labels is in the lineage's ledger once, however often the
+result so far is read.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ _NOTHING_STORED = "Nothing was stored"
 
 @dataclass(frozen=True)
 class DrawnItem:
-    """An item for a person, `id` being `request id/item`; text and image as far as they are stored.
+    """An item for an annotator; `id` is `request id/item`; text and image if they are stored.
 
-    `probability` is that of having been drawn.
+    `probability` is the probability with which it was drawn.
     """
 
     id: str
@@ -64,7 +64,7 @@ class DrawnItem:
 class DrawnItems:
     """The items that a plan draws from a window, whose certify decisions are `judged`, and their labels in the log.
 
-    Raises LogUnavailableError where the log fails; nothing is half stored.
+    Raises LogUnavailableError if the log fails; a store is all or nothing.
     """
 
     log: LabelLog
@@ -74,13 +74,13 @@ class DrawnItems:
 
     @cached_property
     def probabilities(self) -> dict[str, float]:
-        """The probability of each item by its id, in their order; without those that were deleted from the log."""
+        """The probability of each item by id, in order; without items that were deleted from the log."""
         places, forgotten = drawn_places(self.judged, self.plan), self.log.forgotten()
         drawn = zip(self.judged.items[places], self.plan.probability(self.judged)[places].tolist(), strict=True)
         return {item: probability for item, probability in drawn if item not in forgotten}
 
     def items(self) -> list[DrawnItem]:
-        """The items in their order."""
+        """The items in order."""
         table, states = self.window.table, self.states()
         places = pc.index_in(pa.array(list(states), pa.string()), value_set=row_ids(table).combine_chunks())
         contents = table.select(["text", "image", "task"]).take(places).to_pylist()
@@ -88,9 +88,9 @@ class DrawnItems:
         return [DrawnItem(item, probability, *said, **content) for (item, probability), said, content in drawn]
 
     def answer(self, answers: Mapping[str, str | None]) -> None:
-        """Store what a person said of items by their ids: a label, or None for one that is skipped.
+        """Store labels of items by id; None skips an item.
 
-        Raises DataError for ids that are not drawn and labels outside the list, and stores nothing then.
+        Raises DataError, and stores nothing, for ids that are not drawn and labels outside the list.
         """
         for item, label in answers.items():
             if item not in self.probabilities:
@@ -100,7 +100,7 @@ class DrawnItems:
         self.log.store(answers, self.probabilities)
 
     def states(self) -> dict[str, tuple[State, str | None]]:
-        """State and label of each item by its id, in their order."""
+        """State and label of each item by id, in order."""
         said = self.log.labels()
         return {
             item: (("skipped" if said[item] is None else "labelled"), said[item]) if item in said else ("drawn", None)
@@ -109,11 +109,11 @@ class DrawnItems:
 
     @cached_property
     def tests(self) -> tuple[LabelTest, ...]:
-        """What the labels are to certify."""
+        """The tests that the labels serve."""
         return label_tests(self.judged, self.plan)
 
     def standing(self) -> Standing:
-        """What the labels so far certify."""
+        """How far the labels so far certify the policy."""
         return standing_of(self.tests, self.states())
 
     def certified_policy(self) -> Policy:
@@ -130,7 +130,7 @@ class DrawnItems:
 
 @dataclass(frozen=True)
 class LabelledChallenger:
-    """A challenger whose certificate keeps less than its search wanted, so that labels may help it."""
+    """A challenger whose certificate keeps less than its search wanted, so labels may help."""
 
     version: str
     bundle: BundleArtefact
@@ -141,7 +141,7 @@ class LabelledChallenger:
     def of(cls, config: RunConfig, state: LoopState) -> LabelledChallenger:
         """The last turn's challenger, while it waits or has just won.
 
-        Raises DataError where no labels are asked for, saying what to do.
+        Raises DataError if no labels are needed; the error says what to do.
         """
         turns = state.attempts.turns()
         current = state.champions.pointer.current()
@@ -171,7 +171,7 @@ class LabelledChallenger:
 
     @property
     def window(self) -> WindowArtefact:
-        """The window that it is certified on."""
+        """The window on which it is certified."""
         return self.evaluated.source(WindowArtefact, "window")
 
     @property
@@ -180,12 +180,12 @@ class LabelledChallenger:
         return self.evaluated.policy(self.evaluated.deployed)
 
     def judged(self) -> JudgedWindow:
-        """The window's certify decisions, as it judges them."""
+        """The window's certify decisions with its answers."""
         file = self.evaluated.folder / self.evaluated.deployed / JUDGED
         return JudgedWindow.read(file).of_purpose("certify")
 
     def plan(self, config: RunConfig, state: LoopState) -> LabelPlan:
-        """How its labels are drawn. The first time opens a look of the ledger, which all its labels share."""
+        """How its labels are drawn. The first call opens one look of the ledger for all its labels."""
 
         def planned(_: int) -> dict[str, object]:
             ledger = StoredLedger.of_lineage(state.store.control, config.name)
@@ -206,14 +206,14 @@ class LabelledChallenger:
 
 
 def searched_policy(policy: Policy, certificates: Mapping[str | None, Certificate]) -> Policy:
-    """The policy that was searched, before its certificates made it stricter."""
+    """The policy that the search chose, before its certificates made it stricter."""
     tasks = {task: certificate.searched for task, certificate in certificates.items() if task is not None}
     return policy.model_copy(update={"decision": certificates[None].searched, "task_decisions": tasks})
 
 
 @contextmanager
 def drawn_for(config: RunConfig) -> Iterator[DrawnItems]:
-    """The items of the challenger that labels are asked for. Raises DataError where none are asked for."""
+    """The challenger's items that need labels. Raises DataError if none do."""
     state = LoopState.of(config)
     challenger = LabelledChallenger.of(config, state)
     with LabelLog(log_url(config.serve, config.storage_folder), LOG_TIMEOUT_S, config.application) as log:
@@ -221,9 +221,9 @@ def drawn_for(config: RunConfig) -> Iterator[DrawnItems]:
 
 
 def sufficient_labels(config: RunConfig, state: LoopState) -> GivenLabels | None:
-    """The labels of the last turn's challenger, where they certify what was searched; None where they do not yet.
+    """The labels of the last turn's challenger if they certify the searched policy; None if they do not yet.
 
-    Where all are given, those suffice that certify a policy which keeps more than the deployed one. Opens no
+    Once all labels are given, they suffice if they certify a policy that keeps more than the deployed one. Opens no
     look in the ledger.
     """
     opened = {entry["attempt"] for entry in _plans(state).entries()}
@@ -249,5 +249,5 @@ def sufficient_labels(config: RunConfig, state: LoopState) -> GivenLabels | None
 
 
 def _plans(state: LoopState) -> Journal:
-    """Where the plans of a run's labels are written down."""
+    """The records of a run's label plans."""
     return Journal(state.store.control, f"loop/{state.name}/labels")

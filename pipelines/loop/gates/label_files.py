@@ -1,7 +1,7 @@
-"""The drawn items as a file for annotators, and what they said of them read back.
+"""The drawn items as a file for annotators, and reading their labels back.
 
-The name of the file decides its form: `.csv`, `.jsonl` (one object a line), or `.json` (tasks of Label Studio). A cell
-of a CSV file that a spreadsheet would read as a formula begins with an apostrophe, which is taken off when it is read.
+The suffix decides the format: `.csv`, `.jsonl` (one object per line), or `.json` (tasks of Label Studio). A CSV cell
+that a spreadsheet would read as a formula gets a leading apostrophe, which is removed on reading.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pipelines.loop.gates.drawn import DrawnItem
 COLUMNS = ("id", "text", "task", "probability", "label", "skip")
 _READ = ("id", "label", "skip")
 FORMS = (".csv", ".jsonl", ".json")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the beginning of one
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets read these characters as the start of a formula
 _YES, _NO = ("1", "true", "yes", "x"), ("", "0", "false", "no", "none")
 
 
 def write_items(items: Sequence[DrawnItem], path: Path) -> None:
-    """Write items for labelling elsewhere; a picture is in `.jsonl` and `.json`, and only named by its id in `.csv`.
+    """Write items for annotation; `.jsonl` and `.json` contain pictures, `.csv` only names them by id.
 
-    What the two models answered is left out: a person who sees it agrees with it more often.
+    The answers of the two models are not written: an annotator who sees an answer agrees with it more often.
     """
     form = _form(path)
     if form == ".csv":
@@ -45,9 +45,9 @@ def write_items(items: Sequence[DrawnItem], path: Path) -> None:
 
 
 def read_answers(path: Path) -> dict[str, str | None]:
-    """The label of each item by its id, None for one that is skipped; items without either are left out.
+    """The label of each item by id, None if skipped; items without either are absent.
 
-    Raises DataError, naming the item, for one that is labelled and skipped, or labelled twice and differently.
+    Raises DataError, naming the item, if an item is both labelled and skipped, or has two different labels.
     """
     where = str(path)
     answers: dict[str, str | None] = {}
@@ -80,7 +80,7 @@ def _row(item: DrawnItem) -> dict[str, str]:
 
 
 def _text(item: DrawnItem) -> str:
-    """The text; the one character that stands for damage where files are read is replaced."""
+    """The text, with the one character replaced that marks damage when files are read."""
     return (item.text or "").replace(UNDECODABLE, "\ufffd")
 
 
@@ -92,7 +92,7 @@ def _picture(item: DrawnItem) -> dict[str, str]:
 
 
 def _label_studio_task(item: DrawnItem) -> dict[str, Any]:
-    """A task of Label Studio; what was said already is an annotation of a control named `label` on the text."""
+    """A task of Label Studio; an existing label becomes an annotation of the text with the control `label`."""
     shown = {name: cell for name, cell in _row(item).items() if name not in _READ[1:]} | _picture(item)
     choice = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [item.label]}}
     if item.state == "drawn":
@@ -102,7 +102,7 @@ def _label_studio_task(item: DrawnItem) -> dict[str, Any]:
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of a file, those that tasks of Label Studio say among them. DataError for one that cannot be read."""
+    """The rows of a file, including those in tasks of Label Studio. DataError for an unreadable file."""
     form = _form(path)
     for chunk in read_chunks(Location.of(path), _READ.__contains__):
         for position, fault in chunk.faults.items():
@@ -115,7 +115,7 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _said(task: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
-    """What each annotation of a task of Label Studio says; a cancelled one is a skip."""
+    """The label in each annotation of a task of Label Studio; a cancelled annotation is a skip."""
     for annotation in task.get("annotations") or ():
         results = annotation.get("result") or ()
         choices = [choice for result in results for choice in result.get("value", {}).get("choices", ())]
@@ -126,10 +126,10 @@ def _said(task: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
 
 
 def _guarded(cell: str) -> str:
-    """The cell, which no spreadsheet takes for a formula."""
+    """The cell, escaped so that no spreadsheet reads it as a formula."""
     return f"'{cell}" if cell.lstrip("'").startswith(_FORMULA) else cell
 
 
 def _unguarded(cell: str) -> str:
-    """What `_guarded` was given."""
+    """The input of `_guarded`."""
     return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell

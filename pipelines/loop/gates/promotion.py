@@ -39,10 +39,10 @@ GATES = "gates.json"
 
 
 class Verdicts(Config):
-    """`gates.json`: the gates, the cheap ones first, and the share of the window's unlearned decisions that are kept.
+    """`gates.json`: the gates, cheap ones first, and the share of the window's unlearned decisions that are kept.
 
-    `calls_saved`: by the champion, as it was then, and by the challenger. `disagreement`: upper bound on the share of
-    these decisions that the challenger keeps and answers otherwise than the large model.
+    `calls_saved`: by the champion at the time, and by the challenger. `disagreement`: upper bound on the share of these
+    decisions that the challenger keeps and answers differently from the large model.
     """
 
     gates: list[PromotionGate]
@@ -83,9 +83,9 @@ class Examine(Stage, Plan):
         evaluated: EvaluatedArtefact,
         bundle: BundleArtefact,
     ) -> None:
-        """The verdicts; what does not answer a probe is not measured."""
+        """The verdicts; a bundle that does not answer a probe is not measured."""
         new = Version(Bundle.read(bundle.bundle), features, outcomes)
-        old = replace(new, bundle=self.parent.bundle)  # its rows are among those of the challenger
+        old = replace(new, bundle=self.parent.bundle)  # the challenger has these rows too
         challenger, champion = new.bundle, old.bundle
         context, limits, name = attempt.context, self.limits, evaluated.deployed
         judged = JudgedWindow.read(evaluated.folder / name / JUDGED).of_purpose("certify", "test")
@@ -119,9 +119,9 @@ class Examine(Stage, Plan):
         tasks: Sequence[str],
         context: Context,
     ) -> PromotionGate:
-        """Ask the large model twice what it answered before, outside of every cache of answers.
+        """Ask the large model the same questions twice, bypassing every response cache.
 
-        The question is that of then: labels that came later are not offered.
+        The questions offer the original label list, without later labels.
         """
         old = [number for number, name in enumerate(features.names.tasks) if name in tasks]
         num_labels = min(_num_labels(outcomes, number) for number in old)
@@ -139,7 +139,9 @@ class Examine(Stage, Plan):
         try:
             model = load()
             first = answered(model)
-            second = answered(model if challenger.large.upstream is None else load())  # else from its cache of answers
+            second = answered(
+                model if challenger.large.upstream is None else load()
+            )  # otherwise they come from its response cache
         except KcmError as error:
             return PromotionGate(name="panel", verdict="fail", reason=str(error))
         earlier = np.array([question.earlier for question in questions], dtype=np.int64)
@@ -147,7 +149,7 @@ class Examine(Stage, Plan):
 
 
 class PanelQuestion(NamedTuple):
-    """An input that the large model has answered before, with the number of the label that it answered."""
+    """An input that the large model answered before, and the index of its answer."""
 
     item: Item
     earlier: int
@@ -156,7 +158,7 @@ class PanelQuestion(NamedTuple):
 def panel_questions(
     features: FeaturesArtefact, outcomes: OutcomesArtefact, tasks: Sequence[int], size: int, seed: int
 ) -> list[PanelQuestion]:
-    """Test rows of these tasks, drawn by their ids: the same as long as the tasks are."""
+    """Test rows of these tasks, drawn by id: the same rows as long as the tasks are the same."""
     drawn: list[tuple[float, str, PanelQuestion]] = []
     for number in tasks:
         answers = outcomes.task(number, split="test").select(["id", "large_label", "large_error"])

@@ -1,8 +1,8 @@
-"""Stage `reevaluate`: the challenger certified on a window of traffic, and measured on the test rows of all tasks.
+"""Stage `reevaluate`: certify the challenger on a window of traffic, and measure it on the test rows of all tasks.
 
 It does what `evaluate` does for a run, but reads no labelled certify rows: the certificate comes from the window's
-certify decisions (docs/certificates.md), and an attempt that may succeed is written into the lineage's ledger before
-they are read. Labels that people volunteered are never read.
+certify decisions (docs/certificates.md). An attempt that may succeed is recorded in the lineage's ledger before they
+are read. Labels that callers volunteer are never read.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def certify_window(
 ) -> tuple[Policy, dict[str | None, TrafficCertificate]]:
     """The policy to deploy and its certificates by task; None is the key of the decision for all other requests.
 
-    `judged` holds the certify decisions of the window of `facts`. `policy` was found on validate: the result deploys,
-    for every decision in it, the searched threshold or the stricter certified one. `delta` is what the lineage's ledger
-    gives to this attempt. Every decision of the policy spends an equal share of delta; a
-    task without rows loses its own threshold and follows the common one.
+    `judged` holds the certify decisions of the window of `facts`. `policy` was chosen on validate rows: for every
+    decision in it, the result deploys the searched threshold or the stricter certified one. `delta` is the share of the
+    lineage's ledger for this attempt, divided equally among the decisions of the policy; a task without rows loses its
+    own threshold and follows the common one.
 
-    With `labels`, disagreements that were drawn for labelling are lost only where their label says so. Raises DataError
-    for decisions of another purpose, and for a challenger that shows the large model what the champion did not.
+    With `labels`, disagreements that were drawn for labelling are lost only if their label says so. Raises DataError
+    for decisions of another purpose, and for a challenger that uses another prompt than the champion did.
     """
     if policy.prompt != "none":
         raise DataError(
@@ -77,14 +77,14 @@ def certify_window(
 def can_certify_window(
     judged: JudgedWindow, policy: Policy, config: CertificateConfig, facts: WindowFacts, delta: float
 ) -> bool:
-    """Whether any decision of the policy has units enough; known before the window is read, so that it is no look."""
+    """Whether any decision of the policy has enough units; known before the window is read, so this is no look."""
     share = delta / (1 + len(policy.task_decisions))
     parts = [judged.of_task(task, policy.task_decisions) for task in (None, *policy.task_decisions)]
     return any(can_certify(rows.traffic(facts.share_floor), config, share) for rows in parts if len(rows))
 
 
 def outlook(window: WindowArtefact, config: CertificateConfig, delta: float) -> str:
-    """The certify units of a window, how many could certify something, and when so many will be there."""
+    """The certify units of a window, how many any certificate needs, and when there will be enough."""
     rows, floor = window.of_purpose("certify"), window.facts.share_floor
     if not len(rows) or not floor:
         return "no certify unit yet"
@@ -143,7 +143,7 @@ def _certify(
 class Recertify(Stage, Plan):
     """`result.json` and `report.json`; the outcome table, the deployed policy, and the judged window.
 
-    `labels` are those on disagreements by which the challenger of an earlier attempt is certified anew.
+    `labels` on disagreements certify the challenger of an earlier attempt again.
     """
 
     stage, version, unit = "reevaluate", 1, "collaborators"
@@ -153,7 +153,7 @@ class Recertify(Stage, Plan):
     certificate: CertificateConfig
     expires_days: float
     labels: GivenLabels | None = None
-    encoder: EncoderConfig = Field(exclude=True)  # by the fingerprint of the features
+    encoder: EncoderConfig = Field(exclude=True)  # by fingerprint of the features
 
     def write(
         self,
@@ -163,7 +163,7 @@ class Recertify(Stage, Plan):
         outcomes: OutcomesArtefact,
         tuned: TunedArtefact,
     ) -> None:
-        """Certify and measure the collaborator; its view of the window is written beside."""
+        """Certify and measure the collaborator; also writes its answers to the window."""
         name = tuned.plan.config.collaborators[0]
         fitted, names, facts = tuned.load(name), features.names, window.facts
         rows = window.of_purpose("validate", "certify", "test")
@@ -192,9 +192,9 @@ class Recertify(Stage, Plan):
         )
 
     def _spend(self, attempt: Attempt, certify: JudgedWindow, policy: Policy, facts: WindowFacts) -> float:
-        """What the look may spend; that of labels was written down before they were drawn.
+        """The delta of this look; the delta of labels was recorded before they were drawn.
 
-        A window with too few units certifies nothing whatever it holds: it costs no look.
+        A window with too few units certifies nothing whatever it holds, so it costs no look.
         """
         if self.labels is not None:
             return self.labels.plan.delta

@@ -1,6 +1,6 @@
-"""Groups of items that came with the traffic and may be new classes: found by their features, named for people.
+"""Groups of items that arrived with the traffic and may be new classes: clustered by features, named for people.
 
-Groups are a help for people and promise nothing. Shapes: N items, D features.
+Groups help people and promise nothing. Shapes: N items, D features.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from pipelines.loop.state import LoopState, log_reader, window_start
 from pipelines.loop.window.judged import row_ids
 from pipelines.run import context_of
 
-FEWEST, MOST = 10, 2000  # items of a group that is shown; items that are grouped, the latest ones
-FARTHEST = 0.5  # mean cosine distance between the items of two groups that are one
+FEWEST, MOST = 10, 2000  # items shown per group; number of items grouped, the latest ones
+FARTHEST = 0.5  # mean cosine distance below which two groups are the same
 EXAMPLES, WORDS = 5, 2
 
 
 @dataclass(frozen=True)
 class ItemGroup:
-    """Items that the champion escalated and that lie together.
+    """Escalated items that lie close together.
 
-    `agreement` is the share of them that the small side would have answered as the large model did: low for a class
-    that neither knows. `callers` is how many sent them: of one caller's items nobody should make a class. `answers` are
-    the large model's commonest ones, `proposal` is a name that it gives or that is made of telling words. `centre` [D]
-    is the mean of the items' features at unit length, `items` their ids.
+    `agreement` is the share of them on which the small model agreed with the large model: low for a class that neither
+    knows. `callers` counts their senders: nobody should make a class from one caller's items. `answers` are the large
+    model's most frequent answers; `proposal` is a name that it suggests, or one made of characteristic words. `centre`
+    [D] is the mean of the items' features at unit length; `items` are their ids.
     """
 
     size: int
@@ -51,7 +51,7 @@ class ItemGroup:
     items: list[str]
 
     def is_one_with(self, centre: list[float]) -> bool:
-        """Whether this group and one with another centre are one: their dot product is the mean cosine of items."""
+        """Whether this group equals the group with another centre: their dot product is the mean cosine of items."""
         return len(centre) == len(self.centre) and 1 - float(np.dot(self.centre, centre)) <= FARTHEST
 
 
@@ -62,7 +62,7 @@ def known_labels(config: RunConfig) -> tuple[str, ...]:
 
 
 def new_groups(config: RunConfig) -> list[ItemGroup]:
-    """The groups among what was escalated since the last promotion. DataError where their features are not stored."""
+    """The groups among the items escalated since the last promotion. DataError if their features are not stored."""
     champion = LoopState.of(config).champions.agreed().champion
     with log_reader(config) as log:
         window = log.window(window_start(config, champion), log.watermark())
@@ -73,9 +73,9 @@ def new_groups(config: RunConfig) -> list[ItemGroup]:
 def with_names(
     config: RunConfig, large: LargeConfig, groups: Sequence[ItemGroup], labels: Sequence[str]
 ) -> list[ItemGroup]:
-    """The groups under the names that a large model which can write gives them by their examples.
+    """The groups with names that a large model writes from their examples, if it can write.
 
-    Its answers are paid for once, within its budget. Without an answer the telling words stay.
+    Its answers are paid for once, within its budget. Without an answer the characteristic words stay.
     """
     try:
         model = server_model(
@@ -90,7 +90,7 @@ def with_names(
 
 
 def groups_of(window: pa.Table) -> list[ItemGroup]:
-    """The groups of a window of the log, the largest first."""
+    """The groups of a window of the log, largest first."""
     rows = window.filter(pc.and_(pc.equal(window["route"], "large"), window["features"].is_valid()))
     if not len(rows) and len(window):
         raise DataError(
@@ -132,11 +132,11 @@ def _texts(rows: pa.Table, places: np.ndarray) -> list[str]:
 
 
 def _proposals(documents: list[str]) -> list[str]:
-    """A name for each group by the words that tell it from the others; a number where there are no words."""
+    """A name for each group from its characteristic words; a number if there are no words."""
     try:
         vectorizer = TfidfVectorizer(stop_words="english", sublinear_tf=True)
         weight_GW = vectorizer.fit_transform(documents).toarray()
-    except ValueError:  # no words at all, as of pictures
+    except ValueError:  # no words, as with pictures
         return [f"group_{number}" for number in range(1, len(documents) + 1)]
     words: Any = vectorizer.get_feature_names_out()
     return ["_".join(words[np.argsort(-row, kind="stable")[:WORDS]]) for row in weight_GW]

@@ -1,4 +1,4 @@
-"""The decisions of a window beside what a frozen challenger says of them.
+"""The decisions of a window, with a frozen challenger's answers to them.
 
 Shapes: N decisions, in the order of their numbers; D features, C labels.
 """
@@ -43,7 +43,7 @@ class JudgedWindow:
 
     @classmethod
     def of(cls, window: pa.Table, scores_N: ArrayLike, labels_N: Sequence[str]) -> JudgedWindow:
-        """The rows of `window` with these gate scores and answers. DataError where the lengths differ."""
+        """The rows of `window` with these gate scores and answers. DataError if the lengths differ."""
         score_N, label_N = np.asarray(scores_N, dtype=np.float64), np.array(list(labels_N), dtype=object)
         if not window.num_rows == len(score_N) == len(label_N):
             raise DataError(
@@ -107,7 +107,7 @@ class JudgedWindow:
 
     @property
     def unit(self) -> NDArray[np.object_]:
-        """What was drawn together, [N]."""
+        """The unit of each decision, [N]."""
         return np.asarray(self.rows["unit"], dtype=object)
 
     @property
@@ -123,38 +123,38 @@ class JudgedWindow:
 
     @property
     def champion_kept(self) -> NDArray[np.bool_]:
-        """What was kept when it was answered, [N]."""
+        """Whether the champion kept the item at the time, [N]."""
         return np.asarray(self.rows["route"] == "small", dtype=bool)
 
     @property
     def asked(self) -> NDArray[np.bool_]:
-        """Whether the large model was asked: always where the item was escalated, [N]."""
+        """Whether the large model was asked: always true if the item was escalated, [N]."""
         return np.asarray(~self.champion_kept | self.rows["state"].notna(), dtype=bool)
 
     @property
     def answered(self) -> NDArray[np.bool_]:
-        """Whether the large model was asked and its answer is there, [N]."""
+        """Whether the large model was asked and its answer is known, [N]."""
         return np.asarray(self.asked & self.rows["large_label"].notna(), dtype=bool)
 
     @property
     def disagrees(self) -> NDArray[np.bool_]:
-        """Whether the challenger answers otherwise than the large model, or that has not answered, [N]."""
+        """Whether the challenger's answer differs from the large model's, or the latter is missing, [N]."""
         return np.asarray(~self.answered | (self.large_label != self.label), dtype=bool)
 
     def keeps(self, policy: Policy) -> NDArray[np.bool_]:
-        """What the challenger keeps under a policy on its gate score, [N]."""
+        """Whether the challenger keeps the item under a policy on its gate score, [N]."""
         tasks = [None if pd.isna(task) else str(task) for task in self.rows["task"]]
         return np.asarray(policy.keep(self.score, tasks), dtype=bool)
 
     def champion_loss(
         self, policy: Policy, floor: float, delta: float, new_labels: Collection[str] = ()
     ) -> tuple[float, float]:
-        """Ends of the share of decisions that the champion loses against the large model; each holds with 1 - delta.
+        """Bounds on the share of decisions that the champion loses against the large model; each holds with 1 - delta.
 
-        It loses where its policy keeps and differs from the large model, and where it escalates an item that the large
-        model answers with one of `new_labels`, which the champion's large model does not have. What was escalated
-        because the policy was stopped counts as the policy decides it. `floor` is the least probability of having been
-        asked. (0, 1) without decisions.
+        The champion loses an item that its policy keeps and on which it differs from the large model, and an escalated
+        item that the large model answers with one of `new_labels`, which the champion's large model does not have. If
+        the policy was stopped, escalated items count as the policy would have decided. `floor` is the least probability
+        of having been asked. (0, 1) without decisions.
         """
         if not len(self):
             return 0.0, 1.0
@@ -166,9 +166,9 @@ class JudgedWindow:
         return self._share(answered & lost, self.asked & np.where(answered, lost, keeps), floor, delta)
 
     def disagreement(self, policy: Policy, floor: float, delta: float) -> float:
-        """Upper bound, with 1 - delta, on the share of decisions that the challenger keeps against the large model.
+        """Upper bound, with 1 - delta, on the share of decisions that the challenger keeps and answers differently.
 
-        This is what its policy would have done with this traffic in the champion's place. 1 without decisions.
+        This is what its policy would have done with this traffic. 1 without decisions.
         """
         if not len(self):
             return 1.0
@@ -178,7 +178,7 @@ class JudgedWindow:
     def _share(
         self, low: NDArray[np.bool_], high: NDArray[np.bool_], floor: float, delta: float
     ) -> tuple[float, float]:
-        """Ends of the share of decisions with an event, which happened at least in `low` and at most in `high`, [N]."""
+        """Bounds on the share of decisions with an event that happened at least in `low` and at most in `high`, [N]."""
         kinds = pd.DataFrame({"probability": self.probability, "low": low, "high": high})
         groups = kinds.groupby(["probability", "low", "high"]).size().items()
         return loss_interval(
@@ -186,7 +186,7 @@ class JudgedWindow:
         )
 
     def traffic(self, floor: float) -> Traffic:
-        """As a certificate reads it; `floor` is the least probability of having been asked."""
+        """The window in the form that a certificate reads; `floor` is the least probability of having been asked."""
         return Traffic(
             score=self.score,
             asked=self.asked,
@@ -200,9 +200,9 @@ class JudgedWindow:
 def window_features(
     window: pa.Table, encoder: EncoderConfig, context: Context, *, scratch: Path, bar: Bar
 ) -> NDArray[np.float32]:
-    """Features [N, D] of a window's rows: those that were stored, else the encoder's of what was stored of the input.
+    """Features [N, D] of a window's rows: the stored features, or else the encoder's features of the stored input.
 
-    Raises DataError for rows of which nothing was stored.
+    Raises DataError for rows without either.
     """
     stored = window["features"].is_valid().to_numpy(zero_copy_only=False)
     if stored.all():
@@ -225,12 +225,12 @@ def window_features(
 
 
 def asked_label(window: pa.Table) -> pa.ChunkedArray:
-    """The labels of items that were drawn for people, with a known probability; null where a caller volunteered one."""
+    """The labels of items drawn for annotators with a known probability; null if a caller volunteered the label."""
     return pc.if_else(window["label_probability"].is_valid(), window["label"], pa.scalar(None, pa.string()))
 
 
 def row_ids(window: pa.Table) -> pa.ChunkedArray:
-    """The ids that decisions have as rows of a task."""
+    """The ids of decisions as rows of a task."""
     return pc.binary_join_element_wise(window["request_id"], window["item"].cast(pa.string()), "/")
 
 

@@ -10,16 +10,17 @@ import pyarrow as pa
 from kcm.certification.monitoring.alarm import RateAlarm
 from kcm.certification.pvalues import binomial_upper_bound
 
-DELTA = 0.05  # of setting anybody aside falsely, in a window
-MARGIN = 0.1  # by which callers may differ, since some send harder items than others
+DELTA = 0.05  # probability of excluding any caller falsely, per window
+MARGIN = 0.1  # allowed difference between callers: some send harder items than others
 
 
 def outliers(rows: pa.Table, known: Collection[str]) -> dict[str, str]:
-    """What is said of each caller whose labels differ from the large model's answers more often than all others' do.
+    """Evidence against each caller whose labels differ from the large model's answers more often than all others' do.
 
-    `rows` are decisions of a window, with `caller`, `label` and `large_label`. Labels outside `known` are passed over:
-    the large model could not have given them. A betting test against the upper end of the others' share, raised by
-    MARGIN (`kcm.certification.monitoring.alarm`); all tests of a window hold together with probability 1 - DELTA.
+    `rows` are decisions of a window, with `caller`, `label` and `large_label`. Labels outside `known` are skipped: the
+    large model could not have given them. Each caller gets a betting test against the upper end of the others' share,
+    raised by MARGIN (`kcm.certification.monitoring.alarm`); all tests of a window hold together with probability 1 -
+    DELTA.
     """
     labels = rows.select(["caller", "label", "large_label"]).to_pandas().dropna()
     labels = labels[labels["label"].isin(list(known))]

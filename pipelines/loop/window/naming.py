@@ -1,7 +1,7 @@
-"""The names that people give to classes that came with the traffic, once.
+"""Names that people give to new classes in the traffic.
 
-A name is an act of the operator, written down in the storage: the next `kcm update` has the large model answer with the
-longer list, and learns the class.
+Naming is an act of the operator, recorded in the storage. In the next `kcm update` the large model answers with the
+longer list, and the challenger learns the class.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pipelines.store.control.records import Control
 
 
 class ClassNames:
-    """What people said of classes that came with the traffic: new labels, what is a known label, what is no class.
+    """Decisions about new classes in the traffic: new labels, names of known labels, and groups that are no class.
 
-    It is in the store's control records. What is said last of a name stands, until it is withdrawn. Labels that the
-    configuration names (`update.more_labels`) are `configured`.
+    They are in the store's control records. The latest decision about a name counts, until it is withdrawn. The labels
+    in the configuration (`update.more_labels`) are `configured`.
     """
 
     def __init__(self, control: Control, application: str, configured: Sequence[str] = ()) -> None:
@@ -31,29 +31,29 @@ class ClassNames:
 
     @classmethod
     def of(cls, config: RunConfig) -> ClassNames:
-        """Those of a run's application."""
+        """The decisions for a run's application."""
         configured = config.update.more_labels if config.update else ()
         return cls(LoopState.of(config).store.control, config.name, configured)
 
     def labels(self) -> tuple[str, ...]:
-        """The labels of the configuration, and those that were named, in the order in which they were named first."""
+        """The labels of the configuration, then named labels, in the order in which they were first named."""
         return tuple(dict.fromkeys((*self._configured, *(entry["name"] for entry in self._standing("label")))))
 
     def ignored(self) -> dict[str, list[float]]:
-        """The centre of each group that is no class, by the name that was proposed for it."""
+        """The centre of each group that is no class, by its proposed name."""
         return {entry["name"]: entry["centre"] for entry in self._standing("ignored")}
 
     def same(self) -> dict[str, str]:
-        """The label that each name stands for, of names that are no label of their own."""
+        """The label for each name that is an alias of another label."""
         found = {entry["name"]: entry["label"] for entry in self._standing("same")}
         return {name: found.get(label, label) for name, label in found.items()}
 
     def items(self) -> dict[str, str]:
-        """The label of every item, by its id, of the groups that are a label which existed."""
+        """The label of every item, by id, in the groups identified with an existing label."""
         return {item: entry["label"] for entry in self._standing("same") for item in entry["items"]}
 
     def name(self, label: str, known: Collection[str]) -> None:
-        """Name a label. ConfigError for one that is blank, or that exists, in whatever spelling."""
+        """Name a new label. ConfigError for a blank name, or one that exists in any spelling."""
         spelled = {_plain(each): each for each in (*known, *self.labels())}
         if not _plain(label):
             raise ConfigError("a label needs a letter or a digit", where="--name")
@@ -62,9 +62,9 @@ class ClassNames:
         self._say(label, "label")
 
     def identify(self, name: str, label: str, known: Collection[str], groups: Collection[ItemGroup] = ()) -> None:
-        """Say that `name` is `label`: the items of the group of this proposed name, or what callers call so.
+        """Record that `name` means `label`: it is a group's proposed name, or callers' own word for the label.
 
-        A label that was named and not learned is one with the other then. ConfigError for a label that is none, and for
+        A label that was named but not learned becomes an alias of the other. ConfigError for an unknown label, and for
         a name that a version has learned.
         """
         if label not in (*known, *self.labels()) or label == name:
@@ -76,14 +76,14 @@ class ClassNames:
         self._say(name, "same", label=label, items=items)
 
     def ignore(self, name: str, groups: Collection[ItemGroup]) -> None:
-        """Show the group of this proposed name no more, nor any that would be one with it. ConfigError without it."""
+        """Hide the group with this proposed name, and any group that is the same. ConfigError without such a group."""
         centre = next((group.centre for group in groups if group.proposal == name), None)
         if centre is None:
             raise ConfigError(f"no group has the proposed name {name!r}", where="--ignore", hint="`--new` shows them")
         self._say(name, "ignored", centre=centre)
 
     def withdraw(self, name: str) -> None:
-        """Take back what was said of a name, as long as no version has learned it, and no other name stands for it.
+        """Withdraw the decision about a name, as long as no version has learned it and no alias points to it.
 
         ConfigError for any other name.
         """
@@ -97,7 +97,7 @@ class ClassNames:
         self._say(name, "withdrawn")
 
     def without_ignored(self, groups: Collection[ItemGroup]) -> list[ItemGroup]:
-        """The groups but for those that would be one with an ignored one, by an encoder of as many features."""
+        """The groups that match no ignored group of the same number of features."""
         ignored = self.ignored().values()
         return [group for group in groups if not any(group.is_one_with(centre) for centre in ignored)]
 
@@ -110,5 +110,5 @@ class ClassNames:
 
 
 def _plain(label: str) -> str:
-    """A label without what people spell differently: case, spaces and signs."""
+    """A label without differences of case, spaces and punctuation."""
     return "".join(sign for sign in label.casefold() if sign.isalnum())

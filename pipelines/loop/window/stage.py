@@ -1,8 +1,8 @@
-"""Stage `window`: the logged decisions that an update learns from and certifies on, each with the purpose of its unit.
+"""Stage `window`: the logged decisions that an update learns from and certifies on, and the purpose of each unit.
 
-The purpose of a unit (train, validate, certify or test) is drawn by a hash of its name. A unit whose rows the
-champion's sequence already holds keeps the split that it has there: nothing that was trained on is certified on, and
-nothing that was held out is trained on. A window that would void a promise is refused before anything is computed.
+A hash of the unit's name draws its purpose (train, validate, certify or test). If the champion's sequence already holds
+rows of a unit, the unit keeps its split: nothing that was trained on is certified on, and nothing that was held out is
+trained on. A window that would invalidate a promise is refused before anything is computed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from pipelines.stages.units import rows_of, units_of
 from pipelines.store.artefact import Artefact, write_json
 
 ROWS, FACTS = "window.parquet", "window.json"
-MAX_MISSING = 0.001  # share of a window's decisions that may be missing from the log
+MAX_MISSING = 0.001  # largest share of a window's decisions that may be missing from the log
 # Items of train units from which a classifier's head learns a label: of CLINC150's it then names some 70% rightly on
 # MiniLM's features, from 15 items 88% and from 40 96%. What it has learned stays, so that too few would do for good.
 FEWEST_TAUGHT = 5
@@ -47,15 +47,15 @@ _FRESH = "Begin the window after that: `kcm promote` the champion again"
 
 
 class WindowFacts(Config):
-    """`window.json`: what is known of a window beside its rows.
+    """`window.json`: the facts about a window beyond its rows.
 
     Its decisions have numbers in (`after`, `upto`]. `num_missing` of them never reached the log. `share_floor` is the
-    least probability of all decisions to be asked about, pi_min; `prompt` is what the champion showed the large model.
-    `new_labels` are in no list of the champion's and will be learned, `unknown_labels` will not, with their counts;
-    `untaught_labels` wait until people have given them to `FEWEST_TAUGHT` train units, as a classifier's head needs.
-    `forgotten_rows` are ids of the champion's rows that were deleted from the log. `signs` say what in the log refutes
-    the champion's certificate: an alarm, or drift. `set_aside` are callers whose labels do not count, and why;
-    `num_uncounted` labels are beyond `max_share_per_caller`.
+    least probability of being asked over all decisions, pi_min; `prompt` is the prompt that the champion used for the
+    large model. `new_labels` are in none of the champion's lists and will be learned; `unknown_labels`, with counts,
+    will not; `untaught_labels` wait until people have given them to `FEWEST_TAUGHT` train units, as a classifier's head
+    needs. `forgotten_rows` are ids of the champion's rows that were deleted from the log. `signs` is the evidence in
+    the log that refutes the champion's certificate: an alarm, or drift. `set_aside` lists callers whose labels do not
+    count, with reasons; `num_uncounted` labels exceed `max_share_per_caller`.
     """
 
     application: str
@@ -84,13 +84,13 @@ class WindowFacts(Config):
 
 
 class WindowArtefact(Artefact):
-    """The decisions of a window with their purposes, and what is known of it as a whole."""
+    """The decisions of a window with their purposes, and the facts about the window."""
 
     kind = "window"
 
     @cached_property
     def table(self) -> pa.Table:
-        """The decisions in the columns of the log's reader, with `purpose`; null for what must not be learned from."""
+        """The decisions in the columns of the log's reader, with `purpose`; null for decisions that must not teach."""
         return read_table(self.folder / ROWS)
 
     @cached_property
@@ -106,9 +106,9 @@ class WindowArtefact(Artefact):
 class LogWindow(Stage, Plan):
     """`window.parquet` and `window.json` of the decisions in (`after`, `upto`].
 
-    `champion` is the digest of the parent's bundle, which decides labels, tasks and large model. `split_by_unit` are
-    the splits of the units that the champion's sequence holds, `named_labels` those that are to be learned with it.
-    A caller's label in `same` stands for the other one there, and `item_labels` are people's labels of items, by id.
+    `champion` is the digest of the parent's bundle, which determines labels, tasks and large model. `split_by_unit` has
+    the splits of the units in the champion's sequence; `named_labels` are to be learned in addition. A caller's label
+    in `same` means the label it maps to, and `item_labels` are people's labels of items, by id.
     """
 
     stage, version, writes, unit = "window", 4, WindowArtefact, "decisions"
@@ -134,7 +134,7 @@ class LogWindow(Stage, Plan):
     def read_from(
         cls, log: LogReader, config: RunConfig, parent: Parent, after: int, upto: int, names: ClassNames
     ) -> Self:
-        """The window of a run's application. ArtefactError where the champion's rows are missing."""
+        """The window of a run's application. ArtefactError if the champion's rows are missing."""
         assert config.update is not None
         key, forgotten = log.unit_key, log.forgotten()
         try:
@@ -166,12 +166,12 @@ class LogWindow(Stage, Plan):
         )
 
     def write(self, attempt: Attempt) -> None:
-        """Read the log. DataError, in one line, for a window that nothing may be learned from."""
+        """Read the log. DataError, in one line, for a window from which nothing may be learned."""
         rows: pa.Table = self.log.window(self.after, self.upto, self.max_share_per_caller)
         aside = outliers(rows.filter(rows["label_probability"].is_null()), self.bundle.label_names)
         rows = rows.set_column(rows.column_names.index("label"), "label", self._labels(rows, aside))
         learnable = (rows[name].is_valid() for name in ("unit", "gate_score", "small_label"))
-        usable = reduce(pc.and_, learnable).to_pylist()  # forgotten decisions are not
+        usable = reduce(pc.and_, learnable).to_pylist()  # forgotten decisions have none
         units = [unit if good else None for unit, good in zip(rows["unit"].to_pylist(), usable, strict=True)]
         purposes = [unit and self._purpose(unit) for unit in units]
         known = {*self.bundle.label_names, *self.named_labels, self.bundle.none_label, None}
@@ -203,7 +203,7 @@ class LogWindow(Stage, Plan):
         )
         require_sound(rows, facts)
         if facts.untaught_labels and not learned and self.bundle.policy.lowest_cut < np.inf:
-            raise _untaught(facts, taught)  # a champion that keeps nothing is worth a successor all the same
+            raise _untaught(facts, taught)  # a champion that keeps nothing may have a successor too
         given = asked_for | (labels.keys() if self.new_labels == "refuse" else set())
         if strange := sorted(given - known):
             raise DataError(
@@ -243,7 +243,7 @@ class LogWindow(Stage, Plan):
 
 
 def _untaught(facts: WindowFacts, taught: Counter[str | None]) -> DataError:
-    """Why a turn waits for labels of the classes that it is to learn; `taught` counts them in its train units."""
+    """Why a turn waits for labels of its new classes; `taught` counts these labels in its train units."""
     counts = ", ".join(f"{label!r} {taught[label]}" for label in facts.untaught_labels)
     return DataError(
         f"the large model's head learns a label from {FEWEST_TAUGHT} items of train units that people named; so far"
@@ -254,7 +254,7 @@ def _untaught(facts: WindowFacts, taught: Counter[str | None]) -> DataError:
 
 
 def require_sound(rows: pa.Table, facts: WindowFacts, now: datetime | None = None) -> None:
-    """Raise DataError for the first thing that would void a certificate on these decisions."""
+    """Raise DataError for the first fact that would invalidate a certificate on these decisions."""
     if not len(rows):
         raise DataError(
             "the log holds no decision", where=facts.where, hint="Wait for traffic, and look at serve.application"
@@ -291,7 +291,7 @@ def require_sound(rows: pa.Table, facts: WindowFacts, now: datetime | None = Non
 
 
 def utc_of(when: Any) -> datetime:
-    """A time of the log, which is in UTC whether it says so or not."""
+    """A time of the log, which is in UTC with or without a zone."""
     stamp = pd.Timestamp(when)
     stamp = stamp.tz_localize(UTC) if stamp.tzinfo is None else stamp.tz_convert(UTC)
     return stamp.to_pydatetime()
