@@ -1,4 +1,4 @@
-"""Seeded draws by name instead of by a generator: the same on every machine, in any order of the rows.
+"""Seeded draws by name, not by a generator: the same on every machine and in any order of the rows.
 
 N names.
 """

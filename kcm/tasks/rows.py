@@ -1,4 +1,4 @@
-"""Rows as sources give them, in one schema, and the list of those that cannot be used."""
+"""The one schema of rows from all sources, and the list of rows that cannot be used."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ SPLIT_NAMES = {
 
 
 def row_schema(dim: int | None = None) -> pa.Schema:
-    """The columns of normalised rows; `vector` is among them where rows have one, of `dim` numbers.
+    """The columns of normalised rows, with `vector` of `dim` numbers if rows have one.
 
-    Null is a missing value, which is a fault where a model or the sequence needs it; "" says that there is none, as
-    where no column is named. `image` holds a picture in the bytes of its file. `fault` says what the source found
-    wrong, "" for nothing.
+    Null is a missing value: a fault if a model or the sequence needs it. "" means that the source has no such column.
+    `image` holds the bytes of a picture's file. `fault` is what the source found wrong, "" for nothing.
     """
     text = [pa.field(name, pa.string()) for name in ("id", "text")]
     rest = [pa.field(name, pa.string()) for name in ("label", "group", "task", "split", "fault")]
@@ -41,7 +40,7 @@ def row_schema(dim: int | None = None) -> pa.Schema:
 
 
 def fault_column(faults: Mapping[int, str], num_rows: int) -> pa.Array:
-    """The column `fault` of rows with these faults, by position."""
+    """The column `fault` for these faults by position."""
     column = pa.repeat(pa.scalar("", pa.string()), num_rows)
     return pa.array([faults.get(row, "") for row in range(num_rows)], pa.string()) if faults else column
 
@@ -55,8 +54,8 @@ def split_name(written: str) -> str | None:
 class SourceRow:
     """One row of a source.
 
-    None is a missing value; an empty `text`, `group`, `task`, `split` or `image` stands for no such column. `image` is
-    a picture in the bytes of its file, `vector` float32 [D]; `fault` is what the source itself found wrong.
+    None is a missing value; an empty `text`, `group`, `task`, `split` or `image` means that there is no such column.
+    `image` holds the bytes of a picture's file, `vector` is float32 [D]; `fault` is what the source itself found wrong.
     """
 
     id: str | None
@@ -91,7 +90,7 @@ def records_of(table: pa.Table) -> Iterator[SourceRow]:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that was left out, and why; the file that it is in, and its number among that file's rows, from 1."""
+    """A dropped row with the reason, its file, and its number among the rows of the file, from 1."""
 
     id: str
     reason: str
@@ -104,7 +103,7 @@ class BadRow:
 
 
 def write_bad_rows(bad_rows: Iterable[BadRow], path: Path) -> None:
-    """List bad rows in a CSV file with the fields of `BadRow` as its columns."""
+    """Write bad rows to a CSV file with the fields of `BadRow` as columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
@@ -113,7 +112,7 @@ def write_bad_rows(bad_rows: Iterable[BadRow], path: Path) -> None:
 
 
 def read_bad_rows(path: Path) -> tuple[BadRow, ...]:
-    """The rows that `write_bad_rows` listed."""
+    """The rows of a file by `write_bad_rows`."""
     with path.open(encoding="utf-8", newline="") as stream:
         rows = csv.DictReader(stream)
         return tuple(BadRow(row["id"], row["reason"], row["file"], int(row["row"])) for row in rows)

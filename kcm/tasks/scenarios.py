@@ -1,8 +1,8 @@
-"""Scenarios: which rows and labels make which task, and in which order tasks come.
+"""Scenarios: which rows and labels make which task, and in which order tasks arrive.
 
-Domain-incremental: the same labels, another kind of text. Class-incremental: new labels with every task, told apart
-from all earlier ones. Task-incremental: the task of a row is known when it is answered, so that labels may return
-(van de Ven and Tolias, arXiv 1904.07734).
+Domain-incremental: the same labels, another kind of text. Class-incremental: new labels with every task, to be
+distinguished from all earlier labels. Task-incremental: the task of a row is known when it is answered, so labels may
+return (van de Ven and Tolias, arXiv 1904.07734).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ TaskOrder = Literal["given", "shuffled"]
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """The tasks in the order in which they are learned, and which rows are theirs.
+    """The tasks in learning order, and the rows of each.
 
-    `labels` are those of each task, in the order of the sequence's label list. `numbers` gives the task of a row, by
-    its label (`by_label`) or by its value of the task column.
+    `labels` are the labels of each task, in the order of the sequence's label list. `numbers` maps a row to its task,
+    by label (`by_label`) or by the value in the task column.
     """
 
     names: tuple[str, ...]
@@ -51,10 +51,10 @@ def plan_tasks(
 ) -> TaskPlan:
     """Plan the tasks of rows whose pairs of task value and label are `cells`, in the order of their first rows.
 
-    Tasks come from `mapping` (task -> labels, or -> values of the task column when domain-incremental), else from
-    `num_tasks` (labels in equal shares, drawn by the seed when `order` is shuffled), else from the task column.
-    Raises ConfigError when none of them applies, DataError when a class lies in two tasks of a class-incremental
-    scenario or a label or domain is left over.
+    Tasks come from `mapping` (task -> labels, or -> values of the task column if domain-incremental), or else from
+    `num_tasks` (equal shares of labels, drawn by the seed if `order` is shuffled), or else from the task column. Raises
+    ConfigError if none of these applies, and DataError if a class is in two tasks of a class-incremental scenario or a
+    label or domain is in no task.
     """
     by_label = scenario != "domain_incremental"
     domains = list(dict.fromkeys(domain for domain, _ in cells))
@@ -96,7 +96,7 @@ def load_mapping(path: str) -> dict[str, list[str]]:
 
 
 def _inverted(mapping: Mapping[str, Sequence[str]], keys: Iterable[str], what: str) -> dict[str, str]:
-    """From label (or domain) to task, every one of `keys` and nothing else."""
+    """From label (or domain) to task, for exactly the labels in `keys`."""
     inverted: dict[str, str] = {}
     for task, values in mapping.items():
         for value in values:
@@ -116,7 +116,7 @@ def _inverted(mapping: Mapping[str, Sequence[str]], keys: Iterable[str], what: s
 
 
 def _equal_shares(labels: Sequence[str], num_tasks: int) -> dict[str, str]:
-    """From label to task; the first tasks have one label more where the number of labels does not divide."""
+    """From label to task; the first tasks get one label more if the labels do not divide evenly."""
     if num_tasks > len(labels):
         raise ConfigError(f"num_tasks = {num_tasks}, but there are {len(labels)} labels", where="tasks.num_tasks")
     width = len(str(num_tasks))
@@ -130,7 +130,7 @@ def _plan(
     names: Sequence[str],
     by_label: bool,
 ) -> TaskPlan:
-    """The plan of tasks `names`, given the task of every label or domain."""
+    """The plan for tasks `names`, given the task of every label or domain."""
     present: dict[str, set[str]] = {name: set() for name in names}
     for domain, label in cells:
         present[assignment[label if by_label else domain]].add(label)

@@ -1,4 +1,4 @@
-"""A task sequence: the tasks of continual learning in order, and its form on disk."""
+"""A task sequence: the tasks of continual learning in order, and their format on disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kcm.tasks.shards import write_shards
 from kcm.tasks.splits import SPLITS, Split
 from kcm.tasks.units import text_key
 
-# Pictures can pass 2 GiB, which `binary` cannot count.
+# Pictures may exceed 2 GiB, the limit of `binary`.
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -29,20 +29,20 @@ SCHEMA = pa.schema(
         ("group", pa.string()),
     ]
 )
-VECTOR = "vector"  # the column of the rows' own vectors: fixed_size_list<float32>[D]
+VECTOR = "vector"  # the column of vectors: fixed_size_list<float32>[D]
 DESCRIPTION = "sequence.json"
 BAD_ROWS = "bad_rows.csv"
-UNITS = "units.parquet"  # what a ledger knows the whole table by: digests of its contents and its groups
+UNITS = "units.parquet"  # identifies the whole table in the ledger: digests of its contents and its groups
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task. `rows` have the columns of `SCHEMA`, and `split`, split by split; `label_names` are those that occur.
+    """One task; `rows` have the columns of `SCHEMA` plus `split`, split by split.
 
-    Where rows have vectors, they are the column `vector`: lists of D float32. `image` is a picture in the bytes of its
-    file; it is empty where rows have none, and so is `text`. `label` counts in the label list of the sequence; it is
-    OUT_OF_SCOPE for rows that have none of its labels, and UNLABELLED for train rows that nobody labelled. `group` is
-    empty where rows stand alone.
+    `label_names` are the labels that occur. Vectors are in the column `vector`: lists of D float32. `image` holds the
+    bytes of a picture's file; it is empty if rows have none, and so is `text`. `label` is an index into the label list
+    of the sequence, OUT_OF_SCOPE for rows with none of its labels, or UNLABELLED for train rows without a label.
+    `group` is empty for rows without a group.
     """
 
     name: str
@@ -56,21 +56,21 @@ class Task:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """What is known of a saved sequence without its rows: `name`, `label_names`, `none_label`, `tasks` and more."""
+    """The description of a saved sequence: `name`, `label_names`, `none_label`, `tasks` and more, without rows."""
     return json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
 
 
 def write_description(folder: Path, description: Mapping[str, Any]) -> None:
-    """Say what is known of a sequence without its rows; the last file that is written."""
+    """Write the description of a sequence; it is the last file to be written."""
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
     (folder / DESCRIPTION).write_text(text, encoding="utf-8")
 
 
 def append_task(parent: Path, folder: Path, task: Task, label_names: Sequence[str]) -> None:
-    """Write what one more task adds to the sequence of `parent` to a folder; `label_names` may be a longer list.
+    """Write the files that one more task adds to the sequence of `parent`; `label_names` may be longer than before.
 
-    Whoever calls it puts the other files of the sequence there: a task is written once, however often the sequence
-    grows. The description lists such tasks under `grown`.
+    The caller adds the other files of the sequence: a task is written once, however often the sequence grows. The
+    description lists such tasks under `grown`.
     """
     description = read_description(parent)
     write_rows(folder, len(description["tasks"]), task.rows)
@@ -80,7 +80,7 @@ def append_task(parent: Path, folder: Path, task: Task, label_names: Sequence[st
 
 
 def write_rows(folder: Path, task: int, rows: pa.Table) -> None:
-    """Write a task, without the column of pictures where there are none."""
+    """Write a task, without the picture column if there are no pictures."""
     if not pc.any(pc.not_equal(rows["image"], b"")).as_py():
         rows = rows.drop_columns(["image"])
     write_shards(folder, task, [rows])
@@ -94,17 +94,17 @@ def read_shard(file: Path) -> pa.Table:
     return table.select([name for name in (*SCHEMA.names, VECTOR, "split") if name in table.column_names])
 
 
-_SHORTEST = 5  # letters of labels that are compared: shorter ones, such as cat and car, differ by a letter on purpose
+_SHORTEST = 5  # minimum length for this comparison: shorter labels, such as cat and car, differ by a letter on purpose
 
 
 @dataclass(frozen=True)
 class Summary:
     """Counts of a task sequence.
 
-    `labels` are the rows of each label, `rows` those of each task by split, `certify_units` what was drawn
-    independently of the certify split of each task. `num_overlapping` rows were left out since another split has their
-    content or group. `num_repeating` rows without a group have a content that others have too, with which they are one
-    unit.
+    `labels` counts the rows of each label, `rows` the rows of each task by split, and `certify_units` the independent
+    units among the certify rows of each task. `num_overlapping` rows were dropped because another split has their
+    content or group. `num_repeating` rows without a group share their content with other rows and form one unit with
+    them.
     """
 
     labels: dict[str, int]
@@ -116,24 +116,24 @@ class Summary:
 
     @property
     def num_rows(self) -> int:
-        """All rows that are used."""
+        """The number of used rows."""
         return sum(sum(splits.values()) for splits in self.rows.values())
 
     @property
     def alike(self) -> list[tuple[str, str]]:
-        """Pairs of labels that are spelled almost alike."""
+        """Pairs of labels with almost the same spelling."""
         return alike(self.labels)
 
 
 def read_summary(folder: Path) -> Summary:
-    """The summary of a sequence that `kcm.tasks.preparation.build` wrote."""
+    """The summary of a sequence by `kcm.tasks.preparation.build`."""
     return Summary(**read_description(folder)["summary"])
 
 
 def alike(labels: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of labels that differ in case, spaces or marks alone, or by one letter.
+    """Pairs of labels that differ only in case, spaces or punctuation, or by one letter.
 
-    Numbers are meant to differ, unless they are the same number, as 1, 1.0 and 01.
+    Different numbers are meant to differ; the same number in several forms (1, 1.0, 01) is a pair.
     """
     names = list(labels)
     plain = {label: _number(label) or re.sub(r"[\W_]+", "", text_key(label)) for label in names}
@@ -148,5 +148,5 @@ def alike(labels: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _number(label: str) -> str:
-    """A label that is a number in its shortest form; "" for another one."""
+    """The shortest form of a label that is a number; "" for any other label."""
     return f"{float(label):g}" if re.fullmatch(r"\s*[-+]?\d+(\.\d*)?\s*", label) else ""

@@ -1,9 +1,9 @@
-"""The files of a task: its rows, split by split, in order, across shards of bounded size.
+"""The files of a task: its rows, split by split, in order, in shards of bounded size.
 
     task-0003.parquet          shard 0
     task-0003.00001.parquet    shard 1
 
-Whoever writes something of every row (features, outcomes) keeps the same rows in the same shards.
+Whoever writes values per row (features, outcomes) keeps the same rows in the same shards.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.parquet import open_writer, read_table
 
 GROUP_ROWS = 1024  # rows of one Parquet row group: the unit of reading
-SHARD_ROWS = 128 * GROUP_ROWS  # at most; rows that are forgotten later leave a shard with fewer
+SHARD_ROWS = 128 * GROUP_ROWS  # at most; a shard has fewer after rows are forgotten
 
 
 def shard_file(folder: Path, task: int, shard: int) -> Path:
-    """Where a folder keeps one shard of a task."""
+    """The path of one shard of a task in a folder."""
     return folder / (f"task-{task:04d}.{shard:05d}.parquet" if shard else f"task-{task:04d}.parquet")
 
 
 def task_shards(folder: Path, task: int, names: Collection[str] | None = None) -> list[Path]:
-    """The shards of a task, in order; `names` are those of the folder's files where they may not be here.
+    """The shards of a task, in order; `names` are the file names of the folder if its files may not be local.
 
-    ArtefactError when there is none, or one is missing between others.
+    ArtefactError if there is none, or a shard is missing between others.
     """
     first, pattern = shard_file(folder, task, 0).name, f"task-{task:04d}.*.parquet"
     there = {path.name for path in folder.glob(f"task-{task:04d}*")} if names is None else names
@@ -51,13 +51,13 @@ def task_shards(folder: Path, task: int, names: Collection[str] | None = None) -
 
 
 def open_shard(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer of a shard. Vectors are written as they are: of numbers that all differ a dictionary saves nothing."""
+    """A writer of a shard. Vectors are written without a dictionary: numbers that all differ gain nothing from one."""
     plain = [field.name for field in schema if not pa.types.is_fixed_size_list(field.type)]
     return open_writer(path, schema, use_dictionary=plain)
 
 
 def in_groups(tables: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
-    """The rows of tables in whole row groups, the last of which may be smaller."""
+    """The rows of tables in whole row groups; the last group may be smaller."""
     waiting: list[pa.Table] = []
     for table in tables:
         waiting = [pa.concat_tables([*waiting, table])]
@@ -72,7 +72,7 @@ def _batch(rows: pa.Table) -> pa.RecordBatch:
 
 
 def write_shards(folder: Path, task: int, tables: Iterable[pa.Table]) -> None:
-    """Write rows of a task into its shards: one at least, which may be empty. Their columns are those of the first."""
+    """Write the rows of a task into shards: at least one, possibly empty. The first table defines the columns."""
     left = iter(tables)
     first = next(left)
     schema = first.schema
@@ -95,16 +95,16 @@ class SequenceFolder:
 
     @contextmanager
     def new(self, name: str) -> Iterator[Path]:
-        """A file to be written, which has its name once it is whole."""
+        """A file to write; it gets its name once it is whole."""
         with drafted(self.path / name) as draft:
             yield draft
 
     def open(self, name: str) -> pa.NativeFile:
-        """A file that some worker wrote."""
+        """A file written by any worker."""
         return pa.memory_map(str(self.path / name))
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files that are needed no more."""
+        """Remove files that are no longer needed."""
         for name in names:
             (self.path / name).unlink()
 
@@ -115,17 +115,17 @@ class SequenceFolder:
             writer.write_table(table.combine_chunks())
 
     def read(self, name: str) -> pa.Table:
-        """A table that some worker wrote."""
+        """A table written by any worker."""
         with self.open(name) as file:
             return pa.ipc.open_file(file).read_all()
 
 
 @dataclass(frozen=True)
 class RowIndex:
-    """What is known of a task's rows without reading them: kilobytes, however many there are.
+    """Facts about a task's rows that need no row: kilobytes, however many rows there are.
 
-    `ranges` are the rows of each split that are not out of scope, counted over all shards; `labels` how many rows of
-    such a range have each label; `shard_rows` the rows of every shard.
+    `ranges` are the in-scope rows of each split, counted over all shards; `labels` counts the rows of each label in
+    such a range; `shard_rows` are the rows of every shard.
     """
 
     ranges: Mapping[str, range]
@@ -134,9 +134,9 @@ class RowIndex:
 
     @classmethod
     def of_shards(cls, shards: Sequence[Path], readable: Callable[[Path], Path | BinaryIO] = Path) -> RowIndex:
-        """The index of shards, of which the columns split and label are read; `readable` gives what they are read from.
+        """The index of shards; reads only the columns split and label, from what `readable` returns.
 
-        Raises DataError for a split in two pieces, ArtefactError for a shard that cannot be read.
+        Raises DataError for a split in two pieces, and ArtefactError for a shard that cannot be read.
         """
         ranges: dict[str, range] = {}
         labels: dict[str, Counter[int]] = {}
@@ -155,7 +155,7 @@ class RowIndex:
 
 
 def _runs_of(shard: Path | BinaryIO) -> list[tuple[str, dict[int, int]]]:
-    """The runs of rows of one split in a shard, those out of scope apart: name of the split, rows of each label."""
+    """The runs of rows of one split in a shard, out-of-scope rows separately: name of the split, rows of each label."""
     columns = read_table(shard, columns=["split", "label"])
     split, label_N = columns["split"].combine_chunks().dictionary_encode(), columns["label"].to_numpy()
     names = split.dictionary.to_pylist()

@@ -1,4 +1,4 @@
-"""Sources of rows, read shard by shard, and the configuration that they share."""
+"""Sources of rows, read shard by shard, and their common configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kcm.tasks.rows import SourceRow, records_of, rows_of
 
 
 class Shard(ABC):
-    """A part of a source that is read by itself. It can be pickled, and read on any node, any number of times."""
+    """A part of a source that is read separately. It can be pickled, and read on any node, any number of times."""
 
     where: str
     """What messages call it."""
@@ -27,13 +27,13 @@ class Shard(ABC):
 
     @abstractmethod
     def read(self) -> Iterator[pa.Table]:
-        """The rows in order, in the schema of `kcm.tasks.rows`; tables of some megabytes, at most.
+        """The rows in order, in the schema of `kcm.tasks.rows`, in tables of a few megabytes at most.
 
-        Raises DataError for a shard that cannot be read, or whose columns do not fit those of the source's others.
+        Raises DataError for a shard that cannot be read, or whose columns differ from the other shards'.
         """
 
     def stamp(self) -> str | None:
-        """A text that changes whenever the rows change; None where only reading them tells."""
+        """A text that changes whenever the rows change; None if only reading them shows this."""
         return None
 
 
@@ -51,7 +51,7 @@ class TableShard(Shard):
 
 @dataclass(frozen=True)
 class Source:
-    """Shards, the label list (empty where the source has none), and the label that means none of the list."""
+    """Shards, the label list (empty if the source has none), and the label that means none of the list."""
 
     name: str
     shards: tuple[Shard, ...]
@@ -82,21 +82,21 @@ class SourceConfig(Component):
     """A source of rows."""
 
     family: ClassVar[Family] = FAMILIES["source"]
-    opens_quickly: ClassVar[bool] = False  # `build` reads a few rows at the most
-    needs_cluster: ClassVar[bool] = False  # `build` is called with one connected
+    opens_quickly: ClassVar[bool] = False  # `build` reads at most a few rows
+    needs_cluster: ClassVar[bool] = False  # `build` needs a connection
 
     kind: str = Field("", description="Chooses this form of the section.")
 
     @abstractmethod
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
-        """Open the source. `vectors` are columns of numbers, or one of lists, that make the vector of a row.
+        """Open the source. `vectors` are columns of numbers, or one column of lists, that make the vector of a row.
 
-        Raises DataError or AssetError where the source is missing or has not the columns named.
+        Raises DataError or AssetError if the source or a named column is missing.
         """
 
 
 def refuse_vectors(vectors: Sequence[str], kind: str) -> None:
-    """Raise ConfigError where vectors are asked for of a kind of source whose rows have none."""
+    """Raise ConfigError if vectors are requested from a kind of source that has none."""
     if vectors:
         raise ConfigError(
             f"the rows of a source of the kind {kind!r} have no column {vectors[0]!r}",

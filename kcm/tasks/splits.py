@@ -1,7 +1,7 @@
 """The split of a row: a function of its unit and a salt, and of nothing else.
 
-The unit of a row is its group, else its content (text, picture or vector). Rows added later move no row. Splits that
-come with the data are kept. N rows.
+The unit of a row is its group, or else its content (text, picture or vector). Rows added later change no split. Splits
+that the data bring are kept. N rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kcm.tasks.hashing import draw
 
 Split = Literal["train", "validate", "certify", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-NOT_GIVEN = -1  # the origin of a row whose split is drawn; it sorts before the places of given splits
+NOT_GIVEN = -1  # the origin of a row whose split is drawn; sorts before given splits
 
 
 def _whole(fractions: dict[Split, float]) -> dict[Split, float]:
@@ -34,14 +34,15 @@ def _whole(fractions: dict[Split, float]) -> dict[Split, float]:
 
 Fractions = Annotated[dict[Split, float], AfterValidator(_whole)]
 DEFAULT_FRACTIONS: dict[Split, float] = {"train": 0.5, "validate": 0.15, "certify": 0.15, "test": 0.2}
-# Where a learner tells what it says of its train rows when it has not seen them: they choose in place of validate rows.
+# For a learner with left-out scores of its train rows: the train rows replace validate rows.
 LEFT_OUT_FRACTIONS: dict[Split, float] = {"train": 0.65, "validate": 0.0, "certify": 0.25, "test": 0.1}
 
 
 def purpose(salt: str, unit: str, fractions: Mapping[Split, float]) -> Split:
-    """The split of a unit by its name alone; decisions of a service are given their purpose by the same rule.
+    """The split of a unit by its name alone; a service's decisions get their purpose by the same rule.
 
-    Nothing is stratified, and units that come later change no unit's split. Another `salt` draws all of them again.
+    Nothing is stratified, and units that arrive later change no other unit's split. Another `salt` draws all splits
+    again.
     """
     drawn = np.array([draw(salt, "purpose", unit)])
     return SPLITS[int(drawn_splits(drawn, np.array([NOT_GIVEN]), {NOT_GIVEN}, fractions)[0])]
@@ -53,10 +54,10 @@ def drawn_splits(
     origins: Collection[int],
     fractions: Mapping[Split, float],
 ) -> NDArray[np.int8]:
-    """The split of every row as a place in SPLITS, by the draw of its unit.
+    """The split of every row as an index into SPLITS, drawn by its unit.
 
-    `origin_N` are given splits as places in SPLITS, or NOT_GIVEN; `origins` are those that occur anywhere. Certify rows
-    that are not given are taken from the given validate rows, and other missing splits from the given train rows.
+    `origin_N` are given splits as indices into SPLITS, or NOT_GIVEN; `origins` are those that occur anywhere. Missing
+    certify rows are taken from the given validate rows, other missing splits from the given train rows.
     """
     split_N = np.empty(len(draw_N), dtype=np.int8)
     for origin in np.unique(origin_N):
@@ -69,7 +70,7 @@ def drawn_splits(
 
 
 def _choices(origin: int, origins: Collection[int]) -> list[Split]:
-    """The splits among which rows of a given split are shared out."""
+    """The splits that share the rows of a given split."""
     if origin == NOT_GIVEN:
         return list(SPLITS)
     missing = [split for number, split in enumerate(SPLITS) if number not in origins]

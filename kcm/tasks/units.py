@@ -1,7 +1,7 @@
-"""Units: rows that must stay together because they share their group or, where they have none, their content.
+"""Units: rows that must stay together because they share their group or, without a group, their content.
 
-A unit is named by a digest: of its group, else of its content. The functions of many rows at once give the names that
-the functions of one input give, which serving uses. N rows.
+The name of a unit is a digest of its group, or else of its content. The functions on many rows return the same names as
+the functions on one input, which serving uses. N rows.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from scipy.sparse.csgraph import connected_components
 
 from kcm.inputs.content import Content, image_digest
 
-_PLAIN_SPACES = r"[\x00-\x1f\x7f]|^ | $|  "  # an ASCII text without these has its own lower case as its key
-_CONTENTS_AT_ONCE = 1024  # rows with pictures or vectors that are in memory as Python objects
+_PLAIN_SPACES = r"[\x00-\x1f\x7f]|^ | $|  "  # the key of an ASCII text without these is its lower case
+_CONTENTS_AT_ONCE = 1024  # rows with pictures or vectors held in memory as Python objects
 
 
 def content_key(row: Content) -> str:
     """A key that rows of equal content share: from the bytes of picture and vector, and from the text's key.
 
-    A picture that was encoded again has another key.
+    A re-encoded picture has another key.
     """
     parts = [f"image\0{image_digest(row.image)}"] if row.image else []
     if row.vector is not None:
@@ -42,12 +42,12 @@ def text_key(text: str) -> str:
 
 
 def unit_digest(content: Content, group: str = "") -> bytes:
-    """A digest of the unit of one input alone, which is its group, else its content."""
+    """A digest of the unit of one input: of its group, or else of its content."""
     return _digest(f"group\0{group}" if group else content_key(content))
 
 
 def unit_of(digest: bytes, key: bytes) -> str:
-    """The name of a unit in a log, 32 hexadecimal digits: a keyed hash, which tells nothing without the key."""
+    """The name of a unit in a log, 32 hexadecimal digits: a keyed hash that reveals nothing without the key."""
     return hmac.digest(key, digest, "sha256")[:16].hex()
 
 
@@ -63,7 +63,7 @@ def text_keys(texts: pa.Array) -> pa.Array:
 def content_names(rows: pa.Table) -> list[str]:
     """The content of every row [N]: the first 32 hexadecimal digits of its `unit_digest`.
 
-    `rows` has the column text, which holds text keys, and the columns image and vector where these are read.
+    `rows` has the column text, which holds text keys, and the columns image and vector if these are read.
     """
     if rows.column_names == ["text"]:
         return _names(pc.binary_join_element_wise("text", rows["text"], "\0").to_pylist())
@@ -88,7 +88,7 @@ def group_names(groups: pa.Array) -> list[str]:
 
 
 def connected_units(contents: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """The name of every row's unit, where rows that share a text or a group, directly or through others, are one.
+    """The name of every row's unit, if rows that share a text or a group, directly or indirectly, are one unit.
 
     A row without a group ("") is connected by its text alone. A unit with groups is named after the first of them.
     """

@@ -1,4 +1,4 @@
-"""What is registered: the champion pointer, the promotion gates, and the models in MLflow."""
+"""The registry: the champion pointer, the promotion gates, and the models in MLflow."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The champion of an application: a pointer that is swapped, with its history, and the versions it must not go to.
+"""The champion of an application: a pointer changed by compare-and-swap, its history, and rejected versions.
 
-The pointer is the truth: what is served follows it, and so does MLflow's alias, which is its mirror; `mirrored` tells
-an alias that a crash left behind from one that somebody has moved. Beside the champion the pointer names a challenger,
-for as long as it is tried out on traffic.
+The pointer is authoritative: the service follows it, and MLflow's alias mirrors it. `mirrored` distinguishes an alias
+that a crash left behind from an alias that somebody moved. While a challenger is tried on traffic, the pointer names it
+as well.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from pipelines.registry.replicas import ReplicaReports
 from pipelines.store.control.journal import Journal
 from pipelines.store.control.records import Control
 
-CHAMPION_LEASE = "leases/champion/{}"  # of whoever promotes; replicas see by its renewals that a trial goes on
-REGISTER, BUNDLE = "register", "bundle"  # the stage that makes bundles, and the folder of one in its artefact
+CHAMPION_LEASE = (
+    "leases/champion/{}"  # lock of the promoting process; replicas see from its renewals that a trial is running
+)
+REGISTER, BUNDLE = "register", "bundle"  # the stage that makes bundles, and the bundle's folder in its artefact
 By = Literal["run", "update", "rollback", "promote"]
 
 
@@ -28,7 +30,7 @@ def utc_now() -> str:
 
 
 class Champion(Config):
-    """A version that was made the champion."""
+    """A version that was promoted to champion."""
 
     digest: str = Field(description="Digest of the bundle.")
     version: str = Field(description="Registered version, NAME/NUMBER.")
@@ -45,7 +47,7 @@ class Champion(Config):
 
 
 class Challenger(Config):
-    """A version that is tried out beside the champion."""
+    """A version that is tried on traffic."""
 
     digest: str = Field(description="Digest of the bundle.")
     version: str = Field(description="Registered version, NAME/NUMBER.")
@@ -81,7 +83,7 @@ class Pointer:
         return Current.model_validate_json(held.value).model_copy(update={"record": held.version})
 
     def swap(self, expected: int, champion: Champion) -> Current | None:
-        """Make another the champion, and end any trial; None, and nothing is changed, where it is not `expected`."""
+        """Replace the champion and end any trial; None, and nothing changes, if the champion is not `expected`."""
         while True:
             current = self.current()
             if (current.number if current else 0) != expected:
@@ -91,7 +93,7 @@ class Pointer:
                 return now
 
     def try_out(self, challenger: Challenger | None) -> Current:
-        """Set the challenger beside the champion, or end its trial. There is a champion."""
+        """Set the challenger, or end its trial. Requires a champion."""
         while True:
             current = self.current()
             assert current is not None
@@ -101,14 +103,14 @@ class Pointer:
                 return now
 
     def take_back(self, promotion: Current, before: Current) -> bool:
-        """Make the champion before a promotion the champion again, as if it had never been replaced.
+        """Undo a promotion: the previous champion is the champion again, as if it had never been replaced.
 
-        False, and nothing is changed, where the pointer has moved on.
+        False, and nothing changes, if the pointer has moved on.
         """
         return self._write(promotion.record, before.model_copy(update={"challenger": None})) is not None
 
     def history(self) -> list[Champion]:
-        """All champions, the first one first, without promotions that were taken back."""
+        """All champions in order, without promotions that were undone."""
         champions: list[Current] = []
         for held in self._control.history(self._key):
             record = Current.model_validate_json(held.value)
@@ -118,20 +120,20 @@ class Pointer:
         return [record.champion for record in champions]
 
     def mark_mirrored(self, number: int) -> None:
-        """Remember that MLflow's alias shows champion `number`."""
+        """Record that MLflow's alias shows champion `number`."""
         self._mirrored.append(lambda _: {"number": number}, same=lambda entry: bool(entry["number"] == number))
 
     def is_mirrored(self, number: int) -> bool:
-        """Whether MLflow's alias was made to show champion `number`."""
+        """Whether MLflow's alias was set to champion `number`."""
         return any(entry["number"] == number for entry in self._mirrored.entries())
 
     def reject(self, digest: str, reason: str, *, upto: int | None = None) -> None:
-        """Never promote a version by itself again, nor another from the same watermark `upto`."""
+        """Never promote this version automatically again, nor another from the same watermark `upto`."""
         rejection = {"digest": digest, "reason": reason, "upto": upto, "at": utc_now()}
         self._rejected.append(lambda _: rejection, same=lambda entry: bool(entry["digest"] == digest))
 
     def rejected(self, digest: str, *, upto: int | None = None) -> str | None:
-        """Why a version, or one from this watermark, must not be promoted by itself; None where it may."""
+        """Why a version, or one from this watermark, must not be promoted automatically; None if it may."""
         for entry in self._rejected.entries():
             if entry["digest"] == digest or (upto is not None and entry["upto"] == upto):
                 return str(entry["reason"])
@@ -142,7 +144,7 @@ class Pointer:
         return self._rejected.entries()
 
     def _write(self, record: int, content: Current) -> Current | None:
-        """The pointer after a swap of record `record`; None where another record followed it."""
+        """The pointer after a swap of record `record`; None if another process swapped first."""
         if not self._control.swap(self._key, record, content.model_dump_json().encode()):
             return None
         return content.model_copy(update={"record": record + 1})

@@ -1,7 +1,7 @@
-"""A version beside the champion on test rows: the promotion gates that need no traffic.
+"""A version compared with the champion on test rows: the promotion gates that need no traffic.
 
-Each version is measured by what its own run has left, encoder and large model included; the rows that both know are
-paired by their ids. Nothing is encoded or asked for again. The large model's answers are those under the task prompt.
+The artefacts of its own run measure each version, encoder and large model included; ids pair the rows that both know.
+Nothing is encoded or requested again. The large model's answers are those under the task prompt.
 
 Shapes: N test rows.
 """
@@ -37,19 +37,19 @@ _ROUNDS = 15  # of a latency's median
 
 @dataclass(frozen=True)
 class Answered:
-    """What a cascade does with its test rows: whether it keeps each, and whether it is right, [N] by `position`."""
+    """A cascade's decisions on its test rows: kept or not, right or not, [N] by `position`."""
 
     position: Mapping[str, int]  # of a row, by its id
     task: NDArray[np.object_]
     group: NDArray[np.object_]
     kept: NDArray[np.bool_]
     right: NDArray[np.bool_]
-    seconds: tuple[float, float]  # of the small side and of the large model for an input, by the mean of the rows
+    seconds: tuple[float, float]  # mean over the rows, for the small side and for the large model
 
 
 @dataclass(frozen=True)
 class Version:
-    """A bundle, with the features and the large model's answers that it was made of."""
+    """A bundle, with the features and large answers from which it was made."""
 
     bundle: Bundle
     features: FeaturesArtefact
@@ -57,7 +57,7 @@ class Version:
 
     @classmethod
     def of(cls, artefact: Artefact, bundle: Path) -> Self:
-        """The version of an artefact of stage `register`, whose bundle lies in a folder."""
+        """The version in an artefact of stage `register`, whose bundle is in a folder."""
         return cls(
             Bundle.read(bundle),
             artefact.source(FeaturesArtefact, "features"),
@@ -90,10 +90,10 @@ class Version:
 
 
 def old_tasks(champion: Version, challenger: Version) -> dict[str, Paired]:
-    """Correctness of both cascades on the test rows of each of the champion's tasks, as far as both know them."""
+    """Correctness of both cascades on the test rows of each of the champion's tasks, for rows that both know."""
     before, after = champion.answered, challenger.answered
     names = champion.bundle.task_names
-    measured = [task for task in names if (before.task == task).any()] or names  # without test rows nothing is known
+    measured = [task for task in names if (before.task == task).any()] or names  # unknown without test rows
     known = {task: _common(champion, challenger, task) for task in measured}
     return {
         task: Paired(before.right[one], after.right[other], before.group[one]) for task, (one, other) in known.items()
@@ -103,7 +103,7 @@ def old_tasks(champion: Version, challenger: Version) -> dict[str, Paired]:
 def without_traffic(
     champion: Version, challenger: Version, limits: GateConfig, certificate: CertificateConfig, assets_path: Path
 ) -> list[PromotionGate]:
-    """The verdicts on a version of `kcm run`, the cheap ones first; only the first where it does not load."""
+    """The verdicts on a version of `kcm run`, cheap gates first; only the first gate if the bundle does not load."""
     found = probed(challenger.bundle, assets_path)
     if found.verdict == "fail":
         return [found]
@@ -123,9 +123,9 @@ def against_champion(
     certificate: CertificateConfig,
     assets_path: Path,
 ) -> list[PromotionGate]:
-    """The gates that compare both versions: old tasks, and calls, cost and time on the same items [N].
+    """The gates that compare both versions: old tasks, and calls, cost and latency on the same items [N].
 
-    `kept` is what champion and challenger keep of the items; a cost without any is that of escalating all.
+    `kept` says which items champion and challenger keep; a missing cost counts as the cost of escalating everything.
     """
     costs = [
         seconds[0] + (float((~kept_N).mean()) if len(kept_N) else 1.0) * seconds[1]
@@ -146,7 +146,7 @@ def against_champion(
 
 
 def probed(bundle: Bundle, assets_path: Path) -> PromotionGate:
-    """Whether the bundle judges what every model must be able to read."""
+    """Whether the bundle answers an input that every model must be able to read."""
     try:
         judged = SmallSide(bundle, load_encoder(bundle, assets_path)).judge([Input(probe_of(bundle))])
     except KcmError as error:
@@ -155,7 +155,7 @@ def probed(bundle: Bundle, assets_path: Path) -> PromotionGate:
 
 
 def latencies(champion: Bundle, challenger: Bundle, assets_path: Path) -> tuple[float, float]:
-    """Seconds that the small sides take for an input; they take turns, so that a busy machine slows both."""
+    """Seconds of the small models per input; they take turns, so a busy machine slows both."""
     encoder = load_encoder(challenger, assets_path)
     same = champion.encoder_identity == challenger.encoder_identity
     sides = (
@@ -172,7 +172,7 @@ def latencies(champion: Bundle, challenger: Bundle, assets_path: Path) -> tuple[
 
 
 def _common(champion: Version, challenger: Version, task: str | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Where the test rows that both know stand with each, in one order; those of a task, or all."""
+    """Positions of the test rows that both know, in one order; of one task, or of all."""
     before, after = champion.answered, challenger.answered
     rows = [
         (place, after.position[row])

@@ -1,10 +1,10 @@
-"""The promotion gates: what a challenger must show before it may become the champion, the cheap ones first.
+"""The promotion gates: what a challenger must prove before it may become the champion, cheap gates first.
 
-Each is a pure function of figures that are there already, and gives a verdict with them. A gate that the rows cannot
-decide says so, and leaves the decision to a person.
+Each gate is a pure function of existing figures, and returns a verdict with them. If the rows cannot decide a gate, its
+verdict is undecided, and a person decides.
 
-Feasibility comes first: among what keeps the promise the cheapest wins. A champion that breaks its promise may not
-answer any longer, so its calls, costs and time are no measure for its successor (`against`).
+Feasibility comes first: among the cascades that keep the promise, the cheapest wins. A champion that breaks its promise
+must not answer any longer, so its calls, costs and latency are no measure for its successor (`against`).
 
 Shapes: N rows.
 """
@@ -26,12 +26,12 @@ from kcm.metrics.intervals import Interval, paired_difference
 from kcm.report.formats import plural
 
 Verdict = Literal["pass", "fail", "undecided"]
-LEVEL = 0.95  # of the two-sided intervals
-CHAMPION = "champion"  # the gate that tells whether the champion keeps its promise
+LEVEL = 0.95  # level of the two-sided intervals
+CHAMPION = "champion"  # the gate on the champion's own promise
 
 
 class GateConfig(Config):
-    """The limits of the promotion gates; the certificate's own stand in section `certificate`."""
+    """The limits of the promotion gates; the certificate's limits are in section `certificate`."""
 
     max_old_task_loss: float = Field(
         0.01,
@@ -48,7 +48,7 @@ class GateConfig(Config):
 
 
 class PromotionGate(Config):
-    """The verdict of one gate, the figures that it rests on, and the reason in a sentence."""
+    """The verdict of one gate, its figures, and the reason in a sentence."""
 
     name: str
     verdict: Verdict
@@ -88,10 +88,10 @@ def answers_probe(fault: str | None, num_inputs: int) -> PromotionGate:
 def replay_panel(
     earlier_N: NDArray[np.int64], first_N: NDArray[np.int64], second_N: NDArray[np.int64]
 ) -> PromotionGate:
-    """Whether the large model still gives its earlier answers to fixed prompts as well as it repeats itself.
+    """Whether the large model repeats its earlier answers to fixed prompts as well as it repeats itself.
 
-    Labels of its earlier answers, and of two answers asked for now. A model that answers at random repeats itself no
-    better than it repeats its past; another model behind the same name does.
+    Labels of its earlier answers, and of two answers requested now. A model that answers at random repeats itself no
+    better than it repeats its past; a different model behind the same name repeats itself better.
     """
     if len(earlier_N) == 0:
         return PromotionGate(name="panel", verdict="undecided", reason="there is no earlier answer to compare with")
@@ -116,7 +116,7 @@ def replay_panel(
 
 @dataclass(frozen=True, eq=False)
 class Paired(ColumnTable):
-    """Correctness of both cascades on the same test rows of one task, [N]; `group` names what was drawn together."""
+    """Correctness of both cascades on the same test rows of one task, [N]; `group` names the sampling unit."""
 
     champion: NDArray[np.bool_]
     challenger: NDArray[np.bool_]
@@ -126,8 +126,8 @@ class Paired(ColumnTable):
 def old_tasks(tasks: Mapping[str, Paired], max_loss: float) -> PromotionGate:
     """Whether the upper end of the paired loss against the champion exceeds `max_loss`, over all old tasks together.
 
-    One task fails the gate where the lower end of its own loss exceeds `max_loss`, at a level that all tasks share; of
-    a task with too few rows to tell the figures say so, and nothing more.
+    One task fails the gate if the lower end of its own loss exceeds `max_loss`, at a level that all tasks share. A task
+    with too few rows only shows this in its figures.
     """
     measured = {task: rows for task, rows in tasks.items() if len(rows.champion)}
     figures: dict[str, Any] = {"max_loss": max_loss, "tasks": {task: {"rows": 0} for task in tasks}}
@@ -168,10 +168,10 @@ def _figures(loss: Interval, max_loss: float) -> dict[str, Any]:
 
 
 def promise_kept(loss: tuple[float, float], epsilon: float, signs: Sequence[str] = ()) -> PromotionGate:
-    """Whether the champion may go on answering; the challenger passes either way.
+    """Whether the champion may continue to answer; the challenger passes either way.
 
-    `loss`: ends of the interval of what it loses on the window, where it differs from the large model. `signs` are what
-    refutes its certificate elsewhere: an alarm, or more unknown items than it was certified with.
+    `loss`: ends of the interval of its loss on the window, relative to the large model. `signs`: other evidence that
+    refutes its certificate, an alarm, or more unknown items than it was certified with.
     """
     found = list(signs)
     if loss[0] > epsilon:
@@ -187,12 +187,12 @@ def promise_kept(loss: tuple[float, float], epsilon: float, signs: Sequence[str]
 
 
 def against(champion: PromotionGate, gates: Iterable[PromotionGate], *, keeps: bool = True) -> list[PromotionGate]:
-    """The gates that compare with the champion, as they count: where it breaks its promise, they inform.
+    """The gates that compare with the champion, in effect: if the champion breaks its promise, they only inform.
 
-    `champion` is what `promise_kept` gave. So they do where it `keeps` nothing, as after a repair: it answers as the
-    large model does, and what may be lost against that is certified. Old tasks that are shown to lose, and a call rate
-    that cannot be promised, fail all the same: those are `binding`, they speak of the challenger. The verdicts as they
-    were measured are in the figures.
+    `champion` is the result of `promise_kept`. The gates also only inform if the champion `keeps` nothing, as after a
+    repair: it answers like the large model, and the loss against that is certified. Old tasks with a proven loss, and a
+    call rate that cannot be promised, fail in any case: these verdicts are `binding`, because they are about the
+    challenger. The figures hold the measured verdicts.
     """
     if champion.figures["feasible"] and keeps:
         return list(gates)
@@ -214,9 +214,9 @@ def against(champion: PromotionGate, gates: Iterable[PromotionGate], *, keeps: b
 def certified(certificate: Certificate, *, repairs: bool = False) -> PromotionGate:
     """Whether the window certifies that something is kept.
 
-    Escalating all is always certified, and no reason to promote, unless the challenger `repairs`: the champion may not
-    answer any longer, and the challenger's large model knows labels that the champion's does not. Where the window was
-    too small to certify anything, a person may decide.
+    Escalating everything is always certified and no reason to promote, unless the challenger `repairs`: the champion
+    must not answer any longer, and the challenger's large model knows labels that the champion's does not. If the
+    window was too small to certify anything, a person may decide.
     """
     shown = ("method", "epsilon", "delta", "bound", "decision", "num_units", "fewest_units", "num_rows")
     figures = {name: value for name, value in certificate.model_dump(mode="json").items() if name in shown}
@@ -236,10 +236,10 @@ def call_rate(
     max_call_rate: float | None = None,
     bound: float | None = None,
 ) -> PromotionGate:
-    """Whether the challenger calls the large model no more often than the champion did, and no more than promised.
+    """Whether the challenger calls the large model no more often than the champion, and no more than promised.
 
     Calls of both on the same items of the window, [N]. `bound` is the upper confidence bound on the challenger's call
-    rate where one was promised.
+    rate if one was promised.
     """
     rise = paired_difference(challenger_N, champion_N, unit_N, LEVEL)
     if rise is None:
@@ -263,12 +263,12 @@ def call_rate(
 
 
 def cost(champion: float, challenger: float, max_ratio: float) -> PromotionGate:
-    """Whether an answer costs no more than `max_ratio` times the champion's; both in seconds, the large side's too."""
+    """Whether an answer costs at most `max_ratio` times the champion's; in seconds, the large model's included."""
     return _ratio("cost", "an answer costs", champion, challenger, max_ratio)
 
 
 def latency(champion: float, challenger: float, max_ratio: float) -> PromotionGate:
-    """Whether the small side takes no longer than `max_ratio` times the champion's; both in seconds an item."""
+    """Whether the small model takes at most `max_ratio` times the champion's seconds per item."""
     return _ratio("latency", "the small side takes", champion, challenger, max_ratio)
 
 

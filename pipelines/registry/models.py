@@ -1,4 +1,4 @@
-"""Registered models: which version a name means, and a verified copy of its bundle."""
+"""Registered models: resolving a name to a version, and a verified copy of its bundle."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ from pipelines.tracking.config import CHAMPION, DIGEST_TAG, SQLITE
 from pipelines.tracking.tracking import FINGERPRINT_TAG, fetch_model
 
 SCHEME = "models:/"
-_IN_STORAGE = Path("storage") / "mlflow.db"  # where runs are recorded unless they say otherwise
+_IN_STORAGE = Path("storage") / "mlflow.db"  # the default storage of runs
 
 
 def fetch_verified(uri: str, model: str, root: Path) -> tuple[str, Path]:
-    """The version NAME/NUMBER that NAME@ALIAS or NAME/NUMBER means, and its bundle, downloaded once below `root`.
+    """The version NAME/NUMBER of NAME@ALIAS or NAME/NUMBER, and its bundle, downloaded once below `root`.
 
-    The scheme models:/ may precede either.
+    The scheme models:/ may precede either form.
 
-    The copy is named after the registry and the bundle's digest: numbers begin at 1 again where a registry is made
-    anew. Raises KcmError where there is no such version, ArtefactError for a bundle that is not the one that was
-    registered.
+    The copy is named after the registry and the bundle's digest, because numbers restart at 1 in a new registry. Raises
+    KcmError if there is no such version, and ArtefactError if the bundle differs from the registered one.
     """
     model = model.removeprefix(SCHEME)
     version, registered = _registered(uri, model)
@@ -39,7 +38,9 @@ def fetch_verified(uri: str, model: str, root: Path) -> tuple[str, Path]:
     if not folder.exists():
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as draft:  # so that it appears whole or not
+        with tempfile.TemporaryDirectory(
+            dir=folder.parent, prefix="."
+        ) as draft:  # atomic: the copy appears whole or not at all
             replace_durably(fetch_model(uri, version, Path(draft)), folder)
     if (digest := bundle_digest(folder)) != registered:
         raise ArtefactError(
@@ -51,15 +52,15 @@ def fetch_verified(uri: str, model: str, root: Path) -> tuple[str, Path]:
 
 
 def artefact_of(uri: str, version: str) -> str | None:
-    """The artefact of stage `register` that a version NAME/NUMBER was made of."""
+    """The artefact of stage `register` behind a version NAME/NUMBER."""
     return _resolved(uri, version).tags.get(FINGERPRINT_TAG)
 
 
 def fetch(source: str) -> Path:
-    """The bundle of `models:/NAME@ALIAS`, `models:/NAME/NUMBER` or `models:/NAME`, its champion, for `kcm.load`.
+    """The bundle of `models:/NAME@ALIAS`, `models:/NAME/NUMBER` or `models:/NAME` (its champion), for `kcm.load`.
 
-    The registry is the one that MLflow points to (`mlflow.set_tracking_uri`, MLFLOW_TRACKING_URI), else that of the
-    runs in `storage` here. Copies are kept in KCM_CACHE, else in the user's cache folder.
+    The registry is the one that MLflow points to (`mlflow.set_tracking_uri`, MLFLOW_TRACKING_URI), or else the registry
+    of the runs in the local `storage`. Copies are kept in KCM_CACHE, or else in the user's cache folder.
     """
     model = source.removeprefix(SCHEME)
     if model == source or not model:
@@ -68,7 +69,7 @@ def fetch(source: str) -> Path:
 
 
 def fetch_registered(model: str) -> tuple[str, Path]:
-    """As `fetch_verified`, in the registry and the cache of `fetch`."""
+    """`fetch_verified` in the registry and the cache of `fetch`."""
     return fetch_verified(_registry(), model, cache_folder() / "models")
 
 
@@ -78,7 +79,7 @@ def _registry() -> str:
 
 
 def _registered(uri: str, model: str) -> tuple[str, str]:
-    """Version and digest that NAME@ALIAS or NAME/VERSION means."""
+    """Version and digest of NAME@ALIAS or NAME/VERSION."""
     found = _resolved(uri, model)
     version = f"{found.name}/{found.version}"
     if (digest := found.tags.get(DIGEST_TAG)) is None:
@@ -88,9 +89,9 @@ def _registered(uri: str, model: str) -> tuple[str, str]:
 
 
 def _resolved(uri: str, model: str) -> ModelVersion:
-    """The version that NAME@ALIAS or NAME/VERSION means."""
+    """The version of NAME@ALIAS or NAME/VERSION."""
     database = Path(uri.removeprefix(SQLITE))
-    if uri.startswith(SQLITE) and not database.exists():  # which a client would create
+    if uri.startswith(SQLITE) and not database.exists():  # a client would create it
         hint = "Start `kcm run` first, or name the registry of other runs by `tracking.uri` or MLFLOW_TRACKING_URI"
         raise KcmError(
             f"no registered model {model!r}: no runs are recorded here", where=str(database.parent), hint=hint

@@ -1,8 +1,8 @@
-"""Promotion: the one way in which a version becomes the champion, whoever asks for it.
+"""Promotion: the one way in which a version becomes the champion, whoever requests it.
 
-The pointer is swapped first. Replicas of a service follow it; where one of them refuses the version, the promotion is
-taken back. MLflow's alias comes last. A crash in between is made good by the next one who looks; an alias that somebody
-moved by hand is refused.
+The pointer is swapped first. Replicas of a service follow it; if one of them refuses the version, the promotion is
+undone. MLflow's alias is written last. After a crash in between, the next reader repairs the alias; an alias that
+somebody moved by hand is an error.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pipelines.store.control.lease import leased
 from pipelines.store.control.records import Control
 from pipelines.tracking.tracking import champion_of, set_champion
 
-PROMOTION_WAIT_S = 600.0  # of one who promotes while another does: a served version takes its time to load
-LOAD_TIMEOUT_S = 300.0  # time that replicas get to load a version, unless the configuration says otherwise
+PROMOTION_WAIT_S = 600.0  # wait for a concurrent promotion: a served version takes time to load
+LOAD_TIMEOUT_S = 300.0  # default time limit for replicas to load a version
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Champions:
     model: str
 
     def promote(self, champion: Champion, *, expected: int, timeout_s: float = LOAD_TIMEOUT_S) -> bool:
-        """Make a version the champion after champion number `expected`; gives whether replicas serve it now.
+        """Make a version the champion after champion number `expected`; returns whether replicas serve it now.
 
-        Raises KcmError where another one became the champion meanwhile, and RefusedByServiceError, with the champion as
-        it was, where a replica refuses the version or has not loaded it in time.
+        Raises KcmError if another version became the champion meanwhile, and RefusedByServiceError, with the champion
+        unchanged, if a replica refuses the version or does not load it in time.
         """
         before = self.pointer.current()
         promotion = self.pointer.swap(expected, champion)
@@ -54,7 +54,7 @@ class Champions:
         return served
 
     def _followed_by_replicas(self, promotion: Current, timeout_s: float) -> bool:
-        """Whether there are replicas, each of which serves the champion."""
+        """Whether there are replicas and each serves the champion."""
         version = promotion.champion.version
         reports = self.pointer.reports.settled(promotion.record, timeout_s)
         for report in reports:
@@ -67,16 +67,16 @@ class Champions:
         return bool(reports)
 
     def followed(self, champion: Champion) -> bool:
-        """Whether a version was the champion before, and another one followed."""
+        """Whether a version was the champion before and was replaced."""
         current = self.pointer.current()
         if current is None or current.champion.digest == champion.digest:
             return False
         return any(earlier.digest == champion.digest for earlier in self.pointer.history())
 
     def introduce(self, champion: Champion, *, timeout_s: float = LOAD_TIMEOUT_S) -> Champion | None:
-        """Make a version that a run has made the champion, as `promote`; one that was it before is not brought back.
+        """Promote a version of a run like `promote`, unless it was the champion before.
 
-        Gives the champion that stays, None where it is now this one.
+        Returns the champion that stays; None if the version is the champion now.
         """
         current = self.pointer.current()
         if current is not None and current.champion.digest == champion.digest:
@@ -89,7 +89,7 @@ class Champions:
         return None
 
     def mirror(self) -> Current:
-        """Let MLflow's alias show the champion; where the champion changes meanwhile, the new one."""
+        """Set MLflow's alias to the champion; if the champion changes meanwhile, to the new one."""
         current = self.present()
         while True:
             set_champion(self.uri, self.model, current.champion.number)
@@ -99,9 +99,9 @@ class Champions:
             current = now
 
     def agreed(self) -> Current:
-        """The champion, on which pointer and alias agree; what a crash left between them is made good.
+        """The champion, once pointer and alias agree; repairs what a crash left between them.
 
-        Raises KcmError where there is no champion, or somebody moved the alias.
+        Raises KcmError if there is no champion, or somebody moved the alias.
         """
         current = self.present()
         if not self.pointer.is_mirrored(current.number):
@@ -118,9 +118,9 @@ class Champions:
         return current
 
     def present(self) -> Current:
-        """The champion by its pointer alone, which is at hand at once: the alias may contradict it, see `agreed`.
+        """The champion from its pointer alone, without MLflow: the alias may contradict it, see `agreed`.
 
-        Raises KcmError where there is no champion.
+        Raises KcmError if there is no champion.
         """
         if (current := self.pointer.current()) is None:
             raise KcmError(
@@ -131,7 +131,7 @@ class Champions:
 
 @contextmanager
 def promoting(control: Control, application: str) -> Iterator[None]:
-    """Hold the right to promote, so that what is served and the pointer change in the same order."""
+    """Hold the right to promote, so the service and the pointer change in the same order."""
     what = f"the champion of {application!r}"
     with leased(control, CHAMPION_LEASE.format(application), what, wait_s=PROMOTION_WAIT_S):
         pointer = Pointer(control, application)

@@ -1,7 +1,7 @@
 """A bundle as an MLflow model: `mlflow.pyfunc.load_model("models:/NAME@champion")`, and `mlflow models serve`.
 
-MLflow's files lie beside the bundle's own and are not part of it: its digest stays what it is. MLflow imports this
-module by the name that the `MLmodel` file gives, and calls `_load_pyfunc`.
+MLflow's files are next to the bundle's own files and not part of the bundle, so its digest does not change. MLflow
+imports this module by the name in the `MLmodel` file and calls `_load_pyfunc`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PARTS: dict[str, DataType | Array] = {
 
 
 class ModelConfig(Config):
-    """What `load_model` takes as `model_config`, each as `kcm.load` takes it."""
+    """The `model_config` of `load_model`; each key as in `kcm.load`."""
 
     assets: str | None = None
     device: str = "cpu"
@@ -48,7 +48,7 @@ class PyfuncCascade:
         self.cascade = cascade
 
     def predict(self, frame: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
-        """The answers' columns, a row for each of the frame's."""
+        """The answers as columns, one row per row of the frame."""
         return self.cascade.predict(frame)[ANSWERS.names]
 
 
@@ -60,7 +60,7 @@ def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Py
 def register_model(
     tracking: Tracking, model_name: str, bundle: Path, fingerprint: str, tags: Mapping[str, str] | None = None
 ) -> str:
-    """Register the bundle in a folder as a new version of an MLflow model, and give the version."""
+    """Register the bundle in a folder as a new version of an MLflow model; returns the version."""
 
     def write_beside(folder: Path) -> str:
         return write_flavor(Bundle.read(bundle), folder)
@@ -69,14 +69,14 @@ def register_model(
 
 
 def write_flavor(bundle: Bundle, folder: Path) -> str:
-    """Write MLflow's files for a bundle to a new folder, and give its description as Markdown."""
+    """Write MLflow's files for a bundle to a new folder; returns its description as Markdown."""
     probe = probe_of(bundle)
     example = {"text": probe.text, "image": probe.image, FEATURES: probe.vector}
     parts = _columns(bundle)
     mlflow.pyfunc.save_model(
         path=str(folder),
         loader_module=__name__,
-        model_config=ModelConfig().model_dump(mode="json"),  # MLflow passes on nothing that is not listed here
+        model_config=ModelConfig().model_dump(mode="json"),  # MLflow drops every key that is not listed here
         pip_requirements=[f"kcm-cascade=={version('kcm-cascade')}"],
         signature=_signature(bundle),
         input_example=pd.DataFrame({part: [example[part]] for part in parts}) if parts else None,
@@ -85,12 +85,12 @@ def write_flavor(bundle: Bundle, folder: Path) -> str:
 
 
 def _columns(bundle: Bundle) -> list[str]:
-    """What an input's parts are called in a table."""
+    """The column names of an input's parts."""
     return [FEATURES if part == "vector" else part for part in sorted(bundle.reads)]
 
 
 def _signature(bundle: Bundle) -> ModelSignature:
-    """Text and picture as the models read them; task and id where they are known. Answers, or the error."""
+    """Text and picture as the models read them; task and id if they are known. Answers, or the error."""
     given = [ColSpec(_PARTS[part], part) for part in _columns(bundle)]
     known = [ColSpec(DataType.string, name, required=False) for name in ("task", "id")]
     answered = [ColSpec(DataType[str(field.type)], field.name, required=False) for field in ANSWERS]

@@ -1,7 +1,7 @@
-"""What the replicas of a service report beside the champion pointer: which record each acts on, and what it refuses.
+"""Reports of a service's replicas to the champion pointer: the record each acts on, and the version it refuses.
 
-Each replica writes one small record of its own, again whenever it changes and every few seconds as a sign of life.
-Clocks of nodes differ: a reader takes a replica for dead whose record it has not seen to change for `SILENT_S`.
+Each replica writes one small record of its own whenever it changes, and every few seconds as a heartbeat. Clocks of
+nodes differ: a reader counts a replica as dead if its record has not changed for `SILENT_S`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from kcm.config import Config
 from kcm.errors import KcmError
 from pipelines.store.control.records import Control
 
-BEAT_S = 5.0  # time between two signs of life
-SILENT_S = 20.0  # time without one after which a replica counts as dead
+BEAT_S = 5.0  # seconds between heartbeats
+SILENT_S = 20.0  # a replica without a heartbeat for this long counts as dead
 
 
 class RefusedByServiceError(KcmError):
-    """A replica of the running service does not do what the pointer names."""
+    """A replica of the running service does not follow the pointer."""
 
 
 class ReplicaReport(Config):
@@ -32,7 +32,7 @@ class ReplicaReport(Config):
 
 
 class ReplicaReports:
-    """The reports of an application's replicas. `clock` gives seconds that never go back."""
+    """The reports of an application's replicas. `clock` returns monotonic seconds."""
 
     def __init__(
         self,
@@ -51,11 +51,11 @@ class ReplicaReports:
         self._control.prune(key)
 
     def remove(self, replica: str) -> None:
-        """Remove the report of a replica that stops."""
+        """Remove the report of a stopping replica."""
         self._control.forget(f"{self._above}/{replica}")
 
     def read(self) -> dict[str, tuple[int, ReplicaReport]]:
-        """By replica, how often it has reported, and its last report."""
+        """For each replica, the number of its reports and the last report."""
         held = {key: self._control.get(key) for key in self._control.keys(self._above)}
         return {
             key: (record.version, ReplicaReport.model_validate_json(record.value))
@@ -64,7 +64,7 @@ class ReplicaReports:
         }
 
     def any_alive(self) -> bool:
-        """Whether a replica runs: one that reports within `SILENT_S`. Returns at once where none has ever reported."""
+        """Whether any replica reports within `SILENT_S`. Returns immediately if none has ever reported."""
         before, started = self.read(), self._clock()
         while before and self._clock() - started < SILENT_S:
             self._sleep(self._control.poll_s)
@@ -76,10 +76,10 @@ class ReplicaReports:
     def settled(self, record: int, timeout_s: float) -> list[ReplicaReport]:
         """The reports of all living replicas, once each has acted on the pointer's record of this number.
 
-        Reports of dead replicas are removed. Raises RefusedByServiceError where a living one has not acted in time.
+        Removes the reports of dead replicas. Raises RefusedByServiceError if a living one has not acted in time.
         """
         started = self._clock()
-        seen: dict[str, tuple[int, float]] = {}  # how often each has reported, and when that was first seen
+        seen: dict[str, tuple[int, float]] = {}  # number of reports per replica, and when it was first seen
         while True:
             reports, now = self.read(), self._clock()
             pending = {key: count for key, (count, report) in reports.items() if report.record < record}

@@ -1,8 +1,8 @@
 """A task sequence from its configuration; every fault of the data is found before any work starts.
 
-Rows are read once. Their facts go to a database that finds the split and the task of every row, then their payload,
-which has waited in blocks, goes to the files of the tasks. Both may run on many machines. What is here holds counts,
-the names of labels and tasks, and the database, and no payload.
+Rows are read once. Their facts go to a database that finds the split and the task of every row. Their payload waits in
+blocks, then goes to the files of the tasks. Both may run on many machines. This process holds counts, the names of
+labels and tasks, and the database, but no payload.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from kcm.tasks.shards import SHARD_ROWS, SequenceFolder
 from kcm.tasks.sources import Source
 from kcm.tasks.splits import SPLITS
 
-_CANDIDATES = 256  # rows of every task and label by which a salt is judged
-_ROW_BYTES = 256  # of a row, about: how many there are decides nothing but where they are read
+_CANDIDATES = 256  # rows per task and label used to judge a salt
+_ROW_BYTES = 256  # bytes of a row, roughly: the estimate only decides where rows are read
 _TRAIN = SPLITS.index("train")
 
 
@@ -61,15 +61,15 @@ def write_sequence(
     bad_rows_file: Path | None = None,
     workers: Workers = in_process,
 ) -> str:
-    """Read, check, split and write the rows into an empty folder; the digest of the sequence.
+    """Read, check, split and write the rows into an empty folder; returns the digest of the sequence.
 
     The digest is the same on every machine and with any workers, for the same rows and seed. `reads` are the parts of a
-    row that some model reads: each must be usable, and the others are not kept.
+    row that a model reads: each must be usable, and other parts are not kept.
 
-    Bad rows are listed in `bad_rows_file`, if given, before their number is compared with `max_bad_rows`. Rows left out
-    because their content or group also lies in another split are listed too, but not counted.
+    Bad rows are written to `bad_rows_file`, if given, before their number is compared with `max_bad_rows`. Rows dropped
+    because another split has their content or group are listed too, but not counted.
 
-    Raises DataError, AssetError or ConfigError for whatever would stop a later stage.
+    Raises DataError, AssetError or ConfigError for anything that would stop a later stage.
     """
     files = SequenceFolder(folder) if isinstance(folder, Path) else folder
     files.path.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def write_sequence(
 
 @dataclass
 class SequenceBuild:
-    """The steps from a source to a sequence, and what they count."""
+    """The steps from a source to a sequence, with their counts."""
 
     config: TasksConfig
     source: Source
@@ -95,7 +95,7 @@ class SequenceBuild:
     blocks: list[SourceBlock] = field(default_factory=list)
     labels: tuple[str, ...] = ()
     plan: TaskPlan = field(default_factory=lambda: TaskPlan((), (), False, {}))
-    cells: dict[Cell, int] = field(default_factory=dict)  # rows that are kept, by task, split and label
+    cells: dict[Cell, int] = field(default_factory=dict)  # kept rows by task, split and label
     long_tail: tuple[str, ...] = ()
 
     @property
@@ -105,7 +105,7 @@ class SequenceBuild:
 
     @property
     def outside(self) -> str | None:
-        """The label of rows that are out of scope, where they are kept."""
+        """The label of out-of-scope rows, if they are kept."""
         return self.source.out_of_scope_label if self.config.out_of_scope == "keep" else None
 
     @property
@@ -125,7 +125,7 @@ class SequenceBuild:
     def read_facts(self) -> None:
         """Read the facts of all shards.
 
-        Where their bytes do not tell how many rows there may be, the first is read here, and does.
+        If their bytes do not show how many rows there may be, the first shard is read here to estimate it.
         """
         shards = list(enumerate(self.source.shards))
         read = partial(write_facts, rules=self.rules, folder=self.folder)
@@ -143,7 +143,7 @@ class SequenceBuild:
             self.blocks.append(block)
 
     def draw_splits(self, bad_rows_file: Path | None) -> None:
-        """Draw the splits, list the rows that are left out, and raise DataError where too many are bad."""
+        """Draw the splits and list dropped rows; DataError if too many rows are bad."""
         self.facts.judge(self.config.fractions, " and ".join(self.rules.parts))
         where = self.source.name
         write_bad_rows(self._left_out(), self.folder.path / BAD_ROWS)
@@ -153,7 +153,7 @@ class SequenceBuild:
         check_bad_rows(self._left_out(), self.facts.num_bad, self.num_rows, self.config.max_bad_rows, where)
 
     def _left_out(self) -> Iterator[BadRow]:
-        """The rows left out, bad ones first, each with its number among the rows of its file."""
+        """The dropped rows, bad ones first, each with its number among the rows of its file."""
         rows_before, starts = Counter[str](), dict[int, int]()
         for block in self.blocks:  # a large file is several shards
             where = self.source.shards[block.shard].where
@@ -163,7 +163,7 @@ class SequenceBuild:
             yield BadRow(row_id, reason, self.source.shards[shard].where, starts[shard] + position + 1)
 
     def plan_tasks(self) -> None:
-        """Find the task of every row, leave out what is too much, and check what is left."""
+        """Find the task of every row, drop rows beyond the caps, and check the rest."""
         config, source = self.config, self.source
         cells = [cell for cell in self.facts.cells() if cell[1] != source.out_of_scope_label]
         present = {label for _, label in cells}
@@ -203,16 +203,16 @@ class SequenceBuild:
             )
 
     def _labelled_rows(self) -> list[int]:
-        """Rows of every task, without train rows that nobody labelled."""
+        """Rows of every task, without unlabelled train rows."""
         counts = [0] * len(self.plan.names)
         for (task, split, label), count in self.cells.items():
             counts[task] += count if label >= 0 or split != _TRAIN else 0
         return counts
 
     def _tail_sizes(self) -> dict[tuple[int, int], int]:
-        """The train rows that each task and label keeps.
+        """The number of train rows to keep per task and label.
 
-        n_max or the largest class sets the scale, in each task by itself where tasks share labels.
+        n_max or the largest class sets the scale; if tasks share labels, each task has its own scale.
         """
         config, plan = self.config.long_tail, self.plan
         assert config is not None
@@ -231,7 +231,7 @@ class SequenceBuild:
         return sizes
 
     def _check_splits(self) -> None:
-        """Raise SplitError for a split that lacks what it needs."""
+        """Raise SplitError for a split without the rows it needs."""
         lacks = partial(
             shortage,
             self.plan,
@@ -244,7 +244,7 @@ class SequenceBuild:
             raise split_error(found, rows, lacks, self.facts.origins, self.config.fractions)
 
     def write(self) -> str:
-        """Write the shards of all tasks and, last, the description; the digest of the sequence."""
+        """Write the shards of all tasks, then the description; returns the digest of the sequence."""
         self.facts.place(SHARD_ROWS)
         for block in self.blocks:
             self.folder.write(block.file("places"), self.facts.places(block), "zstd")
@@ -264,7 +264,7 @@ class SequenceBuild:
         return sha256(json.dumps([identity, shards]).encode()).hexdigest()
 
     def _description(self) -> dict[str, object]:
-        """What is known of the sequence without its rows."""
+        """The description of the sequence, without rows."""
         return {
             "name": self.source.name,
             "scenario": self.config.scenario,
@@ -280,7 +280,7 @@ class SequenceBuild:
         }
 
     def _summary(self) -> Summary:
-        """The figures on the rows that a run prints."""
+        """The counts that a run prints."""
         labels = dict.fromkeys(self.labels, 0)
         rows = {name: dict.fromkeys(map(str, SPLITS), 0) for name in self.plan.names}
         for (task, split, label), count in self.cells.items():

@@ -1,7 +1,7 @@
-"""What every task needs, checked by counts before any work starts, and a salt that gives it to small tables.
+"""The needs of every task, checked by counts before any work starts, and a salt that meets them for small tables.
 
-A draw by hash can leave a split of a small task empty, or with a single class. No row is moved for that: another salt
-draws all units again, and more rows help.
+A draw by hash can leave a split of a small task empty, or with a single class. No row is moved to repair that: another
+salt draws all units again, and more rows help.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from kcm.tasks.splits import NOT_GIVEN, SPLITS, Split, drawn_splits
 
 Cell = tuple[int, int, int]  # task, split, label
 _NUM_SALTS = 64
-_LIKELY = 0.9  # how sure one wants to be that more rows help
+_LIKELY = 0.9  # probability with which the additional rows must suffice
 
 
 class SplitError(DataError):
-    """A split that lacks what it needs; `salt` gives it, where some salt does."""
+    """A split without the rows it needs; `salt` repairs it, if any salt does."""
 
     salt: int | None = None
 
 
 @dataclass(frozen=True)
 class Shortage:
-    """What a split of a task lacks: rows of `label`, or of any label."""
+    """The missing rows of a split of a task: rows of `label`, or of any label."""
 
     what: str
     split: Split
@@ -66,10 +66,10 @@ def shortage(
     scenario: Scenario,
     fractions: Mapping[Split, float],
 ) -> Shortage | None:
-    """The first split without rows, of one class, or without train rows of a class; `cells` are those with rows.
+    """The first split without rows, with one class, or without train rows of a class; `cells` are those with rows.
 
-    A task that has one class by design, as class- and task-incremental ones may, cannot have more in a split. A split
-    whose fraction is 0 may be empty; test in all tasks or in none, since these are measured together.
+    A task with one class by design (class- and task-incremental) needs no second class in a split. A split whose
+    fraction is 0 may be empty; test rows must be in all tasks or in none, because all are measured together.
     """
     found = set(cells)
     numbers = {label: number for number, label in enumerate(labels)}
@@ -97,9 +97,9 @@ def split_error(
     origins: Collection[int],
     fractions: Mapping[Split, float],
 ) -> SplitError:
-    """The error for a shortage, with what helps: a salt, or how many more rows.
+    """The error for a shortage, with the fix: a salt, or the number of additional rows.
 
-    `rows` are some of every task and label, `lacks` says what splits lack, given the cells that have rows.
+    `rows` are some rows of every task and label; `lacks` returns the shortage for the cells that have rows.
     """
     those = f"class {found.label!r}" if found.label else "every class"
     error = SplitError(found.what, where="tasks", hint=f"Add {found.split} rows of {those}")
@@ -120,7 +120,7 @@ def working_salt(
     origins: Collection[int],
     fractions: Mapping[Split, float],
 ) -> int | None:
-    """The first of a few dozen salts whose splits have all that they need; None where there is none.
+    """The first of a few dozen salts whose splits have everything they need; None if there is none.
 
     `rows` have the columns task, label, origin, unit and content.
     """
@@ -129,7 +129,9 @@ def working_salt(
     origin_N = frame["origin"].to_numpy()
     for salt in range(_NUM_SALTS):
         frame["split"] = drawn_splits(draws(salt, "purpose", units)[unit_N], origin_N, origins, fractions)
-        first_N = frame.groupby(["content", "origin"])["split"].transform("min")  # rows of other origins do not meet
+        first_N = frame.groupby(["content", "origin"])["split"].transform(
+            "min"
+        )  # rows of different origins never share a split
         kept = frame.loc[frame["split"] == first_N, ["task", "split", "label"]].drop_duplicates()
         if lacks(list(kept.itertuples(index=False, name=None))) is None:
             return salt

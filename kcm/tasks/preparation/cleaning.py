@@ -1,4 +1,4 @@
-"""Which rows of a table of normalised rows cannot be used, and why. N rows."""
+"""Which normalised rows cannot be used, and why. N rows."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class RowRules:
-    """What makes a row usable, and the `salt` of the splits.
+    """The conditions for a usable row, and the `salt` of the splits.
 
-    `known_labels` empty means that every label is known. `reads` are the parts of a row that a model will read: each
-    must be present, and no other is kept. `unlabelled` allows train rows without a label.
+    If `known_labels` is empty, every label is known. `reads` are the parts of a row that a model will read: each must
+    be present, and no other part is kept. `unlabelled` allows train rows without a label.
     """
 
     known_labels: tuple[str, ...] = ()
@@ -35,14 +35,14 @@ class RowRules:
 
     @property
     def parts(self) -> list[Part]:
-        """The columns with the parts that are read."""
+        """The columns of the parts that are read."""
         return [part for part in PARTS if part in self.reads]
 
 
 def faults(table: pa.Table, text_keys: pa.Array, rules: RowRules) -> dict[int, str]:
-    """Why rows cannot be used, by their position: a missing value, an empty text, a bad picture, an unknown label.
+    """Why rows cannot be used, by position: a missing value, an empty text, a bad picture, an unknown label.
 
-    `text_keys` are the keys of the texts, which are empty for texts of white space.
+    `text_keys` are the keys of the texts, empty for texts of white space.
     """
     reasons: dict[int, str] = {}
 
@@ -79,7 +79,7 @@ def faults(table: pa.Table, text_keys: pa.Array, rules: RowRules) -> dict[int, s
 
 
 def origins(splits: pa.ChunkedArray) -> tuple[NDArray[np.int8], Mask]:
-    """The given split of every row as a place in SPLITS, or NOT_GIVEN, and whether its name is a known one."""
+    """The given split of every row as an index into SPLITS, or NOT_GIVEN, and whether its name is known."""
     coded = pc.dictionary_encode(pc.fill_null(splits, "")).combine_chunks()
     names = [split_name(written) if written else "" for written in coded.dictionary.to_pylist()]
     places = np.array([SPLITS.index(name) if name else NOT_GIVEN for name in names], dtype=np.int8)
@@ -89,7 +89,7 @@ def origins(splits: pa.ChunkedArray) -> tuple[NDArray[np.int8], Mask]:
 
 
 def _mark_pictures(images: pa.ChunkedArray, reasons: dict[int, str]) -> None:
-    """Give rows whose picture cannot be decoded their reason."""
+    """Set the reason of rows whose picture cannot be decoded."""
     rows = [row for row in range(len(images)) if row not in reasons]
     with ThreadPoolExecutor() as threads:  # decoders release the interpreter's lock
         for row, fault in zip(rows, threads.map(lambda row: picture_fault(images[row].as_py()), rows), strict=True):

@@ -1,15 +1,15 @@
-"""The facts of all rows in a DuckDB file, and the statements that find their splits, tasks and places.
+"""The facts of all rows in a DuckDB file, and the statements that find their splits, tasks and positions.
 
-    facts      every row as `preparation.facts` found it
+    facts      every row from `preparation.facts`
     drawn      usable rows with their split: no faults, and the first row of every id
-    verdicts   those that share a content or a group, with a reason for those that another split must not have
-    members    the rows of the tasks, as far as a cap per task goes
-    chosen     the rows that are kept: members without bridging ones, and without what a long tail cuts
-    placed     where the chosen rows are written
+    verdicts   rows that share a content or a group, with a reason for those that another split excludes
+    members    the rows of the tasks, up to a cap per task
+    chosen     the kept rows: members without bridging ones, and without what a long tail cuts
+    placed     the target position of the chosen rows
 
-DuckDB keeps to a limit of memory and spills to disk. No result depends on its threads: rows are ranked by hashes, then
-by `place`, which grows in the order of the source. A split is its place in SPLITS: train 0, validate 1, certify 2,
-test 3, from less to more pure; NOT_GIVEN is less than all of them.
+DuckDB respects a memory limit and spills to disk. No result depends on its threads: rows are ranked by hashes, then by
+`place`, which follows the order of the source. A split is an index into SPLITS: train 0, validate 1, certify 2, test 3,
+from less to more pure; NOT_GIVEN is less than all of them.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from kcm.tasks.preparation.facts import SourceBlock
 from kcm.tasks.scenarios import TaskPlan
 from kcm.tasks.splits import SPLITS, Split, drawn_splits
 
-MEMORY_LIMIT = "400MB"  # of tables and intermediate results; what is beyond it lies on disk
-_ROWS_AT_ONCE = 10_000  # of a listing, as Python objects
+MEMORY_LIMIT = "400MB"  # memory for tables and intermediate results; the rest spills to disk
+_ROWS_AT_ONCE = 10_000  # rows of a listing, as Python objects
 _TRAIN, _CERTIFY = SPLITS.index("train"), SPLITS.index("certify")
-_SPLIT_NAMES = f"[{', '.join(map(repr, SPLITS))}]"  # a list of DuckDB counts from 1
+_SPLIT_NAMES = f"[{', '.join(map(repr, SPLITS))}]"  # DuckDB's lists start at 1
 
 # `place` is the order of the source: the shard, then the position in it.
 _FACTS = """
@@ -56,7 +56,7 @@ CREATE TABLE drawn AS
     WHERE fault IS NULL AND (first IS NULL OR first = place);
 """
 
-# What rows of equal content, and rows of one group, are. Only what several rows share matters, so the tables are small.
+# Rows of equal content, and rows of one group. Only shared values matter, so the tables are small.
 _SHARED = """
 CREATE TABLE contents AS
     SELECT content, max(origin) FILTER (labelled) AS purest_given,
@@ -168,7 +168,7 @@ CREATE OR REPLACE VIEW chosen AS
 _CELL_COUNTS = "SELECT task, split, label, count(*) FROM chosen GROUP BY ALL ORDER BY task, split, label"
 _CERTIFY_UNITS = f"SELECT task, count(DISTINCT unit) FROM chosen WHERE split = {_CERTIFY} GROUP BY task"
 
-# All usable rows, those that a cap or a long tail leaves out too, so that another seed is at the same table.
+# All usable rows, including those beyond a cap or a long tail, so that another seed looks at the same table.
 _UNITS = """
 SELECT DISTINCT 'content' AS kind, replace(CAST(content AS VARCHAR), '-', '') AS digest FROM facts WHERE fault IS NULL
 UNION ALL
@@ -200,12 +200,14 @@ FROM placed WHERE shard = $shard AND position >= $start AND position < $stop ORD
 
 
 class FactsDatabase:
-    """The facts of the rows of one source; a context, which closes the file. `seed` draws what is not a split."""
+    """The facts of the rows of one source; a context manager that closes the file. `seed` draws all but the splits."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self._db = duckdb.connect(str(folder / "facts.duckdb"))  # what spills lies beside it
+        self._db = duckdb.connect(str(folder / "facts.duckdb"))  # spill files are next to it
         self._db.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET preserve_insertion_order = false")
-        self._db.execute("PRAGMA force_compression = 'uncompressed'")  # a tenth of all CPU, for a file of some minutes
+        self._db.execute(
+            "PRAGMA force_compression = 'uncompressed'"
+        )  # a tenth of all CPU, for a file that lives for minutes
         self._db.execute(_FACTS)
 
         def drawn_number(purpose_N: pa.ChunkedArray, name_N: pa.ChunkedArray) -> pa.Array:
@@ -230,7 +232,7 @@ class FactsDatabase:
     def judge(self, fractions: Mapping[Split, float], part: str) -> None:
         """Draw the splits, and find the rows that share a content or a group with another split.
 
-        `part` names what a content is, for the reasons.
+        `part` names the content in the reasons.
         """
         self.origins = frozenset(row[0] for row in self._rows("SELECT DISTINCT origin FROM facts WHERE fault IS NULL"))
 
@@ -244,17 +246,17 @@ class FactsDatabase:
         ((self.num_bad, self.num_overlapping, self.num_repeating),) = self._rows(_COUNTS)
 
     def left_out(self) -> Iterator[tuple[int, int, str, str]]:
-        """Shard, position, id and reason of the rows that are left out, bad ones first."""
+        """Shard, position, id and reason of the dropped rows, bad ones first."""
         cursor = self._db.cursor().execute(_LEFT_OUT)
         while rows := cursor.fetchmany(_ROWS_AT_ONCE):
             yield from rows
 
     def cells(self) -> list[tuple[str, str]]:
-        """The pairs of task value and label that occur, in the order of their first rows."""
+        """The pairs of task value and label, in the order of their first rows."""
         return self._rows(_CELLS)
 
     def assign_tasks(self, plan: TaskPlan, labels: Sequence[str], outside: str | None) -> None:
-        """Find the task of every row; `outside` is the label of rows that are out of scope, where they are kept."""
+        """Find the task of every row; `outside` is the label of out-of-scope rows, if they are kept."""
         special = {"": UNLABELLED} | ({} if outside is None else {outside: OUT_OF_SCOPE})
         self._register("labels", {label: number for number, label in enumerate(labels)} | special)
         self._register("tasks", plan.numbers)
@@ -262,14 +264,14 @@ class FactsDatabase:
         self._db.execute(_MEMBERS, {"num_tasks": len(plan.names), "by_label": plan.by_label})
 
     def cap(self, limit: int) -> int | None:
-        """Keep at most `limit` rows of every task; the first task that has a unit of more rows, if any."""
+        """Keep at most `limit` rows per task; returns the first task with a unit of more rows, if any."""
         self._db.execute(_CAPS)
         ((too_large,),) = self._rows(_TOO_LARGE, limit=limit)
         self._db.execute(_WITHIN_CAPS, {"limit": limit})
         return None if too_large is None else int(too_large)
 
     def choose(self, sizes: Mapping[tuple[int, int], int]) -> dict[tuple[int, int, int], int]:
-        """Keep at most so many train rows of a task and label; the number of rows by task, split and label."""
+        """Keep at most this many train rows per task and label; returns rows by task, split and label."""
         pairs = np.array([(*pair, size) for pair, size in sizes.items()], dtype=np.int64).reshape(-1, 3)
         self._db.register("sizes", pa.table(dict(zip(("task", "label", "size"), pairs.T, strict=True))))
         self._db.execute(_CUT)
@@ -277,7 +279,7 @@ class FactsDatabase:
         return {(task, split, label): count for task, split, label, count in self._rows(_CELL_COUNTS)}
 
     def candidates(self, limit: int) -> pa.Table:
-        """At most `limit` rows of each task and label that another salt could keep: task, label, origin and digests."""
+        """At most `limit` rows per task and label that another salt could keep: task, label, origin and digests."""
         return self._db.sql(_CANDIDATES, params={"limit": limit}).to_arrow_table()
 
     def certify_units(self) -> dict[int, int]:
@@ -285,15 +287,15 @@ class FactsDatabase:
         return dict(self._rows(_CERTIFY_UNITS))
 
     def write_units(self, path: Path) -> None:
-        """Write the digests of all contents, and of all groups, as Parquet: kind, and 32 hexadecimal digits, sorted."""
+        """Write the digests of all contents and groups as Parquet: kind, and 32 hexadecimal digits, sorted."""
         self._db.sql(_UNITS).write_parquet(str(path), compression="zstd")
 
     def place(self, shard_rows: int) -> None:
-        """Find the place of every row in the shards of the tasks, which hold at most so many rows."""
+        """Find the position of every row in the shards of the tasks, which hold at most this many rows."""
         self._db.execute(_PLACED, {"shard_rows": shard_rows})
 
     def places(self, block: SourceBlock) -> pa.Table:
-        """Where the rows of a block that are kept go: the columns of `_PLACES`, in their order."""
+        """The target positions of the kept rows of a block: the columns of `_PLACES`, in order."""
         bounds = {"shard": block.shard, "start": block.start, "stop": block.start + block.num_rows}
         return self._db.sql(_PLACES, params=bounds).to_arrow_table()
 

@@ -1,6 +1,6 @@
-"""Facts of rows: whether a row can be used, and what decides its split and its task, without its payload. N rows.
+"""Facts of rows without their payload: whether a row can be used, and what determines its split and task. N rows.
 
-A shard of a source is read once: the payload waits in a file for each block of its rows.
+A shard of a source is read once; its payload waits in one file per block of rows.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from kcm.tasks.shards import SHARD_ROWS, SequenceFolder
 from kcm.tasks.sources import Shard
 from kcm.tasks.units import content_names, group_names, text_keys
 
-BLOCK_BYTES = 64 << 20  # of a block of rows, so that pictures fit in memory as well
+BLOCK_BYTES = 64 << 20  # bytes of a block, so that pictures fit in memory too
 FACTS = pa.schema(
     [
-        ("shard", pa.int32()),  # place among the shards of the source
-        ("position", pa.int64()),  # place among the rows of the shard
+        ("shard", pa.int32()),  # index of the shard in the source
+        ("position", pa.int64()),  # index of the row in the shard
         ("id", pa.string()),
-        ("fault", pa.string()),  # why the row cannot be used; null where it can, and what follows is null otherwise
+        ("fault", pa.string()),  # why the row cannot be used, or null; if it cannot, the columns below are null
         ("label", pa.string()),  # "" for none
-        ("task", pa.string()),  # value of the task column
-        ("origin", pa.int8()),  # given split as a place in SPLITS, or NOT_GIVEN
-        ("content", pa.string()),  # digest of what is read of the row
-        ("unit", pa.string()),  # digest of its group, else of its content
-        ("draw", pa.float64()),  # of the unit, for its split
+        ("task", pa.string()),  # value in the task column
+        ("origin", pa.int8()),  # given split as an index into SPLITS, or NOT_GIVEN
+        ("content", pa.string()),  # digest of the parts that are read
+        ("unit", pa.string()),  # digest of its group, or else of its content
+        ("draw", pa.float64()),  # number of the unit that draws its split
     ]
 )
 
 
 @dataclass(frozen=True)
 class SourceBlock:
-    """Rows of shard `shard` of the source from position `start` on."""
+    """Rows of shard `shard` of the source, starting at position `start`."""
 
     shard: int
     start: int
@@ -49,7 +49,7 @@ class SourceBlock:
 
 
 def write_facts(job: tuple[int, Shard], rules: RowRules, folder: SequenceFolder) -> list[SourceBlock]:
-    """Write facts and payload of a shard; its blocks. `job` is its number, and the shard."""
+    """Write facts and payload of a shard; returns its blocks. `job` is the shard with its number."""
     number, shard = job
     written: list[SourceBlock] = []
     start = 0
@@ -64,7 +64,7 @@ def write_facts(job: tuple[int, Shard], rules: RowRules, folder: SequenceFolder)
 
 
 def blocks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The rows of a shard in blocks of at most as many rows as a shard of a task has, and of some megabytes."""
+    """The rows of a shard in blocks of a few megabytes, with at most as many rows as a shard of a task."""
     waiting: list[pa.Table] = []
     num_rows = num_bytes = 0
     for table in tables:
@@ -80,7 +80,7 @@ def blocks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def facts_of(rows: pa.Table, rules: RowRules, shard: int = 0, start: int = 0) -> pa.Table:
-    """The facts of rows, the usable ones first; `start` is the position of the first in its shard."""
+    """The facts of rows, usable rows first; `start` is the position of the first row in its shard."""
     reads_text = "text" in rules.reads
     keys = text_keys(_plain(rows["text"])) if reads_text else pa.array([""] * len(rows), pa.string())
     reasons = faults(rows, keys, rules)
@@ -108,5 +108,5 @@ def _facts_of_usable(rows: pa.Table, keys: pa.Array, rules: RowRules) -> dict[st
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece."""
+    """A column as one contiguous array."""
     return column.combine_chunks()

@@ -1,11 +1,11 @@
 """The payload of rows (text, picture, vector) on its way from the blocks of a source to the shards of tasks.
 
-The rows of a block that are kept are written to pieces: a file for the rows that go to the same split of the same shard
-of a task. A shard of a task is then joined from its pieces, whose names are in the order of their rows.
+The kept rows of a block are written to pieces: one file for the rows of one split in one shard of a task. A shard of a
+task is then joined from its pieces, whose names sort in the order of their rows.
 
     rows-00002-000000131072.arrow                  a block: rows of shard 2 of the source, from row 131,072 on
-    places-00002-000000131072.arrow                where they go
-    task-0003-00001-00-00002-000000131072.arrow    those that go to shard 1 of task 3: split 0, in scope
+    places-00002-000000131072.arrow                their target positions
+    task-0003-00001-00-00002-000000131072.arrow    the rows for shard 1 of task 3: split 0, in scope
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from kcm.tasks.splits import SPLITS
 
 
 def target_of(piece: str) -> tuple[int, int]:
-    """The task of a piece, and the number of its shard."""
+    """The task and the shard number of a piece."""
     _, task, shard, *_ = piece.split("-")
     return int(task), int(shard)
 
 
 def write_pieces(block: SourceBlock, folder: SequenceFolder, parts: Sequence[str]) -> list[str]:
-    """Write the rows of a block that are kept; the names of the pieces. `parts` are the payload's columns."""
+    """Write the kept rows of a block; returns the names of the pieces. `parts` are the payload's columns."""
     rows, places = folder.read(block.file("rows")), folder.read(block.file("places"))
     table = _as_tasks_have_them(rows.take(pc.subtract(places["position"], block.start)), places, parts)
     pieces = []
@@ -53,7 +53,7 @@ def _as_tasks_have_them(rows: pa.Table, places: pa.Table, parts: Sequence[str]) 
 
 
 def write_task_shard(pieces: Sequence[str], folder: SequenceFolder) -> str:
-    """Write a shard of a task from its pieces, in order; the digest of its rows."""
+    """Write a shard of a task from its pieces, in order; returns the digest of its rows."""
     digest = sha256()
     tables = map(folder.read, pieces)
     first = next(tables)

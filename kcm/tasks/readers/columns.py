@@ -1,7 +1,7 @@
-"""The columns of a user's tables, and the normalised rows that they make.
+"""The columns of a user's tables, and the normalised rows made from them.
 
-Every named column but the picture and the vector becomes text, as `kcm.inputs.cells` writes it. Of a column of
-conversations, the text is what the user said last, and the label is the assistant's reply.
+Every named column except picture and vector becomes text, as `kcm.inputs.cells` writes it. From a column of
+conversations, the text is the user's last message, and the label is the assistant's reply.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from kcm.tasks.readers.vectors import VectorColumns
 from kcm.tasks.rows import fault_column, row_schema
 from kcm.tasks.sources import Shard
 
-_LABEL_COLUMNS = ("label", "category", "intent")  # the last two: Banking77, CLINC150
-_PICTURES_PER_TABLE = 256  # that are read from their files before they are handed on
+_LABEL_COLUMNS = ("label", "category", "intent")  # the last two are from Banking77 and CLINC150
+_PICTURES_PER_TABLE = 256  # pictures read from files per piece of a chunk
 _FIELDS = {
     "text": "text_column",
     "image": "image_column",
@@ -75,10 +75,10 @@ class ColumnsConfig(Config):
 
 @dataclass(frozen=True)
 class TablePlace:
-    """Where a table lies: `where` in messages, `stem` in the ids of its rows, `folder` for paths of pictures.
+    """The location of a table: `where` in messages, `stem` in the ids of its rows, `folder` for paths of pictures.
 
-    `folder` is None where rows lie in none. `split` is empty where nothing names one. `constants` are columns that the
-    path gives to all rows of the table, as hive-partitioned folders do.
+    `folder` is None if rows are in no folder. `split` is empty if nothing names one. `constants` are columns that the
+    path adds to all rows of the table, as in hive-partitioned folders.
     """
 
     where: str
@@ -90,11 +90,11 @@ class TablePlace:
 
 @dataclass(frozen=True)
 class TableLayout:
-    """What the tables of a source have in common, found in the first of them.
+    """What the tables of a source have in common, taken from the first of them.
 
-    `columns` name the column of each part of a row, "" where there is none. `classes` are the names that the numbers of
-    a column stand for; a negative number stands for none. `image_root` is the folder that paths of pictures must not
-    leave, None for the folder of their table. `known_labels` are labels even if they read as missing, such as "NA".
+    `columns` names the column of each part of a row, "" for none. `classes` are the names for the numbers in a column;
+    a negative number has no name. `image_root` is the folder that paths of pictures must not leave, None for the folder
+    of their table. `known_labels` are labels even if they look like missing values, such as "NA".
     """
 
     where: str
@@ -108,9 +108,9 @@ class TableLayout:
     def found_in(
         cls, first: Chunk, place: TablePlace, config: ColumnsConfig, vectors: Sequence[str] = ()
     ) -> TableLayout:
-        """The layout of the tables of which `first` begins the first.
+        """The layout of the tables; `first` is the beginning of the first table.
 
-        Raises DataError for a column that it lacks, naming the nearest, or that cannot be what it is named for.
+        Raises DataError for a missing column, naming the nearest one, or a column that cannot hold its part.
         """
         names = [*first.names, *(name for name, _ in place.constants)]
         columns = {part: getattr(config, key) or "" for part, key in _FIELDS.items()}
@@ -150,9 +150,9 @@ class Normaliser:
     place: TablePlace
 
     def rows(self, chunk: Chunk) -> Iterator[pa.Table]:
-        """The rows of a chunk, in the schema of `kcm.tasks.rows`; cut where pictures are read from files.
+        """The rows of a chunk, in the schema of `kcm.tasks.rows`; in smaller pieces if pictures are read from files.
 
-        Raises DataError for a column of lists or objects where a text is expected.
+        Raises DataError for a column of lists or objects in place of a text.
         """
         cells = self.cells(chunk)
         step = _PICTURES_PER_TABLE if self.layout.columns["image"] else max(len(cells), 1)
@@ -160,7 +160,7 @@ class Normaliser:
             yield self.pictured(cells.slice(start, step))
 
     def cells(self, chunk: Chunk) -> pa.Table:
-        """The rows of a chunk, whose pictures are as the table has them: paths, or bytes."""
+        """The rows of a chunk, with pictures as the table has them: paths, or bytes."""
         columns, size = self.layout.columns, chunk.num_rows
         parts = {name: self._text(chunk, name) for name in ("text", "label", "group", "task", "split", "id")}
         numbered = row_names(self.place.stem, chunk.first, size)
@@ -177,7 +177,7 @@ class Normaliser:
         if vector is not None:
             parts["vector"], wrong = vector.values(chunk.table, self.place.where)
             faults = pc.if_else(pc.equal(faults, ""), wrong, faults)
-        if bad:  # the fault is the reason that is listed, not the cells that it leaves empty
+        if bad:  # the listed reason is the fault, not the cells that it leaves empty
             is_faulty = pc.not_equal(faults, "")
             parts["id"] = pc.if_else(pc.and_(is_faulty, parts["id"].is_null()), numbered, parts["id"])
             for name in ("text", "label", "group", "task", "split"):
@@ -187,7 +187,7 @@ class Normaliser:
         return pa.table(parts)
 
     def pictured(self, rows: pa.Table) -> pa.Table:
-        """Some rows of `cells` with pictures in the bytes of their files, null where there is none."""
+        """Some rows of `cells` with the bytes of their pictures, null if there is none."""
         columns = {name: rows[name] for name in rows.column_names}
         columns["image"] = _constant(b"", len(rows))
         if self.layout.columns["image"]:
@@ -200,13 +200,13 @@ class Normaliser:
         return pa.table([columns[name] for name in schema.names], schema=schema)
 
     def _text(self, chunk: Chunk, part: str) -> pa.Array:
-        """The cells of a part of the rows as text; null where a value is missing, "" where no column is named."""
+        """The cells of a part of the rows as text; null for a missing value, "" if no column is named."""
         column, constants = self.layout.columns[part], dict(self.place.constants)
         if not column:
             return _constant("", chunk.num_rows)
         if column in constants:
             cells = _constant(constants[column], chunk.num_rows)
-        elif column not in chunk.table.schema.names:  # a key that no object of the file has had so far
+        elif column not in chunk.table.schema.names:  # a key that no earlier object of the file had
             return pa.nulls(chunk.num_rows, pa.string())
         elif column in self.layout.classes:
             numbers = chunk.table[column].combine_chunks().cast(pa.int64())
@@ -218,12 +218,12 @@ class Normaliser:
             raise DataError(f"column {column!r} holds {kind}, not text", where=self.place.where)
         else:
             cells = as_text(chunk.table[column])
-        if part == "text":  # any text but an empty one is an input, "None" as well
+        if part == "text":  # any non-empty text is an input, including "None"
             return cells
         return without_missing(cells, self.layout.known_labels if part == "label" else ())
 
     def _nested_labels(self, chunk: Chunk) -> dict[int, str]:
-        """Faults of rows whose label is a list or an object; a conversation is none, its reply is the label."""
+        """Faults of rows whose label is a list or an object; a conversation is fine, its reply is the label."""
         column = self.layout.columns["label"]
         if chunk.objects is None or column not in chunk.table.column_names or has_chats(chunk.table[column]):
             return {}
@@ -233,7 +233,7 @@ class Normaliser:
 
 @dataclass(frozen=True)
 class ChunkShard(Shard):
-    """The rows of one table; `chunks` reads its columns that are wanted, and can be pickled."""
+    """The rows of one table; `chunks` reads the requested columns, and can be pickled."""
 
     where: str
     chunks: Callable[[Wanted], Iterator[Chunk]]

@@ -1,4 +1,4 @@
-"""Labelled rows from files of every kind that `kcm.inputs.chunks` reads: one, a folder, a pattern, or a list."""
+"""Labelled rows from every kind of file that `kcm.inputs.chunks` reads: one file, a folder, a pattern, or a list."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from kcm.tasks.sources import Shard, Source, SourceConfig
 _CLINC_OUT_OF_SCOPE = "oos"  # CLINC150's data_full.json: {"train": [[text, intent], …], "oos_train": […], …}
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 _SPLIT = re.compile(rf"({'|'.join(_SPLITS)})([-_.]\d[\w.-]*)?", re.IGNORECASE)  # train, train-00001-of-00005
-_ROWS = ("data", "rows", "examples", "items")  # keys of JSON mappings that name no split
-_SHOWN = 5  # files that a message lists
+_ROWS = ("data", "rows", "examples", "items")  # keys of JSON mappings that are not names of splits
+_SHOWN = 5  # number of files listed in a message
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
-SHARD_BYTES = 256 << 20  # of a Parquet file, beyond which its row groups become several shards
+SHARD_BYTES = 256 << 20  # bytes of a Parquet file beyond which its row groups become several shards
 
 
 class TableSourceConfig(SourceConfig, ColumnsConfig):
-    """A source of tables whose columns may be unknown, as `kcm init` meets them."""
+    """A source of tables whose columns may be unknown, as in `kcm init`."""
 
     @abstractmethod
     def tables(self, assets_dir: Path) -> list[FoundTable]:
@@ -46,11 +46,11 @@ class TableSourceConfig(SourceConfig, ColumnsConfig):
 
 
 class FilesSource(TableSourceConfig):
-    """A file, a folder, a pattern such as rows/*.parquet, or a list of them; here, or at s3:// or gs://.
+    """A file, a folder, a pattern such as rows/*.parquet, or a list of them; local, or at s3:// or gs://.
 
-    In a folder, the files named after splits are read (train.csv, test-00001.csv, or all in a folder train); where
-    there are none, all files. Parts KEY=VALUE of a path below it are columns. A JSON file holds a list of objects, or
-    a mapping from split to a list of objects or of [text, label] pairs (CLINC150's own layout).
+    In a folder, the files named after splits are read (train.csv, test-00001.csv, or all files in a folder train); if
+    there are none, all files. Parts KEY=VALUE of a path below the folder are columns. A JSON file holds a list of
+    objects, or a mapping from split to a list of objects or of [text, label] pairs (CLINC150's own layout).
     """
 
     opens_quickly: ClassVar[bool] = True
@@ -75,7 +75,7 @@ class FilesSource(TableSourceConfig):
         return Source(self.name, tuple(shards), self.labels, out_of_scope)
 
     def tables(self, assets_dir: Path) -> list[FoundTable]:
-        """The files that the path stands for."""
+        """The files with the rows, in order. Raises the errors of `build`."""
         return find_tables(self.path, TextFormat(self.delimiter, self.encoding))
 
     @property
@@ -87,7 +87,7 @@ class FilesSource(TableSourceConfig):
 
 @dataclass(frozen=True)
 class FoundTable:
-    """A file of a source, and its place among the others."""
+    """A file of a source, and its position among the others."""
 
     location: Location
     place: TablePlace
@@ -99,14 +99,14 @@ class FoundTable:
         return read_chunks(self.location, wanted, self.text_format, groups)
 
     def place_of(self, part: str) -> TablePlace:
-        """The place of a part of a JSON file, which names a split unless it just says that these are the rows."""
+        """The location of a part of a JSON file; its key names a split unless it only means rows."""
         if not part:
             return self.place
         split = "" if part in _ROWS else part.removeprefix(f"{_CLINC_OUT_OF_SCOPE}_")
         return replace(self.place, where=f"{self.place.where}: {part}", stem=part, split=split)
 
     def shards(self, layout: TableLayout) -> list[Shard]:
-        """The file as one shard, or several of its row groups where it is large."""
+        """The file as one shard, or as several row groups if it is large."""
         if self.location.suffix != ".parquet" or self.size <= SHARD_BYTES:
             return [FileShard(self, layout)]
         with readable(self.location), open_parquet(self.location) as file:
@@ -143,7 +143,7 @@ class FileShard(Shard):
             yield from Normaliser(self.layout, place).rows(chunk)
 
     def stamp(self) -> str | None:
-        """The stamp of the file, with what its path says of its rows; None where pictures lie in files of their own."""
+        """The stamp of the file and its path; None if pictures are in files of their own."""
         if self.layout.columns["image"]:
             return None
         place, stamp = self.table.place, self.table.location.stamp()
@@ -153,9 +153,9 @@ class FileShard(Shard):
 def layout_of(
     tables: Sequence[FoundTable], config: ColumnsConfig, vectors: Sequence[str]
 ) -> tuple[TableLayout, tuple[str, ...]]:
-    """The layout of the tables, from the first that has rows, and the parts of that one, if it is a JSON file.
+    """The layout of the tables, from the first with rows, and the parts of that table if it is a JSON file.
 
-    Raises DataError where no table has rows.
+    Raises DataError if no table has rows.
     """
     named = {getattr(config, name) for name in ColumnsConfig.model_fields if name.endswith("_column")} - {None}
     for table in tables:
@@ -172,7 +172,7 @@ def layout_of(
 
 
 def find_tables(paths: str | Sequence[str], text_format: TextFormat = UNKNOWN_FORMAT) -> list[FoundTable]:
-    """The files that paths of files, folders and patterns stand for. Raises DataError where one stands for none."""
+    """The files that match paths of files, folders and patterns. Raises DataError if a path matches none."""
     if isinstance(paths, str):
         location = Location.of(paths)
         files, where = _files(paths), paths if location.is_local else str(location)
@@ -212,7 +212,7 @@ def _files(path: str) -> list[FoundFile]:
 
 
 def _files_of_folder(folder: Location) -> list[FoundFile]:
-    """The files that are named after splits, those in the folder itself before deeper ones; without any, all."""
+    """The files named after splits, files directly in the folder first; if there are none, all files."""
     for recursive in (False, True):
         files = [file for file in folder.files(recursive=recursive) if file.location.suffix in SUFFIXES]
         if named := [file for file in files if any(map(_SPLIT.fullmatch, stem_of(file.relative).split("/")))]:
@@ -230,7 +230,7 @@ def _files_of_folder(folder: Location) -> list[FoundFile]:
 
 
 def ignored_note(path: str) -> Iterator[str]:
-    """A line on the files of rows in a folder that are not read, since others are named after splits."""
+    """A line on unread files of rows in a folder, which exist because other files are named after splits."""
     location = Location.of(path)
     if location.is_pattern or location.kind() != fs.FileType.Directory:
         return

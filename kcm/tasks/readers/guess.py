@@ -1,4 +1,4 @@
-"""What the columns of an unknown table seem to hold: by their names where these tell, else by what is in them."""
+"""What the columns of an unknown table seem to hold: judged by their names, or else by their content."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ _SELDOM_LABELS = (
     "source",
     "date",
 )
-_COSTS = ("cost", "price", "usd", "currency")  # the last word of the name of a column of costs
+_COSTS = ("cost", "price", "usd", "currency")  # last words in the names of cost columns
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff")
-REPLY = " (reply)"  # ends the name of a column that holds what the assistant said in a column of chats
+REPLY = " (reply)"  # suffix for the assistant's reply in a column of chats
 _QUANTITY = r"[^\w\s]?\s?\d[\d.,:/+\-\s]*(\s?[^\W\d]+){0,2}[^\w\s]?\d?"  # 0.12 kg, $5 each, 2024-01-02 10:00
-_GAPS = 0.05  # share of the cells of a column of numbers that may be none
-_SAME = 0.9  # share of a column's values that must be labels for it to hold a model's answers
-_SLIGHT = 0.2  # kappa up to which agreement with the label is slight (Landis and Koch, 1977): of no model's answers
+_GAPS = 0.05  # largest share of cells without a number in a column of numbers
+_SAME = 0.9  # smallest share of labels among the values of a column of model answers
+_SLIGHT = 0.2  # kappa up to which agreement is slight (Landis and Koch, 1977): too little for a model's answers
 
 
 @dataclass(frozen=True)
 class GuessedColumns:
-    """The column of each kind; None where there seems to be none.
+    """The column of each kind; None if there seems to be none.
 
-    `large` holds the answers of a large model, `cost` what each answer cost. `vector` are columns of numbers, see
+    `large` holds the answers of a large model, `cost` the cost of each answer. `vector` are columns of numbers, see
     `number_columns`.
     """
 
@@ -79,7 +79,7 @@ class GuessedColumns:
 
 
 def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | None = None) -> GuessedColumns:
-    """What the columns seem to hold; `text` and `label` are known where they are given."""
+    """The likely role of each column; `text` and `label` may be known already."""
     strings = {
         str(name): given_texts(frame[name]).str.strip()
         for name in frame.columns
@@ -123,7 +123,7 @@ def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | 
 
 
 def cost_column(frame: pd.DataFrame, large: str | None) -> str | None:
-    """What the answers in `large` cost: gpt_cost beside gpt or gpt_answer, else large_cost, or cost alone."""
+    """The cost of the answers in `large`: gpt_cost for gpt or gpt_answer, or else large_cost, or cost alone."""
     if large is None:
         return None
     prefixes = {name: "_".join(_words(name)[:-1]) for name in _costs(frame) if name != large}
@@ -132,7 +132,7 @@ def cost_column(frame: pd.DataFrame, large: str | None) -> str | None:
 
 
 def _costs(frame: pd.DataFrame) -> list[str]:
-    """The columns of numbers that are named as costs."""
+    """The columns of numbers whose names mean costs."""
     named = [str(name) for name in frame.columns if _words(str(name))[-1] in _COSTS]
     return [name for name in named if _are_numbers(frame[name])]
 
@@ -143,13 +143,13 @@ def _has(cells: pd.Series, *kinds: type) -> bool:
 
 
 def _are_numbers(cells: pd.Series) -> bool:
-    """Whether all that is not missing is a number; the cells of a CSV file are texts."""
+    """Whether every present cell is a number; the cells of a CSV file are texts."""
     texts = given_texts(cells)
     return bool(len(texts)) and not bool(np.isnan(numbers_in(texts)).any())
 
 
 def given_texts(cells: pd.Series) -> pd.Series:
-    """The cells that are not missing, as a label or an answer is written."""
+    """The present cells, in the form in which a label or an answer is written."""
     texts = without_missing(pa.array(cells.map(written), pa.string())).to_pandas()
     return pd.Series(texts.to_numpy(object), cells.index, dtype=object).dropna()
 
@@ -159,8 +159,9 @@ def _words(name: str) -> list[str]:
 
 
 def _labels_by_content(names: Iterable[str], unique: dict[str, int], num_rows: int) -> str | None:
-    """The column with the fewest values, two at least, that repeats each of them often enough to be learned; one that
-    is named after what people seldom route by comes last.
+    """The column with the fewest values, at least two, that repeats each of them often enough to be learned.
+
+    A column whose name means something that people rarely route by comes last.
     """
     few = [name for name in names if 2 <= unique[name] <= num_rows / 5]
     return min(few, key=lambda name: (_words(name)[-1] in _SELDOM_LABELS, unique[name]), default=None)
@@ -179,8 +180,9 @@ def _longest(names: Iterable[str], strings: dict[str, pd.Series], unique: dict[s
 
 
 def _answers(names: Iterable[str], strings: dict[str, pd.Series], label: str) -> str | None:
-    """The column whose values are nearly all labels, and that agrees with the label the most beyond chance, but not in
-    all rows.
+    """The column of a model's answers: nearly all labels, and more agreement with the label than by chance.
+
+    It must not agree in all rows.
     """
     agreement = {}
     for name in names:
@@ -196,9 +198,9 @@ def _answers(names: Iterable[str], strings: dict[str, pd.Series], label: str) ->
 
 
 def number_columns(frame: pd.DataFrame, others: Iterable[str | None]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The columns that make a vector where rows are neither texts nor pictures; and why further columns do not.
+    """The columns that make a vector if rows are neither texts nor pictures, and why other columns do not.
 
-    The vector is the first column of lists of numbers, else all columns of numbers but for `others`.
+    The vector is the first column of lists of numbers, or else all columns of numbers except `others`.
     """
     taken = set(others)
     names = [str(name) for name in frame.columns if str(name) not in taken]
@@ -210,7 +212,7 @@ def number_columns(frame: pd.DataFrame, others: Iterable[str | None]) -> tuple[t
 
 
 def _no_numbers(cells: pd.Series) -> str:
-    """Why a column cannot be part of a vector; "" for a column of numbers with few gaps, whose rows are left out."""
+    """Why a column cannot be part of a vector; "" for numbers with few gaps (rows with gaps are dropped)."""
     is_bad = pd.Series(~np.isfinite(numbers_in(cells)), index=cells.index)
     if not is_bad.sum() > _GAPS * len(cells):
         return ""
@@ -222,7 +224,7 @@ def _no_numbers(cells: pd.Series) -> str:
 
 
 def tells_label(cells: pd.Series, labels: pd.Series) -> bool:
-    """Whether a column of numbers tells every label: a number stands for one label, or each label is an interval."""
+    """Whether a column of numbers reveals the label: each number has one label, or each label is an interval."""
     if _has(cells, list, np.ndarray):
         return False
     rows = pd.DataFrame({"cell": numbers_in(cells), "label": labels.to_numpy()}).dropna().sort_values("cell")

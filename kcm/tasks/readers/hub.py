@@ -1,4 +1,4 @@
-"""Labelled rows from a data set of the hub, or from the hub's cache where the hub does not answer."""
+"""Labelled rows from a data set of the hub, or from the hub's cache if the hub does not answer."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class HubSource(TableSourceConfig):
     )
 
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
-        """One table per split of the data set, class labels by their names. Raises DataError when it is not there.
+        """One table per split of the data set, with class labels as names. Raises DataError if the data set is missing.
 
-        A split of another name than train, validation, test and the like gives rows for all splits.
+        A split with a name other than train, validation, test and the like provides rows for all splits.
         """
         tables = self.tables(assets_dir)
         layout, _ = layout_of(tables, self, vectors)
@@ -56,9 +56,9 @@ class HubSource(TableSourceConfig):
 
 
 def export(config: HubSource, assets_dir: Path) -> dict[str, Path]:
-    """Every split of the data set as a Parquet file below `assets_dir`, in a folder named by the files' content.
+    """Every split of the data set as a Parquet file below `assets_dir`, in a folder named after the files' content.
 
-    Raises DataError when the data set cannot be loaded.
+    Raises DataError if the data set cannot be loaded.
     """
     root = assets_dir / "hub"
     root.mkdir(parents=True, exist_ok=True)
@@ -75,13 +75,13 @@ def export(config: HubSource, assets_dir: Path) -> dict[str, Path]:
             ) from None
         digest = hashlib.sha256(json.dumps({split: sha256_of(path) for split, path in files.items()}).encode())
         folder = root / digest.hexdigest()[:32]
-        with suppress(OSError):  # there already, with the same content
+        with suppress(OSError):  # exists already with the same content
             written.rename(folder)
     return {split: folder / path.name for split, path in files.items()}
 
 
 def _class_names(location: Location) -> Mapping[str, tuple[str, ...]]:
-    """The names of the classes that a column's numbers stand for, from what `datasets` writes beside a schema."""
+    """The names of the classes behind a column's numbers, from the metadata that `datasets` adds to a schema."""
     written = (pq.read_schema(location.path).metadata or {}).get(b"huggingface", b"{}")
     features = json.loads(written).get("info", {}).get("features", {})
     return {

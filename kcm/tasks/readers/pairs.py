@@ -1,8 +1,8 @@
 """Image-text matching: pictures with captions become matching and non-matching pairs.
 
-Pictures are taken two by two, in the order of a seeded hash: each is paired with its own caption and with the other's.
-Both classes are therefore equally large, every caption is right as often as wrong, and the pairs of two pictures stay
-in one split: no picture and no caption is in two of them.
+Pictures are taken in twos, in the order of a seeded hash: each is paired with its own caption and with the other's. So
+both classes have the same size, every caption is right as often as wrong, and the pairs of two pictures stay in one
+split: no picture and no caption is in two splits.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from kcm.tasks.rows import SourceRow, rows_of
 from kcm.tasks.sources import Shard, Source, SourceConfig, refuse_vectors
 
 _PAIRS_AT_ONCE = 256
-MAX_CAPTION = 2000  # characters; a longer text is no caption, and a bad row
+MAX_CAPTION = 2000  # in characters; a row with a longer text is bad
 LABELS = MATCH, NO_MATCH = ("match", "no match")
 
 
 class PairsSource(SourceConfig):
-    """Tables of pictures with captions, one for each task, from which pairs are made."""
+    """Tables of pictures with captions, one per task, from which pairs are made."""
 
     tables: Annotated[dict[str, str], LocalPath] = Field(
         min_length=1, description="Task -> file or folder with its pictures and captions."
@@ -50,7 +50,7 @@ class PairsSource(SourceConfig):
         return Source("pairs", tuple(shards), LABELS)
 
     def _captioned(self, path: str) -> FilesSource:
-        """The pictures and captions of a table; a caption is what labels its picture, and no other label is needed."""
+        """The pictures and captions of a table; the caption is the label, and no other label is needed."""
         columns = {"image_column", "image_root", "text_column", "id_column", "group_column"}
         return FilesSource(path=path, label_column=self.text_column, **self.model_dump(include=columns))
 
@@ -69,7 +69,7 @@ class PairsShard(Shard):
         return self.config.tables[self.task]
 
     def read(self) -> Iterator[pa.Table]:
-        """The pairs. Raises DataError for a table with one caption alone, too."""
+        """The pairs. Raises DataError for a table with a single caption."""
         pairs = _pairs(list(self.source.records), self.task)
         while part := list(islice(pairs, _PAIRS_AT_ONCE)):
             yield rows_of(part)
@@ -104,7 +104,7 @@ def _split_pairs(units: dict[str, list[SourceRow]], task: str) -> Iterator[Sourc
 
 
 def _pair(record: SourceRow, other: SourceRow, group: str, task: str, fault: str = "") -> SourceRow:
-    """The picture of one row with the caption of the other; named after both where they differ."""
+    """The picture of one row with the caption of the other; named after both if they differ."""
     name = record.id if other is record else f"{record.id} / {other.id}"
     label = MATCH if other is record else NO_MATCH
     return replace(record, id=name, text=other.text, label=label, group=group, task=task, fault=fault)

@@ -1,6 +1,7 @@
-"""The packaged reviews: sentences of four domains with mean human ratings from -4 to 4 (Hutto and Gilbert, ICWSM 2014).
+"""The packaged reviews: sentences of four domains with mean human ratings from -4 to 4 (Hutto and Gilbert, 2014).
 
-A sentence rated above 0.5 is positive, below -0.5 negative; what lies between is left out as undecided.
+A sentence rated above 0.5 is positive, below -0.5 negative; sentences in between are dropped as undecided. Source:
+ICWSM 2014.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from kcm.tasks.sources import Source, SourceConfig, refuse_vectors
 LABELS = ("negative", "positive")
 _UNDECIDED = 0.5
 
-# Ids of reviews and editorials are document_sentence, so that sentences of one document stay together.
+# Ids of reviews and editorials are document_sentence: sentences of one document stay together.
 _DOMAINS = {
     "reviews": ("amazonReviewSnippets_GroundTruth.txt", True),
     "movies": ("movieReviewSnippets_GroundTruth.txt", False),
@@ -42,7 +43,7 @@ class ReviewsSource(SourceConfig):
 
 
 def read_reviews(assets_dir: Path) -> Iterator[SourceRow]:
-    """Records of all four domains, in the order of the files. Raises AssetError when the asset has not been fetched."""
+    """Records of all four domains, in the order of the files. Raises AssetError if the asset is missing."""
     folder = assets_dir / "reviews"
     if not is_intact(folder):
         raise AssetError("asset 'reviews' has not been fetched", where=str(assets_dir), hint="Run `kcm assets`")

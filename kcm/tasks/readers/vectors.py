@@ -19,11 +19,11 @@ from kcm.inputs.tables import missing_column
 from kcm.inputs.vectors import matching, numbers_in
 from kcm.tasks.rows import fault_column
 
-MAX_COLUMNS = 30_000  # of numbers that make a vector, as many as a closed form takes; each costs time in every chunk
+MAX_COLUMNS = 30_000  # most columns in a vector, as in a closed form; each costs time in every chunk
 
 
 def matching_columns(columns: Sequence[str], patterns: Sequence[str], where: str) -> tuple[str, ...]:
-    """The columns that the patterns name, as `kcm.inputs.vectors.matching`; DataError for one that names none."""
+    """The columns that match the patterns (`kcm.inputs.vectors.matching`); DataError for one without a match."""
     known = {*columns}
     for pattern in patterns:
         if pattern not in known and not matching(columns, [pattern]):
@@ -33,9 +33,9 @@ def matching_columns(columns: Sequence[str], patterns: Sequence[str], where: str
 
 @dataclass(frozen=True)
 class VectorColumns:
-    """The columns that make the vector, and its width `dim`; one column of lists where `is_list`.
+    """The columns that make the vector, and its width `dim`; one column of lists if `is_list`.
 
-    `where` is the table that the width was found in.
+    `where` is the table that defined the width.
     """
 
     columns: tuple[str, ...]
@@ -45,7 +45,7 @@ class VectorColumns:
 
     @classmethod
     def found_in(cls, first: Chunk, patterns: Sequence[str], where: str) -> VectorColumns:
-        """The columns that match the patterns in a source's first table. Raises DataError where they make no vector."""
+        """The columns that match the patterns in a source's first table. Raises DataError if they make no vector."""
         columns = matching_columns(first.names, patterns, where)
         found = first.table.schema.field(columns[0]).type
         if len(columns) > MAX_COLUMNS:
@@ -77,11 +77,11 @@ class VectorColumns:
         return name in self._names
 
     def values(self, table: pa.Table, where: str) -> tuple[pa.Array, pa.Array]:
-        """The vectors, fixed_size_list<float32>[dim], null for a missing one; and what is wrong with each, or "".
+        """The vectors, fixed_size_list<float32>[dim], null for a missing one; and the fault of each, or "".
 
         Raises DataError for a table whose columns cannot make such vectors.
         """
-        names = table.schema.names  # Arrow makes the list anew each time
+        names = table.schema.names  # Arrow builds the list on every access
         if missing := self._names.difference(names):
             raise missing_column(min(missing, key=self.columns.index), "vector columns", names, where)
         if self.is_list:
@@ -104,7 +104,7 @@ class VectorColumns:
         return vectors, fault_column(faults, len(table))
 
     def _of_lists(self, column: pa.ChunkedArray, where: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The numbers [N, D], 0 where a list has another length; and the lengths [N], -1 for a missing list."""
+        """The numbers [N, D], 0 for a list of another length; and the lengths [N], -1 for a missing list."""
         name, found = self.columns[0], column.type
         values_ND = np.zeros((len(column), self.dim), dtype=np.float32)
         if pa.types.is_null(found):
@@ -137,7 +137,7 @@ def _is_list(found: pa.DataType) -> bool:
 
 
 def _check_number(column: str, found: pa.DataType, where: str, *, or_text: bool = False) -> None:
-    """Raise DataError for a column that can hold no numbers; text may, in files where every cell is text."""
+    """Raise DataError for a column that can hold no numbers; text may, in files in which every cell is text."""
     types = pa.types
     tests = [types.is_integer, types.is_floating, types.is_boolean, types.is_null, types.is_decimal]
     if not any(test(found) for test in tests) and not (or_text and is_text(found)):
@@ -145,7 +145,7 @@ def _check_number(column: str, found: pa.DataType, where: str, *, or_text: bool 
 
 
 def _floats(values: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
-    """Numbers, or texts that spell them, as float32; NaN for null and other texts, infinite beyond float32."""
+    """Numbers, or texts of numbers, as float32; NaN for null and other texts, infinite beyond float32."""
     if is_text(values.type):
         numbers = numbers_in(pd.Series(values.to_pylist(), dtype=object))
     else:
