@@ -1,4 +1,4 @@
-"""What goes into a cascade and what comes out of it, in words that need no networks. Shapes: D features, C labels."""
+"""Inputs and answers of a cascade, without networks. Shapes: D features, C labels."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Route = Literal["small", "large", "small_degraded"]
 
 @dataclass(frozen=True)
 class Input:
-    """One input; `task` is carried where the request knows it, `id` where a recorded large model looks it up.
+    """One input; `task` is set if the request names it, `id` if a recorded large model needs it.
 
-    `group` names what must stay together with it where data is split, such as its author; "" for nothing.
+    `group` names what must stay in the same split, such as its author; "" for nothing.
     """
 
     content: Content
@@ -31,16 +31,16 @@ class Input:
 class Judgement:
     """The small side's judgement of one input.
 
-    `label` and `probabilities_C` are the small model's, `judge_confidence` is the judge's largest probability; both
-    kinds of probabilities are at the policy's temperature. `features_D` are the encoder's, for explanations. `novelty`
-    is the distance from all known classes, 0 where it is not known.
+    `label` and `probabilities_C` are the small model's, `judge_confidence` is the judge's largest probability; all
+    probabilities are at the policy's temperature. `features_D` are the encoder's, for explanations. `novelty` is the
+    distance from all known classes, 0 if unknown.
     """
 
     label: int
     probabilities_C: NDArray[np.float64]
     judge_confidence: float
     gate_score: float
-    threshold: float  # infinite where the policy keeps or escalates all
+    threshold: float  # infinite if the policy keeps or escalates everything
     keeps: bool
     cost_s: float
     features_D: NDArray[np.float32]
@@ -51,11 +51,11 @@ class Judgement:
 class Answer:
     """The cascade's answer to one input.
 
-    `probabilities` are those of the likeliest labels, by the model that answered; empty where it gave only a label.
-    `answer_probability` is that model's of `label`, where it is known. `judge_confidence` is the judge's of its own
-    label, which may be another. `threshold` is null where all inputs take one route. `degraded` marks an answer of the
-    small model in place of a large one that failed, which no certificate covers; `fault` says why it failed. `cost_s`
-    are the seconds of computation that the answer took, `large_cost_s` those among them that the large model took.
+    `probabilities` are the answering model's, for the most likely labels; empty if it returned only a label.
+    `answer_probability` is its probability of `label`, if known. `judge_confidence` is the judge's probability of its
+    own label, which may differ. `threshold` is null if all inputs take one route. `degraded` marks a small answer given
+    because the large model failed, which no certificate covers; `fault` is the reason. `cost_s` is the computing time
+    of the answer in seconds, `large_cost_s` the large model's part of it.
     """
 
     label: str

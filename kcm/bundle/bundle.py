@@ -1,7 +1,7 @@
-"""The bundle: a trained cascade without its frozen models, in one folder that is registered, served and resumed.
+"""The bundle: a trained cascade without its frozen models, in one folder that is registered, served and extended.
 
-Encoder and large model are referenced by name and identity; a bundle loads only with the same ones. Parts that a run
-fitted, such as alignment heads, are contained.
+Encoder and large model are referenced by name and identity; a bundle loads only with the same ones. Fitted parts of a
+run, such as alignment heads, are included.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ DRIFT, DRIFT_ROWS = "drift.json", "drift.safetensors"
 
 
 class Lineage(Config):
-    """Fingerprints of the artefacts that a bundle was made of, and the version that it continues."""
+    """Fingerprints of the artefacts from which a bundle was made, and the version that it extends."""
 
     artefacts: dict[str, str] = Field(default_factory=dict, description="Fingerprint of each stage's artefact.")
     parent: str | None = Field(default=None, description="Digest of the bundle whose training this one continues.")
@@ -72,14 +72,13 @@ class Lineage(Config):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Bundle(FrozenModels):
-    """A trained cascade: its frozen models by name and identity, everything else contained.
+    """A trained cascade: its frozen models by name and identity, everything else included.
 
-    `certificates` are by task; None is the key of the one for requests that carry no task, as in `certify_policy`.
-    `prompts` is None where the policy shows the task prompt alone.
-    `learner_state` is what the next task needs, `drift` what traffic is compared with; None where rows were too few.
-    `trained_units` are digests of the units whose rows trained, or chose gate and policy, 32 hexadecimal digits each:
-    nothing may be certified on them. None where that is not known.
-    Raises ArtefactError when the parts do not fit each other.
+    `certificates` are by task; None is the key of the certificate for requests without a task, as in `certify_policy`.
+    `prompts` is None if the policy uses the task prompt only. `learner_state` is the input of the next task; `drift` is
+    the reference for traffic, None if there were too few rows. `trained_units` are digests of the units whose rows
+    trained, or chose gate and policy, 32 hexadecimal digits each: nothing may be certified on them. None if unknown.
+    Raises ArtefactError if the parts do not fit each other.
     """
 
     collaborator: Collaborator
@@ -117,17 +116,17 @@ class Bundle(FrozenModels):
 
     @property
     def gate(self) -> Gate:
-        """The gate score that the policy's thresholds are on."""
+        """The gate score on which the policy's thresholds are set."""
         return Gate(self.policy.gate, self.policy.temperature, self.gate_head)
 
     def components(self) -> Iterator[Component]:
-        """All that the configurations of the bundle name."""
+        """All components that the configurations of the bundle name."""
         for config in (self.encoder, self.large, self.learner):
             yield from components_of(config)
         yield form_named(self.policy.gate)
 
     def write(self, folder: Path) -> Path:
-        """Write the bundle to a new folder, whole or not at all; ArtefactError where something lies already."""
+        """Write the bundle to a new folder atomically; ArtefactError if the folder exists."""
         collaborator = self.collaborator
         config = _Networks(
             kind=collaborator.kind,
@@ -212,7 +211,7 @@ class Bundle(FrozenModels):
 
 
 class _Networks(Config):
-    """`config.json`: what the collaborator is, and how it learns the next task."""
+    """`config.json`: the collaborator's configuration and its learner."""
 
     kind: NetworkKind
     network: NetworkConfig
@@ -240,13 +239,13 @@ class _DriftFigures(Config):
 
 
 def _drift(files: SealedFolder, dim: int) -> DriftReference:
-    """The reference rows [R, `dim`] and the figures beside them."""
+    """The reference rows [R, `dim`] and their figures."""
     rows_RD = files.matrix(DRIFT_ROWS, "rows", dim).numpy()
     return DriftReference.of(rows_RD, files.config(_DriftFigures, DRIFT).model_dump())
 
 
 class _Certificates(Config):
-    """`certificate.json`: of requests that carry no task, and of those that carry one with its own threshold."""
+    """`certificate.json`: for requests without a task, and for tasks with a threshold of their own."""
 
     common: Certificate | None = None
     tasks: dict[str, Certificate] = Field(default_factory=dict)
@@ -263,7 +262,7 @@ class _Certificates(Config):
 
 
 def _contained(encoder: EncoderConfig, name: str, draft: Path) -> EncoderConfig:
-    """The encoder as the bundle names it: a fitted alignment head is copied into the draft and named from there."""
+    """The encoder as the bundle names it: a fitted alignment head is copied into the draft and referenced there."""
     if encoder.fitted_head is None:
         return encoder
     (draft / name).mkdir()
@@ -273,7 +272,7 @@ def _contained(encoder: EncoderConfig, name: str, draft: Path) -> EncoderConfig:
 
 
 def _modules(collaborator: Collaborator) -> dict[str, nn.Module]:
-    """The parts with a file of their own, by its name; a shared network is stored once."""
+    """The parts with a file of their own, by file name; a shared network is stored once."""
     parts = {name: getattr(collaborator, name) for name in ("normalizer", "mixing", "judge")}
     if not collaborator.network.shared:
         parts["small"] = collaborator.small
@@ -283,7 +282,7 @@ def _modules(collaborator: Collaborator) -> dict[str, nn.Module]:
 
 
 def _require_stored(files: SealedFolder, config: _Networks, num_labels: int) -> None:
-    """Raise ArtefactError for networks larger than their files, before memory is taken for them."""
+    """Raise ArtefactError for networks larger than their files, before allocating memory for them."""
     network, dim = config.network, config.in_features
     inputs = (dim, network.mixing) if network.projects else (dim,)
     hidden, curve = network.hidden, network.grid_size
@@ -297,7 +296,7 @@ def _require_stored(files: SealedFolder, config: _Networks, num_labels: int) -> 
     base = {"none": 0, "means": dim * num_labels, "lda": dim * (dim + num_labels)}[network.base]
     claimed = layers * curve + base + math.prod(inputs) * (len(inputs) > 1)
     stored = sum(files.num_bytes(f"{part}.safetensors") for part in ("mixing", "base", "judge", "small"))
-    if claimed > stored:  # a number takes four bytes, as a rule
+    if claimed > stored:  # a number usually takes four bytes
         raise ArtefactError(
             f"its networks take {claimed:,} numbers or more, and their files have {stored:,} bytes",
             where=str(files.folder / "config.json"),
@@ -317,7 +316,7 @@ def _gate_head(files: SealedFolder, gate: GateName) -> GateHead:
 
 @contextmanager
 def _weights_of(files: SealedFolder, file: str) -> Iterator[None]:
-    """Raise ArtefactError, naming the file, for tensors that do not fit where they are loaded."""
+    """Raise ArtefactError, naming the file, for tensors that do not fit the network."""
     try:
         yield
     except RuntimeError as error:

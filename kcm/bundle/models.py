@@ -1,6 +1,6 @@
-"""What a bundle says of its frozen models, and checking and building them: all that needs none of its networks.
+"""A bundle's frozen models: their description, checks and loading, without any of its networks.
 
-Torch is not imported: what only asks the large model, or only checks a bundle, starts in a fraction of the time.
+Torch is not imported: commands that only ask the large model, or only check a bundle, start in a fraction of the time.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 MANIFEST = "bundle.json"
 FORMAT = 1
 HEAD = "large_head.safetensors"
-WITHIN = "bundle:"  # the model of an encoder that lies in the bundle is this and the folder's name
-ENCODER, LARGE_ENCODER = "encoder", "large_encoder"  # folders of the alignment heads that a run has fitted
+WITHIN = "bundle:"  # prefix of the model name of an encoder inside the bundle, before the folder's name
+ENCODER, LARGE_ENCODER = "encoder", "large_encoder"  # folders of alignment heads fitted by a run
 COMPONENTS = "components.json"
 CERTIFICATE = "certificate.json"
 COMPUTED_BY = "computed_by.json"
@@ -45,9 +45,9 @@ NOT_CERTIFIED = "not certified for new rows: `kcm label` certifies the next file
 class FrozenModels:
     """The frozen encoder and the large model of a bundle, and the labels that they are asked about.
 
-    `none_label` is the large model's answer to inputs that have none of the labels, where it has one; `large_head` is
-    None where the large model has none. `certified_by` is what computed the certify rows; None without a certificate.
-    `digest` is that of the manifest, and so of everything; empty until written.
+    `none_label` is the large model's answer to inputs with none of the labels, if it has one; `large_head` is None if
+    the large model has none. `certified_by` is what computed the certify rows; None without a certificate. `digest` is
+    the digest of the manifest, and so of everything; empty until written.
     """
 
     label_names: tuple[str, ...]
@@ -61,24 +61,24 @@ class FrozenModels:
     digest: str = ""
 
     def in_runtimes(self, encoder: Runtime | None, large: Runtime | None) -> Self:
-        """The same with its networks in other runtimes, as far as their precision leaves a choice; None: as it is."""
+        """The same with its networks in other runtimes, if their precision allows; None: unchanged."""
         large_model = self.large.with_backbone(lambda backbone: backbone.in_runtime(large))
         return replace(self, encoder=self.encoder.in_runtime(encoder), large=large_model)
 
     def computed_by(self, encoder_device: str, large_device: str) -> ComputedBy:
-        """What computes both sides on these devices."""
+        """The runtime and device of both sides on these devices."""
         return ComputedBy(encoder=self.encoder.computed_by(encoder_device), large=self.large.computed_by(large_device))
 
     def void_on(self, encoder_device: str, large_device: str) -> str | None:
         """Why the certificate of the bundle does not hold on these devices; None if it does.
 
-        Raises ConfigError for a precision that a device cannot compute.
+        Raises ConfigError for a precision that a device does not support.
         """
         return void_reason(self.certified_by, self.computed_by(encoder_device, large_device))
 
     @property
     def answer_names(self) -> tuple[str, ...]:
-        """What the large model may answer: the label list, then none-of-these where there is such an answer."""
+        """The possible answers of the large model: the label list, then none-of-these if it exists."""
         return self.label_names if self.none_label is None else (*self.label_names, self.none_label)
 
     @property
@@ -118,7 +118,7 @@ class FrozenModels:
 
 @of_a_bundle()
 def open_bundle(folder: Path) -> SealedFolder:
-    """The verified files of a bundle whose components are all at hand; raises what `FrozenModels.read_models` does."""
+    """The verified files of a bundle whose components are installed; raises the errors of `FrozenModels.read_models`."""
     files = SealedFolder(folder, MANIFEST, FORMAT)
     if files.has(COMPONENTS):
         files.config(Components, COMPONENTS).require(folder)
@@ -126,12 +126,12 @@ def open_bundle(folder: Path) -> SealedFolder:
 
 
 def bundle_digest(folder: Path) -> str:
-    """The `digest` of the bundle in a folder, without reading it. Raises ArtefactError where there is none."""
+    """The `digest` of the bundle in a folder, without reading it. Raises ArtefactError if there is none."""
     return hashlib.sha256(read_manifest(folder, MANIFEST)).hexdigest()
 
 
 def load_encoder(models: FrozenModels, assets_dir: Path, device: str = "cpu") -> Encoder:
-    """The frozen encoder; ArtefactError when it is not the one the bundle was made with."""
+    """The frozen encoder; ArtefactError if it is not the encoder of the bundle."""
     encoder = models.encoder.build(assets_dir, device)
     _require_same("encoder", encoder.identity, models.encoder_identity, models.encoder.name)
     return encoder
@@ -146,11 +146,10 @@ def load_large(
     responses: ResponseStore | None = None,
     limit_s: float = math.inf,
 ) -> LargeModel:
-    """The large model; ArtefactError when it is not the one the bundle was certified with.
+    """The large model; ArtefactError if it is not the model with which the bundle was certified.
 
-    `upstreams` are the servers that the bundle's model may be asked at, ConfigError for another one. `responses` is
-    the store of a paid model's answers; None keeps them in memory. `limit_s` is the time that a
-    server may take for one question.
+    `upstreams` are the servers that may be asked for the bundle's model, ConfigError for any other. `responses` is the
+    store of paid answers; None keeps them in memory. `limit_s` is the time limit of one question to a server.
     """
     large = _own_large(models, assets_dir, upstreams)
     return large.build(large_names(models), assets_dir, Resources(device, models.large_head, responses, limit_s))
@@ -159,7 +158,7 @@ def load_large(
 def with_first_labels(
     models: FrozenModels, num_labels: int, assets_dir: Path, upstreams: Sequence[UpstreamConfig] = ()
 ) -> FrozenModels:
-    """The frozen models as they were when the label list ended after `num_labels`: what was asked then, and of whom."""
+    """The frozen models when the label list ended after `num_labels`: the labels and model asked at that time."""
     if num_labels == len(models.label_names):
         return models
     known = {each.name: getattr(models, each.name) for each in fields(FrozenModels)}
@@ -170,14 +169,14 @@ def with_first_labels(
 
 
 def require_models(models: FrozenModels, assets_dir: Path, upstreams: Sequence[UpstreamConfig] = ()) -> None:
-    """Raise what loading would raise for an encoder or a large model other than the bundle's own, without loading."""
+    """Raise the errors of loading for a wrong encoder or large model, without loading."""
     encoder = models.encoder.identity(assets_dir)
     _require_same("encoder", encoder, models.encoder_identity, models.encoder.name)
     _own_large(models, assets_dir, upstreams)
 
 
 def _own_large(models: FrozenModels, assets_dir: Path, upstreams: Sequence[UpstreamConfig]) -> LargeConfig:
-    """The large model as it may be asked here; ArtefactError where it is not the bundle's own."""
+    """The large model as it may be asked here; ArtefactError if it is not the bundle's own."""
     large = models.large.at(upstreams)
     identity = large.identity(large_names(models), assets_dir, head=models.large_head)
     _require_same("large model", identity, models.large_identity, models.large.location)
@@ -199,7 +198,7 @@ def _require_same(what: str, found: str, expected: str, where: str) -> None:
 
 
 def _located(encoder: EncoderConfig, name: str, files: SealedFolder) -> EncoderConfig:
-    """The encoder that a bundle names, wherever that lies now. Raises ArtefactError for files outside the manifest."""
+    """The encoder that a bundle names, at its current location. Raises ArtefactError for files outside the manifest."""
     if encoder.name != WITHIN + name:
         return encoder
     folder = files.folder.absolute() / name
@@ -232,7 +231,7 @@ class LargeFile(Config):
 
 
 class _Component(Config):
-    """A component that is not ours: `path` is its class as `package.module:Class`; `package` may be unknown, empty."""
+    """A third-party component: `path` is its class as `package.module:Class`; `package` may be empty if unknown."""
 
     family: str
     tag: str
@@ -242,13 +241,13 @@ class _Component(Config):
 
 
 class Components(Config):
-    """`components.json`: what the bundle needs beside this package; no such file where that is nothing."""
+    """`components.json`: the packages that the bundle needs besides kcm; no such file if there are none."""
 
     components: tuple[_Component, ...]
 
     @classmethod
     def of(cls, components: Iterable[Component]) -> Self:
-        """Those of `components` that are not ours."""
+        """The third-party ones among `components`."""
         described = {(each.family.name, each.family.described(each)): each.family for each in components}
         return cls(
             components=tuple(
@@ -259,7 +258,7 @@ class Components(Config):
         )
 
     def require(self, folder: Path) -> None:
-        """Raise ArtefactError naming the package of a component that cannot be used here."""
+        """Raise ArtefactError naming the package of a component that is not usable here."""
         for each in self.components:
             if each.family not in FAMILIES:
                 hint = f"Known are {', '.join(FAMILIES)}; fetch the bundle again"
@@ -280,13 +279,13 @@ class Components(Config):
 
 
 class ComputedBy(Config):
-    """A runtime and the kind of its device for each side, such as `onnx on cpu`; empty where nothing is computed."""
+    """A runtime and the kind of its device for each side, such as `onnx on cpu`; empty if nothing is computed."""
 
     encoder: str = Field(description="Of the small side's encoder.")
     large: str = Field(description="Of the large model.")
 
     def difference(self, other: ComputedBy) -> str:
-        """In words, what was certified with this and is served by `other`."""
+        """In words, the difference between this (certified) and `other` (served)."""
         sides = (("encoder", self.encoder, other.encoder), ("large model", self.large, other.large))
         return "; ".join(
             f"the {name} was certified in {mine or 'nothing'} and runs in {theirs or 'nothing'}"
@@ -296,7 +295,7 @@ class ComputedBy(Config):
 
 
 def void_reason(certified: ComputedBy | None, serving: ComputedBy) -> str | None:
-    """Why a certificate does not hold where `serving` computes; None where it does.
+    """Why a certificate does not hold for what `serving` computes; None if it does.
 
     `certified` is None for a bundle without a certificate.
     """
@@ -308,20 +307,20 @@ def void_reason(certified: ComputedBy | None, serving: ComputedBy) -> str | None
     )
 
 
-SIZE = 16  # bytes of a digest, half as many as its hexadecimal digits
+SIZE = 16  # bytes of a digest: half of its hexadecimal digits
 
 
 class UnitDigests(Set[str]):
     """A set of digests, 32 hexadecimal digits each, in order. U of them."""
 
     def __init__(self, packed_U16: NDArray[np.uint8]) -> None:
-        """The digests as bytes [U, 16], in any order and as often as they come."""
+        """The digests as bytes [U, 16], in any order, repeats allowed."""
         rows = np.ascontiguousarray(packed_U16, dtype=np.uint8).reshape(-1, SIZE)
         self._sorted = np.unique(rows.view(f"S{SIZE}")[:, 0]) if len(rows) else np.empty(0, f"S{SIZE}")
 
     @classmethod
     def of(cls, digests: Iterable[str]) -> UnitDigests:
-        """The set of some digests."""
+        """The set of these digests."""
         if isinstance(digests, UnitDigests):
             return digests
         packed = bytearray()

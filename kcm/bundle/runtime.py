@@ -1,6 +1,6 @@
 """Answering new inputs with a cascade; shared by evaluation, batch prediction and serving.
 
-The small side judges all inputs in one pass; those it does not keep go to the large model. Shapes: N inputs, D
+The small side judges all inputs in one pass; inputs that it does not keep go to the large model. Shapes: N inputs, D
 features, C labels.
 """
 
@@ -36,7 +36,7 @@ def probe_of(bundle: Bundle) -> Content:
 
 
 def fault_of(bundle: Bundle, example: Input) -> str | None:
-    """What keeps the cascade of `bundle` from answering an input, as far as that shows before it is read."""
+    """Why the cascade of `bundle` cannot answer an input, as far as that shows before the input is read."""
     if lacking := example.content.lacks(bundle.reads):
         return f"no {lacking}"
     if "vector" in bundle.reads and (fault := vector_fault(example.content, bundle.collaborator.in_features)):
@@ -46,7 +46,7 @@ def fault_of(bundle: Bundle, example: Input) -> str | None:
 
 
 class SmallSide:
-    """Encoder, judge, small model and gate of a bundle. Inputs escalate from a distance of `farthest` on."""
+    """Encoder, judge, small model and gate of a bundle. Inputs at a distance of at least `farthest` escalate."""
 
     def __init__(self, bundle: Bundle, encoder: Encoder, device: str = "cpu", top_k: int | None = None) -> None:
         self.bundle, self.policy, self.gate, self.top_k = bundle, bundle.policy, bundle.gate, top_k
@@ -57,7 +57,7 @@ class SmallSide:
     def judge(self, inputs: Sequence[Input]) -> list[Judgement | Unreadable]:
         """Judge all inputs in one pass; each costs its share of the seconds.
 
-        Raises DataError when logits are not numbers.
+        Raises DataError for logits that are not numbers.
         """
         if not inputs:
             return []
@@ -71,16 +71,16 @@ class SmallSide:
     def judge_features(
         self, features_ND: NDArray[np.float32], inputs: Sequence[Input], encoded_s: float
     ) -> list[Judgement]:
-        """Judge inputs by their features, each of which took `encoded_s` seconds.
+        """Judge inputs by their features, which took `encoded_s` seconds each.
 
-        Raises DataError when logits are not numbers.
+        Raises DataError for logits that are not numbers.
         """
         if not inputs:
             return []
         started = time.perf_counter()
         judge_NC, small_NC = logits(self._collaborator, features_ND)
         score_N = self.gate.score(features_ND, judge_NC, small_NC)
-        tasks, policy = [item.task for item in inputs], self.policy  # which another thread may replace
+        tasks, policy = [item.task for item in inputs], self.policy  # another thread may replace it
         novelty_N = self._novelty.distances(judge_NC) if self._novelty else np.zeros(len(inputs))
         threshold_N = np.where(novelty_N < self.farthest, policy.cuts(tasks, len(inputs)), math.inf)
         keeps_N = score_N > threshold_N
@@ -170,7 +170,7 @@ class SmallSide:
         )
 
     def _likeliest(self, probabilities_C: NDArray[np.floating]) -> dict[str, float]:
-        # Not by numpy: its sort lets go of the interpreter, and a thread that judges the next batch takes it.
+        # Not with numpy: its sort releases the interpreter lock to the thread that judges the next batch.
         known = probabilities_C.tolist()
         order = sorted(range(len(known)), key=known.__getitem__, reverse=True)[: self.top_k]
         return {self.bundle.answer_names[label]: known[label] for label in order}
@@ -184,12 +184,12 @@ def logits(
     device = next(itertools.chain(collaborator.parameters(), collaborator.buffers())).device
     chunks = [
         collaborator(torch.from_numpy(features_ND[start : start + rows_per_batch]).to(device))
-        for start in range(0, max(len(features_ND), 1), rows_per_batch)  # no rows have logits [0, C], too
+        for start in range(0, max(len(features_ND), 1), rows_per_batch)  # without rows, logits are [0, C]
     ]
     judge_NC, small_NC = (torch.cat([chunk[side] for chunk in chunks]).double().cpu().numpy() for side in (0, 1))
     return judge_NC, small_NC
 
 
 def load_small_side(bundle: Bundle, assets_dir: Path, device: str = "cpu", top_k: int | None = None) -> SmallSide:
-    """The small side with its frozen encoder; ArtefactError when that is not the one the bundle was made with."""
+    """The small side with its frozen encoder; ArtefactError if it is not the encoder of the bundle."""
     return SmallSide(bundle, load_encoder(bundle, assets_dir, device), device, top_k)

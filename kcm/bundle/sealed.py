@@ -1,6 +1,6 @@
 """A sealed folder: JSON, text and safetensors files, and a manifest whose hashes are checked before a file is read.
 
-It holds no pickles, appears as a whole, and is never changed.
+It holds no pickles, appears atomically, and never changes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 MAX_MANIFEST = 2**20  # bytes: a line for each file
 MAX_JSON = 2**24  # bytes: 100,000 names of labels have some 4 MB
-MAX_BYTES = 2**32  # of all files together: hashing them takes seconds
-_TENSOR = "$tensor"  # stands in a state's JSON for a tensor of the safetensors file beside it
+MAX_BYTES = 2**32  # bytes of all files together: hashing them takes seconds
+_TENSOR = "$tensor"  # in a state's JSON, refers to a tensor of the safetensors file
 
 
 class SealedFolder:
-    """The files of a sealed folder. Raises ArtefactError for a file whose hash is not that of the manifest."""
+    """The files of a sealed folder. Raises ArtefactError for a file whose hash differs from the manifest."""
 
     def __init__(self, folder: Path, manifest: str, format_version: int) -> None:
         self.folder = folder
@@ -78,7 +78,7 @@ class SealedFolder:
         return self._path(name).stat().st_size if self.has(name) else 0
 
     def config(self, model: type[ConfigT], name: str) -> ConfigT:
-        """A JSON file as the configuration model it was written from."""
+        """A JSON file as the configuration model that wrote it."""
         return parse_config(model, self.mapping(name), where=str(self.folder / name))
 
     def tensors(self, name: str) -> dict[str, Tensor]:
@@ -98,7 +98,7 @@ class SealedFolder:
         return tensor
 
     def state(self, parent: str) -> dict[str, object]:
-        """A nested state that `write_state` wrote."""
+        """A nested state by `write_state`."""
         tensors = self.tensors(f"{parent}/state.safetensors") if self.has(f"{parent}/state.safetensors") else {}
         try:
             state = _join(self.json(f"{parent}/state.json"), tensors)
@@ -126,7 +126,7 @@ class SealedFolder:
             _require_inside(path, self.folder)
         except OSError:
             raise ArtefactError("a file is missing", where=str(path), hint="Fetch the bundle again") from None
-        except ValueError:  # a name that no file can have
+        except ValueError:  # an impossible file name
             what = f"the manifest lists a file {name!r}, which no file can be called"
             raise ArtefactError(what, where=str(self.folder), hint="Fetch the bundle again") from None
         return path
@@ -138,7 +138,7 @@ class SealedFolder:
 
 
 def read_manifest(folder: Path, manifest: str) -> bytes:
-    """The manifest of a sealed folder. Raises ArtefactError where there is none that could be one."""
+    """The manifest of a sealed folder. Raises ArtefactError if there is no valid one."""
     path = folder / manifest
     try:
         _require_inside(path, folder)
@@ -150,7 +150,7 @@ def read_manifest(folder: Path, manifest: str) -> bytes:
 
 
 def _require_inside(path: Path, folder: Path) -> None:
-    """Raise ArtefactError for what is no plain file of the folder: to read a pipe or a device might never end."""
+    """Raise ArtefactError unless it is a plain file in the folder: reading a pipe or a device might never end."""
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ArtefactError("this lies outside the folder", where=str(path))
     if not stat.S_ISREG(path.stat().st_mode):
@@ -159,9 +159,9 @@ def _require_inside(path: Path, folder: Path) -> None:
 
 @contextmanager
 def sealing(folder: Path, manifest: str, format_version: int) -> Iterator[Path]:
-    """A draft folder to fill; at the end it is hashed, given its manifest and moved to `folder`.
+    """A draft folder to fill; at the end it is hashed, gets its manifest and is moved to `folder`.
 
-    Raises ArtefactError when `folder` exists.
+    Raises ArtefactError if `folder` exists.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtefactError("there is something here already", where=str(folder), hint="Choose a new folder")
@@ -179,7 +179,7 @@ def sealing(folder: Path, manifest: str, format_version: int) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON file; NaN and infinity are refused, since other readers of JSON do not know them."""
+    """Write a JSON file; NaN and infinity are errors, because other JSON readers do not know them."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
@@ -190,9 +190,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def write_state(folder: Path, state: Mapping[str, object]) -> None:
-    """Write a nested state of tensors, numbers, strings, lists and dicts as JSON beside safetensors.
+    """Write a nested state of tensors, numbers, strings, lists and dicts as JSON plus safetensors.
 
-    Raises TypeError for anything else: what is not plain data would need a pickle.
+    Raises TypeError for anything else, which would need a pickle.
     """
     tensors: dict[str, Tensor] = {}
     plain = _split(state, "", tensors)
@@ -206,7 +206,7 @@ def _split(value: object, path: str, tensors: dict[str, Tensor]) -> object:
     """`value` with every tensor replaced by a reference to its entry in `tensors`."""
 
     if isinstance(value, Tensor):
-        name = f"{len(tensors)}.{path}"  # numbered, since a key may hold a dot
+        name = f"{len(tensors)}.{path}"  # numbered, because a key may contain a dot
         tensors[name] = value
         return {_TENSOR: name}
     if isinstance(value, Mapping):

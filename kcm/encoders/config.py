@@ -1,4 +1,4 @@
-"""The configuration that all encoders share, and that of two encoders that are to be aligned."""
+"""The common configuration of all encoders, and the configuration of two encoders to align."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Runtime = Literal["auto", "torch", "onnx"]
 Precision = Literal["float32", "bfloat16", "int8"]
 Arrays = Mapping[str, np.ndarray]  # a batch of inputs, by the names of a network's arguments
 
-# Encoders are frozen: versions of a model that share one need it in memory once, for as long as any of them is used.
+# Encoders are frozen: versions of a model that use the same encoder share one object.
 _IN_USE: WeakValueDictionary[tuple[EncoderConfig, str, str], Encoder] = WeakValueDictionary()
-_BUILDING = threading.RLock()  # towers are built within what they are towers of
+_BUILDING = threading.RLock()  # a dual encoder builds its own towers
 
 
 class EncoderConfig(Component):
     """A frozen backbone: one content, one float32 vector."""
 
     family: ClassVar[Family] = FAMILIES["encoder"]
-    dual: ClassVar[bool] = False  # embeds pictures and texts in one space, `of_part` either of them
+    dual: ClassVar[bool] = False  # embeds pictures and texts in one space; `of_part` selects one part
 
     kind: str = Field("", description="Chooses this form of the section.")
     batch_size: int = Field(64, ge=1, description="Inputs per forward pass.")
@@ -47,18 +47,18 @@ class EncoderConfig(Component):
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
         """The encoder, ready to encode.
 
-        Raises AssetError where weights are missing or damaged, ConfigError where the configuration does not fit them.
+        Raises AssetError if weights are missing or damaged, and ConfigError if the configuration does not fit them.
         """
 
     @abstractmethod
     def identity(self, assets_dir: Path) -> str:
-        """The identity of the encoder, without loading weights; raises what `load` raises.
+        """The identity of the encoder, without loading weights; raises the errors of `load`.
 
-        The folder's name and the batch size are not part of it.
+        It excludes the folder's name and the batch size.
         """
 
     def build(self, assets_dir: Path, device: str = "cpu") -> Encoder:
-        """As `load`; equal configurations share one object within a process."""
+        """`load`, with one shared object per configuration and process."""
         with _BUILDING:
             key = self, self.identity(assets_dir), device
             encoder = _IN_USE.get(key)
@@ -73,66 +73,66 @@ class EncoderConfig(Component):
 
     @property
     def pixel_grid(self) -> tuple[int, int, int] | None:
-        """Rows, columns and colours of the picture whose pixels the features are, innermost last; None for others."""
+        """Rows, columns and colours of the picture whose pixels are the features, innermost last; or None."""
         return None
 
     @property
     def vector_columns(self) -> tuple[str, ...]:
-        """Names, or patterns such as f_*, of the table's columns that hold a row's vector; empty where none is read."""
+        """Names, or patterns such as f_*, of the columns of a row's vector; empty if none is read."""
         return ()
 
     def of_dim(self, dim: int) -> EncoderConfig:
-        """This encoder with the length of its vectors, which rows tell where nothing else does."""
+        """This encoder with the length of its vectors, taken from the rows if nothing else defines it."""
         return self
 
     @property
     def to_align(self) -> TowersConfig | None:
-        """The encoders to align before this one can be loaded; None where there are none."""
+        """The encoders to align before this one can be loaded; None if there are none."""
         return None
 
     @property
     def fitted_head(self) -> Path | None:
-        """The folder of the alignment head that a run has fitted for this encoder; None where there is none."""
+        """The folder of the alignment head that a run fitted for this encoder; None if there is none."""
         return None
 
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
-        """What reads a content one by one, as `Encoder.read` does, without weights; raises what `load` raises."""
+        """A function that reads one content, like `Encoder.read`, without weights; raises the errors of `load`."""
         return lambda content: content
 
     def aligned(self, folder: Path) -> EncoderConfig:
-        """This encoder with the alignment head that was fitted into `folder`."""
+        """This encoder with the alignment head in `folder`."""
         return self
 
     def of_part(self, part: Part) -> EncoderConfig:
-        """The encoder of one part into the same space, for a dual encoder; any other encoder itself."""
+        """For a dual encoder, the encoder of one part into the common space; otherwise this encoder."""
         return self
 
     @property
     def in_use(self) -> Runtime | None:
-        """The runtime of the network; `auto` before it is resolved, None for an encoder without a choice."""
+        """The runtime of the network; `auto` before it is resolved, None if there is no choice."""
         return None
 
     def computed_by(self, device: str) -> str:
-        """What computes the features on a device, such as `onnx on cpu`; empty where no network does.
+        """Runtime and device that compute the features, such as `onnx on cpu`; empty without a network.
 
-        Raises ConfigError for a precision that the device cannot compute.
+        Raises ConfigError for a precision that the device does not support.
         """
         return kind_of(device)
 
     def in_runtime(self, runtime: Runtime | None) -> EncoderConfig:
-        """The same encoder in another runtime; itself where there is no choice."""
+        """The same encoder in another runtime; unchanged if there is no choice."""
         return self
 
     def resolved(self, assets_dir: Path, device: str = "cpu") -> EncoderConfig:
-        """The same encoder in the runtime that `auto` stands for; raises what `load` raises."""
+        """The same encoder with `auto` resolved to a runtime; raises the errors of `load`."""
         return self
 
 
 class NetworkEncoderConfig(EncoderConfig):
     """A frozen network that runs in torch or, exported, in ONNX Runtime.
 
-    Precision changes the features and is part of the encoder's identity; the runtime, checked to be within
-    `kcm.encoders.export.TOLERANCE`, is not.
+    The precision changes the features and is part of the encoder's identity; the runtime is not, because its results
+    are checked to be within `kcm.encoders.export.TOLERANCE`.
     """
 
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "batch_size", "runtime"})  # or by identity
@@ -179,7 +179,7 @@ class NetworkEncoderConfig(EncoderConfig):
         return exported
 
     def is_exported(self, device: str) -> bool:
-        """Whether an export is what runs: on a GPU it is torch, as it was before there was a choice.
+        """Whether the exported network runs; a GPU uses torch.
 
         Raises ConfigError for int8 on a GPU.
         """
@@ -201,7 +201,7 @@ def kind_of(device: str) -> str:
 
 
 class TowersConfig(Config):
-    """Two frozen encoders, and how their alignment head is fitted on the match rows of the train split."""
+    """Two frozen encoders, and how their alignment head is fitted on the matching rows of the train split."""
 
     image: EncoderConfig = Field(description="Encoder of the pictures, of any other kind above.")
     text: EncoderConfig = Field(description="Encoder of the texts, of any other kind above.")
@@ -223,14 +223,14 @@ class TowersConfig(Config):
 
 
 class Network(Protocol):
-    """Vectors of a batch. It may be called from several threads."""
+    """Computes vectors of a batch. Thread-safe."""
 
     def __call__(self, inputs: Arrays) -> np.ndarray:
         """Float32 [B, D], from arrays whose first dimension is B."""
 
 
 class Encoder(Protocol):
-    """A frozen encoder. `identity` names what decides its output, such as weights, tokenizer, pooling and dtype."""
+    """A frozen encoder. `identity` covers everything that determines its output: weights, tokenizer, pooling, dtype."""
 
     @property
     def dim(self) -> int:
@@ -238,22 +238,22 @@ class Encoder(Protocol):
 
     @property
     def identity(self) -> str:
-        """Digest that two encoders share only if they encode alike."""
+        """A digest that two encoders share only if they encode identically."""
 
     @property
     def reads(self) -> frozenset[Part]:
         """The parts of a content that it reads."""
 
     def read(self, content: Content) -> Content:
-        """The content with its picture decoded, so that `encode` need not; itself where there is nothing to decode.
+        """The content with its picture decoded in advance; unchanged if there is nothing to decode.
 
-        Raises PartError where it cannot be read.
+        Raises PartError for an unreadable content.
         """
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
-        """Features, float32 [N, dim], in the order of the inputs, read or not.
+        """Features, float32 [N, dim], in the order of the inputs, read in advance or not.
 
-        Raises UnreadableError where any of them cannot be read.
+        Raises UnreadableError for unreadable inputs.
         """
 
 
@@ -266,7 +266,7 @@ def encode_readable(encoder: Encoder, inputs: Sequence[Content]) -> tuple[np.nda
 
 
 def read_json(file: Path) -> Any:
-    """The content of a file in a model's folder. Raises AssetError where it cannot be read."""
+    """The content of a file in a model's folder. Raises AssetError for an unreadable one."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -82,7 +82,7 @@ class _ConvNorm(nn.Module):
 
 
 class _Block(nn.Module):
-    """Inverted residual: widen, filter each channel by itself, narrow without a nonlinearity (arXiv 1801.04381)."""
+    """Inverted residual: widen, filter each channel separately, narrow without a nonlinearity (arXiv 1801.04381)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class _Block(nn.Module):
 
 
 def load_efficientnet(model_path: Path) -> EfficientNetLite:
-    """The model of a folder with config.json and model.safetensors, frozen. AssetError for a folder without them."""
+    """The model in a folder with config.json and model.safetensors, frozen. AssetError if either is missing."""
     with loading(model_path):
         config = json.loads((model_path / "config.json").read_text(encoding="utf-8"))
         model = EfficientNetLite(config["width"], config["depth"], config["hidden_size"])
@@ -107,7 +107,7 @@ def load_efficientnet(model_path: Path) -> EfficientNetLite:
 
 
 def _rounded(channels: float) -> int:
-    """The nearest multiple of 8 that loses less than a tenth (the rule of the authors' code)."""
+    """The nearest multiple of 8 that is not more than a tenth smaller (the rule of the authors' code)."""
     near = max(8, int(channels + 4) // 8 * 8)
     return near if near >= 0.9 * channels else near + 8
 

@@ -1,13 +1,13 @@
-"""Networks exported for ONNX Runtime: once into the assets, by what decides their output, and checked before use.
+"""Networks exported for ONNX Runtime: once into the assets, keyed by everything that determines their output.
 
-    ASSETS/.onnx/KEY/network.onnx    with the files that the encoder needs beside it
-                    /asset.json      hashes, the versions it was made with, and how far it was from torch
+    ASSETS/.onnx/KEY/network.onnx    with the other files that the encoder needs
+                    /asset.json      hashes, versions at export, and the distance from torch
 
-An export is used only if it gives what torch gives on a batch of probes: in float32 no coordinate of the unit vectors
-may differ by more than `TOLERANCE`. Dynamic int8 (activations quantised as they come, weights to 7 bits by channel, so
-that processors with and without VNNI give the same) moves features; no vector may turn by more than `INT8_COSINE` says.
-Products that narrow stay in float32: they are the second ones of feed-forward blocks, whose inputs have outliers that
-one scale does not fit. With them all-mpnet-base-v2 turns sentences by a cosine of .85, without them of .97.
+An export is used only if it agrees with torch on a batch of probes: in float32, no coordinate of the unit vectors may
+differ by more than `TOLERANCE`. Dynamic int8 (activations quantised per call, weights to 7 bits by channel, so that
+processors with and without VNNI agree) moves features; no vector may turn by more than `INT8_COSINE`. Products that
+narrow stay in float32: they are the second products of feed-forward blocks, whose inputs have outliers that one scale
+does not fit. Quantising them too would turn sentences of all-mpnet-base-v2 by a cosine of .85 instead of .97.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import os
 
 
 class OnnxNetwork:
-    """An exported network in ONNX Runtime, with as many threads as this process was given CPUs.
+    """An exported network in ONNX Runtime, with as many threads as this process has CPUs.
 
     Raises AssetError for a file that ONNX Runtime cannot load.
     """
@@ -42,7 +42,7 @@ class OnnxNetwork:
     def __init__(self, file: Path) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = num_threads(), 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other processes use the cores, too
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other processes use the cores too
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
@@ -59,7 +59,7 @@ class OnnxNetwork:
 
 
 def num_threads() -> int:
-    """`OMP_NUM_THREADS` where it is set, as Ray does from the CPUs of an actor or a replica; else the usable cores."""
+    """`OMP_NUM_THREADS` if set (Ray sets it from the CPUs of an actor or a replica), or else the usable cores."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     return int(given) if given.isdecimal() and int(given) else len(os.sched_getaffinity(0))
 
@@ -72,9 +72,9 @@ _VERSION = 3  # of what is written here
 
 
 def exported(identity: str, precision: Precision, assets_dir: Path, make: Callable[[], Exportable]) -> Path:
-    """The folder of the export of the encoder `identity`, which includes the precision; `make` is called without one.
+    """The folder of the export for the encoder `identity`, which includes the precision; `make` creates a missing one.
 
-    Raises AssetError where the network cannot be exported, differs from torch, or the assets cannot be written.
+    Raises AssetError if the network cannot be exported, differs from torch, or the assets are not writable.
     """
     facts = {"identity": identity, "version": _VERSION, "onnxruntime": onnxruntime.__version__}
     folder = assets_dir / ".onnx" / hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:32]
@@ -133,7 +133,7 @@ def _narrowing(model: Any) -> list[str]:
 
 
 def _distance(network: Exportable, file: Path, precision: Precision, folder: Path) -> dict[str, float]:
-    """How far the export is from torch on the probes. Raises AssetError where that is too far."""
+    """The distance of the export from torch on the probes. Raises AssetError if it is too large."""
     export = OnnxNetwork(file)
     pairs = [(export(probe), exact_BD) for probe, exact_BD in zip(network.probes, network.vectors(), strict=True)]
     cosine = min(float((a * b).sum(axis=1).min()) for a, b in pairs)

@@ -31,7 +31,7 @@ _PIXELS = "pixels"
 
 
 class ImageEncoderConfig(NetworkEncoderConfig):
-    """A frozen vision model by hub id or folder, and at which resolution it sees pictures."""
+    """A frozen vision model by hub id or folder, and the resolution at which it sees pictures."""
 
     reads: ClassVar[frozenset[Part]] = IMAGE
 
@@ -63,8 +63,8 @@ class ImageEncoderConfig(NetworkEncoderConfig):
 class ImageEncoder(NetworkEncoder):
     """A frozen vision model on one device.
 
-    Pictures are squeezed to a square of the model's side, whatever their proportions: nothing of a picture is cut away.
-    Raises AssetError when the folder cannot be loaded, ConfigError where the model has no first token to pool.
+    Pictures are squeezed to a square of the model's side, whatever their proportions; nothing is cropped. Raises
+    AssetError if the folder cannot be loaded, and ConfigError if the model has no first token to pool.
     """
 
     def __init__(self, config: ImageEncoderConfig, assets_dir: Path, device: str = "cpu") -> None:
@@ -104,7 +104,7 @@ class _ImageNetwork(nn.Module):
 
 
 def _pooled(output: Any, pooling: str) -> Tensor:
-    """One vector per picture, [B, D], from what a model gives: features, tokens [B, T, D] or a map [B, D, H, W]."""
+    """One vector per picture, [B, D], from a model's output: features, tokens [B, T, D] or a map [B, D, H, W]."""
     hidden: Tensor = output if isinstance(output, Tensor) else output.last_hidden_state
     if pooling == "cls":
         if hidden.ndim != 3:
@@ -116,9 +116,9 @@ def _pooled(output: Any, pooling: str) -> Tensor:
 
 
 def image_side(config: ImageEncoderConfig, model_path: Path) -> int:
-    """The resolution that the model is shown: its own is that of its crop where it has one, else of its size.
+    """The resolution of the model: its crop size if it has one, or else its size.
 
-    Raises AssetError for a folder without a preprocessor, ConfigError for one that does not say.
+    Raises AssetError for a folder without a preprocessor, and ConfigError if the preprocessor does not define it.
     """
     if config.side:
         return config.side

@@ -1,4 +1,4 @@
-"""Encoders whose vectors one network gives, some inputs at a time. Shapes: N inputs, D features."""
+"""Encoders that compute vectors with one network, in batches. Shapes: N inputs, D features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kcm.inputs.pictures import read_all
 
 
 class NetworkEncoder(ABC):
-    """A frozen network on one device, in torch or exported. Raises what `load` of its configuration raises."""
+    """A frozen network on one device, in torch or exported. Raises the errors of its configuration's `load`."""
 
     def __init__(self, config: NetworkEncoderConfig, assets_dir: Path, device: str = "cpu") -> None:
         self.config, self.reads, self.identity = config, config.reads, config.identity(assets_dir)

@@ -22,7 +22,7 @@ _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # luma, ITU-R BT.601
 
 
 class PixelsConfig(EncoderConfig):
-    """Pictures made small: each pixel and colour is a feature."""
+    """Shrunk pictures: each pixel and colour is a feature."""
 
     reads: ClassVar[frozenset[Part]] = IMAGE
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "batch_size"})  # decide nothing, or by the identity
@@ -44,11 +44,11 @@ class PixelsConfig(EncoderConfig):
         return ""
 
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
-        """There is nothing to load."""
+        """Loads nothing."""
         return PixelsEncoder(self)
 
     def identity(self, assets_dir: Path) -> str:
-        """Digest of all that decides the features: there are no weights."""
+        """A digest of everything that determines the features; there are no weights."""
         return hashlib.sha256(f"pixels {self.side} {self.color} {MAX_PIXELS}".encode()).hexdigest()
 
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
@@ -57,9 +57,9 @@ class PixelsConfig(EncoderConfig):
 
 
 class PixelsEncoder:
-    """Unit vectors of contrasts: the mean of a picture is taken from its pixels, then their length is made 1.
+    """Unit vectors of contrasts: the picture's mean is subtracted from its pixels, then their length is scaled to 1.
 
-    That is global contrast normalisation (Coates, Ng and Lee, AISTATS 2011, section 3.1); a blank picture stays zero.
+    This is global contrast normalisation (Coates, Ng and Lee, AISTATS 2011, section 3.1); a blank picture stays zero.
     """
 
     reads = PixelsConfig.reads

@@ -1,4 +1,4 @@
-"""Vectors that come with the rows, as teams with a feature store have them: nothing is encoded here.
+"""Vectors that come with the rows, from a feature store for example: nothing is encoded here.
 
 Shapes: N rows, D numbers of a vector.
 """
@@ -21,10 +21,10 @@ from kcm.inputs.pictures import read_all
 
 
 class PrecomputedConfig(EncoderConfig):
-    """Vectors of the rows themselves: one column with a list of numbers, or several columns with a number each."""
+    """Vectors of the rows: one column with a list of numbers, or one column per number."""
 
     reads: ClassVar[frozenset[Part]] = VECTOR
-    # Without effect on the vectors, or given by the rows.
+    # Have no effect on the vectors, or come from the rows.
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "batch_size", "dim"})
 
     column: str | None = Field(default=None, description="Column with a list of numbers, all of one length.")
@@ -57,11 +57,11 @@ class PrecomputedConfig(EncoderConfig):
         return ""
 
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
-        """There is nothing to load. Raises ConfigError where no `dim` is known."""
+        """Loads nothing. Raises ConfigError if `dim` is unknown."""
         return PrecomputedEncoder(self)
 
     def identity(self, assets_dir: Path) -> str:
-        """Digest of where the vectors come from; their values are part of the rows."""
+        """A digest of the vectors' origin; their values are part of the rows."""
         return hashlib.sha256("\0".join(("precomputed", self.made_by, *self.vector_columns)).encode()).hexdigest()
 
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
@@ -70,7 +70,7 @@ class PrecomputedConfig(EncoderConfig):
 
 
 class PrecomputedEncoder:
-    """Gives back the vectors of its inputs."""
+    """Returns the vectors of its inputs."""
 
     reads = PrecomputedConfig.reads
 
@@ -80,13 +80,13 @@ class PrecomputedEncoder:
         self.dim, self.identity, self.read = config.dim, config.identity(Path()), config.reader(Path())
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
-        """Float32 [N, D], as they are: no scaling. Raises UnreadableError."""
+        """Float32 [N, D], unchanged, without scaling. Raises UnreadableError."""
         vectors = [content.vector for content in read_all(inputs, self.read)]
         return np.array(vectors, dtype=np.float32).reshape(-1, self.dim)
 
 
 def vector_fault(content: Content, dim: int | None) -> str:
-    """What is wrong with the vector of a content, empty where nothing is; None for a `dim` that is not known."""
+    """The fault of a content's vector, empty if there is none; `dim` is None if unknown."""
     if content.vector is None:
         return "no vector"
     if dim is not None and content.vector.shape != (dim,):

@@ -1,7 +1,6 @@
-"""The only place that opens the folder of a pretrained model by transformers or sentence-transformers.
+"""The only module that opens the folder of a pretrained model with transformers or sentence-transformers.
 
-Nothing of a folder runs: every call refuses code that comes with a model, asks nobody, and stays off the network.
-Weights are safetensors.
+No code from a folder runs: every call rejects remote code, prompts nobody, and stays offline. Weights are safetensors.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ disable_progress_bar()  # of loading weights; it would break into the bars of th
 
 @contextmanager
 def loading(model_path: Path) -> Iterator[None]:
-    """A block that loads a model from a folder: AssetError where that is not possible."""
+    """A block that loads a model from a folder; AssetError if that fails."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
@@ -41,14 +40,14 @@ def loading(model_path: Path) -> Iterator[None]:
 
 
 def load_backbone(model_path: Path) -> Any:
-    """The model of a folder; of T5 its encoder. Raises what `pretrained` raises."""
+    """The model in a folder; for T5, its encoder. Raises the errors of `pretrained`."""
     whole = _opened(AutoConfig, model_path)
     kind = AutoModelForTextEncoding if getattr(whole, "is_encoder_decoder", False) else AutoModel
     return pretrained(kind, model_path)
 
 
 def load_whole(model_path: Path) -> Any:
-    """The model of a folder with both its sides. Raises what `pretrained` raises."""
+    """The model in a folder with encoder and decoder. Raises the errors of `pretrained`."""
     return pretrained(AutoModel, model_path)
 
 
@@ -63,28 +62,28 @@ def load_image_processor(model_path: Path) -> Any:
 
 
 def load_sentence_model(kind: Any, model_path: Path, dtype: Any, device: str) -> Any:
-    """The model of a folder by sentence-transformers' class `kind` for whole models. Raises AssetError."""
+    """The model in a folder, with sentence-transformers' class `kind` for whole models. Raises AssetError."""
     options = {"model_kwargs": {"dtype": dtype, "use_safetensors": True}, "device": device}
     with _checked(model_path):
         return kind(str(model_path), **options, **_SAFE)
 
 
 def load_sentence_module(kind: Any, model_path: Path, dtype: Any) -> Any:
-    """The transformer of a folder by sentence-transformers' class `kind` for modules. Raises AssetError."""
+    """The transformer in a folder, with sentence-transformers' class `kind` for modules. Raises AssetError."""
     weights = _SAFE | {"dtype": dtype, "use_safetensors": True}
     with _checked(model_path):
         return kind(str(model_path), model_kwargs=weights, processor_kwargs=_SAFE, config_kwargs=_SAFE)
 
 
 def pretrained(kind: Any, model_path: Path, **files: Any) -> Any:
-    """The model of a folder by a class of transformers, with all its weights but a pooler's, which nothing here uses.
+    """The model in a folder, by a class of transformers, with all weights except a pooler's, which is not used here.
 
-    `files` say which hold the weights, safetensors without. Raises AssetError when transformers cannot load the folder
-    or it lacks weights.
+    `files` are the files with the weights; default safetensors. Raises AssetError if transformers cannot load the
+    folder or weights are missing.
     """
     files = files or {"use_safetensors": True}
     model, report = _opened(kind, model_path, output_loading_info=True, **files)
-    # transformers would only warn, and draw at random what is missing.
+    # transformers would only warn, and initialise missing weights at random.
     if missing := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
         raise AssetError(f"the model lacks weights, such as {missing[0]!r}", where=str(model_path))
     return model
@@ -97,7 +96,7 @@ def _opened(kind: Any, model_path: Path, **options: Any) -> Any:
 
 @contextmanager
 def _checked(model_path: Path) -> Iterator[None]:
-    """As `loading`; AssetError also for parts whose only weights are a pickle, and for an adapter of another model."""
+    """`loading`, with AssetError also for parts that only have pickled weights, and for an adapter of another model."""
     for file in (*model_path.rglob(_PICKLE), *model_path.rglob(_ADAPTER)):
         if file.name == _ADAPTER or not any(file.parent.glob("*.safetensors")):
             what = "names another model" if file.name == _ADAPTER else "is a pickle, which may hold code"

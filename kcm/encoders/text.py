@@ -1,8 +1,7 @@
 """Text encoders: any model that sentence-transformers reads, one unit vector per text.
 
-How token vectors become one vector (pooling, dense layers, prompts) is what sentence-transformers makes of the model's
-folder. Shapes: N texts, B
-texts of a batch, T tokens, D features.
+The model's folder defines how token vectors become one vector (pooling, dense layers, prompts), as in
+sentence-transformers. Shapes: N texts, B texts of a batch, T tokens, D features.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from kcm.encoders.export import NETWORK, OnnxNetwork, exported
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import TEXT, Content, Part
 
-TOKENIZER = "tokenizer.json"  # in the folder of an export
-_CHARACTERS_AT_ONCE = 2048  # about 512 tokens: a larger batch leaves the caches of a core
+TOKENIZER = "tokenizer.json"  # files in the folder of an export
+_CHARACTERS_AT_ONCE = 2048  # about 512 tokens: a larger batch does not fit the caches of a core
 _MODULES, _PROMPTS = "modules.json", "config_sentence_transformers.json"
 
 
@@ -78,8 +77,8 @@ class TextEncoderConfig(NetworkEncoderConfig):
 class TextEncoder:
     """A frozen text encoder on one device.
 
-    Raises AssetError when the model cannot be loaded or lacks weights, ConfigError for a prompt that the model does not
-    have, or a module that is not part of sentence-transformers.
+    Raises AssetError if the model cannot be loaded or lacks weights, and ConfigError for a prompt that the model does
+    not have, or a module outside sentence-transformers.
     """
 
     reads = TextEncoderConfig.reads
@@ -98,7 +97,7 @@ class TextEncoder:
         self.dim = self._embed(["a text"]).shape[1]
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
-        """Unit vectors, float32 [N, D], in the order of the inputs; batches hold texts of like length."""
+        """Unit vectors, float32 [N, D], in the order of the inputs; batches hold texts of similar length."""
         features_ND = np.empty((len(inputs), self.dim), dtype=np.float32)
         texts = [content.text for content in inputs]
         left = sorted(range(len(texts)), key=lambda position: len(texts[position]))
@@ -109,12 +108,12 @@ class TextEncoder:
         return features_ND
 
     def num_cut(self, texts: Sequence[str]) -> int:
-        """How many of the texts have more tokens than are read."""
+        """The number of texts with more tokens than are read."""
         return self._embed.num_cut(list(texts))
 
 
 class _OnnxTexts:
-    """Unit vectors of a batch by the exported network and the tokenizer beside it."""
+    """Unit vectors of a batch by the exported network and its tokenizer."""
 
     def __init__(self, export: Path, config: TextEncoderConfig, model_path: Path) -> None:
         self._network, self._prompt = OnnxNetwork(export / NETWORK), prompt_text(config, model_path)
@@ -136,7 +135,7 @@ class _OnnxTexts:
 
 
 def prompt_text(config: TextEncoderConfig, model_path: Path) -> str:
-    """What is put before each text: the prompt that is named, else the model's default. Raises ConfigError."""
+    """The prefix of each text: the named prompt, or else the model's default. Raises ConfigError."""
     file = model_path / _PROMPTS
     settings = read_json(file) if config.pooling == "auto" and file.is_file() else {}
     prompts = settings.get("prompts") or {}
@@ -151,13 +150,13 @@ def prompt_text(config: TextEncoderConfig, model_path: Path) -> str:
 
 
 def backbone_folder(model_path: Path) -> Path:
-    """The folder of the transformer among the modules that the model's folder lists; itself where it lists none."""
+    """The folder of the transformer among the modules of a model's folder; the folder itself if it lists none."""
     listed = _modules(model_path)
     return model_path / listed[0]["path"] if listed else model_path
 
 
 def refuse_foreign_modules(model_path: Path) -> None:
-    """Raise ConfigError for a module of another package than sentence-transformers: it would be imported and run."""
+    """Raise ConfigError for a module outside sentence-transformers: it would be imported and run."""
     for module in _modules(model_path):
         if not module["type"].startswith("sentence_transformers."):
             raise ConfigError(
@@ -168,7 +167,7 @@ def refuse_foreign_modules(model_path: Path) -> None:
 
 
 def _modules(model_path: Path) -> list[dict[str, str]]:
-    """The modules that the model's folder lists. Raises AssetError for one that lies elsewhere."""
+    """The modules that a model's folder lists. Raises AssetError for a module outside the folder."""
     file = model_path / _MODULES
     listed = read_json(file) if file.is_file() else []
     try:
@@ -181,5 +180,5 @@ def _modules(model_path: Path) -> list[dict[str, str]]:
 
 
 def _in_torch(name: str, *given: Any) -> Any:
-    """A call to the same model in torch, whose libraries take seconds to import: an exported network need not wait."""
+    """A call to the same model in torch, imported late: it takes seconds, and an exported network does not need it."""
     return getattr(import_module("kcm.encoders.text_model"), name)(*given)

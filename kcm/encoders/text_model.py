@@ -1,7 +1,7 @@
-"""A text encoder in torch, by sentence-transformers, and what it takes to export it.
+"""A text encoder in torch, through sentence-transformers, and its export.
 
-sentence-transformers has an ONNX backend of its own, which needs a package that does not import beside current
-transformers; so the export is made here. Shapes: B texts of a batch, T tokens, D features.
+sentence-transformers has its own ONNX backend, which needs a package that does not import next to current transformers;
+so the export is done here. Shapes: B texts of a batch, T tokens, D features.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PROBES = (
 
 
 class TorchTexts:
-    """Unit vectors of a batch by torch. The lock is there since tokenizers of transformers are not thread-safe."""
+    """Unit vectors of a batch by torch. The lock is needed because tokenizers of transformers are not thread-safe."""
 
     def __init__(self, config: TextEncoderConfig, model_path: Path, device: str) -> None:
         self._model, self._prompt = load_model(config, model_path, device), prompt_text(config, model_path)
@@ -52,9 +52,9 @@ class TorchTexts:
 
 
 def load_model(config: TextEncoderConfig, model_path: Path, device: str = "cpu") -> SentenceTransformer:
-    """The model of a folder with the pooling, precision and lengths of the configuration; raises as `TextEncoder`."""
+    """The model in a folder with the configured pooling, precision and lengths; raises the errors of `TextEncoder`."""
     backbone, dtype = backbone_folder(model_path), dtype_of(config.precision)
-    load_backbone(backbone)  # sentence-transformers would draw missing weights at random
+    load_backbone(backbone)  # sentence-transformers would initialise missing weights at random
     if config.pooling == "auto":
         model: SentenceTransformer = load_sentence_model(SentenceTransformer, model_path, dtype, device)
     else:
@@ -67,12 +67,12 @@ def load_model(config: TextEncoderConfig, model_path: Path, device: str = "cpu")
 
 
 def max_tokens(config: TextEncoderConfig, model: SentenceTransformer) -> int:
-    """Tokens of a text that are read: those that the configuration allows, or fewer where the model takes fewer."""
+    """Tokens read per text: the configured number, or fewer if the model reads fewer."""
     return min(config.max_length, model.max_seq_length or config.max_length)
 
 
 class _SentenceVectors(nn.Module):
-    """A model of sentence-transformers as a module from arrays to unit vectors, as exporters want it."""
+    """A model of sentence-transformers as a module from arrays to unit vectors, as exporters need it."""
 
     def __init__(self, model: SentenceTransformer, prompt_length: int | None) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class _SentenceVectors(nn.Module):
 
 
 def exportable(config: TextEncoderConfig, model_path: Path) -> Exportable:
-    """The network in float32 with its tokenizer. Raises AssetError for a tokenizer that Python alone can run."""
+    """The network in float32 with its tokenizer. Raises AssetError for a tokenizer that only Python can run."""
     model = load_model(config.model_copy(update={"precision": "float32"}), model_path)
     tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
     if not isinstance(tokenizer, Tokenizer):

@@ -21,7 +21,7 @@ _OPSET = 17
 
 
 class TorchNetwork:
-    """A module that takes tensors by name and gives vectors, on one device."""
+    """A module from named tensors to vectors, on one device."""
 
     def __init__(self, module: nn.Module, device: str = "cpu") -> None:
         self._module, self._device = module.to(device).eval(), device
@@ -36,10 +36,10 @@ class TorchNetwork:
 
 @dataclass(frozen=True)
 class Exportable:
-    """A network and what it takes to export and check it.
+    """A network with everything needed to export and check it.
 
-    `module` takes tensors by the names of `probes`, batches of different sizes. `dynamic` names the axes that may have
-    any length, by input. `files` are what the encoder needs besides, by name.
+    `module` takes tensors named as in `probes`, which are batches of different sizes. `dynamic` names the axes of any
+    length, by input. `files` are the other files that the encoder needs, by name.
     """
 
     module: nn.Module
@@ -48,12 +48,12 @@ class Exportable:
     files: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, file: Path) -> None:
-        """Write the network in ONNX. Raises AssetError where it cannot be exported."""
+        """Write the network in ONNX. Raises AssetError if it cannot be exported."""
         tensors = {name: torch.from_numpy(array) for name, array in self.probes[0].items()}
         axes = {name: dict(axes) for name, axes in self.dynamic.items()} | {"vectors": {0: "batch"}}
         try:
             with torch.inference_mode(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about tracing; what it gets wrong, the probes of other sizes show
+                warnings.simplefilter("ignore")  # a warning about tracing; probes of other sizes detect its errors
                 torch.onnx.export(
                     self.module.eval(),
                     (),
@@ -65,16 +65,16 @@ class Exportable:
                     opset_version=_OPSET,
                     dynamo=False,
                 )
-        except Exception as error:  # the exporter raises whatever it meets
+        except Exception as error:  # the exporter raises exceptions of many kinds
             reason = " ".join(str(error).split())[:300]
             raise AssetError(f"the network cannot be exported: {reason}", hint="Use runtime: torch") from error
 
     def vectors(self) -> list[np.ndarray]:
-        """What torch gives for each probe."""
+        """Torch's output for each probe."""
         network = TorchNetwork(self.module)
         return [network(probe) for probe in self.probes]
 
 
 def dtype_of(precision: Precision) -> torch.dtype:
-    """The dtype of a module in torch; int8 is made of an export in float32."""
+    """The torch dtype of a module; int8 is made from an export in float32."""
     return torch.bfloat16 if precision == "bfloat16" else torch.float32

@@ -1,4 +1,4 @@
-"""Cells as text: the same value gives the same text, whichever file it came from; and which cells are missing."""
+"""Cells as text (the same value gives the same text, whatever the file), and which cells are missing."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _USERS, _ASSISTANTS = ("user", "human"), ("assistant", "gpt", "model")
 
 
 def written(value: object) -> str | None:
-    """A value as text: whole numbers in digits, nested values as JSON, NaN as null."""
-    if value is None or value != value:  # NaN is the only value that differs from itself
+    """A value as text: whole numbers as digits, nested values as JSON, NaN as null."""
+    if value is None or value != value:  # only NaN differs from itself
         return None
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:
         return str(int(value))
     text = json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else str(value)
-    # Lone surrogates, which JSON can spell and UTF-8 cannot, are spelled out.
+    # Lone surrogates, valid in JSON but not in UTF-8, are escaped.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def as_text(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """A column as text, cell by cell as `written`."""
+    """A column as text; each cell by `written`."""
     cells = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(cells, pa.ChunkedArray):
         cells = pa.concat_arrays(cells.chunks)
@@ -42,7 +42,7 @@ def as_text(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 def without_missing(cells: pa.Array, known: Collection[str] = ()) -> pa.Array:
-    """Text cells, null for white space and for one of `MISSING` that is not `known` to be a value."""
+    """Text cells, with null for white space and for the words in `MISSING` that are not `known` values."""
     texts = pc.utf8_trim_whitespace(cells)
     is_missing = pc.is_in(texts, pa.array(["", *(MISSING - {*known})], pa.string()))
     return pc.if_else(is_missing, None, cells)
@@ -54,7 +54,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def has_chats(column: pa.ChunkedArray) -> bool:
-    """Whether a column holds conversations: lists of messages, or their JSON in the first cell that is not null."""
+    """Whether a column holds conversations: lists of messages, or their JSON, judged by the first cell."""
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         message = column.type.value_type
         return pa.types.is_struct(message) and bool({"role", "from"} & {field.name for field in message})
@@ -63,12 +63,12 @@ def has_chats(column: pa.ChunkedArray) -> bool:
 
 
 def chat_texts(column: pa.ChunkedArray, speaker: Literal["user", "assistant"]) -> pa.Array:
-    """Of each conversation, the last message of the user, or the assistant's reply to it; null where there is none."""
+    """The last user message of each conversation, or the assistant's reply to it; null if there is none."""
     return pa.array([chat_text(cell, speaker) for cell in column.to_pylist()], pa.string())
 
 
 def chat_text(value: object, speaker: Literal["user", "assistant"]) -> str | None:
-    """The last message of the user, or the assistant's reply to it; None where there is none."""
+    """The last user message, or the assistant's reply to it; None if there is none."""
     messages = _messages(value)
     users = [number for number, (role, _) in enumerate(messages) if role in _USERS]
     if speaker == "user":

@@ -1,11 +1,11 @@
 """The reader of tables: files of every kind as Arrow tables, a bounded number of rows at a time.
 
-Cells of CSV and TSV files are text, so that a label "NA" and an id "007" stay as they are. Columns of Parquet
-and Arrow files keep their types. In JSON and Excel a column of a chunk has the type of its values where they have one,
-else it is text. A row that cannot be used keeps its place, and `Chunk.faults` says why.
+Cells of CSV and TSV files are text, so a label "NA" and an id "007" stay as they are. Columns of Parquet and Arrow
+files keep their types. In JSON and Excel, a column of a chunk has the common type of its values, or else is text. A row
+that cannot be used keeps its position, and `Chunk.faults` says why.
 
-pyarrow parses CSV, Parquet and Arrow files, pandas Excel. Python parses JSON: pyarrow stops at the first line that is
-no object, DuckDB drops the reason, and both give a column the type of its first values.
+pyarrow parses CSV, Parquet and Arrow files; pandas parses Excel. Python parses JSON: pyarrow stops at the first line
+that is not an object, DuckDB drops the reason, and both give a column the type of its first values.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from kcm.inputs.location import Location, naming_location
 from kcm.inputs.textfile import UNDECODABLE, UNDECODABLE_FAULT, UNKNOWN_FORMAT, TextFormat, column_names, open_text
 
 BLOCK_BYTES = 4 << 20  # of the text of a chunk
-CHUNK_BYTES = 32 << 20  # of the values of a chunk
+CHUNK_BYTES = 32 << 20  # bytes of the values of a chunk
 _MAX_ROWS = 65_536
-_READ_BYTES = 1 << 20  # of a column of a local Parquet file, at once
+_READ_BYTES = 1 << 20  # bytes read at once from a column of a local Parquet file
 _SHEETS = (".xlsx", ".xls", ".ods")
 
 Wanted: TypeAlias = Callable[[str], bool]
@@ -41,13 +41,13 @@ Wanted: TypeAlias = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive rows of a file. `first` is the number of the first among the rows of its part, from 1.
+    """Consecutive rows of a file. `first` is the number of the first row within its part, from 1.
 
-    `faults` say why a row cannot be used, by its position in the chunk. `short` does the same for rows of a CSV file
-    with too few fields, whose missing cells are empty: the caller decides whether that is a fault. `broken` are the
-    positions of rows of a CSV file with line breaks in a cell. `names` are the columns of the file; those that occurred
-    so far where not `all_names`. `part` is the key of a JSON mapping that the rows stand under. `objects` are the rows
-    of a JSON or Excel file as they came.
+    `faults` are the reasons why rows cannot be used, by position in the chunk. `short` are the same for rows of a CSV
+    file with too few fields, whose missing cells are empty: the caller decides whether that is a fault. `broken` are
+    the positions of CSV rows with line breaks in a cell. `names` are the columns of the file, or, if not `all_names`,
+    the columns so far. `part` is the key of a JSON mapping above the rows. `objects` are the original rows of a JSON or
+    Excel file.
     """
 
     table: pa.Table
@@ -72,10 +72,10 @@ def read_chunks(
     text_format: TextFormat = UNKNOWN_FORMAT,
     groups: range | None = None,
 ) -> Iterator[Chunk]:
-    """The rows of a file in order, with its columns that are `wanted`; of some row groups of a Parquet file.
+    """The rows of a file in order, with its `wanted` columns; optionally only some row groups of a Parquet file.
 
-    Raises DataError, with one line that names the file, for a file that is missing, cut, of another kind than its
-    suffix says, or has a column name twice.
+    Raises DataError, with one line that names the file, for a file that is missing, truncated, of another kind than its
+    suffix says, or has a repeated column name.
     """
     with readable(location):
         if location.suffix == ".parquet":
@@ -85,13 +85,13 @@ def read_chunks(
 
 
 def row_names(stem: str, first: int, size: int) -> pa.Array:
-    """What rows without an id are called: `stem` and their number from `first` on."""
+    """Names for rows without an id: `stem` and their number, starting at `first`."""
     numbers = pa.array(range(first, first + size)).cast(pa.string())
     return pc.binary_join_element_wise(stem, numbers, "-")
 
 
 def known_suffix(location: Location, suffix: str, suffixes: Iterable[str] = ()) -> str:
-    """A suffix that is among `suffixes`, or all that can be read; DataError naming these for another one."""
+    """A suffix in `suffixes`, or in all readable ones; DataError listing these for any other."""
     suffixes = tuple(suffixes) or SUFFIXES
     if suffix not in suffixes:
         raise DataError(f"unknown kind of file {suffix!r}", where=str(location), hint=f"Use {', '.join(suffixes)}")
@@ -100,9 +100,9 @@ def known_suffix(location: Location, suffix: str, suffixes: Iterable[str] = ()) 
 
 @contextmanager
 def readable(location: Location, suffixes: Iterable[str] = ()) -> Iterator[None]:
-    """A block that reads `location`, of a suffix among `suffixes` or all known; errors become a DataError of one line.
+    """A block that reads `location`, with a suffix in `suffixes` or any known one; errors become a DataError.
 
-    The line names the file and the reason.
+    Its one line names the file and the reason.
     """
     known_suffix(location, location.suffix, suffixes)
     try:
@@ -141,7 +141,7 @@ def _read_json_lines(location: Location, wanted: Wanted, text_format: TextFormat
 
 
 def _block(lines: Iterator[tuple[int, str]]) -> list[tuple[int, str]]:
-    """The next lines, some megabytes of them."""
+    """The next lines, a few megabytes of them."""
     block: list[tuple[int, str]] = []
     size = 0
     while size < BLOCK_BYTES and (pair := next(lines, None)):
@@ -151,7 +151,7 @@ def _block(lines: Iterator[tuple[int, str]]) -> list[tuple[int, str]]:
 
 
 def _json_object(line: str) -> tuple[dict[str, Any], str]:
-    """The object that a line holds; or an empty one and why the line holds none that can be used."""
+    """The object in a line; or an empty one and the reason why the line has no usable object."""
     if UNDECODABLE in line:
         return {}, UNDECODABLE_FAULT
     try:
@@ -166,7 +166,7 @@ def _json_object(line: str) -> tuple[dict[str, Any], str]:
 
 
 def _read_json(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
-    """A list of objects, or a mapping from part to such a list, read whole; or else JSON lines under this suffix.
+    """A list of objects, or a mapping from part to such a list, read whole; or JSON lines, depending on the suffix.
 
     CLINC150 has [text, label] pairs in place of objects.
     """
@@ -217,12 +217,12 @@ def _objects_chunk(
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.Table:
-    """Rows of Python values as columns; null where a row has no such key."""
+    """Rows of Python values as columns; null for a missing key."""
     return pa.table([_column([row.get(name) for row in rows]) for name in names], names=list(names))
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Values of one type as they are, numbers as numbers; of several types, as text."""
+    """Values of one type unchanged, numbers as numbers; of several types, as text."""
     kinds = set(map(type, values)) - {type(None)}
     with suppress(pa.ArrowException, OverflowError, UnicodeEncodeError):  # mixed lists; long integers; surrogates
         if kinds == {str}:
@@ -243,7 +243,7 @@ def _is_picture(value: dict[str, Any] | None) -> bool:
 
 
 def _read_excel(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
-    """The first sheet; its first row that is not blank holds the names."""
+    """The first sheet; its first non-blank row holds the names."""
     with _workbook(location) as book:
         sheet = pd.read_excel(book, header=None, dtype=object, na_filter=False).to_numpy()
     rows = [row for row in sheet.tolist() if any(cell != "" for cell in row)]
@@ -269,12 +269,12 @@ def _workbook(location: Location) -> Iterator[pd.ExcelFile]:
             where=str(location),
             hint="pip install 'kcm-cascade[excel]'",
         ) from None
-    except Exception as error:  # the engine's own errors, which pandas does not name
+    except Exception as error:  # errors of the engine that pandas does not wrap
         raise ValueError(str(error)) from None
 
 
 def sheet_names(location: Location) -> tuple[str, ...]:
-    """The sheets of an Excel file, of which the first is read; () for a file of another kind."""
+    """The sheets of an Excel file, of which the first is read; () for other files."""
     if location.suffix not in _SHEETS:
         return ()
     with readable(location), _workbook(location) as book:
@@ -282,14 +282,14 @@ def sheet_names(location: Location) -> tuple[str, ...]:
 
 
 def _excel_value(cell: object) -> object:
-    """A cell as JSON has values: an empty one is null, whole numbers are integers, dates are text."""
+    """A cell as a JSON value: an empty cell is null, whole numbers are integers, dates are text."""
     if isinstance(cell, float) and cell.is_integer():
         return int(cell)
     return cell if isinstance(cell, str | int | float | bool) and cell != "" else written(cell) or None
 
 
 def _read_arrow(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
-    """Arrow's file format, which Feather has too, or its stream format."""
+    """Arrow's file format (also Feather's), or its stream format."""
     source = location.open_at()
     is_file = source.read(6) == b"ARROW1"
     source.seek(0)
@@ -319,7 +319,7 @@ def _read_parquet(location: Location, wanted: Wanted, groups: range | None) -> I
 
 
 def open_parquet(location: Location) -> pq.ParquetFile:
-    """An opened Parquet file. A local one is read piece by piece, one in a store a row group at once."""
+    """An open Parquet file. A local file is read in pieces, a remote one by row group."""
     if location.is_local:
         return pq.ParquetFile(location.open_at(), buffer_size=_READ_BYTES, pre_buffer=False)
     return pq.ParquetFile(location.open_at(), pre_buffer=True)

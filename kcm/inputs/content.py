@@ -21,11 +21,10 @@ VECTOR: frozenset[Part] = frozenset({"vector"})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Content:
-    """A text, a picture, a vector, or several of them; contents are equal where their keys are.
+    """A text, a picture, a vector, or several of them; contents with equal keys are equal.
 
-    The picture is the encoded file's bytes, which only encoders decode. `vector` is float32 [D], what an encoder of
-    somebody else made of the row. `pixels` is the picture as the `read` of an encoder decoded it, for that encoder
-    alone; None before.
+    The picture is the encoded file's bytes, which only encoders decode. `vector` is float32 [D], computed outside kcm.
+    `pixels` is the picture decoded by the `read` of one encoder, for that encoder only; None before.
     """
 
     text: str = ""
@@ -35,12 +34,12 @@ class Content:
 
     @property
     def size(self) -> int:
-        """Cost of encoding, for batching: the number of characters; pictures all have one size."""
+        """Cost of encoding, for batching: the number of characters; all pictures have one size."""
         return len(self.text)
 
     @property
     def key(self) -> str:
-        """A key that equal contents share: the text itself where there is nothing else."""
+        """A key that equal contents share: the text itself if there is nothing else."""
         key = f"{self.text}\0{image_digest(self.image)}" if self.image else self.text
         return key if self.vector is None else f"{key}\0vector {image_digest(self.vector.tobytes())}"
 
@@ -61,7 +60,7 @@ class Content:
         return frozenset(part for part, is_there in there.items() if is_there)
 
     def lacks(self, parts: Collection[Part]) -> Part | None:
-        """One of `parts` that is missing, the first of `PARTS`; else None."""
+        """The first missing part among `parts`, in the order of `PARTS`; None if all are present."""
         return min(frozenset(parts) - self.parts, key=PARTS.index, default=None)
 
 
@@ -80,7 +79,7 @@ class PartError(Exception):
 
 
 class UnreadableError(DataError):
-    """Contents that cannot be read; `faults` gives the reasons, by position among the inputs."""
+    """Contents that cannot be read; `faults` has the reasons by position among the inputs."""
 
     def __init__(self, faults: Mapping[int, str]) -> None:
         first, reason = next(iter(faults.items()))
@@ -92,7 +91,7 @@ class UnreadableError(DataError):
 
 
 def contents(texts: Iterable[str], images: Iterable[bytes] | None = None) -> list[Content]:
-    """One content per row, from columns; texts alone without `images`."""
+    """One content per row, from columns; only texts without `images`."""
     if images is None:
         return [Content(text) for text in texts]
     return [Content(text, image) for text, image in zip(texts, images, strict=True)]

@@ -1,6 +1,6 @@
-"""CSV and TSV files, parsed by pyarrow some megabytes at a time. Every cell is text.
+"""CSV and TSV files, parsed by pyarrow a few megabytes at a time. Every cell is text.
 
-pyarrow hands over rows with too few or too many fields apart from the others. Here they return to their places.
+pyarrow reports rows with too few or too many fields separately. This module puts them back in their positions.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from pyarrow import csv as arrow_csv
 from kcm.inputs.location import Location
 from kcm.inputs.textfile import UNDECODABLE, UNDECODABLE_FAULT, TextFormat, open_text, read_header
 
-BLOCK_BYTES = 4 << 20  # parsed at once; no row is longer
-_HANDFUL = 5  # lines of a cell that read as rows; more show that a quote is left open
-_PIECE = 1 << 20  # letters that are encoded at once
-_END = '\0"end"'  # the last row of every file: a file that was cut within quotes swallows it
+BLOCK_BYTES = 4 << 20  # bytes parsed at once; no row is longer
+_HANDFUL = 5  # most lines of a cell that may read as rows; more mean an open quote
+_PIECE = 1 << 20  # characters encoded at once
+_END = '\0"end"'  # appended as the last row of every file: a file truncated within quotes swallows it
 csv.field_size_limit(BLOCK_BYTES)
 
 
 @dataclass(frozen=True)
 class CsvRows:
-    """Consecutive rows of a file. Missing cells of a short row are empty, surplus cells are cut off.
+    """Consecutive rows of a file. Missing cells of a short row are empty; surplus cells are cut.
 
-    `faults` and `short` are those of a `Chunk`. `broken` are the positions of rows with line breaks in a cell.
+    `faults` and `short` are as in `Chunk`. `broken` are the positions of rows with line breaks in a cell.
     """
 
     table: pa.Table
@@ -41,9 +41,9 @@ class CsvRows:
 
 
 def read_csv(location: Location, text_format: TextFormat) -> Iterator[CsvRows]:
-    """The rows of a file that are not blank; a table without rows for a header alone, nothing for an empty file.
+    """The non-blank rows of a file; a table without rows if there is only a header, nothing for an empty file.
 
-    Raises ValueError for a column name that occurs twice, a file that ends within a quoted cell, a row of more than
+    Raises ValueError for a repeated column name, a file that ends within a quoted cell, a row of more than
     `BLOCK_BYTES`, and a cell that swallowed rows.
     """
     delimiter = text_format.delimiter or ","
@@ -62,8 +62,8 @@ def read_csv(location: Location, text_format: TextFormat) -> Iterator[CsvRows]:
 def _blocks(
     stream: io.TextIOWrapper, names: tuple[str, ...], delimiter: str
 ) -> Iterator[tuple[pa.Table, dict[int, int]]]:
-    """Tables of rows, one at least, and the number of fields of each wrong row."""
-    wrong: list[tuple[int, list[str]]] = []  # the number that pyarrow gives a row, from 1, and its cells
+    """Tables of rows, at least one, and the number of fields of each wrong row."""
+    wrong: list[tuple[int, list[str]]] = []  # pyarrow's row number, from 1, and the cells
     is_whole = False
 
     def keep(row: arrow_csv.InvalidRow) -> str:
@@ -95,7 +95,7 @@ def _blocks(
 def _parsed(
     stream: io.TextIOWrapper, names: tuple[str, ...], delimiter: str, keep: Callable[[arrow_csv.InvalidRow], str]
 ) -> Iterator[pa.Table]:
-    """The rows with as many fields as there are names, and an empty table at the end; `keep` is given the others."""
+    """The rows with the right number of fields, then an empty table; `keep` receives the other rows."""
     schema = pa.schema([(name, pa.string()) for name in names])
     try:
         batches = arrow_csv.open_csv(
@@ -132,9 +132,9 @@ class _Utf8(io.RawIOBase):
 
 
 def _joined(valid: pa.Table, rows: list[list[str]], places: list[int]) -> tuple[pa.Table, dict[int, int]]:
-    """`valid` with further rows before the rows at `places`, and how many fields these have, by their new position.
+    """`valid` with the other rows inserted at `places`, and their numbers of fields by new position.
 
-    Blank rows are left out.
+    Blank rows are dropped.
     """
     width = valid.num_columns
     kept = [
@@ -153,7 +153,7 @@ def _joined(valid: pa.Table, rows: list[list[str]], places: list[int]) -> tuple[
 
 
 def _marked(table: pa.Table) -> tuple[pa.Table, dict[int, str]]:
-    """A table without the mark of undecodable bytes, and faults of the rows that hold it."""
+    """A table without the mark of undecodable bytes, and the faults of the rows with the mark."""
     faults: dict[int, str] = {}
     for number, name in enumerate(table.column_names):
         marked_N = pc.match_substring(table[name], UNDECODABLE).to_numpy()
@@ -181,7 +181,7 @@ def _broken(table: pa.Table, delimiter: str, first: int) -> tuple[int, ...]:
 
 
 def _num_rows(lines: Sequence[str], table: pa.Table, delimiter: str) -> int:
-    """How many lines read as rows of the table: as many fields, one of them shaped like a cell of its column."""
+    """The number of lines that read as rows of the table: as many fields, one of them shaped like its column."""
     shapes = [set(map(_shape, column.to_pylist())) - {""} for column in table.columns]
     rows = (row for row in csv.reader(lines, delimiter=delimiter) if len(row) == len(shapes))
     return sum(any(_shape(cell) in known for cell, known in zip(row, shapes, strict=True)) for row in rows)

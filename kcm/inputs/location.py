@@ -1,8 +1,8 @@
-"""Where files lie: on this machine, or in an object store (`s3://`, `gs://`); all through pyarrow's file systems.
+"""Locations of files: on this machine, or in an object store (`s3://`, `gs://`), through pyarrow's file systems.
 
-A URI may end with options of its store: `endpoint_override`, `scheme`, `region` of S3, and `anonymous` for public
+A URI may end with options of its store: `endpoint_override`, `scheme` and `region` for S3, and `anonymous` for public
 buckets, as in `s3://bucket/rows?endpoint_override=http://localhost:9000` and `gs://bucket/rows?anonymous=true`.
-Credentials come from the environment, as the store's own tools read them; S3's `AWS_ENDPOINT_URL` is honoured.
+Credentials come from the environment, as for the store's own tools; S3's `AWS_ENDPOINT_URL` is respected.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _URI = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?P<path>[^?]*|.*?)(\?(?P<op
 _MAGIC = re.compile(r"[*?[]")
 _COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 _CONNECT_SECONDS, _REQUEST_SECONDS = 10.0, 60.0
-SETTLED_S = 2.0  # after which another change of a file has another time, whatever the file system's clock ticks in
+SETTLED_S = 2.0  # after this long, another change gets another time on any file system
 
 
 def cache_folder() -> Path:
-    """The folder of this node for copies of what buckets hold: KCM_CACHE, else in the user's cache folder."""
+    """This node's folder for copies from buckets: KCM_CACHE, or else in the user's cache folder."""
     if chosen := os.environ.get("KCM_CACHE"):
         return Path(chosen).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "kcm"
@@ -43,7 +43,7 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True, order=True)
 class Location:
-    """One file or folder. `path` is what its file system calls it, `store` the URI without a path; "" on this machine.
+    """One file or folder. `path` is its path in its file system; `store` is the URI without a path, "" on this machine.
 
     It can be pickled, and opened on any machine that sees the store.
     """
@@ -53,7 +53,7 @@ class Location:
 
     @classmethod
     def of(cls, path: str | Path) -> Location:
-        """The location that a user wrote. Raises DataError for a scheme that nothing here can open."""
+        """The location that a user wrote. Raises DataError for an unsupported scheme."""
         found = _URI.fullmatch(str(path)) if isinstance(path, str) else None
         if found is None:
             return cls(os.path.abspath(Path(path).expanduser()))
@@ -67,7 +67,7 @@ class Location:
 
     @property
     def is_local(self) -> bool:
-        """Whether it lies on this machine."""
+        """Whether it is on this machine."""
         return not self.store
 
     @property
@@ -77,17 +77,17 @@ class Location:
 
     @property
     def suffix(self) -> str:
-        """The suffix that tells the format, in lower case: `.csv` of rows.CSV.gz."""
+        """The suffix of the format, in lower case: `.csv` for rows.CSV.gz."""
         stem, suffix = posixpath.splitext(self.name.lower())
         return posixpath.splitext(stem)[1] if suffix in _COMPRESSED else suffix
 
     @property
     def folder(self) -> Location:
-        """The folder that it lies in."""
+        """The parent folder."""
         return Location(posixpath.dirname(self.path), self.store)
 
     def __truediv__(self, relative: str) -> Location:
-        """What lies below this folder."""
+        """A location below this folder."""
         return Location(posixpath.join(self.path, relative), self.store)
 
     def __str__(self) -> str:
@@ -95,11 +95,11 @@ class Location:
 
     @property
     def file_system(self) -> fs.FileSystem:
-        """The file system, one for each store in a process."""
+        """The file system; one per store in a process."""
         return _file_system(self.store, _endpoint())
 
     def kind(self) -> fs.FileType:
-        """Whether it is a file, a folder or nothing. Raises DataError where its bucket is missing, or does not say."""
+        """Whether it is a file, a folder or nothing. Raises DataError if its bucket is missing, or does not answer."""
         bucket = self.path.partition("/")[0]
         with naming_location(self):
             kind = self.file_system.get_file_info(self.path).type
@@ -117,7 +117,7 @@ class Location:
     def stamp(self) -> str | None:
         """A text that changes whenever the content may have: size, times and inode of a file, entity tag of an object.
 
-        None where nobody can tell: the file was changed a moment ago, or its store gives no tags.
+        None if unknown: the file was changed a moment ago, or its store has no tags.
         """
         if self.is_local:
             with naming_location(self):
@@ -130,7 +130,7 @@ class Location:
         return f"{size}-{metadata['etag']}" if size and "etag" in metadata else None
 
     def open(self) -> pa.NativeFile:
-        """A stream of the content, decompressed where the name ends with .gz, .bz2, .zst or .lz4.
+        """A stream of the content, decompressed if the name ends with .gz, .bz2, .zst or .lz4.
 
         Raises DataError for a pipe or a device.
         """
@@ -148,7 +148,7 @@ class Location:
             require_regular(self.path)
 
     def files(self, *, recursive: bool) -> list[FoundFile]:
-        """The files below a folder, in the order of their paths; hidden ones (names from `.` or `_`) are left out."""
+        """The files below a folder, in the order of their paths, without hidden ones (names from `.` or `_`)."""
         with naming_location(self):
             infos = self.file_system.get_file_info(fs.FileSelector(self.path, recursive=recursive))
         start = len(self.path.rstrip("/")) + 1
@@ -161,7 +161,7 @@ class Location:
         return sorted(files, key=lambda file: file.relative.split("/"))
 
     def glob(self) -> list[FoundFile]:
-        """The files that match a pattern of `*`, `?`, `[…]` within one folder's name and `**` across folders."""
+        """The files that match a pattern: `*`, `?`, `[…]` within a folder's name, `**` across folders."""
         root = self.fixed
         pattern = self.path.removeprefix(root.path).lstrip("/").split("/")
         if root.kind() != fs.FileType.Directory:
@@ -171,20 +171,20 @@ class Location:
 
     @property
     def fixed(self) -> Location:
-        """The folder before the first part of the path that is a pattern."""
+        """The folder before the first pattern in the path."""
         parts = self.path.split("/")
         number = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
         return Location("/".join(parts[:number]) or "/", self.store)
 
     @property
     def is_pattern(self) -> bool:
-        """Whether it stands for all files that match it; a file that is really called so is no pattern."""
+        """Whether it is a pattern; a name of an existing file is never a pattern."""
         return bool(_MAGIC.search(self.path)) and self.kind() == fs.FileType.NotFound
 
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file that a folder or a pattern gave: `relative` is its path from there, `size` its bytes."""
+    """A file in a folder or a match of a pattern: `relative` is its path from there, `size` its bytes."""
 
     location: Location
     relative: str
@@ -193,7 +193,7 @@ class FoundFile:
 
 @contextmanager
 def naming_location(location: Location) -> Iterator[None]:
-    """A block that reads `location`; what the file system raises becomes a DataError of one line that names it."""
+    """A block that reads `location`; errors of the file system become a DataError of one line that names it."""
     try:
         yield
     except FileNotFoundError:
@@ -206,13 +206,13 @@ def naming_location(location: Location) -> Iterator[None]:
 
 
 def stem_of(relative: str) -> str:
-    """A path without the suffixes that tell how it is written: `a/train` of a/train.csv.gz."""
+    """A path without the suffixes of its format: `a/train` for a/train.csv.gz."""
     stem, suffix = posixpath.splitext(relative)
     return posixpath.splitext(stem)[0] if suffix.lower() in _COMPRESSED else stem
 
 
 def _fault_of(error: OSError, location: Location) -> tuple[str, str]:
-    """Why a file cannot be read, and what helps."""
+    """Why a file cannot be read, and the fix."""
     match store_fault(error) if location.store else None:
         case "no bucket":
             return f"the bucket {location.path.partition('/')[0]!r} does not exist", ""
@@ -228,7 +228,7 @@ def _fault_of(error: OSError, location: Location) -> tuple[str, str]:
 
 
 def _endpoint() -> str | None:
-    """The S3 server of the environment, by the variables that Amazon's own tools read."""
+    """The S3 server in the environment variables of Amazon's own tools."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 

@@ -1,7 +1,7 @@
-"""Decoding of pictures, the only place where the bytes of a file become pixels.
+"""Decoding of pictures: the only place where the bytes of a file become pixels.
 
-Inputs are not trusted: the header decides whether a picture is decoded, and every fault of a picture is a PictureError
-with a reason. Shapes: N pictures, S pixels of a side, 3 channels.
+Inputs are not trusted: the header decides whether a picture is decoded, and every fault is a PictureError with a
+reason. Shapes: N pictures, S pixels of a side, 3 channels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kcm.errors import DataError
 from kcm.inputs.content import Content, PartError, UnreadableError
 from kcm.inputs.location import Location, naming_location
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # others may run programs, or are nobody's photographs
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # other formats may run programs, or hold no photographs
 MAX_PIXELS = 20_000_000
 MAX_SCANS = 100  # of a JPEG; each goes over all pixels, in as little as a dozen bytes, and files in use have about ten
 
@@ -34,11 +34,11 @@ class PictureError(PartError):
 
 
 def picture_of(value: object, folder: Location | None, root: Location | None = None) -> tuple[bytes | None, str]:
-    """A picture from a table's cell (bytes, a path from `folder`, or a mapping to both), or the reason for none.
+    """A picture from a table's cell (bytes, a path from `folder`, or a mapping with both), or the reason why not.
 
-    An empty cell gives None and no reason. A path must lead to a regular file below `root`, else below `folder`, links
-    resolved, so that rows cannot read other files of this machine; of an object store, to an object there. `folder` is
-    None where the table lies in none. Data sets of the hub have mappings.
+    An empty cell returns None without a reason. A path must lead to a regular file below `root`, or else below
+    `folder`, with links resolved, so that rows cannot read other files of this machine; in an object store, to an
+    object there. `folder` is None if the table is in none. Data sets of the hub have mappings.
     """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
@@ -58,7 +58,7 @@ def picture_of(value: object, folder: Location | None, root: Location | None = N
         if not path.is_relative_to(allowed):
             return b"", f"image file {value!r} does not lie below {str(allowed)!r}; an image root may allow more"
         return _regular_file(path), ""
-    except (OSError, ValueError, RuntimeError) as error:  # a path that no file can have; a loop of links
+    except (OSError, ValueError, RuntimeError) as error:  # an impossible path; a loop of links
         return b"", f"no image file {value!r}: {getattr(error, 'strerror', None) or error}"
 
 
@@ -84,12 +84,12 @@ def _regular_file(path: Path) -> bytes:
 
 
 def num_pixels(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
-    """Width times height, from the header alone. Raises PictureError for what will not be decoded."""
+    """Width times height, from the header only. Raises PictureError for a picture that will not be decoded."""
     return _read(data, lambda image: image.width * image.height, max_pixels)
 
 
 def picture_fault(data: bytes) -> str | None:
-    """Why a picture cannot be used; None for one that can. A damaged end is found without keeping any pixels."""
+    """Why a picture cannot be used; None if it can. Detects a damaged end without keeping any pixels."""
     try:
         with _opened(data) as image:
             if image.format == "PNG":
@@ -132,13 +132,13 @@ def with_square(content: Content, side: int) -> Content:
 
 
 def squares(inputs: Sequence[Content], side: int) -> np.ndarray:
-    """The pictures of all inputs, uint8 [N, S, S, 3]. Raises UnreadableError for those that have none to be used."""
+    """The pictures of all inputs, uint8 [N, S, S, 3]. Raises UnreadableError for inputs without a usable picture."""
     pixels = [content.pixels for content in read_all(inputs, lambda content: with_square(content, side))]
     return np.stack(pixels) if pixels else np.empty((0, side, side, 3), dtype=np.uint8)  # type: ignore[arg-type]  # read
 
 
 def read_all(inputs: Sequence[Content], read: Callable[[Content], T]) -> list[T]:
-    """The results of `read` for all inputs. Raises UnreadableError with those for which it raised PartError."""
+    """The results of `read` for all inputs. Raises UnreadableError for those with a PartError."""
     results, faults = read_readable(inputs, read)
     if faults:
         raise UnreadableError(faults)
@@ -146,7 +146,7 @@ def read_all(inputs: Sequence[Content], read: Callable[[Content], T]) -> list[T]
 
 
 def read_readable(inputs: Sequence[Content], read: Callable[[Content], T]) -> tuple[list[T], dict[int, str]]:
-    """The results of `read` for the inputs that can be read, in order, and the faults of the others by position."""
+    """The results of `read` for the readable inputs, in order, and the faults of the others by position."""
     results, faults = [], {}
     for position, content in enumerate(inputs):
         try:
@@ -163,7 +163,7 @@ def _read(data: bytes, read: Callable[[Image.Image], T], max_pixels: int = MAX_P
             return read(image)
     except PictureError:
         raise
-    except Exception as error:  # what decoders raise over strangers' bytes is of every kind
+    except Exception as error:  # decoders raise every kind of exception on untrusted bytes
         raise PictureError(_reason(error)) from error
 
 
@@ -189,7 +189,7 @@ def _opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     """Three channels of 8 bits, transparency over white."""
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # convert would clip at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # `convert` would clip at 255
     if not image.has_transparency_data:
         return image.convert("RGB")
     layered = image.convert("RGBA")

@@ -1,6 +1,6 @@
-"""Tables as a whole: in memory, for those of a size that a person looks at; their columns, and missing ones.
+"""Whole tables in memory, for sizes that a person looks at; their columns, and missing columns.
 
-Chunks of a JSON or Excel file may have other types of a column, by the values in them.
+Chunks of a JSON or Excel file may differ in the type of a column, depending on the values in them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from kcm.inputs.chunks import TEXTS, Chunk, open_parquet, read_chunks, readable,
 from kcm.inputs.location import Location
 from kcm.inputs.textfile import UNKNOWN_FORMAT, TextFormat
 
-_SHOWN = 20  # columns that a message lists
-_NAMED = 3  # rows or sheets that a note names
+_SHOWN = 20  # number of columns listed in a message
+_NAMED = 3  # number of rows or sheets listed in a note
 _LINE = re.compile(r"^line \d+: ")
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _ENCODINGS = {
@@ -37,7 +37,7 @@ _ENCODINGS = {
 class LoadedTable:
     """A table in memory. `frame` has the usable rows, by their numbers in the file, from 1; `notes` are for a person.
 
-    The notes say how the file is written, which rows are left out and why, and which have cells with line breaks.
+    The notes cover the file format, the dropped rows with reasons, and cells with line breaks.
     """
 
     frame: pd.DataFrame
@@ -45,7 +45,7 @@ class LoadedTable:
 
 
 def read_table(path: str | Path) -> LoadedTable:
-    """The whole table of a file of any kind. Raises DataError as `read_chunks` does, and for a file without rows."""
+    """The whole table of a file of any kind. Raises the errors of `read_chunks`, and DataError without rows."""
     location = Location.of(path)
     chunks = list(read_chunks(location))
     starts = list(accumulate((chunk.num_rows for chunk in chunks), initial=1))
@@ -71,7 +71,7 @@ def _usable(chunk: Chunk) -> NDArray[np.int64]:
 
 
 def file_notes(location: Location, text_format: TextFormat = UNKNOWN_FORMAT) -> Iterator[str]:
-    """Lines on how a file is written: encoding and delimiter, and the sheets that are not read."""
+    """Lines on the format of a file: encoding and delimiter, and unread sheets."""
     if location.suffix in TEXTS:
         found = text_format.found_in(location)
         encoding = _ENCODINGS.get(str(found.encoding), found.encoding)
@@ -87,7 +87,7 @@ def file_notes(location: Location, text_format: TextFormat = UNKNOWN_FORMAT) -> 
 
 
 def broken_notes(rows: Sequence[int]) -> Iterator[str]:
-    """A line on rows of a CSV file, by their numbers, with line breaks in a cell."""
+    """A line on the rows of a CSV file, by number, with line breaks in a cell."""
     if rows:
         yield (
             f"warning: cells of {len(rows):,} rows hold line breaks (row {_some(rows)}): if a quote is left open there,"
@@ -102,7 +102,7 @@ def _some(names: Sequence[object]) -> str:
 def read_frame(path: str | Path, kinds: Collection[str]) -> pd.DataFrame:
     """The whole table of a file of one of `kinds`, such as .csv.
 
-    Raises DataError as `read_chunks` does, and for a row that has more fields than the header.
+    Raises the errors of `read_chunks`, and DataError for a row with more fields than the header.
     """
     location = Location.of(path)
     with readable(location, kinds):
@@ -117,9 +117,9 @@ def read_frame(path: str | Path, kinds: Collection[str]) -> pd.DataFrame:
 
 
 def scanned(location: Location) -> tuple[pa.Schema, int]:
-    """The columns of a file, with types that hold the values of all its rows, and the number of rows.
+    """The columns of a file, with types that fit the values of all its rows, and the number of rows.
 
-    Of a Parquet file both are known from its end. Raises DataError as `read_chunks` does.
+    For a Parquet file the footer has both. Raises the errors of `read_chunks`.
     """
     if location.suffix == ".parquet":
         with readable(location), open_parquet(location) as file:
@@ -133,7 +133,7 @@ def scanned(location: Location) -> tuple[pa.Schema, int]:
 
 
 def _common_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
-    """The columns of chunks, with types that hold the values of all."""
+    """The columns of chunks, with types that fit the values of all."""
     types: dict[str, pa.DataType] = {}
     for field in chain.from_iterable(schemas):
         types[field.name] = _common(types.get(field.name, field.type), field.type)
@@ -141,7 +141,7 @@ def _common_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
 
 
 def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """The type that holds the values of both; text where there is no other."""
+    """The type that fits the values of both; text if there is no other."""
     if one == other or pa.types.is_null(other):
         return one
     if pa.types.is_null(one):
@@ -150,7 +150,7 @@ def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 
 def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A chunk of a file with the columns of `scanned`: null where it lacks one, and text where others have text."""
+    """A chunk of a file with the columns of `scanned`: null if it lacks one, and text if others have text."""
     columns = []
     for field in schema:
         column = table[field.name] if field.name in table.schema.names else pa.nulls(len(table), field.type)
@@ -159,7 +159,7 @@ def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def missing_column(column: str, field: str, names: Sequence[str], where: str) -> DataError:
-    """The error for a `column`, of the option `field`, that is not in `names`; it gives the nearest name."""
+    """The error for a `column` of the option `field` that is not in `names`, with the nearest name."""
     nearest = difflib.get_close_matches(column, names, n=1, cutoff=0.0)
     shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
     hint = f"Did you mean {nearest[0]!r}? " if nearest else ""

@@ -1,6 +1,6 @@
-"""Text files as people have them: the encoding and the delimiter are found out from the first bytes.
+"""Text files as people have them: encoding and delimiter are detected from the first bytes.
 
-Bytes that the encoding does not allow become `UNDECODABLE`, so that a reader can name the row and go on.
+Invalid bytes become `UNDECODABLE`, so that a reader can name the row and continue.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ codecs.register_error("kcm.undecodable", lambda error: (UNDECODABLE, getattr(err
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How a text file is written. None: found out."""
+    """The format of a text file. None: detected."""
 
     delimiter: str | None = None
     encoding: str | None = None
 
     def found_in(self, location: Location) -> TextFormat:
-        """The same format with what is None found out. Raises ConfigError for an encoding that does not exist."""
+        """The same format with every None detected. Raises ConfigError for an unknown encoding."""
         with location.open() as stream:
             head = stream.read(_SAMPLE_BYTES)
         encoding = self.encoding or find_encoding(head)
@@ -58,15 +58,15 @@ UNKNOWN_FORMAT = TextFormat()
 
 
 def open_text(location: Location, encoding: str) -> io.TextIOWrapper:
-    """The text of a file, decompressed; line ends as they are."""
+    """The text of a file, decompressed; line ends unchanged."""
     return io.TextIOWrapper(location.open(), encoding=encoding, errors="kcm.undecodable", newline="")
 
 
 def find_encoding(head: bytes) -> str:
     """The encoding of a file that begins with these bytes.
 
-    A byte-order mark tells. Without one: UTF-16 where every other byte is zero, UTF-8 unless more of the special
-    characters break it than fit it, else Windows-1252, which contains Latin-1.
+    A byte-order mark decides. Without one: UTF-16 if every other byte is zero; UTF-8 unless more special characters
+    break it than fit it; otherwise Windows-1252, which contains Latin-1.
     """
     for mark, encoding in _MARKS:
         if head.startswith(mark):
@@ -80,9 +80,9 @@ def find_encoding(head: bytes) -> str:
 
 
 def find_delimiter(text: str, usual: str = ",") -> str:
-    """The delimiter of a table: the mark that is most frequent in its header, outside quotes; `usual` without any.
+    """The delimiter of a table: the most frequent mark in its header, outside quotes; `usual` if there is none.
 
-    The header decides, not the rows: texts contain commas and semicolons of their own.
+    The header decides, not the rows: texts contain commas and semicolons.
     """
     header = re.sub(r'"[^"]*("|$)', "", text.lstrip().partition("\n")[0])
     marks: list[str] = list(dict.fromkeys([usual, *_DELIMITERS]))
@@ -90,12 +90,12 @@ def find_delimiter(text: str, usual: str = ",") -> str:
 
 
 def read_header(stream: io.TextIOWrapper, delimiter: str) -> tuple[str, ...]:
-    """The column names, which are read from the stream; () for an empty file. Raises ValueError for a repeated name."""
+    """The column names, read from the stream; () for an empty file. Raises ValueError for a repeated name."""
     return column_names(next((row for row in csv.reader(stream, delimiter=delimiter) if any(map(str.strip, row))), []))
 
 
 def column_names(header: Sequence[str]) -> tuple[str, ...]:
-    """The cells of a header as names; an empty one is named by its number. Raises ValueError for a repeated name."""
+    """The cells of a header as names; an empty one gets its number. Raises ValueError for a repeated name."""
     names = [name.strip() or f"column_{number}" for number, name in enumerate(header, start=1)]
     if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
         raise ValueError(f"the column {repeated!r} occurs twice in the header")

@@ -1,4 +1,4 @@
-"""Vectors: of one row, from a list of numbers in one column or from columns with a number each; and of many rows.
+"""Vectors: of one row, from a list of numbers in one column or from one column per number; and of many rows.
 
 Shapes: N rows, D numbers.
 """
@@ -20,18 +20,18 @@ from kcm.inputs.content import PartError
 
 _MAGIC = re.compile(r"[*?[]")
 _THOUSANDS = re.compile(r"\s*[-+]?\d{1,3}(,\d{3})+(\.\d*)?\s*")
-FEATURES = "features"  # what a vector is called where its columns are not
+FEATURES = "features"  # the name of a vector without named columns
 
 
 def matching(columns: Iterable[str], patterns: Sequence[str]) -> tuple[str, ...]:
-    """The columns that the patterns name, such as f1 or pixel_*: by pattern, then in the order of the columns.
+    """The columns that match the patterns, such as f1 or pixel_*: by pattern, then in the order of the columns.
 
-    A pattern that is the name of a column names this column alone.
+    A pattern that equals the name of a column matches this column only.
     """
     known = dict.fromkeys(columns)
     found: dict[str, None] = {}
     for pattern in patterns:
-        if pattern in known:  # looked up: a table may have thousands of columns
+        if pattern in known:  # a set, because a table may have thousands of columns
             found[pattern] = None
         elif _MAGIC.search(pattern):
             found |= dict.fromkeys(name for name in known if fnmatchcase(name, pattern))
@@ -39,7 +39,7 @@ def matching(columns: Iterable[str], patterns: Sequence[str]) -> tuple[str, ...]
 
 
 def numbers_in(cells: pd.Series) -> NDArray[np.float64]:
-    """Cells as numbers, NaN for what is none. Texts may have spaces around, and separators of thousands: 1,234.5."""
+    """Cells as numbers, NaN otherwise. Texts may have surrounding spaces and thousands separators: 1,234.5."""
     if not pd.api.types.is_numeric_dtype(cells):
         plain = [_without_separators(cell) if isinstance(cell, str | Number) else None for cell in cells]
         cells = pd.to_numeric(pd.Series(plain, dtype=object), errors="coerce")
@@ -51,9 +51,9 @@ def _without_separators(cell: Any) -> Any:
 
 
 def vector_in(row: Mapping[Any, Any], patterns: Sequence[str]) -> NDArray[np.float32] | None:
-    """The vector of a row, float32 [D], from the columns that match, else from `FEATURES`; None where it has none.
+    """The vector of a row, float32 [D], from the matching columns, or else from `FEATURES`; None if there is none.
 
-    Raises PartError for what is no vector of finite numbers.
+    Raises PartError for a value that is not a vector of finite numbers.
     """
     cells = {str(name): cell for name, cell in row.items()}
     names = matching(cells, patterns) or tuple(name for name in (FEATURES,) if name in cells)
@@ -64,7 +64,7 @@ def vector_in(row: Mapping[Any, Any], patterns: Sequence[str]) -> NDArray[np.flo
 
 
 def vector_of(values: ArrayLike) -> NDArray[np.float32]:
-    """Numbers as float32 [D]. Raises PartError for what is no list of numbers, and a number that is not finite."""
+    """Numbers as float32 [D]. Raises PartError for a value that is not a list of finite numbers."""
     try:
         with np.errstate(over="ignore"):
             vector_D = np.asarray(values, dtype=np.float64).astype(np.float32)
