@@ -118,7 +118,7 @@ class FrozenModels:
 
 @of_a_bundle()
 def open_bundle(folder: Path) -> SealedFolder:
-    """The verified files of a bundle whose components are installed; raises the errors of `FrozenModels.read_models`."""
+    """The verified files of a bundle with installed components; raises the errors of `FrozenModels.read_models`."""
     files = SealedFolder(folder, MANIFEST, FORMAT)
     if files.has(COMPONENTS):
         files.config(Components, COMPONENTS).require(folder)
