@@ -31,7 +31,7 @@ class DrawFile:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            hint = "Delete its folder to start the job anew; paid answers are kept"
+            hint = "Delete its folder to restart the job; paid answers are kept"
             raise ArtefactError(f"a draw is damaged: {error}", where=str(path), hint=hint) from None
 
     def write(self, number: int, arrays: Arrays) -> None:

@@ -61,7 +61,7 @@ class UpdateConfig(Config):
     more_labels: tuple[str, ...] = Field(
         (), description="Labels that the champion does not know and an update learns, as `kcm labels --name` adds them."
     )
-    salt: str = Field("kcm", description="Of the hash that draws what a unit is for; another one draws anew.")
+    salt: str = Field("kcm", description="Salt of the hash that assigns units to purposes.")
     fractions: Fractions = Field(
         {"train": 0.4, "validate": 0.15, "certify": 0.3, "test": 0.15},
         description="Shares of a window's units that train, choose the policy, certify it, and measure it.",

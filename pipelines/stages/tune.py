@@ -109,7 +109,7 @@ class Tune(Stage, Plan):
 
 def forecast(num_trials: int, at_once: int, trained_s: float | None) -> str:
     """What a search will take at most, in a line; `trained_s` are the seconds of one training, where they are known."""
-    line = f"search: {num_trials} trials, {at_once} at a time; most train a collaborator anew"
+    line = f"search: {num_trials} trials, {at_once} at a time; most retrain a collaborator"
     if trained_s is None:
         return line
     return f"{line}, which took {duration(trained_s)}: at most some {duration(trained_s * num_trials / at_once)}"

@@ -257,7 +257,7 @@ class ArtefactStore:
         raise ArtefactError(
             "the storage was written in another layout, by another version of kcm",
             where=files.uri,
-            hint="Start anew with another storage_path",
+            hint="Use another storage_path",
         )
 
     @classmethod

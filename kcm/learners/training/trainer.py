@@ -336,7 +336,7 @@ def _has_grown(state: Mapping[str, Any], names: Sequence[str], *, mask_unseen: b
         raise ConfigError(
             f"train.mask_unseen = false: labels of later tasks took part when {theirs} were trained",
             where="train.mask_unseen",
-            hint="Set train.mask_unseen: true and train all tasks anew",
+            hint="Set train.mask_unseen: true and train all tasks again",
         )
     return True
 

@@ -46,7 +46,7 @@ class AskAgain(Stage, Plan):
             raise ConfigError(
                 f"recorded answers do not know the label {window.facts.new_labels[0]!r}",
                 where="kcm labels --name",
-                hint="Run anew with rows of that label, or take a large model that is asked",
+                hint="Run `kcm run` with rows of that label, or use a large model that answers live",
             )
         return self
 

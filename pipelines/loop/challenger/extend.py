@@ -43,7 +43,7 @@ class Extend(Stage, Plan, TrainerConfig):
             raise ConfigError(
                 "train.mask_unseen = false: labels to come took part when the champion was trained",
                 where="train.mask_unseen",
-                hint="Set train.mask_unseen: true and `kcm run` anew",
+                hint="Set train.mask_unseen: true and run `kcm run` again",
             )
         choice, network = choice_of(parent), config.network
         if tuned.plan.kind(name) == "mlp":  # the width that matches the KAN's depends on the number of labels
@@ -64,7 +64,7 @@ class Extend(Stage, Plan, TrainerConfig):
     def plan(self, context: Context, *_: Any, **reads: Any) -> Self:
         """Itself."""
         if self.learner.build(self.seed).restarts:
-            context.reporter.say("this learner trains on the rows of all tasks anew: an update costs as much as a run")
+            context.reporter.say("this learner retrains on the rows of all tasks: an update costs as much as a run")
         return self
 
     def dependencies(self, window: WindowArtefact, **reads: Artefact) -> tuple[Artefact, ...]:

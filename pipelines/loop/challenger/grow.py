@@ -100,7 +100,7 @@ class GrowFeatures(Stage, Plan):
             raise ConfigError(
                 f"the encoder is {identity}, that of the champion {champion}",
                 where="encoder",
-                hint="Give the champion's encoder, or `kcm run` anew",
+                hint="Set the champion's encoder, or run `kcm run` again",
             )
         return self.model_copy(update={"identity": identity, "device": encoding.device})
 

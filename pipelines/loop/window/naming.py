@@ -70,7 +70,7 @@ class ClassNames:
         if label not in (*known, *self.labels()) or label == name:
             raise ConfigError(f"there is no label {label!r}", where="--is", hint="Name it first, by --name")
         if name in known:
-            hint = "`kcm run` anew with rows in which they are one"
+            hint = "Run `kcm run` again with rows in which they are one label"
             raise ConfigError(f"a version has learned {name!r} as a label of its own", where="--is", hint=hint)
         items = next((group.items for group in groups if group.proposal == name), [])
         self._say(name, "same", label=label, items=items)

@@ -144,7 +144,7 @@ class LogWindow(Stage, Plan):
             raise ArtefactError(
                 f"the rows that the champion was trained on cannot be read: {error}",
                 where=str(parent.artefact.folder),
-                hint="Restore the storage path that it was made in, or `kcm run` anew",
+                hint="Restore its storage path, or run `kcm run` again",
             ) from None
         labels = parent.bundle.label_names
         return cls(
@@ -268,7 +268,7 @@ def require_sound(rows: pa.Table, facts: WindowFacts, now: datetime | None = Non
         (
             facts.prompt != "none",
             f"the champion shows the large model prompt {facts.prompt}, the log has no answers without it",
-            "Set tune.prompt_modes: [none] and run anew",
+            "Set tune.prompt_modes: [none] and run `kcm run` again",
         ),
         (nameless, f"{nameless} decisions have no version", _FRESH),
         (silent, f"nothing was audited when {silent} decisions were made", f"Set serve.audit.share. {_FRESH}"),

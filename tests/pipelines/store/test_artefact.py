@@ -220,6 +220,6 @@ def test_a_storage_of_another_layout_is_named_and_left_as_it_is(place: str) -> N
     store.build(RECIPE, write_data)
     files.write(LAYOUT, b"1\n")  # where the looks of a folder were in a file that is not read: they would be forgotten
     for open_store in (ArtefactStore, ArtefactStore.existing):
-        with pytest.raises(ArtefactError, match=r"another layout.*Start anew with another storage_path"):
+        with pytest.raises(ArtefactError, match=r"another layout.*Use another storage_path"):
             open_store(place)
     assert any(stat.name.endswith(MANIFEST) for stat in files.list())
