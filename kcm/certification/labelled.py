@@ -1,29 +1,29 @@
-"""Certifying a challenger with labels on nothing but its disagreements with the large model.
+"""Certifying a challenger with labels on its disagreements with the large model, and on nothing else.
 
-Where the frozen challenger keeps an item and agrees with the large model it loses nothing, whatever the label is. The
-items that are left are put before a person, each with a known probability rho. With the symbols of
-`kcm.certification.traffic`, Q = 1 where an item was drawn and y its label, where L was asked for, and f the least
-pi rho,
+If the frozen challenger keeps an item and agrees with the large model, it loses nothing, whatever the label is. An
+annotator labels the other kept items, each drawn with a known probability rho. In the notation of
+`kcm.certification.traffic`, with Q = 1 if an item was drawn, y its label, L the large answer if it was requested, and f
+the least pi rho,
 
     X = f (A / pi) (Q / rho) 1[g' > t] 1[S' != y, L = y]  in [0, 1]      a = f epsilon
 
-has the mean f regret(t). With rho = f / pi it is 0 or 1: an escalated item, whose answer is always there, says no more
-than a kept one, whose answer seldom is, and is drawn as seldom. An item that the person skipped counts as lost. X of a
-unit is the mean over its items. Units are taken as exchangeable and come in a frozen random order, so that
+has the mean f regret(t). With rho = f / pi, X is 0 or 1: the answer of an escalated item always exists, the answer of a
+kept item rarely does, so escalated items are drawn as rarely. An item that the annotator skipped counts as lost. X of a
+unit is the mean over its items. Units are assumed exchangeable and come in a frozen random order, so
 
     K_m = mean over nu of  prod_{u<=m} (1 - nu (X_u - a))        p = 1 / max_m K_m
 
-is a p-value of H0: regret >= epsilon, and may be looked at after any unit up to which every drawn item has been
-answered (betting, arXiv 2010.09686, with constant bets: they need not know how long the window is, of which a person
-labels a part). This certifies where the share of disagreements itself is too large for `TrafficPath`.
+is a p-value of H0: regret >= epsilon, and may be read after any unit whose drawn items, and all earlier ones, have been
+answered (betting, arXiv 2010.09686, with constant bets, which need not know how much of the window an annotator will
+label). This certifies windows whose share of disagreements is too large for `TrafficPath`.
 
-Above the threshold t that the labels were drawn for, fewer items are kept, so that X(t') <= X(t) and no more labels are
-needed to decide a unit: p(t') <= p(t) for t' > t. So the path from escalate-all down to t may use any grid, and stops
-where p exceeds delta (fixed-sequence testing, arXiv 2110.01052): the searched threshold is certified, or the closest
-stricter one that the same labels allow.
+Above the threshold t for which the labels were drawn, fewer items are kept, so X(t') <= X(t), and a decided unit needs
+no further labels: p(t') <= p(t) for t' > t. So the path from escalate-all down to t may use any grid, and stops where p
+exceeds delta (fixed-sequence testing, arXiv 2110.01052): it certifies the searched threshold, or the closest stricter
+one that the same labels allow.
 
-A person errs, too. Where a label hides a loss with probability eta at most, whatever the item, the mean of X by the
-labels is at least (1 - eta) times that of X by the truth: the test is of (1 - eta) epsilon then.
+Annotators make errors too. If a label hides a loss with probability at most eta, whatever the item, the mean of X by
+the labels is at least (1 - eta) times the mean by the truth: the test then uses (1 - eta) epsilon.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ _BETS = np.array([0.9, 0.5, 0.25])
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledUnits(ColumnTable):
-    """`num_units` units in their frozen order, and the items [M] in them that were put before a person.
+    """`num_units` units in their frozen order, and their items [M] that were given to an annotator.
 
-    `place`: that of the item's unit, from 0. `weight`: what X of the unit grows by where the item is lost. `score`: the
-    challenger's gate score. `answered`: whether the person labelled or skipped it by now. `lost`: whether the small
-    answer is wrong and the large one right by that label, or the item was skipped. `floor`: the least pi rho. `noise`:
-    eta, the largest probability that a label is wrong.
+    `place`: the position of the item's unit, from 0. `weight`: the increase of the unit's X if the item is lost.
+    `score`: the challenger's gate score. `answered`: whether the item has been labelled or skipped. `lost`: whether, by
+    that label, the small answer is wrong and the large one right, or the item was skipped. `floor`: the least pi rho.
+    `noise`: eta, the largest probability that a label is wrong.
     """
 
     num_units: int
@@ -78,10 +78,10 @@ class LabelledUnits(ColumnTable):
         floor: float,
         noise: float = 0.0,
     ) -> LabelledUnits:
-        """A window with what a person said of the items that were `drawn`; every column has shape [N].
+        """A window with the annotators' answers to the `drawn` items; every column has shape [N].
 
-        `label_probability`: rho, read of drawn items. `order`: the place of the item's unit, frozen before any label
-        was seen.
+        `label_probability`: rho, for drawn items. `order`: the position of the item's unit, frozen before any label was
+        seen.
         """
         unit_N = np.arange(len(traffic)) if traffic.unit is None else pd.factorize(traffic.unit)[0]
         num_units = int(unit_N.max(initial=-1)) + 1
@@ -107,7 +107,7 @@ class LabelledUnits(ColumnTable):
 
 
 class LabelledTest:
-    """The test of H0: the challenger loses at least epsilon, over the units that are decided in the frozen order."""
+    """The test of H0: the challenger loses at least epsilon, over the decided units in the frozen order."""
 
     def __init__(self, units: LabelledUnits, epsilon: float, delta: float) -> None:
         self.epsilon, self.delta = epsilon, delta
@@ -119,12 +119,12 @@ class LabelledTest:
 
     @property
     def p_value(self) -> float:
-        """p-value of H0 by what is decided so far; it only falls as more is decided."""
+        """p-value of H0 from the units decided so far; it never rises as more are decided."""
         return math.exp(-self._log_wealth(self._floor * self.epsilon))
 
     @property
     def certified(self) -> bool:
-        """Whether the loss is below epsilon with probability 1 - delta: no further label is needed."""
+        """Whether the loss is below epsilon with probability 1 - delta; then no further label is needed."""
         return self.p_value <= self.delta
 
     @property
@@ -134,7 +134,7 @@ class LabelledTest:
 
     @property
     def fewest_units(self) -> int:
-        """Fewest units that could certify anything: none of them lost."""
+        """The fewest units that could certify anything, with none of them lost."""
         return fewest_without_loss(_BETS, 1 / len(_BETS), self._floor * self.epsilon, self.delta)
 
     def _log_wealth(self, level: float) -> float:
@@ -144,7 +144,7 @@ class LabelledTest:
 
 
 class LabelledPath(ThresholdPath):
-    """The path from `escalate all` to the threshold that the labels were drawn for; below it nothing is known."""
+    """The path from `escalate all` to the threshold for which the labels were drawn; below it nothing is known."""
 
     def __init__(self, units: LabelledUnits, threshold: float, epsilon: float, delta: float) -> None:
         self._units, self._threshold = units, threshold
@@ -153,15 +153,15 @@ class LabelledPath(ThresholdPath):
         self.num_units, self.fewest_units = whole.num_units, whole.fewest_units
 
     def certified(self) -> float:
-        """The lowest threshold, from that of the labels on, at which they suffice; +inf where they never do."""
+        """The lowest threshold, from the labels' own up, at which they suffice; +inf if they never do."""
         return lowest_certified(self._units, self._threshold, self._epsilon, self._delta)
 
     def p_value(self, threshold: float) -> float:
-        """That of the items above a threshold; 1 below that of the labels."""
+        """The p-value of the items above a threshold; 1 below the labels' own threshold."""
         return 1.0 if threshold < self._threshold else self._test(threshold).p_value
 
     def upper_bound(self, threshold: float) -> float:
-        """Upper confidence bound, at delta, on what is lost at a threshold; 1 below that of the labels."""
+        """Upper confidence bound, at delta, on the loss at a threshold; 1 below the labels' own threshold."""
         return 1.0 if threshold < self._threshold else self._test(threshold).bound
 
     def _test(self, threshold: float) -> LabelledTest:
@@ -169,9 +169,9 @@ class LabelledPath(ThresholdPath):
 
 
 def lowest_certified(units: LabelledUnits, threshold: float, epsilon: float, delta: float) -> float:
-    """The lowest threshold from `threshold` on that is certified together with all above it; +inf where none is.
+    """The lowest threshold, from `threshold` up, that is certified together with all above it; +inf if none is.
 
-    The p-value changes at the scores of drawn items alone, and never falls with the threshold.
+    The p-value changes only at the scores of drawn items, and never falls with the threshold.
     """
     steps = [threshold, *np.unique(units.score[units.score > threshold]).tolist()]
 
@@ -183,10 +183,10 @@ def lowest_certified(units: LabelledUnits, threshold: float, epsilon: float, del
 
 
 def noise_bound(num_pairs: int, num_different: int, delta: float = 0.05) -> float:
-    """The largest share of wrong labels, at `delta`, that two answers to each of some items allow.
+    """The largest share of wrong labels, at `delta`, that is compatible with two answers to each of some items.
 
-    Where each answer is wrong with probability eta, independently, two are told apart with probability 2 eta (1 - eta)
-    at least: they agree where both are right, or both are wrong in the same way. 1/2 where no bound is smaller.
+    If each answer is wrong with probability eta, independently, two answers differ with probability at least 2 eta (1 -
+    eta): they agree if both are right, or both are wrong in the same way. 1/2 if no smaller bound holds.
     """
     share = binomial_upper_bound(num_different, num_pairs, delta) if num_pairs else 1.0
     return (1 - math.sqrt(1 - 2 * share)) / 2 if share < 0.5 else 0.5

@@ -1,24 +1,24 @@
 """Certifying a challenger on the traffic of the deployed cascade, without labels.
 
-For every item the large model's answer was asked for with a known probability pi: 1 where the item was escalated, the
-audit share where it was kept. A challenger's gate score g' and small answer S' are computed afterwards. Where it keeps
-an item and disagrees with the large model it may have lost; where it agrees it cannot have. So with A = 1 where the
-large answer was asked for,
+The large model's answer to every item was requested with a known probability pi: 1 if the item was escalated, the audit
+share if it was kept. A challenger's gate score g' and small answer S' are computed afterwards. If it keeps an item and
+disagrees with the large model, it may have lost; if it agrees, it cannot have. So with A = 1 if the large answer was
+requested,
 
     d(t) = 1[g' > t] 1[S' != L]        X(t) = pi_min A d(t) / pi  in [0, 1]        a = pi_min epsilon
 
-and the mean of d(t) bounds what the challenger loses against the large model alone, whatever the labels are. An answer
-that was asked for and is lost, late, failed or degraded counts as a disagreement. The test of H0: mean d(t) >= epsilon
-bets a constant share nu on every unit of the window,
+and the mean of d(t) bounds the challenger's loss against the large model alone, whatever the labels are. A requested
+answer that is lost, late, failed or degraded counts as a disagreement. The test of H0: mean d(t) >= epsilon bets a
+constant share nu on every unit of the window,
 
     K(t) = prod_u (1 - nu (X_u(t) - a))        p(t) = 1 / K(t)  at the end of the window.
 
 Given the items, only the draws of the audits are random, and they are independent: under H0 the expectation of K is
 prod (1 - nu (pi_min d_u - a)) <= (1 - nu pi_min (mean d - epsilon))^n <= 1 by the inequality of the arithmetic and
-geometric means. So the test holds for the window's own mean, whatever drifts, depends or changes in it; to speak of
-later traffic, units are taken as exchangeable. Bets that adapt to time would lose this, and with it the monotonicity
-in t that allows any grid of thresholds. A mean of K over bets with fixed weights is as valid and as monotone.
-References: arXiv 2010.09686 (betting), 2210.10768 (weights).
+geometric means. So the test holds for the window's own mean, under any drift, dependence or change within it; for a
+statement about later traffic, units are assumed exchangeable. Bets that adapt over time would lose this property, and
+with it the monotonicity in t that allows any grid of thresholds. A mean of K over bets with fixed weights is equally
+valid and monotone. References: arXiv 2010.09686 (betting), 2210.10768 (weights).
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from kcm.certification.paths import ThresholdPath
 from kcm.errors import ConfigError, DataError
 
 LARGEST_BET = 0.99  # 1 - nu (X - a) stays above zero for every X in [0, 1] and every level a
-_SAFETY_BETS = (0.5, 0.25, 0.1, 0.03)  # bets beside the planned one, in case the window is not like its plan
-_SAFETY_WEIGHT = 0.2  # of the wealth, for all of them together: what they cost is ln(1 / 0.8)
+_SAFETY_BETS = (0.5, 0.25, 0.1, 0.03)  # additional bets, in case the window differs from its plan
+_SAFETY_WEIGHT = 0.2  # share of the wealth for all of them; they cost ln(1 / 0.8)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Traffic:
     """Decisions of a window as the challenger sees them; every column has shape [N].
 
-    `score`: the challenger's gate score. `asked`: whether the large model's answer was asked for. `probability`: that
-    of being asked, in [`floor`, 1]. `disagrees`: whether the challenger's answer differs from the large one, or that
-    is not known though it was asked for; not read where `asked` is false. `unit`: what was drawn independently, such as
-    all items of one caller's document; None where every item stands alone.
+    `score`: the challenger's gate score. `asked`: whether the large model's answer was requested. `probability`: the
+    probability of the request, in [`floor`, 1]. `disagrees`: whether the challenger's answer differs from the large
+    one, or a requested answer is unknown; ignored if `asked` is false. `unit`: the independent unit, such as all items
+    of one caller's document; None if every item is its own unit.
 
     Raises DataError for columns of different lengths, scores that are not finite and probabilities out of range.
     """
@@ -86,8 +86,8 @@ class Traffic:
 class TrafficPath(ThresholdPath):
     """The tested path of thresholds over a window, from `escalate all` towards keeping more.
 
-    `bet` is the planned share nu, which must not depend on outcomes of the window; without one it is `best_bet` for the
-    window's units. Raises ConfigError for one outside (0, 0.99].
+    `bet` is the planned share nu, which must not depend on outcomes of the window; default `best_bet` for the window's
+    units. Raises ConfigError for a bet outside (0, 0.99].
     """
 
     def __init__(self, traffic: Traffic, epsilon: float, delta: float, bet: float | None = None) -> None:
@@ -109,7 +109,7 @@ class TrafficPath(ThresholdPath):
         self._lost_scores, self._before, self._after = traffic.score[lost], after - added, after
 
     def certified(self) -> float:
-        """The lowest threshold that is certified together with all above it; +inf where none is."""
+        """The lowest threshold that is certified together with all above it; +inf if none is."""
         log_K = self._log_wealth(self.epsilon)  # after 0, 1, 2, ... lost items
         passes = log_K >= math.log(1 / self.delta)
         if not passes[0]:
@@ -118,11 +118,11 @@ class TrafficPath(ThresholdPath):
         return lowest_threshold(self._scores, self._lost_scores, affordable)
 
     def p_value(self, threshold: float) -> float:
-        """p-value of H0: on what it keeps at `threshold` the challenger disagrees in a share epsilon or more."""
+        """p-value of H0: of what it keeps at `threshold`, the challenger disagrees on a share of at least epsilon."""
         return min(1.0, math.exp(-self._log_wealth(self.epsilon)[self._count(threshold)]))
 
     def upper_bound(self, threshold: float) -> float:
-        """Upper confidence bound, at delta, on the mean disagreement on what is kept at `threshold`."""
+        """Upper confidence bound, at delta, on the mean disagreement on the items kept at `threshold`."""
         count = self._count(threshold)
         return largest_level(lambda epsilon: float(self._log_wealth(epsilon)[count]), math.log(1 / self.delta))
 
@@ -141,14 +141,14 @@ class TrafficPath(ThresholdPath):
 
 
 def best_bet(num_units: int, level: float, delta: float) -> float:
-    """The bet that leaves room for the most lost units, of as many as a window has.
+    """The bet that allows the most lost units among a window's units.
 
-    The tested path goes from the surest items on, and ends where one more loss cannot be afforded: with the planned
+    The tested path starts with the surest items and ends when one more loss would exceed the budget: with the planned
     bet's share of the wealth,
 
         losses(nu) = (n ln(1 + nu a) - ln(1 / delta')) / (ln(1 + nu a) - ln(1 - nu (1 - a)))
 
-    How many units a window has says nothing of their outcomes. `level` is a, the floor times epsilon.
+    The number of units in a window is independent of their outcomes. `level` is a, the floor times epsilon.
     """
     bets_B = np.linspace(0.01, LARGEST_BET, 99)
     gain_B = np.log1p(bets_B * level)
@@ -158,6 +158,6 @@ def best_bet(num_units: int, level: float, delta: float) -> float:
 
 
 def mixture(bet: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The planned bet and the safety bets beside it, [G], and their weights, which sum to one."""
+    """The planned bet and the safety bets, [G], and their weights, which sum to one."""
     bets = np.array([bet, *_SAFETY_BETS])
     return bets, np.array([1 - _SAFETY_WEIGHT, *[_SAFETY_WEIGHT / len(_SAFETY_BETS)] * len(_SAFETY_BETS)])

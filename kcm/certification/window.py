@@ -1,4 +1,4 @@
-"""A certificate on a window of logged traffic, where the draw is that of the audits; see `traffic` and `labelled`."""
+"""A certificate on a window of logged traffic, whose randomness is in the audits; see `traffic` and `labelled`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kcm.errors import ConfigError
 
 
 class TrafficCertificate(Certificate):
-    """A certificate that was issued on logged traffic; stored and read again it is a `Certificate`."""
+    """A certificate issued on logged traffic; stored and read again it is a `Certificate`."""
 
     method: Literal["traffic", "labelled"]
     window: CertifiedWindow
@@ -33,11 +33,11 @@ def certify_traffic(
     delta: float,
     labelled: LabelledUnits | None = None,
 ) -> TrafficCertificate:
-    """Deploy the searched decision where the window certifies it, else the stricter certified one, else escalate all.
+    """Deploy the searched decision if the window certifies it, or else the stricter certified one, or escalate all.
 
-    `delta` is what the lineage's ledger gives to this attempt. With `labelled`, the test is that of the labels on
-    disagreements above the searched threshold. A group of traffic is a unit. Raises ConfigError for
-    `config.every_task`, which traffic cannot promise.
+    `delta` is the attempt's share of the lineage's ledger. With `labelled`, the test uses the labels on disagreements
+    above the searched threshold. A group of traffic is a unit. Raises ConfigError for `config.every_task`, which
+    traffic cannot promise.
     """
     if config.every_task:
         raise ConfigError(
@@ -50,7 +50,7 @@ def certify_traffic(
         path = traffic_path(traffic, config.epsilon, spend)
     else:
         path = LabelledPath(labelled, searched.cut, config.epsilon, spend)
-    rows = _rows(traffic, np.zeros(len(traffic), dtype=bool))  # the path has seen to what was lost: for calls alone
+    rows = _rows(traffic, np.zeros(len(traffic), dtype=bool))  # the path covers the loss; these rows only count calls
     return TrafficCertificate(
         method="traffic" if labelled is None else "labelled",
         window=window,
@@ -60,10 +60,10 @@ def certify_traffic(
 
 
 def traffic_path(traffic: Traffic, epsilon: float, delta: float) -> ThresholdPath:
-    """The test of a window: where the large model was asked about everything, no draw is left to be bet on.
+    """The test of a window; if the large model was asked about everything, no randomness is left to bet on.
 
-    What the window loses is then known exactly, and that of later traffic is tested as on certify rows, with the large
-    model's answers for labels.
+    The loss on the window is then known exactly, and the loss on later traffic is tested as on certify rows, with the
+    large model's answers as labels.
     """
     if traffic.floor < 1:
         return TrafficPath(traffic, epsilon, delta)
@@ -71,19 +71,19 @@ def traffic_path(traffic: Traffic, epsilon: float, delta: float) -> ThresholdPat
 
 
 def can_certify(traffic: Traffic, config: CertificateConfig, delta: float) -> bool:
-    """Whether the window has units enough to certify anything at all, whatever their outcomes."""
+    """Whether the window has enough units to certify anything at all, whatever their outcomes."""
     path = traffic_path(traffic, config.epsilon, config.loss_delta(delta))
     return path.num_units >= path.fewest_units
 
 
 def _rows(traffic: Traffic, lost_N: NDArray[np.bool_]) -> ScoredOutcomes:
-    """The decisions as rows of a table, on which the large model is right, and the small one where it is not lost."""
+    """The decisions as rows of a table: the large model is always right, the small one unless the item is lost."""
     right_N = np.ones(len(traffic), dtype=bool)
     return ScoredOutcomes(score=traffic.score, small_correct=~lost_N, large_correct=right_N, group=traffic.unit)
 
 
 def _statement(epsilon: float, delta: float, window: CertifiedWindow, labelled: LabelledUnits | None) -> str:
-    """The promise in words, for the window itself and for what comes after it."""
+    """The promise in words, for the window and for later traffic."""
     dates = f"{window.begins_at:%Y-%m-%d} to {window.ends_at:%Y-%m-%d}"
     decisions = f"the {window.num_decisions:,} certify decisions {window.after + 1} to {window.upto} ({dates})"
     loss = f"a loss of at most {100 * epsilon:g} points of accuracy against the large model alone"

@@ -1,14 +1,14 @@
-"""The gate `signals`: a small KAN over a few numbers that say how sure an answer is, and its curves can all be read.
+"""The gate `signals`: a small KAN over a few numbers that measure how sure an answer is; all its curves can be read.
 
-Every number has a direction known beforehand: an answer is surer where the judge is, where class means and remembered
-rows are near and agree, and where answers of its label were right; less sure where the large model is right on that
-label. SignalCurves may only go that way, so that a person can check them. The gate score is
+The direction of every number is known beforehand. An answer is surer if the judge is, if class means and remembered
+rows are near and agree, and if answers with its label were right; less sure if the large model is right on that label.
+SignalCurves are monotone in these directions, so a person can check them. The gate score is
 
     g(x) = -log-odds that a large call gains, P(small wrong, large right) = constant + sum of curves
 
-fitted on validate rows by folds of whole units, for a search has to use scores of rows that were left out. The task of
-a row is not among the numbers: a request need not carry it, and a certificate must hold for those that do not;
-thresholds per task heed it. Shapes: N rows, F signals, C labels.
+fitted on validate rows in folds of whole units, because a search needs scores of rows that were left out. The task of
+a row is not among the numbers: a request need not carry its task, and a certificate must hold for requests without one;
+thresholds per task use it. Shapes: N rows, F signals, C labels.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from kcm.cascade.table import ColumnTable
 from kcm.errors import DataError
 from kcm.metrics.intervals import Units
 
-MAX_ROWS = 10_000  # fitted on; more would cost time and tell little
-_LIMIT = 30.0  # log-odds beyond which nothing is left to tell apart
-_PRIOR_ROWS = 10.0  # with which the accuracy of a label is drawn to that of all
+MAX_ROWS = 10_000  # number of rows to fit on; more would cost time and add little
+_LIMIT = 30.0  # clamp on log-odds
+_PRIOR_ROWS = 10.0  # shrinkage of a label's accuracy towards the accuracy over all labels, in rows
 
 SIGNALS = (
     Signal("confidence", 1, "log-odds of the judge's likeliest label"),
@@ -55,11 +55,11 @@ class Signals(FittedForm):
     """The gate `signals`."""
 
     def restored(self, tensors: Mapping[str, Tensor]) -> SignalsHead:
-        """The head that gave these tensors."""
+        """The head with these tensors."""
         return SignalsHead.of(tensors)
 
     def fit(self, rows: GateRows) -> FittedHead:
-        """A head, and what folds that left them out say of its rows. Raises DataError for fewer than two units."""
+        """A head, and left-out scores of its rows by folds. Raises DataError for fewer than two units."""
         num_rows = len(rows.small_correct)
         units = Units(rows.group, num_rows)
         if units.count < 2:
@@ -78,10 +78,10 @@ class Signals(FittedForm):
 
 @dataclass(frozen=True, eq=False)
 class SignalsHead:
-    """The fitted curves, with what they read.
+    """The fitted curves and their inputs.
 
-    `rates_2C` are the accuracies of the small and of the large model where the small one gives a label, `reference`
-    what the small side has kept of the rows that it learned.
+    `rates_2C` are the accuracies of the small and of the large model on rows with a given small label; `reference` is
+    what the small side keeps of its training rows.
     """
 
     curves: SignalCurves
@@ -90,7 +90,7 @@ class SignalsHead:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> SignalsHead:
-        """The head that gave these tensors. Raises RuntimeError for those of another."""
+        """The head with these tensors. Raises RuntimeError for tensors of another gate."""
         names = (*_OWN, *(field.name for field in fields(Reference)))
         if missing := [name for name in names if name not in tensors]:
             raise RuntimeError(f"the gate 'signals' lacks {', '.join(missing)}")
@@ -98,22 +98,22 @@ class SignalsHead:
         return cls(SignalCurves.of(tensors, SIGNALS), tensors["rates_2C"].numpy(), reference)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that was fitted."""
+        """All fitted numbers."""
         own = self.curves.tensors(SIGNALS) | {"rates_2C": torch.from_numpy(self.rates_2C)}
         return own | {field.name: getattr(self.reference, field.name) for field in fields(Reference)}
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """What the curves read."""
+        """The inputs of the curves."""
         return self.curves.signals
 
     def score(self, inputs: GateInputs) -> NDArray[np.float64]:
-        """Log-odds that a large call gains nothing, [N]. Raises DataError for inputs without what the curves read."""
+        """Log-odds that a large call gains nothing, [N]. Raises DataError if an input of the curves is missing."""
         return self.curves.score(self.values(inputs))
 
     @property
     def rates_added_C(self) -> NDArray[np.float64]:
-        """What both accuracies of a label add to the score of every row that the small model gives it, [C]."""
+        """What both accuracies of a label add to the score of every row with that small label, [C]."""
         position_R = [each.name in _RATES for each in self.signals]
         values_CF = np.zeros((self.rates_2C.shape[1], len(self.signals)))
         values_CF[:, position_R] = self.rates_2C.T
@@ -130,7 +130,7 @@ class SignalsHead:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SignalRows(ColumnTable):
-    """The rows that a head is fitted on; `names` are those of the columns of `known_NF`."""
+    """The rows on which a head is fitted; `names` are the names of the columns of `known_NF`."""
 
     known_NF: NDArray[np.float64]
     answer_N: NDArray[np.int64]
@@ -202,7 +202,7 @@ class SignalRows(ColumnTable):
 def with_rates(
     known_NF: NDArray[np.float64], answer_N: NDArray[np.int64], rates_2C: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The signals that are known of rows, then the accuracies of their answers: all that the curves read."""
+    """The known signals of rows, then the accuracies of their answers: all inputs of the curves."""
     return np.concatenate([known_NF, rates_2C[:, answer_N].T], 1)
 
 
@@ -212,7 +212,7 @@ def answers(inputs: GateInputs) -> NDArray[np.int64]:
 
 
 def known_signals(inputs: GateInputs, reference: Reference) -> dict[str, NDArray[np.float64]]:
-    """The signals that rows and reference tell, by name, [N] each; without those of features where there are none."""
+    """The signals that rows and reference define, by name, [N] each; without features, no signals of features."""
     judge_NC, small_NC, answer_N = inputs.judge_logits_NC, inputs.small_logits_NC, answers(inputs)
     rows_N = np.arange(len(answer_N))
     log_p_NC = judge_NC - np.logaddexp.reduce(judge_NC, axis=1, keepdims=True)
@@ -222,7 +222,7 @@ def known_signals(inputs: GateInputs, reference: Reference) -> dict[str, NDArray
     if inputs.features_ND is None:
         return found
     if (distance_NC := reference.distances(inputs.features_ND)) is not None:
-        # A class that cannot be the answer, such as one without rows, is as far off as the farthest of the others.
+        # A class that cannot be the answer, such as one without rows, is as far away as the farthest other class.
         distance_NC = np.where(np.isfinite(judge_NC), distance_NC, np.inf)
         farthest_N1 = np.where(np.isfinite(distance_NC), distance_NC, 0).max(1, keepdims=True)
         near_NC = np.minimum(distance_NC, farthest_N1)
