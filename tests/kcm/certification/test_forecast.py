@@ -1,4 +1,4 @@
-"""The forecast of what a certificate leaves: right on average, with an interval that holds, whatever the rows' number."""
+"""The forecast of what a certificate leaves: right on average, with an interval that holds, for few rows and many."""
 
 from functools import partial
 from types import SimpleNamespace

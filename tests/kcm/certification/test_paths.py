@@ -169,7 +169,10 @@ def test_between_two_thresholds_of_the_grid_regret_keeps_what_it_keeps_alone(dra
         if method == "net":
             path.p_value = {grid[0]: 0.0, grid[1]: 1.0}.__getitem__
         assert path.certified() == certified
-    assert EitherPath(rows, grid, 0.05, 0.1, MethodChoice(samples, 0.05, 0.1)).certified() in (np.inf, grid[0])  # as tasks have it
+    assert EitherPath(rows, grid, 0.05, 0.1, MethodChoice(samples, 0.05, 0.1)).certified() in (
+        np.inf,
+        grid[0],
+    )  # as tasks have it
 
 
 def test_the_grid_is_frozen_on_validate_and_holds_the_searched_threshold(draw):
