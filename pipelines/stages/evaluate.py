@@ -238,7 +238,7 @@ def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tupl
         return ranked, f"{deployed} it comes first: on the rows that choose, both are worth the same"
     words = {
         "forecast": "a certificate is forecast to leave {} of the inputs to it, against {} with {}",
-        "calls_saved": "the forecasts are level ({} and {} with {}), and its searched threshold keeps more of these rows",
+        "calls_saved": "the forecasts are level ({} and {} with {}), and its search keeps more of these rows",
         "area": "the forecasts are level ({} and {} with {}), and the area under its frontier is larger",
     }[objective].format(*(forecast_words(asdict(Forecast.of(reached[name]))) for name in (best, other)), called[other])
     return ranked, f"{deployed} on the rows that choose {words}; choosing so costs nothing of delta"

@@ -41,7 +41,7 @@ def reached(forecast: float, calls_saved: float = 0.5, area: float = 0.9) -> dic
     [
         (reached(0.4), reached(0.5), "mcm", "is forecast to leave 50.0% (80% interval 42.0% to 61.0%) of the inputs"),
         (reached(0.5, 0.1), reached(0.4, 0.9), "kcm", "against 40.0% (80% interval 32.0% to 51.0%) with MCM"),
-        (reached(0.4, 0.6), reached(0.4, 0.7), "mcm", "and its searched threshold keeps more of these rows"),
+        (reached(0.4, 0.6), reached(0.4, 0.7), "mcm", "and its search keeps more of these rows"),
         (reached(0.4), reached(0.4), "kcm", "both are worth the same"),
         (reached(0.4), reached(0.43), "kcm", "none of the others is better by more than a standard error"),
         (reached(0.4, 0.6, 0.988), reached(0.4, 0.6, 0.989), "kcm", "none of the others is better by more"),
