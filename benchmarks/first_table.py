@@ -37,7 +37,7 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import SearchResult, find_policy
 from kcm.cascade.table import OutcomeTable, Split
 from kcm.certification.certificate import CertificateConfig, certify_policy
-from kcm.certification.forecast import Forecast, forecast_keep_rate
+from kcm.certification.forecast import KeepRateForecast, forecast_keep_rate
 from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator, CollaboratorName, NetworkConfig, NetworkKind
 from kcm.collaborator.distill import DistillConfig
@@ -236,7 +236,7 @@ class Candidate:
     gate: Gate
     outcomes: ScoredOutcomes
     found: SearchResult
-    forecast: Forecast
+    forecast: KeepRateForecast
 
     @property
     def standing(self) -> tuple[float, float, float]:

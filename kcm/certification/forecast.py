@@ -21,7 +21,7 @@ NUM_DRAWS, LEVEL = 20, 0.8
 
 
 @dataclass(frozen=True)
-class Forecast:
+class KeepRateForecast:
     """The share of rows that a certified policy is expected to keep, and the ends of an 80% interval of that share."""
 
     keep_rate: float
@@ -29,7 +29,7 @@ class Forecast:
     high: float
 
     @classmethod
-    def of(cls, figures: Mapping[str, float]) -> Forecast:
+    def of(cls, figures: Mapping[str, float]) -> KeepRateForecast:
         """What `figures` wrote."""
         return cls(figures["forecast"], figures["forecast_low"], figures["forecast_high"])
 
@@ -45,7 +45,7 @@ def forecast_keep_rate(
     num_certify: int,
     config: CertificateConfig,
     delta: float,
-) -> Forecast:
+) -> KeepRateForecast:
     """Rehearse search and certificate on draws of `rows`, with as many rows certifying as there are certify rows.
 
     Each draw takes `num_certify` rows, in whole units, for the certificate; all other rows search, and tell what the
@@ -56,7 +56,7 @@ def forecast_keep_rate(
     to certify, they are drawn with replacement from half of them, which has the second variance.
     """
     if Units(rows.group, len(rows)).count < 2:
-        return Forecast(0.0, 0.0, 1.0)
+        return KeepRateForecast(0.0, 0.0, 1.0)
     choices: Choices = {}
     shares = []
     for certify, rest in _draws(rows, num_certify):
@@ -66,7 +66,7 @@ def forecast_keep_rate(
     # Of M draws the k-th has k / (M + 1) below it on average; numpy's own rule would leave 72% between the two ends.
     ends = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="weibull")
     low, high = np.clip(mean + (ends - mean) * _widening(len(rows), num_certify), 0, 1)
-    return Forecast(mean, min(float(low), mean), max(float(high), mean))
+    return KeepRateForecast(mean, min(float(low), mean), max(float(high), mean))
 
 
 def _draws(rows: ScoredOutcomes, num_certify: int) -> Iterator[tuple[ScoredOutcomes, ScoredOutcomes]]:

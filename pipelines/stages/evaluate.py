@@ -31,7 +31,7 @@ from kcm.certification.certificate import (
     certificates_json,
     certify_policy,
 )
-from kcm.certification.forecast import Forecast
+from kcm.certification.forecast import KeepRateForecast
 from kcm.certification.ledger import Ledger, Look, Units
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import Config
@@ -240,7 +240,9 @@ def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tupl
         "forecast": "a certificate is forecast to leave {} of the inputs to it, against {} with {}",
         "calls_saved": "the forecasts are level ({} and {} with {}), and its search keeps more of these rows",
         "area": "the forecasts are level ({} and {} with {}), and the area under its frontier is larger",
-    }[objective].format(*(forecast_words(asdict(Forecast.of(reached[name]))) for name in (best, other)), called[other])
+    }[objective].format(
+        *(forecast_words(asdict(KeepRateForecast.of(reached[name]))) for name in (best, other)), called[other]
+    )
     return ranked, f"{deployed} on the rows that choose {words}; choosing so costs nothing of delta"
 
 

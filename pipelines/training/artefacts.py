@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from kcm.cascade.gate import Gate, restored_gate
 from kcm.cascade.novelty import NovelRows
 from kcm.cascade.policy import Policy
-from kcm.certification.forecast import Forecast
+from kcm.certification.forecast import KeepRateForecast
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import parse_config
 from kcm.large import PromptMode, Prompts
@@ -76,9 +76,9 @@ class Tuned:
     objectives: dict[PromptMode, dict[str, float]] = field(default_factory=dict)  # by mode, where modes were searched
 
     @property
-    def forecast(self) -> Forecast:
+    def forecast(self) -> KeepRateForecast:
         """What a certificate will leave to the small side, under the prompt mode of the policy."""
-        return Forecast.of(self.objectives.get(self.policy.prompt, self.reached))
+        return KeepRateForecast.of(self.objectives.get(self.policy.prompt, self.reached))
 
     def save(self, folder: Path) -> None:
         """Write what the search found to a new folder; prompts are added to it by `save_prompts`."""
