@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,13 @@ from script import options
 from sklearn.linear_model import LogisticRegression
 
 from kcm.cascade.gate import Gate, fit_gate
+from kcm.cascade.policy import Policy
 from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.search import find_policy
+from kcm.cascade.search import SearchResult, find_policy
 from kcm.cascade.table import OutcomeTable, Split
-from kcm.certification.certificate import CertificateConfig, certified_keep_rate, certify_policy
+from kcm.certification.certificate import CertificateConfig, certify_policy
+from kcm.certification.forecast import KeepRateForecast, forecast_keep_rate
 from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator, CollaboratorName, NetworkConfig, NetworkKind
 from kcm.collaborator.distill import DistillConfig
@@ -56,6 +59,7 @@ NUM_LARGE, NUM_FRESH = 8_000, 4_000
 INCREMENTS = {"clinc": ((7, 11), (10, 15)), "banking": ((7, 11),)}  # tasks, and classes of each
 FEW_LABELS = ((200, 8_000), (200, 500), (1_000, 8_000), (1_000, 500))  # with a label, of 3,250; the large model's rows
 CERTIFICATE = CertificateConfig(epsilon=0.02, delta=0.1)
+FIRST_LOOK = question_delta(CERTIFICATE.delta, 1)
 GATES = ("confidence", "signals")
 KINDS: Mapping[CollaboratorName, NetworkKind] = {"kcm": "kan", "mcm": "random_relu", "linear": "linear"}
 
@@ -216,18 +220,47 @@ def thirty_lines(draw: Draw) -> tuple[np.ndarray, np.ndarray, str]:
     certify, fresh = draw.certify, draw.fresh
     small, score = model.predict(certify.features), model.predict_proba(certify.features).max(1)
     lost = np.sort(score[(small != certify.labels) & (certify.large == certify.labels)])[::-1]
-    passing = binom.cdf(np.arange(len(score)), len(score), CERTIFICATE.epsilon) <= question_delta(CERTIFICATE.delta, 1)
+    passing = binom.cdf(np.arange(len(score)), len(score), CERTIFICATE.epsilon) <= FIRST_LOOK
     affordable = int(passing.sum()) - 1
     threshold = np.inf if affordable < 0 else lost[affordable] if affordable < len(lost) else -np.inf
     kept = model.predict_proba(fresh.features).max(1) > threshold
     return kept, model.predict(fresh.features), "linear"
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A collaborator with a gate, its train rows as if left out, the searched policy, and the forecast."""
+
+    name: CollaboratorName
+    collaborator: Collaborator
+    gate: Gate
+    outcomes: ScoredOutcomes
+    found: SearchResult
+    forecast: KeepRateForecast
+
+    @property
+    def standing(self) -> tuple[float, float, float]:
+        """What it is chosen by."""
+        return self.forecast.keep_rate, self.found.calls_saved, self.found.area
+
+    def deployed_on(self, rows: Rows, num_labels: int) -> Policy:
+        """The policy that `rows` certify."""
+        certify, _ = scored(self.collaborator, self.gate, rows, num_labels)
+        policy, _ = certify_policy(self.outcomes, certify, self.found.policy, CERTIFICATE, delta=FIRST_LOOK)
+        return policy
+
+
 def ours(draw: Draw) -> tuple[np.ndarray, np.ndarray, str]:
     """The same by the collaborators, gates, search and certificate of the product."""
-    delta = question_delta(CERTIFICATE.delta, 1)
+    best = max(candidates(draw), key=lambda candidate: candidate.standing)
+    policy = best.deployed_on(draw.certify, draw.num_labels)
+    fresh, answers = scored(best.collaborator, best.gate, draw.fresh, draw.num_labels)
+    return policy.keep(fresh.score, fresh.task), answers, f"{best.name}, {best.gate.name}"
+
+
+def candidates(draw: Draw) -> Iterator[Candidate]:
+    """All collaborators that `auto` trains, each with all gates of `kcm init`."""
     network = parse_config(NetworkConfig, DEFAULT_LEARNING["network"], where="network")
-    best: tuple[tuple[float, ...], Any] | None = None
     for name, kind in KINDS.items():
         collaborator = Collaborator(draw.train.features.shape[1], draw.num_labels, network, kind, seed=0)
         learner: Learner = Logistic() if name == "linear" else AnalyticConfig().build(0)
@@ -242,17 +275,9 @@ def ours(draw: Draw) -> tuple[np.ndarray, np.ndarray, str]:
         for gate in GATES:
             fitted = fit_gate(gate, temperature, chosen, rows.features, reference=Reference.nothing())
             outcomes = ScoredOutcomes.of(chosen, fitted.scores)
-            found = find_policy(outcomes, fitted.gate, "global", CERTIFICATE.epsilon)
-            promised = certified_keep_rate(found.policy, outcomes, CERTIFICATE, delta)
-            standing = promised, found.calls_saved, found.area
-            if best is None or standing > best[0]:
-                best = standing, (name, collaborator, fitted.gate, outcomes, found.policy)
-    assert best is not None
-    name, collaborator, gate, outcomes, policy = best[1]
-    certify, _ = scored(collaborator, gate, draw.certify, draw.num_labels)
-    deployed, _ = certify_policy(outcomes, certify, policy, CERTIFICATE, delta=delta)
-    fresh, answers = scored(collaborator, gate, draw.fresh, draw.num_labels)
-    return deployed.keep(fresh.score, fresh.task), answers, f"{name}, {gate.name}"
+            search = partial(find_policy, gate=fitted.gate, scope="global", max_loss=CERTIFICATE.epsilon)
+            forecast = forecast_keep_rate(search, outcomes, len(draw.certify.labels), CERTIFICATE, FIRST_LOOK)
+            yield Candidate(name, collaborator, fitted.gate, outcomes, search(outcomes), forecast)
 
 
 @torch.no_grad()

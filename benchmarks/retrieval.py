@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +32,8 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named
 from kcm.cascade.search import find_policy
 from kcm.cascade.table import SPLITS, Split
-from kcm.certification.certificate import certificates_json, certified_keep_rate, certify_policy
+from kcm.certification.certificate import certificates_json, certify_policy
+from kcm.certification.forecast import forecast_keep_rate
 from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import EncoderConfig
@@ -296,7 +298,7 @@ def measured(found: Sequence[Gallery], config: RunConfig, top_k: Sequence[int]) 
     """The test queries by the certified policy that keeps most, and by the best that scores half of the pairs."""
     tried = list(candidates(found, config, top_k))
     delta = question_delta(config.certificate.delta, 1)  # the search ends before matching is certified on the same rows
-    best, searched = cheapest(tried, config, delta)
+    best, searched = cheapest(tried, len(tried[0].on(found, "certify")[1]), config, delta)
     policy, certificates = certify_policy(
         best.validate, best.on(found, "certify")[1], searched, config.certificate, delta=delta
     )
@@ -307,14 +309,15 @@ def measured(found: Sequence[Gallery], config: RunConfig, top_k: Sequence[int]) 
     }
 
 
-def cheapest(tried: Sequence[Candidate], config: RunConfig, delta: float) -> tuple[Candidate, Policy]:
+def cheapest(tried: Sequence[Candidate], num_certify: int, config: RunConfig, delta: float) -> tuple[Candidate, Policy]:
     """The candidate with the highest expected certified keep rate, with the policy to certify."""
 
     def standing(candidate: Candidate) -> tuple[tuple[float, ...], Policy]:
         max_loss = config.tune.allowed_loss(config.certificate.epsilon)
-        result = find_policy(candidate.validate, candidate.gate, "global", max_loss)
-        keep_rate = certified_keep_rate(result.policy, candidate.validate, config.certificate, delta)
-        return (keep_rate, result.calls_saved, result.area), result.policy
+        search = partial(find_policy, gate=candidate.gate, scope="global", max_loss=max_loss)
+        result = search(candidate.validate)
+        forecast = forecast_keep_rate(search, candidate.validate, num_certify, config.certificate, delta)
+        return (forecast.keep_rate, result.calls_saved, result.area), result.policy
 
     _, policy, candidate = max(((*standing(each), each) for each in tried), key=lambda item: item[0])
     return candidate, policy

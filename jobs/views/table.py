@@ -16,6 +16,7 @@ from kcm.report.glossary import metric
 from kcm.report.reading import OUTCOME_METRICS, collaborators, names_of, outcomes, sides, task_names
 from kcm.report.words import (
     added_to_base,
+    forecast,
     headline,
     large_faults,
     measured_rows,
@@ -95,6 +96,8 @@ def _lines(result: Numbers) -> Iterator[Text]:
         yield line("advice", advice)
     if why := why_deployed(result):
         yield line("deployed", why)
+    if expected := forecast(result):
+        yield line("forecast", expected)
     if added := added_to_base(result):
         yield line("base", added)
     if taught := taught_by_answers(result):

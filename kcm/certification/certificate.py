@@ -20,6 +20,7 @@ from kcm.cascade.policy import ESCALATE_ALL, Decision, DecisionKind, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.paths import (
     EitherPath,
+    MethodChoice,
     NetPath,
     RegretPath,
     TableMethod,
@@ -36,6 +37,8 @@ from kcm.metrics.intervals import Units
 Method = Literal[TableMethod, "traffic", "labelled"]  # on logged traffic: without labels, or on disagreements alone
 
 
+# How `auto` tests, by the task whose threshold is certified, and by task where one threshold holds in every task.
+Choices = dict[str | None, dict[str | None, MethodChoice]]
 NUM_SAMPLES, MAX_SAMPLED = 20, 10_000  # of rows that choose, and rows of one
 
 
@@ -120,18 +123,20 @@ def certify(
     config: CertificateConfig,
     *,
     delta: float | None = None,
+    choices: dict[str | None, MethodChoice] | None = None,
 ) -> Certificate:
     """Deploy the searched decision where it is certified, else the stricter certified one, else escalate all.
 
     `validate` fixes what must not depend on `rows`: the tests of `auto`, and the grid. `delta` is what this
-    look at the rows may spend (see `kcm.certification.ledger`); the config's where None.
+    look at the rows may spend (see `kcm.certification.ledger`); the config's where None. `choices` keeps the tests of
+    `auto` from one call to the next, where `validate` stays the same.
 
     Raises DataError without rows, and ConfigError when `regret` is asked for under a changed prompt.
     """
     if len(validate) == 0 or len(rows) == 0:
         raise DataError("a certificate needs validate and certify rows", where="outcome table")
     spend = config.delta if delta is None else delta
-    path = _path(validate, rows, searched, config, spend)
+    path = _path(validate, rows, searched, config, spend, {} if choices is None else choices)
     fields = deployed_fields(path, rows, searched, config, spend)
     deployed = Decision(decision=fields["decision"], threshold=fields["threshold"])
     return Certificate(method=path.method(deployed.cut), **fields)
@@ -174,6 +179,7 @@ def certify_policy(
     config: CertificateConfig,
     *,
     delta: float | None = None,
+    choices: Choices | None = None,
 ) -> tuple[Policy, dict[str | None, Certificate]]:
     """The policy to deploy and its certificates by task; None is the key of the decision for all other requests.
 
@@ -181,26 +187,18 @@ def certify_policy(
     validate or certify rows loses its own decision and follows the common one.
     """
     share = (config.delta if delta is None else delta) / (1 + len(policy.task_decisions))
-    common = certify(validate, rows, policy.decision, config, delta=share)
+    known: Choices = {} if choices is None else choices
+    common = certify(validate, rows, policy.decision, config, delta=share, choices=known.setdefault(None, {}))
     certificates: dict[str | None, Certificate] = {None: common}
     if policy.task_decisions:
         alone = config.model_copy(update={"every_task": False})
         validate_rows, task_rows = validate.by_task(), rows.by_task()
         for task, decision in policy.task_decisions.items():
             if task in task_rows and task in validate_rows:
-                certificates[task] = certify(validate_rows[task], task_rows[task], decision, alone, delta=share)
+                own = validate_rows[task], task_rows[task], decision, alone
+                certificates[task] = certify(*own, delta=share, choices=known.setdefault(task, {}))
     tasks = {task: certificate.route for task, certificate in certificates.items() if task is not None}
     return policy.model_copy(update={"decision": common.route, "task_decisions": tasks}), certificates
-
-
-def certified_keep_rate(policy: Policy, rows: ScoredOutcomes, config: CertificateConfig, delta: float) -> float:
-    """Share of `rows` that would be kept if certify rows were like them: the expected result of certification.
-
-    Many thresholds save more calls on the rows they were chosen on, and then fail to be certified, each with its own
-    small share of delta and of the rows. Only validate rows are read, so a choice by this figure spends no delta.
-    """
-    deployed, _ = certify_policy(rows, rows, policy, config, delta=delta)
-    return float(deployed.keep(rows.score, rows.task).mean())
 
 
 def confidence(deltas: Iterable[float]) -> str:
@@ -239,7 +237,7 @@ def certificate_curve(
     method: str = certificate.method
     if len(validate) and len(rows) and method in ("regret", "net"):
         method = "net" if rows.prompted else config.method
-        path = _path(validate, rows, certificate.searched, config, certificate.delta)
+        path = _path(validate, rows, certificate.searched, config, certificate.delta, {})
         grid = frozen_grid(Frontier.of(validate), certificate.searched.cut, beyond=True)
         lost_N = rows.certified_baseline.astype(np.int8) - rows.small_correct
         escalated_N = rows.certified_baseline.astype(np.int8) - rows.large_correct if rows.prompted else 0
@@ -255,7 +253,12 @@ def certificate_curve(
 
 
 def _path(
-    validate: ScoredOutcomes, rows: ScoredOutcomes, searched: Decision, config: CertificateConfig, delta: float
+    validate: ScoredOutcomes,
+    rows: ScoredOutcomes,
+    searched: Decision,
+    config: CertificateConfig,
+    delta: float,
+    choices: dict[str | None, MethodChoice],
 ) -> ThresholdPath:
     """The tested path of accuracy. Under a prompt that changes the large model's answers only `net` is valid."""
     delta = config.loss_delta(delta)
@@ -267,19 +270,22 @@ def _path(
         )
     grid = frozen_grid(Frontier.of(validate), searched.cut, beyond=config.max_call_rate is not None)
 
-    def over(part: ScoredOutcomes, choosing: ScoredOutcomes) -> ThresholdPath:
+    def over(part: ScoredOutcomes, choosing: ScoredOutcomes, task: str | None = None) -> ThresholdPath:
         if config.method == "regret":
             return RegretPath(part, config.epsilon, delta)
         if config.method == "net" or rows.prompted:
             return NetPath(part, grid, config.epsilon, delta)
-        samples = _samples(choosing, len(part))
+        if task not in choices:
+            choices[task] = MethodChoice(_samples(choosing, len(part)), config.epsilon, delta)
         # Tasks have one threshold together, which has to be one that was tested for each of them: of the grid.
-        return EitherPath(part, grid, config.epsilon, delta, samples, between=not config.every_task)
+        return EitherPath(part, grid, config.epsilon, delta, choices[task], between=not config.every_task)
 
     if not config.every_task:
         return over(rows, validate)
     choosing = validate.by_task()
-    return WorstTaskPath({task: over(part, choosing.get(task, validate)) for task, part in rows.by_task().items()})
+    return WorstTaskPath(
+        {task: over(part, choosing.get(task, validate), task) for task, part in rows.by_task().items()}
+    )
 
 
 def _samples(validate: ScoredOutcomes, num_rows: int) -> list[ScoredOutcomes]:

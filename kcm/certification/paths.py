@@ -164,13 +164,39 @@ class NetPath(ThresholdPath):
         return BettingTest(self._losses.values(threshold), self.num_units, self._delta)
 
 
-class EitherPath(NetPath):
-    """Every threshold of the grid by `regret` or by `net`: by the test that more of `samples` pass there.
+class MethodChoice:
+    """Whether `regret` or `net` tests a threshold: the test that more of `samples` pass there.
 
-    `samples` are drawn from other rows; on a tie the test counts whose highest p-value is lower, and `net` is not taken
-    where there are too few units for it. A cascade that loses epsilon with its wins credited loses as much without
-    them, so either test is one of what `net` promises. On few rows `regret` passes strict thresholds, at which hardly a
-    row is lost, and `net` those at which the small model wins often: with either alone the path would often stop early.
+    `samples` are drawn from rows that certify nothing; on a tie the test counts whose highest p-value is lower.
+    """
+
+    def __init__(self, samples: Sequence[ScoredOutcomes], epsilon: float, delta: float) -> None:
+        none = np.empty(0)  # single thresholds are tested, and no grid
+        self._delta = delta
+        self._paths: dict[TableMethod, list[ThresholdPath]] = {
+            "regret": [RegretPath(sample, epsilon, delta) for sample in samples],
+            "net": [NetPath(sample, none, epsilon, delta) for sample in samples],
+        }
+        self._methods: dict[float, TableMethod] = {}  # by threshold, as far as they were asked for
+
+    def method(self, threshold: float) -> TableMethod:
+        """The test of a threshold."""
+
+        def standing(method: TableMethod) -> tuple[int, float]:
+            p_values = [path.p_value(threshold) for path in self._paths[method]]
+            return sum(p <= self._delta for p in p_values), -max(p_values)
+
+        if threshold not in self._methods:
+            self._methods[threshold] = max(self._paths, key=standing)
+        return self._methods[threshold]
+
+
+class EitherPath(NetPath):
+    """Every threshold of the grid by `regret` or by `net`, as `choice` says; by `regret` if `net` has too few units.
+
+    A cascade that loses epsilon with its wins credited loses as much without them, so either test is one of what `net`
+    promises. On few rows `regret` passes strict thresholds, at which hardly a row is lost, and `net` those at which
+    the small model wins often: with either alone the path would often stop early.
 
     `between`: thresholds above a grid threshold of `regret`, up to the next one, are tested by `regret` as well. What
     it counts only grows as the threshold falls, so these tests cost nothing, as in `RegretPath`.
@@ -182,19 +208,15 @@ class EitherPath(NetPath):
         grid: NDArray[np.float64],
         epsilon: float,
         delta: float,
-        samples: Sequence[ScoredOutcomes],
+        choice: MethodChoice,
         *,
         between: bool = False,
     ) -> None:
         super().__init__(rows, grid, epsilon, delta)
-        self._between = between
-        self._regret, credits = RegretPath(rows, epsilon, delta), self.num_units >= self.fewest_units
+        self._between, self._choice = between, choice
+        self._regret, self._credits = RegretPath(rows, epsilon, delta), self.num_units >= self.fewest_units
         self.fewest_units = min(self.fewest_units, self._regret.fewest_units)
-        self._samples: dict[TableMethod, list[ThresholdPath]]
-        self._samples = {"regret": [RegretPath(sample, epsilon, delta) for sample in samples]}
-        if credits:
-            self._samples["net"] = [NetPath(sample, grid, epsilon, delta) for sample in samples]
-        self._methods: dict[float, TableMethod] = {}  # by threshold, as far as they were asked for
+        self._lowest: float | None = None  # certified by `regret` between two thresholds of the grid
 
     def certified(self) -> float:
         """As of the grid, or just above the lost row at which `regret` fails between two thresholds of the grid."""
@@ -203,7 +225,7 @@ class EitherPath(NetPath):
         if self._between and len(below) and self.method(float(below[0])) == "regret":
             lowest = self._regret.certified()
             if lowest < certified:
-                self._methods[lowest] = "regret"
+                self._lowest = lowest
                 return lowest
         return certified
 
@@ -218,13 +240,9 @@ class EitherPath(NetPath):
         return self.p_value(threshold) <= self._delta
 
     def method(self, threshold: float) -> TableMethod:
-        def standing(method: TableMethod) -> tuple[int, float]:
-            p_values = [sample.p_value(threshold) for sample in self._samples[method]]
-            return sum(p <= self._delta for p in p_values), -max(p_values)
-
-        if threshold not in self._methods:
-            self._methods[threshold] = max(self._samples, key=standing)
-        return self._methods[threshold]
+        if threshold == self._lowest or not self._credits:
+            return "regret"
+        return self._choice.method(threshold)
 
 
 class _ShuffledLosses:

@@ -105,6 +105,25 @@ def taught_by_answers(result: Numbers) -> str:
     return f"A row without a label counts {counts} one with, by the large model's answer: {found}."
 
 
+def forecast_words(expected: Numbers) -> str:
+    """A forecast of the share that is kept, with its interval, as `50.1% (80% interval 41.0% to 60.2%)`."""
+    keep_rate, low, high = (percent(expected[name]) for name in ("keep_rate", "low", "high"))
+    return f"{keep_rate} (80% interval {low} to {high})"
+
+
+def forecast(result: Numbers) -> str:
+    """What the search forecast that a certificate would leave to the small side, and what it left; else empty."""
+    found = deployed(result)[1]
+    expected, call_rate = found.get("forecast"), found["overall"].get("call_rate")
+    if not expected:
+        return ""
+    sentence = f"Before the certify rows were read, its share was forecast to be {forecast_words(expected)}"
+    if not known(call_rate):
+        return f"{sentence}."
+    certified = "As certified" if is_certified(certificate_of(result)) else "As deployed"
+    return f"{sentence}. {certified}, on {measured_rows(result)} it answers {percent(1 - call_rate)}."
+
+
 def why_deployed(result: Numbers) -> str:
     """Why this collaborator is deployed, and by how many networks; empty where a run does not say."""
     sentence = str((result.get("deployed") or {}).get("reason") or "")

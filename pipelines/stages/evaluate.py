@@ -31,6 +31,7 @@ from kcm.certification.certificate import (
     certificates_json,
     certify_policy,
 )
+from kcm.certification.forecast import KeepRateForecast
 from kcm.certification.ledger import Ledger, Look, Units
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import Config
@@ -42,6 +43,7 @@ from kcm.metrics.calibration import expected_calibration_error, reliability
 from kcm.metrics.continual import summarise
 from kcm.metrics.routing import prompt_effect
 from kcm.report.reading import NAMES
+from kcm.report.words import forecast_words
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.outcome_table import PartRows, ScoredTable, kept_parts, part_rows, scored_parts
 from pipelines.context import Attempt
@@ -235,14 +237,13 @@ def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tupl
     if objective is None:
         return ranked, f"{deployed} it comes first: on the rows that choose, both are worth the same"
     words = {
-        "promised": "a certificate should leave {} of the inputs to it",
-        "calls_saved": "of both a certificate should leave about the same, and it saves {} of the calls",
-        "area": "both should save about the same, and the area under its frontier is {}",
-    }[objective].format(f"{reached[best][objective]:.1%}")
-    return ranked, (
-        f"{deployed} on the rows that choose {words}, against {reached[other][objective]:.1%} with {called[other]};"
-        " choosing so costs nothing of delta"
+        "forecast": "a certificate is forecast to leave {} of the inputs to it, against {} with {}",
+        "calls_saved": "the forecasts are level ({} and {} with {}), and its search keeps more of these rows",
+        "area": "the forecasts are level ({} and {} with {}), and the area under its frontier is larger",
+    }[objective].format(
+        *(forecast_words(asdict(KeepRateForecast.of(reached[name]))) for name in (best, other)), called[other]
     )
+    return ranked, f"{deployed} on the rows that choose {words}; choosing so costs nothing of delta"
 
 
 def take_look(store: ArtefactStore, units: Units, config: CertificateConfig, fingerprint: str) -> Look:
@@ -284,6 +285,7 @@ def result_of(
         },
         "policy": policy.model_dump(mode="json") | {"scope": policy.scope},
         "certificate": certificates_json(certificates),
+        "forecast": asdict(found.forecast),
         "answer_weight": found.state["learner"].get("answered", {}).get("weight"),
         "num_parameters": num_parameters(found.collaborator.judge),
         "num_networks": len(found.collaborator.merged().networks),

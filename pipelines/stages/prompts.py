@@ -23,7 +23,8 @@ from kcm.cascade.policy import Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import TuneConfig, find_policy
 from kcm.cascade.table import SPLITS, MeasuredRows, OutcomeTable
-from kcm.certification.certificate import CertificateConfig, certified_keep_rate
+from kcm.certification.certificate import CertificateConfig
+from kcm.certification.forecast import forecast_keep_rate
 from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ArtefactError, ConfigError
@@ -42,7 +43,7 @@ from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import Answers, OutcomesArtefact, over_labels
 from pipelines.store.sequence import Names
 from pipelines.store.storage import Storage
-from pipelines.training.artefacts import Tuned, TunedArtefact, save_prompts
+from pipelines.training.artefacts import Tuned, TunedArtefact, save_prompts, standing
 
 
 class Prompting(AskingPlan):
@@ -125,15 +126,16 @@ def _best(
     table = _validate_rows(tuned_one, features, outcomes, folders)
     policies: dict[str, Policy] = {}
     objectives: dict[str, dict[str, float]] = {}
+    first_look = question_delta(plan.certificate.delta, 1)
     for mode in plan.modes:
         mine = table.select(table.prompt == mode)
         rows = ScoredOutcomes.of(mine, mine.score)
-        search = partial(find_policy, rows, tuned_one.gate, tuned_one.policy.scope, plan.max_loss)
-        found = search()  # modes are compared without unknown classes, as trials are
-        keep_rate = certified_keep_rate(found.policy, rows, plan.certificate, question_delta(plan.certificate.delta, 1))
-        policies[mode] = search(tuned_one.novel).policy.model_copy(update={"prompt": mode})
-        objectives[mode] = {"promised": keep_rate, "calls_saved": found.calls_saved, "area": found.area}
-    best = max(policies, key=lambda mode: tuple(objectives[mode].values()))
+        search = partial(find_policy, gate=tuned_one.gate, scope=tuned_one.policy.scope, max_loss=plan.max_loss)
+        found = search(rows)  # modes are compared without unknown classes, as trials are
+        forecast = forecast_keep_rate(search, rows, features.num_rows("certify"), plan.certificate, first_look)
+        policies[mode] = search(rows, novel=tuned_one.novel).policy.model_copy(update={"prompt": mode})
+        objectives[mode] = {"calls_saved": found.calls_saved, "area": found.area} | forecast.figures
+    best = max(policies, key=lambda mode: standing(objectives[mode]))
     return policies[best], objectives
 
 
@@ -150,7 +152,7 @@ def _validate_rows(
 class ChoosePrompts(Stage):
     """For each collaborator `<name>/`: what `tune` wrote, with the policy of the best mode; `prompts.json`; answers."""
 
-    stage, version = "prompts", 1
+    stage, version = "prompts", 2
     reads, writes = ("features", "outcomes", "tuned"), TunedArtefact
 
     large: LargeConfig

@@ -28,7 +28,7 @@ from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerPlan
 
 OBJECTIVES = ("area", "calls_saved")
-CERTIFIED_KEEP_RATE = "promised"
+REACHED = (*OBJECTIVES, "forecast", "forecast_low", "forecast_high")
 
 
 class Trial(ray_tune.Trainable):
@@ -53,7 +53,7 @@ class Trial(ray_tune.Trainable):
 class Tune(Stage, Plan):
     """For each collaborator `<name>/`: state, gate and policy of its best trial; and all trials in `trials.json`."""
 
-    stage, version, unit = "tune", 2, "trials"
+    stage, version, unit = "tune", 3, "trials"
     reads, writes = ("features", "outcomes", "trained"), TunedArtefact
 
     tune: TuneConfig
@@ -103,7 +103,7 @@ class Tune(Stage, Plan):
             return
         for trial in artefact.trials:
             name = f"{trial['collaborator']} {trial['number']}"
-            metrics = {metric: trial[metric] for metric in (*OBJECTIVES, CERTIFIED_KEEP_RATE)}
+            metrics = {metric: trial[metric] for metric in REACHED}
             context.tracking.log_trial(name, f"{artefact.fingerprint}/{name}", trial["params"], metrics)
 
 
@@ -172,7 +172,7 @@ def _search(
     found = [results[number] for number in range(len(results))]
     return [
         {"number": number, "collaborator": name, "params": result.config}
-        | {objective: (result.metrics or {})[objective] for objective in (*OBJECTIVES, CERTIFIED_KEEP_RATE)}
+        | {objective: (result.metrics or {})[objective] for objective in REACHED}
         for number, result in enumerate(found)
     ]
 

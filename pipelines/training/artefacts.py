@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from kcm.cascade.gate import Gate, restored_gate
 from kcm.cascade.novelty import NovelRows
 from kcm.cascade.policy import Policy
+from kcm.certification.forecast import KeepRateForecast
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import parse_config
 from kcm.large import PromptMode, Prompts
@@ -26,7 +27,7 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.worker import TrainerConfig, TrainerPlan, load_state
 
 PROMPTS, TRIALS, FOUND = "prompts.json", "trials.json", "found.json"
-RANKING = ("promised", "calls_saved", "area")  # objectives by weight
+RANKING = ("forecast", "calls_saved", "area")  # objectives by weight
 _GATE, _STATE, _SCORES, _LEFT_OUT = "gate.safetensors", "state.pt", "validate_scores.npy", "left_out.npz"
 _NOVEL = "novel.npz"
 
@@ -73,6 +74,11 @@ class Tuned:
     novel: NovelRows | None = None  # rows as if their class had never been learned, where the learner can tell
     prompts: Prompts | None = None
     objectives: dict[PromptMode, dict[str, float]] = field(default_factory=dict)  # by mode, where modes were searched
+
+    @property
+    def forecast(self) -> KeepRateForecast:
+        """What a certificate will leave to the small side, under the prompt mode of the policy."""
+        return KeepRateForecast.of(self.objectives.get(self.policy.prompt, self.reached))
 
     def save(self, folder: Path) -> None:
         """Write what the search found to a new folder; prompts are added to it by `save_prompts`."""
@@ -152,8 +158,8 @@ class TunedArtefact(Artefact):
         if self.has(f"{name}/{PROMPTS}"):
             modes: dict[str, dict[str, float]] = self.json(f"{name}/{PROMPTS}")["objectives"]
             return modes[Policy.load(self.below(name)).prompt]
-        found = self.json(f"{name}/{FOUND}")
-        return {objective: found[objective] for objective in RANKING}
+        found: dict[str, Any] = self.json(f"{name}/{FOUND}")
+        return {objective: figure for objective, figure in found.items() if objective != "choice"}
 
     def num_choosing(self, name: str) -> int:
         """The number of the rows that choose."""

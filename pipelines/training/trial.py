@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -18,7 +18,8 @@ from kcm.cascade.gate import GateName
 from kcm.cascade.novelty import Novelty
 from kcm.cascade.reference import Reference
 from kcm.cascade.search import Scope, find_policy
-from kcm.certification.certificate import CertificateConfig, certified_keep_rate
+from kcm.certification.certificate import CertificateConfig
+from kcm.certification.forecast import forecast_keep_rate
 from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
@@ -116,12 +117,12 @@ class TrialPlan:
             novelty=Novelty.of(state["learner"]),
             novel_share=self.novel_share,
         )
-        best = find_policy(rows, gate, choice.scope, self.max_loss)
-        first_look = question_delta(self.certificate.delta, 1)
-        keep_rate = certified_keep_rate(best.policy, rows, self.certificate, first_look)
+        search = partial(find_policy, gate=gate, scope=choice.scope, max_loss=self.max_loss)
+        best, first_look = search(rows), question_delta(self.certificate.delta, 1)
+        forecast = forecast_keep_rate(search, rows, features.num_rows("certify"), self.certificate, first_look)
         policy = best.policy
         if novel and novel.share:  # compared without unknown classes: not every learner tells what it keeps of them
-            policy = find_policy(rows, gate, choice.scope, self.max_loss, novel).policy
+            policy = search(rows, novel=novel).policy
         return Tuned(
             trained.collaborator,
             gate,
@@ -129,7 +130,7 @@ class TrialPlan:
             state,
             validate_scores=rows.score,
             choice=asdict(choice),
-            reached={"area": best.area, "calls_saved": best.calls_saved, "promised": keep_rate},
+            reached={"area": best.area, "calls_saved": best.calls_saved} | forecast.figures,
             left_out=left_out,
             novel=novel,
         )

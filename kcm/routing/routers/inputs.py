@@ -185,7 +185,7 @@ def find_encoder(model: str | None, assets_dir: Path) -> tuple[TextEncoder | Non
 
 def hashed_words(texts: Sequence[str]) -> csr_array:
     """Counts of words and of pairs of words in `NUM_BUCKETS` buckets, rows scaled to length 1 (arXiv 0902.2206)."""
-    vectorizer = HashingVectorizer(n_features=NUM_BUCKETS, ngram_range=(1, 2))
+    vectorizer = HashingVectorizer(n_features=NUM_BUCKETS, ngram_range=(1, 2), alternate_sign=False)
     return csr_array(vectorizer.transform(texts))
 
 

@@ -20,7 +20,7 @@ from kcm.routing.routers.head import RoutingHead, fit_head
 from kcm.routing.routers.inputs import Progress, RouterInputs, silent
 from kcm.routing.table import RoutingTable
 
-MANIFEST, FORMAT = "router.json", 3
+MANIFEST, FORMAT = "router.json", 4
 
 
 class RouterConfig(Config):

@@ -86,7 +86,7 @@ class Extend(Stage, Plan, TrainerConfig):
 class Choose(Stage, Plan):
     """Gate and policy of the extended collaborator, stored like a search of one trial: the champion's choice."""
 
-    stage, version, unit = "choose", 1, "trials"
+    stage, version, unit = "choose", 2, "trials"
     reads, writes = ("features", "outcomes", "trained"), TunedArtefact
 
     choice: Choice

@@ -9,7 +9,6 @@ from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import (
     CertificateConfig,
-    certified_keep_rate,
     certify,
     certify_policy,
     why_not_promotable,
@@ -252,15 +251,6 @@ def test_the_promise_is_kept_for_grouped_rows(draw):
         truth, base, CertificateConfig(epsilon=0.05, method="regret"), num_rows=1600, draws=300, group_size=4
     )
     assert rate <= 0.13
-
-
-def test_of_few_rows_a_certificate_leaves_nothing_however_much_the_search_keeps(draw):
-    few, many = draw(60, 0, skill=4, ease=3), draw(6000, 0, skill=4, ease=3)
-    config = CertificateConfig(epsilon=0.02)
-    found_few, found_many = (Policy(decision=_search(rows)) for rows in (few, many))
-    assert found_few.keep(few.score).mean() > 0.3
-    assert certified_keep_rate(found_few, few, config, 0.1) == 0
-    assert certified_keep_rate(found_many, many, config, 0.1) > 0.3
 
 
 @pytest.mark.parametrize(

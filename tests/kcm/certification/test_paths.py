@@ -15,6 +15,7 @@ from kcm.certification.betting import BettingTest
 from kcm.certification.certificate import CertificateConfig, certificate_curve, certify
 from kcm.certification.paths import (
     EitherPath,
+    MethodChoice,
     NetPath,
     RegretPath,
     WorstTaskPath,
@@ -143,7 +144,7 @@ def test_a_failure_in_the_middle_of_the_grid_hides_what_would_pass_below_it():
 def test_each_threshold_is_tested_by_whichever_more_samples_pass(draw):
     grid, rows = np.array([1.0, 0.0, -1.0, -np.inf]), draw(400, 1, skill=4, ease=3)
     samples = [draw(400, seed, skill=4, ease=3) for seed in range(2, 9)]
-    path = EitherPath(rows, grid, 0.05, 0.1, samples)
+    path = EitherPath(rows, grid, 0.05, 0.1, MethodChoice(samples, 0.05, 0.1))
     alone = {"net": NetPath(rows, grid, 0.05, 0.1), "regret": RegretPath(rows, 0.05, 0.1)}
     methods = [path.method(threshold) for threshold in grid]
     for threshold, method in zip(grid, methods, strict=True):
@@ -162,13 +163,16 @@ def test_between_two_thresholds_of_the_grid_regret_keeps_what_it_keeps_alone(dra
     rows, samples = draw(400, 1, skill=4, ease=3), [draw(400, seed, skill=4, ease=3) for seed in range(2, 9)]
     alone = RegretPath(rows, 0.05, 0.1).certified()
     grid = np.array([alone + 0.5, alone - 0.5])
-    path = EitherPath(rows, grid, 0.05, 0.1, samples, between=True)
+    path = EitherPath(rows, grid, 0.05, 0.1, MethodChoice(samples, 0.05, 0.1), between=True)
     for method, certified in (("regret", alone), ("net", grid[0])):
-        path._methods = {grid[0]: "regret", grid[1]: method}
+        path._choice._methods = {grid[0]: "regret", grid[1]: method}
         if method == "net":
             path.p_value = {grid[0]: 0.0, grid[1]: 1.0}.__getitem__
         assert path.certified() == certified
-    assert EitherPath(rows, grid, 0.05, 0.1, samples).certified() in (np.inf, grid[0])  # as tasks have it
+    assert EitherPath(rows, grid, 0.05, 0.1, MethodChoice(samples, 0.05, 0.1)).certified() in (
+        np.inf,
+        grid[0],
+    )  # as tasks have it
 
 
 def test_the_grid_is_frozen_on_validate_and_holds_the_searched_threshold(draw):

@@ -115,3 +115,13 @@ def test_so_many_rows_would_have_shown_it(loss: float) -> None:
     """Oracle: the exact binomial test."""
     rows = math.ceil(math.log(10) / words.divergence(loss, 0.02))
     assert binomtest(round(loss * rows), rows, 0.02, alternative="less").pvalue <= 0.1
+
+
+def test_a_forecast_stands_beside_what_was_measured(result: dict[str, Any]) -> None:
+    assert words.forecast(result) == ""
+    expected = {"keep_rate": 0.501, "low": 0.41, "high": 0.602}
+    result["kcm"] |= {"forecast": expected, "overall": result["kcm"]["overall"] | {"call_rate": 0.9}}
+    before = "Before the certify rows were read, its share was forecast to be 50.1% (80% interval 41.0% to 60.2%)."
+    assert words.forecast(result) == f"{before} As certified, on test it answers 10.0%."
+    result["certificate"] |= ESCALATES
+    assert words.forecast(result) == f"{before} As deployed, on test it answers 10.0%."

@@ -31,20 +31,21 @@ def searched(**reached: Mapping[str, float]) -> SimpleNamespace:
     return SimpleNamespace(plan=plan, objectives=lambda name: reached[name], num_choosing=lambda _: 400)
 
 
-def reached(promised: float, calls_saved: float = 0.5, area: float = 0.9) -> dict[str, float]:
-    return {"promised": promised, "calls_saved": calls_saved, "area": area}
+def reached(forecast: float, calls_saved: float = 0.5, area: float = 0.9) -> dict[str, float]:
+    interval = {"forecast_low": forecast - 0.08, "forecast_high": forecast + 0.11}
+    return {"forecast": forecast, "calls_saved": calls_saved, "area": area} | interval
 
 
 @pytest.mark.parametrize(
     ("kcm", "mcm", "best", "why"),
     [
-        (reached(0.4), reached(0.5), "mcm", "a certificate should leave 50.0% of the inputs to it"),
-        (reached(0.5, 0.1), reached(0.4, 0.9), "kcm", "against 40.0% with MCM"),
-        (reached(0.4, 0.6), reached(0.4, 0.7), "mcm", "it saves 70.0% of the calls, against 60.0% with KCM"),
+        (reached(0.4), reached(0.5), "mcm", "is forecast to leave 50.0% (80% interval 42.0% to 61.0%) of the inputs"),
+        (reached(0.5, 0.1), reached(0.4, 0.9), "kcm", "against 40.0% (80% interval 32.0% to 51.0%) with MCM"),
+        (reached(0.4, 0.6), reached(0.4, 0.7), "mcm", "and its search keeps more of these rows"),
         (reached(0.4), reached(0.4), "kcm", "both are worth the same"),
         (reached(0.4), reached(0.43), "kcm", "none of the others is better by more than a standard error"),
         (reached(0.4, 0.6, 0.988), reached(0.4, 0.6, 0.989), "kcm", "none of the others is better by more"),
-        (reached(0.42, 0.5), reached(0.43, 0.6), "mcm", "it saves 60.0% of the calls, against 50.0% with KCM"),
+        (reached(0.42, 0.5), reached(0.43, 0.6), "mcm", "the forecasts are level (43.0% "),
     ],
 )
 def test_auto_deploys_what_a_certificate_should_leave_most_of(kcm, mcm, best, why) -> None:
@@ -52,6 +53,7 @@ def test_auto_deploys_what_a_certificate_should_leave_most_of(kcm, mcm, best, wh
     assert names[0] == best
     assert set(names) == {"kcm", "mcm"}
     assert why in reason
+    assert "saves" not in reason  # of rows that chose, and certified nothing
 
 
 def test_a_list_deploys_its_first() -> None:

@@ -91,6 +91,7 @@ def test_words_and_pairs_are_counted_by_rows_of_length_one() -> None:
     words = hashed_words(["red fish blue fish", "red", "赤い 魚 🙂", "the the the"])
     np.testing.assert_allclose(np.square(words.toarray()).sum(1), 1)
     assert words[[0]].nnz == 6
+    assert words.min() == 0  # words that share a bucket add up
 
 
 def test_statistics_are_those_of_the_text() -> None:

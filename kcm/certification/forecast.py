@@ -1,0 +1,97 @@
+"""What a certificate will leave to the small side: a forecast by the rows that choose, before certify rows are read.
+
+N rows in U units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.search import SearchResult
+from kcm.certification.certificate import CertificateConfig, Choices, certify_policy
+from kcm.metrics.intervals import Units
+
+NUM_DRAWS, LEVEL = 20, 0.8
+
+
+@dataclass(frozen=True)
+class KeepRateForecast:
+    """The share of rows that a certified policy is expected to keep, and the ends of an 80% interval of that share."""
+
+    keep_rate: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, figures: Mapping[str, float]) -> KeepRateForecast:
+        """What `figures` wrote."""
+        return cls(figures["forecast"], figures["forecast_low"], figures["forecast_high"])
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The forecast among the objectives of a trial."""
+        return {"forecast": self.keep_rate, "forecast_low": self.low, "forecast_high": self.high}
+
+
+def forecast_keep_rate(
+    search: Callable[[ScoredOutcomes], SearchResult],
+    rows: ScoredOutcomes,
+    num_certify: int,
+    config: CertificateConfig,
+    delta: float,
+) -> KeepRateForecast:
+    """Rehearse search and certificate on draws of `rows`, with as many rows certifying as there are certify rows.
+
+    Each draw takes `num_certify` rows, in whole units, for the certificate; all other rows search, and tell what the
+    certified policy keeps. Only rows that choose are read, so a choice by this figure spends no delta.
+
+    A mean over n of N units misses their mean by sigma^2 (1/n - 1/N), and that of n new units by sigma^2 (1/n + 1/N):
+    the quantiles of the draws are moved apart by the root of the ratio. Where more than half of the rows would have
+    to certify, they are drawn with replacement from half of them, which has the second variance.
+    """
+    if Units(rows.group, len(rows)).count < 2:
+        return KeepRateForecast(0.0, 0.0, 1.0)
+    choices: Choices = {}
+    shares = []
+    for certify, rest in _draws(rows, num_certify):
+        deployed, _ = certify_policy(rows, certify, search(rest).policy, config, delta=delta, choices=choices)
+        shares.append(float(deployed.keep(rest.score, rest.task).mean()))
+    mean = float(np.mean(shares))
+    # Of M draws the k-th has k / (M + 1) below it on average; numpy's own rule would leave 72% between the two ends.
+    ends = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="weibull")
+    low, high = np.clip(mean + (ends - mean) * _widening(len(rows), num_certify), 0, 1)
+    return KeepRateForecast(mean, min(float(low), mean), max(float(high), mean))
+
+
+def _draws(rows: ScoredOutcomes, num_certify: int) -> Iterator[tuple[ScoredOutcomes, ScoredOutcomes]]:
+    """Rows that certify, and the others, which search."""
+    units = Units(rows.group, len(rows))
+    code_N = units.code if units.grouped else np.arange(len(rows))
+    by_unit = np.split(np.argsort(code_N, kind="stable"), np.cumsum(np.bincount(code_N))[:-1])
+    wanted = max(1, round(num_certify * units.count / len(rows)))
+    for seed in range(NUM_DRAWS):
+        random = np.random.default_rng(seed)
+        order = random.permutation(units.count)
+        drawn = order[: min(wanted, units.count // 2)]
+        rest = np.concatenate([by_unit[unit] for unit in order[len(drawn) :]])
+        certify = drawn if len(drawn) == wanted else random.choice(drawn, wanted)
+        yield _together(rows, [by_unit[unit] for unit in certify]), rows.select(rest)
+
+
+def _together(rows: ScoredOutcomes, units: list[NDArray[np.intp]]) -> ScoredOutcomes:
+    """The rows of units, of which one may be drawn twice: then they are two."""
+    group = np.repeat(np.arange(len(units)), [len(unit) for unit in units]).astype(object)
+    return replace(rows.select(np.concatenate(units)), group=None if rows.group is None else group)
+
+
+def _widening(num_rows: int, num_certify: int) -> float:
+    """By how much the spread of the draws falls short."""
+    if 2 * num_certify > num_rows:
+        return 1.0
+    return math.sqrt((num_rows + num_certify) / (num_rows - num_certify))
