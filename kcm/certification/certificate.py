@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import ESCALATE_ALL, Decision, DecisionKind, Policy
@@ -26,8 +26,10 @@ from kcm.certification.paths import (
     ThresholdPath,
     WorstTaskPath,
     call_rate_bound,
+    from_surest,
     frozen_grid,
     highest_call_threshold,
+    not_worse_path,
 )
 from kcm.config import Config
 from kcm.errors import ConfigError, DataError
@@ -42,7 +44,9 @@ NUM_SAMPLES, MAX_SAMPLED = 20, 10_000  # of rows that choose, and rows of one
 class CertificateConfig(Config):
     """The bounds to certify, and the test."""
 
-    epsilon: float = Field(0.02, gt=0, lt=1, description="Accuracy that may be lost against large-only.")
+    epsilon: float = Field(
+        0.02, ge=0, lt=1, description="Accuracy that may be lost against large-only; 0: at least as accurate, by net."
+    )
     delta: float = Field(0.1, gt=0, lt=1, description="Probability that the promise may be broken.")
     method: Literal["auto", "regret", "net"] = Field(
         "auto",
@@ -51,6 +55,12 @@ class CertificateConfig(Config):
     )
     every_task: bool = Field(False, description="Promise it within every task, not only on average over tasks.")
     max_call_rate: float | None = Field(None, gt=0, lt=1, description="Share of large calls that is promised as well.")
+
+    @model_validator(mode="after")
+    def _provable(self) -> CertificateConfig:
+        if self.epsilon == 0 and self.method == "regret":
+            raise ValueError("epsilon 0 needs method net or auto: regret never credits a win of the small model")
+        return self
 
     def loss_delta(self, delta: float) -> float:
         """What of delta the test of the loss may spend: a promised call rate takes the other half."""
@@ -203,6 +213,20 @@ def certified_keep_rate(policy: Policy, rows: ScoredOutcomes, config: Certificat
     return float(deployed.keep(rows.score, rows.task).mean())
 
 
+def certified_accuracy(policy: Policy, rows: ScoredOutcomes, config: CertificateConfig, delta: float) -> float:
+    """Accuracy on `rows` of the cascade that would be deployed if certify rows were like them."""
+    deployed, _ = certify_policy(rows, rows, policy, config, delta=delta)
+    kept_N = deployed.keep(rows.score, rows.task)
+    large_N = rows.large_correct if kept_N.any() else rows.baseline_correct
+    return float(np.where(kept_N, rows.small_correct, large_N).mean())
+
+
+def certified_objective(policy: Policy, rows: ScoredOutcomes, config: CertificateConfig, delta: float) -> float:
+    """What the policy's goal expects of its certificate: a share of rows kept, or an accuracy."""
+    objective = certified_accuracy if policy.goal == "accuracy" else certified_keep_rate
+    return objective(policy, rows, config, delta)
+
+
 def confidence(deltas: Iterable[float]) -> str:
     """The probability with which promises that spend `deltas` hold together, as `93.9%`: rounded down to a tenth."""
     return f"{math.floor(round(1000 * (1 - sum(deltas)), 6)) / 10:g}%"
@@ -266,10 +290,14 @@ def _path(
             hint="Use 'net' or 'auto'",
         )
     grid = frozen_grid(Frontier.of(validate), searched.cut, beyond=config.max_call_rate is not None)
+    if config.epsilon == 0:
+        grid = from_surest(grid, not_worse_path(validate, grid, delta), searched.cut)
 
     def over(part: ScoredOutcomes, choosing: ScoredOutcomes) -> ThresholdPath:
         if config.method == "regret":
             return RegretPath(part, config.epsilon, delta)
+        if config.epsilon == 0:
+            return not_worse_path(part, grid, delta)
         if config.method == "net" or rows.prompted:
             return NetPath(part, grid, config.epsilon, delta)
         samples = _samples(choosing, len(part))
@@ -314,6 +342,8 @@ def _reason(
         return "the search escalates all"
     if lowest == math.inf and path.num_units < path.fewest_units:
         return f"nothing is certified: {path.num_units} units, at least {path.fewest_units} are needed"
+    if lowest == math.inf and config.epsilon == 0:
+        return "nothing is certified: no threshold is shown to be as accurate as the large model"
     if lowest == math.inf:
         return f"nothing is certified: every threshold may lose more than epsilon {config.epsilon}"
     if searched == -math.inf and threshold > searched:

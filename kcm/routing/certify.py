@@ -142,7 +142,7 @@ def _mode(choosing: ScoredOutcomes | None, request: RequestConfig) -> Literal["a
 
     Regret is an exact binomial test, and a test that is chosen at random from few rows loses to it.
     """
-    if request.mode != "auto":
+    if request.mode != "auto" or request.epsilon == 0:
         return request.mode
     pays = choosing is not None and small_is_better(choosing.small_correct, choosing.certified_baseline)
     return "auto" if pays else "regret"

@@ -21,7 +21,7 @@ from kcm.cascade.evaluation import (
 )
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.novelty import NovelRows
-from kcm.cascade.policy import POLICY_FILE, Policy
+from kcm.cascade.policy import POLICY_FILE, Goal, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import SPLITS, MeasuredRows, Split
 from kcm.certification.certificate import (
@@ -55,6 +55,10 @@ from pipelines.training.artefacts import RANKING, Tuned, TunedArtefact, advantag
 
 OUTCOMES = "outcomes.parquet"  # the outcome table of a collaborator
 MAX_LABELS = 100  # in the result
+_PROMISED: Mapping[Goal, str] = {
+    "calls": "a certificate should leave {} of the inputs to it",
+    "accuracy": "its certified cascade should answer {} rightly",
+}
 _RESULT, _REPORT, _CHOICE, _KEPT_WRONG = "result.json", "report.json", "choice.json", "kept_wrong.json"
 
 
@@ -235,8 +239,8 @@ def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tupl
     if objective is None:
         return ranked, f"{deployed} it comes first: on the rows that choose, both are worth the same"
     words = {
-        "promised": "a certificate should leave {} of the inputs to it",
-        "calls_saved": "of both a certificate should leave about the same, and it saves {} of the calls",
+        "promised": _PROMISED[tuned.goal],
+        "calls_saved": "both should be certified for about the same, and it saves {} of the calls",
         "area": "both should save about the same, and the area under its frontier is {}",
     }[objective].format(f"{reached[best][objective]:.1%}")
     return ranked, (

@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.special import softmax
 
-from kcm.cascade.policy import Policy
+from kcm.cascade.policy import Goal, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import TuneConfig, find_policy
 from kcm.cascade.table import SPLITS, MeasuredRows, OutcomeTable
-from kcm.certification.certificate import CertificateConfig, certified_keep_rate
+from kcm.certification.certificate import CertificateConfig, certified_objective
 from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ArtefactError, ConfigError
@@ -53,6 +53,7 @@ class Prompting(AskingPlan):
     modes: tuple[PromptMode, ...]
     prompts: PromptsConfig
     max_loss: float
+    goal: Goal
     certificate: CertificateConfig
 
     def write(
@@ -128,11 +129,11 @@ def _best(
     for mode in plan.modes:
         mine = table.select(table.prompt == mode)
         rows = ScoredOutcomes.of(mine, mine.score)
-        search = partial(find_policy, rows, tuned_one.gate, tuned_one.policy.scope, plan.max_loss)
+        search = partial(find_policy, rows, tuned_one.gate, tuned_one.policy.scope, plan.max_loss, goal=plan.goal)
         found = search()  # modes are compared without unknown classes, as trials are
-        keep_rate = certified_keep_rate(found.policy, rows, plan.certificate, question_delta(plan.certificate.delta, 1))
+        promised = certified_objective(found.policy, rows, plan.certificate, question_delta(plan.certificate.delta, 1))
         policies[mode] = search(tuned_one.novel).policy.model_copy(update={"prompt": mode})
-        objectives[mode] = {"promised": keep_rate, "calls_saved": found.calls_saved, "area": found.area}
+        objectives[mode] = {"promised": promised, "calls_saved": found.calls_saved, "area": found.area}
     best = max(policies, key=lambda mode: tuple(objectives[mode].values()))
     return policies[best], objectives
 
@@ -185,6 +186,7 @@ class ChoosePrompts(Stage):
             modes=self.tune.prompt_modes,
             prompts=self.prompts,
             max_loss=self.tune.allowed_loss(self.certificate.epsilon),
+            goal=self.tune.goal,
             certificate=self.certificate,
         )
         if not self.large.remote:

@@ -28,7 +28,7 @@ from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerPlan
 
 OBJECTIVES = ("area", "calls_saved")
-CERTIFIED_KEEP_RATE = "promised"
+PROMISED = "promised"
 
 
 class Trial(ray_tune.Trainable):
@@ -77,6 +77,7 @@ class Tune(Stage, Plan):
             max_loss=self.tune.allowed_loss(self.certificate.epsilon),
             certificate=self.certificate,
             novel_share=self.tune.novel_share or 0.0,
+            goal=self.tune.goal,
         )
         names = plan.config.collaborators
         stepped = [name for name in names if not plan.learner(name).closed_form]
@@ -103,7 +104,7 @@ class Tune(Stage, Plan):
             return
         for trial in artefact.trials:
             name = f"{trial['collaborator']} {trial['number']}"
-            metrics = {metric: trial[metric] for metric in (*OBJECTIVES, CERTIFIED_KEEP_RATE)}
+            metrics = {metric: trial[metric] for metric in (*OBJECTIVES, PROMISED)}
             context.tracking.log_trial(name, f"{artefact.fingerprint}/{name}", trial["params"], metrics)
 
 
@@ -172,7 +173,7 @@ def _search(
     found = [results[number] for number in range(len(results))]
     return [
         {"number": number, "collaborator": name, "params": result.config}
-        | {objective: (result.metrics or {})[objective] for objective in (*OBJECTIVES, CERTIFIED_KEEP_RATE)}
+        | {objective: (result.metrics or {})[objective] for objective in (*OBJECTIVES, PROMISED)}
         for number, result in enumerate(found)
     ]
 

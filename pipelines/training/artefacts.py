@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from kcm.cascade.gate import Gate, restored_gate
 from kcm.cascade.novelty import NovelRows
-from kcm.cascade.policy import Policy
+from kcm.cascade.policy import Goal, Policy
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import parse_config
 from kcm.large import PromptMode, Prompts
@@ -154,6 +154,11 @@ class TunedArtefact(Artefact):
             return modes[Policy.load(self.below(name)).prompt]
         found = self.json(f"{name}/{FOUND}")
         return {objective: found[objective] for objective in RANKING}
+
+    @property
+    def goal(self) -> Goal:
+        """What all policies were chosen by."""
+        return Policy.load(self.below(self.plan.config.collaborators[0])).goal
 
     def num_choosing(self, name: str) -> int:
         """The number of the rows that choose."""

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from kcm.cascade.gate import GateName
 from kcm.cascade.novelty import Novelty
+from kcm.cascade.policy import Goal
 from kcm.cascade.reference import Reference
 from kcm.cascade.search import Scope, find_policy
-from kcm.certification.certificate import CertificateConfig, certified_keep_rate
+from kcm.certification.certificate import CertificateConfig, certified_objective
 from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
@@ -83,6 +84,7 @@ class TrialPlan:
     max_loss: float  # that a searched policy may lose on the rows that choose
     certificate: CertificateConfig
     novel_share: float = 0.0  # of the traffic that the search takes to be of unknown classes
+    goal: Goal = "calls"
 
     def state(self, name: str, choice: Choice) -> dict[str, Any]:
         """The collaborator's finished trainer, trained once; that of the train stage for the stage's own values."""
@@ -116,12 +118,13 @@ class TrialPlan:
             novelty=Novelty.of(state["learner"]),
             novel_share=self.novel_share,
         )
-        best = find_policy(rows, gate, choice.scope, self.max_loss)
+        search = partial(find_policy, rows, gate, choice.scope, self.max_loss, goal=self.goal)
+        best = search()
         first_look = question_delta(self.certificate.delta, 1)
-        keep_rate = certified_keep_rate(best.policy, rows, self.certificate, first_look)
+        promised = certified_objective(best.policy, rows, self.certificate, first_look)
         policy = best.policy
         if novel and novel.share:  # compared without unknown classes: not every learner tells what it keeps of them
-            policy = find_policy(rows, gate, choice.scope, self.max_loss, novel).policy
+            policy = search(novel).policy
         return Tuned(
             trained.collaborator,
             gate,
@@ -129,7 +132,7 @@ class TrialPlan:
             state,
             validate_scores=rows.score,
             choice=asdict(choice),
-            reached={"area": best.area, "calls_saved": best.calls_saved, "promised": keep_rate},
+            reached={"area": best.area, "calls_saved": best.calls_saved, "promised": promised},
             left_out=left_out,
             novel=novel,
         )
