@@ -1,9 +1,9 @@
-"""A cascade above its large model: recorded answers of a zero-shot LLM, and 500 to 2,000 gold labels to train on.
+"""A cascade above its large model: recorded answers of an LLM, and 500 to 2,000 gold labels to train on.
 
-    python benchmarks/above_large.py banking77=FOLDER/banking77.csv ecommerce=FOLDER/ecommerce.csv [--write]
+    python benchmarks/above_large.py --data FOLDER [--only banking77] [--write]
 
-A table has columns `text` and `gold`, and the answers of GPT-4 (`gpt4`) or GPT-4o (`gpt_4o`). Each of ten splits draws
-1,000 rows to certify and, from the others, the rows to train on, the smaller set within the larger; the rest test.
+The tables are those of benchmarks/label_tables.py with answers of GPT-4 and GPT-4o. Each of ten splits draws 1,000 rows
+to certify and, from the others, the rows to train on, the smaller set within the larger; the rest test.
 Every cell is two runs of `kcm run` up to the stage `evaluate`, in storages of their own: rows with MiniLM's vectors and
 their split in a column, `large: recorded`, `collaborators: [kcm]`, `certificate.epsilon: 0`, `tune.goal` calls or
 accuracy, and defaults. Threshold and gate are chosen by train rows left out. The settings were tried on splits 100 and
@@ -21,21 +21,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-from first_table_rows import MINILM
-from machine import machine
-from script import keep, options
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
-from study.data import cached_features
 
+from benchmarks.label_tables import MINILM, recorded
+from benchmarks.machine import machine
+from benchmarks.script import keep, options
+from benchmarks.study.data import cached_features
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import Goal
 from kcm.cascade.scored import ScoredOutcomes
@@ -45,7 +44,7 @@ from kcm.metrics.intervals import resampled_mean
 from pipelines.config import RunConfig
 from pipelines.run import run
 
-TABLES = {"banking77": "gpt4", "ecommerce": "gpt_4o"}  # column of the large model's answers
+TABLES = ("banking77", "ecommerce")
 SIZES, NUM_CERTIFY, NUM_SPLITS = (500, 1000, 2000), 1000, 10
 GOALS: tuple[Goal, ...] = get_args(Goal)
 SIDES = ("large", "small", *GOALS, *(f"sceptic {goal}" for goal in GOALS))
@@ -70,8 +69,8 @@ class Rows:
 
 def main() -> None:
     arguments = parsed()
-    for name, file in arguments.tables.items():
-        rows = read_rows(file, TABLES[name], arguments)
+    for name in arguments.only:
+        rows = read_rows(name, arguments)
         cells = []
         for seed in range(arguments.splits):
             for size in SIZES:
@@ -88,21 +87,21 @@ def main() -> None:
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = options(__doc__, assets=True, storage="storage/above_large", results="above_large")
-    parser.add_argument("tables", nargs="+", type=lambda value: value.split("=", 1), metavar="NAME=FILE")
+    parser.add_argument("--data", type=Path, required=True, help="folder with llm/banking77.csv and llm/ecommerce.csv")
+    parser.add_argument("--only", choices=TABLES, nargs="*", default=list(TABLES))
     parser.add_argument("--splits", type=int, default=NUM_SPLITS)
-    arguments = parser.parse_args()
-    arguments.tables = {name: Path(file) for name, file in arguments.tables}
-    return arguments
+    return parser.parse_args()
 
 
-def read_rows(file: Path, large: str, arguments: argparse.Namespace) -> Rows:
+def read_rows(name: str, arguments: argparse.Namespace) -> Rows:
     """The rows of a table, each text once, by MiniLM."""
-    table = pd.read_csv(file).drop_duplicates("text")
-    texts = [Content(text=text) for text in table["text"]]
-    encoder = lambda: MINILM.build(arguments.assets)  # noqa: E731
+    table = recorded(arguments.data, name)
+    frame = table.frame.drop_duplicates("text")
+    texts = [Content(text=text) for text in frame["text"]]
+    encoder = partial(MINILM.build, arguments.assets)
     features = cached_features(texts, encoder, MINILM.identity(arguments.assets), arguments.storage)
     vectors = np.stack([features[text] for text in texts])
-    return Rows(vectors, table["gold"].to_numpy(dtype=object), table[large].to_numpy(dtype=object))
+    return Rows(vectors, frame["gold"].to_numpy(dtype=object), frame[table.oracle].to_numpy(dtype=object))
 
 
 def finished(file: Path, rows: Rows, seed: int, size: int) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def measured(rows: Rows, seed: int, size: int) -> dict[str, Any]:
 def cascades(rows: Rows, split_N: np.ndarray) -> dict[str, Any]:
     """The deployed cascade by either goal, of runs that share their training and have a ledger each."""
     cell: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+    with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.parquet"
         write_rows(rows, split_N, file)
         first, second = (configured(file, Path(folder) / goal, goal) for goal in GOALS)
@@ -208,29 +207,36 @@ def outcomes(rows: Rows, index: np.ndarray, answer_N: np.ndarray, score_N: np.nd
 
 
 def summary(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """By size: accuracy, calls and the gain over the large model of every side, and how often it was certified."""
-    found = []
+    """By size: accuracy, calls and the gain over the large model of every side, and how often it was certified.
+
+    `worse` counts certified splits that are less accurate than the large model on their test rows.
+    """
+    sizes = []
     for size in SIZES:
-        mine = [cell for cell in cells if cell["size"] == size]
-        share = mine[0]["test_rows"] / size
-        figures: dict[str, Any] = {"train_rows": size, "test_rows": mine[0]["test_rows"]}
+        splits = [cell for cell in cells if cell["size"] == size]
+        share = splits[0]["test_rows"] / (size + NUM_CERTIFY)  # over the rows that decide anything
+        figures: dict[str, Any] = {"train_rows": size, "test_rows": splits[0]["test_rows"]}
         for side in SIDES:
-            right, calls = (np.array([cell[side][key] for cell in mine]) for key in ("right", "calls"))
-            gain = right - [cell["large"]["right"] for cell in mine]
-            named = {"right": right, "calls": calls, "gain": gain}
-            figures[side] = {name: interval(values, share) for name, values in named.items()}
+            right, calls = (np.array([cell[side][key] for cell in splits]) for key in ("right", "calls"))
+            gain = right - [cell["large"]["right"] for cell in splits]
+            columns = {"right": right, "calls": calls, "gain": gain}
+            figures[side] = {name: interval(values, share) for name, values in columns.items()}
             if side in GOALS:
-                certified = [cell[side]["certified"] for cell in mine]
-                figures[side] |= {"certified": sum(certified), "worse": int((gain[np.array(certified)] < 0).sum())}
-        found.append(figures | {"cpu_s": float(np.mean([cell["cpu_s"] for cell in mine]))})
-    return found
+                certified = np.array([cell[side]["certified"] for cell in splits])
+                figures[side] |= {"certified": int(certified.sum()), "worse": int((gain[certified] < 0).sum())}
+        ours, sceptics = (
+            np.array([cell[side]["right"] for cell in splits]) for side in ("accuracy", "sceptic accuracy")
+        )
+        figures["over_sceptic"] = interval(ours - sceptics, share)
+        sizes.append(figures | {"cpu_s": float(np.mean([cell["cpu_s"] for cell in splits]))})
+    return sizes
 
 
 def interval(values: np.ndarray, share: float) -> list[float]:
-    """The mean over splits and its 95% interval: splits share rows, which it heeds."""
-    found = resampled_mean(values, share)
-    assert found is not None
-    return [found.estimate, found.low, found.high]
+    """The mean over splits and its 95% interval, which is wider because splits share rows."""
+    mean = resampled_mean(values, share)
+    assert mean is not None
+    return [mean.estimate, mean.low, mean.high]
 
 
 def table_lines(figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -239,10 +245,14 @@ def table_lines(figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for size in figures:
         for side in SIDES:
-            (right, *_), (gain, low, high), (calls, *_) = (size[side][key] for key in ("right", "gain", "calls"))
-            gained = "" if side == "large" else f"{100 * gain:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-            certified = size[side].get("certified", "")
-            yield f"| {size['train_rows']} | {side} | {100 * right:.1f} | {gained} | {100 * calls:.1f} | {certified} |"
+            cells = [in_percent(size[side][key], sign) for key, sign in (("right", ""), ("gain", "+"), ("calls", ""))]
+            yield f"| {size['train_rows']} | {side} | {' | '.join(cells)} | {size[side].get('certified', '')} |"
+
+
+def in_percent(ends: Sequence[float], sign: str) -> str:
+    """A mean and its interval in % or points."""
+    mean, low, high = (f"{100 * end:{sign}.1f}" for end in ends)
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 if __name__ == "__main__":

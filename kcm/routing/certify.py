@@ -157,7 +157,7 @@ def _notes(splits: NDArray[np.object_], look: Look | None) -> list[str]:
 
 def _nothing(promise: CertificateConfig, delta: float, num_rows: int) -> Certificate:
     """The certificate of escalating everything, which loses nothing and needs no rows."""
-    method: Literal["regret", "net"] = "net" if promise.method == "net" else "regret"
+    method: Literal["regret", "net"] = "net" if promise.method == "net" or promise.epsilon == 0 else "regret"
     return Certificate(
         method=method,
         epsilon=promise.epsilon,
