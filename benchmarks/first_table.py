@@ -37,7 +37,7 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import SearchResult, find_policy
 from kcm.cascade.table import OutcomeTable, Split
 from kcm.certification.certificate import CertificateConfig, certify_policy
-from kcm.certification.forecast import KeepRateForecast, forecast_keep_rate
+from kcm.certification.forecast import CertificateForecast, forecast_certificate
 from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator, CollaboratorName, NetworkConfig, NetworkKind
 from kcm.collaborator.distill import DistillConfig
@@ -236,7 +236,7 @@ class Candidate:
     gate: Gate
     outcomes: ScoredOutcomes
     found: SearchResult
-    forecast: KeepRateForecast
+    forecast: CertificateForecast
 
     @property
     def standing(self) -> tuple[float, float, float]:
@@ -276,7 +276,7 @@ def candidates(draw: Draw) -> Iterator[Candidate]:
             fitted = fit_gate(gate, temperature, chosen, rows.features, reference=Reference.nothing())
             outcomes = ScoredOutcomes.of(chosen, fitted.scores)
             search = partial(find_policy, gate=fitted.gate, scope="global", max_loss=CERTIFICATE.epsilon)
-            forecast = forecast_keep_rate(search, outcomes, len(draw.certify.labels), CERTIFICATE, FIRST_LOOK)
+            forecast = forecast_certificate(search, outcomes, len(draw.certify.labels), CERTIFICATE, FIRST_LOOK)
             yield Candidate(name, collaborator, fitted.gate, outcomes, search(outcomes), forecast)
 
 

@@ -35,7 +35,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kcm.certification.certificate import Choices, certify_policy
-from kcm.certification.forecast import KeepRateForecast
+from kcm.certification.forecast import CertificateForecast
 from kcm.tasks.readers.reviews import read_reviews
 from pipelines.stages.evaluate import chosen
 
@@ -121,15 +121,15 @@ def measured(draw: Draw) -> dict[str, Any]:
     }
 
 
-def in_sample(candidate: Candidate) -> KeepRateForecast:
+def in_sample(candidate: Candidate) -> CertificateForecast:
     """The former forecast: a certificate on the rows that chose the policy."""
     rows = candidate.outcomes
     policy, _ = certify_policy(rows, rows, candidate.found.policy, CERTIFICATE, delta=FIRST_LOOK)
     share = float(policy.keep(rows.score, rows.task).mean())
-    return KeepRateForecast(share, share, share)
+    return CertificateForecast(share, share, share, float("nan"))
 
 
-def deployed(tried: Sequence[Candidate], forecasts: Sequence[KeepRateForecast]) -> Candidate:
+def deployed(tried: Sequence[Candidate], forecasts: Sequence[CertificateForecast]) -> Candidate:
     """The candidate that a run deploys by these forecasts: the best of each collaborator, then one of these."""
     best: dict[str, tuple[dict[str, float], Candidate]] = {}
     for candidate, forecast in zip(tried, forecasts, strict=True):

@@ -33,7 +33,7 @@ from kcm.cascade.scores import form_named
 from kcm.cascade.search import find_policy
 from kcm.cascade.table import SPLITS, Split
 from kcm.certification.certificate import certificates_json, certify_policy
-from kcm.certification.forecast import forecast_keep_rate
+from kcm.certification.forecast import forecast_certificate
 from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import EncoderConfig
@@ -316,7 +316,7 @@ def cheapest(tried: Sequence[Candidate], num_certify: int, config: RunConfig, de
         max_loss = config.tune.allowed_loss(config.certificate.epsilon)
         search = partial(find_policy, gate=candidate.gate, scope="global", max_loss=max_loss)
         result = search(candidate.validate)
-        forecast = forecast_keep_rate(search, candidate.validate, num_certify, config.certificate, delta)
+        forecast = forecast_certificate(search, candidate.validate, num_certify, config.certificate, delta)
         return (forecast.keep_rate, result.calls_saved, result.area), result.policy
 
     _, policy, candidate = max(((*standing(each), each) for each in tried), key=lambda item: item[0])

@@ -158,6 +158,11 @@ class RunConfig(Config):
             raise ValueError(
                 "update: learns from the inputs of its traffic: choose serve.feedback.store_payloads: text or all"
             )
+        if self.certificate.epsilon == 0:
+            raise ValueError(
+                "update: a window of traffic is certified without crediting wins, which cannot show epsilon 0:"
+                " set certificate.epsilon above 0, such as 0.02"
+            )
         if self.certificate.every_task:
             raise ValueError(
                 "update: a window of traffic holds too few requests of some tasks to be certified within every one:"

@@ -97,8 +97,8 @@ def certify(
     The JSON holds `decision` (threshold, keep_all or escalate_all), `threshold` (null but for the first; keep what
     scores above it), `call_rate` on the certify rows, `bound` on the accuracy lost, and `valid`: whether every promise
     that was asked for holds for the decision. Escalating all loses nothing, so valid is false only where
-    --max-call-rate cannot be kept. Without a split column all rows certify. With --router, --max-loss or --mode net,
-    which need rows to choose on, rows are drawn: 40% validate, 40% certify, 20% test.
+    --max-call-rate cannot be kept. Without a split column all rows certify. With --router, --max-loss, --mode net or
+    --epsilon 0, which need rows to choose on, rows are drawn: 40% validate, 40% certify, 20% test.
     """
     asked = parse_config(RequestConfig, request, where="options")
     frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)

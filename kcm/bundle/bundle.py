@@ -350,10 +350,10 @@ def _promise(certificates: Mapping[str | None, Certificate]) -> str:
     if all(each.decision == "escalate_all" for each in certificates.values()):
         return f"loses nothing, since the large model answers everything: {common.reason}"
     certain = confidence(each.delta for each in certificates.values())
-    return (
-        f"loses at most {100 * common.epsilon:g} points of accuracy against the large model, with a probability of at"
-        f" least {certain}"
+    loss = (
+        f"loses at most {100 * common.epsilon:g} points of accuracy against" if common.epsilon else "is as accurate as"
     )
+    return f"{loss} the large model, with a probability of at least {certain}"
 
 
 def _shortened(names: Sequence[str], most: int = 6) -> str:

@@ -20,6 +20,7 @@ from kcm.large.prompts import PromptMode
 POLICY_FILE = "policy.json"
 DecisionKind = Literal["threshold", "keep_all", "escalate_all"]
 OnLargeFailure = Literal["answer_small", "error"]
+Goal = Literal["calls", "accuracy"]
 
 
 class Decision(Config):
@@ -73,6 +74,7 @@ class Policy(Config):
     decision: Decision = ESCALATE_ALL
     task_decisions: dict[str, Decision] = Field(default_factory=dict)
     prompt: PromptMode = "none"
+    goal: Goal = Field("calls", description="What the search chose by: the fewest calls, or the highest accuracy.")
     on_large_failure: OnLargeFailure = "answer_small"
 
     def on_failure(self, chosen: OnLargeFailure | None) -> Policy:

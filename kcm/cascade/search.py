@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kcm.cascade.frontier import Frontier
+from kcm.cascade.frontier import Frontier, FrontierPoint
 from kcm.cascade.gate import Gate, GateName
 from kcm.cascade.novelty import NovelRows
-from kcm.cascade.policy import Decision, Policy
+from kcm.cascade.policy import Decision, Goal, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.config import Config
 from kcm.large.prompts import PromptMode
@@ -25,6 +25,11 @@ class TuneConfig(Config):
 
     operational: ClassVar[frozenset[str]] = frozenset({"prompt_modes"})  # another stage's
 
+    goal: Goal = Field(
+        "calls",
+        description="What the policy is chosen by, among those that keep the promise: calls: the fewest calls of the"
+        " large model; accuracy: the highest accuracy, and of equal ones the fewest calls.",
+    )
     num_trials: int = Field(
         16, ge=1, description="Trials for each collaborator; one that is solved in closed form tries all gates instead."
     )
@@ -33,7 +38,7 @@ class TuneConfig(Config):
         ge=0,
         lt=1,
         description="Accuracy that the searched threshold may lose on the rows that choose it; null: the certificate's"
-        " epsilon, so that what is deployed keeps as much as can be certified.",
+        " epsilon, so that what is deployed keeps as much as can be certified. The goal accuracy does not use it.",
     )
     novel_share: float | None = Field(
         None,
@@ -78,25 +83,37 @@ class SearchResult:
 
 
 def find_policy(
-    rows: ScoredOutcomes, gate: Gate, scope: Scope, max_loss: float, novel: NovelRows | None = None
+    rows: ScoredOutcomes,
+    gate: Gate,
+    scope: Scope,
+    max_loss: float,
+    novel: NovelRows | None = None,
+    *,
+    goal: Goal = "calls",
 ) -> SearchResult:
     """The cheapest thresholds that lose at most `max_loss` accuracy against large-only, over all rows or in every task.
 
-    `rows` are validate rows under prompt `none`, with this gate's scores (out-of-fold ones where its head was fitted
-    on the same rows). `novel` rows stand for traffic of unknown classes, in every task.
+    With the goal `accuracy`, the most accurate ones instead. `rows` are validate rows under prompt `none`, with this
+    gate's scores (out-of-fold ones where its head was fitted on the same rows). `novel` rows stand for traffic of
+    unknown classes, in every task.
     """
+
+    def best_of(frontier: Frontier) -> FrontierPoint:
+        return frontier.most_accurate(novel) if goal == "accuracy" else frontier.cheapest(max_loss, novel)
+
     common = Frontier.of(rows)
-    best = common.cheapest(max_loss, novel)
+    best = best_of(common)
     policy = Policy(
         gate=gate.name,
         temperature=gate.temperature,
         decision=Decision.of(best.threshold),
+        goal=goal,
     )
     if scope == "global":
         return SearchResult(policy, common.area(), 1 - best.call_rate)
     parts = rows.by_task()
     frontiers = {task: Frontier.of(part) for task, part in parts.items()}
-    points = {task: frontier.cheapest(max_loss, novel) for task, frontier in frontiers.items()}
+    points = {task: best_of(frontier) for task, frontier in frontiers.items()}
     shares: NDArray[np.float64] = np.array([len(part) for part in parts.values()]) / len(rows)
     return SearchResult(
         policy.model_copy(update={"task_decisions": {t: Decision.of(p.threshold) for t, p in points.items()}}),

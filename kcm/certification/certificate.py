@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import ESCALATE_ALL, Decision, DecisionKind, Policy
@@ -27,8 +27,10 @@ from kcm.certification.paths import (
     ThresholdPath,
     WorstTaskPath,
     call_rate_bound,
+    from_surest,
     frozen_grid,
     highest_call_threshold,
+    not_worse_path,
 )
 from kcm.config import Config
 from kcm.errors import ConfigError, DataError
@@ -45,7 +47,9 @@ NUM_SAMPLES, MAX_SAMPLED = 20, 10_000  # of rows that choose, and rows of one
 class CertificateConfig(Config):
     """The bounds to certify, and the test."""
 
-    epsilon: float = Field(0.02, gt=0, lt=1, description="Accuracy that may be lost against large-only.")
+    epsilon: float = Field(
+        0.02, ge=0, lt=1, description="Accuracy that may be lost against large-only; 0: at least as accurate, by net."
+    )
     delta: float = Field(0.1, gt=0, lt=1, description="Probability that the promise may be broken.")
     method: Literal["auto", "regret", "net"] = Field(
         "auto",
@@ -54,6 +58,12 @@ class CertificateConfig(Config):
     )
     every_task: bool = Field(False, description="Promise it within every task, not only on average over tasks.")
     max_call_rate: float | None = Field(None, gt=0, lt=1, description="Share of large calls that is promised as well.")
+
+    @model_validator(mode="after")
+    def _provable(self) -> CertificateConfig:
+        if self.epsilon == 0 and self.method == "regret":
+            raise ValueError("epsilon 0 needs method net or auto: regret never credits a win of the small model")
+        return self
 
     def loss_delta(self, delta: float) -> float:
         """What of delta the test of the loss may spend: a promised call rate takes the other half."""
@@ -269,10 +279,14 @@ def _path(
             hint="Use 'net' or 'auto'",
         )
     grid = frozen_grid(Frontier.of(validate), searched.cut, beyond=config.max_call_rate is not None)
+    if config.epsilon == 0:
+        grid = from_surest(grid, not_worse_path(validate, grid, delta), searched.cut)
 
     def over(part: ScoredOutcomes, choosing: ScoredOutcomes, task: str | None = None) -> ThresholdPath:
         if config.method == "regret":
             return RegretPath(part, config.epsilon, delta)
+        if config.epsilon == 0:
+            return not_worse_path(part, grid, delta)
         if config.method == "net" or rows.prompted:
             return NetPath(part, grid, config.epsilon, delta)
         if task not in choices:
@@ -320,6 +334,8 @@ def _reason(
         return "the search escalates all"
     if lowest == math.inf and path.num_units < path.fewest_units:
         return f"nothing is certified: {path.num_units} units, at least {path.fewest_units} are needed"
+    if lowest == math.inf and config.epsilon == 0:
+        return "nothing is certified: no threshold is shown to be as accurate as the large model"
     if lowest == math.inf:
         return f"nothing is certified: every threshold may lose more than epsilon {config.epsilon}"
     if searched == -math.inf and threshold > searched:

@@ -21,31 +21,38 @@ NUM_DRAWS, LEVEL = 20, 0.8
 
 
 @dataclass(frozen=True)
-class KeepRateForecast:
-    """The share of rows that a certified policy is expected to keep, and the ends of an 80% interval of that share."""
+class CertificateForecast:
+    """The share of rows that a certified policy is expected to keep, with an 80% interval, and its accuracy."""
 
     keep_rate: float
     low: float
     high: float
+    accuracy: float
 
     @classmethod
-    def of(cls, figures: Mapping[str, float]) -> KeepRateForecast:
+    def of(cls, figures: Mapping[str, float]) -> CertificateForecast:
         """What `figures` wrote."""
-        return cls(figures["forecast"], figures["forecast_low"], figures["forecast_high"])
+        names = ("forecast", "forecast_low", "forecast_high", "forecast_accuracy")
+        return cls(*(figures[name] for name in names))
 
     @property
     def figures(self) -> dict[str, float]:
         """The forecast among the objectives of a trial."""
-        return {"forecast": self.keep_rate, "forecast_low": self.low, "forecast_high": self.high}
+        return {
+            "forecast": self.keep_rate,
+            "forecast_low": self.low,
+            "forecast_high": self.high,
+            "forecast_accuracy": self.accuracy,
+        }
 
 
-def forecast_keep_rate(
+def forecast_certificate(
     search: Callable[[ScoredOutcomes], SearchResult],
     rows: ScoredOutcomes,
     num_certify: int,
     config: CertificateConfig,
     delta: float,
-) -> KeepRateForecast:
+) -> CertificateForecast:
     """Rehearse search and certificate on draws of `rows`, with as many rows certifying as there are certify rows.
 
     Each draw takes `num_certify` rows, in whole units, for the certificate; all other rows search, and tell what the
@@ -56,17 +63,24 @@ def forecast_keep_rate(
     to certify, they are drawn with replacement from half of them, which has the second variance.
     """
     if Units(rows.group, len(rows)).count < 2:
-        return KeepRateForecast(0.0, 0.0, 1.0)
+        return CertificateForecast(0.0, 0.0, 1.0, float(rows.baseline_correct.mean()))
     choices: Choices = {}
-    shares = []
+    shares, accuracies = [], []
     for certify, rest in _draws(rows, num_certify):
         deployed, _ = certify_policy(rows, certify, search(rest).policy, config, delta=delta, choices=choices)
-        shares.append(float(deployed.keep(rest.score, rest.task).mean()))
+        kept_N = deployed.keep(rest.score, rest.task)
+        shares.append(float(kept_N.mean()))
+        accuracies.append(float(np.where(kept_N, rest.small_correct, _large_correct(rest, kept_N)).mean()))
     mean = float(np.mean(shares))
     # Of M draws the k-th has k / (M + 1) below it on average; numpy's own rule would leave 72% between the two ends.
     ends = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="weibull")
     low, high = np.clip(mean + (ends - mean) * _widening(len(rows), num_certify), 0, 1)
-    return KeepRateForecast(mean, min(float(low), mean), max(float(high), mean))
+    return CertificateForecast(mean, min(float(low), mean), max(float(high), mean), float(np.mean(accuracies)))
+
+
+def _large_correct(rows: ScoredOutcomes, kept_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where the large model is right; a policy that keeps nothing is deployed without prompts."""
+    return rows.large_correct if kept_N.any() else rows.baseline_correct
 
 
 def _draws(rows: ScoredOutcomes, num_certify: int) -> Iterator[tuple[ScoredOutcomes, ScoredOutcomes]]:

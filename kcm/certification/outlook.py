@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kcm.certification.betting import fewest_betting
 from kcm.certification.certificate import CertificateConfig
 from kcm.certification.ledger import question_delta
-from kcm.certification.paths import TableMethod
+from kcm.certification.paths import TableMethod, fewest_net
 from kcm.certification.pvalues import fewest_binomial
 
 Scope = Literal["global", "per_task"]
@@ -74,11 +73,13 @@ def outlook(units: Mapping[str, int], config: CertificateConfig, scopes: Sequenc
 
 
 def fewest_by_method(epsilon: float, delta: float, method: Literal["auto"] | TableMethod) -> dict[TableMethod, int]:
-    """Fewest units that could certify `epsilon`, none of them lost, by each method that `method` allows."""
-    every: dict[TableMethod, int] = {
-        "regret": fewest_binomial(epsilon, delta),
-        "net": fewest_betting((1 + epsilon) / 2, delta),
-    }
+    """Fewest units that could certify `epsilon`, none of them lost, by each method that `method` allows.
+
+    At epsilon 0 all of them would have to be won, and `net` alone credits that.
+    """
+    if epsilon == 0:
+        return {"net": fewest_net(epsilon, delta)}
+    every: dict[TableMethod, int] = {"regret": fewest_binomial(epsilon, delta), "net": fewest_net(epsilon, delta)}
     return every if method == "auto" else {method: every[method]}
 
 

@@ -17,7 +17,7 @@ from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.thresholds import lowest_threshold, midway
 from kcm.certification.betting import BettingTest, fewest_betting
-from kcm.certification.pvalues import LossTest, fewest_binomial
+from kcm.certification.pvalues import LossTest, fewest_binomial, fewest_signs, sign_p_value
 from kcm.metrics.intervals import Units
 
 TableMethod = Literal["regret", "net"]  # on certify rows with labels
@@ -130,7 +130,7 @@ class NetPath(ThresholdPath):
         self._level, self._delta, self._grid = (1 + epsilon) / 2, delta, grid
         self._losses = _ShuffledLosses(rows)
         self.num_units = self._losses.num_units
-        self.fewest_units = fewest_betting(self._level, delta)
+        self.fewest_units = fewest_net(epsilon, delta)
 
     def certified(self) -> float:
         """The last threshold of the grid before the first one that fails."""
@@ -162,6 +162,23 @@ class NetPath(ThresholdPath):
 
     def _test(self, threshold: float) -> BettingTest:
         return BettingTest(self._losses.values(threshold), self.num_units, self._delta)
+
+
+class NotWorsePath(NetPath):
+    """`net` at epsilon 0 on single rows: D is -1, 0 or 1, and its sign is tested exactly.
+
+    Bets need twice as many rows to show the same gain. The bound is theirs: the sign test has none.
+    """
+
+    def __init__(self, rows: ScoredOutcomes, grid: NDArray[np.float64], delta: float) -> None:
+        super().__init__(rows, grid, 0.0, delta)
+        self.fewest_units = fewest_signs(delta)
+
+    def p_value(self, threshold: float) -> float:
+        return sign_p_value(*self._losses.signs(threshold))
+
+    def passes(self, threshold: float) -> bool:
+        return self.p_value(threshold) <= self._delta
 
 
 class MethodChoice:
@@ -265,6 +282,11 @@ class _ShuffledLosses:
         self._kept_loss = (baseline.astype(np.int8) - small)[order]
         self._escalated_loss = escalated[order]
 
+    def signs(self, threshold: float) -> tuple[int, int]:
+        """How many rows are lost at `threshold`, and how many are won."""
+        loss = np.where(self._score > threshold, self._kept_loss, self._escalated_loss)
+        return int((loss > 0).sum()), int((loss < 0).sum())
+
     def values(self, threshold: float) -> Callable[[int, int], NDArray[np.float64]]:
         """X = (1 + D) / 2 of the units `start .. stop` at `threshold`."""
 
@@ -278,6 +300,28 @@ class _ShuffledLosses:
             return np.asarray((1 + total / np.diff(starts[start : stop + 1])) / 2)
 
         return of
+
+
+def fewest_net(epsilon: float, delta: float) -> int:
+    """Fewest units that could certify `epsilon` with wins credited: none of them lost, at epsilon 0 all of them won."""
+    return fewest_betting((1 + epsilon) / 2, delta) if epsilon else fewest_signs(delta)
+
+
+def not_worse_path(rows: ScoredOutcomes, grid: NDArray[np.float64], delta: float) -> NetPath:
+    """The path at epsilon 0: by signs, of rows that were drawn in groups by bets on the mean of each."""
+    return NetPath(rows, grid, 0.0, delta) if Units(rows.group, len(rows)).grouped else NotWorsePath(rows, grid, delta)
+
+
+def from_surest(grid: NDArray[np.float64], choosing: NetPath, searched: float) -> NDArray[np.float64]:
+    """The grid from the threshold on, at or above the searched one, whose gain is surest on the rows that choose.
+
+    Where hardly a row is kept hardly anything is gained, so that at epsilon 0 a path from `escalate all` would stop at
+    its first step. The order of a path is free as long as it is fixed before the certify rows are read.
+    """
+    above = grid[grid >= searched]
+    if not len(above):
+        return grid
+    return grid[grid <= min(above.tolist(), key=choosing.p_value)]
 
 
 def frozen_grid(validate: Frontier, searched: float, *, beyond: bool) -> NDArray[np.float64]:

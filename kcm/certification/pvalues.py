@@ -65,6 +65,15 @@ def binomial_upper_bound(total_loss: float, num_units: int, delta: float) -> flo
     return float(beta.ppf(1 - delta, total_loss + 1, num_units - total_loss))
 
 
+def sign_p_value(num_losses: int, num_wins: int) -> float:
+    """P(Bin(losses + wins, 1/2) <= losses): exact for H0 that a row is lost at least as often as it is won.
+
+    Given how many rows are lost or won, each is lost with a probability of at least 1/2 under H0 (the sign test, for
+    paired answers McNemar's). Rows that are neither say nothing.
+    """
+    return _binomial_cdf(num_losses, num_losses + num_wins, 0.5)
+
+
 def hoeffding_bentkus_p_value(total_loss: float, num_units: int, level: float) -> float:
     """Valid for losses anywhere in [0, 1] (Learn then Test, arXiv 2110.01052)."""
     mean = total_loss / num_units
@@ -92,6 +101,11 @@ def hoeffding_bentkus_upper_bound(total_loss: float, num_units: int, delta: floa
 def fewest_binomial(epsilon: float, delta: float) -> int:
     """Fewest units that `binomial_p_value` can reject with, none of them lost: (1 - epsilon)^n <= delta."""
     return math.ceil(math.log(delta) / math.log1p(-epsilon))
+
+
+def fewest_signs(delta: float) -> int:
+    """Fewest rows that `sign_p_value` can reject with, all of them won: 2^-n <= delta."""
+    return math.ceil(-math.log2(delta))
 
 
 def _binomial_cdf(count: float, num_units: int, level: float) -> float:

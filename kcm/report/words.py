@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import count
+from statistics import NormalDist
 
 from kcm.certification.certificate import confidence
 from kcm.certification.ledger import look_delta, question_delta
@@ -44,6 +45,7 @@ _CONTROLS: Mapping[Who, str] = {
 }
 
 
+_UNDECIDED = 0.4  # a p-value beyond which a sample does not say which side is better
 _CHOSE = "the rows that chose the policy"
 
 
@@ -56,7 +58,8 @@ def headline(result: Numbers) -> str:
     if not is_certified(certificate):
         return f"{name} {saves}; its loss is not certified{_because(certificate)}."
     within = " in every task with a threshold of its own, and over all other inputs" if certificate.get("tasks") else ""
-    return f"{name} {saves} at no more than {epsilon_words(certificate)} lost{within}."
+    at_most = f"no more than {epsilon_words(certificate)}" if certificate.get("epsilon") != 0 else "no accuracy"
+    return f"{name} {saves} at {at_most} lost{within}."
 
 
 def measured(result: Numbers) -> str:
@@ -124,15 +127,21 @@ def forecast(result: Numbers) -> str:
     return f"{sentence}. {certified}, on {measured_rows(result)} it answers {percent(1 - call_rate)}."
 
 
+def chosen_by(policy: Numbers) -> str:
+    """What the search chose a policy by; empty where it is not known."""
+    goal = {"calls": "the fewest calls", "accuracy": "the highest accuracy"}.get(str(policy.get("goal")))
+    return f"The policy was chosen for {goal} (tune.goal: {policy['goal']})." if goal else ""
+
+
 def why_deployed(result: Numbers) -> str:
-    """Why this collaborator is deployed, and by how many networks; empty where a run does not say."""
+    """Why this collaborator is deployed, by how many networks, and its goal; empty where a run does not say."""
     sentence = str((result.get("deployed") or {}).get("reason") or "")
     if deployed(result)[1].get("num_networks") == 1:
         sentence += (sentence and "; ") + (
             "its judge and its small model are the same network, since nothing was distilled: one is deployed, which"
             " halves the work of the networks"
         )
-    return sentence and f"{sentence}."
+    return " ".join(filter(None, (sentence and f"{sentence}.", chosen_by(deployed(result)[1].get("policy") or {}))))
 
 
 def promise(certificate: Numbers) -> str:
@@ -148,8 +157,10 @@ def promise(certificate: Numbers) -> str:
     if window := certificate.get("window"):
         kind += f", decisions {window['after'] + 1} to {window['upto']}; until {window['expires_at']}"
     bound = "" if certificate.get("tasks") else f"upper bound {bound_words(certificate)}, "
+    exact = certificate.get("epsilon") == 0
+    kept = "As accurate as the large model or more" if exact else f"At most {epsilon_words(certificate)} lost"
     return (
-        f"At most {epsilon_words(certificate)} lost, with a probability of at least {confidence_words(certificate)}"
+        f"{kept}, with a probability of at least {confidence_words(certificate)}"
         f" ({bound}{kind}){_because(certificate)}{_ledger(certificate)}"
     )
 
@@ -192,6 +203,12 @@ def _mend(certificate: Numbers, path: Columns) -> str:
     if tested is None or not (known(epsilon) and known(delta)):
         return "Keep asking the large model, or allow a larger loss: no threshold could be certified."
     loss, bound = max(tested["loss"], 0.0), tested.get("bound")
+    if epsilon == 0 and tested["loss"] < 0 and delta < tested["p_value"] < _UNDECIDED and known(units):
+        needed = math.ceil(units * _more_rows(tested["p_value"], delta) / 100) * 100
+        return (
+            f"Use more rows: the searched threshold gained {unsigned_points(tested['loss'])} on certify; about"
+            f" {number(needed)} certify rows like these would show it."
+        )
     if loss < epsilon:
         needed = math.ceil(-math.log(delta) / divergence(loss, epsilon) / 100) * 100
         return (
@@ -204,6 +221,12 @@ def _mend(certificate: Numbers, path: Columns) -> str:
         else "Keep"
     )
     return f"{another} asking the large model: the searched threshold lost {unsigned_points(loss)} on certify."
+
+
+def _more_rows(p_value: float, delta: float) -> float:
+    """How many times the rows a sign test needs for a p-value of `delta`, by the normal approximation."""
+    wanted, reached = (-NormalDist().inv_cdf(p) for p in (delta, p_value))
+    return (wanted / reached) ** 2
 
 
 def divergence(loss: float, epsilon: float) -> float:

@@ -142,7 +142,7 @@ def _mode(choosing: ScoredOutcomes | None, request: RequestConfig) -> Literal["a
 
     Regret is an exact binomial test, and a test that is chosen at random from few rows loses to it.
     """
-    if request.mode != "auto":
+    if request.mode != "auto" or request.epsilon == 0:
         return request.mode
     pays = choosing is not None and small_is_better(choosing.small_correct, choosing.certified_baseline)
     return "auto" if pays else "regret"
@@ -157,7 +157,7 @@ def _notes(splits: NDArray[np.object_], look: Look | None) -> list[str]:
 
 def _nothing(promise: CertificateConfig, delta: float, num_rows: int) -> Certificate:
     """The certificate of escalating everything, which loses nothing and needs no rows."""
-    method: Literal["regret", "net"] = "net" if promise.method == "net" else "regret"
+    method: Literal["regret", "net"] = "net" if promise.method == "net" or promise.epsilon == 0 else "regret"
     return Certificate(
         method=method,
         epsilon=promise.epsilon,

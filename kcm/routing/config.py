@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kcm.config import Config
 from kcm.errors import ConfigError
@@ -73,7 +73,12 @@ class RouteColumns(Config):
 class RequestConfig(Config):
     """The promise, what the searched threshold may lose on validate, and whose threshold it is."""
 
-    epsilon: float = Field(0.02, gt=0, lt=1, description="Accuracy that may be lost against the large model alone.")
+    epsilon: float = Field(
+        0.02,
+        ge=0,
+        lt=1,
+        description="Accuracy that may be lost against the large model alone; 0: at least as accurate, by net.",
+    )
     delta: float = Field(
         0.1, gt=0, lt=1, description="Probability, over the draw of the certify rows, that the promise breaks."
     )
@@ -99,5 +104,11 @@ class RequestConfig(Config):
 
     @property
     def needs_validate(self) -> bool:
-        """Whether rows have to be set aside: for the grid of `net`, or for a search."""
-        return self.mode == "net" or self.max_loss is not None
+        """Whether rows have to be set aside: for the path of `net`, or for a search."""
+        return self.mode == "net" or self.epsilon == 0 or self.max_loss is not None
+
+    @model_validator(mode="after")
+    def _provable(self) -> RequestConfig:
+        if self.epsilon == 0 and self.mode == "regret":
+            raise ValueError("epsilon 0 needs mode net or auto: regret never credits a win of the small model")
+        return self

@@ -139,6 +139,7 @@ def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = No
             config,
             choice=choice_of(parent),
             max_loss=config.tune.allowed_loss(config.certificate.epsilon),
+            goal=config.tune.goal,
             novel_share=NOVEL_SHARE if config.tune.novel_share is None else config.tune.novel_share,
         ),
         Recertify.of(config, expires_days=config.update.expires_days, labels=labels),

@@ -31,7 +31,7 @@ from kcm.certification.certificate import (
     certificates_json,
     certify_policy,
 )
-from kcm.certification.forecast import KeepRateForecast
+from kcm.certification.forecast import CertificateForecast
 from kcm.certification.ledger import Ledger, Look, Units
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import Config
@@ -53,7 +53,7 @@ from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import Names
-from pipelines.training.artefacts import RANKING, Tuned, TunedArtefact, advantage, standing
+from pipelines.training.artefacts import RANKINGS, Tuned, TunedArtefact, advantage, standing
 
 OUTCOMES = "outcomes.parquet"  # the outcome table of a collaborator
 MAX_LABELS = 100  # in the result
@@ -216,11 +216,13 @@ def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tupl
         return names, f"{called[names[0]]} is deployed because the configuration names it first"
     reached = {name: tuned.objectives(name) for name in names}
     notices = {name: updated and tuned.load(name).novel is not None for name in names}
-    ranked = sorted(names, key=lambda name: (notices[name], standing(reached[name])), reverse=True)
+    ranked = sorted(names, key=lambda name: (notices[name], standing(reached[name], tuned.goal)), reverse=True)
     rivals = [name for name in ranked if notices[name] == notices[ranked[0]]]
     better: dict[str, str] = {}
     if "kcm" in rivals[1:]:
-        ahead = {name: advantage(reached[name], reached["kcm"], tuned.num_choosing(name)) for name in rivals}
+        ahead = {
+            name: advantage(reached[name], reached["kcm"], tuned.num_choosing(name), tuned.goal) for name in rivals
+        }
         better = {name: objective for name, objective in ahead.items() if objective}
         ranked.sort(key=lambda name: name not in (better or ("kcm",)))
         if not better:
@@ -232,17 +234,18 @@ def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tupl
         return ranked, f"{deployed} it alone notices classes that are new, which an update has to learn"
     if notices[best] and not all(notices.values()):
         deployed += " of those that notice classes which are new, which an update has to learn, it comes first:"
-    differs = (objective for objective in RANKING if reached[best][objective] != reached[other][objective])
+    differs = (objective for objective in RANKINGS[tuned.goal] if reached[best][objective] != reached[other][objective])
     objective = better.get(best) or next(differs, None)
     if objective is None:
         return ranked, f"{deployed} it comes first: on the rows that choose, both are worth the same"
+    accuracies = (f"{reached[name]['forecast_accuracy']:.1%}" for name in (best, other))
+    shares = (forecast_words(asdict(CertificateForecast.of(reached[name]))) for name in (best, other))
     words = {
+        "forecast_accuracy": "the certified cascade is forecast to be right on {} with it, against {} with {}",
         "forecast": "a certificate is forecast to leave {} of the inputs to it, against {} with {}",
         "calls_saved": "the forecasts are level ({} and {} with {}), and its search keeps more of these rows",
         "area": "the forecasts are level ({} and {} with {}), and the area under its frontier is larger",
-    }[objective].format(
-        *(forecast_words(asdict(KeepRateForecast.of(reached[name]))) for name in (best, other)), called[other]
-    )
+    }[objective].format(*(accuracies if objective == "forecast_accuracy" else shares), called[other])
     return ranked, f"{deployed} on the rows that choose {words}; choosing so costs nothing of delta"
 
 

@@ -51,6 +51,8 @@ def _certifiable(found: Outlook, summary: Summary, config: CertificateConfig, fr
     have = f"{found.num_units:,} certify units{of_each}"
     fewest = " or ".join(f"{count:,} by {method}" for method, count in found.by_method.items())
     need = f"epsilon {config.epsilon:g} at delta {config.delta:g} needs at least {fewest}"
+    if config.epsilon == 0:
+        need += ", every one won by the small model; a small lead takes many more"
     if found.possible:
         only = "" if config.every_task or "per_task" in found.scopes or len(summary.rows) == 1 else _only_global()
         barely = "" if found.num_units >= 2 * found.needed else "; it is a close call, twice as many make a good start"

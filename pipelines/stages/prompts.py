@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.special import softmax
 
-from kcm.cascade.policy import Policy
+from kcm.cascade.policy import Goal, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import TuneConfig, find_policy
 from kcm.cascade.table import SPLITS, MeasuredRows, OutcomeTable
 from kcm.certification.certificate import CertificateConfig
-from kcm.certification.forecast import forecast_keep_rate
+from kcm.certification.forecast import forecast_certificate
 from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ArtefactError, ConfigError
@@ -54,6 +54,7 @@ class Prompting(AskingPlan):
     modes: tuple[PromptMode, ...]
     prompts: PromptsConfig
     max_loss: float
+    goal: Goal
     certificate: CertificateConfig
 
     def write(
@@ -130,12 +131,14 @@ def _best(
     for mode in plan.modes:
         mine = table.select(table.prompt == mode)
         rows = ScoredOutcomes.of(mine, mine.score)
-        search = partial(find_policy, gate=tuned_one.gate, scope=tuned_one.policy.scope, max_loss=plan.max_loss)
+        search = partial(
+            find_policy, gate=tuned_one.gate, scope=tuned_one.policy.scope, max_loss=plan.max_loss, goal=plan.goal
+        )
         found = search(rows)  # modes are compared without unknown classes, as trials are
-        forecast = forecast_keep_rate(search, rows, features.num_rows("certify"), plan.certificate, first_look)
+        forecast = forecast_certificate(search, rows, features.num_rows("certify"), plan.certificate, first_look)
         policies[mode] = search(rows, novel=tuned_one.novel).policy.model_copy(update={"prompt": mode})
         objectives[mode] = {"calls_saved": found.calls_saved, "area": found.area} | forecast.figures
-    best = max(policies, key=lambda mode: standing(objectives[mode]))
+    best = max(policies, key=lambda mode: standing(objectives[mode], plan.goal))
     return policies[best], objectives
 
 
@@ -187,6 +190,7 @@ class ChoosePrompts(Stage):
             modes=self.tune.prompt_modes,
             prompts=self.prompts,
             max_loss=self.tune.allowed_loss(self.certificate.epsilon),
+            goal=self.tune.goal,
             certificate=self.certificate,
         )
         if not self.large.remote:

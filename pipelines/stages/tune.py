@@ -28,7 +28,7 @@ from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerPlan
 
 OBJECTIVES = ("area", "calls_saved")
-REACHED = (*OBJECTIVES, "forecast", "forecast_low", "forecast_high")
+REACHED = (*OBJECTIVES, "forecast", "forecast_low", "forecast_high", "forecast_accuracy")
 
 
 class Trial(ray_tune.Trainable):
@@ -77,6 +77,7 @@ class Tune(Stage, Plan):
             max_loss=self.tune.allowed_loss(self.certificate.epsilon),
             certificate=self.certificate,
             novel_share=self.tune.novel_share or 0.0,
+            goal=self.tune.goal,
         )
         names = plan.config.collaborators
         stepped = [name for name in names if not plan.learner(name).closed_form]
@@ -135,7 +136,7 @@ def _try_all(
             for number, each in enumerate(evaluated)
         ]
         _mark_pareto(trials[name])
-        max(evaluated, key=lambda each: standing(each.reached)).save(folder / name)
+        max(evaluated, key=lambda each: standing(each.reached, plan.goal)).save(folder / name)
     return trials
 
 

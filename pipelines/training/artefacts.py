@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from kcm.cascade.gate import Gate, restored_gate
 from kcm.cascade.novelty import NovelRows
-from kcm.cascade.policy import Policy
-from kcm.certification.forecast import KeepRateForecast
+from kcm.cascade.policy import Goal, Policy
+from kcm.certification.forecast import CertificateForecast
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import parse_config
 from kcm.large import PromptMode, Prompts
@@ -27,7 +27,10 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.worker import TrainerConfig, TrainerPlan, load_state
 
 PROMPTS, TRIALS, FOUND = "prompts.json", "trials.json", "found.json"
-RANKING = ("forecast", "calls_saved", "area")  # objectives by weight
+RANKINGS: Mapping[Goal, tuple[str, ...]] = {  # objectives by weight
+    "calls": ("forecast", "calls_saved", "area"),
+    "accuracy": ("forecast_accuracy", "forecast", "area"),
+}
 _GATE, _STATE, _SCORES, _LEFT_OUT = "gate.safetensors", "state.pt", "validate_scores.npy", "left_out.npz"
 _NOVEL = "novel.npz"
 
@@ -76,9 +79,9 @@ class Tuned:
     objectives: dict[PromptMode, dict[str, float]] = field(default_factory=dict)  # by mode, where modes were searched
 
     @property
-    def forecast(self) -> KeepRateForecast:
+    def forecast(self) -> CertificateForecast:
         """What a certificate will leave to the small side, under the prompt mode of the policy."""
-        return KeepRateForecast.of(self.objectives.get(self.policy.prompt, self.reached))
+        return CertificateForecast.of(self.objectives.get(self.policy.prompt, self.reached))
 
     def save(self, folder: Path) -> None:
         """Write what the search found to a new folder; prompts are added to it by `save_prompts`."""
@@ -161,6 +164,11 @@ class TunedArtefact(Artefact):
         found: dict[str, Any] = self.json(f"{name}/{FOUND}")
         return {objective: figure for objective, figure in found.items() if objective != "choice"}
 
+    @property
+    def goal(self) -> Goal:
+        """What all policies were chosen by."""
+        return Policy.load(self.below(self.plan.config.collaborators[0])).goal
+
     def num_choosing(self, name: str) -> int:
         """The number of the rows that choose."""
         return len(np.load(self.file(f"{name}/{_SCORES}"), mmap_mode="r"))
@@ -180,18 +188,18 @@ class TunedArtefact(Artefact):
         return self.json(TRIALS)
 
 
-def standing(reached: Mapping[str, Any]) -> tuple[float, ...]:
+def standing(reached: Mapping[str, Any], goal: Goal = "calls") -> tuple[float, ...]:
     """What trials are ranked by, and the collaborators that they left: no certify row, so it costs no delta."""
-    return tuple(reached[objective] for objective in RANKING)
+    return tuple(reached[objective] for objective in RANKINGS[goal])
 
 
-def advantage(one: Mapping[str, float], other: Mapping[str, float], num_rows: int) -> str | None:
+def advantage(one: Mapping[str, float], other: Mapping[str, float], num_rows: int, goal: Goal = "calls") -> str | None:
     """The first objective that differs by more than a standard error, if `one` reaches more of it.
 
     The standard error of the difference is that of independent shares of `num_rows` rows, which is seldom too small:
     both sides are measured on the same rows.
     """
-    for objective in RANKING:
+    for objective in RANKINGS[goal]:
         p, q = one[objective], other[objective]
         if abs(p - q) > np.sqrt((p * (1 - p) + q * (1 - q)) / num_rows):
             return objective if p > q else None

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from kcm.cascade.gate import GateName
 from kcm.cascade.novelty import Novelty
+from kcm.cascade.policy import Goal
 from kcm.cascade.reference import Reference
 from kcm.cascade.search import Scope, find_policy
 from kcm.certification.certificate import CertificateConfig
-from kcm.certification.forecast import forecast_keep_rate
+from kcm.certification.forecast import forecast_certificate
 from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
@@ -84,6 +85,7 @@ class TrialPlan:
     max_loss: float  # that a searched policy may lose on the rows that choose
     certificate: CertificateConfig
     novel_share: float = 0.0  # of the traffic that the search takes to be of unknown classes
+    goal: Goal = "calls"
 
     def state(self, name: str, choice: Choice) -> dict[str, Any]:
         """The collaborator's finished trainer, trained once; that of the train stage for the stage's own values."""
@@ -117,9 +119,9 @@ class TrialPlan:
             novelty=Novelty.of(state["learner"]),
             novel_share=self.novel_share,
         )
-        search = partial(find_policy, gate=gate, scope=choice.scope, max_loss=self.max_loss)
+        search = partial(find_policy, gate=gate, scope=choice.scope, max_loss=self.max_loss, goal=self.goal)
         best, first_look = search(rows), question_delta(self.certificate.delta, 1)
-        forecast = forecast_keep_rate(search, rows, features.num_rows("certify"), self.certificate, first_look)
+        forecast = forecast_certificate(search, rows, features.num_rows("certify"), self.certificate, first_look)
         policy = best.policy
         if novel and novel.share:  # compared without unknown classes: not every learner tells what it keeps of them
             policy = search(rows, novel=novel).policy

@@ -97,6 +97,12 @@ def test_an_update_needs_the_inputs_of_its_traffic(kept: str) -> None:
         load_config(RunConfig, CONFIG, ["train.mask_unseen=true", "update={}", f"serve.feedback.store_payloads={kept}"])
 
 
+def test_an_update_cannot_promise_that_nothing_is_lost() -> None:
+    """Windows of traffic credit no wins."""
+    with pytest.raises(ConfigError, match=r"set certificate\.epsilon above 0"):
+        load_config(RunConfig, CONFIG, [*UPDATED, "update={}", "certificate.epsilon=0"])
+
+
 def test_an_update_promises_nothing_within_every_task() -> None:
     with pytest.raises(ConfigError, match=r"too few requests of some tasks.*set certificate\.every_task: false"):
         load_config(RunConfig, CONFIG, [*UPDATED, "update={}", "certificate.every_task=true"])

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
+from kcm.cascade.policy import Goal
 from kcm.certification.certificate import CertificateConfig
 from kcm.errors import ConfigError
 from kcm.kan import MLP
@@ -91,6 +92,7 @@ class Choose(Stage, Plan):
 
     choice: Choice
     max_loss: float
+    goal: Goal
     novel_share: float
     certificate: CertificateConfig
 
@@ -106,6 +108,7 @@ class Choose(Stage, Plan):
             max_loss=self.max_loss,
             certificate=self.certificate,
             novel_share=self.novel_share,
+            goal=self.goal,
         )
         best = trial.evaluate(name, self.choice)
         best.save(attempt.folder / name)

@@ -38,6 +38,21 @@ def test_no_single_threshold_keeps_more_at_the_allowed_loss(max_loss) -> None:
     assert found.calls_saved == pytest.approx(best)
 
 
+def test_goal_accuracy_finds_the_most_accurate_threshold() -> None:
+    """No threshold is more accurate, and none as accurate calls less: all of them are tried."""
+    rows = make_rows(400)
+    found = find_policy(rows, Gate(), "global", 0.0, goal="accuracy")
+    assert found.policy.goal == "accuracy"
+
+    def standing(cut: float) -> tuple[float, float]:
+        kept = rows.score > cut
+        return round(-loss(rows, kept), 9), kept.mean()
+
+    best = max(standing(cut) for cut in [-np.inf, *rows.score])
+    assert standing(found.policy.decision.cut) == best
+    assert found.calls_saved == pytest.approx(best[1])
+
+
 def test_thresholds_per_task_hold_the_loss_in_every_task_and_save_more() -> None:
     rows = make_rows(2000)
     common, own = (find_policy(rows, Gate(), scope, 0.01) for scope in ("global", "per_task"))

@@ -8,7 +8,7 @@ import pytest
 
 from kcm.cascade.search import find_policy
 from kcm.certification.certificate import CertificateConfig, certify_policy
-from kcm.certification.forecast import forecast_keep_rate
+from kcm.certification.forecast import forecast_certificate
 
 CONFIG = CertificateConfig(epsilon=0.03)
 GATE = SimpleNamespace(name="confidence", temperature=1.0)
@@ -17,7 +17,7 @@ WORLD = {"skill": 4, "ease": 3, "large": 0.96}
 
 
 def forecast(rows, num_certify):
-    return forecast_keep_rate(SEARCH, rows, num_certify, CONFIG, CONFIG.delta)
+    return forecast_certificate(SEARCH, rows, num_certify, CONFIG, CONFIG.delta)
 
 
 def reached(choosing, certify, truth):
@@ -68,5 +68,5 @@ def test_a_task_with_a_threshold_of_its_own_is_forecast(draw):
     tasks = np.array(["easy", "hard"], dtype=object)[np.arange(2000) % 2]
     rows = draw(2000, 0, task=tasks, **WORLD)
     search = partial(find_policy, gate=GATE, scope="per_task", max_loss=CONFIG.epsilon)
-    found = forecast_keep_rate(search, rows, 800, CONFIG, CONFIG.delta)
+    found = forecast_certificate(search, rows, 800, CONFIG, CONFIG.delta)
     assert 0.2 < found.keep_rate < forecast(rows, 800).keep_rate  # each task has half of delta and of the rows

@@ -42,6 +42,24 @@ def test_as_many_units_as_are_needed_certify_and_one_less_does_not(scope: str, m
     assert not keeps(fewer, config, scope)
 
 
+@pytest.mark.parametrize("method", ["auto", "net"])
+def test_at_epsilon_zero_all_needed_units_must_be_won(method: str) -> None:
+    """So many wins certify, one less does not; no other outcomes of so few units could."""
+    config = CertificateConfig(epsilon=0.0, method=method)  # type: ignore[arg-type]
+    found = outlook({"all": 50}, config, ["global"])
+    assert set(found.by_method) == {"net"}
+
+    def is_certified(num_units: int) -> bool:
+        right = np.ones(num_units, dtype=bool)
+        rows = ScoredOutcomes(score=np.arange(1.0, num_units + 1), small_correct=right, large_correct=~right)
+        policy = Policy(decision=Decision(decision="keep_all"))
+        deployed, _ = certify_policy(rows, rows, policy, config, delta=question_delta(config.delta, 1))
+        return deployed.decision.decision != "escalate_all"
+
+    assert is_certified(found.needed)
+    assert not is_certified(found.needed - 1)
+
+
 def test_the_epsilon_that_is_advised_works_and_the_one_below_does_not() -> None:
     units = {"all": 98}
     found = outlook(units, CertificateConfig(epsilon=0.02), ["global"])

@@ -61,6 +61,7 @@ CASES: dict[str, dict[str, Any]] = {
         "certificate": ESCALATES | SEARCHED | {"epsilon": 0.01, "num_units": 900, "fewest_units": 193}
     },
     "a path is not known": {"certificate": ESCALATES},
+    "no loss allowed": {"certificate": {"epsilon": 0.0, "bound": -0.002, "method": "net"}},
 }
 
 
@@ -108,6 +109,24 @@ def test_what_a_network_adds_to_its_base_is_said_in_points(result: dict[str, Any
 )
 def test_confidence_is_rounded_down(delta: float, said: str) -> None:
     assert words.confidence_words({"delta": delta}) == said
+
+
+def test_a_gain_that_is_not_shown_asks_for_more_rows(result: dict[str, Any]) -> None:
+    """Oracle: the exact binomial test of as many wins and losses as the advised rows would have, at the same rates."""
+    result["certificate"] |= ESCALATES | SEARCHED | {"epsilon": 0.0, "num_units": 400, "fewest_units": 4}
+    gained = {"loss": [-0.015], "p_value": [binomtest(17, 40, 0.5, alternative="less").pvalue]}
+    assert words.recommendation(result, PATH | gained) == (
+        "Use more rows: the searched threshold gained 1.5 points on certify; about 1,100 certify rows like these would"
+        " show it."
+    )
+    assert binomtest(47, 110, 0.5, alternative="less").pvalue < 0.1
+
+
+@pytest.mark.parametrize(("goal", "said"), [("calls", "the fewest calls"), ("accuracy", "the highest accuracy")])
+def test_the_goal_is_named(result: dict[str, Any], goal: str, said: str) -> None:
+    """The reason for the deployment ends with what the policy was chosen by."""
+    result["kcm"]["policy"] = {"goal": goal}
+    assert words.why_deployed(result).endswith(f"The policy was chosen for {said} (tune.goal: {goal}).")
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.005, 0.015])

@@ -53,6 +53,17 @@ def test_the_promise_is_broken_no_more_often_than_delta() -> None:
     assert broken / 150 <= 0.2
 
 
+def test_epsilon_zero_draws_rows_and_credits_wins() -> None:
+    """A small model that is clearly better is certified as no worse, by rows that another split has ordered."""
+    result = certify(table(4000, large=0.6), epsilon=0.0)
+    assert result["method"] == "net"
+    assert result["decision"] != "escalate_all"
+    assert result["bound"] <= 0
+    assert result["num_validate_rows"] > 0
+    with pytest.raises(ConfigError, match="needs mode net or auto"):
+        certify(table(40), epsilon=0.0, mode="regret")
+
+
 @pytest.mark.parametrize("num_rows", [1, 2, 40])
 def test_too_few_rows_escalate_all_with_a_warning_that_states_the_fewest(num_rows: int) -> None:
     result = certify(table(num_rows))

@@ -25,10 +25,10 @@ RUN = {
 }
 
 
-def searched(**reached: Mapping[str, float]) -> SimpleNamespace:
-    """A search that left what `reached` says, in its order."""
+def searched(goal: str = "calls", **reached: Mapping[str, float]) -> SimpleNamespace:
+    """A search by this goal that left what `reached` says, in its order."""
     plan = SimpleNamespace(config=SimpleNamespace(collaborators=tuple(reached)))
-    return SimpleNamespace(plan=plan, objectives=lambda name: reached[name], num_choosing=lambda _: 400)
+    return SimpleNamespace(plan=plan, objectives=lambda name: reached[name], num_choosing=lambda _: 400, goal=goal)
 
 
 def reached(forecast: float, calls_saved: float = 0.5, area: float = 0.9) -> dict[str, float]:
@@ -54,6 +54,13 @@ def test_auto_deploys_what_a_certificate_should_leave_most_of(kcm, mcm, best, wh
     assert set(names) == {"kcm", "mcm"}
     assert why in reason
     assert "saves" not in reason  # of rows that chose, and certified nothing
+
+
+def test_goal_accuracy_deploys_the_more_accurate() -> None:
+    """With `tune.goal: accuracy` the reason names the accuracy that a certificate should leave."""
+    names, reason = chosen(searched("accuracy", kcm=reached(0.80), mcm=reached(0.90)), choose=True)
+    assert names[0] == "mcm"
+    assert "its certified cascade should answer 90.0% rightly, against 80.0% with KCM" in reason
 
 
 def test_a_list_deploys_its_first() -> None:

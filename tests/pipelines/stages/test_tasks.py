@@ -101,6 +101,13 @@ def test_rows_that_are_enough_are_said_to_be() -> None:
     assert "one threshold over all tasks; a threshold of their own has too few" in lines({"a": 90, "b": 90})[-1]
 
 
+def test_epsilon_zero_says_that_rows_must_be_won() -> None:
+    """Rows that lose nothing are not enough: the small model has to be right where the large one is wrong."""
+    last = lines({"bank": 300}, epsilon=0.0)[-1]
+    need, possible = "needs at least 4 by net, every one won by the small model", "a certificate is possible"
+    assert last.endswith(f"{need}; a small lead takes many more: {possible}")
+
+
 @pytest.mark.parametrize(
     ("units", "scopes", "advice"),
     [

@@ -1,5 +1,6 @@
 """A trial on a bucket reads the validate rows by ranges, and finds what it would find on a disk."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from pipelines.batch import outcome_table
 from pipelines.store.artefact import ArtefactStore
 from pipelines.training import trial
 from pipelines.training.artefacts import Tuned
+from pipelines.training.left_out import deciding_rows
 from pipelines.training.trial import Choice, TrialPlan
 from tests.pipelines.made_parts import SIZES, Fetched, logits, written
 
@@ -60,6 +62,19 @@ def test_a_trial_finds_the_same_on_a_bucket_and_fetches_only_validate_rows_once(
     before = fetched.ranges
     same(in_bucket.evaluate("kcm", CHOICE), on_disk)
     assert fetched.ranges == before
+
+
+def test_goal_accuracy_ranks_by_certified_accuracy(tmp_path: Path) -> None:
+    """The policy carries its goal, and what is promised is its accuracy, not the share that is kept."""
+    by_calls = trials(tmp_path / "storage")
+    by_accuracy = replace(by_calls, goal="accuracy", certificate=CertificateConfig(epsilon=0.3))
+    found = by_accuracy.evaluate("kcm", CHOICE)
+    kept = by_calls.evaluate("kcm", CHOICE)
+    assert (kept.policy.goal, found.policy.goal) == ("calls", "accuracy")
+    parts = deciding_rows(by_calls.plan.features, by_calls.plan.outcomes)
+    large = [part.answers["large_label"].to_numpy() == part.rows["label"].to_numpy() for part in parts]
+    assert found.reached["promised"] >= np.concatenate(large).mean()
+    assert found.reached["calls_saved"] <= kept.reached["calls_saved"]
 
 
 def test_more_validate_rows_than_a_gate_is_fitted_on_are_not_held(

@@ -1,0 +1,259 @@
+"""A cascade above its large model: recorded answers of an LLM, and 500 to 2,000 gold labels to train on.
+
+    python benchmarks/above_large.py --data FOLDER [--only banking77] [--write]
+
+The tables are those of benchmarks/label_tables.py with answers of GPT-4 and GPT-4o. Each of ten splits draws 1,000 rows
+to certify and, from the others, the rows to train on, the smaller set within the larger; the rest test.
+Every cell is two runs of `kcm run` up to the stage `evaluate`, in storages of their own: rows with MiniLM's vectors and
+their split in a column, `large: recorded`, `collaborators: [kcm]`, `certificate.epsilon: 0`, `tune.goal` calls or
+accuracy, and defaults. Threshold and gate are chosen by train rows left out. The settings were tried on splits 100 and
+101, and frozen.
+
+Beside it stands what a sceptic writes in thirty lines: logistic regression on the same vectors, its largest probability
+as score, and the threshold that is cheapest, or most accurate, on the train rows by five folds. It certifies nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
+
+from benchmarks.label_tables import MINILM, recorded
+from benchmarks.machine import machine
+from benchmarks.script import keep, options
+from benchmarks.study.data import cached_features
+from kcm.cascade.frontier import Frontier
+from kcm.cascade.policy import Goal
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.config import parse_config
+from kcm.inputs.content import Content
+from kcm.metrics.intervals import resampled_mean
+from pipelines.config import RunConfig
+from pipelines.run import run
+
+TABLES = ("banking77", "ecommerce")
+SIZES, NUM_CERTIFY, NUM_SPLITS = (500, 1000, 2000), 1000, 10
+GOALS: tuple[Goal, ...] = get_args(Goal)
+SIDES = ("large", "small", *GOALS, *(f"sceptic {goal}" for goal in GOALS))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Vectors [N, D] at unit length, gold labels [N], and the large model's answers [N]; all names."""
+
+    vectors: np.ndarray
+    gold: np.ndarray
+    large: np.ndarray
+
+    def split(self, seed: int, size: int) -> np.ndarray:
+        """The split of every row, [N]: "" for rows that this size leaves out."""
+        order = np.random.default_rng(seed).permutation(len(self.gold))
+        split_N = np.full(len(order), "test", dtype=object)
+        split_N[order[:NUM_CERTIFY]] = "certify"
+        split_N[order[NUM_CERTIFY : NUM_CERTIFY + size]] = "train"
+        return split_N
+
+
+def main() -> None:
+    arguments = parsed()
+    for name in arguments.only:
+        rows = read_rows(name, arguments)
+        cells = []
+        for seed in range(arguments.splits):
+            for size in SIZES:
+                cell = finished(arguments.storage / f"{name}-{size}-{seed}.json", rows, seed, size)
+                cells.append(cell)
+                print(name, json.dumps(cell), flush=True)
+        figures = summary(cells)
+        for line in table_lines(figures):
+            print(line)
+        if arguments.write:
+            keep("above_large", {name: {"machine": machine(), "splits": arguments.splits, "cells": figures}})
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = options(__doc__, assets=True, storage="storage/above_large", results="above_large")
+    parser.add_argument("--data", type=Path, required=True, help="folder with llm/banking77.csv and llm/ecommerce.csv")
+    parser.add_argument("--only", choices=TABLES, nargs="*", default=list(TABLES))
+    parser.add_argument("--splits", type=int, default=NUM_SPLITS)
+    return parser.parse_args()
+
+
+def read_rows(name: str, arguments: argparse.Namespace) -> Rows:
+    """The rows of a table, each text once, by MiniLM."""
+    table = recorded(arguments.data, name)
+    frame = table.frame.drop_duplicates("text")
+    texts = [Content(text=text) for text in frame["text"]]
+    encoder = partial(MINILM.build, arguments.assets)
+    features = cached_features(texts, encoder, MINILM.identity(arguments.assets), arguments.storage)
+    vectors = np.stack([features[text] for text in texts])
+    return Rows(vectors, frame["gold"].to_numpy(dtype=object), frame[table.oracle].to_numpy(dtype=object))
+
+
+def finished(file: Path, rows: Rows, seed: int, size: int) -> dict[str, Any]:
+    """The figures of one cell, from the disk where they are there."""
+    if not file.exists():
+        file.write_text(json.dumps(measured(rows, seed, size)), encoding="utf-8")
+    return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+def measured(rows: Rows, seed: int, size: int) -> dict[str, Any]:
+    """Accuracy and calls of every side on the test rows of one split."""
+    started = time.process_time()
+    split_N = rows.split(seed, size)
+    cell: dict[str, Any] = {"size": size, "seed": seed, "test_rows": int((split_N == "test").sum())}
+    cell |= cascades(rows, split_N) | sceptic(rows, split_N)
+    return cell | {"cpu_s": time.process_time() - started}
+
+
+def cascades(rows: Rows, split_N: np.ndarray) -> dict[str, Any]:
+    """The deployed cascade by either goal, of runs that share their training and have a ledger each."""
+    cell: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.parquet"
+        write_rows(rows, split_N, file)
+        first, second = (configured(file, Path(folder) / goal, goal) for goal in GOALS)
+        run(first, until="train")
+        shutil.copytree(first.storage_path, second.storage_path)
+        for config in (first, second):
+            result = run(config, until="evaluate")
+            deployed = result["deployed"]["collaborator"]
+            overall, certificate = result[deployed]["overall"], result[deployed]["certificate"]
+            cell["large"] = {"right": overall["large_accuracy"], "calls": 1.0}
+            cell.setdefault("small", {"right": overall["small_accuracy"], "calls": 0.0})
+            cell[config.tune.goal] = {
+                "right": overall["cascade_accuracy"],
+                "calls": overall["call_rate"],
+                "certified": certificate["decision"] != "escalate_all",
+                "method": certificate["method"],
+                "deployed": f"{deployed}, {result[deployed]['policy']['gate']}",
+            }
+    return cell
+
+
+def write_rows(rows: Rows, split_N: np.ndarray, file: Path) -> None:
+    """Rows and answers in one file; an answer off the label list is a failed one, as the certificate counts it."""
+    known_N = np.isin(rows.large, rows.gold)
+    table = {
+        "id": [str(row) for row in range(len(split_N))],
+        "vector": list(rows.vectors),
+        "label": rows.gold,
+        "large": np.where(known_N, rows.large, ""),
+        "split": split_N,
+    }
+    pd.DataFrame(table).to_parquet(file)
+
+
+def configured(file: Path, storage: Path, goal: Goal) -> RunConfig:
+    """`kcm run` on this file."""
+    columns = {"text_column": None, "id_column": "id", "label_column": "label", "split_column": "split"}
+    values = {
+        "name": "above",
+        "storage_path": storage,
+        "collaborators": ["kcm"],
+        "tasks": {
+            "source": {"kind": "files", "path": str(file), **columns},
+            "scenario": "class_incremental",
+            "num_tasks": 1,
+            "fractions": {"train": 0.5, "validate": 0.0, "certify": 0.3, "test": 0.2},
+        },
+        "encoder": {"kind": "precomputed", "column": "vector"},
+        "large": {"adapter": "recorded", "path": str(file), "id_column": "id", "label_column": "large"},
+        "tune": {"goal": goal},
+        "certificate": {"epsilon": 0.0},
+    }
+    return parse_config(RunConfig, values, where="above_large")
+
+
+def sceptic(rows: Rows, split_N: np.ndarray) -> dict[str, Any]:
+    """Logistic regression with a threshold of its own, on the train rows alone."""
+    train, test = (np.flatnonzero(split_N == split) for split in ("train", "test"))
+    answer_N, score_N = np.empty(len(train), dtype=object), np.empty(len(train))
+    for fitted, held_out in KFold(5, shuffle=True, random_state=0).split(train):
+        answer_N[held_out], score_N[held_out] = answered(rows, train[fitted], train[held_out])
+    frontier = Frontier.of(outcomes(rows, train, answer_N, score_N))
+    answer_M, score_M = answered(rows, train, test)
+    measured_rows = Frontier.of(outcomes(rows, test, answer_M, score_M))
+    points = {"calls": frontier.cheapest(0.0), "accuracy": frontier.most_accurate()}
+    reached = {goal: measured_rows.at(point.threshold) for goal, point in points.items()}
+    return {f"sceptic {goal}": {"right": point.accuracy, "calls": point.call_rate} for goal, point in reached.items()}
+
+
+def answered(rows: Rows, train: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Answers and largest probabilities for other rows."""
+    model = LogisticRegression(C=10, max_iter=1000).fit(rows.vectors[train], rows.gold[train].astype(str))
+    probability = model.predict_proba(rows.vectors[other])
+    return model.classes_[probability.argmax(1)].astype(object), probability.max(1)
+
+
+def outcomes(rows: Rows, index: np.ndarray, answer_N: np.ndarray, score_N: np.ndarray) -> ScoredOutcomes:
+    """Who is right on some rows."""
+    gold_N = rows.gold[index]
+    return ScoredOutcomes(score=score_N, small_correct=answer_N == gold_N, large_correct=rows.large[index] == gold_N)
+
+
+def summary(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """By size: accuracy, calls and the gain over the large model of every side, and how often it was certified.
+
+    `worse` counts certified splits that are less accurate than the large model on their test rows.
+    """
+    sizes = []
+    for size in SIZES:
+        splits = [cell for cell in cells if cell["size"] == size]
+        share = splits[0]["test_rows"] / (size + NUM_CERTIFY)  # over the rows that decide anything
+        figures: dict[str, Any] = {"train_rows": size, "test_rows": splits[0]["test_rows"]}
+        for side in SIDES:
+            right, calls = (np.array([cell[side][key] for cell in splits]) for key in ("right", "calls"))
+            gain = right - [cell["large"]["right"] for cell in splits]
+            columns = {"right": right, "calls": calls, "gain": gain}
+            figures[side] = {name: interval(values, share) for name, values in columns.items()}
+            if side in GOALS:
+                certified = np.array([cell[side]["certified"] for cell in splits])
+                figures[side] |= {"certified": int(certified.sum()), "worse": int((gain[certified] < 0).sum())}
+        ours, sceptics = (
+            np.array([cell[side]["right"] for cell in splits]) for side in ("accuracy", "sceptic accuracy")
+        )
+        figures["over_sceptic"] = interval(ours - sceptics, share)
+        sizes.append(figures | {"cpu_s": float(np.mean([cell["cpu_s"] for cell in splits]))})
+    return sizes
+
+
+def interval(values: np.ndarray, share: float) -> list[float]:
+    """The mean over splits and its 95% interval, which is wider because splits share rows."""
+    mean = resampled_mean(values, share)
+    assert mean is not None
+    return [mean.estimate, mean.low, mean.high]
+
+
+def table_lines(figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A Markdown table."""
+    yield "| labels | side | right | over the large model, points | calls | certified |"
+    yield "|---|---|---|---|---|---|"
+    for size in figures:
+        for side in SIDES:
+            cells = [in_percent(size[side][key], sign) for key, sign in (("right", ""), ("gain", "+"), ("calls", ""))]
+            yield f"| {size['train_rows']} | {side} | {' | '.join(cells)} | {size[side].get('certified', '')} |"
+
+
+def in_percent(ends: Sequence[float], sign: str) -> str:
+    """A mean and its interval in % or points."""
+    mean, low, high = (f"{100 * end:{sign}.1f}" for end in ends)
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+if __name__ == "__main__":
+    main()
