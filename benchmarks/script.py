@@ -13,6 +13,7 @@ CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"
 REVIEWS = CONFIGS / "reviews.yaml"
 # The demo's learner by AdamW: what was measured of learners that take steps, and of gates beside them, stays with it.
 BY_STEPS = (
+    "collaborators=[kcm, mcm]",
     "tasks.fractions={train: 0.40, validate: 0.15, certify: 0.27, test: 0.18}",
     "learner={name: replay, memory: 1000, batch_size: 64}",
     "network={}",

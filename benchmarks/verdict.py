@@ -4,11 +4,12 @@
 
 Each row gives KCM's figure and KCM less its controls, which differ in nothing but the networks: MCM (an MLP of as many
 parameters), a linear map, frozen random ReLU units of as many parameters. Intervals are 95%, paired over seeds unless
-the row says over what.
+the row says over what. Rows with the words `quadratic features` have these in KCM's place, which had their name then.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,7 @@ def fewer_calls() -> Iterator[Figure]:
                 "ReLU": points(found[figure]["kcm_minus_mcm"]),
             }
             value, seeds = percent(found[figure]["kcm"]), str(found["seeds"])
-            yield Figure("fewer calls", f"reviews: {what}", value, over, seeds)
+            yield Figure("fewer calls", f"reviews, quadratic features: {what}", value, over, seeds)
     if found := modalities.get("emoji"):
         kcm, mcm = (found[name]["deployed"]["calls_saved"] for name in ("kcm", "mcm"))
         over = {"MCM": f"{100 * (kcm - mcm):+.1f} (one seed)"}
@@ -83,7 +84,8 @@ def demo_rows() -> list[list[str]]:
     """Name, accuracies, difference and calls saved, of the rows `overall` of the demo's table."""
     lines = DEMO.read_text(encoding="utf-8").splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("| overall |"))
-    rows = [[cell.strip() for cell in line.strip("|").split("|")][1:] for line in lines[first : first + 3]]
+    overall = itertools.takewhile(lambda line: line.startswith(("| overall |", "|  |")), lines[first:])
+    rows = [[cell.strip() for cell in line.strip("|").split("|")][1:] for line in overall]
     large = rows[0][2]  # the same for all, and written once
     return [[row[0], row[1], large, *row[3:5], row[6]] for row in rows]
 
@@ -158,6 +160,8 @@ def _learner(cell: Results) -> str:
     parts = [cell["learner"]]
     if cell["memory_per_class"] is not None:
         parts.append(f"{cell['memory_per_class']:g} rows a class")
+    if setting.get("network", {}).get("basis") == "quadratic":
+        parts.append("quadratic features")
     if (base := setting.get("network", {}).get("base", "none")) != "none":
         parts.append(f"on {base}")
     return ", ".join(parts)

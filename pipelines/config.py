@@ -16,6 +16,7 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.config import Config
 from kcm.costs import CostsConfig
 from kcm.encoders import EncoderConfig
+from kcm.kan.mixed_splines import MIN_FREE
 from kcm.large import LargeConfig, PromptsConfig
 from kcm.learners import LearnerConfig
 from kcm.learners.analytic import AnalyticConfig
@@ -30,10 +31,10 @@ from pipelines.store.files import normalised
 from pipelines.store.storage import Storage
 from pipelines.tracking.config import TrackingConfig
 
-# How a run learns that names no learner: in closed form, whose quadratic curves are the answer, forget nothing and need
-# no tuning (docs/continual.md).
+# How a run learns that names no learner: in closed form. Its learned curves forget nothing and need no tuning
+# (docs/continual.md).
 DEFAULT_LEARNING: dict[str, dict[str, Any]] = {
-    "network": {"hidden": [], "basis": "quadratic", "mixing": 2048},
+    "network": {"hidden": [], "basis": "pspline", "mixing": 512, "grid_size": 4, "spline_order": 2},
     "learner": {"name": "analytic"},
     "train": {"mask_unseen": True},
 }
@@ -62,9 +63,10 @@ class RunConfig(Config):
     seed: int = Field(0, ge=0, description="Seed of splits, orders, initial weights and search.")
     collaborators: Literal["auto"] | tuple[CollaboratorName, ...] = Field(
         "auto",
-        description="What is trained; auto: all, and that one is deployed of which a certificate should leave most, by"
-        " rows that choose it; of a list the first one is deployed, the others are its controls, as `linear`, logistic"
-        " regression on the same features, is in every run.",
+        description="What is trained: `kcm`, a KAN with learned curves; `mcm`, an MLP; `quadratic`, squares of random"
+        " projections, solved in closed form; `linear`, logistic regression on the same features. auto: all, and that"
+        " one is deployed of which a certificate should leave most, by rows that choose it; of a list the first one is"
+        " deployed, the others are its controls, as `linear` is in every run.",
     )
     tasks: TasksConfig
     encoder: EncoderConfig
@@ -122,7 +124,8 @@ class RunConfig(Config):
         Unless the large model is asked under hints, which are each collaborator's own: nobody pays for a control's.
         """
         if self.collaborators == "auto":
-            return get_args(CollaboratorName)
+            names: tuple[CollaboratorName, ...] = get_args(CollaboratorName)
+            return tuple(name for name in names if name != "quadratic" or self.learner.closed_form)
         if self.tune.prompt_modes != ("none",):
             return self.collaborators
         return tuple(dict.fromkeys((*self.collaborators, "linear")))
@@ -130,6 +133,16 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _learnable(self) -> RunConfig:
         self.learner.check_network(self.network)
+        return self
+
+    @model_validator(mode="after")
+    def _learns_curves(self) -> RunConfig:
+        """What is called KCM learns the curve of every edge."""
+        if "kcm" in self.trained and self.network.num_free < MIN_FREE:
+            raise ValueError(
+                f"network: an edge of KCM has {self.network.num_free} free coefficients beside its line, and {MIN_FREE}"
+                " make a learned curve: give network.basis: pspline; `quadratic` is a collaborator of its own"
+            )
         return self
 
     @model_validator(mode="after")

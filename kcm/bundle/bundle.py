@@ -284,13 +284,14 @@ def _modules(collaborator: Collaborator) -> dict[str, nn.Module]:
 def _require_stored(files: SealedFolder, config: _Networks, num_labels: int) -> None:
     """Raise ArtefactError for networks larger than their files, before allocating memory for them."""
     network, dim = config.network, config.in_features
-    inputs = (dim, network.mixing) if network.projects else (dim,)
+    mixes = config.kind == "kan" and network.basis == "pspline"
+    inputs = (dim, network.mixing) if network.projects or mixes else (dim,)
     hidden, curve = network.hidden, network.grid_size
     if config.kind == "linear":
         hidden, curve = (), 1
     elif config.kind == "mlp" and network.mlp_width is not None:
         hidden, curve = (network.mlp_width,) * max(1, len(hidden)), 1
-    elif network.basis != "spline":
+    elif network.basis != "spline" and not mixes:
         hidden, curve = (network.mixing,), 1
     layers = sum(first * second for first, second in itertools.pairwise((inputs[-1], *hidden, num_labels)))
     base = {"none": 0, "means": dim * num_labels, "lda": dim * (dim + num_labels)}[network.base]

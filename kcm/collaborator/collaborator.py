@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, TypeVar
 
 import torch
@@ -14,12 +14,24 @@ from kcm.collaborator.class_base import BaseKind, ClassBase
 from kcm.collaborator.normalizer import FrozenNormalizer, Mixing, UnitNormalizer
 from kcm.collaborator.outputs import output_names, resize_outputs, start_outputs
 from kcm.config import Config
-from kcm.kan import KAN, MLP, RandomQuadratic, RandomReLU
+from kcm.kan import KAN, MLP, MixedSplines, RandomQuadratic, RandomReLU
+from kcm.kan.basis import Grid
 from kcm.kan.layer import BaseActivation
+from kcm.kan.mixed_splines import MIN_FREE
 
 Single = TypeVar("Single", bound=nn.Module)
-CollaboratorName = Literal["kcm", "mcm", "linear"]  # a KAN, the control of as many parameters, logistic regression
-NetworkKind = Literal["kan", "mlp", "random_relu", "linear"]
+# A KAN, which learns curves; its controls of as many parameters, an MLP and squares; logistic regression.
+CollaboratorName = Literal["kcm", "mcm", "quadratic", "linear"]
+NetworkKind = Literal["kan", "mlp", "random_relu", "quadratic", "linear"]
+
+
+_NAMES: Mapping[NetworkKind, CollaboratorName] = {
+    "mlp": "mcm",
+    "random_relu": "mcm",
+    "quadratic": "quadratic",
+    "linear": "linear",
+}
+_NAMES_BY_BASIS: Mapping[str, CollaboratorName] = {"quadratic": "quadratic", "relu": "mcm"}  # of kind "kan"
 
 
 class NetworkConfig(Config):
@@ -29,9 +41,14 @@ class NetworkConfig(Config):
     grid_size: int = Field(5, ge=1, description="Intervals of the spline grid.")
     spline_order: int = Field(3, ge=1, le=3, description="Degree of the spline.")
     grid_range: tuple[float, float] = Field((-3.0, 3.0), description="Ends of the grid, in normalised feature units.")
-    basis: Literal["spline", "quadratic", "relu"] = Field(
+    basis: Literal["spline", "pspline", "quadratic", "relu"] = Field(
         "spline",
-        description="What a KAN's curves are made of; quadratic and relu are single layers on `mixing` projections.",
+        description="What a KAN's curves are made of. pspline: penalised splines over `mixing` mixtures of the first "
+        "task's rows, beside a linear part. quadratic and relu learn no curves: they are fixed units on `mixing` "
+        "projections. All but spline are single layers.",
+    )
+    roughness: float = Field(
+        0.01, ge=0, description="Of pspline, what a bend costs: the penalty on third differences of the coefficients."
     )
     base_activation: BaseActivation = Field("silu", description="The base that a KAN's curves have beside the splines.")
     centred: bool = Field(
@@ -69,7 +86,17 @@ class NetworkConfig(Config):
             raise ValueError(
                 f"basis: {self.basis} is a single layer on random projections: give hidden: [] and mixing, such as 2688"
             )
+        if self.basis == "pspline" and self.num_free < MIN_FREE:
+            raise ValueError(
+                f"grid_size {self.grid_size} and spline_order {self.spline_order} leave a curve {self.num_free} free"
+                f" coefficients beside its line: give grid_size + spline_order = {MIN_FREE + 2} or more"
+            )
         return self
+
+    @property
+    def num_free(self) -> int:
+        """Coefficients that the curve of an edge learns beside a line and a constant: those of fixed units are none."""
+        return max(0, self.grid_size + self.spline_order - 2) if self.basis in ("spline", "pspline") else 0
 
     @property
     def without_additions(self) -> NetworkConfig:
@@ -85,9 +112,10 @@ class NetworkConfig(Config):
 class Collaborator(nn.Module):
     """Judge `F_j` and small model `F_s` of KCM (arXiv 2510.20278), which start as copies.
 
-    `kind="mlp"` gives MCM, the control: everything equal but the networks, with as many parameters. Where networks
-    are fitted in closed form, and an MLP cannot be, the control is `kind="random_relu"`. `kind="linear"` is the
-    baseline without a hidden layer. With a `network.base`, both networks are added to its logits.
+    `kind="mlp"` gives MCM, the control: everything equal but the networks, with as many parameters. If networks are
+    fitted in closed form, MCM is `kind="random_relu"`: an MLP whose hidden layer stays as it was drawn.
+    `kind="quadratic"` has squares in place of the ReLUs. `kind="linear"` is the baseline without a hidden layer. With a
+    `network.base`, both networks are added to its logits.
     """
 
     def __init__(self, in_features: int, num_labels: int, network: NetworkConfig, kind: NetworkKind, seed: int) -> None:
@@ -142,6 +170,22 @@ class Collaborator(nn.Module):
         """The inputs of the networks: raw features scaled, and mixed where configured."""
         return self.mixing(self.normalizer(features_ND))
 
+    def fit_mixtures(
+        self, batches: Iterable[Tensor], add_up: Callable[[list[Tensor]], None] = lambda sums: None
+    ) -> None:
+        """Fit the mixtures that curves are over to raw features [n, D] of the first task; see `MixedSplines.fit`."""
+        if isinstance(self.judge, MixedSplines):
+            self.judge.fit(map(self.inputs, batches), add_up)
+            if isinstance(self.small, MixedSplines) and self.small is not self.judge:
+                self.small.mix_as(self.judge)
+
+    @property
+    def name(self) -> CollaboratorName:
+        """What a network of this kind is called: KCM has learned curves, or it is another."""
+        if self.kind == "kan":
+            return _NAMES_BY_BASIS.get(self.network.basis, "kcm")
+        return _NAMES[self.kind]
+
     def merged(self) -> Collaborator:
         """The same functions by one network where judge and small have ended up equal, else this very collaborator.
 
@@ -181,11 +225,19 @@ def build_network(in_features: int, num_labels: int, network: NetworkConfig, kin
     kan = _kan(in_features, num_labels, network, seed)
     if kind == "kan":
         return kan
-    return MLP.matching(kan, seed=seed) if kind == "mlp" else _started(RandomReLU.matching(kan, seed=seed), network)
+    if kind == "mlp":
+        return MLP.matching(kan, seed=seed)
+    units = RandomQuadratic if kind == "quadratic" else RandomReLU
+    return _started(units.matching(kan, seed=seed), network)
 
 
 def _kan(in_features: int, num_labels: int, network: NetworkConfig, seed: int) -> KAN | RandomReLU:
     """The KAN, or the layer of its kind that is made of another basis."""
+    if network.basis == "pspline":
+        grid = Grid(network.grid_size, network.spline_order, *network.grid_range)
+        return _started(
+            MixedSplines(in_features, network.mixing, num_labels, grid, network.roughness, seed=seed), network
+        )
     if network.basis != "spline":
         units = RandomQuadratic if network.basis == "quadratic" else RandomReLU
         return _started(units(in_features, network.mixing, num_labels, seed=seed), network)

@@ -27,7 +27,7 @@ def with_curves(network: nn.Module) -> CurveNetwork:
         return network
     raise ConfigError(
         f"the collaborator's networks are of the kind {type(network).__name__}, which has no edge functions to show",
-        hint="Explain a KCM bundle of splines or quadratic units",
+        hint="Explain a bundle of KCM or of quadratic features",
     )
 
 

@@ -1,8 +1,9 @@
-"""Frozen random units with trained weights on top: ReLUs, the control of closed forms, and squares."""
+"""Frozen random units with trained weights on top: the ReLUs of a closed-form MLP, and squares. Both are controls."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -95,13 +96,21 @@ class RandomReLU(nn.Module):
 class RandomQuadratic(RandomReLU):
     """y = W phi(x) + offset with phi(x) = [sqrt(P / D) x, clamp(R x, -4, 4)^2, sqrt(P)] / 2 of P random directions.
 
-    A KAN layer of one interval and degree 2 over P projections R x, whose linear parts are folded: P curves
-    a_p v^2 + b_p v + c_p have P linear parts between them, of which D inputs make only D different ones. So a label
-    costs P + D + 1 coefficients in place of 3 P. The factors give the linear, the quadratic and the constant part
+    Quadratic features: no curve is learned, since a square has one coefficient. They are a KAN layer of one interval
+    and degree 2 over P projections R x, whose linear parts are folded: P curves a_p v^2 + b_p v + c_p have P linear
+    parts between them, of which D inputs make only D different ones. So a label costs P + D + 1 coefficients in place
+    of 3 P. The factors give the linear, the quadratic and the constant part
     weight alike under a ridge penalty.
 
     It is read as the KAN that it is: `kan_layers` is one layer of D lines and P parabolas over `curve_inputs`.
     """
+
+    @classmethod
+    def matching(cls, network: KAN | RandomReLU, *, seed: int = 0) -> RandomQuadratic:
+        """The network with as many coefficients as the single layer of `network`; ConfigError for more."""
+        units = RandomReLU.matching(network, seed=seed)
+        (num_inputs, num_outputs), num_coefficients = units.widths, units.weight.shape[1]
+        return cls(num_inputs, max(1, num_coefficients - num_inputs - 1), num_outputs, seed=seed)
 
     @staticmethod
     def num_features(in_features: int, width: int) -> int:
@@ -116,7 +125,7 @@ class RandomQuadratic(RandomReLU):
         return 0.5 * torch.cat([math.sqrt(width / num_inputs) * x, squares, constant], -1)
 
     @property
-    def kan_layers(self) -> list[QuadraticLayer]:
+    def kan_layers(self) -> list[UnitCurves]:
         """The one layer of curves over `curve_inputs`: a line for each input, a parabola for each projection."""
         width, num_inputs = self.projection.shape
         lines_OD, parabolas_OP, constant_O1 = torch.split(0.5 * self.weight.detach(), [num_inputs, width, 1], 1)
@@ -124,7 +133,7 @@ class RandomQuadratic(RandomReLU):
         coefficients_O2I[:, 0, :num_inputs] = math.sqrt(width / num_inputs) * lines_OD
         coefficients_O2I[:, 1, num_inputs:] = parabolas_OP
         constant_O = math.sqrt(width) * constant_O1[:, 0] + self.offset
-        return [QuadraticLayer(coefficients_O2I, constant_O, (-_CLAMP, _CLAMP))]
+        return [UnitCurves(coefficients_O2I, constant_O, (-_CLAMP, _CLAMP), _line_and_square)]
 
     def curve_inputs(self, x: Tensor) -> Tensor:
         """What the curves are over, [..., in + width] for `x` [..., in]: the inputs, then their projections."""
@@ -141,17 +150,23 @@ class RandomQuadratic(RandomReLU):
         return of_inputs + x * (slopes @ self.projection.to(x.dtype))
 
 
-@dataclass(frozen=True)
-class QuadraticLayer:
-    """y_o = constant_o + sum_i [ a_oi z_i + b_oi clamp(z_i, span)^2 ], told as `KANLinear` tells its curves.
+def _line_and_square(z: Tensor) -> Tensor:
+    """The functions of every edge, [..., 2, I] for `z` [..., I]."""
+    return torch.stack([z, z.clamp(-_CLAMP, _CLAMP).square()], -2)
 
-    `coefficients` [out, 2, in] holds a and b, `constant` [out] what no curve brings. It is for reading, not for
-    answering: `RandomQuadratic` computes the same from fewer numbers.
+
+@dataclass(frozen=True)
+class UnitCurves:
+    """y_o = constant_o + sum_i sum_f coefficients_ofi functions_f(z_i), told as `KANLinear` tells its curves.
+
+    `constant` [out] is what no curve brings. It is for reading, not for answering: the network computes the same from
+    fewer numbers.
     """
 
     coefficients: Tensor
     constant: Tensor
     span: tuple[float, float]
+    functions: Callable[[Tensor], Tensor]  # [..., in] to [..., functions, in]
 
     @property
     def in_features(self) -> int:
@@ -164,8 +179,8 @@ class QuadraticLayer:
         return self.coefficients.shape[0]
 
     def edge_features(self, z: Tensor) -> Tensor:
-        """What every edge is linear in, [..., 2, in] for `z` [..., in], by the same functions for every input."""
-        return torch.stack([z, z.clamp(*self.span).square()], -2)
+        """What every edge is linear in, [..., functions, in] for `z` [..., in]."""
+        return self.functions(z)
 
     def __call__(self, z: Tensor) -> Tensor:
         """Map `z` [..., in] to [..., out]."""

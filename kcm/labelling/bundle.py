@@ -30,7 +30,7 @@ from kcm.metrics.calibration import fit_temperature
 from kcm.metrics.intervals import Units as RowUnits
 from kcm.tasks.units import unit_digest
 
-NETWORK = NetworkConfig(hidden=(), basis="quadratic", mixing=2048, shared=True)  # that of `kcm run`
+NETWORK = NetworkConfig(hidden=(), basis="quadratic", mixing=2048, shared=True)  # a control of `kcm run`
 TASK = "table"
 _AT_ONCE = 8192  # texts whose expanded features are in memory together
 
@@ -52,7 +52,7 @@ def bundle_of(
     rows = Batch(torch.from_numpy(features_UD[bought]), label_B, no_large, torch.ones(len(bought)))
     config = AnalyticConfig(name="analytic")
     learner = Analytic(config)
-    collaborator = Collaborator(features_UD.shape[1], len(labels), NETWORK, "kan", seed)
+    collaborator = Collaborator(features_UD.shape[1], len(labels), NETWORK, "quadratic", seed)
     distill = DistillConfig()
     learner.absorb(collaborator, rows, distill, Ranks())
     learner.solve(collaborator, Ranks())

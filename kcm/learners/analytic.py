@@ -43,8 +43,9 @@ class AnalyticConfig(LearnerConfig):
     degree 1 is best: `network: {hidden: [], mixing: 2304, grid_size: 1, spline_order: 1, grid_range: [-1.0, 1.0]}`;
     more projections are worth more than more splines.
     Memory is about 24 P^2 bytes with P = I (grid_size + spline_order) + 1 for I inputs of the network, and a task takes
-    some 4 P^3 operations. `network: {hidden: [], basis: quadratic, mixing: 2688}` folds the linear parts of such
-    projections and leaves P = mixing + I + 1; `basis: relu` is RanPAC's own, with P = mixing.
+    some 4 P^3 operations. `network: {hidden: [], basis: pspline, mixing: 512, grid_size: 4, spline_order: 2}` learns
+    penalised curves over mixtures of the first task's rows: P = 4 mixing + I + 1, equal to joint training given the
+    first task. `basis: quadratic` has P = mixing + I + 1, `basis: relu`, RanPAC's own, P = mixing.
     """
 
     gives_left_out: ClassVar[bool] = True

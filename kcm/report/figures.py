@@ -21,7 +21,7 @@ from kcm.report.reading import (
 )
 from kcm.report.words import epsilon_words
 
-SHAPES: dict[Who, Kind] = {"kcm": "circle", "mcm": "diamond", "linear": "square"}
+SHAPES: dict[Who, Kind] = {"kcm": "circle", "mcm": "diamond", "quadratic": "hollow circle", "linear": "square"}
 SMALLEST_P = 1e-4  # anything below is drawn here: what matters happens near delta
 _CALLS = scale("call rate: share of inputs sent to the large model", "percent", (0.0, 1.0))
 

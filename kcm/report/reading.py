@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from kcm.collaborator.collaborator import CollaboratorName
 from kcm.costs import Prices
 from kcm.metrics.routing import thinned
 from kcm.report.formats import known
 
 Numbers = Mapping[str, Any]
 Columns = Mapping[str, Sequence[Any]]
-Who = Literal["kcm", "mcm", "linear"]
+Who = CollaboratorName
 
-NAMES: dict[Who, str] = {"kcm": "KCM", "mcm": "MCM", "linear": "Logistic"}
+NAMES: dict[Who, str] = {"kcm": "KCM", "mcm": "MCM", "quadratic": "Quadratic", "linear": "Logistic"}
 ALL_TASKS = "All tasks"
 OUTCOME_METRICS = (  # of every task, on the page and on the terminal
     *("large_accuracy", "small_accuracy", "cascade_accuracy", "difference"),

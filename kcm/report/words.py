@@ -40,7 +40,8 @@ from kcm.report.reading import (
 Columns = Mapping[str, Sequence[float]]
 _CONTROLS: Mapping[Who, str] = {
     "kcm": "with KANs",
-    "mcm": "without KANs",  # MLPs, or in closed form random ReLU units
+    "mcm": "without KANs",  # MLPs, whose hidden layer stays as it was drawn in closed form
+    "quadratic": "of quadratic features",
     "linear": "of logistic regression on the same features",
 }
 

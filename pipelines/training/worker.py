@@ -80,9 +80,8 @@ class TrainerPlan:
 
     def kind(self, name: str) -> NetworkKind:
         """The networks that the collaborator of this name has."""
-        if name in ("kcm", "linear"):
-            return "kan" if name == "kcm" else "linear"
-        return "random_relu" if self.config.learner.closed_form else "mlp"
+        kinds: dict[str, NetworkKind] = {"kcm": "kan", "quadratic": "quadratic", "linear": "linear"}
+        return kinds.get(name, "random_relu" if self.config.learner.closed_form else "mlp")
 
     def learner(self, name: str) -> Learner:
         """A learner of the collaborator of this name that has seen nothing."""

@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
+import torch
 
 from jobs.service import ServiceSettings
+from kcm.collaborator.collaborator import Collaborator
 from kcm.config import Config, load_config, parse_config
 from kcm.errors import ConfigError
+from kcm.kan.inspect.curves import CurveNetwork, edge_curve
 from kcm.redact import redacted_values
 from pipelines.config import RunConfig
 from pipelines.serve.deploy.app import AppConfig
@@ -44,7 +48,30 @@ def test_a_run_that_names_no_learner_learns_as_own_data_does() -> None:
 def test_what_is_set_beside_no_named_learner_stays() -> None:
     config = load_config(RunConfig, OWN_DATA, [*UNNAMED, "learner={strength: 0.01}", "network={mixing: 64}"])
     assert (config.learner.name, config.learner.strength) == ("analytic", 0.01)
-    assert (config.network.basis, config.network.mixing) == ("quadratic", 64)
+    assert (config.network.basis, config.network.mixing) == ("pspline", 64)
+
+
+WITH_KCM = ("reviews", "reviews_full", "own_data", "vision", "openai", "amazon_openai", "fashion_long_tail")
+
+
+@pytest.mark.parametrize("name", WITH_KCM)
+def test_kcm_learns_four_coefficients_an_edge(name: str) -> None:
+    """Of 40 labels with any weights, the curves of an edge span four dimensions beside a constant and a line."""
+    network = load_config(RunConfig, CONFIG.with_stem(name)).network
+    judge = Collaborator(12, 40, network, "kan", seed=0).judge
+    assert isinstance(judge, CurveNetwork)
+    layer = judge.kan_layers[0]
+    points = torch.linspace(*layer.span, 101)
+    curves = [edge_curve(layer, layer.in_features - 1, output, points)[1] for output in range(layer.out_features)]
+    curves_PO, lines_P2 = np.stack(curves, 1), np.stack([np.ones(101), points], 1)
+    rest = curves_PO - lines_P2 @ np.linalg.lstsq(lines_P2, curves_PO)[0]
+    assert np.linalg.matrix_rank(rest, tol=1e-3 * np.abs(rest).max()) >= 4
+
+
+@pytest.mark.parametrize("network", ["{hidden: [], basis: quadratic, mixing: 64}", "{hidden: [], grid_size: 1}"])
+def test_fixed_units_are_not_called_kcm(network: str) -> None:
+    with pytest.raises(ConfigError, match=r"an edge of KCM has [02] free coefficients.*`quadratic` is a collaborator"):
+        load_config(RunConfig, CONFIG, [f"network={network}"])
 
 
 def test_assets_in_a_bucket_have_a_folder_on_each_node_and_travel_as_their_uri(

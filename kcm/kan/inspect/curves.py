@@ -9,11 +9,12 @@ from torch import Tensor
 
 from kcm.errors import ConfigError
 from kcm.kan.layer import KANLinear
+from kcm.kan.mixed_splines import MixedSplines
 from kcm.kan.network import KAN
-from kcm.kan.random_relu import QuadraticLayer, RandomQuadratic
+from kcm.kan.random_relu import RandomQuadratic, UnitCurves
 
-CurveNetwork = KAN | RandomQuadratic  # its layers are `kan_layers`, the first over `curve_inputs`
-CurveLayer = KANLinear | QuadraticLayer  # an output is `constant` and a curve of each input
+CurveNetwork = KAN | MixedSplines | RandomQuadratic  # its layers are `kan_layers`, the first over `curve_inputs`
+CurveLayer = KANLinear | UnitCurves  # an output is `constant` and a curve of each input
 
 
 @torch.no_grad()

@@ -72,7 +72,7 @@ class Trainer:
         self._labels = SequenceLabels(tasks, collaborator.num_labels)
         self._classes = self._labels.classes(-1, collaborator.num_labels)  # before the first task: none
         self.accuracy: dict[str, list[list[float | None]]] = {"judge": [], "small": []}
-        self._fit_normalizer()
+        self._fit_inputs()
         if train.mask_unseen:
             collaborator.resize(0)
         self._initial = self._initial_tensors()
@@ -303,12 +303,16 @@ class Trainer:
             every_id = [row_id for ids, _ in offered for row_id in ids]
             self.learner.remember(every_id, joined(rows for _, rows in offered), task)
 
-    def _fit_normalizer(self) -> None:
-        if not isinstance(self.collaborator.normalizer, FrozenNormalizer):
-            return
+    def _fit_inputs(self) -> None:
+        """Fit what stays as the first task's rows made it: a normaliser with statistics, and mixtures of features."""
+        if isinstance(self.collaborator.normalizer, FrozenNormalizer):
+            self.collaborator.normalizer.fit(self._first_features(), add_up=self.ranks.sum_)
+        self.collaborator.fit_mixtures(self._first_features(), add_up=self.ranks.sum_)
+
+    def _first_features(self) -> Iterator[Tensor]:
+        """This rank's share of the features of the first task's train rows."""
         shares = self._shares(self.tasks[0], "train", size=4096)
-        rows = (batch.features[batch.weights > 0] for batch in shares)
-        self.collaborator.normalizer.fit(rows, add_up=self.ranks.sum_)
+        return (batch.features[batch.weights > 0] for batch in shares)
 
 
 def _check_tasks(tasks: Sequence[TaskRows], learner: Learner) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 from markupsafe import Markup
 
 from kcm.certification.certificate import certificates_json
-from kcm.collaborator.collaborator import CollaboratorName, NetworkKind
 from kcm.costs import CostsConfig, prices
 from kcm.report.page import model_section
 from pipelines.serve.breaker import Breaker
@@ -34,13 +33,6 @@ from pipelines.serve.schemas import (
 )
 
 LOOP_CACHE_S = 10.0  # time in which the log is not read again
-
-_COLLABORATORS: dict[NetworkKind, CollaboratorName] = {
-    "kan": "kcm",
-    "mlp": "mcm",
-    "random_relu": "mcm",
-    "linear": "linear",
-}
 
 
 class Cards:
@@ -110,7 +102,7 @@ class Cards:
             return self._section[1]
         certificate = certificates_json(bundle.certificates) if None in bundle.certificates else {}
         section = model_section(
-            _COLLABORATORS[bundle.collaborator.kind],
+            bundle.collaborator.name,
             bundle.metrics,
             certificate | {"asked_delta": bundle.metrics.get("asked_delta")},
             bundle.policy.model_dump(mode="json"),

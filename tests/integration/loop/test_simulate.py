@@ -51,7 +51,7 @@ def played(assets_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
         },
         "encoder": {"model": "sentence-transformers/all-MiniLM-L6-v2", "max_length": 32},
         "large": {"adapter": "zero_shot"},
-        "network": {"hidden": [], "basis": "quadratic", "mixing": 128},
+        "network": {"mixing": 32},
         "serve": {"feedback": {"store_payloads": "all"}},
         "update": {"min_large_answers": 40},
         "cluster": {"num_workers": 1, "num_encoders": 1},

@@ -48,6 +48,7 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # Few rows, a learner with a memory and steps, and a certificate so mild that some threshold passes: both routes are to
 # be seen.
 SMALL = {
+    "collaborators": "[kcm, mcm]",
     "tasks.max_rows_per_task": 120,
     "tasks.fractions": "{train: 0.40, validate: 0.15, certify: 0.27, test: 0.18}",
     "learner": "{name: replay, memory: 1000, batch_size: 64}",

@@ -63,6 +63,8 @@ def refusal(folder: Path) -> str:
         ({}, {"hidden": [10**9]}),
         ({}, {"mixing": 10**9}),
         ({}, {"basis": "quadratic", "hidden": [], "mixing": 10**9}),
+        ({}, {"basis": "pspline", "hidden": [], "mixing": 10**9}),
+        ({}, {"basis": "pspline", "hidden": [], "mixing": 9, "grid_size": 10**9}),
     ],
 )
 def test_no_memory_is_taken_for_networks_that_are_not_stored(crafted: Path, config: Any, network: Any) -> None:

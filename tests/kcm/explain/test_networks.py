@@ -23,6 +23,7 @@ from tests.kcm.bundle.test_bundle import bundle as any_bundle
         ("linear", {"hidden": ()}),
         ("kan", {"hidden": (), "basis": "relu", "mixing": 9}),
         ("random_relu", {"hidden": (), "basis": "quadratic", "mixing": 9}),
+        ("random_relu", {"hidden": (), "basis": "pspline", "mixing": 9}),
     ],
 )
 def test_mlps_and_random_relus_have_no_curves_to_show(kind: NetworkKind, network: dict[str, Any]) -> None:
@@ -37,7 +38,9 @@ def bundle(collaborator: Collaborator, state: dict[str, Any], drift: DriftRefere
 
 
 @pytest.mark.parametrize(
-    "network", [{}, {"mixing": 9}, {"mixing": 9, "basis": "quadratic"}], ids=["splines", "mixed", "quadratic"]
+    "network",
+    [{}, {"mixing": 9}, {"mixing": 9, "basis": "pspline"}, {"mixing": 9, "basis": "quadratic"}],
+    ids=["splines", "mixed", "pspline", "quadratic"],
 )
 def test_the_rows_of_a_bundle_are_seen_as_the_networks_see_them(network: dict[str, Any]) -> None:
     """Those in the memory, or of a learner without one those that traffic is compared with."""

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from kcm.explain.reasons import contribution_curve, reasons_for
-from kcm.kan import KAN, RandomQuadratic
+from kcm.kan import KAN, MixedSplines, RandomQuadratic
+from kcm.kan.basis import Grid
 from kcm.kan.inspect.curves import edge_curve
 
 
@@ -39,6 +40,19 @@ def quadratic(num_outputs: int = 3) -> RandomQuadratic:
     network = RandomQuadratic(6, 9, num_outputs, seed=0)
     network.offset.copy_(torch.linspace(-1, 2, num_outputs))
     return network
+
+
+def test_curves_of_mixtures_are_explained_exactly_from_the_mean() -> None:
+    """Each share is what the curve adds to its value at the mean of the rows."""
+    network, x = MixedSplines(6, 9, 3, Grid(4, 2, -3.0, 3.0), 0.01), rows(50, 6)[7]
+    network.fit([rows(50, 6) + 1])
+    for label, logit in enumerate(network(x).tolist()):
+        reasons = reasons_for(network, x, label, top=15)
+        total = reasons.baseline + sum(each.contribution for each in reasons.contributions)
+        assert (total, reasons.exact) == (pytest.approx(logit, abs=1e-5), True)
+        at_mean = float(network(network.mean)[label])
+        lines = sum(each.contribution for each in reasons_for(network, network.mean, label, top=15).contributions)
+        assert reasons.baseline == pytest.approx(at_mean - lines, abs=1e-5)
 
 
 @pytest.mark.parametrize("num_outputs", [2, 5])

@@ -32,7 +32,10 @@ NETWORKS = [
     ("random_relu", NETWORK),
     ("kan", NETWORK.model_copy(update={"mixing": 100, "basis": "quadratic"})),
     ("kan", NETWORK.model_copy(update={"mixing": 300, "basis": "relu"})),
+    ("kan", NETWORK.model_copy(update={"mixing": 60, "basis": "pspline", "grid_size": 4, "spline_order": 2})),
 ]
+IDS = ["kan", "mixed", "random_relu", "quadratic", "relu", "pspline"]
+LEARNED_CURVES = NETWORKS[-1][1]
 
 
 def make_trainer(
@@ -55,7 +58,7 @@ def assert_equal_logits(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     assert float((ours - theirs).abs().max() / theirs.abs().max()) < 1e-8
 
 
-@pytest.mark.parametrize(("kind", "network"), NETWORKS, ids=["kan", "mixed", "random_relu", "quadratic", "relu"])
+@pytest.mark.parametrize(("kind", "network"), NETWORKS, ids=IDS)
 def test_task_after_task_ends_with_the_joint_fit_of_scikit_learn(digits, kind, network) -> None:
     trainer = make_trainer(digits, kind=kind, network=network)
     trainer.run()
@@ -109,6 +112,22 @@ def test_neither_the_order_of_tasks_nor_the_chunks_matter(digits) -> None:
         assert_equal_logits(logits, expected)
 
 
+def test_curves_equal_joint_training_given_the_first_task(digits) -> None:
+    """The mixtures come from the first task; the order of all others, and the chunks, change nothing."""
+    test, (first, a, b) = rows_of(digits[:3], "test").features, digits[:3]
+    expected = None
+    for order, chunk_size in (([first, a, b], 5000), ([first, b, a], 64)):
+        trainer = make_trainer(order, network=LEARNED_CURVES, learner=AnalyticConfig(chunk_size=chunk_size))
+        trainer.run()
+        logits = solved(trainer, test)[0]
+        expected = logits if expected is None else expected
+        assert_equal_logits(logits, expected)
+    other = make_trainer([a, first, b], network=LEARNED_CURVES)
+    other.run()
+    with pytest.raises(AssertionError):
+        assert_equal_logits(solved(other, test)[0], expected)
+
+
 def test_a_run_resumed_inside_a_task_ends_like_an_undisturbed_one(digits, tmp_path) -> None:
     undisturbed = make_trainer(digits[:2])
     undisturbed.run()
@@ -124,14 +143,16 @@ def test_a_run_resumed_inside_a_task_ends_like_an_undisturbed_one(digits, tmp_pa
         assert torch.equal(resumed.collaborator.judge.layers[0].weight, undisturbed.collaborator.judge.layers[0].weight)
 
 
-def test_one_two_and_four_ranks_give_the_same_logits_and_networks(digits, uneven, on_ranks) -> None:
+@pytest.mark.parametrize("network", [NETWORK, LEARNED_CURVES], ids=["kan", "pspline"])
+def test_one_two_and_four_ranks_give_the_same_logits_and_networks(digits, uneven, on_ranks, network) -> None:
     # 267 rows in chunks of 100 leave a last chunk of 67; three rows leave the fourth rank without any.
     tasks = [uneven[0], uneven[2], uneven[1]]
     test = rows_of(digits[:3], "test").features
     logits = []
     for world_size in (1, 2, 4):
-        trainer = make_trainer(tasks)
-        trainer.load_state_dict(on_ranks(world_size, lambda ranks: learned(make_trainer(tasks, ranks=ranks))))
+        trainer = make_trainer(tasks, network=network)
+        state = on_ranks(world_size, lambda ranks: learned(make_trainer(tasks, network=network, ranks=ranks)))
+        trainer.load_state_dict(state)
         logits.append(solved(trainer, test)[0])
         with torch.no_grad():
             np.testing.assert_allclose(trainer.collaborator(test)[1], logits[-1], atol=1e-3)
@@ -242,7 +263,7 @@ def test_a_regression_that_no_memory_holds_is_refused_by_its_size() -> None:
         AnalyticConfig().build(0).require(wide)
 
 
-@pytest.mark.parametrize(("kind", "network"), NETWORKS[2:4], ids=["random_relu", "quadratic"])
+@pytest.mark.parametrize(("kind", "network"), [*NETWORKS[2:4], NETWORKS[5]], ids=[*IDS[2:4], IDS[5]])
 @pytest.mark.parametrize("grouped", [False, True])
 def test_rows_left_out_get_what_a_learner_says_that_never_saw_their_unit(digits, kind, network, grouped) -> None:
     learner = AnalyticConfig(strength=0.1, class_balance=0.0)

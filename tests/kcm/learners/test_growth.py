@@ -117,6 +117,7 @@ CASES = (
         for kind, basis, mixing in (
             ("kan", "spline", 0),
             ("kan", "quadratic", 40),
+            ("kan", "pspline", 12),
             ("random_relu", "spline", 0),
             ("linear", "spline", 0),
         )

@@ -71,7 +71,7 @@ def test_a_list_deploys_its_first() -> None:
 
 def test_auto_trains_all_and_is_the_default() -> None:
     config = parse_config(RunConfig, RUN)
-    assert Train.of(config).collaborators == ("kcm", "mcm", "linear")
+    assert Train.of(config).collaborators == ("kcm", "mcm", "quadratic", "linear")
     assert Evaluate.of(config).choose
     named = parse_config(RunConfig, RUN | {"collaborators": ["mcm", "kcm"]})
     assert Train.of(named).collaborators == ("mcm", "kcm", "linear")  # the control is in every run
