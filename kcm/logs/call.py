@@ -19,7 +19,7 @@ _MILLISECONDS, _NANOSECONDS = 1e11, 1e17  # numbers from which on a time counts 
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class LoggedCall:
     """A call: the messages of the request, the text of the reply, and what it cost.
 
     `reply` is None if the model wrote no text, for example because it called a tool. `messages` are empty if the

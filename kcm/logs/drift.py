@@ -15,7 +15,7 @@ _NUM_BLOCKS = 10
 
 
 @dataclass(frozen=True)
-class Drift:
+class LabelDrift:
     """The label whose share changed the most between the first and the second half of the rows."""
 
     p_value: float
@@ -29,7 +29,7 @@ class Drift:
         return self.p_value < LEVEL
 
 
-def label_drift(labels: Sequence[str], seed: int) -> Drift:
+def label_drift(labels: Sequence[str], seed: int) -> LabelDrift:
     """Test whether both halves of labels in the order of time have the same mix.
 
     The statistic is Pearson's chi-squared of the two halves; its distribution comes from permutations of the rows,
@@ -45,7 +45,7 @@ def label_drift(labels: Sequence[str], seed: int) -> Drift:
     share_early_C, share_late_C = early_C / half, (total_C - early_C) / (len(code_N) - half)
     most = int(np.abs(share_late_C - share_early_C).argmax())
     p_value = float((1 + extreme) / (1 + _NUM_PERMUTATIONS))
-    return Drift(p_value, str(names[most]), float(share_early_C[most]), float(share_late_C[most]))
+    return LabelDrift(p_value, str(names[most]), float(share_early_C[most]), float(share_late_C[most]))
 
 
 def _statistic(count_PC: NDArray[np.int64], expected_C: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from kcm.logs.call import Call
+from kcm.logs.call import LoggedCall
 from kcm.logs.replies import LabelReader, label_reader, one_answer
 from kcm.logs.shared import shared_prefix, shared_suffix
 from kcm.logs.template import Message, Template
@@ -50,7 +50,7 @@ class _Sampled:
     reply: str | None
 
 
-def groups(calls: Sequence[Call]) -> list[Group]:
+def groups(calls: Sequence[LoggedCall]) -> list[Group]:
     """The templates of a sample of calls."""
     by_start: dict[Start, list[_Sampled]] = {}
     for call in calls:
@@ -60,7 +60,7 @@ def groups(calls: Sequence[Call]) -> list[Group]:
     return [group for start, sampled in by_start.items() for group in _split(start, sampled)]
 
 
-def start_of(call: Call) -> Start | None:
+def start_of(call: LoggedCall) -> Start | None:
     """The messages before the last; None if the call is not plain text that ends with a user's message."""
     if not call.messages or call.messages[-1].get("role") != "user":
         return None

@@ -6,10 +6,22 @@ dollars. Source: github.com/langfuse/langfuse, fern/apis/server/definition/commo
 
 from __future__ import annotations
 
-from kcm.logs.call import Call, ChatMessage, Row, assistant_text, chat, count, first, number, seconds, section, unpacked
+from kcm.logs.call import (
+    ChatMessage,
+    LoggedCall,
+    Row,
+    assistant_text,
+    chat,
+    count,
+    first,
+    number,
+    seconds,
+    section,
+    unpacked,
+)
 
 
-def calls(row: Row) -> list[Call] | None:
+def calls(row: Row) -> list[LoggedCall] | None:
     """The calls of a row; None if it is of another format."""
     observations = unpacked(row.get("observations"))
     if isinstance(observations, list) and "id" in row:
@@ -23,7 +35,7 @@ def calls(row: Row) -> list[Call] | None:
     failed = str(first(row, "level") or "").upper() == "ERROR"
     question = unpacked(row.get("input"))
     return [
-        Call(
+        LoggedCall(
             messages=() if isinstance(question, dict) and question.get("tools") else _messages(question),
             reply=None if failed else assistant_text(row.get("output")),
             model=str(first(row, "model", "providedModelName", "provided_model_name") or ""),

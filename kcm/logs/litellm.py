@@ -7,10 +7,10 @@ Source: github.com/BerriAI/litellm, schema.prisma (LiteLLM_SpendLogs), litellm/t
 
 from __future__ import annotations
 
-from kcm.logs.call import Call, Row, assistant_text, chat, count, first, number, seconds, section, unpacked
+from kcm.logs.call import LoggedCall, Row, assistant_text, chat, count, first, number, seconds, section, unpacked
 
 
-def calls(row: Row) -> list[Call] | None:
+def calls(row: Row) -> list[LoggedCall] | None:
     """The calls of a row; None if it is of another format."""
     if "call_type" not in row or not {"spend", "response_cost"} & row.keys():
         return None
@@ -22,7 +22,7 @@ def calls(row: Row) -> list[Call] | None:
     response = unpacked(row.get("response"))
     messages = chat(row.get("messages")) or chat(body.get("messages"))
     return [
-        Call(
+        LoggedCall(
             messages=() if body.get("tools") else messages,
             reply=None if failed or not response else assistant_text(response),
             model=str(first(row, "model", "model_group") or ""),

@@ -9,10 +9,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from kcm.logs.call import Call, ChatMessage, Row, assistant_text, chat, count, first, number, plain, seconds, section
+from kcm.logs.call import (
+    ChatMessage,
+    LoggedCall,
+    Row,
+    assistant_text,
+    chat,
+    count,
+    first,
+    number,
+    plain,
+    seconds,
+    section,
+)
 
 
-def calls(row: Row) -> list[Call] | None:
+def calls(row: Row) -> list[LoggedCall] | None:
     """The calls of a row; None if it is of another format."""
     request, response = (_body(section(row, name, f"{name}_body")) for name in ("request", "response"))
     request = request or _body(row) if "response" in row or "choices" in row else request
@@ -26,7 +38,7 @@ def calls(row: Row) -> list[Call] | None:
     failed = bool(first(row, "error") or response.get("error")) or (count(outer.get("status_code")) or 200) >= 400
     reply = _reply(response)
     return [
-        Call(
+        LoggedCall(
             messages=() if request.get("tools") or (count(request.get("n")) or 1) > 1 else _messages(request),
             reply=None if failed else reply,
             model=str(first(response, "model") or first(request, "model") or ""),
@@ -64,9 +76,9 @@ def _reply(response: Row) -> str | None:
     return assistant_text(response) if response.get("choices") else None
 
 
-def _fine_tuning(row: Row) -> list[Call] | None:
+def _fine_tuning(row: Row) -> list[LoggedCall] | None:
     messages = chat(row["messages"])
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
         return None
     content = messages[-1]["content"]
-    return [Call(messages[:-1], content if isinstance(content, str) else None)]
+    return [LoggedCall(messages[:-1], content if isinstance(content, str) else None)]

@@ -11,13 +11,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kcm.logs.call import Call, ChatMessage, Row, assistant_text, chat, count, first, number, plain, seconds, unpacked
+from kcm.logs.call import (
+    ChatMessage,
+    LoggedCall,
+    Row,
+    assistant_text,
+    chat,
+    count,
+    first,
+    number,
+    plain,
+    seconds,
+    unpacked,
+)
 
 _CHATS = ("chat", "text_completion", "generate_content")
 _ROLES = ("system", "user", "assistant")
 
 
-def calls(row: Row) -> list[Call] | None:
+def calls(row: Row) -> list[LoggedCall] | None:
     """The calls of a row; None if it is of another format."""
     if not {"resourceSpans", "scopeSpans", "spans"} & row.keys() and "attributes" not in row:
         return None
@@ -34,7 +46,7 @@ def _spans(row: Row) -> Iterator[Row]:
         yield from _spans(part)
 
 
-def _call(span: Row) -> Call | None:
+def _call(span: Row) -> LoggedCall | None:
     attributes = _attributes(span.get("attributes"))
     operation = attributes.get("gen_ai.operation.name", "chat")
     if operation not in _CHATS or not any(name.startswith("gen_ai.") for name in attributes):
@@ -43,7 +55,7 @@ def _call(span: Row) -> Call | None:
     status = span.get("status") or {}
     code = first(status, "code", "status_code") if isinstance(status, Mapping) else status
     failed = code in (2, "ERROR", "STATUS_CODE_ERROR") or "error.type" in attributes
-    return Call(
+    return LoggedCall(
         messages=() if attributes.get("gen_ai.tool.definitions") else messages,
         reply=None if failed else reply,
         model=str(first(attributes, "gen_ai.response.model", "gen_ai.request.model") or ""),

@@ -11,7 +11,7 @@ from kcm.errors import DataError
 from kcm.inputs.chunks import Chunk, read_chunks
 from kcm.inputs.location import Location
 from kcm.logs import langfuse, litellm, openai, otel
-from kcm.logs.call import Call, Row
+from kcm.logs.call import LoggedCall, Row
 from kcm.logs.table import Columns
 
 FORMATS = {  # tried in this order
@@ -47,7 +47,7 @@ class Log:
     input: str | None = None
     answer: str | None = None
 
-    def calls(self, reading: Reading) -> Iterator[Call]:
+    def calls(self, reading: Reading) -> Iterator[LoggedCall]:
         """The calls in the order of the log; `reading` counts along.
 
         Raises DataError for a file that cannot be read at all. A file that is cut ends where it is cut.
@@ -66,7 +66,7 @@ class Log:
         """Columns of a table; the objects of JSON come as they are."""
         return self.location.suffix not in _OBJECTS
 
-    def _chunk(self, chunk: Chunk, reading: Reading) -> Iterator[Call]:
+    def _chunk(self, chunk: Chunk, reading: Reading) -> Iterator[LoggedCall]:
         rows = chunk.table.to_pylist() if chunk.objects is None else chunk.objects
         for position, row in enumerate(rows):
             fault = chunk.faults.get(position) or chunk.short.get(position)
@@ -75,7 +75,7 @@ class Log:
             else:
                 reading.faults[_LINE.sub("", fault)] += 1
 
-    def _row(self, row: Row, reading: Reading) -> list[Call]:
+    def _row(self, row: Row, reading: Reading) -> list[LoggedCall]:
         """The calls of one row, by the first format that fits."""
         columns = Columns.of(row.keys(), self.input, self.answer)
         readers = FORMATS if self.input is None else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from kcm.logs.call import Call, Row, assistant_text, chat, count, first, number, seconds
+from kcm.logs.call import LoggedCall, Row, assistant_text, chat, count, first, number, seconds
 
 INPUTS = ("input", "prompt", "text", "question", "query", "messages", "message", "request", "sentence", "utterance")
 ANSWERS = ("output", "answer", "completion", "response", "reply", "llm_answer", "prediction", "label")
@@ -31,7 +31,7 @@ class Columns:
         reply = next((name for name in replies if name in names and name != text), None)
         return None if text is None or reply is None else cls(text, reply)
 
-    def calls(self, row: Row) -> list[Call] | None:
+    def calls(self, row: Row) -> list[LoggedCall] | None:
         """The call of a row; None if the row lacks a column. A row without an answer has failed."""
         if self.input not in row or self.answer not in row:
             return None
@@ -40,7 +40,7 @@ class Columns:
         if not messages and isinstance(text, str):
             messages = ({"role": "user", "content": text},)
         return [
-            Call(
+            LoggedCall(
                 messages=messages,
                 reply=reply,
                 model=str(first(row, *_MODELS) or ""),

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from kcm.large.prices import Prices, price_of
-from kcm.logs.call import Call
+from kcm.logs.call import LoggedCall
 from kcm.logs.grouping import Group, Start, groups, start_of
 from kcm.logs.read import Log, Reading
 
@@ -32,7 +32,7 @@ class Sample(Generic[T]):
         """Offer the next item of the stream."""
         self._place += 1
         key = float(self._rng.random())
-        if len(self._heap) >= self._size and -key < self._heap[0][0]:
+        if len(self._heap) >= self._size and (not self._heap or -key < self._heap[0][0]):
             return
         heapq.heappush(self._heap, (-key, self._place, item, num_chars))
         self._num_chars += num_chars
@@ -54,7 +54,7 @@ class LabelledText:
 
 
 @dataclass
-class Tally:
+class CallTally:
     """Calls of one template, or of none. `spend` is in dollars; `unpriced` calls have neither a cost nor a price."""
 
     rows: Sample[LabelledText]
@@ -67,7 +67,7 @@ class Tally:
     end: float | None = None
     num_timed: int = 0
 
-    def add(self, call: Call, prices: Prices) -> None:
+    def add(self, call: LoggedCall, prices: Prices) -> None:
         """Count a call."""
         self.calls += 1
         self.failed += call.failed
@@ -86,7 +86,7 @@ class Tally:
         return max(self.models, key=lambda name: self.models[name], default="")
 
 
-def cost_of(call: Call, prices: Prices) -> float | None:
+def cost_of(call: LoggedCall, prices: Prices) -> float | None:
     """Dollars that a call cost: by the log, else by its tokens and the list of prices; None if neither says so."""
     if call.cost is not None:
         return call.cost
@@ -100,15 +100,15 @@ def cost_of(call: Call, prices: Prices) -> float | None:
 class Counted:
     """A log that was read: tallies by group, and of the calls that fit none."""
 
-    groups: tuple[tuple[Group, Tally], ...]
-    others: Tally
+    groups: tuple[tuple[Group, CallTally], ...]
+    others: CallTally
     reading: Reading
 
 
 def counted(log: Log, prices: Prices, seed: int, progress: Callable[[str, int], None]) -> Counted:
     """Read the log twice: templates are inferred from a sample of the first pass, and all calls are counted in the
     second. `progress` is told the pass and the calls so far."""
-    sample: Sample[Call] = Sample(NUM_SAMPLED, seed)
+    sample: Sample[LoggedCall] = Sample(NUM_SAMPLED, seed)
     for number, call in enumerate(log.calls(Reading()), 1):
         sample.add(call, sum(len(str(message.get("content"))) for message in call.messages) + len(call.reply or ""))
         progress("finding templates", number)
@@ -124,14 +124,14 @@ class _Matcher:
     """Tells whose template a call is of: the one with the longest fixed text that fits."""
 
     def __init__(self, found: Sequence[Group], seed: int) -> None:
-        self.others = Tally(Sample(0, seed))
-        self._tallies = [(group, Tally(Sample(NUM_ROWS if group.reader else 0, seed))) for group in found]
-        self._by_start: dict[Start, list[tuple[Group, Tally]]] = {}
+        self.others = CallTally(Sample(0, seed))
+        self._tallies = [(group, CallTally(Sample(NUM_ROWS if group.reader else 0, seed))) for group in found]
+        self._by_start: dict[Start, list[tuple[Group, CallTally]]] = {}
         for group, tally in sorted(self._tallies, key=lambda pair: -_fixed_size(pair[0])):
             start = tuple((message.role, message.content) for message in group.template.messages)
             self._by_start.setdefault(start, []).append((group, tally))
 
-    def add(self, call: Call, prices: Prices) -> None:
+    def add(self, call: LoggedCall, prices: Prices) -> None:
         start = start_of(call)
         for group, tally in self._by_start.get(start, ()) if start is not None else ():
             text = group.template.text(call.messages)
@@ -142,7 +142,7 @@ class _Matcher:
                 return
         self.others.add(call, prices)
 
-    def counted(self) -> Iterator[tuple[Group, Tally]]:
+    def counted(self) -> Iterator[tuple[Group, CallTally]]:
         """Groups with calls, the dearest first."""
         ordered = sorted(self._tallies, key=lambda pair: (-pair[1].spend, -pair[1].calls))
         return (pair for pair in ordered if pair[1].calls)
