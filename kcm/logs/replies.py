@@ -23,7 +23,8 @@ FEWEST, REPEATED = 3, 5  # replies of every label, and of a label on average
 MAX_LENGTH = 100  # characters of a label
 _MARKS = " \t\r\n\"'`*_.,;:!"
 _FENCE = re.compile(r"^```\w*\n(.*?)\n?```$", re.DOTALL)
-_DEPTH = 3
+_BREAK = re.compile(r"[\n(]| - | – | — |: |\. ")  # between a label and its explanation
+_DEPTH, _PHRASE = 3, 3
 
 ReadLabel = Callable[[str], str | None]
 
@@ -123,20 +124,27 @@ def _names(values: Sequence[str | None], num_replies: int, covered: float) -> tu
 
 
 def _readings(replies: Sequence[str]) -> Iterator[tuple[str, ReadLabel]]:
-    """Where a label may be, the plainest place first."""
-    yield "whole", _bare
-    for field in _fields(replies):
-        yield f"{_FIELD}{field}", _of_field(field)
-    before, after = shared_prefix(replies), shared_suffix(replies)
+    """Where a label may be, the plainest place first; answers of several fields are one label before one field is."""
+    fields = [(f"{_FIELD}{field}", _of_field(field)) for field in _fields(replies)]
+    before, after = ("", "") if fields else (_said(shared_prefix(replies)), _said(shared_suffix(replies)))
 
     def inner(reply: str) -> str:
         return reply.removeprefix(before).removesuffix(after)
 
+    if len(fields) == 1:
+        yield fields[0]
     if before or after:
         yield "text", lambda reply: _bare(inner(reply))
+    yield "whole", _bare
+    yield from fields
     yield "first line", lambda reply: _bare(_line(inner(reply), 0))
     yield "last line", lambda reply: _bare(_line(inner(reply), -1))
-    yield "first words", lambda reply: _bare(re.split(r"[\n(]| - | – | — |: |\. ", inner(reply).strip(), maxsplit=1)[0])
+    yield "first words", lambda reply: _bare(_BREAK.split(inner(reply).strip(), maxsplit=1)[0])
+
+
+def _said(shared: str) -> str:
+    """What replies share, if it is a phrase: labels themselves may begin or end with the same word."""
+    return shared if ":" in shared or len(shared.split()) >= _PHRASE else ""
 
 
 def _bare(reply: str) -> str:

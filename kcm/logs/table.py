@@ -35,7 +35,7 @@ class Columns:
         """The call of a row; None if the row lacks a column. A row without an answer has failed."""
         if self.input not in row or self.answer not in row:
             return None
-        text, reply = row[self.input], assistant_text(row[self.answer])
+        text, reply = row[self.input], (assistant_text(row[self.answer]) or "").strip() or None
         messages = chat(text)
         if not messages and isinstance(text, str):
             messages = ({"role": "user", "content": text},)
@@ -48,6 +48,6 @@ class Columns:
                 num_written=count(first(row, *_WRITTEN)),
                 cost=number(first(row, *_COSTS)),
                 time=seconds(first(row, *_TIMES)),
-                failed=reply is None or not reply.strip(),
+                failed=reply is None,
             )
         ]
