@@ -90,7 +90,7 @@ def _by_head(sampled: Sequence[_Sampled], skipped: int, fewest: float) -> list[l
     rest, parts = list(sampled), []
     for cut in (_first_line, *(lambda text, size=size: text[:size] if len(text) > size else "" for size in _HEADS)):
         heads = {each.content: cut(each.content[skipped:]) for each in rest}
-        counts = Counter(head for head in heads.values() if head.strip())
+        counts = Counter(head for head in heads.values() if head.strip())  # of different messages
         for head in [head for head, votes in counts.most_common() if votes >= fewest]:
             parts.append([each for each in rest if heads[each.content] == head])
         taken = {head for head, votes in counts.items() if votes >= fewest}
@@ -116,7 +116,8 @@ def _group(start: Start, sampled: Sequence[_Sampled]) -> Group:
     messages = tuple(Message(role=role, content=content) for role, content in start)
     template = Template(messages=messages, before=before, after=after)
     texts = [each for each in sampled if each.content.startswith(before) and each.content.endswith(after)]
-    replies = [each.reply for each in texts if each.reply is not None]
+    different = dict.fromkeys((each.content, each.reply) for each in texts)  # a repeated call says nothing new
+    replies = [reply for _, reply in different if reply is not None]
     reader = label_reader(replies)
     wording = reader.wording(replies) if reader else {}
     return Group(template.model_copy(update={"replies": wording}), reader, bool(replies) and one_answer(replies))

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydantic_core import from_json, to_json
 
@@ -19,6 +20,7 @@ from kcm.logs.shared import shared_prefix, shared_suffix
 COVERED = 0.95  # share of the replies that must be one of the labels
 SEEDED = 0.5  # share that must be, if the others name one label in a sentence
 MIN_REPLIES = 30  # with fewer nothing is said of a template
+MOST_NAMED = 200  # labels that are sought in sentences
 FEWEST, REPEATED = 3, 5  # replies of every label, and of a label on average
 MAX_LENGTH = 100  # characters of a label
 _MARKS = " \t\r\n\"'`*_.,;:!"
@@ -72,14 +74,16 @@ class LabelReader:
                 wording[label] = to_json({self.how.removeprefix(_FIELD): label}).decode()
         return {label: reply for label, reply in wording.items() if reply != label}
 
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        """Any label as words; longer ones first, since they may contain shorter ones."""
+        names = sorted((name.casefold() for name in self.names), key=len, reverse=True)
+        return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)")
+
     def _named(self, reply: str) -> str | None:
-        text, found = reply.casefold(), set[str]()
-        for name in sorted(self.names, key=len, reverse=True):
-            pattern = rf"(?<!\w){re.escape(name.casefold())}(?!\w)"
-            if re.search(pattern, text):
-                found.add(name)
-                text = re.sub(pattern, " ", text)  # a longer label may contain a shorter one
-        return found.pop() if len(found) == 1 else None
+        found = set(self._pattern.findall(reply.casefold()))
+        code = matching_label(found.pop(), self.names) if len(found) == 1 else None
+        return None if code is None else self.names[code]
 
 
 _FIELD = "field "
@@ -97,7 +101,7 @@ def label_reader(replies: Sequence[str]) -> LabelReader | None:
             return LabelReader(names, how, read, explains=_explain(replies, how))
     for how, read in readings:
         names = _names([read(reply) for reply in replies], len(replies), SEEDED)
-        if names:
+        if names and len(names) <= MOST_NAMED:
             reader = LabelReader(names, how, read, named=True, explains=True)
             if sum(reader.label(reply) is not None for reply in replies) >= COVERED * len(replies):
                 return reader
