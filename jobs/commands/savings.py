@@ -22,6 +22,8 @@ from kcm.large.prices import listed_prices, price_of
 from kcm.logs.savings import Savings, SavingsConfig
 from kcm.logs.savings import savings as savings_of
 
+EVERY_REQUEST = "the template has no fixed text, so a service would answer every request"
+
 
 @options_of(SavingsConfig, "promise")
 def savings(
@@ -45,6 +47,9 @@ def savings(
         typer.Option(
             metavar="CONFIG.yaml", help="Write what `kcm serve` needs to answer the same requests, and the bundle."
         ),
+    ] = None,
+    llm: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Model that the bundle asks, if the log names none.")
     ] = None,
     base_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Server of the LLM, up to before /chat/completions.")
@@ -79,12 +84,16 @@ def savings(
     for number, each in enumerate(found.templates, 1):
         for text in template_lines(number, each, found):
             typer.echo(text)
-    has_bundle = folder is not None and found.no_bundle is None
-    if folder is not None and has_bundle:
-        _write(found, folder, serve, base_url)
-    for text in next_steps(found, log, folder if has_bundle else None, serve if has_bundle else None):
+    if folder is None or found.no_bundle:
+        folder = serve = None
+    else:
+        server = _server(found, llm, base_url)
+        _write_bundle(found.bundle(server), folder)
+        remember(server)
+        serve = _write_config(found, server, serve)
+    for text in next_steps(found, log, folder, serve):
         typer.echo(text)
-    return found.as_json() | ({"bundle": str(folder)} if has_bundle else {})
+    return found.as_json() | ({"bundle": str(folder)} if folder else {})
 
 
 def _require_free(folder: Path | None, serve: Path | None) -> None:
@@ -95,15 +104,24 @@ def _require_free(folder: Path | None, serve: Path | None) -> None:
         raise ConfigError("the file is there already", where=str(serve), hint="Name another by --serve, or delete it")
 
 
-def _write(found: Savings, folder: Path, serve: Path | None, base_url: str | None) -> None:
-    """The bundle in place of an earlier one, and the configuration of a service in front of the LLM's server."""
-    assert found.best is not None
-    server = openai_config(found.best.tally.model or "gpt-4o-mini", base_url)
-    _write_bundle(found.bundle(server), folder)
-    remember(server)
-    if serve is not None:
-        serve.parent.mkdir(parents=True, exist_ok=True)
-        serve.write_text(serve_config(found, server), encoding="utf-8")
+def _server(found: Savings, llm: str | None, base_url: str | None) -> OpenAiConfig:
+    """The server that the bundle asks: never an address from the log, which others write."""
+    model = llm or (found.best.tally.model if found.best else "")
+    if not model:
+        raise ConfigError("the log names no model", where="savings", hint="Name the one that a bundle asks by --llm")
+    return openai_config(model, base_url)
+
+
+def _write_config(found: Savings, server: OpenAiConfig, serve: Path | None) -> Path | None:
+    """Write the configuration of a service; None if none is wanted, or if it would answer every request."""
+    if serve is None or found.best is None:
+        return None
+    if not found.best.is_told_apart:
+        typer.secho(f"warning: {serve} is not written: {EVERY_REQUEST}", fg=typer.colors.YELLOW, err=True)
+        return None
+    serve.parent.mkdir(parents=True, exist_ok=True)
+    serve.write_text(serve_config(found, server), encoding="utf-8")
+    return serve
 
 
 def _write_bundle(bundle: Bundle, folder: Path) -> None:

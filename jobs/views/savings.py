@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,12 +143,9 @@ def next_steps(found: Savings, log: str, bundle: Path | None, config: Path | Non
 
 
 def per_hundred(share: float) -> str:
-    """A share as `2 in 100`, or of a larger round number if that is no whole one."""
-    for size in (100, 1_000, 10_000):
-        count = round(share * size, 6)
-        if count >= 1 and count == int(count):
-            return f"{int(count):,} in {size:,}"
-    return f"{100 * share:.2g} in 100"
+    """A share as `2 in 100`, or rounded up to whole ones in 1,000."""
+    count = math.ceil(round(1_000 * share, 6))
+    return f"{count // 10:,} in 100" if count % 10 == 0 else f"{count:,} in 1,000"
 
 
 def _saves(each: TemplateSavings) -> str:

@@ -65,6 +65,11 @@ class TemplateSavings:
         return None if self.tally.unpriced == self.tally.calls else self.tally.spend
 
     @property
+    def is_told_apart(self) -> bool:
+        """Whether the template has fixed text, by which its requests can be told from all others."""
+        return bool(self.group.template.messages or self.group.template.before or self.group.template.after)
+
+    @property
     def months(self) -> float | None:
         """Months from its first call to its last; None for less than a day."""
         if self.tally.begin is None or self.tally.end is None or self.tally.end - self.tally.begin < _SHORTEST_S:
@@ -169,8 +174,7 @@ class Savings:
         found = self.best.forecast
         assert found is not None
         assert found.trained is not None
-        encoder = self.vectors.encoder
-        computed_by = encoder.resolved(self.vectors.assets).computed_by("cpu")
+        encoder = self.vectors.encoder.resolved(self.vectors.assets)
         return found.trained.side.bundle(
             found.trained.texts,
             found.trained.labels,
@@ -179,7 +183,7 @@ class Savings:
             server,
             found.decision,
             certificates={None: _certificate(found, self.config.promise.max_loss)},
-            certified_by=ComputedBy(encoder=computed_by, large=""),
+            certified_by=ComputedBy(encoder=encoder.computed_by("cpu"), large=""),
             metrics={"savings": self.best.as_json()},
         )
 

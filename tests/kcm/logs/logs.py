@@ -88,3 +88,71 @@ def write_lines(path: Path, rows: Iterable[object]) -> Path:
     """A file of JSON lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def litellm_rows(calls: Iterable[Exchange]) -> Iterator[dict[str, Any]]:
+    """Rows of LiteLLM_SpendLogs with stored prompts."""
+    for number, call in enumerate(calls):
+        yield {
+            "request_id": f"chatcmpl-{number}",
+            "call_type": "acompletion",
+            "api_key": SECRET,
+            "spend": 0.00018,
+            "prompt_tokens": call["read"],
+            "completion_tokens": call["written"],
+            "startTime": call["time"],
+            "model": "gpt-4o",
+            "messages": call["messages"],
+            "response": {"choices": [{"index": 0, "message": {"role": "assistant", "content": call["reply"]}}]},
+            "status": "success",
+        }
+
+
+def langfuse_rows(calls: Iterable[Exchange]) -> Iterator[dict[str, Any]]:
+    """Generations, each below a span with the same output."""
+    for number, call in enumerate(calls):
+        shared = {"traceId": f"trace-{number}", "startTime": call["time"], "level": "DEFAULT", "output": call["reply"]}
+        yield shared | {"id": f"span-{number}", "type": "SPAN", "input": {"ticket": number}}
+        yield shared | {
+            "id": f"generation-{number}",
+            "type": "GENERATION",
+            "model": "gpt-4o",
+            "input": call["messages"],
+            "usageDetails": {"input": call["read"], "output": call["written"]},
+            "calculatedTotalCost": 0.00018,
+        }
+
+
+def otel_rows(calls: Iterable[Exchange]) -> Iterator[dict[str, Any]]:
+    """Exports of one span each."""
+    for call in calls:
+        messages = [
+            {"role": each["role"], "parts": [{"type": "text", "content": each["content"]}]} for each in call["messages"]
+        ]
+        reply = [{"role": "assistant", "parts": [{"type": "text", "content": call["reply"]}], "finish_reason": "stop"}]
+        texts = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.response.model": "gpt-4o",
+            "gen_ai.input.messages": json.dumps(messages),
+            "gen_ai.output.messages": json.dumps(reply),
+        }
+        counts = {"gen_ai.usage.input_tokens": call["read"], "gen_ai.usage.output_tokens": call["written"]}
+        attributes = [
+            *({"key": key, "value": {"stringValue": value}} for key, value in texts.items()),
+            *({"key": key, "value": {"intValue": str(value)}} for key, value in counts.items()),
+        ]
+        span = {"name": "chat", "startTimeUnixNano": str(int(call["time"] * 1e9)), "attributes": attributes}
+        yield {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+
+
+def table_rows(calls: Iterable[Exchange]) -> Iterator[dict[str, Any]]:
+    """A conversation per row, with the answer beside it."""
+    for call in calls:
+        yield {
+            "messages": call["messages"],
+            "answer": call["reply"],
+            "model": "gpt-4o",
+            "prompt_tokens": call["read"],
+            "completion_tokens": call["written"],
+            "timestamp": call["time"],
+        }
