@@ -39,7 +39,8 @@ from benchmarks.script import keep, options
 from kcm.labelling.encoding import Encode
 from kcm.logs.savings import Savings, savings
 
-NUM_LOGGED, NUM_NEXT = 50_000, 10_000
+NUM_LOGGED = 50_000
+NEXT = 0.2  # calls after the log, as a share of its calls
 SHARE = 0.18  # of the calls, for each of the two classifications; the rest is free text
 DRIFTING_SHARE = 0.1  # in drifting logs, which must not use up the questions of the domains that grow
 BEGIN, DAYS = 1_760_000_000, 30
@@ -54,20 +55,21 @@ PROMPTS = {
 
 @dataclass(frozen=True)
 class Simulated:
-    """Calls in the order of time: template, text and reply; those after `NUM_LOGGED` come after the log."""
+    """Calls in the order of time: template, text and reply; the first `num_logged` are the log."""
 
     calls: list[tuple[str, str, str]]
+    num_logged: int
 
     def write(self, path: Path) -> None:
         """The log."""
-        step = DAYS * 86_400 / NUM_LOGGED
+        step = DAYS * 86_400 / self.num_logged
         with path.open("w", encoding="utf-8") as file:
-            for number, (name, text, reply) in enumerate(self.calls[:NUM_LOGGED]):
+            for number, (name, text, reply) in enumerate(self.calls[: self.num_logged]):
                 file.write(json.dumps(_exchange(name, text, reply, BEGIN + number * step)) + "\n")
 
     def later(self, name: str) -> list[tuple[str, str]]:
         """Texts and replies of a template among the next calls."""
-        return [(text, reply) for template, text, reply in self.calls[NUM_LOGGED:] if template == name]
+        return [(text, reply) for template, text, reply in self.calls[self.num_logged :] if template == name]
 
 
 def _exchange(name: str, text: str, reply: str, time: float) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def _exchange(name: str, text: str, reply: str, time: float) -> dict[str, Any]:
     }
 
 
-def simulate(data: Path, seed: int, drift: float | None = None) -> Simulated:
+def simulate(data: Path, seed: int, drift: float | None = None, num_logged: int = NUM_LOGGED) -> Simulated:
     """A log and the calls after it. With `drift` the odds of the first half of the domains grow by this factor."""
     rng = np.random.default_rng(seed)
     clinc = json.loads((data / "clinc150" / "data_full.json").read_text(encoding="utf-8"))
@@ -97,23 +99,27 @@ def simulate(data: Path, seed: int, drift: float | None = None) -> Simulated:
     half = len(frame) // 2
     domains = frame["intent"].map(domain_of)
     said = domains.where(rng.random(len(frame)) >= DOMAIN_NOISE, rng.choice(sorted(set(domains)), len(frame)))
-    replies = {"intent": simulated(frame["intent"], rng), "domain": [json.dumps({"team": team}) for team in said]}
+    replies: dict[str, Sequence[str]] = {
+        "intent": simulated(frame["intent"], rng).tolist(),
+        "domain": [json.dumps({"team": team}) for team in said],
+    }
     pools = {"intent": list(range(half)), "domain": list(range(half, len(frame)))}
     with (data / "routellm_gsm8k" / "gsm8k_responses.csv").open(encoding="utf-8", newline="") as file:
         lessons = [(row["prompt"], row["gpt-4-1106-preview_response"]) for row in csv.DictReader(file)]
-    calls = []
+    calls: list[tuple[str, str, str]] = []
+    texts = frame["text"].tolist()
     rising = set(sorted(set(domain_of.values()))[:5])
     share = SHARE if drift is None else DRIFTING_SHARE
-    names = rng.choice(list(PROMPTS), NUM_LOGGED + NUM_NEXT, p=[share, share, 1 - 2 * share])
+    names = rng.choice(list(PROMPTS), round((1 + NEXT) * num_logged), p=[share, share, 1 - 2 * share])
     for number, name in enumerate(names):
         if name == "free text":
             question, answer = lessons[rng.integers(len(lessons))]
-            calls.append((name, question, answer))
+            calls.append((str(name), question, answer))
             continue
-        odds = 1.0 if drift is None else drift ** (number / NUM_LOGGED)
+        odds = 1.0 if drift is None else drift ** (number / num_logged)
         row = _drawn(pools[name], odds, rising, domains, rng)
-        calls.append((name, frame["text"].iat[row], str(replies[name][row])))
-    return Simulated(calls)
+        calls.append((str(name), texts[row], str(replies[name][row])))
+    return Simulated(calls, num_logged)
 
 
 def _drawn(pool: list[int], odds: float, rising: set[str], domains: pd.Series, rng: np.random.Generator) -> int:
@@ -183,7 +189,7 @@ def timed(given: argparse.Namespace) -> dict[str, Any]:
     """CPU seconds and the largest memory of the command on one log."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log.jsonl"
-        simulate(given.data, 0).write(path)
+        simulate(given.data, 0, num_logged=given.calls).write(path)
         command = [sys.executable, "-m", "jobs.cli", "savings", str(path), "--ledger", f"{folder}/ledger"]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         ran = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -197,6 +203,7 @@ def main() -> None:
     """Print the figures that are asked for, and keep them with --write."""
     parser = options(__doc__, assets=True, results="savings")
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--calls", type=int, default=NUM_LOGGED, help="calls of a log; a fifth as many come after it")
     parser.add_argument("--seeds", type=int, default=len(DRIFTS))
     parser.add_argument("--only", nargs="+", default=["time", "shuffled", "drifting"])
     given = parser.parse_args()
@@ -208,7 +215,7 @@ def main() -> None:
         rows = []
         for seed in range(given.seeds) if cell in given.only else ():
             drift = DRIFTS[seed % len(DRIFTS)] if cell == "drifting" else None
-            for row in replay(simulate(given.data, seed, drift), seed, given.assets, mapper):
+            for row in replay(simulate(given.data, seed, drift, given.calls), seed, given.assets, mapper):
                 rows.append({"seed": seed, **({"drift": drift} if drift else {}), **row})
                 print(json.dumps(rows[-1]), flush=True)
         if rows:

@@ -93,13 +93,9 @@ def _forecast_lines(each: TemplateSavings, max_loss: float) -> Iterator[str]:
     forecast = each.forecast
     assert forecast is not None
     drift, split = forecast.drift, forecast.split
-    if drift.detected:
-        order = "" if split.by_time else " in the order of the file, which has no times"
-        halves = f"{_percent(drift.early)} of its first half and {_percent(drift.late)} of its second"
-        yield (
-            f"No forecast: the mix of labels changes within the log{order}: {drift.label!r} has {halves}"
-            f" (p = {drift.p_value:.2g})"
-        )
+    halves = f"{drift.label!r} has {_percent(drift.early)} of its first half and {_percent(drift.late)} of its second"
+    if forecast.could_save is None:
+        yield f"No forecast: the mix of labels changes within the log: {halves} (p = {drift.p_value:.2g})"
         yield f"On this log's last calls the small model could have answered {_percent(forecast.share)}"
         return
     if not forecast.share:
@@ -114,6 +110,8 @@ def _forecast_lines(each: TemplateSavings, max_loss: float) -> Iterator[str]:
     yield f"Expect {_percent(low)} to {_percent(high)} of later calls (95% interval, if nothing changes)"
     how = "by time, earlier calls train" if split.by_time else "by a draw, since the log has no times"
     yield f"Trained on {len(split.train):,} calls, certified on {len(split.certify):,} others, split {how}"
+    if drift.detected:
+        yield f"warning: no forecast if the log is in the order of time: {halves} (p = {drift.p_value:.2g})"
     if forecast.stay:
         shown = ", ".join(forecast.stay[:_SHOWN]) + (", …" if len(forecast.stay) > _SHOWN else "")
         yield f"Must stay with the LLM: {len(forecast.stay):,} of {len(forecast.kept):,} labels: {shown}"
@@ -127,7 +125,9 @@ def _forecast_lines(each: TemplateSavings, max_loss: float) -> Iterator[str]:
 def next_steps(found: Savings, log: str, bundle: Path | None, config: Path | None) -> Iterator[str]:
     """What to do with the answer."""
     if found.best is None:
-        yield "next: nothing to set up; kcm has no small model that helps here"
+        drifts = any(each.forecast and each.forecast.could_save is None for each in found.templates)
+        newer = "run this again on the part of the log since the mix is steady"
+        yield f"next: {newer if drifts else 'nothing to set up; kcm has no small model that helps here'}"
         return
     if found.no_bundle:
         yield f"No bundle: {found.no_bundle}"

@@ -98,8 +98,11 @@ class TemplateForecast:
 
     @property
     def could_save(self) -> float | None:
-        """The share of calls to come that the small model could answer; None if the mix of labels drifts."""
-        return None if self.drift.detected else self.share
+        """The share of calls to come that the small model could answer; None if the mix of labels drifts.
+
+        Without times it does not: a table may be sorted by label.
+        """
+        return None if self.drift.detected and self.split.by_time else self.share
 
     @property
     def stay(self) -> tuple[str, ...]:

@@ -23,6 +23,8 @@ FORMATS = {  # tried in this order
 TABLE = "table"
 UNKNOWN = "no known format"
 _OBJECTS = (".json", ".jsonl", ".ndjson")
+_LOGGED = ("call_type", "response", "choices")  # beside the messages of a request, if it was logged
+_LOOKED_AT = 50  # rows that tell the format of a log
 _LINE = re.compile(r"^line \d+: ")
 
 
@@ -71,12 +73,12 @@ class Log:
         for position, row in enumerate(rows):
             fault = chunk.faults.get(position) or chunk.short.get(position)
             if fault is None:
-                yield from self._row(row, reading)
+                yield from self.count(row, reading)
             else:
                 reading.faults[_LINE.sub("", fault)] += 1
 
-    def _row(self, row: Row, reading: Reading) -> list[LoggedCall]:
-        """The calls of one row, by the first format that fits."""
+    def count(self, row: Row, reading: Reading) -> list[LoggedCall]:
+        """The calls of one row, by the first format that fits, which `reading` counts."""
         columns = Columns.of(row.keys(), self.input, self.answer)
         readers = FORMATS if self.input is None else {}
         for name, reader in [*readers.items(), *([(TABLE, columns.calls)] if columns else [])]:
@@ -89,3 +91,20 @@ class Log:
                 return calls
         reading.faults[UNKNOWN] += 1
         return []
+
+
+def log_format(location: Location) -> str | None:
+    """The format of a log of calls, by most of its first rows; None for a table.
+
+    Conversations, as fine-tuning files hold them, are a table. Raises DataError as `read_chunks` does.
+    """
+    chunk = next(read_chunks(location), None)
+    if chunk is None:
+        return None
+    rows = chunk.table.slice(0, _LOOKED_AT).to_pylist() if chunk.objects is None else chunk.objects[:_LOOKED_AT]
+    reading, log = Reading(), Log(location)
+    for row in rows:
+        if "messages" not in row or not row.keys().isdisjoint(_LOGGED):
+            log.count(row, reading)
+    name, count = next(iter(reading.formats.most_common(1)), (TABLE, 0))
+    return name if name != TABLE and count > len(rows) / 2 else None
