@@ -62,7 +62,9 @@ def overview(found: Savings) -> Iterator[str]:
     read = ", ".join(f"{count:,} {name}" for name, count in found.reading.formats.most_common())
     failed = found.others.failed + sum(each.tally.failed for each in found.templates)
     more = f", {failed:,} failed" if failed else ""
-    yield f"{found.calls:,} calls{_money(found.spend)}{more}, {len(found.templates):,} prompt templates ({read})"
+    number = len(found.templates)
+    templates = f"{number:,} prompt template{'s' if number != 1 else ''}"
+    yield f"{found.calls:,} calls{_money(found.spend)}{more}, {templates} ({read})"
     classified = [each for each in found.templates if each.group.kind == CLASSIFICATION]
     rest = found.calls - sum(each.tally.calls for each in classified)
     if rest:
@@ -133,7 +135,8 @@ def next_steps(found: Savings, log: str, bundle: Path | None, config: Path | Non
         yield f"No bundle: {found.no_bundle}"
         return
     if bundle is None:
-        yield f"next: kcm savings {shlex.quote(log)} --serve serve.yaml writes what answers these calls"
+        wanted = "--serve serve.yaml" if found.best.is_told_apart else "--out DIR"
+        yield f"next: kcm savings {shlex.quote(log)} {wanted} writes what answers these calls"
         return
     folder = shlex.quote(str(bundle))
     if config is not None:
