@@ -22,6 +22,7 @@ from kcm.inputs.chunks import TEXTS
 from kcm.inputs.location import stem_of
 from kcm.inputs.tables import broken_notes, file_notes, missing_column
 from kcm.inputs.textfile import UNKNOWN_FORMAT
+from kcm.logs.read import log_format
 from kcm.redact import redacted
 from kcm.tasks.config import TasksConfig
 from kcm.tasks.readers.files import TableSourceConfig, find_tables, ignored_note
@@ -52,7 +53,7 @@ def initialise(
     file = output or Path(f"{name}.yaml")
     if file.exists():
         raise ConfigError("the file is there already", where=str(file), hint="Name another by --output, or delete it")
-    lines = _file_lines(source)
+    lines = _file_lines(source, table)
     frame, is_sample, broken = _preview(parse_config(TasksConfig, {"source": source}, where="kcm init").source, table)
     columns, reasons = _columns(frame, given, ask, table)
     lines += [*broken_notes(broken), *column_table(frame, columns, reasons)]
@@ -95,14 +96,20 @@ def _name_of(source: dict[str, Any]) -> str:
     return re.sub(r"[^\w.-]", "_", stem).lstrip("._-") or "run"
 
 
-def _file_lines(source: dict[str, Any]) -> list[str]:
-    """Lines on the files: which are ignored, and how a single one is written, which the source is told too."""
+def _file_lines(source: dict[str, Any], table: str) -> list[str]:
+    """Lines on the files: which are ignored, and how a single one is written, which the source is told too.
+
+    Raises DataError for a log of calls: what its rows ask and answer lies deeper than columns.
+    """
     if source["kind"] != "files":
         return []
     lines, tables = list(ignored_note(source["path"])), find_tables(source["path"])
     if len(tables) != 1:
         return lines
     location = tables[0].location
+    if kind := log_format(location):
+        hint = f"Run kcm savings {table}: it says how much of the bill a small model could have saved"
+        raise DataError(f"this is a log of LLM calls ({kind}), not a table of rows", where=table, hint=hint)
     if location.suffix in TEXTS:
         found = UNKNOWN_FORMAT.found_in(location)
         source["encoding"] = found.encoding

@@ -1,12 +1,15 @@
-"""A labelled table's small model as a bundle, for the next file: trained on all bought answers, and not certified.
+"""The small side that can be served, fitted to labelled texts, and a labelled table's bundle for the next file.
 
-Its threshold keeps the share of the table's texts that the job kept. Shapes: U texts, B of them bought, D features.
+The bundle is trained on all bought answers, and not certified; its threshold keeps the share of the table's texts that
+the job kept. Shapes: U texts, B of them bought, N new rows, D features, C labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -22,7 +25,7 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.encoders import EncoderConfig
 from kcm.inputs.content import Content
 from kcm.labelling.rounds import Labelled
-from kcm.large.adapters.openai import OpenAiConfig
+from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from kcm.learners.analytic import Analytic, AnalyticConfig
 from kcm.learners.base import Batch
 from kcm.learners.ranks import Ranks
@@ -33,6 +36,75 @@ from kcm.tasks.units import unit_digest
 NETWORK = NetworkConfig(hidden=(), basis="quadratic", mixing=2048, shared=True)  # a control of `kcm run`
 TASK = "table"
 _AT_ONCE = 8192  # texts whose expanded features are in memory together
+
+
+@dataclass(frozen=True, eq=False)
+class FittedSide:
+    """A small side that can be served: a network fitted in closed form to labelled texts, and a gate on its logits.
+
+    `left_out_B` are the gate scores of the rows that it was fitted to, from logits that leave the row out.
+    """
+
+    collaborator: Collaborator
+    gate: Gate
+    learner: Analytic
+    left_out_B: NDArray[np.float64]
+    seed: int
+
+    @classmethod
+    def fit(cls, features_BD: NDArray[np.float32], label_B: NDArray[np.int64], num_labels: int, seed: int) -> Self:
+        """Fit to rows with their labels; at least two rows."""
+        labels = torch.from_numpy(label_B)
+        no_large = torch.full((len(labels), 1), torch.nan)
+        rows = Batch(torch.from_numpy(features_BD), labels, no_large, torch.ones(len(labels)))
+        learner, distill = Analytic(AnalyticConfig(name="analytic")), DistillConfig()
+        collaborator = Collaborator(features_BD.shape[1], num_labels, NETWORK, "quadratic", seed)
+        learner.absorb(collaborator, rows, distill, Ranks())
+        learner.solve(collaborator, Ranks())
+        collaborator.eval().requires_grad_(False)
+        chunks = torch.split(torch.arange(len(rows)), _AT_ONCE)
+        parts = (rows.take(places, rows.weights[places]) for places in chunks)
+        left_out_BC = np.concatenate(
+            [learner.left_out(collaborator, part, RowUnits(None, len(part)), distill)[0].numpy() for part in parts]
+        )
+        gate = Gate("confidence", fit_temperature(left_out_BC, label_B))
+        return cls(collaborator, gate, learner, gate.score(features_BD, left_out_BC), seed)
+
+    def judged(self, features_ND: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Answers and gate scores of new rows, both [N]."""
+        answers, scores = [np.empty(0, np.int64)], [np.empty(0)]
+        for part_nD in np.array_split(features_ND, range(_AT_ONCE, len(features_ND), _AT_ONCE)):
+            logits_nC, _ = logits(self.collaborator, part_nD)  # judge and small model are one network
+            answers.append(logits_nC.argmax(1))
+            scores.append(self.gate.score(part_nD, logits_nC))
+        return np.concatenate(answers), np.concatenate(scores)
+
+    def bundle(
+        self,
+        texts: Iterable[str],
+        labels: tuple[str, ...],
+        encoder: EncoderConfig,
+        encoder_identity: str,
+        server: OpenAiConfig,
+        decision: Decision,
+        **parts: Any,
+    ) -> Bundle:
+        """A bundle: `texts` are those it was fitted to, `parts` further parts of a `Bundle`."""
+        return Bundle(
+            collaborator=self.collaborator,
+            seed=self.seed,
+            label_names=labels,
+            task_names=(TASK,),
+            encoder=encoder.of_dim(self.collaborator.in_features),
+            encoder_identity=encoder_identity,
+            large=server,
+            large_identity=openai_identity(server, labels),
+            policy=Policy(gate="confidence", temperature=self.gate.temperature, decision=decision),
+            learner=AnalyticConfig(name="analytic"),
+            learner_state=self.learner.state_dict(),
+            trained_units=UnitDigests.of(unit_digest(Content(text))[:SIZE].hex() for text in texts),
+            **parts,
+        )
 
 
 def bundle_of(
@@ -47,45 +119,18 @@ def bundle_of(
 ) -> Bundle:
     """A bundle of a finished job: `features_UD` are the encoder's, `server` answered. At least two texts are bought."""
     bought = np.flatnonzero(found.bought_U)
-    label_B = torch.from_numpy(found.answer_U[bought])
-    no_large = torch.full((len(bought), 1), torch.nan)
-    rows = Batch(torch.from_numpy(features_UD[bought]), label_B, no_large, torch.ones(len(bought)))
-    config = AnalyticConfig(name="analytic")
-    learner = Analytic(config)
-    collaborator = Collaborator(features_UD.shape[1], len(labels), NETWORK, "quadratic", seed)
-    distill = DistillConfig()
-    learner.absorb(collaborator, rows, distill, Ranks())
-    learner.solve(collaborator, Ranks())
-    collaborator.eval().requires_grad_(False)
-    chunks = torch.split(torch.arange(len(rows)), _AT_ONCE)
-    parts = (rows.take(places, rows.weights[places]) for places in chunks)
-    left_out_BC = np.concatenate(
-        [learner.left_out(collaborator, part, RowUnits(None, len(part)), distill)[0].numpy() for part in parts]
-    )
-    gate = Gate("confidence", fit_temperature(left_out_BC, label_B.numpy()))
-    score_U = np.concatenate(
-        [
-            gate.score(part_nD, logits(collaborator, part_nD)[0])
-            for part_nD in np.array_split(features_UD, range(_AT_ONCE, len(features_UD), _AT_ONCE))
-        ]
-    )
-    score_U[bought] = gate.score(rows.features.numpy(), left_out_BC)  # its own answer would make a text look too easy
+    side = FittedSide.fit(features_UD[bought], found.answer_U[bought], len(labels), seed)
+    _, score_U = side.judged(features_UD)
+    score_U[bought] = side.left_out_B  # its own answer would make a text look too easy
     num_kept = int((~found.bought_U & ~found.failed_U).sum())
-    trained = UnitDigests.of(unit_digest(Content(texts[unit]))[:SIZE].hex() for unit in bought.tolist())
-    return Bundle(
-        collaborator=collaborator,
-        seed=seed,
-        label_names=labels,
-        task_names=(TASK,),
-        encoder=encoder.of_dim(features_UD.shape[1]),
-        encoder_identity=encoder.identity(assets_dir),
-        large=server,
-        large_identity=server.identity(labels, assets_dir),
-        policy=Policy(gate="confidence", temperature=gate.temperature, decision=decision_keeping(score_U, num_kept)),
-        learner=config,
+    return side.bundle(
+        (texts[unit] for unit in bought.tolist()),
+        labels,
+        encoder,
+        encoder.identity(assets_dir),
+        server,
+        decision_keeping(score_U, num_kept),
         metrics={"table": {"texts": len(texts), "bought": len(bought), "kept": num_kept}},
-        learner_state=learner.state_dict(),
-        trained_units=trained,
     )
 
 

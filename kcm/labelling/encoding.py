@@ -16,8 +16,11 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kcm.encoders import EncoderConfig
+from kcm.encoders.text import TextEncoderConfig
+from kcm.errors import AssetError
 from kcm.inputs.content import Content
 
+DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 NUM_TOPICS, _MAX_FITTED = 200, 50_000
 _MAX_WORDS = 50_000
 _CHUNK = 2048  # texts that are encoded together; a constant, since a network's vectors may depend on their company
@@ -27,12 +30,27 @@ Mapper: TypeAlias = Callable[[Callable[[], Encode], Sequence[Sequence[str]]], It
 """Maps lists of texts to their vectors, in order, by functions that each worker builds once."""
 
 
-def word_vectors(texts: Sequence[str], seed: int = 0) -> NDArray[np.float32]:
+def named_encoder(name: str, assets_dir: Path) -> EncoderConfig | None:
+    """The text encoder of a hub id or folder; None for `words`. `auto` is MiniLM if it can be loaded, else words."""
+    if name == "words":
+        return None
+    config = TextEncoderConfig(model=DEFAULT_ENCODER if name == "auto" else name)
+    try:
+        config.identity(assets_dir)
+    except AssetError:
+        if name != "auto":
+            raise
+        return None
+    return config
+
+
+def word_vectors(texts: Sequence[str], seed: int = 0, num_known: int | None = None) -> NDArray[np.float32]:
     """Unit vectors [U, D] of words and pairs of words, TF-IDF reduced by latent semantic analysis.
 
-    All texts of the table weigh the words, since no label is needed for that; a text without a known word is zero.
+    All texts of the table weigh the words, since no label is needed for that, or the first `num_known` of them, if the
+    others stand for texts to come; a text without a known word is zero.
     """
-    chosen = np.random.default_rng(seed).permutation(len(texts))[:_MAX_FITTED]
+    chosen = np.random.default_rng(seed).permutation(len(texts) if num_known is None else num_known)[:_MAX_FITTED]
     vectorizer = TfidfVectorizer(
         sublinear_tf=True, ngram_range=(1, 2), min_df=2, max_features=_MAX_WORDS, token_pattern=r"(?u)\b\w+\b"
     )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -21,6 +20,7 @@ from pydantic import Field
 
 from kcm.api.cascade import Cascade
 from kcm.api.rows import free_names
+from kcm.assets import default_assets
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import load_large
 from kcm.bundle.runtime import SmallSide
@@ -28,13 +28,12 @@ from kcm.certification.finite import allowed_errors
 from kcm.certification.ledger import Ledger, unit_hashes
 from kcm.config import Config, parse_config
 from kcm.encoders import EncoderConfig
-from kcm.encoders.text import TextEncoderConfig
-from kcm.errors import AssetError, ConfigError
+from kcm.errors import ConfigError
 from kcm.labelling.bundle import bundle_of
 from kcm.labelling.certificate import TableCertificate
 from kcm.labelling.cheaper import CheaperSide
 from kcm.labelling.draws import DrawFile
-from kcm.labelling.encoding import Mapper, encoded, in_process
+from kcm.labelling.encoding import Mapper, encoded, in_process, named_encoder
 from kcm.labelling.guarantees import Guarantee
 from kcm.labelling.judge import Judge
 from kcm.labelling.label_list import LabelList
@@ -51,7 +50,6 @@ from kcm.tasks.units import text_key
 from kcm.user_folder import user_folder
 
 DEFAULT_TARGET = 0.95
-DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 PRICE_RATIO = 1 / 15
 
 
@@ -262,8 +260,8 @@ def label(
     book = ledger if isinstance(ledger, Ledger) else Ledger(Path(ledger or user_folder() / "ledger"))
     names = unit_hashes(text_key(each) for each in texts.texts)
     look = book.look(names, delta=config.delta, digest=digest, purpose="label")
-    assets = assets or _assets()
-    encoder = _encoder(config.encoder, assets)
+    assets = assets or default_assets()
+    encoder = named_encoder(config.encoder, assets)
     vectors = encoded(texts.texts, encoder, assets, mapper)
     draws = DrawFile(user_folder() / "draws" / digest[:32]) if sources[-1].resumable else None
     if len(sources) == 1:
@@ -393,21 +391,3 @@ def _with_labels(
     }
     named = free_names(columns, frame.columns)
     return frame.assign(**{named[name]: column for name, column in columns.items()}), named
-
-
-def _encoder(name: str, assets: Path) -> EncoderConfig | None:
-    """The text encoder; None for the words alone. `auto` is MiniLM if it can be loaded."""
-    if name == "words":
-        return None
-    config = TextEncoderConfig(model=DEFAULT_ENCODER if name == "auto" else name)
-    try:
-        config.identity(assets)
-    except AssetError:
-        if name != "auto":
-            raise
-        return None
-    return config
-
-
-def _assets() -> Path:
-    return Path(os.environ.get("KCM_ASSETS", "assets"))

@@ -6,15 +6,12 @@ import hashlib
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from kcm.config import parse_config
 from kcm.errors import DataError
@@ -26,6 +23,7 @@ from kcm.labelling.rounds import Units
 from kcm.labelling.table import Texts
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.base import Estimate, Item
+from kcm.large.prices import listed_prices, price_of
 from kcm.large.response_cache import ResponseStore
 
 Llm = str | OpenAiConfig | Callable[[list[str]], Sequence[Any]]
@@ -142,16 +140,10 @@ def openai_config(model: str, base_url: str | None = None, **more: Any) -> OpenA
     """
     values: dict[str, Any] = {"adapter": "openai", "model": model}
     if base_url is None:
-        values |= dict(zip(("input_price", "output_price"), listed_prices().get(model, ()), strict=False))
+        price = price_of(model, listed_prices()) or ()
+        values |= dict(zip(("input_price", "output_price"), price, strict=False))
     else:
         values["base_url"] = base_url
         if urlsplit(base_url).hostname in _THIS_MACHINE:
             values["api_key_env"] = None
     return parse_config(OpenAiConfig, values | more, where="llm")
-
-
-@cache
-def listed_prices() -> dict[str, list[float]]:
-    """Currency per million tokens read and written, by model; a file that people may edit."""
-    prices: dict[str, list[float]] = yaml.safe_load(files("kcm.large").joinpath("prices.yaml").read_text("utf-8"))
-    return prices

@@ -1,0 +1,139 @@
+"""Spans of OpenTelemetry's conventions for generative AI, in OTLP's JSON or as an SDK prints them.
+
+Messages are the attributes `gen_ai.input.messages`, `gen_ai.output.messages` and `gen_ai.system_instructions` (from
+version 1.37 of the conventions), span events such as `gen_ai.user.message` and `gen_ai.choice` (before), or numbered
+attributes `gen_ai.prompt.0.content` (OpenLLMetry). Spans without content are calls that fit no template.
+Source: opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans, its JSON schemas of messages; opentelemetry-proto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kcm.logs.call import (
+    ChatMessage,
+    LoggedCall,
+    Row,
+    assistant_text,
+    chat,
+    count,
+    first,
+    number,
+    plain,
+    seconds,
+    unpacked,
+)
+
+_CHATS = ("chat", "text_completion", "generate_content")
+_ROLES = ("system", "user", "assistant")
+
+
+def calls(row: Row) -> list[LoggedCall] | None:
+    """The calls of a row; None if it is of another format."""
+    if not {"resourceSpans", "scopeSpans", "spans"} & row.keys() and "attributes" not in row:
+        return None
+    return [call for span in _spans(row) if (call := _call(span))]
+
+
+def _spans(row: Row) -> Iterator[Row]:
+    """The spans of an export, at any level of it."""
+    inner = next((row[name] for name in ("resourceSpans", "scopeSpans", "spans") if name in row), None)
+    if inner is None:
+        yield row
+        return
+    for part in inner:
+        yield from _spans(part)
+
+
+def _call(span: Row) -> LoggedCall | None:
+    attributes = _attributes(span.get("attributes"))
+    operation = attributes.get("gen_ai.operation.name", "chat")
+    if operation not in _CHATS or not any(name.startswith("gen_ai.") for name in attributes):
+        return None
+    messages, reply = _content(span, attributes)
+    status = span.get("status") or {}
+    code = first(status, "code", "status_code") if isinstance(status, Mapping) else status
+    failed = code in (2, "ERROR", "STATUS_CODE_ERROR") or "error.type" in attributes
+    return LoggedCall(
+        messages=() if attributes.get("gen_ai.tool.definitions") else messages,
+        reply=None if failed else reply,
+        model=str(first(attributes, "gen_ai.response.model", "gen_ai.request.model") or ""),
+        num_read=count(first(attributes, "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")),
+        num_written=count(first(attributes, "gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")),
+        cost=number(first(attributes, "gen_ai.usage.cost")),
+        time=seconds(first(span, "startTimeUnixNano", "start_time", "startTime")),
+        failed=failed,
+    )
+
+
+def _attributes(attributes: object) -> dict[str, Any]:
+    """Attributes by name; OTLP has a list of keys with typed values."""
+    if isinstance(attributes, Mapping):
+        return dict(attributes)
+    if not isinstance(attributes, list):
+        return {}
+    return {each["key"]: _value(each.get("value")) for each in attributes if isinstance(each, dict) and "key" in each}
+
+
+def _value(value: Any) -> Any:
+    match value:
+        case {"arrayValue": {"values": [*values]}}:
+            return [_value(each) for each in values]
+        case {"kvlistValue": {"values": [*values]}}:
+            return {each["key"]: _value(each.get("value")) for each in values}
+        case dict() if len(value) == 1:
+            return next(iter(value.values()))
+    return value
+
+
+def _content(span: Row, attributes: Row) -> tuple[tuple[ChatMessage, ...], str | None]:
+    """The messages and the reply, in the first of the three forms that the span has."""
+    if "gen_ai.input.messages" in attributes:
+        system = plain(unpacked(attributes.get("gen_ai.system_instructions")), "content")
+        messages = _with_parts(attributes["gen_ai.input.messages"])
+        output = _with_parts(attributes.get("gen_ai.output.messages"))
+        start: list[ChatMessage] = [{"role": "system", "content": system}] if system else []
+        return (*start, *messages), _text(output[-1]["content"]) if output else None
+    numbered = list(_numbered(attributes))
+    if numbered:
+        return tuple(numbered), _text(attributes.get("gen_ai.completion.0.content"))
+    return _events(span)
+
+
+def _with_parts(messages: object) -> tuple[ChatMessage, ...]:
+    """Messages whose parts are their content; a part that is no text makes it None, which fits no template."""
+    messages = unpacked(messages)
+    if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
+        return ()
+    return tuple({"role": each.get("role"), "content": plain(each.get("parts"), "content")} for each in messages)
+
+
+def _numbered(attributes: Row) -> Iterator[ChatMessage]:
+    position = 0
+    while (role := attributes.get(f"gen_ai.prompt.{position}.role")) is not None:
+        yield {"role": role, "content": attributes.get(f"gen_ai.prompt.{position}.content")}
+        position += 1
+
+
+def _events(span: Row) -> tuple[tuple[ChatMessage, ...], str | None]:
+    messages: list[ChatMessage] = []
+    reply = None
+    for event in span.get("events") or ():
+        attributes = _attributes(event.get("attributes"))
+        name = event.get("name", "")
+        role = name.removeprefix("gen_ai.").removesuffix(".message")
+        if name == "gen_ai.choice":
+            message = unpacked(attributes.get("message")) or attributes
+            reply = _text(message.get("content")) if isinstance(message, Mapping) else None
+        elif name == "gen_ai.content.prompt":
+            messages += chat(attributes.get("gen_ai.prompt"))
+        elif name == "gen_ai.content.completion":
+            reply = assistant_text(attributes.get("gen_ai.completion"))
+        elif role in _ROLES:
+            messages.append({"role": role, "content": attributes.get("content")})
+    return tuple(messages), reply
+
+
+def _text(content: object) -> str | None:
+    return content if isinstance(content, str) else None

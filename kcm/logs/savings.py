@@ -1,0 +1,270 @@
+"""`kcm.savings`: how much of the bill of a log of calls a small model could have saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from kcm.assets import default_assets
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.models import ComputedBy
+from kcm.certification.certificate import Certificate
+from kcm.certification.ledger import Ledger
+from kcm.certification.pvalues import fewest_binomial
+from kcm.config import Config, parse_config
+from kcm.errors import ConfigError, DataError
+from kcm.inputs.location import Location
+from kcm.labelling.encoding import Mapper, in_process, named_encoder
+from kcm.large.adapters.openai import OpenAiConfig
+from kcm.large.prices import listed_prices
+from kcm.logs.forecast import SavingsPromise, TemplateForecast, Vectors, forecast
+from kcm.logs.grouping import MIN_CALLS, Group
+from kcm.logs.read import Log, Reading
+from kcm.logs.tally import CallTally, counted
+from kcm.user_folder import user_folder
+
+_MONTH_S = 365.25 * 86_400 / 12
+_SHORTEST_S = 86_400  # a log of less than a day says nothing of a month
+
+Progress = Callable[[str, int], None]
+
+
+class SavingsConfig(Config):
+    """The promise, and the seed of all draws."""
+
+    target: float = Field(0.98, gt=0, lt=1, description="Share of all answers that must agree with the LLM's.")
+    delta: float = Field(0.05, gt=0, lt=1, description="Probability that the promise may be broken.")
+    encoder: str = Field(
+        "auto",
+        description="Text encoder: a hub id or folder, words for none; auto: MiniLM if it is at hand.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of all random choices. Another seed is another look.")
+
+    @property
+    def promise(self) -> SavingsPromise:
+        """What is certified of each template."""
+        return SavingsPromise(round(1 - self.target, 12), self.delta, self.seed)
+
+
+@dataclass(frozen=True, eq=False)
+class TemplateSavings:
+    """What could be saved of one template; `forecast` is None if its answers are no classification, or too few."""
+
+    group: Group
+    tally: CallTally
+    forecast: TemplateForecast | None
+
+    @property
+    def spend(self) -> float | None:
+        """Dollars that its calls cost; None if no call has a cost or a price."""
+        return None if self.tally.unpriced == self.tally.calls else self.tally.spend
+
+    @property
+    def is_told_apart(self) -> bool:
+        """Whether the template has fixed text, by which its requests can be told from all others."""
+        return bool(self.group.template.messages or self.group.template.before or self.group.template.after)
+
+    @property
+    def months(self) -> float | None:
+        """Months from its first call to its last; None for less than a day."""
+        if self.tally.begin is None or self.tally.end is None or self.tally.end - self.tally.begin < _SHORTEST_S:
+            return None
+        return (self.tally.end - self.tally.begin) / _MONTH_S
+
+    @property
+    def saves(self) -> float | None:
+        """Dollars of this log's spend that the small model could have saved."""
+        share = self.forecast.could_save if self.forecast else None
+        return None if share is None or self.spend is None else share * self.spend
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        values: dict[str, Any] = {
+            "kind": self.group.kind,
+            "template": self.group.template.model_dump(mode="json"),
+            "calls": self.tally.calls,
+            "failed": self.tally.failed,
+            "model": self.tally.model,
+            "spend": self.spend,
+            "unpriced": self.tally.unpriced,
+            "labels": list(self.group.reader.names) if self.group.reader else [],
+        }
+        found = self.forecast
+        if found is None:
+            return values
+        return values | {
+            "could_save": found.could_save,
+            "interval": None if found.could_save is None else list(found.interval),
+            "bound": None if found.could_save is None else found.bound,
+            "delta": found.delta,
+            "look": found.look.number,
+            "saves": self.saves,
+            "saves_a_month": self.saves / self.months if self.saves is not None and self.months else None,
+            "kept": found.kept,
+            "stay": list(found.stay),
+            "trained": len(found.split.train),
+            "certified_on": len(found.split.certify),
+            "by_time": found.split.by_time,
+            "drift": {
+                "detected": found.drift.detected,
+                "p_value": found.drift.p_value,
+                "label": found.drift.label,
+                "early": found.drift.early,
+                "late": found.drift.late,
+            },
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Savings:
+    """The answer: one entry per template, the dearest first, and the calls that are of no template."""
+
+    templates: tuple[TemplateSavings, ...]
+    others: CallTally
+    reading: Reading
+    config: SavingsConfig
+    vectors: Vectors
+
+    @property
+    def calls(self) -> int:
+        """All calls of the log, failed ones included."""
+        return self.others.calls + sum(each.tally.calls for each in self.templates)
+
+    @property
+    def spend(self) -> float | None:
+        """Dollars of all calls with a cost or a price; None if there are none."""
+        tallies = [self.others, *(each.tally for each in self.templates)]
+        return None if all(each.unpriced == each.calls for each in tallies) else sum(each.spend for each in tallies)
+
+    @property
+    def num_unpriced(self) -> int:
+        """Calls without a cost and without a price."""
+        return self.others.unpriced + sum(each.tally.unpriced for each in self.templates)
+
+    @cached_property
+    def best(self) -> TemplateSavings | None:
+        """The template of which most could be saved, in dollars, else in calls; None if nothing can."""
+
+        def worth(each: TemplateSavings) -> tuple[float, float]:
+            share = (each.forecast.could_save if each.forecast else None) or 0.0
+            return each.saves or 0.0, share * each.tally.calls
+
+        best = max(self.templates, key=worth, default=None)
+        return best if best is not None and worth(best)[1] > 0 else None
+
+    @property
+    def no_bundle(self) -> str | None:
+        """Why there is no bundle; None if there is one."""
+        if self.best is None:
+            return "nothing could be saved"
+        return None if self.vectors.encoder else "it needs a text encoder: run `kcm assets`"
+
+    def bundle(self, server: OpenAiConfig) -> Bundle:
+        """The best template's small model with its certificate; `server` is asked what it does not answer.
+
+        Raises ConfigError if there is none.
+        """
+        if self.no_bundle or self.best is None or self.vectors.encoder is None:
+            raise ConfigError(f"no bundle: {self.no_bundle}", where="savings")
+        found = self.best.forecast
+        assert found is not None
+        assert found.trained is not None
+        encoder = self.vectors.encoder.resolved(self.vectors.assets)
+        return found.trained.side.bundle(
+            found.trained.texts,
+            found.trained.labels,
+            encoder,
+            encoder.identity(self.vectors.assets),
+            server,
+            found.decision,
+            certificates={None: _certificate(found, self.config.promise.max_loss)},
+            certified_by=ComputedBy(encoder=encoder.computed_by("cpu"), large=""),
+            metrics={"savings": self.best.as_json()},
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values: `calls`, `templates`, and what could not be read."""
+        return {
+            "calls": self.calls,
+            "failed": self.others.failed + sum(each.tally.failed for each in self.templates),
+            "spend": self.spend,
+            "unpriced": self.num_unpriced,
+            "currency": "USD",
+            "target": self.config.target,
+            "templates": [each.as_json() for each in self.templates],
+            "other_calls": self.others.calls,
+            "other_spend": None if self.others.unpriced == self.others.calls else self.others.spend,
+            "formats": dict(self.reading.formats),
+            "unreadable": dict(self.reading.faults),
+        }
+
+
+def savings(
+    log: str | Path,
+    *,
+    input: str | None = None,
+    answer: str | None = None,
+    ledger: Ledger | str | Path | None = None,
+    assets: Path | None = None,
+    mapper: Mapper = in_process,
+    progress: Progress = lambda step, count: None,
+    **options: Any,
+) -> Savings:
+    """How much of the bill of a log of calls a small model could have saved.
+
+    Parameters
+    ----------
+    log : a file of requests and responses of OpenAI's interfaces, a spend log of LiteLLM, an export of Langfuse, spans
+        of OpenTelemetry, or a table with a column of inputs and one of answers; local, s3:// or gs://
+    input, answer : these columns of a table, if their names are unusual
+    ledger : folder of the ledger of looks; by default in the user's folder
+    progress : told of a step and how much of it is done
+    options : the fields of `SavingsConfig`, such as `target` and `delta`
+
+    No model is called and nothing is paid. Raises DataError for a log without a call.
+    """
+    config = parse_config(SavingsConfig, options, where="savings")
+    location = Location.of(log)
+    found = counted(Log(location, input, answer), listed_prices(), config.seed, progress)
+    if not found.others.calls and not found.groups:
+        faults = "; ".join(f"{count:,} {reason}" for reason, count in found.reading.faults.most_common(3))
+        hint = "For a table name its columns by --input and --answer"
+        raise DataError(f"no call in the log{f': {faults}' if faults else ''}", where=str(location), hint=hint)
+    assets = assets or default_assets()
+    vectors = Vectors(named_encoder(config.encoder, assets), assets, mapper)
+    book = ledger if isinstance(ledger, Ledger) else Ledger(Path(ledger or user_folder() / "ledger"))
+    templates = []
+    for number, (group, tally) in enumerate(found.groups, 1):
+        progress("training on templates", number)
+        rows = tally.rows.items()
+        seen = len(rows) >= MIN_CALLS
+        templates.append(TemplateSavings(group, tally, forecast(rows, config.promise, book, vectors) if seen else None))
+    return Savings(tuple(templates), found.others, found.reading, config, vectors)
+
+
+def _certificate(found: TemplateForecast, max_loss: float) -> Certificate:
+    """The certificate of a bundle."""
+    return Certificate(
+        method="regret",
+        epsilon=max_loss,
+        delta=found.delta,
+        decision=found.decision.decision,
+        threshold=found.decision.threshold,
+        bound=found.bound,
+        valid=True,
+        call_rate=1 - found.share,
+        call_rate_bound=None,
+        searched=found.decision,
+        certified=found.decision,
+        num_rows=len(found.split.certify),
+        num_units=len(found.split.certify),
+        fewest_units=fewest_binomial(max_loss, found.delta),
+        reason="the lowest certified threshold is deployed",
+        statement="Of calls of the logged template to come, if they are drawn like those of the log; calls that the "
+        "small model does not answer go to the logged model with the template's own words",
+    )
