@@ -123,6 +123,10 @@ class _Handler(BaseHTTPRequestHandler):
         fake: FakeUpstream = self.server.fake  # type: ignore[attr-defined]
         *_, below, name = urlsplit(self.path).path.split("/")
         fake.paths.append(self.path)
+        if "/models" in self.path:
+            turn = fake.take({}, {name.lower(): value for name, value in self.headers.items()})
+            fake.done()
+            return self._respond(turn, fake)
         if name == "content":
             return self._respond(Turn(body=fake.files[below]), fake)
         if name == "batches":
@@ -147,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
             batch = {"id": f"batch-{len(fake.batches)}", "object": "batch", "status": "in_progress"}
             fake.batches.append(batch | json.loads(content))
             return self._respond(Turn(body=json.dumps(batch)), fake)
-        assert path.endswith("/chat/completions"), path
+        assert path.endswith(("/completions", "/embeddings", "/responses")), path
         body = json.loads(content)
         turn = fake.take(body, {name.lower(): value for name, value in self.headers.items()})
         try:
