@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,26 +32,26 @@ from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.proxy_config import ProxyConfig
 from pipelines.serve.schemas import Refusal
 
-SENT = ("accept", "content-type", "openai-beta", "idempotency-key")  # headers of a request that go upstream
-RETURNED = frozenset(
-    {"content-type", "content-encoding", "cache-control", "retry-after", "retry-after-ms", "x-should-retry"}
-    | {"openai-processing-ms", "openai-version"}
+SENT = frozenset({b"accept", b"content-type", b"openai-beta", b"idempotency-key"})  # headers that go upstream
+RETURNED = re.compile(
+    rb"content-(type|encoding)|cache-control|retry-after(-ms)?|x-should-retry|openai-(processing-ms|version)"
+    rb"|x-ratelimit-.+"
 )
-RATE_LIMITS = "x-ratelimit-"  # headers that begin so come back, too
-UPSTREAM_ID = "x-kcm-upstream-request-id"  # the upstream's `x-request-id`; Ray Serve sets our own
+_QUERY = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:@/?%-]{0,4096}")
+UPSTREAM_ID = b"x-kcm-upstream-request-id"  # the upstream's `x-request-id`; Ray Serve sets our own
 FAREWELL_S = 5.0  # time in which a client has to take the end of a stream that is cut
 
 logger = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True)
-class Call:
+class UpstreamCall:
     """A request for the upstream; `path` begins after /v1."""
 
     method: str
     path: str
     query: bytes
-    headers: Mapping[str, str]
+    headers: Mapping[bytes, bytes]
     body: bytes
 
 
@@ -75,10 +76,13 @@ class Proxy:
         if body and media_type != "application/json":  # a browser sends other types across sites without asking
             raise Refusal(415, "content-type: must be application/json")
         request.state.log["routes"] = ["upstream"]
-        headers = {name: request.headers[name] for name in SENT if name in request.headers}
-        return PassedThrough(self, Call(request.method, path, request.scope["query_string"], headers, body))
+        query: bytes = request.scope["query_string"]
+        if not _QUERY.fullmatch(query):
+            raise Refusal(422, "query: must be percent-encoded, and at most 4096 bytes")
+        headers = {name: value for name, value in request.headers.raw if name in SENT}
+        return PassedThrough(self, UpstreamCall(request.method, path, query, headers, body))
 
-    async def pass_through(self, call: Call, send: Send) -> Response | None:
+    async def pass_through(self, call: UpstreamCall, send: Send) -> Response | None:
         """The reply to a call; None for a stream, whose bytes go to `send` as they come. Raises Refusal."""
         if self._num_open >= self._config.max_open:
             self._metrics.passed_on(429)
@@ -107,7 +111,7 @@ class Proxy:
             self._num_open -= 1
             self._metrics.passed_on(status)
 
-    async def _exchange(self, call: Call, send: Send) -> tuple[int, Response | None]:
+    async def _exchange(self, call: UpstreamCall, send: Send) -> tuple[int, Response | None]:
         """Status and reply of a call, None for a stream that has been sent."""
         booking = await self._spending.book(call.body) if self._spending and call.method == "POST" else None
         try:
@@ -127,18 +131,20 @@ class Proxy:
             else:
                 body = await self._body(reply)
                 usage = Usage.of(parsed(body))
-                whole = Response(body, reply.status_code, _returned(reply))
+                whole = Response(body, reply.status_code)
+                whole.raw_headers += _returned(reply)
             if booking:
                 await booking.settle(usage)
             return reply.status_code, whole
         finally:
             await reply.aclose()
 
-    def _request(self, call: Call) -> httpx.Request:
+    def _request(self, call: UpstreamCall) -> httpx.Request:
         url = httpx.URL(self._config.upstream + call.path, query=call.query or None)
-        headers = {"accept-encoding": "identity", "user-agent": "kcm"} | dict(call.headers) | trace_headers()
+        own = {"accept-encoding": "identity", "user-agent": "kcm"} | trace_headers()
         if self._key:
-            headers["authorization"] = f"Bearer {self._key}"
+            own["authorization"] = f"Bearer {self._key}"
+        headers = dict(call.headers) | {name.encode(): value.encode() for name, value in own.items()}
         return self._client.build_request(call.method, url, headers=headers, content=call.body)
 
     async def _body(self, reply: httpx.Response) -> bytes:
@@ -154,8 +160,7 @@ class Proxy:
     async def _stream(self, reply: httpx.Response, send: Send) -> Usage | None:
         """The usage that a stream tells, whose bytes are sent on."""
         usage, num_bytes = StreamedUsage(), 0
-        headers = [(name.encode(), value.encode("latin-1")) for name, value in _returned(reply).items()]
-        await send({"type": "http.response.start", "status": reply.status_code, "headers": headers})
+        await send({"type": "http.response.start", "status": reply.status_code, "headers": _returned(reply)})
         async for chunk in reply.aiter_raw():
             num_bytes += len(chunk)
             self._require_length(num_bytes)
@@ -180,7 +185,7 @@ class Proxy:
 class PassedThrough(Response):
     """The reply to a call, which is sent to the upstream once the response is asked for, while the client waits."""
 
-    def __init__(self, proxy: Proxy, call: Call) -> None:
+    def __init__(self, proxy: Proxy, call: UpstreamCall) -> None:
         super().__init__()
         self._proxy, self._call = proxy, call
 
@@ -221,12 +226,12 @@ def _require_answer(status: int) -> None:
         raise Refusal(502, "the upstream does not accept the key of this service")
 
 
-def _returned(reply: httpx.Response) -> dict[str, str]:
+def _returned(reply: httpx.Response) -> list[tuple[bytes, bytes]]:
     """The headers of a reply that its caller gets."""
-    headers = {n: v for n, v in reply.headers.items() if n in RETURNED or n.startswith(RATE_LIMITS)}
-    if "x-request-id" in reply.headers:
-        headers[UPSTREAM_ID] = reply.headers["x-request-id"]
-    return headers | {ROUTE_HEADER: "upstream"}
+    named = [(name.lower(), value) for name, value in reply.headers.raw]
+    headers = [(name, value) for name, value in named if RETURNED.fullmatch(name)]
+    headers += [(UPSTREAM_ID, value) for name, value in named if name == b"x-request-id"]
+    return [*headers, (ROUTE_HEADER.encode(), b"upstream")]
 
 
 async def _cut(send: Send, reason: str) -> None:

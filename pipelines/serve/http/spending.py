@@ -6,6 +6,7 @@ The budget and its database are those of the served large model, if both ask the
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -75,10 +76,12 @@ class Spending:
     async def book(self, body: bytes) -> Booking:
         """Book a call at the most that it may cost.
 
-        Raises Refusal: 402 if the budget is spent, 403 for a model without a price, 422 for a body without a model, 503
-        without the database.
+        Raises Refusal: 402 if the budget is spent, 403 for a model without a price, 422 for a body without a model or
+        with two, 503 without the database.
         """
         request = parsed(body)
+        if _repeats_a_name(body):
+            raise Refusal(422, "body: a name is repeated, so it is not clear what the call may cost")
         model = request.get("model") if isinstance(request, Mapping) else None
         if not isinstance(model, str):
             raise Refusal(422, "model: every call counts against a budget here, so it must name its model")
@@ -135,6 +138,22 @@ def parsed(body: bytes) -> Any:
         return from_json(body)
     except ValueError:
         return None
+
+
+def _repeats_a_name(body: bytes) -> bool:
+    """Whether an object in a body has a name twice: the upstream may read another one than the last."""
+
+    def once(pairs: list[tuple[str, Any]]) -> None:
+        if len({name for name, _ in pairs}) < len(pairs):
+            raise KeyError
+
+    try:
+        json.loads(body, object_pairs_hook=once)
+    except KeyError:
+        return True
+    except (ValueError, RecursionError):  # it is no JSON
+        return False
+    return False
 
 
 def _count(values: Mapping[str, Any], *names: str) -> int | None:

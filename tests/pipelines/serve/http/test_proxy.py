@@ -128,6 +128,7 @@ class Caller:
     path: str = "/v1/chat/completions"
     method: str = "POST"
     body: bytes = BODY
+    query: bytes = b""
     headers: tuple[tuple[bytes, bytes], ...] = ((b"host", b"test"), (b"content-type", b"application/json"))
     reads: bool = True
     status: int = 0
@@ -139,7 +140,12 @@ class Caller:
     async def ask(self) -> None:
         path = self.path.encode()
         scope = {"type": "http", "http_version": "1.1", "method": self.method, "path": self.path, "raw_path": path}
-        scope |= {"query_string": b"", "headers": list(self.headers), "client": ("127.0.0.1", 1), "root_path": ""}
+        scope |= {
+            "query_string": self.query,
+            "headers": list(self.headers),
+            "client": ("127.0.0.1", 1),
+            "root_path": "",
+        }
         scope |= {"scheme": "http", "server": ("test", 80), "asgi": {"version": "3.0", "spec_version": "2.3"}}
         await self.api(scope, self._receive, self._send)
 
@@ -352,6 +358,25 @@ async def test_headers_cannot_be_injected(service: StubService) -> None:
         caller = await asked(api_of(service, upstream.address), headers=headers)
         assert caller.status >= 400
         assert b"x-evil" not in b"".join(upstream.heads)
+
+
+async def test_bytes_that_are_no_text_are_no_error_of_ours(service: StubService) -> None:
+    """In a query, in a header of the caller, in a header of the upstream."""
+
+    async def odd(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: a/\xe2\x82\xac\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+
+    async with raw_upstream(odd) as upstream:
+        api = api_of(service, upstream.address)
+        headers = ((b"host", b"test"), (b"content-type", b"application/json"), (b"accept", b"\xff\xe2\x82\xac"))
+        assert (await asked(api, headers=headers)).status == 200
+        assert b"\xff\xe2\x82\xac" in upstream.heads[0]
+        for query in (b"a=\xff", b"a=b c", b"a#b", b"a=" + b"x" * 70_000):
+            assert (await asked(api, query=query)).status == 422
+        assert (await asked(api, query=b"a=%0d%0ab%20c")).status == 200
+        assert upstream.heads[-1].startswith(b"POST /v1/chat/completions?a=%0d%0ab%20c HTTP/1.1\r\n")
+    assert service.metrics.num_failed == 0
 
 
 async def test_huge_body_is_refused_before_the_upstream_hears_of_it(service: StubService) -> None:

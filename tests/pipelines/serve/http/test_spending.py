@@ -21,7 +21,8 @@ from pipelines.serve.proxy_config import ProxyConfig
 from tests.fake_upstream import FakeUpstream, Turn, completion
 
 PRICES = {"m": (1.0, 10.0), "e": (0.5, 0.0)}
-JSON = {"Content-Type": "application/json"}
+JSON_TYPE = "application/json"
+JSON = {"Content-Type": JSON_TYPE}
 EVENTS = {"Content-Type": "text/event-stream"}
 
 
@@ -121,6 +122,13 @@ def test_call_that_could_exceed_the_budget_is_not_made(paying: Any, upstream: Fa
 def test_call_without_a_price_is_not_made(paying: Any, upstream: FakeUpstream, body: Any, status: int) -> None:
     answer = paying(max_cost=1.0).post("/v1/embeddings", json=body)
     assert (answer.status_code, upstream.requests) == (status, [])
+
+
+def test_two_models_in_a_body_are_refused(paying: Any, upstream: FakeUpstream) -> None:
+    """The upstream may read the dear one where kcm reads the cheap one."""
+    body = b'{"model": "dear", "messages": [{"role": "user", "content": "x"}], "model": "m"}'
+    answer = paying(max_cost=1.0).post("/v1/chat/completions", content=body, headers={"content-type": JSON_TYPE})
+    assert (answer.status_code, upstream.requests) == (422, [])
 
 
 def test_large_model_and_other_calls_share_the_budget(paying: Any, upstream: FakeUpstream, log: FeedbackConfig) -> None:
