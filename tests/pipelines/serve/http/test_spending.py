@@ -1,7 +1,9 @@
 """Calls that pass through and the served large model spend one budget, which no call exceeds."""
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ EVENTS = {"Content-Type": "text/event-stream"}
 
 @pytest.fixture
 def log(tmp_path: Path) -> FeedbackConfig:
-    return FeedbackConfig(url=f"sqlite:///{tmp_path}/log.db")
+    return FeedbackConfig(url=f"sqlite:///{tmp_path}/log.db", timeout_s=0.5)
 
 
 @pytest.fixture
@@ -122,6 +124,16 @@ def test_call_that_could_exceed_the_budget_is_not_made(paying: Any, upstream: Fa
 def test_call_without_a_price_is_not_made(paying: Any, upstream: FakeUpstream, body: Any, status: int) -> None:
     answer = paying(max_cost=1.0).post("/v1/embeddings", json=body)
     assert (answer.status_code, upstream.requests) == (status, [])
+
+
+def test_locked_database_lets_no_call_through(paying: Any, upstream: FakeUpstream, tmp_path: Path) -> None:
+    """What cannot be booked is not paid for; the cascade still answers."""
+    client = paying(max_cost=1.0)
+    with closing(sqlite3.connect(tmp_path / "log.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert (ask(client).status_code, upstream.requests) == (503, [])
+        label = [{"role": "user", "content": "Review: a film"}]
+        assert ask(client, messages=label).headers["x-kcm-route"] == "small"
 
 
 def test_two_models_in_a_body_are_refused(paying: Any, upstream: FakeUpstream) -> None:
