@@ -9,10 +9,12 @@ from typing import Any
 
 import openai
 import pytest
+from ray import serve
 
-from jobs.service import configured, prepared, serving
+from jobs.service import configured, prepared
 from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from kcm.large.response_cache import ResponseCache, ResponseStore
+from pipelines.serve.deploy.app import build_app, start
 from tests.conftest import OPERATORS_KEY
 from tests.fake_upstream import FakeUpstream, Turn, completion, fake_upstream, label
 from tests.ports import free_port
@@ -70,18 +72,21 @@ def place(
                 "replies": {"negative": "NEGATIVE.", "positive": "POSITIVE."},
             },
         }
-        serve = {
+        sections = {
             "proxy": proxy,
             "port": free_port(),
             "cpus": 0.5,
-            "large": {"cpus": 0.5},
+            "timeout_s": 60.0,  # a busy machine is no fault of the service
+            "judge_timeout_s": 40.0,
+            "large": {"cpus": 0.5, "timeout_s": 50.0, "attempt_timeout_s": 50.0},
             "auth": {"keys_file": str(folder / "keys")},
             "feedback": {"url": f"sqlite:///{folder}/log.db"},
         }
-        run, own = configured({"serve": serve, "assets_path": str(assets_dir)}, "proxy.yaml")
+        run, own = configured({"serve": sections, "assets_path": str(assets_dir)}, "proxy.yaml")
         source, _, settings = prepared(run, bundle, None, own)
-        with serving(source, settings) as url:
-            yield Place(url, upstream, folder / "log.db")
+        app = build_app(source, settings.serve, settings.assets_path)
+        yield Place(start(app, settings.serve, ready_timeout_s=400), upstream, folder / "log.db")
+        serve.shutdown()
 
 
 def review(text: str, **more: Any) -> dict[str, Any]:
