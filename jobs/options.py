@@ -15,7 +15,7 @@ import typer
 
 from jobs.exit import reported
 from kcm.assets.remote import assets_folder
-from kcm.config import Config, load_config
+from kcm.config import Config, parse_config, read_values
 from kcm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,17 +53,23 @@ ModelT = TypeVar("ModelT", bound=Config)
 
 
 def load(config: Path, overrides: list[str] | None) -> RunConfig:
-    """The configuration of a run in the file `config`, with `overrides`; imports what a run needs.
+    """The configuration of a run in the file `config`, with `overrides`; imports what a run needs."""
+    from pipelines.config import RunConfig
+
+    return parse_config(RunConfig, values_of(config, overrides), where=str(config))
+
+
+def values_of(config: Path, overrides: list[str] | None) -> dict[str, Any]:
+    """What stands in the file `config`, with `overrides`.
 
     Raises ConfigError for a bundle: that of `kcm label` has no run whose rows, search and log an update would need.
     """
     from kcm.bundle.models import MANIFEST
-    from pipelines.config import RunConfig
 
     if (config / MANIFEST).is_file():
         hint = "For one of `kcm label`, `kcm init TABLE.labelled.csv` begins a run that can be updated"
         raise ConfigError("this is a bundle, not the YAML file of a run", where=str(config), hint=hint)
-    return load_config(RunConfig, config, overrides or ())
+    return read_values(config, overrides or ())
 
 
 class CommandGroup(typer.Typer):

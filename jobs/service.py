@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from pydantic import Field
@@ -17,7 +17,7 @@ from jobs.models import served_source
 from jobs.servers import known_servers
 from kcm.assets import default_assets
 from kcm.bundle.models import NOT_CERTIFIED, FrozenModels
-from kcm.config import Config
+from kcm.config import Config, parse_config
 from kcm.errors import ConfigError, KcmError
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected, starts_local
@@ -38,49 +38,59 @@ from pipelines.serve.sources import Source
 
 
 class ServiceSettings(Config):
-    """Settings of a service."""
+    """Settings of a service; a file with these sections alone serves a bundle or a registered model."""
 
     serve: ServeConfig = ServeConfig()
     cluster: ClusterConfig = ClusterConfig()
     assets_path: Path = Field(default_factory=default_assets)
 
     @classmethod
-    def of(cls, config: RunConfig | None, log_folder: Path = Path()) -> ServiceSettings:
-        """The settings of a run's configuration, or the defaults.
+    def of(cls, config: RunConfig | None, log_folder: Path = Path(), own: ServiceSettings | None = None) -> Self:
+        """The settings of a run's configuration, or `own`, by default all defaults.
 
         A log for which no place is configured lies in the run's storage, or in `log_folder`. The server that the run
-        asks may be asked while serving, unless its address is configured already. Without a configuration the servers
-        may be asked that `kcm label` has asked before.
+        asks may be asked while serving, unless its address is configured already. Without a run the servers may be
+        asked that `kcm label` has asked before. So may the server of `serve.proxy`.
         """
-        settings, changes = cls(), dict[str, Any]()
+        settings, changes, more = own or cls(), dict[str, Any](), known_servers()
         if config is not None:
             settings = cls(serve=config.serve, cluster=config.cluster, assets_path=config.assets_path)
             changes = {"application": config.application, "costs": config.serve.costs or config.costs}
-            large, upstream = config.serve.large, config.large.upstream
-            if upstream and upstream.base_url not in {known.base_url for known in large.upstreams}:
-                changes["large"] = large.model_copy(update={"upstreams": (*large.upstreams, upstream)})
+            more = (config.large.upstream,) if config.large.upstream else ()
             log_folder = config.storage_folder
-        else:
-            changes = {"large": settings.serve.large.model_copy(update={"upstreams": known_servers()})}
-        feedback = settings.serve.feedback
-        if feedback.url is None:
-            changes["feedback"] = feedback.model_copy(update={"url": log_url(settings.serve, log_folder)})
-        return settings.model_copy(update={"serve": settings.serve.model_copy(update=changes)})
+        serve = settings.serve.with_proxy_server
+        named = {upstream.base_url for upstream in serve.large.upstreams}
+        if more := tuple(upstream for upstream in more if upstream.base_url not in named):
+            changes["large"] = serve.large.model_copy(update={"upstreams": (*serve.large.upstreams, *more)})
+        if serve.feedback.url is None:
+            changes["feedback"] = serve.feedback.model_copy(update={"url": log_url(serve, log_folder)})
+        return cls(serve=serve.model_copy(update=changes), cluster=settings.cluster, assets_path=settings.assets_path)
+
+
+def configured(values: Mapping[str, Any], where: str) -> tuple[RunConfig | None, ServiceSettings | None]:
+    """The configuration of a run, or one with the sections of a service alone. Raises ConfigError."""
+    if values and values.keys() <= ServiceSettings.model_fields.keys():
+        return None, parse_config(ServiceSettings, values, where=where)
+    return parse_config(RunConfig, values, where=where), None
 
 
 def prepared(
-    config: RunConfig | None, bundle: Path | None, model: str | None
+    config: RunConfig | None, bundle: Path | None, model: str | None, own: ServiceSettings | None = None
 ) -> tuple[Source, Release, ServiceSettings]:
     """What is served, its first release, and how: the champion of a run, or a bundle or a registered model.
 
-    ConfigError where that is not clear; raises what `require_servable` does.
+    `own` are the settings of a bundle or a model without a run. ConfigError where that is not clear; raises what
+    `require_servable` does.
     """
     if bundle and model:
         raise ConfigError("bundle and model name two models", hint="Give one of them")
     if not (config or bundle or model):
+        if own:
+            raise ConfigError("the file names no model: it has sections of a service alone", hint="Add --bundle DIR")
         raise ConfigError("a configuration is missing", hint="Only a bundle or a model can do without it")
     source = served_source(config, bundle, model)
-    settings, release = ServiceSettings.of(config, bundle.parent if bundle else Path()), source.first()
+    log_folder = bundle.parent if bundle else Path()
+    settings, release = ServiceSettings.of(config, log_folder, own), source.first()
     require_servable(release, settings.serve, settings.assets_path)
     return source, release, settings
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from jobs.commands.loop.turns import update as take_turn
-from jobs.service import prepared, serving
-from kcm.config import load_config, parse_config
+from jobs.service import ServiceSettings, configured, prepared, serving
+from kcm.config import load_config, parse_config, read_values
 from kcm.errors import ConfigError
 from pipelines.config import RunConfig
 from pipelines.run import run as run_stages
@@ -46,10 +46,11 @@ def serve(
 ) -> Iterator[str]:
     """As `kcm serve`, within a block: gives the URL of the ready service, which stops with the block.
 
-    What is served is the `bundle` in a folder, the registered `model` NAME@ALIAS or NAME/VERSION, or the champion.
+    What is served is the `bundle` in a folder, the registered `model` NAME@ALIAS or NAME/VERSION, or the champion. For
+    a bundle or a model the sections of a service are enough of a configuration.
     """
-    loaded = None if config is None else _config(config, overrides)
-    source, _, settings = prepared(loaded, Path(bundle) if bundle else None, model)
+    run, own = (None, None) if config is None else _service(config, overrides)
+    source, _, settings = prepared(run, Path(bundle) if bundle else None, model, own)
     with serving(source, settings) as url:
         yield url
 
@@ -60,3 +61,11 @@ def _config(given: Given, overrides: Iterable[str]) -> RunConfig:
     if list(overrides):
         raise ConfigError("overrides change a file, and none is given", hint="Change the mapping")
     return parse_config(RunConfig, given, where="config") if isinstance(given, Mapping) else given
+
+
+def _service(given: Given, overrides: Iterable[str]) -> tuple[RunConfig | None, ServiceSettings | None]:
+    if isinstance(given, str | Path):
+        return configured(read_values(Path(given), overrides), str(given))
+    if isinstance(given, Mapping) and not list(overrides):
+        return configured(given, "config")
+    return _config(given, overrides), None

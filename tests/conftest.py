@@ -19,6 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 
+OPERATORS_KEY = "sk-operator-0123456789abcdef"  # for an upstream, in the environment of the session's cluster
+
 # Machines that run other work beside the tests are no reason for one to fail.
 settings.register_profile("kcm", deadline=None)
 settings.load_profile("kcm")
@@ -73,5 +75,6 @@ def ray_cluster(cluster_path: Path, object_environment: ObjectServer, trace_coll
         patch.setenv("RAY_SERVE_TRACING_SAMPLING_RATIO", "0")  # but for a client that asks for a trace
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", trace_collector)
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
+        patch.setenv("UPSTREAM_KEY", OPERATORS_KEY)
         with connected(ClusterConfig()):
             yield

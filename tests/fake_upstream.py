@@ -1,9 +1,11 @@
 """A server of chat completions that follows a script: real HTTP, request by request."""
 
 import json
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, BinaryIO
@@ -50,7 +52,7 @@ class FakeUpstream:
         self.times: list[float] = []
         self.files: dict[str, bytes] = {}
         self.batches: list[dict[str, Any]] = []  # answered when they are looked at for the second time
-        self.busiest = 0
+        self.busiest = self.hung_up = 0  # requests at once; clients that left a response that stalls
         self.closing = threading.Event()
         self._lock, self._busy = threading.Lock(), 0
 
@@ -87,9 +89,9 @@ class FakeUpstream:
         return [body["messages"][-1]["content"].split("\n")[1] for body in self.requests]
 
 
-@pytest.fixture
-def upstream() -> Iterator[FakeUpstream]:
-    """A server of this test's own."""
+@contextmanager
+def fake_upstream() -> Iterator[FakeUpstream]:
+    """A server that runs within the block."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     fake = FakeUpstream(f"http://127.0.0.1:{server.server_port}")
@@ -99,6 +101,13 @@ def upstream() -> Iterator[FakeUpstream]:
     fake.closing.set()
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def upstream() -> Iterator[FakeUpstream]:
+    """A server of this test's own."""
+    with fake_upstream() as fake:
+        yield fake
 
 
 class _Dripping:
@@ -123,6 +132,10 @@ class _Handler(BaseHTTPRequestHandler):
         fake: FakeUpstream = self.server.fake  # type: ignore[attr-defined]
         *_, below, name = urlsplit(self.path).path.split("/")
         fake.paths.append(self.path)
+        if "/models" in self.path:
+            turn = fake.take({}, {name.lower(): value for name, value in self.headers.items()})
+            fake.done()
+            return self._respond(turn, fake)
         if name == "content":
             return self._respond(Turn(body=fake.files[below]), fake)
         if name == "batches":
@@ -147,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
             batch = {"id": f"batch-{len(fake.batches)}", "object": "batch", "status": "in_progress"}
             fake.batches.append(batch | json.loads(content))
             return self._respond(Turn(body=json.dumps(batch)), fake)
-        assert path.endswith("/chat/completions"), path
+        assert path.endswith(("/completions", "/embeddings", "/responses")), path
         body = json.loads(content)
         turn = fake.take(body, {name.lower(): value for name, value in self.headers.items()})
         try:
@@ -170,9 +183,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content[:limit])
         self.wfile.flush()
         if turn.stall_after is not None:
-            fake.closing.wait(60)
+            self._stall(fake)
         if turn.cut_after is not None or turn.stall_after is not None:
             self.close_connection = True
+
+    def _stall(self, fake: FakeUpstream) -> None:
+        """Say nothing until the client leaves or the server closes, for a minute at most."""
+        deadline = time.monotonic() + 60
+        while not fake.closing.is_set() and time.monotonic() < deadline:
+            if select.select([self.connection], [], [], 0.05)[0]:
+                fake.hung_up += 1
+                return
 
     def log_message(self, *_: object) -> None:
         pass

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs import service
-from jobs.options import Overrides, load
+from jobs.options import Overrides, values_of
 from kcm.errors import KcmError
 from pipelines.serve.deploy.app import void_release
 
@@ -16,7 +16,10 @@ from pipelines.serve.deploy.app import void_release
 def serve(
     config: Annotated[
         Path | None,
-        typer.Argument(metavar="[CONFIG]", help="The run's YAML file; --bundle and --model can do without it."),
+        typer.Argument(
+            metavar="[CONFIG]",
+            help="The run's YAML file; --bundle and --model take one with `serve` alone, or none.",
+        ),
     ] = None,
     bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="The bundle in this folder.")] = None,
     model: Annotated[
@@ -32,7 +35,8 @@ def serve(
     """Serve a model over HTTP until Ctrl-C: the champion of CONFIG, whoever promotes it, or --bundle or --model."""
     if overrides and config is None:
         raise KcmError("--set overrides values of CONFIG, which is missing")
-    source, release, settings = service.prepared(load(config, overrides) if config else None, bundle, model)
+    run, own = service.configured(values_of(config, overrides), str(config)) if config else (None, None)
+    source, release, settings = service.prepared(run, bundle, model, own)
     result: dict[str, Any] = {"version": release.version}
     if void := void_release(release, settings.serve):
         result["void"] = void
@@ -45,5 +49,7 @@ def serve(
     with service.serving(source, settings) as url:
         result["url"] = url
         typer.echo(f"{release.version} answers at {url}/v1/predict, described at {url}/docs; Ctrl-C stops it")
+        if proxy := settings.serve.proxy:
+            typer.echo(f"clients of {proxy.upstream} set their base_url to {url}/v1; other requests pass through")
         service.wait_for_interruption()
     return result

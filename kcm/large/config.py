@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from kcm.components import FAMILIES, Component, Family
 from kcm.config import Config
@@ -29,10 +30,25 @@ if TYPE_CHECKING:  # a database, which paid models alone need
     from kcm.large.response_cache import ResponseStore
 
 
+def _server_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an http or https address, such as https://api.openai.com/v1")
+    if parts.username or parts.password or parts.query:
+        raise ValueError("must hold no user, password or query: a key belongs into an environment variable")
+    return value.rstrip("/")
+
+
+ServerUrl = Annotated[PlainUrl, AfterValidator(_server_url)]
+"""The address of a server with OpenAI's interface, up to before /chat/completions."""
+
+Price = Annotated[float, Field(ge=0)]
+
+
 class UpstreamConfig(Config):
     """A server, the key that is sent to it, and its budget."""
 
-    base_url: PlainUrl = Field(
+    base_url: ServerUrl = Field(
         default="https://api.openai.com/v1", description="Address, up to before /chat/completions."
     )
     api_key_env: VariableName | None = Field(
@@ -45,6 +61,15 @@ class UpstreamConfig(Config):
     )
     input_price: float = Field(default=0.0, ge=0, description="Currency per million tokens read.")
     output_price: float = Field(default=0.0, ge=0, description="Currency per million tokens written.")
+    prices: dict[str, tuple[Price, Price]] = Field(
+        default_factory=dict,
+        description="Currency per million tokens read and written, by model; input_price and output_price are those "
+        "of models that are not listed.",
+    )
+    account: str | None = Field(
+        default=None,
+        description="What calls are booked to: models of one account share its budget; null: the server and the model.",
+    )
     max_calls: int | None = Field(
         default=None,
         ge=0,
@@ -56,21 +81,37 @@ class UpstreamConfig(Config):
         description="Currency that may be spent, over all runs on the same storage, and by a service; null: no limit.",
     )
 
-    @field_validator("base_url")
-    @classmethod
-    def _without_secrets(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http or https address, such as https://api.openai.com/v1")
-        if parts.username or parts.password or parts.query:
-            raise ValueError("must hold no user, password or query: a key belongs into an environment variable")
-        return value.rstrip("/")
-
     @model_validator(mode="after")
     def _prices_for_a_budget(self) -> UpstreamConfig:
-        if self.max_cost is not None and not (self.input_price or self.output_price):
-            raise ValueError("max_cost needs input_price and output_price, currency per million tokens")
+        if self.max_cost is not None and not (self.input_price or self.output_price or self.prices):
+            raise ValueError("max_cost needs input_price and output_price, or prices: currency per million tokens")
         return self
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether spending is limited."""
+        return self.max_calls is not None or self.max_cost is not None
+
+    def key(self) -> str | None:
+        """The key, from the environment alone; None if the server needs none. Raises ConfigError if it is not set."""
+        if self.api_key_env is None:
+            return None
+        key = os.environ.get(self.api_key_env, "").strip()
+        if key and key.isascii() and key.isprintable():
+            return key
+        raise ConfigError(
+            f"the environment variable {self.api_key_env} {'holds no key' if key else 'is not set'}",
+            where="api_key_env",
+            hint="Export the server's key under this name, or set api_key_env to null where it needs none",
+        )
+
+    def prices_of(self, model: str) -> tuple[float, float]:
+        """Currency per million tokens read and written. Raises ConfigError if `max_cost` needs them and has none."""
+        prices = self.prices.get(model, (self.input_price, self.output_price))
+        if self.max_cost is not None and not any(prices) and model not in self.prices:
+            hint = "List the model in prices, in currency per million tokens read and written"
+            raise ConfigError(f"max_cost needs a price, and none is known for {model!r}", where="prices", hint=hint)
+        return prices
 
 
 @dataclass(frozen=True)

@@ -202,6 +202,11 @@ class ResponseCache(SqlDatabase):
         with self.writing() as connection:
             self._book(connection, -1, -most)
 
+    def settle(self, most: float, currency: float) -> None:
+        """Replace the booking of `most` by the cost of a call whose answer is not kept."""
+        with self.writing() as connection:
+            self._book(connection, 0, currency - most)
+
     def keep(self, key: str, answer: dict[str, Any], most: float, currency: float) -> None:
         """Commit an answer, and replace the booking of `most` by its cost."""
         with self.writing() as connection:

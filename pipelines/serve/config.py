@@ -17,6 +17,7 @@ from kcm.costs import CostsConfig
 from kcm.large import UpstreamConfig
 from kcm.redact import PlainUrl
 from pipelines.serve.breaker import BreakerConfig
+from pipelines.serve.proxy_config import ProxyConfig
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -312,6 +313,17 @@ class ServeConfig(BatchingConfig):
         default=None, description="Replicas of the encoder alone, where it has GPUs; null: the door encodes."
     )
     large: LargeReplicaConfig = Field(default=LargeReplicaConfig(), description="Replicas of the large model.")
+    proxy: ProxyConfig | None = Field(
+        default=None, description="The LLM whose clients call this service instead; null: no request passes through."
+    )
+
+    @property
+    def with_proxy_server(self) -> ServeConfig:
+        """The same with the server of `proxy` among those that the large model may be asked at."""
+        if self.proxy is None or self.proxy.server in self.large.upstreams:
+            return self
+        upstreams = (*self.large.upstreams, self.proxy.server)
+        return self.model_copy(update={"large": self.large.model_copy(update={"upstreams": upstreams})})
 
     @property
     def reserved_cpus(self) -> float:
@@ -357,6 +369,19 @@ class ServeConfig(BatchingConfig):
                 f"large.timeout_s ({self.large.timeout_s}) must be below timeout_s ({self.timeout_s}), "
                 "or no time is left to answer without the large model"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _passed_on_for_known_callers(self) -> ServeConfig:
+        if self.proxy is None:
+            return self
+        if self.auth.keys_file is None and not self.listens_on_loopback:
+            raise ValueError(
+                f"proxy spends your money: without auth.keys_file host must be 127.0.0.1, not {self.host!r}"
+            )
+        same = [each for each in self.large.upstreams if each.base_url == self.proxy.upstream]
+        if any(each != self.proxy.server for each in same):
+            raise ValueError(f"large.upstreams names {self.proxy.upstream} again: proxy holds its key and budget")
         return self
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ REQUESTS = "kcm_requests_total"
 ERRORS = "kcm_errors_total"
 TURNED_AWAY = "kcm_turned_away_total"
 UNREAD = "kcm_unread_bodies"
+PASSED_ON = "kcm_passed_on_total"
 EXPLANATIONS = "kcm_explanations_total"
 UNSTORED = "kcm_unstored_total"
 STAGE_SECONDS = "kcm_stage_seconds"
@@ -32,7 +33,7 @@ CHALLENGER = "kcm_challenger_share"
 VERSION_SECONDS = "kcm_version_seconds"
 FAILED = "kcm_version_failures_total"
 NAMES = (
-    *(ITEMS, REQUESTS, ERRORS, TURNED_AWAY, UNREAD, EXPLANATIONS, UNSTORED),
+    *(ITEMS, REQUESTS, ERRORS, TURNED_AWAY, UNREAD, PASSED_ON, EXPLANATIONS, UNSTORED),
     *(STAGE_SECONDS, WAITING, CALL_RATE, BREAKER),
     *(AUDITS, DISAGREEMENT, REGRET, REFUTED, DRIFT, CHALLENGER, VERSION_SECONDS, FAILED),
 )
@@ -50,6 +51,7 @@ class ServeMetrics:
         self._errors = Counter(ERRORS, "Requests that ended in an error which nobody foresaw.")
         self._turned_away = Counter(TURNED_AWAY, "Requests refused for their body or for want of a place.", ("status",))
         self._unread = Gauge(UNREAD, "Requests whose body has not arrived yet.")
+        self._passed_on = Counter(PASSED_ON, "Requests for the upstream of `serve.proxy`, by HTTP status.", ("status",))
         self._explanations = Counter(EXPLANATIONS, "Decisions to be explained, by HTTP status.", ("status",))
         self._unstored = Counter(UNSTORED, "What the feedback log could not store.", ("kind",))
         self._seconds = Histogram(STAGE_SECONDS, "Seconds of a request by stage.", _SECONDS, ("stage",))
@@ -80,6 +82,10 @@ class ServeMetrics:
     def refused(self, status: int) -> None:
         """Count a refused prediction."""
         self._requests.inc(tags={"status": str(status)})
+
+    def passed_on(self, status: int) -> None:
+        """Count a request that the cascade leaves to the upstream, by the status that its caller gets."""
+        self._passed_on.inc(tags={"status": str(status)})
 
     def explained(self, status: int) -> None:
         """Count a request for an explanation."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -52,6 +51,7 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
     remote: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset(
         {
+            "account",
             "api_key_env",
             "api_version",
             "batch",
@@ -101,7 +101,7 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
 
     def check_access(self) -> None:
         """Raise ConfigError where the variable with the key is not set."""
-        api_key(self)
+        self.key()
 
     @property
     def failed_share(self) -> float:
@@ -111,7 +111,7 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
     @property
     def has_budget(self) -> bool:
         """Whether spending is limited."""
-        return self.max_calls is not None or self.max_cost is not None
+        return self.upstream.has_budget
 
     @property
     def upstream(self) -> UpstreamConfig:
@@ -137,7 +137,7 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
         return OpenAiModel(self, label_names, resources.responses, resources.limit_s, resources.warn)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
-        api_key(self)
+        self.key()
         return openai_identity(self, label_names)
 
     @property
@@ -181,9 +181,10 @@ class OpenAiModel:
     ) -> None:
         config.prompt.check(label_names)
         self._label_names, self._config, self._warn = tuple(label_names), config, warn
+        self._input_price, self._output_price = config.prices_of(config.model)
         self._upstream = Upstream(
             config.base_url,
-            api_key(config),
+            config.key(),
             config.api_version,
             timeout_s=config.timeout_s,
             max_retries=config.max_retries,
@@ -191,7 +192,7 @@ class OpenAiModel:
             limit_s=limit_s,
             warn=warn,
         )
-        account = account or f"{config.base_url} {config.model}"
+        account = account or config.account or f"{config.base_url} {config.model}"
         self._cache = ResponseCache(responses, account, max_calls=config.max_calls, max_cost=config.max_cost)
         self._workers = ThreadPoolExecutor(config.num_concurrent, thread_name_prefix="openai")
         self._waiting: dict[str, list[Future[LargeAnswer]]] = {}  # who waits for the answer to a question
@@ -405,7 +406,7 @@ class OpenAiModel:
         return self._price(_most_tokens(body), _max_tokens(body))
 
     def _price(self, num_read: int, num_written: int) -> float:
-        return (num_read * self._config.input_price + num_written * self._config.output_price) / _MILLION
+        return (num_read * self._input_price + num_written * self._output_price) / _MILLION
 
 
 def _key(config: OpenAiConfig, body: dict[str, Any]) -> str:
@@ -422,20 +423,6 @@ def _max_tokens(body: dict[str, Any]) -> int:
 def _most_tokens(body: dict[str, Any]) -> int:
     """Upper bound on the tokens of a question: its bytes."""
     return len(json.dumps(body, ensure_ascii=False).encode()) + _OVERHEAD_TOKENS
-
-
-def api_key(config: OpenAiConfig) -> str | None:
-    """The key, from the environment alone; None where the server needs none. Raises ConfigError when it is not set."""
-    if config.api_key_env is None:
-        return None
-    key = os.environ.get(config.api_key_env, "").strip()
-    if key and key.isascii() and key.isprintable():
-        return key
-    raise ConfigError(
-        f"the environment variable {config.api_key_env} {'holds no key' if key else 'is not set'}",
-        where="large.api_key_env",
-        hint="Export the server's key under this name, or set api_key_env to null where it needs none",
-    )
 
 
 def openai_identity(config: OpenAiConfig, label_names: Sequence[str]) -> str:

@@ -62,9 +62,10 @@ class AppConfig(Config):
     @property
     def settings(self) -> ServeConfig:
         """What is served how; the log is read under the name of the run, so decisions are written under it."""
-        if self.serve.application or self.name is None:
-            return self.serve
-        return self.serve.model_copy(update={"application": self.name})
+        settings = self.serve.with_proxy_server
+        if settings.application or self.name is None:
+            return settings
+        return settings.model_copy(update={"application": self.name})
 
     @property
     def source(self) -> Source:
@@ -103,7 +104,7 @@ def build_app(source: Source, config: ServeConfig, assets_dir: Path) -> Applicat
 def require_servable(release: Release, config: ServeConfig, assets_dir: Path) -> None:
     """Raise ArtefactError for a damaged bundle and for models that are not its own; hashes of files are taken once.
 
-    Raises ConfigError for audits without a log.
+    Raises ConfigError for audits or a budget without a log.
     """
     if config.audit.share and not config.feedback.url:
         raise ConfigError(
@@ -120,12 +121,16 @@ def require_servable(release: Release, config: ServeConfig, assets_dir: Path) ->
         )
     require_models(bundle, assets_dir, config.large.upstreams)
     budget_store(bundle.large.at(config.large.upstreams), config.feedback)
+    if config.proxy:
+        budget_store(config.proxy.server, config.feedback)
 
 
 def require_keys(config: ServeConfig) -> None:
-    """Raise ConfigError for a file of keys that this node cannot read."""
+    """Raise ConfigError for a file of keys that this node cannot read, and if the key of `proxy` is not set."""
     if config.auth.keys_file:
         Keys(config.auth.keys_file)
+    if config.proxy:
+        config.proxy.server.key()
 
 
 def void_release(release: Release, config: ServeConfig) -> str | None:
@@ -246,7 +251,8 @@ def _proxy_location(config: ServeConfig) -> ProxyLocation:
 
 def _http_options(config: ServeConfig) -> dict[str, Any]:
     # The door keeps its own deadline and answers; the proxy's only ends requests that never reached it.
-    return {"host": config.host, "port": config.port, "request_timeout_s": 2 * config.timeout_s}
+    longest_s = max(config.timeout_s, config.proxy.timeout_s if config.proxy else 0.0)
+    return {"host": config.host, "port": config.port, "request_timeout_s": 2 * longest_s}
 
 
 def start(app: Application, config: ServeConfig, *, ready_timeout_s: float = 120.0) -> str:

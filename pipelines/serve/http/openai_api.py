@@ -2,8 +2,8 @@
 """An OpenAI-compatible interface: clients that classify by a chat model can ask the cascade without a change.
 
 The last message of the user is classified, or the part between its lines <<< and >>> where it has them (as in
-`kcm.large.prompts.render`). The answer is the label; a label counts as one token where log-probabilities are
-asked for.
+`kcm.large.prompts.render`). A system prompt is refused unless the text has these lines: it would have no effect. The
+answer is the label; a label counts as one token where log-probabilities are asked for.
 """
 
 import json
@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -30,6 +31,8 @@ ROUTE_HEADER, VERSION_HEADER = "x-kcm-route", "x-kcm-version"
 BEGIN, END = "<<<\n", "\n>>>"  # as `kcm.large.prompts.render` writes them around a text
 MAX_MESSAGES, MAX_PARTS = 1000, 100
 MAX_MESSAGE_LENGTH = 1_000_000  # characters of a message, instructions around the text among them
+
+NO_REPLIES: Mapping[str, str] = MappingProxyType({})
 
 _SCHEMA = "response_format.json_schema.schema"
 _PRINTABLE = "".join(set(map(chr, range(0x21, 0x7F))) - {"%"})
@@ -92,37 +95,50 @@ def add_openai_routes(api: FastAPI, service: CascadeService, limits: LimitsConfi
     @api.get("/v1/models")
     async def models() -> dict[str, Any]:
         """The one model."""
-        return {"object": "list", "data": [_MODEL_CARD]}
+        return {"object": "list", "data": [MODEL_CARD]}
 
     @api.get("/v1/models/{model}", responses=_UNKNOWN_MODEL)
     async def retrieve(model: str) -> dict[str, Any]:
         """The one model."""
         _require_model(model)
-        return _MODEL_CARD
+        return MODEL_CARD
 
     @api.post("/v1/chat/completions", responses={200: {"content": {"text/event-stream": {}}}, **_UNKNOWN_MODEL})
     async def complete(body: ChatRequest, request: Request) -> Response:
         """Classify the user's last message; the answer is its label, the route stands in `x-kcm-route`."""
         _require_model(body.model)
-        _refuse_tools(body.tools, body.functions, body.tool_choice)
-        reply = ReplyFormat.of(body.response_format)
-        text = _question(body.messages, limits.max_text_length)
-        response = await service.predict([Input(Content(text))], request.state.origin)
-        (answer,) = response.answers
-        request.state.log |= {"model_version": response.model_version, "routes": [answer.route]}
-        headers, usage, message = _headers(response, answer), _usage(text), reply.message(answer.label)
-        if body.stream:
-            last = usage if body.stream_options and body.stream_options.include_usage else None
-            chunks = _chunks(response, message, last)
-            return StreamingResponse(chunks, headers=headers, media_type="text/event-stream")
-        choice = {
-            "index": 0,
-            "message": {"role": "assistant"} | message,
-            "finish_reason": "stop",
-            "logprobs": _logprobs(answer, body.top_logprobs or 0) if body.logprobs else None,
-        }
-        head = _head(response, "chat.completion")
-        return JSONResponse(head | {"choices": [choice], "usage": usage}, headers=headers)
+        return await classify_last(service, request, body, limits)
+
+
+async def classify_last(service: CascadeService, request: Request, body: ChatRequest, limits: LimitsConfig) -> Response:
+    """The completion whose content is the label of the user's last message. Raises Refusal."""
+    _refuse_tools(body.tools, body.functions, body.tool_choice)
+    return await completion(service, request, body, _question(body.messages, limits.max_text_length))
+
+
+async def completion(
+    service: CascadeService, request: Request, body: ChatRequest, text: str, replies: Mapping[str, str] = NO_REPLIES
+) -> Response:
+    """The completion whose content is the label of `text`, in the words of `replies` if they name it."""
+    reply = ReplyFormat.of(body.response_format)
+    response = await service.predict([Input(Content(text))], request.state.origin)
+    (answer,) = response.answers
+    request.state.log |= {"model_version": response.model_version, "routes": [answer.route]}
+    headers, usage, message = _headers(response, answer), _usage(text), reply.message(answer.label)
+    if answer.label in replies:
+        message = {"content": replies[answer.label], "refusal": None}
+    if body.stream:
+        last = usage if body.stream_options and body.stream_options.include_usage else None
+        chunks = _chunks(_head(response, body.model, "chat.completion.chunk"), message, last)
+        return StreamingResponse(chunks, headers=headers, media_type="text/event-stream")
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant"} | message,
+        "finish_reason": "stop",
+        "logprobs": _logprobs(answer, body.top_logprobs or 0) if body.logprobs else None,
+    }
+    head = _head(response, body.model, "chat.completion")
+    return JSONResponse(head | {"choices": [choice], "usage": usage}, headers=headers)
 
 
 @dataclass(frozen=True)
@@ -176,7 +192,7 @@ def _refuse_tools(tools: object, functions: object, tool_choice: object) -> None
 
 
 _UNKNOWN_MODEL: dict[int | str, dict[str, Any]] = {404: {"model": Problem}}
-_MODEL_CARD = {"id": MODEL, "object": "model", "created": 0, "owned_by": MODEL}
+MODEL_CARD = {"id": MODEL, "object": "model", "created": 0, "owned_by": MODEL}
 
 
 def _require_model(model: str) -> None:
@@ -192,6 +208,10 @@ def _question(messages: Sequence[ChatMessage], max_length: int) -> str:
     if content is None:
         raise Refusal(422, "messages: there is none of the role 'user'")
     text = text_between_marks(content)
+    prompts = [i for i, message in enumerate(messages) if message.role in ("system", "developer") and message.text]
+    if prompts and text == content:
+        detail = "the model takes no instructions: leave them out, or serve their template by serve.proxy"
+        raise Refusal(422, f"messages[{prompts[0]}]: {detail}")
     if not text.strip():
         raise Refusal(422, f"messages[{index}].content: the text is empty: there is nothing to classify")
     if len(text) > max_length:
@@ -211,12 +231,12 @@ def _in_header(version: str) -> str:
     return quote(version, safe=_PRINTABLE, errors="replace")
 
 
-def _head(response: PredictResponse, kind: str) -> dict[str, Any]:
+def _head(response: PredictResponse, model: str, kind: str) -> dict[str, Any]:
     return {
         "id": f"chatcmpl-{response.request_id}",
         "object": kind,
         "created": int(time.time()),
-        "model": MODEL,
+        "model": model,
         "system_fingerprint": response.model_version,
     }
 
@@ -241,8 +261,7 @@ def _usage(text: str) -> dict[str, int]:
     return {"prompt_tokens": words, "completion_tokens": 1, "total_tokens": words + 1}
 
 
-def _chunks(response: PredictResponse, message: dict[str, str | None], usage: dict[str, int] | None) -> Iterator[str]:
-    head = _head(response, "chat.completion.chunk")
+def _chunks(head: dict[str, Any], message: dict[str, str | None], usage: dict[str, int] | None) -> Iterator[str]:
     deltas: list[tuple[dict[str, Any], str | None]] = [({"role": "assistant"} | message, None), ({}, "stop")]
     for delta, reason in deltas:
         chunk = head | {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}

@@ -140,6 +140,10 @@ class StubMetrics:
     most_unread: int = 0
     unread: int = 0
     statuses: list[int] = field(default_factory=list)
+    passed: list[int] = field(default_factory=list)
+
+    def passed_on(self, status: int) -> None:
+        self.passed.append(status)
 
     def failed(self) -> None:
         self.num_failed += 1

@@ -14,7 +14,7 @@ from ray import serve
 
 from kcm.bundle.models import FrozenModels, load_large
 from kcm.errors import ConfigError
-from kcm.large import PROBE, AsksEach, Item, LargeAnswer, LargeConfig, LargeModel
+from kcm.large import PROBE, AsksEach, Item, LargeAnswer, LargeConfig, LargeModel, UpstreamConfig
 from kcm.redact import redact_logger
 from pipelines.serve.cascade.models.judging import PictureReader
 from pipelines.serve.cascade.models.queues import Batcher, QuestionQueue
@@ -126,8 +126,8 @@ class Large:
         )
 
 
-def budget_store(large: LargeConfig, log: FeedbackConfig) -> ResponseStore | None:
-    """Where replicas share the budget of `large`, and find it again after a restart; None where it has no budget.
+def budget_store(large: LargeConfig | UpstreamConfig, log: FeedbackConfig) -> ResponseStore | None:
+    """Where replicas share the budget of a model or server, and find it again after a restart; None without a budget.
 
     Raises ConfigError where there is no database for one.
     """
@@ -137,7 +137,7 @@ def budget_store(large: LargeConfig, log: FeedbackConfig) -> ResponseStore | Non
 
     if log.url is None:
         raise ConfigError(
-            "the large model has a budget (max_calls or max_cost), and there is no database for replicas to share it",
+            "there is a budget (max_calls or max_cost), but no database for replicas to share it",
             where="serve.feedback.url",
             hint="Set it, or drop the budget",
         )

@@ -6,15 +6,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from jobs.models import served_model
-from jobs.service import ServiceSettings, write_deployment
+from jobs.service import ServiceSettings, configured, prepared, write_deployment
 from kcm.bundle.models import bundle_digest
-from kcm.config import load_config
+from kcm.config import load_config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
 from kcm.large import UpstreamConfig
 from pipelines.config import RunConfig
+from pipelines.serve.deploy.app import AppConfig
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 from pipelines.tracking.config import DIGEST_TAG
@@ -136,3 +138,43 @@ def test_the_server_that_a_run_asks_may_be_asked_while_serving_and_no_other() ->
         ("https://host/v1", "SERVING_KEY"),
         ("http://other", "OPENAI_API_KEY"),
     ]
+
+
+PROXY = """
+serve:
+  proxy:
+    upstream: http://127.0.0.1:9/v1
+    api_key_env: null
+    template:
+      messages: [{role: system, content: "Good or bad?"}]
+      before: "Review: "
+      replies: {good: GOOD}
+    prices: {gpt-4o-mini: [.15, .6]}
+"""
+
+
+def test_file_with_a_proxy_alone_serves_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: what `kcm savings --serve` writes is enough of a configuration; its server may be asked."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    values = yaml.safe_load(PROXY)
+    run, own = configured(values, "proxy.yaml")
+    assert run is None
+    assert own is not None
+    settings = ServiceSettings.of(None, tmp_path, own).serve
+    assert [(each.base_url, each.api_key_env) for each in settings.large.upstreams] == [("http://127.0.0.1:9/v1", None)]
+    assert settings.feedback.url == f"sqlite:///{tmp_path}/feedback.db"
+    with pytest.raises(ConfigError, match=r"the file names no model.*Add --bundle DIR"):
+        prepared(None, None, None, own)
+    with pytest.raises(ConfigError, match=r"did you mean 'serve\.proxy'"):
+        configured({"serve": {"proxi": values["serve"]["proxy"]}}, "proxy.yaml")
+
+
+def test_proxy_of_a_run_may_be_asked_by_its_large_model(config: RunConfig) -> None:
+    """Promise: one server has one key and budget, those of the proxy, in a file for a cluster too."""
+    overrides = ["serve.proxy={upstream: https://host/v1, api_key_env: PROXY_KEY, template: {}, max_calls: 3}"]
+    serve = ServiceSettings.of(load_config(RunConfig, REVIEWS, [OPENAI, *overrides])).serve
+    assert [(each.api_key_env, each.max_calls) for each in serve.large.upstreams] == [("PROXY_KEY", 3)]
+    arguments = {"bundle": "/bundle", "assets_path": "/assets", "serve": serve.model_dump(mode="json")}
+    assert parse_config(AppConfig, arguments).settings.large.upstreams == serve.large.upstreams
+    alone = {"proxy": serve.proxy and serve.proxy.model_dump(mode="json")}
+    assert parse_config(AppConfig, arguments | {"serve": alone}).settings.large.upstreams == serve.large.upstreams

@@ -38,7 +38,7 @@ def test_the_model_is_listed(chat: openai.OpenAI) -> None:
 def test_the_user_s_last_message_is_classified_and_the_route_stands_in_a_header(
     chat: openai.OpenAI, service: Any
 ) -> None:
-    messages = [("system", "Good or bad?"), ("user", "first"), ("assistant", "bad"), ("user", "a film")]
+    messages = [("user", "first"), ("assistant", "bad"), ("user", "a film")]
     raw = ask(chat, *messages, temperature=0, max_tokens=5, extra_headers={"X-Request-Id": "mine"})
     completion = raw.parse()
     assert service.seen == [Input(Content("a film"))]
@@ -148,7 +148,7 @@ def test_a_label_that_the_schema_does_not_allow_is_a_refusal(chat: openai.OpenAI
 
 
 def test_usage_and_what_has_no_other_place_are_told(chat: openai.OpenAI, service: Any) -> None:
-    raw = ask(chat, ("system", "not counted"), ("user", "a film"))
+    raw = ask(chat, ("system", "not counted"), ("user", "<<<\na film\n>>>"))
     usage = raw.parse().usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (2, 1, 3)
     headers = {name: value for name, value in raw.headers.items() if name.startswith("x-kcm-")}
@@ -177,6 +177,8 @@ def test_a_stream_carries_the_same_label_and_its_usage_where_asked(chat: openai.
     [
         ([("user", "a film")], {"model": "gpt"}, openai.NotFoundError, "the only model here is 'kcm'"),
         ([("system", "a film")], {}, openai.UnprocessableEntityError, "none of the role 'user'"),
+        ([("system", "In French."), ("user", "x")], {}, openai.UnprocessableEntityError, "takes no instructions"),
+        ([("developer", "In French."), ("user", "x")], {}, openai.UnprocessableEntityError, "serve.proxy"),
         ([("user", "x" * 11)], {}, openai.UnprocessableEntityError, "at most 10 characters"),
         ([("user", "x")], {"n": 2}, openai.UnprocessableEntityError, "n: Input should be 1"),
         (

@@ -1,0 +1,242 @@
+"""Passes requests through to one configured upstream with the operator's key, and its replies back as they come.
+
+The caller decides the path, from a fixed list, and the body. Address, key and headers are the operator's: nothing that
+identifies the caller goes upstream, and no cookie, redirect or header of a browser's rules comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+
+import httpx
+from opentelemetry.trace import SpanKind
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from kcm.redact import MASK
+from kcm.spans import span, trace_headers
+from pipelines.serve.config import RETRY_AFTER_S
+from pipelines.serve.http.middleware import CLIENT_GONE, LEAVE
+from pipelines.serve.http.openai_api import ROUTE_HEADER
+from pipelines.serve.http.spending import Spending, StreamedUsage, Usage, parsed
+from pipelines.serve.metrics import ServeMetrics
+from pipelines.serve.proxy_config import ProxyConfig
+from pipelines.serve.schemas import Refusal
+
+SENT = frozenset({b"accept", b"content-type", b"openai-beta", b"idempotency-key"})  # headers that go upstream
+RETURNED = re.compile(
+    rb"content-(type|encoding)|cache-control|retry-after(-ms)?|x-should-retry|openai-(processing-ms|version)"
+    rb"|x-ratelimit-.+"
+)
+_QUERY = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:@/?%-]{0,4096}")
+UPSTREAM_ID = b"x-kcm-upstream-request-id"  # the upstream's `x-request-id`; Ray Serve sets our own
+FAREWELL_S = 5.0  # time in which a client has to take the end of a stream that is cut
+
+logger = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True)
+class UpstreamCall:
+    """A request for the upstream; `path` begins after /v1."""
+
+    method: str
+    path: str
+    query: bytes
+    headers: Mapping[bytes, bytes]
+    body: bytes
+
+
+class Proxy:
+    """The upstream of `config`; calls are paid from `spending`, None without a budget.
+
+    Raises ConfigError if the variable with the key is not set.
+    """
+
+    def __init__(self, config: ProxyConfig, metrics: ServeMetrics, spending: Spending | None = None) -> None:
+        self._config, self._metrics, self._spending = config, metrics, spending
+        self._key, self._num_open = config.server.key(), 0
+        timeout = httpx.Timeout(config.idle_timeout_s, connect=config.connect_timeout_s)
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=config.max_open)
+        self._client = httpx.AsyncClient(timeout=timeout, cookies=no_cookies, limits=limits, follow_redirects=False)
+
+    async def response(self, request: Request, path: str) -> Response:
+        """What the upstream answers at `path`, which must come from a fixed list. Raises Refusal."""
+        body = await request.body()
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if body and media_type != "application/json":  # a browser sends other types across sites without asking
+            raise Refusal(415, "content-type: must be application/json")
+        request.state.log["routes"] = ["upstream"]
+        query: bytes = request.scope["query_string"]
+        if not _QUERY.fullmatch(query):
+            raise Refusal(422, "query: must be percent-encoded, and at most 4096 bytes")
+        headers = {name: value for name, value in request.headers.raw if name in SENT}
+        return PassedThrough(self, UpstreamCall(request.method, path, query, headers, body))
+
+    async def pass_through(self, call: UpstreamCall, send: Send) -> Response | None:
+        """The reply to a call; None for a stream, whose bytes go to `send` as they come. Raises Refusal."""
+        if self._num_open >= self._config.max_open:
+            self._metrics.passed_on(429)
+            raise Refusal(429, "too many calls are open at the upstream", RETRY_AFTER_S)
+        status, begun = CLIENT_GONE, False
+
+        async def send_noting_begin(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        self._num_open += 1
+        try:
+            with span(f"pass through {call.path}", SpanKind.CLIENT):
+                async with asyncio.timeout(self._config.timeout_s):
+                    status, whole = await self._exchange(call, send_noting_begin)
+            return whole
+        except (Refusal, TimeoutError, httpx.TransportError) as error:
+            refusal = self._refusal(error)
+            status = refusal.status
+            if not begun:
+                raise refusal from None
+            await _cut(send, refusal.detail)
+            return None
+        finally:
+            self._num_open -= 1
+            self._metrics.passed_on(status)
+
+    async def _exchange(self, call: UpstreamCall, send: Send) -> tuple[int, Response | None]:
+        """Status and reply of a call, None for a stream that has been sent."""
+        booking = await self._spending.book(call.body) if self._spending and call.method == "POST" else None
+        try:
+            reply = await self._client.send(self._request(call), stream=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            if booking:
+                await booking.release()
+            raise
+        try:
+            if booking and reply.status_code >= 300:  # a refused call costs nothing
+                await booking.release()
+                booking = None
+            _require_answer(reply.status_code)
+            if reply.is_success and reply.headers.get("content-type", "").startswith("text/event-stream"):
+                usage = await self._stream(reply, send)
+                whole = None
+            else:
+                body = await self._body(reply)
+                usage = Usage.of(parsed(body))
+                whole = Response(body, reply.status_code)
+                whole.raw_headers += _returned(reply)
+            if booking:
+                await booking.settle(usage)
+            return reply.status_code, whole
+        finally:
+            await reply.aclose()
+
+    def _request(self, call: UpstreamCall) -> httpx.Request:
+        url = httpx.URL(self._config.upstream + call.path, query=call.query or None)
+        own = {"accept-encoding": "identity", "user-agent": "kcm"} | trace_headers()
+        if self._key:
+            own["authorization"] = f"Bearer {self._key}"
+        headers = dict(call.headers) | {name.encode(): value.encode() for name, value in own.items()}
+        return self._client.build_request(call.method, url, headers=headers, content=call.body)
+
+    async def _body(self, reply: httpx.Response) -> bytes:
+        """The whole body; an error's without the key, which some servers repeat."""
+        body = bytearray()
+        async for chunk in reply.aiter_raw():
+            body += chunk
+            self._require_length(len(body))
+        if reply.is_error and self._key:
+            body = body.replace(self._key.encode(), MASK.encode())
+        return bytes(body)
+
+    async def _stream(self, reply: httpx.Response, send: Send) -> Usage | None:
+        """The usage that a stream tells, whose bytes are sent on."""
+        usage, num_bytes = StreamedUsage(), 0
+        await send({"type": "http.response.start", "status": reply.status_code, "headers": _returned(reply)})
+        async for chunk in reply.aiter_raw():
+            num_bytes += len(chunk)
+            self._require_length(num_bytes)
+            usage.feed(chunk)
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        return usage.usage
+
+    def _require_length(self, num_bytes: int) -> None:
+        if num_bytes > (most := self._config.max_reply_bytes):
+            raise Refusal(502, f"the upstream's reply is longer than {most} bytes")
+
+    def _refusal(self, error: Exception) -> Refusal:
+        if isinstance(error, Refusal):
+            return error
+        if isinstance(error, TimeoutError):
+            return Refusal(504, f"the upstream has not answered within {self._config.timeout_s:g} s")
+        status = 504 if isinstance(error, httpx.TimeoutException) else 502
+        return Refusal(status, f"the upstream does not answer: {type(error).__name__}", RETRY_AFTER_S)
+
+
+class PassedThrough(Response):
+    """The reply to a call, which is sent to the upstream once the response is asked for, while the client waits."""
+
+    def __init__(self, proxy: Proxy, call: UpstreamCall) -> None:
+        super().__init__()
+        self._proxy, self._call = proxy, call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; it gives its place back, since calls that wait for the upstream have a limit of their own.
+
+        A client that leaves closes the connection to the upstream.
+        """
+        await scope["state"][LEAVE]()
+        whole = await _while_connected(receive, self._proxy.pass_through(self._call, send))
+        if whole:
+            await whole(scope, receive, send)
+
+
+async def _while_connected(receive: Receive, work: Coroutine[Any, Any, Response | None]) -> Response | None:
+    """What `work` returns; None if the client leaves before, which cancels it."""
+
+    async def disconnected() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = working, _ = asyncio.ensure_future(work), asyncio.ensure_future(disconnected())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _require_answer(status: int) -> None:
+    """Raise Refusal for replies that concern this service and not its caller."""
+    if 300 <= status < 400:
+        raise Refusal(502, f"the upstream redirects ({status}), which is not followed: check serve.proxy.upstream")
+    if status == 401:
+        logger.error("the upstream does not accept the key in the variable that serve.proxy.api_key_env names")
+        raise Refusal(502, "the upstream does not accept the key of this service")
+
+
+def _returned(reply: httpx.Response) -> list[tuple[bytes, bytes]]:
+    """The headers of a reply that its caller gets."""
+    named = [(name.lower(), value) for name, value in reply.headers.raw]
+    headers = [(name, value) for name, value in named if RETURNED.fullmatch(name)]
+    headers += [(UPSTREAM_ID, value) for name, value in named if name == b"x-request-id"]
+    return [*headers, (ROUTE_HEADER.encode(), b"upstream")]
+
+
+async def _cut(send: Send, reason: str) -> None:
+    """End a stream early by an event that OpenAI's clients raise as an error."""
+    event = f"\n\ndata: {json.dumps({'error': {'message': reason}})}\n\n"
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FAREWELL_S):
+            await send({"type": "http.response.body", "body": event.encode()})
