@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,8 @@ import numpy as np
 import pandas as pd
 from hints_asked import Answers, served, short, stored
 from hints_replay import Sides, replayed
-from hints_small import KINDS, answered, fitted
+from hints_small import KINDS, answered, fitted, vectors
 from hints_tables import HintTable, encoded_labels, hint_table
-from label_tables import embedded
 from machine import machine
 from rich.pretty import pprint
 from script import keep, options, read
@@ -63,17 +63,18 @@ def ask(gguf: Path, tables: list[HintTable], answers: Answers) -> None:
         print(f"{table.name}: asked {rows.stop} rows, {time.process_time() - started:.0f} CPU seconds", flush=True)
 
 
-def splits(table: HintTable, record: dict[str, Any], assets: Path) -> list[dict[str, Any]]:
+def splits(table: HintTable, record: dict[str, Any], assets: Path, storage: Path) -> list[dict[str, Any]]:
     """The figures of every split of a table, with KCM and with MCM as the small side."""
     answers = stored(table, record)
-    asked, pool = table.asked[: len(answers.gold)], table.train[:NUM_POOL]
-    vectors = embedded([text for text, _ in (*asked, *pool)], assets)
-    asked_ND, pool_ND, pool_labels = vectors[: len(asked)], vectors[len(asked) :], encoded_labels(pool)
+    pool = table.train[:NUM_POOL]
+    features_ND = vectors([text for text, _ in (*table.asked, *pool)], assets, storage)
+    asked_ND, pool_ND = features_ND[: len(answers.gold)], features_ND[len(table.asked) :]
+    pool_labels = encoded_labels(pool)
     figures = []
     for (name, kind), seed in product(KINDS.items(), range(NUM_SPLITS)):
         random = np.random.default_rng(seed)
         train = random.permutation(len(pool))[:NUM_TRAIN]
-        validate, test = np.array_split(random.permutation(len(asked)), 2)
+        validate, test = np.array_split(random.permutation(len(asked_ND)), 2)
         collaborator = fitted(kind, pool_ND[train], pool_labels[train], len(table.labels), seed)
         sides = Sides(answers, answered(collaborator, asked_ND))
         about = {"table": table.name, "small side": name, "split": seed}
@@ -82,7 +83,7 @@ def splits(table: HintTable, record: dict[str, Any], assets: Path) -> list[dict[
 
 
 def summary(frame: pd.DataFrame) -> dict[str, Any]:
-    """Means over splits, by small side and table, and differences in points with 95% intervals, pooled over tables."""
+    """Means over splits, by small side and table, and differences with 95% intervals, pooled over tables."""
     found: dict[str, Any] = {}
     for name, own in frame.groupby("small side", sort=False):
         by_table = own.drop(columns=["small side", "split"]).groupby("table", sort=False)
@@ -99,13 +100,13 @@ def summary(frame: pd.DataFrame) -> dict[str, Any]:
     return found
 
 
-def gain(frame: pd.DataFrame, first: str, second: str) -> list[float] | None:
+def gain(frame: pd.DataFrame, first: str, second: str) -> dict[str, float] | None:
     """First less second figure, mean over tables and splits, with the ends of its interval; None without figures."""
-    difference = (100 * (frame[first] - frame[second])).groupby(frame["split"]).mean().dropna()
+    difference = (frame[first] - frame[second]).groupby(frame["split"]).mean().dropna()
     interval = resampled_mean(difference, HELD_OUT_SHARE)
     if interval is None:
         return None
-    return [round(value, 2) for value in (interval.estimate, interval.low, interval.high)]
+    return {key: round(value, 4) for key, value in asdict(interval).items() if key != "degrees_of_freedom"}
 
 
 def main() -> None:
@@ -123,8 +124,12 @@ def main() -> None:
             keep("hints_answers", {table.name: short(table, answers) for table in tables})
         return
     records = read("hints_answers")
-    frame = pd.DataFrame([line for table in tables for line in splits(table, records[table.name], arguments.assets)])
-    found = {"model": "Gemma 3 270M, Q4_K_M", "splits": NUM_SPLITS, "machine": machine()} | summary(frame)
+    places = arguments.assets, arguments.storage
+    frame = pd.DataFrame([line for table in tables for line in splits(table, records[table.name], *places)])
+    rows = {name: len(record["best"]) for name, record in records.items()}
+    calls = sum(len(line) for record in records.values() for line in record["best"])
+    about = {"model": "Gemma 3 270M", "calls": calls, "rows": rows, "splits": NUM_SPLITS, "machine": machine()}
+    found = about | summary(frame)
     pprint(found)
     if arguments.write:
         keep("hints", found)

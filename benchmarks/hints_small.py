@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from hints_replay import Small
+from label_tables import MINILM
+from study.data import cached_features
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.collaborator.distill import DistillConfig
 from kcm.config import parse_config
+from kcm.inputs.content import Content
 from kcm.learners import Batch
 from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.training.config import TrainConfig
@@ -19,6 +23,14 @@ from kcm.learners.training.trainer import Trainer
 from pipelines.config import DEFAULT_LEARNING
 
 KINDS: Mapping[str, NetworkKind] = {"KCM": "kan", "MCM": "random_relu"}
+
+
+def vectors(texts: Sequence[str], assets: Path, folder: Path) -> np.ndarray:
+    """MiniLM's vectors of texts at unit length [N, 384], which `folder` stores."""
+    rows = [Content(text=text) for text in texts]
+    by_row = cached_features(rows, lambda: MINILM.build(assets), MINILM.identity(assets), folder)
+    features = np.stack([by_row[row] for row in rows])
+    return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), dtype=np.float32)
 
 
 def fitted(kind: NetworkKind, train_ND: np.ndarray, labels_N: np.ndarray, num_labels: int, seed: int) -> Collaborator:
