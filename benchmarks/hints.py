@@ -128,8 +128,9 @@ def main() -> None:
     frame = pd.DataFrame([line for table in tables for line in splits(table, records[table.name], *places)])
     rows = {name: len(record["best"]) for name, record in records.items()}
     calls = sum(len(line) for record in records.values() for line in record["best"])
-    about = {"model": "Gemma 3 270M", "calls": calls, "rows": rows, "splits": NUM_SPLITS, "machine": machine()}
-    found = about | summary(frame)
+    labels = {table.name: len(table.labels) for table in tables}
+    about = {"model": "Gemma 3 270M", "calls": calls, "rows": rows, "labels": labels, "splits": NUM_SPLITS}
+    found = about | {"machine": machine()} | summary(frame)
     pprint(found)
     if arguments.write:
         keep("hints", found)
