@@ -294,7 +294,7 @@ def _hints_read(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"  it answers with the hinted label in few cases: {followed}."
     yield f"- On sentiment a coin's wrong hints correct {wrong}% of its wrong answers: any hint moves it away from"
     yield "  `negative`."
-    yield f"- Under `half` hard hints left out {left_out:.1f} labels on average; 0 change nothing."
+    yield f"- Under `half` hard hints leave out {left_out:.1f} labels on average: that does not test them."
 
 
 def _followed(record: Mapping[str, Any]) -> float:
