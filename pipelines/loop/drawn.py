@@ -32,7 +32,7 @@ from pipelines.loop.disputes import (
 )
 from pipelines.loop.judged import JudgedWindow, row_ids
 from pipelines.loop.recertify import JUDGED, Recertify
-from pipelines.loop.state import LoopState
+from pipelines.loop.state import LOG_TIMEOUT_S, LoopState
 from pipelines.loop.window import WindowArtefact
 from pipelines.serve.config import log_url
 from pipelines.serve.log.labels import LabelLog
@@ -40,7 +40,6 @@ from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.store.control.journal import Journal, StoredLedger
 
-LOG_TIMEOUT_S = 60.0
 _NOTHING_STORED = "Nothing was stored"
 
 
