@@ -56,9 +56,7 @@ class ServiceSettings(Config):
         if config is not None:
             settings = cls(serve=config.serve, cluster=config.cluster, assets_path=config.assets_path)
             changes = {"application": config.application, "costs": config.serve.costs or config.costs}
-            large, upstream = config.serve.large, config.large.upstream
-            if upstream and upstream.base_url not in {known.base_url for known in large.upstreams}:
-                changes["large"] = large.model_copy(update={"upstreams": (*large.upstreams, upstream)})
+            changes["large"] = config.serve.large.model_copy(update={"upstreams": config.upstreams})
             log_folder = config.storage_folder
         else:
             changes = {"large": settings.serve.large.model_copy(update={"upstreams": known_servers()})}

@@ -81,6 +81,9 @@ class Watcher:
     def start(self, texts: Texts, labels: LabelList, estimates: Sequence[Estimate | None]) -> None:
         """Before anything is paid; what each model would cost for every text, None if it has no price."""
 
+    def resumed(self) -> None:
+        """Before anything is bought, if an earlier start of the job has begun its draw: no pilot and no plan follow."""
+
     def bought(self, count: int, spent: float) -> None:
         """Called with the answers bought so far, recorded ones included, and the currency spent."""
 
@@ -264,8 +267,10 @@ def label(
     look = book.look(names, delta=config.delta, digest=digest, purpose="label")
     assets = assets or _assets()
     encoder = _encoder(config.encoder, assets)
-    vectors = encoded(texts.texts, encoder, assets, mapper)
     draws = DrawFile(user_folder() / "draws" / digest[:32]) if sources[-1].resumable else None
+    if draws is not None and draws.has_begun:
+        told.resumed()
+    vectors = encoded(texts.texts, encoder, assets, mapper)
     if len(sources) == 1:
         side: VectorSide | CheaperSide = VectorSide(vectors)
     else:

@@ -103,10 +103,15 @@ def old_tasks(champion: Version, challenger: Version) -> dict[str, Paired]:
 def without_traffic(
     champion: Version, challenger: Version, limits: GateConfig, certificate: CertificateConfig, assets_path: Path
 ) -> list[PromotionGate]:
-    """The verdicts on a version of `kcm run`, the cheap ones first; only the first where it does not load."""
+    """The verdicts on a version of `kcm run`, the cheap ones first.
+
+    Only the first if it does not load, and nothing is compared if it has no certificate.
+    """
     found = probed(challenger.bundle, assets_path)
     if found.verdict == "fail":
         return [found]
+    if not challenger.bundle.certificates:
+        return [found, PromotionGate(name="certificate", verdict="undecided", reason="it has no certificate")]
     before, after = champion.answered, challenger.answered
     one, other = _common(champion, challenger, None)
     kept = before.kept[one], after.kept[other]
