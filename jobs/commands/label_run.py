@@ -39,14 +39,18 @@ _HEAD = """\
 def write_run(found: LabelledTable, output: Path, table: str) -> tuple[Path, Path]:
     """Write configuration and rows beside `output`, the labelled `table`, and name both files.
 
-    The job has a bundle. Raises ConfigError if its answers make no run; nothing is written then.
+    The job has a bundle. Raises ConfigError if its answers make no run, or another configuration lies there, which
+    somebody may have edited; nothing is written then.
     """
     file, rows = output.with_suffix(".yaml"), output.with_name(f"{output.stem}.bought.csv")
     bought, values = bought_rows(found), _values(found, file, rows)
     parse_config(RunConfig, values, where=str(file))
-    bought.to_csv(rows, index=False)
     head = _HEAD.format(table=table, file=shlex.quote(str(file)), audited=AUDIT_SHARE)
-    file.write_text(head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    content = head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    if file.exists() and file.read_text(encoding="utf-8") != content:
+        raise ConfigError(f"another {file.name} is there, and is kept; delete it to write it anew")
+    bought.to_csv(rows, index=False)
+    file.write_text(content, encoding="utf-8")
     return file, rows
 
 
