@@ -56,7 +56,7 @@ class ServiceSettings(Config):
         if config is not None:
             settings = cls(serve=config.serve, cluster=config.cluster, assets_path=config.assets_path)
             changes = {"application": config.application, "costs": config.serve.costs or config.costs}
-            more = (config.large.upstream,) if config.large.upstream else ()
+            more = config.upstreams
             log_folder = config.storage_folder
         serve = settings.serve.with_proxy_server
         named = {upstream.base_url for upstream in serve.large.upstreams}

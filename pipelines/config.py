@@ -17,10 +17,11 @@ from kcm.config import Config
 from kcm.costs import CostsConfig
 from kcm.encoders import EncoderConfig
 from kcm.kan.mixed_splines import MIN_FREE
-from kcm.large import LargeConfig, PromptsConfig
+from kcm.large import LargeConfig, PromptsConfig, UpstreamConfig
 from kcm.learners import LearnerConfig
 from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.training.config import TrainConfig
+from kcm.redact import PlainUrl
 from kcm.tasks import TasksConfig
 from kcm.tasks.splits import LEFT_OUT_FRACTIONS
 from pipelines.cluster.config import ClusterConfig
@@ -56,6 +57,11 @@ class RunConfig(Config):
     )
     large: LargeConfig
     costs: CostsConfig = CostsConfig()
+    paid_answers: PlainUrl | None = Field(
+        None,
+        description="Store of the large model's paid answers, a folder, a file or a database's URL, such as that of"
+        " `kcm label`; null: in `storage_path`.",
+    )
     serve: ServeConfig = ServeConfig()
     update: UpdateConfig | None = Field(None, description="How the served cascade is updated from its own traffic.")
     tracking: TrackingConfig = TrackingConfig()
@@ -160,6 +166,22 @@ class RunConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _certifiable(self) -> RunConfig:
+        """Certify rows certify the first champion, unless it is deployed without a certificate."""
+        without = self.first_threshold is not None
+        if without != (self.tasks.fractions["certify"] == 0):
+            raise ValueError(
+                "update.first_threshold deploys the first champion without a certificate: set it together with"
+                " tasks.fractions.certify: 0, or set neither"
+            )
+        if without and (self.tune.gates != ("confidence",) or self.certificate.max_call_rate is not None):
+            raise ValueError(
+                "update.first_threshold is one of gate confidence, and promises no call rate: set tune.gates:"
+                " [confidence] and certificate.max_call_rate: null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _updatable(self) -> RunConfig:
         if self.update is None:
             return self
@@ -225,9 +247,22 @@ class RunConfig(Config):
         return self
 
     @property
+    def first_threshold(self) -> float | None:
+        """The threshold of a first champion without a certificate; None if certify rows certify it."""
+        return self.update.first_threshold if self.update else None
+
+    @property
     def application(self) -> str:
         """The name under which the decisions stand in the log."""
         return self.serve.application or self.name
+
+    @property
+    def upstreams(self) -> tuple[UpstreamConfig, ...]:
+        """The servers that a bundle's large model may be asked at: those that are configured, and the run's own."""
+        configured, own = self.serve.large.upstreams, self.large.upstream
+        if own is None or own.base_url in {each.base_url for each in configured}:
+            return configured
+        return (*configured, own)
 
     @property
     def gate_limits(self) -> GateConfig:

@@ -116,7 +116,7 @@ def _log_provenance(config: RunConfig, done: Mapping[str, Any], result: Mapping[
 
 def _params(config: RunConfig) -> dict[str, Any]:
     """The configuration by section, without what changes no result."""
-    changes_nothing = {"cluster", "tracking", "serve", "update", "costs", "storage_path", "assets_path"}
+    changes_nothing = {"cluster", "tracking", "serve", "update", "costs", "storage_path", "assets_path", "paid_answers"}
     return redacted_values(config.model_dump(mode="json", exclude=changes_nothing))
 
 

@@ -18,7 +18,7 @@ from pipelines.progress import Reporter
 from pipelines.result import collect
 from pipelines.serve.config import log_url
 from pipelines.stages.alignment import Alignment
-from pipelines.stages.evaluate import Evaluate
+from pipelines.stages.evaluate import Evaluate, Uncertified
 from pipelines.stages.features import Features
 from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.prompts import ChoosePrompts
@@ -36,6 +36,7 @@ from pipelines.tracking.tracking import Tracking
 
 SEARCH: tuple[type[Stage], ...] = (Tasks, Alignment, Features, Outcomes, Train, Tune)
 STAGES: tuple[type[Stage], ...] = (*SEARCH, ChoosePrompts, Evaluate, Register)
+_OPERATIONAL = {"cluster", "tracking", "serve", "update", "costs", "paid_answers"}  # sections that change no result
 
 
 def run(
@@ -48,12 +49,12 @@ def run(
     something, and a later one that is not worse: see `Register.publish`.
     Raises LockedError while another process runs the same name on the same storage path.
     """
-    stages = [stage.of(config) for stage in STAGES]
+    stages = stages_of(config)
     # A faulty file is reported before a cluster is started, and leaves nothing. A cluster that is there reads it once.
     if config.tasks.source.opens_quickly and starts_local(config.cluster):
         config.tasks.source.build(config.assets_path, config.encoder.vector_columns)
     with run_context(config, stages, reporter) as context:
-        section = config.model_dump(mode="json", exclude={"cluster", "tracking", "serve", "update", "costs"})
+        section = config.model_dump(mode="json", exclude=_OPERATIONAL)
         key = Recipe("run", 1, section).fingerprint
         context.promote = promote
         context.tracking = Tracking.open(config.tracking, context.store.root, name=config.name, key=key)
@@ -68,16 +69,26 @@ def run(
     return result
 
 
+def stages_of(config: RunConfig) -> list[Stage]:
+    """The stages of a run; with `update.first_threshold` nothing is certified on its rows."""
+    uncertified = config.first_threshold is not None
+    return [(Uncertified if uncertified and stage is Evaluate else stage).of(config) for stage in STAGES]
+
+
 def context_of(config: RunConfig, store: ArtefactStore, reporter: Reporter | None = None) -> Context:
     """The context of a run."""
     context = Context(config.name, store, config.assets_path, config.cluster, reporter or Reporter())
-    if store.storage.is_remote:
+    if store.storage.is_remote or config.paid_answers is not None:
         context.responses = paid_answers(config)
     return context
 
 
 def paid_answers(config: RunConfig) -> ResponseStore:
-    """The store of a run's paid answers: a file of the storage, for one in a bucket tables beside the log."""
+    """The store of a run's paid answers: the configured one, else a file of the storage, or for a bucket tables beside
+    the log.
+    """
+    if config.paid_answers is not None:
+        return ResponseStore.at(config.paid_answers)
     if Storage.at(config.storage_path).is_remote:
         return ResponseStore.in_log(log_url(config.serve, config.storage_folder))
     return ResponseStore.in_file(config.storage_folder / STORE_FILE)

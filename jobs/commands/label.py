@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from jobs.commands.label_run import write_run
 from jobs.exit import OutsidePromise
 from jobs.options import AssetsPath, is_asked, options_of
 from jobs.servers import remember
@@ -126,6 +127,7 @@ def label(
         raise ArtefactError(
             "something else lies where the bundle goes", where=str(bundle), hint="Name another --output"
         )
+    mapper = _mapper(cluster)
     frame = read_frame(table, _KINDS)
     at = promise.get("target", None if guarantee else DEFAULT_TARGET)
     screen = Screen(dry_run=dry_run, pilot_only=pilot_only, ask=is_asked() and not yes, target=at, batch=batch)
@@ -145,7 +147,7 @@ def label(
             ledger=ledger,
             assets=assets_path,
             watcher=screen,
-            mapper=_mapper(cluster),
+            mapper=mapper,
             **promise,
         )
     except Stopped:
@@ -156,12 +158,17 @@ def label(
         screen.close()
     write_frame(found.frame, target)
     certificate.write_text(found.certificate.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    written = [target, certificate, page]
+    written, learning = [target, certificate, page], None
     if found.no_bundle is None:
         _write_bundle(found, bundle)
         written.append(bundle)
+        try:
+            learning, rows = write_run(found, target, location.name)
+            written += [learning, rows]
+        except ConfigError as error:
+            screen.said(f"No configuration for `kcm update`: {error.what}")
     write_page(render_labelled(LabelPage.of(found, location.name, "" if found.no_bundle else bundle.name)), page)
-    for line in [*closing(found), *map(str, written), *next_steps(found, bundle)]:
+    for line in [*closing(found), *map(str, written), *next_steps(found, bundle, learning)]:
         typer.echo(line)
     result = _result(found, answers[-1] if answers else None)
     if not found.certificate.certified:
@@ -181,11 +188,13 @@ def _write_bundle(found: LabelledTable, folder: Path) -> None:
 
 
 def _mapper(address: str | None) -> Mapper:
-    """What computes vectors: this process, which starts no Ray, or a cluster."""
+    """What computes vectors: this process, which starts no Ray, or a cluster. KcmError if nothing listens there."""
     if address is None:
         return in_process
     from pipelines.batch.mapping import map_on_cluster
+    from pipelines.cluster.connection import require_listener
 
+    require_listener(address)
     return partial(map_on_cluster, address)
 
 

@@ -80,6 +80,12 @@ class Screen(Watcher):
         self._progress.start()
         self._task = self._progress.add_task("pilot", total=None, state="")
 
+    def resumed(self) -> None:
+        """There is no pilot to buy any more."""
+        if self._pilot_only:
+            self._say("Nothing bought: the pilot is over, the draw has begun. Without --pilot-only it is finished.")
+            raise Stopped
+
     def bought(self, count: int, spent: float) -> None:
         """One line that moves."""
         self._num_bought, self._spent = count, spent
@@ -213,13 +219,18 @@ def not_proved(certificate: TableCertificate) -> list[str]:
     return lines
 
 
-def next_steps(found: LabelledTable, bundle: Path) -> list[str]:
-    """What to do with the bundle, or why there is none."""
+def next_steps(found: LabelledTable, bundle: Path, learning: Path | None) -> list[str]:
+    """What to do with the bundle, or why there is none; `learning` is the configuration of a run that goes on."""
     if found.no_bundle:
         return [f"No bundle for the next file: {found.no_bundle}."]
     folder = shlex.quote(str(bundle))
     column = "" if found.texts.column == "text" else f" --text-column {shlex.quote(found.texts.column)}"
+    lines = []
+    if learning is not None:
+        config = shlex.quote(str(learning))
+        lines.append(f"keep it learning: kcm run {config}, then kcm serve {config} and kcm update {config}")
     return [
+        *lines,
         f"next: kcm predict {folder} FILE -o OUT{column} | kcm serve --bundle {folder} (not certified for new rows)",
     ]
 

@@ -93,9 +93,9 @@ class Certificate(Config):
 
     `bound` is the upper confidence bound on the accuracy that the deployed cascade loses; `call_rate` is measured on
     the certify rows, `call_rate_bound` its upper confidence bound where one was asked for. `certified` is the lowest
-    certified threshold, `searched` the one that was asked for. `valid` is false only where a promised call rate
-    cannot be kept: escalating everything always keeps the promise of accuracy. `window` is there where logged traffic
-    was certified, and then the promise expires.
+    certified threshold, `searched` the one that was asked for. `valid` is false where a promised call rate cannot be
+    kept, since escalating everything always keeps the promise of accuracy, and where nothing was `issued`. `window` is
+    there where logged traffic was certified, and then the promise expires.
     """
 
     method: Method
@@ -120,6 +120,11 @@ class Certificate(Config):
     def route(self) -> Decision:
         """The deployed decision."""
         return Decision(decision=self.decision, threshold=self.threshold)
+
+    @property
+    def issued(self) -> bool:
+        """Whether any row was tested; without one nothing is promised."""
+        return self.num_rows > 0
 
     def expired(self, now: datetime) -> bool:
         """Whether the promise is too old to be relied on; one on certify rows never is."""
@@ -209,6 +214,34 @@ def certify_policy(
                 certificates[task] = certify(*own, delta=share, choices=known.setdefault(task, {}))
     tasks = {task: certificate.route for task, certificate in certificates.items() if task is not None}
     return policy.model_copy(update={"decision": common.route, "task_decisions": tasks}), certificates
+
+
+def uncertified_policy(
+    validate: ScoredOutcomes, rows: ScoredOutcomes, policy: Policy, config: CertificateConfig, *, threshold: float
+) -> tuple[Policy, dict[str | None, Certificate]]:
+    """The policy that keeps above `threshold`, without a promise, in the form of `certify_policy`; no row is tested.
+
+    The call rate is that of the `validate` rows; 1 without any.
+    """
+    decision = Decision.of(threshold)
+    nothing = Certificate(
+        method="traffic",
+        epsilon=config.epsilon,
+        delta=config.delta,
+        decision=decision.decision,
+        threshold=decision.threshold,
+        bound=1.0,
+        valid=False,
+        call_rate=float((validate.score <= threshold).mean()) if len(validate) else 1.0,
+        call_rate_bound=None,
+        searched=decision,
+        certified=ESCALATE_ALL,
+        num_rows=0,
+        num_units=0,
+        fewest_units=0,
+        reason="no certify rows: `kcm update` certifies on traffic",
+    )
+    return policy.model_copy(update={"decision": decision, "task_decisions": {}}), {None: nothing}
 
 
 def confidence(deltas: Iterable[float]) -> str:

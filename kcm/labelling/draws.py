@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kcm.durable import replace_durably
 from kcm.errors import ArtefactError
 
+_NUMBERS = range(1, 4)
 Arrays = dict[str, NDArray[np.generic]]
 
 
@@ -21,6 +22,11 @@ class DrawFile:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a draw may have been bought from: training is over, and the job finishes what it planned."""
+        return any(self._path(number).exists() for number in _NUMBERS)
 
     def read(self, number: int) -> Arrays | None:
         """Draw `number`, None if it has not begun. Raises ArtefactError if it is damaged."""

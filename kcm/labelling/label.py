@@ -25,7 +25,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import load_large
 from kcm.bundle.runtime import SmallSide
 from kcm.certification.finite import allowed_errors
-from kcm.certification.ledger import Ledger, unit_hashes
+from kcm.certification.ledger import Ledger, question_delta, unit_hashes
 from kcm.config import Config, parse_config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
@@ -38,7 +38,7 @@ from kcm.labelling.guarantees import Guarantee
 from kcm.labelling.judge import Judge
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.oracle import Failures
-from kcm.labelling.rounds import Forecast, Labelled, NoAnswers, Promise, Rounds, Schedule
+from kcm.labelling.rounds import AnotherLook, Forecast, Labelled, NoAnswers, Promise, Rounds, Schedule
 from kcm.labelling.sources import AnswerSource, Llm, answers_in, function, openai_config, opened_store, recorded, server
 from kcm.labelling.table import Texts
 from kcm.labelling.text import VectorSide
@@ -78,6 +78,9 @@ class Watcher:
 
     def start(self, texts: Texts, labels: LabelList, estimates: Sequence[Estimate | None]) -> None:
         """Before anything is paid; what each model would cost for every text, None if it has no price."""
+
+    def resumed(self) -> None:
+        """Before anything is bought, if an earlier start of the job has begun its draw: no pilot and no plan follow."""
 
     def bought(self, count: int, spent: float) -> None:
         """Called with the answers bought so far, recorded ones included, and the currency spent."""
@@ -262,8 +265,10 @@ def label(
     look = book.look(names, delta=config.delta, digest=digest, purpose="label")
     assets = assets or default_assets()
     encoder = named_encoder(config.encoder, assets)
-    vectors = encoded(texts.texts, encoder, assets, mapper)
     draws = DrawFile(user_folder() / "draws" / digest[:32]) if sources[-1].resumable else None
+    if draws is not None and draws.has_begun:
+        told.resumed()
+    vectors = encoded(texts.texts, encoder, assets, mapper)
     if len(sources) == 1:
         side: VectorSide | CheaperSide = VectorSide(vectors)
     else:
@@ -275,6 +280,13 @@ def label(
     def watch(forecast: Forecast, at: Callable[[float], Forecast]) -> None:
         forecasts.append(forecast)
         told.planned(forecast, at)
+
+    looks = [look]
+
+    def take() -> float:
+        looks.append(book.look(names, delta=config.delta, digest=f"{digest} again", purpose="label"))
+        told.said(f"There is money for a draw that proves the target. {looks[-1].sentence}")
+        return looks[-1].spend
 
     job = Rounds(
         texts.copies_U,
@@ -288,6 +300,7 @@ def label(
         draws=draws,
         drawn=told.drawn,
         ahead=oracle.ahead,
+        another=AnotherLook(question_delta(config.delta, look.number + 1), take, sources[-1].paid),
     )
     try:
         found = job.run()
@@ -295,12 +308,13 @@ def label(
         said = next(iter(oracle.reasons.by_unit.values()), "")
         raise NoAnswers(f"{error.what}: {said}" if said else error.what, where=error.where, hint=error.hint) from None
     failed = int(texts.copies_U[found.failed_U].sum())
+    spent = looks[-1] if found.is_second_look else look
     certificate = TableCertificate.of(
         found,
         target=config.target,
         delta=config.delta,
-        spend=look.spend,
-        look=look.number,
+        spend=spent.spend,
+        look=spent.number,
         seed=config.seed,
         failed=failed,
         bought_cheaper=side.num_bought if isinstance(side, CheaperSide) else 0,

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -161,13 +160,10 @@ class CallableOracle:
 
 
 class Money:
-    """What a job may spend: `prices` gives the highest price of each unit [U], 0 for one that is paid for.
-
-    They are looked up when they are first needed: a batch of an earlier start may bring answers before.
-    """
+    """What a job may spend: `prices` gives the highest price of each unit [U], 0 for one that is paid for."""
 
     def __init__(self, prices: Callable[[], NDArray[np.float64]], left: Callable[[], float]) -> None:
-        self._prices, self._left = cache(prices), left
+        self._prices, self._left = prices, left
 
     def affords(self, units: Units) -> int:
         """See `kcm.labelling.rounds.Purse`."""

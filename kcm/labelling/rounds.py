@@ -38,6 +38,7 @@ _ROUNDS_FITTED, _SLOPE_WEIGHT, _ODDS = 5, 0.3, 1.6
 RESERVED = 0.1  # share of delta for the prefix that is left if the money ends after the draw
 _TRAINED = 0.4  # share of a budget that trains, if it is too small for the plan
 _MAX_COPIES = (1, 2, 3, 5, 10)
+_SECOND_DRAW = 2
 _CLASS_DRAW = 3  # the number of the draw for guarantees of labels, after two for agreement
 
 Units = NDArray[np.int64]
@@ -67,6 +68,18 @@ class Purse(Protocol):
 
     def affords(self, units: Units) -> int:
         """How many of these units, in order, can be bought at their highest price."""
+
+
+@dataclass(frozen=True)
+class AnotherLook:
+    """What a draw beside the first one may spend of delta: a forecast, and what `take` gives once and for all.
+
+    `paid` gives those of some units that an earlier start has paid for.
+    """
+
+    forecast: float
+    take: Callable[[], float]
+    paid: Callable[[Units], Units]
 
 
 @dataclass(frozen=True)
@@ -188,7 +201,8 @@ class Labelled:
     `answer_U` has the oracle's labels where `bought_U`, else the small model's. `differ` bounds the rows that differ
     from the oracle's answers, of `num_rows`; the target allows `allowed`. `guess` is what the small model would answer
     to every unit; it has learned from the units `taught_U`. `failed_U` have no answer: the oracle gave none, or the
-    money did not reach them. `asked_U` were put to the oracle.
+    money did not reach them. `asked_U` were put to the oracle. `is_second_look` says whether the bound is that of
+    `AnotherLook`.
     """
 
     answer_U: Units
@@ -204,6 +218,7 @@ class Labelled:
     forecasts: list[Forecast] = field(default_factory=list)
     tests: list[Test] = field(default_factory=list)
     guarantees: tuple[ClassPromise, ...] = ()
+    is_second_look: bool = False
 
     @property
     def certified(self) -> bool:
@@ -269,6 +284,7 @@ class _Kept:
     units: Units
     differ: int
     copies: int = 0
+    is_second_look: bool = False
 
 
 class Rounds:
@@ -277,7 +293,7 @@ class Rounds:
     `ask` maps units to codes of labels, or `FAILED`; every unit is asked at most once. `watch` sees every forecast, and
     a function that forecasts another target; `drawn`, after the draw, the calls in all and the share of rows that is
     then expected to be proved. `ahead` may pay in bulk for units that are asked next: a draw, and the rest that follows
-    from it. All random choices follow from `seed`.
+    from it. `another` lets a job that was capped draw again with more money. All random choices follow from `seed`.
     """
 
     def __init__(
@@ -293,7 +309,9 @@ class Rounds:
         draws: DrawFile | None = None,
         drawn: Callable[[int, float], None] = lambda total, promised: None,
         ahead: Callable[[Units], None] = lambda units: None,
+        another: AnotherLook | None = None,
     ) -> None:
+        self._seed, self._another = seed, another
         self._copies, self._side, self._ask, self._purse, self._draws = copies_U, side, ask, purse, draws
         self._promise, self._schedule, self._watch, self._tell_drawn = promise, schedule, watch, drawn
         self._ahead = ahead
@@ -320,27 +338,70 @@ class Rounds:
         second = self._promise.delta * self._promise.second
         first = self._begun(1)
         if first is None:
-            guess, forecast = self._train()
+            guess, forecast = self._train(self._promise.delta - second)
             short = self._is_short(guess, forecast)
             first = self._capped(guess) if short else self._drawn(guess, forecast, self._promise.delta - second)
         kept = self._tested(first, 1)
-        if second > 0 and not first.capped:
-            again = self._begun(2)
+        if first.capped:
+            return self._with_more_money(kept)
+        if second > 0:
+            again = self._begun(_SECOND_DRAW)
             if again is None:
                 guess = self._guess()
                 forecast = self._forecast(guess, second)
                 if forecast.calls < len(self._open(kept)) and not self._is_short(guess, forecast):
-                    again = self._drawn(guess, forecast, second)
+                    again = self._drawn(guess, forecast, second, _SECOND_DRAW)
             if again is not None:
-                kept = min(kept, self._tested(again, 2), key=lambda each: len(self._open(each)))
+                kept = min(kept, self._tested(again, _SECOND_DRAW), key=lambda each: len(self._open(each)))
         return kept
+
+    def _with_more_money(self, kept: _Kept) -> _Kept:
+        """A second draw after a capped one, if the money pays for a whole plan by now; else what the first one keeps.
+
+        The first draw is not enlarged. Its errors are known, and they may be why somebody raised the cap: the test
+        does not cover such optional stopping. The second draw has what another look of the ledger may spend, so that
+        both tests hold together with probability 1 - delta whatever made the job go on. Everything that was bought
+        joins the training set and is exact, and further rounds may follow. Ranking and draw are of the other units
+        alone. One of both prefixes is delivered, never their union.
+        """
+        if self._another is None or self._promise.guarantees:
+            return kept
+        again = self._begun(_SECOND_DRAW)
+        if again is not None:
+            self._another.take()  # the look of the earlier start
+        else:
+            again = self._second_draw(kept, self._another)
+        if again is None:
+            return kept
+        second = replace(self._tested(again, _SECOND_DRAW), is_second_look=True)
+        return min(kept, second, key=self._unproved)
+
+    def _second_draw(self, kept: _Kept, another: AnotherLook) -> Draw | None:
+        """A draw by another look; None if the first proves the target, or the money does not cover the plan."""
+        if self._unproved(kept) <= self._allowed:
+            return None
+        self._buy(another.paid(np.flatnonzero(~self._asked)))
+        guess = self._guess()
+        if self._is_short(guess, self._forecast(guess, another.forecast)):
+            return None
+        self._forecasts = []
+        guess, forecast = self._train(another.forecast)
+        if self._is_short(guess, forecast):
+            return None
+        delta = another.take()
+        return self._drawn(guess, self._forecast(guess, delta), delta, _SECOND_DRAW)
+
+    def _unproved(self, kept: _Kept) -> int:
+        """Rows that may differ once the money is spent."""
+        rest = self._open(kept)
+        return kept.differ + int(self._copies[rest[len(self._paid(rest)) :]].sum())
 
     def _everything(self) -> _Kept:
         """All units, if agreement is not promised."""
         if self._draws and self._draws.read(_CLASS_DRAW):
             nobody = np.array([], dtype=np.int64)  # what follows reads the draw's own guess
             return _Kept(Guess(self._label, np.zeros(len(self._label))), nobody, np.arange(len(self._label)), 0)
-        guess, _ = self._train()
+        guess, _ = self._train(self._promise.delta)
         units = np.flatnonzero(~self._asked)
         return _Kept(guess, np.flatnonzero(self._asked), units, int(self._copies[units].sum()))
 
@@ -353,7 +414,8 @@ class Rounds:
             may[kept.units] = True
             ranked, plan = self._class_plan(kept.guess, may)
             most = len(ranked) if self._purse is None else self._purse.affords(ranked[::-1]) // 2
-            draw = plan.drawn(ranked, kept.guess.answer_U, self._pursued(), most, self._rng)
+            rng = np.random.default_rng((self._seed, _CLASS_DRAW))  # see `_places`
+            draw = plan.drawn(ranked, kept.guess.answer_U, self._pursued(), most, rng)
             arrays = {"answer_U": draw.answer_U, "ranked": ranked, "lengths": draw.lengths, "drawn": draw.drawn}
             arrays |= {"wrong_U": kept.guess.wrong_U, "units": kept.units, "differ": np.array(kept.differ)}
             arrays |= {"asked": np.flatnonzero(self._asked), "taught": kept.taught}
@@ -409,10 +471,10 @@ class Rounds:
         self._buy(arrays["asked"][~self._asked[arrays["asked"]]])
         return Draw.of(arrays)
 
-    def _train(self) -> tuple[Guess, Forecast]:
-        """Buy the pilot, and more as long as the planned total falls."""
-        schedule, delta = self._schedule, self._promise.delta * (1 - self._promise.second)
-        self._buy(self._some(self._rng.permutation(len(self._copies))[: schedule.pilot]))
+    def _train(self, delta: float) -> tuple[Guess, Forecast]:
+        """Buy the pilot, and more as long as the planned total of a test at `delta` falls."""
+        schedule, pilot = self._schedule, self._rng.permutation(len(self._copies))[: self._schedule.pilot]
+        self._buy(self._some(pilot[~self._asked[pilot]]))
         if self._asked.any() and (self._label == FAILED).all():
             raise NoAnswers(f"none of the first {int(self._asked.sum()):,} texts got a usable answer", where="llm")
         while True:
@@ -463,6 +525,7 @@ class Rounds:
             plan = DrawPlan(classes.length, num_drawn, 0, len(open_) - extra - classes.calls, classes.calls)
             return Forecast(int(self._asked.sum()), MAX_COPIES, extra, plan, self._rare())
         allowed = self._allowed if allowed is None else allowed
+        delta -= self._spare(delta)
         copies = self._copies[~self._asked]
         highest = int(copies.max(initial=1))
         forecasts = []
@@ -487,17 +550,20 @@ class Rounds:
         further = num_units * rows / max(1, int(self._copies[self._asked].sum()))
         return min(self._allowed, rows + math.ceil(further + 2 * math.sqrt(further)))
 
-    def _drawn(self, guess: Guess, forecast: Forecast, delta: float) -> Draw:
+    def _drawn(self, guess: Guess, forecast: Forecast, delta: float, number: int = 1) -> Draw:
         """The draw of a plan."""
         plan, ranked = forecast.plan, self._ranked(guess, forecast.copies)
         allowed = max(0, (self._allowed - self._reserve(len(ranked))) // forecast.copies)
-        spare = delta * RESERVED if self._purse else 0.0
-        most = afforded_errors(plan.num_ranked, plan.num_drawn, allowed, delta - spare)
+        most = afforded_errors(plan.num_ranked, plan.num_drawn, allowed, delta - self._spare(delta))
         if plan.num_ranked - plan.num_drawn <= allowed:
             most = plan.num_drawn  # so many units may all be wrong
         left = self._left_by_money(guess, ranked, forecast) if self._purse else 0
-        places = self._places(plan.num_ranked, plan.num_drawn)
+        places = self._places(plan.num_ranked, plan.num_drawn, number)
         return Draw(guess, ranked, places, plan.num_ranked, forecast.copies, allowed, most, left, delta, capped=False)
+
+    def _spare(self, delta: float) -> float:
+        """What of delta is set aside for the prefix that is left if the money ends after the draw."""
+        return delta * RESERVED if self._purse else 0.0
 
     def _capped(self, guess: Guess) -> Draw:
         """The draw of a budget that does not cover the plan: one prefix, all of which is kept."""
@@ -512,8 +578,14 @@ class Rounds:
         ranked, affordable = self._ranked(guess, copies), self._purse.affords(self._from_the_end(guess, 1))
         return ranked, copies, capped_plan(guess.wrong_U[ranked], affordable, self._promise.delta)
 
-    def _places(self, num_ranked: int, num_drawn: int) -> Units:
-        return np.sort(self._rng.choice(num_ranked, num_drawn, replace=False)).astype(np.int64)
+    def _places(self, num_ranked: int, num_drawn: int, number: int = 1) -> Units:
+        """The drawn ranks of draw `number`.
+
+        After the first draw each has a generator of its own: that of the job has gone through the pilot before, and
+        would repeat itself in a job that begins with a draw of an earlier start.
+        """
+        rng = self._rng if number == 1 else np.random.default_rng((self._seed, number))
+        return np.sort(rng.choice(num_ranked, num_drawn, replace=False)).astype(np.int64)
 
     def _tested(self, draw: Draw, number: int) -> _Kept:
         """Buy the drawn units, and keep the longest prefix that holds, or that the money leaves."""
@@ -592,6 +664,7 @@ class Rounds:
             forecasts=self._forecasts,
             tests=self._tests,
             guarantees=self._guaranteed,
+            is_second_look=kept.is_second_look,
         )
 
     def _repaired(self, kept: _Kept) -> _Kept:

@@ -6,12 +6,14 @@ import hashlib
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from kcm.config import parse_config
 from kcm.errors import DataError
@@ -53,6 +55,7 @@ class AnswerSource:
 
     `estimate` is None if there is no price, `money` if there is no cap. `resumable` says whether answers outlast the
     process, so that a job that was killed can go on. `server` and `store` are those of a server, without the job's cap.
+    `paid` gives those of some units that were paid for before this start, as far as that is known by their price.
     """
 
     oracle: Oracle
@@ -62,6 +65,7 @@ class AnswerSource:
     resumable: bool = True
     server: OpenAiConfig | None = None
     store: ResponseStore | None = None
+    paid: Callable[[Units], Units] = lambda units: units[:0]
 
 
 def recorded(frame: pd.DataFrame, column: str, texts: Texts, labels: LabelList, progress: Progress) -> AnswerSource:
@@ -106,7 +110,8 @@ def server(
     """
     config = config.model_copy(update={"prompt": labels.prompt, "max_cost": max_cost})
     is_capped = max_cost is not None or store.max_cost is not None
-    if is_capped and not (config.input_price or config.output_price):
+    has_price = bool(config.input_price or config.output_price)
+    if is_capped and not has_price:
         hint = "Give --input-price and --output-price, in dollars per million tokens"
         raise DataError(f"a cap needs a price, and none is known for {config.model}", where="max_cost", hint=hint)
     model = OpenAiModel(config, labels.names, store, warn=say, account=account)
@@ -117,13 +122,19 @@ def server(
             yield [Item(str(unit), Content(text)) for unit, text in enumerate(part, start)]
 
     estimate = sum(map(model.estimate, parts()), Estimate())
-    money = None
-    if is_capped:
-        money = Money(lambda: np.concatenate([model.highest_prices(part) for part in parts()]), model.left)
+
+    @cache  # looked up when they are first needed: a batch of an earlier start may bring answers before
+    def prices() -> NDArray[np.float64]:
+        return np.concatenate([model.highest_prices(part) for part in parts()])
+
+    def paid(units: Units) -> Units:
+        return units[prices()[units] == 0] if has_price else units[:0]
+
+    money = Money(prices, model.left) if is_capped else None
     oracle = ServerOracle(model, texts.texts, progress)
     lasting = config.model_copy(update={"max_cost": None, "batch": False})
     identity = config.identity(labels.names, Path())
-    return AnswerSource(oracle, identity, estimate, money, server=lasting, store=store)
+    return AnswerSource(oracle, identity, estimate, money, server=lasting, store=store, paid=paid)
 
 
 def opened_store(store: ResponseStore | str | Path | None, max_cost: float | None = None) -> ResponseStore:

@@ -149,6 +149,8 @@ def promise(certificate: Numbers) -> str:
     """What is promised of the deployed decision, its bound and its delta; the same words wherever it is shown."""
     if not certificate:
         return "Nothing is promised: there is no certificate"
+    if certificate.get("num_rows") == 0:
+        return f"Nothing is promised{_because(certificate)}"
     if not all(each.get("valid") for each in certificates(certificate).values()):
         return f"The promised call rate cannot be kept{_because(certificate)}"
     if escalates_all(certificate):
@@ -189,6 +191,8 @@ def _mend(certificate: Numbers, path: Columns) -> str:
     """What would make a promise possible that cannot be given now."""
     units, fewest = certificate.get("num_units"), certificate.get("fewest_units")
     epsilon, delta = certificate.get("epsilon"), certificate.get("delta")
+    if certificate.get("num_rows") == 0:
+        return "Serve it and let `kcm update` certify it on traffic: nothing bounds yet what it loses."
     if not certificate.get("valid"):
         return "Allow more calls or more loss: no threshold keeps both promises."
     if (certificate.get("searched") or {}).get("decision") == "escalate_all":

@@ -23,10 +23,9 @@ NOT_GIVEN = -1  # the origin of a row whose split is drawn; sorts before given s
 def _whole(fractions: dict[Split, float]) -> dict[Split, float]:
     if missing := [split for split in SPLITS if split not in fractions]:
         raise ValueError(f"no fraction for {', '.join(missing)}")
-    needed, least = min(fractions["train"], fractions["certify"]), min(fractions.values())
-    if needed <= 0 or least < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
+    if fractions["train"] <= 0 or min(fractions.values()) < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
         raise ValueError(
-            "fractions must be positive, but validate and test may be 0, and sum to 1, not to"
+            "train must be positive, no fraction negative, and the fractions must sum to 1, not to"
             f" {sum(fractions.values()):g}"
         )
     return fractions

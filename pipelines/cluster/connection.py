@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from kcm.errors import ConfigError, KcmError
 from pipelines._ray_private import loopback_kept, reread_authentication
 from pipelines.cluster.config import ClusterConfig
 
+LISTENER_TIMEOUT_S = 5.0
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
@@ -109,8 +111,10 @@ _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "WARNING"}
 def join(address: str) -> None:
     """Connect to an existing cluster.
 
-    KcmError where none answers, it asks for another token, or it runs another version of Ray or Python.
+    KcmError where none answers, at once if nothing listens there; where it asks for another token, or runs another
+    version of Ray or Python.
     """
+    require_listener(address)
     try:
         with loopback_kept():
             ray.init(address=address, **_QUIET)
@@ -125,6 +129,22 @@ def join(address: str) -> None:
             raise
         line = " ".join(str(error).split())
         raise KcmError(line, where=address, hint="Start all nodes from one image") from error
+
+
+def require_listener(address: str) -> None:
+    """Raise KcmError if nothing listens at HOST:PORT, which Ray would try to reach for minutes.
+
+    Any other address, such as `auto`, is left to Ray.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=LISTENER_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:  # of a port beyond 65535
+        raise KcmError(
+            f"no Ray cluster answers: {error}", where=address, hint="Start one, or drop the address"
+        ) from error
 
 
 def refused(error: AuthenticationError, address: str) -> KcmError:

@@ -127,9 +127,6 @@ def build_challenger(
 def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = None) -> list[Stage]:
     """The stages after the window, in order; with `labels`, the challenger is certified by them."""
     assert config.update is not None
-    upstreams = config.serve.large.upstreams
-    if config.large.upstream is not None:
-        upstreams = (*upstreams, config.large.upstream)
     return [
         Grow.of(config, parent=parent, taught=config.learner.closed_form),
         GrowFeatures(encoder=config.encoder, parent=parent),
@@ -149,7 +146,7 @@ def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = No
             champion=parent.artefact.fingerprint,
             limits=config.update.gates,
             parent=parent,
-            upstreams=upstreams,
+            upstreams=config.upstreams,
         ),
     ]
 

@@ -40,12 +40,19 @@ class CanaryConfig(Config):
 class UpdateConfig(Config):
     """When `kcm update` starts an attempt, what a challenger must prove, and who promotes it.
 
-    Nothing here changes what a run trains: the stages of `kcm run` do not read it.
+    Nothing here changes what a run trains. Only `first_threshold` changes what it deploys.
     """
 
     approval: Literal["auto", "manual"] = Field(
         "auto",
         description="Who promotes what passes all promotion gates: the update, or a person by `kcm promote --approve`.",
+    )
+    first_threshold: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="Gate score above which the first champion keeps an input, without a certificate, until a window of"
+        " traffic certifies one. `kcm label` sets it: the rows that it buys are no random sample. Needs"
+        " tasks.fractions.certify: 0 and tune.gates: [confidence]; null: certify rows certify the first champion.",
     )
     min_large_answers: int = Field(
         200, ge=1, description="Answers of the large model in a window, below which an attempt learns nothing."
@@ -80,6 +87,6 @@ class UpdateConfig(Config):
     @field_validator("fractions")
     @classmethod
     def _measured(cls, value: Fractions) -> Fractions:
-        if not value["test"]:
-            raise ValueError("test must be positive: what a turn has changed is measured on such rows")
+        if not value["test"] or not value["certify"]:
+            raise ValueError("certify and test must be positive: a turn is certified and measured on such rows")
         return value

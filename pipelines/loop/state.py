@@ -17,6 +17,7 @@ from pipelines.serve.log.window import LogReader, log_watermark
 from pipelines.store.artefact import ArtefactStore, write_json
 
 LOOP = "loop.json"
+LOG_TIMEOUT_S = 60.0  # how long a command waits for a locked log; a service waits `serve.feedback.timeout_s`
 
 
 @dataclass(frozen=True)

@@ -217,7 +217,7 @@ def _promote(
 def _configuration(config: RunConfig) -> str:
     """The fingerprint of everything that determines what an attempt learns and must prove."""
     assert config.update is not None
-    operational = {"cluster", "tracking", "serve", "storage_path", "assets_path", "update", "costs"}
+    operational = {"cluster", "tracking", "serve", "storage_path", "assets_path", "update", "costs", "paid_answers"}
     when = {"approval", "every_s", "poll_s", "new_large_answers", "new_labels", "canary"}
     names = ClassNames.of(config)
     return fingerprint_of(

@@ -103,10 +103,15 @@ def old_tasks(champion: Version, challenger: Version) -> dict[str, Paired]:
 def without_traffic(
     champion: Version, challenger: Version, limits: GateConfig, certificate: CertificateConfig, assets_path: Path
 ) -> list[PromotionGate]:
-    """The verdicts on a version of `kcm run`, cheap gates first; only the first gate if the bundle does not load."""
+    """The verdicts on a version of `kcm run`, cheap gates first.
+
+    Only the first gate if the bundle does not load; nothing is compared if the version has no certificate.
+    """
     found = probed(challenger.bundle, assets_path)
     if found.verdict == "fail":
         return [found]
+    if not challenger.bundle.certificates:
+        return [found, PromotionGate(name="certificate", verdict="undecided", reason="it has no certificate")]
     before, after = champion.answered, challenger.answered
     one, other = _common(champion, challenger, None)
     kept = before.kept[one], after.kept[other]

@@ -167,22 +167,26 @@ def _figures(loss: Interval, max_loss: float) -> dict[str, Any]:
     return {"loss": loss.estimate, "interval": [loss.low, loss.high], "verdict": _within(loss, max_loss)}
 
 
-def promise_kept(loss: tuple[float, float], epsilon: float, signs: Sequence[str] = ()) -> PromotionGate:
+def promise_kept(
+    loss: tuple[float, float], epsilon: float, signs: Sequence[str] = (), *, certified: bool = True
+) -> PromotionGate:
     """Whether the champion may continue to answer; the challenger passes either way.
 
     `loss`: ends of the interval of its loss on the window, relative to the large model. `signs`: other evidence that
-    refutes its certificate, an alarm, or more unknown items than it was certified with.
+    refutes its certificate, an alarm, or more unknown items than it was certified with. A champion that is not
+    `certified` has no promise to keep: whatever keeps one is better.
     """
     found = list(signs)
     if loss[0] > epsilon:
         found.append(f"at least {100 * loss[0]:.1f} points are lost on the window, {100 * epsilon:g} are allowed")
+    reason = "nothing on the window refutes the champion's promise" if certified else "the champion has no certificate"
+    if found:
+        reason = f"the champion breaks its promise: {'; '.join(found)}"
     return PromotionGate(
         name=CHAMPION,
         verdict="pass",
-        reason=f"the champion breaks its promise: {'; '.join(found)}"
-        if found
-        else "nothing on the window refutes the champion's promise",
-        figures={"feasible": not found, "loss_interval": list(loss), "epsilon": epsilon},
+        reason=reason,
+        figures={"feasible": certified and not found, "loss_interval": list(loss), "epsilon": epsilon},
     )
 
 

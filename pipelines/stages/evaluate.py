@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +31,7 @@ from kcm.certification.certificate import (
     certificate_curve,
     certificates_json,
     certify_policy,
+    uncertified_policy,
 )
 from kcm.certification.forecast import CertificateForecast
 from kcm.certification.ledger import Ledger, Look, Units
@@ -57,6 +59,10 @@ from pipelines.training.artefacts import RANKINGS, Tuned, TunedArtefact, advanta
 
 OUTCOMES = "outcomes.parquet"  # the outcome table of a collaborator
 MAX_LABELS = 100  # in the result
+Certifier = Callable[
+    [ScoredOutcomes, ScoredOutcomes, Policy, CertificateConfig], tuple[Policy, dict[str | None, Certificate]]
+]
+"""From validate and certify rows and a searched policy to what is deployed, with its certificates."""
 _RESULT, _REPORT, _CHOICE, _KEPT_WRONG = "result.json", "report.json", "choice.json", "kept_wrong.json"
 
 
@@ -141,13 +147,38 @@ class Evaluate(Stage, Plan):
         collaborators, reason = chosen(tuned, self.choose, updated=self.updated)
         write_json(attempt.folder / _CHOICE, {"deployed": collaborators[0], "reason": reason})
         result, report = {}, {}
-        look = take_look(attempt.context.store, features.sequence.ledger_units, self.certificate, attempt.fingerprint)
-        attempt.context.reporter.say(f"[bold]certify[/bold]   {look.sentence}")
+        certifier = self.certifier(attempt, features)
         for number, name in enumerate(collaborators):
             attempt.bar.update(number, len(collaborators))
-            given = (name, tuned, features, outcomes, self.certificate, look.spend, attempt.folder / name)
+            given = (name, tuned, features, outcomes, self.certificate, certifier, attempt.folder / name)
             result[name], report[name] = run_remotely(measure, *given)
         EvaluatedArtefact.write_measured(attempt.folder, result, report)
+
+    def certifier(self, attempt: Attempt, features: FeaturesArtefact) -> Certifier:
+        """The test of a policy, once the look at the certify rows is in the ledger."""
+        look = take_look(attempt.context.store, features.sequence.ledger_units, self.certificate, attempt.fingerprint)
+        attempt.context.reporter.say(f"[bold]certify[/bold]   {look.sentence}")
+        return partial(certify_policy, delta=look.spend)
+
+
+class Uncertified(Evaluate):
+    """The same for rows that are no random sample: what is deployed keeps above `threshold`, and nothing is promised.
+
+    A certificate on such rows would be false: of `kcm label`'s table the rows that the small model answers are missing,
+    and with them most of what may be lost.
+    """
+
+    threshold: float
+
+    @classmethod
+    def of(cls, run: Config, **more: Any) -> Self:
+        """The stage with its part of a run's configuration."""
+        return super().of(run, threshold=run.first_threshold, **more)  # type: ignore[attr-defined]
+
+    def certifier(self, attempt: Attempt, features: FeaturesArtefact) -> Certifier:
+        """No test, and no look."""
+        attempt.context.reporter.say("[bold]certify[/bold]   nothing: `kcm update` certifies on traffic")
+        return partial(uncertified_policy, threshold=self.threshold)
 
 
 def measure(
@@ -156,7 +187,7 @@ def measure(
     features: FeaturesArtefact,
     outcomes: OutcomesArtefact,
     config: CertificateConfig,
-    spend: float,
+    certifier: Certifier,
     folder: Path,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Certify and measure one collaborator: its part of the result and of the curves; the rest goes to a new folder."""
@@ -164,9 +195,7 @@ def measure(
     answers = tuned.answers(name, list(found.objectives))
     folder.mkdir()
     scored = scored_table(found, features, outcomes, prompted=answers, file=folder / OUTCOMES)
-    policy, certificates = certify_policy(
-        scored.rows("validate"), scored.rows("certify"), found.policy, config, delta=spend
-    )
+    policy, certificates = certifier(scored.rows("validate"), scored.rows("certify"), found.policy, config)
     policy.save(folder)
     write_json(folder / _KEPT_WRONG, kept_wrong(scored, policy, folder / OUTCOMES, features))
     result = result_of(scored, policy, certificates, found, names)

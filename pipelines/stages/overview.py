@@ -14,11 +14,17 @@ _SHOWN = 8  # labels and tasks
 
 
 def overview(
-    summary: Summary, config: CertificateConfig, scopes: Sequence[Scope], fractions: Fractions, *, servable: bool = True
+    summary: Summary,
+    config: CertificateConfig | None,
+    scopes: Sequence[Scope],
+    fractions: Fractions,
+    *,
+    servable: bool = True,
 ) -> Iterator[str]:
     """Lines for a person; those that start with `warning` ask for a decision.
 
-    `servable` says whether the large model answers rows that it has not seen.
+    `config` is None if nothing is to be certified on these rows. `servable` says whether the large model answers rows
+    that it has not seen.
     """
     labels = [f"{label} {count:,}" for label, count in sorted(summary.labels.items(), key=lambda each: -each[1])]
     yield f"{summary.num_rows:,} rows, {len(labels):,} labels: {_shortened(labels)}"
@@ -43,6 +49,9 @@ def overview(
             "warning: the large model is a table of recorded answers, and nothing will answer new inputs: the cascade"
             " can be certified and predict known rows, and not be served; name a model that answers in section `large`"
         )
+    if config is None:
+        yield "nothing is certified on these rows: `kcm update` certifies on traffic"
+        return
     yield _certifiable(outlook(summary.certify_units, config, scopes), summary, config, fractions)
 
 

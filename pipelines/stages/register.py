@@ -179,11 +179,13 @@ def _write_bundle(
     """Write the bundle to a new folder."""
     plan, sequence = tuned.plan, features.sequence
     name = evaluated.deployed
-    found, policy = tuned.load(name), evaluated.policy(name)
+    found, policy, certificates = tuned.load(name), evaluated.policy(name), evaluated.certificates(name)
     encoder = encoder.of_dim(features.dim)
     large = sequence.large_with_head(stage.large).with_backbone(
         lambda backbone: backbone.in_runtime(outcomes.runtime).of_dim(features.dim)
     )
+    computed_by = ComputedBy(encoder=encoder.computed_by(features.device), large=large.computed_by(outcomes.device))
+    is_certified = all(each.issued for each in certificates.values())
     bundle = Bundle(
         collaborator=found.collaborator.merged(),
         seed=plan.config.seed,
@@ -199,8 +201,8 @@ def _write_bundle(
         large_head=outcomes.head,
         gate_head=found.gate.head,
         prompts=found.prompts if policy.prompt != "none" else None,
-        certificates=evaluated.certificates(name),
-        certified_by=ComputedBy(encoder=encoder.computed_by(features.device), large=large.computed_by(outcomes.device)),
+        certificates=certificates if is_certified else {},
+        certified_by=computed_by if is_certified else None,
         metrics=evaluated.result[name]
         | {
             "frontier": evaluated.curves[name]["frontier"],

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 from pydantic import Field
@@ -26,6 +26,7 @@ from rich.markup import escape
 from kcm.cascade.search import TuneConfig
 from kcm.certification.certificate import CertificateConfig
 from kcm.certification.outlook import outlook
+from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ArtefactError
 from kcm.large import LargeConfig
@@ -86,6 +87,13 @@ class Tasks(Stage):
     seed: int
     certificate: CertificateConfig
     tune: TuneConfig
+    certifies: bool = True
+
+    @classmethod
+    def of(cls, run: Config, **more: Any) -> Self:
+        """The stage with its part of a run's configuration."""
+        certifies = run.first_threshold is None  # type: ignore[attr-defined]
+        return super().of(run, certifies=certifies, **more)
 
     def build(self, done: Mapping[str, Artefact], context: Context) -> Artefact:
         """The artefact. Its rows are written first, since their digest names it; the same files are read only once."""
@@ -152,7 +160,7 @@ class Tasks(Stage):
         """Say what the rows are and what could be certified with them, before anything is paid."""
         lines = overview(
             artefact.summary,
-            self.certificate,
+            self.certificate if self.certifies else None,
             self.tune.scopes,
             self.tasks.fractions,
             servable=self.large.servable,
@@ -160,7 +168,7 @@ class Tasks(Stage):
         for line in lines:
             style = "yellow" if line.startswith("warning") else "dim"
             context.reporter.say(f"[{style}]{escape(line)}[/{style}]")
-        if not outlook(artefact.summary.certify_units, self.certificate, self.tune.scopes).possible:
+        if self.certifies and not outlook(artefact.summary.certify_units, self.certificate, self.tune.scopes).possible:
             context.reporter.in_vain()
 
 

@@ -15,8 +15,10 @@ from kcm.collaborator.collaborator import Collaborator
 from kcm.config import Config, load_config, parse_config
 from kcm.errors import ConfigError
 from kcm.kan.inspect.curves import CurveNetwork, edge_curve
+from kcm.large.response_cache import ResponseStore
 from kcm.redact import redacted_values
 from pipelines.config import RunConfig
+from pipelines.run import paid_answers
 from pipelines.serve.deploy.app import AppConfig
 
 CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"
@@ -269,3 +271,27 @@ def test_a_key_in_the_place_of_a_variable_s_name_is_not_repeated(model: type[Any
         with pytest.raises(ConfigError, match="must be the name of an environment variable") as caught:
             parse_config(model, {name: key})
         assert SECRET not in str(caught.value)
+
+
+UNCERTIFIED = ["update.first_threshold=1.5", "tasks.fractions={train: .9, validate: 0, certify: 0, test: .1}"]
+
+
+def test_first_threshold_goes_without_certify_rows() -> None:
+    """A first champion has a certificate or a threshold of its own, never both."""
+    confident = "tune.gates=[confidence]"
+    config = load_config(RunConfig, CONFIG, [*UPDATED, *UNCERTIFIED, confident])
+    assert config.first_threshold == 1.5
+    for words in (UNCERTIFIED[:1], UNCERTIFIED[1:]):
+        with pytest.raises(ConfigError, match=r"set it together with tasks\.fractions\.certify: 0"):
+            load_config(RunConfig, CONFIG, [*UPDATED, "update.every_s=9", *words, confident])
+    with pytest.raises(ConfigError, match=r"set tune\.gates: \[confidence\]"):
+        load_config(RunConfig, CONFIG, [*UPDATED, *UNCERTIFIED, "tune.gates=[confidence, signals]"])
+
+
+def test_answers_paid_elsewhere_are_found(tmp_path: Path) -> None:
+    """The store of `kcm label` may be a run's; its address holds no password."""
+    store = tmp_path / "paid.sqlite"
+    config = load_config(RunConfig, CONFIG, [f"paid_answers={store}"])
+    assert paid_answers(config) == ResponseStore.in_file(store)
+    with pytest.raises(ConfigError, match="no password"):
+        load_config(RunConfig, CONFIG, ["paid_answers=postgresql+psycopg://me:secret@host/paid"])

@@ -14,7 +14,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.errors import DataError, KcmError, LockedError
 from pipelines.config import RunConfig
 from pipelines.loop.canary import PointerTrial, Rollout
-from pipelines.loop.state import LoopState, log_reader, watermark_of
+from pipelines.loop.state import LOG_TIMEOUT_S, LoopState, log_reader, watermark_of
 from pipelines.loop.triggers import NewTraffic
 from pipelines.loop.triggers import watch as watch_log
 from pipelines.loop.turn import Delivery
@@ -27,8 +27,6 @@ from pipelines.serve.deploy.app import require_servable, void_release
 from pipelines.serve.log.trial import TrialLog
 from pipelines.tracking.config import DIGEST_TAG
 from pipelines.tracking.tracking import FINGERPRINT_TAG, PARENT_TAG, version_tags
-
-LOG_TIMEOUT_S = 10.0
 
 
 def update(config: RunConfig) -> dict[str, Any]:

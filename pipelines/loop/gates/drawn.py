@@ -31,7 +31,7 @@ from pipelines.loop.gates.disputes import (
     standing_of,
 )
 from pipelines.loop.gates.recertify import JUDGED, Recertify
-from pipelines.loop.state import LoopState
+from pipelines.loop.state import LOG_TIMEOUT_S, LoopState
 from pipelines.loop.window.judged import JudgedWindow, row_ids
 from pipelines.loop.window.stage import WindowArtefact
 from pipelines.serve.config import log_url
@@ -40,7 +40,6 @@ from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.store.control.journal import Journal, StoredLedger
 
-LOG_TIMEOUT_S = 60.0
 _NOTHING_STORED = "Nothing was stored"
 
 

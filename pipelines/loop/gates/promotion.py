@@ -97,7 +97,7 @@ class Examine(Stage, Plan):
             if limits.panel_size:
                 examined.append(self.panel(challenger, features, outcomes, champion.task_names, context))
             loss = judged.champion_loss(champion.policy, facts.share_floor, certificate.delta, facts.new_labels)
-            holds = gates.promise_kept(loss, certificate.epsilon, facts.signs)
+            holds = gates.promise_kept(loss, certificate.epsilon, facts.signs, certified=bool(champion.certificates))
             keeps = champion.policy.lowest_cut < np.inf
             repairs = not holds.figures["feasible"] and bool(facts.new_labels)
             kept = kept_before, kept_after

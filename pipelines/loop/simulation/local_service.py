@@ -11,7 +11,7 @@ from typing import Any
 
 from kcm.bundle.answers import Input
 from kcm.bundle.models import FrozenModels, load_large
-from kcm.large import Item, LargeAnswer, LargeModel
+from kcm.large import Item, LargeAnswer, LargeModel, UpstreamConfig
 from pipelines.config import RunConfig
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.loading import VersionLoader
@@ -29,8 +29,8 @@ from pipelines.serve.sources import ChampionSource
 class LocalLarge:
     """The large model's deployment as `Escalation` calls it, in this process."""
 
-    def __init__(self, assets_dir: Path) -> None:
-        self._assets_dir = assets_dir
+    def __init__(self, assets_dir: Path, upstreams: Sequence[UpstreamConfig]) -> None:
+        self._assets_dir, self._upstreams = assets_dir, upstreams
         self._model = cache(self._load)
 
     @property
@@ -43,7 +43,7 @@ class LocalLarge:
         return asyncio.create_task(asyncio.to_thread(lambda: self._model(release.bundle).answer(items)))
 
     def _load(self, folder: Path) -> LargeModel:
-        return load_large(FrozenModels.read_models(folder), self._assets_dir)
+        return load_large(FrozenModels.read_models(folder), self._assets_dir, upstreams=self._upstreams)
 
 
 class LocalService:
@@ -54,7 +54,7 @@ class LocalService:
         serve = config.serve.model_copy(update={"application": config.application})
         self.log = LogWriter(serve.feedback, log_url(serve, config.storage_folder), application=config.application)
         breaker, metrics = Breaker(serve.large.breaker), ServeMetrics()
-        large: Any = LocalLarge(config.assets_path)
+        large: Any = LocalLarge(config.assets_path, config.upstreams)
         self._loader = VersionLoader(serve, config.assets_path, large, None, breaker, metrics, self.log)
         self._service = CascadeService(self._load, serve, breaker, metrics, self.log)
         self.version: CascadeVersion

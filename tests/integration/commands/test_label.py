@@ -126,6 +126,36 @@ def test_a_cap_has_exit_codes_of_its_own(server: FakeUpstream, tmp_path: Path, c
         assert pd.read_csv(tmp_path / "films.labelled.csv")["label"].notna().all()
 
 
+def test_higher_cap_goes_on_and_proves_the_target(server: FakeUpstream, tmp_path: Path) -> None:
+    """Nothing is asked twice, and the certificate of the second start is a second look of the ledger."""
+    table = tmp_path / "films.csv"
+    write_table(table, 2000)
+    prices = ["--input-price", "10", "--output-price", "10", "--json", str(tmp_path / "r.json")]
+    assert run(tmp_path, *command(table, server, *prices, "--max-cost", "0.2")).returncode == 3
+    before = asked(server).total()
+    done = run(tmp_path, *command(table, server, *prices, "--max-cost", "20"))
+    assert done.returncode == 0, done.stderr
+    assert before < asked(server).total() < 500
+    assert max(asked(server).values()) == 1
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["certified"]
+    assert (result["look"], len(result["draws"])) == (2, 2)
+    assert result["spend"] < 0.2 * result["delta"]
+
+
+def test_pilot_only_buys_nothing_once_the_draw_has_begun(server: FakeUpstream, tmp_path: Path) -> None:
+    """A capped job leaves much to buy, and --pilot-only leaves it unbought."""
+    table = tmp_path / "films.csv"
+    write_table(table)
+    prices = ["--input-price", "10", "--output-price", "10"]
+    assert run(tmp_path, *command(table, server, *prices, "--max-cost", "0.15")).returncode == 3
+    before = asked(server).total()
+    pilot = run(tmp_path, *command(table, server, *prices, "--pilot-only"))
+    assert pilot.returncode == 0, pilot.stderr
+    assert "the draw has begun" in pilot.stderr
+    assert asked(server).total() == before
+
+
 def test_ctrl_c_ends_with_a_line_and_keeps_what_was_paid(server: FakeUpstream, tmp_path: Path) -> None:
     table = tmp_path / "films.csv"
     write_table(table)

@@ -1,7 +1,9 @@
 """Numbers of train workers that cannot be are refused in one line before any work starts."""
 
 import os
+import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,11 +57,18 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     return asked
 
 
-def test_a_cluster_of_somebody_else_on_this_machine_is_not_joined(started: dict[str, object]) -> None:
+@pytest.fixture
+def listening() -> Iterator[str]:
+    """An address at which something listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_cluster_of_somebody_else_on_this_machine_is_not_joined(started: dict[str, object], listening: str) -> None:
     with connected(ClusterConfig()):
         assert started["address"] == "local"
-    with connected(ClusterConfig(address="ray://head:10001")):
-        assert started["address"] == "ray://head:10001"
+    with connected(ClusterConfig(address=f"ray://{listening}")):
+        assert started["address"] == f"ray://{listening}"
 
 
 def test_a_local_cluster_keeps_to_loopback(started: dict[str, object]) -> None:
@@ -69,13 +78,13 @@ def test_a_local_cluster_keeps_to_loopback(started: dict[str, object]) -> None:
     assert not keeps_loopback()
 
 
-def test_a_cluster_that_refuses_the_token_says_how_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_refuses_the_token_says_how_to_give_one(monkeypatch: pytest.MonkeyPatch, listening: str) -> None:
     def refuse(**_: object) -> None:
         raise AuthenticationError("InvalidAuthToken: the token is missing or incorrect. More")
 
     monkeypatch.setattr(ray, "init", refuse)
-    with pytest.raises(KcmError, match=r"refuses us: .*InvalidAuthToken.* \(head:6379\). Set RAY_AUTH_MODE=token"):
-        join("head:6379")
+    with pytest.raises(KcmError, match=rf"refuses us: .*InvalidAuthToken.* \({listening}\). Set RAY_AUTH_MODE=token"):
+        join(listening)
 
 
 @pytest.fixture(autouse=True)
@@ -104,3 +113,23 @@ def test_a_person_s_own_token_is_taken(monkeypatch: pytest.MonkeyPatch, name: st
     monkeypatch.setenv(name, "own")
     with local_token():
         assert (os.environ[MODE], os.environ[name]) == ("token", "own")
+
+
+@pytest.mark.parametrize("prefix", ["", "ray://"])
+def test_address_without_listener_is_refused_at_once(started: dict[str, object], prefix: str) -> None:
+    """Promise: a wrong address is one line, and Ray does not try it for minutes."""
+    with socket.socket() as held:  # bound and not listening: nobody answers, and nobody else takes the port
+        held.bind(("127.0.0.1", 0))
+        address = f"{prefix}127.0.0.1:{held.getsockname()[1]}"
+        with pytest.raises(KcmError, match=r"no Ray cluster answers: .*refused") as error:
+            join(address)
+    assert error.value.where == address
+    assert not started
+
+
+def test_address_with_a_listener_is_left_to_ray(started: dict[str, object], listening: str) -> None:
+    """Promise: Ray decides whether it is a cluster that listens, and finds `auto` by itself."""
+    join(listening)
+    assert started["address"] == listening
+    join("auto")
+    assert started["address"] == "auto"

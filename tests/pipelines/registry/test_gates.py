@@ -158,6 +158,13 @@ def test_old_tasks_that_cannot_be_told_hold_up_nothing_beside_a_champion_that_ke
     assert "keeps nothing" in idle[0].reason
 
 
+def test_champion_without_certificate_decides_nothing() -> None:
+    """A challenger with a promise may call more often than a champion without one."""
+    bare = promise_kept((0.0, 0.01), 0.02, certified=False)
+    assert (bare.verdict, bare.reason) == ("pass", "the champion has no certificate")
+    assert {gate.verdict for gate in against(bare, COMPARED)} == {"pass"}
+
+
 def test_a_shown_loss_and_a_call_rate_that_cannot_be_promised_fail_beside_any_champion() -> None:
     broken = promise_kept((0.05, 0.1), 0.02)
     one_of_two = {"films": paired(950, 0, 0, 50), "tweets": paired(800, 100, 0, 100)}

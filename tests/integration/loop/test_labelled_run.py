@@ -1,0 +1,96 @@
+"""`kcm label`, then `kcm run`, traffic and `kcm update` on the configuration that it wrote."""
+
+import asyncio
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from jobs.options import load
+from kcm.bundle.answers import Input
+from kcm.bundle.bundle import Bundle
+from kcm.inputs.content import Content
+from kcm.large.base import PROBE
+from pipelines.config import RunConfig
+from pipelines.loop.parent import Parent
+from pipelines.loop.simulation.local_service import local_service
+from pipelines.loop.state import LoopState
+from tests.fake_upstream import FakeUpstream, label
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+
+COLOURS = ("red", "blue", "green", "black")
+TOPICS = ("a film with a bad actor", "a soup with too much salt")
+LIMITS = [  # of a test that few rows and a busy machine must not decide
+    "certificate.epsilon=.2",
+    "serve.audit.share=.5",
+    "update.gates.max_latency=99",
+    "update.gates.max_cost=99",
+]
+CONFIG = "tickets.labelled.yaml"
+
+
+def texts(first: int, num_rows: int) -> list[str]:
+    """Texts on films and on food, each different."""
+    return [f"{TOPICS[n % 2]} and a {COLOURS[n % 4]} hat {n}" for n in range(first, first + num_rows)]
+
+
+def invoked(*words: str) -> str:
+    """What a command prints."""
+    done = CliRunner().invoke(app, [*words])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+async def send(config: RunConfig, inputs: list[str]) -> None:
+    """Requests of 32 texts to the champion."""
+    async with local_service(config) as service:
+        for start in range(0, len(inputs), 32):
+            part = [Input(Content(text)) for text in inputs[start : start + 32]]
+            await service.predict(part, str(uuid.uuid4()))
+
+
+def test_labelled_table_goes_on_learning(
+    upstream: FakeUpstream, assets_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run pays for no row and promises nothing; its traffic certifies a challenger, which is promoted."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
+    monkeypatch.chdir(tmp_path)
+
+    def answer(body: dict[str, Any]) -> Any:
+        return label("film" if "film" in body["messages"][-1]["content"].split("\n")[1] else "food")
+
+    upstream.otherwise = answer
+    pd.DataFrame({"text": texts(0, 420)}).to_csv(tmp_path / "tickets.csv", index=False)
+    words = ["label", "tickets.csv", "--llm", "large", "--base-url", upstream.base_url, "--labels", "film,food"]
+    said = invoked(*words, "--text", "text", "--yes", "--assets-path", str(assets_dir))
+    assert f"keep it learning: kcm run {CONFIG}" in said
+    num_asked, config = len(upstream.requests), load(Path(CONFIG), LIMITS)
+
+    sets = [word for limit in LIMITS for word in ("--set", limit)]
+    invoked("run", CONFIG, *sets)
+
+    assert upstream.texts()[num_asked:] == [PROBE.content.text]  # whether the server answers
+    champions = LoopState.of(config).champions
+    first = champions.present().champion
+    bundle = Parent.of(LoopState.of(config).store, first).bundle
+    labelled = Bundle.read(tmp_path / "tickets.labelled.bundle")
+    assert bundle.certificates == {}
+    assert bundle.policy.decision == labelled.policy.decision
+    assert (bundle.label_names, bundle.large_identity) == (labelled.label_names, labelled.large_identity)
+
+    asyncio.run(send(config, texts(1000, 640)))
+    assert len(upstream.requests) - num_asked < 640
+    invoked("update", CONFIG, *sets)
+
+    turn = LoopState.of(config).attempts.turns()[-1]
+    assert turn["gates"]["champion"]["reason"] == "the champion has no certificate"
+    assert turn["promoted"], turn["reason"]
+    second = Parent.of(LoopState.of(config).store, champions.present().champion).bundle
+    assert second.certificates[None].valid
+    assert second.certificates[None].method == "traffic"
+    assert second.policy.lowest_cut < float("inf")
