@@ -17,7 +17,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from jobs.exit import INTERRUPTED
+from jobs.exit import INTERRUPTED, USER_ERROR
+from kcm.extras import MissingExtraError
+from kcm.extras import load as load_part
 
 # In the order in which `kcm -h` lists them: the module and the function of each, or the `app` of a group of commands.
 COMMANDS = {
@@ -44,9 +46,11 @@ COMMANDS = {
 
 
 def load(name: str) -> Any:
-    """The command, or the group of commands, of this name; imports its module."""
-    module, _, attribute = COMMANDS[name].partition(":")
-    target = getattr(import_module(module), attribute)
+    """The command, or the group of commands, of this name; imports its module.
+
+    Raises MissingExtraError for a command that the installation lacks packages for.
+    """
+    target = load_part(COMMANDS[name], f"kcm {name}")
     if not isinstance(target, typer.Typer):
         body, target = target, typer.Typer(add_completion=False, rich_markup_mode=None)
         target.command(name)(import_module("jobs.options").command(body))
@@ -71,7 +75,11 @@ class CommandTable(TyperGroup):
             return name, command, rest
         if sys.stderr.isatty() and not ctx.resilient_parsing:
             typer.echo(f"loading kcm {name}", err=True)
-        return name, load(name), rest
+        try:
+            return name, load(name), rest
+        except MissingExtraError as error:
+            typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+            raise typer.Exit(USER_ERROR) from None
 
 
 def _docstring(target: str) -> str:

@@ -15,6 +15,7 @@ import typer
 
 from jobs.exit import reported
 from kcm.assets.remote import assets_folder
+from kcm.bundle import MANIFEST
 from kcm.config import Config, load_config
 from kcm.errors import ConfigError
 
@@ -57,7 +58,6 @@ def load(config: Path, overrides: list[str] | None) -> RunConfig:
 
     Raises ConfigError for a bundle: that of `kcm label` has no run whose rows, search and log an update would need.
     """
-    from kcm.bundle.models import MANIFEST
     from pipelines.config import RunConfig
 
     if (config / MANIFEST).is_file():

@@ -1,4 +1,4 @@
-"""A service on a cluster: its settings, the file that deploys it, and running it until it is interrupted."""
+"""A service on a cluster: the file that deploys it, and running it until it is interrupted."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import yaml
-from pydantic import Field
 from ray import serve
 
 from jobs.models import served_source
-from jobs.servers import known_servers
-from kcm.assets import default_assets
+from jobs.settings import ServiceSettings
 from kcm.bundle.models import NOT_CERTIFIED, FrozenModels
-from kcm.config import Config
 from kcm.errors import ConfigError, KcmError
-from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected, starts_local
 from pipelines.config import RunConfig
-from pipelines.serve.config import ServeConfig, log_url
+from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import (
     APP_NAME,
     build_app,
@@ -35,37 +30,6 @@ from pipelines.serve.deploy.app import (
 from pipelines.serve.deploy.environment import prepare_environment
 from pipelines.serve.release import Release
 from pipelines.serve.sources import Source
-
-
-class ServiceSettings(Config):
-    """Settings of a service."""
-
-    serve: ServeConfig = ServeConfig()
-    cluster: ClusterConfig = ClusterConfig()
-    assets_path: Path = Field(default_factory=default_assets)
-
-    @classmethod
-    def of(cls, config: RunConfig | None, log_folder: Path = Path()) -> ServiceSettings:
-        """The settings of a run's configuration, or the defaults.
-
-        A log for which no place is configured lies in the run's storage, or in `log_folder`. The server that the run
-        asks may be asked while serving, unless its address is configured already. Without a configuration the servers
-        may be asked that `kcm label` has asked before.
-        """
-        settings, changes = cls(), dict[str, Any]()
-        if config is not None:
-            settings = cls(serve=config.serve, cluster=config.cluster, assets_path=config.assets_path)
-            changes = {"application": config.application, "costs": config.serve.costs or config.costs}
-            large, upstream = config.serve.large, config.large.upstream
-            if upstream and upstream.base_url not in {known.base_url for known in large.upstreams}:
-                changes["large"] = large.model_copy(update={"upstreams": (*large.upstreams, upstream)})
-            log_folder = config.storage_folder
-        else:
-            changes = {"large": settings.serve.large.model_copy(update={"upstreams": known_servers()})}
-        feedback = settings.serve.feedback
-        if feedback.url is None:
-            changes["feedback"] = feedback.model_copy(update={"url": log_url(settings.serve, log_folder)})
-        return settings.model_copy(update={"serve": settings.serve.model_copy(update=changes)})
 
 
 def prepared(

@@ -8,15 +8,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kcm.large.response_cache import STORE_FILE, ResponseStore
 from kcm.redact import redacted_values
 from pipelines.cluster.connection import connected, require_room, starts_local
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.nodes import require_nodes
+from pipelines.paid import paid_answers
 from pipelines.progress import Reporter
 from pipelines.result import collect
-from pipelines.serve.config import log_url
 from pipelines.stages.alignment import Alignment
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.features import Features
@@ -30,7 +29,6 @@ from pipelines.stages.tune import Tune
 from pipelines.store.artefact import ArtefactStore, Recipe, storage_errors, write_json
 from pipelines.store.control.lease import leased, refuse_while_held
 from pipelines.store.files import StorageError
-from pipelines.store.storage import Storage
 from pipelines.store.upkeep import CLEANING
 from pipelines.tracking.tracking import Tracking
 
@@ -74,13 +72,6 @@ def context_of(config: RunConfig, store: ArtefactStore, reporter: Reporter | Non
     if store.storage.is_remote:
         context.responses = paid_answers(config)
     return context
-
-
-def paid_answers(config: RunConfig) -> ResponseStore:
-    """The store of a run's paid answers: a file of the storage, for one in a bucket tables beside the log."""
-    if Storage.at(config.storage_path).is_remote:
-        return ResponseStore.in_log(log_url(config.serve, config.storage_folder))
-    return ResponseStore.in_file(config.storage_folder / STORE_FILE)
 
 
 @contextmanager

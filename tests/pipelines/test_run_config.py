@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from jobs.service import ServiceSettings
+from jobs.settings import ServiceSettings
 from kcm.config import Config, load_config, parse_config
 from kcm.errors import ConfigError
 from kcm.redact import redacted_values

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
-from jobs.commands.explain import Explainer, inputs
+from jobs.explainer import Explainer, inputs
 from kcm.bundle.bundle import Bundle
 from kcm.cascade.forms import GateInputs, GateRows
 from kcm.cascade.policy import KEEP_ALL, Policy

@@ -9,7 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from jobs.models import served_model
-from jobs.service import ServiceSettings, write_deployment
+from jobs.service import write_deployment
+from jobs.settings import ServiceSettings
 from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
