@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from jobs.exit import INTERRUPTED, USER_ERROR
-from kcm.extras import MissingExtraError
+from kcm.extras import MissingExtraError, require
 from kcm.extras import load as load_part
 
 # In the order in which `kcm -h` lists them: the module and the function of each, or the `app` of a group of commands.
@@ -44,12 +44,19 @@ COMMANDS = {
     "log": "jobs.commands.log:app",
 }
 
+RAY = frozenset(
+    {"run", "serve", "promote", "update", "versions", "rollback", "labels", "loop", "submit", "doctor", "log"}
+)
+"""Commands that need the extra `ray`; all others work with the base installation."""
+
 
 def load(name: str) -> Any:
     """The command, or the group of commands, of this name; imports its module.
 
     Raises MissingExtraError for a command that the installation lacks packages for.
     """
+    if name in RAY:
+        require("ray", f"kcm {name}")  # before torch is imported
     target = load_part(COMMANDS[name], f"kcm {name}")
     if not isinstance(target, typer.Typer):
         body, target = target, typer.Typer(add_completion=False, rich_markup_mode=None)

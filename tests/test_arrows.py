@@ -20,7 +20,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from jobs.cli import COMMANDS
+from jobs.cli import COMMANDS, RAY
 from kcm.extras import EXTRAS
 
 ROOT = Path(__file__).parent.parent
@@ -177,11 +177,6 @@ def test_only_components_ask_which_class_a_configuration_has() -> None:
     assert [check for check in config_checks() if check[0] != "kcm/components.py"] == []
 
 
-RAY_COMMANDS = frozenset(
-    {"run", "serve", "promote", "update", "versions", "rollback", "labels", "loop", "submit", "doctor", "log"}
-)  # need the extra `ray`; every other command works with the base installation
-
-
 def reached(start: set[str], root: Path = ROOT) -> dict[str, str]:
     """Modules that are imported from `start`, directly or not, and the module that imports each.
 
@@ -205,7 +200,7 @@ def reached(start: set[str], root: Path = ROOT) -> dict[str, str]:
 def base_modules() -> set[str]:
     """All of `kcm`, and the modules of the commands that the base installation has."""
     library = {module_of(path) for path in (ROOT / "kcm").rglob("*.py")}
-    return library | {"jobs.cli"} | {COMMANDS[name].partition(":")[0] for name in COMMANDS.keys() - RAY_COMMANDS}
+    return library | {"jobs.cli"} | {COMMANDS[name].partition(":")[0] for name in COMMANDS.keys() - RAY}
 
 
 def test_no_module_of_the_base_reaches_ray_or_mlflow() -> None:
@@ -214,7 +209,7 @@ def test_no_module_of_the_base_reaches_ray_or_mlflow() -> None:
     assert [(name, importers[name]) for name in importers if within(name, "ray", "mlflow")] == []
 
 
-@pytest.mark.parametrize("name", sorted(RAY_COMMANDS))
+@pytest.mark.parametrize("name", sorted(RAY))
 def test_what_needs_ray_reaches_it(name: str) -> None:
     """Promise: the list of commands that need the extra is no longer than it must be."""
     assert any(within(module, "ray") for module in reached({COMMANDS[name].partition(":")[0]}))
