@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import typer
 
+from jobs.bundle_models import provide_models
 from jobs.views.explain import explanation_view, rates_view
 from jobs.views.table import result_console
 from kcm.bundle.bundle import Bundle
@@ -26,6 +27,7 @@ from kcm.explain.networks import feature_name, known_rows, network_inputs, with_
 from kcm.inputs.content import Content, contents
 from kcm.kan.inspect.plotting import plot_edge, plot_network
 from kcm.regular import require_regular
+from pipelines.progress import Reporter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -169,6 +171,7 @@ def explain_bundle(
     folder: Path, texts: Sequence[str], images: Sequence[Path], output: Path, top: int, assets_dir: Path
 ) -> dict[str, Any]:
     """The work of `kcm explain`: write pictures, print the reasons, and give the JSON result."""
+    provide_models(folder, assets_dir, Reporter())
     explainer = Explainer(folder, assets_dir)
     pictures, explanations = write_explanations(explainer, inputs(texts, images), output, top)
     result = pictures | {"void": explainer.void}

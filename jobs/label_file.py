@@ -11,17 +11,19 @@ from typing import Any
 import pandas as pd
 import typer
 
+from jobs.assets import provide
 from jobs.exit import OutsidePromise
 from jobs.servers import remember
 from jobs.views.label import Screen, Stopped, closing, next_steps, not_proved
 from kcm.extras import load
 from kcm.labelling.encoding import Mapper, in_process
-from kcm.labelling.label import LabelledTable, label
+from kcm.labelling.label import DEFAULT_ENCODER, LabelledTable, label
 from kcm.labelling.output import write_frame
 from kcm.labelling.rounds import NoAnswers
 from kcm.labelling.sources import openai_config
 from kcm.report.labelled import LabelPage, render_labelled
 from kcm.report.page import write_page
+from pipelines.progress import Reporter
 
 NOTHING_BOUGHT = 4  # exit code: no answer at all could be bought
 
@@ -43,6 +45,8 @@ def label_file(
     `cluster` is the address of the Ray cluster that encodes the texts; `options` are those of `kcm.label`.
     Raises OutsidePromise if the target is not proved, or nothing could be bought.
     """
+    encoder = options["encoder"]
+    provide(DEFAULT_ENCODER if encoder == "auto" else encoder, options["assets"], Reporter())
     shown = Screen(**screen)
     servers = [
         openai_config(model, **{key: value for key, value in server.items() if value is not None}) for model in models

@@ -97,6 +97,7 @@ def predict(
         from pipelines.batch.outputs import predicted_files
 
         predicted_files(file, output, suffix)  # says what is wrong with the paths, before torch is imported
+    from jobs.bundle_models import provide_models
     from jobs.settings import ServiceSettings
     from kcm.large.response_cache import ResponseStore
     from pipelines.batch.predict import predict as predict_files
@@ -105,8 +106,10 @@ def predict(
     loaded = load(config, overrides) if config else None
     settings = ServiceSettings.of(loaded)
     run_store = paid_answers(loaded) if loaded else None
+    folder, reporter = folder or _registered(bundle, loaded), Reporter()
+    provide_models(folder, settings.assets_path, reporter)
     result = predict_files(
-        folder or _registered(bundle, loaded),
+        folder,
         file,
         output,
         text_column,
@@ -115,7 +118,7 @@ def predict(
         task_column=task_column,
         cluster=settings.cluster,
         assets_dir=settings.assets_path,
-        reporter=Reporter(),
+        reporter=reporter,
         upstreams=settings.serve.large.upstreams,
         suffix=suffix,
         overwrite=overwrite,
