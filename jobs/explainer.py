@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import typer
 
-from jobs.bundle_models import provide_models
+from jobs.assets import provide_models
 from jobs.views.explain import explanation_view, rates_view
 from jobs.views.table import result_console
 from kcm.bundle.bundle import Bundle

@@ -15,7 +15,7 @@ from kcm.assets.manifest import make_once
 from kcm.errors import AssetError, LockedError
 from pipelines.progress import Reporter
 
-__all__ = ["ASSETS", "fetch", "provide"]
+__all__ = ["ASSETS", "fetch", "provide", "provide_models"]
 
 
 def fetch(
@@ -76,3 +76,13 @@ def provide(model: str, assets_dir: Path, reporter: Reporter) -> None:
     reporter.say(f"fetching {model} to {assets_dir}")
     with suppress(AssetError), reporter.bar(model, "steps") as bar:
         fetch(model, assets_dir, progress=bar.update)
+
+
+def provide_models(bundle: Path, assets_dir: Path, reporter: Reporter) -> None:
+    """Fetch the encoders that a bundle names, see `provide`. Raises ArtefactError for a damaged bundle."""
+    from kcm.bundle.models import FrozenModels  # torch
+
+    models = FrozenModels.read_models(bundle)
+    for encoder in (models.encoder, models.large.backbone):
+        if encoder is not None:
+            provide(encoder.name, assets_dir, reporter)

@@ -97,7 +97,7 @@ def predict(
         from pipelines.batch.outputs import predicted_files
 
         predicted_files(file, output, suffix)  # says what is wrong with the paths, before torch is imported
-    from jobs.bundle_models import provide_models
+    from jobs.assets import provide_models
     from jobs.settings import ServiceSettings
     from kcm.large.response_cache import ResponseStore
     from pipelines.batch.predict import predict as predict_files

@@ -89,7 +89,7 @@ def test_every_command_takes_a_registered_model_alike(
     asked: list[Path] = []
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.csv").write_text("text\na\n")
-    monkeypatch.setattr("jobs.bundle_models.provide_models", lambda *_: None)
+    monkeypatch.setattr("jobs.assets.provide_models", lambda *_: None)
     monkeypatch.setattr("pipelines.batch.predict.predict", lambda bundle, *_, **__: asked.append(bundle) or ANSWERED)
     monkeypatch.setattr("jobs.explainer.provide_models", lambda *_: None)
     monkeypatch.setattr(
@@ -125,7 +125,7 @@ def test_predict_asks_the_registry_of_its_run(
     asked: list[Path] = []
     rows = tmp_path / "rows.csv"
     rows.write_text("text\na\n")
-    monkeypatch.setattr("jobs.bundle_models.provide_models", lambda *_: None)
+    monkeypatch.setattr("jobs.assets.provide_models", lambda *_: None)
     monkeypatch.setattr("pipelines.batch.predict.predict", lambda bundle, *_, **__: asked.append(bundle) or ANSWERED)
     words = ["--config", REVIEWS, "--set", f"storage_path={registry.storage_path}"]
     shown = kcm("predict", "models:/reviews/1", str(rows), "--output", "answers.csv", *words)
@@ -225,7 +225,7 @@ def test_predict_passes_its_columns_and_the_configs_cluster_on(monkeypatch: pyte
         asked.update(options, paths=paths)
         return {"small": 3, "large": 1} | ANSWERED
 
-    monkeypatch.setattr("jobs.bundle_models.provide_models", lambda *_: None)
+    monkeypatch.setattr("jobs.assets.provide_models", lambda *_: None)
     monkeypatch.setattr("pipelines.batch.predict.predict", answer)
     out = str(tmp_path / "out.json")
     words = ["--output", "answers", "--text-column", "body", "--task-column", "domain", "--json", out]
