@@ -22,7 +22,7 @@ COPY constraints.txt /home/ray/constraints.txt
 RUN pip install --no-cache-dir --index-url "${TORCH_INDEX}" "torch==${TORCH_VERSION}"
 COPY --from=wheel /home/ray/wheel /home/ray/wheel
 # Compiled once: a process without bytecode takes twice the time to import Ray, torch and MLflow.
-RUN pip install --no-cache-dir --constraint /home/ray/constraints.txt "$(echo /home/ray/wheel/kcm_cascade-*.whl)[postgres]" \
+RUN pip install --no-cache-dir --constraint /home/ray/constraints.txt "$(echo /home/ray/wheel/kcm_cascade-*.whl)[hub,postgres,ray]" \
     && { python -m compileall -q -j 0 "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" > /dev/null || true; }
 WORKDIR /home/ray/work
 EXPOSE 8000

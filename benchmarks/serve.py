@@ -22,7 +22,7 @@ from serve_parts import Bare, Bench, throughput
 from serve_sites import Place
 
 from jobs.models import served_model
-from jobs.service import ServiceSettings
+from jobs.settings import ServiceSettings
 from kcm.config import load_config
 from kcm.tasks.readers.reviews import read_reviews
 from pipelines.config import RunConfig

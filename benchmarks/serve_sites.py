@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ray import serve
 
-from jobs.service import ServiceSettings
+from jobs.settings import ServiceSettings
 from kcm.bundle.answers import Input, Judgement
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import SmallSide

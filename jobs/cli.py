@@ -17,7 +17,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from jobs.exit import INTERRUPTED
+from jobs.exit import INTERRUPTED, USER_ERROR
+from kcm.extras import MissingExtraError, require
+from kcm.extras import load as load_part
 
 # In the order in which `kcm -h` lists them: the module and the function of each, or the `app` of a group of commands.
 COMMANDS = {
@@ -43,11 +45,20 @@ COMMANDS = {
     "log": "jobs.commands.log:app",
 }
 
+RAY = frozenset(
+    {"run", "serve", "promote", "update", "versions", "rollback", "labels", "loop", "submit", "doctor", "log"}
+)
+"""Commands that need the extra `ray`; all others work with the base installation."""
+
 
 def load(name: str) -> Any:
-    """The command, or the group of commands, of this name; imports its module."""
-    module, _, attribute = COMMANDS[name].partition(":")
-    target = getattr(import_module(module), attribute)
+    """The command, or the group of commands, of this name; imports its module.
+
+    Raises MissingExtraError for a command that the installation lacks packages for.
+    """
+    if name in RAY:
+        require("ray", f"kcm {name}")  # before torch is imported
+    target = load_part(COMMANDS[name], f"kcm {name}")
     if not isinstance(target, typer.Typer):
         body, target = target, typer.Typer(add_completion=False, rich_markup_mode=None)
         target.command(name)(import_module("jobs.options").command(body))
@@ -72,7 +83,11 @@ class CommandTable(TyperGroup):
             return name, command, rest
         if sys.stderr.isatty() and not ctx.resilient_parsing:
             typer.echo(f"loading kcm {name}", err=True)
-        return name, load(name), rest
+        try:
+            return name, load(name), rest
+        except MissingExtraError as error:
+            typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+            raise typer.Exit(USER_ERROR) from None
 
 
 def _docstring(target: str) -> str:

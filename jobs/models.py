@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kcm.api.cascade import folder_of
 from kcm.bundle.models import FrozenModels
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
@@ -55,11 +54,3 @@ def _from_bucket(config: RunConfig, release: Release) -> FixedSource:
     if artefact and ArtefactStore(config.storage_path).holds(REGISTER, artefact):
         return FixedSource(release.model_copy(update={"artefact": artefact}), str(config.storage_path))
     return FixedSource(release)
-
-
-def bundle_of(source: str, config: RunConfig | None = None) -> Path:
-    """The folder of a bundle that a command names: a folder, or models:/ with NAME@ALIAS or NAME/VERSION.
-
-    The registry is that of `config`, where there is one.
-    """
-    return served_model(config, source).bundle if config and source.startswith("models:/") else folder_of(source)

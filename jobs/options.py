@@ -15,6 +15,7 @@ import typer
 
 from jobs.exit import reported
 from kcm.assets.remote import assets_folder
+from kcm.bundle import MANIFEST
 from kcm.config import Config, parse_config, read_values
 from kcm.errors import ConfigError
 
@@ -64,7 +65,6 @@ def values_of(config: Path, overrides: list[str] | None) -> dict[str, Any]:
 
     Raises ConfigError for a bundle: that of `kcm label` has no run whose rows, search and log an update would need.
     """
-    from kcm.bundle.models import MANIFEST
 
     if (config / MANIFEST).is_file():
         hint = "For one of `kcm label`, `kcm init TABLE.labelled.csv` begins a run that can be updated"

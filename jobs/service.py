@@ -1,4 +1,4 @@
-"""A service on a cluster: its settings, the file that deploys it, and running it until it is interrupted."""
+"""A service on a cluster: the file that deploys it, and running it until it is interrupted."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import yaml
-from pydantic import Field
 from ray import serve
 
 from jobs.models import served_source
-from jobs.servers import known_servers
-from kcm.assets import default_assets
+from jobs.settings import ServiceSettings
 from kcm.bundle.models import NOT_CERTIFIED, FrozenModels
-from kcm.config import Config, parse_config
+from kcm.config import parse_config
 from kcm.errors import ConfigError, KcmError
-from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected, starts_local
 from pipelines.config import RunConfig
-from pipelines.serve.config import ServeConfig, log_url
+from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import (
     APP_NAME,
     build_app,
@@ -35,36 +32,6 @@ from pipelines.serve.deploy.app import (
 from pipelines.serve.deploy.environment import prepare_environment
 from pipelines.serve.release import Release
 from pipelines.serve.sources import Source
-
-
-class ServiceSettings(Config):
-    """Settings of a service; a file with these sections alone serves a bundle or a registered model."""
-
-    serve: ServeConfig = ServeConfig()
-    cluster: ClusterConfig = ClusterConfig()
-    assets_path: Path = Field(default_factory=default_assets)
-
-    @classmethod
-    def of(cls, config: RunConfig | None, log_folder: Path = Path(), own: ServiceSettings | None = None) -> Self:
-        """The settings of a run's configuration, or `own`, by default all defaults.
-
-        A log for which no place is configured lies in the run's storage, or in `log_folder`. The server that the run
-        asks may be asked while serving, unless its address is configured already. Without a run the servers may be
-        asked that `kcm label` has asked before. So may the server of `serve.proxy`.
-        """
-        settings, changes, more = own or cls(), dict[str, Any](), known_servers()
-        if config is not None:
-            settings = cls(serve=config.serve, cluster=config.cluster, assets_path=config.assets_path)
-            changes = {"application": config.application, "costs": config.serve.costs or config.costs}
-            more = config.upstreams
-            log_folder = config.storage_folder
-        serve = settings.serve.with_proxy_server
-        named = {upstream.base_url for upstream in serve.large.upstreams}
-        if more := tuple(upstream for upstream in more if upstream.base_url not in named):
-            changes["large"] = serve.large.model_copy(update={"upstreams": (*serve.large.upstreams, *more)})
-        if serve.feedback.url is None:
-            changes["feedback"] = serve.feedback.model_copy(update={"url": log_url(serve, log_folder)})
-        return cls(serve=serve.model_copy(update=changes), cluster=settings.cluster, assets_path=settings.assets_path)
 
 
 def configured(values: Mapping[str, Any], where: str) -> tuple[RunConfig | None, ServiceSettings | None]:

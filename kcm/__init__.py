@@ -68,7 +68,10 @@ def __getattr__(name: str) -> Any:
     elif name.startswith("_") or (verb := _verbs().get(name)) is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     else:
-        found = verb.load()
+        from kcm.extras import naming_extra
+
+        with naming_extra(f"kcm.{name}"):
+            found = verb.load()
     globals()[name] = found
     return found
 

@@ -26,6 +26,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 
 from kcm.config import Config
 from kcm.errors import ConfigError
+from kcm.extras import MissingExtraError, naming_extra
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,10 @@ class Family:
                 hint=f"If you trust it, install its package with an entry point, or set {TRUSTED}={module}",
             )
         try:
-            found = importlib.import_module(module)
+            with naming_extra(f"the {self.name} {path!r}"):
+                found = importlib.import_module(module)
+        except MissingExtraError:
+            raise
         except Exception as error:  # a user's module may fail in any way
             raise ConfigError(
                 f"cannot import {module!r} for the {self.name} {path!r} ({type(error).__name__}: {error})",

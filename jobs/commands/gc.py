@@ -9,7 +9,6 @@ import typer
 
 from kcm.config import load_config
 from kcm.errors import ConfigError
-from pipelines.config import RunConfig
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.files import normalised
 from pipelines.store.upkeep import collect_garbage, find_garbage
@@ -49,6 +48,8 @@ def gc(
 def storage_of(named: str) -> str | Path:
     """The storage that a command's argument names: a storage path, or the file of a run's configuration."""
     if Path(named).is_file():
+        from pipelines.config import RunConfig  # torch
+
         return load_config(RunConfig, Path(named)).storage_path
     try:
         return normalised(named)

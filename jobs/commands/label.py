@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from jobs.commands.label_run import write_run
-from jobs.exit import OutsidePromise
 from jobs.options import AssetsPath, is_asked, options_of
-from jobs.servers import remember
-from jobs.views.label import Screen, Stopped, closing, next_steps, not_proved
-from kcm.bundle.models import MANIFEST
+from kcm.bundle import MANIFEST
 from kcm.errors import ArtefactError, ConfigError, KcmError
 from kcm.inputs.location import Location
-from kcm.inputs.tables import read_frame
-from kcm.labelling.encoding import Mapper, in_process
-from kcm.labelling.label import DEFAULT_TARGET, LabelConfig, LabelledTable
-from kcm.labelling.label import label as label_table
-from kcm.labelling.output import check_kind, write_frame
-from kcm.labelling.rounds import NoAnswers
-from kcm.labelling.sources import openai_config
-from kcm.report.labelled import LabelPage, render_labelled
-from kcm.report.page import write_page
+from kcm.labelling.config import DEFAULT_TARGET, LabelConfig
+from kcm.labelling.output import check_kind
 
-NOTHING_BOUGHT = 4  # exit code: no answer at all could be bought
 _KINDS = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx")
 
 
@@ -117,9 +103,7 @@ def label(
         raise ConfigError("the output is a file of this machine", where=output, hint="Write it here, then upload it")
     folder = Path(table).parent if location.is_local else Path()
     target = Path(output) if output else folder / f"{Path(location.name).stem}.labelled.csv"
-    certificate, page, bundle = (
-        target.with_name(f"{target.stem}.{end}") for end in ("certificate.json", "html", "bundle")
-    )
+    bundle = target.with_name(f"{target.stem}.bundle")
     check_kind(target)
     if batch and not llm:
         raise KcmError("--batch has no effect without --llm", where="label", hint="Recorded answers cost nothing")
@@ -127,79 +111,44 @@ def label(
         raise ArtefactError(
             "something else lies where the bundle goes", where=str(bundle), hint="Name another --output"
         )
-    mapper = _mapper(cluster)
+    from kcm.inputs.tables import read_frame  # pandas
+
     frame = read_frame(table, _KINDS)
-    at = promise.get("target", None if guarantee else DEFAULT_TARGET)
-    screen = Screen(dry_run=dry_run, pilot_only=pilot_only, ask=is_asked() and not yes, target=at, batch=batch)
-    more = {"api_key_env": api_key_env, "input_price": input_price, "output_price": output_price, "batch": batch}
-    servers = [openai_config(each, base_url, **_given(more)) for each in llm or ()]
-    try:
-        found = label_table(
-            frame,
-            labels=labels,
-            llm=servers,
-            answers=answers,
-            text=text,
-            truth=truth,
-            guarantees=guarantee or (),
-            prompt=None if prompt is None else _read(prompt),
-            store=store,
-            ledger=ledger,
-            assets=assets_path,
-            watcher=screen,
-            mapper=mapper,
-            **promise,
-        )
-    except Stopped:
-        return screen.result
-    except NoAnswers as error:
-        raise OutsidePromise(f"error: {error}", {"error": str(error), "bought": 0}, NOTHING_BOUGHT) from None
-    finally:
-        screen.close()
-    write_frame(found.frame, target)
-    certificate.write_text(found.certificate.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    written, learning = [target, certificate, page], None
-    if found.no_bundle is None:
-        _write_bundle(found, bundle)
-        written.append(bundle)
-        try:
-            learning, rows = write_run(found, target, location.name)
-            written += [learning, rows]
-        except ConfigError as error:
-            screen.said(f"No configuration for `kcm update`: {error.what}")
-    write_page(render_labelled(LabelPage.of(found, location.name, "" if found.no_bundle else bundle.name)), page)
-    for line in [*closing(found), *map(str, written), *next_steps(found, bundle, learning)]:
-        typer.echo(line)
-    result = _result(found, answers[-1] if answers else None)
-    if not found.certificate.certified:
-        raise OutsidePromise(f"Not proved: {'; '.join(not_proved(found.certificate))}", result)
-    return result
+    from jobs.label_file import label_file  # torch and scikit-learn, once the table could be read
 
-
-def _write_bundle(found: LabelledTable, folder: Path) -> None:
-    """Write the bundle in place of an earlier one, and let later commands ask its server."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
-        draft = found.bundle.write(Path(scratch) / folder.name)
-        if folder.exists():
-            folder.replace(Path(scratch) / "earlier")
-        draft.replace(folder)
-    if found.models is not None:
-        remember(found.models.server)
-
-
-def _mapper(address: str | None) -> Mapper:
-    """What computes vectors: this process, which starts no Ray, or a cluster. KcmError if nothing listens there."""
-    if address is None:
-        return in_process
-    from pipelines.batch.mapping import map_on_cluster
-    from pipelines.cluster.connection import require_listener
-
-    require_listener(address)
-    return partial(map_on_cluster, address)
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+    return label_file(
+        frame,
+        location.name,
+        target,
+        models=llm or (),
+        server={
+            "base_url": base_url,
+            "api_key_env": api_key_env,
+            "input_price": input_price,
+            "output_price": output_price,
+            "batch": batch,
+        },
+        screen={
+            "dry_run": dry_run,
+            "pilot_only": pilot_only,
+            "ask": is_asked() and not yes,
+            "target": promise.get("target", None if guarantee else DEFAULT_TARGET),
+            "batch": batch,
+        },
+        cluster=cluster,
+        options={
+            "labels": labels,
+            "answers": answers,
+            "text": text,
+            "truth": truth,
+            "guarantees": guarantee or (),
+            "prompt": None if prompt is None else _read(prompt),
+            "store": store,
+            "ledger": ledger,
+            "assets": assets_path,
+        }
+        | promise,
+    )
 
 
 def _read(path: Path) -> str:
@@ -207,15 +156,3 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise KcmError(f"cannot read the prompt: {error}", where=str(path)) from None
-
-
-def _result(found: LabelledTable, answers: str | None) -> dict[str, Any]:
-    """The JSON result; with recorded answers also the rows that really differ from them."""
-    certificate = found.certificate
-    result = certificate.model_dump(mode="json") | {"cost": found.cost}
-    if found.accuracies is not None:
-        result["accuracies"] = found.accuracies.model_dump(mode="json")
-    if answers is not None:
-        said = found.frame[answers].astype("string").str.strip()
-        result["differ"] = int((said != found.frame[found.column].astype("string")).fillna(True).sum())
-    return result

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.options import CommandGroup, Run
-from jobs.service import ServiceSettings
+from jobs.settings import ServiceSettings
 from jobs.views.loop import stats_view
 from jobs.views.table import result_console
 from kcm.errors import KcmError

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from jobs.exit import OutsidePromise
-from jobs.models import bundle_of
 from jobs.options import BundleSource, Overrides, load
-from jobs.service import ServiceSettings
+from kcm import extras
+from kcm.api.source import folder_of
 from kcm.errors import KcmError
-from kcm.large.response_cache import ResponseStore
-from pipelines.batch.predict import predict as predict_files
+from kcm.inputs.location import Location
 from pipelines.progress import Reporter
-from pipelines.run import paid_answers
+
+if TYPE_CHECKING:
+    from pipelines.cluster.config import ClusterConfig
+    from pipelines.config import RunConfig
 
 
 def predict(
@@ -80,14 +84,32 @@ def predict(
     ] = None,
     overrides: Overrides = None,
 ) -> dict[str, Any]:
-    """Answer every row of files of any size as the served cascade would; given again, it goes on where it was."""
+    """Answer every row of files of any size as the served cascade would; given again, it goes on where it was.
+
+    The rows are answered by this process, or on the Ray cluster that `cluster.address` of CONFIG or RAY_ADDRESS names.
+    """
     if overrides and config is None:
         raise KcmError("--set overrides values of --config, which is missing")
+    of_registry = config is not None and bundle.startswith("models:/")
+    folder = None if of_registry else folder_of(bundle)
+    suffix = format and f".{format}"
+    if Location.of(file).is_local and Location.of(output).is_local:
+        from pipelines.batch.outputs import predicted_files
+
+        predicted_files(file, output, suffix)  # says what is wrong with the paths, before torch is imported
+    from jobs.assets import provide_models
+    from jobs.settings import ServiceSettings
+    from kcm.large.response_cache import ResponseStore
+    from pipelines.batch.predict import predict as predict_files
+    from pipelines.paid import paid_answers
+
     loaded = load(config, overrides) if config else None
     settings = ServiceSettings.of(loaded)
     run_store = paid_answers(loaded) if loaded else None
+    folder, reporter = folder or _registered(bundle, loaded), Reporter()
+    provide_models(folder, settings.assets_path, reporter)
     result = predict_files(
-        bundle_of(bundle, loaded),
+        folder,
         file,
         output,
         text_column,
@@ -96,15 +118,28 @@ def predict(
         task_column=task_column,
         cluster=settings.cluster,
         assets_dir=settings.assets_path,
-        reporter=Reporter(),
+        reporter=reporter,
         upstreams=settings.serve.large.upstreams,
-        suffix=format and f".{format}",
+        suffix=suffix,
         overwrite=overwrite,
         responses=ResponseStore.at(store) if store else run_store,
         on_large_failure=on_large_failure or settings.serve.large.on_large_failure,
+        on_cluster=_on_cluster(settings.cluster),
     )
     typer.echo(output)
     if result["outside_promise"] and not degraded_ok:
         share = result["outside_promise"]
         raise OutsidePromise(f"{share:.1%} of the rows are outside the promise; --degraded-ok exits with 0", result)
     return result
+
+
+def _registered(model: str, config: RunConfig | None) -> Path:
+    """The folder of a version in the registry of a run."""
+    served_model: Callable[..., Any] = extras.load("jobs.models:served_model", model)
+    return served_model(config, model).bundle
+
+
+def _on_cluster(cluster: ClusterConfig) -> Callable[..., Any] | None:
+    """What maps rows on a cluster; None if no cluster has an address, and this process answers them."""
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    return extras.load("pipelines.batch.mapping:map_connected", f"the cluster at {address}") if address else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from contextlib import suppress
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
 import typer
@@ -11,9 +12,9 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from kcm.components import FAMILIES, Component, KnownComponent
+from kcm.components import FAMILIES, Component, Family, KnownComponent
 from kcm.config import Config
-from pipelines.config import RunConfig
+from kcm.extras import MissingExtraError
 
 
 def config(
@@ -22,7 +23,9 @@ def config(
     ] = False,
 ) -> dict[str, Any]:
     """Print the reference of every configuration key as Markdown, with the components that are installed."""
-    result = configuration_schema() if schema else {"markdown": configuration_reference(RunConfig)}
+    from pipelines.config import RunConfig  # torch
+
+    result = configuration_schema(RunConfig) if schema else {"markdown": configuration_reference(RunConfig)}
     typer.echo(json.dumps(result, indent=2) + "\n" if schema else result["markdown"], nl=False)
     return result
 
@@ -44,15 +47,15 @@ class _ComponentSchema(GenerateJsonSchema):
             "required": [family.tag],
             "properties": {family.tag: {"type": "string", "pattern": ":"}},
         }
-        return {"anyOf": [*({_FORM: f"#/$defs/{_class_name(known)}"} for known in family.known()), own]}
+        return {"anyOf": [*({_FORM: f"#/$defs/{_class_name(known)}"} for known in _installed(family)), own]}
 
 
-def configuration_schema() -> dict[str, Any]:
-    """The JSON Schema of a run's configuration, with the forms of all known components."""
-    schema = RunConfig.model_json_schema(schema_generator=_ComponentSchema)
+def configuration_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON Schema of a run's configuration, with the forms of all known components that are installed."""
+    schema = model.model_json_schema(schema_generator=_ComponentSchema)
     definitions = schema.setdefault("$defs", {})
     for family in FAMILIES.values():
-        for known in family.known():
+        for known in _installed(family):
             form = family.load(known.path).model_json_schema(schema_generator=_ComponentSchema)
             definitions |= form.pop("$defs", {})
             form["properties"][family.tag] = {"const": known.tag}
@@ -61,6 +64,16 @@ def configuration_schema() -> dict[str, Any]:
             definitions[_class_name(known)] = form
     written = json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema)
     return json.loads(written.replace(f'"{_FORM}":', '"$ref":'))
+
+
+def _installed(family: Family) -> list[KnownComponent]:
+    """The known components of a family, without those of an extra that is not installed."""
+    components: list[KnownComponent] = []
+    for known in family.known():
+        with suppress(MissingExtraError):
+            family.load(known.path)
+            components.append(known)
+    return components
 
 
 def _class_name(known: KnownComponent) -> str:

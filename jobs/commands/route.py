@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from jobs.options import AssetsPath, CommandGroup, options_of
-from jobs.views.route import certificate_view, progress_bars
-from jobs.views.table import result_console
 from kcm.config import parse_config
-from kcm.errors import KcmError
-from kcm.report.page import ReportInputs, write_report
-from kcm.report.reading import routed
-from kcm.report.words import recommendation
+from kcm.errors import DataError
 from kcm.routing.config import RequestConfig, RouteColumns
-from kcm.routing.frame import RoutingFrame
 
 app = CommandGroup("Route between two models from a table of their logged answers, without training either.")
 
@@ -55,11 +48,10 @@ def fit(
 
     Rows it was fitted on keep their out-of-fold scores: they may choose a threshold, and may not certify.
     """
-    with progress_bars() as progress:
-        frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path, progress=progress)
-        result = frame.fit(seed, output)
-    typer.echo(f"a router fitted on {result['num_rows']:,} {result['split']} rows: {output}")
-    return result
+    _require_file(table)
+    from jobs.routing import fit_router  # torch
+
+    return fit_router(table, columns_file, columns, encoder, assets_path, seed, output)
 
 
 LedgerFile = Annotated[
@@ -101,37 +93,12 @@ def certify(
     --epsilon 0, which need rows to choose on, rows are drawn: 40% validate, 40% certify, 20% test.
     """
     asked = parse_config(RequestConfig, request, where="options")
-    frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
-    if ledger:
-        typer.echo(frame.next_look(asked, ledger).sentence, err=True)
-    result = frame.certify(asked, ledger)
-    if currency and result["mean_costs"] is None:
-        raise KcmError(
-            "--currency names the unit of costs, but none are known on test rows", hint="Give --large-cost COLUMN"
-        )
-    result["costs"] = result["mean_costs"] | {"currency": currency} if currency else None
-    path = frame.certificate_path(asked, result)
-    result["recommendation"] = recommendation(routed(result, {}), path)
-    if report:
-        _write_report(report, table.name, frame, asked, result, path)
-    for warning in result["warnings"]:
-        typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
-    result_console().print(certificate_view(result))
-    if report:
-        typer.echo(str(report))
-    return result
+    _require_file(table)
+    from jobs.routing import certify_table  # torch
+
+    return certify_table(table, columns_file, columns, router, assets_path, asked, ledger, currency, report)
 
 
-def _write_report(
-    file: Path, name: str, frame: RoutingFrame, asked: RequestConfig, found: dict[str, Any], path: dict[str, Any]
-) -> None:
-    curves = frame.curves(asked)
-    inputs = ReportInputs(
-        result=routed(found, curves["quality"]) | {"name": name},
-        frontiers={"kcm": curves["frontier"]},
-        reliability={"kcm": curves["reliability"]},
-        certificate_path=path,
-        columns=frame.columns.named,
-        machine=f"{platform.system()} {platform.machine()}",
-    )
-    write_report(inputs, file)
+def _require_file(table: Path) -> None:
+    if not table.exists():
+        raise DataError("no such file", where=str(table))

@@ -12,8 +12,8 @@ import yaml
 from jobs.options import AssetsPath, options_of
 from jobs.servers import remember
 from jobs.views.savings import StatusLine, next_steps, overview, template_lines, warnings
+from kcm.bundle import MANIFEST
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import MANIFEST
 from kcm.errors import ArtefactError, ConfigError, KcmError
 from kcm.inputs.location import Location
 from kcm.labelling.sources import openai_config

@@ -7,18 +7,17 @@ import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import pandas as pd
 
 from kcm.api.rows import Column, inputs_of, with_answers
+from kcm.api.source import folder_of
 from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle, facts
 from kcm.bundle.models import load_large
 from kcm.bundle.runtime import SmallSide, fault_of, load_small_side
-from kcm.errors import ArtefactError, ConfigError
 from kcm.explain.explanation import Explanation, explain_with
 from kcm.inputs.content import Content
 from kcm.large import AsksEach, LargeModel, UpstreamConfig
@@ -159,22 +158,3 @@ def load_cascade(
     small_side = load_small_side(bundle, assets_dir, device, top_k)
     large_model = load_large(bundle, assets_dir, device, upstreams=upstreams, responses=responses)
     return Cascade(small_side, large_model, bundle.void_on(device, device))
-
-
-def folder_of(source: str | Path) -> Path:
-    """The bundle's folder, fetched first by the scheme of a URI, which packages register as an entry point.
-
-    Raises ArtefactError where there is no such folder, ConfigError for an unknown scheme, and what fetching raises.
-    """
-    given = str(source)
-    scheme, colon, _ = given.partition(":")
-    if not colon or len(scheme) == 1 or os.path.exists(given):  # one letter is a drive
-        if not os.path.isdir(given):
-            raise ArtefactError("no such folder", where=given, hint="Give a bundle's folder, or models:/NAME@ALIAS")
-        return Path(given)
-    known = {entry.name: entry for entry in entry_points(group="kcm.schemes")}
-    if scheme not in known:
-        names = ", ".join(f"{name}:" for name in sorted(known)) or "none"
-        raise ConfigError(f"unknown scheme {scheme!r}", where=given, hint=f"Give a folder; known schemes are {names}")
-    fetch: Any = known[scheme].load()
-    return fetch(given)

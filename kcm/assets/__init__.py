@@ -3,7 +3,7 @@
 from kcm.assets.manifest import folder_digest, is_intact
 from kcm.assets.places import BundleName, require_may_open
 from kcm.assets.remote import AssetsFolder, assets_place
-from kcm.assets.resolve import default_assets, resolve
+from kcm.assets.resolve import default_assets, is_at_hand, resolve
 
 __all__ = [
     "AssetsFolder",
@@ -11,6 +11,7 @@ __all__ = [
     "assets_place",
     "default_assets",
     "folder_digest",
+    "is_at_hand",
     "is_intact",
     "require_may_open",
     "resolve",

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from kcm.errors import AssetError
+from kcm.extras import require
 
 START_SECONDS = 20.0  # for a busy machine to start Python and import the client
 CONNECT_SECONDS, DOWNLOAD_SECONDS = 5.0, 1800.0
@@ -64,8 +65,9 @@ def download(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
 def export_data_set(repo: str, subset: str | None, revision: str | None, *, folder: Path) -> dict[str, Path]:
     """Write every split of a data set as a Parquet file into `folder`; from the hub's cache where the hub is silent.
 
-    Raises AssetError, as `download` does, when there is no cached copy either.
+    Raises AssetError, as `download` does, when there is no cached copy either, MissingExtraError without `datasets`.
     """
+    require("datasets", "a data set of the hub")
     offline, silence = {}, ""
     try:
         commit_of(repo, "dataset", revision)

@@ -9,7 +9,7 @@ from pathlib import Path
 from kcm.assets import hub
 from kcm.assets.manifest import MANIFEST, is_intact
 from kcm.assets.places import BundleName, may_open, require_may_open
-from kcm.assets.remote import assets_folder, fetch_remote
+from kcm.assets.remote import assets_folder, assets_place, fetch_remote
 from kcm.durable import drafted
 from kcm.errors import AssetError
 
@@ -52,6 +52,16 @@ def resolve(model: str, assets_dir: Path) -> Path:
             hint=f"Run `kcm assets {model}`, or move the folder away",
         )
     return _from_hub(model, assets_dir)
+
+
+def is_at_hand(model: str, assets_dir: Path) -> bool:
+    """Whether a model is a folder, an asset, or in the hub's own cache, and `resolve` needs no hub.
+
+    Assets in a bucket count as at hand.
+    """
+    if Path(model).expanduser().is_dir() or (assets_dir / model).exists() or "://" in assets_place(assets_dir):
+        return True
+    return _cached(model, None) is not None
 
 
 def _from_hub(model: str, assets_dir: Path) -> Path:

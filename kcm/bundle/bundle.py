@@ -19,6 +19,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from kcm.bundle import MANIFEST
 from kcm.bundle.models import (
     CERTIFICATE,
     COMPUTED_BY,
@@ -26,7 +27,6 @@ from kcm.bundle.models import (
     FORMAT,
     HEAD,
     LARGE_ENCODER,
-    MANIFEST,
     SIZE,
     WITHIN,
     BundleNames,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kcm.assets import BundleName
+from kcm.bundle import MANIFEST
 from kcm.bundle.sealed import SealedFolder, read_manifest
 from kcm.components import FAMILIES, TRUSTED, Component, of_a_bundle
 from kcm.config import Config, with_paths
@@ -30,7 +31,6 @@ from kcm.large import LargeConfig, LargeModel, LinearHead, Resources, UpstreamCo
 if TYPE_CHECKING:
     from kcm.large.response_cache import ResponseStore
 
-MANIFEST = "bundle.json"
 FORMAT = 1
 HEAD = "large_head.safetensors"
 WITHIN = "bundle:"  # prefix of the model name of an encoder inside the bundle, before the folder's name

@@ -14,23 +14,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-import onnxruntime
-from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from kcm.assets.manifest import is_intact, make_once
 from kcm.encoders.config import Arrays, Precision
 from kcm.errors import AssetError
+from kcm.extras import require
 
 if TYPE_CHECKING:  # an exported network needs no torch
     from kcm.encoders.torch_network import Exportable
-
-import os
 
 
 class OnnxNetwork:
@@ -40,6 +37,8 @@ class OnnxNetwork:
     """
 
     def __init__(self, file: Path) -> None:
+        import onnxruntime  # of an extra
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = num_threads(), 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other processes use the cores too
@@ -74,8 +73,13 @@ _VERSION = 3  # of what is written here
 def exported(identity: str, precision: Precision, assets_dir: Path, make: Callable[[], Exportable]) -> Path:
     """The folder of the export for the encoder `identity`, which includes the precision; `make` creates a missing one.
 
-    Raises AssetError if the network cannot be exported, differs from torch, or the assets are not writable.
+    Raises AssetError if the network cannot be exported, differs from torch, or the assets are not writable, and
+    MissingExtraError without ONNX Runtime.
     """
+    for module in ("onnx", "onnxruntime"):
+        require(module, "an encoder in ONNX Runtime")
+    import onnxruntime
+
     facts = {"identity": identity, "version": _VERSION, "onnxruntime": onnxruntime.__version__}
     folder = assets_dir / ".onnx" / hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:32]
 
@@ -100,6 +104,9 @@ def exported(identity: str, precision: Precision, assets_dir: Path, make: Callab
 
 
 def _quantise(file: Path) -> None:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
     whole = file.with_suffix(".float32")
     file.replace(whole)
     advice = logging.getLogger()

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field
 
 from kcm.api.cascade import Cascade
 from kcm.api.rows import free_names
@@ -26,12 +25,13 @@ from kcm.bundle.models import load_large
 from kcm.bundle.runtime import SmallSide
 from kcm.certification.finite import allowed_errors
 from kcm.certification.ledger import Ledger, question_delta, unit_hashes
-from kcm.config import Config, parse_config
+from kcm.config import parse_config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
 from kcm.labelling.bundle import bundle_of
 from kcm.labelling.certificate import TableCertificate
 from kcm.labelling.cheaper import CheaperSide
+from kcm.labelling.config import DEFAULT_TARGET, LabelConfig
 from kcm.labelling.draws import DrawFile
 from kcm.labelling.encoding import Mapper, encoded, in_process, named_encoder
 from kcm.labelling.guarantees import Guarantee
@@ -49,25 +49,7 @@ from kcm.large.response_cache import ResponseStore
 from kcm.tasks.units import text_key
 from kcm.user_folder import user_folder
 
-DEFAULT_TARGET = 0.95
 PRICE_RATIO = 1 / 15
-
-
-class LabelConfig(Config):
-    """The promise of a labelling job, and its limits."""
-
-    target: float | None = Field(
-        None, gt=0, lt=1, description="Share of labels that must agree with the LLM's; .95 without guarantees."
-    )
-    delta: float = Field(0.05, gt=0, lt=1, description="Probability that the promise may be broken.")
-    max_cost: float | None = Field(None, gt=0, description="Currency that this job may spend.")
-    store_max_cost: float | None = Field(
-        None, gt=0, description="Currency that all jobs together may have spent from the store of paid answers."
-    )
-    encoder: str = Field(
-        "auto", description="Text encoder: a hub id or folder, words for none; auto: MiniLM if it is at hand."
-    )
-    seed: int = Field(0, ge=0, description="Seed of all random choices. Another seed is another look.")
 
 
 class Watcher:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from kcm.durable import drafted
 from kcm.errors import ArtefactError, ConfigError
+
+if TYPE_CHECKING:  # commands check the name of a file before they read a table
+    import pandas as pd
 
 KINDS = (".csv", ".tsv", ".parquet", ".jsonl", ".xlsx")
 

@@ -20,7 +20,9 @@ from kcm.errors import DataError
 from kcm.large import NO_PROMPT, Item, LargeConfig, LargeModel, Prompt, PromptMode, Resources
 from kcm.large.base import Estimate, PaidModel
 from kcm.large.response_cache import STORE_FILE, ResponseStore
-from pipelines.batch.shards import FAILED, Counts, RowFunction, map_shards, shard_reader, sizes_of
+from pipelines.batch.pricing import money
+from pipelines.batch.shards import map_shards, shard_reader, sizes_of
+from pipelines.batch.units import FAILED, Counts, RowFunction
 from pipelines.context import Context
 from pipelines.progress import Bar
 from pipelines.store.outcomes import Answers
@@ -176,11 +178,6 @@ def _say_estimate(
         f" storage: {paid_before[0]:,} calls{money(paid_before[1])}"
     )
     return paid_before
-
-
-def money(currency: float, how: str = "") -> str:
-    """An amount as the end of a sentence's part, such as `, at most 1.25`; empty if it is nothing."""
-    return f",{how} {currency:,.4g}" if currency else ""
 
 
 def _usage(counts: Counts, remote: bool) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from kcm.inputs.labels import UNLABELLED
 from kcm.large import LargeConfig, LinearHead
 from kcm.tasks.hashing import row_key
 from pipelines.batch.mapping import run_remotely
-from pipelines.batch.shards import Counts, RowFunction, map_shards
+from pipelines.batch.shards import map_shards
+from pipelines.batch.units import Counts, RowFunction
 from pipelines.context import Attempt
 from pipelines.store.features import SECONDS, feature_matrix
 from pipelines.store.outcomes import Answers

@@ -18,7 +18,8 @@ from kcm.inputs.vectors import matrix
 from kcm.parquet import read_table
 from kcm.tasks.sequence import VECTOR
 from kcm.tasks.shards import SHARD_ROWS
-from pipelines.batch.shards import Counts, RowFunction, map_shards, write_shard
+from pipelines.batch.shards import map_shards, write_shard
+from pipelines.batch.units import Counts, RowFunction
 from pipelines.context import Context
 from pipelines.progress import Bar
 from pipelines.store.features import CUT, features_table

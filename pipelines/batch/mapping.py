@@ -9,9 +9,7 @@ from __future__ import annotations
 import logging
 import pickle
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -20,9 +18,9 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from threadpoolctl import threadpool_limits
 
 from kcm.errors import KcmError
+from pipelines.batch.local import in_process, one_thread
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
 
@@ -57,14 +55,14 @@ def map_with_actors(
     *,
     only_here: bool = False,
     threads: int = 1,
-) -> Iterator[ResultT]:
+) -> Generator[ResultT]:
     """The same by the function that `build` returns, which each of `num_encoders` actors builds once.
 
     Without a cluster `threads` threads of this process call one each. With `only_here` the actors are on the node of
     this process, whose files they need; they reserve no CPUs, of which the head of a cluster may have none.
     """
     if cluster is None or not ray.is_initialized():
-        return _in_process(build, items, threads)
+        return in_process(build, items, threads)
     return _on_ray_data(
         items,
         _Actor,
@@ -75,6 +73,19 @@ def map_with_actors(
         max_task_retries=RETRIES,  # else a row that kills its process is tried for ever
         label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()} if only_here else None,
     )
+
+
+def map_connected(
+    build: Callable[[], Callable[[ItemT], ResultT]],
+    items: Sequence[ItemT],
+    *,
+    cluster: ClusterConfig,
+    only_here: bool = False,
+) -> Generator[ResultT]:
+    """The same on a cluster, connected until the generator ends or is closed; not at all if there are no items."""
+    if items:
+        with connected(cluster):
+            yield from map_with_actors(build, items, cluster, only_here=only_here)
 
 
 def map_on_cluster(
@@ -106,15 +117,6 @@ def run_remotely(function: Callable[..., ResultT], *arguments: Any) -> ResultT:
     return result
 
 
-def one_thread() -> AbstractContextManager[Any]:
-    """Arithmetic on one core within the block, as in a process of Ray that reserves one.
-
-    The threads of a matrix product wait for each other by spinning: on small matrices they cost several times the CPU
-    and save nothing. One thread also adds in the order in which a worker does.
-    """
-    return threadpool_limits(1)
-
-
 def silence_ray_data() -> None:
     """Turn off Ray Data's progress output; the stage has its own bar."""
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -123,29 +125,7 @@ def silence_ray_data() -> None:
     context.print_on_execution_start = False
 
 
-def _in_process(
-    build: Callable[[], Callable[[ItemT], ResultT]], items: Sequence[ItemT], threads: int
-) -> Iterator[ResultT]:
-    if items and threads == 1:
-        yield from map(build(), items)
-    elif items:
-        free = [build() for _ in range(threads)]  # the functions that no thread is calling
-
-        def call(item: ItemT) -> ResultT:
-            function = free.pop()
-            try:
-                return function(item)
-            finally:
-                free.append(function)
-
-        pool = ThreadPoolExecutor(threads)
-        try:
-            yield from pool.map(call, items)
-        finally:  # whoever catches an error ends what the threads wait for
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _on_ray_data(items: Sequence[Any], worker: Any, **options: Any) -> Iterator[Any]:
+def _on_ray_data(items: Sequence[Any], worker: Any, **options: Any) -> Generator[Any]:
     """Each item is a block of its own, so that it is one task. Results that come early wait for those before them."""
     if not items:
         return

@@ -1,6 +1,6 @@
-"""Batch prediction: files of any size through a cascade, on Ray; finished files and units of rows survive a kill.
+"""Batch prediction: files of any size through a cascade; finished files and units of rows survive a kill.
 
-Each file is cut into units of rows, see `pipelines.batch.shards`. When all units of a file are there, its output is
+Each file is cut into units of rows, see `pipelines.batch.units`. When all units of a file are there, its output is
 written: the rows as they came, beside the answers of the units, in order.
 """
 
@@ -10,7 +10,7 @@ import hashlib
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -37,11 +37,11 @@ from kcm.large.response_cache import ResponseStore
 from kcm.parquet import read_table
 from kcm.tasks.shards import GROUP_ROWS
 from pipelines.batch.inputrows import ID, InputReader, InputRows
+from pipelines.batch.local import in_process
 from pipelines.batch.outputs import FileRecord, PredictedFile, predicted_files, writing
 from pipelines.batch.pricing import say_paid, say_price
-from pipelines.batch.shards import FAILED, Counts, RowFunction, Unit, map_units, unit_rows, units_of
+from pipelines.batch.units import FAILED, Counts, RowFunction, Unit, map_units, unit_rows, units_of
 from pipelines.cluster.config import ClusterConfig
-from pipelines.cluster.connection import connected
 from pipelines.progress import Reporter
 from pipelines.store.artefact import storage_errors
 from pipelines.store.sequence import contents_of
@@ -70,13 +70,15 @@ def predict(
     overwrite: bool = False,
     responses: ResponseStore | None = None,
     on_large_failure: OnLargeFailure | None = None,
+    on_cluster: Callable[..., Generator[Counts]] | None = None,
 ) -> dict[str, Any]:
     """Write the rows of `input_path`, in order and with all their columns, beside the cascade's answers.
 
     The input is a file, a folder or a pattern, here or in an object store. The suffix of a file gives its format: .csv,
     .jsonl or .parquet. The answers to one file are the file `output_path`; those to several are a folder of files under
-    the same names, in the format of `suffix`, else in that of the input. Files of this machine are answered on this
-    machine, files of an object store by all nodes.
+    the same names, in the format of `suffix`, else in that of the input. All rows are answered by this process, or by
+    `on_cluster` (`pipelines.batch.mapping.map_connected`): files of an object store by all nodes of `cluster`, files of
+    this machine by this node.
 
     The columns with texts and pictures are read as far as the bundle's models need them, those of vectors as the
     bundle's encoder names them, or `features`. Paths of pictures must lead below `image_root`, the folder of the input
@@ -145,17 +147,22 @@ def predict(
         units = _units(opened, stamps, hidden / "units", command)
         # Paid answers, and what a path of this machine names, are here.
         only_here = bundle.large.remote or (not storage.is_remote or any(file.source.is_local for file in opened))
+        threads = cluster.num_encoders if bundle.large.remote else 1  # one encodes while others wait for a server
+        mapper = (
+            partial(on_cluster, cluster=cluster, only_here=only_here)
+            if on_cluster
+            else partial(in_process, threads=threads)
+        )
         paying = _paying(bundle, assets_dir, upstreams, responses, opened.values(), reporter)
-        with paying, connected(cluster), reporter.bar("predict", "rows") as bar:
+        with paying, reporter.bar("predict", "rows") as bar:
             made = map_units(
                 units,
                 build,
                 InputReader,
-                cluster=cluster,
+                mapper=mapper,
                 scratch=hidden / "units",
                 storage=storage,
                 bar=bar,
-                only_here=only_here,
             )
             for file, counts in made:
                 num_failed, faults = int(counts.pop(FAILED, 0)), Counter[str]()

@@ -10,7 +10,6 @@ from rich.markup import escape
 from kcm.bundle.bundle import Bundle
 from kcm.large import Item
 from kcm.large.base import Estimate, PaidModel
-from pipelines.batch.asking import money
 from pipelines.batch.inputrows import InputReader, InputRows
 from pipelines.progress import Reporter
 from pipelines.store.sequence import contents_of
@@ -44,6 +43,11 @@ def say_paid(model: PaidModel, before: tuple[int, float], reporter: Reporter) ->
     """Say what was paid since `before`."""
     calls, currency = (now - then for now, then in zip(model.spent(), before, strict=True))
     reporter.say(f"the large model was paid for {calls:,} calls{money(currency)}")
+
+
+def money(currency: float, how: str = "") -> str:
+    """An amount as the end of a sentence's part, such as `, at most 1.25`; empty if it is nothing."""
+    return f",{how} {currency:,.4g}" if currency else ""
 
 
 def _call_rate(bundle: Bundle) -> float:

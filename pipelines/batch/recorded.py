@@ -15,7 +15,8 @@ from kcm.inputs.vectors import matrix
 from kcm.large import LargeConfig
 from kcm.large.adapters.recorded import PROBABILITIES, repeated
 from kcm.parquet import read_table
-from pipelines.batch.shards import Counts, write_shard
+from pipelines.batch.shards import write_shard
+from pipelines.batch.units import Counts
 from pipelines.store.outcomes import Answers, over_labels
 from pipelines.store.storage import Storage
 

@@ -77,7 +77,7 @@ def write_flavor(bundle: Bundle, folder: Path) -> str:
         path=str(folder),
         loader_module=__name__,
         model_config=ModelConfig().model_dump(mode="json"),  # MLflow drops every key that is not listed here
-        pip_requirements=[f"kcm-cascade=={version('kcm-cascade')}"],
+        pip_requirements=[f"kcm-cascade[onnx]=={version('kcm-cascade')}"],
         signature=_signature(bundle),
         input_example=pd.DataFrame({part: [example[part]] for part in parts}) if parts else None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 from kcm.config import Config
-from pipelines.batch.mapping import one_thread
+from pipelines.batch.local import one_thread
 from pipelines.context import Attempt
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact

@@ -12,7 +12,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from jobs.cli import COMMANDS, app, load
-from jobs.commands import explain, predict
 from jobs.commands.run import STAGES
 from pipelines.config import RunConfig
 
@@ -88,9 +87,15 @@ def test_every_command_takes_a_registered_model_alike(
     named: str, champion: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked: list[Path] = []
-    monkeypatch.setattr(predict, "predict_files", lambda bundle, *_, **__: asked.append(bundle) or ANSWERED)
-    monkeypatch.setattr(explain, "Explainer", lambda bundle, *_: asked.append(bundle) or SimpleNamespace(void=None))
-    monkeypatch.setattr(explain, "write_explanations", lambda *_: ({"pictures": []}, []))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").write_text("text\na\n")
+    monkeypatch.setattr("jobs.assets.provide_models", lambda *_: None)
+    monkeypatch.setattr("pipelines.batch.predict.predict", lambda bundle, *_, **__: asked.append(bundle) or ANSWERED)
+    monkeypatch.setattr("jobs.explainer.provide_models", lambda *_: None)
+    monkeypatch.setattr(
+        "jobs.explainer.Explainer", lambda bundle, *_: asked.append(bundle) or SimpleNamespace(void=None)
+    )
+    monkeypatch.setattr("jobs.explainer.write_explanations", lambda *_: ({"pictures": []}, []))
     for command in (["predict", named, "rows.csv", "--output", "answers.csv"], ["explain", named]):
         shown = kcm(*command)
         assert shown.exit_code == 0, shown.stderr
@@ -114,11 +119,16 @@ def test_a_registered_model_is_served_without_a_configuration(
     assert settings.serve.feedback.url == f"sqlite:///{tmp_path}/feedback.db", "what must outlive the cache of models"
 
 
-def test_predict_asks_the_registry_of_its_run(registry: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_asks_the_registry_of_its_run(
+    registry: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     asked: list[Path] = []
-    monkeypatch.setattr(predict, "predict_files", lambda bundle, *_, **__: asked.append(bundle) or ANSWERED)
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text\na\n")
+    monkeypatch.setattr("jobs.assets.provide_models", lambda *_: None)
+    monkeypatch.setattr("pipelines.batch.predict.predict", lambda bundle, *_, **__: asked.append(bundle) or ANSWERED)
     words = ["--config", REVIEWS, "--set", f"storage_path={registry.storage_path}"]
-    shown = kcm("predict", "models:/reviews/1", "rows.csv", "--output", "answers.csv", *words)
+    shown = kcm("predict", "models:/reviews/1", str(rows), "--output", "answers.csv", *words)
     assert shown.exit_code == 0, shown.stderr
     assert (asked[0] / "bundle.json").read_text() == "first"
 
@@ -215,7 +225,8 @@ def test_predict_passes_its_columns_and_the_configs_cluster_on(monkeypatch: pyte
         asked.update(options, paths=paths)
         return {"small": 3, "large": 1} | ANSWERED
 
-    monkeypatch.setattr(predict, "predict_files", answer)
+    monkeypatch.setattr("jobs.assets.provide_models", lambda *_: None)
+    monkeypatch.setattr("pipelines.batch.predict.predict", answer)
     out = str(tmp_path / "out.json")
     words = ["--output", "answers", "--text-column", "body", "--task-column", "domain", "--json", out]
     words += ["--format", "parquet", "--overwrite"]

@@ -128,7 +128,7 @@ def test_the_service_deploys_an_application_that_exists() -> None:
     assert (config.serve.feedback.url or "").startswith("postgresql+psycopg://")
     assert "kcm.example.org" in config.serve.hosts
     assert "*" not in config.serve.hosts
-    extras = '"$(echo /home/ray/wheel/kcm_cascade-*.whl)[postgres]"'
+    extras = '"$(echo /home/ray/wheel/kcm_cascade-*.whl)[hub,postgres,ray]"'
     assert extras in DOCKERFILE  # by name it would be another project's
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jobs.servers import known_servers, remember
-from jobs.service import ServiceSettings
+from jobs.settings import ServiceSettings
 from kcm.errors import ArtefactError
 from kcm.large.adapters.openai import OpenAiConfig
 from kcm.user_folder import user_folder

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.service import ServiceSettings
+from jobs.settings import ServiceSettings
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import Config, load_config, parse_config
 from kcm.errors import ConfigError
@@ -18,7 +18,7 @@ from kcm.kan.inspect.curves import CurveNetwork, edge_curve
 from kcm.large.response_cache import ResponseStore
 from kcm.redact import redacted_values
 from pipelines.config import RunConfig
-from pipelines.run import paid_answers
+from pipelines.paid import paid_answers
 from pipelines.serve.deploy.app import AppConfig
 
 CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from jobs.models import served_model
-from jobs.service import ServiceSettings
+from jobs.settings import ServiceSettings
 from jobs.views.loop import outcome
 from kcm.bundle.bundle import Bundle
 from kcm.errors import DataError, KcmError, LockedError

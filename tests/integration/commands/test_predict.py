@@ -25,6 +25,7 @@ from kcm.inputs.location import Location, stem_of
 from kcm.large import Item
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.response_cache import ResponseStore
+from pipelines.batch.mapping import map_connected
 from pipelines.batch.predict import predict
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
@@ -41,6 +42,7 @@ def run(assets_dir: Path) -> Callable[..., dict[str, Any]]:
         bundle: Path, source: str | Path, target: str | Path, text: str = "text", num_encoders: int = 1, **options: Any
     ) -> dict[str, Any]:
         reporter, cluster = Reporter(Console(quiet=True)), ClusterConfig(num_encoders=num_encoders)
+        options = {"on_cluster": map_connected} | options
         return predict(
             bundle, source, target, text, cluster=cluster, assets_dir=assets_dir, reporter=reporter, **options
         )

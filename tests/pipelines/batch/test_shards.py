@@ -13,7 +13,8 @@ import pytest
 from kcm.errors import ArtefactError
 from kcm.parquet import read_table
 from kcm.tasks.shards import write_shards
-from pipelines.batch.shards import FAILED, map_shards
+from pipelines.batch.shards import map_shards
+from pipelines.batch.units import FAILED
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from tests.damage import damaged
 from tests.pipelines.made_parts import Fetched

@@ -66,7 +66,9 @@ def test_signature_example_and_requirements_are_registered(in_use: Path) -> None
     assert info.saved_input_example_info is not None
     required = Path(mlflow.pyfunc.get_model_dependencies("models:/reviews@champion")).read_text().split()
     (distribution,) = set(metadata.packages_distributions()["kcm"])  # not one of another project that an index may have
-    assert set(required) - {f"mlflow=={mlflow.__version__}"} == {f"{distribution}=={metadata.version(distribution)}"}
+    assert set(required) - {f"mlflow=={mlflow.__version__}"} == {
+        f"{distribution}[onnx]=={metadata.version(distribution)}"
+    }
     version = mlflow.MlflowClient().get_model_version_by_alias("reviews", "champion")
     assert "**labels**: bad, good, unclear" in version.description
     with pytest.raises(mlflow.exceptions.MlflowException, match="missing inputs"):
@@ -80,7 +82,7 @@ def test_the_bundle_is_found_with_its_own_digest(in_use: Path, registered: tuple
     assert {file.name for file in copy.iterdir()} > {"MLmodel", "requirements.txt", "bundle.json"}
     assert [line.partition("==")[0] for line in (copy / "requirements.txt").read_text().split()] == [
         "mlflow",
-        "kcm-cascade",
+        "kcm-cascade[onnx]",
     ]
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
-from jobs.commands.explain import Explainer, inputs
+from jobs.explainer import Explainer, inputs
 from kcm.bundle.bundle import Bundle
 from kcm.cascade.forms import GateInputs, GateRows
 from kcm.cascade.policy import KEEP_ALL, Policy
@@ -114,6 +114,18 @@ def test_a_gate_of_signals_is_drawn_whole_with_the_rates_of_its_labels(folder: P
     assert cat["small_accuracy"] == pytest.approx((right_N[cat_N].sum() + drawn) / (cat_N.sum() + 10))
     assert dog["small_accuracy"] == pytest.approx(((~cat_N).sum() + drawn) / ((~cat_N).sum() + 10))
     assert f"$cat$ {100 * cat['small_accuracy']:.1f}% 100.0%" in " ".join(result.output.split())
+
+
+def test_reasons_need_no_matplotlib(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Promise: the base installation explains a decision, and says what to install for the pictures."""
+    monkeypatch.setattr("jobs.explainer.find_spec", lambda name: None)
+    words = ["--image", str(folder / "0.png"), "--output", str(tmp_path / "drawn"), "--json", str(tmp_path / "json")]
+    result = CliRunner().invoke(app, ["explain", str(folder / "bundle"), *words])
+    assert result.exit_code == 0, result.output
+    assert result.stderr == "no pictures: matplotlib is not installed. pip install 'kcm-cascade[plot]'\n"
+    assert not (tmp_path / "drawn").exists()
+    (decision,) = json.loads((tmp_path / "json").read_text())["decisions"]
+    assert decision["reasons"]
 
 
 def test_what_cannot_be_read_is_reported_and_not_explained(explainer: Explainer, folder: Path) -> None:

@@ -8,7 +8,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
-from jobs.commands import predict as command
 from kcm.large.response_cache import ResponseStore
 
 
@@ -21,8 +20,10 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
         given.update(options)
         return {"rows": 4, "void": "one of 4 rows", "outside_promise": given["outside_promise"]}
 
-    monkeypatch.setattr(command, "predict_files", played)
+    monkeypatch.setattr("pipelines.batch.predict.predict", played)
+    monkeypatch.setattr("jobs.assets.provide_models", lambda *_: None)
     (tmp_path / "bundle").mkdir()
+    (tmp_path / "in.csv").write_text("text\na\n")
     return given
 
 
@@ -30,9 +31,9 @@ def predicted(tmp_path: Path, *words: str) -> tuple[Result, dict[str, Any]]:
     arguments = [
         "predict",
         str(tmp_path / "bundle"),
-        "in.csv",
+        str(tmp_path / "in.csv"),
         "--output",
-        "out.csv",
+        str(tmp_path / "out.csv"),
         "--json",
         str(tmp_path / "r.json"),
     ]

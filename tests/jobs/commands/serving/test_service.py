@@ -10,7 +10,8 @@ import yaml
 from mlflow import MlflowClient
 
 from jobs.models import served_model
-from jobs.service import ServiceSettings, configured, prepared, write_deployment
+from jobs.service import configured, prepared, write_deployment
+from jobs.settings import ServiceSettings
 from kcm.bundle.models import bundle_digest
 from kcm.config import load_config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from benchmarks.sequences import build_sequence
 from jobs.cli import app
-from jobs.commands.init import initialise, source_of
+from jobs.commands.first_look import initialise, source_of
 from kcm.config import load_config
 from kcm.inputs.content import Content
 from kcm.inputs.labels import UNLABELLED

@@ -1,0 +1,86 @@
+"""The work of `kcm route`: fit a router on a table of logged answers, and certify a threshold on it."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from jobs.views.route import certificate_view, progress_bars
+from jobs.views.table import result_console
+from kcm.errors import KcmError
+from kcm.report.page import ReportInputs, write_report
+from kcm.report.reading import routed
+from kcm.report.words import recommendation
+from kcm.routing.config import RequestConfig
+from kcm.routing.frame import RoutingFrame
+
+
+def fit_router(
+    table: Path,
+    columns_file: Path | None,
+    columns: dict[str, Any],
+    encoder: str | None,
+    assets: Path,
+    seed: int,
+    output: Path,
+) -> dict[str, Any]:
+    """Fit a router on the rows of `table`, write it to the folder `output`, and give the JSON result."""
+    with progress_bars() as progress:
+        frame = RoutingFrame.open(table, columns_file, columns, encoder, assets, progress=progress)
+        result = frame.fit(seed, output)
+    typer.echo(f"a router fitted on {result['num_rows']:,} {result['split']} rows: {output}")
+    return result
+
+
+def certify_table(
+    table: Path,
+    columns_file: Path | None,
+    columns: dict[str, Any],
+    router: Path | None,
+    assets: Path,
+    asked: RequestConfig,
+    ledger: Path | None,
+    currency: str | None,
+    report: Path | None,
+) -> dict[str, Any]:
+    """Certify a threshold on the rows of `table`, print the certificate, and give the JSON result.
+
+    Raises KcmError for a `currency` without costs.
+    """
+    frame = RoutingFrame.open(table, columns_file, columns, None, assets, router)
+    if ledger:
+        typer.echo(frame.next_look(asked, ledger).sentence, err=True)
+    result = frame.certify(asked, ledger)
+    if currency and result["mean_costs"] is None:
+        raise KcmError(
+            "--currency names the unit of costs, but none are known on test rows", hint="Give --large-cost COLUMN"
+        )
+    result["costs"] = result["mean_costs"] | {"currency": currency} if currency else None
+    path = frame.certificate_path(asked, result)
+    result["recommendation"] = recommendation(routed(result, {}), path)
+    if report:
+        _write_report(report, table.name, frame, asked, result, path)
+    for warning in result["warnings"]:
+        typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
+    result_console().print(certificate_view(result))
+    if report:
+        typer.echo(str(report))
+    return result
+
+
+def _write_report(
+    file: Path, name: str, frame: RoutingFrame, asked: RequestConfig, found: dict[str, Any], path: dict[str, Any]
+) -> None:
+    curves = frame.curves(asked)
+    inputs = ReportInputs(
+        result=routed(found, curves["quality"]) | {"name": name},
+        frontiers={"kcm": curves["frontier"]},
+        reliability={"kcm": curves["reliability"]},
+        certificate_path=path,
+        columns=frame.columns.named,
+        machine=f"{platform.system()} {platform.machine()}",
+    )
+    write_report(inputs, file)

@@ -1,0 +1,166 @@
+"""The base installation: the wheel without extras, in an environment that has neither Ray nor MLflow.
+
+Links to what is installed here of the wheel's dependencies fill the environment, so that no index is asked.
+"""
+
+import json
+import os
+import subprocess
+import venv
+from collections.abc import Callable
+from importlib.metadata import distribution
+from importlib.util import cache_from_source
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jobs.cli import COMMANDS, RAY
+from kcm.cascade.policy import KEEP_ALL, Policy
+from tests.newcomer import build_wheel
+from tests.test_arrows import base_modules, brought
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of the environment."""
+    folder = tmp_path_factory.mktemp("base")
+    venv.create(folder / "venv", symlinks=True)
+    (packages,) = (folder / "venv").glob("lib/python*/site-packages")
+    (folder / "wheel").mkdir()
+    wheel = build_wheel(folder / "wheel")
+    with ZipFile(wheel) as archive:
+        archive.extractall(packages)
+    metadata = next(packages.glob("kcm_cascade-*.dist-info"))
+    lines = (metadata / "METADATA").read_text(encoding="utf-8").splitlines()
+    required = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
+    for name in brought(line for line in required if "extra ==" not in line):
+        link(name, packages)
+    return folder / "venv" / "bin" / "python"
+
+
+def link(name: str, packages: Path) -> None:
+    """Put links to the files of an installed distribution into another environment; its scripts are left out."""
+    for file in distribution(name).files or ():
+        if ".." in file.parts or file.suffix == ".pyc":
+            continue
+        pairs = [(Path(str(file.locate())), packages / file)]
+        if file.suffix == ".py":
+            pairs.append((Path(cache_from_source(str(pairs[0][0]))), Path(cache_from_source(str(pairs[0][1])))))
+        for source, target in pairs:
+            if source.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(source)
+
+
+@pytest.fixture
+def run(python: Path, assets_dir: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the Python of the environment in an empty folder."""
+    foreign = ("PYTHON", "KCM_", "RAY_", "MLFLOW_")
+    own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    settings = {"KCM_ASSETS": str(assets_dir.absolute()), "XDG_DATA_HOME": str(tmp_path / "home")}
+
+    def run_python(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [python, *words], cwd=tmp_path, env=own | settings, capture_output=True, text=True, timeout=600
+        )
+
+    return run_python
+
+
+@pytest.fixture
+def kcm(run: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command."""
+    return lambda *words: run("-m", "jobs.cli", *words)
+
+
+def test_every_base_module_is_imported(run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """Promise: neither Ray nor MLflow is there, no requirement is missing, and no module of the base needs more."""
+    source = """
+import importlib.util, sys
+from importlib import import_module
+for module in sys.argv[1:]:
+    import_module(module)
+print([name for name in ("ray", "mlflow") if importlib.util.find_spec(name)])
+"""
+    done = run("-c", source, *sorted(base_modules()))
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(RAY))
+def test_a_command_names_its_extra(kcm: Callable[..., subprocess.CompletedProcess[str]], name: str) -> None:
+    """Promise: one line says what to install."""
+    done = kcm(name, "--help")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: kcm {name} needs ")
+    assert done.stderr.endswith(". pip install 'kcm-cascade[ray]'\n")
+
+
+def answered_films() -> pd.DataFrame:
+    """600 texts and the answers of a large model."""
+    words = np.random.default_rng(0).choice(["good", "bad"], 600)
+    said = np.where(words == "good", "positive", "negative")
+    return pd.DataFrame({"text": [f"a {word} film, number {n}" for n, word in enumerate(words)], "gpt": said})
+
+
+def test_a_table_is_labelled(kcm: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    """Promise: `kcm label` with recorded answers and a text encoder gives labels, a certificate and a page."""
+    table = answered_films()
+    table.to_csv(tmp_path / "films.csv", index=False)
+    done = kcm("label", "films.csv", "--answers", "gpt", "--yes", "--json", "result.json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    labelled = pd.read_csv(tmp_path / "films.labelled.csv")
+    assert (labelled["label"] != labelled["gpt"]).mean() <= 0.05
+    assert result["bought"] < len(table)
+    assert "<svg" in (tmp_path / "films.labelled.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif("savings" not in COMMANDS, reason="the command is not there yet")
+def test_a_log_is_judged(kcm: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    """Promise: `kcm savings` says what a small model could have saved of a log."""
+    answered_films().to_csv(tmp_path / "log.csv", index=False)
+    done = kcm("savings", "log.csv", "--input", "text", "--answer", "gpt", "--json", "result.json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    (template,) = result["templates"]
+    assert (result["calls"], template["labels"]) == (600, ["negative", "positive"])
+    assert template["could_save"] > 0
+
+
+def test_a_file_is_predicted(
+    kcm: Callable[..., subprocess.CompletedProcess[str]],
+    quick_bundle: Callable[..., Path],
+    sentences: list[str],
+    tmp_path: Path,
+) -> None:
+    """Promise: `kcm predict` and `kcm explain` work in one process."""
+    pd.DataFrame({"text": sentences[:50]}).to_csv(tmp_path / "rows.csv", index=False)
+    bundle = str(quick_bundle(policy=Policy(decision=KEEP_ALL)))
+    done = kcm("predict", bundle, "rows.csv", "--output", "answers.csv")
+    assert done.returncode == 0, done.stderr
+    answers = pd.read_csv(tmp_path / "answers.csv")
+    assert answers["text"].tolist() == sentences[:50]
+    assert set(answers["label"]) <= {"negative", "positive"}
+    assert set(answers["route"]) == {"small"}
+    on_a_cluster = kcm("predict", bundle, "rows.csv", "--output", "more.csv", "--config", "none.yaml")
+    assert on_a_cluster.returncode == 2
+    registered = kcm("predict", "models:/reviews@champion", "rows.csv", "--output", "more.csv")
+    assert registered.stderr == "error: models: needs mlflow, which is not installed. pip install 'kcm-cascade[ray]'\n"
+
+
+def test_a_threshold_is_certified(kcm: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    """Promise: `kcm route certify` certifies scores of anybody's."""
+    score = np.random.default_rng(0).random(2000)
+    right = np.random.default_rng(1).random(2000) < np.minimum(1, 0.3 + score)
+    table = pd.DataFrame({"score": score, "small": right.astype(int), "large": 1})
+    table.to_csv(tmp_path / "log.csv", index=False)
+    columns = ["--small-correct", "small", "--large-correct", "large", "--confidence", "score"]
+    done = kcm("route", "certify", "log.csv", *columns, "--json", "result.json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "result.json").read_text())["valid"] is True
