@@ -21,20 +21,23 @@ def forecast(rows, num_certify):
 
 
 def reached(choosing, certify, truth):
-    """What the policy keeps of the world, once fresh rows have certified it."""
+    """Share kept and accuracy in the world, once fresh rows have certified the policy."""
     policy, _ = certify_policy(choosing, certify, SEARCH(choosing).policy, CONFIG)
-    return float(policy.keep(truth.score).mean())
+    kept = policy.keep(truth.score)
+    return float(kept.mean()), float(np.where(kept, truth.small_correct, truth.large_correct).mean())
 
 
 def test_forecasts_are_right_on_average(draw):
     """Promise: over worlds drawn anew the mean error is small, and 80% intervals hold at least two times in three."""
-    truth, errors, inside = draw(20_000, 999, **WORLD), [], []
+    truth, errors, inside, accuracy_errors = draw(20_000, 999, **WORLD), [], [], []
     for seed in range(24):
         choosing, certify = draw(500, 2 * seed, **WORLD), draw(200, 2 * seed + 1, **WORLD)
-        found, share = forecast(choosing, 200), reached(choosing, certify, truth)
+        found, (share, accuracy) = forecast(choosing, 200), reached(choosing, certify, truth)
         errors.append(found.keep_rate - share)
+        accuracy_errors.append(found.accuracy - accuracy)
         inside.append(found.low <= share <= found.high)
     assert abs(np.mean(errors)) < 0.05
+    assert abs(np.mean(accuracy_errors)) < 0.01
     assert np.mean(inside) >= 0.65
 
 

@@ -31,8 +31,12 @@ def searched(goal: str = "calls", **reached: Mapping[str, float]) -> SimpleNames
     return SimpleNamespace(plan=plan, objectives=lambda name: reached[name], num_choosing=lambda _: 400, goal=goal)
 
 
-def reached(forecast: float, calls_saved: float = 0.5, area: float = 0.9) -> dict[str, float]:
-    interval = {"forecast_low": forecast - 0.08, "forecast_high": forecast + 0.11}
+def reached(forecast: float, calls_saved: float = 0.5, area: float = 0.9, accuracy: float = 0.9) -> dict[str, float]:
+    interval = {
+        "forecast_low": forecast - 0.08,
+        "forecast_high": forecast + 0.11,
+        "forecast_accuracy": accuracy,
+    }
     return {"forecast": forecast, "calls_saved": calls_saved, "area": area} | interval
 
 
@@ -58,9 +62,11 @@ def test_auto_deploys_what_a_certificate_should_leave_most_of(kcm, mcm, best, wh
 
 def test_goal_accuracy_deploys_the_more_accurate() -> None:
     """With `tune.goal: accuracy` the reason names the accuracy that a certificate should leave."""
-    names, reason = chosen(searched("accuracy", kcm=reached(0.80), mcm=reached(0.90)), choose=True)
+    names, reason = chosen(
+        searched("accuracy", kcm=reached(0.8, accuracy=0.8), mcm=reached(0.3, accuracy=0.9)), choose=True
+    )
     assert names[0] == "mcm"
-    assert "its certified cascade should answer 90.0% rightly, against 80.0% with KCM" in reason
+    assert "the certified cascade is forecast to be right on 90.0% with it, against 80.0% with KCM" in reason
 
 
 def test_a_list_deploys_its_first() -> None:

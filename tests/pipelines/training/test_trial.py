@@ -65,7 +65,7 @@ def test_a_trial_finds_the_same_on_a_bucket_and_fetches_only_validate_rows_once(
 
 
 def test_goal_accuracy_ranks_by_certified_accuracy(tmp_path: Path) -> None:
-    """The policy carries its goal, and what is promised is its accuracy, not the share that is kept."""
+    """The policy carries its goal, and the forecast covers its accuracy."""
     by_calls = trials(tmp_path / "storage")
     by_accuracy = replace(by_calls, goal="accuracy", certificate=CertificateConfig(epsilon=0.3))
     found = by_accuracy.evaluate("kcm", CHOICE)
@@ -73,7 +73,7 @@ def test_goal_accuracy_ranks_by_certified_accuracy(tmp_path: Path) -> None:
     assert (kept.policy.goal, found.policy.goal) == ("calls", "accuracy")
     parts = deciding_rows(by_calls.plan.features, by_calls.plan.outcomes)
     large = [part.answers["large_label"].to_numpy() == part.rows["label"].to_numpy() for part in parts]
-    assert found.reached["promised"] >= np.concatenate(large).mean()
+    assert found.reached["forecast_accuracy"] >= np.concatenate(large).mean()
     assert found.reached["calls_saved"] <= kept.reached["calls_saved"]
 
 
