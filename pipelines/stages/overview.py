@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 
 from kcm.certification.certificate import CertificateConfig
 from kcm.certification.outlook import Outlook, Scope, outlook
+from kcm.report.formats import exact_points
 from kcm.tasks.sequence import Summary
 from kcm.tasks.splits import Fractions
 
 _SHOWN = 8  # labels and tasks
+_ONLY_GLOBAL = ". That is enough for one threshold over all tasks, not for one per task"
 
 
 def overview(
@@ -33,41 +35,42 @@ def overview(
     if (more := len(summary.rows) - _SHOWN) > 0:
         yield f"  and {more} more tasks"
     if summary.num_bad:
-        yield f"{summary.num_bad:,} bad rows are left out; bad_rows.csv in the run's folder lists them"
+        yield f"{summary.num_bad:,} bad rows skipped; bad_rows.csv in the run's folder lists them"
     if summary.num_overlapping:
         yield (
-            f"{summary.num_overlapping:,} rows are left out since another split has their content or group;"
+            f"{summary.num_overlapping:,} rows skipped because another split has their content or group;"
             " bad_rows.csv lists them too"
         )
     if summary.num_repeating:
-        yield f"{summary.num_repeating:,} rows have a content that others have too; rows of equal content are one unit"
+        yield f"{summary.num_repeating:,} rows repeat the content of other rows; rows of equal content are one unit"
     for first, second in summary.alike[:_SHOWN]:
-        counts = summary.labels[first], summary.labels[second]
-        yield f"warning: two labels are spelled almost alike: {first!r} ({counts[0]:,}) and {second!r} ({counts[1]:,})"
+        pair = " and ".join(f"{label!r} ({summary.labels[label]:,})" for label in (first, second))
+        yield f"warning: two labels have almost the same spelling: {pair}"
     if not servable:
         yield (
-            "warning: the large model is a table of recorded answers, and nothing will answer new inputs: the cascade"
-            " can be certified and predict known rows, and not be served; name a model that answers in section `large`"
+            "warning: the large model is a table of recorded answers, so nothing can answer new inputs. The cascade can"
+            " be certified and can predict known rows, but not be served. To serve it, set a live model in `large`"
         )
     if config is None:
-        yield "nothing is certified on these rows: `kcm update` certifies on traffic"
+        yield "these rows certify nothing: `kcm update` certifies on traffic"
         return
     yield _certifiable(outlook(summary.certify_units, config, scopes), summary, config, fractions)
 
 
 def _certifiable(found: Outlook, summary: Summary, config: CertificateConfig, fractions: Fractions) -> str:
-    of_each = " of the smallest task" if found.scope == "per_task" or config.every_task else ""
-    have = f"{found.num_units:,} certify units{of_each}"
-    fewest = " or ".join(f"{count:,} by {method}" for method, count in found.by_method.items())
-    need = f"epsilon {config.epsilon:g} at delta {config.delta:g} needs at least {fewest}"
+    of_each = " in the smallest task" if found.scope == "per_task" or config.every_task else ""
+    have = f"{found.num_units:,} units to certify on{of_each}"
     if config.epsilon == 0:
-        need += ", every one won by the small model; a small lead takes many more"
+        need = f"to be no worse needs at least {found.needed:,} that only the small model answers right"
+    else:
+        need = f"a loss of at most {exact_points(config.epsilon)} needs at least {found.needed:,}"
     if found.possible:
-        only = "" if config.every_task or "per_task" in found.scopes or len(summary.rows) == 1 else _only_global()
-        barely = "" if found.num_units >= 2 * found.needed else "; it is a close call, twice as many make a good start"
-        return f"{have}; {need}: a certificate is possible{only}{barely}"
+        only = "" if config.every_task or "per_task" in found.scopes or len(summary.rows) == 1 else _ONLY_GLOBAL
+        comfortable = 2 * found.needed
+        tight = "" if found.num_units >= comfortable else f". That is tight: {comfortable:,} would be comfortable"
+        return f"{have}; {need}{only}{tight}"
     if math.isinf(found.times_the_rows):
-        return f"warning: there are no certify rows; {need}: everything would be escalated"
+        return f"warning: no rows to certify on; {need}, so everything would go to the large model"
     rows = math.ceil(summary.num_rows * found.times_the_rows / 50) * 50
     choices = [f"about {rows:,} rows"]
     if found.epsilon is not None:
@@ -77,11 +80,7 @@ def _certifiable(found: Outlook, summary: Summary, config: CertificateConfig, fr
     share = fractions["certify"] * found.times_the_rows
     if share <= 0.4:
         choices.append(f"a certify share of {share:.2f} in place of {fractions['certify']:g}")
-    return f"warning: {have}; {need}: everything would be escalated. Use " + ", or ".join(choices)
-
-
-def _only_global() -> str:
-    return ", for one threshold over all tasks; a threshold of their own has too few"
+    return f"warning: {have}; {need}, so everything would go to the large model. Use " + ", or ".join(choices)
 
 
 def _shortened(parts: Sequence[str]) -> str:

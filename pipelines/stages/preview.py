@@ -54,8 +54,8 @@ def preview_lines(found: Preview, shown: int = 8) -> Iterator[str]:
         return
     num_rows, num_right = (sum(counts) for counts in zip(*found.values(), strict=True))
     yield (
-        f"nothing is trained yet: ridge regression on the features answers {num_right / num_rows:.1%} of"
-        f" {num_rows:,} train rows right when they are left out"
+        f"before training: ridge regression on the features is right on {num_right / num_rows:.1%} of"
+        f" {num_rows:,} left-out train rows"
     )
     if len(found) > 1:
         parts = [f"{task} {right / rows:.1%}" for task, (rows, right) in list(found.items())[:shown]]

@@ -217,7 +217,7 @@ def test_a_domain_is_learned_as_if_it_had_been_there_from_the_start(
     assert chosen.policy.gate == "confidence"
     assert set(chosen.policy.task_decisions) <= set(features.names.tasks)
     assert tuned.choice("kcm") == champion.artefacts["tune"].as_a(TunedArtefact).choice("kcm")
-    assert tuned.trials[0]["promised"] >= 0
+    assert tuned.trials[0]["forecast"] >= 0
     assert len(chosen.validate_scores) == sum(len(features.task(n, split="validate")) for n in range(3))
 
     again = champion.update(log)

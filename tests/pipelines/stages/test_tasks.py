@@ -58,7 +58,7 @@ def test_a_run_in_vain_is_asked_about_once_its_warning_was_said(tmp_path: Path) 
     output = io.StringIO()
     with pytest.raises(Refused):
         build(tmp_path, 100, Reporter(Console(file=output), in_vain=refuse))
-    assert "everything would be escalated" in output.getvalue()
+    assert "everything would go to the large model" in output.getvalue()
 
 
 def test_a_run_that_can_certify_is_not_asked_about(tmp_path: Path) -> None:
@@ -90,22 +90,21 @@ def test_rows_labels_and_slips_are_told() -> None:
     first, task, bad, overlapping, slip, _ = lines({"bank": 200})
     assert first == "1,600 rows, 2 labels: billing 50, billling 2"
     assert task == "  task bank: train 1,000, validate 200, certify 200, test 200"
-    assert bad.startswith("3 bad rows are left out")
-    assert overlapping.startswith("7 rows are left out since another split has their content or group")
-    assert slip == "warning: two labels are spelled almost alike: 'billing' (50) and 'billling' (2)"
+    assert bad.startswith("3 bad rows skipped")
+    assert overlapping.startswith("7 rows skipped because another split has their content or group")
+    assert slip == "warning: two labels have almost the same spelling: 'billing' (50) and 'billling' (2)"
 
 
 def test_rows_that_are_enough_are_said_to_be() -> None:
-    assert lines({"bank": 300})[-1].endswith("needs at least 126 by regret or 147 by net: a certificate is possible")
-    assert "a certificate is possible; it is a close call" in lines({"bank": 200})[-1]
-    assert "one threshold over all tasks; a threshold of their own has too few" in lines({"a": 90, "b": 90})[-1]
+    assert lines({"bank": 300})[-1] == "300 units to certify on; a loss of at most 2 points needs at least 126"
+    assert lines({"bank": 200})[-1].endswith("at least 126. That is tight: 252 would be comfortable")
+    assert "enough for one threshold over all tasks, not for one per task" in lines({"a": 90, "b": 90})[-1]
 
 
 def test_epsilon_zero_says_that_rows_must_be_won() -> None:
     """Rows that lose nothing are not enough: the small model has to be right where the large one is wrong."""
     last = lines({"bank": 300}, epsilon=0.0)[-1]
-    need, possible = "needs at least 4 by net, every one won by the small model", "a certificate is possible"
-    assert last.endswith(f"{need}; a small lead takes many more: {possible}")
+    assert last.endswith("to be no worse needs at least 4 that only the small model answers right")
 
 
 @pytest.mark.parametrize(
@@ -114,17 +113,18 @@ def test_epsilon_zero_says_that_rows_must_be_won() -> None:
         (
             {"bank": 98},
             ("global",),
-            "98 certify units; epsilon 0.02 at delta 0.1 needs at least 126 by regret or 147 by net:"
-            " everything would be escalated. Use about 1,050 rows, or epsilon >= 0.03,"
+            "98 units to certify on; a loss of at most 2 points needs at least 126,"
+            " so everything would go to the large model. Use about 1,050 rows, or epsilon >= 0.03,"
             " or a certify share of 0.19 in place of 0.15",
         ),
         (
             {"a": 60, "b": 60},
             ("per_task",),
-            "60 certify units of the smallest task; epsilon 0.02 at delta 0.1 needs at least 180 by regret or 207 by"
-            " net: everything would be escalated. Use about 2,900 rows, or epsilon >= 0.06, or tune.scopes [global]",
+            "60 units to certify on in the smallest task; a loss of at most 2 points needs at least 180,"
+            " so everything would go to the large model. Use about 2,900 rows, or epsilon >= 0.06,"
+            " or tune.scopes [global]",
         ),
-        ({"bank": 0}, ("global",), "there are no certify rows; epsilon 0.02 at delta 0.1 needs at least 126"),
+        ({"bank": 0}, ("global",), "no rows to certify on; a loss of at most 2 points needs at least 126"),
     ],
 )
 def test_rows_that_are_too_few_come_with_the_choices_that_would_work(

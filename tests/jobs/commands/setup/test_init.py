@@ -57,7 +57,7 @@ def test_a_table_of_intents_gives_a_configuration_that_works(at: Path) -> None:
     shown = init("intents.csv", "--json", "out.json")
     assert (shown.exit_code, shown.stdout) == (0, "intents.yaml\n"), shown.stderr
     assert "1,000 rows, 10 labels" in shown.stderr
-    assert "a certificate is possible" in shown.stderr
+    assert "units to certify on; a loss of at most" in shown.stderr
     config = load_config(RunConfig, at / "intents.yaml")
     sequence = build_sequence(config.tasks, config.assets_path, config.seed)
     assert len(sequence.tasks) == 1
@@ -73,13 +73,13 @@ def test_epsilon_is_what_few_rows_can_certify(at: Path) -> None:
     shown = init("few.csv")
     config = load_config(RunConfig, at / "few.yaml")
     assert 0.02 < config.certificate.epsilon <= 0.05
-    assert "a certificate is possible" in shown.stderr
+    assert "units to certify on; a loss of at most" in shown.stderr
 
 
 def test_too_few_rows_are_warned_of(at: Path) -> None:
     intents(60, 2).to_csv("tiny.csv", index=False)
     shown = init("tiny.csv")
-    assert "everything would be escalated. Use about" in shown.stderr
+    assert "everything would go to the large model. Use about" in shown.stderr
     assert "too few: no epsilon up to 0.1 can be certified" in shown.stderr.splitlines()[-1]
 
 
@@ -232,7 +232,7 @@ def test_what_is_odd_in_a_table_is_named_with_counts_and_what_was_done(at: Path)
         "left out: 1 row, not a JSON object: Expecting property name enclosed in double quotes (row 51)",
         "left out: 1 row, missing label (row 4)",
         "left out: 1 row, missing text (row 5)",
-        "2 rows have a content that others have too",
+        "2 rows repeat the content of other rows",
         "warning: 1 text with several labels",
         "left out: 1 row, label '7' is not in the label list (row 3)",
         "tasks.max_bad_rows is set to 5: 5 of 201 rows are bad",
@@ -376,7 +376,7 @@ def test_missing_values_are_no_classes(at: Path) -> None:
     assert "300 rows" not in shown.stderr
     assert "5 labels: " in shown.stderr
     assert "left out: 3 rows, missing label (row 6, 7, 8)" in shown.stderr
-    assert "two labels are spelled almost alike: '1' (" in shown.stderr
+    assert "two labels have almost the same spelling: '1' (" in shown.stderr
     rows[20]["label"] = "rare"
     WRITERS["rows.csv"](rows, at / "again.csv")
     assert "left out: 3 rows, missing label" in init("again.csv").stderr
