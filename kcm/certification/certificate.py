@@ -377,4 +377,4 @@ def _reason(
         return "the searched decision is certified"
     if threshold < searched:
         return "the searched threshold calls too often; a certified one that keeps more is deployed"
-    return "the searched decision is not certified; the closest stricter one that is, is deployed"
+    return "the searched threshold did not pass; the closest stricter one that passed is deployed"
