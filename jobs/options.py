@@ -63,11 +63,10 @@ def load(config: Path, overrides: list[str] | None) -> RunConfig:
 def values_of(config: Path, overrides: list[str] | None) -> dict[str, Any]:
     """What stands in the file `config`, with `overrides`.
 
-    Raises ConfigError for a bundle: that of `kcm label` has no run whose rows, search and log an update would need.
+    Raises ConfigError for a bundle: it has no rows, search and log, which an update needs.
     """
-
     if (config / MANIFEST).is_file():
-        hint = "For one of `kcm label`, `kcm init TABLE.labelled.csv` begins a run that can be updated"
+        hint = "`kcm label` writes TABLE.labelled.yaml beside its bundle: give that file"
         raise ConfigError("this is a bundle, not the YAML file of a run", where=str(config), hint=hint)
     return read_values(config, overrides or ())
 

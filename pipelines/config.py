@@ -41,6 +41,10 @@ DEFAULT_LEARNING: dict[str, dict[str, Any]] = {
 }
 
 
+OPERATIONAL = frozenset({"cluster", "tracking", "serve", "update", "costs", "paid_answers"})  # change no result
+PLACES = frozenset({"storage_path", "assets_path"})
+
+
 class RunConfig(Config):
     """One run of the pipeline, from rows to a registered bundle."""
 

@@ -15,7 +15,7 @@ from kcm.costs import prices
 from kcm.redact import redacted, redacted_values
 from kcm.report.page import ReportInputs, write_report
 from kcm.report.words import prices_of, recommendation
-from pipelines.config import RunConfig
+from pipelines.config import OPERATIONAL, PLACES, RunConfig
 from pipelines.context import Context
 from pipelines.registry.champion import Pointer
 from pipelines.registry.gates import PromotionGate
@@ -116,8 +116,7 @@ def _log_provenance(config: RunConfig, done: Mapping[str, Any], result: Mapping[
 
 def _params(config: RunConfig) -> dict[str, Any]:
     """The configuration by section, without what changes no result."""
-    changes_nothing = {"cluster", "tracking", "serve", "update", "costs", "storage_path", "assets_path", "paid_answers"}
-    return redacted_values(config.model_dump(mode="json", exclude=changes_nothing))
+    return redacted_values(config.model_dump(mode="json", exclude={*OPERATIONAL, *PLACES}))
 
 
 _CERTIFICATE = ("epsilon", "delta", "bound", "valid", "call_rate", "num_rows", "num_units", "fewest_units")

@@ -10,7 +10,7 @@ from typing import Any
 
 from kcm.redact import redacted_values
 from pipelines.cluster.connection import connected, require_room, starts_local
-from pipelines.config import RunConfig
+from pipelines.config import OPERATIONAL, RunConfig
 from pipelines.context import Context
 from pipelines.nodes import require_nodes
 from pipelines.paid import paid_answers
@@ -34,7 +34,6 @@ from pipelines.tracking.tracking import Tracking
 
 SEARCH: tuple[type[Stage], ...] = (Tasks, Alignment, Features, Outcomes, Train, Tune)
 STAGES: tuple[type[Stage], ...] = (*SEARCH, ChoosePrompts, Evaluate, Register)
-_OPERATIONAL = {"cluster", "tracking", "serve", "update", "costs", "paid_answers"}  # sections that change no result
 
 
 def run(
@@ -52,7 +51,7 @@ def run(
     if config.tasks.source.opens_quickly and starts_local(config.cluster):
         config.tasks.source.build(config.assets_path, config.encoder.vector_columns)
     with run_context(config, stages, reporter) as context:
-        section = config.model_dump(mode="json", exclude=_OPERATIONAL)
+        section = config.model_dump(mode="json", exclude=set(OPERATIONAL))
         key = Recipe("run", 1, section).fingerprint
         context.promote = promote
         context.tracking = Tracking.open(config.tracking, context.store.root, name=config.name, key=key)

@@ -33,6 +33,6 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no disk can be mounted here")
+        pytest.skip("this user may not mount a disk")
     yield Disk(folder)
     subprocess.run(["umount", "-l", str(folder)], check=True)

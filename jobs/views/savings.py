@@ -10,14 +10,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.status import Status
 
-from kcm.logs.grouping import CLASSIFICATION, ONE_ANSWER
+from kcm.certification.certificate import confidence
+from kcm.logs.grouping import CLASSIFICATION, MIN_CALLS, ONE_ANSWER
 from kcm.logs.read import UNKNOWN
 from kcm.logs.savings import Savings, TemplateSavings
 from kcm.logs.template import Template
 from kcm.redact import redacted
+from kcm.report.formats import money, plural, whole_percent
 
 _SHOWN, _PROMPT, _STEP = 5, 70, 5_000
-_DAY_S = 86_400
+_DOLLARS = "USD"  # logs and price list are in dollars
 _REPEATED = 0.2  # share of calls with an earlier text from which on a cache is worth a line
 
 
@@ -62,15 +64,14 @@ def overview(found: Savings) -> Iterator[str]:
     read = ", ".join(f"{count:,} {name}" for name, count in found.reading.formats.most_common())
     failed = found.others.failed + sum(each.tally.failed for each in found.templates)
     more = f", {failed:,} failed" if failed else ""
-    number = len(found.templates)
-    templates = f"{number:,} prompt template{'s' if number != 1 else ''}"
-    yield f"{found.calls:,} calls{_money(found.spend)}{more}, {templates} ({read})"
+    templates = plural(len(found.templates), "prompt template")
+    yield f"{plural(found.calls, 'call')}{_money(found.spend)}{more}, {templates} ({read})"
     classified = [each for each in found.templates if each.group.kind == CLASSIFICATION]
     rest = found.calls - sum(each.tally.calls for each in classified)
     if rest:
         spend = None if found.spend is None else found.spend - sum(each.spend or 0.0 for each in classified)
-        share = "" if not found.spend or spend is None else f", {_percent(spend / found.spend)} of the spend"
-        yield f"No classification: {rest:,} calls, {_percent(rest / found.calls)} of all{share}"
+        share = "" if not found.spend or spend is None else f", {whole_percent(spend / found.spend)} of the spend"
+        yield f"No classification: {plural(rest, 'call')}, {whole_percent(rest / found.calls)} of all{share}"
 
 
 def template_lines(number: int, each: TemplateSavings, found: Savings) -> Iterator[str]:
@@ -78,8 +79,8 @@ def template_lines(number: int, each: TemplateSavings, found: Savings) -> Iterat
     names = each.group.reader.names if each.group.reader else ()
     labels = f", {len(names):,} labels" if names else ""
     kind = each.group.kind
-    share = _percent(each.tally.calls / found.calls)
-    yield f"{number}. {kind}: {each.tally.calls:,} calls ({share}){labels}{_money(each.spend)}"
+    share = whole_percent(each.tally.calls / found.calls)
+    yield f"{number}. {kind}: {plural(each.tally.calls, 'call')} ({share}){labels}{_money(each.spend)}"
     yield f"   prompt: {_prompt(each.group.template)}"
     if kind == ONE_ANSWER:
         yield "   Nearly all answers are the same: is this call needed?"
@@ -95,21 +96,22 @@ def _forecast_lines(each: TemplateSavings, max_loss: float) -> Iterator[str]:
     forecast = each.forecast
     assert forecast is not None
     drift, split = forecast.drift, forecast.split
-    halves = f"{drift.label!r} has {_percent(drift.early)} of its first half and {_percent(drift.late)} of its second"
+    early, late, share = map(whole_percent, (drift.early, drift.late, forecast.share))
+    halves = f"{drift.label!r} has {early} of its first half and {late} of its second"
     if forecast.could_save is None:
         yield f"No forecast: the mix of labels changes within the log: {halves} (p = {drift.p_value:.2g})"
-        yield f"On this log's last calls the small model could have answered {_percent(forecast.share)}"
+        yield f"On this log's last calls the small model could have answered {share}"
         return
     if not forecast.share:
         yield f"Nothing could be saved: {forecast.why_nothing(max_loss)}"
         return
     low, high = forecast.interval
-    sure, differ = _percent(1 - forecast.delta), per_hundred(forecast.bound)
+    sure, differ = confidence([forecast.delta]), per_hundred(forecast.bound)
     yield (
-        f"{_percent(forecast.share)} of these calls could have been answered by a small model; with {sure} probability"
+        f"{share} of these calls could have been answered by a small model; with {sure} probability"
         f" at most {differ} of all answers to this template would differ, if future calls are like these{_saves(each)}"
     )
-    yield f"Expect {_percent(low)} to {_percent(high)} of later calls (95% interval, if nothing changes)"
+    yield f"Expect {whole_percent(low)} to {whole_percent(high)} of later calls (95% interval, if nothing changes)"
     how = "by time, earlier calls train" if split.by_time else "by a draw, since the log has no times"
     yield f"Trained on {len(split.train):,} calls, certified on {len(split.certify):,} others, split {how}"
     if drift.detected:
@@ -121,7 +123,7 @@ def _forecast_lines(each: TemplateSavings, max_loss: float) -> Iterator[str]:
         yield "The LLM's replies explain their label; the small model gives the label alone"
     repeated = 1 - len({row.text for row in split.ordered}) / len(split.ordered)
     if repeated >= _REPEATED:
-        yield f"{_percent(repeated)} of these calls repeat an earlier text: a cache saves them too"
+        yield f"{whole_percent(repeated)} of these calls repeat an earlier text: a cache saves them too"
 
 
 def next_steps(found: Savings, log: str, bundle: Path | None, config: Path | None) -> Iterator[str]:
@@ -129,6 +131,9 @@ def next_steps(found: Savings, log: str, bundle: Path | None, config: Path | Non
     if found.best is None:
         drifts = any(each.forecast and each.forecast.could_save is None for each in found.templates)
         newer = "run this again on the part of the log since the mix is steady"
+        if not found.templates:
+            yield f"next: run this on a longer log; a prompt template needs at least {MIN_CALLS:,} calls"
+            return
         yield f"next: {newer if drifts else 'nothing to set up; kcm has no small model that helps here'}"
         return
     if found.no_bundle:
@@ -156,20 +161,12 @@ def _saves(each: TemplateSavings) -> str:
     if each.saves is None or each.spend is None:
         return ""
     if each.months:
-        return f"; saves ${_amount(each.saves / each.months)} a month"
-    return f"; saves ${_amount(each.saves)} of ${_amount(each.spend)}"
-
-
-def _amount(dollars: float) -> str:
-    return f"{dollars:,.0f}" if dollars >= 100 else f"{dollars:,.2f}"
+        return f"; saves {money(each.saves / each.months, 'USD')} a month"
+    return f"; saves {money(each.saves, 'USD')} of {money(each.spend, 'USD')}"
 
 
 def _money(spend: float | None) -> str:
-    return "" if spend is None else f", ${_amount(spend)}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}%"
+    return "" if spend is None else f", {money(spend, 'USD')}"
 
 
 def _prompt(template: Template) -> str:

@@ -175,7 +175,7 @@ class Learner:
 
         Called on a finished learner. A method whose configuration says that it `gives_left_out` must have it.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not tell what it says of rows left out")
+        raise NotImplementedError(f"{type(self).__name__} has no left_out, which gives_left_out requires")
 
     def without_own_class(self, judge_NC: Tensor, small_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor] | None:
         """Judge and small logits, [N, C] each, of rows whose class had never been learned; -inf for that class.

@@ -15,7 +15,7 @@ from typing import Any
 from rich.markup import escape
 
 from kcm.errors import ConfigError, DataError, KcmError
-from pipelines.config import RunConfig
+from pipelines.config import OPERATIONAL, PLACES, RunConfig
 from pipelines.loop import build
 from pipelines.loop.attempts import UpdateAttempt, fingerprint_of
 from pipelines.loop.build import BuiltChallenger
@@ -217,11 +217,10 @@ def _promote(
 def _configuration(config: RunConfig) -> str:
     """The fingerprint of everything that determines what an attempt learns and must prove."""
     assert config.update is not None
-    operational = {"cluster", "tracking", "serve", "storage_path", "assets_path", "update", "costs", "paid_answers"}
     when = {"approval", "every_s", "poll_s", "new_large_answers", "new_labels", "canary"}
     names = ClassNames.of(config)
     return fingerprint_of(
-        config.model_dump(mode="json", exclude=operational)
+        config.model_dump(mode="json", exclude={*OPERATIONAL, *PLACES})
         | {
             "update": config.update.model_dump(mode="json", exclude=when),
             "labels": names.labels(),

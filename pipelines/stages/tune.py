@@ -85,7 +85,7 @@ class Tune(Stage, Plan):
         if stepped:
             num_trials = self.tune.num_trials * len(stepped)
             trained_s = None if context.cached.get("train", True) else context.seconds["train"] / len(names)
-            context.reporter.say(forecast(num_trials, context.cluster.num_trials, trained_s))
+            context.reporter.say(duration_line(num_trials, context.cluster.num_trials, trained_s))
             num_ended = count(1)
             for name in stepped:
                 trials[name] = _search(
@@ -108,7 +108,7 @@ class Tune(Stage, Plan):
             context.tracking.log_trial(name, f"{artefact.fingerprint}/{name}", trial["params"], metrics)
 
 
-def forecast(num_trials: int, at_once: int, trained_s: float | None) -> str:
+def duration_line(num_trials: int, at_once: int, trained_s: float | None) -> str:
     """What a search will take at most, in a line; `trained_s` are the seconds of one training, where they are known."""
     line = f"search: {num_trials} trials, {at_once} at a time; most retrain a collaborator"
     if trained_s is None:

@@ -117,7 +117,7 @@ def test_a_watch_goes_on_after_a_refused_window(monkeypatch: pytest.MonkeyPatch,
 
 def test_update_of_a_bundle_says_how_to_begin_a_run(tmp_path: Path) -> None:
     """The bundle of `kcm label` has no run that could learn; a folder of another kind is named as one."""
-    for name, said in (("bundle", "kcm init TABLE.labelled.csv"), ("folder", "not a configuration file")):
+    for name, said in (("bundle", "TABLE.labelled.yaml"), ("folder", "not a configuration file")):
         (tmp_path / name).mkdir()
         if name == "bundle":
             (tmp_path / name / "bundle.json").write_text("{}")
