@@ -125,7 +125,8 @@ class Proxy:
                 await booking.release()
                 booking = None
             _require_answer(reply.status_code)
-            if reply.is_success and reply.headers.get("content-type", "").startswith("text/event-stream"):
+            streams = reply.is_success and reply.headers.get("content-type", "").startswith("text/event-stream")
+            if streams:
                 usage = await self._stream(reply, send)
                 whole = None
             else:
@@ -133,8 +134,10 @@ class Proxy:
                 usage = Usage.of(parsed(body))
                 whole = Response(body, reply.status_code)
                 whole.raw_headers += _returned(reply)
-            if booking:
-                await booking.settle(usage)
+            if booking:  # even if the client leaves as soon as it has read the last event
+                await asyncio.shield(booking.settle(usage))
+            if streams:
+                await send({"type": "http.response.body", "body": b""})
             return reply.status_code, whole
         finally:
             await reply.aclose()
@@ -158,7 +161,7 @@ class Proxy:
         return bytes(body)
 
     async def _stream(self, reply: httpx.Response, send: Send) -> Usage | None:
-        """The usage that a stream tells, whose bytes are sent on."""
+        """Send a stream's bytes on, all but its end, and return the usage that it reports."""
         usage, num_bytes = StreamedUsage(), 0
         await send({"type": "http.response.start", "status": reply.status_code, "headers": _returned(reply)})
         async for chunk in reply.aiter_raw():
@@ -166,7 +169,6 @@ class Proxy:
             self._require_length(num_bytes)
             usage.feed(chunk)
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
         return usage.usage
 
     def _require_length(self, num_bytes: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -73,7 +74,17 @@ def test_call_costs_its_usage(paying: Any, upstream: FakeUpstream, log: Feedback
     assert spent(upstream, log) == (3, pytest.approx(270e-6))
 
 
-def test_stream_costs_the_usage_of_its_last_event(paying: Any, upstream: FakeUpstream, log: FeedbackConfig) -> None:
+def test_stream_costs_the_usage_of_its_last_event(
+    paying: Any, upstream: FakeUpstream, log: FeedbackConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the stream ends: a client may leave then, which cancels what the service still does for it."""
+    settle = ResponseCache.settle
+
+    def settle_slowly(*args: Any) -> None:
+        time.sleep(0.2)
+        settle(*args)
+
+    monkeypatch.setattr(ResponseCache, "settle", settle_slowly)
     client = paying(max_cost=1.0)
     chunks = [{"choices": [{}], "usage": None}, {"choices": [], "usage": {"prompt_tokens": 50, "completion_tokens": 5}}]
     events = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
