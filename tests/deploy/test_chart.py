@@ -276,7 +276,7 @@ def test_alerts_ask_for_metrics_that_exist_and_the_page_says_what_to_do(bucket: 
     resources = bucket.resources("--set=monitoring.maxCallRate=0.4")
     (rule,) = of_kind(resources, "PrometheusRule")
     alerts = {each["alert"]: each for each in rule["spec"]["groups"][0]["rules"]}
-    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `(Kcm\w+)` \|", page, re.MULTILINE)) == alerts.keys()
     for alert in alerts.values():
         series = re.findall(r"(\w+)\{(.*?)\}", alert["expr"])

@@ -134,7 +134,7 @@ def test_the_service_deploys_an_application_that_exists() -> None:
 
 def test_haproxy_opens_what_the_page_for_operators_says(tmp_path: Path) -> None:
     written = haproxy_configuration(tmp_path)
-    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
     facts = {
         "bind *:8404": "`0.0.0.0:8404`",
         "bind :9101": "`0.0.0.0:9101`",
