@@ -1,8 +1,8 @@
 """Hooks of mkdocs: the home page, the pages on commands and keys, and links from docs/ to files outside it.
 
 The home page is README.md. The pages on commands, keys and measures are made from the code and not committed. A code
-host shows a link to ../jobs/configs/own_data.yaml as it stands. On the site it becomes a link to `repo_url` of mkdocs.yml, or the
-file's path where there is no `repo_url`. A file that does not exist ends the build.
+host shows a link to ../jobs/configs/own_data.yaml as it stands. On the site it becomes a link to `repo_url` of
+mkdocs.yml, or the file's path where there is no `repo_url`. A file that does not exist ends the build.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ def _summary() -> Iterator[str]:
     sides = []
     for name in CONTROLS:
         verdicts = Counter(verdict for _, control, verdict in judged if control == name)
-        sides.append(f"{name} {verdicts['ahead']}, {verdicts['equal']}, {verdicts['behind']}")
-    yield f"- Figures in which KCM is ahead, no difference is shown, or it is behind: beside {'; beside '.join(sides)}."
+        sides.append(f"against {name} {verdicts['ahead']}, {verdicts['equal']}, {verdicts['behind']}")
+    yield f"- KCM ahead, no difference shown, KCM behind, in figures: {'; '.join(sides)}."
     beyond = sum(other == "confidence" for _, other, _ in _gate_differences())
     yield f"- The gate `signals` beats plain confidence on {beyond} of {len(read('gates'))} data sets, beyond noise."
     worlds = [row for row in read("certificates")["rows"] if "in no ledger" not in row["world"]]
@@ -115,7 +115,7 @@ def _learners() -> Iterator[str]:
         own = [cells.get((learner, memory, network)) for network in ("kan", "mlp", "linear")]
         means = [percent(cell["aggregated"]["average_accuracy"]["mean"]) if cell else "" for cell in own]
         seeds = str(cells[learner, memory, "kan"]["aggregated"]["average_accuracy"]["num_seeds"])
-        kept = "none" if memory is None else f"{memory:g}"
+        kept = "all rows" if learner == "joint" else "none" if memory is None else f"{memory:g}"
         rows.append([f"`{learner}`", kept, seeds, *means, points(gaps[learner, memory])])
     yield from _table(["learner", "memory per class", "seeds", "KAN", "MLP", "linear", "KAN − MLP, paired"], rows)
 
@@ -234,7 +234,7 @@ def _increments_rows(found: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
 
 def _controls() -> Iterator[str]:
     counts = Counter((control, verdict) for _, control, verdict in _judged())
-    heads = ["KCM beside", "ahead", "no difference shown", "behind", "one seed alone"]
+    heads = ["control", "ahead", "no difference shown", "behind", "one seed alone"]
     verdicts = ("ahead", "equal", "behind", "one seed")
     yield from _table(heads, [[name, *(str(counts[name, verdict]) for verdict in verdicts)] for name in CONTROLS])
 
@@ -358,7 +358,7 @@ def _speed() -> Iterator[str]:
         "p99 over median latency at 80% of the capacity": found["p99_over_median"],
     }
     yield from _table(["figure", "found"], [[what, f"{value:.2f} x"] for what, value in ratios.items()])
-    yield f"\n{_machine(served)}. The KAN layer: {_bars()}"
+    yield f"\n{_machine(served)}."
 
 
 def _bars() -> str:
