@@ -49,12 +49,6 @@ def _summary() -> Iterator[str]:
     demo = read("demo")["rows"][0]
     saved = f"{demo['calls_saved']}% of the calls saved, cascade − large {demo['difference']}"
     yield f"- The demo, {demo['collaborator']}, one seed, certified at 2 points: {saved}."
-    judged = list(_judged())
-    sides = []
-    for name in CONTROLS:
-        verdicts = Counter(verdict for _, control, verdict in judged if control == name)
-        sides.append(f"against {name} {verdicts['ahead']}, {verdicts['equal']}, {verdicts['behind']}")
-    yield f"- KCM ahead, no difference shown, KCM behind, in figures: {'; '.join(sides)}."
     beyond = sum(other == "confidence" for _, other, _ in _gate_differences())
     yield f"- The gate `signals` beats plain confidence on {beyond} of {len(read('gates'))} data sets, beyond noise."
     worlds = [row for row in read("certificates")["rows"] if "in no ledger" not in row["world"]]
