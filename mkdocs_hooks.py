@@ -1,8 +1,8 @@
 """Hooks of mkdocs: the home page, the pages on commands and keys, and links from docs/ to files outside it.
 
-The home page is README.md. The pages on commands and keys are made from the code and not committed. A code host shows a
-link to ../jobs/configs/own_data.yaml as it stands. On the site it becomes a link to `repo_url` of mkdocs.yml, or the
-file's path where there is no `repo_url`. A file that does not exist ends the build.
+The home page is README.md. The pages on commands, keys and measures are made from the code and not committed. A code
+host shows a link to ../jobs/configs/own_data.yaml as it stands. On the site it becomes a link to `repo_url` of
+mkdocs.yml, or the file's path where there is no `repo_url`. A file that does not exist ends the build.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ _LINK = re.compile(r"\[(?P<text>[^]\[]+)\]\((?P<target>\.\./[^)#\s]+)(?:#[^)\s]*
 
 
 def on_files(files: Any, *, config: Any) -> Any:
-    """The pages with `index.md`, `commands.md` and `configuration.md`, as this checkout has them."""
+    """The pages with `index.md`, `commands.md`, `configuration.md` and `measures.md`, as this checkout has them."""
     sys.path.insert(0, str(Path(config.docs_dir).parent))
     from jobs.commands.reference import configuration_reference
-    from jobs.pages import commands_reference
+    from jobs.pages import commands_reference, measures_page
     from pipelines.config import RunConfig
 
     readme = Path(config.docs_dir).with_name("README.md").read_text(encoding="utf-8")
     files.append(File.generated(config, "index.md", content=re.sub(r"\(docs/", "(", readme)))
     files.append(File.generated(config, "commands.md", content=commands_reference()))
     files.append(File.generated(config, "configuration.md", content=configuration_reference(RunConfig)))
+    files.append(File.generated(config, "measures.md", content=measures_page()))
     return files
 
 

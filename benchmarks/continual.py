@@ -148,7 +148,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", metavar="NAME", help="data set, or data set:row; patterns allowed")
     parser.add_argument("--list", action="store_true", help="print the names that --only knows")
     parser.add_argument("--num-seeds", type=int, help="at most so many seeds")
-    parser.add_argument("--study", type=Path, metavar="FILE", help="YAML of a study of your own; see docs/continual.md")
+    parser.add_argument("--study", type=Path, metavar="FILE", help="YAML of a study of your own; see docs/learners.md")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="override a value of --study; repeatable")
     parser.add_argument("--settings", type=Path, default=DEFAULT_SETTINGS, help="how each learner trains each network")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result of --study")

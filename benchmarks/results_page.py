@@ -1,143 +1,75 @@
-"""The page of results, losses included: `python benchmarks/results_page.py > docs/results.md`.
+"""The tables of docs/results.md, from the files in benchmarks/results.
 
-Every figure is read from a file in benchmarks/results, but for the demo's, which are taken from the table of
-docs/demo.md. Nothing is measured here: a figure has one source, and this page shows it beside the others.
+    python benchmarks/results_page.py            # prints the page with its tables renewed
+    python benchmarks/results_page.py --write    # writes them into the page
+
+A table stands between the lines `<!-- NAME -->` and `<!-- end -->`; the prose around it is written by hand. Nothing is
+measured here.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby, product
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pandas as pd
-from verdict import CONTROLS, Figure, demo_rows, figures, percent, points, read
+from verdict import CONTROLS, Figure, figures, markdown, percent, points, read
 
-HEAD = """\
-# Results, losses included
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 
-Figures in %, differences in percentage points, intervals of 95%. The page named beside a figure says how it was
-measured, on what machine, and what was seen before. `python benchmarks/results_page.py` prints this page from the
-files in [benchmarks/results](../benchmarks/results) and the table of [the demo](demo.md).
-"""
-ABOVE = """\
-`python benchmarks/above_large.py --data FOLDER`: recorded answers of a large model that was not trained on the task,
-GPT-4's on BANKING77. Gold labels train, 1,000 more certify, the rest test. {splits} splits of rows, by `kcm run` on
-MiniLM's features ({cpu}, one core, about {cpu_s:.0f} CPU seconds a line and split).
-
-"Not worse" is the cheapest cascade, "most accurate" the one of `tune.goal: accuracy`; both are certified at epsilon 0.
-Where nothing is certified, the large model answers everything, and the split counts with that. Beside them logistic
-regression on the same features, with the threshold that is most accurate on its train rows by five folds, and no
-certificate. Each cascade has its accuracy and, in brackets, its calls.
-"""
-FIRST_TABLE = """\
-`python benchmarks/first_table.py --clinc data_full.json --banking FOLDER`, {seeds} draws a line, all at its defaults,
-against `LogisticRegression(C=10)` on the same features and rows with an exact binomial threshold. Both promise at most
-2 points lost. CPU seconds are those of one core ({cpu}) beside other work, without the encoder's.
-
-Ours had quadratic features where the default now has learned curves, which were not measured here.
-
-The large model learned from up to 8,000 other rows: a linear head (of reviews on mpnet, of emoji on larger pictures),
-and of tables of numbers and pixels a support vector machine. Questions of CLINC150 and BANKING77 and reviews of films
-have MiniLM's features. How a certificate tests its thresholds was chosen on further draws, when these had been seen
-with one test for all thresholds: over all but Fashion-MNIST that was worth .8 ± .3 points.
-"""
-INCREMENTS = """
-Classes that come task by task, learned by quadratic features and never seen again, against one
-`LogisticRegression(C=10)` on the rows of all tasks at once, {seeds} draws:
-"""
-FEW_LABELS = """
-Right on fresh questions of all 150 intents, where few of 3,250 train rows have a label. For the others stand answers of
-the large model, as far as labelled rows left out say that they help:
-"""
-HINTS = """\
-Does it help to tell the large model what the small model says? `python benchmarks/hints.py replay --data FOLDER`
-replays {calls:,} stored answers of {model}, a base model of four bits a weight. llama.cpp gave them on one thread of
-{cpu}.
-
-- Every row was asked about once without a hint and once with each label as the hint.
-- The prompt has two examples of each label. A hint reads "A smaller model suggests LABEL.", without its probability.
-- KCM learned from 100 rows. Ten splits: half of the rows choose thresholds, the other half test.
-- Three tables of six were chosen after looks at 40 rows: one look at each table, and two more at each chosen one, with
-  other prompts. SmolLM2-135M-Instruct was looked at six times.
-- `hard` restricts the answer to the labels that the small side does not answer reliably; the prompt stays the same.
-
-Right in %, with KCM as the small side. `half` escalates the less sure half of the rows, `best` what is most accurate on
-the validate half:
-"""
-HINTS_EVERY_ROW = """
-With a hint on every row: right answers; shares of right answers that the hint spoils and of wrong answers that it
-corrects, by whether the hint is right; answers that would be no label if nothing constrained them:
-"""
 HINTS_DECIDED = "soft hints, less sure half"  # the difference named in benchmarks/hints.py before any answer was read
 Judged = tuple[Figure, str, str]  # a figure of KCM, the control beside it, the verdict
+_BLOCK = re.compile(r"(<!-- (?!end)([\w, ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _INTERVAL = re.compile(r"([+-][\d.]+) to ([+-][\d.]+)")
 
 
-def page() -> str:
-    """The Markdown of the page."""
-    judged = list(_judged())
-    parts = [
-        HEAD,
-        *_section("In short", _summary(judged)),
-        *_section("A cascade above its large model", _above()),
-        *_section("A first table, against thirty lines of scikit-learn", _first_table()),
-        *_section("What the cascade saves", _deployed()),
-        *_section("Learned curves against fixed units", _curves()),
-        *_section("KCM against its controls", _controls(judged)),
-        *_section("Routing on logged answers", _routing()),
-        *_section("The gate", _gate()),
-        *_section("Hints to a language model", _hints()),
-        *_section("Promises over time", _loop()),
-        *_section("Speed", _speed()),
-        *_section("What was not measured", _missing()),
-    ]
-    text = "\n".join(parts) + "\n"
-    return re.sub(r"(?<![\w-])-(?=[\d.])", "−", text)
+def page(text: str) -> str:
+    """The page with every table renewed. KeyError for a block that nothing makes."""
+    return _BLOCK.sub(lambda block: f"{block[1]}{_block(block[2])}{block[3]}", text)
 
 
-def _summary(judged: Sequence[Judged]) -> Iterator[str]:
+def _block(name: str) -> str:
+    lines = "\n".join(["", *BLOCKS[name](), "", ""])
+    return re.sub(r"(?<![\w-])-(?=[\d.])", "−", lines)
+
+
+def _summary() -> Iterator[str]:
     """The lines that a reader may stop after."""
     yield from _above_summary()
     found = read("first_table")["cells"][-1]
     gap, error, right = *found["saved_difference"], found["right_difference"][0]
     beside = f"thirty lines of scikit-learn; the small side {right:+.1f} points right"
     yield f"- First tables, {found['draws']} draws: {gap:+.1f} ± {error:.1f} points of calls saved against {beside}."
-    deployed: dict[str, Sequence[str]] = {}
-    for row in _deployed_rows():
-        deployed.setdefault(row[0], row)
-    for data, collaborator, *_, lost, saved in deployed.values():
-        yield (
-            f"- {data}, {collaborator}: {saved}% of the calls saved; cascade − large {lost}; certified at 2 points, one"
-            " seed."
-        )
-    sides = []
-    for name in CONTROLS:
-        verdicts = Counter(verdict for _, control, verdict in judged if control == name)
-        sides.append(f"{name} {verdicts['ahead']}, {verdicts['equal']}, {verdicts['behind']}")
-    yield f"- Figures in which KCM is ahead, no difference is shown, or it is behind: beside {'; beside '.join(sides)}."
+    demo = read("demo")["rows"][0]
+    saved = f"{demo['calls_saved']}% of the calls saved, cascade − large {demo['difference']}"
+    yield f"- The demo, {demo['collaborator']}, one seed, certified at 2 points: {saved}."
     beyond = sum(other == "confidence" for _, other, _ in _gate_differences())
     yield f"- The gate `signals` beats plain confidence on {beyond} of {len(read('gates'))} data sets, beyond noise."
-    routing = read("routing")
-    apgr = {name: routing["gsm8k"]["routers"][name]["apgr"] for name in ("deferral", "hashed_words")}
-    yield f"- GSM8K routing: APGR {apgr['deferral']:.3f}, where a hashed-word ridge has {apgr['hashed_words']:.3f}."
     worlds = [row for row in read("certificates")["rows"] if "in no ledger" not in row["world"]]
     broken = max(row["false"] / row["worlds"] for row in worlds)
     yield f"- Certificates at 10%: at most {percent(broken)}% were false in simulated worlds."
     hinted = points(read("hints")["KCM"]["differences"][HINTS_DECIDED]["pooled"])
     yield f"- Hints to Gemma 3 270M, three tables: {hinted} points of the cascade's accuracy."
-    served = read("serve")["proxies"]["haproxy"]["throughput"]["kept_vs_large"]
-    yield f"- Served, a kept item takes {served:.2f} of the time that a large-only service takes."
     yield f"- The KAN layer: {_bars()}"
 
 
-def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
-    yield f"## {title}\n"
-    yield from lines
-    yield ""
+def _by_hand() -> Iterator[str]:
+    """Calls and differing answers, with a promise, without one, and with every row asked about."""
+    found = read("by_hand")
+    num_rows, allowed = found["rows"], found["allowed"]
+    rows = []
+    for side, name in (("kcm label", "`kcm label`"), ("by hand", "a threshold chosen by hand")):
+        calls, differ = ([draw[key] for draw in found[side]] for key in ("calls", "differ"))
+        over = sum(rows_over > allowed for rows_over in differ)
+        rows.append([name, f"{fmean(calls):,.0f}", f"{fmean(differ):,.0f}", f"{over} of {len(differ)} draws"])
+    rows.append(["everything to the LLM", f"{num_rows:,}", "0", "none"])
+    yield from _table(["", "calls, mean", "labels that differ, mean", f"more than {allowed} differ"], rows)
 
 
 def _table(heads: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> Iterator[str]:
@@ -147,26 +79,39 @@ def _table(heads: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequen
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
 
 
-def _deployed_rows() -> Iterator[Sequence[str]]:
-    """Data, collaborator, accuracy of small, large and cascade, cascade − large, calls saved: one run each."""
-    for row in demo_rows():
-        yield ["reviews in four domains, [the demo](demo.md)", *row]
-    if emoji := read("modalities").get("rows", {}).get("emoji"):
-        for name in ("kcm", "mcm"):
-            found = emoji[name]["deployed"]
-            low, high = found["difference_interval"]
-            lost = points({"estimate": found["difference"], "low": low, "high": high})
-            accuracies = (percent(found[f"{side}_accuracy"]) for side in ("small", "large", "cascade"))
-            cells = [name.upper(), *accuracies, lost, percent(found["calls_saved"])]
-            yield ["emoji by two artists, [pictures](modalities.md)", *cells]
+def _demo() -> Iterator[str]:
+    """The demo's table: overall with every column, by task with difference and calls saved."""
+    rows = read("demo")["rows"]
+    heads = ["collaborator", "small", "large", "cascade", "cascade − large", "calls saved", "cost saved"]
+    keys = ("collaborator", "small", "large", "cascade", "difference", "calls_saved", "cost_saved")
+    overall = [row for row in rows if row["task"] == "overall"]
+    yield from _table(heads, [[row[key] for key in keys] for row in overall])
+    yield "\nBy task, cascade − large; calls saved:\n"
+    tasks = []
+    for task, own in groupby(rows[len(overall) :], key=lambda row: row["task"]):
+        tasks.append([task, *(f"{row['difference']}; {row['calls_saved']}" for row in own)])
+    yield from _table(["task", *(row["collaborator"] for row in overall)], tasks)
 
 
-def _deployed() -> Iterator[str]:
-    yield from _table(["data", "", "small", "large", "cascade", "cascade − large", "calls saved"], _deployed_rows())
-    yield ""
-    yield "One seed each, certified at 2 points. On reviews quadratic features, then deployed as KCM, and MCM, random"
-    yield "ReLU units, are solved in closed form; Logistic is logistic regression. Which saves more in a single run"
-    yield "depends on the draw: ten seeds are in [the demo](demo.md)."
+def _learners() -> Iterator[str]:
+    """Final average accuracy on CLINC150 by learner and network."""
+    table = read("continual")["tables"]["clinc"]
+    cells = {(cell["learner"], cell["memory_per_class"], cell["network"]): cell for cell in table["cells"]}
+    gaps = {
+        (gap["learner"], gap["memory_per_class"]): gap["average_accuracy"]
+        for gap in table["differences"]
+        if (gap["first"], gap["second"]) == ("kan", "mlp")
+    }
+    rows = []
+    for learner, memory in dict.fromkeys((learner, memory) for learner, memory, _ in cells if learner):
+        if memory == 0:
+            continue
+        own = [cells.get((learner, memory, network)) for network in ("kan", "mlp", "linear")]
+        means = [percent(cell["aggregated"]["average_accuracy"]["mean"]) if cell else "" for cell in own]
+        seeds = str(cells[learner, memory, "kan"]["aggregated"]["average_accuracy"]["num_seeds"])
+        kept = "all rows" if learner == "joint" else "none" if memory is None else f"{memory:g}"
+        rows.append([f"`{learner}`", kept, seeds, *means, points(gaps[learner, memory])])
+    yield from _table(["learner", "memory per class", "seeds", "KAN", "MLP", "linear", "KAN − MLP, paired"], rows)
 
 
 def _curves() -> Iterator[str]:
@@ -180,12 +125,6 @@ def _curves() -> Iterator[str]:
         differences = ("{:+.2f} ({:+.2f} to {:+.2f})".format(*gap) if gap else "not measured" for gap in gaps)
         rows.append([f"{cell['table']}, {cell['rows']:,}", *right, *differences])
     yield from _table([*heads, "curves − best", "640 mixtures − best", "curves − parabolas"], rows)
-    yield ""
-    yield "`python benchmarks/kan_basis.py --clinc data_full.json --banking FOLDER`, five draws a line: right in % on"
-    yield "up to 4,000 test rows, paired 95% intervals, against the control that is best on average. All have as many"
-    yield "coefficients, but 640 mixtures have 1.2 times as many. How this was chosen: [KCM](deciding.md#what-kcm-is)."
-    yield ""
-    yield "Parabolas are an ablation: mixtures of rows as the curves have them, four times as many, without curves."
 
 
 def verdict_of(over: str, *, fewer_is_better: bool) -> str:
@@ -207,9 +146,6 @@ def _above() -> Iterator[str]:
     """Accuracy and calls of every side, by table and number of gold labels."""
     found = read("above_large")
     cells = [cell for table in found.values() for cell in table["cells"]]
-    first = found["banking77"]
-    cpu_s = sum(cell["cpu_s"] for cell in cells) / len(cells)
-    yield ABOVE.format(splits=first["splits"], cpu=first["machine"]["cpu"], cpu_s=cpu_s)
     heads = ["table and labels", "large model alone", "small side alone", "not worse", "most accurate"]
     heads += ["over the large model", "certified", "logistic regression", "most accurate − logistic regression"]
     rows = []
@@ -223,8 +159,9 @@ def _above() -> Iterator[str]:
             rows.append([f"{name}, {cell['train_rows']:,}", *figures])
     yield from _table(heads, rows)
     worse = sum(cell[goal]["worse"] for cell in cells for goal in ("calls", "accuracy"))
-    yield f"\nCertified cascades less accurate than the large model on their test rows: {worse}. Intervals are"
-    yield "corrected for rows that splits share. Settings were tried on two other splits of the same rows, and frozen."
+    cpu_s, cpu = sum(cell["cpu_s"] for cell in cells) / len(cells), found["banking77"]["machine"]["cpu"]
+    yield f"\nCertified cascades less accurate than the large model on their test rows: {worse}."
+    yield f"About {cpu_s:.0f} CPU seconds a line and split ({cpu}, one core)."
 
 
 def _ends(interval: Sequence[float]) -> dict[str, float]:
@@ -246,17 +183,26 @@ def _above_summary() -> Iterator[str]:
 
 def _first_table() -> Iterator[str]:
     found = read("first_table")
-    yield FIRST_TABLE.format(seeds=found["seeds"], cpu=found["machine"]["cpu"])
-    heads = ["table and rows given", "calls saved", "scikit-learn", "difference ± its error", "small side right"]
+    heads = ["table", "calls saved", "scikit-learn", "difference ± its error", "small side right"]
     heads += ["scikit-learn", "CPU seconds", "scikit-learn"]
-    yield from _table(heads, [_first_table_row(cell) for cell in found["cells"]])
+    yield from _table(heads, [_first_table_row(cell) for cell in found["cells"] if "," not in cell["cell"]])
+    behind = [cell for cell in found["cells"] if "," in cell["cell"] and round(cell["saved_difference"][0], 1) < 0]
+    yield "\nFewer calls saved than by scikit-learn:\n"
+    for cell in behind:
+        gap, error = cell["saved_difference"]
+        yield f"- {cell['cell']}: {gap:+.1f} ± {error:.1f}"
     ours, theirs = (sum(draw[side]["broken"] for draw in found["draws"]) for side in ("ours", "theirs"))
     yield f"\nBy up to 4,000 fresh rows {ours} of {len(found['draws'])} promises broke, and {theirs} of scikit-learn's."
-    yield INCREMENTS.format(seeds=found["seeds"])
+    yield f"{found['seeds']} draws a line; CPU seconds of one core ({found['machine']['cpu']}) without the encoder's."
+
+
+def _increments() -> Iterator[str]:
     heads = ["tasks", "by increments", "all at once", "difference ± its error", "CPU seconds a task"]
-    yield from _table(heads, _increments_rows(found["increments"]))
-    yield FEW_LABELS
-    means = pd.DataFrame(found["few_labels"]).groupby(["labelled", "taught"], sort=False).mean()
+    yield from _table(heads, list(_increments_rows(read("first_table")["increments"])))
+
+
+def _few_labels() -> Iterator[str]:
+    means = pd.DataFrame(read("first_table")["few_labels"]).groupby(["labelled", "taught"], sort=False).mean()
     columns = {"large": "large model", "ours": "ours", "labels_alone": "scikit-learn on the labels"}
     columns["labels_and_answers"] = "on labels and all answers alike"
     rows = [[f"{cell[0]:,}", *map(percent, own[list(columns)])] for cell, own in means.iterrows()]
@@ -280,18 +226,15 @@ def _increments_rows(found: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
         yield [f"{table}, {tasks} of {labels} intents", *about]
 
 
-def _controls(judged: Sequence[Judged]) -> Iterator[str]:
-    counts = Counter((control, verdict) for _, control, verdict in judged)
-    heads = ["KCM beside", "ahead", "no difference shown", "behind", "one seed alone"]
+def _controls() -> Iterator[str]:
+    counts = Counter((control, verdict) for _, control, verdict in _judged())
+    heads = ["control", "ahead", "no difference shown", "behind", "one seed alone"]
     verdicts = ("ahead", "equal", "behind", "one seed")
-    yield "Rows of [the paper's claims](verdict.md), by whether the interval of the difference leaves out zero:\n"
-    yield from _table(heads, ((name, *(str(counts[name, verdict]) for verdict in verdicts)) for name in CONTROLS))
-    for verdict, title in (("behind", "Where KCM is behind"), ("ahead", "Where KCM is ahead")):
-        yield f"\n{title}:\n"
-        found = [(row, control) for row, control, given in judged if given == verdict]
-        yield from _table(
-            ["figure", "KCM", "less", "difference"], ((row.what, row.kcm, name, row.over[name]) for row, name in found)
-        )
+    yield from _table(heads, [[name, *(str(counts[name, verdict]) for verdict in verdicts)] for name in CONTROLS])
+
+
+def _claims() -> Iterator[str]:
+    yield markdown(list(figures()))
 
 
 def _routing() -> Iterator[str]:
@@ -311,16 +254,13 @@ def _routing() -> Iterator[str]:
 
 
 def _gate() -> Iterator[str]:
-    yield "Calls saved at half a point lost, by gate ([gates](deciding.md)):\n"
     tables = read("gates")
     names = list(dict.fromkeys(name for table in tables.values() for name in table["gates"]))
-    rows = (
-        [f"{data}, {table['num_seeds']} seeds", *(_saved(table["gates"].get(name)) for name in names)]
-        for data, table in tables.items()
-    )
-    yield from _table(["data", *names], rows)
-    yield "\nWhere `signals` saves more or less than another gate, beyond noise:\n"
-    yield from _table(["data", "`signals` less", "calls saved"], list(_gate_differences()))
+    rows = []
+    for data, table in tables.items():
+        saved = [_saved(table["gates"].get(name)) for name in names]
+        rows.append([data, *saved, points(table["differences"]["signals - confidence"]["calls_saved"])])
+    yield from _table(["data", *names, "signals − confidence"], rows)
 
 
 def _gate_differences() -> Iterator[tuple[str, str, str]]:
@@ -338,22 +278,17 @@ def _saved(found: Mapping[str, Any] | None) -> str:
 
 def _hints() -> Iterator[str]:
     found = read("hints")
-    tables = found["KCM"]["tables"]
-    yield HINTS.format(**found, cpu=found["machine"]["cpu"])
     columns = {"large": "large alone", "small": "small alone"}
     for policy, hint in product(("half", "best"), ("none", "soft", "hard")):
         columns[f"{policy}: {hint}"] = f"{policy}, {hint.replace('none', 'no')} hints"
     names = {name: f"{name}, {found['rows'][name]} rows, {own} labels" for name, own in found["labels"].items()}
+    tables = found["KCM"]["tables"]
     rows = [[names[name], *(_share(own.get(key)) for key in columns)] for name, own in tables.items()]
     yield from _table(["table", *columns.values()], rows)
-    yield HINTS_EVERY_ROW
-    columns = {"large": "no hint", "every row, soft": "KCM's hints", "every row, coin": "a coin's, as often right"}
-    for change, kind in product(("spoiled", "corrected"), ("right", "wrong")):
-        columns[f"soft: {change} by a {kind} hint"] = f"{change}, hint {kind}"
-    columns |= {"off label": "off-label, no hint", "off label, hinted": "off-label, hinted"}
-    rows = [[name, *(_share(own.get(key)) for key in columns)] for name, own in tables.items()]
-    yield from _table(["table", *columns.values()], rows)
-    yield "\nDifferences in accuracy, mean over the tables:\n"
+
+
+def _hints_differences() -> Iterator[str]:
+    found = read("hints")
     sides = ("KCM", "MCM")
     rows = [
         [name, *(points(found[side]["differences"][name]["pooled"]) for side in sides)]
@@ -399,7 +334,6 @@ def _share(value: float | None) -> str:
 
 
 def _loop() -> Iterator[str]:
-    yield "`python benchmarks/loop.py PART`, simulated ([certificates](certificates.md), [the loop](loop.md)):\n"
     rows = [
         [f"`{part}`", row["figure"], row["must"], row["found"]]
         for part in ("alarm", "drift")
@@ -409,22 +343,21 @@ def _loop() -> Iterator[str]:
 
 
 def _speed() -> Iterator[str]:
-    rows = []
     served = read("serve")
     found = served["proxies"]["haproxy"]["throughput"]
+    ideal = f"{found['ideal_ratio']:.2f}"
     ratios = {
-        "a kept item's median, of a large-only service's": found["kept_vs_large"],
-        "cascade beside large-only, by CPU; the ideal is " + f"{found['ideal_ratio']:.2f}": found["ratio"],
-        "p99 over median at 80% of the capacity": found["p99_over_median"],
+        "a kept item's median latency, of a large-only service's": found["kept_vs_large"],
+        f"the cascade's throughput, of a large-only service's by CPU; the ideal is {ideal}": found["ratio"],
+        "p99 over median latency at 80% of the capacity": found["p99_over_median"],
     }
-    rows += [["[served](serving.md)", what, f"{value:.2f} x", _machine(served)] for what, value in ratios.items()]
-    yield from _table(["", "figure", "found", "machine"], rows)
-    yield f"\nThe KAN layer: {_bars()}"
+    yield from _table(["figure", "found"], [[what, f"{value:.2f} x"] for what, value in ratios.items()])
+    yield f"\n{_machine(served)}."
 
 
 def _bars() -> str:
     met = [row["met"] for row in read("kan")["headline"]]
-    return f"{sum(met)} of {len(met)} bars of speed are met ([the KAN](deciding.md))."
+    return f"{sum(met)} of {len(met)} bars of speed are met ([deciding.md](deciding.md))."
 
 
 def _machine(result: Mapping[str, Any]) -> str:
@@ -432,13 +365,32 @@ def _machine(result: Mapping[str, Any]) -> str:
     return f"{found['cpu']}, {found['cores']} cores{', AMX' if found['amx'] else ''}"
 
 
-def _missing() -> Iterator[str]:
-    yield "- Hints to a language model larger than Gemma 3 270M, or tuned to instructions. Of the latter the only"
-    yield "  package found that states model, source and licence is SmolLM2-135M-Instruct: right on 30% of six topics,"
-    yield "  40 rows."
-    yield "- GPUs: nothing here ran on one."
-    yield "- Real traffic: the loop's figures are of simulated or replayed streams."
+BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
+    "summary": _summary,
+    "by hand": _by_hand,
+    "above": _above,
+    "first table": _first_table,
+    "increments": _increments,
+    "few labels": _few_labels,
+    "demo": _demo,
+    "controls": _controls,
+    "claims": _claims,
+    "learners": _learners,
+    "curves": _curves,
+    "routing": _routing,
+    "gate": _gate,
+    "hints": _hints,
+    "hints, differences": _hints_differences,
+    "loop": _loop,
+    "speed": _speed,
+}
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/results.md")
+    renewed = page(PAGE.read_text(encoding="utf-8"))
+    if parser.parse_args().write:
+        PAGE.write_text(renewed, encoding="utf-8")
+    else:
+        print(renewed, end="")

@@ -9,18 +9,16 @@ the row says over what. Rows with the words `quadratic features` have these in K
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import groupby
 from statistics import mean
 from typing import Any
 
 from script import read
 
-DEMO = Path(__file__).parents[1] / "docs" / "demo.md"
 CONTROLS = {"MCM": "mlp", "linear": "linear", "ReLU": "random_relu"}
-METRICS = {"average_accuracy": "final average accuracy", "tail": "accuracy on the tail third"}
+METRICS = {"average_accuracy": "final accuracy", "tail": "tail third"}
 Results = Mapping[str, Any]
 
 
@@ -50,7 +48,7 @@ def figures() -> Iterator[Figure]:
 
 
 def fewer_calls() -> Iterator[Figure]:
-    """Calls saved: the demo over seeds, pictures; and what the gate is worth."""
+    """Calls saved: the demo over seeds, and pictures. The gate has a table of its own."""
     routing, modalities = read("routing"), read("modalities").get("rows", {})
     if found := routing.get("kcm_mcm"):
         for figure, what in (
@@ -69,26 +67,6 @@ def fewer_calls() -> Iterator[Figure]:
         over = {"MCM": f"{100 * (kcm - mcm):+.1f} (one seed)"}
         what = "emoji: calls saved as deployed, at most 2 points lost with 94%"
         yield Figure("fewer calls", what, percent(kcm), over, "1")
-    for name, table in read("gates").items():
-        found = table["gates"]["signals"]
-        over = table["differences"]["signals - confidence"]["calls_saved"]
-        yield Figure(
-            "fewer calls",
-            f"{name}: calls saved at half a point lost, gate signals; less plain confidence: {points(over)}",
-            percent(found["calls_saved"]),
-            {},
-            str(table["num_seeds"]),
-        )
-
-
-def demo_rows() -> list[list[str]]:
-    """Name, accuracies, difference and calls saved, of the rows `overall` of the demo's table."""
-    lines = DEMO.read_text(encoding="utf-8").splitlines()
-    first = next(number for number, line in enumerate(lines) if line.startswith("| overall |"))
-    overall = itertools.takewhile(lambda line: line.startswith(("| overall |", "|  |")), lines[first:])
-    rows = [[cell.strip() for cell in line.strip("|").split("|")][1:] for line in overall]
-    large = rows[0][2]  # the same for all, and written once
-    return [[row[0], row[1], large, *row[3:5], row[6]] for row in rows]
 
 
 def learned(claim: str, tables: Results, name: str, metric: str) -> Iterator[Figure]:
@@ -123,7 +101,7 @@ def fashion() -> Iterator[Figure]:
     if found := read("modalities").get("rows", {}).get("fashion-long-tail"):
         few = found["cells"]["kan"]["few"]
         over = {"MCM": points(found["kan_minus_mlp"]["few"])}
-        what = "Fashion-MNIST, imbalance 100: accuracy on classes of under 20 rows, replay"
+        what = "Fashion-MNIST, imbalance 100: classes under 20 rows, replay"
         yield Figure("a better tail", what, percent(few["mean"]), over, "10")
 
 
@@ -193,11 +171,12 @@ def points(found: Results) -> str:
 
 
 def markdown(rows: list[Figure]) -> str:
-    """The table as it stands in the docs."""
+    """The table of docs/results.md; a claim stands in its first row."""
     lines = ["| claim | figure | KCM | − MCM | − linear | − ReLU | seeds |", "|---|---|---|---|---|---|---|"]
-    for row in rows:
-        over = " | ".join(row.over.get(name, "") for name in CONTROLS)
-        lines.append(f"| {row.claim} | {row.what} | {row.kcm} | {over} | {row.seeds} |")
+    for claim, own in groupby(rows, key=lambda row: row.claim):
+        for number, row in enumerate(own):
+            over = " | ".join(row.over.get(name, "") for name in CONTROLS)
+            lines.append(f"| {'' if number else claim} | {row.what} | {row.kcm} | {over} | {row.seeds} |")
     return "\n".join(lines).replace("+-", "-").replace(" -", " −").replace("(-", "(−")
 
 

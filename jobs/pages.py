@@ -1,6 +1,12 @@
-"""Pages of the docs that are made from the code: the site makes commands.md, `python -m jobs.pages` the glossary."""
+"""Parts of the docs that are made from the code: the site makes commands.md and measures.md.
+
+`python -m jobs.pages` writes the table of words into docs/architecture.md.
+"""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 import typer
 from typer.cli import get_docs_for_click
@@ -20,11 +26,12 @@ Exit codes: 0 done, 1 a bug, 2 a user error, 3 done with answers outside the pro
 SIGTERM. `run`, `update` and `predict` go on where they were when they are started again, and `route` keeps the texts
 that it encoded.
 """
-GLOSSARY_HEAD = """# Glossary
+MEASURES_HEAD = """# Measures
 
-One word for each thing, in code, configuration, metrics and docs. The report shows these meanings where a word stands.
-This page is printed by `python -m jobs.pages`.
+What do the keys of a result mean? The report shows the same labels and meanings.
 """
+ARCHITECTURE = Path(__file__).parents[1] / "docs" / "architecture.md"
+_WORDS = re.compile(r"(?<=<!-- words -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 def commands_reference() -> str:
@@ -38,15 +45,20 @@ def commands_reference() -> str:
     return "\n".join([COMMANDS_HEAD, *sections])
 
 
-def glossary_page() -> str:
-    """Markdown of all words of the reports, then of all measures."""
-    lines = [GLOSSARY_HEAD, "| word | meaning |", "|---|---|"]
-    lines += [f"| {word} | {meaning} |" for word, meaning in words().items()]
-    lines += ["", "## Measures", "", "| key | in the report | meaning | missing where |", "|---|---|---|---|"]
+def with_words(page: str) -> str:
+    """A page whose block `words` has the words of the reports."""
+    rows = [f"| {word} | {meaning} |\n" for word, meaning in words().items()]
+    table = "".join(["\n| word | meaning |\n", "|---|---|\n", *rows, "\n"])
+    return _WORDS.sub(lambda _: table, page)
+
+
+def measures_page() -> str:
+    """Markdown for all measures of a result."""
+    lines = [MEASURES_HEAD, "| key | in the report | meaning | missing if |", "|---|---|---|---|"]
     for key, metric in measures().items():
         lines.append(f"| `{key}` | {metric.label} | {metric.meaning} | {metric.reason} |")
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    print(glossary_page(), end="")
+    ARCHITECTURE.write_text(with_words(ARCHITECTURE.read_text(encoding="utf-8")), encoding="utf-8")

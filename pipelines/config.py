@@ -33,7 +33,7 @@ from pipelines.store.storage import Storage
 from pipelines.tracking.config import TrackingConfig
 
 # How a run learns that names no learner: in closed form. Its learned curves forget nothing and need no tuning
-# (docs/continual.md).
+# (docs/results.md).
 DEFAULT_LEARNING: dict[str, dict[str, Any]] = {
     "network": {"hidden": [], "basis": "pspline", "mixing": 512, "grid_size": 4, "spline_order": 2},
     "learner": {"name": "analytic"},
@@ -84,7 +84,7 @@ class RunConfig(Config):
     learner: LearnerConfig = Field(
         AnalyticConfig(),
         description="Named none, `analytic`, with `network` and `train` to suit it where these are not set: see"
-        " docs/continual.md.",
+        " docs/results.md.",
     )
     train: TrainConfig = TrainConfig()
     distill: DistillConfig = DistillConfig()

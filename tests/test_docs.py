@@ -61,7 +61,7 @@ def test_the_example_in_the_classifier_is_true() -> None:
 
 
 def test_the_table_of_units_is_what_the_outlook_says() -> None:
-    page = (ROOT / "docs" / "first_run.md").read_text()
+    page = (ROOT / "docs" / "tutorial.md").read_text()
     rows = re.findall(r"^\| ([\d.]+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", page, re.M)
     assert len(rows) == 6
     for epsilon, *needed in rows:
@@ -156,7 +156,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_no_link_of_the_site_is_dead(site: Path) -> None:
     pages = {page: _Links(page) for page in site.rglob("*.html")}
-    assert len(pages) > 25
+    assert len(pages) > 20
     dead = []
     for page, links in pages.items():
         for target in links.targets:

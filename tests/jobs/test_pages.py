@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import kcm
 from jobs.cli import app
 from jobs.commands.reference import configuration_reference
-from jobs.pages import commands_reference, glossary_page
+from jobs.pages import commands_reference, measures_page, with_words
 from pipelines.config import RunConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -24,11 +24,12 @@ def test_every_command_has_its_words() -> None:
     assert "* `--promote / --no-promote`: Whether the version becomes the champion" in page
 
 
-def test_the_glossary_is_what_the_reports_say() -> None:
-    """Mend it with `python -m jobs.pages > docs/glossary.md`."""
-    assert (DOCS / "glossary.md").read_text(encoding="utf-8") == glossary_page()
-    assert "| Judge | Says how sure" in glossary_page()
-    assert "| `call_rate` | Call rate | Share of inputs" in glossary_page()
+def test_words_and_measures_match_the_report() -> None:
+    """A report explains its words as the docs do; `python -m jobs.pages` renews the page."""
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    assert with_words(page) == page
+    assert "| Judge | " in page
+    assert "| `call_rate` | Call rate | Share of inputs" in measures_page()
 
 
 def test_every_name_of_import_kcm_has_its_place_on_the_page_on_python() -> None:
