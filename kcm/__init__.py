@@ -60,20 +60,20 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        found = getattr(import_module(_MODULES[name]), name)
+        exported = getattr(import_module(_MODULES[name]), name)
     elif name == "__version__":
         from importlib.metadata import version
 
-        found = version("kcm-cascade")
+        exported = version("kcm-cascade")
     elif name.startswith("_") or (verb := _verbs().get(name)) is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     else:
         from kcm.extras import naming_extra
 
         with naming_extra(f"kcm.{name}"):
-            found = verb.load()
-    globals()[name] = found
-    return found
+            exported = verb.load()
+    globals()[name] = exported
+    return exported
 
 
 def __dir__() -> list[str]:

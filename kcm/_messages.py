@@ -31,5 +31,5 @@ def store_fault(error: BaseException) -> StoreFault | None:
 
 def status_of(error: BaseException) -> str | None:
     """The status that a server answered with, by obstore, such as `503 Service Unavailable`."""
-    found = _STATUS.search(str(error))
-    return found[1].strip() if found else None
+    match = _STATUS.search(str(error))
+    return match[1].strip() if match else None

@@ -62,10 +62,10 @@ class Family:
 
         A registered name cannot replace a name of this package.
         """
-        theirs = sorted(entry_points(group=self.group), key=lambda entry: entry.name)
+        entries = sorted(entry_points(group=self.group), key=lambda entry: entry.name)
         return [KnownComponent(name, path) for name, path in self.ours.items()] + [
             KnownComponent(entry.name, f"{entry.module}:{entry.attr}", *_distribution(entry))
-            for entry in theirs
+            for entry in entries
             if entry.name not in self.ours
         ]
 
@@ -79,13 +79,13 @@ class Family:
             return self.ours[tag]
         if isinstance(tag, str) and ":" in tag:
             return tag
-        found = [each for each in self.known() if each.tag == tag]
-        if len({each.path for each in found}) > 1:
-            packages = " and ".join(each.package for each in found)
+        matching = [component for component in self.known() if component.tag == tag]
+        if len({component.path for component in matching}) > 1:
+            packages = " and ".join(component.package for component in matching)
             raise ConfigError(f"{packages} both register a {self.name} {tag!r}", hint="Give package.module:Class")
-        if not found:
+        if not matching:
             raise ConfigError(f"unknown {self.name} {tag!r}, {self._instead(tag)}")
-        return found[0].path
+        return matching[0].path
 
     def load(self, path: str) -> type[Component]:
         """The class at `package.module:Class`. Raises ConfigError where it cannot be used, saying why."""
@@ -97,7 +97,7 @@ class Family:
             )
         try:
             with naming_extra(f"the {self.name} {path!r}"):
-                found = importlib.import_module(module)
+                target = importlib.import_module(module)
         except MissingExtraError:
             raise
         except Exception as error:  # a user's module may fail in any way
@@ -106,9 +106,9 @@ class Family:
                 hint="Install its package, on every node",
             ) from error
         try:
-            component = attrgetter(name)(found)
+            component = attrgetter(name)(target)
         except AttributeError:
-            nearest = difflib.get_close_matches(name, vars(found), n=1)
+            nearest = difflib.get_close_matches(name, vars(target), n=1)
             raise ConfigError(
                 f"{module!r} has no {name!r}" + (f", did you mean {nearest[0]!r}?" if nearest else "")
             ) from None
@@ -116,8 +116,8 @@ class Family:
         if not (isinstance(component, type) and issubclass(component, base)):
             raise ConfigError(f"{path!r} is no {self.name}", hint=f"Derive it from {self.base.replace(':', '.')}")
         if inspect.isabstract(component):
-            missing = ", ".join(sorted(component.__abstractmethods__))
-            raise ConfigError(f"{path!r} lacks what every {self.name} has: {missing}")
+            method_names = ", ".join(sorted(component.__abstractmethods__))
+            raise ConfigError(f"{path!r} lacks what every {self.name} has: {method_names}")
         if lacking := component.lacks():
             raise ConfigError(f"{path!r} lacks what it says of itself: {lacking}")
         if not _IN_BUNDLE.get() and not module.startswith("kcm."):  # processes that start from now on may load it, too
@@ -126,7 +126,11 @@ class Family:
 
     def _is_trusted(self, path: str, module: str) -> bool:
         """Whether a bundle may name this class: one of ours, registered, imported already, or in TRUSTED."""
-        return module in sys.modules or module in _trusted_modules() or any(each.path == path for each in self.known())
+        return (
+            module in sys.modules
+            or module in _trusted_modules()
+            or any(component.path == path for component in self.known())
+        )
 
     def abstract(self) -> type[Component]:
         """The abstract configuration that all components of the family derive from."""
@@ -136,26 +140,28 @@ class Family:
     def tag_of(self, component: type[Component]) -> str:
         """The tag of a class that a configuration does not name: our name for it, else its path."""
         path = _path_of(component)
-        return next((name for name, ours in self.ours.items() if ours == path), path)
+        return next((name for name, own_path in self.ours.items() if own_path == path), path)
 
     def described(self, component: Component) -> KnownComponent:
         """A component of the family, and who brings it: nobody where its module is part of no installed package."""
         path = _path_of(type(component))
         if path in self.ours.values():
             return KnownComponent(component.tag, path)
-        package, version = next(((each.package, each.version) for each in self.known() if each.path == path), ("", ""))
+        package, version = next(
+            ((component.package, component.version) for component in self.known() if component.path == path), ("", "")
+        )
         if not package and (names := packages_distributions().get(path.partition(".")[0].partition(":")[0])):
             package, version = names[0], distribution(names[0]).version
         return KnownComponent(component.tag, path, package, version)
 
     def _instead(self, tag: object) -> str:
-        theirs = [f"{each.tag!r} of {each.package}" for each in self.known() if each.package]
-        names = [each.tag for each in self.known()]
+        plugins = [f"{component.tag!r} of {component.package}" for component in self.known() if component.package]
+        names = [component.tag for component in self.known()]
         nearest = difflib.get_close_matches(str(tag), names, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        ours = ", ".join(map(repr, self.ours))
-        installed = f", by entry points {', '.join(theirs)}" if theirs else ""
-        return f"known are {ours}{installed}, or package.module:Class of your own{hint}"
+        own_tags = ", ".join(map(repr, self.ours))
+        installed = f", by entry points {', '.join(plugins)}" if plugins else ""
+        return f"known are {own_tags}{installed}, or package.module:Class of your own{hint}"
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -216,7 +222,7 @@ FAMILIES: Mapping[str, Family] = {
             "gate score",
             tag="gate",
             group="kcm.gates",
-            base="kcm.cascade.forms:GateForm",
+            base="kcm.cascade.gate_kinds:GateForm",
             ours={
                 "confidence": "kcm.cascade.scores:Confidence",
                 "signals": "kcm.cascade.fitted.signals:Signals",
@@ -271,9 +277,9 @@ class Component(Config):
         if not cls._is_abstract():
             return [cls]
         forms: dict[str, type[Config]] = {}
-        for each in cls.family.known():
+        for component in cls.family.known():
             with suppress(ConfigError):  # of a broken package; naming its component raises it
-                forms[each.tag] = cls.family.load(each.path)
+                forms[component.tag] = cls.family.load(component.path)
         return list(forms.values())
 
     @classmethod
@@ -281,7 +287,7 @@ class Component(Config):
         return "family" in cls.__dict__
 
     @classmethod
-    def _named(cls, value: object) -> type[Component]:
+    def _form_of(cls, value: object) -> type[Component]:
         """The class that a section names."""
         family = cls.family
         tag = value.get(family.tag, family.default) if isinstance(value, Mapping) else None
@@ -315,16 +321,16 @@ class Component(Config):
         if isinstance(value, cls):
             return value
         try:
-            form = cls._named(value)
+            form = cls._form_of(value)
         except ConfigError as error:
             reason = PydanticCustomError("component", "{reason}", {"reason": str(error)})
             line = InitErrorDetails(type=reason, input=value)
             if isinstance(value, Mapping) and cls.family.tag in value:
                 line = InitErrorDetails(type=reason, loc=(cls.family.tag,), input=value[cls.family.tag])
             raise ValidationError.from_exception_data(cls.__name__, [line]) from None
-        found = form.model_validate(value)
-        assert isinstance(found, cls)
-        return found
+        section = form.model_validate(value)
+        assert isinstance(section, cls)
+        return section
 
 
 def components_of(config: BaseModel) -> Iterator[Component]:

@@ -15,7 +15,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from kcm.errors import ConfigError
 from kcm.redact import HIDDEN
-from kcm.regular import require_regular
+from kcm.regular_files import require_regular
 
 _UNKNOWN_KEY = "unknown_key"
 
@@ -31,13 +31,13 @@ class Config(BaseModel):
     @classmethod
     def _known_keys(cls, values: Any) -> Any:
         """Refuse keys that there are not, each with the nearest of those that there are."""
-        unknown = [key for key in values if key not in cls.model_fields] if isinstance(values, dict) else []
-        if unknown:
-            raise ValidationError.from_exception_data(cls.__name__, [cls._unknown(key) for key in unknown])
+        unknown_keys = [key for key in values if key not in cls.model_fields] if isinstance(values, dict) else []
+        if unknown_keys:
+            raise ValidationError.from_exception_data(cls.__name__, [cls._unknown_key(key) for key in unknown_keys])
         return values
 
     @classmethod
-    def _unknown(cls, key: object) -> InitErrorDetails:
+    def _unknown_key(cls, key: object) -> InitErrorDetails:
         nearest = difflib.get_close_matches(str(key), sorted(cls.model_fields), n=1, cutoff=0.0)
         reason = PydanticCustomError(_UNKNOWN_KEY, "unknown key", {"nearest": nearest})
         return InitErrorDetails(type=reason, loc=(str(key),), input=None)
@@ -135,21 +135,21 @@ def with_absolute_paths(config: ConfigT) -> ConfigT:
 
 def with_paths(config: ConfigT, change: Callable[[str], str]) -> ConfigT:
     """A copy with every path changed, and every text that is marked as a `LocalPath`."""
-    changed = {}
+    updates = {}
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
-        if (other := _with_paths(value, LocalPath in field.metadata, change)) is not value:
-            changed[name] = other
-    return config.model_copy(update=changed)
+        if (new_value := _with_paths(value, LocalPath in field.metadata, change)) is not value:
+            updates[name] = new_value
+    return config.model_copy(update=updates)
 
 
 def _with_paths(value: Any, is_path: bool, change: Callable[[str], str]) -> Any:
     if isinstance(value, Config):
         return with_paths(value, change)
     if isinstance(value, dict):
-        return {key: _with_paths(each, is_path, change) for key, each in value.items()}
+        return {key: _with_paths(item, is_path, change) for key, item in value.items()}
     if isinstance(value, tuple):
-        return tuple(_with_paths(each, is_path, change) for each in value)
+        return tuple(_with_paths(item, is_path, change) for item in value)
     if isinstance(value, Path):
         return Path(change(str(value)))
     return change(value) if is_path and isinstance(value, str) else value

@@ -17,7 +17,7 @@ class Price(Config):
     per_1k_tokens: float | None = Field(None, ge=0, description="Price of 1,000 tokens, read or written.")
 
     @model_validator(mode="after")
-    def _one(self) -> Price:
+    def _exactly_one_price(self) -> Price:
         if (self.per_call is None) == (self.per_1k_tokens is None):
             raise ValueError("give either per_call or per_1k_tokens")
         return self
@@ -56,10 +56,10 @@ def prices(costs: CostsConfig, usage: Mapping[str, Any] | None = None) -> Prices
 
     `usage` holds what the large model's answers took together: `rows`, and `tokens` and `currency` where counted.
     """
-    used = usage or {}
-    rows = used.get("rows") or 0
-    tokens = used["tokens"] / rows if rows and used.get("tokens") else None
-    recorded = used["currency"] / rows if rows and used.get("currency") else None
+    totals = usage or {}
+    rows = totals.get("rows") or 0
+    tokens = totals["tokens"] / rows if rows and totals.get("tokens") else None
+    recorded = totals["currency"] / rows if rows and totals.get("currency") else None
     large = costs.large.of_answer(tokens) if costs.large else recorded
     small = costs.small.of_answer(tokens)
     if large is None or small is None:

@@ -26,28 +26,28 @@ class MissingExtraError(ConfigError, ImportError):
     """Something needs a package that an extra of the installation brings."""
 
 
-def require(module: str, what: str) -> None:
-    """Raise MissingExtraError if a module of an extra is not installed; `what` needs it."""
+def require(module: str, feature: str) -> None:
+    """Raise MissingExtraError if a module of an extra is not installed; `feature` is what needs it."""
     if find_spec(module) is None:
-        raise _missing(module, what)
+        raise _missing_extra(module, feature)
 
 
 @contextmanager
-def naming_extra(what: str) -> Iterator[None]:
+def naming_extra(feature: str) -> Iterator[None]:
     """Within the block an import of what is not installed raises MissingExtraError, if an extra brings it."""
     try:
         yield
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if _extra_of(module):
-            raise _missing(module, what) from None
+            raise _missing_extra(module, feature) from None
         raise
 
 
-def load(target: str, what: str) -> Any:
+def load(target: str, feature: str) -> Any:
     """The object `module:name` of a part that an extra brings. Raises MissingExtraError where it is not installed."""
     module, _, name = target.partition(":")
-    with naming_extra(what):
+    with naming_extra(feature):
         return getattr(import_module(module), name)
 
 
@@ -55,6 +55,6 @@ def _extra_of(module: str) -> str | None:
     return next((extra for extra, modules in EXTRAS.items() if module in modules), None)
 
 
-def _missing(module: str, what: str) -> MissingExtraError:
+def _missing_extra(module: str, feature: str) -> MissingExtraError:
     hint = f"pip install 'kcm-cascade[{_extra_of(module)}]'"
-    return MissingExtraError(f"{what} needs {module}, which is not installed", hint=hint)
+    return MissingExtraError(f"{feature} needs {module}, which is not installed", hint=hint)

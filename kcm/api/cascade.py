@@ -78,10 +78,12 @@ class Cascade:
         single text in place of many.
         """
         vector = self.bundle.encoder.vector_columns
-        asked = inputs_of(inputs, self.bundle.reads, text=text, image=image, task=task, id=id, vector=vector)
-        faults = [fault_of(self.bundle, example) for example in asked]
-        answered = iter(self.answer([example for example, fault in zip(asked, faults, strict=True) if fault is None]))
-        answers = [next(answered) if fault is None else Unreadable(fault) for fault in faults]
+        requests = inputs_of(inputs, self.bundle.reads, text=text, image=image, task=task, id=id, vector=vector)
+        faults = [fault_of(self.bundle, example) for example in requests]
+        model_answers = iter(
+            self.answer([example for example, fault in zip(requests, faults, strict=True) if fault is None])
+        )
+        answers = [next(model_answers) if fault is None else Unreadable(fault) for fault in faults]
         return with_answers(inputs, answers) if isinstance(inputs, pd.DataFrame) else answers
 
     @overload

@@ -77,8 +77,8 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     collaborator_: Collaborator
     classes_: NDArray[Any]
     _index: dict[Any, int]  # outputs of the network by label, in the order in which labels came
-    _seen: set[int]  # outputs that have had rows
-    _past: list[TensorRows]
+    _seen_outputs: set[int]  # outputs that have had rows
+    _past_tasks: list[TensorRows]
     _state: dict[str, Any] | None
     _scaling: FrozenNormalizer
 
@@ -141,30 +141,30 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         parts = [self.collaborator_(self._scaling(part))[0] for part in torch.split(features_ND, _ROWS_AT_ONCE)]
         logits_NC: NDArray[np.float64] = torch.cat(parts).numpy()
         known_NC = np.full((len(logits_NC), len(self._index)), UNSEEN)
-        seen = sorted(self._seen)
-        known_NC[:, seen] = logits_NC[:, seen]
+        seen_outputs = sorted(self._seen_outputs)
+        known_NC[:, seen_outputs] = logits_NC[:, seen_outputs]
         return known_NC[:, [self._index[label] for label in self.classes_.tolist()]]
 
     def _learn(self, X: ArrayLike, y: ArrayLike, *, classes: ArrayLike | None, anew: bool) -> Self:
         features_ND, target_N = validate_data(self, X, y, dtype=np.float64, reset=anew)
         check_classification_targets(target_N)
-        given = np.unique(column_or_1d(target_N))
+        targets = np.unique(column_or_1d(target_N))
         if classes is not None:
-            given = np.union1d(given, np.unique(np.asarray(classes)))
+            targets = np.union1d(targets, np.unique(np.asarray(classes)))
         features = torch.from_numpy(features_ND.copy())
         if anew:
             self._start(features)
         index = self._index | {
             label: len(self._index) + place
-            for place, label in enumerate(each for each in given.tolist() if each not in self._index)
+            for place, label in enumerate(target for target in targets.tolist() if target not in self._index)
         }
         labels_N = torch.tensor([index[label] for label in target_N.tolist()])
-        collaborator, state = self._trained(self._scaling(features), labels_N, len(index))
+        collaborator, state = self._train(self._scaling(features), labels_N, len(index))
         # Whatever was refused above has changed nothing of what was learned before.
         self.collaborator_, self._state, self._index = collaborator.eval(), state, index
-        self.classes_ = given if anew else np.union1d(self.classes_, given)
-        self._seen |= set(labels_N.tolist())
-        self._past.append(_one_of_each(f"call {len(self._past)}", self._scaling(features), labels_N))
+        self.classes_ = targets if anew else np.union1d(self.classes_, targets)
+        self._seen_outputs |= set(labels_N.tolist())
+        self._past_tasks.append(_one_of_each(f"call {len(self._past_tasks)}", self._scaling(features), labels_N))
         return self
 
     def _start(self, features: Tensor) -> None:
@@ -172,17 +172,17 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         self._config, random = _learner_config(self.learner), self.random_state
         self._seed = int(random) if isinstance(random, int | np.integer) else check_random_state(random).randint(2**31)
         self._index = {}
-        self._seen = set()
-        self._past = []
+        self._seen_outputs = set()
+        self._past_tasks = []
         self._state = None
         self._scaling = FrozenNormalizer(features.shape[1]).double()
         self._scaling.fit([features])
 
-    def _trained(self, features: Tensor, labels_N: Tensor, num_labels: int) -> tuple[Collaborator, dict[str, Any]]:
+    def _train(self, features: Tensor, labels_N: Tensor, num_labels: int) -> tuple[Collaborator, dict[str, Any]]:
         """The network after one more task, of these rows, and the state of its trainer."""
         network, learner = self._network(), self._config.build(self._seed)
         self._config.check_network(network)
-        number = len(self._past)
+        number = len(self._past_tasks)
         if learner.tasks_to_stream(number) != range(number, number + 1):
             raise ConfigError(
                 f"learner {self._config.tag!r} takes all rows so far, and they are not kept",
@@ -193,7 +193,7 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         collaborator.add_module("normalizer", nn.Identity())  # rows are scaled already, each feature by itself
         rows = _rows(f"call {number}", features, labels_N, torch.arange(1))
         trainer = Trainer(
-            collaborator, learner, [*self._past, rows], self._train_config(), DistillConfig(), seed=self._seed
+            collaborator, learner, [*self._past_tasks, rows], self._train_config(), DistillConfig(), seed=self._seed
         )
         if self._state is not None:
             trainer.load_state_dict(self._state)
@@ -227,13 +227,13 @@ def _learner_config(learner: str | Mapping[str, Any] | LearnerConfig) -> Learner
     return parse_config(_Learner, {"learner": section}, where="KANClassifier").learner
 
 
-def _rows(name: str, features: Tensor, labels_N: Tensor, tested: Tensor) -> TensorRows:
+def _rows(name: str, features: Tensor, labels_N: Tensor, test_N: Tensor) -> TensorRows:
     """The rows of a task; those at the positions `tested` also have to be its test rows."""
     no_large_N1 = torch.full((len(labels_N), 1), torch.nan, dtype=features.dtype)
     batch = Batch(features, labels_N, no_large_N1, torch.ones(len(labels_N), dtype=features.dtype))
     ids = [f"{name}, {row}" for row in range(len(labels_N))]
-    test = batch.take(tested, batch.weights[tested])
-    return TensorRows(name, {"train": (ids, batch), "test": ([ids[row] for row in tested.tolist()], test)})
+    test = batch.take(test_N, batch.weights[test_N])
+    return TensorRows(name, {"train": (ids, batch), "test": ([ids[row] for row in test_N.tolist()], test)})
 
 
 def _one_of_each(name: str, features: Tensor, labels_N: Tensor) -> TensorRows:

@@ -41,9 +41,9 @@ class Router:
 
         Raises ConfigError for columns that do not say who was right, DataError for rows that cannot be used.
         """
-        chosen = parse_config(RouteColumns, columns, where="columns")
-        opened = RoutingFrame(table_of(frame, chosen, _WHERE), chosen, self.encoder, self.assets)
-        self.fitted, self.policy = opened.fitted(self.seed)[0], None
+        route_columns = parse_config(RouteColumns, columns, where="columns")
+        routing = RoutingFrame(table_of(frame, route_columns, _WHERE), route_columns, self.encoder, self.assets)
+        self.fitted, self.policy = routing.fitted(self.seed)[0], None
         return self
 
     def certify(self, frame: pd.DataFrame, *, ledger: str | Path | None = None, **request: Any) -> dict[str, Any]:
@@ -52,27 +52,28 @@ class Router:
         Gives what `kcm route certify` writes as JSON. `predict` then follows the decision. Raises DataError where rows
         that the router was fitted on would certify it.
         """
-        asked = parse_config(RequestConfig, request, where="request")
+        request_config = parse_config(RequestConfig, request, where="request")
         columns = self._router.config.columns
-        opened = RoutingFrame(table_of(frame, columns, _WHERE), columns, None, self.assets, self._router)
-        result = opened.certify(asked, None if ledger is None else Path(ledger))
+        routing = RoutingFrame(table_of(frame, columns, _WHERE), columns, None, self.assets, self._router)
+        result = routing.certify(request_config, None if ledger is None else Path(ledger))
         self.policy = Policy(
-            decision=_decision(result), task_decisions={task: _decision(own) for task, own in result["tasks"].items()}
+            decision=_decision(result),
+            task_decisions={task: _decision(decision) for task, decision in result["tasks"].items()},
         )
         return result
 
     def scores(self, frame: pd.DataFrame) -> NDArray[np.float64]:
         """Gate score of every row, [N]: the larger, the less a large call would gain. Answers need not be known."""
-        return self._opened(frame).scores
+        return self._open(frame).scores
 
     def predict(self, frame: pd.DataFrame) -> NDArray[np.object_]:
         """`small` or `large` for every row, [N], by the certified decision. Raises ConfigError before there is one."""
         if self.policy is None:
             raise ConfigError("nothing is certified yet", where="Router.predict", hint="Call certify, or use scores")
-        opened = self._opened(frame)
-        return np.where(self.policy.keep(opened.scores, opened.table.task), "small", "large").astype(object)
+        routing = self._open(frame)
+        return np.where(self.policy.keep(routing.scores, routing.table.task), "small", "large").astype(object)
 
-    def _opened(self, frame: pd.DataFrame) -> RoutingFrame:
+    def _open(self, frame: pd.DataFrame) -> RoutingFrame:
         columns = self._router.config.columns
         return RoutingFrame(unjudged_table(frame, columns, _WHERE), columns, None, self.assets, self._router)
 

@@ -16,16 +16,16 @@ def folder_of(source: str | Path) -> Path:
 
     Raises ArtefactError where there is no such folder, ConfigError for an unknown scheme, and what fetching raises.
     """
-    given = str(source)
-    scheme, colon, _ = given.partition(":")
-    if not colon or len(scheme) == 1 or os.path.exists(given):  # one letter is a drive
-        if not os.path.isdir(given):
-            raise ArtefactError("no such folder", where=given, hint="Give a bundle's folder, or models:/NAME@ALIAS")
-        return Path(given)
-    known = {entry.name: entry for entry in entry_points(group="kcm.schemes")}
-    if scheme not in known:
-        names = ", ".join(f"{name}:" for name in sorted(known)) or "none"
-        raise ConfigError(f"unknown scheme {scheme!r}", where=given, hint=f"Give a folder; known schemes are {names}")
+    name = str(source)
+    scheme, colon, _ = name.partition(":")
+    if not colon or len(scheme) == 1 or os.path.exists(name):  # one letter is a drive
+        if not os.path.isdir(name):
+            raise ArtefactError("no such folder", where=name, hint="Give a bundle's folder, or models:/NAME@ALIAS")
+        return Path(name)
+    schemes = {entry.name: entry for entry in entry_points(group="kcm.schemes")}
+    if scheme not in schemes:
+        names = ", ".join(f"{name}:" for name in sorted(schemes)) or "none"
+        raise ConfigError(f"unknown scheme {scheme!r}", where=name, hint=f"Give a folder; known schemes are {names}")
     with naming_extra(f"{scheme}:"):
-        fetch: Callable[[str], Path] = known[scheme].load()
-    return fetch(given)
+        fetch: Callable[[str], Path] = schemes[scheme].load()
+    return fetch(name)

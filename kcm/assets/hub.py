@@ -90,7 +90,7 @@ def _run(
 ) -> str:
     command = [sys.executable, "-c", script, json.dumps(arguments)]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             capture_output=True,
             text=True,
@@ -100,10 +100,10 @@ def _run(
         )
     except subprocess.TimeoutExpired:
         raise AssetError(f"the hub did not answer within {timeout:g} s", where=where) from None
-    if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        raise AssetError(f"the hub failed: {lines[-1] if lines else f'exit status {done.returncode}'}", where=where)
-    return done.stdout.strip()
+    if process.returncode:
+        lines = [line.strip() for line in process.stderr.splitlines() if line.strip()]
+        raise AssetError(f"the hub failed: {lines[-1] if lines else f'exit status {process.returncode}'}", where=where)
+    return process.stdout.strip()
 
 
 def _environment() -> dict[str, str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from kcm.assets import hub
 from kcm.assets.manifest import MANIFEST, is_intact
-from kcm.assets.places import BundleName, may_open, require_may_open
 from kcm.assets.remote import assets_folder, assets_place, fetch_remote
+from kcm.assets.trusted_paths import BundleName, may_open, require_may_open
 from kcm.durable import drafted
 from kcm.errors import AssetError
 
@@ -61,15 +61,15 @@ def is_at_hand(model: str, assets_dir: Path) -> bool:
     """
     if Path(model).expanduser().is_dir() or (assets_dir / model).exists() or "://" in assets_place(assets_dir):
         return True
-    return _cached(model, None) is not None
+    return _cached_folder(model, None) is not None
 
 
 def _from_hub(model: str, assets_dir: Path) -> Path:
     pin = assets_dir / ".revisions" / model.replace("/", "--")
     revision = pin.read_text(encoding="utf-8").strip() if pin.is_file() else None
-    if (found := _cached(model, revision)) is None:
+    if (folder := _cached_folder(model, revision)) is None:
         try:
-            found = hub.download(model, revision, list(_PATTERNS))
+            folder = hub.download(model, revision, list(_PATTERNS))
         except AssetError as error:
             raise AssetError(
                 f"asset {model!r} has not been fetched, nor can it be had from the hub: {error.what}",
@@ -77,8 +77,8 @@ def _from_hub(model: str, assets_dir: Path) -> Path:
                 hint=f"Run `kcm assets {model}`, name a local folder, or check the id and the network",
             ) from None
     if revision is None:
-        _pin(pin, found.name)  # the hub's cache names the folder of a snapshot after its commit
-    return found
+        _pin(pin, folder.name)  # the hub's cache names the folder of a snapshot after its commit
+    return folder
 
 
 def _pin(pin: Path, commit: str) -> None:
@@ -86,7 +86,7 @@ def _pin(pin: Path, commit: str) -> None:
         draft.write_text(f"{commit}\n", encoding="utf-8")
 
 
-def _cached(model: str, revision: str | None) -> Path | None:
+def _cached_folder(model: str, revision: str | None) -> Path | None:
     """The hub cache's copy; a copy without weights is an interrupted download and does not count."""
     from huggingface_hub import snapshot_download  # takes its time to import, and fetched assets need none of it
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError

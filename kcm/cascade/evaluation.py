@@ -94,8 +94,8 @@ def route_quality(
     large = accuracy_interval(rows.baseline_correct, rows.group)
     cascade = accuracy_interval(cascade_N, rows.group)
     # With nothing kept both are one and the same: the difference is no estimate.
-    same = Interval(0.0, 0.0, 0.0) if len(kept_N) and not kept_N.any() else None
-    difference = same or paired_difference(cascade_N, rows.baseline_correct, rows.group)
+    no_difference = Interval(0.0, 0.0, 0.0) if len(kept_N) and not kept_N.any() else None
+    difference = no_difference or paired_difference(cascade_N, rows.baseline_correct, rows.group)
     if small is None or large is None or cascade is None or difference is None:
         return None
     return RouteQuality(
@@ -130,11 +130,11 @@ def label_qualities(rows: ScoredOutcomes, kept: ArrayLike, label: ArrayLike, sma
     kept_N, label_N, small_N = np.asarray(kept, dtype=bool), np.asarray(label), np.asarray(small)
     large_N = rows.large_correct if kept_N.any() else rows.baseline_correct
     right_N = np.where(kept_N, rows.small_correct, large_N)
-    found = []
+    qualities = []
     for number in np.unique(label_N):
         mine_N = label_N == number
-        others, counts = np.unique(small_N[mine_N & ~rows.small_correct], return_counts=True)
-        found.append(
+        wrong_answers, counts = np.unique(small_N[mine_N & ~rows.small_correct], return_counts=True)
+        qualities.append(
             LabelQuality(
                 label=int(number),
                 num_rows=int(mine_N.sum()),
@@ -143,10 +143,10 @@ def label_qualities(rows: ScoredOutcomes, kept: ArrayLike, label: ArrayLike, sma
                 cascade_accuracy=float(right_N[mine_N].mean()),
                 calls_saved=float(kept_N[mine_N].mean()),
                 kept_wrong=int((mine_N & kept_N & ~rows.small_correct).sum()),
-                mistaken_for=(int(others[counts.argmax()]), int(counts.max())) if len(others) else None,
+                mistaken_for=(int(wrong_answers[counts.argmax()]), int(counts.max())) if len(wrong_answers) else None,
             )
         )
-    return sorted(found, key=lambda each: (-each.kept_wrong, each.small_accuracy, each.label))
+    return sorted(qualities, key=lambda quality: (-quality.kept_wrong, quality.small_accuracy, quality.label))
 
 
 def calls_saved_at(validate: ScoredOutcomes, test: ScoredOutcomes, max_loss: float) -> tuple[float, float]:

@@ -108,19 +108,19 @@ class Frontier:
 
         With `novel`, a share of the rows is taken to be of unknown classes; each of them that is kept is lost.
         """
-        return self.point(int(np.flatnonzero(self._lost(novel) <= max_loss + 1e-9 / self.num_rows)[-1]))
+        return self.point(int(np.flatnonzero(self._loss(novel) <= max_loss + 1e-9 / self.num_rows)[-1]))
 
     def most_accurate(self, novel: NovelRows | None = None) -> FrontierPoint:
         """The route that loses least, as `cheapest` counts it; of equal ones that with the fewest calls."""
-        lost = self._lost(novel)
-        return self.point(int(np.flatnonzero(lost <= lost.min() + 1e-9 / self.num_rows)[-1]))
+        loss = self._loss(novel)
+        return self.point(int(np.flatnonzero(loss <= loss.min() + 1e-9 / self.num_rows)[-1]))
 
-    def _lost(self, novel: NovelRows | None) -> NDArray[np.float64]:
+    def _loss(self, novel: NovelRows | None) -> NDArray[np.float64]:
         """Accuracy that every route loses against large-only, [K + 1]."""
-        lost = (self.num_correct[0] - self.num_correct) / self.num_rows
+        loss = (self.num_correct[0] - self.num_correct) / self.num_rows
         if novel:
-            lost = (1 - novel.share) * lost + novel.share * novel.kept(self.thresholds)
-        return np.asarray(lost)
+            loss = (1 - novel.share) * loss + novel.share * novel.kept(self.thresholds)
+        return np.asarray(loss)
 
     def point(self, index: int, threshold: float | None = None) -> FrontierPoint:
         """Route number `index`, described by its own threshold or by another one that routes alike."""

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import AfterValidator
 from torch import Tensor
 
-from kcm.cascade.forms import GateHead, GateInputs, GateRows
+from kcm.cascade.gate_kinds import GateHead, GateInputs, GateRows
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import form_named
 from kcm.cascade.table import OutcomeTable
@@ -75,9 +75,9 @@ def tempered(
     """What heads read of rows. Raises DataError for logits that are NaN."""
     judge_NC = np.asarray(judge_logits_NC, dtype=np.float64) / temperature
     small_NC = judge_NC if small_logits_NC is None else np.asarray(small_logits_NC, dtype=np.float64) / temperature
-    for who, logits_NC in (("judge", judge_NC), ("small", small_NC)):
+    for model, logits_NC in (("judge", judge_NC), ("small", small_NC)):
         if np.isnan(logits_NC).any():
-            raise DataError(f"{who} logits contain NaN", where="gate")
+            raise DataError(f"{model} logits contain NaN", where="gate")
     return GateInputs(judge_NC, small_NC, features_ND)
 
 
@@ -109,7 +109,7 @@ def fit_gate(
     `num_labels` are those of the table's first labels that the small side can answer with, all unless given.
     """
     judge_NC, small_NC = table.judge_logits[:, :num_labels], table.small_logits[:, :num_labels]
-    fitted = form_named(name).fit(
+    gate = form_named(name).fit(
         GateRows(
             inputs=tempered(features_ND, judge_NC, small_NC, temperature),
             small_correct=table.small_correct,
@@ -119,4 +119,4 @@ def fit_gate(
             seed=seed,
         )
     )
-    return FittedGate(Gate(name, temperature, fitted.head), fitted.scores)
+    return FittedGate(Gate(name, temperature, gate.head), gate.scores)

@@ -27,8 +27,8 @@ class Novelty:
     @classmethod
     def of(cls, learner_state: Mapping[str, Any]) -> Novelty | None:
         """From the residuals that a learner has kept; None where it has kept none."""
-        kept = learner_state.get("residuals")
-        return cls(**{name: tensor.numpy() for name, tensor in kept.items()}) if kept else None
+        residuals = learner_state.get("residuals")
+        return cls(**{name: tensor.numpy() for name, tensor in residuals.items()}) if residuals else None
 
     def distances(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
         """The distance of every input, [N]. A logit of -inf is of a class that is taken not to be known."""
@@ -62,5 +62,5 @@ class NovelRows:
         if self.distances is None:
             return None
         distances = np.sort(self.distances[self.scores > threshold])
-        allowed = int(MAX_NOVEL_KEPT * len(self.scores))
-        return float(distances[allowed]) if allowed < len(distances) else None
+        max_kept = int(MAX_NOVEL_KEPT * len(self.scores))
+        return float(distances[max_kept]) if max_kept < len(distances) else None

@@ -77,9 +77,9 @@ class Policy(Config):
     goal: Goal = Field("calls", description="What the search chose by: the fewest calls, or the highest accuracy.")
     on_large_failure: OnLargeFailure = "answer_small"
 
-    def on_failure(self, chosen: OnLargeFailure | None) -> Policy:
+    def on_failure(self, on_large_failure: OnLargeFailure | None) -> Policy:
         """The same policy with what was chosen for inputs that the large model fails; None: as it is."""
-        return self.model_copy(update={"on_large_failure": chosen}) if chosen else self
+        return self.model_copy(update={"on_large_failure": on_large_failure}) if on_large_failure else self
 
     def save(self, folder: Path) -> None:
         """Write the policy's file into a folder."""
@@ -106,7 +106,7 @@ class Policy(Config):
     @property
     def lowest_cut(self) -> float:
         """The lowest threshold of all requests."""
-        return min(each.cut for each in (self.decision, *self.task_decisions.values()))
+        return min(decision.cut for decision in (self.decision, *self.task_decisions.values()))
 
     def decision_for(self, task: str | None) -> Decision:
         """The decision for a request that carries `task`, or none."""

@@ -43,15 +43,15 @@ class Reference:
     @classmethod
     def nothing(cls) -> Reference:
         """Of a side that has kept nothing."""
-        none = torch.zeros(0, 0)
-        return cls(none, torch.zeros(0, dtype=torch.bool), none, none, torch.zeros(0, dtype=torch.int64))
+        empty = torch.zeros(0, 0)
+        return cls(empty, torch.zeros(0, dtype=torch.bool), empty, empty, torch.zeros(0, dtype=torch.int64))
 
     @classmethod
     def of(cls, collaborator: Collaborator, learner_state: Mapping[str, Any]) -> Reference:
         """From the sums of the base where there is one, else from the rows in the memory, if any."""
         memory = learner_state.get("memory") or {}
-        nothing = cls.nothing()
-        remembered_RD, label_R = nothing.remembered_RD, nothing.label_R
+        empty = cls.nothing()
+        remembered_RD, label_R = empty.remembered_RD, empty.label_R
         if memory.get("ids"):
             remembered_RD = F.normalize(memory["features"].float(), dim=-1)
             label_R = memory["labels"]
@@ -62,8 +62,8 @@ class Reference:
             one_hot_RC = F.one_hot(label_R, collaborator.num_labels).double()
             count_C, sum_CD = one_hot_RC.sum(0), one_hot_RC.T @ remembered_RD.double()
         else:
-            return nothing
-        mean_CK, whiten_DK = class_means(count_C, sum_CD), nothing.whiten_DK
+            return empty
+        mean_CK, whiten_DK = class_means(count_C, sum_CD), empty.whiten_DK
         if base is not None and base.kind == "lda":
             covariance_DD = pooled_covariance(count_C, sum_CD, base.gram_DD, base.shrinkage)
             # A = L L^T of the inverse: |(x - m) L|^2 = (x - m) A (x - m).
@@ -97,7 +97,7 @@ class Reference:
         near_NK = np.argpartition(-cosine_NR, count - 1, axis=1)[:, :count]
         cosine_NK = np.take_along_axis(cosine_NR, near_NK, 1)
         order_NK = np.argsort(-cosine_NK, axis=1)
-        near_NK, cosine_NK = (np.take_along_axis(each, order_NK, 1) for each in (near_NK, cosine_NK))
+        near_NK, cosine_NK = (np.take_along_axis(columns, order_NK, 1) for columns in (near_NK, cosine_NK))
         return 1 - cosine_NK.astype(np.float64), self.label_R.numpy()[near_NK]
 
     @cached_property

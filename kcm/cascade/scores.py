@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kcm.cascade.forms import FittedHead, GateForm, GateHead, GateInputs, GateRows
+from kcm.cascade.gate_kinds import FittedHead, GateForm, GateHead, GateInputs, GateRows
 
 # Thresholds lie between scores and have to be finite, so an infinitely sure row gets this score instead.
 SCORE_LIMIT = 1e9

@@ -33,8 +33,8 @@ class ColumnTable:
     @classmethod
     def joined(cls, tables: Iterable[Self]) -> Self:
         """The rows of several tables with the same columns, of which there is one at least."""
-        first, *others = tables
-        parts = [table._columns for table in (first, *others)]
+        first, *later_tables = tables
+        parts = [table._columns for table in (first, *later_tables)]
         return replace(first, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
     @property
@@ -126,9 +126,9 @@ class MeasuredRows(OutcomeRows):
     @classmethod
     def of(cls, table: OutcomeTable, score: ArrayLike, small_cost: ArrayLike, temperature: float) -> MeasuredRows:
         """The rows of a table with their gate scores [N] and the small side's cost [N]."""
-        taken: dict[str, Any] = {field.name: getattr(table, field.name, None) for field in fields(cls)}
+        values: dict[str, Any] = {field.name: getattr(table, field.name, None) for field in fields(cls)}
         return cls(
-            **taken
+            **values
             | {
                 "score": np.asarray(score, dtype=np.float64),
                 "small_cost": np.asarray(small_cost, dtype=np.float64),

@@ -18,7 +18,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import ESCALATE_ALL, Decision, DecisionKind, Policy
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.certification.paths import (
+from kcm.certification.threshold_paths import (
     EitherPath,
     MethodChoice,
     NetPath,
@@ -202,16 +202,18 @@ def certify_policy(
     validate or certify rows loses its own decision and follows the common one.
     """
     share = (config.delta if delta is None else delta) / (1 + len(policy.task_decisions))
-    known: Choices = {} if choices is None else choices
-    common = certify(validate, rows, policy.decision, config, delta=share, choices=known.setdefault(None, {}))
+    choices_by_scope: Choices = {} if choices is None else choices
+    common = certify(
+        validate, rows, policy.decision, config, delta=share, choices=choices_by_scope.setdefault(None, {})
+    )
     certificates: dict[str | None, Certificate] = {None: common}
     if policy.task_decisions:
         alone = config.model_copy(update={"every_task": False})
         validate_rows, task_rows = validate.by_task(), rows.by_task()
         for task, decision in policy.task_decisions.items():
             if task in task_rows and task in validate_rows:
-                own = validate_rows[task], task_rows[task], decision, alone
-                certificates[task] = certify(*own, delta=share, choices=known.setdefault(task, {}))
+                arguments = validate_rows[task], task_rows[task], decision, alone
+                certificates[task] = certify(*arguments, delta=share, choices=choices_by_scope.setdefault(task, {}))
     tasks = {task: certificate.route for task, certificate in certificates.items() if task is not None}
     return policy.model_copy(update={"decision": common.route, "task_decisions": tasks}), certificates
 
@@ -224,7 +226,7 @@ def uncertified_policy(
     The call rate is that of the `validate` rows; 1 without any.
     """
     decision = Decision.of(threshold)
-    nothing = Certificate(
+    empty = Certificate(
         method="traffic",
         epsilon=config.epsilon,
         delta=config.delta,
@@ -241,7 +243,7 @@ def uncertified_policy(
         fewest_units=0,
         reason="no certify rows: `kcm update` certifies on traffic",
     )
-    return policy.model_copy(update={"decision": decision, "task_decisions": {}}), {None: nothing}
+    return policy.model_copy(update={"decision": decision, "task_decisions": {}}), {None: empty}
 
 
 def confidence(deltas: Iterable[float]) -> str:
@@ -263,8 +265,10 @@ def why_not_promotable(policy: Policy, certificates: Mapping[str | None, Certifi
 
 def certificates_json(certificates: Mapping[str | None, Certificate]) -> dict[str, Any]:
     """The common certificate as plain values, and below `tasks` those of tasks with a decision of their own."""
-    own = {task: each.model_dump(mode="json") for task, each in certificates.items() if task is not None}
-    return certificates[None].model_dump(mode="json") | {"tasks": own}
+    task_certificates = {
+        task: certificate.model_dump(mode="json") for task, certificate in certificates.items() if task is not None
+    }
+    return certificates[None].model_dump(mode="json") | {"tasks": task_certificates}
 
 
 def certificate_curve(
@@ -337,10 +341,10 @@ def _path(
 
 def _samples(validate: ScoredOutcomes, num_rows: int) -> list[ScoredOutcomes]:
     """What so many certify rows may look like: draws of whole units of the rows that choose, at most all of these."""
-    units, most = Units(validate.group, len(validate)), min(num_rows, MAX_SAMPLED)
-    if most >= len(validate):
+    units, max_rows = Units(validate.group, len(validate)), min(num_rows, MAX_SAMPLED)
+    if max_rows >= len(validate):
         return [validate]
-    return [validate.select(units.sample(len(validate), most, seed)) for seed in range(NUM_SAMPLES)]
+    return [validate.select(units.sample(len(validate), max_rows, seed)) for seed in range(NUM_SAMPLES)]
 
 
 def _within_calls(path: ThresholdPath, threshold: float, lowest: float, highest: float) -> tuple[float, bool]:

@@ -38,10 +38,10 @@ def afforded_errors(num_units: int, num_drawn: int, allowed: int, delta: float) 
 
     `num_drawn` of `num_units` are drawn, and at most `allowed` undrawn errors are promised.
     """
-    most = -1
-    while most + 1 + allowed + 1 <= num_units and _passes(num_units, most + 1, allowed, num_drawn, delta):
-        most += 1
-    return most
+    max_errors = -1
+    while max_errors + 1 + allowed + 1 <= num_units and _passes(num_units, max_errors + 1, allowed, num_drawn, delta):
+        max_errors += 1
+    return max_errors
 
 
 def fewest_drawn(num_units: ArrayLike, errors: ArrayLike, allowed: ArrayLike, delta: float) -> NDArray[np.int64]:
@@ -49,7 +49,7 @@ def fewest_drawn(num_units: ArrayLike, errors: ArrayLike, allowed: ArrayLike, de
 
     `num_units + 1` if no draw affords them.
     """
-    units, x, a = np.broadcast_arrays(*(np.asarray(each, dtype=np.int64) for each in (num_units, errors, allowed)))
+    units, x, a = np.broadcast_arrays(*(np.asarray(counts, dtype=np.int64) for counts in (num_units, errors, allowed)))
     low, high = np.zeros(units.shape, dtype=np.int64), units + 1
     bad = a + x + 1
     possible = bad <= units
@@ -91,20 +91,20 @@ def longest_prefix(places: Sequence[int] | NDArray[np.int64], wrong: ArrayLike, 
     return num_units if len(errors) <= most else int(errors[most])
 
 
-def _passes(num_units: int, errors: int, allowed: int, num_drawn: int, delta: float) -> bool:
-    return bool(hypergeom.cdf(errors, num_units, allowed + errors + 1, num_drawn) <= delta)
+def _passes(num_units: int, errors: int, num_allowed: int, num_drawn: int, delta: float) -> bool:
+    return bool(hypergeom.cdf(errors, num_units, num_allowed + errors + 1, num_drawn) <= delta)
 
 
 def _log_cdf(
-    units: NDArray[np.int64], bad: NDArray[np.int64], drawn: NDArray[np.int64], most: NDArray[np.int64]
+    units: NDArray[np.int64], bad: NDArray[np.int64], num_drawn: NDArray[np.int64], max_bad: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """log P(Hypergeometric(units, bad, drawn) <= most), elementwise; a sum over at most max(most) + 1 terms."""
     total = np.full(units.shape, -np.inf)
-    fixed = _log_choose(units, drawn)
-    for count in range(int(most.max(initial=0)) + 1):
-        inside = (count <= most) & (count <= bad) & (count <= drawn) & (drawn - count <= units - bad)
+    fixed = _log_choose(units, num_drawn)
+    for count in range(int(max_bad.max(initial=0)) + 1):
+        inside = (count <= max_bad) & (count <= bad) & (count <= num_drawn) & (num_drawn - count <= units - bad)
         i = np.where(inside, count, 0)
-        n, b = np.where(inside, drawn, 0), np.where(inside, bad, 0)
+        n, b = np.where(inside, num_drawn, 0), np.where(inside, bad, 0)
         term = _log_choose(b, i) + _log_choose(np.where(inside, units, 0) - b, n - i) - fixed
         total = np.logaddexp(total, np.where(inside, term, -np.inf))
     return total

@@ -39,8 +39,8 @@ from scipy.special import logsumexp
 
 from kcm.cascade.table import ColumnTable
 from kcm.certification.betting import fewest_without_loss, largest_level
-from kcm.certification.paths import ThresholdPath
 from kcm.certification.pvalues import binomial_upper_bound
+from kcm.certification.threshold_paths import ThresholdPath
 from kcm.certification.traffic import Traffic
 
 _BETS = np.array([0.9, 0.5, 0.25])
@@ -113,8 +113,8 @@ class LabelledTest:
         self.epsilon, self.delta = epsilon, delta
         self.num_units, self._floor = units.num_units, units.floor * (1 - units.noise)
         self.num_decided = int(units.place[~units.answered].min(initial=units.num_units))
-        lost = units.answered & units.lost
-        x_U = np.bincount(units.place[lost], units.weight[lost], units.num_units)
+        is_loss_N = units.answered & units.lost
+        x_U = np.bincount(units.place[is_loss_N], units.weight[is_loss_N], units.num_units)
         self._decided = x_U[: self.num_decided]
 
     @property
@@ -178,8 +178,8 @@ def lowest_certified(units: LabelledUnits, threshold: float, epsilon: float, del
     def passes(step: float) -> bool:
         return LabelledTest(units.above(step), epsilon, delta).certified
 
-    found = bisect.bisect_left(steps, True, key=passes)
-    return float(steps[found]) if found < len(steps) else math.inf
+    position = bisect.bisect_left(steps, True, key=passes)
+    return float(steps[position]) if position < len(steps) else math.inf
 
 
 def noise_bound(num_pairs: int, num_different: int, delta: float = 0.05) -> float:

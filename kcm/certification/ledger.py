@@ -93,10 +93,10 @@ class Look:
     def sentence(self) -> str:
         """What the look costs and what is left afterwards."""
         ordinal = "First look" if self.number == 1 else f"Look {self.number}"
-        left = question_left(self.delta, self.number) / self.delta
+        remaining_share = question_left(self.delta, self.number) / self.delta
         return (
             f"{ordinal} at these rows: uses {self.spend / self.delta:.2g} of delta {self.delta:g};"
-            f" later looks share {left:.2g}"
+            f" later looks share {remaining_share:.2g}"
         )
 
 
@@ -209,7 +209,7 @@ class Ledger:
 
     def looks(self) -> list[Look]:
         """All looks, the oldest first. Raises ArtefactError if the ledger is damaged."""
-        names = sorted(each.name.rpartition("/")[2] for each in self._place.list(_LOOKS))
+        names = sorted(entry.name.rpartition("/")[2] for entry in self._place.list(_LOOKS))
         if names != [f"{number:012d}" for number in range(1, len(names) + 1)]:
             raise self._damaged(f"{_LOOKS} are missing")
         return [self._read_look(f"{_LOOKS}/{name}") for name in names]
@@ -266,9 +266,9 @@ class Ledger:
         except (ValueError, TypeError, KeyError, FileNotFoundError):
             raise self._damaged(f"{name} cannot be read") from None
 
-    def _damaged(self, what: str) -> ArtefactError:
+    def _damaged(self, fault: str) -> ArtefactError:
         hint = "Restore it from a backup, or certify on fresh rows with another ledger"
-        return ArtefactError(f"the ledger of looks is damaged: {what}", where=self._place.uri, hint=hint)
+        return ArtefactError(f"the ledger of looks is damaged: {fault}", where=self._place.uri, hint=hint)
 
 
 def _by_kind(units: Units) -> dict[str, Hashes]:

@@ -11,7 +11,7 @@ from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import Certificate, CertificateConfig, CertifiedWindow, confidence, deployed_fields
 from kcm.certification.labelled import LabelledPath, LabelledUnits
-from kcm.certification.paths import RegretPath, ThresholdPath
+from kcm.certification.threshold_paths import RegretPath, ThresholdPath
 from kcm.certification.traffic import Traffic, TrafficPath
 from kcm.errors import ConfigError
 

@@ -81,8 +81,8 @@ class ClassBase(nn.Module):
     @torch.no_grad()
     def add(self, part: Iterable[Tensor]) -> None:
         """Take the sums of other rows in, and give the logits that all rows so far speak for."""
-        for name, more in zip(self.SUMS, part, strict=True):
-            getattr(self, name).add_(more)
+        for name, addend in zip(self.SUMS, part, strict=True):
+            getattr(self, name).add_(addend)
         if self.kind == "lda":
             weight_CD, bias_C = linear_discriminant(self.count_C, self.sum_CD, self.gram_DD, self.shrinkage)
             scale = 1.0

@@ -193,16 +193,16 @@ class Collaborator(nn.Module):
         """
         if self.network.shared or not _equal(self.judge, self.small):
             return self
-        merged = copy.deepcopy(self)
-        merged.network = self.network.model_copy(update={"shared": True})
-        merged.small = merged.judge
-        return merged
+        collaborator = copy.deepcopy(self)
+        collaborator.network = self.network.model_copy(update={"shared": True})
+        collaborator.small = collaborator.judge
+        return collaborator
 
 
-def _equal(one: nn.Module, other: nn.Module) -> bool:
+def _equal(module: nn.Module, other: nn.Module) -> bool:
     """Whether two networks of one architecture hold the same values."""
-    theirs = other.state_dict()
-    return all(torch.equal(tensor, theirs[name]) for name, tensor in one.state_dict().items())
+    other_state = other.state_dict()
+    return all(torch.equal(tensor, other_state[name]) for name, tensor in module.state_dict().items())
 
 
 def make_base(in_features: int, num_labels: int, network: NetworkConfig) -> ClassBase | None:

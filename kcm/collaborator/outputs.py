@@ -39,15 +39,15 @@ def start_outputs(network: nn.Module, labels: Iterable[int], seed: int, *, zero:
     """Set the outputs of these labels to what they start from; with `zero` to nothing."""
     layer = _last_layer(network)
     for label in labels:
-        fresh = _drawn(layer, torch.Generator().manual_seed(_output_seed(seed, label)))
+        fresh = _draw(layer, torch.Generator().manual_seed(_output_seed(seed, label)))
         for name, tensor in _rows(layer).items():
             tensor[label] = 0.0 if zero else fresh[name][0]
 
 
 def resized(tensor: Tensor, count: int, fill: float = 0.0) -> Tensor:
     """The first `count` rows of a tensor; rows of `fill` are appended where it has fewer."""
-    missing = max(0, count - len(tensor))
-    return torch.cat([tensor[:count], tensor.new_full((missing, *tensor.shape[1:]), fill)])
+    num_missing = max(0, count - len(tensor))
+    return torch.cat([tensor[:count], tensor.new_full((num_missing, *tensor.shape[1:]), fill)])
 
 
 def _last_layer(network: nn.Module) -> nn.Module:
@@ -60,7 +60,7 @@ def _rows(layer: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name in names if (tensor := getattr(layer, name, None)) is not None}
 
 
-def _drawn(layer: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
+def _draw(layer: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
     """The tensors of a layer like this one, but with a single output."""
     if isinstance(layer, KANLinear):
         return layer.drawn(1, generator).state_dict()

@@ -52,15 +52,15 @@ class OnnxNetwork:
 
     def __call__(self, inputs: Arrays) -> np.ndarray:
         """See `Network`."""
-        known = {name: array for name, array in inputs.items() if name in self._names}
-        (vectors_BD,) = self._session.run(None, known)
+        arrays = {name: array for name, array in inputs.items() if name in self._names}
+        (vectors_BD,) = self._session.run(None, arrays)
         return vectors_BD
 
 
 def num_threads() -> int:
     """`OMP_NUM_THREADS` if set (Ray sets it from the CPUs of an actor or a replica), or else the usable cores."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdecimal() and int(given) else len(os.sched_getaffinity(0))
+    setting = os.environ.get("OMP_NUM_THREADS", "")
+    return int(setting) if setting.isdecimal() and int(setting) else len(os.sched_getaffinity(0))
 
 
 NETWORK = "network.onnx"
@@ -133,7 +133,7 @@ def _quantise(file: Path) -> None:
 
 def _narrowing(model: Any) -> list[str]:
     """The names of the products with weights [K, N] of which K exceeds N."""
-    shapes = {each.name: tuple(each.dims) for each in model.graph.initializer}
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     products = (node for node in model.graph.node if node.op_type == "MatMul")
     weights = ((node.name, shapes.get(node.input[1], ())) for node in products)
     return [name for name, shape in weights if len(shape) == 2 and shape[0] > shape[1]]

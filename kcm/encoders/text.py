@@ -100,10 +100,10 @@ class TextEncoder:
         """Unit vectors, float32 [N, D], in the order of the inputs; batches hold texts of similar length."""
         features_ND = np.empty((len(inputs), self.dim), dtype=np.float32)
         texts = [content.text for content in inputs]
-        left = sorted(range(len(texts)), key=lambda position: len(texts[position]))
-        while left:
-            size = min(self._batch_size, max(1, _CHARACTERS_AT_ONCE // max(1, len(texts[left[-1]]))))
-            index, left = left[-size:], left[:-size]
+        pending = sorted(range(len(texts)), key=lambda position: len(texts[position]))
+        while pending:
+            size = min(self._batch_size, max(1, _CHARACTERS_AT_ONCE // max(1, len(texts[pending[-1]]))))
+            index, pending = pending[-size:], pending[:-size]
             features_ND[index] = self._embed([texts[position] for position in index])
         return features_ND
 
@@ -120,18 +120,18 @@ class _OnnxTexts:
         self._tokenizer = Tokenizer.from_file(str(export / TOKENIZER))
 
     def __call__(self, texts: list[str]) -> np.ndarray:
-        found = self._tokenizer.encode_batch_fast([self._prompt + text for text in texts])
+        encodings = self._tokenizer.encode_batch_fast([self._prompt + text for text in texts])
         arrays = {
-            "input_ids": np.array([row.ids for row in found], dtype=np.int64),
-            "attention_mask": np.array([row.attention_mask for row in found], dtype=np.int64),
-            "token_type_ids": np.array([row.type_ids for row in found], dtype=np.int64),
+            "input_ids": np.array([row.ids for row in encodings], dtype=np.int64),
+            "attention_mask": np.array([row.attention_mask for row in encodings], dtype=np.int64),
+            "token_type_ids": np.array([row.type_ids for row in encodings], dtype=np.int64),
         }
         return self._network(arrays)
 
     def num_cut(self, texts: list[str]) -> int:
         """See `TextEncoder`."""
-        found = self._tokenizer.encode_batch_fast([self._prompt + text for text in texts])
-        return sum(bool(row.overflowing) for row in found)
+        encodings = self._tokenizer.encode_batch_fast([self._prompt + text for text in texts])
+        return sum(bool(row.overflowing) for row in encodings)
 
 
 def prompt_text(config: TextEncoderConfig, model_path: Path) -> str:
@@ -171,7 +171,7 @@ def _modules(model_path: Path) -> list[dict[str, str]]:
     file = model_path / _MODULES
     listed = read_json(file) if file.is_file() else []
     try:
-        parts = [Path(each["path"]) for each in listed if each["type"] + each["path"]]
+        parts = [Path(module["path"]) for module in listed if module["type"] + module["path"]]
     except (TypeError, KeyError):
         raise AssetError("not a list of modules with type and path", where=str(file)) from None
     if any(part.is_absolute() or ".." in part.parts for part in parts):
@@ -179,6 +179,6 @@ def _modules(model_path: Path) -> list[dict[str, str]]:
     return listed
 
 
-def _in_torch(name: str, *given: Any) -> Any:
+def _in_torch(name: str, *arguments: Any) -> Any:
     """A call to the same model in torch, imported late: it takes seconds, and an exported network does not need it."""
-    return getattr(import_module("kcm.encoders.text_model"), name)(*given)
+    return getattr(import_module("kcm.encoders.text_model"), name)(*arguments)

@@ -77,13 +77,13 @@ def words_of(example: Input) -> list[str]:
     return words[:WORDS] if len(words) > 1 else []
 
 
-def variants(example: Input, most: int = WORDS) -> list[Input]:
+def variants(example: Input, max_words: int = WORDS) -> list[Input]:
     """The inputs that the small side judges for an explanation.
 
-    The input itself, then its text without each of its first `most` words.
+    The input itself, then its text without each of its first `max_words` words.
     """
     words = example.content.text.split()
-    left_out = range(min(len(words_of(example)), most))
+    left_out = range(min(len(words_of(example)), max_words))
     return [example, *(_with_text(example, " ".join(words[:i] + words[i + 1 :])) for i in left_out)]
 
 
@@ -100,10 +100,10 @@ def explain_with(side: SmallSide, content: Content, top: int = 10) -> Explanatio
         raise DataError(f"the bundle reads {lacking}, and none is given", where="input")
     example = Input(content)
     judgements: list[Judgement] = []
-    for each in side.judge(variants(example)):
-        if isinstance(each, Unreadable):
-            raise DataError(each.reason, where="input")
-        judgements.append(each)
+    for answer in side.judge(variants(example)):
+        if isinstance(answer, Unreadable):
+            raise DataError(answer.reason, where="input")
+        judgements.append(answer)
     return explain(side.bundle, example, judgements, top)
 
 

@@ -75,8 +75,8 @@ def label_rates(bundle: Bundle) -> tuple[LabelRates, ...]:
     head = bundle.gate.head
     if not isinstance(head, SignalsHead):
         return ()
-    found = zip(bundle.label_names, *head.rates_2C.tolist(), head.rates_added_C.tolist(), strict=True)
-    return tuple(sorted((LabelRates(*each) for each in found), key=lambda each: (each.added, each.label)))
+    rows = zip(bundle.label_names, *head.rates_2C.tolist(), head.rates_added_C.tolist(), strict=True)
+    return tuple(sorted((LabelRates(*row) for row in rows), key=lambda row: (row.added, row.label)))
 
 
 def read_gate(bundle: Bundle, features_D: NDArray[np.float32]) -> GateReading | None:
@@ -89,7 +89,7 @@ def read_gate(bundle: Bundle, features_D: NDArray[np.float32]) -> GateReading | 
     rates = label_rates(bundle)
     answer = bundle.label_names[int(small_1C.argmax())]
     return GateReading(
-        next(each for each in rates if each.label == answer),
+        next(rate for rate in rates if rate.label == answer),
         rates,
         head.curves.constant,
         gate_curves(bundle),

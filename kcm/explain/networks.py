@@ -89,12 +89,13 @@ def feature_name(bundle: Bundle, feature: int) -> str:
 
 
 @torch.inference_mode()
-def heat_map(bundle: Bundle, features_D: NDArray[np.float32], most: int = 32) -> Tensor | None:
-    """What each pixel adds to the judge's logit of its answer, [S, S]; beyond `most` a side, several pixels together.
+def heat_map(bundle: Bundle, features_D: NDArray[np.float32], max_side: int = 32) -> Tensor | None:
+    """Each pixel's contribution to the judge's logit of its answer, [S, S].
 
-    None where features are no pixels, or the judge has no curves or sees mixtures of them. The shares are those of
-    `kcm.kan.inspect.attribution`, exact in one layer of splines; what quadratic units add by a direction is split over
-    the pixels by DeepLIFT's rule. What a base adds to the logit is not in them.
+    If a side has more than `max_side` pixels, neighbouring pixels are summed. None if features are not pixels, or if
+    the judge has no curves or sees mixtures of pixels. The shares come from `kcm.kan.inspect.attribution` and are exact
+    for one layer of splines. A quadratic unit's share is split over the pixels by DeepLIFT's rule. The base's
+    contribution is not included.
     """
     judge, grid = bundle.collaborator.judge, bundle.encoder.pixel_grid
     if grid is None or not isinstance(judge, CurveNetwork) or bundle.collaborator.network.projects:
@@ -103,5 +104,5 @@ def heat_map(bundle: Bundle, features_D: NDArray[np.float32], most: int = 32) ->
     judged = int((judge(inputs_1I) + base_logits(bundle.collaborator, features_D[None])).argmax())
     share_I = judge.passed_back(attribution(judge, inputs_1I).contributions[0, judged], inputs_1I[0])
     pixels_SS = share_I.view(grid).sum(-1)
-    block = -(-max(grid[:2]) // most)
+    block = -(-max(grid[:2]) // max_side)
     return F.avg_pool2d(pixels_SS[None, None], block, ceil_mode=True, divisor_override=1)[0, 0]

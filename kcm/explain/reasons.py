@@ -78,7 +78,7 @@ def reasons_for(
     by_edge_HI = slope_H.unsqueeze(1) * first_changes(network, x_I.unsqueeze(0))[0]
     through_I = by_edge_HI.abs().argmax(0)
     value_I = network.curve_inputs(x_I)
-    chosen = share_I.abs().argsort(descending=True, stable=True)[:top].tolist()
+    inputs = share_I.abs().argsort(descending=True, stable=True)[:top].tolist()
     names, exact = label_names or [str(number) for number in range(network.widths[-1])], len(network.kan_layers) == 1
     contributions = tuple(
         _with_curve(
@@ -94,12 +94,12 @@ def reasons_for(
                 to=names[h] if exact else f"hidden node {h}",
             ),
         )
-        for i, h in zip(chosen, through_I[chosen].tolist(), strict=True)
+        for i, h in zip(inputs, through_I[inputs].tolist(), strict=True)
     )
     total, baseline = float(share_I.sum()), float(shares.baseline[label])
-    rest = total - sum(each.contribution for each in contributions)
+    remainder = total - sum(part.contribution for part in contributions)
     base = 0.0 if base_C is None else float(base_C[label])
-    return Reasons(label, baseline + base + total, baseline, base, contributions, rest, exact, names[label])
+    return Reasons(label, baseline + base + total, baseline, base, contributions, remainder, exact, names[label])
 
 
 def _with_curve(network: CurveNetwork, contribution: Contribution) -> Contribution:

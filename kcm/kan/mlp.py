@@ -46,9 +46,9 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` [..., widths[0]] to logits [..., widths[-1]]."""
-        first, *others = self.layers
+        first, *later_layers = self.layers
         x = first(x)
-        for layer in others:
+        for layer in later_layers:
             x = layer(F.silu(x))
         return x
 

@@ -80,8 +80,8 @@ class KAN(nn.Module):
     def side_by_side(self, others: Sequence[KAN], x: Tensor) -> list[Tensor]:
         """The outputs of this network and of `others` of its form for the same `x`, the first layers' side by side."""
         networks = [self, *others]
-        first, *rest = (network.kan_layers[0] for network in networks)
-        outputs = first.side_by_side(rest, x)
+        first, *other_layers = (network.kan_layers[0] for network in networks)
+        outputs = first.side_by_side(other_layers, x)
         for number, network in enumerate(networks):
             for layer in network.kan_layers[1:]:
                 outputs[number] = layer(outputs[number])

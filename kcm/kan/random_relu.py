@@ -24,13 +24,13 @@ def random_directions(count: int, dim: int, generator: torch.Generator) -> Tenso
     The last ones drawn are remembered: a run builds the same networks some twenty times, and drawing took a quarter of
     the CPU of a run on 2,000 rows.
     """
-    directions, state = _drawn(count, dim, generator.get_state().numpy().tobytes())
+    directions, state = _draw(count, dim, generator.get_state().numpy().tobytes())
     generator.set_state(state)
     return directions.clone()
 
 
 @lru_cache(maxsize=8)
-def _drawn(count: int, dim: int, state: bytes) -> tuple[Tensor, Tensor]:
+def _draw(count: int, dim: int, state: bytes) -> tuple[Tensor, Tensor]:
     """The directions that a generator in this state draws, and the state that this leaves it in."""
     generator = torch.Generator()
     generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))

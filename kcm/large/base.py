@@ -56,9 +56,9 @@ class LargeAnswer:
         """What makes no sense in an answer of a model that knows so many labels; an adapter may be anybody's."""
         if self.label is not None and not 0 <= self.label < num_answers:
             return "a label that is not on the list"
-        given = self.probabilities
-        if given is not None and not (
-            given.shape == (num_answers,) and np.isfinite(given).all() and (given >= 0).all()
+        probabilities = self.probabilities
+        if probabilities is not None and not (
+            probabilities.shape == (num_answers,) and np.isfinite(probabilities).all() and (probabilities >= 0).all()
         ):
             return "probabilities that are none"
         return None
@@ -81,8 +81,8 @@ class Estimate:
     most: float = 0.0
 
     def __add__(self, other: Estimate) -> Estimate:
-        mine, others = (vars(each).values() for each in (self, other))
-        return Estimate(*(a + b for a, b in zip(mine, others, strict=True)))
+        values, other_values = (vars(estimate).values() for estimate in (self, other))
+        return Estimate(*(a + b for a, b in zip(values, other_values, strict=True)))
 
 
 @runtime_checkable

@@ -58,29 +58,29 @@ class Batches:
 
     def _created(self, questions: Iterable[tuple[str, dict[str, Any], float]]) -> Iterator[OpenBatch]:
         with tempfile.TemporaryFile() as file:
-            count, most = 0, 0.0
-            for key, body, each in questions:
+            count, max_currency = 0, 0.0
+            for key, body, max_price in questions:
                 line = {"custom_id": key, "method": "POST", "url": _ENDPOINT, "body": body}
                 file.write(to_json(line) + b"\n")
-                count, most = count + 1, most + each
+                count, max_currency = count + 1, max_currency + max_price
                 if count == MAX_QUESTIONS or file.tell() > MAX_BYTES:
-                    yield self._create(file, count, most)
+                    yield self._create(file, count, max_currency)
                     file.truncate(file.seek(0))
-                    count, most = 0, 0.0
+                    count, max_currency = 0, 0.0
             if count:
-                yield self._create(file, count, most)
+                yield self._create(file, count, max_currency)
 
-    def _create(self, file: IO[bytes], count: int, most: float) -> OpenBatch:
+    def _create(self, file: IO[bytes], count: int, max_currency: float) -> OpenBatch:
         tag = uuid.uuid4().hex
         try:
-            self._cache.reserve(most, count, tag)
+            self._cache.reserve(max_currency, count, tag)
         except BudgetSpent as error:
             raise DataError(f"a batch of {count:,} questions does not fit: {error}", where="large") from None
         file.seek(0)
         with self._refusals():
             try:
                 uploaded = self._client.files.create(file=(f"{tag}.jsonl", file), purpose="batch", **self._headers)
-                made = self._client.batches.create(
+                batch = self._client.batches.create(
                     completion_window="24h",
                     endpoint=_ENDPOINT,
                     input_file_id=uploaded.id,
@@ -88,34 +88,36 @@ class Batches:
                     **self._headers,
                 )
             except APIStatusError:  # refused: there is no batch
-                self._cache.close_batch(OpenBatch(tag, None, count, most), 0)
+                self._cache.close_batch(OpenBatch(tag, None, count, max_currency), 0)
                 raise
-        self._cache.name_batch(tag, made.id)
-        self._say(f"batch {made.id}: {count:,} questions; interrupt and start again later, and the run goes on with it")
-        return OpenBatch(tag, made.id, count, most)
+        self._cache.name_batch(tag, batch.id)
+        self._say(
+            f"batch {batch.id}: {count:,} questions; interrupt and start again later, and the run goes on with it"
+        )
+        return OpenBatch(tag, batch.id, count, max_currency)
 
     def _collect(self, batch: OpenBatch) -> None:
         """Wait for a batch, keep its answers, and give back the budget of questions without one."""
         with self._refusals():
-            name = batch.id or self._named(batch.tag)
+            name = batch.id or self._name_of(batch.tag)
             if name is None:  # the run was killed before it was created, or another one is about to: it stays booked
                 self._cache.close_batch(replace(batch, count=0, most=0.0), 0)
                 return
-            ended, answered = self._ended(name), 0
+            ended, num_answered = self._ended(name), 0
             for file in filter(None, (ended.output_file_id, ended.error_file_id)):
                 with self._client.files.with_streaming_response.content(file, **self._headers) as content:
                     for line in content.iter_lines():
-                        answered += self._read(line)
-        self._cache.close_batch(batch, answered)
-        if not answered:
+                        num_answered += self._store_reply(line)
+        self._cache.close_batch(batch, num_answered)
+        if not num_answered:
             errors = ended.errors.data if ended.errors and ended.errors.data else []
             reason = "; ".join(error.message or "" for error in errors[:3]) or "no question was answered"
             raise DataError(f"batch {name} is {ended.status}: {reason}", where="large.batch", hint=_HINT)
-        if answered < batch.count:
-            missing = batch.count - answered
-            self._say(f"batch {name} left {missing:,} questions, which are asked one by one at the full price")
+        if num_answered < batch.count:
+            num_missing = batch.count - num_answered
+            self._say(f"batch {name} left {num_missing:,} questions, which are asked one by one at the full price")
 
-    def _read(self, line: str) -> bool:
+    def _store_reply(self, line: str) -> bool:
         """Keep the answer of a line of a file; False where it has none."""
         entry = from_json(line)
         response = entry.get("response") or {}
@@ -127,18 +129,18 @@ class Batches:
         """The batch when nothing more is done to it; a server that is gone is waited for."""
         while True:
             try:
-                found = self._client.batches.retrieve(name, **self._headers)
-                if found.status not in _UNDER_WAY:
-                    return found
+                batch = self._client.batches.retrieve(name, **self._headers)
+                if batch.status not in _UNDER_WAY:
+                    return batch
             except (APIConnectionError, InternalServerError) as error:
                 self._say(f"batch {name}: {_words(error)}; trying again")
             if self._closing.wait(_PAUSE_S):
                 raise DataError(f"batch {name} was not waited for", where="large.batch", hint="Start again")
 
-    def _named(self, tag: str) -> str | None:
+    def _name_of(self, tag: str) -> str | None:
         """What the server calls the batch of a tag; None where it has none."""
-        everything = self._client.batches.list(limit=100, **self._headers)
-        return next((batch.id for batch in everything if (batch.metadata or {}).get(_TAG) == tag), None)
+        batches = self._client.batches.list(limit=100, **self._headers)
+        return next((batch.id for batch in batches if (batch.metadata or {}).get(_TAG) == tag), None)
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:

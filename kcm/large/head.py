@@ -134,26 +134,26 @@ def _grown_path(
 ) -> Iterator[tuple[float, LinearHead]]:
     """Heads from the strongest penalty to the weakest, whose added classes compete with the sum of the known ones."""
     num_known = len(known.bias_C)
-    added = np.unique(labels_N[labels_N >= num_known])
+    new_labels = np.unique(labels_N[labels_N >= num_known])
     known_N1 = logsumexp(known.logits(features_ND).astype(np.float64), axis=1, keepdims=True)
     # The first output stands for all known classes: among these a row's label is decided already.
-    is_output_NA = np.column_stack([labels_N < num_known, labels_N[:, None] == added])
+    is_output_NA = np.column_stack([labels_N < num_known, labels_N[:, None] == new_labels])
     inputs_ND = np.column_stack([features_ND, np.ones(len(features_ND))]).astype(np.float64)
     is_penalised_D = np.arange(inputs_ND.shape[1]) < features_ND.shape[1]
-    weight_AD = np.zeros((len(added), inputs_ND.shape[1]))
+    weight_AD = np.zeros((len(new_labels), inputs_ND.shape[1]))
     for c in strengths:
 
         def loss(flat: np.ndarray, c: float = c) -> tuple[float, np.ndarray]:
             """scikit-learn's loss of `flat`, the weights [A, D] in a row, and its gradient."""
-            weight_AD = flat.reshape(len(added), -1)
+            weight_AD = flat.reshape(len(new_labels), -1)
             log_NA = log_softmax(np.column_stack([known_N1, inputs_ND @ weight_AD.T]), axis=1)
             penalised_AD = weight_AD * is_penalised_D
             slope_AD = c * (np.exp(log_NA) - is_output_NA)[:, 1:].T @ inputs_ND + penalised_AD
             return (penalised_AD**2).sum() / 2 - c * log_NA[is_output_NA].sum(), slope_AD.ravel()
 
-        if len(added):
+        if len(new_labels):
             weight_AD = minimize(loss, weight_AD.ravel(), jac=True, method="L-BFGS-B").x.reshape(weight_AD.shape)
-        head = _scattered(weight_AD[:, :-1], weight_AD[:, -1], added, num_classes)
+        head = _scattered(weight_AD[:, :-1], weight_AD[:, -1], new_labels, num_classes)
         head.weight_CD[:num_known], head.bias_C[:num_known] = known.weight_CD, known.bias_C
         yield c, head
 
@@ -183,6 +183,6 @@ def assign_folds(labels_N: np.ndarray, groups_N: Sequence[str], num_folds: int, 
     smallest: dict[str, int] = {}
     for label, group in zip(labels_N.tolist(), groups_N, strict=True):
         smallest[group] = min(label, smallest.get(group, label))
-    ordered = sorted(smallest, key=lambda group: (smallest[group], draw(seed, "fold", group)))
-    folds = {group: position % num_folds for position, group in enumerate(ordered)}
+    groups = sorted(smallest, key=lambda group: (smallest[group], draw(seed, "fold", group)))
+    folds = {group: position % num_folds for position, group in enumerate(groups)}
     return np.array([folds[group] for group in groups_N])

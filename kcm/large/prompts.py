@@ -163,8 +163,8 @@ class TaskPromptConfig(Config):
         )
         if self.instructions is None:
             return f"Classify the text between {OPENING} and {CLOSING}. {_IS_DATA} {_ANSWER}: {choices}.{examples}"
-        told = self.instructions.replace(LABELS, choices)
-        return f"{told}\nThe text is between {OPENING} and {CLOSING}. {_IS_DATA}{examples}"
+        instructions = self.instructions.replace(LABELS, choices)
+        return f"{instructions}\nThe text is between {OPENING} and {CLOSING}. {_IS_DATA}{examples}"
 
 
 LABELS = "{labels}"  # in instructions
@@ -274,11 +274,11 @@ def reply_probability(content: str, logprobs: Sequence[tuple[str, float]], text:
 
     llama.cpp drops the marks of a code block from `content` and keeps them among the tokens: these may be more.
     """
-    written = "".join(token for token, _ in logprobs)
-    begin, within = written.find(content), content.rfind(text)
-    if min(begin, within) < 0 or not text:
+    output_text = "".join(token for token, _ in logprobs)
+    begin, offset = output_text.find(content), content.rfind(text)
+    if min(begin, offset) < 0 or not text:
         return None
-    start = begin + within
+    start = begin + offset
     total, position = 0.0, 0
     for token, logprob in logprobs:
         begins, position = position, position + len(token)

@@ -125,7 +125,7 @@ class ResponseCache(SqlDatabase):
         self._answers, self._spending, self._batches = _tables(store.prefix)
         self._turn = threading.Lock()  # a database in memory has one connection
         self._clock = clock
-        self._failed: tuple[float, ArtefactError] | None = None  # when and how a question was last failed
+        self._failure: tuple[float, ArtefactError] | None = None  # when and how a question was last failed
         with self._failures():
             if self._sqlite and self._url.database:
                 Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -156,17 +156,17 @@ class ResponseCache(SqlDatabase):
     def spent(self) -> tuple[int, float]:
         """Calls and currency spent so far, calls under way included."""
         with self.reading() as connection:
-            return self._spent(connection)
+            return self._run_spending(connection)
 
     def left(self) -> float:
         """Currency that may still be booked, by the budget of this account and the total of the store."""
         with self.reading() as connection:
-            own, in_all = self._spent(connection)[1], self._spent_in_all(connection)
-        limits = ((self._max_cost, own), (self._most_in_all, in_all))
-        return min((most - spent for most, spent in limits if most is not None), default=math.inf)
+            run_total, total = self._run_spending(connection)[1], self._total_spending(connection)
+        limits = ((self._max_cost, run_total), (self._most_in_all, total))
+        return min((limit - total_spent for limit, total_spent in limits if limit is not None), default=math.inf)
 
-    def reserve(self, most: float, calls: int = 1, batch: str | None = None) -> None:
-        """Book calls that may cost up to `most` together; raises BudgetSpent where that could exceed the budget.
+    def reserve(self, amount: float, calls: int = 1, batch: str | None = None) -> None:
+        """Book calls that may cost up to `amount` together; raises BudgetSpent if that could exceed the budget.
 
         `batch` is the tag of a batch that they are in, which is noted with the booking.
         """
@@ -175,47 +175,47 @@ class ResponseCache(SqlDatabase):
         if self._max_calls is not None:
             has_room &= table.calls + calls <= self._max_calls
         if self._max_cost is not None:
-            has_room &= table.currency + most <= self._max_cost
+            has_room &= table.currency + amount <= self._max_cost
         if self._most_in_all is not None:
             has_room &= (
-                select(func.sum(self._spending.alias().c.currency)).scalar_subquery() + most <= self._most_in_all
+                select(func.sum(self._spending.alias().c.currency)).scalar_subquery() + amount <= self._most_in_all
             )
         booking = update(self._spending).where(has_room)
         with self._before_a_call(self.writing()) as connection:
             if self._most_in_all is not None and not self._sqlite:  # other accounts are rows that no update locks
                 connection.execute(select(func.pg_advisory_xact_lock(_BOOKING)))
             # Checked and booked by one statement: two processes cannot take the same room.
-            if connection.execute(booking.values(calls=table.calls + calls, currency=table.currency + most)).rowcount:
+            if connection.execute(booking.values(calls=table.calls + calls, currency=table.currency + amount)).rowcount:
                 if batch:
-                    row = {"tag": batch, "account": self._account, "count": calls, "most": most}
+                    row = {"tag": batch, "account": self._account, "count": calls, "most": amount}
                     connection.execute(self._batches.insert().values(row))
                 return
-            (made, currency), in_all = self._spent(connection), self._spent_in_all(connection)
-        if self._max_calls is not None and made + calls > self._max_calls:
+            (num_calls, currency), in_all = self._run_spending(connection), self._total_spending(connection)
+        if self._max_calls is not None and num_calls + calls > self._max_calls:
             raise BudgetSpent(f"the budget is spent: max_calls = {self._max_calls}")
-        if self._max_cost is not None and currency + most > self._max_cost:
+        if self._max_cost is not None and currency + amount > self._max_cost:
             raise BudgetSpent(f"the budget is spent: max_cost = {self._max_cost:g}, {currency:g} so far")
         raise BudgetSpent(f"the budget of the store is spent: {self._most_in_all:g} in all, {in_all:g} so far")
 
-    def release(self, most: float) -> None:
+    def release(self, amount: float) -> None:
         """Remove the booking of a refused call, which costs nothing."""
         with self.writing() as connection:
-            self._book(connection, -1, -most)
+            self._book(connection, -1, -amount)
 
-    def settle(self, most: float, currency: float) -> None:
-        """Replace the booking of `most` by the cost of a call whose answer is not kept."""
+    def settle(self, amount: float, currency: float) -> None:
+        """Replace the booking of `amount` by the cost of a call whose answer is not kept."""
         with self.writing() as connection:
-            self._book(connection, 0, currency - most)
+            self._book(connection, 0, currency - amount)
 
-    def keep(self, key: str, answer: dict[str, Any], most: float, currency: float) -> None:
-        """Commit an answer, and replace the booking of `most` by its cost."""
+    def keep(self, key: str, answer: dict[str, Any], amount: float, currency: float) -> None:
+        """Commit an answer, and replace the booking of `amount` by its cost."""
         with self.writing() as connection:
             connection.execute(insert(connection, self._answers), [{"key": key, "answer": json.dumps(answer)}])
             if self._in_memory:
                 number: ColumnElement[int] = literal_column("rowid")
                 last = select(func.max(number)).select_from(self._answers).scalar_subquery()
                 connection.execute(delete(self._answers).where(number <= last - MAX_IN_MEMORY))
-            self._book(connection, 0, currency - most)
+            self._book(connection, 0, currency - amount)
 
     def open_batches(self) -> list[OpenBatch]:
         """The batches of this account whose answers were not all read."""
@@ -229,36 +229,36 @@ class ResponseCache(SqlDatabase):
         with self.writing() as connection:
             connection.execute(update(self._batches).where(self._batches.c.tag == tag).values(id=name))
 
-    def close_batch(self, batch: OpenBatch, answered: int) -> None:
+    def close_batch(self, batch: OpenBatch, num_answered: int) -> None:
         """Forget a batch whose answers are kept at their own cost; questions without an answer were not charged."""
         with self.writing() as connection:
             if connection.execute(delete(self._batches).where(self._batches.c.tag == batch.tag)).rowcount:
-                self._book(connection, answered - batch.count, -batch.most)
+                self._book(connection, num_answered - batch.count, -batch.most)
 
     @contextmanager
     def _before_a_call(self, transaction: AbstractContextManager[Connection]) -> Iterator[Connection]:
         """A transaction before anything is paid for; it fails at once for a while after one has failed."""
-        if self._failed and self._clock() < self._failed[0] + self._timeout_s:
-            raise ArtefactError(self._failed[1].what, where=self._failed[1].where, hint=self._failed[1].hint)
+        if self._failure and self._clock() < self._failure[0] + self._timeout_s:
+            raise ArtefactError(self._failure[1].what, where=self._failure[1].where, hint=self._failure[1].hint)
         try:
             with transaction as connection:
                 yield connection
         except ArtefactError as error:
-            self._failed = self._clock(), error
+            self._failure = self._clock(), error
             raise
-        self._failed = None
+        self._failure = None
 
     def _book(self, connection: Connection, calls: int, currency: float) -> None:
         table = self._spending.c
         booking = update(self._spending).where(table.account == self._account)
         connection.execute(booking.values(calls=table.calls + calls, currency=table.currency + currency))
 
-    def _spent(self, connection: Connection) -> tuple[int, float]:
+    def _run_spending(self, connection: Connection) -> tuple[int, float]:
         table = self._spending.c
         row = connection.execute(select(table.calls, table.currency).where(table.account == self._account)).one()
         return int(row.calls), float(row.currency)
 
-    def _spent_in_all(self, connection: Connection) -> float:
+    def _total_spending(self, connection: Connection) -> float:
         return float(connection.scalar(select(func.sum(self._spending.c.currency))) or 0.0)
 
 

@@ -44,7 +44,7 @@ from tenacity import (
 )
 
 from kcm.errors import ConfigError
-from kcm.spans import span, trace_headers
+from kcm.tracing import span, trace_headers
 
 MAX_BYTES = 2**20  # of a reply; a label takes a few hundred
 MANY_FAILURES = 3  # attempts in a row without a reply, from which on a server counts as gone
@@ -111,7 +111,7 @@ class Upstream:
         self._url, self._key, self._timeout_s = base_url, key, timeout_s
         self._max_retries, self._max_wait_s, self._limit_s = max_retries, max_wait_s, limit_s
         self._backoff = wait_random_exponential(multiplier=0.5, max=max_wait_s)
-        self._unknown: frozenset[str] = frozenset()
+        self._unknown_fields: frozenset[str] = frozenset()
         self.closing = threading.Event()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         http_client: Any = httpx.AsyncClient(event_hooks={"response": [_limit_body]}, limits=limits)
@@ -159,7 +159,7 @@ class Upstream:
 
     def accepted(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """`body` without parameters that the server is known not to take."""
-        return _without(body, self._unknown)
+        return _without_fields(body, self._unknown_fields)
 
     def close(self) -> None:
         """Make no further attempts; one under way ends by itself."""
@@ -172,7 +172,7 @@ class Upstream:
     async def _attempt(self, body: Mapping[str, Any], deadline: float) -> Reply:
         """One reply, asked for once more for each parameter that turns out to be unknown."""
         while True:
-            unknown, started = self._unknown, time.perf_counter()
+            unknown_fields, started = self._unknown_fields, time.perf_counter()
             timeout_s = min(self._timeout_s, deadline - time.monotonic())
             connecting = httpx.Timeout(
                 None, connect=timeout_s / 2
@@ -185,7 +185,7 @@ class Upstream:
                         response = await self._create(
                             model=body["model"],
                             messages=body["messages"],
-                            extra_body=_without(body, unknown),
+                            extra_body=_without_fields(body, unknown_fields),
                             extra_headers=self._headers | trace_headers(),
                             timeout=connecting,
                         )
@@ -196,15 +196,17 @@ class Upstream:
                 reason = f"no whole reply within {timeout_s:.3g} s"
                 raise UpstreamError(reason, may_be_charged=True, outage=True, retry_after_s=0.0) from None
             except APIConnectionError as error:
-                sent = not isinstance(error.__cause__, _NO_CONNECTION)
-                reason = "the connection broke" if sent else "the server cannot be reached"
+                was_sent = not isinstance(error.__cause__, _NO_CONNECTION)
+                reason = "the connection broke" if was_sent else "the server cannot be reached"
                 reason = f"{reason}: {type(error.__cause__).__name__}"
-                raise UpstreamError(reason, may_be_charged=sent, outage=True, retry_after_s=0.0) from None
+                raise UpstreamError(reason, may_be_charged=was_sent, outage=True, retry_after_s=0.0) from None
             except APIStatusError as error:
-                named = _named(error, body) if isinstance(error, BadRequestError | UnprocessableEntityError) else set()
-                if not named - unknown:
+                rejected = (
+                    _rejected(error, body) if isinstance(error, BadRequestError | UnprocessableEntityError) else set()
+                )
+                if not rejected - unknown_fields:
                     raise self._refused(error) from None
-                self._unknown = self._unknown | named
+                self._unknown_fields = self._unknown_fields | rejected
 
     def _refused(self, error: APIStatusError) -> Exception:
         """What a status other than 200 means: the server's message on one line, without the key, which some repeat."""
@@ -284,12 +286,12 @@ async def _limit_body(response: httpx.Response) -> None:
         response.stream = _LimitedStream(response.stream)
 
 
-def _without(body: Mapping[str, Any], unknown: frozenset[str]) -> dict[str, Any]:
-    rest = {name: value for name, value in body.items() if name not in unknown}
-    return rest | {new: body[old] for old, new in _SUCCESSORS.items() if old in unknown and old in body}
+def _without_fields(body: Mapping[str, Any], unknown_fields: frozenset[str]) -> dict[str, Any]:
+    known_fields = {name: value for name, value in body.items() if name not in unknown_fields}
+    return known_fields | {new: body[old] for old, new in _SUCCESSORS.items() if old in unknown_fields and old in body}
 
 
-def _named(error: APIStatusError, body: Mapping[str, Any]) -> set[str]:
+def _rejected(error: APIStatusError, body: Mapping[str, Any]) -> set[str]:
     """The dispensable parameters of `body` that a refusal speaks of."""
     message = _message(error).lower()
     return {name for name, words in _DISPENSABLE.items() if name in body and any(word in message for word in words)}

@@ -83,7 +83,10 @@ class Memory:
         self.rows = self.rows and self.rows.widened(num_labels)
 
     def _keep(self, positions: list[int], rows: Batch) -> None:
-        self.ids, self.tasks = [self.ids[each] for each in positions], [self.tasks[each] for each in positions]
+        self.ids, self.tasks = (
+            [self.ids[position] for position in positions],
+            [self.tasks[position] for position in positions],
+        )
         self.rows = rows.take(torch.tensor(positions, dtype=torch.int64), torch.ones(len(positions)))
 
     def state_dict(self) -> dict[str, Any]:

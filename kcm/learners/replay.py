@@ -91,7 +91,7 @@ class Replay(Learner):
         assert rows is not None
         size = min(self.batch_size, count)
         passes = range(number * size // count, ((number + 1) * size - 1) // count + 1)
-        index = torch.cat([self._pass(each, count) for each in passes])
+        index = torch.cat([self._pass(pass_number, count) for pass_number in passes])
         start = number * size % count
         return rows.take(index[start : start + size], torch.ones(size))
 

@@ -66,5 +66,5 @@ class Slda(Analytic):
 
     def without_own_class(self, judge_NC: Tensor, small_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
         """Without a class its own logit goes alone: how its rows lie about their mean stays in the covariance."""
-        judge, small = (each.scatter(1, labels_N[:, None], -torch.inf) for each in (judge_NC, small_NC))
+        judge, small = (logits_NC.scatter(1, labels_N[:, None], -torch.inf) for logits_NC in (judge_NC, small_NC))
         return judge, small

@@ -84,7 +84,7 @@ def _accuracies(R: ArrayLike) -> NDArray[np.float64]:
     matrix = np.asarray(R, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
         raise DataError(f"the R matrix must be square, got shape {matrix.shape}", where="R")
-    missing = np.argwhere(np.isnan(np.tril(matrix)))
-    if len(missing):
-        raise DataError(f"no accuracy on learned tasks: R{missing[0].tolist()} is NaN", where="R")
+    cells = np.argwhere(np.isnan(np.tril(matrix)))
+    if len(cells):
+        raise DataError(f"no accuracy on learned tasks: R{cells[0].tolist()} is NaN", where="R")
     return matrix

@@ -116,11 +116,11 @@ def design_effect(values: ArrayLike, group: ArrayLike) -> float:
     values_N, code_N = np.asarray(values, dtype=np.float64), unit_codes(group)
     size_G, num_rows = np.bincount(code_N), len(values_N)
     residual_N = values_N - values_N.mean()
-    within = float(np.square(residual_N).sum())
-    if within == 0 or len(size_G) < 2:
+    sum_of_squares = float(np.square(residual_N).sum())
+    if sum_of_squares == 0 or len(size_G) < 2:
         return float(np.square(size_G).sum() / num_rows)
     between = float(np.square(np.bincount(code_N, residual_N)).sum()) * len(size_G) / (len(size_G) - 1)
-    return max(1.0, between / (within * num_rows / (num_rows - 1)))
+    return max(1.0, between / (sum_of_squares * num_rows / (num_rows - 1)))
 
 
 def _nuisance(delta: float, wins: float, losses: float, num_rows: float) -> float:
@@ -179,9 +179,9 @@ class Units:
         order = np.random.default_rng(seed).permutation(self.count)
         if not self.grouped:
             return np.sort(order[:max_rows])
-        chosen = np.cumsum(self.size[order]) <= max_rows
-        chosen[:2] = True
-        return np.flatnonzero(np.isin(self.code, order[chosen]))
+        is_chosen = np.cumsum(self.size[order]) <= max_rows
+        is_chosen[:2] = True
+        return np.flatnonzero(np.isin(self.code, order[is_chosen]))
 
 
 def _grouped(group: ArrayLike | None) -> ArrayLike | None:

@@ -76,9 +76,9 @@ def cost_saved(kept: ArrayLike, large_cost: ArrayLike, small_cost: ArrayLike = 0
     return 1 - (small + float(large_N[~kept_N].sum())) / total
 
 
-def thinned(count: int, most: int) -> NDArray[np.intp]:
-    """Positions of at most `most` among `count` points of a curve: evenly spaced, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.intp))
+def thinned(count: int, max_points: int) -> NDArray[np.intp]:
+    """At most `max_points` positions among `count` points of a curve, evenly spaced, with the first and the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, max_points)).astype(np.intp))
 
 
 def _curve(call_rate: ArrayLike, accuracy: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

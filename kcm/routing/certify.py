@@ -19,7 +19,7 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy
 from kcm.certification.certificate import Certificate, CertificateConfig, certify_policy
 from kcm.certification.ledger import Hashes, Ledger, Look
-from kcm.certification.outlook import fewest
+from kcm.certification.sample_size import fewest
 from kcm.certification.scores import NOT_RECORDED
 from kcm.errors import ConfigError, DataError
 from kcm.routing.config import RequestConfig
@@ -64,20 +64,20 @@ def certify_table(
     if request.scope != "global" and table.task is None:
         raise ConfigError(f"scope {request.scope!r} needs a task column", where="--scope", hint="Give --task COLUMN")
     validate, certify = np.flatnonzero(splits == "validate"), np.flatnonzero(splits == "certify")
-    needed = {"certify": certify} | ({"validate": validate} if request.needs_validate else {})
-    for name, rows in needed.items():
+    tables = {"certify": certify} | ({"validate": validate} if request.needs_validate else {})
+    for name, rows in tables.items():
         if len(rows) == 0 and table.split is not None:
             hint = "Search and certificate need rows each"
             raise DataError(f"the split column has no {name} rows", where="split", hint=hint)
     look = None
     if ledger is not None and len(certify):
-        opened, about = opened_ledger(ledger), look_at(table, splits, score_N, request)
-        look = opened.look(**about, purpose="kcm route certify")
+        open_ledger, about = opened_ledger(ledger), look_at(table, splits, score_N, request)
+        look = open_ledger.look(**about, purpose="kcm route certify")
     delta = request.delta if look is None else look.spend
     promise, mode = promise_of(request), request.mode
-    if not all(map(len, needed.values())):
+    if not all(map(len, tables.values())):
         policy = Policy(decision=ESCALATE_ALL)
-        certificates: dict[str | None, Certificate] = {None: _nothing(promise, delta, len(certify))}
+        certificates: dict[str | None, Certificate] = {None: _empty_certificate(promise, delta, len(certify))}
     else:
         certify_rows = table.select(certify).scored(score_N[certify])
         choosing = table.select(validate).scored(score_N[validate]) if len(validate) else None
@@ -85,10 +85,14 @@ def certify_table(
         if choosing is None:
             choosing = certify_rows  # `regret` reads nothing of the rows that choose
         searched = _searched(choosing, request)
-        used = promise.model_copy(update={"method": mode})
-        policy, certificates = certify_policy(choosing, certify_rows, searched, used, delta=delta)
+        promise_used = promise.model_copy(update={"method": mode})
+        policy, certificates = certify_policy(choosing, certify_rows, searched, promise_used, delta=delta)
     common = certificates[None]
-    warnings = [_warning(task, each) for task, each in certificates.items() if each.num_units < each.fewest_units]
+    warnings = [
+        _warning(task, certificate)
+        for task, certificate in certificates.items()
+        if certificate.num_units < certificate.fewest_units
+    ]
     return {
         **common.model_dump(mode="json"),
         "mode": mode,
@@ -97,9 +101,11 @@ def certify_table(
         "look": look and look.number,
         "asked_delta": request.delta,
         "num_validate_rows": len(validate),
-        "tasks": {task: each.model_dump(mode="json") for task, each in certificates.items() if task is not None},
+        "tasks": {
+            task: certificate.model_dump(mode="json") for task, certificate in certificates.items() if task is not None
+        },
         "measured_on": measured_split(splits),
-        "test": _measured(table, splits, score_N, policy),
+        "test": _measure(table, splits, score_N, policy),
         "mean_costs": _mean_costs(table, splits),
         "warnings": warnings,
         "notes": [*table.notes, *_notes(splits, look)],
@@ -155,7 +161,7 @@ def _notes(splits: NDArray[np.object_], look: Look | None) -> list[str]:
     return notes
 
 
-def _nothing(promise: CertificateConfig, delta: float, num_rows: int) -> Certificate:
+def _empty_certificate(promise: CertificateConfig, delta: float, num_rows: int) -> Certificate:
     """The certificate of escalating everything, which loses nothing and needs no rows."""
     method: Literal["regret", "net"] = "net" if promise.method == "net" or promise.epsilon == 0 else "regret"
     return Certificate(
@@ -178,14 +184,14 @@ def _nothing(promise: CertificateConfig, delta: float, num_rows: int) -> Certifi
 
 
 def _warning(task: str | None, certificate: Certificate) -> str:
-    what = "rows" if task is None else f"rows of task {task!r}"
+    subject = "rows" if task is None else f"rows of task {task!r}"
     return (
-        f"{certificate.num_units} independent certify {what}: no certificate is possible at epsilon"
+        f"{certificate.num_units} independent certify {subject}: no certificate is possible at epsilon"
         f" {certificate.epsilon:g} with fewer than {certificate.fewest_units}"
     )
 
 
-def _measured(
+def _measure(
     table: RoutingTable, splits: NDArray[np.object_], score_N: NDArray[np.float64], policy: Policy
 ) -> dict[str, Any] | None:
     """The metrics of the route on test rows, which neither search nor certificate has read, or on certify rows."""

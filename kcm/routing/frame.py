@@ -72,8 +72,8 @@ class RoutingFrame:
             return None, ""
         model = self.router.config.encoder or NO_ENCODER if self.router else self.encoder
         encoder, note = find_encoder(model, self.assets_dir)
-        wanted = self.router.config.encoder_identity if self.router else None
-        if encoder and wanted and encoder.identity != wanted:
+        identity = self.router.config.encoder_identity if self.router else None
+        if encoder and identity and encoder.identity != identity:
             raise ConfigError(
                 f"{encoder.config.model!r} is not the encoder that the router was fitted with",
                 where="--router",
@@ -175,12 +175,12 @@ class RoutingFrame:
 
     def curves(self, request: RequestConfig) -> dict[str, Any]:
         """What a report draws beside the certificate: quality and frontier on the measured rows, and reliability."""
-        measured = certificates.measured_split(self.splits(request))
-        test = self._rows(measured, request)
+        split = certificates.measured_split(self.splits(request))
+        test = self._rows(split, request)
         return {
             "quality": asdict(router_quality(test)) if len(test) else {},
             "frontier": certificates.frontier_curve(Frontier.of(test)) if len(test) else {},
-            "reliability": self._reliability(self.splits(request) == measured),
+            "reliability": self._reliability(self.splits(request) == split),
         }
 
     def _rows(self, split: str, request: RequestConfig) -> ScoredOutcomes:
@@ -200,8 +200,8 @@ def named_columns(router: FittedRouter | None, columns_file: Path | None, overri
 
     An empty name in `overrides` unsets a column that the router knows and a table lacks.
     """
-    stored = router.config.columns.model_dump(exclude_defaults=True) if router else {}
+    columns = router.config.columns.model_dump(exclude_defaults=True) if router else {}
     if columns_file:
-        stored |= load_config(RouteColumns, columns_file).model_dump(exclude_defaults=True)
-    chosen = {field: None if name == "" else name for field, name in overrides.items()}
-    return parse_config(RouteColumns, stored | chosen, where="columns")
+        columns |= load_config(RouteColumns, columns_file).model_dump(exclude_defaults=True)
+    updates = {field: None if name == "" else name for field, name in overrides.items()}
+    return parse_config(RouteColumns, columns | updates, where="columns")

@@ -53,8 +53,8 @@ def with_splits(table: RoutingTable, seed: int) -> NDArray[np.object_]:
     """
     if table.split is None:
         names = pd.Series(unit_names(table))
-        drawn = {name: _split_at(draw(seed, "route", name)) for name in names.unique()}
-        return np.asarray(names.map(drawn), dtype=object)
+        split_by_name = {name: _split_at(draw(seed, "route", name)) for name in names.unique()}
+        return np.asarray(names.map(split_by_name), dtype=object)
     _refuse_shared(table, table.split, table.item, "the same item", "Leave copies out of one of them")
     if table.group is not None:
         _refuse_shared(table, table.split, table.group, "a group", "Keep the rows of a group together")
@@ -79,7 +79,7 @@ def _split_at(share: float) -> str:
 
 
 def _refuse_shared(
-    table: RoutingTable, split: NDArray[np.object_], key: NDArray[np.object_], what: str, hint: str
+    table: RoutingTable, split: NDArray[np.object_], key: NDArray[np.object_], subject: str, hint: str
 ) -> None:
     frame = pd.DataFrame({"key": key, "split": split, "name": table.name}).dropna(subset=["key"])
     first = frame.drop_duplicates("key").set_index("key")
@@ -90,7 +90,7 @@ def _refuse_shared(
     row = shared.iloc[0]
     raise DataError(
         f"{len(shared)} rows repeat what another split holds: {row['name']} ({row['split']}) and"
-        f" {first['name'][row['key']]} ({first['split'][row['key']]}) hold {what}",
+        f" {first['name'][row['key']]} ({first['split'][row['key']]}) hold {subject}",
         where="split",
         hint=hint,
     )

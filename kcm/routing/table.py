@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import ColumnTable
 from kcm.certification.ledger import CONTENT, GROUP, ID, Hashes, unit_hashes
-from kcm.routing.cells import Cells, check_columns, feature_columns, read_columns
+from kcm.routing.columns import Cells, check_columns, feature_columns, read_columns
 from kcm.routing.config import RouteColumns
 from kcm.tasks.rows import split_name
 from kcm.tasks.units import content_names, group_names, text_key, text_keys
@@ -76,7 +76,7 @@ class RoutingTable(ColumnTable):
         contents = {name for column in self.texts for name in content_names(pa.table({"text": _keys(column)}))}
         groups = set() if self.group is None else set(group_names(pa.array(self.group, pa.string()).fill_null("")))
         names = {CONTENT: contents, ID: self.ids, GROUP: groups - {""}}
-        return {kind: unit_hashes(each) for kind, each in names.items()}
+        return {kind: unit_hashes(values) for kind, values in names.items()}
 
     def costs(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """Cost of the large and of the small model's answers, [N] each; None where the large one's is not known."""
@@ -100,7 +100,7 @@ def table_of(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingT
     table, cells = read_inputs(frame, columns, where)
     notes: list[str] = []
     small_correct, large_correct, large_error = _correctness(cells, columns, notes)
-    read = replace(
+    outcomes = replace(
         table,
         small_correct=small_correct,
         large_correct=large_correct,
@@ -111,13 +111,13 @@ def table_of(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingT
         texts=_texts(frame, columns),
         ids=() if columns.id is None else tuple(cells.strings(columns.id)),
     )
-    return _without_copies(read, frame)
+    return _without_copies(outcomes, frame)
 
 
 def unjudged_table(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingTable:
     """The inputs in a frame that need not say who was right: nobody was, at no known cost, in no split."""
-    later = ("small_correct", "large_correct", "small_prediction", "large_prediction", "label", "correct_at")
-    columns = columns.model_copy(update=dict.fromkeys((*later, "small_cost", "large_cost", "split")))
+    optional_fields = ("small_correct", "large_correct", "small_prediction", "large_prediction", "label", "correct_at")
+    columns = columns.model_copy(update=dict.fromkeys((*optional_fields, "small_cost", "large_cost", "split")))
     return read_inputs(frame, columns, where)[0]
 
 
@@ -129,13 +129,13 @@ def read_inputs(frame: pd.DataFrame, columns: RouteColumns, where: str) -> tuple
     names = _row_names(frame, columns, where)
     cells = Cells(frame, names, where)
     notes: list[str] = []
-    unknown = np.zeros(len(names), dtype=bool)
+    is_unknown = np.zeros(len(names), dtype=bool)
     table = RoutingTable(
         name=names,
         item=_items(frame, cells, columns),
-        small_correct=unknown,
-        large_correct=unknown,
-        large_error=unknown,
+        small_correct=is_unknown,
+        large_correct=is_unknown,
+        large_error=is_unknown,
         confidence=_confidence(cells, columns),
         text=_text(cells, columns.text, "text", notes),
         small_response=_text(cells, columns.small_response, "response", notes),
@@ -193,14 +193,14 @@ def _without_copies(table: RoutingTable, frame: pd.DataFrame) -> RoutingTable:
 def _texts(frame: pd.DataFrame, columns: RouteColumns) -> tuple[NDArray[np.object_], ...]:
     """The columns of texts [N]: the named one, and others that look like texts, but for what the models answered."""
     answers = {name for field, name in columns.named.items() if field != "text"}
-    found = []
+    groups = []
     for name in frame.columns:
         cells = frame[name].dropna()
         if name in answers or cells.empty or not cells.map(lambda cell: isinstance(cell, str)).all():
             continue
         if name == columns.text or (2 * cells.nunique() >= len(cells) and cells.str.len().mean() >= _TEXT_LENGTH):
-            found.append(cells.to_numpy(dtype=object))
-    return tuple(found)
+            groups.append(cells.to_numpy(dtype=object))
+    return tuple(groups)
 
 
 def _keys(texts: NDArray[np.object_]) -> pa.Array:
@@ -227,9 +227,9 @@ def _correctness(
             f"the large model gave no answer in {large_error.sum()} rows; it counts as wrong in accuracies, and as"
             " right in the certificate, which that makes stricter"
         )
-    for who, answer in (("small", small_answer), ("large", large_answer)):
+    for model, answer in (("small", small_answer), ("large", large_answer)):
         if not set(answer) & set(label):
-            notes.append(f"no answer of the {who} model is any of the labels; are they written alike?")
+            notes.append(f"no answer of the {model} model is any of the labels; are they written alike?")
     return small_answer == label, large_answer == label, large_error
 
 
@@ -239,13 +239,13 @@ def _confidence(cells: Cells, columns: RouteColumns) -> NDArray[np.float64] | No
     return cells.numbers(columns.score, "a score") if columns.score else None
 
 
-def _text(cells: Cells, column: str | None, what: str, notes: list[str]) -> NDArray[np.object_] | None:
+def _text(cells: Cells, column: str | None, subject: str, notes: list[str]) -> NDArray[np.object_] | None:
     if column is None:
         return None
     texts = cells.strings(column)
     empty = pd.isna(texts)
     if empty.any():
-        notes.append(f"{empty.sum()} rows have no {what}")
+        notes.append(f"{empty.sum()} rows have no {subject}")
     return np.where(empty, "", texts)
 
 
@@ -255,7 +255,7 @@ def _features(cells: Cells, names: list[str]) -> NDArray[np.float64] | None:
 
 def _splits(cells: Cells, column: str) -> NDArray[np.object_]:
     """The splits under their own names, whatever the table calls them."""
-    written = cells.required(column, cells.strings(column), "a split")
-    splits = np.array([split_name(word) for word in written], dtype=object)
-    cells.refuse(column, pd.isna(splits), written, "a split must be one of train, validate, certify, test")
+    names = cells.required(column, cells.strings(column), "a split")
+    splits = np.array([split_name(word) for word in names], dtype=object)
+    cells.refuse(column, pd.isna(splits), names, "a split must be one of train, validate, certify, test")
     return splits

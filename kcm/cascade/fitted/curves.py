@@ -48,8 +48,8 @@ class SignalCurves:
     ) -> SignalCurves:
         """SignalCurves whose sum is the log-odds of `target_N`."""
         low_F, high_F = np.quantile(values_NF, _ENDS, axis=0)
-        directions = [each.direction for each in signals]
-        fit = fit_monotone(_scaled(values_NF, low_F, high_F), directions, target_N, strength)
+        directions = [signal.direction for signal in signals]
+        fit = fit_monotone(_scale(values_NF, low_F, high_F), directions, target_N, strength)
         return cls(tuple(signals), low_F, high_F, fit)
 
     @classmethod
@@ -67,7 +67,7 @@ class SignalCurves:
     def tensors(self, known: Sequence[Signal]) -> dict[str, Tensor]:
         """All that was fitted; signals by their positions among the `known` ones."""
         return {
-            "signal_F": torch.tensor([known.index(each) for each in self.signals]),
+            "signal_F": torch.tensor([known.index(signal) for signal in self.signals]),
             "low_F": torch.from_numpy(self.low_F),
             "high_F": torch.from_numpy(self.high_F),
             "curves": self._layer.weight.detach(),
@@ -95,7 +95,7 @@ class SignalCurves:
     def contributions(self, values_NF: NDArray[np.float64]) -> NDArray[np.float64]:
         """What every curve adds to the score, [N, F]; 0 is what it adds to a fitted row on average."""
         layer = self._layer
-        inputs_NF = torch.from_numpy(_scaled(values_NF, self.low_F, self.high_F))
+        inputs_NF = torch.from_numpy(_scale(values_NF, self.low_F, self.high_F))
         curves_NKF: Tensor = layer.features(inputs_NF).unflatten(-1, (-1, layer.in_features))  # type: ignore[no-untyped-call]
         return (curves_NKF * layer.weight.view(1, -1, layer.in_features)).sum(1).numpy()
 
@@ -113,15 +113,17 @@ def best_strength(score_by: Mapping[float, NDArray[np.float64]], target_N: NDArr
 def distinct(columns: Mapping[str, NDArray[np.float64]]) -> tuple[str, ...]:
     """Signals that vary, without those that order rows as an earlier one does."""
 
-    kept: dict[str, NDArray[np.float64]] = {}
+    ranks_by_name: dict[str, NDArray[np.float64]] = {}
     for name, column in columns.items():
         rank_N = rankdata(column)
-        if np.ptp(column) > 0 and not any(np.corrcoef(rank_N, known_N)[0, 1] > _ALIKE for known_N in kept.values()):
-            kept[name] = rank_N
-    return tuple(kept)
+        if np.ptp(column) > 0 and not any(
+            np.corrcoef(rank_N, known_N)[0, 1] > _ALIKE for known_N in ranks_by_name.values()
+        ):
+            ranks_by_name[name] = rank_N
+    return tuple(ranks_by_name)
 
 
-def _scaled(
+def _scale(
     values_NF: NDArray[np.float64], low_F: NDArray[np.float64], high_F: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Signals on [-1, 1], clamped to their ends; 0 for one that does not vary."""

@@ -71,16 +71,16 @@ def fit_monotone(
         value = float((np.logaddexp(0, log_odds_N) - target_N * log_odds_N).sum() + steps_P @ pull_P / 2)
         return value, np.concatenate([[excess_N.sum()], design_NP.T @ excess_N + pull_P])
 
-    found = minimize(
+    solution = minimize(
         loss, np.zeros(1 + design_NP.shape[1]), jac=True, method="L-BFGS-B", bounds=[(-_LIMIT, _LIMIT), *bounds]
     ).x
-    steps_FS = found[1:].reshape(mean_FS.shape)
+    steps_FS = solution[1:].reshape(mean_FS.shape)
     # From the first spline's coefficient, the others by their steps, then down to a mean of 0.
     curve_FK = np.pad(steps_FS.cumsum(1), ((0, 0), (1, 0))) - (steps_FS * mean_FS).sum(1, keepdims=True)
     layer = kan.layers[0]
     assert isinstance(layer, KANLinear)
     layer.weight.copy_(torch.from_numpy(curve_FK.T.reshape(1, -1)))
-    return MonotoneFit(kan, float(found[0]))
+    return MonotoneFit(kan, float(solution[0]))
 
 
 def unit_folds(units: Units, seed: int) -> NDArray[np.int64]:

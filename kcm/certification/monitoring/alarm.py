@@ -93,14 +93,14 @@ class RateAlarm:
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain numbers."""
-        bettors = [[each.cash, each.log_stake, each.suspicion] for each in self._bettors]
+        bettors = [[bettor.cash, bettor.log_stake, bettor.suspicion] for bettor in self._bettors]
         return {"num_decisions": self.num_decisions, "largest": self.largest, "bettors": bettors}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.num_decisions, self.largest = state["num_decisions"], state["largest"]
-        for bettor, stored in zip(self._bettors, state["bettors"], strict=True):
-            bettor.cash, bettor.log_stake, bettor.suspicion = stored
+        for bettor, values in zip(self._bettors, state["bettors"], strict=True):
+            bettor.cash, bettor.log_stake, bettor.suspicion = values
 
 
 class _Bettor:

@@ -72,11 +72,11 @@ class LabelReference:
         if len(labels_N) < FEWEST_ROWS:
             raise DataError(f"{len(labels_N)} rows", where="drift", hint=f"Give at least {FEWEST_ROWS} certify rows")
         order = np.random.default_rng(seed).permutation(len(labels_N))
-        chosen, calibration = np.array_split(labels_N[order], 2)
-        counts = np.bincount(chosen, minlength=num_labels)
+        reference_labels, calibration = np.array_split(labels_N[order], 2)
+        counts = np.bincount(reference_labels, minlength=num_labels)
         ascending = counts.argsort(kind="stable")
-        within = np.cumsum(counts[ascending]) <= TYPICAL * len(chosen)
-        rare = frozenset(int(label) for label in ascending[within])
+        is_typical = np.cumsum(counts[ascending]) <= TYPICAL * len(reference_labels)
+        rare = frozenset(int(label) for label in ascending[is_typical])
         count = int(np.isin(calibration, list(rare)).sum())
 
         return cls(rare, binomial_upper_bound(count, len(calibration), delta))
@@ -179,9 +179,9 @@ def _typical(values_N: NDArray[np.floating], delta: float) -> tuple[float, float
 def _distances(features_ND: NDArray[np.float32], rows_RD: NDArray[np.float32]) -> NDArray[np.float32]:
     """The distance of every input to its NEIGHBOUR-th nearest reference row, [N]."""
     squares_R = (rows_RD**2).sum(1)
-    found = []
+    distances = []
     for part in np.array_split(features_ND, max(1, len(features_ND) // 1024)):
         squared = (part**2).sum(1)[:, None] + squares_R - 2 * part @ rows_RD.T
         nearest = min(NEIGHBOUR, len(rows_RD)) - 1
-        found.append(np.sqrt(np.maximum(np.partition(squared, nearest, axis=1)[:, nearest], 0)))
-    return np.concatenate(found)
+        distances.append(np.sqrt(np.maximum(np.partition(squared, nearest, axis=1)[:, nearest], 0)))
+    return np.concatenate(distances)

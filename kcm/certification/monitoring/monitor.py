@@ -63,9 +63,9 @@ def loss_interval(groups: Sequence[Observations], delta: float, *, credits_wins:
     lowest = -1.0 if credits_wins else 0.0
     if not 0 < delta < 1:
         raise DataError(f"delta = {delta}, expected a number between 0 and 1", where="monitor")
-    for each in groups:
-        _require(each, lowest)
-    number_G = np.array([each.number for each in groups], dtype=np.float64)
+    for group in groups:
+        _require(group, lowest)
+    number_G = np.array([group.number for group in groups], dtype=np.float64)
     share_G = np.array([each.share for each in groups])
     weight_G = share_G / np.array([each.probability for each in groups])
 
@@ -80,9 +80,9 @@ def loss_interval(groups: Sequence[Observations], delta: float, *, credits_wins:
         return _log_wealth((share_G * mean - high_G) / (1 - share_G * mean), number_G) - target
 
     find = partial(brentq, xtol=_EDGE / 2)
-    least, most = lowest + _EDGE, 1 - _EDGE
-    low = lowest if above(least) < 0 else 1.0 if above(most) >= 0 else find(above, least, most) - _EDGE
-    high = 1.0 if below(most) < 0 else lowest if below(least) >= 0 else find(below, least, most) + _EDGE
+    mean_low, mean_high = lowest + _EDGE, 1 - _EDGE
+    low = lowest if above(mean_low) < 0 else 1.0 if above(mean_high) >= 0 else find(above, mean_low, mean_high) - _EDGE
+    high = 1.0 if below(mean_high) < 0 else lowest if below(mean_low) >= 0 else find(below, mean_low, mean_high) + _EDGE
     return max(lowest, low), min(1.0, high)
 
 
@@ -91,12 +91,12 @@ def _log_wealth(gain_G: NDArray[np.float64], number_G: NDArray[np.float64]) -> f
     return float(logsumexp(np.log1p(_BETS_B[:, None] * gain_G) @ number_G, b=1 / len(_BETS_B)))
 
 
-def _require(seen: Observations, lowest: float) -> None:
-    if seen.number < 0 or not 0 < seen.share <= seen.probability <= 1:
+def _require(observations: Observations, lowest: float) -> None:
+    if observations.number < 0 or not 0 < observations.share <= observations.probability <= 1:
         raise DataError(
-            f"number = {seen.number}, share = {seen.share}, probability = {seen.probability}, expected a number from 0 "
-            "and 0 < share <= probability <= 1",
+            f"number = {observations.number}, share = {observations.share}, probability = {observations.probability}:"
+            " expected number >= 0 and 0 < share <= probability <= 1",
             where="monitor",
         )
-    if not lowest <= seen.low <= seen.high <= 1:
-        raise DataError(f"losses [{seen.low}, {seen.high}] must lie in [{lowest}, 1]", where="monitor")
+    if not lowest <= observations.low <= observations.high <= 1:
+        raise DataError(f"losses [{observations.low}, {observations.high}] must lie in [{lowest}, 1]", where="monitor")

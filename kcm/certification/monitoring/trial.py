@@ -100,13 +100,13 @@ def judge(
     stages share it.
     """
     spend = delta / (len(_CHECKS) * num_stages)
-    ones = np.ones(len(requests))
-    answered = ~requests.failed
-    checks = [_check("errors", requests.failed, requests.failed, ones, limits.error_rate, spend)]
+    ones_N = np.ones(len(requests))
+    is_answered_N = ~requests.failed
+    checks = [_check("errors", requests.failed, requests.failed, ones_N, limits.error_rate, spend)]
     if limits.slow_s is not None:
-        slow = requests.seconds[answered] > limits.slow_s
-        checks.append(_check("slow", slow, slow, ones[answered], limits.slow_rate, spend))
-    low, high, floor = (each[answered] for each in (requests.lost_low, requests.lost_high, requests.share))
+        slow = requests.seconds[is_answered_N] > limits.slow_s
+        checks.append(_check("slow", slow, slow, ones_N[is_answered_N], limits.slow_rate, spend))
+    low, high, floor = (column[is_answered_N] for column in (requests.lost_low, requests.lost_high, requests.share))
     checks.append(_check("disagreement", low, high, floor, limits.disagreement, spend))
     verdicts = [check.verdict for check in checks]
     verdict: Verdict = "refuted" if "refuted" in verdicts else "undecided" if "undecided" in verdicts else "pass"
@@ -131,10 +131,10 @@ def _check(
 ) -> Check:
     alarm = RateAlarm(limit, delta)
     alarm.observe(low.astype(np.float64), share)
-    evidence, needed = _log_wealth(high.astype(np.float64), share, limit), float(np.log(1 / delta))
-    verdict: Verdict = "refuted" if alarm.alarm else "pass" if evidence >= needed else "undecided"
+    evidence, needed_evidence = _log_wealth(high.astype(np.float64), share, limit), float(np.log(1 / delta))
+    verdict: Verdict = "refuted" if alarm.alarm else "pass" if evidence >= needed_evidence else "undecided"
     rate = float(high.mean()) if len(high) else 0.0
-    return Check(name=name, limit=limit, rate=rate, evidence=evidence, needed=needed, verdict=verdict)
+    return Check(name=name, limit=limit, rate=rate, evidence=evidence, needed=needed_evidence, verdict=verdict)
 
 
 def _log_wealth(event: NDArray[np.float64], share: NDArray[np.float64], limit: float) -> float:
@@ -146,6 +146,6 @@ def _log_wealth(event: NDArray[np.float64], share: NDArray[np.float64], limit: f
 def _reason(checks: Sequence[Check], verdict: Verdict) -> str:
     if verdict == "pass":
         return "errors, time and disagreement stay within their limits"
-    found = [check for check in checks if check.verdict == verdict]
+    matching = [check for check in checks if check.verdict == verdict]
     finding = "exceed their limit" if verdict == "refuted" else "are not shown to stay within their limit"
-    return "; ".join(f"{check.name}: {check.rate:.4f} {finding} of {check.limit:.4f}" for check in found)
+    return "; ".join(f"{check.name}: {check.rate:.4f} {finding} of {check.limit:.4f}" for check in matching)

@@ -37,11 +37,11 @@ class ImageTower(NetworkEncoder):
         return {"pixel_values": np.array([content.pixels for content in inputs])}
 
     def exportable(self) -> Exportable:
-        one = self.read(PROBE).pixels
-        assert one is not None
-        levels = np.random.default_rng(0).normal(size=(5, *one.shape)).astype(np.float32)
+        pixels = self.read(PROBE).pixels
+        assert pixels is not None
+        levels = np.random.default_rng(0).normal(size=(5, *pixels.shape)).astype(np.float32)
         probes = [{"pixel_values": levels[:4]}, {"pixel_values": levels[4:]}]
-        module = _ImageNetwork(_model(self._folder, self.config, without="text_model"))
+        module = _ImageNetwork(_model(self._folder, self.config, excluded="text_model"))
         return Exportable(module, probes, {"pixel_values": {0: "batch"}})
 
 
@@ -70,7 +70,7 @@ class TextTower(NetworkEncoder):
         return {name: tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask") if name in tokens}
 
     def exportable(self) -> Exportable:
-        model = _model(self._folder, self.config, without="vision_model")
+        model = _model(self._folder, self.config, excluded="vision_model")
         longest = model.config.text_config.max_position_embeddings
         if self._max_length > longest:
             raise ConfigError(
@@ -102,11 +102,11 @@ class _TextNetwork(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Unit vectors, float32 [B, K]."""
-        known = {} if attention_mask is None else {"attention_mask": attention_mask}
-        return _unit(self.model.get_text_features(input_ids=input_ids, **known))
+        mask_argument = {} if attention_mask is None else {"attention_mask": attention_mask}
+        return _unit(self.model.get_text_features(input_ids=input_ids, **mask_argument))
 
 
-def _model(model_path: Path, config: NetworkEncoderConfig, *, without: str) -> Any:
+def _model(model_path: Path, config: NetworkEncoderConfig, *, excluded: str) -> Any:
     """The model of a folder without the network of its other side, which would only take memory."""
     model = load_whole(model_path)
     if not hasattr(model, "get_image_features"):
@@ -115,8 +115,8 @@ def _model(model_path: Path, config: NetworkEncoderConfig, *, without: str) -> A
             where=str(model_path),
             hint="Name a model such as CLIP or SigLIP, or align two encoders",
         )
-    if hasattr(model, without):
-        setattr(model, without, None)
+    if hasattr(model, excluded):
+        setattr(model, excluded, None)
     return model.to(dtype_of(config.precision)).eval()
 
 

@@ -104,7 +104,7 @@ class ImageTextConfig(NetworkEncoderConfig):
     def identity(self, assets_dir: Path) -> str:
         folder = self._folder(assets_dir)
         if towers := self._towers_in(folder):
-            sides = (each.identity(assets_dir) for each in (towers.image, towers.text))
+            sides = (tower.identity(assets_dir) for tower in (towers.image, towers.text))
             parts = (folder_digest(folder, "alignment head\n"), *sides)
             digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         else:

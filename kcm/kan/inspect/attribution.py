@@ -44,12 +44,12 @@ def attribution(network: CurveNetwork, x_NI: Tensor) -> Attribution:
         return Attribution(first_NHI, layers[0].constant.to(x_NI), slopes_NOH)
 
     reference_1I = x_NI.new_zeros(1, x_NI.shape[1])
-    inputs, references = (layer_inputs(layers, network.curve_inputs(each)) for each in (x_NI, reference_1I))
-    later = [
+    inputs, references = (layer_inputs(layers, network.curve_inputs(rows)) for rows in (x_NI, reference_1I))
+    later_layers = [
         edge_values(layer, of_x) - edge_values(layer, of_reference)
         for layer, of_x, of_reference in zip(layers[1:], inputs[1:], references[1:], strict=True)
     ]
-    changes = [first_NHI, *later]
+    changes = [first_NHI, *later_layers]
     for above, below in itertools.pairwise(reversed(changes)):
         shares_NOH = torch.einsum("nop,nph->noh", slopes_NOH, above)
         moved_N1H = below.sum(-1).unsqueeze(1)

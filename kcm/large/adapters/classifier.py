@@ -73,9 +73,9 @@ class EncodedModel(ABC):
         prompts = [item.prompt for position, item in enumerate(items) if position not in faults]
         probabilities_NC = self.probabilities(features_ND, prompts)
         cost = Cost(seconds=(time.perf_counter() - start) / len(items))
-        found = iter(answers_from(probabilities_NC, cost))
+        answers = iter(answers_from(probabilities_NC, cost))
         return [
-            LargeAnswer(None, None, cost, faults[position]) if position in faults else next(found)
+            LargeAnswer(None, None, cost, faults[position]) if position in faults else next(answers)
             for position in range(len(items))
         ]
 
@@ -121,9 +121,9 @@ def masked(probabilities_NC: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarra
     return restricted_NC
 
 
-def _restricted(row_C: np.ndarray, allowed: Sequence[int]) -> np.ndarray:
+def _restricted(row_C: np.ndarray, labels: Sequence[int]) -> np.ndarray:
     kept_C = np.zeros_like(row_C)
-    kept_C[list(allowed)] = np.maximum(row_C[list(allowed)], np.finfo(row_C.dtype).tiny)
+    kept_C[list(labels)] = np.maximum(row_C[list(labels)], np.finfo(row_C.dtype).tiny)
     kept_C /= kept_C.sum()
     return kept_C
 

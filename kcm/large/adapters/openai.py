@@ -87,8 +87,8 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
     @field_validator("extra")
     @classmethod
     def _not_ours(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        if ours := sorted(_OURS & value.keys()):
-            raise ValueError(f"must not set {', '.join(ours)}")
+        if reserved := sorted(_OURS & value.keys()):
+            raise ValueError(f"must not set {', '.join(reserved)}")
         return value
 
     @model_validator(mode="after")
@@ -158,8 +158,8 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The messages of the request."""
-        asked = self.question(label_names, item)
-        return [PromptMessage("system", asked.instructions), PromptMessage("user", asked.data)]
+        question = self.question(label_names, item)
+        return [PromptMessage("system", question.instructions), PromptMessage("user", question.data)]
 
 
 class OpenAiModel:
@@ -222,7 +222,7 @@ class OpenAiModel:
     def probe(self) -> LargeAnswer:
         """The server's answer to a question of no row, never a cached one."""
         body = self._body(PROBE)
-        return self._asked(f"probe {_key(self._config, body)}", body, PROBE.prompt.allowed(len(self._label_names)))
+        return self._ask_server(f"probe {_key(self._config, body)}", body, PROBE.prompt.allowed(len(self._label_names)))
 
     def spent(self) -> tuple[int, float]:
         """Calls and currency paid so far, over all runs on the same store."""
@@ -238,16 +238,16 @@ class OpenAiModel:
         for body in self._unpaid(items).values():
             num_read = sum(len(str(message["content"]).encode()) for message in body["messages"]) // _BYTES_PER_TOKEN
             num_written = min(16, _max_tokens(body))
-            price, most = share * self._price(num_read, num_written), share * self._most(body)
-            total += Estimate(1, num_read + num_written, price, most)
+            price, max_price = share * self._price(num_read, num_written), share * self._max_price(body)
+            total += Estimate(1, num_read + num_written, price, max_price)
         return total
 
     def highest_prices(self, items: Sequence[Item]) -> list[float]:
         """The most that an answer to each item may cost; 0 for one that is paid for."""
         bodies = [self._body(item) for item in items]
         keys = [_key(self._config, body) for body in bodies]
-        known = self._cache.known(keys)
-        return [0.0 if key in known else self._most(body) for key, body in zip(keys, bodies, strict=True)]
+        cached_keys = self._cache.known(keys)
+        return [0.0 if key in cached_keys else self._max_price(body) for key, body in zip(keys, bodies, strict=True)]
 
     def ask_ahead(self, items: Iterable[Sequence[Item]]) -> None:
         """Pay by the batch interface, where it is wanted, for what is not paid for yet; `answer` finds the answers.
@@ -262,20 +262,20 @@ class OpenAiModel:
 
     def _questions(self, items: Iterable[Sequence[Item]]) -> Iterator[tuple[str, dict[str, Any], float]]:
         """Each unpaid question once, with its key and what it may cost in a batch, where no parameter is negotiated."""
-        seen: set[str] = set()
-        for key, body in chain.from_iterable(self._unpaid(some).items() for some in items):
-            if not seen and (fault := self.probe()).error and not fault.off_label:
+        seen_keys: set[str] = set()
+        for key, body in chain.from_iterable(self._unpaid(chunk).items() for chunk in items):
+            if not seen_keys and (fault := self.probe()).error and not fault.off_label:
                 raise DataError(f"the large model does not answer a first question: {fault.error}", where="large")
-            if key not in seen:
-                seen.add(key)
-                yield key, self._upstream.accepted(body), PRICE * self._most(body)
+            if key not in seen_keys:
+                seen_keys.add(key)
+                yield key, self._upstream.accepted(body), PRICE * self._max_price(body)
 
     def _unpaid(self, items: Sequence[Item]) -> dict[str, dict[str, Any]]:
         """The requests by their keys that have no answer yet."""
-        asked = map(self._body, (item for item in items if item.content.text.strip()))
-        bodies = {_key(self._config, body): body for body in asked}
-        known = self._cache.known(list(bodies))
-        return {key: body for key, body in bodies.items() if key not in known}
+        bodies_sent = map(self._body, (item for item in items if item.content.text.strip()))
+        bodies = {_key(self._config, body): body for body in bodies_sent}
+        cached_keys = self._cache.known(list(bodies))
+        return {key: body for key, body in bodies.items() if key not in cached_keys}
 
     def _keep(self, key: str, completion: bytes) -> bool:
         """Keep an answer of a batch; False where it is none."""
@@ -300,15 +300,15 @@ class OpenAiModel:
             return future
         body = self._body(item)
         key = _key(self._config, body) + (" again" if again else "")
-        allowed = item.prompt.allowed(len(self._label_names))
+        labels = item.prompt.allowed(len(self._label_names))
         with self._lock:
             if key not in self._waiting:
-                self._workers.submit(copy_context().run, self._work, key, body, allowed)  # within the caller's trace
+                self._workers.submit(copy_context().run, self._work, key, body, labels)  # within the caller's trace
                 self._waiting[key] = []
             self._waiting[key].append(future)
         return future
 
-    def _work(self, key: str, body: dict[str, Any], allowed: Sequence[int]) -> None:
+    def _work(self, key: str, body: dict[str, Any], labels: Sequence[int]) -> None:
         """Answer a question for all callers that wait for it, including those that join while it runs."""
         with self._lock:
             if all(future.cancelled() for future in self._waiting[key]):
@@ -316,7 +316,7 @@ class OpenAiModel:
                 return
         outcome: LargeAnswer | Exception
         try:
-            outcome = self._answered(key, body, allowed)
+            outcome = self._answer(key, body, labels)
         except Exception as error:
             outcome = error
         with self._lock:
@@ -343,32 +343,32 @@ class OpenAiModel:
         }
         return {name: value for name, value in (body | self._config.extra).items() if value is not None}
 
-    def _answered(self, key: str, body: dict[str, Any], allowed: Sequence[int]) -> LargeAnswer:
+    def _answer(self, key: str, body: dict[str, Any], labels: Sequence[int]) -> LargeAnswer:
         if (record := self._cache.find(key)) is not None:
-            return self._read(record, allowed)
-        return self._asked(key, body, allowed)
+            return self._parse_record(record, labels)
+        return self._ask_server(key, body, labels)
 
-    def _asked(self, key: str, body: dict[str, Any], allowed: Sequence[int]) -> LargeAnswer:
+    def _ask_server(self, key: str, body: dict[str, Any], labels: Sequence[int]) -> LargeAnswer:
         """The server's answer within the budget, which is then cached under `key`."""
-        most = self._most(body)
+        max_price = self._max_price(body)
         try:
-            reply = self._upstream.ask(body, lambda attempt: self._within_budget(attempt, most))
+            reply = self._upstream.ask(body, lambda attempt: self._within_budget(attempt, max_price))
         except BudgetSpent as error:
             return LargeAnswer(None, error=str(error))
         except UpstreamError as error:
             return LargeAnswer(None, error=str(error), outage=error.outage)
         record = self._record(reply, body)
-        self._cache.keep(key, record, most, record["currency"])
-        return self._read(record, allowed)
+        self._cache.keep(key, record, max_price, record["currency"])
+        return self._parse_record(record, labels)
 
-    def _within_budget(self, attempt: Callable[[], Reply], most: float) -> Reply:
+    def _within_budget(self, attempt: Callable[[], Reply], max_price: float) -> Reply:
         """One attempt within the budget. A lost one stays booked at its maximum; an answer is booked at its cost."""
-        self._cache.reserve(most)
+        self._cache.reserve(max_price)
         try:
             return attempt()
         except (UpstreamError, ConfigError) as error:
             if not getattr(error, "may_be_charged", False):
-                self._cache.release(most)
+                self._cache.release(max_price)
             raise
 
     def _record(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
@@ -383,10 +383,10 @@ class OpenAiModel:
             "seconds": reply.seconds,
         }
 
-    def _read(self, record: dict[str, Any], allowed: Sequence[int]) -> LargeAnswer:
+    def _parse_record(self, record: dict[str, Any], labels: Sequence[int]) -> LargeAnswer:
         cost = Cost(record["seconds"], record["tokens"], record["currency"])
-        found = matching_label(record["said"], [self._label_names[label] for label in allowed])
-        if found is None:
+        position = matching_label(record["said"], [self._label_names[label] for label in labels])
+        if position is None:
             reply_text = record["said"][:100]
             return LargeAnswer(
                 None,
@@ -396,12 +396,12 @@ class OpenAiModel:
                 off_label=True,
                 reply=reply_text,
             )
-        label, probability = allowed[found], record["probability"]
+        label, probability = labels[position], record["probability"]
         if probability is None:
             return LargeAnswer(label, None, cost)
-        return LargeAnswer(label, label_distribution(label, probability, allowed, len(self._label_names)), cost)
+        return LargeAnswer(label, label_distribution(label, probability, labels, len(self._label_names)), cost)
 
-    def _most(self, body: dict[str, Any]) -> float:
+    def _max_price(self, body: dict[str, Any]) -> float:
         """The maximal cost of one call."""
         return self._price(_most_tokens(body), _max_tokens(body))
 

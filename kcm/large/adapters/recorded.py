@@ -18,7 +18,7 @@ from kcm.assets import require_may_open
 from kcm.assets.manifest import sha256_of
 from kcm.config import LocalPath
 from kcm.errors import DataError
-from kcm.inputs.cells import as_text, without_missing
+from kcm.inputs.cell_text import as_text, without_missing
 from kcm.inputs.chunks import SUFFIXES, read_chunks, readable, row_names
 from kcm.inputs.content import Part
 from kcm.inputs.location import Location, stem_of
@@ -133,19 +133,19 @@ def _answer(row: Mapping[str, Any], probabilities_C: NDArray[np.float32]) -> Lar
 def _answer_table(rows: pa.Table, row_ids: pa.Array, config: RecordedConfig, label_names: Sequence[str]) -> pa.Table:
     ids = _series(row_ids)
     names, errors = _texts(rows, config.label_column, label_names), _texts(rows, "error")
-    answered = (errors == "") & (names != "")
-    known = pd.Index(label_names)
-    label_N = np.where(answered, known.get_indexer(names.to_numpy(dtype=object)), -1)
-    if len(wrong := np.flatnonzero(answered & (label_N < 0))):
+    is_answered = (errors == "") & (names != "")
+    label_index = pd.Index(label_names)
+    label_N = np.where(is_answered, label_index.get_indexer(names.to_numpy(dtype=object)), -1)
+    if len(wrong := np.flatnonzero(is_answered & (label_N < 0))):
         nearest = difflib.get_close_matches(names.iloc[wrong[0]], label_names, n=1)
         raise DataError(
             f"label {names.iloc[wrong[0]]!r} is not in the label list",
             where=f"{config.path}, item {ids.iloc[wrong[0]]!r}",
             hint=f"Did you mean {nearest[0]!r}?" if nearest else "",
         )
-    given = {"seconds": "seconds", "tokens": "tokens", "currency": config.currency_column}
-    numbers = {name: _numbers(rows, column, ids, config.path) for name, column in given.items()}
-    probabilities_NC = _probabilities(rows, ids, answered.to_numpy(), config.path, label_names)
+    number_columns = {"seconds": "seconds", "tokens": "tokens", "currency": config.currency_column}
+    numbers = {name: _numbers(rows, column, ids, config.path) for name, column in number_columns.items()}
+    probabilities_NC = _probabilities(rows, ids, is_answered.to_numpy(), config.path, label_names)
     columns = {
         "id": pa.array(ids, pa.string()),
         "label": pa.array(label_N, pa.int64()),
@@ -153,13 +153,13 @@ def _answer_table(rows: pa.Table, row_ids: pa.Array, config: RecordedConfig, lab
         "seconds": numbers["seconds"],
         "tokens": numbers["tokens"].astype(np.int64),
         "currency": numbers["currency"],
-        "error": pa.array(np.where(answered, "", errors.where(errors != "", "no label was recorded")), pa.string()),
+        "error": pa.array(np.where(is_answered, "", errors.where(errors != "", "no label was recorded")), pa.string()),
     }
     return pa.table(columns)
 
 
 def _probabilities(
-    rows: pa.Table, ids: pd.Series[str], answered: NDArray[np.bool_], path: str, label_names: Sequence[str]
+    rows: pa.Table, ids: pd.Series[str], is_answered: NDArray[np.bool_], path: str, label_names: Sequence[str]
 ) -> NDArray[np.float32]:
     """Probabilities [N, C] of the answered rows that sum to one; NaN where the table has none."""
     absent_NC = np.full((len(rows), len(label_names)), np.nan, dtype=np.float32)
@@ -168,17 +168,17 @@ def _probabilities(
     columns = [_numbers(rows, f"{_PROBABILITY}{name}", ids, path) for name in label_names]
     given_NC = np.stack(columns, axis=1).astype(np.float32)
     total_N = given_NC.sum(axis=1)
-    wrong = np.flatnonzero(answered & (np.abs(total_N - 1) > 1e-3))
+    wrong = np.flatnonzero(is_answered & (np.abs(total_N - 1) > 1e-3))
     if len(wrong):
         place = f"{path}, item {ids.iloc[wrong[0]]!r}"
         raise DataError(f"the probabilities sum to {total_N[wrong[0]]:g}, not to 1", where=place)
-    absent_NC[answered] = given_NC[answered] / total_N[answered, None]
+    absent_NC[is_answered] = given_NC[is_answered] / total_N[is_answered, None]
     return absent_NC
 
 
 def _check_columns(rows: pa.Table, config: RecordedConfig, label_names: Sequence[str]) -> None:
-    named = ("currency_column",) if config.currency_column != _CURRENCY else ()
-    for field in ("id_column", "label_column", *named):
+    configured = ("currency_column",) if config.currency_column != _CURRENCY else ()
+    for field in ("id_column", "label_column", *configured):
         _check_column(getattr(config, field), field, rows, config.path)
     if any(column.startswith(_PROBABILITY) for column in rows.column_names):
         for name in label_names:
@@ -190,11 +190,11 @@ def _check_column(column: str | None, field: str, rows: pa.Table, path: str) -> 
         raise missing_column(column, field, rows.column_names, path)
 
 
-def _texts(rows: pa.Table, column: str, known: Sequence[str] = ()) -> pd.Series[str]:
+def _texts(rows: pa.Table, column: str, names: Sequence[str] = ()) -> pd.Series[str]:
     """A column as texts, empty where values are missing, or the column is; `known` values are never missing."""
     if column not in rows.column_names:
         return pd.Series("", index=range(len(rows)), dtype=object)
-    return _series(pc.fill_null(without_missing(as_text(rows[column]), known), ""))
+    return _series(pc.fill_null(without_missing(as_text(rows[column]), names), ""))
 
 
 def _series(texts: pa.Array) -> pd.Series[str]:
@@ -204,8 +204,8 @@ def _series(texts: pa.Array) -> pd.Series[str]:
 def _numbers(rows: pa.Table, column: str, ids: pd.Series[str], path: str) -> NDArray[np.float64]:
     """A column as finite numbers from 0, and 0 where values are missing, or the column is."""
     texts = _texts(rows, column)
-    found: NDArray[np.float64] = pd.to_numeric(texts.where(texts != "", "0"), errors="coerce").to_numpy(np.float64)
-    if len(wrong := np.flatnonzero(~(np.isfinite(found) & (found >= 0)))):
+    numbers: NDArray[np.float64] = pd.to_numeric(texts.where(texts != "", "0"), errors="coerce").to_numpy(np.float64)
+    if len(wrong := np.flatnonzero(~(np.isfinite(numbers) & (numbers >= 0)))):
         place = f"{path}, item {ids.iloc[wrong[0]]!r}"
         raise DataError(f"{column} = {texts.iloc[wrong[0]]!r} is not a number from 0", where=place)
-    return found
+    return numbers

@@ -74,19 +74,19 @@ class ZeroShotConfig(EncodedConfig):
         return f"{sentence} with probability {probability:.2f}{prompt[len(sentence) :]}"
 
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
-        inputs, labels = (each.build(assets_dir, resources.device) for each in (self.encoder, self.label_encoder))
+        inputs, labels = (encoder.build(assets_dir, resources.device) for encoder in (self.encoder, self.label_encoder))
         return ZeroShotModel(self, inputs, labels, label_names)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
-        inputs, labels = (each.identity(assets_dir) for each in (self.encoder, self.label_encoder))
+        inputs, labels = (encoder.identity(assets_dir) for encoder in (self.encoder, self.label_encoder))
         parts = (inputs, labels, self.template, repr(self.temperature), *label_names)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The label prompts that the input is compared with."""
         suggested = dict(item.prompt.suggestions)
-        allowed = item.prompt.allowed(len(label_names))
-        return [PromptMessage("label", self.prompt_of(label_names[label], suggested.get(label))) for label in allowed]
+        labels = item.prompt.allowed(len(label_names))
+        return [PromptMessage("label", self.prompt_of(label_names[label], suggested.get(label))) for label in labels]
 
 
 class ZeroShotModel(EncodedModel):

@@ -103,10 +103,10 @@ def fit_head(
     weights, constant, left_out_N = solve(blocks, target_N, units)
     if inputs.numbers_NF.shape[1]:
         head.layer.weight.copy_(torch.from_numpy(weights[0])[None])
-    for written, weight in zip(
+    for parameter, weight in zip(
         (head.encoding_weight, head.category_weight, head.words_weight), weights[1:], strict=True
     ):
-        written.copy_(torch.from_numpy(weight))
+        parameter.copy_(torch.from_numpy(weight))
     head.constant.fill_(constant)
     return head, left_out_N
 

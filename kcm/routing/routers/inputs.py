@@ -128,8 +128,8 @@ def _one_hot(category: NDArray[np.object_] | None, categories: Sequence[str], nu
     if category is None:
         return csr_array((num_rows, len(categories)))
     place_N = pd.Index(categories, dtype=object).get_indexer(category)
-    known = np.flatnonzero(place_N >= 0)
-    return csr_array((np.ones(len(known)), (known, place_N[known])), (num_rows, len(categories)))
+    rows = np.flatnonzero(place_N >= 0)
+    return csr_array((np.ones(len(rows)), (rows, place_N[rows])), (num_rows, len(categories)))
 
 
 def _encoded(texts: Sequence[str], encoder: Encoder, progress: Progress, cache_dir: Path | None) -> NDArray[np.float64]:
@@ -138,19 +138,19 @@ def _encoded(texts: Sequence[str], encoder: Encoder, progress: Progress, cache_d
     keys = [hashlib.sha256(text.encode()).digest() for text in texts]
     with closing(_feature_cache(cache_dir, encoder.identity)) as cache:
         find = "SELECT features FROM encoded WHERE key = ?"
-        missing = []
+        missing_rows = []
         for row, key in enumerate(keys):
-            if found := cache.execute(find, (key,)).fetchone():
-                features_NE[row] = np.frombuffer(found[0], dtype=np.float32)
+            if record := cache.execute(find, (key,)).fetchone():
+                features_NE[row] = np.frombuffer(record[0], dtype=np.float32)
             else:
-                missing.append(row)
-        order = np.array(sorted(missing, key=lambda row: len(texts[row])), dtype=int)
+                missing_rows.append(row)
+        order = np.array(sorted(missing_rows, key=lambda row: len(texts[row])), dtype=int)
         for start in range(0, len(order), _ENCODED_AT_ONCE):
             rows = order[start : start + _ENCODED_AT_ONCE]
             features_NE[rows] = encoder.encode(contents([texts[row] for row in rows]))
-            kept = [(keys[row], features_NE[row].astype(np.float32).tobytes()) for row in rows]
+            records = [(keys[row], features_NE[row].astype(np.float32).tobytes()) for row in rows]
             with suppress(sqlite3.OperationalError), cache:  # a file that is read-only or locked, or a full disk
-                cache.executemany("INSERT OR IGNORE INTO encoded VALUES (?, ?)", kept)
+                cache.executemany("INSERT OR IGNORE INTO encoded VALUES (?, ?)", records)
             progress("texts encoded", start + len(rows), len(order))
     return features_NE
 

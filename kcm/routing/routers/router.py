@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_tensors
+from kcm.bundle.sealed_folder import SealedFolder, sealing, write_json, write_tensors
 from kcm.config import Config
 from kcm.errors import ArtefactError, DataError
 from kcm.routing.config import RouteColumns
@@ -79,33 +79,33 @@ class FittedRouter:
 
     def scores(self, table: RoutingTable, inputs: RouterInputs) -> NDArray[np.float64]:
         """Gate score of every row, [N]."""
-        score_N, (position, known) = self.model.estimate(inputs), self._fitted(table)
-        score_N[known] = self.left_out[position[known]]
+        score_N, (position, is_known) = self.model.estimate(inputs), self._fitted_positions(table)
+        score_N[is_known] = self.left_out[position[is_known]]
         return score_N
 
     def refuse_fitted(self, table: RoutingTable, split: str) -> None:
         """Raise DataError where rows that the router was fitted on would evaluate it."""
-        _, known = self._fitted(table)
-        if known.any():
+        _, is_known = self._fitted_positions(table)
+        if is_known.any():
             raise DataError(
-                f"{known.sum()} {split} rows are among those that the router was fitted on, the first is"
-                f" {table.name[np.flatnonzero(known)[0]]}",
+                f"{is_known.sum()} {split} rows are among those that the router was fitted on, the first is"
+                f" {table.name[np.flatnonzero(is_known)[0]]}",
                 where="--router",
                 hint="Use rows that it has not seen, or the table and seed that it was fitted with",
             )
 
-    def _fitted(self, table: RoutingTable) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    def _fitted_positions(self, table: RoutingTable) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         keys = digests(table.item)
         position = np.searchsorted(self.items, keys).clip(max=len(self.items) - 1)
         return position, self.items[position] == keys
 
     def write(self, folder: Path) -> None:
         """Write a new folder, whole or not at all; ArtefactError where something lies already."""
-        fitted = {"items": torch.from_numpy(self.items), "left_out": torch.from_numpy(self.left_out)}
+        tensors = {"items": torch.from_numpy(self.items), "left_out": torch.from_numpy(self.left_out)}
         with sealing(folder, MANIFEST, FORMAT) as draft:
             write_json(draft / "config.json", self.config.model_dump(mode="json"))
             write_tensors(draft / "model.safetensors", self.model.state_dict())
-            write_tensors(draft / "fitted.safetensors", fitted)
+            write_tensors(draft / "fitted.safetensors", tensors)
 
     @classmethod
     def read(cls, folder: Path) -> FittedRouter:
@@ -116,8 +116,8 @@ class FittedRouter:
         config = sealed.config(RouterConfig, "config.json")
         model = RoutingHead(*config.widths)
         model.load_state_dict(sealed.tensors("model.safetensors"))
-        fitted = sealed.tensors("fitted.safetensors")
-        return cls(config, model, fitted["items"].numpy(), fitted["left_out"].numpy())
+        tensors = sealed.tensors("fitted.safetensors")
+        return cls(config, model, tensors["items"].numpy(), tensors["left_out"].numpy())
 
 
 def digests(items: Sequence[object] | NDArray[np.object_]) -> NDArray[np.int64]:

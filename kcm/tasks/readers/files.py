@@ -157,14 +157,14 @@ def layout_of(
 
     Raises DataError if no table has rows.
     """
-    named = {getattr(config, name) for name in ColumnsConfig.model_fields if name.endswith("_column")} - {None}
+    column_names = {getattr(config, name) for name in ColumnsConfig.model_fields if name.endswith("_column")} - {None}
     for table in tables:
         first, parts = None, dict[str, None]()
         for chunk in table.chunks():
             parts[chunk.part] = None
             if chunk.num_rows and (first is None or not chunk.all_names):
                 first = chunk
-            if first is not None and not chunk.part and (chunk.all_names or named <= set(chunk.names)):
+            if first is not None and not chunk.part and (chunk.all_names or column_names <= set(chunk.names)):
                 break
         if first is not None:
             return TableLayout.found_in(first, table.place_of(first.part), config, vectors), tuple(parts)
@@ -215,8 +215,8 @@ def _files_of_folder(folder: Location) -> list[FoundFile]:
     """The files named after splits, files directly in the folder first; if there are none, all files."""
     for recursive in (False, True):
         files = [file for file in folder.files(recursive=recursive) if file.location.suffix in SUFFIXES]
-        if named := [file for file in files if any(map(_SPLIT.fullmatch, stem_of(file.relative).split("/")))]:
-            return named
+        if split_files := [file for file in files if any(map(_SPLIT.fullmatch, stem_of(file.relative).split("/")))]:
+            return split_files
     kinds = sorted({file.location.suffix for file in files})
     if len(kinds) > 1:
         raise DataError(
@@ -234,14 +234,16 @@ def ignored_note(path: str) -> Iterator[str]:
     location = Location.of(path)
     if location.is_pattern or location.kind() != fs.FileType.Directory:
         return
-    read = [file.relative for file in _files_of_folder(location)]
+    data_files = [file.relative for file in _files_of_folder(location)]
     ignored = [file.relative for file in location.files(recursive=True) if file.location.suffix in SUFFIXES]
-    ignored = [relative for relative in ignored if relative not in read]
+    ignored = [relative for relative in ignored if relative not in data_files]
     if ignored:
-        shown = [", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "") for names in (read, ignored)]
+        listings = [
+            ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "") for names in (data_files, ignored)
+        ]
         yield (
-            f"warning: {path}: {shown[0]} {'is' if len(read) == 1 else 'are'} read, named after a split;"
-            f" ignored: {shown[1]} ({len(ignored):,} files)"
+            f"warning: {path}: {listings[0]} {'is' if len(data_files) == 1 else 'are'} read, named after a split;"
+            f" ignored: {listings[1]} ({len(ignored):,} files)"
         )
 
 

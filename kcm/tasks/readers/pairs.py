@@ -92,15 +92,15 @@ def _pairs(records: Sequence[SourceRow], task: str) -> Iterator[SourceRow]:
 
 
 def _split_pairs(units: dict[str, list[SourceRow]], task: str) -> Iterator[SourceRow]:
-    ordered = sorted(units, key=lambda unit: (draw(0, "pairs", f"{task}\0{unit}"), unit))
-    blocks = [ordered[start : start + 2] for start in range(0, len(ordered) - len(ordered) % 2, 2)]
-    blocks[-1] += ordered[2 * len(blocks) :]  # three where one is left
+    shuffled_units = sorted(units, key=lambda unit: (draw(0, "pairs", f"{task}\0{unit}"), unit))
+    blocks = [shuffled_units[start : start + 2] for start in range(0, len(shuffled_units) - len(shuffled_units) % 2, 2)]
+    blocks[-1] += shuffled_units[2 * len(blocks) :]  # three where one is left
     for block in blocks:
         for position, unit in enumerate(block):
-            others = units[block[(position + 1) % len(block)]]
+            partner_records = units[block[(position + 1) % len(block)]]
             for number, record in enumerate(units[unit]):
                 yield _pair(record, record, f"{task}\0{min(block)}", task)
-                yield _pair(record, others[number % len(others)], f"{task}\0{min(block)}", task)
+                yield _pair(record, partner_records[number % len(partner_records)], f"{task}\0{min(block)}", task)
 
 
 def _pair(record: SourceRow, other: SourceRow, group: str, task: str, fault: str = "") -> SourceRow:

@@ -13,7 +13,7 @@ from PIL import Image
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Answer, Input
 from kcm.bundle.bundle import Bundle, Lineage
-from kcm.cascade.forms import GateInputs, GateRows
+from kcm.cascade.gate_kinds import GateInputs, GateRows
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import form_named

@@ -161,7 +161,7 @@ def test_a_sparse_file_is_not_hashed(crafted: Path, monkeypatch: pytest.MonkeyPa
     with (crafted / "judge.safetensors").open("ab") as file:
         file.truncate(200 * 10**9)
     hashed: list[Path] = []
-    monkeypatch.setattr("kcm.bundle.sealed.sha256_of", hashed.append)
+    monkeypatch.setattr("kcm.bundle.sealed_folder.sha256_of", hashed.append)
     assert "a bundle has at most" in refusal(crafted)
     assert hashed == []
 

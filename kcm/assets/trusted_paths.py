@@ -24,9 +24,9 @@ class BundleName(str):
     folder: Path
 
     def __new__(cls, name: str, folder: Path) -> Self:
-        made = super().__new__(cls, name)
-        made.folder = folder
-        return made
+        place = super().__new__(cls, name)
+        place.folder = folder
+        return place
 
     def __getnewargs__(self) -> tuple[str, Path]:  # type: ignore[override]  # str's own would lose the folder
         return str(self), self.folder
@@ -43,7 +43,7 @@ def may_open(name: str, assets_dir: Path) -> bool:
     if not isinstance(name, BundleName):
         _write_down(path, assets_dir)
         return True
-    return name.lies_within or _is_below(path, assets_dir) or str(path) in _named(assets_dir)
+    return name.lies_within or _is_below(path, assets_dir) or str(path) in _configured_paths(assets_dir)
 
 
 def require_may_open(name: str, assets_dir: Path) -> None:
@@ -56,7 +56,7 @@ def require_may_open(name: str, assets_dir: Path) -> None:
 
 
 def _write_down(path: Path, assets_dir: Path) -> None:
-    is_new = not (_is_below(path, assets_dir) or str(path) in _named(assets_dir))
+    is_new = not (_is_below(path, assets_dir) or str(path) in _configured_paths(assets_dir))
     _NAMED_HERE.add(str(path))
     if not is_new:
         return
@@ -64,7 +64,7 @@ def _write_down(path: Path, assets_dir: Path) -> None:
         file.write(f"{path}\n")
 
 
-def _named(assets_dir: Path) -> set[str]:
+def _configured_paths(assets_dir: Path) -> set[str]:
     with suppress(OSError, ValueError):
         return {*_trusted(), *(assets_dir / _NAMED).read_text(encoding="utf-8").splitlines()}
     return _trusted()

@@ -93,12 +93,14 @@ class RegretPath(ThresholdPath):
 
     def __init__(self, rows: ScoredOutcomes, epsilon: float, delta: float) -> None:
         units = Units(rows.group, len(rows))
-        lost = np.flatnonzero(rows.certified_baseline & ~rows.small_correct)
-        lost = lost[np.argsort(-rows.score[lost])]
+        lost_rows = np.flatnonzero(rows.certified_baseline & ~rows.small_correct)
+        lost_rows = lost_rows[np.argsort(-rows.score[lost_rows])]
         self.num_units, self.fewest_units = units.count, fewest_binomial(epsilon, delta)
         self._scores, self._epsilon, self._delta = rows.score, epsilon, delta
-        self._lost_scores = rows.score[lost]  # descending
-        self._totals = np.append(0.0, np.cumsum(units.weights(lost)))  # unit losses summed over the first k of them
+        self._lost_scores = rows.score[lost_rows]  # descending
+        self._totals = np.append(
+            0.0, np.cumsum(units.weights(lost_rows))
+        )  # unit losses summed over the first k of them
         self._test = LossTest(units)
 
     def certified(self) -> float:
@@ -188,11 +190,11 @@ class MethodChoice:
     """
 
     def __init__(self, samples: Sequence[ScoredOutcomes], epsilon: float, delta: float) -> None:
-        none = np.empty(0)  # single thresholds are tested, and no grid
+        empty = np.empty(0)  # single thresholds are tested, and no grid
         self._delta = delta
         self._paths: dict[TableMethod, list[ThresholdPath]] = {
             "regret": [RegretPath(sample, epsilon, delta) for sample in samples],
-            "net": [NetPath(sample, none, epsilon, delta) for sample in samples],
+            "net": [NetPath(sample, empty, epsilon, delta) for sample in samples],
         }
         self._methods: dict[float, TableMethod] = {}  # by threshold, as far as they were asked for
 
@@ -330,8 +332,8 @@ def frozen_grid(validate: Frontier, searched: float, *, beyond: bool) -> NDArray
     The grid ends at the searched threshold, unless a bound on the call rate may need a threshold `beyond` it.
     """
     shares = np.arange(1, GRID_SIZE + 1) * validate.num_rows / GRID_SIZE  # in this order the last is num_rows exactly
-    picked = np.searchsorted(validate.num_kept, shares)
-    grid = np.unique(np.append(validate.thresholds[picked], searched))[::-1]
+    positions = np.searchsorted(validate.num_kept, shares)
+    grid = np.unique(np.append(validate.thresholds[positions], searched))[::-1]
     grid = grid[grid < math.inf]
     return grid if beyond else grid[grid >= searched]
 
@@ -357,5 +359,5 @@ def call_rate_bound(rows: ScoredOutcomes, threshold: float, delta: float) -> flo
     if threshold == -math.inf:
         return 0.0
     units = Units(rows.group, len(rows))
-    called = float(units.weights(np.flatnonzero(rows.score <= threshold)).sum())
-    return LossTest(units).upper_bound(called, delta)
+    call_weight = float(units.weights(np.flatnonzero(rows.score <= threshold)).sum())
+    return LossTest(units).upper_bound(call_weight, delta)

@@ -29,8 +29,8 @@ def read_columns(path: Path) -> pd.DataFrame:
     """The whole table. Raises DataError for a file that is missing, empty, of another kind, or not readable."""
     frame = read_frame(path, SUFFIXES)
     frame.columns = pd.Index([str(name) for name in frame.columns])
-    if twice := sorted(frame.columns[frame.columns.duplicated()]):
-        raise DataError(f"the column {twice[0]!r} occurs twice", where=str(path))
+    if repeated := sorted(frame.columns[frame.columns.duplicated()]):
+        raise DataError(f"the column {repeated[0]!r} occurs twice", where=str(path))
     if frame.empty:
         raise DataError("the file holds no rows", where=str(path))
     return frame.reset_index(drop=True)
@@ -48,10 +48,10 @@ def feature_columns(frame: pd.DataFrame, patterns: Iterable[str], where: str) ->
     names: dict[str, None] = {}
     for pattern in patterns:
         prefix, star, _ = pattern.partition("*")
-        found = [name for name in frame.columns if (name.startswith(prefix) if star else name == pattern)]
-        if not found:
+        matches = [name for name in frame.columns if (name.startswith(prefix) if star else name == pattern)]
+        if not matches:
             raise missing_column(pattern, "features", list(frame.columns), where)
-        names |= dict.fromkeys(found)
+        names |= dict.fromkeys(matches)
     return list(names)
 
 
@@ -81,7 +81,7 @@ class Cells:
     def numbers(self, column: str, purpose: str, low: float = -np.inf, high: float = np.inf) -> NDArray[np.float64]:
         """Finite numbers in [low, high], float64 [N]."""
         cells = self._frame[column]
-        values = self._parsed(cells)
+        values = self._parse(cells)
         self.refuse(column, np.isnan(values), cells, f"{purpose} must be a number")
         self.refuse(column, np.isinf(values), cells, f"{purpose} must be finite")
         bounds = f"must lie in [{low:g}, {high:g}]" if np.isfinite(high) else f"must be at least {low:g}"
@@ -91,7 +91,7 @@ class Cells:
     def truths(self, column: str, at: float | None) -> NDArray[np.bool_]:
         """Correctness, bool [N], from true/false, yes/no, 0/1, or from numbers that are right from `at` on."""
         cells = self._frame[column]
-        values = self._parsed(cells)
+        values = self._parse(cells)
         if at is not None:
             self.refuse(column, np.isnan(values), cells, "correctness must be a number")
             return np.asarray(values >= at)
@@ -105,12 +105,12 @@ class Cells:
         if len(rows) == 0:
             return
         cells = np.asarray(values, dtype=object)
-        shown = "; ".join(f"{self._row_names[row]}: {_shown(cells[row])}" for row in rows[:_SHOWN])
-        more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-        raise DataError(f"{rule}: {shown}{more}", where=f"{self._where}, column {column!r}", hint=hint)
+        examples = "; ".join(f"{self._row_names[row]}: {_format(cells[row])}" for row in rows[:_SHOWN])
+        remainder = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+        raise DataError(f"{rule}: {examples}{remainder}", where=f"{self._where}, column {column!r}", hint=hint)
 
     @staticmethod
-    def _parsed(cells: pd.Series[Any]) -> NDArray[np.float64]:
+    def _parse(cells: pd.Series[Any]) -> NDArray[np.float64]:
         """Numbers and truths as float64, NaN where a cell is neither."""
         if pd.api.types.is_bool_dtype(cells.dtype) or pd.api.types.is_numeric_dtype(cells.dtype):
             return np.asarray(cells.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan))
@@ -120,5 +120,5 @@ class Cells:
         return np.asarray(np.where(np.isnan(truths), numbers, truths))
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return "empty" if value is None or pd.isna(value) or value == "" else repr(value)[:80]

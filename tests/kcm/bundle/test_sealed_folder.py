@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_state, write_tensors
+from kcm.bundle.sealed_folder import SealedFolder, sealing, write_json, write_state, write_tensors
 from kcm.errors import ArtefactError
 
 MANIFEST = "manifest.json"

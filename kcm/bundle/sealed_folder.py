@@ -40,12 +40,12 @@ class SealedFolder:
         self.digest = hashlib.sha256(text).hexdigest()
         try:
             content = json.loads(text)
-            written, self.files = content["format"], dict(content["files"])
+            format_name, self.files = content["format"], dict(content["files"])
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ArtefactError("the manifest is damaged", where=str(folder / manifest)) from None
-        if written != format_version:
+        if format_name != format_version:
             raise ArtefactError(
-                f"written in format {written!r}, this version reads {format_version}",
+                f"written in format {format_name!r}, this version reads {format_version}",
                 where=str(folder / manifest),
                 hint="Write the bundle again with this version",
             )
@@ -93,8 +93,8 @@ class SealedFolder:
         """A tensor [N, `num_columns`] of a safetensors file."""
         tensor = self.tensors(file).get(name)
         if tensor is None or tensor.ndim != 2 or tensor.shape[1] != num_columns:
-            what = f"no matrix {name!r} of {num_columns} columns"
-            raise ArtefactError(what, where=str(self.folder / file), hint="Fetch the bundle again")
+            fault = f"no matrix {name!r} of {num_columns} columns"
+            raise ArtefactError(fault, where=str(self.folder / file), hint="Fetch the bundle again")
         return tensor
 
     def state(self, parent: str) -> dict[str, object]:
@@ -117,8 +117,8 @@ class SealedFolder:
         """Raise ArtefactError for files that would take minutes to hash; a sparse one takes no room on the disk."""
         total = sum(self._inside(name).stat().st_size for name in self.files)
         if total > MAX_BYTES:
-            what = f"its files have {total:,} bytes, a bundle has at most {MAX_BYTES:,}"
-            raise ArtefactError(what, where=str(self.folder), hint="Fetch the bundle again")
+            fault = f"its files have {total:,} bytes, a bundle has at most {MAX_BYTES:,}"
+            raise ArtefactError(fault, where=str(self.folder), hint="Fetch the bundle again")
 
     def _inside(self, name: str) -> Path:
         path = self.folder / name
@@ -127,8 +127,8 @@ class SealedFolder:
         except OSError:
             raise ArtefactError("a file is missing", where=str(path), hint="Fetch the bundle again") from None
         except ValueError:  # an impossible file name
-            what = f"the manifest lists a file {name!r}, which no file can be called"
-            raise ArtefactError(what, where=str(self.folder), hint="Fetch the bundle again") from None
+            fault = f"the manifest lists a file {name!r}, which no file can be called"
+            raise ArtefactError(fault, where=str(self.folder), hint="Fetch the bundle again") from None
         return path
 
     def _verify(self, name: str, expected: str) -> None:

@@ -12,8 +12,8 @@ from typing import Literal
 
 from kcm.certification.certificate import CertificateConfig
 from kcm.certification.ledger import question_delta
-from kcm.certification.paths import TableMethod, fewest_net
 from kcm.certification.pvalues import fewest_binomial
+from kcm.certification.threshold_paths import TableMethod, fewest_net
 
 Scope = Literal["global", "per_task"]
 _STEP = 0.005  # epsilons are advised in such steps
@@ -52,17 +52,17 @@ class Outlook:
 
 def outlook(units: Mapping[str, int], config: CertificateConfig, scopes: Sequence[Scope]) -> Outlook:
     """The outlook of a first look at certify rows that have so many `units` of each task."""
-    found = {scope: _standing(units, config, scope) for scope in scopes}
+    standings = {scope: _standing(units, config, scope) for scope in scopes}
     able = tuple(
-        scope for scope, (have, delta) in found.items() if have >= fewest(config.epsilon, delta, config.method)
+        scope for scope, (have, delta) in standings.items() if have >= fewest(config.epsilon, delta, config.method)
     )
 
     def lacking(scope: Scope) -> float:
-        have, delta = found[scope]
+        have, delta = standings[scope]
         return fewest(config.epsilon, delta, config.method) / max(have, 1)
 
-    best = min(found, key=lacking)
-    have, delta = found[best]
+    best = min(standings, key=lacking)
+    have, delta = standings[best]
     return Outlook(
         scope=best,
         num_units=have,
@@ -79,8 +79,11 @@ def fewest_by_method(epsilon: float, delta: float, method: Literal["auto"] | Tab
     """
     if epsilon == 0:
         return {"net": fewest_net(epsilon, delta)}
-    every: dict[TableMethod, int] = {"regret": fewest_binomial(epsilon, delta), "net": fewest_net(epsilon, delta)}
-    return every if method == "auto" else {method: every[method]}
+    fewest_units: dict[TableMethod, int] = {
+        "regret": fewest_binomial(epsilon, delta),
+        "net": fewest_net(epsilon, delta),
+    }
+    return fewest_units if method == "auto" else {method: fewest_units[method]}
 
 
 def fewest(epsilon: float, delta: float, method: Literal["auto"] | TableMethod) -> int:
@@ -91,8 +94,8 @@ def fewest(epsilon: float, delta: float, method: Literal["auto"] | TableMethod) 
 def smallest_epsilon(num_units: int, delta: float, method: Literal["auto"] | TableMethod) -> float | None:
     """The smallest multiple of half a point below 1/2 that so many units could certify; None where none could."""
     steps = range(1, round(0.5 / _STEP))
-    found = next((step for step in steps if fewest(step * _STEP, delta, method) <= num_units), None)
-    return None if found is None else found * _STEP
+    step = next((step for step in steps if fewest(step * _STEP, delta, method) <= num_units), None)
+    return None if step is None else step * _STEP
 
 
 def _standing(units: Mapping[str, int], config: CertificateConfig, scope: Scope) -> tuple[int, float]:
