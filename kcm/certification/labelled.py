@@ -1,9 +1,9 @@
 """Certifying a challenger with labels on its disagreements with the large model, and on nothing else.
 
 If the frozen challenger keeps an item and agrees with the large model, it loses nothing, whatever the label is. An
-annotator labels the other kept items, each drawn with a known probability rho. In the notation of
-`kcm.certification.traffic`, with Q = 1 if an item was drawn, y its label, L the large answer if it was requested, and f
-the least pi rho,
+annotator labels the other kept items, each drawn with a known probability rho. The notation is that of
+`kcm.certification.traffic`. Q = 1 if an item was drawn, y is its label, and L the large answer if it was requested.
+With f the least pi rho,
 
     X = f (A / pi) (Q / rho) 1[g' > t] 1[S' != y, L = y]  in [0, 1]      a = f epsilon
 
@@ -20,7 +20,7 @@ label). This certifies windows whose share of disagreements is too large for `Tr
 Above the threshold t for which the labels were drawn, fewer items are kept, so X(t') <= X(t), and a decided unit needs
 no further labels: p(t') <= p(t) for t' > t. So the path from escalate-all down to t may use any grid, and stops where p
 exceeds delta (fixed-sequence testing, arXiv 2110.01052): it certifies the searched threshold, or the closest stricter
-one that the same labels allow.
+threshold that the same labels allow.
 
 Annotators make errors too. If a label hides a loss with probability at most eta, whatever the item, the mean of X by
 the labels is at least (1 - eta) times the mean by the truth: the test then uses (1 - eta) epsilon.
@@ -144,7 +144,7 @@ class LabelledTest:
 
 
 class LabelledPath(ThresholdPath):
-    """The path from `escalate all` to the threshold for which the labels were drawn; below it nothing is known."""
+    """The path from `escalate all` to the threshold for which the labels were drawn; nothing is known below it."""
 
     def __init__(self, units: LabelledUnits, threshold: float, epsilon: float, delta: float) -> None:
         self._units, self._threshold = units, threshold

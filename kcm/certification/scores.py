@@ -23,9 +23,9 @@ class ScoreCertificate:
     """Keep a row if its score > `threshold`; -inf keeps all rows, None escalates all.
 
     `kept` is the share of the rows above the threshold. `bound` is an upper confidence bound on the accuracy lost, at
-    `delta`, which is what this look spends. `look` is its number in the ledger, None without one. `valid` says that the
-    promise holds for the decision; escalating all rows loses nothing, so it always does. With fewer than `fewest_units`
-    units no outcomes whatever could be certified.
+    `delta`, the part of delta that this look spends. `look` is the look's number in the ledger, None without a ledger.
+    `valid` says that the promise holds for the decision; escalating all rows loses nothing, so it is always valid. With
+    fewer than `fewest_units` units nothing could be certified, whatever the outcomes.
     """
 
     threshold: float | None
@@ -56,8 +56,8 @@ def certify(
     `large_correct` [N]: whether each model is right, as bool or 0/1. Without `large_correct` the large model is the
     reference, and `small_correct` says whether the small model agrees with it. `groups` [N]: rows drawn together, such
     as the sentences of one review; a row whose group is None stands alone. `ledger`: a folder in which looks are
-    counted (`kcm.certification.ledger`). A later look spends less of delta. Tables are told apart by their groups;
-    without groups, all looks of a ledger share one delta.
+    counted (`kcm.certification.ledger`). A later look spends less of delta. Groups distinguish tables; without groups,
+    all looks of a ledger share one delta.
 
     With L_i(t) = 1[score_i > t] 1[small wrong, large right], the threshold is the lowest t such that
 
