@@ -58,7 +58,7 @@ class CertificateConfig(Config):
     )
     every_task: bool = Field(False, description="Promise the loss within every task, not only on average over tasks.")
     max_call_rate: float | None = Field(
-        None, gt=0, lt=1, description="Also promise that at most this share is sent on."
+        None, gt=0, lt=1, description="Also promise that at most this share of rows calls the large model."
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Prices of large models by name: the list of the package, and a file in which users correct and extend it."""
+"""Prices of large models by name: the packaged list, and a file in which users correct and extend it."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from kcm.errors import ConfigError
 from kcm.user_folder import user_folder
 
 Prices: TypeAlias = Mapping[str, tuple[float, float]]
-"""Dollars per million tokens read and written, by the name of the model."""
+"""Dollars per million tokens read and written, by model name."""
 
 _DATED = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4,8}|latest)$")
 
 
 def prices_file() -> Path:
-    """The user's own list, `prices.yaml` in the user's folder; its prices win. Lines as `gpt-4o: [2.50, 10.00]`."""
+    """The user's own list, `prices.yaml` in the user's folder; its prices win. A line: `gpt-4o: [2.50, 10.00]`."""
     return user_folder() / "prices.yaml"
 
 
 def listed_prices() -> Prices:
-    """All prices that are known. Raises ConfigError for a file of the user's that is no such list."""
+    """All known prices. Raises ConfigError if the user's file is not a list of prices."""
     prices = _parse(files("kcm.large").joinpath("prices.yaml").read_text("utf-8"), "prices.yaml")
     path = prices_file()
     return prices | _parse(path.read_text("utf-8"), str(path)) if path.is_file() else prices
 
 
 def price_of(model: str, prices: Prices) -> tuple[float, float] | None:
-    """The price of a model, also under a provider's prefix or with the date of a version; None if it is not listed."""
+    """The price of a model, with or without a provider's prefix or a version's date; None if it is not listed."""
     names = [model, model.rpartition("/")[2]]
     names += [_DATED.sub("", name) for name in names]
     return next((prices[name] for name in names if name in prices), None)

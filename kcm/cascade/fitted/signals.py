@@ -1,14 +1,14 @@
 """The gate `signals`: a small KAN over a few numbers that measure how sure an answer is; all its curves can be read.
 
-The direction of every number is known beforehand. An answer is surer if the judge is, if class means and remembered
-rows are near and agree, and if answers with its label were right; less sure if the large model is right on that label.
-SignalCurves are monotone in these directions, so a person can check them. The gate score is
+The direction of every number is known beforehand. An answer is surer if the judge is surer, if class means and
+remembered rows are near and agree, and if answers with its label were right. It is less sure if the large model is
+right on that label. The curves are monotone in these directions, so a person can check them. The gate score is
 
     g(x) = -log-odds that a large call gains, P(small wrong, large right) = constant + sum of curves
 
 fitted on validate rows in folds of whole units, because a search needs scores of rows that were left out. The task of
-a row is not among the numbers: a request need not carry its task, and a certificate must hold for requests without one;
-thresholds per task use it. Shapes: N rows, F signals, C labels.
+a row is not an input: a request need not carry its task, and a certificate must hold for requests without one. For
+tasks, use thresholds per task. Shapes: N rows, F signals, C labels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from kcm.cascade.table import ColumnTable
 from kcm.errors import DataError
 from kcm.metrics.intervals import Units
 
-MAX_ROWS = 10_000  # number of rows to fit on; more would cost time and add little
+MAX_ROWS = 10_000  # rows to fit on; more would cost time and add little
 _LIMIT = 30.0  # clamp on log-odds
 _PRIOR_ROWS = 10.0  # shrinkage of a label's accuracy towards the accuracy over all labels, in rows
 
@@ -45,7 +45,7 @@ SIGNALS = (
     Signal("neighbours", 1, "share of the nearest remembered rows that have the answer's label"),
     Signal("nearest row", -1, "distance to the nearest remembered row"),
     Signal("small accuracy", 1, "how often the small model is right with this answer, on validate rows"),
-    Signal("large accuracy", -1, "how often the large model is right where the small one gives this answer"),
+    Signal("large accuracy", -1, "how often the large model is right when the small one gives this answer"),
 )
 _RATES = ("small accuracy", "large accuracy")
 _OWN = ("signal_F", "low_F", "high_F", "rates_2C", "curves", "constant")
@@ -59,7 +59,7 @@ class Signals(FittedForm):
         return SignalsHead.of(tensors)
 
     def fit(self, rows: GateRows) -> FittedHead:
-        """A head, and left-out scores of its rows by folds. Raises DataError for fewer than two units."""
+        """A head, and the left-out scores of its rows by folds. Raises DataError for fewer than two units."""
         num_rows = len(rows.small_correct)
         units = Units(rows.group, num_rows)
         if units.count < 2:
@@ -68,7 +68,7 @@ class Signals(FittedForm):
         signal_rows = SignalRows.of(rows, positions)
         left_out = {strength: signal_rows.left_out(strength) for strength in STRENGTHS}
         heads = {strength: signal_rows.head(strength, rows.reference) for strength in STRENGTHS}
-        # A constant of their own would order folds by how their other rows fared: all have that of the whole.
+        # All folds use the constant of the whole fit: a constant per fold would order folds by their other rows.
         scores = {strength: heads[strength].curves.constant + left_out[strength] for strength in STRENGTHS}
         best = best_strength(scores, signal_rows.nothing_gained)
         score_N = heads[best].score(rows.inputs)
@@ -81,7 +81,7 @@ class SignalsHead:
     """The fitted curves and their inputs.
 
     `rates_2C` are the accuracies of the small and of the large model on rows with a given small label; `reference` is
-    what the small side keeps of its training rows.
+    what the small side remembers of its training rows.
     """
 
     curves: SignalCurves
@@ -90,7 +90,7 @@ class SignalsHead:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> SignalsHead:
-        """The head with these tensors. Raises RuntimeError for tensors of another gate."""
+        """The head from its tensors. Raises RuntimeError for tensors of another gate."""
         names = (*_OWN, *(field.name for field in fields(Reference)))
         if absent_names := [name for name in names if name not in tensors]:
             raise RuntimeError(f"the gate 'signals' lacks {', '.join(absent_names)}")
@@ -113,7 +113,7 @@ class SignalsHead:
 
     @property
     def rates_added_C(self) -> NDArray[np.float64]:
-        """What both accuracies of a label add to the score of every row with that small label, [C]."""
+        """What the two accuracies of a label add to the score of every row with that small label, [C]."""
         position_R = [signal.name in _RATES for signal in self.signals]
         values_CF = np.zeros((self.rates_2C.shape[1], len(self.signals)))
         values_CF[:, position_R] = self.rates_2C.T
@@ -123,7 +123,7 @@ class SignalsHead:
         """The signals of every row, [N, F]."""
         columns = known_signals(inputs, self.reference)
         if absent_names := [signal.name for signal in self.signals if signal.name not in (*columns, *_RATES)]:
-            raise DataError(f"the gate reads {', '.join(absent_names)}, and there are no features", where="gate")
+            raise DataError(f"the gate reads {', '.join(absent_names)}, but there are no features", where="gate")
         known_NF = np.stack([columns[signal.name] for signal in self.signals if signal.name not in _RATES], 1)
         return with_rates(known_NF, answers(inputs), self.rates_2C)
 
@@ -163,7 +163,7 @@ class SignalRows(ColumnTable):
 
     @property
     def values_NF(self) -> NDArray[np.float64]:
-        """All signals. The accuracies by label come from the other folds, as those of later rows come from these."""
+        """All signals. A row's accuracies by label come from the other folds, as for rows outside this table."""
         rates_N2 = np.empty((len(self.answer_N), 2))
         for fold in np.unique(self.fold_N):
             out_N = self.fold_N == fold
@@ -172,7 +172,7 @@ class SignalRows(ColumnTable):
 
     @property
     def rates_2C(self) -> NDArray[np.float64]:
-        """How often each side is right where the small one gives a label, drawn to how often it is on all."""
+        """Accuracy of each side on rows with a given small label, shrunk towards its accuracy on all rows."""
         count_C = np.bincount(self.answer_N, minlength=self.num_labels)
         rates = []
         for right_N in (self.small_correct, self.large_correct):
@@ -189,7 +189,7 @@ class SignalRows(ColumnTable):
         return SignalsHead(curves, self.rates_2C, reference or Reference.nothing())
 
     def left_out(self, strength: float) -> NDArray[np.float64]:
-        """The sum of curves that never saw a row's fold, [N]."""
+        """The sum of curves that were fitted without the row's fold, [N]."""
         sum_N = np.empty(len(self.answer_N))
         for fold in np.unique(self.fold_N):
             out_N = self.fold_N == fold
@@ -202,7 +202,7 @@ class SignalRows(ColumnTable):
 def with_rates(
     known_NF: NDArray[np.float64], answer_N: NDArray[np.int64], rates_2C: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The known signals of rows, then the accuracies of their answers: all inputs of the curves."""
+    """The known signals of rows plus the accuracies of their answers: all inputs of the curves."""
     return np.concatenate([known_NF, rates_2C[:, answer_N].T], 1)
 
 
@@ -212,7 +212,7 @@ def answers(inputs: GateInputs) -> NDArray[np.int64]:
 
 
 def known_signals(inputs: GateInputs, reference: Reference) -> dict[str, NDArray[np.float64]]:
-    """The signals that rows and reference define, by name, [N] each; without features, no signals of features."""
+    """The signals that rows and reference define, by name, [N] each; without features, only those that need none."""
     judge_NC, small_NC, answer_N = inputs.judge_logits_NC, inputs.small_logits_NC, answers(inputs)
     rows_N = np.arange(len(answer_N))
     log_p_NC = judge_NC - np.logaddexp.reduce(judge_NC, axis=1, keepdims=True)

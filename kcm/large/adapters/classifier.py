@@ -22,7 +22,7 @@ from kcm.large.prompts import Prompt, PromptMode
 
 
 class ClassifierConfig(EncodedConfig):
-    """An encoder, and how its head is fitted."""
+    """An encoder and the fit of its head."""
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "hard"})
     fits_on_train: ClassVar[bool] = True
@@ -56,7 +56,7 @@ class ClassifierConfig(EncodedConfig):
 
 
 class EncodedModel(ABC):
-    """A large model that tells probabilities [N, C] by the features [N, D] of its encoder."""
+    """A large model that computes probabilities [N, C] from the features [N, D] of its encoder."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -64,7 +64,7 @@ class EncodedModel(ABC):
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """One answer per item; each costs its share of the batch's seconds.
 
-        An item that cannot be read gets an error of its own.
+        An item that cannot be read gets an answer with an error.
         """
         if not items:
             return []
@@ -81,11 +81,11 @@ class EncodedModel(ABC):
 
     @abstractmethod
     def probabilities(self, features_ND: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
-        """Float32 [N, C], under a prompt each."""
+        """Probabilities, float32 [N, C], under one prompt per row."""
 
 
 class ClassifierModel(EncodedModel):
-    """A large model that classifies. A hard prompt masks the classes that are not candidates; there is no soft one."""
+    """A large model that classifies. A hard prompt masks all classes but the candidates; soft prompts are not read."""
 
     def __init__(self, encoder: Encoder, head: LinearHead, label_names: Sequence[str]) -> None:
         if len(label_names) != len(head.bias_C):
@@ -98,7 +98,7 @@ class ClassifierModel(EncodedModel):
 
 
 def answers_from(probabilities_NC: np.ndarray, cost: Cost) -> list[LargeAnswer]:
-    """Answers from probabilities [N, C], each at the same cost; a row that is not a distribution is an error."""
+    """Answers from probabilities [N, C], all at the same cost; a row that is not a distribution becomes an error."""
     return [
         LargeAnswer(int(row_C.argmax()), row_C, cost)
         if np.isfinite(row_C).all()
@@ -108,7 +108,7 @@ def answers_from(probabilities_NC: np.ndarray, cost: Cost) -> list[LargeAnswer]:
 
 
 def masked(probabilities_NC: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
-    """The probabilities restricted to what each prompt allows, renormalised: what a hard prompt does to a classifier.
+    """The probabilities restricted to each prompt's candidates, renormalised: the effect of a hard prompt.
 
     Raises ConfigError for a soft prompt, which no classifier can read.
     """
