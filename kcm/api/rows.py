@@ -1,4 +1,4 @@
-"""What people hand to `predict`, as inputs of a cascade, and its answers as columns."""
+"""Inputs of `predict` as inputs of a cascade, and the cascade's answers as columns."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def inputs_of(
     id: Column,
     vector: Sequence[Column] = (),
 ) -> list[Input]:
-    """One `Input` per row, with the parts that are read.
+    """One `Input` per row, with the parts that the bundle reads.
 
-    An empty cell gives an empty part. `vector` are the columns of a row's vector, by name or pattern; without them it
-    is the column `features`. Raises DataError for a column that is missing, and for what is no input.
+    An empty cell gives an empty part. `vector` are the columns of a row's vector, by name or pattern; default: the
+    column `features`. Raises DataError for a missing column, and for a value that is not an input.
     """
     if isinstance(inputs, str | bytes | Content | Mapping):
-        raise DataError("that is one input, and many are expected", where="predict", hint="Give a list of one")
+        raise DataError("expected many inputs, got one", where="predict", hint="Give a list of one")
     parts: dict[str, str] = {"text": text, "image": image}
     needed_columns: dict[str, str] = {part: parts[part] for part in reads if part in parts}
     columns = tuple(vector) if "vector" in reads else None
@@ -101,14 +101,14 @@ def _require(columns: Mapping[str, str], names: Sequence[Any]) -> None:
 
 
 def _cell(row: Mapping[Any, Any], column: str) -> Any:
-    """The value of a cell; None where it is missing."""
+    """The value of a cell; None if it is missing."""
     value = row.get(column)
     return None if (isinstance(value, float) and value != value) or value is pd.NA else value
 
 
 def _picture(number: int, value: Any) -> bytes:
-    """The bytes of a picture; the paths are the caller's own, and may lead anywhere."""
-    if hasattr(value, "save"):  # an image of PIL, as data sets decode theirs
+    """The bytes of a picture; paths come from the caller, so they may lead anywhere."""
+    if hasattr(value, "save"):  # a PIL image, as data sets decode their pictures
         file = io.BytesIO()
         value.save(file, "PNG")
         return file.getvalue()
@@ -119,7 +119,7 @@ def _picture(number: int, value: Any) -> bytes:
 
 
 def free_names(columns: Iterable[str], taken_names: Collection[str]) -> dict[str, str]:
-    """Names for columns beside those that are taken: their own, or prefixed by kcm_."""
+    """Free names for columns: their own names, or with the prefix kcm_ if they are taken."""
     names = {}
     for name in columns:
         names[name] = name
@@ -129,19 +129,19 @@ def free_names(columns: Iterable[str], taken_names: Collection[str]) -> dict[str
 
 
 def with_answers(frame: pd.DataFrame, answers: Sequence[Answer | Failure]) -> pd.DataFrame:
-    """A copy of the frame with the answers' columns; none of its own is replaced."""
+    """A copy of the frame with the answers' columns; no column is replaced."""
     table = frame.copy()
     names = free_names(ANSWERS.names, frame.columns)
     for name, column in zip(names.values(), answer_table(answers).columns, strict=True):
         values = column.to_numpy()
-        table[name] = pd.Series(values, index=frame.index, dtype=values.dtype)  # of texts: objects, None where none is
+        table[name] = pd.Series(values, index=frame.index, dtype=values.dtype)  # texts: objects, None if missing
     return table
 
 
 def answer_table(answers: Sequence[Answer | Failure]) -> pa.Table:
-    """The columns of `ANSWERS`: of an answer all but the error, of a failure the error alone.
+    """The columns of `ANSWERS`: for an answer all but the error, for a failure only the error.
 
-    An answer outside the promise has both: the error says why the large model did not give it.
+    An answer outside the promise has both: the error says why the large model did not answer.
     """
     columns: dict[str, list[Any]] = {
         name: [None if isinstance(answer, Failure) else getattr(answer, name) for answer in answers]

@@ -1,4 +1,4 @@
-"""Where a bundle is: the folder that a caller names, or what a registered scheme fetches. The import is light."""
+"""The location of a bundle: a folder, or a URI that a registered scheme fetches. The import is light."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kcm.extras import naming_extra
 
 
 def folder_of(source: str | Path) -> Path:
-    """The bundle's folder, fetched first by the scheme of a URI, which packages register as an entry point.
+    """The bundle's folder; a URI is fetched first, by a scheme that a package registers as an entry point.
 
-    Raises ArtefactError where there is no such folder, ConfigError for an unknown scheme, and what fetching raises.
+    Raises ArtefactError for a missing folder, ConfigError for an unknown scheme, and the errors of fetching.
     """
     name = str(source)
     scheme, colon, _ = name.partition(":")

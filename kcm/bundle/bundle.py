@@ -107,10 +107,10 @@ class Bundle(FrozenModels):
         try:
             _ = self.gate
         except ConfigError as error:
-            fault = f"the policy's gate is {self.policy.gate!r}, and the bundle lacks its head: {error.what}"
+            fault = f"the policy's gate is {self.policy.gate!r}, but the bundle lacks its head: {error.what}"
             raise ArtefactError(fault) from None
         if self.policy.prompt != "none" and self.prompts is None:
-            raise ArtefactError(f"the policy's prompt is {self.policy.prompt!r}, and the bundle holds no prompts")
+            raise ArtefactError(f"the policy's prompt is {self.policy.prompt!r}, but the bundle holds no prompts")
         if self.policy.prompt not in self.large.prompt_modes:
             raise ArtefactError(
                 f"the policy's prompt is {self.policy.prompt!r}, which {self.large.adapter!r} cannot follow"
@@ -301,7 +301,7 @@ def _require_stored(files: SealedFolder, config: _Networks, num_labels: int) -> 
     num_bytes = sum(files.num_bytes(f"{part}.safetensors") for part in ("mixing", "base", "judge", "small"))
     if claimed > num_bytes:  # a number usually takes four bytes
         raise ArtefactError(
-            f"its networks take {claimed:,} numbers or more, and their files have {num_bytes:,} bytes",
+            f"its networks need at least {claimed:,} numbers, but their files have only {num_bytes:,} bytes",
             where=str(files.folder / "config.json"),
         )
 
@@ -328,7 +328,7 @@ def _weights_of(files: SealedFolder, file: str) -> Iterator[None]:
 
 
 def facts(bundle: Bundle, void: str | None = None) -> dict[str, str]:
-    """Labels, tasks, models, route, promise and digest by their names; `void` says why nothing is promised here."""
+    """Labels, tasks, models, route, promise and digest by name; `void` says why nothing is promised here."""
     decision = bundle.policy.decision
     route = _WITHOUT_THRESHOLD.get(
         decision.decision,
@@ -346,7 +346,7 @@ def facts(bundle: Bundle, void: str | None = None) -> dict[str, str]:
 
 
 def _promise(certificates: Mapping[str | None, Certificate]) -> str:
-    """What is promised of all decisions together."""
+    """The promise for all decisions together."""
     common = certificates.get(None)
     if common is None or not all(certificate.valid for certificate in certificates.values()):
         return "none"

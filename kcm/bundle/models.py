@@ -148,7 +148,7 @@ def load_large(
 ) -> LargeModel:
     """The large model; ArtefactError if it is not the model with which the bundle was certified.
 
-    `upstreams` are the servers that may be asked for the bundle's model, ConfigError for any other. `responses` is the
+    `upstreams` are the servers that may answer for the bundle's model; ConfigError for any other. `responses` is the
     store of paid answers; None keeps them in memory. `limit_s` is the time limit of one question to a server.
     """
     large = _own_large(models, assets_dir, upstreams)
@@ -191,7 +191,7 @@ def large_names(models: FrozenModels) -> tuple[str, ...]:
 def _require_same(subject: str, actual: str, expected: str, where: str) -> None:
     if actual != expected:
         raise ArtefactError(
-            f"the {subject} is another one than the bundle was made with: {actual[:12]}, not {expected[:12]}",
+            f"the {subject} differs from the bundle's: {actual[:12]}, not {expected[:12]}",
             where=where,
             hint="Fetch the original, or train and certify again with this one",
         )
@@ -241,13 +241,13 @@ class _Component(Config):
 
 
 class Components(Config):
-    """`components.json`: the packages that the bundle needs besides kcm; no such file if there are none."""
+    """`components.json`: the third-party packages that the bundle needs; there is no such file if it needs none."""
 
     components: tuple[_Component, ...]
 
     @classmethod
     def of(cls, components: Iterable[Component]) -> Self:
-        """The third-party ones among `components`."""
+        """The third-party components among `components`."""
         described = {
             (component.family.name, component.family.described(component)): component.family for component in components
         }
@@ -283,8 +283,8 @@ class Components(Config):
 class ComputedBy(Config):
     """A runtime and the kind of its device for each side, such as `onnx on cpu`; empty if nothing is computed."""
 
-    encoder: str = Field(description="Of the small side's encoder.")
-    large: str = Field(description="Of the large model.")
+    encoder: str = Field(description="Runtime and device of the small side's encoder.")
+    large: str = Field(description="Runtime and device of the large model.")
 
     def difference(self, other: ComputedBy) -> str:
         """In words, the difference between this (certified) and `other` (served)."""
@@ -304,8 +304,8 @@ def void_reason(certified: ComputedBy | None, serving: ComputedBy) -> str | None
     if certified is None or certified == serving:
         return None
     return (
-        f"{certified.difference(serving)}: serve it as it was certified, or certify it there by `kcm run` with that"
-        " runtime and a storage_path of its own"
+        f"{certified.difference(serving)}: serve it as it was certified, or certify it again with `kcm run`, that"
+        " runtime and another storage_path"
     )
 
 

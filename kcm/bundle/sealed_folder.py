@@ -25,9 +25,9 @@ from kcm.errors import ArtefactError
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
-MAX_MANIFEST = 2**20  # bytes: a line for each file
-MAX_JSON = 2**24  # bytes: 100,000 names of labels have some 4 MB
-MAX_BYTES = 2**32  # bytes of all files together: hashing them takes seconds
+MAX_MANIFEST = 2**20  # bytes; a manifest has one line per file
+MAX_JSON = 2**24  # bytes; 100,000 label names take about 4 MB
+MAX_BYTES = 2**32  # bytes of all files together; hashing them takes seconds
 _TENSOR = "$tensor"  # in a state's JSON, refers to a tensor of the safetensors file
 
 
@@ -127,14 +127,14 @@ class SealedFolder:
         except OSError:
             raise ArtefactError("a file is missing", where=str(path), hint="Fetch the bundle again") from None
         except ValueError:  # an impossible file name
-            fault = f"the manifest lists a file {name!r}, which no file can be called"
+            fault = f"the manifest lists a file {name!r}, which is not a possible file name"
             raise ArtefactError(fault, where=str(self.folder), hint="Fetch the bundle again") from None
         return path
 
     def _verify(self, name: str, expected: str) -> None:
         path = self._inside(name)
         if sha256_of(path) != expected:
-            raise ArtefactError("a file is not what the manifest says", where=str(path), hint="Fetch the bundle again")
+            raise ArtefactError("a file differs from its manifest", where=str(path), hint="Fetch the bundle again")
 
 
 def read_manifest(folder: Path, manifest: str) -> bytes:
@@ -152,7 +152,7 @@ def read_manifest(folder: Path, manifest: str) -> bytes:
 def _require_inside(path: Path, folder: Path) -> None:
     """Raise ArtefactError unless it is a plain file in the folder: reading a pipe or a device might never end."""
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise ArtefactError("this lies outside the folder", where=str(path))
+        raise ArtefactError("the file lies outside the folder", where=str(path))
     if not stat.S_ISREG(path.stat().st_mode):
         raise ArtefactError("not a plain file", where=str(path), hint="Fetch the bundle again")
 
@@ -164,7 +164,7 @@ def sealing(folder: Path, manifest: str, format_version: int) -> Iterator[Path]:
     Raises ArtefactError if `folder` exists.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArtefactError("there is something here already", where=str(folder), hint="Choose a new folder")
+        raise ArtefactError("the folder exists already", where=str(folder), hint="Choose a new folder")
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)

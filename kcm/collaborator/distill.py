@@ -3,8 +3,8 @@
 With judge `F_j`, small `F_s` and large `F_l` on a distillation pool:
 
     L = CE(labels) + large_weight * L_ls + judge_weight * L_js
-    L_ls = KL(p_l || p_s) where the judge escalates and max p_l > large_confidence
-    L_js = KL(p_j || p_s) where the judge keeps
+    L_ls = KL(p_l || p_s) if the judge escalates and max p_l > large_confidence
+    L_js = KL(p_j || p_s) if the judge keeps
 
 Softmax is taken once, from logits, and the teachers are detached.
 """
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from kcm.config import Config
 
-SMOOTHING = 0.1  # of a teacher that gave a label alone: it is wrong now and then
+SMOOTHING = 0.1  # for a teacher that gave only a label, which is sometimes wrong
 
 
 class DistillConfig(Config):
@@ -36,10 +36,10 @@ def distillation_loss(
 ) -> Tensor:
     """Weighted L_ls + L_js per row, [N].
 
-    `judge_NC`, `small_NC` are logits; `large_NC` holds probabilities, with NaN rows where there is no answer and
-    one-hot rows where the large model gave only a label, which are smoothed.
-    `seen_C` (bool) restricts and renormalises the large model's probabilities to the classes seen so far. Where nothing
-    teaches, judge and small stay equal, and there is nothing to anchor: an anchor would add rounding alone.
+    `judge_NC`, `small_NC` are logits; `large_NC` holds probabilities, with NaN rows for missing answers and one-hot
+    rows if the large model gave only a label, which are smoothed. `seen_C` (bool) restricts and renormalises the large
+    model's probabilities to the classes seen so far. If there is no teacher, judge and small stay equal and need no
+    anchor: it would only add rounding errors.
     """
     if config.large_weight == 0:
         return small_NC.new_zeros(len(small_NC))
@@ -76,6 +76,6 @@ def _smoothed(probabilities_NC: Tensor) -> Tensor:
 def _divergence(teacher_NC: Tensor, student_NC: Tensor, temperature: float) -> Tensor:
     """KL(teacher || student) per row of two log-probabilities, scaled by T^2 (Hinton et al., 1503.02531).
 
-    The paper writes the other direction, which costs infinity where a teacher has a zero.
+    The paper uses the other direction, which is infinite if a teacher has a zero.
     """
     return temperature**2 * (teacher_NC.exp() * (teacher_NC - student_NC)).sum(-1)

@@ -20,7 +20,7 @@ MODEL_TYPE = "efficientnet-lite"
 
 _EPSILON = 1e-3
 _STEM = 32
-# Repeats, kernel size, stride, expansion, channels (Table 1 of the paper); Lite never deepens the first and last.
+# Repeats, kernel size, stride, expansion and channels (Table 1 of the paper); Lite never deepens the first and last.
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),

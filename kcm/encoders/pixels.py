@@ -25,7 +25,7 @@ class PixelsConfig(EncoderConfig):
     """Shrunk pictures: each pixel and colour is a feature."""
 
     reads: ClassVar[frozenset[Part]] = IMAGE
-    operational: ClassVar[frozenset[str]] = frozenset({"kind", "batch_size"})  # decide nothing, or by the identity
+    operational: ClassVar[frozenset[str]] = frozenset({"kind", "batch_size"})  # no effect, or part of the identity
 
     side: int = Field(default=24, ge=1, le=256, description="Pixels of a side.")
     color: Literal["rgb", "grey"] = Field(default="rgb", description="Three features per pixel, or one.")

@@ -18,9 +18,9 @@ from kcm.errors import AssetError
 
 _SAFE = {"local_files_only": True, "trust_remote_code": False}
 _PICKLE = "pytorch_model.bin"
-_ADAPTER = "adapter_config.json"  # names another model, in any place
+_ADAPTER = "adapter_config.json"  # names another model, which may be anywhere
 
-disable_progress_bar()  # of loading weights; it would break into the bars of the stages
+disable_progress_bar()  # a bar for loading weights would break into the bars of the stages
 
 
 @contextmanager

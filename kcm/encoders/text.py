@@ -29,15 +29,15 @@ _MODULES, _PROMPTS = "modules.json", "config_sentence_transformers.json"
 
 
 class TextEncoderConfig(NetworkEncoderConfig):
-    """A frozen text model by hub id or folder, and how its token vectors become one vector."""
+    """A frozen text model by hub id or folder, and the pooling of its token vectors."""
 
     reads: ClassVar[frozenset[Part]] = TEXT
 
     model: Annotated[str, LocalPath] = Field(description="Id of the model on the hub, or a local folder.")
     pooling: Literal["auto", "mean", "cls"] = Field(
         default="auto",
-        description="auto: what the model's folder says, as sentence-transformers reads it (pooling, dense layers, "
-        "prompts); or the mean of the token vectors, or the first of them, and nothing else.",
+        description="auto: as the model's folder says (pooling, dense layers, prompts), read by sentence-transformers. "
+        "mean, first: the mean of the token vectors or the first of them, and nothing else.",
     )
     prompt: str | None = Field(
         default=None,
@@ -46,7 +46,7 @@ class TextEncoderConfig(NetworkEncoderConfig):
     truncate_dim: int | None = Field(
         default=None,
         ge=1,
-        description="Coordinates of the vector that are kept, the first ones; null: as the model says, mostly all.",
+        description="How many of the vector's first coordinates are kept; null: as the model says, mostly all.",
     )
     max_length: int = Field(
         default=128, ge=3, description="Tokens beyond this number, or beyond what the model takes, are cut off."
@@ -160,9 +160,9 @@ def refuse_foreign_modules(model_path: Path) -> None:
     for module in _modules(model_path):
         if not module["type"].startswith("sentence_transformers."):
             raise ConfigError(
-                f"the model makes its vectors by the module {module['type']}, which is not of sentence-transformers",
+                f"the model uses the module {module['type']}, which does not belong to sentence-transformers",
                 where=str(model_path / _MODULES),
-                hint="Choose another model, or set pooling: mean to take its token vectors alone",
+                hint="Choose another model, or set pooling: mean to use only its token vectors",
             )
 
 

@@ -1,4 +1,4 @@
-"""Logistic regression on the features: the control that every run brings, fitted to the rows of all tasks so far.
+"""Logistic regression on the features: the control of every run, fitted to the rows of all tasks so far.
 
 Shapes: N rows, I inputs of the network, C labels.
 """
@@ -23,15 +23,15 @@ from kcm.learners.ranks import Ranks
 from kcm.metrics.intervals import Units
 
 INVERSE_STRENGTH = 10.0  # for inputs of unit length
-MAX_ROWS = 50_000  # fitted on; of more, those whose features have the smallest hashes
+MAX_ROWS = 50_000  # rows to fit on: those whose features have the smallest hashes
 _NUM_FOLDS = 10
 _NEVER = -30.0  # logit of a label without rows
 
 
 class Logistic(Learner):
-    """The regression that scikit-learn fits by default; judge and small model are the same.
+    """scikit-learn's default logistic regression; judge and small model are the same.
 
-    It streams the rows of all tasks for every task, and holds those of the task that is being streamed.
+    For every task it streams the rows of all tasks so far, and holds the rows of the task that is being streamed.
     """
 
     closed_form: ClassVar[bool] = True
@@ -40,7 +40,7 @@ class Logistic(Learner):
         self._rows: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
 
     def schedule(self, num_epochs: int, batch_size: int) -> tuple[int, int]:
-        """One pass; what is configured is for gradients."""
+        """One pass; the configured epochs and batch size only concern gradients."""
         return 1, 8192
 
     def tasks_to_stream(self, task: int) -> range:
@@ -49,7 +49,7 @@ class Logistic(Learner):
 
     @torch.no_grad()
     def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:
-        """Hold the labelled rows of all ranks until the task ends: whichever rank writes a checkpoint, it has all."""
+        """Hold the labelled rows of all ranks until the task ends, so that any rank can write a checkpoint."""
         batch = batch.labelled()
         rows = batch.weights.nonzero()[:, 0]
         inputs_NI = collaborator.inputs(batch.features[rows]).float().numpy()
@@ -81,7 +81,7 @@ class Logistic(Learner):
     def left_out(
         self, collaborator: Collaborator, rows: Batch, units: Units, distill: DistillConfig
     ) -> tuple[Tensor, Tensor]:
-        """By ten folds of whole units, each answered by a regression on the others."""
+        """Ten folds of whole units; each fold is scored by a regression on the other nine."""
         with torch.no_grad():
             inputs_NI = collaborator.inputs(rows.features).float().numpy()
         labels_N, num_labels = rows.labels.numpy(), collaborator.num_labels
@@ -107,12 +107,12 @@ def _fitted(inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64], num_lab
     if len(present) == 1:
         weight_CP[present, -1] = 0.0
         return weight_CP
-    length = math.sqrt(num_inputs)  # of the rows, which a normaliser has scaled to it
+    length = math.sqrt(num_inputs)  # length of the rows after the normaliser
     found = LogisticRegression(C=INVERSE_STRENGTH, tol=1e-5, max_iter=1000).fit(
         inputs_NI.astype(np.float64) / length, labels_N
     )
     own_CP = np.concatenate([found.coef_ / length, found.intercept_[:, None]], 1)
-    weight_CP[present] = own_CP if len(own_CP) > 1 else [-own_CP[0] / 2, own_CP[0] / 2]  # of two labels one row
+    weight_CP[present] = own_CP if len(own_CP) > 1 else [-own_CP[0] / 2, own_CP[0] / 2]  # two labels give one row
     return weight_CP
 
 

@@ -1,4 +1,4 @@
-"""Dual encoders: pictures and texts as unit vectors of one space, whose inner product says how well they match.
+"""Dual encoders: pictures and texts as unit vectors of one space, whose inner product measures how well they match.
 
 Shapes: N inputs, B inputs of a batch, K dimensions of the common space.
 """
@@ -24,9 +24,9 @@ from kcm.inputs.pictures import upright
 
 
 class ImageTower(NetworkEncoder):
-    """The side of pictures of a dual encoder of transformers, such as CLIP or SigLIP, with its own image processor.
+    """The picture side of a dual encoder of transformers, such as CLIP or SigLIP, with its own image processor.
 
-    Raises AssetError where the folder holds no such model.
+    Raises AssetError if the folder holds no such model.
     """
 
     def __init__(self, config: NetworkEncoderConfig, folder: Path, assets_dir: Path, device: str) -> None:
@@ -46,9 +46,9 @@ class ImageTower(NetworkEncoder):
 
 
 class TextTower(NetworkEncoder):
-    """The side of texts of a dual encoder of transformers, with its own tokenizer.
+    """The text side of a dual encoder of transformers, with its own tokenizer.
 
-    Raises AssetError where the folder holds no such model, ConfigError for a `max_length` beyond what it takes.
+    Raises AssetError if the folder holds no such model, ConfigError for a `max_length` above the model's limit.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ def _model(model_path: Path, config: NetworkEncoderConfig, *, excluded: str) -> 
 
 
 def pretrained_reader(model_path: Path) -> Callable[[Content], Content]:
-    """How a pretrained dual encoder reads pictures, by its image processor. Raises AssetError where there is none."""
+    """The picture reader of a pretrained dual encoder, with its image processor. Raises AssetError if it has none."""
     processor = load_image_processor(model_path)
 
     def read(content: Content) -> Content:

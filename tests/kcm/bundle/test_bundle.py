@@ -225,7 +225,7 @@ def test_no_file_is_a_pickle(tmp_path: Path) -> None:
         ({"label_names": ("bad", "good")}, "2 label names for a collaborator of 3 labels"),
         ({"task_names": ("tweets",)}, "tasks that are not in the sequence: movies"),
         ({"policy": Policy(gate="signals")}, "the bundle lacks its head: .*needs its fitted head"),
-        ({"policy": Policy(prompt="hard", decision=THRESHOLD)}, "prompt is 'hard', and the bundle holds no prompts"),
+        ({"policy": Policy(prompt="hard", decision=THRESHOLD)}, "prompt is 'hard', but the bundle holds no prompts"),
         ({"policy": Policy(prompt="soft"), "prompts": Prompts()}, "'soft', which 'classifier' cannot follow"),
     ],
 )
