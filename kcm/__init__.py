@@ -1,8 +1,8 @@
 """KAN-based collaboration of small and large models: the method, without Ray or MLflow.
 
-What a notebook needs is here by name, and imported when it is first used: `import kcm` itself takes no time. What needs
-Ray or MLflow is registered by packages that bring it: verbs, such as `kcm.run`, as entry points of the group
-`kcm.verbs`, and schemes of `kcm.load`, such as `models:`, as those of the group `kcm.schemes`.
+The names that a notebook needs are exported here and imported on first use: `import kcm` itself takes no time. Parts
+that need Ray or MLflow are registered by other packages as entry points: verbs such as `kcm.run` in the group
+`kcm.verbs`, and schemes of `kcm.load` such as `models:` in the group `kcm.schemes`.
 """
 
 from __future__ import annotations

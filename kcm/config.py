@@ -30,7 +30,7 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, values: Any) -> Any:
-        """Refuse keys that there are not, each with the nearest of those that there are."""
+        """Raise for unknown keys, each with the nearest known keys."""
         unknown_keys = [key for key in values if key not in cls.model_fields] if isinstance(values, dict) else []
         if unknown_keys:
             raise ValidationError.from_exception_data(cls.__name__, [cls._unknown_key(key) for key in unknown_keys])
@@ -52,7 +52,7 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def parse_config(model: type[ConfigT], values: Mapping[str, Any], *, where: str = "") -> ConfigT:
-    """Validate `values` as `model`; raise ConfigError naming each bad key, its value and what is allowed."""
+    """Validate `values` as `model`; raises ConfigError naming each bad key, its value and the allowed values."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -69,7 +69,7 @@ def load_config(model: type[ConfigT], path: Path, overrides: Iterable[str] = ())
 
 
 def read_values(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """What `load_config` validates: the mapping in a YAML file, with the overrides applied. Raises ConfigError."""
+    """The values that `load_config` validates: a YAML file's mapping with the overrides. Raises ConfigError."""
     require_regular(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -113,7 +113,7 @@ def _described(problem: Any) -> str:
 
 
 def _value_of(problem: Any) -> str:
-    """The refused value, for the message; empty for a whole section and for what may hold a secret."""
+    """The rejected value, for the message; empty for a whole section and for possible secrets."""
     value = problem["input"]
     return "" if problem["type"] == HIDDEN or isinstance(value, Mapping | BaseModel) else f" = {value!r}"
 
@@ -121,20 +121,20 @@ def _value_of(problem: Any) -> str:
 class LocalPath:
     """Marks a field of texts that may be paths on this machine: `Annotated[str, LocalPath]`.
 
-    Such a field may as well hold a URI, a pattern, or the id of a model on the hub. A field of `Path` needs no mark.
+    Such a field may also hold a URI, a pattern, or the id of a model on the hub. A field of `Path` needs no mark.
     """
 
 
 def with_absolute_paths(config: ConfigT) -> ConfigT:
-    """A copy in which every path that leads to something on this machine is absolute.
+    """A copy in which every path to something on this machine is absolute.
 
-    Other texts stay as they are: ids and URIs, and paths that only another machine knows.
+    Other texts stay as they are: ids, URIs, and paths that exist only on another machine.
     """
     return with_paths(config, _located)
 
 
 def with_paths(config: ConfigT, change: Callable[[str], str]) -> ConfigT:
-    """A copy with every path changed, and every text that is marked as a `LocalPath`."""
+    """A copy with every path changed, and every text marked as a `LocalPath`."""
     updates = {}
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)

@@ -1,4 +1,4 @@
-"""Extras of the installation: the packages that the base does without, and the line that says what to install."""
+"""Optional packages (extras), and the error that says which one to install."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ EXTRAS: Mapping[str, frozenset[str]] = MappingProxyType(
         "plot": frozenset({"matplotlib"}),
     }
 )
-"""Names of the modules that each extra brings, and code of the base imports nowhere or only when it needs them."""
+"""The modules of each extra; the base imports them never, or only when it needs them."""
 
 
 class MissingExtraError(ConfigError, ImportError):
-    """Something needs a package that an extra of the installation brings."""
+    """A package of an extra is needed and not installed."""
 
 
 def require(module: str, feature: str) -> None:
@@ -34,7 +34,7 @@ def require(module: str, feature: str) -> None:
 
 @contextmanager
 def naming_extra(feature: str) -> Iterator[None]:
-    """Within the block an import of what is not installed raises MissingExtraError, if an extra brings it."""
+    """Within the block, a failed import of an extra's module raises MissingExtraError."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -45,7 +45,7 @@ def naming_extra(feature: str) -> Iterator[None]:
 
 
 def load(target: str, feature: str) -> Any:
-    """The object `module:name` of a part that an extra brings. Raises MissingExtraError where it is not installed."""
+    """The object `module:name` of an extra's module. Raises MissingExtraError if it is not installed."""
     module, _, name = target.partition(":")
     with naming_extra(feature):
         return getattr(import_module(module), name)

@@ -1,7 +1,7 @@
 """Masking of secrets in everything that is written.
 
-`PlainUrl` and `VariableName` are types of configuration fields into which people put secrets by mistake: they refuse
-one, and the error does not repeat it. `redacted` masks secrets in any text.
+`PlainUrl` and `VariableName` are types for configuration fields into which people put secrets by mistake: they reject a
+secret, and the error does not repeat it. `redacted` masks secrets in any text.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def redacted(text: str) -> str:
 
 
 def redacted_values(value: Any, key: str = "") -> Any:
-    """Plain data with every string redacted; below a `key` that names a secret strings are masked, also in lists."""
+    """Plain data with every string redacted; strings below a `key` that names a secret are masked, also in lists."""
     if isinstance(value, str):
         return MASK if value and _NAMED.fullmatch(key) else redacted(value)
     if isinstance(value, Mapping):
@@ -50,7 +50,7 @@ def redacted_values(value: Any, key: str = "") -> Any:
 
 
 def _url(url: str) -> str:
-    """A URL with its secrets masked. What comes before an @ may hold any character but a blank."""
+    """A URL with its secrets masked. The part before an @ may hold any character but a blank."""
     scheme, remainder = url.split("://", 1)
     before, at, after = remainder.rpartition("@")
     if at and (":" in before or "/" not in before):
@@ -84,7 +84,7 @@ def _without_secrets(value: str) -> str:
     if secret or is_secret_name or _KEY.search(value) or redacted(value).count(f":{MASK}@"):
         raise PydanticCustomError(
             HIDDEN,
-            "must hold no password, token or key: the environment has a place for it, such as PGPASSWORD or "
+            "must hold no password, token or key: use an environment variable, such as PGPASSWORD or "
             "MLFLOW_TRACKING_PASSWORD",
         )
     return value
@@ -95,20 +95,20 @@ def _variable_name(value: object) -> object:
         return value
     raise PydanticCustomError(
         HIDDEN,
-        "must be the name of an environment variable, in capitals with an underscore, such as OPENAI_API_KEY (what was "
-        "given is not shown, since it may be a key)",
+        "must be the name of an environment variable, in capitals with an underscore, such as OPENAI_API_KEY (the "
+        "value is not shown, because it may be a key)",
     )
 
 
 PlainUrl = Annotated[str, AfterValidator(_without_secrets)]
-"""An address without secrets."""
+"""A URL without secrets."""
 
 VariableName = Annotated[str, BeforeValidator(_variable_name)]
-"""The name of an environment variable; never the key that it holds."""
+"""The name of an environment variable, never the key in it."""
 
 
 class Redacting(logging.Filter):
-    """Redacts what passes a logger, tracebacks too."""
+    """Redacts everything that passes a logger, including tracebacks."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass, redacted."""

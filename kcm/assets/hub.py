@@ -16,7 +16,7 @@ from types import MappingProxyType
 from kcm.errors import AssetError
 from kcm.extras import require
 
-START_SECONDS = 20.0  # for a busy machine to start Python and import the client
+START_SECONDS = 20.0  # time for a busy machine to start Python and import the client
 CONNECT_SECONDS, DOWNLOAD_SECONDS = 5.0, 1800.0
 
 _ASK = """
@@ -45,9 +45,9 @@ print(json.dumps(list(loaded)))
 
 
 def commit_of(repo: str, repo_type: str, revision: str | None) -> str:
-    """The commit that a branch, tag or commit of a `model` or `dataset` is now; of its main branch without one.
+    """The current commit of a branch, tag or commit of a `model` or `dataset`; without `revision`, of the main branch.
 
-    Raises AssetError when the hub does not answer within about `CONNECT_SECONDS`.
+    Raises AssetError if the hub does not answer within about `CONNECT_SECONDS`.
     """
     arguments = [repo, repo_type, revision, CONNECT_SECONDS]
     return _run(_ASK, arguments, where=repo, timeout=CONNECT_SECONDS + START_SECONDS).splitlines()[-1]
@@ -56,16 +56,16 @@ def commit_of(repo: str, repo_type: str, revision: str | None) -> str:
 def download(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
     """Download the files of a model that match `patterns` into the hub's own cache.
 
-    Raises AssetError when the hub does not answer soon, or does not deliver within `DOWNLOAD_SECONDS`.
+    Raises AssetError if the hub does not answer soon, or does not deliver within `DOWNLOAD_SECONDS`.
     """
     commit_of(repo, "model", revision)
     return Path(_run(_DOWNLOAD, [repo, revision, patterns], where=repo).splitlines()[-1])
 
 
 def export_data_set(repo: str, subset: str | None, revision: str | None, *, folder: Path) -> dict[str, Path]:
-    """Write every split of a data set as a Parquet file into `folder`; from the hub's cache where the hub is silent.
+    """Write every split of a data set as a Parquet file into `folder`; from the hub's cache if the hub is silent.
 
-    Raises AssetError, as `download` does, when there is no cached copy either, MissingExtraError without `datasets`.
+    Raises AssetError, as `download` does, if there is no cached copy either; MissingExtraError without `datasets`.
     """
     require("datasets", "a data set of the hub")
     offline, silence = {}, ""

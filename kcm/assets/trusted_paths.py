@@ -1,7 +1,7 @@
-"""Which places of this machine a bundle may open: itself, the assets, the hub's cache, and what a person has named.
+"""The paths that a bundle may open: the bundle itself, the assets, the hub's cache, and paths named by a person.
 
-A person names a place by a configuration, or in KCM_TRUSTED_PLACES. Places that configurations name are written down in
-the assets, so that other processes may open them for the bundle that a run has made.
+A person names a path in a configuration, or in KCM_TRUSTED_PLACES. Paths in configurations are recorded in the assets,
+so that other processes may open them for the bundle of the run.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Self
 
 from kcm.errors import AssetError
 
-TRUSTED_PLACES = "KCM_TRUSTED_PLACES"  # of the environment: paths that bundles may name, with colons between them
-_NAMED = ".places"  # in the assets folder, a path a line
-_NAMED_HERE: set[str] = set()  # in this process
+TRUSTED_PLACES = "KCM_TRUSTED_PLACES"  # environment variable: paths that bundles may name, separated by colons
+_NAMED = ".places"  # file in the assets folder, one path per line
+_NAMED_HERE: set[str] = set()  # paths named in this process
 
 
 class BundleName(str):
-    """The name of a model or a file as the bundle in `folder` gives it; it equals the name as a person gives it."""
+    """The name of a model or a file in the bundle in `folder`; it equals the same name given by a person."""
 
     folder: Path
 
@@ -38,7 +38,7 @@ class BundleName(str):
 
 
 def may_open(name: str, assets_dir: Path) -> bool:
-    """Whether the path `name` may be opened. A name that a person gives is written down for bundles to come."""
+    """Whether the path `name` may be opened. A name given by a person is recorded for later bundles."""
     path = Path(name).expanduser().resolve()
     if not isinstance(name, BundleName):
         _write_down(path, assets_dir)
@@ -47,7 +47,7 @@ def may_open(name: str, assets_dir: Path) -> bool:
 
 
 def require_may_open(name: str, assets_dir: Path) -> None:
-    """Raise AssetError for a path that a bundle gives and nobody here has named."""
+    """Raise AssetError for a path that only a bundle names, and no person."""
     if not may_open(name, assets_dir):
         raise AssetError(
             f"the bundle names the path {name!r}, which nobody here has named",

@@ -18,10 +18,10 @@ class Contribution:
     """The contribution of one input to a logit, through all its curves.
 
     The input, called `name`, is an encoder feature or a projection of all features. `feature` is its number, and
-    `value` its value after the normaliser. `through` is the output of the first layer that carried most of the contribution, and
-    `carried` is that part; in a one-layer network `through` is the label itself and carries everything. The logit
-    counts this edge's value `slope` times. The edge leads to `to`, a label or a hidden node; at `points` it would add
-    `curve` to the logit.
+    `value` its value after the normaliser. `through` is the output of the first layer that carried most of the
+    contribution, and `carried` is that part; in a one-layer network `through` is the label itself and carries
+    everything. The logit counts this edge's value `slope` times. The edge leads to `to`, a label or a hidden node; at
+    `points` it would add `curve` to the logit.
     """
 
     feature: int

@@ -30,10 +30,10 @@ from kcm.inputs.csvfile import read_csv
 from kcm.inputs.location import Location, naming_location
 from kcm.inputs.textfile import UNDECODABLE, UNDECODABLE_FAULT, UNKNOWN_FORMAT, TextFormat, column_names, open_text
 
-BLOCK_BYTES = 4 << 20  # of the text of a chunk
+BLOCK_BYTES = 4 << 20  # bytes of text per chunk
 CHUNK_BYTES = 32 << 20  # bytes of the values of a chunk
 _MAX_ROWS = 65_536
-_READ_BYTES = 1 << 20  # bytes read at once from a column of a local Parquet file
+_READ_BYTES = 1 << 20  # bytes per read from a column of a local Parquet file
 _SHEETS = (".xlsx", ".xls", ".ods")
 
 Wanted: TypeAlias = Callable[[str], bool]
@@ -74,8 +74,8 @@ def read_chunks(
 ) -> Iterator[Chunk]:
     """The rows of a file in order, with its `wanted` columns; optionally only some row groups of a Parquet file.
 
-    Raises DataError, with one line that names the file, for a file that is missing, truncated, of another kind than its
-    suffix says, or has a repeated column name.
+    Raises DataError with one line that names the file: for a missing or truncated file, a file of another kind than its
+    suffix says, or a repeated column name.
     """
     with readable(location):
         if location.suffix == ".parquet":

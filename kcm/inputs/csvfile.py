@@ -20,9 +20,9 @@ from pyarrow import csv as arrow_csv
 from kcm.inputs.location import Location
 from kcm.inputs.textfile import UNDECODABLE, UNDECODABLE_FAULT, TextFormat, open_text, read_header
 
-BLOCK_BYTES = 4 << 20  # bytes parsed at once; no row is longer
+BLOCK_BYTES = 4 << 20  # bytes parsed together; no row is longer
 _HANDFUL = 5  # most lines of a cell that may read as rows; more mean an open quote
-_PIECE = 1 << 20  # characters encoded at once
+_PIECE = 1 << 20  # characters encoded together
 _END = '\0"end"'  # appended as the last row of every file: a file truncated within quotes swallows it
 csv.field_size_limit(BLOCK_BYTES)
 

@@ -199,7 +199,7 @@ def naming_location(location: Location) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError("no such file", where=str(location)) from None
     except PermissionError as error:
-        raise DataError(f"there is no right to read it: {error.strerror or error}", where=str(location)) from None
+        raise DataError(f"no permission to read it: {error.strerror or error}", where=str(location)) from None
     except OSError as error:
         fault, hint = _fault_of(error, location)
         raise DataError(fault, where=str(location), hint=hint) from None
@@ -220,7 +220,7 @@ def _fault_of(error: OSError, location: Location) -> tuple[str, str]:
             return "the store's credentials have expired", "Renew them and start again: finished work is kept"
         case "refused" | "denied":
             hint = "Check the credentials in the environment, and the bucket's policy"
-            return "there is no right to read it", hint
+            return "no permission to read it", hint
         case "no answer":
             return "the store does not answer", "Check the network and the endpoint"
         case _:

@@ -24,7 +24,7 @@ from kcm.inputs.location import Location, naming_location
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # other formats may run programs, or hold no photographs
 MAX_PIXELS = 20_000_000
-MAX_SCANS = 100  # of a JPEG; each goes over all pixels, in as little as a dozen bytes, and files in use have about ten
+MAX_SCANS = 100  # per JPEG; a scan visits all pixels but needs only a dozen bytes, and real files have about ten
 
 T = TypeVar("T")
 

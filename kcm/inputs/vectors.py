@@ -69,9 +69,9 @@ def vector_of(values: ArrayLike) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):
             vector_D = np.asarray(values, dtype=np.float64).astype(np.float32)
     except (TypeError, ValueError):
-        raise PartError("the vector is no list of numbers") from None
+        raise PartError("the vector is not a list of numbers") from None
     if vector_D.ndim != 1:
-        raise PartError("the vector is no list of numbers")
+        raise PartError("the vector is not a list of numbers")
     if not np.isfinite(vector_D).all():
         raise PartError("the vector holds a number that is not finite")
     return vector_D
