@@ -147,7 +147,7 @@ def _check_task_column(names: Sequence[str], scenario: Scenario) -> None:
     if names != [""]:
         return
     ways = "source.task_column" if scenario == "domain_incremental" else "num_tasks, mapping or source.task_column"
-    raise ConfigError(f"nothing tells the tasks of a {scenario} scenario apart", where="tasks", hint=f"Set {ways}")
+    raise ConfigError(f"nothing assigns rows to tasks in a {scenario} scenario", where="tasks", hint=f"Set {ways}")
 
 
 def _check_disjoint(plan: TaskPlan) -> None:

@@ -35,14 +35,14 @@ from kcm.tasks.sources import Source
 from kcm.tasks.splits import SPLITS
 
 _CANDIDATES = 256  # rows per task and label used to judge a salt
-_ROW_BYTES = 256  # bytes of a row, roughly: the estimate only decides where rows are read
+_ROW_BYTES = 256  # rough bytes per row: the estimate only decides on which machine rows are read
 _TRAIN = SPLITS.index("train")
 
 
 Workers: TypeAlias = Callable[[Callable[[Any], Any], Sequence[Any], int], Iterable[Any]]
 """Runs a function over many items, in any processes; results come in the order of the items.
 
-The number is about that of the rows that all of the items hold together.
+The number is the approximate number of rows in all items together.
 """
 
 

@@ -39,17 +39,17 @@ class Shortage:
 
 
 def check_labels(labels: Sequence[str], present: Collection[str], where: str) -> None:
-    """Raise DataError when there are fewer than two classes, or one of the label list has no row."""
+    """Raise DataError if there are fewer than two classes, or if a label of the label list has no row."""
     if absent := [label for label in labels if label not in present]:
         raise DataError(
-            f"label {absent[0]!r} of the label list has no row", where=where, hint="Remove it from source.labels"
+            f"label {absent[0]!r} is in the label list but has no row", where=where, hint="Remove it from source.labels"
         )
     if len(labels) < 2:
         raise DataError(f"there is only one class, {', '.join(map(repr, labels)) or 'none'}", where=where)
 
 
 def check_sizes(plan: TaskPlan, num_rows: Sequence[int]) -> None:
-    """Raise DataError when a task has fewer rows than classes."""
+    """Raise DataError if a task has fewer rows than classes or splits."""
     for name, labels, count in zip(plan.names, plan.labels, num_rows, strict=True):
         if count < max(len(labels), len(SPLITS)):
             raise DataError(

@@ -40,14 +40,14 @@ class RowRules:
 
 
 def faults(table: pa.Table, text_keys: pa.Array, rules: RowRules) -> dict[int, str]:
-    """Why rows cannot be used, by position: a missing value, an empty text, a bad picture, an unknown label.
+    """Why rows cannot be used, by position, such as a missing value, an empty text or an unknown label.
 
     `text_keys` are the keys of the texts, empty for texts of white space.
     """
     reasons: dict[int, str] = {}
 
     def mark(faulty_N: Mask, reason: str | Callable[[int], str]) -> None:
-        """Give the rows that have no reason yet this one."""
+        """Give this reason to rows that have none yet."""
         for row in np.flatnonzero(faulty_N).tolist():
             if row not in reasons:
                 reasons[row] = reason(row) if callable(reason) else reason
@@ -79,7 +79,7 @@ def faults(table: pa.Table, text_keys: pa.Array, rules: RowRules) -> dict[int, s
 
 
 def origins(splits: pa.ChunkedArray) -> tuple[NDArray[np.int8], Mask]:
-    """The given split of every row as an index into SPLITS, or NOT_GIVEN, and whether its name is known."""
+    """The given split of every row as an index into SPLITS, or NOT_GIVEN; and whether the split's name is known."""
     coded = pc.dictionary_encode(pc.fill_null(splits, "")).combine_chunks()
     names = [split_name(name) if name else "" for name in coded.dictionary.to_pylist()]
     places = np.array([SPLITS.index(name) if name else NOT_GIVEN for name in names], dtype=np.int8)

@@ -1,4 +1,4 @@
-"""Facts of rows without their payload: whether a row can be used, and what determines its split and task. N rows.
+"""Facts of rows without their payload: whether a row can be used, and its split and task. N rows.
 
 A shard of a source is read once; its payload waits in one file per block of rows.
 """

@@ -44,8 +44,8 @@ class ColumnsConfig(Config):
 
     text_column: str | None = Field(
         default="text",
-        description="Column with the text, or with a chat, whose last user message is the text; null where rows have "
-        "none: a picture or a vector alone.",
+        description="Column with the text, or with a chat, whose last user message is the text; null if rows have no "
+        "text, only a picture or a vector.",
     )
     image_column: str | None = Field(
         default=None, description="Column with a picture: a path from the table's folder, or the bytes of its file."
@@ -61,11 +61,11 @@ class ColumnsConfig(Config):
         default=None, description="Column with a unique, stable id; null: file or split, and row number."
     )
     group_column: str | None = Field(
-        default=None, description="Column that tells which rows belong together, such as a document."
+        default=None, description="Column that names rows that belong together, such as a document."
     )
     task_column: str | None = Field(default=None, description="Column with the task (domain) of a row.")
     split_column: str | None = Field(
-        default=None, description="Column with train, val or test; null: `split` where there is one."
+        default=None, description="Column with train, val or test; null: `split`, if there is such a column."
     )
     labels: tuple[str, ...] = Field(
         default=(), description="The label list, in order; empty: all labels found, sorted."
@@ -129,7 +129,7 @@ class TableLayout:
         return name in self.columns.values() or (self.vector is not None and self.vector.wants(name))
 
     def check_names(self, names: Sequence[str], place: TablePlace) -> None:
-        """Raise DataError for a table whose columns lack one that is named, or have one that changes what is read."""
+        """Raise DataError for a table that lacks a named column, or has an extra one that changes what is read."""
         names = [*names, *(name for name, _ in place.constants)]
         if not self.columns["split"] and not place.split and "split" in names:
             raise DataError(

@@ -1,4 +1,4 @@
-"""What the columns of an unknown table seem to hold: judged by their names, or else by their content."""
+"""Guesses what the columns of an unknown table hold, by their names or by their content."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _costs(frame: pd.DataFrame) -> list[str]:
 
 
 def _has(cells: pd.Series, *kinds: type) -> bool:
-    """Whether any cell is of one of these types."""
+    """Whether any cell has one of these types."""
     return bool(cells.map(lambda cell: isinstance(cell, kinds)).any())
 
 
@@ -200,7 +200,7 @@ def _answers(names: Iterable[str], strings: dict[str, pd.Series], label: str) ->
 def number_columns(frame: pd.DataFrame, other_columns: Iterable[str | None]) -> tuple[tuple[str, ...], dict[str, str]]:
     """The columns that make a vector if rows are neither texts nor pictures, and why other columns do not.
 
-    The vector is the first column of lists of numbers, or else all columns of numbers except `others`.
+    The vector is the first column of lists of numbers; without one, all columns of numbers except `other_columns`.
     """
     used_columns = set(other_columns)
     names = [str(name) for name in frame.columns if str(name) not in used_columns]

@@ -41,7 +41,7 @@ class PairsSource(SourceConfig):
     text_column: str = Field(default="text", description="Column with the caption.")
     id_column: str | None = Field(default=None, description="Column with a unique id; null: file and row number.")
     group_column: str | None = Field(
-        default=None, description="Column that tells which pictures show the same; null: those with equal captions do."
+        default=None, description="Column that names pictures of the same thing; null: pictures with equal captions."
     )
 
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
@@ -94,7 +94,7 @@ def _pairs(records: Sequence[SourceRow], task: str) -> Iterator[SourceRow]:
 def _split_pairs(units: dict[str, list[SourceRow]], task: str) -> Iterator[SourceRow]:
     shuffled_units = sorted(units, key=lambda unit: (draw(0, "pairs", f"{task}\0{unit}"), unit))
     blocks = [shuffled_units[start : start + 2] for start in range(0, len(shuffled_units) - len(shuffled_units) % 2, 2)]
-    blocks[-1] += shuffled_units[2 * len(blocks) :]  # three where one is left
+    blocks[-1] += shuffled_units[2 * len(blocks) :]  # an odd one makes the last block three
     for block in blocks:
         for position, unit in enumerate(block):
             partner_records = units[block[(position + 1) % len(block)]]

@@ -69,7 +69,7 @@ def refusal(folder: Path) -> str:
 )
 def test_no_memory_is_taken_for_networks_that_are_not_stored(crafted: Path, config: Any, network: Any) -> None:
     edited(crafted, "config.json", lambda found: found.update(config, network=found["network"] | network))
-    assert "its networks take" in refusal(crafted)
+    assert "its networks need at least" in refusal(crafted)
 
 
 def test_a_threshold_that_is_no_number_is_refused(crafted: Path) -> None:
