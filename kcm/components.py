@@ -298,7 +298,7 @@ class Component(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _tagged(cls, values: Any) -> Any:
+    def _fill_in_tag(cls, values: Any) -> Any:
         """Fill in the tag of a section found without one, or of a component made by its class."""
         tag = cls.family.tag
         if not isinstance(values, dict):

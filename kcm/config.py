@@ -130,7 +130,7 @@ def with_absolute_paths(config: ConfigT) -> ConfigT:
 
     Other texts stay as they are: ids, URIs, and paths that exist only on another machine.
     """
-    return with_paths(config, _located)
+    return with_paths(config, _absolute)
 
 
 def with_paths(config: ConfigT, change: Callable[[str], str]) -> ConfigT:
@@ -155,7 +155,7 @@ def _with_paths(value: Any, is_path: bool, change: Callable[[str], str]) -> Any:
     return change(value) if is_path and isinstance(value, str) else value
 
 
-def _located(text: str) -> str:
+def _absolute(text: str) -> str:
     path = os.path.expanduser(text)
     leads_somewhere = os.path.exists(path) or any(iglob(path, recursive=True))
     return os.path.abspath(path) if leads_somewhere else text

@@ -111,14 +111,14 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # scikit-learn's names
         """Learn from these rows alone. Raises ValueError for rows that are not numbers, or for regression targets."""
-        return self._learn(X, y, classes=None, anew=True)
+        return self._learn(X, y, classes=None, restart=True)
 
     def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> Self:
         """Learn from these rows as well; adds new classes, including all of `classes`.
 
         Raises ConfigError for a learner that needs all rows so far, such as `joint`.
         """
-        return self._learn(X, y, classes=classes, anew=not hasattr(self, "collaborator_"))
+        return self._learn(X, y, classes=classes, restart=not hasattr(self, "collaborator_"))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The likeliest class of every row, [N]."""
@@ -145,14 +145,14 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         known_NC[:, seen_outputs] = logits_NC[:, seen_outputs]
         return known_NC[:, [self._index[label] for label in self.classes_.tolist()]]
 
-    def _learn(self, X: ArrayLike, y: ArrayLike, *, classes: ArrayLike | None, anew: bool) -> Self:
-        features_ND, target_N = validate_data(self, X, y, dtype=np.float64, reset=anew)
+    def _learn(self, X: ArrayLike, y: ArrayLike, *, classes: ArrayLike | None, restart: bool) -> Self:
+        features_ND, target_N = validate_data(self, X, y, dtype=np.float64, reset=restart)
         check_classification_targets(target_N)
         targets = np.unique(column_or_1d(target_N))
         if classes is not None:
             targets = np.union1d(targets, np.unique(np.asarray(classes)))
         features = torch.from_numpy(features_ND.copy())
-        if anew:
+        if restart:
             self._start(features)
         index = self._index | {
             label: len(self._index) + place
@@ -162,7 +162,7 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         collaborator, state = self._train(self._scaling(features), labels_N, len(index))
         # An error above this line leaves the fitted state unchanged.
         self.collaborator_, self._state, self._index = collaborator.eval(), state, index
-        self.classes_ = targets if anew else np.union1d(self.classes_, targets)
+        self.classes_ = targets if restart else np.union1d(self.classes_, targets)
         self._seen_outputs |= set(labels_N.tolist())
         self._past_tasks.append(_one_of_each(f"call {len(self._past_tasks)}", self._scaling(features), labels_N))
         return self

@@ -66,11 +66,11 @@ def _write_down(path: Path, assets_dir: Path) -> None:
 
 def _configured_paths(assets_dir: Path) -> set[str]:
     with suppress(OSError, ValueError):
-        return {*_trusted(), *(assets_dir / _NAMED).read_text(encoding="utf-8").splitlines()}
-    return _trusted()
+        return {*_trusted_paths(), *(assets_dir / _NAMED).read_text(encoding="utf-8").splitlines()}
+    return _trusted_paths()
 
 
-def _trusted() -> set[str]:
+def _trusted_paths() -> set[str]:
     return _NAMED_HERE | {path for path in os.environ.get(TRUSTED_PLACES, "").split(os.pathsep) if path}
 
 

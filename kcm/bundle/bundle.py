@@ -148,8 +148,8 @@ class Bundle(FrozenModels):
         if self.certificates and self.certified_by:
             documents[COMPUTED_BY.removesuffix(".json")] = self.certified_by
         with sealing(folder, MANIFEST, FORMAT) as draft:
-            encoder = _contained(self.encoder, ENCODER, draft)
-            large = self.large.with_backbone(lambda backbone: _contained(backbone, LARGE_ENCODER, draft))
+            encoder = _copied_head(self.encoder, ENCODER, draft)
+            large = self.large.with_backbone(lambda backbone: _copied_head(backbone, LARGE_ENCODER, draft))
             documents |= {
                 "encoder": EncoderFile(config=encoder, identity=self.encoder_identity),
                 "large": LargeFile(config=large, identity=self.large_identity),
@@ -263,7 +263,7 @@ class _Certificates(Config):
         return ({None: self.common} if self.common else {}) | dict(self.tasks)
 
 
-def _contained(encoder: EncoderConfig, name: str, draft: Path) -> EncoderConfig:
+def _copied_head(encoder: EncoderConfig, name: str, draft: Path) -> EncoderConfig:
     """The encoder as the bundle names it: a fitted alignment head is copied into the draft and referenced there."""
     if encoder.fitted_head is None:
         return encoder

@@ -101,12 +101,12 @@ class FrozenModels:
         """As `read_models`, from an open folder."""
         names, folder = files.config(BundleNames, "labels.json"), files.folder
         encoder, large = files.config(EncoderFile, "encoder.json"), files.config(LargeFile, "large.json")
-        large_config = large.config.with_backbone(lambda backbone: _located(backbone, LARGE_ENCODER, files))
+        large_config = large.config.with_backbone(lambda backbone: _locate(backbone, LARGE_ENCODER, files))
         of_bundle = partial(BundleName, folder=folder.absolute())
         return FrozenModels(
             label_names=names.labels,
             none_label=names.none_label,
-            encoder=with_paths(_located(encoder.config, ENCODER, files), of_bundle),
+            encoder=with_paths(_locate(encoder.config, ENCODER, files), of_bundle),
             encoder_identity=encoder.identity,
             large=with_paths(large_config, of_bundle),
             large_identity=large.identity,
@@ -197,7 +197,7 @@ def _require_same(subject: str, actual: str, expected: str, where: str) -> None:
         )
 
 
-def _located(encoder: EncoderConfig, name: str, files: SealedFolder) -> EncoderConfig:
+def _locate(encoder: EncoderConfig, name: str, files: SealedFolder) -> EncoderConfig:
     """The encoder that a bundle names, at its current location. Raises ArtefactError for files outside the manifest."""
     if encoder.name != WITHIN + name:
         return encoder

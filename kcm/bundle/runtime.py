@@ -132,13 +132,13 @@ class SmallSide:
             elif judgement.keeps:
                 answers.append(self._small_answer(judgement))
             else:
-                answers.append(self._escalated(judgement, next(escalated)))
+                answers.append(self._large_answer(judgement, next(escalated)))
         return answers
 
     def _small_answer(self, judgement: Judgement) -> Answer:
         return self._answer(judgement, judgement.label, judgement.probabilities_C, "small")
 
-    def _escalated(self, judgement: Judgement, large: LargeAnswer | Failure) -> Answer | Failure:
+    def _large_answer(self, judgement: Judgement, large: LargeAnswer | Failure) -> Answer | Failure:
         if isinstance(large, LargeAnswer) and large.label is not None:
             return self._answer(judgement, large.label, large.probabilities, "large", large.cost.seconds)
         reason = (large.reason if isinstance(large, Failure) else large.error) or "the large model gave no answer"

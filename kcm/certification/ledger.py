@@ -200,7 +200,7 @@ class Ledger:
     def preview(self, units: Units, *, delta: float, digest: str) -> Look:
         """The look that `look` would return; writes nothing."""
         by_kind = _by_kind(units)
-        files = {kind: hashlib.sha256(_packed(hashes)).hexdigest() for kind, hashes in by_kind.items()}
+        files = {kind: hashlib.sha256(_pack(hashes)).hexdigest() for kind, hashes in by_kind.items()}
         return self._next(self.looks(), by_kind, files, delta, digest, "")
 
     def fresh(self, hashes: Hashes, kind: str = CONTENT) -> NDArray[np.bool_]:
@@ -212,7 +212,7 @@ class Ledger:
         """All looks, the oldest first. Raises ArtefactError if the ledger is damaged."""
         names = sorted(entry.name.rpartition("/")[2] for entry in self._place.list(_LOOKS))
         if names != [f"{number:012d}" for number in range(1, len(names) + 1)]:
-            raise self._damaged(f"{_LOOKS} are missing")
+            raise self._damage(f"{_LOOKS} are missing")
         return [self._read_look(f"{_LOOKS}/{name}") for name in names]
 
     def _next(
@@ -246,7 +246,7 @@ class Ledger:
         return np.unique(np.concatenate(arrays)) if arrays else np.empty(0, np.uint64)
 
     def _write_units(self, hashes: Hashes) -> str:
-        packed = _packed(hashes)
+        packed = _pack(hashes)
         name = hashlib.sha256(packed).hexdigest()
         self._place.create(f"{_UNITS}/{name}", packed)
         return name
@@ -256,18 +256,18 @@ class Ledger:
         try:
             packed = self._place.read(name)
         except FileNotFoundError:
-            raise self._damaged(f"{name} is missing") from None
+            raise self._damage(f"{name} is missing") from None
         if hashlib.sha256(packed).hexdigest() != file:
-            raise self._damaged(f"{name} was changed")
+            raise self._damage(f"{name} was changed")
         return np.frombuffer(packed, "<u8").astype(np.uint64)
 
     def _read_look(self, name: str) -> Look:
         try:
             return Look.of(json.loads(self._place.read(name)))
         except (ValueError, TypeError, KeyError, FileNotFoundError):
-            raise self._damaged(f"{name} cannot be read") from None
+            raise self._damage(f"{name} cannot be read") from None
 
-    def _damaged(self, fault: str) -> ArtefactError:
+    def _damage(self, fault: str) -> ArtefactError:
         hint = "Restore it from a backup, or certify on fresh rows with another ledger"
         return ArtefactError(f"the ledger of looks is damaged: {fault}", where=self._place.uri, hint=hint)
 
@@ -295,7 +295,7 @@ def _shares(first: Hashes, second: Hashes) -> bool:
     return num_shared > 0 and num_shared >= SHARED * min(len(first), len(second))
 
 
-def _packed(hashes: Hashes) -> bytes:
+def _pack(hashes: Hashes) -> bytes:
     return hashes.astype("<u8").tobytes()
 
 

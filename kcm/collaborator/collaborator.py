@@ -219,7 +219,7 @@ def build_network(in_features: int, num_labels: int, network: NetworkConfig, kin
     width that brings its parameter count closest to the KAN's.
     """
     if kind == "linear":
-        return _started(MLP([in_features, num_labels], seed=seed), network)
+        return _zero_if_configured(MLP([in_features, num_labels], seed=seed), network)
     if kind == "mlp" and network.mlp_width is not None:
         return MLP([in_features, *[network.mlp_width] * max(1, len(network.hidden)), num_labels], seed=seed)
     kan = _kan(in_features, num_labels, network, seed)
@@ -228,19 +228,19 @@ def build_network(in_features: int, num_labels: int, network: NetworkConfig, kin
     if kind == "mlp":
         return MLP.matching(kan, seed=seed)
     units = RandomQuadratic if kind == "quadratic" else RandomReLU
-    return _started(units.matching(kan, seed=seed), network)
+    return _zero_if_configured(units.matching(kan, seed=seed), network)
 
 
 def _kan(in_features: int, num_labels: int, network: NetworkConfig, seed: int) -> KAN | RandomReLU:
     """The KAN, or the layer of another basis that replaces it."""
     if network.basis == "pspline":
         grid = Grid(network.grid_size, network.spline_order, *network.grid_range)
-        return _started(
+        return _zero_if_configured(
             MixedSplines(in_features, network.mixing, num_labels, grid, network.roughness, seed=seed), network
         )
     if network.basis != "spline":
         units = RandomQuadratic if network.basis == "quadratic" else RandomReLU
-        return _started(units(in_features, network.mixing, num_labels, seed=seed), network)
+        return _zero_if_configured(units(in_features, network.mixing, num_labels, seed=seed), network)
     return KAN(
         [in_features, *network.hidden, num_labels],
         grid_size=network.grid_size,
@@ -253,7 +253,7 @@ def _kan(in_features: int, num_labels: int, network: NetworkConfig, seed: int) -
     )
 
 
-def _started(single: Single, network: NetworkConfig) -> Single:
+def _zero_if_configured(single: Single, network: NetworkConfig) -> Single:
     """A network with one trained layer, set to zero if the configuration says so."""
     if network.zero_start:
         for parameter in single.parameters():

@@ -61,14 +61,14 @@ def distillation_loss(
 def _teacher(large_NC: Tensor, config: DistillConfig, seen_C: Tensor | None) -> Tensor:
     """The large model's probabilities at the shared temperature, over the seen classes only."""
     only_label_N1 = large_NC.amax(-1, keepdim=True) == 1
-    large_NC = torch.where(only_label_N1, _smoothed(large_NC), large_NC)
+    large_NC = torch.where(only_label_N1, _smooth(large_NC), large_NC)
     softened_NC = large_NC if config.temperature == 1 else large_NC ** (1 / config.temperature)
     if seen_C is not None:
         softened_NC = softened_NC * seen_C
     return softened_NC / softened_NC.sum(-1, keepdim=True).clamp_min(1e-12)
 
 
-def _smoothed(probabilities_NC: Tensor) -> Tensor:
+def _smooth(probabilities_NC: Tensor) -> Tensor:
     """`SMOOTHING` of the mass spread evenly over all labels."""
     return probabilities_NC * (1 - SMOOTHING) + SMOOTHING / probabilities_NC.shape[-1]
 

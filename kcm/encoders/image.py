@@ -99,11 +99,11 @@ class _ImageNetwork(nn.Module):
         """Unit vectors, float32 [B, D], from bytes [B, S, S, 3]."""
         scaled_BCSS = pixels.permute(0, 3, 1, 2).float() / 255
         normal_BCSS = ((scaled_BCSS - self.mean_C11) / self.std_C11).to(self.dtype)
-        pooled_BD = _pooled(self.backbone(normal_BCSS), self.pooling).float()
+        pooled_BD = _pool(self.backbone(normal_BCSS), self.pooling).float()
         return torch.nn.functional.normalize(pooled_BD, dim=-1)
 
 
-def _pooled(output: Any, pooling: str) -> Tensor:
+def _pool(output: Any, pooling: str) -> Tensor:
     """One vector per picture [B, D] from a model's output: features, tokens [B, T, D] or a map [B, D, H, W]."""
     hidden: Tensor = output if isinstance(output, Tensor) else output.last_hidden_state
     if pooling == "cls":

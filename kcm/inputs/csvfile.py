@@ -51,7 +51,7 @@ def read_csv(location: Location, text_format: TextFormat) -> Iterator[CsvRows]:
         names = read_header(stream, delimiter)
         first = 1
         for table, num_fields in _blocks(stream, names, delimiter) if names else ():
-            broken = _broken(table, delimiter, first)
+            broken = _rows_with_breaks(table, delimiter, first)
             table, faults = _mark_end(table)
             wrong = {row: f"{count} fields instead of {len(names)}" for row, count in num_fields.items()}
             short = {row: fault for row, fault in wrong.items() if num_fields[row] < len(names)}
@@ -163,7 +163,7 @@ def _mark_end(table: pa.Table) -> tuple[pa.Table, dict[int, str]]:
     return table, faults
 
 
-def _broken(table: pa.Table, delimiter: str, first: int) -> tuple[int, ...]:
+def _rows_with_breaks(table: pa.Table, delimiter: str, first: int) -> tuple[int, ...]:
     """The positions of rows with line breaks in a cell. Raises ValueError for a cell that swallowed rows."""
     marked: set[int] = set()
     for name in table.column_names:

@@ -146,15 +146,15 @@ class KANLinear(nn.Module):
 
         Raises DataError for another width or for numbers that are not floating point.
         """
-        return self._mapped(x, self._packed)
+        return self._map(x, self._packed)
 
     def side_by_side(self, others: Sequence[KANLinear], x: Tensor) -> list[Tensor]:
         """The outputs of this layer and of `others` of its form for the same `x`; splines are evaluated once."""
         layers = [self, *others]
-        out = self._mapped(x, torch.cat([layer._packed for layer in layers]))
+        out = self._map(x, torch.cat([layer._packed for layer in layers]))
         return [part.contiguous() for part in torch.split(out, [layer.out_features for layer in layers], -1)]
 
-    def _mapped(self, x: Tensor, packed: Tensor) -> Tensor:
+    def _map(self, x: Tensor, packed: Tensor) -> Tensor:
         """Map `x` [..., in] by a weight of the plain form; its rows determine the number of outputs."""
         check_input(x, self._row)
         out = F.linear(edge_features(x, self.grid).flatten(-2), packed)

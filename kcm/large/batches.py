@@ -53,10 +53,10 @@ class Batches:
 
         Raises DataError if the server refuses a batch, or the budget has no room for it.
         """
-        for batch in list(self._created(questions)):
+        for batch in list(self._create_all(questions)):
             self._collect(batch)
 
-    def _created(self, questions: Iterable[tuple[str, dict[str, Any], float]]) -> Iterator[OpenBatch]:
+    def _create_all(self, questions: Iterable[tuple[str, dict[str, Any], float]]) -> Iterator[OpenBatch]:
         with tempfile.TemporaryFile() as file:
             count, max_currency = 0, 0.0
             for key, body, max_price in questions:

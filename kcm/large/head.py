@@ -126,7 +126,7 @@ def _path(
         weight, bias = model.coef_, model.intercept_
         if len(present) == 2:  # scikit-learn returns a single row for two classes
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        yield c, _scattered(weight, bias, present, num_classes)
+        yield c, _scatter(weight, bias, present, num_classes)
 
 
 def _grown_path(
@@ -153,16 +153,16 @@ def _grown_path(
 
         if len(new_labels):
             weight_AD = minimize(loss, weight_AD.ravel(), jac=True, method="L-BFGS-B").x.reshape(weight_AD.shape)
-        head = _scattered(weight_AD[:, :-1], weight_AD[:, -1], new_labels, num_classes)
+        head = _scatter(weight_AD[:, :-1], weight_AD[:, -1], new_labels, num_classes)
         head.weight_CD[:num_known], head.bias_C[:num_known] = known.weight_CD, known.bias_C
         yield c, head
 
 
 def _constant(label: int, num_classes: int, dim: int) -> LinearHead:
-    return _scattered(np.zeros((1, dim)), np.zeros(1), np.array([label]), num_classes)
+    return _scatter(np.zeros((1, dim)), np.zeros(1), np.array([label]), num_classes)
 
 
-def _scattered(weight: np.ndarray, bias: np.ndarray, present: np.ndarray, num_classes: int) -> LinearHead:
+def _scatter(weight: np.ndarray, bias: np.ndarray, present: np.ndarray, num_classes: int) -> LinearHead:
     """A head with the present classes at their positions; all other classes have probability 0."""
     weight_CD = np.zeros((num_classes, weight.shape[1]), dtype=np.float32)
     bias_C = np.full(num_classes, _ABSENT, dtype=np.float32)

@@ -205,10 +205,10 @@ class Upstream:
                     _rejected(error, body) if isinstance(error, BadRequestError | UnprocessableEntityError) else set()
                 )
                 if not rejected - unknown_fields:
-                    raise self._refused(error) from None
+                    raise self._error_of(error) from None
                 self._unknown_fields = self._unknown_fields | rejected
 
-    def _refused(self, error: APIStatusError) -> Exception:
+    def _error_of(self, error: APIStatusError) -> Exception:
         """The error for a status other than 200: the server's message on one line, without the key."""
         message = " ".join(_message(error).split()).replace(self._key or "\0", "***")[:300]
         reason = f"status {error.status_code}: {message}".removesuffix(": ")

@@ -55,14 +55,14 @@ class Logistic(Learner):
         inputs_NI = collaborator.inputs(batch.features[rows]).float().numpy()
         self._rows += ranks.gather((inputs_NI, batch.labels[rows].numpy()))
         if sum(len(labels) for _, labels in self._rows) > 2 * MAX_ROWS:
-            self._rows = [_thinned(*_joined(self._rows))]
+            self._rows = [_thin(*_join(self._rows))]
 
     def end_task(self, learned: LearnedTask) -> None:
         """Fit the rows of the tasks so far."""
         rows, self._rows = self._rows, []
 
         def fitted() -> list[tuple[Tensor, Tensor]]:
-            weight_CP = torch.from_numpy(_fitted(*_thinned(*_joined(rows)), learned.collaborator.num_labels))
+            weight_CP = torch.from_numpy(_fit(*_thin(*_join(rows)), learned.collaborator.num_labels))
             return [(weight_CP, weight_CP.new_zeros(len(weight_CP)))]
 
         write_solutions(learned.collaborator, learned.ranks, fitted)
@@ -71,7 +71,7 @@ class Logistic(Learner):
         """The rows held for the task that is being streamed."""
         if not self._rows:
             return {}
-        inputs_NI, labels_N = _joined(self._rows)
+        inputs_NI, labels_N = _join(self._rows)
         return {"inputs": torch.from_numpy(inputs_NI), "labels": torch.from_numpy(labels_N)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -92,13 +92,13 @@ class Logistic(Learner):
             out_N = fold_N == fold
             if out_N.all():  # a single unit
                 break
-            weight_CP = _fitted(inputs_NI[~out_N], labels_N[~out_N], num_labels)
+            weight_CP = _fit(inputs_NI[~out_N], labels_N[~out_N], num_labels)
             logits_NC[out_N] = inputs_NI[out_N] @ weight_CP[:, :-1].T + weight_CP[:, -1]
         left_out_NC = torch.from_numpy(logits_NC)
         return left_out_NC, left_out_NC
 
 
-def _fitted(inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64], num_labels: int) -> NDArray[np.float64]:
+def _fit(inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64], num_labels: int) -> NDArray[np.float64]:
     """Weights and bias of every label, [C, I + 1]."""
     num_inputs = inputs_NI.shape[1]
     weight_CP = np.zeros((num_labels, num_inputs + 1))
@@ -116,15 +116,13 @@ def _fitted(inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64], num_lab
     return weight_CP
 
 
-def _joined(
+def _join(
     parts: list[tuple[NDArray[np.float32], NDArray[np.int64]]],
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     return np.concatenate([inputs for inputs, _ in parts]), np.concatenate([labels for _, labels in parts])
 
 
-def _thinned(
-    inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _thin(inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """At most `MAX_ROWS` rows in the order of a hash of their inputs, which is the same for any number of ranks."""
     hashes = np.array([zlib.crc32(row.tobytes()) for row in inputs_NI])
     order = np.lexsort((labels_N, hashes))[:MAX_ROWS]

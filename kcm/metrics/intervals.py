@@ -98,7 +98,7 @@ def resampled_mean(values: ArrayLike, held_out_share: float, level: float = 0.95
 def effective_rows(values: ArrayLike, group: ArrayLike | None = None, level: float = 0.95) -> float:
     """The number of independent rows with the same variance of the mean of `values` [N]; 0 for a single group."""
     values_N = np.asarray(values, dtype=np.float64)
-    if (group := _grouped(group)) is None:
+    if (group := _known_groups(group)) is None:
         return float(len(values_N))
     num_groups = int(unit_codes(group).max()) + 1
     if num_groups < 2:
@@ -152,7 +152,7 @@ class Units:
     """
 
     def __init__(self, group: NDArray[np.object_] | None, num_rows: int) -> None:
-        groups = _grouped(group)
+        groups = _known_groups(group)
         self.grouped = groups is not None
         if groups is None:
             self.count = num_rows
@@ -184,7 +184,7 @@ class Units:
         return np.flatnonzero(np.isin(self.code, order[is_chosen]))
 
 
-def _grouped(group: ArrayLike | None) -> ArrayLike | None:
+def _known_groups(group: ArrayLike | None) -> ArrayLike | None:
     """The groups of rows; None if no row has a group."""
     return None if group is None or pd.isna(np.asarray(group, dtype=object)).all() else group
 

@@ -84,7 +84,7 @@ def certify_table(
         mode = _mode(choosing, request)
         if choosing is None:
             choosing = certify_rows  # `regret` does not read the rows that choose
-        searched = _searched(choosing, request)
+        searched = _search(choosing, request)
         promise_used = promise.model_copy(update={"method": mode})
         policy, certificates = certify_policy(choosing, certify_rows, searched, promise_used, delta=delta)
     common = certificates[None]
@@ -134,7 +134,7 @@ def measured_split(splits: NDArray[np.object_]) -> str:
     return "test" if (splits == "test").any() else "certify"
 
 
-def _searched(choosing: ScoredOutcomes, request: RequestConfig) -> Policy:
+def _search(choosing: ScoredOutcomes, request: RequestConfig) -> Policy:
     """The policy found by the search, the most that the certificate may deploy; without a search, keep all."""
     scope: Literal["global", "per_task"] = "per_task" if request.scope == "per_task" else "global"
     if request.max_loss is not None:

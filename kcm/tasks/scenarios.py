@@ -65,7 +65,7 @@ def plan_tasks(
     if mapping is None or not by_label:
         _check_task_column(domains, scenario)
     if mapping is not None:
-        assignment = _inverted(mapping, labels if by_label else domains, "label" if by_label else "domain")
+        assignment = _invert(mapping, labels if by_label else domains, "label" if by_label else "domain")
         names = list(mapping)
     else:
         assignment, names, by_label = {domain: domain for domain in domains}, domains, False
@@ -95,7 +95,7 @@ def load_mapping(path: str) -> dict[str, list[str]]:
     return {str(task): [str(value) for value in values] for task, values in content.items()}
 
 
-def _inverted(mapping: Mapping[str, Sequence[str]], keys: Iterable[str], kind: str) -> dict[str, str]:
+def _invert(mapping: Mapping[str, Sequence[str]], keys: Iterable[str], kind: str) -> dict[str, str]:
     """From label (or domain) to task, for exactly the labels in `keys`."""
     inverted: dict[str, str] = {}
     for task, values in mapping.items():

@@ -216,9 +216,9 @@ def known_signals(inputs: GateInputs, reference: Reference) -> dict[str, NDArray
     judge_NC, small_NC, answer_N = inputs.judge_logits_NC, inputs.small_logits_NC, answers(inputs)
     rows_N = np.arange(len(answer_N))
     log_p_NC = judge_NC - np.logaddexp.reduce(judge_NC, axis=1, keepdims=True)
-    columns = {name: _bounded(SCORES[name](judge_NC)) for name in ("confidence", "margin", "entropy")}
-    columns["agreement"] = _bounded(log_p_NC[rows_N, answer_N])
-    columns["small confidence"] = _bounded(SCORES["confidence"](small_NC))
+    columns = {name: _clip(SCORES[name](judge_NC)) for name in ("confidence", "margin", "entropy")}
+    columns["agreement"] = _clip(log_p_NC[rows_N, answer_N])
+    columns["small confidence"] = _clip(SCORES["confidence"](small_NC))
     if inputs.features_ND is None:
         return columns
     if (distance_NC := reference.distances(inputs.features_ND)) is not None:
@@ -236,5 +236,5 @@ def known_signals(inputs: GateInputs, reference: Reference) -> dict[str, NDArray
     return columns
 
 
-def _bounded(score_N: NDArray[np.float64]) -> NDArray[np.float64]:
+def _clip(score_N: NDArray[np.float64]) -> NDArray[np.float64]:
     return score_N.clip(-_LIMIT, _LIMIT)

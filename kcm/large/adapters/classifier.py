@@ -34,11 +34,13 @@ class ClassifierConfig(EncodedConfig):
     num_folds: int = Field(default=5, ge=2, description="Folds of the cross-validation on train rows.")
 
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
-        return ClassifierModel(self.encoder.build(assets_dir, resources.device), _required(resources.head), label_names)
+        return ClassifierModel(
+            self.encoder.build(assets_dir, resources.device), _require_head(resources.head), label_names
+        )
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
         """Digest of the encoder, the head and the label list."""
-        head, digest = _required(head), hashlib.sha256(self.encoder.identity(assets_dir).encode())
+        head, digest = _require_head(head), hashlib.sha256(self.encoder.identity(assets_dir).encode())
         digest.update("\0".join(label_names).encode())
         digest.update(np.ascontiguousarray(head.weight_CD).tobytes() + np.ascontiguousarray(head.bias_C).tobytes())
         return digest.hexdigest()
@@ -117,18 +119,18 @@ def masked(probabilities_NC: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarra
         if prompt.mode == "soft":
             raise ConfigError("a classifier cannot read soft prompts", where="large.adapter", hint="Use none or hard")
         if prompt.mode == "hard":
-            restricted_NC[row] = _restricted(probabilities_NC[row], prompt.allowed(probabilities_NC.shape[1]))
+            restricted_NC[row] = _restrict(probabilities_NC[row], prompt.allowed(probabilities_NC.shape[1]))
     return restricted_NC
 
 
-def _restricted(row_C: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+def _restrict(row_C: np.ndarray, labels: Sequence[int]) -> np.ndarray:
     kept_C = np.zeros_like(row_C)
     kept_C[list(labels)] = np.maximum(row_C[list(labels)], np.finfo(row_C.dtype).tiny)
     kept_C /= kept_C.sum()
     return kept_C
 
 
-def _required(head: LinearHead | None) -> LinearHead:
+def _require_head(head: LinearHead | None) -> LinearHead:
     if head is None:
         raise ArtefactError("the large model is a classifier, and the bundle holds no head for it")
     return head

@@ -108,13 +108,13 @@ class ZeroShotModel(EncodedModel):
         similarity_NC = features_ND @ self._labels_CD.T
         for row, prompt in enumerate(prompts):
             for label, probability in prompt.suggestions:
-                similarity_NC[row, label] = features_ND[row] @ self._suggested(label, probability)
+                similarity_NC[row, label] = features_ND[row] @ self._vector_of_suggestion(label, probability)
         probabilities_NC: np.ndarray = softmax(similarity_NC / self._config.temperature, axis=1).astype(np.float32)
         return masked(
             probabilities_NC, [replace(prompt, mode="none") if prompt.suggestions else prompt for prompt in prompts]
         )
 
-    def _suggested(self, label: int, probability: float) -> np.ndarray:
+    def _vector_of_suggestion(self, label: int, probability: float) -> np.ndarray:
         """The vector [D] of a label's prompt with its probability."""
         prompt = self._config.prompt_of(self._label_names[label], probability)
         if prompt not in self._suggested_D:

@@ -112,7 +112,7 @@ def router_inputs(
         numbers.append(text_statistics(texts))
         words.append(hashed_words(texts))
         if encoder is not None:
-            encodings.append(_encoded(texts, encoder, progress, cache_dir))
+            encodings.append(_encode(texts, encoder, progress, cache_dir))
     if not numbers and not categories:
         raise DataError(
             "the table has nothing to route by",
@@ -132,7 +132,7 @@ def _one_hot(category: NDArray[np.object_] | None, categories: Sequence[str], nu
     return csr_array((np.ones(len(rows)), (rows, place_N[rows])), (num_rows, len(categories)))
 
 
-def _encoded(texts: Sequence[str], encoder: Encoder, progress: Progress, cache_dir: Path | None) -> NDArray[np.float64]:
+def _encode(texts: Sequence[str], encoder: Encoder, progress: Progress, cache_dir: Path | None) -> NDArray[np.float64]:
     """Features [N, E]; texts of similar length are encoded together, and cached as they come if possible."""
     features_NE = np.empty((len(texts), encoder.dim))
     keys = [hashlib.sha256(text.encode()).digest() for text in texts]

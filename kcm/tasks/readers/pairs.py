@@ -46,10 +46,10 @@ class PairsSource(SourceConfig):
 
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
         refuse_vectors(vectors, "pairs")
-        shards = [PairsShard(task, self._captioned(path).build(assets_dir), self) for task, path in self.tables.items()]
+        shards = [PairsShard(task, self._source_of(path).build(assets_dir), self) for task, path in self.tables.items()]
         return Source("pairs", tuple(shards), LABELS)
 
-    def _captioned(self, path: str) -> FilesSource:
+    def _source_of(self, path: str) -> FilesSource:
         """The pictures and captions of a table; the caption is the label, and no other label is needed."""
         columns = {"image_column", "image_root", "text_column", "id_column", "group_column"}
         return FilesSource(path=path, label_column=self.text_column, **self.model_dump(include=columns))
