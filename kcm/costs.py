@@ -32,9 +32,9 @@ class Price(Config):
 class CostsConfig(Config):
     """The price of answers. The small side answers every input, the large model the escalated ones."""
 
-    large: Price | None = Field(None, description="The large model; null: the recorded cost of its answers, if any.")
-    small: Price = Field(Price(per_call=0.0), description="The small side.")
-    currency: str = Field("USD", min_length=1, max_length=8, description="Shown before or after every amount.")
+    large: Price | None = Field(None, description="Large answers; null: their recorded cost, if any.")
+    small: Price = Field(Price(per_call=0.0), description="Small answers.")
+    currency: str = Field("USD", min_length=1, max_length=8, description="Currency of all amounts.")
 
 
 class Prices(Config):

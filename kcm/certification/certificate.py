@@ -48,7 +48,7 @@ class CertificateConfig(Config):
     """The bounds to certify, and the test."""
 
     epsilon: float = Field(
-        0.02, ge=0, lt=1, description="Accuracy that may be lost against large-only; 0: at least as accurate, by net."
+        0.02, ge=0, lt=1, description="Largest loss of accuracy against the large model alone; 0: none, by net."
     )
     delta: float = Field(0.1, gt=0, lt=1, description="Probability that the promise may be broken.")
     method: Literal["auto", "regret", "net"] = Field(

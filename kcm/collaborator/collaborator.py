@@ -58,7 +58,9 @@ class NetworkConfig(Config):
         False,
         description="Start a KAN's last layer, a linear map or weights on random units at zero; never for an MLP.",
     )
-    scaling: Literal["unit", "first_task"] = Field("unit", description="How features are scaled before the networks.")
+    scaling: Literal["unit", "first_task"] = Field(
+        "unit", description="Scaling of features: by row, or by the first task."
+    )
     mixing: int = Field(
         0,
         ge=0,
@@ -68,7 +70,7 @@ class NetworkConfig(Config):
         "none",
         description="Logits that networks add to: from the nearest class mean, or from linear discriminant analysis.",
     )
-    shared: bool = Field(False, description="Judge and small are one network (an ablation).")
+    shared: bool = Field(False, description="Use one network as judge and small model (an ablation).")
     mlp_width: int | None = Field(
         None, ge=1, description="Width of an MLP's hidden layers; null: as many parameters as the KAN."
     )

@@ -26,8 +26,8 @@ class DistillConfig(Config):
 
     large_weight: float = Field(1.0, ge=0, description="Weight of L_ls: the large model teaches the small one.")
     judge_weight: float = Field(0.5, ge=0, description="Weight of L_js: the judge anchors the small one.")
-    keep_confidence: float = Field(0.9, gt=0, lt=1, description="The judge keeps, in training, above this confidence.")
-    large_confidence: float = Field(0.5, ge=0, lt=1, description="Only surer answers of the large model are taught.")
+    keep_confidence: float = Field(0.9, gt=0, lt=1, description="In training, the judge keeps surer rows than this.")
+    large_confidence: float = Field(0.5, ge=0, lt=1, description="Only large answers surer than this are taught.")
     temperature: float = Field(1.0, gt=0, description="Shared softmax temperature of teacher and student.")
 
 

@@ -27,14 +27,15 @@ class PrecomputedConfig(EncoderConfig):
     # These have no effect on the vectors, or are determined by the rows.
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "batch_size", "dim"})
 
-    column: str | None = Field(default=None, description="Column with a list of numbers, all of one length.")
+    column: str | None = Field(default=None, description="Column with a list of numbers, equally long in all rows.")
     columns: tuple[str, ...] = Field(
-        default=(), description="Columns with a number each, by name or by a pattern such as f_*; in the table's order."
+        default=(),
+        description="Columns with one number each, by name or by a pattern such as f_*; in table order.",
     )
     made_by: str = Field(
         default="", description="Origin of the vectors, such as a model and its revision; part of the identity."
     )
-    dim: int | None = Field(default=None, ge=1, description="Numbers of a vector; null: as many as the first row has.")
+    dim: int | None = Field(default=None, ge=1, description="Numbers per vector; null: as many as in the first row.")
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

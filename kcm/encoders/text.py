@@ -41,15 +41,15 @@ class TextEncoderConfig(NetworkEncoderConfig):
     )
     prompt: str | None = Field(
         default=None,
-        description="Name of the model's prompt that is put before each text; null: its own default, mostly none.",
+        description="Name of the model's prompt to put before each text; null: its default, usually none.",
     )
     truncate_dim: int | None = Field(
         default=None,
         ge=1,
-        description="How many of the vector's first coordinates are kept; null: as the model says, mostly all.",
+        description="Number of the vector's first coordinates to keep; null: as the model says, usually all.",
     )
     max_length: int = Field(
-        default=128, ge=3, description="Tokens beyond this number, or beyond what the model takes, are cut off."
+        default=128, ge=3, description="Tokens beyond this number, or beyond the model's limit, are cut off."
     )
 
     @model_validator(mode="after")

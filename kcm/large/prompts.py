@@ -119,7 +119,7 @@ class Question:
 class ExampleConfig(Config):
     """A text with its right label."""
 
-    text: str = Field(description="A text like the texts of the rows.")
+    text: str = Field(description="A text similar to the rows.")
     label: str = Field(description="Its label.")
 
 

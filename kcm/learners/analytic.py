@@ -73,7 +73,7 @@ class AnalyticConfig(LearnerConfig):
     logit_adjustment: float = Field(
         0.0, ge=0, description="Subtracts this much times the log of a class's share of the rows from its logit."
     )
-    chunk_size: int = Field(8192, ge=1, description="Rows of a step, over all workers together.")
+    chunk_size: int = Field(8192, ge=1, description="Rows per step, over all workers together.")
 
     def build(self, seed: int) -> Learner:
         """A fresh learner that has seen nothing."""

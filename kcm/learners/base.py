@@ -243,7 +243,7 @@ class LearnerConfig(Component):
     family: ClassVar[Family] = FAMILIES["learner"]
     gives_left_out: ClassVar[bool] = False  # its learner has `left_out`: train rows may choose gate and policy
 
-    name: str = Field("", description="Chooses this form of the section.")
+    name: str = Field("", description="Chooses the learner.")
 
     @abstractmethod
     def build(self, seed: int) -> Learner:

@@ -77,7 +77,7 @@ class RequestConfig(Config):
         0.02,
         ge=0,
         lt=1,
-        description="Accuracy that may be lost against the large model alone; 0: at least as accurate, by net.",
+        description="Largest loss of accuracy against the large model alone; 0: none, by net.",
     )
     delta: float = Field(
         0.1, gt=0, lt=1, description="Probability, over the draw of the certify rows, that the promise breaks."
@@ -95,7 +95,7 @@ class RequestConfig(Config):
         None,
         ge=0,
         lt=1,
-        description="Loss that the threshold may have on validate rows; default: no search, the lowest certified one.",
+        description="Loss allowed on validate rows in a search; default: no search, the lowest certified threshold.",
     )
     max_call_rate: float | None = Field(
         None, gt=0, lt=1, description="Promise this call rate as well; each promise takes delta/2."

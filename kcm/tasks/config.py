@@ -24,7 +24,7 @@ class TasksConfig(Config):
         default=None, description="JSON or YAML file: task -> labels (or values of the task column)."
     )
     order: TaskOrder = Field(
-        default="given", description="Tasks and classes as the source gives them, or drawn by the seed."
+        default="given", description="Order of tasks and classes: as in the source, or drawn by the seed."
     )
     order_seed: int | None = Field(
         default=None, description="Seed of the orders of tasks, classes and long tail; null: the seed of the run."

@@ -167,7 +167,7 @@ class LongTailConfig(Config):
     """A long tail of train rows: class c of C, from head to tail, keeps n_max * imbalance_factor^(-c/(C-1)) rows."""
 
     n_max: int | None = Field(
-        default=None, ge=1, description="Train rows of the largest class; null: as many as the largest has."
+        default=None, ge=1, description="Train rows of the largest class; null: as many as it has."
     )
     imbalance_factor: float = Field(
         default=100.0, ge=1, description="Rows of the largest class over rows of the smallest."

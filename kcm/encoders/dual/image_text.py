@@ -44,7 +44,7 @@ class ImageTextConfig(NetworkEncoderConfig):
     model: Annotated[str, LocalPath] = Field(
         default="", description="Id or folder of a model such as CLIP or SigLIP; empty with `towers`."
     )
-    towers: TowersConfig | None = Field(default=None, description="Two encoders to be aligned; null with `model`.")
+    towers: TowersConfig | None = Field(default=None, description="Two encoders to align; null with `model`.")
     output: Output = Field(default="pair", description="Features of the pair, or one part's vector.")
     max_length: int = Field(default=64, ge=3, description="Tokens of a text beyond this number are cut off.")
 

@@ -78,7 +78,7 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
         default=0.02, ge=0, le=1, description="Share of rows that may stay unanswered; above it, the run stops."
     )
     num_concurrent: int = Field(default=8, ge=1, description="Concurrent questions.")
-    timeout_s: float = Field(default=60.0, gt=0, description="Time that a reply may take.")
+    timeout_s: float = Field(default=60.0, gt=0, description="Seconds that a reply may take.")
     max_retries: int = Field(default=5, ge=0, description="Retries when the server is in trouble.")
     max_wait_s: float = Field(
         default=60.0, ge=0, description="Longest pause before a retry; if a server asks for more, the question fails."
