@@ -6,13 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
-from kcm.certification.finite import (
-    afforded_errors,
-    allowed_errors,
-    fewest_drawn,
-    longest_prefix,
-    missed_errors,
-)
+from kcm.certification.finite import afforded_errors, allowed_errors, fewest_drawn, longest_prefix, missed_errors
 
 
 @pytest.mark.parametrize(
