@@ -35,7 +35,7 @@ class SqlDatabase(ABC):
     Every call blocks: at most `timeout_s` if the database is locked, and until `interrupt` if it is silent.
     """
 
-    wal: ClassVar[bool] = False  # SQLite's WAL mode: readers do not block a writer, on one machine
+    wal: ClassVar[bool] = False  # SQLite's WAL mode: readers hold up no writer, on one machine
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self._url, self._timeout_s = make_url(url), timeout_s
@@ -160,7 +160,7 @@ def _postgres_engine(url: URL, timeout_s: float) -> Engine:
 
 
 def _sqlite_engine(url: URL, timeout_s: float) -> Engine:
-    """Each transaction opens the file, so that a deleted or replaced file is noticed and never written to."""
+    """Each transaction opens the file: one that was deleted or replaced is noticed, and never written to."""
     pool = NullPool if url.database else StaticPool
     engine = create_engine("sqlite://", creator=lambda: _connect(url, "rw", timeout_s), poolclass=pool)
     event.listen(engine, "begin", _begin)

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 from scipy.stats import hypergeom
 
-_ROUNDING = 1 - 1e-6  # factor on delta: sums of log factorials are exact to about nine digits
+_ROUNDING = 1 - 1e-6  # of delta: sums of logarithms of factorials are exact to about nine digits
 
 
 def allowed_errors(target: float, num_rows: int) -> int:
@@ -96,15 +96,15 @@ def _passes(num_units: int, errors: int, num_allowed: int, num_drawn: int, delta
 
 
 def _log_cdf(
-    units: NDArray[np.int64], bad: NDArray[np.int64], num_drawn: NDArray[np.int64], max_bad: NDArray[np.int64]
+    units: NDArray[np.int64], bad: NDArray[np.int64], drawn: NDArray[np.int64], most: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """log P(Hypergeometric(units, bad, num_drawn) <= max_bad), elementwise; sums at most max(max_bad) + 1 terms."""
+    """log P(Hypergeometric(units, bad, drawn) <= most), elementwise; a sum over at most max(most) + 1 terms."""
     total = np.full(units.shape, -np.inf)
-    fixed = _log_choose(units, num_drawn)
-    for count in range(int(max_bad.max(initial=0)) + 1):
-        inside = (count <= max_bad) & (count <= bad) & (count <= num_drawn) & (num_drawn - count <= units - bad)
+    fixed = _log_choose(units, drawn)
+    for count in range(int(most.max(initial=0)) + 1):
+        inside = (count <= most) & (count <= bad) & (count <= drawn) & (drawn - count <= units - bad)
         i = np.where(inside, count, 0)
-        n, b = np.where(inside, num_drawn, 0), np.where(inside, bad, 0)
+        n, b = np.where(inside, drawn, 0), np.where(inside, bad, 0)
         term = _log_choose(b, i) + _log_choose(np.where(inside, units, 0) - b, n - i) - fixed
         total = np.logaddexp(total, np.where(inside, term, -np.inf))
     return total

@@ -32,7 +32,7 @@ def listed_prices() -> Prices:
 
 
 def price_of(model: str, prices: Prices) -> tuple[float, float] | None:
-    """The price of a model, with or without a provider's prefix or a version's date; None if it is not listed."""
+    """The price of a model, also under a provider's prefix or with the date of a version; None if it is not listed."""
     names = [model, model.rpartition("/")[2]]
     names += [_DATED.sub("", name) for name in names]
     return next((prices[name] for name in names if name in prices), None)
