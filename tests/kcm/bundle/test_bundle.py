@@ -150,12 +150,12 @@ def test_a_bundle_says_which_package_brings_what_is_not_ours(
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(outside_package)])
     monkeypatch.delitem(sys.modules, "anchor")
     with pytest.raises(
-        ArtefactError, match=r"learner 'anchor' is anchor:AnchorConfig of package anchoring 1\.2.*Install"
+        ArtefactError, match=r"learner 'anchor', anchor:AnchorConfig of package anchoring 1\.2.*Install"
     ):
         Bundle.read(folder)
     theirs = bundle(large=large, large_head=None).write(tmp_path / "theirs")
     monkeypatch.delitem(sys.modules, "words")
-    with pytest.raises(ArtefactError, match=r"large model 'words:WordsConfig' is words:WordsConfig, .*Install words"):
+    with pytest.raises(ArtefactError, match=r"large model 'words:WordsConfig', words:WordsConfig: .*Install words"):
         Bundle.read(theirs)
 
 
