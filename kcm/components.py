@@ -92,7 +92,7 @@ class Family:
         module, _, name = path.partition(":")
         if _IN_BUNDLE.get() and not self._is_trusted(path, module):
             raise ConfigError(
-                f"the {self.name} {path!r} lies in a module that nobody here has named",
+                f"the {self.name} {path!r} lies in a module that is not trusted here",
                 hint=f"If you trust it, install its package with an entry point, or set {TRUSTED}={module}",
             )
         try:

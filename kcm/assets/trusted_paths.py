@@ -50,7 +50,7 @@ def require_may_open(name: str, assets_dir: Path) -> None:
     """Raise AssetError for a path that only a bundle names, and no person."""
     if not may_open(name, assets_dir):
         raise AssetError(
-            f"the bundle names the path {name!r}, which nobody here has named",
+            f"the bundle names the path {name!r}, which is not trusted here",
             hint=f"If you trust it, set {TRUSTED_PLACES}={Path(name).absolute()}",
         )
 

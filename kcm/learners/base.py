@@ -144,7 +144,7 @@ class Learner:
         """Check at import that a method has the hooks that its capabilities require."""
         super().__init_subclass__(**options)
         if cls.closed_form and cls.absorb is Learner.absorb:
-            raise TypeError(f"{cls.__name__} is closed_form, and lacks `absorb`, which takes rows in")
+            raise TypeError(f"{cls.__name__} is closed_form, but lacks `absorb`")
 
     def check(self, num_labels: int) -> None:
         """Raise ConfigError if the method cannot work with this number of labels."""

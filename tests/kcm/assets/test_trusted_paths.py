@@ -24,7 +24,7 @@ from tests.kcm.bundle.test_bundle import FEATURES, LABELS, bundle
 from tests.kcm.bundle.test_crafted import edited
 from tests.tiny_bert import save_bert
 
-UNNAMED = "which nobody here has named"
+UNNAMED = "which is not trusted here"
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +133,7 @@ def test_towers_within_a_bundle_lead_nowhere_else(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv(TRUSTED, raising=False)
     edited(made, "encoder/config.json", lambda config: config["towers"].update(text=tower))
-    assert "nobody here has named" in refusal(made, tmp_path / "assets")
+    assert "not trusted here" in refusal(made, tmp_path / "assets")
     assert not mark.exists()
 
 

@@ -187,7 +187,7 @@ def test_no_module_is_imported_that_the_operator_has_not_named(
         edited(crafted, "policy.json", lambda policy: policy.update(gate=tag))
     else:
         edited(crafted, "config.json", lambda config: config.update(learner={"name": tag}))
-    assert "nobody here has named" in refusal(crafted)
+    assert "not trusted here" in refusal(crafted)
     assert not marker.exists()
     monkeypatch.setenv(TRUSTED, "another,crafted_module")
     assert "has no 'Thing'" in refusal(crafted)
